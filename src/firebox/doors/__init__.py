@@ -1,0 +1,1 @@
+"""Floor 7: protocol front ends. Doors never import each other."""

@@ -1,0 +1,161 @@
+"""Every failure of the service itself; what a user's *program* did is data in a result, never an exception.
+
+    FireboxError
+    ├── RequestError            the request is at fault
+    │   ├── InvalidRequest      a field is missing, of the wrong type or out of range
+    │   ├── UnknownRuntime      no runtime matches the selector
+    │   ├── LimitTooHigh        a limit above the operator's maximum
+    │   ├── LimitNotEnforceable a limit that this host cannot hold
+    │   ├── NotFound            no such run, package, user
+    │   ├── Conflict            not possible in the present state
+    │   ├── Unauthenticated
+    │   └── Forbidden
+    ├── CapacityError           try again later
+    │   ├── QueueFull
+    │   └── ShuttingDown
+    ├── SettingsError           the operator's settings are at fault
+    └── SandboxError            our own sandbox failed: step and errno
+
+Each class has a stable dotted `code`, one sentence with the values, and a `hint` where a person can act.
+Each door has one table from class to its protocol's answer.
+"""
+
+from __future__ import annotations
+
+
+class FireboxError(Exception):
+    """Base of every failure that a door translates.
+
+    code: stable, dotted, for machines. hint: what a person can do, or "".
+    """
+
+    code = "internal"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RequestError(FireboxError):
+    """The request is at fault: repeating it unchanged fails again."""
+
+    code = "request"
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, of the wrong type or out of range. where: the field, as the client wrote it ("files[0].name"), or ""."""
+
+    code = "request.invalid"
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.where = where
+
+
+class UnknownRuntime(RequestError):
+    """No runtime matches the selector. selector: name or alias; version: the range that was asked for."""
+
+    code = "request.unknown_runtime"
+
+    def __init__(self, selector: str, version: str, *, hint: str = "") -> None:
+        super().__init__(f"no runtime matches {selector!r} at version {version!r}", hint=hint)
+        self.selector = selector
+        self.version = version
+
+
+class LimitTooHigh(RequestError):
+    """A limit above the operator's maximum. limit: its name with the stage ("run.memory_bytes")."""
+
+    code = "request.limit_too_high"
+
+    def __init__(self, limit: str, asked: float, allowed: float) -> None:
+        super().__init__(f"{limit} is {asked}, at most {allowed} is allowed")
+        self.limit = limit
+        self.asked = asked
+        self.allowed = allowed
+
+
+class LimitNotEnforceable(RequestError):
+    """A limit that this host has no means to hold; refused instead of dropped in silence."""
+
+    code = "request.limit_not_enforceable"
+
+    def __init__(self, limit: str, *, hint: str) -> None:
+        super().__init__(f"{limit} cannot be enforced on this host", hint=hint)
+        self.limit = limit
+
+
+class NotFound(RequestError):
+    """No such thing. kind: "run", "package" ...; name: what was asked for."""
+
+    code = "request.not_found"
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"no such {kind}: {name!r}")
+        self.kind = kind
+        self.name = name
+
+
+class Conflict(RequestError):
+    """Well formed, but not possible in the present state."""
+
+    code = "request.conflict"
+
+
+class Unauthenticated(RequestError):
+    """Credentials are missing or wrong."""
+
+    code = "request.unauthenticated"
+
+
+class Forbidden(RequestError):
+    """The caller is known and may not do this."""
+
+    code = "request.forbidden"
+
+
+class CapacityError(FireboxError):
+    """Nothing is wrong with the request: try again in `retry_after_s` seconds."""
+
+    code = "capacity"
+
+    def __init__(self, message: str, *, retry_after_s: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(CapacityError):
+    """Every slot is busy and the queue (or this client's share of it) is full."""
+
+    code = "capacity.queue_full"
+
+
+class ShuttingDown(CapacityError):
+    """The server takes no new runs because it is stopping."""
+
+    code = "capacity.shutting_down"
+
+
+class SettingsError(FireboxError):
+    """A setting has a value that is not allowed: names the setting, the value and what is allowed."""
+
+    code = "settings"
+
+    def __init__(self, setting: str, value: object, allowed: str, *, hint: str = "") -> None:
+        super().__init__(f"setting {setting} is {value!r}; allowed: {allowed}", hint=hint)
+        self.setting = setting
+        self.value = value
+        self.allowed = allowed
+
+
+class SandboxError(FireboxError):
+    """Our own sandbox failed, not the program in it. step: what was being done, in words."""
+
+    code = "sandbox"
+
+    def __init__(self, step: str, errno: int | None = None, *, detail: str = "", hint: str = "") -> None:
+        where = f" (errno {errno})" if errno else ""
+        super().__init__(f"the sandbox failed at {step!r}{where}{': ' + detail if detail else ''}", hint=hint)
+        self.step = step
+        self.errno = errno

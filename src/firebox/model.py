@@ -1,0 +1,315 @@
+"""The words of the design as types: job, stage, event, result. Every floor above speaks them, no protocol spells them."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from msgspec import Struct, field
+
+StageName = Literal["compile", "run"]
+StreamName = Literal["stdout", "stderr"]
+
+
+class Verdict(StrEnum):
+    """What became of a stage, or of a job: the first stage that is not `ok` decides.
+
+    | verdict       | when                                                                              |
+    | ------------- | --------------------------------------------------------------------------------- |
+    | ok            | exit code 0                                                                       |
+    | compile_error | the compiler exited non-zero or died on a signal (job only)                       |
+    | runtime_error | exit code not 0                                                                   |
+    | signal        | died on a signal that no limit sent                                               |
+    | wall_time     | killed: lived longer than `wall_ms`                                               |
+    | cpu_time      | killed: used more processor time than `cpu_ms`                                    |
+    | memory        | the whole tree reached `memory_bytes`                                             |
+    | output        | killed: wrote more than `output_bytes` to one stream, in mode `kill`              |
+    | cancelled     | the client asked, or went away                                                    |
+    | internal      | our own failure; `reason` says which step                                         |
+    """
+
+    OK = "ok"
+    COMPILE_ERROR = "compile_error"
+    RUNTIME_ERROR = "runtime_error"
+    SIGNAL = "signal"
+    WALL_TIME = "wall_time"
+    CPU_TIME = "cpu_time"
+    MEMORY = "memory"
+    OUTPUT = "output"
+    CANCELLED = "cancelled"
+    INTERNAL = "internal"
+
+
+class OutputMode(StrEnum):
+    """What happens to a stream that reaches `output_bytes`: cut it and let the program go on, or kill the program."""
+
+    CUT = "cut"
+    KILL = "kill"
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """The limits of one stage, all of them decided. 0 means no cap, except where noted."""
+
+    wall_ms: int
+    """Wall clock from the start of the program; never 0."""
+    cpu_ms: int
+    """Processor time of the whole tree, user and system."""
+    memory_bytes: int
+    """Resident memory of the whole tree, swap, tmpfs and kernel memory included."""
+    processes: int
+    """Processes and threads alive at once; never 0."""
+    open_files: int
+    """Descriptors of each process; never 0."""
+    file_size_bytes: int
+    """Size of each file written; never 0."""
+    writable_bytes: int
+    """Sum of everything written anywhere; never 0."""
+    writable_inodes: int
+    """Files and folders in everything that can be written; never 0."""
+    output_bytes: int
+    """Bytes kept of each of stdout and stderr; never 0."""
+    output_mode: OutputMode
+
+
+class LimitRequest(Struct, frozen=True, kw_only=True):
+    """What a client asks for one stage; None: the default. Fields as in `Limits`."""
+
+    wall_ms: int | None = None
+    cpu_ms: int | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    open_files: int | None = None
+    file_size_bytes: int | None = None
+    writable_bytes: int | None = None
+    writable_inodes: int | None = None
+    output_bytes: int | None = None
+    output_mode: OutputMode | None = None
+
+
+class File(Struct, frozen=True):
+    """A file of a job. name: relative, may hold "/", never leaves the folder.
+
+    source: False for data that is written beside the code but not passed to the compiler.
+    """
+
+    name: str
+    content: bytes
+    source: bool = True
+
+
+class Terminal(Struct, frozen=True):
+    """A PTY instead of pipes: stdout and stderr are then one stream, `stdout`."""
+
+    rows: int = 24
+    columns: int = 80
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """Runtime + files + stdin + args + limits."""
+
+    language: str
+    """Name or alias."""
+    version: str = "*"
+    """SemVer range as npm spells it; the newest match wins."""
+    files: tuple[File, ...] = ()
+    """The first file with `source` is the main file."""
+    stdin: bytes = b""
+    interactive: bool = False
+    """True: after `stdin`, more comes by `Run.send(Stdin)` until `Run.send(Eof)`."""
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    command: str = ""
+    """When not empty: replaces compile and run, by `sh -c` in the folder of the files."""
+    compile_limits: LimitRequest = LimitRequest()
+    run_limits: LimitRequest = LimitRequest()
+    artifacts: tuple[str, ...] = ()
+    """Globs, relative to the folder: files to hand back after the run."""
+    terminal: Terminal | None = None
+    client: str = ""
+    """Whom fairness counts this job against: a user, a token, an address."""
+
+
+class Chunk(Struct, frozen=True):
+    """A piece of output, in arrival order."""
+
+    stream: StreamName
+    data: bytes
+
+
+class StageResult(Struct, frozen=True, kw_only=True):
+    """What one stage left. Times in milliseconds, memory in bytes."""
+
+    stage: StageName
+    verdict: Verdict
+    """Never `compile_error`: a compiler that exits non-zero is `runtime_error` of the compile stage."""
+    reason: str
+    """Words with evidence ("memory limit: peak 256 MiB of 256 MiB"); "" when ok."""
+    exit_code: int | None
+    signal: str | None
+    """Name ("SIGKILL"), or None."""
+    chunks: tuple[Chunk, ...]
+    stdout_truncated: bool
+    stderr_truncated: bool
+    wall_ms: float
+    cpu_ms: float
+    memory_peak_bytes: int
+
+    @property
+    def stdout(self) -> bytes:
+        return b"".join(chunk.data for chunk in self.chunks if chunk.stream == "stdout")
+
+    @property
+    def stderr(self) -> bytes:
+        return b"".join(chunk.data for chunk in self.chunks if chunk.stream == "stderr")
+
+
+class RuntimeName(Struct, frozen=True):
+    """Which runtime served: its language and its exact version."""
+
+    language: str
+    version: str
+
+
+class Timings(Struct, frozen=True, kw_only=True):
+    """Where the time of a job went, milliseconds."""
+
+    queue_ms: float
+    prepare_ms: float
+    """Waiting for a sandbox and filling it, all stages together."""
+    compile_ms: float
+    run_ms: float
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What is left of a job. compile: None for runtimes without that stage; run: None when compiling failed."""
+
+    id: str
+    runtime: RuntimeName
+    verdict: Verdict
+    reason: str
+    compile: StageResult | None
+    run: StageResult | None
+    timings: Timings
+    artifacts: tuple[File, ...]
+    isolation: tuple[str, ...]
+    """The layers that were on, by the names `firebox doctor` uses."""
+
+
+class StageStarted(Struct, frozen=True, kw_only=True, tag="stage_started"):
+    """A program is now running."""
+
+    sequence: int
+    stage: StageName
+
+
+class Output(Struct, frozen=True, kw_only=True, tag="output"):
+    """A piece of output, as it arrived; never empty."""
+
+    sequence: int
+    stage: StageName
+    stream: StreamName
+    data: bytes
+
+
+class StageExited(Struct, frozen=True, kw_only=True, tag="stage_exited"):
+    """The stage's whole tree is gone and its output is complete."""
+
+    sequence: int
+    result: StageResult
+
+
+class Finished(Struct, frozen=True, kw_only=True, tag="finished"):
+    """The last event, exactly once, whatever happened."""
+
+    sequence: int
+    result: Result
+
+
+Event = StageStarted | Output | StageExited | Finished
+
+
+class Stdin(Struct, frozen=True):
+    """More input for an interactive job. Ignored once the program has closed its stdin or ended."""
+
+    data: bytes
+
+
+class Eof(Struct, frozen=True):
+    """Close the program's stdin."""
+
+
+class Signal(Struct, frozen=True):
+    """Send a signal to the program's process group. name: "SIGINT" ..."""
+
+    name: str
+
+
+class Resize(Struct, frozen=True):
+    """Resize the terminal of a job that has one."""
+
+    rows: int
+    columns: int
+
+
+class Cancel(Struct, frozen=True):
+    """Kill the job: verdict `cancelled`."""
+
+
+Message = Stdin | Eof | Signal | Resize | Cancel
+
+SIGNALS = (
+    "SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGUSR1 SIGSEGV SIGUSR2 SIGPIPE SIGALRM SIGTERM "
+    "SIGCHLD SIGCONT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGXCPU SIGXFSZ SIGVTALRM SIGPROF SIGWINCH SIGIO SIGPWR SIGSYS"
+).split()
+"""The names that `Signal` takes."""
+
+
+class Run(Protocol):
+    """A job under way."""
+
+    @property
+    def id(self) -> str:
+        """A ULID: sorts by time."""
+        ...
+
+    @property
+    def runtime(self) -> RuntimeName: ...
+
+    def events(self) -> AsyncIterator[Event]:
+        """Every event from the first, in order, ending with `Finished`. To be iterated once."""
+        ...
+
+    async def send(self, message: Message) -> None:
+        """Pass a message to the program. Ignored after the run has ended.
+
+        Waits while the program does not read its stdin (bounded buffer).
+        Raises: InvalidRequest for an unknown signal name or a terminal out of range.
+        """
+        ...
+
+
+class Executor(Protocol):
+    """Whatever can run a job: this machine's engine, or a fleet."""
+
+    def start(self, job: Job) -> AbstractAsyncContextManager[Run]:
+        """Admit and start a job; leaving the context cancels what still runs and waits until nothing of it is left.
+
+        Raises, on entry: UnknownRuntime, LimitTooHigh, LimitNotEnforceable, InvalidRequest, QueueFull, ShuttingDown.
+        What goes wrong later is in the result (`internal`), never raised.
+        """
+        ...
+
+
+def interleave(chunks: Iterable[Chunk]) -> str:
+    """Decode both streams as UTF-8 into one text in arrival order.
+
+    A character split over two chunks of one stream survives even when the other stream wrote in between; it then stands
+    where its last byte arrived. Undecodable bytes become U+FFFD.
+    """
+    decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+    parts = [decoders[chunk.stream].decode(chunk.data) for chunk in chunks]
+    parts += [decoder.decode(b"", final=True) for decoder in decoders.values()]
+    return "".join(parts)

@@ -1,0 +1,406 @@
+"""The process that makes sandboxes: single-threaded, lean, holds the privileges, never reads what a user wrote.
+
+Started by `exec` (never forked from the server) with a SOCK_SEQPACKET link to the server, whose descriptor `main` is given. As root it keeps
+root; as an ordinary user it makes itself root of a user namespace first. It pivots into a lean tmpfs that shows the host at
+/host, builds one skeleton a root, and then only forks: each fork becomes PID 1 of a sandbox (see `inside`).
+
+The end of the link is the end of the launcher: PID 1 of every sandbox dies with it, control groups are removed on the way out or
+swept by the next launcher.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import select
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from typing import Any
+
+from firebox.sandbox import cgroups, inside, kernel, mounts, spec
+
+UIDS_A_LAUNCHER = 512
+_NAMESPACES = (
+    kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+)
+_REMOVE_AGAIN_MS = 20
+
+
+@dataclass(slots=True)
+class Child:
+    """A sandbox as the launcher sees it."""
+
+    number: int
+    pid: int
+    pidfd: int
+    link: socket.socket | None
+    leaf: cgroups.Leaf
+    uid: int
+    layers: list[str] = field(default_factory=list[str])
+
+
+class Launcher:
+    """Answers Make and End on the link until it ends."""
+
+    def __init__(self, link: socket.socket, settings: dict[str, Any]) -> None:
+        self._link = link
+        self._seccomp = tuple(bytes.fromhex(program) for program in settings["seccomp"])
+        self._children: dict[int, Child] = {}
+        self._by_descriptor: dict[int, Child] = {}
+        self._skeletons: dict[tuple[str, ...], mounts.Skeleton] = {}
+        self._leaves_to_remove: list[cgroups.Leaf] = []
+        self._poll = select.poll()
+        self._privileged = os.geteuid() == 0
+        self._uids = _enter_namespaces(settings["uid_base"])
+        self._groups, self._group_reasons = cgroups.choose(mounts.HOST)
+        os.makedirs("/roots", exist_ok=True)
+        os.mkdir("/new")
+        self._overlay = True
+        self._own_user_namespace = True
+
+    def probe(self) -> None:
+        """Make sandboxes until one succeeds, giving up one optional layer at a time; tell the server how it went.
+
+        Raises: SandboxFailure when a layer without a substitute fails.
+        """
+        while True:
+            failure = self._try_one()
+            if failure is None:
+                break
+            step = failure["failed"]
+            if "overlay" in step and self._overlay:
+                self._overlay = False
+            elif step.startswith("4") and self._own_user_namespace and self._privileged and len(self._uids) > 1:
+                self._own_user_namespace = False
+            else:
+                raise spec.SandboxFailure(step, failure["errno"], failure["detail"], failure["hint"])
+        spec.send(
+            self._link, {"probed": self._layers(), "cgroups": self._groups.kind, "reasons": self._group_reasons}
+        )
+
+    def serve(self) -> None:
+        self._poll.register(self._link, select.POLLIN)
+        while True:
+            pause_ms = _REMOVE_AGAIN_MS if self._leaves_to_remove else None
+            for descriptor, _event in self._poll.poll(pause_ms):
+                if descriptor == self._link.fileno():
+                    if not self._obey():
+                        return
+                else:
+                    self._attend(descriptor)
+            self._leaves_to_remove = [leaf for leaf in self._leaves_to_remove if not leaf.remove()]
+
+    def close(self) -> None:
+        """Kill and reap every sandbox, remove their groups."""
+        for child in list(self._children.values()):
+            _kill(child)
+        for child in list(self._children.values()):
+            os.waitpid(child.pid, 0)
+            self._forget(child)
+        for _attempt in range(100):
+            self._leaves_to_remove = [leaf for leaf in self._leaves_to_remove if not leaf.remove()]
+            if not self._leaves_to_remove:
+                break
+            select.select([], [], [], 0.01)
+        self._groups.close()
+
+    def _obey(self) -> bool:
+        """Take one message of the server; False when it is gone."""
+        try:
+            data, _descriptors = spec.receive(self._link)
+        except ConnectionResetError:
+            return False
+        if not data:
+            return False
+        message = spec.decode(data)
+        if "make" in message:
+            number = message["make"]
+            try:
+                self._make(number, spec.spec_from_message(message["spec"]))
+            except OSError as error:
+                detail = f"{type(error).__name__}: {error}"
+                failed = {"failed": "make", "errno": error.errno or 0, "detail": detail, "hint": ""}
+                spec.send(self._link, {**failed, "number": number})
+        elif "end" in message and message["end"] in self._children:
+            _kill(self._children[message["end"]])
+        return True
+
+    def _make(self, number: int, specification: spec.SandboxSpec) -> Child:
+        skeleton = self._skeleton(specification.trees)
+        uid = self._uids[0]
+        leaf = self._groups.create(f"sandbox-{number}", specification.memory_bytes, specification.processes)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        making = inside.Making(
+            skeleton=skeleton,
+            root="/new",
+            specification=specification,
+            uid=uid,
+            seccomp_programs=self._seccomp,
+            overlay=self._overlay,
+            own_user_namespace=self._own_user_namespace,
+            drop_groups=self._privileged or len(self._uids) > 1,
+            sampled=self._groups.kind == "none",
+        )
+        try:
+            pid = kernel.clone(_NAMESPACES)
+        except OSError:
+            leaf.remove()
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            inside.live(theirs, making)
+        theirs.close()
+        child = Child(number, pid, os.pidfd_open(pid), ours, leaf, uid)
+        if len(self._uids) > 1:
+            self._uids.remove(uid)
+        self._children[number] = child
+        for descriptor in (ours.fileno(), child.pidfd):
+            self._by_descriptor[descriptor] = child
+            self._poll.register(descriptor, select.POLLIN)
+        try:
+            leaf.join(pid)
+            ours.send(b"g")
+        except OSError as error:
+            # Without its limits nothing may run: the child is killed and the server hears why.
+            self._fail(child, {"failed": "control group", "errno": error.errno or 0, "detail": str(error), "hint": ""})
+        return child
+
+    def _skeleton(self, trees: tuple[str, ...]) -> mounts.Skeleton:
+        if trees not in self._skeletons:
+            self._skeletons[trees] = mounts.Skeleton(
+                f"/roots/{len(self._skeletons)}",
+                [*mounts.STANDARD_TREES, *_top_level_folders(), *trees],
+                passwd_uid=spec.INSIDE_UID if self._own_user_namespace else self._uids[0],
+                make_nodes=self._privileged,
+            )
+        return self._skeletons[trees]
+
+    def _attend(self, descriptor: int) -> None:
+        """A sandbox that is being made has spoken, or a sandbox has ended."""
+        child = self._by_descriptor.get(descriptor)
+        if child is None:
+            return
+        if descriptor == child.pidfd:
+            os.waitpid(child.pid, 0)
+            if child.link is not None:
+                lost = {"failed": "make", "errno": 0, "detail": "the sandbox ended while it was made", "hint": ""}
+                self._fail(child, lost)
+            self._forget(child)
+            spec.send(self._link, {"ended": child.number})
+        elif child.link is not None:
+            try:
+                data, descriptors = spec.receive(child.link)
+            except ConnectionResetError:
+                data, descriptors = b"", []
+            message = spec.decode(data) if data else {"failed": "make", "errno": 0, "detail": "no word", "hint": ""}
+            if "ready" in message:
+                self._hand_over(child, descriptors)
+            else:
+                self._fail(child, message)
+
+    def _hand_over(self, child: Child, streams: list[int]) -> None:
+        """Pass the sandbox to the server: its link, its streams, its meters. We keep the pidfd."""
+        link, child.link = child.link, None
+        assert link is not None  # noqa: S101 - called once a child, right after its link was read
+        self._poll.unregister(link)
+        del self._by_descriptor[link.fileno()]
+        meters = child.leaf.descriptors()
+        message = {"ready": child.number, "pid": child.pid, "meters": list(meters)}
+        spec.send(self._link, message, [link.fileno(), *streams, *meters.values()])
+        link.close()
+        for descriptor in (*streams, *meters.values()):
+            os.close(descriptor)
+
+    def _fail(self, child: Child, message: dict[str, Any]) -> None:
+        if child.link is not None:
+            self._poll.unregister(child.link)
+            del self._by_descriptor[child.link.fileno()]
+            child.link.close()
+            child.link = None
+        _kill(child)
+        spec.send(self._link, {**message, "number": child.number})
+
+    def _forget(self, child: Child) -> None:
+        if child.link is not None:
+            child.link.close()
+            child.link = None
+        self._poll.unregister(child.pidfd) if child.pidfd in self._by_descriptor else None
+        self._by_descriptor.pop(child.pidfd, None)
+        os.close(child.pidfd)
+        del self._children[child.number]
+        if child.uid not in self._uids:
+            self._uids.append(child.uid)
+        if not child.leaf.remove():
+            self._leaves_to_remove.append(child.leaf)
+
+    def _try_one(self) -> dict[str, Any] | None:
+        """Make one sandbox and throw it away; the failure message, or None."""
+        child = self._make(0, spec.SandboxSpec())
+        failure: dict[str, Any] | None = None
+        link = child.link
+        if link is None:
+            failure = {"failed": "control group", "errno": errno.EACCES, "detail": "cannot join", "hint": ""}
+        else:
+            data, descriptors = spec.receive(link)
+            message = spec.decode(data) if data else {"failed": "make", "errno": 0, "detail": "no word", "hint": ""}
+            failure = None if "ready" in message else message
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._poll.unregister(link)
+            del self._by_descriptor[link.fileno()]
+        _kill(child)
+        os.waitpid(child.pid, 0)
+        self._forget(child)
+        return failure
+
+    def _layers(self) -> list[str]:
+        """Name the isolation layers that every sandbox of this launcher has, as `firebox doctor` calls them."""
+        layers = ["mount", "pid", "network", "ipc", "uts", "capabilities", "no-new-privileges", "seccomp", "rlimits"]
+        layers.append("read-only-root")
+        if self._own_user_namespace:
+            layers.append("user-namespace")
+        if len(self._uids) > 1:
+            layers.append("own-uid")
+        if self._overlay:
+            layers.append("private-inodes")
+        layers.append(f"cgroup-{self._groups.kind}" if self._groups.kind != "none" else "sampled-limits")
+        return layers
+
+
+def _enter_namespaces(uid_base: int) -> list[int]:
+    """Get a mount namespace with a lean root, and a user namespace when we are not root. Returns uids for sandboxes.
+
+    More than one uid: every concurrent sandbox gets its own. Exactly one: there is no other here.
+    """
+    uids: list[int]
+    if os.geteuid() == 0:
+        uids = _own_uids(uid_base)
+        kernel.unshare(kernel.CLONE_NEWNS)
+    else:
+        uids = _become_root_of_user_namespace()
+    mounts.lean_root()
+    return uids
+
+
+def _own_uids(uid_base: int) -> list[int]:
+    """Reserve a block of uids that no other launcher on this machine uses, as long as this process lives.
+
+    The reservation is an abstract socket: gone with us, however we end.
+    """
+    with open("/proc/self/uid_map", encoding="ascii") as lines:
+        ranges = [(int(first), int(count)) for first, _outside, count in map(str.split, lines)]
+    bases = [*range(uid_base, uid_base + 64 * UIDS_A_LAUNCHER, UIDS_A_LAUNCHER), 60_000, 59_000, 58_000, 57_000]
+    for base in bases:
+        if not any(first <= base and base + UIDS_A_LAUNCHER <= first + count for first, count in ranges):
+            continue
+        reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            reservation.bind(f"\0firebox-uids-{base}")
+        except OSError as error:
+            reservation.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            continue
+        reservation.detach()  # stays open until we end
+        return list(range(base, base + UIDS_A_LAUNCHER))
+    raise spec.SandboxFailure("own uids", detail="every block of uids is taken", hint="set uid_base to another range")
+
+
+def _become_root_of_user_namespace() -> list[int]:
+    """Enter a user namespace as its root, with subordinate uids where newuidmap grants them. Returns uids for sandboxes."""
+    uid, gid, pid = os.geteuid(), os.getegid(), os.getpid()
+    ranges = _subordinate_range("/etc/subuid", uid), _subordinate_range("/etc/subgid", uid)
+    parent, child = socket.socketpair()
+    helper = os.fork() if all(ranges) else -1
+    if helper == 0:
+        parent.close()
+        child.recv(1)
+        os._exit(_map_with_helpers(pid, uid, gid, ranges))
+    child.close()
+    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
+    if helper > 0:
+        parent.send(b"g")
+        _pid, status = os.waitpid(helper, 0)
+        if status == 0:
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+            return list(range(1, min(UIDS_A_LAUNCHER, ranges[0][1])))
+    for name, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(line)
+    return [0]
+
+
+def _map_with_helpers(pid: int, uid: int, gid: int, ranges: tuple[tuple[int, int], tuple[int, int]]) -> int:
+    """Run newuidmap and newgidmap on `pid`. Returns an exit status. Source: newuidmap(1)."""
+    for tool, own, (first, count) in (("newuidmap", uid, ranges[0]), ("newgidmap", gid, ranges[1])):
+        arguments = [tool, str(pid), "0", str(own), "1", "1", str(first), str(count)]
+        try:
+            if subprocess.run(arguments, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:  # noqa: S603
+                return 1
+        except FileNotFoundError:
+            return 1
+    return 0
+
+
+def _subordinate_range(path: str, uid: int) -> tuple[int, int]:
+    """Return (first, count) that `path` grants to this user, (0, 0) when none."""
+    names = {str(uid)}
+    try:
+        names.add(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        pass
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                name, _, rest = line.strip().partition(":")
+                first, _, count = rest.partition(":")
+                if name in names and count.isdigit():
+                    return int(first), int(count)
+    except FileNotFoundError:
+        pass
+    return 0, 0
+
+
+def _top_level_folders() -> list[str]:
+    """Return /bin, /lib ... on a host where they are folders of their own and not links into /usr."""
+    return [
+        path for path in mounts.USRMERGE_LINKS if os.path.isdir(mounts.HOST + path) and not os.path.islink(mounts.HOST + path)
+    ]
+
+
+def _kill(child: Child) -> None:
+    try:
+        signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def main(descriptor: int) -> None:
+    """Run as the launcher process. descriptor: its end of the link."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server; its end of the link ends us
+    link = socket.socket(fileno=descriptor)
+    link.set_inheritable(False)
+    os.umask(0o022)
+    data, _descriptors = spec.receive(link)
+    if not data:
+        return
+    try:
+        launcher = Launcher(link, spec.decode(data))
+        launcher.probe()
+    except (OSError, spec.SandboxFailure) as error:
+        step = getattr(error, "step", "start")
+        hint = getattr(error, "hint", "")
+        detail = error.detail if isinstance(error, spec.SandboxFailure) else str(error)
+        spec.send(link, {"failed": step, "errno": error.errno or 0, "detail": detail, "hint": hint, "number": -1})
+        return
+    try:
+        launcher.serve()
+    except BrokenPipeError:
+        pass  # the server died while we told it something
+    finally:
+        launcher.close()

@@ -1,0 +1,162 @@
+"""Which system calls a program may make, each group with its reason, and the compiled filters.
+
+Two filters are loaded, and the kernel takes the stricter answer of both:
+
+* the *allow-list*: what is in `ALLOWED` passes, what is in `DENIED` fails with EPERM, everything else (newer than this
+  table) fails with ENOSYS, so that libraries fall back to what they used before;
+* the *argument filter*: calls that are allowed in general and not with certain arguments. Comparisons are masked to the
+  bits the kernel looks at, so that garbage in the upper half of a register does not slip by.
+
+A call made through a foreign ABI (32-bit `int 0x80`, x32) kills the process.
+Compiled once in the server with libseccomp; sandboxes only load the bytes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+
+ALLOWED: dict[str, str] = {
+    "files by name and descriptor": """
+        access faccessat faccessat2 open openat openat2 creat close close_range stat lstat fstat newfstatat statx statfs fstatfs
+        readlink readlinkat getcwd chdir fchdir mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink
+        symlinkat chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat truncate ftruncate
+        fallocate fadvise64 umask mknod mknodat getdents getdents64 sync syncfs fsync fdatasync sync_file_range flock fcntl
+        setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr removexattr lremovexattr
+        fremovexattr""",
+    "reading and writing": """
+        read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek sendfile copy_file_range splice tee
+        vmsplice readahead dup dup2 dup3 pipe pipe2 ioctl memfd_create memfd_secret""",
+    "waiting": """
+        poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2
+        signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime inotify_init inotify_init1 inotify_add_watch
+        inotify_rm_watch io_setup io_destroy io_submit io_cancel io_getevents io_pgetevents""",
+    "memory": """
+        brk mmap munmap mremap mprotect madvise mincore msync mlock mlock2 mlockall munlock munlockall pkey_alloc pkey_free
+        pkey_mprotect membarrier get_mempolicy set_mempolicy mbind set_mempolicy_home_node map_shadow_stack mseal""",
+    "processes and threads; new namespaces are refused by the argument filter, clone3 hides its flags and is not here": """
+        clone fork vfork execve execveat exit exit_group wait4 waitid getpid getppid gettid getpgid getpgrp setpgid getsid setsid
+        set_tid_address set_robust_list get_robust_list futex futex_waitv futex_wake futex_wait futex_requeue rseq arch_prctl
+        prctl sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_setparam sched_getscheduler
+        sched_setscheduler sched_getattr sched_setattr sched_get_priority_max sched_get_priority_min sched_rr_get_interval
+        getpriority setpriority ioprio_get ioprio_set getrlimit setrlimit prlimit64 getrusage times getcpu pidfd_open
+        set_thread_area get_thread_area restart_syscall riscv_flush_icache seccomp landlock_create_ruleset landlock_add_rule
+        landlock_restrict_self""",
+    "signals; the process tree ends at the PID namespace": """
+        kill tkill tgkill rt_sigaction rt_sigprocmask rt_sigpending rt_sigqueueinfo rt_tgsigqueueinfo rt_sigreturn
+        rt_sigsuspend rt_sigtimedwait sigaltstack pause pidfd_send_signal""",
+    "identity; nothing can be gained without capabilities": """
+        getuid geteuid getgid getegid getresuid getresgid getgroups setuid setgid setreuid setregid setresuid setresgid
+        setgroups setfsuid setfsgid capget capset""",
+    "time": """
+        time gettimeofday clock_gettime clock_getres clock_nanosleep nanosleep alarm getitimer setitimer timer_create
+        timer_settime timer_gettime timer_getoverrun timer_delete""",
+    "the machine": "uname sysinfo getrandom",
+    "sockets inside the sandbox's own network; families are held by the rule in `compile_filters`": """
+        socketpair bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt shutdown sendto
+        recvfrom sendmsg recvmsg sendmmsg recvmmsg""",
+    "System V and POSIX queues, semaphores and memory of the sandbox's own IPC namespace": """
+        shmget shmat shmdt shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl mq_open mq_unlink
+        mq_timedsend mq_timedreceive mq_notify mq_getsetattr""",
+}
+
+DENIED: dict[str, str] = {
+    "mounts and roots: the tree is fixed": """
+        mount umount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr""",
+    "namespaces": "unshare setns",
+    "other processes' memory and descriptors": "ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp",
+    "kernel surface with a history": """
+        bpf perf_event_open userfaultfd add_key request_key keyctl fanotify_init fanotify_mark modify_ldt lookup_dcookie
+        vm86 vm86old""",
+    "handles that step around path checks": "open_by_handle_at name_to_handle_at",
+    "the machine itself": """
+        reboot kexec_load kexec_file_load init_module finit_module delete_module swapon swapoff syslog acct quotactl
+        quotactl_fd settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname iopl ioperm vhangup
+        nfsservctl""",
+    "moving pages of others": "move_pages migrate_pages",
+}
+
+SOCKET_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
+PERSONALITIES = {"PER_LINUX": 0, "read only": 0xFFFFFFFF}
+
+_LOW_32 = 0xFFFFFFFF
+_CLONE_NEW_FLAGS = {
+    "NEWNS": 0x00020000,
+    "NEWCGROUP": 0x02000000,
+    "NEWUTS": 0x04000000,
+    "NEWIPC": 0x08000000,
+    "NEWUSER": 0x10000000,
+    "NEWPID": 0x20000000,
+    "NEWNET": 0x40000000,
+    "NEWTIME": 0x00000080,
+}
+_TERMINAL_INJECTION = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C}
+_PR_SET_PTRACER = 0x59616D61
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Compiled BPF programs, in the order in which they are loaded."""
+
+    programs: tuple[bytes, ...]
+
+
+def compile_filters() -> Filters:
+    """Compile both filters for this machine.
+
+    Raises: ImportError when libseccomp is not installed.
+    Source: seccomp_rule_add(3), seccomp(2).
+    """
+    import pyseccomp  # noqa: PLC0415 - loads libseccomp.so; only the server needs it, and says so in words when it is missing
+
+    errno_eperm, errno_enosys, errno_eafnosupport = 1, 38, 97
+    allow_list = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno_enosys))
+    allow_list.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+    _optimize(allow_list)
+    for names in ALLOWED.values():
+        for name in names.split():
+            _add(allow_list, pyseccomp.ALLOW, name)
+    for names in DENIED.values():
+        for name in names.split():
+            _add(allow_list, pyseccomp.ERRNO(errno_eperm), name)
+    for family in SOCKET_FAMILIES.values():
+        allow_list.add_rule(pyseccomp.ALLOW, "socket", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _LOW_32, family))
+    for persona in PERSONALITIES.values():
+        allow_list.add_rule(pyseccomp.ALLOW, "personality", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _LOW_32, persona))
+
+    arguments = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    arguments.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+    eperm = pyseccomp.ERRNO(errno_eperm)
+    for flag in _CLONE_NEW_FLAGS.values():
+        arguments.add_rule(eperm, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))
+    for request in _TERMINAL_INJECTION.values():
+        arguments.add_rule(eperm, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, _LOW_32, request))
+    arguments.add_rule(eperm, "prctl", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _LOW_32, _PR_SET_PTRACER))
+    for family in set(range(64)) - set(SOCKET_FAMILIES.values()):
+        refused = pyseccomp.ERRNO(errno_eafnosupport)
+        arguments.add_rule(refused, "socket", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _LOW_32, family))
+        arguments.add_rule(refused, "socketpair", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, _LOW_32, family))
+    return Filters((_export(allow_list), _export(arguments)))
+
+
+def _add(syscall_filter: object, action: int, name: str) -> None:
+    """Add a rule; a name that this libseccomp or this processor does not know needs none: the default refuses it."""
+    try:
+        syscall_filter.add_rule(action, name)  # type: ignore[attr-defined]
+    except (OSError, ValueError, RuntimeError):
+        return
+
+
+def _optimize(syscall_filter: object) -> None:
+    """Ask for a binary tree instead of a list of comparisons; older libseccomp has no such attribute."""
+    try:
+        syscall_filter.set_attr(8, 2)  # type: ignore[attr-defined]  # SCMP_FLTATR_CTL_OPTIMIZE
+    except (OSError, ValueError, RuntimeError):
+        return
+
+
+def _export(syscall_filter: object) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        syscall_filter.export_bpf(file)  # type: ignore[attr-defined]
+        file.seek(0)
+        return file.read()

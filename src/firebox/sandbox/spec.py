@@ -1,0 +1,173 @@
+"""The whole contract of this floor: what a sandbox is made of, what is run in it, what comes back, and the messages between.
+
+Two SOCK_SEQPACKET links, each message one JSON object, descriptors beside it:
+
+    server <-> launcher      Make, End            ->  Ready (+ descriptors), Failed, Ended
+    server <-> PID 1         Start, Signal, Collect  ->  Started (+ the terminal), Refused, Exited
+
+PID 1 is ours but shares its sandbox with hostile code: what it says is checked like any other input.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MESSAGE_BYTES = 160 << 10
+"""Largest message; longer things travel in a memfd."""
+
+INSIDE_UID = 1000
+"""Who every program is, in its own user namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """What must be known when a sandbox is made. Sandboxes of one spec are interchangeable, so they can be kept ready.
+
+    trees: host folders shown read-only besides the standard ones. memory_bytes and processes can be changed until the
+    start of the program; the size of what can be written cannot.
+    """
+
+    trees: tuple[str, ...] = ()
+    writable_bytes: int = 256 << 20
+    writable_inodes: int = 20_000
+    memory_bytes: int = 512 << 20
+    processes: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file to be written before the program starts. name: relative to the working directory, as bytes would decode it."""
+
+    name: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is run, once, in a sandbox. argv[0]: absolute path or a name looked up in PATH of `env`.
+
+    Numbers as in the model's limits: milliseconds and bytes, 0 means no cap. terminal: (rows, columns), or None for pipes.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    files: tuple[InputFile, ...] = ()
+    packed: Pack | None = None
+    stdin: bytes = b""
+    interactive: bool = False
+    terminal: tuple[int, int] | None = None
+    wall_ms: int = 3_000
+    cpu_ms: int = 3_000
+    memory_bytes: int = 512 << 20
+    processes: int = 128
+    open_files: int = 1024
+    file_size_bytes: int = 64 << 20
+    output_bytes: int = 1 << 20
+    kill_on_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFile:
+    """Where one file of a pack lies."""
+
+    name: str
+    offset: int
+    size: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Files that travel by descriptor: a memfd or file with the contents one after the other, and where each lies."""
+
+    descriptor: int
+    files: tuple[PackedFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """What the run of a command left. status: exit code, or None when killed by `signal` (a number) or by us.
+
+    killed_by: "wall_time", "cpu_time", "memory", "output", "cancelled", or "" when no limit of ours ended it.
+    """
+
+    status: int | None
+    signal: int | None
+    killed_by: str
+    wall_ms: float
+    cpu_ms: float
+    memory_peak_bytes: int
+    memory_limit_hit: bool
+    stdout_truncated: bool
+    stderr_truncated: bool
+
+
+class SandboxFailure(Exception):
+    """Our own sandbox failed, not the program in it. step: what was being done; hint: what a person can do, or ""."""
+
+    def __init__(self, step: str, errno: int = 0, detail: str = "", hint: str = "") -> None:
+        super().__init__(f"{step}: {detail or errno}")
+        self.step = step
+        self.errno = errno
+        self.detail = detail
+        self.hint = hint
+
+
+class CommandRefused(Exception):
+    """The command could not be started because of what it asks: no such program, a name that clashes, arguments too long."""
+
+    def __init__(self, step: str, errno: int, detail: str) -> None:
+        super().__init__(f"{step}: {detail}")
+        self.step = step
+        self.errno = errno
+        self.detail = detail
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Parse a message. Raises: SandboxFailure when it is not a JSON object."""
+    try:
+        message = json.loads(data)
+    except ValueError as error:
+        raise SandboxFailure("message", detail=str(error)) from None
+    if not isinstance(message, dict):
+        raise SandboxFailure("message", detail="not an object")
+    return message
+
+
+def spec_from_message(message: Mapping[str, Any]) -> SandboxSpec:
+    return SandboxSpec(**{**message, "trees": tuple(message["trees"])})
+
+
+def spec_to_message(spec: SandboxSpec) -> dict[str, Any]:
+    return asdict(spec)
+
+
+def receive(link: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive one message and the descriptors beside it, close-on-exec. b"" means the other side is gone.
+
+    Raises: BlockingIOError on a non-blocking link with nothing to read.
+    """
+    space = socket.CMSG_SPACE(32 * 4)
+    data, ancillary, _flags, _address = link.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors += struct.unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4])
+    return data, descriptors
+
+
+def send(link: socket.socket, message: Mapping[str, Any], descriptors: Iterable[int] = ()) -> None:
+    """Send one message; the other side gets its own copies of the descriptors."""
+    numbers = list(descriptors)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(numbers)}i", *numbers))] if numbers else []
+    link.sendmsg([encode(message)], rights)
