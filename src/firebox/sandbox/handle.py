@@ -283,6 +283,7 @@ class Sandbox:
         self._timers: list[asyncio.TimerHandle] = []
         self._cpu_timer: asyncio.TimerHandle | None = None
         self._started_at = 0.0
+        self._cpu_before_ms = 0.0
         self._ended_at = 0.0
         self._stdin_room: asyncio.Future[None] | None = None
         self._closed = False
@@ -486,6 +487,7 @@ class Sandbox:
         assert self._command is not None  # noqa: S101 - set by run
         if descriptors:
             self._use_terminal(descriptors[0])
+        self._cpu_before_ms = self._meter.cpu_ms() if self._meter else 0.0
         self._started_at = self._loop.time()
         self._timers.append(self._loop.call_later(self._command.wall_ms / 1000, self.kill, "wall_time"))
         if self._command.cpu_ms and self._meter:
@@ -510,11 +512,15 @@ class Sandbox:
 
     def _check_cpu(self) -> None:
         assert self._command is not None  # noqa: S101 - armed by _begin
-        remaining_ms = self._command.cpu_ms - self._meter.cpu_ms()
+        remaining_ms = self._command.cpu_ms - self._cpu_ms()
         if remaining_ms <= 0:
             self.kill("cpu_time")
         else:
             self._arm_cpu_clock(remaining_ms)
+
+    def _cpu_ms(self) -> float:
+        """Return what the program used; making the sandbox does not count."""
+        return max(self._meter.cpu_ms() - self._cpu_before_ms, 0.0)
 
     def _read(self, name: str) -> None:
         descriptor = self._streams[name]
@@ -563,7 +569,7 @@ class Sandbox:
         assert command is not None  # noqa: S101 - set by run
         code: int | None = message["exited"] if message is not None else -signal.SIGKILL
         memory_kills = self._meter.memory_kills() if self._meter else 0
-        cpu_ms = self._meter.cpu_ms() if self._meter else (message or {}).get("cpu_ms", 0.0)
+        cpu_ms = self._cpu_ms() if self._meter else (message or {}).get("cpu_ms", 0.0)
         peak = self._meter.memory_peak_bytes() if self._meter else (message or {}).get("memory_peak_bytes", 0)
         killed_by = self._killed_by
         exceeded = (message or {}).get("exceeded", "")

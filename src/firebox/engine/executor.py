@@ -1,0 +1,178 @@
+"""This machine's executor: admits jobs, runs their stages in sandboxes, and turns what happens into events and one result."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from ulid import ULID
+
+from firebox.config import Settings
+from firebox.engine.admission import Admission
+from firebox.engine.limits import decide
+from firebox.engine.run import LocalRun, Plan
+from firebox.errors import InvalidRequest, SandboxError
+from firebox.model import File, Job, Limits, Result, Run, StageName
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
+from firebox.sandbox.handle import LauncherProcess
+from firebox.sandbox.pool import Pool
+from firebox.sandbox.spec import SandboxFailure, SandboxSpec
+
+ResultListener = Callable[[Result], None]
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the executor is doing now, for metrics and health."""
+
+    slots: int
+    in_flight: int
+    queued: int
+    ready_sandboxes: int
+    ready_target: int
+    made_on_demand: int
+    launcher_restarts: int
+
+
+class LocalExecutor:
+    """Implements `model.Executor` with sandboxes of this machine. Use it as an asynchronous context manager."""
+
+    def __init__(self, settings: Settings, registry: Registry, *, launcher: LauncherProcess | None = None) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._launcher = launcher or LauncherProcess(uid_base=settings.uid_base)
+        self._admission = Admission(
+            settings.slots or os.cpu_count() or 1, settings.queue_length, settings.queue_per_client
+        )
+        # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
+        self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
+        kept = tuple(self._specification(self._settings.default_limits(stage)) for stage in ("run", "compile"))
+        self._pool = Pool(self._launcher, kept, settings.ready_sandboxes)
+        self._listeners: list[ResultListener] = []
+        self._runs: set[LocalRun] = set()
+
+    @property
+    def isolation(self) -> tuple[str, ...]:
+        """The layers every run gets; known once started."""
+        return self._launcher.layers
+
+    @property
+    def isolation_reasons(self) -> tuple[str, ...]:
+        """Why better kinds of control groups are not used here."""
+        return self._launcher.reasons
+
+    async def __aenter__(self) -> LocalExecutor:
+        """Start the launcher and begin to keep sandboxes ready. Raises: SandboxError when this host cannot make one."""
+        try:
+            await self._pool.start()
+        except SandboxFailure as failure:
+            await self._launcher.close()
+            hint = failure.hint or "run `firebox doctor`"
+            raise SandboxError(failure.step, failure.errno, detail=failure.detail, hint=hint) from None
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        """Cancel what runs and end every sandbox; nothing of them is left afterwards."""
+        self._admission.close()
+        for run in list(self._runs):
+            run.cancel()
+        await asyncio.gather(*(run.wait() for run in list(self._runs)))
+        await self._pool.close()
+        await self._launcher.close()
+
+    def on_result(self, listener: ResultListener) -> None:
+        """Have `listener` called with every result, right before its last event."""
+        self._listeners.append(listener)
+
+    def statistics(self) -> Statistics:
+        admission, pool = self._admission.statistics(), self._pool.statistics()
+        return Statistics(
+            slots=admission.slots,
+            in_flight=admission.in_flight,
+            queued=admission.queued,
+            ready_sandboxes=pool.ready,
+            ready_target=pool.target,
+            made_on_demand=pool.made_on_demand,
+            launcher_restarts=pool.launcher_restarts,
+        )
+
+    def start(self, job: Job) -> AbstractAsyncContextManager[Run]:
+        """Admit and start a job, as `model.Executor` says."""
+        return self._start(job)
+
+    @asynccontextmanager
+    async def _start(self, job: Job) -> AsyncGenerator[Run]:
+        plan = self._plan(job)
+        asked_at = time.monotonic()
+        await self._admission.acquire(job.client)
+        run = LocalRun(str(ULID()), plan, self._pool, queue_ms=(time.monotonic() - asked_at) * 1000, finished=self._finished)
+        self._runs.add(run)
+        run.begin()
+        try:
+            yield run
+        finally:
+            run.cancel()
+            await run.wait()
+
+    def _finished(self, run: LocalRun, result: Result) -> None:
+        self._admission.release()
+        self._runs.discard(run)
+        for listener in self._listeners:
+            try:
+                listener(result)
+            except Exception:  # noqa: BLE001 - a listener's fault must not take the run's result with it
+                _log.exception("a result listener failed", run=run.id)
+
+    def _plan(self, job: Job) -> Plan:
+        """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
+        runtime = self._registry.resolve(job.language, job.version)
+        files = _named(job.files, runtime)
+        compile_limits = self._limits("compile", job, runtime)
+        run_limits = self._limits("run", job, runtime)
+        has_compile_stage = runtime.compiled and not job.command
+        room = min(compile_limits.writable_bytes, run_limits.writable_bytes) if has_compile_stage else run_limits.writable_bytes
+        total = sum(len(file.content) for file in files)
+        if total > room:
+            raise InvalidRequest(
+                f"the files are {total} bytes together, more than the {room} that can be written", where="files"
+            )
+        return Plan(
+            job=job,
+            runtime=runtime,
+            files=files,
+            compile_limits=compile_limits if has_compile_stage else None,
+            run_limits=run_limits,
+            compile_specification=self._specification(compile_limits),
+            run_specification=self._specification(run_limits),
+            isolation=self._launcher.layers,
+            artifact_bytes=self._settings.max_artifact_bytes,
+            artifact_files=self._settings.max_artifact_files,
+        )
+
+    def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
+        return decide(
+            stage,
+            self._settings.default_limits(stage, runtime.names, runtime.limits(stage)),
+            self._settings.maximum_limits(stage, runtime.names),
+            job.compile_limits if stage == "compile" else job.run_limits,
+        )
+
+    def _specification(self, limits: Limits) -> SandboxSpec:
+        return SandboxSpec(
+            trees=self._trees, writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes
+        )
+
+
+def _named(files: tuple[File, ...], runtime: Runtime) -> tuple[File, ...]:
+    """Give every file a name that the runtime's toolchain takes."""
+    named = [file if file.name else File(runtime.main_name, file.content, file.source) for file in files]
+    return runtime.place(named)
+

@@ -1,0 +1,341 @@
+"""One job under way: its stages, its events in order, its result exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from firebox.engine.input import InputQueue
+from firebox.engine.verdicts import judge, signal_name
+from firebox.errors import InvalidRequest
+from firebox.model import (
+    SIGNALS,
+    Cancel,
+    Chunk,
+    Eof,
+    Event,
+    File,
+    Finished,
+    Job,
+    Limits,
+    Message,
+    Output,
+    OutputMode,
+    Resize,
+    Result,
+    RuntimeName,
+    Signal,
+    StageExited,
+    StageName,
+    StageResult,
+    StageStarted,
+    Stdin,
+    Timings,
+    Verdict,
+)
+from firebox.runtimes.runtime import Runtime
+from firebox.sandbox.handle import Sandbox
+from firebox.sandbox.mounts import HOME
+from firebox.sandbox.pool import Pool
+from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure, SandboxSpec
+
+BUFFERED_BYTES = 1 << 20
+"""Output that waits for a slow reader of events; past it the program has to wait."""
+
+BASE_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": HOME,
+    "USER": "firebox",
+    "LOGNAME": "firebox",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
+}
+_TERMINAL_ROWS_AND_COLUMNS_AT_MOST = 1000
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job with everything decided. compile_limits: None when there is no compile stage."""
+
+    job: Job
+    runtime: Runtime
+    files: tuple[File, ...]
+    compile_limits: Limits | None
+    run_limits: Limits
+    compile_specification: SandboxSpec
+    run_specification: SandboxSpec
+    isolation: tuple[str, ...]
+    artifact_bytes: int
+    artifact_files: int
+
+
+class LocalRun:
+    """Implements `model.Run`."""
+
+    def __init__(
+        self, identifier: str, plan: Plan, pool: Pool, *, queue_ms: float, finished: Callable[[LocalRun, Result], None]
+    ) -> None:
+        self.id = identifier
+        self.runtime = RuntimeName(plan.runtime.language, plan.runtime.version)
+        self._plan = plan
+        self._pool = pool
+        self._queue_ms = queue_ms
+        self._prepare_ms = 0.0
+        self._on_finished = finished
+        self._events: deque[Event] = deque()
+        self._buffered_bytes = 0
+        self._sequence = 0
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._sandbox: Sandbox | None = None
+        self._stage: StageName = "run"
+        self._chunks: list[Chunk] = []
+        self._cancelled = False
+        self._over = False
+        self._input = InputQueue(BUFFERED_BYTES)
+        self._terminal_size = (plan.job.terminal.rows, plan.job.terminal.columns) if plan.job.terminal else None
+        self._feeding: asyncio.Task[None] | None = None
+        self._artifacts: tuple[File, ...] = ()
+
+    def begin(self) -> None:
+        self._task = asyncio.create_task(self._work())
+
+    def cancel(self) -> None:
+        """Kill what runs. Nothing happens when it is over."""
+        if not self._over:
+            self._cancelled = True
+            if self._sandbox is not None:
+                self._sandbox.kill("cancelled")
+
+    async def wait(self) -> None:
+        """Wait until the last event has been written."""
+        if self._task is not None:
+            await self._task
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Yield every event, ending with `Finished`. A reader that is slow makes the program wait, not the memory grow."""
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                if isinstance(event, Output):
+                    self._buffered_bytes -= len(event.data)
+                    if self._sandbox is not None and self._buffered_bytes <= BUFFERED_BYTES // 2:
+                        self._sandbox.resume()
+                yield event
+                if isinstance(event, Finished):
+                    return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def send(self, message: Message) -> None:
+        """Pass a message to the program, as `model.Run` says."""
+        match message:
+            case Signal(name) if name not in SIGNALS:
+                raise InvalidRequest(f"no such signal: {name!r}", where="signal", hint="one of " + " ".join(SIGNALS))
+            case Resize(rows, columns) if not _is_terminal_size(rows, columns):
+                raise InvalidRequest("rows and columns must be from 1 to 1000", where="resize")
+            case Signal(name):
+                if self._sandbox is not None:
+                    self._sandbox.signal(signal.Signals[name])
+            case Resize(rows, columns):
+                self._terminal_size = (rows, columns)
+                if self._sandbox is not None:
+                    self._sandbox.resize(rows, columns)
+            case Cancel():
+                self.cancel()
+            case Stdin() | Eof():
+                await self._input.put(message)
+
+    async def _work(self) -> None:
+        compiled: StageResult | None = None
+        ran: StageResult | None = None
+        reason = ""
+        packed: Pack | None = None
+        plan = self._plan
+        try:
+            if plan.compile_limits is not None:
+                compiled, packed = await self._run_stage("compile", plan.compile_limits, plan.compile_specification, None)
+            if compiled is None or compiled.verdict is Verdict.OK:
+                ran, _nothing = await self._run_stage("run", plan.run_limits, plan.run_specification, packed)
+        except SandboxFailure as failure:
+            reason = f"the sandbox failed at {failure.step!r}: {failure.detail or os.strerror(failure.errno)}"
+            _log.error("sandbox failure", run=self.id, step=failure.step, errno=failure.errno, detail=failure.detail)
+        except CommandRefused as refused:
+            reason = f"the program could not be started ({refused.step}): {refused.detail}"
+        except Exception as error:  # noqa: BLE001 - whatever happens, the last event comes
+            reason = f"an error in the engine: {type(error).__name__}"
+            _log.exception("engine failure", run=self.id)
+        finally:
+            if packed is not None:
+                os.close(packed.descriptor)
+            if self._feeding is not None:
+                self._feeding.cancel()
+            await self._input.close()
+        self._finish(compiled, ran, reason)
+
+    async def _run_stage(
+        self, stage: StageName, limits: Limits, specification: SandboxSpec, packed: Pack | None
+    ) -> tuple[StageResult, Pack | None]:
+        """Run one stage in a sandbox of its own. Returns its result and, of a good compile stage, what it produced."""
+        if self._cancelled:
+            return _never_started(stage), None
+        self._stage = stage
+        self._chunks = []
+        taken_at = time.monotonic()
+        sandbox = await self._pool.take(specification)
+        self._sandbox = sandbox
+        try:
+            if self._cancelled:
+                return _never_started(stage), None
+
+            def started() -> None:
+                self._prepare_ms += (time.monotonic() - taken_at) * 1000
+                self._emit(StageStarted(sequence=self._next(), stage=stage))
+                if self._plan.job.interactive and stage == "run":
+                    self._feeding = asyncio.create_task(self._input.feed(sandbox))
+
+            ended = await sandbox.run(self._command(stage, limits, packed), self._take_output, started)
+            verdict, reason = judge(ended, limits)
+            produced: Pack | None = None
+            if stage == "compile" and verdict is Verdict.OK:
+                produced, _skipped = await sandbox.collect(["*"], limits.writable_bytes, limits.writable_inodes)
+            elif stage == "run" and self._plan.job.artifacts and not ended.killed_by:
+                await self._take_artifacts(sandbox)
+        finally:
+            self._sandbox = None
+            sandbox.close()
+        result = StageResult(
+            stage=stage,
+            verdict=verdict,
+            reason=reason,
+            exit_code=ended.status,
+            signal=signal_name(ended.signal) if ended.signal is not None else None,
+            chunks=tuple(self._chunks),
+            stdout_truncated=ended.stdout_truncated,
+            stderr_truncated=ended.stderr_truncated,
+            wall_ms=ended.wall_ms,
+            cpu_ms=ended.cpu_ms,
+            memory_peak_bytes=ended.memory_peak_bytes,
+        )
+        self._emit(StageExited(sequence=self._next(), result=result))
+        return result, produced
+
+    def _command(self, stage: StageName, limits: Limits, packed: Pack | None) -> Command:
+        job, runtime = self._plan.job, self._plan.runtime
+        sources = [file.name for file in self._plan.files if file.source]
+        if job.command:
+            argv = ["/bin/sh", "-c", job.command, "sh", *job.args]
+        elif stage == "compile":
+            steps = runtime.compile_commands(sources, limits.memory_bytes)
+            argv = steps[0] if len(steps) == 1 else ["/bin/sh", "-c", " && ".join(map(shlex.join, steps))]
+        else:
+            argv = runtime.run_command(sources, job.args, limits.memory_bytes)
+        is_run = stage == "run"
+        return Command(
+            argv=tuple(argv),
+            env={**BASE_ENVIRONMENT, **runtime.environment(stage), **job.env},
+            files=() if packed is not None else tuple(InputFile(file.name, file.content) for file in self._plan.files),
+            packed=packed,
+            stdin=job.stdin if is_run else b"",
+            interactive=job.interactive and is_run,
+            terminal=self._terminal_size if is_run else None,
+            wall_ms=limits.wall_ms,
+            cpu_ms=limits.cpu_ms,
+            memory_bytes=limits.memory_bytes,
+            processes=limits.processes,
+            open_files=limits.open_files,
+            file_size_bytes=limits.file_size_bytes,
+            output_bytes=limits.output_bytes,
+            kill_on_output=limits.output_mode is OutputMode.KILL,
+        )
+
+    def _take_output(self, stream: str, data: bytes) -> None:
+        name = "stderr" if stream == "stderr" else "stdout"
+        self._chunks.append(Chunk(name, data))
+        self._buffered_bytes += len(data)
+        self._emit(Output(sequence=self._next(), stage=self._stage, stream=name, data=data))
+        if self._buffered_bytes > BUFFERED_BYTES and self._sandbox is not None:
+            self._sandbox.pause()
+
+    async def _take_artifacts(self, sandbox: Sandbox) -> None:
+        plan = self._plan
+        pack, skipped = await sandbox.collect(list(plan.job.artifacts), plan.artifact_bytes, plan.artifact_files)
+        try:
+            self._artifacts = tuple(
+                File(each.name, os.pread(pack.descriptor, each.size, each.offset))
+                for each in pack.files
+                if each.name.isprintable()
+            )
+        finally:
+            os.close(pack.descriptor)
+        if skipped:
+            _log.info("artifacts left out", run=self.id, count=len(skipped))
+
+    def _finish(self, compiled: StageResult | None, ran: StageResult | None, reason: str) -> None:
+        last = ran or compiled
+        if reason or last is None:
+            verdict = Verdict.CANCELLED if self._cancelled else Verdict.INTERNAL
+        elif ran is None and last.verdict in (Verdict.RUNTIME_ERROR, Verdict.SIGNAL):
+            verdict, reason = Verdict.COMPILE_ERROR, last.reason
+        else:
+            verdict, reason = last.verdict, last.reason
+        result = Result(
+            id=self.id,
+            runtime=self.runtime,
+            verdict=verdict,
+            reason=reason,
+            compile=compiled,
+            run=ran,
+            timings=Timings(
+                queue_ms=self._queue_ms,
+                prepare_ms=self._prepare_ms,
+                compile_ms=compiled.wall_ms if compiled else 0.0,
+                run_ms=ran.wall_ms if ran else 0.0,
+            ),
+            artifacts=self._artifacts,
+            isolation=self._plan.isolation,
+        )
+        self._over = True
+        self._on_finished(self, result)
+        self._emit(Finished(sequence=self._next(), result=result))
+
+    def _emit(self, event: Event) -> None:
+        self._events.append(event)
+        self._arrived.set()
+
+    def _next(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+
+def _never_started(stage: StageName) -> StageResult:
+    """Return what is left of a stage that was cancelled before its program ran."""
+    return StageResult(
+        stage=stage,
+        verdict=Verdict.CANCELLED,
+        reason="cancelled by the client",
+        exit_code=None,
+        signal=None,
+        chunks=(),
+        stdout_truncated=False,
+        stderr_truncated=False,
+        wall_ms=0.0,
+        cpu_ms=0.0,
+        memory_peak_bytes=0,
+    )
+
+
+def _is_terminal_size(rows: int, columns: int) -> bool:
+    return all(1 <= size <= _TERMINAL_ROWS_AND_COLUMNS_AT_MOST for size in (rows, columns))

@@ -1,0 +1,63 @@
+"""From how a program ended to a verdict and a reason with its evidence."""
+
+from __future__ import annotations
+
+import signal
+
+from firebox.model import Limits, Verdict
+from firebox.sandbox.spec import Exit
+
+_BY_LIMIT = {
+    "wall_time": Verdict.WALL_TIME,
+    "cpu_time": Verdict.CPU_TIME,
+    "memory": Verdict.MEMORY,
+    "output": Verdict.OUTPUT,
+    "cancelled": Verdict.CANCELLED,
+}
+_MIB = 1 << 20
+
+
+def judge(ended: Exit, limits: Limits) -> tuple[Verdict, str]:
+    """Return the verdict of a stage and its reason in words, "" when ok."""
+    if ended.killed_by:
+        return _BY_LIMIT[ended.killed_by], _limit_reason(ended, limits)
+    if ended.signal is not None:
+        return Verdict.SIGNAL, _signal_reason(ended.signal, limits)
+    if ended.status != 0:
+        return Verdict.RUNTIME_ERROR, f"exit code {ended.status}"
+    return Verdict.OK, ""
+
+
+def signal_name(number: int) -> str:
+    """Return "SIGKILL" for 9; real-time signals have no name of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
+
+
+def _limit_reason(ended: Exit, limits: Limits) -> str:
+    match ended.killed_by:
+        case "wall_time":
+            return f"wall time limit: {ended.wall_ms:.0f} ms of {limits.wall_ms} ms"
+        case "cpu_time":
+            return f"processor time limit: {ended.cpu_ms:.0f} ms of {limits.cpu_ms} ms"
+        case "memory":
+            return f"memory limit: peak {ended.memory_peak_bytes / _MIB:.0f} MiB of {limits.memory_bytes / _MIB:.0f} MiB"
+        case "output":
+            streams = " and ".join(
+                name for name, cut in (("stdout", ended.stdout_truncated), ("stderr", ended.stderr_truncated)) if cut
+            )
+            return f"output limit: {streams} reached {limits.output_bytes} bytes"
+        case _:
+            return "cancelled by the client"
+
+
+def _signal_reason(number: int, limits: Limits) -> str:
+    match signal_name(number):
+        case "SIGXFSZ":
+            return f"died on SIGXFSZ: wrote a file larger than {limits.file_size_bytes} bytes"
+        case "SIGSYS":
+            return "died on SIGSYS: made a system call of a foreign ABI"
+        case name:
+            return f"died on {name}"

@@ -1,0 +1,136 @@
+"""Sandboxes for tests: every promise is tried as root and rootless, where both are possible.
+
+`sandbox_kind` parametrises: `root` uses the launcher with root's powers, `rootless` starts the same launcher as an ordinary
+user. In a guest that runs the suite as an ordinary user only `rootless` exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firebox.sandbox.handle import LauncherProcess, Sandbox
+from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+ORDINARY_USER = (65533, 65533)
+IS_ROOT = os.geteuid() == 0
+KINDS = ("root", "rootless") if IS_ROOT else ("rootless",)
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/firebox", "LANG": "C.UTF-8", "TMPDIR": "/tmp"}
+PYTHON = "/usr/bin/python3"
+
+
+@dataclass
+class Outcome:
+    """What a program left, for assertions."""
+
+    exit: Exit
+    stdout: bytes
+    stderr: bytes
+    artifacts: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    skipped: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode(errors="replace")
+
+    @property
+    def error_text(self) -> str:
+        return self.stderr.decode(errors="replace")
+
+
+class Box:
+    """Runs programs in sandboxes of one launcher."""
+
+    def __init__(self, launcher: LauncherProcess, kind: str) -> None:
+        self.launcher = launcher
+        self.kind = kind
+
+    async def make(self, **specification: Any) -> Sandbox:
+        return await self.launcher.make(SandboxSpec(**specification))
+
+    async def run(
+        self,
+        *argv: str,
+        files: dict[str, bytes | str] | None = None,
+        collect: list[str] | None = None,
+        specification: SandboxSpec | None = None,
+        **command: Any,
+    ) -> Outcome:
+        """Run a command to its end and let go of its sandbox. command: fields of `Command`."""
+        inputs = tuple(
+            InputFile(name, content.encode() if isinstance(content, str) else content)
+            for name, content in (files or {}).items()
+        )
+        env = {**ENVIRONMENT, **command.pop("env", {})}
+        sandbox = await self.launcher.make(specification or SandboxSpec())
+        streams: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        try:
+            wanted = replace(Command(argv=argv, env=env, files=inputs, wall_ms=20_000, cpu_ms=20_000), **command)
+            ended = await sandbox.run(wanted, lambda name, data: streams[name].append(data))
+            outcome = Outcome(ended, b"".join(streams["stdout"]), b"".join(streams["stderr"]))
+            if collect is not None:
+                pack, skipped = await sandbox.collect(collect, 1 << 20, 100)
+                outcome.skipped = dict(skipped)
+                outcome.artifacts = {
+                    each.name: os.pread(pack.descriptor, each.size, each.offset) for each in pack.files
+                }
+                os.close(pack.descriptor)
+            return outcome
+        finally:
+            sandbox.close()
+
+    async def python(self, code: str, *args: str, **command: Any) -> Outcome:
+        """Run Python code from a file, as a user's program would be."""
+        files = {**command.pop("files", {}), "main.py": code}
+        return await self.run(PYTHON, "main.py", *args, files=files, **command)
+
+    async def shell(self, script: str, **command: Any) -> Outcome:
+        return await self.run("/bin/sh", "-c", script, **command)
+
+
+@pytest.fixture(scope="session")
+def readable_source() -> Iterator[str]:
+    """Copy the package to where an ordinary user may read it: a checkout may lie in root's home."""
+    if not IS_ROOT:
+        yield str(SOURCE)
+        return
+    folder = tempfile.mkdtemp(prefix="firebox-test-source-")
+    shutil.copytree(SOURCE / "firebox", f"{folder}/firebox", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [folder, *map(str, Path(folder).rglob("*"))]:
+        os.chmod(path, 0o755)  # noqa: S103 - read by the ordinary user of the rootless tests
+    yield folder
+    shutil.rmtree(folder)
+
+
+def launcher_of(kind: str, source: str) -> LauncherProcess:
+    """Return a launcher, not started, of a kind."""
+    if kind == "rootless" and IS_ROOT:
+        return LauncherProcess(run_as=ORDINARY_USER, python=PYTHON, source=source)
+    return LauncherProcess(python=PYTHON if IS_ROOT else sys.executable)
+
+
+@pytest.fixture(params=KINDS)
+def sandbox_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def box(sandbox_kind: str, readable_source: str) -> AsyncIterator[Box]:
+    """A launcher of its own for each test; afterwards nothing of it is left."""
+    launcher = launcher_of(sandbox_kind, readable_source)
+    await launcher.start()
+    pid = launcher.pid
+    yield Box(launcher, sandbox_kind)
+    await asyncio.wait_for(launcher.close(), 30)
+    assert pid is not None
+    assert not os.path.exists(f"/proc/{pid}")
