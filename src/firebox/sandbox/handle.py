@@ -98,7 +98,11 @@ class LauncherProcess:
                 raise SandboxFailure("start", detail="the launcher is closed")
             self._spawn()
             assert self._probed is not None  # noqa: S101 - set by _spawn
-            probed = await self._probed
+            try:
+                probed = await self._probed
+            except SandboxFailure:
+                self._lost("the launcher could not make a sandbox")
+                raise
             self.layers = tuple(probed["probed"])
             self.cgroups = probed["cgroups"]
             self.reasons = tuple(probed["reasons"])
