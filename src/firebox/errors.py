@@ -138,15 +138,17 @@ class ShuttingDown(CapacityError):
 
 
 class SettingsError(FireboxError):
-    """A setting has a value that is not allowed: names the setting, the value and what is allowed."""
+    """A setting has a value that is not allowed. source: where the value came from ("environment FIREBOX_PORT"), or ""."""
 
     code = "settings"
 
-    def __init__(self, setting: str, value: object, allowed: str, *, hint: str = "") -> None:
-        super().__init__(f"setting {setting} is {value!r}; allowed: {allowed}", hint=hint)
+    def __init__(self, setting: str, value: object, allowed: str, *, source: str = "", hint: str = "") -> None:
+        origin = f" (from {source})" if source else ""
+        super().__init__(f"setting {setting} is {value!r}{origin}; allowed: {allowed}", hint=hint)
         self.setting = setting
         self.value = value
         self.allowed = allowed
+        self.source = source
 
 
 class SandboxError(FireboxError):

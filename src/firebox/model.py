@@ -110,6 +110,8 @@ class Terminal(Struct, frozen=True):
 class Job(Struct, frozen=True, kw_only=True):
     """Runtime + files + stdin + args + limits."""
 
+    id: str = ""
+    """A ULID when whoever accepted the job has named it already; else the executor makes one."""
     language: str
     """Name or alias."""
     version: str = "*"

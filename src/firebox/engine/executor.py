@@ -113,7 +113,7 @@ class LocalExecutor:
         plan = self._plan(job)
         asked_at = time.monotonic()
         await self._admission.acquire(job.client)
-        run = LocalRun(str(ULID()), plan, self._pool, queue_ms=(time.monotonic() - asked_at) * 1000, finished=self._finished)
+        run = LocalRun(job.id or str(ULID()), plan, self._pool, queue_ms=(time.monotonic() - asked_at) * 1000, finished=self._finished)
         self._runs.add(run)
         run.begin()
         try:

@@ -118,11 +118,12 @@ class LocalRun:
             self._cancelled = True
             if self._sandbox is not None:
                 self._sandbox.kill("cancelled")
+                self._sandbox.resume()  # nobody has to read the events any more
 
     async def wait(self) -> None:
-        """Wait until the last event has been written."""
+        """Wait until the last event has been written. Being cancelled while waiting does not touch the run."""
         if self._task is not None:
-            await self._task
+            await asyncio.shield(self._task)
 
     async def events(self) -> AsyncIterator[Event]:
         """Yield every event, ending with `Finished`. A reader that is slow makes the program wait, not the memory grow."""
@@ -266,7 +267,7 @@ class LocalRun:
         self._chunks.append(Chunk(name, data))
         self._buffered_bytes += len(data)
         self._emit(Output(sequence=self._next(), stage=self._stage, stream=name, data=data))
-        if self._buffered_bytes > BUFFERED_BYTES and self._sandbox is not None:
+        if self._buffered_bytes > BUFFERED_BYTES and self._sandbox is not None and not self._cancelled:
             self._sandbox.pause()
 
     async def _take_artifacts(self, sandbox: Sandbox) -> None:

@@ -44,6 +44,9 @@ _START_LAUNCHER = "import sys; sys.path.insert(0, sys.argv[1]); from firebox.san
 _PACK_HEADER_BYTES = 8 << 20
 _CPU_CHECK_AT_LEAST_MS = 5.0
 
+_STREAMS_AND_LINK = 4
+_DISCARD_BYTES = 1 << 20
+
 OutputSink = Callable[[str, bytes], None]
 
 
@@ -70,6 +73,8 @@ class LauncherProcess:
         self._next_number = 1
         self._starting = asyncio.Lock()
         self._closed = False
+        self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        """Where sandboxes let output go that nobody will see."""
         self.starts = 0
         """How often a launcher was started; one is normal."""
         self.layers: tuple[str, ...] = ()
@@ -176,6 +181,9 @@ class LauncherProcess:
                 process.kill()
                 await asyncio.to_thread(process.wait)
         self._lost("the launcher was closed")
+        if self.null >= 0:
+            os.close(self.null)
+            self.null = -1
 
     def _tell(self, message: dict[str, Any]) -> None:
         if self._link is None:
@@ -204,6 +212,9 @@ class LauncherProcess:
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "ready" in message:
             number = message["ready"]
+            if len(descriptors) != _STREAMS_AND_LINK + len(message["meters"]):
+                self._refuse_incomplete(number, descriptors)
+                return
             sandbox = Sandbox(self, number, message["pid"], descriptors, message["meters"])
             waiting = self._making.pop(number, None)
             if waiting is None or waiting.done():
@@ -225,6 +236,18 @@ class LauncherProcess:
                 self._alive.pop(message["number"]).set()
         elif "probed" in message and self._probed is not None and not self._probed.done():
             self._probed.set_result(message)
+
+    def _refuse_incomplete(self, number: int, descriptors: list[int]) -> None:
+        """Give up a sandbox whose descriptors did not all fit into this process."""
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.end(number)
+        failure = SandboxFailure(
+            "descriptors", errno.EMFILE, "this process has too many open files", hint="raise `ulimit -n` or lower `slots`"
+        )
+        waiting = self._making.pop(number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(failure)
 
     def _lost(self, why: str) -> None:
         """Forget a launcher that is gone. Sandboxes notice by themselves: their links end."""
@@ -529,7 +552,13 @@ class Sandbox:
     def _read(self, name: str) -> None:
         descriptor = self._streams[name]
         try:
-            data = os.read(descriptor, READ_BYTES)
+            if self._truncated[name] and descriptor != self._terminal:
+                # Nobody will see it, but the program may go on writing: let the kernel throw it away.
+                if os.splice(descriptor, self._owner.null, _DISCARD_BYTES):
+                    return
+                data = b""
+            else:
+                data = os.read(descriptor, READ_BYTES)
         except BlockingIOError:
             return
         except OSError:  # EIO: the last holder of the terminal is gone
@@ -546,6 +575,8 @@ class Sandbox:
         room = self._command.output_bytes - self._counts[name]
         self._counts[name] += len(data)
         if len(data) > room:
+            if not self._truncated[name] and descriptor != self._terminal:
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _DISCARD_BYTES)
             self._truncated[name] = True
             data = data[: max(room, 0)]
             if self._command.kill_on_output:
@@ -566,7 +597,8 @@ class Sandbox:
         self._owner.end(self.number)
 
     def _give_up(self) -> None:
-        self._break(SandboxFailure("kill", errno.ETIMEDOUT, "the processes did not end after SIGKILL"))
+        if self._link_open:  # else everything is dead and only a slow reader of the output is left
+            self._break(SandboxFailure("kill", errno.ETIMEDOUT, "the processes did not end after SIGKILL"))
 
     def _exit(self) -> Exit:
         message, command = self._exit_message, self._command
