@@ -49,9 +49,7 @@ class LocalExecutor:
         self._settings = settings
         self._registry = registry
         self._launcher = launcher or LauncherProcess(uid_base=settings.uid_base)
-        self._admission = Admission(
-            settings.slots or os.cpu_count() or 1, settings.queue_length, settings.queue_per_client
-        )
+        self._admission = Admission(settings.slots or os.cpu_count() or 1, settings.queue_length, settings.queue_per_client)
         # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
         self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
         kept = tuple(self._specification(self._settings.default_limits(stage)) for stage in ("run", "compile"))
@@ -113,7 +111,9 @@ class LocalExecutor:
         plan = self._plan(job)
         asked_at = time.monotonic()
         await self._admission.acquire(job.client)
-        run = LocalRun(job.id or str(ULID()), plan, self._pool, queue_ms=(time.monotonic() - asked_at) * 1000, finished=self._finished)
+        run = LocalRun(
+            job.id or str(ULID()), plan, self._pool, queue_ms=(time.monotonic() - asked_at) * 1000, finished=self._finished
+        )
         self._runs.add(run)
         run.begin()
         try:
@@ -141,9 +141,7 @@ class LocalExecutor:
         room = min(compile_limits.writable_bytes, run_limits.writable_bytes) if has_compile_stage else run_limits.writable_bytes
         total = sum(len(file.content) for file in files)
         if total > room:
-            raise InvalidRequest(
-                f"the files are {total} bytes together, more than the {room} that can be written", where="files"
-            )
+            raise InvalidRequest(f"the files are {total} bytes together, more than the {room} that can be written", where="files")
         return Plan(
             job=job,
             runtime=runtime,
@@ -166,13 +164,10 @@ class LocalExecutor:
         )
 
     def _specification(self, limits: Limits) -> SandboxSpec:
-        return SandboxSpec(
-            trees=self._trees, writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes
-        )
+        return SandboxSpec(trees=self._trees, writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes)
 
 
 def _named(files: tuple[File, ...], runtime: Runtime) -> tuple[File, ...]:
     """Give every file a name that the runtime's toolchain takes."""
     named = [file if file.name else File(runtime.main_name, file.content, file.source) for file in files]
     return runtime.place(named)
-

@@ -38,6 +38,7 @@ from firebox.model import (
     StageResult,
     StageStarted,
     Stdin,
+    StreamName,
     Timings,
     Verdict,
 )
@@ -262,11 +263,10 @@ class LocalRun:
             kill_on_output=limits.output_mode is OutputMode.KILL,
         )
 
-    def _take_output(self, stream: str, data: bytes) -> None:
-        name = "stderr" if stream == "stderr" else "stdout"
-        self._chunks.append(Chunk(name, data))
+    def _take_output(self, stream: StreamName, data: bytes) -> None:
+        self._chunks.append(Chunk(stream, data))
         self._buffered_bytes += len(data)
-        self._emit(Output(sequence=self._next(), stage=self._stage, stream=name, data=data))
+        self._emit(Output(sequence=self._next(), stage=self._stage, stream=stream, data=data))
         if self._buffered_bytes > BUFFERED_BYTES and self._sandbox is not None and not self._cancelled:
             self._sandbox.pause()
 

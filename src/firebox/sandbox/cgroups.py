@@ -225,9 +225,7 @@ class Version1Leaf:
 
     def descriptors(self) -> dict[str, int]:
         memory_files = ("memory.max_usage_in_bytes", "memory.oom_control", "memory.failcnt")
-        opened = _open_all(
-            self._paths["memory"], memory_files, ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
-        )
+        opened = _open_all(self._paths["memory"], memory_files, ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"))
         opened |= _open_all(self._paths["cpuacct"], ("cpuacct.usage",), ())
         return opened | _open_all(self._paths["pids"], ("pids.events",), ("pids.max",))
 
@@ -276,18 +274,15 @@ class Meter:
             return
         value = str(memory_bytes or _V1_UNLIMITED)
         # Memory and swap together may never be below memory alone: whichever way the limit moves, one order works.
-        for names in (
-            ("memory.memsw.limit_in_bytes", "memory.limit_in_bytes"),
-            ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
-        ):
-            try:
-                for name in names:
-                    if name in self._descriptors:
-                        self._write(name, value)
-                return
-            except OSError as error:
-                if error.errno != errno.EINVAL or names[0] == "memory.limit_in_bytes":
-                    raise
+        names = [name for name in ("memory.memsw.limit_in_bytes", "memory.limit_in_bytes") if name in self._descriptors]
+        try:
+            for name in names:
+                self._write(name, value)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            for name in reversed(names):
+                self._write(name, value)
 
     def close(self) -> None:
         for descriptor in self._descriptors.values():

@@ -18,7 +18,7 @@ import sys
 import termios
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from firebox.sandbox.cgroups import Meter
 from firebox.sandbox.seccomp import Filters, compile_filters
@@ -47,7 +47,8 @@ _CPU_CHECK_AT_LEAST_MS = 5.0
 _STREAMS_AND_LINK = 4
 _DISCARD_BYTES = 1 << 20
 
-OutputSink = Callable[[str, bytes], None]
+StreamName = Literal["stdout", "stderr"]
+OutputSink = Callable[[StreamName, bytes], None]
 
 
 class LauncherProcess:
@@ -121,9 +122,7 @@ class LauncherProcess:
                     "seccomp", detail=str(error), hint="install libseccomp (Debian: apt install libseccomp2)"
                 ) from None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        identity: dict[str, Any] = {}
-        if self._run_as is not None:
-            identity = {"user": self._run_as[0], "group": self._run_as[1], "extra_groups": []}
+        user, group = self._run_as or (None, None)
         self._process = subprocess.Popen(
             [self._python, "-I", "-S", "-X", "utf8", "-c", _START_LAUNCHER, self._source, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
@@ -132,7 +131,9 @@ class LauncherProcess:
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
             cwd="/",
             start_new_session=True,
-            **identity,
+            user=user,
+            group=group,
+            extra_groups=None if self._run_as is None else [],
         )
         theirs.close()
         ours.setblocking(False)
@@ -282,9 +283,7 @@ class Sandbox:
     Life: `run` once, `collect` after it at will, `close` always. Everything else is for while it runs.
     """
 
-    def __init__(
-        self, owner: LauncherProcess, number: int, pid: int, descriptors: Sequence[int], meters: Sequence[str]
-    ) -> None:
+    def __init__(self, owner: LauncherProcess, number: int, pid: int, descriptors: Sequence[int], meters: Sequence[str]) -> None:
         self.number = number
         self.pid = pid
         self._owner = owner
@@ -292,7 +291,7 @@ class Sandbox:
         self._link = socket.socket(fileno=descriptors[0])
         self._link.setblocking(False)
         self._stdin, stdout, stderr = descriptors[1:4]
-        self._streams: dict[str, int] = {"stdout": stdout, "stderr": stderr}
+        self._streams: dict[StreamName, int] = {"stdout": stdout, "stderr": stderr}
         for descriptor in descriptors[1:4]:
             os.set_blocking(descriptor, False)
         self._meter = Meter(dict(zip(meters, descriptors[4:], strict=True)))
@@ -458,7 +457,9 @@ class Sandbox:
             send(self._link, _start_message(command, packs), descriptors)
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                raise CommandRefused("start", errno.E2BIG, "arguments, environment and file names are too long together") from None
+                raise CommandRefused(
+                    "start", errno.E2BIG, "arguments, environment and file names are too long together"
+                ) from None
             raise SandboxFailure("start", error.errno or 0, str(error)) from None
         finally:
             if own >= 0:
@@ -495,9 +496,7 @@ class Sandbox:
             self._finish_when_complete()
         elif "refused" in message and not self._started.done():
             detail, number = str(message.get("detail", "")), message.get("errno")
-            self._started.set_exception(
-                CommandRefused(str(message["refused"]), number if isinstance(number, int) else 0, detail)
-            )
+            self._started.set_exception(CommandRefused(str(message["refused"]), number if isinstance(number, int) else 0, detail))
         else:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -549,7 +548,7 @@ class Sandbox:
         """Return what the program used; making the sandbox does not count."""
         return max(self._meter.cpu_ms() - self._cpu_before_ms, 0.0)
 
-    def _read(self, name: str) -> None:
+    def _read(self, name: StreamName) -> None:
         descriptor = self._streams[name]
         try:
             if self._truncated[name] and descriptor != self._terminal:
@@ -648,7 +647,7 @@ class Sandbox:
     async def _wait_writable(self, descriptor: int) -> None:
         room: asyncio.Future[None] = self._loop.create_future()
         self._stdin_room = room
-        self._loop.add_writer(descriptor, lambda: room.done() or room.set_result(None))
+        self._loop.add_writer(descriptor, _wake, room)
         try:
             await room
         finally:
@@ -661,8 +660,8 @@ class Sandbox:
             self._loop.remove_writer(self._stdin)
             os.close(self._stdin)
             self._stdin = -1
-        if self._stdin_room is not None and not self._stdin_room.done():
-            self._stdin_room.set_result(None)
+        if self._stdin_room is not None:
+            _wake(self._stdin_room)
 
     def _stop_clocks(self) -> None:
         for timer in self._timers:
@@ -775,7 +774,10 @@ def _write_all(descriptor: int, data: bytes) -> int:
     return len(data)
 
 
-def _ignore(_stream: str, _data: bytes) -> None:
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def _ignore(_stream: StreamName, _data: bytes) -> None:
     return
-
-

@@ -135,7 +135,9 @@ def _private_inodes(have: set[str]) -> Finding:
     if "private-inodes" in have:
         return Finding("private-inodes", True, False, "file locks and watches do not connect two sandboxes")
     hint = "load the overlay module (modprobe overlay); in a container put its root on a file system that overlays can use"
-    return Finding("private-inodes", False, False, "host files are shared inodes: two programs can signal through file locks", hint)
+    return Finding(
+        "private-inodes", False, False, "host files are shared inodes: two programs can signal through file locks", hint
+    )
 
 
 def _own_uid(have: set[str]) -> Finding:

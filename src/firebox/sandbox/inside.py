@@ -178,8 +178,8 @@ class Init:
         self._limits = command
         terminal: list[int] = []
         slave = ""
+        step = "files"
         try:
-            step = "files"
             _write_files(command, descriptors)
             if command["terminal"]:
                 step = "terminal"

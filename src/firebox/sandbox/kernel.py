@@ -75,7 +75,7 @@ class KernelError(OSError):
     def __init__(self, number: int, step: str) -> None:
         super().__init__(number, os.strerror(number), step)
         self.step = step
-        self.hint = _HINTS.get((step.split(":")[0], number), "")
+        self.hint = _HINTS.get((step.split(":", maxsplit=1)[0], number), "")
 
 
 def _check(returned: int, step: str) -> int:
@@ -129,9 +129,7 @@ def pivot_root(new_root: str, put_old: str) -> None:
 
 def prctl(option: int, argument: int = 0, argument3: int = 0) -> int:
     zero = ctypes.c_ulong(0)
-    return _check(
-        _libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(argument3), zero, zero), f"prctl: {option}"
-    )
+    return _check(_libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(argument3), zero, zero), f"prctl: {option}")
 
 
 def drop_capabilities() -> None:

@@ -10,6 +10,7 @@ swept by the next launcher.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pwd
@@ -23,9 +24,7 @@ from typing import Any
 from firebox.sandbox import cgroups, inside, kernel, mounts, spec
 
 UIDS_A_LAUNCHER = 512
-_NAMESPACES = (
-    kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
-)
+_NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 _REMOVE_AGAIN_MS = 20
 
 
@@ -77,9 +76,7 @@ class Launcher:
                 self._own_user_namespace = False
             else:
                 raise spec.SandboxFailure(step, failure["errno"], failure["detail"], failure["hint"])
-        spec.send(
-            self._link, {"probed": self._layers(), "cgroups": self._groups.kind, "reasons": self._group_reasons}
-        )
+        spec.send(self._link, {"probed": self._layers(), "cgroups": self._groups.kind, "reasons": self._group_reasons})
 
     def serve(self) -> None:
         self._poll.register(self._link, select.POLLIN)
@@ -340,7 +337,7 @@ def _map_with_helpers(pid: int, uid: int, gid: int, ranges: tuple[tuple[int, int
     for tool, own, (first, count) in (("newuidmap", uid, ranges[0]), ("newgidmap", gid, ranges[1])):
         arguments = [tool, str(pid), "0", str(own), "1", "1", str(first), str(count)]
         try:
-            if subprocess.run(arguments, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:  # noqa: S603
+            if subprocess.run(arguments, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:
                 return 1
         except FileNotFoundError:
             return 1
@@ -350,10 +347,8 @@ def _map_with_helpers(pid: int, uid: int, gid: int, ranges: tuple[tuple[int, int
 def _subordinate_range(path: str, uid: int) -> tuple[int, int]:
     """Return (first, count) that `path` grants to this user, (0, 0) when none."""
     names = {str(uid)}
-    try:
+    with contextlib.suppress(KeyError):
         names.add(pwd.getpwuid(uid).pw_name)
-    except KeyError:
-        pass
     try:
         with open(path, encoding="utf-8") as lines:
             for line in lines:

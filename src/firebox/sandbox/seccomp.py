@@ -15,6 +15,10 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyseccomp  # pyright: ignore[reportMissingTypeStubs] - it has annotations and no py.typed
 
 ALLOWED: dict[str, str] = {
     "files by name and descriptor": """
@@ -107,7 +111,8 @@ def compile_filters() -> Filters:
     Raises: ImportError when libseccomp is not installed.
     Source: seccomp_rule_add(3), seccomp(2).
     """
-    import pyseccomp  # noqa: PLC0415 - loads libseccomp.so; only the server needs it, and says so in words when it is missing
+    # Importing it loads libseccomp.so: only the server needs that, and says in words when it is missing.
+    import pyseccomp  # pyright: ignore[reportMissingTypeStubs]
 
     errno_eperm, errno_enosys, errno_eafnosupport = 1, 38, 97
     allow_list = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno_enosys))
@@ -139,24 +144,24 @@ def compile_filters() -> Filters:
     return Filters((_export(allow_list), _export(arguments)))
 
 
-def _add(syscall_filter: object, action: int, name: str) -> None:
+def _add(syscall_filter: pyseccomp.SyscallFilter, action: int, name: str) -> None:
     """Add a rule; a name that this libseccomp or this processor does not know needs none: the default refuses it."""
     try:
-        syscall_filter.add_rule(action, name)  # type: ignore[attr-defined]
+        syscall_filter.add_rule(action, name)
     except (OSError, ValueError, RuntimeError):
         return
 
 
-def _optimize(syscall_filter: object) -> None:
+def _optimize(syscall_filter: pyseccomp.SyscallFilter) -> None:
     """Ask for a binary tree instead of a list of comparisons; older libseccomp has no such attribute."""
     try:
-        syscall_filter.set_attr(8, 2)  # type: ignore[attr-defined]  # SCMP_FLTATR_CTL_OPTIMIZE
+        syscall_filter.set_attr(8, 2)  # SCMP_FLTATR_CTL_OPTIMIZE
     except (OSError, ValueError, RuntimeError):
         return
 
 
-def _export(syscall_filter: object) -> bytes:
+def _export(syscall_filter: pyseccomp.SyscallFilter) -> bytes:
     with tempfile.TemporaryFile() as file:
-        syscall_filter.export_bpf(file)  # type: ignore[attr-defined]
+        syscall_filter.export_bpf(file)
         file.seek(0)
         return file.read()

@@ -15,7 +15,7 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 MESSAGE_BYTES = 160 << 10
 """Largest message; longer things travel in a memfd."""
@@ -141,11 +141,12 @@ def decode(data: bytes) -> dict[str, Any]:
         raise SandboxFailure("message", detail=str(error)) from None
     if not isinstance(message, dict):
         raise SandboxFailure("message", detail="not an object")
-    return message
+    return cast("dict[str, Any]", message)
 
 
 def spec_from_message(message: Mapping[str, Any]) -> SandboxSpec:
-    return SandboxSpec(**{**message, "trees": tuple(message["trees"])})
+    fields: dict[str, Any] = {**message, "trees": tuple(message["trees"])}
+    return SandboxSpec(**fields)
 
 
 def spec_to_message(spec: SandboxSpec) -> dict[str, Any]:
