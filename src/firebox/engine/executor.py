@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import structlog
 from ulid import ULID
@@ -67,7 +68,7 @@ class LocalExecutor:
         """Why better kinds of control groups are not used here."""
         return self._launcher.reasons
 
-    async def __aenter__(self) -> LocalExecutor:
+    async def __aenter__(self) -> Self:
         """Start the launcher and begin to keep sandboxes ready. Raises: SandboxError when this host cannot make one."""
         try:
             await self._pool.start()

@@ -67,7 +67,7 @@ class NoCgroups:
 
     kind = "none"
 
-    def create(self, name: str, memory_bytes: int, processes: int) -> NoLeaf:
+    def create(self, name: str, memory_bytes: int, processes: int) -> NoLeaf:  # noqa: ARG002 - the face of all three
         return NoLeaf()
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class NoCgroups:
 class NoLeaf:
     """Nothing to join and nothing to meter."""
 
-    def join(self, pid: int) -> None:
+    def join(self, pid: int) -> None:  # noqa: ARG002 - the face of all three
         return
 
     def descriptors(self) -> dict[str, int]:
@@ -97,7 +97,7 @@ class Version2:
     kind = "v2"
 
     def __init__(self, host: str = "") -> None:
-        mounts = [(point, root) for kind, options, point, root in _mounts(host) if kind == "cgroup2"]
+        mounts = [(point, root) for kind, _options, point, root in _mounts(host) if kind == "cgroup2"]
         if not mounts:
             raise FileNotFoundError(errno.ENOENT, "no cgroup2 file system is mounted")
         top = host + mounts[0][0] if not mounts[0][0].startswith(host) else mounts[0][0]
@@ -230,7 +230,8 @@ class Version1Leaf:
         return opened | _open_all(self._paths["pids"], ("pids.events",), ("pids.max",))
 
     def remove(self) -> bool:
-        return all([_remove(path) for path in self._paths.values()])
+        removed = [_remove(path) for path in self._paths.values()]
+        return all(removed)
 
 
 class Meter:

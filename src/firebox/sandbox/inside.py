@@ -10,6 +10,7 @@ from inside its PID namespace do not touch it, and seccomp refuses the calls tha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -67,7 +68,7 @@ def live(link: socket.socket, making: Making) -> NoReturn:
     link = _forget_launcher(link)
     step = "start"
     try:
-        for step in make(link, making):
+        for step in make(link, making):  # noqa: B007 - the name of the step that fails is what matters
             pass
         step = "serve"
         Init(link, sampled=making.sampled).serve()
@@ -235,10 +236,8 @@ class Init:
             for descriptor, _event in poll.poll(_SAMPLE_MS if self._sampled else None):
                 if descriptor == self._link.fileno():
                     self._obey(pid)
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
-            except BlockingIOError:
-                pass
             while True:
                 try:
                     reaped, status = os.waitpid(-1, os.WNOHANG)
@@ -371,10 +370,8 @@ def _open_terminal(rows: int, columns: int) -> tuple[list[int], str]:
 def _kill_everything(*, reap: bool = True) -> None:
     """Kill every process of the sandbox but us, however many there are and whatever they do."""
     while True:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         if not reap:
             return
         try:

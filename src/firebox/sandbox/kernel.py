@@ -98,7 +98,7 @@ def unshare(flags: int) -> None:
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
-    """Mount, with the arguments of mount(2)."""
+    """Attach a file system. Arguments as of mount(2); kind None: as the flags say."""
     returned = _libc.mount(
         os.fsencode(source),
         os.fsencode(target),

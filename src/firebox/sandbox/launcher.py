@@ -1,11 +1,11 @@
 """The process that makes sandboxes: single-threaded, lean, holds the privileges, never reads what a user wrote.
 
-Started by `exec` (never forked from the server) with a SOCK_SEQPACKET link to the server, whose descriptor `main` is given. As root it keeps
-root; as an ordinary user it makes itself root of a user namespace first. It pivots into a lean tmpfs that shows the host at
-/host, builds one skeleton a root, and then only forks: each fork becomes PID 1 of a sandbox (see `inside`).
+Started by `exec` (never forked from the server) with its end of a SOCK_SEQPACKET link to the server. As root it keeps root;
+as an ordinary user it makes itself root of a user namespace first. It pivots into a lean tmpfs that shows the host at
+/host, builds one skeleton for each root, and then only forks: each fork becomes PID 1 of a sandbox (see `inside`).
 
-The end of the link is the end of the launcher: PID 1 of every sandbox dies with it, control groups are removed on the way out or
-swept by the next launcher.
+The end of the link is the end of the launcher: PID 1 of every sandbox dies with it, control groups are removed on the way
+out or swept by the next launcher.
 """
 
 from __future__ import annotations
