@@ -98,7 +98,7 @@ def unshare(flags: int) -> None:
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
-    """Attach a file system. Arguments as of mount(2); kind None: as the flags say."""
+    """Attach a file system, or do what the flags say (kind None). Source: the mount man page, section 2."""
     returned = _libc.mount(
         os.fsencode(source),
         os.fsencode(target),
