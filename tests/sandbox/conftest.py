@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from firebox.sandbox.handle import LauncherProcess, Sandbox
+from firebox.sandbox.handle import Sandbox
+from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -68,8 +69,7 @@ class Box:
     ) -> Outcome:
         """Run a command to its end and let go of its sandbox. command: fields of `Command`."""
         inputs = tuple(
-            InputFile(name, content.encode() if isinstance(content, str) else content)
-            for name, content in (files or {}).items()
+            InputFile(name, content.encode() if isinstance(content, str) else content) for name, content in (files or {}).items()
         )
         env = {**ENVIRONMENT, **command.pop("env", {})}
         sandbox = await self.launcher.make(specification or SandboxSpec())
@@ -81,9 +81,7 @@ class Box:
             if collect is not None:
                 pack, skipped = await sandbox.collect(collect, 1 << 20, 100)
                 outcome.skipped = dict(skipped)
-                outcome.artifacts = {
-                    each.name: os.pread(pack.descriptor, each.size, each.offset) for each in pack.files
-                }
+                outcome.artifacts = {each.name: os.pread(pack.descriptor, each.size, each.offset) for each in pack.files}
                 os.close(pack.descriptor)
             return outcome
         finally:
@@ -107,7 +105,7 @@ def readable_source() -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="firebox-test-source-")
     shutil.copytree(SOURCE / "firebox", f"{folder}/firebox", ignore=shutil.ignore_patterns("__pycache__"))
     for path in [folder, *map(str, Path(folder).rglob("*"))]:
-        os.chmod(path, 0o755)  # noqa: S103 - read by the ordinary user of the rootless tests
+        os.chmod(path, 0o755)
     yield folder
     shutil.rmtree(folder)
 

@@ -21,7 +21,7 @@ from firebox.errors import InvalidRequest, SandboxError
 from firebox.model import File, Job, Limits, Result, Run, StageName
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
-from firebox.sandbox.handle import LauncherProcess
+from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.pool import Pool
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 

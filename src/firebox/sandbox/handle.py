@@ -1,4 +1,4 @@
-"""The asyncio side: starting the launcher, and one sandbox as the server holds it.
+"""One sandbox as the server holds it.
 
 A request never waits for the launcher when a sandbox is ready: the command goes straight to its PID 1, output comes straight
 from the program's pipes, the meters are read through descriptors. Clocks and output caps are kept here.
@@ -13,268 +13,33 @@ import os
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import termios
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from firebox.sandbox.cgroups import Meter
-from firebox.sandbox.seccomp import Filters, compile_filters
-from firebox.sandbox.spec import (
-    Command,
-    CommandRefused,
-    Exit,
-    Pack,
-    PackedFile,
-    SandboxFailure,
-    SandboxSpec,
-    decode,
-    receive,
-    send,
-    spec_to_message,
-)
+from firebox.sandbox.pack import PackReader, write_all
+from firebox.sandbox.spec import Command, CommandRefused, Exit, Pack, SandboxFailure, decode, receive, send
 
 READ_BYTES = 64 << 10
 KILL_PATIENCE_S = 15.0
 """After a kill the kernel should need milliseconds; past this the sandbox is given up and reported."""
 
-_START_LAUNCHER = "import sys; sys.path.insert(0, sys.argv[1]); from firebox.sandbox.launcher import main; main(int(sys.argv[2]))"
-_PACK_HEADER_BYTES = 8 << 20
 _CPU_CHECK_AT_LEAST_MS = 5.0
-
-_STREAMS_AND_LINK = 4
 _DISCARD_BYTES = 1 << 20
 
 StreamName = Literal["stdout", "stderr"]
 OutputSink = Callable[[StreamName, bytes], None]
 
 
-class LauncherProcess:
-    """The launcher as a child of the server; started again when it dies.
+class Owner(Protocol):
+    """What a sandbox needs of whoever made it. null: a descriptor of /dev/null, open for writing."""
 
-    run_as: (uid, gid) to start it as another user; only root can. python: the interpreter that runs it. source: the
-    folder that holds the package; both must be readable by that user.
-    """
-
-    def __init__(
-        self, *, uid_base: int = 210_000, run_as: tuple[int, int] | None = None, python: str | None = None, source: str = ""
-    ) -> None:
-        self._uid_base = uid_base
-        self._run_as = run_as
-        self._python = python or os.path.realpath(sys.executable)
-        self._source = source or str(Path(__file__).resolve().parents[2])
-        self._filters: Filters | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._link: socket.socket | None = None
-        self._probed: asyncio.Future[dict[str, Any]] | None = None
-        self._making: dict[int, asyncio.Future[Sandbox]] = {}
-        self._alive: dict[int, asyncio.Event] = {}
-        self._next_number = 1
-        self._starting = asyncio.Lock()
-        self._closed = False
-        self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        """Where sandboxes let output go that nobody will see."""
-        self.starts = 0
-        """How often a launcher was started; one is normal."""
-        self.layers: tuple[str, ...] = ()
-        self.cgroups = ""
-        self.reasons: tuple[str, ...] = ()
-        """Why better kinds of control groups are not used."""
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
-    @property
-    def alive(self) -> int:
-        """Sandboxes that exist, ready or running."""
-        return len(self._alive)
-
-    async def start(self) -> None:
-        """Start the launcher unless it runs, and wait until it has proved that it can make a sandbox.
-
-        Raises: SandboxFailure with the step that is not possible here.
-        """
-        async with self._starting:
-            if self._link is not None:
-                return
-            if self._closed:
-                raise SandboxFailure("start", detail="the launcher is closed")
-            self._spawn()
-            assert self._probed is not None  # noqa: S101 - set by _spawn
-            try:
-                probed = await self._probed
-            except SandboxFailure:
-                self._lost("the launcher could not make a sandbox")
-                raise
-            self.layers = tuple(probed["probed"])
-            self.cgroups = probed["cgroups"]
-            self.reasons = tuple(probed["reasons"])
-
-    def _spawn(self) -> None:
-        if self._filters is None:
-            try:
-                self._filters = compile_filters()
-            except (ImportError, RuntimeError) as error:
-                raise SandboxFailure(
-                    "seccomp", detail=str(error), hint="install libseccomp (Debian: apt install libseccomp2)"
-                ) from None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        user, group = self._run_as or (None, None)
-        self._process = subprocess.Popen(
-            [self._python, "-I", "-S", "-X", "utf8", "-c", _START_LAUNCHER, self._source, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-            cwd="/",
-            start_new_session=True,
-            user=user,
-            group=group,
-            extra_groups=None if self._run_as is None else [],
-        )
-        theirs.close()
-        ours.setblocking(False)
-        self.starts += 1
-        self._link = ours
-        loop = asyncio.get_running_loop()
-        self._probed = loop.create_future()
-        loop.add_reader(ours.fileno(), self._hear)
-        send(ours, {"seccomp": [program.hex() for program in self._filters.programs], "uid_base": self._uid_base})
-
-    async def make(self, specification: SandboxSpec) -> Sandbox:
-        """Make a sandbox. Raises: SandboxFailure."""
-        await self.start()
-        number = self._next_number
-        self._next_number += 1
-        made: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
-        self._making[number] = made
-        self._alive[number] = asyncio.Event()
-        self._tell({"make": number, "spec": spec_to_message(specification)})
-        try:
-            return await asyncio.shield(made)
-        except asyncio.CancelledError:
-            made.add_done_callback(_throw_away)
-            raise
+    null: int
 
     def end(self, number: int) -> None:
-        """Have a sandbox killed and everything of it removed. Returns at once."""
-        if number in self._alive:
-            self._tell({"end": number})
-
-    async def ended(self, number: int) -> None:
-        """Wait until nothing of a sandbox is left."""
-        if number in self._alive:
-            await self._alive[number].wait()
-
-    async def close(self) -> None:
-        """End the launcher and with it every sandbox; wait until it is gone."""
-        self._closed = True
-        process = self._process
-        if self._link is not None:
-            self._link.shutdown(socket.SHUT_WR)
-        if process is not None:
-            try:
-                await asyncio.to_thread(process.wait, KILL_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                await asyncio.to_thread(process.wait)
-        self._lost("the launcher was closed")
-        if self.null >= 0:
-            os.close(self.null)
-            self.null = -1
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        if self._link is None:
-            return
-        try:
-            send(self._link, message)
-        except BlockingIOError:
-            # The launcher is far behind; the socket's buffer holds hundreds of messages.
-            asyncio.get_running_loop().call_later(0.005, self._tell, message)
-        except OSError:
-            self._lost("the launcher died")
-
-    def _hear(self) -> None:
-        while self._link is not None:
-            try:
-                data, descriptors = receive(self._link)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, descriptors = b"", []
-            if not data:
-                self._lost("the launcher died")
-                return
-            self._take(decode(data), descriptors)
-
-    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        if "ready" in message:
-            number = message["ready"]
-            if len(descriptors) != _STREAMS_AND_LINK + len(message["meters"]):
-                self._refuse_incomplete(number, descriptors)
-                return
-            sandbox = Sandbox(self, number, message["pid"], descriptors, message["meters"])
-            waiting = self._making.pop(number, None)
-            if waiting is None or waiting.done():
-                sandbox.close()
-            else:
-                waiting.set_result(sandbox)
-        elif "ended" in message:
-            event = self._alive.pop(message["ended"], None)
-            if event is not None:
-                event.set()
-        elif "failed" in message:
-            failure = SandboxFailure(message["failed"], message["errno"], message["detail"], message["hint"])
-            waiting = self._making.pop(message["number"], None)
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(failure)
-            elif self._probed is not None and not self._probed.done():
-                self._probed.set_exception(failure)
-            elif message["number"] in self._alive:
-                self._alive.pop(message["number"]).set()
-        elif "probed" in message and self._probed is not None and not self._probed.done():
-            self._probed.set_result(message)
-
-    def _refuse_incomplete(self, number: int, descriptors: list[int]) -> None:
-        """Give up a sandbox whose descriptors did not all fit into this process."""
-        for descriptor in descriptors:
-            os.close(descriptor)
-        self.end(number)
-        failure = SandboxFailure(
-            "descriptors", errno.EMFILE, "this process has too many open files", hint="raise `ulimit -n` or lower `slots`"
-        )
-        waiting = self._making.pop(number, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_exception(failure)
-
-    def _lost(self, why: str) -> None:
-        """Forget a launcher that is gone. Sandboxes notice by themselves: their links end."""
-        if self._link is not None:
-            asyncio.get_running_loop().remove_reader(self._link.fileno())
-            self._link.close()
-            self._link = None
-        if self._process is not None and self._process.poll() is None and not self._closed:
-            self._process.kill()
-            self._process.wait()
-        failure = SandboxFailure("launcher", detail=why, hint="it is started again; see the log for its last words")
-        if self._probed is not None and not self._probed.done():
-            self._probed.set_exception(failure)
-        for waiting in self._making.values():
-            if not waiting.done():
-                waiting.set_exception(failure)
-        self._making.clear()
-        for event in self._alive.values():
-            event.set()
-        self._alive.clear()
-
-
-def _throw_away(made: asyncio.Future[Sandbox]) -> None:
-    """Close a sandbox that nobody waits for any more."""
-    if not made.cancelled() and made.exception() is None:
-        made.result().close()
+        """Have the sandbox killed and everything of it removed. Returns at once."""
+        ...
 
 
 class Sandbox:
@@ -283,7 +48,7 @@ class Sandbox:
     Life: `run` once, `collect` after it at will, `close` always. Everything else is for while it runs.
     """
 
-    def __init__(self, owner: LauncherProcess, number: int, pid: int, descriptors: Sequence[int], meters: Sequence[str]) -> None:
+    def __init__(self, owner: Owner, number: int, pid: int, descriptors: Sequence[int], meters: Sequence[str]) -> None:
         self.number = number
         self.pid = pid
         self._owner = owner
@@ -412,7 +177,7 @@ class Sandbox:
             raise SandboxFailure("collect", error.errno or 0, str(error)) from None
         finally:
             os.close(writable)
-        reader = _PackReader(readable, max_bytes, max_files)
+        reader = PackReader(readable, max_bytes, max_files)
         return await reader.read()
 
     def close(self) -> None:
@@ -451,7 +216,7 @@ class Sandbox:
                 offset, index = 0, list[tuple[str, int, int, int]]()
                 for file in command.files:
                     index.append((file.name, offset, len(file.content), file.mode))
-                    offset += _write_all(own, file.content)
+                    offset += write_all(own, file.content)
                 packs.append(index)
                 descriptors.append(own)
             send(self._link, _start_message(command, packs), descriptors)
@@ -670,89 +435,6 @@ class Sandbox:
             self._cpu_timer.cancel()
 
 
-class _PackReader:
-    """Reads what PID 1 collects into a memfd, refusing whatever is not a well-formed pack within its bounds."""
-
-    def __init__(self, readable: int, max_bytes: int, max_files: int) -> None:
-        self._readable = readable
-        self._max_bytes = max_bytes
-        self._max_files = max_files
-        os.set_blocking(readable, False)
-        self._loop = asyncio.get_running_loop()
-        self._head = bytearray()
-        self._index: dict[str, Any] | None = None
-        self._contents = os.memfd_create("pack", os.MFD_CLOEXEC)
-        self._received = 0
-        self._complete: asyncio.Future[None] = self._loop.create_future()
-
-    async def read(self) -> tuple[Pack, list[tuple[str, str]]]:
-        self._loop.add_reader(self._readable, self._take)
-        try:
-            await asyncio.wait_for(self._complete, KILL_PATIENCE_S)
-            return self._checked()
-        except TimeoutError:
-            os.close(self._contents)
-            raise SandboxFailure("collect", errno.ETIMEDOUT, "the files did not arrive") from None
-        except BaseException:
-            os.close(self._contents)
-            raise
-        finally:
-            self._loop.remove_reader(self._readable)
-            os.close(self._readable)
-
-    def _take(self) -> None:
-        try:
-            data = os.read(self._readable, READ_BYTES)
-            if not data:
-                self._loop.remove_reader(self._readable)
-                self._complete.set_result(None)
-                return
-            if self._index is None:
-                self._head += data
-                data = self._parse_head()
-            self._received += _write_all(self._contents, data)
-            if self._received > self._max_bytes:
-                raise SandboxFailure("collect", detail="more bytes than allowed")
-        except BlockingIOError:
-            return
-        except (OSError, SandboxFailure) as error:
-            self._loop.remove_reader(self._readable)
-            failure = error if isinstance(error, SandboxFailure) else SandboxFailure("collect", detail=str(error))
-            self._complete.set_exception(failure)
-
-    def _parse_head(self) -> bytes:
-        if len(self._head) < 4:
-            return b""
-        (length,) = struct.unpack_from("<I", self._head)
-        if length > _PACK_HEADER_BYTES:
-            raise SandboxFailure("collect", detail="index too long")
-        if len(self._head) < 4 + length:
-            return b""
-        self._index = decode(bytes(self._head[4 : 4 + length]))
-        return bytes(self._head[4 + length :])
-
-    def _checked(self) -> tuple[Pack, list[tuple[str, str]]]:
-        if self._index is None:
-            raise SandboxFailure("collect", detail="no index")
-        files: list[PackedFile] = []
-        offset = 0
-        try:
-            for name, size, mode in self._index["files"]:
-                parts = str(name).split("/")
-                if not isinstance(size, int) or size < 0 or not isinstance(mode, int) or mode & ~0o777:
-                    raise ValueError("size or mode")
-                if not all(parts) or ".." in parts or "." in parts or "\0" in str(name):
-                    raise ValueError("name")
-                files.append(PackedFile(str(name), offset, size, mode))
-                offset += size
-            skipped = [(str(name), str(why)) for name, why in self._index["skipped"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise SandboxFailure("collect", detail=f"malformed index: {error}") from None
-        if offset != self._received or len(files) > self._max_files:
-            raise SandboxFailure("collect", detail="the contents do not match their index")
-        return Pack(self._contents, tuple(files)), skipped
-
-
 def _start_message(command: Command, packs: list[list[tuple[str, int, int, int]]]) -> dict[str, Any]:
     return {
         "argv": command.argv,
@@ -765,13 +447,6 @@ def _start_message(command: Command, packs: list[list[tuple[str, int, int, int]]
         "open_files": command.open_files,
         "file_size_bytes": command.file_size_bytes,
     }
-
-
-def _write_all(descriptor: int, data: bytes) -> int:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    return len(data)
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebox.sandbox.handle import LauncherProcess
+from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import SandboxFailure
 
 OLDEST_KERNEL = (5, 15)

@@ -11,7 +11,8 @@ import contextlib
 from collections import deque
 from dataclasses import dataclass, replace
 
-from firebox.sandbox.handle import LauncherProcess, Sandbox
+from firebox.sandbox.handle import Sandbox
+from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
 _MAKING_AT_ONCE = 2

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pyseccomp  # pyright: ignore[reportMissingTypeStubs] - it has annotations and no py.typed
+    import pyseccomp
 
 ALLOWED: dict[str, str] = {
     "files by name and descriptor": """
@@ -112,7 +112,7 @@ def compile_filters() -> Filters:
     Source: seccomp_rule_add(3), seccomp(2).
     """
     # Importing it loads libseccomp.so: only the server needs that, and says in words when it is missing.
-    import pyseccomp  # pyright: ignore[reportMissingTypeStubs]
+    import pyseccomp
 
     errno_eperm, errno_enosys, errno_eafnosupport = 1, 38, 97
     allow_list = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno_enosys))

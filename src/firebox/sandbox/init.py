@@ -1,0 +1,268 @@
+"""What PID 1 of a sandbox does once it has given everything up: take one command, run it, reap, report, hand files back."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import termios
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from firebox.sandbox import mounts, spec
+from firebox.sandbox.collect import collect
+
+_SAMPLE_MS = 10
+_OOM_SCORE_OF_PROGRAM = b"1000"
+_SIGNALS_PYTHON_CHANGED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT)
+
+
+class Init:
+    """The served part: says ready, waits for the command, runs it, reaps, reports, collects."""
+
+    def __init__(self, link: socket.socket, *, sampled: bool) -> None:
+        self._link = link
+        self._sampled = sampled
+        self._limits: Mapping[str, Any] = {}
+        self._memory_peak_bytes = 0
+        self._cpu_ms = 0.0
+        self._exceeded = ""
+
+    def serve(self) -> NoReturn:
+        stdin_read, stdin_write = os.pipe()
+        stdout_read, stdout_write = os.pipe()
+        stderr_read, stderr_write = os.pipe()
+        # Opened by the sandbox's own user, so that programs may open /dev/stdout and /dev/stdin by name.
+        spec.send(self._link, {"ready": True}, (stdin_write, stdout_read, stderr_read))
+        for descriptor in (stdin_write, stdout_read, stderr_read):
+            os.close(descriptor)
+
+        data, descriptors = spec.receive(self._link)
+        if not data:
+            os._exit(0)
+        command = spec.decode(data)
+        self._limits = command
+        terminal: list[int] = []
+        slave = ""
+        step = "files"
+        try:
+            _write_files(command, descriptors)
+            if command["terminal"]:
+                step = "terminal"
+                terminal, slave = _open_terminal(*command["terminal"])
+            step = "limits"
+            lower(resource.RLIMIT_NOFILE, command["open_files"])
+            lower(resource.RLIMIT_FSIZE, command["file_size_bytes"])
+            lower(resource.RLIMIT_NPROC, command["processes"] + 1)
+            if command["cpu_ms"]:
+                lower(resource.RLIMIT_CPU, command["cpu_ms"] // 1000 + 2)
+            step = "start"
+            wake_read, wake_write = os.pipe()
+            os.set_blocking(wake_write, False)
+            os.set_blocking(wake_read, False)
+            signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+            signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+            pid = _spawn(command, (stdin_read, stdout_write, stderr_write), slave)
+        except (OSError, ValueError) as error:
+            number = error.errno if isinstance(error, OSError) else None
+            detail = f"{os.strerror(number)}: {error.filename}" if number and isinstance(error, OSError) else str(error)
+            spec.send(self._link, {"refused": step, "errno": number or 0, "detail": detail})
+            os._exit(0)
+        for descriptor in (stdin_read, stdout_write, stderr_write):
+            os.close(descriptor)
+        spec.send(self._link, {"started": True}, terminal)
+        for descriptor in terminal:
+            os.close(descriptor)
+        try:
+            write_file(f"/proc/{pid}/oom_score_adj", _OOM_SCORE_OF_PROGRAM)  # the kernel should take it before us
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EACCES):
+                raise
+        status = self._watch(pid, wake_read)
+        _kill_everything()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        message: dict[str, Any] = {
+            "exited": os.waitstatus_to_exitcode(status),
+            "cpu_ms": (used.ru_utime + used.ru_stime) * 1000,
+            "exceeded": self._exceeded,
+        }
+        if self._sampled:
+            message["memory_peak_bytes"] = max(self._memory_peak_bytes, used.ru_maxrss * 1024)
+        spec.send(self._link, message)
+        self._collect_when_asked()
+        os._exit(0)
+
+    def _watch(self, pid: int, wake_read: int) -> int:
+        """Pass signals on and reap until the program itself has ended. Returns its wait status."""
+        poll = select.poll()
+        poll.register(wake_read, select.POLLIN)
+        poll.register(self._link, select.POLLIN)
+        while True:
+            for descriptor, _event in poll.poll(_SAMPLE_MS if self._sampled else None):
+                if descriptor == self._link.fileno():
+                    self._obey(pid)
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+            while True:
+                try:
+                    reaped, status = os.waitpid(-1, os.WNOHANG)
+                except ChildProcessError:
+                    break
+                if reaped == pid:
+                    return status
+                if not reaped:
+                    break
+            if self._sampled and not self._exceeded:
+                self._sample()
+
+    def _obey(self, pid: int) -> None:
+        data, _descriptors = spec.receive(self._link)
+        if not data:
+            os._exit(0)  # the server is gone; the kernel ends everything with us
+        message = spec.decode(data)
+        if "signal" in message:
+            try:
+                os.killpg(pid, message["signal"])
+            except (ProcessLookupError, PermissionError):
+                return
+
+    def _sample(self) -> None:
+        """Add up memory and processor time of every process here; kill all of it above a limit.
+
+        Stands in for control groups. Between two samples a program can go over; the host's own limits hold then.
+        """
+        memory_bytes, cpu_ticks = 0, 0
+        page_bytes, ticks_a_second = resource.getpagesize(), os.sysconf("SC_CLK_TCK")
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or name == "1":
+                continue
+            try:
+                with open(f"/proc/{name}/statm", "rb") as file:
+                    resident, shared = file.read().split()[1:3]
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rsplit(b")", 1)[1].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            memory_bytes += (int(resident) - int(shared)) * page_bytes
+            cpu_ticks += sum(map(int, fields[11:15]))
+        written = os.statvfs(mounts.WORK)
+        memory_bytes += (written.f_blocks - written.f_bfree) * written.f_frsize
+        self._memory_peak_bytes = max(self._memory_peak_bytes, memory_bytes)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._cpu_ms = cpu_ticks * 1000 / ticks_a_second + (used.ru_utime + used.ru_stime) * 1000
+        if self._limits["memory_bytes"] and memory_bytes > self._limits["memory_bytes"]:
+            self._exceeded = "memory"
+        elif self._limits["cpu_ms"] and self._cpu_ms > self._limits["cpu_ms"]:
+            self._exceeded = "cpu_time"
+        if self._exceeded:
+            _kill_everything(reap=False)
+
+    def _collect_when_asked(self) -> None:
+        data, descriptors = spec.receive(self._link)
+        if not data:
+            return
+        message = spec.decode(data)
+        if "collect" in message and descriptors:
+            with open(descriptors[0], "wb", buffering=0) as sink:
+                collect(sink.fileno(), message["collect"], message["max_bytes"], message["max_files"])
+
+
+def _spawn(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str) -> int:
+    """Start the program in a session of its own. slave: path of its terminal, or "" for pipes."""
+    argv = [os.fsencode(word) for word in command["argv"]]
+    env = {os.fsencode(name): os.fsencode(value) for name, value in command["env"].items()}
+    actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = []
+    if slave:
+        # The first terminal that a session leader opens becomes its controlling terminal.
+        actions.append((os.POSIX_SPAWN_OPEN, 0, slave, os.O_RDWR, 0))
+        actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
+    else:
+        actions += [(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)]
+    return os.posix_spawn(
+        _executable(command["argv"][0], command["env"].get("PATH", "")),
+        argv,
+        env,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=[],
+        setsigdef=_SIGNALS_PYTHON_CHANGED,
+    )
+
+
+def _executable(name: str, path: str) -> str:
+    """Find a program as a shell would. Raises: FileNotFoundError naming it."""
+    if "/" in name:
+        return name
+    for folder in path.split(":"):
+        if folder and os.access(f"{folder}/{name}", os.X_OK):
+            return f"{folder}/{name}"
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+
+def _write_files(command: Mapping[str, Any], descriptors: list[int]) -> None:
+    """Write the job's files below the working directory: first what a pack brings, then the files of the message.
+
+    A pack comes as a descriptor; the message's files come in a second one, so that no content passes through JSON.
+    """
+    for descriptor, files in zip(descriptors, command["packs"], strict=True):
+        for name, offset, size, mode in files:
+            folder = os.path.dirname(name)
+            if folder:
+                os.makedirs(folder, exist_ok=True)
+            target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            try:
+                while size > 0:
+                    sent = os.sendfile(target, descriptor, offset, size)
+                    if sent == 0:
+                        raise OSError(errno.EIO, "the pack is shorter than its index", name)
+                    offset, size = offset + sent, size - sent
+                os.fchmod(target, mode)
+            finally:
+                os.close(target)
+        os.close(descriptor)
+
+
+def _open_terminal(rows: int, columns: int) -> tuple[list[int], str]:
+    """Open a terminal of the sandbox's own devpts. Returns the master, for the server, and the slave's path."""
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    tiocgptn, tiocsptlck = 0x80045430, 0x40045431
+    fcntl.ioctl(master, tiocsptlck, struct.pack("i", 0))
+    (number,) = struct.unpack("I", fcntl.ioctl(master, tiocgptn, bytes(4)))
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    return [master], f"/dev/pts/{number}"
+
+
+def _kill_everything(*, reap: bool = True) -> None:
+    """Kill every process of the sandbox but us, however many there are and whatever they do."""
+    while True:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        if not reap:
+            return
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def lower(limit: int, value: int) -> None:
+    """Set a resource limit, soft and hard, never above what the hard one is."""
+    hard = resource.getrlimit(limit)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(limit, (value, value))
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write to a file of the kernel that is there already."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,245 @@
+"""The launcher as the server's child: started, watched, started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from firebox.sandbox.handle import KILL_PATIENCE_S, Sandbox
+from firebox.sandbox.seccomp import Filters, compile_filters
+from firebox.sandbox.spec import SandboxFailure, SandboxSpec, decode, receive, send, spec_to_message
+
+_START_LAUNCHER = "import sys; sys.path.insert(0, sys.argv[1]); from firebox.sandbox.launcher import main; main(int(sys.argv[2]))"
+_STREAMS_AND_LINK = 4
+
+
+class LauncherProcess:
+    """The launcher as a child of the server; started again when it dies.
+
+    run_as: (uid, gid) to start it as another user; only root can. python: the interpreter that runs it. source: the
+    folder that holds the package; both must be readable by that user.
+    """
+
+    def __init__(
+        self, *, uid_base: int = 210_000, run_as: tuple[int, int] | None = None, python: str | None = None, source: str = ""
+    ) -> None:
+        self._uid_base = uid_base
+        self._run_as = run_as
+        self._python = python or os.path.realpath(sys.executable)
+        self._source = source or str(Path(__file__).resolve().parents[2])
+        self._filters: Filters | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._link: socket.socket | None = None
+        self._probed: asyncio.Future[dict[str, Any]] | None = None
+        self._making: dict[int, asyncio.Future[Sandbox]] = {}
+        self._alive: dict[int, asyncio.Event] = {}
+        self._next_number = 1
+        self._starting = asyncio.Lock()
+        self._closed = False
+        self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        """Where sandboxes let output go that nobody will see."""
+        self.starts = 0
+        """How often a launcher was started; one is normal."""
+        self.layers: tuple[str, ...] = ()
+        self.cgroups = ""
+        self.reasons: tuple[str, ...] = ()
+        """Why better kinds of control groups are not used."""
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def alive(self) -> int:
+        """Sandboxes that exist, ready or running."""
+        return len(self._alive)
+
+    async def start(self) -> None:
+        """Start the launcher unless it runs, and wait until it has proved that it can make a sandbox.
+
+        Raises: SandboxFailure with the step that is not possible here.
+        """
+        async with self._starting:
+            if self._link is not None:
+                return
+            if self._closed:
+                raise SandboxFailure("start", detail="the launcher is closed")
+            self._spawn()
+            assert self._probed is not None  # noqa: S101 - set by _spawn
+            try:
+                probed = await self._probed
+            except SandboxFailure:
+                self._lost("the launcher could not make a sandbox")
+                raise
+            self.layers = tuple(probed["probed"])
+            self.cgroups = probed["cgroups"]
+            self.reasons = tuple(probed["reasons"])
+
+    def _spawn(self) -> None:
+        if self._filters is None:
+            try:
+                self._filters = compile_filters()
+            except (ImportError, RuntimeError) as error:
+                raise SandboxFailure(
+                    "seccomp", detail=str(error), hint="install libseccomp (Debian: apt install libseccomp2)"
+                ) from None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        user, group = self._run_as or (None, None)
+        self._process = subprocess.Popen(
+            [self._python, "-I", "-S", "-X", "utf8", "-c", _START_LAUNCHER, self._source, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+            cwd="/",
+            start_new_session=True,
+            user=user,
+            group=group,
+            extra_groups=None if self._run_as is None else [],
+        )
+        theirs.close()
+        ours.setblocking(False)
+        self.starts += 1
+        self._link = ours
+        loop = asyncio.get_running_loop()
+        self._probed = loop.create_future()
+        loop.add_reader(ours.fileno(), self._hear)
+        send(ours, {"seccomp": [program.hex() for program in self._filters.programs], "uid_base": self._uid_base})
+
+    async def make(self, specification: SandboxSpec) -> Sandbox:
+        """Make a sandbox. Raises: SandboxFailure."""
+        await self.start()
+        number = self._next_number
+        self._next_number += 1
+        made: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+        self._making[number] = made
+        self._alive[number] = asyncio.Event()
+        self._tell({"make": number, "spec": spec_to_message(specification)})
+        try:
+            return await asyncio.shield(made)
+        except asyncio.CancelledError:
+            made.add_done_callback(_throw_away)
+            raise
+
+    def end(self, number: int) -> None:
+        """Have a sandbox killed and everything of it removed. Returns at once."""
+        if number in self._alive:
+            self._tell({"end": number})
+
+    async def ended(self, number: int) -> None:
+        """Wait until nothing of a sandbox is left."""
+        if number in self._alive:
+            await self._alive[number].wait()
+
+    async def close(self) -> None:
+        """End the launcher and with it every sandbox; wait until it is gone."""
+        self._closed = True
+        process = self._process
+        if self._link is not None:
+            self._link.shutdown(socket.SHUT_WR)
+        if process is not None:
+            try:
+                await asyncio.to_thread(process.wait, KILL_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                await asyncio.to_thread(process.wait)
+        self._lost("the launcher was closed")
+        if self.null >= 0:
+            os.close(self.null)
+            self.null = -1
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        if self._link is None:
+            return
+        try:
+            send(self._link, message)
+        except BlockingIOError:
+            # The launcher is far behind; the socket's buffer holds hundreds of messages.
+            asyncio.get_running_loop().call_later(0.005, self._tell, message)
+        except OSError:
+            self._lost("the launcher died")
+
+    def _hear(self) -> None:
+        while self._link is not None:
+            try:
+                data, descriptors = receive(self._link)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                self._lost("the launcher died")
+                return
+            self._take(decode(data), descriptors)
+
+    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if "ready" in message:
+            number = message["ready"]
+            if len(descriptors) != _STREAMS_AND_LINK + len(message["meters"]):
+                self._refuse_incomplete(number, descriptors)
+                return
+            sandbox = Sandbox(self, number, message["pid"], descriptors, message["meters"])
+            waiting = self._making.pop(number, None)
+            if waiting is None or waiting.done():
+                sandbox.close()
+            else:
+                waiting.set_result(sandbox)
+        elif "ended" in message:
+            event = self._alive.pop(message["ended"], None)
+            if event is not None:
+                event.set()
+        elif "failed" in message:
+            failure = SandboxFailure(message["failed"], message["errno"], message["detail"], message["hint"])
+            waiting = self._making.pop(message["number"], None)
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(failure)
+            elif self._probed is not None and not self._probed.done():
+                self._probed.set_exception(failure)
+            elif message["number"] in self._alive:
+                self._alive.pop(message["number"]).set()
+        elif "probed" in message and self._probed is not None and not self._probed.done():
+            self._probed.set_result(message)
+
+    def _refuse_incomplete(self, number: int, descriptors: list[int]) -> None:
+        """Give up a sandbox whose descriptors did not all fit into this process."""
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.end(number)
+        failure = SandboxFailure(
+            "descriptors", errno.EMFILE, "this process has too many open files", hint="raise `ulimit -n` or lower `slots`"
+        )
+        waiting = self._making.pop(number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(failure)
+
+    def _lost(self, why: str) -> None:
+        """Forget a launcher that is gone. Sandboxes notice by themselves: their links end."""
+        if self._link is not None:
+            asyncio.get_running_loop().remove_reader(self._link.fileno())
+            self._link.close()
+            self._link = None
+        if self._process is not None and self._process.poll() is None and not self._closed:
+            self._process.kill()
+            self._process.wait()
+        failure = SandboxFailure("launcher", detail=why, hint="it is started again; see the log for its last words")
+        if self._probed is not None and not self._probed.done():
+            self._probed.set_exception(failure)
+        for waiting in self._making.values():
+            if not waiting.done():
+                waiting.set_exception(failure)
+        self._making.clear()
+        for event in self._alive.values():
+            event.set()
+        self._alive.clear()
+
+
+def _throw_away(made: asyncio.Future[Sandbox]) -> None:
+    """Close a sandbox that nobody waits for any more."""
+    if not made.cancelled() and made.exception() is None:
+        made.result().close()

@@ -1,0 +1,106 @@
+"""The server's side of collecting files: what PID 1 sends is read into a memfd and checked before anything is believed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import struct
+from typing import Any
+
+from firebox.sandbox.spec import Pack, PackedFile, SandboxFailure, decode
+
+READ_BYTES = 64 << 10
+PATIENCE_S = 15.0
+_INDEX_BYTES = 8 << 20
+
+
+class PackReader:
+    """Reads what PID 1 collects into a memfd, refusing whatever is not a well-formed pack within its bounds."""
+
+    def __init__(self, readable: int, max_bytes: int, max_files: int) -> None:
+        self._readable = readable
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        os.set_blocking(readable, False)
+        self._loop = asyncio.get_running_loop()
+        self._head = bytearray()
+        self._index: dict[str, Any] | None = None
+        self._contents = os.memfd_create("pack", os.MFD_CLOEXEC)
+        self._received = 0
+        self._complete: asyncio.Future[None] = self._loop.create_future()
+
+    async def read(self) -> tuple[Pack, list[tuple[str, str]]]:
+        self._loop.add_reader(self._readable, self._take)
+        try:
+            await asyncio.wait_for(self._complete, PATIENCE_S)
+            return self._checked()
+        except TimeoutError:
+            os.close(self._contents)
+            raise SandboxFailure("collect", errno.ETIMEDOUT, "the files did not arrive") from None
+        except BaseException:
+            os.close(self._contents)
+            raise
+        finally:
+            self._loop.remove_reader(self._readable)
+            os.close(self._readable)
+
+    def _take(self) -> None:
+        try:
+            data = os.read(self._readable, READ_BYTES)
+            if not data:
+                self._loop.remove_reader(self._readable)
+                self._complete.set_result(None)
+                return
+            if self._index is None:
+                self._head += data
+                data = self._parse_head()
+            self._received += write_all(self._contents, data)
+            if self._received > self._max_bytes:
+                raise SandboxFailure("collect", detail="more bytes than allowed")
+        except BlockingIOError:
+            return
+        except (OSError, SandboxFailure) as error:
+            self._loop.remove_reader(self._readable)
+            failure = error if isinstance(error, SandboxFailure) else SandboxFailure("collect", detail=str(error))
+            self._complete.set_exception(failure)
+
+    def _parse_head(self) -> bytes:
+        if len(self._head) < 4:
+            return b""
+        (length,) = struct.unpack_from("<I", self._head)
+        if length > _INDEX_BYTES:
+            raise SandboxFailure("collect", detail="index too long")
+        if len(self._head) < 4 + length:
+            return b""
+        self._index = decode(bytes(self._head[4 : 4 + length]))
+        return bytes(self._head[4 + length :])
+
+    def _checked(self) -> tuple[Pack, list[tuple[str, str]]]:
+        if self._index is None:
+            raise SandboxFailure("collect", detail="no index")
+        files: list[PackedFile] = []
+        offset = 0
+        try:
+            for name, size, mode in self._index["files"]:
+                parts = str(name).split("/")
+                if not isinstance(size, int) or size < 0 or not isinstance(mode, int) or mode & ~0o777:
+                    raise ValueError("size or mode")
+                if not all(parts) or ".." in parts or "." in parts or "\0" in str(name):
+                    raise ValueError("name")
+                files.append(PackedFile(str(name), offset, size, mode))
+                offset += size
+            skipped = [(str(name), str(why)) for name, why in self._index["skipped"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise SandboxFailure("collect", detail=f"malformed index: {error}") from None
+        if offset != self._received or len(files) > self._max_files:
+            raise SandboxFailure("collect", detail="the contents do not match their index")
+        return Pack(self._contents, tuple(files)), skipped
+
+
+def write_all(descriptor: int, data: bytes) -> int:
+    """Write everything. Returns the number of bytes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    return len(data)
