@@ -1,0 +1,231 @@
+"""Definitions of runtimes: TOML files, ours and the operator's, checked to the last key.
+
+docs/add-a-language.md explains every key.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from firebox.errors import SettingsError
+from firebox.model import LimitRequest
+from firebox.runtimes.runtime import LIST_PLACEHOLDERS, WORD_PLACEHOLDERS, CacheLevel
+from firebox.settings_table import ROWS, STAGES
+
+DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"
+
+_LOWER_NAME = r"^[a-z0-9][a-z0-9_.+#-]*$"
+_FOUND_PLACEHOLDERS = ("prefix", "folder", "prepared")
+_PLACEHOLDER = re.compile(r"(?<![$%])\{(\w+)\}")
+
+
+class Tool(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A program to be found on PATH."""
+
+    programs: list[str]
+    """Names, most wanted first; `*`, `?` and `[...]` match as in a shell."""
+    locate: list[str] = field(default_factory=list[str])
+    """Arguments that make the program print where it really is, for those that may be a shim."""
+    executable: str = "{located}"
+    """The real program, made of the first line that `locate` prints."""
+
+
+class Detect(Tool, kw_only=True, forbid_unknown_fields=True):
+    """The program that makes the runtime, and how it tells its version."""
+
+    version: list[str] = field(default_factory=lambda: ["--version"])
+    """Arguments that make the program print its version."""
+    command: list[str] = field(default_factory=list[str])
+    """A whole command line instead, for programs that cannot tell their version."""
+    stdin: str = ""
+    pattern: str = DEFAULT_PATTERN
+    """Regular expression that finds the version in the output; group 1 if it has one."""
+    file: str = ""
+    """A file to be read instead where it exists: quicker than starting a JVM."""
+
+
+class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
+    """One TOML file. Keys as in `Runtime` where not said otherwise."""
+
+    language: str
+    aliases: list[str] = field(default_factory=list[str])
+    package: str | None = None
+    rank: int = 0
+    extensions: list[str]
+    main_name: str
+    cache: CacheLevel | None = None
+    """None: "binary" where there is something to compile, else "none"."""
+    needs_extension: bool = False
+    name_pattern: str = ""
+    compile: list[list[str]] = field(default_factory=list[list[str]])
+    run: list[str]
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    compile_env: dict[str, str] = field(default_factory=dict[str, str])
+    compile_limits: dict[str, int | str] = field(default_factory=dict[str, int | str])
+    run_limits: dict[str, int | str] = field(default_factory=dict[str, int | str])
+    mounts: list[str] = field(default_factory=lambda: ["{prefix}"])
+    prepare: list[list[str]] = field(default_factory=list[list[str]])
+    """Command lines that fill `{prepared}`, a folder made once for a version and shown read-only."""
+    prepare_files: dict[str, str] = field(default_factory=dict[str, str])
+    """Files put beside them first, by name."""
+    detect: Detect
+    tools: dict[str, Tool | list[str]] = field(default_factory=dict[str, Tool | list[str]])
+    """Further programs that must be there; each name is a placeholder."""
+
+    def limits(self, stage: str) -> LimitRequest:
+        """Give the limits the file wants for a stage. The values were checked when the file was read."""
+        wanted = self.compile_limits if stage == "compile" else self.run_limits
+        return msgspec.convert({name: ROWS[f"{stage}_{name}"].read(value) for name, value in wanted.items()}, LimitRequest)
+
+    def tool(self, name: str) -> Tool:
+        tool = self.tools[name]
+        return Tool(programs=tool) if isinstance(tool, list) else tool
+
+
+def read_definition(text: str, source: str) -> Definition:
+    """Read one definition. source: the file's name, for messages.
+
+    Raises: SettingsError naming the file, the key, its value and what is allowed.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _refused(source, "", text[:40], f"TOML ({error})") from None
+    try:
+        definition = msgspec.convert(table, Definition)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `")
+        key = where.rstrip("`").removeprefix("$").lstrip(".")
+        raise _refused(source, key, _value_at(table, key), message) from None
+    _check(definition, source)
+    return definition
+
+
+def shipped_definitions() -> list[Definition]:
+    """Read the definitions that come with Firebox."""
+    folder = resources.files("firebox.runtimes") / "definitions"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
+    return [read_definition(file.read_text(encoding="utf-8"), file.name) for file in files]
+
+
+def read_definitions(folder: Path) -> list[Definition]:
+    """Read the operator's definitions: every *.toml of a folder. A folder that is not there holds none.
+
+    Raises: SettingsError, as `read_definition`.
+    """
+    definitions: list[Definition] = []
+    for file in sorted(folder.glob("*.toml")):
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _refused(str(file), "", "", f"a readable file in UTF-8 ({error})") from None
+        definitions.append(read_definition(text, str(file)))
+    return definitions
+
+
+def fill(word: str, values: Mapping[str, str]) -> str:
+    """Put in what is known once a program is found; the placeholders of `Runtime` stay."""
+    for name, value in values.items():
+        word = word.replace("{" + name + "}", value)
+    return word
+
+
+def _refused(source: str, key: str, value: object, allowed: str) -> SettingsError:
+    return SettingsError(key or "runtime definition", value, allowed, source=f"file {source}")
+
+
+def _value_at(table: Any, key: str) -> object:
+    """Follow a path such as `detect.programs[0]` through the TOML as far as it goes."""
+    found: Any = table
+    for part in re.findall(r"[^.\[\]]+", key):
+        try:
+            found = found[int(part) if part.isdigit() else part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return found
+
+
+def _check(definition: Definition, source: str) -> None:
+    """Refuse what has the right type and still makes no sense."""
+    for key, value, good, allowed in _rules(definition):
+        if not good:
+            raise _refused(source, key, value, allowed)
+    for stage in STAGES:
+        wanted = definition.compile_limits if stage == "compile" else definition.run_limits
+        for name, value in wanted.items():
+            row = ROWS.get(f"{stage}_{name}")
+            if row is None:
+                raise _refused(source, f"{stage}_limits.{name}", value, "limits: " + ", ".join(LimitRequest.__struct_fields__))
+            try:
+                row.read(value)
+            except ValueError:
+                raise _refused(source, f"{stage}_limits.{name}", value, row.allowed) from None
+    tools = {"tool", *definition.tools}
+    single = {*WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS, *tools}
+    words = [("run", definition.run)]
+    words += [(f"compile[{number}]", step) for number, step in enumerate(definition.compile)]
+    for key, step in words:
+        if not step:
+            raise _refused(source, key, step, "at least one word")
+        for word in step:
+            _check_word(source, key, word, single, lists=True)
+    words = [("env", list(definition.env.values())), ("compile_env", list(definition.compile_env.values()))]
+    words += [
+        ("mounts", definition.mounts),
+        ("detect.command", definition.detect.command),
+        ("detect.file", [definition.detect.file]),
+    ]
+    words += [(f"prepare[{number}]", step) for number, step in enumerate(definition.prepare)]
+    for key, step in words:
+        for word in step:
+            _check_word(source, key, word, {*_FOUND_PLACEHOLDERS, *tools}, lists=False)
+
+
+def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
+    """Yield key, value, whether it is good, and what is allowed."""
+    for name in (definition.language, *definition.aliases):
+        key = "language" if name == definition.language else "aliases"
+        yield key, name, re.match(_LOWER_NAME, name) is not None, "lower-case letters, digits and _ . + # -"
+    yield "extensions", definition.extensions, bool(definition.extensions), "at least one"
+    for extension in definition.extensions:
+        yield "extensions", extension, re.match(r"^\.[\w+.-]+$", extension) is not None, "endings with their dot, as .py"
+    yield "main_name", definition.main_name, re.match(r"^[\w.-]+$", definition.main_name) is not None, "a plain file name"
+    patterns = {"detect.pattern": definition.detect.pattern, "name_pattern": definition.name_pattern}
+    for key, pattern in patterns.items():
+        yield key, pattern, _is_pattern(pattern), "a regular expression"
+    good = not definition.name_pattern or re.compile(definition.name_pattern).groups >= 1
+    yield "name_pattern", definition.name_pattern, good, "a regular expression with a group"
+    tools: dict[str, Sequence[str]] = {"detect": definition.detect.programs}
+    tools |= {f"tools.{name}": definition.tool(name).programs for name in definition.tools}
+    for key, programs in tools.items():
+        good = bool(programs) and all(program and "/" not in program for program in programs)
+        yield key + ".programs", list(programs), good, "names of programs, without folders"
+    for name in definition.tools:
+        good = re.match(r"^[a-z]\w*$", name) is not None
+        good = good and name not in {"tool", *WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS}
+        yield f"tools.{name}", name, good, "a name that is no other placeholder's"
+
+
+def _is_pattern(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def _check_word(source: str, key: str, word: str, single: set[str], *, lists: bool) -> None:
+    for name in _PLACEHOLDER.findall(word):
+        if name in LIST_PLACEHOLDERS:
+            if not lists or word != "{" + name + "}":
+                raise _refused(source, key, word, f"{{{name}}} only as a word of its own, in compile and run")
+        elif name not in single:
+            raise _refused(source, key, word, "placeholders: " + " ".join(sorted("{" + known + "}" for known in single)))

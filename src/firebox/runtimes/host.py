@@ -1,0 +1,164 @@
+"""Runtimes of this machine: what the definitions say, looked for on PATH, asked for their version, all at once.
+
+For each program that a definition names, in any folder of PATH: find the real one behind a version manager's shim, ask its
+version, find the other tools it needs and the folders that sandboxes must show for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from firebox.runtimes.definition import Definition, fill, shipped_definitions
+from firebox.runtimes.detection_cache import DetectionCache, key_of
+from firebox.runtimes.places import STANDARD_FOLDERS, UnusableToolError, folders_to_show
+from firebox.runtimes.prepare import Preparation, plan_preparation
+from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.search_path import SearchPath
+from firebox.runtimes.tools import ask_version, find_tool, real_program, tool_values
+
+_THREADS = 16
+_NOTHING_PREPARED = "/nonexistent"
+
+
+@dataclass(frozen=True, slots=True)
+class HostScan:
+    """What was found. problems: words about tools that are there and still cannot be used."""
+
+    runtimes: list[Runtime] = field(default_factory=list[Runtime])
+    problems: list[str] = field(default_factory=list[str])
+    preparations: list[Preparation] = field(default_factory=list[Preparation])
+    """What makes some of them quicker, to be executed once when there is time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A definition's program. executable: as it is to be called."""
+
+    definition: Definition
+    executable: Path
+    version: str
+
+
+def find_host_runtimes(path: str, definitions: Iterable[Definition] | None = None) -> list[Runtime]:
+    """List the runtimes made of programs in the folders of `path` (":" between them). See `scan_host`."""
+    return scan_host(path, definitions).runtimes
+
+
+def scan_host(
+    path: str,
+    definitions: Iterable[Definition] | None = None,
+    *,
+    data_folder: Path | None = None,
+    only: Callable[[Definition], bool] | None = None,
+) -> HostScan:
+    """Look for runtimes.
+
+    definitions: those that come with Firebox when None; of several with one language and package the first counts. data_folder: where versions are remembered and toolchains are
+    prepared; None: neither. only: which definitions to look for.
+    """
+    chosen: dict[tuple[str, str | None], Definition] = {}
+    for definition in shipped_definitions() if definitions is None else definitions:
+        chosen.setdefault((definition.language, definition.package), definition)
+    asked = [definition for definition in chosen.values() if only is None or only(definition)]
+    search = SearchPath(path)
+    cache = DetectionCache(data_folder / "detected-tools.json" if data_folder else None)
+    candidates = [(definition, program) for definition in asked for program in search.find(definition.detect.programs)]
+    scan = HostScan()
+
+    def ask(candidate: tuple[Definition, Path]) -> _Found | str:
+        return _ask(*candidate, path, cache)
+
+    def complete(found: _Found) -> tuple[Runtime, Preparation | None] | str:
+        return _complete(found, search, path, data_folder)
+
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        found = _one_a_version(pool.map(ask, candidates), scan.problems)
+        for answer in pool.map(complete, found):
+            if isinstance(answer, str):
+                scan.problems.append(answer)
+            else:
+                runtime, preparation = answer
+                scan.runtimes.append(runtime)
+                scan.preparations.extend([preparation] if preparation else [])
+    cache.save(complete=only is None)
+    return scan
+
+
+def _one_a_version(answers: Iterable[_Found | str], problems: list[str]) -> Iterator[_Found]:
+    """Yield, of each definition, the first program of a version; note what went wrong with the others."""
+    seen: set[tuple[int, str]] = set()
+    for answer in answers:
+        if isinstance(answer, str):
+            problems.append(answer)
+        elif (id(answer.definition), answer.version) not in seen:
+            seen.add((id(answer.definition), answer.version))
+            yield answer
+
+
+def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCache) -> _Found | str:
+    """Find the real program behind `candidate`, and its version; words when that fails."""
+    try:
+        key = key_of(hashlib.sha256(msgspec.json.encode(definition.detect)).hexdigest()[:16], candidate)
+        known = cache.get(key)
+        if known is not None and os.access(known[0], os.X_OK):
+            return _Found(definition, Path(known[0]), known[1])
+        executable = real_program(definition.detect, candidate, path)
+        version = ask_version(definition.detect, executable, path)
+        if executable.resolve() == candidate.resolve():
+            # Not for shims: what they stand for changes without them.
+            cache.put(key, str(executable), version)
+        return _Found(definition, executable, version)
+    except (UnusableToolError, OSError) as error:
+        return f"{definition.language}: {candidate}: {error}"
+
+
+def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | None) -> tuple[Runtime, Preparation | None] | str:
+    """Make the runtime: find its other tools and the folders to show; words when something is missing."""
+    definition = found.definition
+    executables = [found.executable]
+    try:
+        values = tool_values(found.executable)
+        for name in definition.tools:
+            tool = find_tool(definition.tool(name), search, path, found.executable.resolve().parent)
+            executables.append(tool)
+            values[name] = str(tool)
+        folders = folders_to_show([fill(mount, values) for mount in definition.mounts], executables)
+    except (UnusableToolError, OSError) as error:
+        return f"{definition.language} {found.version}: {found.executable}: {error}"
+    preparation = None
+    if definition.prepare and data_folder is not None:
+        preparation = plan_preparation(definition, found.version, values, path, data_folder)
+    if preparation is not None:
+        folders += (str(preparation.folder.parent),)
+    values["prepared"] = str(preparation.folder) if preparation else _NOTHING_PREPARED
+    env = {name: fill(value, values) for name, value in definition.env.items()}
+    own = [folder for folder in dict.fromkeys(str(tool.parent) for tool in executables) if folder not in STANDARD_FOLDERS]
+    if own:
+        env.setdefault("PATH", ":".join([*own, *STANDARD_FOLDERS]))
+    runtime = Runtime(
+        language=definition.language,
+        version=found.version,
+        aliases=tuple(definition.aliases),
+        extensions=tuple(definition.extensions),
+        main_name=definition.main_name,
+        compile=tuple(tuple(fill(word, values) for word in step) for step in definition.compile),
+        run=tuple(fill(word, values) for word in definition.run),
+        env=env,
+        compile_env={name: fill(value, values) for name, value in definition.compile_env.items()},
+        compile_limits=definition.limits("compile"),
+        run_limits=definition.limits("run"),
+        mounts=folders,
+        package=definition.package,
+        rank=definition.rank,
+        cache=definition.cache or ("binary" if definition.compile else "none"),
+        needs_extension=definition.needs_extension,
+        name_pattern=definition.name_pattern,
+    )
+    return runtime, preparation

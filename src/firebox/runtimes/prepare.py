@@ -1,0 +1,96 @@
+"""What a toolchain needs once for a version before it is quick: Go's compiled standard library, for one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from firebox.runtimes.definition import Definition, fill
+from firebox.runtimes.places import UnusableToolError, folders_to_show
+
+PREPARATION_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Commands, run on the host with the operator's own toolchain and never with a client's files, that fill a folder."""
+
+    language: str
+    version: str
+    folder: Path
+    commands: tuple[tuple[str, ...], ...]
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    path: str = os.defpath
+
+    @property
+    def done(self) -> bool:
+        return self.folder.is_dir()
+
+    def execute(self) -> str:
+        """Run the commands; returns "" or words about what went wrong. The folder appears whole or not at all.
+
+        Commands run in a folder of their own that holds `files`; the variable PREPARED names the folder to fill.
+        """
+        if self.done:
+            return ""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="firebox-prepare-") as work:
+            target = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
+            target.chmod(0o755)
+            try:
+                for name, content in self.files.items():
+                    Path(work, name).write_text(content, encoding="utf-8")
+                for command in self.commands:
+                    problem = self._run(command, work, target)
+                    if problem:
+                        return problem
+                with contextlib.suppress(OSError):  # somebody else was quicker
+                    target.rename(self.folder)
+            finally:
+                shutil.rmtree(target, ignore_errors=True)
+        return ""
+
+    def _run(self, command: tuple[str, ...], work: str, target: Path) -> str:
+        environment = {"PATH": self.path, "HOME": work, "TMPDIR": work, "LANG": "C.UTF-8", "PREPARED": str(target)}
+        words = [word.replace(str(self.folder), str(target)) for word in command]
+        if shutil.which("nice", path=self.path):
+            words = ["nice", "-n", "10", *words]  # runs are more urgent
+        try:
+            done = subprocess.run(
+                words, cwd=work, env=environment, capture_output=True, check=False, timeout=PREPARATION_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"preparing {self.language} {self.version}: {error}"
+        if done.returncode == 0:
+            return ""
+        words_of_tool = done.stderr.decode(errors="replace").strip()[-200:]
+        return f"preparing {self.language} {self.version}: {command[0]} exits with {done.returncode}: {words_of_tool}"
+
+
+def plan_preparation(
+    definition: Definition, version: str, values: Mapping[str, str], path: str, data_folder: Path
+) -> Preparation | None:
+    """Plan what a definition wants prepared, and make the folder that holds such things.
+
+    None where nothing of `data_folder` can be shown to programs, or it cannot be written: they do without, more slowly.
+    Another recipe gets another folder. values: placeholders.
+    """
+    recipe = hashlib.sha256(msgspec.json.encode([definition.prepare, definition.prepare_files])).hexdigest()[:8]
+    folder = data_folder.resolve() / "prepared" / f"{definition.language}-{version}-{recipe}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folders_to_show([str(folder.parent)], [])
+    except (UnusableToolError, OSError):
+        return None
+    filled = {**values, "prepared": str(folder)}
+    commands = tuple(tuple(fill(word, filled) for word in step) for step in definition.prepare)
+    return Preparation(definition.language, version, folder, commands, definition.prepare_files, path)

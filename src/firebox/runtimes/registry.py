@@ -1,0 +1,98 @@
+"""Which runtimes there are, and which one a selector means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import semantic_version  # pyright: ignore[reportMissingTypeStubs] - it publishes none
+
+from firebox.errors import UnknownRuntime
+from firebox.runtimes.runtime import Runtime
+
+_LONGEST_RANGE = 256
+_EXAMPLES = "a version range looks like *, 3.x, ^3.11, >=3.9 <4 or 3.11.7"
+
+
+class Registry:
+    """A fixed set of runtimes. Of several with the same language, version and package the first one counts."""
+
+    def __init__(self, runtimes: Iterable[Runtime]) -> None:
+        unique: dict[tuple[str, str, str | None], Runtime] = {}
+        for runtime in runtimes:
+            unique.setdefault((runtime.language, runtime.version, runtime.package), runtime)
+        self._runtimes = sorted(unique.values(), key=lambda runtime: (runtime.language, *_descending(runtime)))
+        self._by_name: dict[str, list[Runtime]] = {}
+        self._by_extension: dict[str, Runtime] = {}
+        for runtime in sorted(self._runtimes, key=_descending):
+            for name in dict.fromkeys(name.lower() for name in runtime.names):
+                self._by_name.setdefault(name, []).append(runtime)
+            for extension in runtime.extensions:
+                self._by_extension.setdefault(extension, runtime)
+        for name, candidates in self._by_name.items():
+            own = [runtime for runtime in candidates if runtime.language.lower() == name]
+            # A language's own name goes before another one's alias.
+            candidates[:] = own + [runtime for runtime in candidates if runtime.language.lower() != name]
+        self._resolve = lru_cache(maxsize=1024)(self._find)
+
+    def all(self) -> list[Runtime]:
+        """List every runtime by language; of one language the preferred and newest first."""
+        return list(self._runtimes)
+
+    def resolve(self, selector: str, version_range: str = "*") -> Runtime:
+        """Find the runtime a request means: the newest whose language or alias is `selector` and whose version matches.
+
+        version_range: as npm spells it. Raises: UnknownRuntime, with the nearest names or the versions there are as hint.
+        Source: node-semver, "Ranges".
+        """
+        return self._resolve(selector, version_range)
+
+    def by_extension(self, extension: str) -> Runtime | None:
+        """Find the runtime for files with this ending (".py"), or None."""
+        return self._by_extension.get(extension) or self._by_extension.get(extension.lower())
+
+    def _find(self, selector: str, version_range: str) -> Runtime:
+        candidates = self._by_name.get(selector.strip().lower(), [])
+        if not candidates:
+            raise UnknownRuntime(selector, version_range, hint=self._names_hint(selector))
+        try:
+            if len(version_range) > _LONGEST_RANGE:
+                raise ValueError(version_range)
+            wanted: Any = semantic_version.NpmSpec(version_range.strip())
+        except ValueError:
+            raise UnknownRuntime(selector, version_range, hint=_EXAMPLES) from None
+        for match in (_matches, _matches_as_release):
+            for runtime in candidates:
+                if match(wanted, runtime.version):
+                    return runtime
+        versions = ", ".join(dict.fromkeys(runtime.version for runtime in candidates))
+        raise UnknownRuntime(selector, version_range, hint=f"versions of {selector} here: {versions}")
+
+    def _names_hint(self, selector: str) -> str:
+        near = difflib.get_close_matches(selector.lower()[:64], self._by_name, n=3, cutoff=0.6)
+        if near:
+            return f"did you mean {' or '.join(near)}?"
+        return "languages here: " + ", ".join(dict.fromkeys(runtime.language for runtime in self._runtimes))
+
+
+def _descending(runtime: Runtime) -> tuple[int, tuple[int, int, int], bool, list[Any], str]:
+    """Sort key of runtimes: highest rank, newest version; a pre-release after its release."""
+    version: Any = semantic_version.Version(runtime.version)
+    numbers = (-int(version.major), -int(version.minor), -int(version.patch))
+    return -runtime.rank, numbers, bool(version.prerelease), _descending_text(version.prerelease), runtime.package or ""
+
+
+def _descending_text(parts: Iterable[str]) -> list[Any]:
+    """Turn pre-release parts ("rc", "2") into a list that sorts downwards."""
+    return [(-int(part), ()) if part.isdigit() else (-(1 << 60), [-ord(letter) for letter in part]) for part in parts]
+
+
+def _matches(wanted: Any, version: str) -> bool:
+    return bool(wanted.match(semantic_version.Version(version)))
+
+
+def _matches_as_release(wanted: Any, version: str) -> bool:
+    """Let a pre-release stand in where nothing else matches: npm's ranges leave those out unless they are named."""
+    return bool(wanted.match(semantic_version.Version(version).truncate("patch")))

@@ -1,0 +1,170 @@
+"""A runtime: a language at a version, as data; and how its templates become command lines."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from posixpath import basename, dirname, splitext
+from typing import Literal
+
+from msgspec import Struct, field
+
+from firebox.model import File, LimitRequest, StageName
+
+CacheLevel = Literal["none", "binary", "output"]
+"""What may be kept of a job: nothing, what the compile stage made, or that and the output."""
+
+WORD_PLACEHOLDERS = ("main", "base", "stem", "Stem", "memory_mb")
+LIST_PLACEHOLDERS = ("sources", "others", "siblings")
+"""These stand for any number of words, so they must be a word of their own."""
+
+_WORD = re.compile(r"(?<![$%])\{(" + "|".join(WORD_PLACEHOLDERS) + r")\}")
+_NAMELESS_EXTENSIONS = ("", ".code")
+"""Endings that say nothing about a language: Piston's clients send `file0.code` for a file without a name."""
+
+
+class Runtime(Struct, frozen=True, kw_only=True):
+    """A language at a version, ready to run.
+
+    Words of `compile` and `run` are templates:
+
+    | placeholder   | becomes                                                                             |
+    | ------------- | ----------------------------------------------------------------------------------- |
+    | `{main}`      | name of the main file                                                               |
+    | `{base}`      | that without its extension, folder kept                                             |
+    | `{stem}`      | that without its folder too                                                         |
+    | `{Stem}`      | the stem with a capital first letter                                                |
+    | `{sources}`   | every source file, main first; a word each                                          |
+    | `{others}`    | the sources except main that have one of the runtime's extensions; a word each      |
+    | `{siblings}`  | those of them that lie in main's folder; a word each                                |
+    | `{memory_mb}` | the stage's memory limit in MiB, or the machine's memory where there is no limit    |
+    """
+
+    language: str
+    version: str
+    """An exact SemVer."""
+    aliases: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
+    """With the dot; the first one is the usual one."""
+    main_name: str
+    """Name of the main file when the client gave none."""
+    compile: tuple[tuple[str, ...], ...] = ()
+    """Steps, each a command line, all in one stage; empty: nothing to compile."""
+    run: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    """For both stages, above the engine's own variables."""
+    compile_env: dict[str, str] = field(default_factory=dict[str, str])
+    """For the compile stage, above `env`."""
+    compile_limits: LimitRequest = LimitRequest()
+    """What this language wants instead of the usual defaults; `Settings.default_limits` weighs it."""
+    run_limits: LimitRequest = LimitRequest()
+    mounts: tuple[str, ...] = ()
+    """Folders of the host to be shown read-only besides the standard ones."""
+    package: str | None = None
+    """The toolchain that brings it, where that has another name than the language ("gcc")."""
+    rank: int = 0
+    """Among runtimes of one name the highest rank is meant, whatever its version."""
+    cache: CacheLevel = "none"
+    needs_extension: bool = False
+    """True: the toolchain refuses a source file that has none of `extensions`."""
+    name_pattern: str = ""
+    """Where the toolchain wants the main file named after something in it: a regular expression with that as group 1."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The language and its aliases."""
+        return (self.language, *self.aliases)
+
+    @property
+    def compiled(self) -> bool:
+        return bool(self.compile)
+
+    def environment(self, stage: StageName) -> dict[str, str]:
+        """Give the variables of a stage."""
+        return {**self.env, **self.compile_env} if stage == "compile" else dict(self.env)
+
+    def limits(self, stage: StageName) -> LimitRequest:
+        """Give what this language wants instead of a stage's usual limits."""
+        return self.compile_limits if stage == "compile" else self.run_limits
+
+    def compile_commands(self, files: Sequence[str], memory_bytes: int) -> list[list[str]]:
+        """Give the command lines of the compile stage, in order; none for an interpreted language.
+
+        files: names of the source files, main first. memory_bytes: the stage's limit, 0 for none.
+        """
+        return [self._fill(template, files, memory_bytes) for template in self.compile]
+
+    def run_command(self, files: Sequence[str], args: Sequence[str], memory_bytes: int) -> list[str]:
+        """Give the command line of the run stage. Arguments as of `compile_commands`."""
+        return [*self._fill(self.run, files, memory_bytes), *args]
+
+    def place(self, files: Sequence[File]) -> tuple[File, ...]:
+        """Give every source file the name that the toolchain insists on.
+
+        Only some do: javac wants a file named after its public class, others refuse a strange extension. A name that is
+        taken already is left as it was.
+        """
+        if not (self.needs_extension or self.name_pattern) or not self.extensions:
+            return tuple(files)
+        taken = {file.name for file in files}
+        placed: list[File] = []
+        main_seen = False
+        for file in files:
+            name = file.name
+            if file.source and (not main_seen or splitext(name)[1] in _NAMELESS_EXTENSIONS):
+                name = self._source_name(file)
+                main_seen = True
+            if name != file.name and name not in taken:
+                taken = taken - {file.name} | {name}
+                placed.append(File(name, file.content, file.source))
+            else:
+                placed.append(file)
+        return tuple(placed)
+
+    def _source_name(self, file: File) -> str:
+        base, extension = splitext(file.name)
+        if extension not in self.extensions:
+            base = base if extension in _NAMELESS_EXTENSIONS else file.name
+            extension = self.extensions[0]
+        if self.name_pattern:
+            match = re.search(self.name_pattern, file.content.decode(errors="replace"), re.MULTILINE)
+            if match:
+                base = (dirname(base) + "/" if dirname(base) else "") + match[1]
+        return base + extension
+
+    def _fill(self, template: Sequence[str], files: Sequence[str], memory_bytes: int) -> list[str]:
+        main = _as_path(files[0]) if files else ""
+        base = splitext(main)[0]
+        stem = basename(base)
+        values = {
+            "main": main,
+            "base": base,
+            "stem": stem,
+            "Stem": stem[:1].upper() + stem[1:],
+            "memory_mb": str(_memory_mb(memory_bytes)),
+        }
+        others = [_as_path(name) for name in files[1:] if splitext(name)[1] in self.extensions]
+        lists = {
+            "{sources}": [main, *map(_as_path, files[1:])] if files else [],
+            "{others}": others,
+            "{siblings}": [name for name in others if dirname(name) == dirname(main)],
+        }
+        words: list[str] = []
+        for word in template:
+            if word in lists:
+                words += lists[word]
+            else:
+                words.append(_WORD.sub(lambda match: values[match[1]], word))
+        return words
+
+
+def _as_path(name: str) -> str:
+    """Keep a file name from being read as an option (-x), a file of options (@x) or an assignment (x=1, awk)."""
+    return "./" + name if name.startswith(("-", "@", "+")) else name
+
+
+def _memory_mb(memory_bytes: int) -> int:
+    if memory_bytes == 0:
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, memory_bytes >> 20)

@@ -1,0 +1,56 @@
+"""Programs on PATH: every entry is searched, not only the first that has a name."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+_PATTERN = re.compile(r"[*?\[]")
+
+
+class SearchPath:
+    """The programs in the folders of a PATH, listed once."""
+
+    def __init__(self, path: str) -> None:
+        """path: folders with ":" between them; empty and relative ones are left out."""
+        folders = dict.fromkeys(Path(folder) for folder in path.split(":") if folder.startswith("/"))
+        self._names = {folder: _names(folder) for folder in folders}
+
+    def find(self, programs: Sequence[str], *, first_in: Path | None = None) -> list[Path]:
+        """List the programs with one of these names, by name, then by folder; one path a real file.
+
+        A name that is a pattern finds compiled programs only: the scripts of version managers answer to versions that
+        are not there. first_in: a folder to be searched before PATH.
+        """
+        places = ({first_in: _names(first_in)} if first_in else {}) | self._names
+        found: dict[Path, Path] = {}
+        for program in programs:
+            pattern = re.compile(fnmatch.translate(program)) if _PATTERN.search(program) else None
+            for folder, names in places.items():
+                matching = sorted(filter(pattern.match, names)) if pattern else names & {program}
+                for candidate in (folder / name for name in matching):
+                    if _is_program(candidate) and (pattern is None or _is_compiled(candidate)):
+                        found.setdefault(candidate.resolve(), candidate)
+        return list(found.values())
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(entry.name for entry in folder.iterdir())
+    except OSError:
+        return frozenset()  # PATH may name folders that are not there
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _is_compiled(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False

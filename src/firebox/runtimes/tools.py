@@ -1,0 +1,108 @@
+"""Programs of the host that are run to learn about them: where they really are, and which version they are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from firebox.runtimes.definition import Detect, Tool, fill
+from firebox.runtimes.places import UnusableToolError, is_standard, prefix_of
+from firebox.runtimes.search_path import SearchPath
+from firebox.runtimes.version import to_semver
+
+ANSWER_TIMEOUT_S = 10.0
+"""How long a tool may take to answer; a JVM on a busy machine takes a second."""
+
+_PASSED_ON = ("CARGO_HOME", "HOME", "JAVA_HOME", "PYENV_ROOT", "PYENV_VERSION", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN")
+"""What version managers go by."""
+
+
+def real_program(tool: Tool, candidate: Path, path: str) -> Path:
+    """Follow links and shims. A program that every sandbox shows keeps its usual name, which it may go by.
+
+    path: PATH for shims. Raises: UnusableToolError, OSError.
+    """
+    real = candidate.resolve()
+    if tool.locate and _may_be_shim(candidate, real):
+        lines = run_tool([str(candidate), *tool.locate], path).splitlines()
+        located = Path(tool.executable.replace("{located}", lines[0].strip() if lines else "")).resolve()
+        if not (located.is_file() and os.access(located, os.X_OK)):
+            raise UnusableToolError(f"it stands for {located}, which is no program")
+        if located != real:
+            return located
+    return candidate if is_standard(real) and is_standard(candidate.parent.resolve()) else real
+
+
+def _may_be_shim(candidate: Path, real: Path) -> bool:
+    """Tell whether a program may only stand for another one: it is a script, or a link to something of another name.
+
+    So is one that lies outside of the standard folders: it may be a link into somewhere, as in a virtual environment.
+    """
+    if not is_standard(real) or not (candidate.name in real.name or real.name in candidate.name):
+        return True
+    with real.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
+def ask_version(detect: Detect, executable: Path, path: str) -> str:
+    """Ask a program for its version, as SemVer. Raises: UnusableToolError, OSError."""
+    values = tool_values(executable)
+    file = Path(fill(detect.file, values)) if detect.file else None
+    if file is not None and file.is_file():
+        text = file.read_text(encoding="utf-8", errors="replace")
+    elif detect.command:
+        text = run_tool([fill(word, values) for word in detect.command], path, detect.stdin)
+    else:
+        text = run_tool([str(executable), *detect.version], path, detect.stdin)
+    match = re.search(detect.pattern, text, re.MULTILINE)
+    version = to_semver(match[1] if match.re.groups else match[0]) if match else None
+    if version is None:
+        raise UnusableToolError(f"there is no version in {text[:80]!r}")
+    return version
+
+
+def find_tool(tool: Tool, search: SearchPath, path: str, beside: Path) -> Path:
+    """Find a further program of a runtime, first in the folder of its main program. Raises: UnusableToolError."""
+    problem = "it is not on PATH"
+    for candidate in search.find(tool.programs, first_in=beside):
+        try:
+            return real_program(tool, candidate, path)
+        except (UnusableToolError, OSError) as error:
+            problem = str(error)
+    raise UnusableToolError(f"it needs {tool.programs[0]}: {problem}")
+
+
+def tool_values(executable: Path) -> dict[str, str]:
+    """Give the placeholders that follow from where a program is."""
+    real = executable.resolve()
+    return {"tool": str(executable), "prefix": str(prefix_of(real)), "folder": str(real.parent)}
+
+
+def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
+    """Run a program of the host and give what it printed, stdout first. What it started dies with it.
+
+    Raises: UnusableToolError when it fails or takes too long; OSError when it cannot be started.
+    """
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment |= {"PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd="/", start_new_session=True
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(stdin.encode(), timeout=ANSWER_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise UnusableToolError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+    text = (stdout + b"\n" + stderr).decode(errors="replace").strip()
+    if process.returncode != 0:
+        first = text.splitlines()[0] if text else "nothing"
+        raise UnusableToolError(f"it exits with {process.returncode} and says {first[:120]!r}")
+    return text

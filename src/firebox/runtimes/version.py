@@ -1,0 +1,31 @@
+"""What tools say of their version, as SemVer."""
+
+from __future__ import annotations
+
+import re
+
+_VERSION = re.compile(
+    r"(?P<numbers>\d{1,9}(?:[._]\d{1,9})*)"
+    r"(?:[-_.]?(?P<stage>alpha|beta|a|b|rc|dev|pre|preview|nightly|canary|snapshot|DEV)(?![a-z])[-.]?(?P<count>\d{1,9})?)?",
+    re.IGNORECASE,
+)
+_STAGES = {"a": "alpha", "b": "beta"}
+
+
+def to_semver(text: str) -> str | None:
+    """Turn the first version in `text` into SemVer; None when there is none.
+
+    `5.2.15(1)-release` becomes 5.2.15, `3.14.0rc2` 3.14.0-rc.2, `2024.09` 2024.9.0, `8.0_392` 8.0.392, `17.0.15.1` 17.0.15:
+    numbers after the third and what follows them are dropped, except for words that mean "not released yet".
+    """
+    match = _VERSION.search(text)
+    if match is None:
+        return None
+    numbers = [str(int(number)) for number in re.split(r"[._]", match["numbers"])]
+    version = ".".join([*numbers, "0", "0"][:3])
+    if match["stage"]:
+        stage = match["stage"].lower()
+        version += "-" + _STAGES.get(stage, stage)
+        if match["count"]:
+            version += f".{int(match['count'])}"
+    return version

@@ -1,0 +1,250 @@
+"""The one table of settings: flags, environment names, the TOML file and docs/settings.md all derive from these rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from firebox.model import OutputMode, StageName
+from firebox.setting_values import Kind, Value, allowed_values, read_value
+
+STAGES: tuple[StageName, ...] = get_args(StageName)
+
+ENVIRONMENT_PREFIX = "FIREBOX_"
+CONFIG_FILE_VARIABLE = "FIREBOX_CONFIG"
+
+_KIB = 1 << 10
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting. default: as `read` gives it; aliases: environment names of other servers that set it."""
+
+    name: str
+    kind: Kind
+    default: Value
+    help: str
+    minimum: int = 0
+    maximum: int | None = None
+    choices: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+    @property
+    def allowed(self) -> str:
+        """Say in words which values are allowed."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        return allowed_values(self.kind, self.minimum, self.maximum)
+
+    def read(self, value: object) -> Value:
+        """Turn a value from a flag, the environment or TOML into the row's type.
+
+        Raises: ValueError when it is not one of the `allowed` ones.
+        """
+        result = read_value(self.kind, value)
+        too_low_or_high = isinstance(result, int) and (
+            result < self.minimum or (self.maximum is not None and result > self.maximum)
+        )
+        if too_low_or_high or (self.choices and result not in self.choices):
+            raise ValueError(value)
+        return result
+
+
+def default_data_folder(environ: Mapping[str, str], uid: int) -> Path:
+    """Say where things are kept when nobody decides: in the system's folder for root, else in the user's own.
+
+    Source: XDG Base Directory Specification, "XDG_DATA_HOME" (a relative value is to be ignored).
+    """
+    if uid == 0:
+        return Path("/var/lib/firebox")
+    data_home = Path(environ.get("XDG_DATA_HOME", ""))
+    if not data_home.is_absolute():
+        data_home = Path(environ.get("HOME") or Path.home()) / ".local" / "share"
+    return data_home / "firebox"
+
+
+@dataclass(frozen=True, slots=True)
+class _LimitRow:
+    """One field of `model.Limits`: defaults of the two stages, and the maximum of each."""
+
+    name: str
+    kind: Kind
+    minimum: int
+    compile: int
+    run: int
+    compile_maximum: int
+    run_maximum: int
+    help: str
+
+
+# fmt: off
+_LIMITS = (
+    #         name               kind     lowest  compile    run        most for compile, run
+    _LimitRow("wall_ms",         "ms",    1,      10_000,    3_000,     300_000,   60_000,
+              "Wall clock of the {stage} stage."),
+    _LimitRow("cpu_ms",          "ms",    0,      10_000,    3_000,     300_000,   60_000,
+              "Processor time of the {stage} stage, all its processes together."),
+    _LimitRow("memory_bytes",    "bytes", 0,      _GIB,      _GIB // 2, 8 * _GIB,  4 * _GIB,
+              "Memory of the {stage} stage, all its processes and everything they write together."),
+    _LimitRow("processes",       "int",   1,      512,       128,       4096,      2048,
+              "Processes and threads alive at once in the {stage} stage."),
+    _LimitRow("open_files",      "int",   8,      1024,      1024,      65_536,    65_536,
+              "Open descriptors of each process in the {stage} stage."),
+    _LimitRow("file_size_bytes", "bytes", 1,      256 * _MIB, 64 * _MIB, 4 * _GIB, 4 * _GIB,
+              "Size of each file that the {stage} stage writes."),
+    _LimitRow("writable_bytes",  "bytes", 4096,   256 * _MIB, 256 * _MIB, 8 * _GIB, 8 * _GIB,
+              "Everything that the {stage} stage writes, together."),
+    _LimitRow("writable_inodes", "int",   16,     100_000,   20_000,    1_000_000, 1_000_000,
+              "Files and folders that the {stage} stage may make."),
+    _LimitRow("output_bytes",    "bytes", 1,      _MIB,      _MIB,      64 * _MIB, 64 * _MIB,
+              "What is kept of each of stdout and stderr of the {stage} stage."),
+)
+# fmt: on
+
+LIMIT_NAMES = (*(row.name for row in _LIMITS), "output_mode")
+"""Fields of `model.Limits`, in order."""
+
+_PISTON_LIMITS = {"wall_ms": "TIMEOUT", "cpu_ms": "CPU_TIME", "memory_bytes": "MEMORY_LIMIT"}
+_PISTON_SHARED_LIMITS = {
+    "processes": "PISTON_MAX_PROCESS_COUNT",
+    "open_files": "PISTON_MAX_OPEN_FILES",
+    "file_size_bytes": "PISTON_MAX_FILE_SIZE",
+    "output_bytes": "PISTON_OUTPUT_MAX_SIZE",
+}
+
+
+def _limit_aliases(stage: StageName, name: str) -> tuple[str, ...]:
+    if name in _PISTON_LIMITS:
+        return (f"PISTON_{stage.upper()}_{_PISTON_LIMITS[name]}",)
+    return (_PISTON_SHARED_LIMITS[name],) if name in _PISTON_SHARED_LIMITS else ()
+
+
+def _limit_rows() -> tuple[Row, ...]:
+    """Make the rows of the limits: for each stage its defaults, then its maxima."""
+    rows: list[Row] = []
+    for stage in STAGES:
+        for limit in _LIMITS:
+            zero = " 0: no cap." if limit.minimum == 0 else ""
+            rows.append(
+                Row(
+                    f"{stage}_{limit.name}",
+                    limit.kind,
+                    limit.compile if stage == "compile" else limit.run,
+                    limit.help.format(stage=stage) + zero,
+                    minimum=limit.minimum,
+                    aliases=_limit_aliases(stage, limit.name),
+                )
+            )
+        rows.append(
+            Row(
+                f"{stage}_output_mode",
+                "text",
+                OutputMode.CUT.value,
+                f"When the {stage} stage writes more than that: cut the stream and let it go on, or kill it.",
+                choices=tuple(mode.value for mode in OutputMode),
+                aliases=("PISTON_OUTPUT_MAX_SIZE",),
+            )
+        )
+    for stage in STAGES:
+        rows += [
+            Row(
+                f"max_{stage}_{limit.name}",
+                limit.kind,
+                limit.compile_maximum if stage == "compile" else limit.run_maximum,
+                f"The most that a request may ask for {stage}_{limit.name}. 0: no maximum.",
+                aliases=_limit_aliases(stage, limit.name),
+            )
+            for limit in _LIMITS
+        ]
+    return tuple(rows)
+
+
+GENERAL_ROWS = (
+    Row("host", "text", "127.0.0.1", "Address to listen on.", aliases=("PISTON_BIND_ADDRESS",)),
+    Row("port", "int", 2000, "TCP port to listen on. 0: any free one.", maximum=65_535, aliases=("PISTON_BIND_ADDRESS",)),
+    Row(
+        "data_dir",
+        "path",
+        Path("/var/lib/firebox"),
+        "Folder for everything that is kept. Unless root runs the server: $XDG_DATA_HOME/firebox.",
+        aliases=("PISTON_DATA_DIRECTORY",),
+    ),
+    Row(
+        "runtimes_dir",
+        "path",
+        Path("runtimes"),
+        "Folder of your own runtime definitions (`*.toml`); a relative path is taken from data_dir.",
+    ),
+    Row(
+        "slots",
+        "int",
+        0,
+        "Jobs that run at once. 0: as many as there are cores.",
+        maximum=4096,
+        aliases=("PISTON_MAX_CONCURRENT_JOBS",),
+    ),
+    Row("queue_length", "int", 256, "Jobs that may wait for a slot."),
+    Row("queue_per_client", "int", 64, "Jobs of one client that may wait for a slot.", minimum=1),
+    Row("ready_sandboxes", "int", 4, "Sandboxes kept ready before anybody asks.", maximum=1024),
+    Row("max_body_bytes", "bytes", 32 * _MIB, "Size of the body of a request.", minimum=1024),
+    Row("max_artifact_bytes", "bytes", 16 * _MIB, "Files handed back by one run, together."),
+    Row("max_artifact_files", "int", 100, "Files handed back by one run."),
+    Row("run_retention_s", "s", 600, "How long the result of an asynchronous run is kept."),
+    Row("runs_kept", "int", 1000, "Results of asynchronous runs that are kept at most.", minimum=1),
+    Row("allow_public", "bool", False, "Listen on an address that others can reach although nobody has to log in."),
+    Row(
+        "allow_weak_isolation",
+        "bool",
+        False,
+        "Listen on an address that others can reach although this host lacks an isolation layer that matters.",
+    ),
+    Row(
+        "uid_base",
+        "int",
+        210_000,
+        "First of the user ids that sandboxes run as when root runs the server; 4096 from there on must be unused.",
+        minimum=1000,
+        maximum=4_294_000_000,
+    ),
+    Row(
+        "cors_origins",
+        "text",
+        "",
+        "Sites whose pages may call this server: origins separated by commas, or *. Empty: none.",
+    ),
+    Row("repository_url", "text", "", "Index of installable packages.", aliases=("PISTON_REPO_URL",)),
+    Row(
+        "log_level",
+        "text",
+        "info",
+        "How much is logged.",
+        choices=("debug", "info", "warning", "error", "critical"),
+        aliases=("PISTON_LOG_LEVEL",),
+    ),
+    Row("log_format", "text", "text", "Log lines for people, or JSON for machines.", choices=("text", "json")),
+)
+
+LIMIT_ROWS = _limit_rows()
+
+OVERRIDES_ROW = Row(
+    "limit_overrides",
+    "overrides",
+    {},
+    "Limits of single languages: a table `[limit_overrides.<language>]` each in the file, elsewhere one JSON object.",
+    aliases=("PISTON_LIMIT_OVERRIDES",),
+)
+
+TABLE: tuple[Row, ...] = (*GENERAL_ROWS, *LIMIT_ROWS, OVERRIDES_ROW)
+ROWS: Mapping[str, Row] = {row.name: row for row in TABLE}
