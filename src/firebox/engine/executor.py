@@ -18,7 +18,7 @@ from firebox.engine.admission import Admission
 from firebox.engine.limits import decide
 from firebox.engine.run import LocalRun, Plan
 from firebox.errors import InvalidRequest, SandboxError
-from firebox.model import File, Job, Limits, Result, Run, StageName
+from firebox.model import Job, Limits, Result, Run, StageName
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher_process import LauncherProcess
@@ -135,7 +135,7 @@ class LocalExecutor:
     def _plan(self, job: Job) -> Plan:
         """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
         runtime = self._registry.resolve(job.language, job.version)
-        files = _named(job.files, runtime)
+        files = runtime.place(job.files)
         compile_limits = self._limits("compile", job, runtime)
         run_limits = self._limits("run", job, runtime)
         has_compile_stage = runtime.compiled and not job.command
@@ -166,9 +166,3 @@ class LocalExecutor:
 
     def _specification(self, limits: Limits) -> SandboxSpec:
         return SandboxSpec(trees=self._trees, writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes)
-
-
-def _named(files: tuple[File, ...], runtime: Runtime) -> tuple[File, ...]:
-    """Give every file a name that the runtime's toolchain takes."""
-    named = [file if file.name else File(runtime.main_name, file.content, file.source) for file in files]
-    return runtime.place(named)

@@ -1,0 +1,38 @@
+"""`firebox doctor`: what this host allows, layer by layer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from firebox.cli.logs import set_up_logs
+from firebox.sandbox.host import Finding, examine
+
+EXIT_BOUNDARY_MISSING = 1
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def examine_host(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """Try every isolation layer on this host, and give the exact fix for each miss.
+
+    Exit status: 0 when every layer that a public server needs is there, 1 when one is missing.
+    """
+    set_up_logs("error", "text")
+    findings = examine()
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(_line(finding))
+    if any(finding.boundary and not finding.ok for finding in findings):
+        raise typer.Exit(EXIT_BOUNDARY_MISSING)
+
+
+def _line(finding: Finding) -> str:
+    mark = "ok" if finding.ok else "MISSING" if finding.boundary else "absent"
+    line = f"{mark:<8} {finding.name:<20} {finding.detail}"
+    return f"{line}\n{'':<30}fix: {finding.hint}" if finding.hint and not finding.ok else line

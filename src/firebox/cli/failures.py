@@ -1,0 +1,39 @@
+"""How a command fails: one sentence and a hint on stderr, and an exit status that says whose fault it was."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from firebox.errors import FireboxError, RequestError, SettingsError
+
+EXIT_USAGE = 2
+"""The command line, a setting or the job is at fault."""
+EXIT_FAILED = 125
+"""Firebox itself failed, not the program in it: as with timeout(1) and container engines."""
+DEBUG_VARIABLE = "FIREBOX_DEBUG"
+
+
+def exit_status(error: Exception) -> int:
+    """Choose the exit status for a failure."""
+    return EXIT_USAGE if isinstance(error, RequestError | SettingsError) else EXIT_FAILED
+
+
+def report(error: Exception) -> None:
+    """Say on stderr what went wrong."""
+    if isinstance(error, FireboxError):
+        where = getattr(error, "where", "")
+        print(f"firebox: {where + ': ' if where else ''}{error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+        return
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename is not None else ""
+        print(f"firebox: {name}{error.strerror or error}", file=sys.stderr)
+        return
+    print(f"firebox: a bug: {type(error).__name__}: {error}", file=sys.stderr)
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+    else:
+        print(f"  hint: set {DEBUG_VARIABLE}=1 to see where", file=sys.stderr)

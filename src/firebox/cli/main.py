@@ -1,0 +1,86 @@
+"""The `firebox` command. Each sub-command is a line of one table, and its module is loaded only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+import firebox
+from firebox.cli.failures import exit_status, report
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A sub-command: the module whose `app` holds it, and its line in `firebox --help`."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "run": Entry("firebox.cli.run", "Run a program in a sandbox."),
+    "serve": Entry("firebox.cli.serve", "Serve the HTTP APIs."),
+    "runtimes": Entry("firebox.cli.runtimes", "List what can run here."),
+    "doctor": Entry("firebox.cli.doctor", "Say what this host allows, and how to get what it does not."),
+    "settings": Entry("firebox.cli.settings", "Show every setting and where its value comes from."),
+}
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a sub-command until somebody calls it: `firebox --help` loads none of them."""
+
+    def __init__(self, name: str, entry: Entry) -> None:
+        super().__init__(name, help=entry.help)
+        self._entry = entry
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse the arguments with the real command."""
+        command = get_command(import_module(self._entry.module).app)
+        return command.make_context(info_name, args, parent, **extra)
+
+
+class LazyGroup(TyperGroup):
+    """The sub-commands of the table."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - typer's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - typer's signature
+        entry = COMMANDS.get(cmd_name)
+        return LazyCommand(cmd_name, entry) if entry else None
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"firebox {firebox.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def firebox_command(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Run code nobody trusts."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status; a failure is one sentence on stderr, never a traceback."""
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="firebox")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets words
+        report(error)
+        sys.exit(exit_status(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""`firebox runtimes`: what can run here."""
+
+from __future__ import annotations
+
+import msgspec
+import typer
+
+from firebox.cli.catalogue import find_runtimes
+from firebox.cli.logs import set_up_logs
+from firebox.cli.options import ConfigFile
+from firebox.config import load_settings
+from firebox.doors.native import wire
+from firebox.runtimes.registry import Registry
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def list_runtimes(
+    config: ConfigFile = None,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, as GET /api/v1/runtimes gives it."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also say which tools are there and cannot be used, and why."),
+) -> None:
+    """List what can run here: language, version, other names, file endings."""
+    settings = load_settings({}, config)
+    set_up_logs("warning", settings.log_format)
+    scan = find_runtimes(settings)
+    runtimes = Registry(scan.runtimes).all()
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode([wire.from_runtime(runtime) for runtime in runtimes])).decode())
+        return
+    rows = [(item.language, item.version, " ".join(item.extensions), ", ".join(item.aliases)) for item in runtimes]
+    rows.insert(0, ("LANGUAGE", "VERSION", "FILES", "ALSO"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print("  ".join([*(word.ljust(width) for word, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+    for problem in scan.problems if verbose else ():
+        typer.echo(f"not used: {problem}", err=True)

@@ -1,0 +1,157 @@
+"""`firebox serve`: the HTTP server, one process, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import structlog
+import typer
+import uvicorn
+import uvloop
+
+from firebox.app import create_app
+from firebox.cli.catalogue import find_runtimes
+from firebox.cli.listener import BoundedConnection, is_loopback, open_listener, url_of
+from firebox.cli.logs import set_up_logs
+from firebox.cli.options import ConfigFile, settings_flags
+from firebox.config import Settings, load_settings
+from firebox.engine.executor import LocalExecutor
+from firebox.errors import SettingsError
+from firebox.runtimes.registry import Registry
+from firebox.sandbox.host import explain
+from firebox.service.service import Service
+from firebox.settings_table import TABLE
+
+STOP_GRACE_S = 10.0
+"""How long running programs may go on after SIGTERM before they are cancelled."""
+CONNECTIONS_GRACE_S = 5
+"""How long answers may take to go out after that."""
+DESCRIPTORS = 65_536
+
+_log = structlog.get_logger("firebox.serve")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+@settings_flags(TABLE)
+def serve(config: ConfigFile = None, **flags: object) -> None:
+    """Serve the HTTP APIs until SIGTERM or SIGINT.
+
+    Prints one line of JSON on standard output once it answers: {"event": "ready", "url": ..., "pid": ..., "runtimes": ...,
+    "isolation": [...]}. Logs go to standard error. Every flag is also a variable FIREBOX_<NAME> and a key of the TOML file.
+    """
+    settings = load_settings(flags, config)
+    set_up_logs(settings.log_level, settings.log_format)
+    for warning in settings.warnings:
+        _log.warning("a setting has no effect", reason=warning)
+    listener = open_listener(settings)
+    _raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, listener))
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    scan = await asyncio.to_thread(find_runtimes, settings)
+    registry = Registry(scan.runtimes)
+    async with LocalExecutor(settings, registry) as executor:
+        _check_isolation(settings, listener, executor)
+        service = Service(executor, registry, settings)
+
+        def announce() -> None:
+            line = {
+                "event": "ready",
+                "url": url_of(listener),
+                "pid": os.getpid(),
+                "runtimes": len(registry.all()),
+                "isolation": list(executor.isolation),
+            }
+            print(json.dumps(line), flush=True)
+
+        await Server(service, settings, announce).serve(sockets=[listener])
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with an orderly stop: runs first, then answers, then connections."""
+
+    def __init__(self, service: Service, settings: Settings, announce: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(service, settings),
+                http=BoundedConnection,
+                ws="websockets-sansio",
+                ws_max_size=settings.max_body_bytes,
+                ws_per_message_deflate=False,
+                log_config=None,
+                access_log=False,
+                # Whoever connects is the client; a header that says otherwise is the client's own invention.
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=CONNECTIONS_GRACE_S,
+            )
+        )
+        self._service = service
+        self._announce = announce
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._announce()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Stop in order at the first SIGTERM or SIGINT, at once at the second."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._take_signal)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _take_signal(self) -> None:
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._stop())
+        else:
+            self.force_exit = self.should_exit = True
+
+    async def _stop(self) -> None:
+        _log.info("stopping")
+        await self._service.stop(STOP_GRACE_S)
+        self.should_exit = True
+
+
+def _check_isolation(settings: Settings, listener: socket.socket, executor: LocalExecutor) -> None:
+    """Refuse to serve others on a host that lacks a layer of the boundary, and log what else is missing.
+
+    Raises: SettingsError.
+    """
+    missing = [finding for finding in explain(executor.isolation, executor.isolation_reasons) if not finding.ok]
+    for finding in missing:
+        _log.warning("isolation layer missing", layer=finding.name, detail=finding.detail, hint=finding.hint)
+    weak = [finding.name for finding in missing if finding.boundary]
+    if weak and not is_loopback(listener.getsockname()[0]) and not settings.allow_weak_isolation:
+        raise SettingsError(
+            "host",
+            settings.host,
+            f"an address of this machine only, since this host lacks {', '.join(weak)}",
+            source=settings.source("host"),
+            hint="see `firebox doctor`, or set allow_weak_isolation (--allow-weak-isolation)",
+        )
+
+
+def _raise_descriptor_limit() -> None:
+    """Take the descriptors that this process may have: each connection and each sandbox needs some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,1 @@
+"""Firebox's own protocol, version 1."""

@@ -1,0 +1,89 @@
+"""Events as the native API sends them: one JSON object each, the same over SSE and WebSocket."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from firebox import model
+from firebox.doors.native import wire
+from firebox.doors.text import StreamText
+
+
+class Event(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """sequence: grows with every event of a run."""
+
+    sequence: int
+
+
+class StageStarted(Event, frozen=True, kw_only=True, tag="stage_started"):
+    """A program is now running."""
+
+    stage: model.StageName
+
+
+class Output(Event, frozen=True, kw_only=True, tag="output"):
+    """A piece of output."""
+
+    stage: model.StageName
+    stream: model.StreamName
+    data: str
+    base64: Annotated[str | UnsetType, Meta(description="The exact bytes, when they were asked for.")] = UNSET
+
+
+class StageExited(Event, frozen=True, kw_only=True, tag="stage_exited"):
+    """A stage is over and its output complete."""
+
+    stage: model.StageName
+    result: wire.Stage
+
+
+class Finished(Event, frozen=True, kw_only=True, tag="finished"):
+    """The last event."""
+
+    result: wire.Result
+
+
+AnyEvent = StageStarted | Output | StageExited | Finished
+
+
+class EventTranslator:
+    """Translates the events of one run, in order from the first. exact: give the bytes of output too."""
+
+    def __init__(self, *, exact: bool = False) -> None:
+        self._exact = exact
+        self._text = StreamText()
+
+    def feed(self, event: model.Event) -> Iterator[AnyEvent]:
+        """Translate an event; a piece of output that ends within a character may give none yet."""
+        match event:
+            case model.StageStarted():
+                yield StageStarted(sequence=event.sequence, stage=event.stage)
+            case model.Output():
+                text = self._text.feed(event)
+                exact = base64.b64encode(event.data).decode() if self._exact else UNSET
+                if text or exact:
+                    yield Output(sequence=event.sequence, stage=event.stage, stream=event.stream, data=text, base64=exact)
+            case model.StageExited(result=result):
+                for stream, text in self._text.rest():
+                    yield Output(sequence=event.sequence, stage=result.stage, stream=stream, data=text)
+                yield StageExited(sequence=event.sequence, stage=result.stage, result=wire.from_stage(result))
+            case model.Finished(result=result):
+                yield Finished(sequence=event.sequence, result=wire.from_streamed_result(result))
+
+
+async def translate(
+    events: AsyncIterator[model.Event], after_sequence: int = -1, *, exact: bool = False
+) -> AsyncIterator[AnyEvent]:
+    """Translate a run's events from its first one, and give those after a sequence number.
+
+    From the first, because a character may have begun before that number and ended after it.
+    """
+    translator = EventTranslator(exact=exact)
+    async for event in events:
+        for translated in translator.feed(event):
+            if event.sequence > after_sequence:
+                yield translated

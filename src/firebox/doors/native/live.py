@@ -1,0 +1,244 @@
+"""An interactive run over one WebSocket: input, signals and terminal sizes in, events out.
+
+Messages are JSON objects in text frames, each with a `type`; docs/native-api.md lists them. The first one from the client is
+`start`. The server closes with 1000 after `finished`, and with 4000 + the HTTP status of the error after an `error`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import msgspec
+import structlog
+from litestar.exceptions import WebSocketDisconnect
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from firebox import model
+from firebox.doors.http import AnySocket, client_address
+from firebox.doors.json_body import decode
+from firebox.doors.native import wire
+from firebox.doors.native.events import EventTranslator
+from firebox.errors import FireboxError, InvalidRequest
+from firebox.service.service import Service
+
+START_WITHIN_S = 10.0
+STDIN_AHEAD_BYTES = 1024 * 1024
+"""Input that waits for the program; past it nothing more is read from the connection."""
+NORMAL_CLOSE = 1000
+CLOSE_BASE = 4000
+
+_log = structlog.get_logger("firebox.native")
+_encode = msgspec.json.Encoder().encode
+
+
+class Start(wire.RunRequest, tag_field="type", tag="start", forbid_unknown_fields=True):
+    """The run, as in `POST /runs`. After `stdin` the program's input stays open until `eof`."""
+
+
+class Stdin(Struct, tag_field="type", tag="stdin", forbid_unknown_fields=True):
+    """More input, as text or as base64."""
+
+    data: str | UnsetType = UNSET
+    base64: str | UnsetType = UNSET
+
+
+class Eof(Struct, tag_field="type", tag="eof", forbid_unknown_fields=True):
+    """The end of input."""
+
+
+class Signal(Struct, tag_field="type", tag="signal", forbid_unknown_fields=True):
+    """A signal for the program and its children."""
+
+    signal: str
+
+
+class Resize(Struct, tag_field="type", tag="resize", forbid_unknown_fields=True):
+    """A new size of the terminal."""
+
+    rows: int
+    columns: int
+
+
+class Cancel(Struct, tag_field="type", tag="cancel", forbid_unknown_fields=True):
+    """The end of the run."""
+
+
+Message = Start | Stdin | Eof | Signal | Resize | Cancel
+"""What a client may send."""
+
+
+class Started(Struct, frozen=True, tag_field="type", tag="started"):
+    """The run has a slot."""
+
+    id: str
+    runtime: model.RuntimeName
+
+
+class Failed(wire.ErrorBody, frozen=True, tag_field="type", tag="error"):
+    """What went wrong; the connection is closed after it."""
+
+
+async def serve_live_run(socket: AnySocket, service: Service) -> None:
+    """Serve one connection from the handshake to the close."""
+    await socket.accept()
+    try:
+        start = await _receive_start(socket)
+        job = replace(wire.to_job(start, client_address(socket)), interactive=True)
+        async with service.start(job) as run:
+            await _send(socket, Started(run.id, run.runtime))
+            async with _pumping(socket, run) as pump:
+                await _send_events(socket, run, pump, exact=start.base64)
+        await socket.close(NORMAL_CLOSE)
+    except FireboxError as error:
+        status, body = wire.from_error(error)
+        await _send_quietly(socket, Failed(body.error), CLOSE_BASE + status)
+    except (WebSocketDisconnect, OSError):
+        pass  # leaving `service.start` has ended the run
+
+
+async def refuse_live_run(socket: AnySocket, error: FireboxError) -> None:
+    """Answer a handshake that is not to become a connection: with 403, the only status a refused one has."""
+    _log.info("connection refused", code=error.code)
+    await socket.close(CLOSE_BASE + wire.from_error(error)[0])
+
+
+async def _receive_start(socket: AnySocket) -> Start:
+    try:
+        async with asyncio.timeout(START_WITHIN_S):
+            message = await _receive(socket)
+    except TimeoutError:
+        raise InvalidRequest(f"no message within {START_WITHIN_S:g} seconds", where="type") from None
+    if not isinstance(message, Start):
+        raise InvalidRequest("the first message must be a start", where="type")
+    return message
+
+
+async def _receive(socket: AnySocket) -> Message:
+    """Receive one message.
+
+    Raises: InvalidRequest, WebSocketDisconnect.
+    """
+    frame = await socket.receive()
+    if frame["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(detail="the client went away")
+    text = frame.get("text")
+    if not isinstance(text, str):
+        raise InvalidRequest("a binary frame", hint="send JSON in text frames; stdin takes base64")
+    return cast(Message, decode(text, cast(Any, Message)))
+
+
+async def _send(socket: AnySocket, message: Struct) -> None:
+    await socket.send_data(_encode(message), mode="text")
+
+
+async def _send_quietly(socket: AnySocket, message: Struct, code: int) -> None:
+    """Send a last message and close; the client may be gone already."""
+    try:
+        await _send(socket, message)
+        await socket.close(code)
+    except (WebSocketDisconnect, OSError) as error:
+        _log.debug("the client did not wait for the error", reason=str(error))
+
+
+@asynccontextmanager
+async def _pumping(socket: AnySocket, run: model.Run) -> AsyncGenerator[asyncio.Task[None]]:
+    """Pass the client's messages to the run for as long as the context lasts."""
+    pump = asyncio.create_task(_Pump(socket, run).work())
+    try:
+        yield pump
+    finally:
+        pump.cancel()
+        await asyncio.wait((pump,))
+
+
+async def _send_events(socket: AnySocket, run: model.Run, pump: asyncio.Task[None], *, exact: bool) -> None:
+    """Send every event, unless the client leaves or breaks the rules first.
+
+    Raises: WebSocketDisconnect, InvalidRequest.
+    """
+    translator = EventTranslator(exact=exact)
+
+    async def send_all() -> None:
+        async for event in run.events():
+            for translated in translator.feed(event):
+                await _send(socket, translated)
+
+    sending = asyncio.create_task(send_all())
+    try:
+        await asyncio.wait((sending, pump), return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
+        else:
+            pump.result()
+    finally:
+        sending.cancel()
+        await asyncio.wait((sending,))
+
+
+class _Pump:
+    """From the client to the run. Input may wait for the program; signals and the rest overtake it."""
+
+    def __init__(self, socket: AnySocket, run: model.Run) -> None:
+        self._socket = socket
+        self._run = run
+        self._input: asyncio.Queue[model.Stdin | model.Eof] = asyncio.Queue()
+        self._ahead_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def work(self) -> None:
+        """Pass on messages until the client leaves.
+
+        Raises: WebSocketDisconnect, InvalidRequest.
+        """
+        feeding = asyncio.create_task(self._feed())
+        try:
+            while True:
+                await self._room.wait()
+                await self._take(await _receive(self._socket))
+        finally:
+            feeding.cancel()
+
+    async def _take(self, message: Message) -> None:
+        match message:
+            case Stdin():
+                self._queue(model.Stdin(_input_bytes(message)))
+            case Eof():
+                self._queue(model.Eof())
+            case Signal(signal=name):
+                await self._run.send(model.Signal(name))
+            case Resize(rows=rows, columns=columns):
+                await self._run.send(model.Resize(rows, columns))
+            case Cancel():
+                await self._run.send(model.Cancel())
+            case Start():
+                raise InvalidRequest("the run has been started", where="type", hint="one connection, one run")
+
+    def _queue(self, message: model.Stdin | model.Eof) -> None:
+        self._input.put_nowait(message)
+        if isinstance(message, model.Stdin):
+            self._ahead_bytes += len(message.data)
+            if self._ahead_bytes > STDIN_AHEAD_BYTES:
+                self._room.clear()
+
+    async def _feed(self) -> None:
+        while True:
+            message = await self._input.get()
+            await self._run.send(message)
+            if isinstance(message, model.Stdin):
+                self._ahead_bytes -= len(message.data)
+                self._room.set()
+
+
+def _input_bytes(message: Stdin) -> bytes:
+    if message.base64 is not UNSET:
+        if message.data is not UNSET:
+            raise InvalidRequest("data and base64 exclude each other", where="data")
+        return wire.from_base64(message.base64, "base64")
+    if message.data is UNSET:
+        raise InvalidRequest("data is required", where="data")
+    return wire.utf8(message.data, "data")

@@ -1,0 +1,176 @@
+"""The native API, version 1, below /api/v1. What goes over the wire: `wire`, `events`, `live`; in words: docs/native-api.md."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import structlog
+from litestar import Response, Router, delete, get, post, websocket
+from litestar.di import Provide
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+from litestar.response import Stream
+
+import firebox
+from firebox.config import Settings
+from firebox.doors.http import AnyRequest, AnySocket, check_origin, client_address, read_json, read_origins, while_connected
+from firebox.doors.native import wire
+from firebox.doors.native.event_stream import MEDIA_TYPE, event_stream, read_last_event_id
+from firebox.doors.native.events import translate
+from firebox.doors.native.live import refuse_live_run, serve_live_run
+from firebox.doors.native.openapi import RunOperation
+from firebox.doors.refusals import ForeignOrigin
+from firebox.errors import CapacityError, FireboxError
+from firebox.service.runs import StoredRun
+from firebox.service.service import Service
+
+PREFIX = "/api/v1"
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+_log = structlog.get_logger("firebox.native")
+
+
+def _refusals(*statuses: int) -> dict[int, ResponseSpec]:
+    return {
+        status: ResponseSpec(wire.ErrorBody, description=HTTPStatus(status).phrase, generate_examples=False)
+        for status in statuses
+    }
+
+
+def router(service: Service, settings: Settings) -> Router:
+    """Make the routes of this door."""
+    return Router(
+        PREFIX,
+        route_handlers=[create_run, read_run, cancel_run, follow_run, live_run, list_runtimes, read_health, read_metrics],
+        dependencies={
+            "service": Provide(lambda: service, sync_to_thread=False),
+            "settings": Provide(lambda: settings, sync_to_thread=False),
+        },
+        exception_handlers={FireboxError: answer_error},
+        tags=["native"],
+    )
+
+
+def answer_error(_request: AnyRequest, error: FireboxError) -> Response[wire.ErrorBody]:
+    """Answer a failure in this API's one shape."""
+    status, body = wire.from_error(error)
+    if status >= 500 and not isinstance(error, CapacityError):
+        _log.error("request failed", code=error.code, message=error.message)
+    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, CapacityError) else {}
+    return Response(body, status_code=status, headers=headers)
+
+
+@post(
+    "/runs",
+    status_code=200,
+    operation_class=RunOperation,
+    summary="Run a program",
+    description=(
+        "Answers when the program has ended. With `Prefer: respond-async` it answers at once, and the run is asked about, "
+        "followed and cancelled by its id. A client that closes its connection before the answer cancels its run."
+    ),
+    responses={
+        200: ResponseSpec(wire.ResultWithOutput, description="The run has ended.", generate_examples=False),
+        202: ResponseSpec(wire.RunState, description="The run is under way.", generate_examples=False),
+        **_refusals(400, 408, 413, 415, 429, 500, 503),
+    },
+)
+async def create_run(request: AnyRequest, service: Service, settings: Settings) -> Response[Any]:
+    body = await read_json(request, wire.RunRequest, settings.max_body_bytes)
+    job = wire.to_job(body, client_address(request))
+    if _prefers_async(request.headers.get("prefer", "")):
+        stored = await service.runs.submit(job)
+        headers = {"Location": f"{PREFIX}/runs/{stored.id}", "Preference-Applied": "respond-async"}
+        return Response(_state(stored), status_code=202, headers=headers)
+    result = await while_connected(request, service.execute(job))
+    return Response(wire.from_result(result, exact=body.base64))
+
+
+@get("/runs/{run_id:str}", summary="Ask how far an asynchronous run is", responses=_refusals(404))
+async def read_run(run_id: str, service: Service, base64: bool = False) -> wire.RunState:
+    return _state(service.runs.get(run_id), exact=base64)
+
+
+@delete(
+    "/runs/{run_id:str}",
+    status_code=200,
+    summary="Cancel an asynchronous run",
+    description="Answers when nothing of it is left. A run that has ended already stays as it is.",
+    responses=_refusals(404),
+)
+async def cancel_run(run_id: str, service: Service) -> wire.RunState:
+    return _state(await service.runs.cancel(run_id))
+
+
+@get(
+    "/runs/{run_id:str}/events",
+    summary="Follow an asynchronous run",
+    description=(
+        "Server-sent events from the first one, or from the one after `Last-Event-ID`; ends after `finished`. "
+        "204 when that one has been seen already, so that a browser stops asking."
+    ),
+    media_type=MEDIA_TYPE,
+    responses={204: ResponseSpec(None, description="Nothing more will come."), **_refusals(400, 404)},
+)
+async def follow_run(
+    run_id: str,
+    service: Service,
+    last_event_id: Annotated[str, Parameter(header="Last-Event-ID", description="Sequence number of the last event seen.")] = "",
+    base64: bool = False,
+) -> Response[Any]:
+    after_sequence = read_last_event_id(last_event_id)
+    stored = service.runs.get(run_id)
+    if stored.log.finished and after_sequence >= stored.log.last_sequence:
+        return Response(None, status_code=204)
+    events = translate(stored.log.read(split_after=after_sequence), after_sequence, exact=base64)
+    return Stream(event_stream(events), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+@websocket("/runs/live")
+async def live_run(socket: AnySocket, service: Service, settings: Settings) -> None:
+    try:
+        check_origin(socket, read_origins(settings.cors_origins))
+    except ForeignOrigin as error:
+        await refuse_live_run(socket, error)
+    else:
+        await serve_live_run(socket, service)
+
+
+@get("/runtimes", summary="List what can run here")
+async def list_runtimes(service: Service) -> list[wire.RuntimeEntry]:
+    return [wire.from_runtime(runtime) for runtime in service.runtimes()]
+
+
+@get(
+    "/health",
+    summary="Ask whether new runs are taken",
+    description="200 while they are, 503 while the server is stopping.",
+    responses={503: ResponseSpec(wire.Health, description="The server is stopping.", generate_examples=False)},
+)
+async def read_health(service: Service) -> Response[wire.Health]:
+    statistics = service.statistics()
+    health = wire.Health(
+        status="stopping" if service.stopping else "ok",
+        version=firebox.__version__,
+        slots=statistics.slots,
+        in_flight=statistics.in_flight,
+        queued=statistics.queued,
+        ready_sandboxes=statistics.ready_sandboxes,
+    )
+    return Response(health, status_code=503 if service.stopping else 200)
+
+
+@get("/metrics", summary="Numbers for Prometheus", media_type=PROMETHEUS_TEXT)
+async def read_metrics(service: Service) -> Response[bytes]:
+    return Response(service.metrics.text(), media_type=PROMETHEUS_TEXT)
+
+
+def _prefers_async(prefer: str) -> bool:
+    """Read the Prefer header. Source: RFC 7240, section 4.1."""
+    return any(word.split(";")[0].strip().lower() == "respond-async" for word in prefer.split(","))
+
+
+def _state(stored: StoredRun, *, exact: bool = False) -> wire.RunState:
+    result = wire.from_result(stored.result, exact=exact) if stored.result else None
+    return wire.RunState(stored.id, stored.runtime, stored.state, result)

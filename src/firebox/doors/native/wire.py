@@ -1,0 +1,374 @@
+"""The native API's JSON: its types, the way from and to the model, and the table from error to answer."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from firebox import errors, model
+from firebox.doors import refusals
+from firebox.runtimes.runtime import Runtime
+
+
+class FileRequest(Struct, forbid_unknown_fields=True):
+    """A file of a run."""
+
+    content: Annotated[str, Meta(description="The text, or base64 when `encoding` says so.")]
+    name: Annotated[
+        str | None,
+        Meta(description="Relative, may hold `/`. The main file needs none; it then gets the name its language wants."),
+    ] = None
+    encoding: Annotated[
+        Literal["utf8", "base64"],
+        Meta(description="`base64` for data: it is written beside the code and not passed to the compiler."),
+    ] = "utf8"
+
+
+class StageLimits(model.LimitRequest, frozen=True, forbid_unknown_fields=True):
+    """Limits of one stage; what is left out has the operator's default."""
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of both stages."""
+
+    compile: StageLimits = StageLimits()
+    run: StageLimits = StageLimits()
+
+
+class TerminalSize(Struct, frozen=True, forbid_unknown_fields=True):
+    """Rows and columns of a terminal."""
+
+    rows: Annotated[int, Meta(description="1 to 1000.")] = 24
+    columns: Annotated[int, Meta(description="1 to 1000.")] = 80
+
+
+class RunRequest(Struct, forbid_unknown_fields=True):
+    """A program to run."""
+
+    language: Annotated[str, Meta(description="Name or alias of a language, as `GET /runtimes` lists them.")]
+    version: Annotated[str, Meta(description="SemVer range as npm spells it; the newest match runs.")] = "*"
+    files: Annotated[list[FileRequest], Meta(description="The first text file is the main file.")] = []
+    code: Annotated[str | None, Meta(description="Short for `files` with one file.")] = None
+    stdin: Annotated[str, Meta(description="Standard input.")] = ""
+    args: Annotated[list[str], Meta(description="Arguments of the program.")] = []
+    env: Annotated[dict[str, str], Meta(description="Variables, added to the runtime's own.")] = {}
+    command: Annotated[str, Meta(description="Runs instead of compiling and running: `sh -c` in the folder of the files.")] = ""
+    limits: Annotated[Limits, Meta(description="Limits of the compile stage and the run stage.")] = Limits()
+    artifacts: Annotated[list[str], Meta(description="Globs: files to hand back after the run.")] = []
+    terminal: Annotated[
+        bool | TerminalSize, Meta(description="A terminal instead of pipes: everything then comes on stdout.")
+    ] = False
+    base64: Annotated[
+        bool, Meta(description="Also give the exact bytes of output that is not UTF-8, as `stdout_base64` and `stderr_base64`.")
+    ] = False
+
+
+class Stage(Struct, frozen=True, kw_only=True):
+    """How a stage ended. Times in milliseconds, memory in bytes."""
+
+    verdict: model.Verdict
+    reason: Annotated[str, Meta(description="Words with evidence; empty when the verdict is `ok`.")]
+    exit_code: int | None
+    signal: str | None
+    stdout_truncated: bool
+    stderr_truncated: bool
+    wall_ms: float
+    cpu_ms: float
+    memory_peak_bytes: int
+
+
+class StageWithOutput(Stage, frozen=True, kw_only=True):
+    """How a stage ended, and what it wrote."""
+
+    stdout: str
+    stderr: str
+    output: Annotated[str, Meta(description="Both streams in the order in which they arrived.")]
+    stdout_base64: str | UnsetType = UNSET
+    stderr_base64: str | UnsetType = UNSET
+
+
+class Artifact(Struct, frozen=True):
+    """A file the program left. content: base64."""
+
+    name: str
+    content: bytes
+    size: int
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What is left of a run whose output was streamed."""
+
+    id: str
+    runtime: model.RuntimeName
+    verdict: model.Verdict
+    reason: str
+    compile: Annotated[Stage | None, Meta(description="null for languages without that stage.")]
+    run: Annotated[Stage | None, Meta(description="null when compiling failed.")]
+    timings: model.Timings
+    artifacts: list[Artifact]
+    isolation: Annotated[list[str], Meta(description="The layers that were on, by the names `firebox doctor` uses.")]
+
+
+class ResultWithOutput(Result, frozen=True, kw_only=True):
+    """What is left of a run, with its output."""
+
+    compile: Annotated[StageWithOutput | None, Meta(description="null for languages without that stage.")]
+    run: Annotated[StageWithOutput | None, Meta(description="null when compiling failed.")]
+
+
+class RunState(Struct, frozen=True):
+    """How far an asynchronous run is. result: null until it has ended."""
+
+    id: str
+    runtime: model.RuntimeName
+    state: Literal["queued", "running", "ended"]
+    result: ResultWithOutput | None = None
+
+
+class RuntimeEntry(Struct, frozen=True):
+    """A language at a version that can run here."""
+
+    language: str
+    version: str
+    aliases: list[str]
+    extensions: list[str]
+    compiled: bool
+    package: str | None
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """Whether new runs are taken, and how busy the server is."""
+
+    status: Literal["ok", "stopping"]
+    version: str
+    slots: int
+    in_flight: int
+    queued: int
+    ready_sandboxes: int
+
+
+class ErrorDetail(Struct, frozen=True, omit_defaults=True):
+    """What went wrong. code: stable, for machines. where: the field or the place; hint: what can be done."""
+
+    code: str
+    message: str
+    where: str = ""
+    hint: str = ""
+
+
+class ErrorBody(Struct, frozen=True):
+    """Every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+def to_job(request: RunRequest, client: str) -> model.Job:
+    """Translate a request; the service checks what the job means.
+
+    Raises: InvalidRequest for content that cannot be decoded, an empty name, `code` together with `files`.
+    """
+    if request.code is not None:
+        if request.files:
+            raise errors.InvalidRequest("code and files exclude each other", where="code")
+        files = [model.File("", utf8(request.code, "code"))]
+    else:
+        files = [_file(file, f"files[{index}]") for index, file in enumerate(request.files)]
+    return model.Job(
+        language=request.language,
+        version=request.version,
+        files=tuple(files),
+        stdin=utf8(request.stdin, "stdin"),
+        args=tuple(request.args),
+        env=request.env,
+        command=request.command,
+        compile_limits=request.limits.compile,
+        run_limits=request.limits.run,
+        artifacts=tuple(request.artifacts),
+        terminal=_terminal(request.terminal),
+        client=client,
+    )
+
+
+def _file(file: FileRequest, where: str) -> model.File:
+    if file.name == "":
+        raise errors.InvalidRequest("the name is empty", where=f"{where}.name", hint="leave it out or give one")
+    if file.encoding == "utf8":
+        return model.File(file.name or "", utf8(file.content, f"{where}.content"))
+    return model.File(file.name or "", from_base64(file.content, f"{where}.content"), source=False)
+
+
+def _terminal(wanted: bool | TerminalSize) -> model.Terminal | None:
+    if isinstance(wanted, TerminalSize):
+        return model.Terminal(wanted.rows, wanted.columns)
+    return model.Terminal() if wanted else None
+
+
+def utf8(text: str, where: str) -> bytes:
+    """Encode a text.
+
+    Raises: InvalidRequest for a lone surrogate: JSON can spell one, UTF-8 cannot.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        words = f"a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}"
+        raise errors.InvalidRequest(words, where=where) from None
+
+
+def from_base64(text: str, where: str) -> bytes:
+    """Decode strict base64.
+
+    Raises: InvalidRequest.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise errors.InvalidRequest("not base64", where=where) from None
+
+
+def from_result(result: model.Result, *, exact: bool = False) -> ResultWithOutput:
+    """Translate a result with its output. exact: give the bytes of output that is not UTF-8 as well."""
+    return ResultWithOutput(
+        id=result.id,
+        runtime=result.runtime,
+        verdict=result.verdict,
+        reason=result.reason,
+        compile=_stage_with_output(result.compile, exact=exact) if result.compile else None,
+        run=_stage_with_output(result.run, exact=exact) if result.run else None,
+        timings=_timings(result.timings),
+        artifacts=_artifacts(result.artifacts),
+        isolation=list(result.isolation),
+    )
+
+
+def from_streamed_result(result: model.Result) -> Result:
+    """Translate a result for a client that has had the output already."""
+    return Result(
+        id=result.id,
+        runtime=result.runtime,
+        verdict=result.verdict,
+        reason=result.reason,
+        compile=from_stage(result.compile) if result.compile else None,
+        run=from_stage(result.run) if result.run else None,
+        timings=_timings(result.timings),
+        artifacts=_artifacts(result.artifacts),
+        isolation=list(result.isolation),
+    )
+
+
+def from_stage(stage: model.StageResult) -> Stage:
+    """Translate how a stage ended, without its output."""
+    return Stage(
+        verdict=stage.verdict,
+        reason=stage.reason,
+        exit_code=stage.exit_code,
+        signal=stage.signal,
+        stdout_truncated=stage.stdout_truncated,
+        stderr_truncated=stage.stderr_truncated,
+        wall_ms=round(stage.wall_ms, 3),
+        cpu_ms=round(stage.cpu_ms, 3),
+        memory_peak_bytes=stage.memory_peak_bytes,
+    )
+
+
+def _stage_with_output(stage: model.StageResult, *, exact: bool) -> StageWithOutput:
+    stdout, stderr = stage.stdout, stage.stderr
+    return StageWithOutput(
+        verdict=stage.verdict,
+        reason=stage.reason,
+        exit_code=stage.exit_code,
+        signal=stage.signal,
+        stdout=stdout.decode(errors="replace"),
+        stderr=stderr.decode(errors="replace"),
+        output=model.interleave(stage.chunks),
+        stdout_truncated=stage.stdout_truncated,
+        stderr_truncated=stage.stderr_truncated,
+        wall_ms=round(stage.wall_ms, 3),
+        cpu_ms=round(stage.cpu_ms, 3),
+        memory_peak_bytes=stage.memory_peak_bytes,
+        stdout_base64=_exact(stdout) if exact else UNSET,
+        stderr_base64=_exact(stderr) if exact else UNSET,
+    )
+
+
+def _timings(timings: model.Timings) -> model.Timings:
+    return model.Timings(
+        queue_ms=round(timings.queue_ms, 3),
+        prepare_ms=round(timings.prepare_ms, 3),
+        compile_ms=round(timings.compile_ms, 3),
+        run_ms=round(timings.run_ms, 3),
+    )
+
+
+def _exact(data: bytes) -> str | UnsetType:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode()
+    return UNSET
+
+
+def _artifacts(files: Iterable[model.File]) -> list[Artifact]:
+    return [Artifact(file.name, file.content, len(file.content)) for file in files]
+
+
+def from_runtime(runtime: Runtime) -> RuntimeEntry:
+    """Translate a runtime."""
+    return RuntimeEntry(
+        language=runtime.language,
+        version=runtime.version,
+        aliases=list(runtime.aliases),
+        extensions=list(runtime.extensions),
+        compiled=runtime.compiled,
+        package=runtime.package,
+    )
+
+
+STATUS: Mapping[type[errors.FireboxError], int] = {
+    errors.FireboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.RequestError: HTTPStatus.BAD_REQUEST,
+    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+    # Not 404: the route exists and its body is at fault; 404 is for a run that is not there.
+    errors.UnknownRuntime: HTTPStatus.BAD_REQUEST,
+    errors.LimitTooHigh: HTTPStatus.BAD_REQUEST,
+    errors.LimitNotEnforceable: HTTPStatus.BAD_REQUEST,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.CapacityError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.SettingsError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.SandboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    **{
+        refusal: refusal.status
+        for refusal in (
+            refusals.TransportError,
+            refusals.BodyTooLarge,
+            refusals.BodyTimeout,
+            refusals.UnsupportedBody,
+            refusals.ForeignOrigin,
+            refusals.ClientGone,
+        )
+    },
+}
+"""HTTP status of every error; a test walks the classes."""
+
+
+def from_error(error: errors.FireboxError) -> tuple[int, ErrorBody]:
+    """Translate a failure into a status and a body."""
+    where = getattr(error, "where", "")
+    if isinstance(error, errors.LimitTooHigh | errors.LimitNotEnforceable):
+        where = error.limit
+    elif isinstance(error, errors.UnknownRuntime):
+        where = "language"
+    if where.startswith(("compile.", "run.")):
+        where = f"limits.{where}"
+    status = next(STATUS[class_] for class_ in type(error).__mro__ if class_ in STATUS)
+    return status, ErrorBody(ErrorDetail(error.code, error.message, where, error.hint))

@@ -1,0 +1,1 @@
+"""Piston's v2 protocol."""

@@ -1,0 +1,76 @@
+"""Numbers about the runs, as Prometheus collects them. Names and labels are documented in docs/native-api.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from firebox.errors import FireboxError
+from firebox.model import Result
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Statistics(Protocol):
+    """What an executor says about itself at this moment."""
+
+    @property
+    def slots(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def ready_sandboxes(self) -> int: ...
+    @property
+    def launcher_restarts(self) -> int: ...
+
+
+class Metrics:
+    """Counts results and refusals; reads the rest from the executor when asked."""
+
+    def __init__(self, statistics: Callable[[], Statistics]) -> None:
+        self._registry = CollectorRegistry()
+        self._runs = Counter("firebox_runs", "Runs that ended.", ["language", "verdict"], registry=self._registry)
+        self._refused = Counter("firebox_refused", "Runs that were not taken, by error code.", ["code"], registry=self._registry)
+        self._stage = Histogram(
+            "firebox_stage_seconds", "Wall clock of a stage.", ["language", "stage"], buckets=SECONDS, registry=self._registry
+        )
+        self._wait = Histogram(
+            "firebox_queue_wait_seconds", "Time spent waiting for a slot.", buckets=SECONDS, registry=self._registry
+        )
+        self._prepare = Histogram(
+            "firebox_prepare_seconds", "Time spent getting and filling sandboxes.", buckets=SECONDS, registry=self._registry
+        )
+        for name, words, read in (
+            ("firebox_slots", "Jobs that run at once.", lambda: statistics().slots),
+            ("firebox_in_flight", "Jobs running now.", lambda: statistics().in_flight),
+            ("firebox_queue_length", "Jobs waiting for a slot.", lambda: statistics().queued),
+            ("firebox_ready_sandboxes", "Sandboxes ready before anybody asked.", lambda: statistics().ready_sandboxes),
+            (
+                "firebox_launcher_restarts",
+                "Times the launcher died and was started again.",
+                lambda: statistics().launcher_restarts,
+            ),
+        ):
+            Gauge(name, words, registry=self._registry).set_function(read)
+
+    def count_result(self, result: Result) -> None:
+        """Count a run that ended."""
+        language = result.runtime.language
+        self._runs.labels(language, result.verdict.value).inc()
+        self._wait.observe(result.timings.queue_ms / 1000)
+        self._prepare.observe(result.timings.prepare_ms / 1000)
+        for stage in (result.compile, result.run):
+            if stage is not None:
+                self._stage.labels(language, stage.stage).observe(stage.wall_ms / 1000)
+
+    def count_refusal(self, error: FireboxError) -> None:
+        """Count a run that was not taken."""
+        self._refused.labels(error.code).inc()
+
+    def text(self) -> bytes:
+        """Write everything in Prometheus' text format, version 0.0.4."""
+        return generate_latest(self._registry)

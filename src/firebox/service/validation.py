@@ -1,0 +1,181 @@
+"""What makes a job acceptable, whatever protocol it came by. Limits against the operator's maxima are the engine's part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import asdict
+
+from firebox.errors import InvalidRequest
+from firebox.model import File, Job, LimitRequest, StageName, Terminal
+
+MAX_FILES = 5000
+MAX_SELECTOR = 256
+MAX_NAME_BYTES = 4096
+"""Source: path_resolution(7), PATH_MAX."""
+MAX_COMPONENT_BYTES = 255
+"""Source: path_resolution(7), NAME_MAX."""
+MAX_DEPTH = 32
+MAX_WORD_BYTES = 128 * 1024 - 1
+"""One argument, one variable, one command. Source: execve(2), MAX_ARG_STRLEN."""
+MAX_WORDS_BYTES = 1024 * 1024
+"""All arguments and variables: half of what Linux gives a program with the usual 8 MiB of stack, the rest is for the
+runtime's own. Source: execve(2), "Limits on size of arguments and environment"."""
+MAX_ARTIFACT_GLOBS = 100
+MAX_TERMINAL = 1000
+MAX_NUMBER = 2**53
+"""Above this JSON numbers are not exact in every language."""
+
+_MAY_BE_ZERO = {"cpu_ms", "memory_bytes"}
+"""0 means no cap there; everywhere else 0 would mean a program that cannot run."""
+
+
+def check_job(job: Job) -> None:
+    """Refuse a job that cannot be carried out as it was meant.
+
+    Raises: InvalidRequest; `where` is the field as in `model.Job` ("files[2].name", "run.wall_ms", "env").
+    """
+    check_selector(job.language, job.version)
+    check_files(job.files)
+    if not job.command and not any(file.source for file in job.files):
+        raise InvalidRequest("there is no source file to run", where="files", hint="send at least one file with code")
+    check_words(job.args, job.env, job.command)
+    check_globs(job.artifacts)
+    check_limits("compile", job.compile_limits)
+    check_limits("run", job.run_limits)
+    if job.terminal is not None:
+        check_terminal(job.terminal)
+
+
+def check_selector(language: str, version: str) -> None:
+    """Refuse what cannot be the name of a runtime, before anybody looks for it."""
+    for where, text in (("language", language), ("version", version)):
+        check_text(text, where)
+        if len(text) > MAX_SELECTOR:
+            raise InvalidRequest(f"longer than {MAX_SELECTOR} characters", where=where)
+    if not language.strip():
+        raise InvalidRequest("the name of a language is needed", where="language")
+
+
+def check_text(text: str, where: str) -> bytes:
+    """Return the text as UTF-8 bytes.
+
+    Raises: InvalidRequest for a lone surrogate (JSON can spell one, UTF-8 cannot).
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        code_point = f"U+{ord(text[error.start]):04X}"
+        raise InvalidRequest(f"a lone surrogate ({code_point}) at character {error.start}", where=where) from None
+
+
+def check_word(text: str, where: str) -> int:
+    """Return the size in bytes of a word that a program is to be given.
+
+    Raises: InvalidRequest for a NUL, a lone surrogate or a word larger than the kernel passes on.
+    """
+    size_bytes = len(check_text(text, where))
+    if "\0" in text:
+        raise InvalidRequest("a NUL character", where=where, hint="the kernel ends every argument at the first NUL")
+    if size_bytes > MAX_WORD_BYTES:
+        raise InvalidRequest(
+            f"{size_bytes} bytes, at most {MAX_WORD_BYTES} are possible", where=where, hint="use stdin or a file"
+        )
+    return size_bytes
+
+
+def check_words(args: Iterable[str], env: dict[str, str], command: str) -> None:
+    """Refuse arguments, variables and a command that the kernel would not pass to a program."""
+    total_bytes = check_word(command, "command")
+    # Each word costs its bytes, its NUL and a pointer.
+    for index, word in enumerate(args):
+        total_bytes += check_word(word, f"args[{index}]") + 9
+    for name, value in env.items():
+        check_text(name, "env")
+        if not name or "=" in name or "\0" in name:
+            raise InvalidRequest(f"{name[:64]!r} cannot be the name of a variable", where="env")
+        total_bytes += check_word(f"{name}={value}", f"env.{name[:64]}") + 9
+    if total_bytes > MAX_WORDS_BYTES:
+        raise InvalidRequest(
+            f"arguments and variables take {total_bytes} bytes, at most {MAX_WORDS_BYTES} are possible",
+            where="args",
+            hint="use stdin or a file",
+        )
+
+
+def check_files(files: tuple[File, ...]) -> None:
+    """Refuse names that leave the folder, that are there twice, or that are both a file and a folder."""
+    if len(files) > MAX_FILES:
+        raise InvalidRequest(f"{len(files)} files, at most {MAX_FILES} are allowed", where="files")
+    places: dict[str, int] = {}
+    for index, file in enumerate(files):
+        where = f"files[{index}].name"
+        check_name(file.name, where)
+        if file.name in places:
+            raise InvalidRequest(f"{file.name[:64]!r} is also the name of files[{places[file.name]}]", where=where)
+        places[file.name] = index
+    for name, index in places.items():
+        folder = name.rpartition("/")[0]
+        while folder:
+            if folder in places:
+                raise InvalidRequest(
+                    f"{folder[:64]!r} is a folder here and a file in files[{places[folder]}]",
+                    where=f"files[{index}].name",
+                )
+            folder = folder.rpartition("/")[0]
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse a file name that is not plainly inside the folder of the job.
+
+    Raises: InvalidRequest for absolute names, `.` and `..` components, empty components, a trailing slash, backslashes,
+    NUL, lone surrogates, and names longer or deeper than a file system takes.
+    """
+    size_bytes = len(check_text(name, where))
+    if not name:
+        raise InvalidRequest("the name is empty", where=where)
+    if "\0" in name:
+        raise InvalidRequest("a NUL character", where=where)
+    if "\\" in name:
+        raise InvalidRequest(f"{name[:64]!r} holds a backslash", where=where, hint="folders are separated by /")
+    if name.startswith("/"):
+        raise InvalidRequest(f"{name[:64]!r} is absolute", where=where, hint="names are relative to the job's folder")
+    if name.endswith("/"):
+        raise InvalidRequest(f"{name[:64]!r} ends in a slash: it names a folder", where=where)
+    if size_bytes > MAX_NAME_BYTES:
+        raise InvalidRequest(f"{size_bytes} bytes, at most {MAX_NAME_BYTES} are possible", where=where)
+    components = name.split("/")
+    if len(components) > MAX_DEPTH:
+        raise InvalidRequest(f"{len(components)} folders deep, at most {MAX_DEPTH} are allowed", where=where)
+    for component in components:
+        if component in {"", ".", ".."}:
+            raise InvalidRequest(f"{name[:64]!r} has the component {component!r}", where=where)
+        if len(component.encode()) > MAX_COMPONENT_BYTES:
+            raise InvalidRequest(f"a component is longer than {MAX_COMPONENT_BYTES} bytes", where=where)
+
+
+def check_globs(globs: tuple[str, ...]) -> None:
+    """Refuse artifact patterns that reach outside the folder of the job."""
+    if len(globs) > MAX_ARTIFACT_GLOBS:
+        raise InvalidRequest(f"{len(globs)} patterns, at most {MAX_ARTIFACT_GLOBS} are allowed", where="artifacts")
+    for index, pattern in enumerate(globs):
+        check_name(pattern, f"artifacts[{index}]")
+
+
+def check_limits(stage: StageName, limits: LimitRequest) -> None:
+    """Refuse limits that mean nothing: negative ones, and 0 where a program could not even start."""
+    for name, value in asdict(limits).items():
+        if not isinstance(value, int):
+            continue
+        least = 0 if name in _MAY_BE_ZERO else 1
+        if value < least:
+            raise InvalidRequest(f"{value}, at least {least} is needed", where=f"{stage}.{name}")
+        if value > MAX_NUMBER:
+            raise InvalidRequest(f"{value}, at most {MAX_NUMBER} is understood", where=f"{stage}.{name}")
+
+
+def check_terminal(terminal: Terminal) -> None:
+    """Refuse a terminal without rows or columns, or larger than any screen."""
+    for name, value in (("rows", terminal.rows), ("columns", terminal.columns)):
+        if not 1 <= value <= MAX_TERMINAL:
+            raise InvalidRequest(f"{value}, allowed: 1 to {MAX_TERMINAL}", where=f"terminal.{name}")
