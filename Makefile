@@ -1,0 +1,57 @@
+# The targets set up what they need; see scripts/setup. ARGS is passed on: make test ARGS="-k memory".
+.DEFAULT_GOAL := help
+.PHONY: help run test test-fast test-vm test-vm-quick bench check fmt docs lock clean
+
+BIN := .venv/bin
+ARGS :=
+
+help: ## Show these targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+run: ## Run the programs in examples/ in sandboxes and show what came of them
+	@scripts/setup run
+	@$(BIN)/python scripts/run_examples.py $(ARGS)
+
+test: ## Run every test: linters, types and docs are tests as well
+	@scripts/setup test
+	@$(BIN)/pytest -n auto $(ARGS)
+
+test-fast: ## Run the tests that take less than tens of seconds
+	@scripts/setup test
+	@$(BIN)/pytest -n auto -m "not slow" $(ARGS)
+
+test-vm: ## Run the sandbox tests in a virtual machine with cgroup v2, as root and as an ordinary user
+	@scripts/setup test
+	@scripts/test-vm $(ARGS)
+
+test-vm-quick: ## Run the bounded part of test-vm
+	@scripts/setup test
+	@scripts/test-vm --quick $(ARGS)
+
+bench: ## Measure against the bare interpreters and compilers of this machine
+	@scripts/setup test
+	@$(BIN)/firebox bench $(ARGS)
+
+check: ## Lint, check the format and the types
+	@scripts/setup test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+fmt: ## Format the code and mend what the linter can
+	@scripts/setup test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: ## Write the generated pages of docs/ anew
+	@scripts/setup test
+	@$(BIN)/python scripts/write_docs.py
+
+lock: ## Write the lock files anew, with the newest versions
+	@scripts/lock
+
+clean: ## Remove the virtual environment and all caches
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,114 @@
+"""Run every program of examples/ through `firebox run` and show output, verdict, times and memory.
+
+Leaves with status 1 when a verdict is not the one that the program was written for.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+FIREBOX = Path(sys.executable).parent / "firebox"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A program, the host tool it needs, and the verdicts that are right for it."""
+
+    file: str
+    tool: str
+    verdicts: tuple[str, ...] = ("ok",)
+
+
+EXAMPLES = (
+    Example("hello.py", "python3"),
+    Example("hello.sh", "bash"),
+    Example("hello.c", "gcc"),
+    Example("hello.js", "node"),
+    Example("Hello.java", "javac"),
+    Example("limits/endless.py", "python3", ("wall_time", "cpu_time")),
+    Example("limits/hungry.py", "python3", ("memory",)),
+    Example("limits/crowd.py", "python3"),
+)
+
+
+def run(example: Example) -> dict[str, Any]:
+    """Return the result object of `firebox run --json`.
+
+    Raises: SystemExit, with what the command said, when it gave none.
+    """
+    command = [str(FIREBOX), "run", "--json", str(ROOT / "examples" / example.file)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    try:
+        result: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        sys.exit(f"{' '.join(command)} gave no result (exit status {done.returncode}):\n{done.stdout}{done.stderr}")
+    return result
+
+
+def output_of(result: dict[str, Any]) -> str:
+    """Everything the compiler and the program wrote."""
+    stages = [stage for stage in (result["compile"], result["run"]) if stage]
+    return "".join(stage["stdout"] + stage["stderr"] for stage in stages).rstrip()
+
+
+def row(example: Example, result: dict[str, Any]) -> list[str]:
+    """The cells of the summary."""
+    compile_stage, run_stage = result["compile"], result["run"]
+    last = run_stage or compile_stage
+    mark = "[green]✔[/]" if result["verdict"] in example.verdicts else "[red]✘[/]"
+    return [
+        f"{mark} {example.file}",
+        f"{result['runtime']['language']} {result['runtime']['version']}",
+        result["verdict"],
+        f"{compile_stage['wall_ms']:.0f} ms" if compile_stage else "",
+        f"{last['wall_ms']:.1f} ms",
+        f"{last['cpu_ms']:.1f} ms",
+        f"{last['memory_peak_bytes'] / 2**20:.1f} MiB",
+        escape(result["reason"]),
+    ]
+
+
+def main() -> int:
+    console = Console()
+    table = Table(title="What became of them", title_justify="left", title_style="bold")
+    for heading in ("program", "runtime", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("compile", "run", "cpu", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    wrong = 0
+    for example in EXAMPLES:
+        if shutil.which(example.tool) is None:
+            table.add_row(f"  {example.file}", "", "[dim]skipped[/]", "", "", "", "", f"{example.tool} is not installed")
+            continue
+        result = run(example)
+        console.print(Panel(escape(output_of(result)), title=f"examples/{example.file}", title_align="left"))
+        table.add_row(*row(example, result))
+        wrong += result["verdict"] not in example.verdicts
+    console.print(table)
+    console.print(
+        "\n[bold]Next[/]: serve this over HTTP, to every client that speaks Piston's API:\n"
+        "  .venv/bin/firebox serve\n"
+        "and from another terminal:\n"
+        "  curl -s http://127.0.0.1:2000/api/v2/execute -H 'content-type: application/json' \\\n"
+        """    -d '{"language": "python", "version": "*", "files": [{"content": "print(6 * 7)"}]}'\n"""
+        "What this machine can and cannot isolate: .venv/bin/firebox doctor",
+        highlight=False,
+    )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Write the generated pages of docs/ anew. A test holds that each is what this would write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from firebox.cli.main import COMMANDS
+from firebox.settings_page import settings_page
+from firebox.settings_table import GENERAL_ROWS, LIMIT_ROWS, OVERRIDES_ROW
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+HEAD = """\
+# The command line
+
+<!-- Written by `make docs` from the commands in src/firebox/cli/: change it there. -->
+
+`firebox --help` and `firebox COMMAND --help` say the same.
+"""
+
+
+def cli_page() -> str:
+    """Write docs/cli.md, as Markdown: each command with its arguments and flags."""
+    return HEAD + "".join(_command(name, get_command(import_module(COMMANDS[name].module).app)) for name in COMMANDS)
+
+
+def _command(name: str, command: Any) -> str:
+    settings = {row.name for row in (*GENERAL_ROWS, *LIMIT_ROWS, OVERRIDES_ROW)}
+    own = [parameter for parameter in command.params if parameter.name not in settings]
+    text = f"\n## firebox {name}\n\n{command.help}\n"
+    if own:
+        text += "\n| | |\n| --- | --- |\n" + "".join(_rows(own))
+    if len(own) < len(command.params):
+        text += "\nAlso a flag for each of the [settings](settings.md).\n"
+    return text
+
+
+def _rows(parameters: Iterable[Any]) -> Iterator[str]:
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            spelling = parameter.metavar or parameter.name.upper()
+        else:
+            value = f" {parameter.metavar}" if parameter.metavar else ""
+            spelling = ", ".join([*parameter.opts, *parameter.secondary_opts]) + value
+        # A bar inside a cell would end it.
+        yield "| `{}` | {} |\n".format(*(text.replace("|", "\\|") for text in (spelling, parameter.help or "")))
+
+
+PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "cli.md": cli_page}
+
+
+def main() -> None:
+    for name, write in PAGES.items():
+        (DOCS / name).write_text(write(), encoding="utf-8")
+        print(f"docs/{name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What every family of tests shares: a missing tool skips on a laptop and fails in CI; one summary line a family."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout."""
+
+
+def require_tool(name: str) -> str:
+    """Return the path of a program that the test runs; without it skip the test, or fail it when `CI` is set."""
+    found = shutil.which(name)
+    if found is None:
+        missing(f"{name} is not installed")
+    return found
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test for want of something on this machine; fail it when `CI` is set, where everything must be there."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} (in CI this fails instead of skipping)", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture
+def checkout() -> Path:
+    """The folder of the checkout."""
+    return ROOT
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print a line for each family: the folder below `tests`, or the file where there is none."""
+    families: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "error", "skipped", "xfailed"):
+        for report in terminalreporter.getreports(outcome):
+            path = Path(report.nodeid.partition("::")[0])
+            parts = path.parts[1:] if path.parts[:1] == ("tests",) else path.parts
+            name = parts[0].removesuffix(".py") if parts else "?"
+            families.setdefault(name, Counter())[outcome] += 1
+    terminalreporter.section("families")
+    for name, counts in sorted(families.items()):
+        terminalreporter.write_line(f"{name:<24} " + ", ".join(f"{count} {word}" for word, count in counts.items()))

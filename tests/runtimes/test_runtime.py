@@ -1,0 +1,111 @@
+"""Templates become command lines; files get the names toolchains insist on."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from firebox.model import File, LimitRequest
+from firebox.runtimes.runtime import Runtime
+
+MIB = 1 << 20
+
+
+def runtime(*run: str, **more: object) -> Runtime:
+    return Runtime(**{"language": "x", "version": "1.0.0", "extensions": (".x", ".xx"), "main_name": "main.x", "run": run, **more})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (("/t", "{main}"), ["/t", "src/main.x"]),
+        (("{base}.js",), ["src/main.js"]),
+        (("{stem}", "{Stem}", "{Stem}Kt"), ["main", "Main", "MainKt"]),
+        (("{sources}",), ["src/main.x", "src/b.x", "c.xx", "data.txt"]),
+        (("{others}", "{main}"), ["src/b.x", "c.xx", "src/main.x"]),
+        (("{siblings}",), ["src/b.x"]),
+        (("-Xmx{memory_mb}m",), ["-Xmx256m"]),
+        (("${main}", "%{main}", "{unknown}", "{", "{}"), ["${main}", "%{main}", "{unknown}", "{", "{}"]),
+        (("read '{main}'",), ["read 'src/main.x'"]),
+    ],
+)
+def test_templates(template: tuple[str, ...], words: list[str]) -> None:
+    files = ["src/main.x", "src/b.x", "c.xx", "data.txt"]
+    assert runtime(*template).run_command(files, ["a", "{main}"], 256 * MIB) == [*words, "a", "{main}"]
+    compiled = runtime("./a.out", compile=(template, ("strip", "a.out")))
+    assert compiled.compile_commands(files, 256 * MIB) == [words, ["strip", "a.out"]]
+
+
+@pytest.mark.parametrize("name", ["-rf.x", "@options.x", "+x.x"])
+def test_a_name_is_never_read_as_an_option(name: str) -> None:
+    assert runtime("t", "{main}", "{others}", "{base}").run_command([name, name], [], 0) == ["t", "./" + name] + [
+        "./" + name,
+        "./" + name[:-2],
+    ]
+
+
+def test_no_limit_means_the_memory_of_the_machine() -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    assert runtime("{memory_mb}").run_command(["a"], [], 0) == [str(machine)]
+    assert runtime("{memory_mb}").run_command(["a"], [], 5) == ["1"]
+
+
+def test_without_files_lists_are_empty() -> None:
+    assert runtime("t", "{sources}", "{main}").run_command([], [], 0) == ["t", ""]
+
+
+def test_names_stages_and_environments() -> None:
+    one = runtime(
+        "t",
+        aliases=("y",),
+        env={"A": "1", "B": "1"},
+        compile_env={"B": "2"},
+        compile_limits=LimitRequest(wall_ms=1),
+        run_limits=LimitRequest(wall_ms=2),
+    )
+    assert one.names == ("x", "y")
+    assert not one.compiled
+    assert one.environment("run") == {"A": "1", "B": "1"}
+    assert one.environment("compile") == {"A": "1", "B": "2"}
+    assert (one.limits("compile").wall_ms, one.limits("run").wall_ms) == (1, 2)
+
+
+def place(names: list[str], content: bytes = b"", **more: object) -> list[str]:
+    return [file.name for file in runtime("t", **more).place([File(name, content) for name in names])]
+
+
+def test_a_toolchain_without_wishes_leaves_names_alone() -> None:
+    assert place(["file0.code", "noext"]) == ["file0.code", "noext"]
+
+
+def test_a_toolchain_that_needs_its_extension_gets_it() -> None:
+    assert place(["file0.code", "file1.code", "util.h", "b"], needs_extension=True) == ["file0.x", "file1.x", "util.h", "b.x"]
+    assert place(["main.xx"], needs_extension=True) == ["main.xx"]
+    assert place(["main.py"], needs_extension=True) == ["main.py.x"]
+    assert place(["dir/file0.code"], needs_extension=True) == ["dir/file0.x"]
+
+
+def test_data_keeps_its_name() -> None:
+    files = [File("file0.code", b""), File("file1.code", b"", source=False)]
+    assert [file.name for file in runtime("t", needs_extension=True).place(files)] == ["file0.x", "file1.code"]
+
+
+def test_a_name_that_is_taken_is_not_given_twice() -> None:
+    assert place(["file0.code", "file0.x"], needs_extension=True) == ["file0.code", "file0.x"]
+
+
+def test_the_main_file_is_named_after_what_is_in_it() -> None:
+    pattern = r"^public class (\w+)"
+    source = b"import x;\npublic class Hello {}\n"
+    assert place(["Main.x"], source, name_pattern=pattern) == ["Hello.x"]
+    assert place(["a/b/file0.code"], source, name_pattern=pattern) == ["a/b/Hello.x"]
+    assert place(["Main.x"], b"class Hello {}", name_pattern=pattern) == ["Main.x"]
+    assert place(["Hello.x"], source, name_pattern=pattern) == ["Hello.x"]
+    assert place(["Main.x"], b"\xff\xfe", name_pattern=pattern) == ["Main.x"]
+
+
+def test_contents_and_order_survive_placing() -> None:
+    files = (File("a.code", b"1"), File("b.code", b"2"))
+    placed = runtime("t", needs_extension=True).place(files)
+    assert placed == (File("a.x", b"1"), File("b.x", b"2"))

@@ -1,0 +1,230 @@
+"""The tree itself: linters, types, floors, and what must not be in it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.write_docs import DOCS, PAGES
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "src" / "firebox"
+NOT_OURS = {".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__", "node_modules", "build", "dist"}
+
+FLOORS = {
+    "sandbox": 1,
+    "errors": 2,
+    "model": 2,
+    "config": 2,
+    "piston_settings": 2,
+    "setting_values": 2,
+    "settings_page": 2,
+    "settings_table": 2,
+    "runtimes": 3,
+    "packages": 3,
+    "storage": 3,
+    "engine": 4,
+    "cluster": 5,
+    "service": 6,
+    "doors": 7,
+    "app": 8,
+    "cli": 8,
+}
+"""Every part of the package, by the floor it lives on. Source: ARCHITECTURE.md."""
+
+WORDS = {part for part, floor in FLOORS.items() if floor == 2}
+"""These speak of each other freely: together they are the vocabulary."""
+
+
+def files_of_the_tree() -> Iterator[Path]:
+    """Yield every file that could be committed."""
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = sorted(set(folders) - NOT_OURS)
+        yield from (Path(folder) / name for name in sorted(names))
+
+
+def text_of(path: Path) -> str:
+    """The text of a file, or "" for one that holds none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
+        return ""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    found: dict[str, Path] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_of(path: Path, *, top_only: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield line and dotted name of everything a module imports; `from a import b` gives `a.b`.
+
+    top_only: leave out what functions import when they run.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_only else list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def run_tool(*arguments: str) -> None:
+    """Run a checker of this environment in the checkout; fail with what it says."""
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
+
+
+def test_linter_finds_nothing() -> None:
+    run_tool("ruff", "check", "--quiet")
+
+
+def test_code_is_formatted() -> None:
+    run_tool("ruff", "format", "--check", "--quiet")
+
+
+def test_mypy_agrees_with_the_types() -> None:
+    run_tool("mypy")
+
+
+def test_pyright_agrees_with_the_types() -> None:
+    run_tool("pyright", "--pythonpath", sys.executable)
+
+
+def test_every_module_has_its_floor() -> None:
+    parts = {name.split(".")[1] for name in modules() if "." in name}
+    assert parts <= FLOORS.keys(), "new parts belong in FLOORS and in ARCHITECTURE.md"
+
+
+def test_imports_only_go_down() -> None:
+    wrong: list[str] = []
+    for name, path in modules().items():
+        part = name.partition(".")[2].partition(".")[0]
+        if part not in FLOORS:
+            continue
+        for line, imported in imports_of(path):
+            if not imported.startswith("firebox.") or imported == "firebox.__version__":
+                continue
+            other = imported.split(".")[1]
+            assert other in FLOORS, f"{path.relative_to(ROOT)}:{line}: {imported}"
+            same = part == other or {part, other} <= WORDS or FLOORS[part] == FLOORS[other] == FLOORS["cli"]
+            if not same and FLOORS[other] >= FLOORS[part]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {part} (floor {FLOORS[part]}) imports {imported}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_doors_never_import_each_other() -> None:
+    doors = {folder.name for folder in (PACKAGE / "doors").iterdir() if folder.is_dir()} - NOT_OURS
+    wrong: list[str] = []
+    for path in sorted((PACKAGE / "doors").rglob("*.py")):
+        own = path.relative_to(PACKAGE / "doors").parts[0]
+        for line, imported in imports_of(path):
+            parts = imported.split(".")
+            if parts[:2] == ["firebox", "doors"] and parts[2] in doors - {own}:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {imported}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_sandbox_needs_only_the_standard_library_and_seccomp() -> None:
+    allowed = sys.stdlib_module_names | {"pyseccomp"}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {imported}"
+        for path in sorted((PACKAGE / "sandbox").rglob("*.py"))
+        for line, imported in imports_of(path)
+        if imported.split(".")[0] not in allowed and not imported.startswith("firebox.sandbox")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_form_no_circle() -> None:
+    known = modules()
+    graph = {
+        name: {
+            target
+            for _, imported in imports_of(path, top_only=True)
+            for target in (imported, imported.rpartition(".")[0])
+            if target in known and target not in (name, "firebox")
+        }
+        for name, path in known.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, "circle: " + " -> ".join([*trail[trail.index(name) :], name])
+        if name not in done:
+            for target in sorted(graph[name]):
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_packages_hold_no_code() -> None:
+    wrong: list[str] = []
+    for path in sorted(PACKAGE.rglob("__init__.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            version = isinstance(node, ast.Assign) and path.parent == PACKAGE
+            if not docstring and not version:
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not wrong, "\n".join(wrong)
+
+
+# The patterns are spelled so that this file does not match them itself.
+FORBIDDEN = {
+    "a package registry's host": r"(p[y]pi|python[h]osted|npm[j]s|crat[e]s|d[e]bian)\.(org|io|com)"
+    r"|pr[o]xy\.golang|registry\.n[p]m|rep[o]1?\.maven",
+    "a path of somebody's machine": r"/w[o]rk/|/tmp/ven[v]\b",
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_tree_names_no(what: str) -> None:
+    pattern = re.compile(FORBIDDEN[what])
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+        for path in files_of_the_tree()
+        for number, line in enumerate(text_of(path).splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "requirements-build.lock"])
+def test_lock_files_pin_by_hash_and_say_nothing_of_where_from(name: str) -> None:
+    for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
+        assert re.match(r"\s*#|[a-z0-9._-]+(\[[a-z,]+\])?==\S+( ;.*)? \\$|    --hash=sha256:[0-9a-f]{64}( \\)?$", line), (
+            f"{name}:{number}: {line}"
+        )
+        assert "://" not in line, f"{name}:{number}: {line}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    wrong: list[str] = []
+    for path in files_of_the_tree():
+        if path.suffix == ".md":
+            # What stands in code is shown, not linked.
+            text = re.sub(r"```.*?```|`[^`\n]*`", "", text_of(path), flags=re.DOTALL)
+            links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:|#", link)]
+            lost = [link for link in links if not (path.parent / link.partition("#")[0]).exists()]
+            wrong += [f"{path.relative_to(ROOT)}: {link}" for link in lost]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_generated_page_is_up_to_date(name: str) -> None:
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name](), "run `make docs`"
