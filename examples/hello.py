@@ -8,7 +8,6 @@ print(f"user {os.getuid()} on host {socket.gethostname()!r}, as process {os.getp
 
 processes = [name for name in os.listdir("/proc") if name.isdigit()]
 print(f"processes I can see: {len(processes)}")
-print(f"network interfaces:  {', '.join(name for _, name in socket.if_nameindex()) or 'none'}")
 
 for attempt, action in {
     "read /etc/shadow": lambda: open("/etc/shadow").read(),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -63,6 +64,24 @@ def output_of(result: dict[str, Any]) -> str:
     return "".join(stage["stdout"] + stage["stderr"] for stage in stages).rstrip()
 
 
+def milliseconds(value: float) -> str:
+    """Three figures are enough for a person."""
+    return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+def panel(example: Example, result: dict[str, Any]) -> Panel:
+    """The output, under the program's name and the runtime's, with the reason below where there is one."""
+    runtime = f"{result['runtime']['language']} {result['runtime']['version']}"
+    title = f"examples/{example.file} · {runtime}"
+    return Panel(
+        escape(output_of(result)),
+        title=title,
+        title_align="left",
+        subtitle=escape(result["reason"]) or None,
+        subtitle_align="left",
+    )
+
+
 def row(example: Example, result: dict[str, Any]) -> list[str]:
     """The cells of the summary."""
     compile_stage, run_stage = result["compile"], result["run"]
@@ -70,42 +89,40 @@ def row(example: Example, result: dict[str, Any]) -> list[str]:
     mark = "[green]✔[/]" if result["verdict"] in example.verdicts else "[red]✘[/]"
     return [
         f"{mark} {example.file}",
-        f"{result['runtime']['language']} {result['runtime']['version']}",
         result["verdict"],
-        f"{compile_stage['wall_ms']:.0f} ms" if compile_stage else "",
-        f"{last['wall_ms']:.1f} ms",
-        f"{last['cpu_ms']:.1f} ms",
+        milliseconds(compile_stage["wall_ms"]) if compile_stage else "",
+        milliseconds(last["wall_ms"]),
+        milliseconds(last["cpu_ms"]),
         f"{last['memory_peak_bytes'] / 2**20:.1f} MiB",
-        escape(result["reason"]),
     ]
 
 
 def main() -> int:
     console = Console()
-    table = Table(title="What became of them", title_justify="left", title_style="bold")
-    for heading in ("program", "runtime", "verdict"):
+    table = Table(title="What became of them", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for heading in ("program", "verdict"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("compile", "run", "cpu", "memory"):
+    for heading in ("compile", "run", "processor", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
     wrong = 0
     for example in EXAMPLES:
         if shutil.which(example.tool) is None:
-            table.add_row(f"  {example.file}", "", "[dim]skipped[/]", "", "", "", "", f"{example.tool} is not installed")
+            table.add_row(f"  {example.file}", f"[dim]no {example.tool}[/]")
             continue
         result = run(example)
-        console.print(Panel(escape(output_of(result)), title=f"examples/{example.file}", title_align="left"))
+        console.print(panel(example, result))
         table.add_row(*row(example, result))
         wrong += result["verdict"] not in example.verdicts
     console.print(table)
     console.print(
-        "\n[bold]Next[/]: serve this over HTTP, to every client that speaks Piston's API:\n"
+        "[bold]Next[/]: serve this over HTTP, to every client that speaks Piston's API:\n"
         "  .venv/bin/firebox serve\n"
         "and from another terminal:\n"
         "  curl -s http://127.0.0.1:2000/api/v2/execute -H 'content-type: application/json' \\\n"
         """    -d '{"language": "python", "version": "*", "files": [{"content": "print(6 * 7)"}]}'\n"""
         "What this machine can and cannot isolate: .venv/bin/firebox doctor",
         highlight=False,
+        soft_wrap=True,
     )
     return 1 if wrong else 0
 

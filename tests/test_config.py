@@ -278,7 +278,7 @@ def test_an_override_of_a_wrong_value_names_the_language() -> None:
 
 
 def test_a_default_above_a_maximum_that_was_set_too_is_an_error() -> None:
-    with pytest.raises(SettingsError, match="run_wall_ms is 5000.*at most max_run_wall_ms, which is 4000"):
+    with pytest.raises(SettingsError, match=r"run_wall_ms is 5000.*at most max_run_wall_ms, which is 4000"):
         load({"FIREBOX_RUN_WALL_MS": "5s", "FIREBOX_MAX_RUN_WALL_MS": "4s"})
     with pytest.raises(SettingsError, match="run_memory_bytes is 0"):
         load({"FIREBOX_RUN_MEMORY_BYTES": "0", "FIREBOX_MAX_RUN_MEMORY_BYTES": "1g"})
@@ -391,4 +391,4 @@ def test_a_piston_value_that_is_not_allowed(variable: str, value: str) -> None:
 
 
 def test_limit_names_are_the_fields_of_limits() -> None:
-    assert LIMIT_NAMES == Limits.__struct_fields__
+    assert Limits.__struct_fields__ == LIMIT_NAMES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from firebox.errors import UnknownRuntime
@@ -10,8 +11,8 @@ from firebox.runtimes.runtime import Runtime
 
 
 def runtime(language: str, version: str, *aliases: str, **more: object) -> Runtime:
-    defaults = {"extensions": ("." + language,), "main_name": "main", "run": (language,), "aliases": aliases}
-    return Runtime(language=language, version=version, **{**defaults, **more})  # type: ignore[arg-type]
+    keys = {"language": language, "version": version, "aliases": aliases, "extensions": (f".{language}",)}
+    return msgspec.convert({**keys, "main_name": "main", "run": (language,), **more}, Runtime)
 
 
 REGISTRY = Registry(

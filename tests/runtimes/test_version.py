@@ -17,7 +17,7 @@ from firebox.runtimes.version import to_semver
         ("3.13.0b1+", "3.13.0-beta.1"),
         ("3.13.0a7", "3.13.0-alpha.7"),
         ("v20.20.2", "20.20.2"),
-        ("v21.0.0-nightly20230801d396a041f7", "21.0.0-nightly"),
+        ("v21.0.0-nightly20230801d396a041f7", "21.0.0-nightly.20230801"),
         ("1.95.0", "1.95.0"),
         ("1.97.0-nightly", "1.97.0-nightly"),
         ("1.96.0-beta.3", "1.96.0-beta.3"),
@@ -46,6 +46,6 @@ def test_versions(text: str, version: str) -> None:
     semantic_version.Version(version)
 
 
-@pytest.mark.parametrize("text", ["", "unknown", "rc1x"[:2]])
+@pytest.mark.parametrize("text", ["", "unknown", "rc"])
 def test_text_without_a_version(text: str) -> None:
     assert to_semver(text) is None

@@ -30,6 +30,7 @@ COMMANDS = {
     "runtimes": Entry("firebox.cli.runtimes", "List what can run here."),
     "doctor": Entry("firebox.cli.doctor", "Say what this host allows, and how to get what it does not."),
     "settings": Entry("firebox.cli.settings", "Show every setting and where its value comes from."),
+    "bench": Entry("firebox.cli.bench", "Measure this machine against bare interpreters and compilers."),
 }
 
 

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import NoReturn, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
@@ -16,6 +16,7 @@ from firebox.errors import InvalidRequest
 T = TypeVar("T")
 
 SHOWN_CHARACTERS = 64
+EXACT_FLOATS = 2**53
 _TOO_DEEP = "the JSON is nested too deeply"
 
 
@@ -44,7 +45,7 @@ def parse(body: bytes | str) -> object:
 
     try:
         text = body if isinstance(body, str) else body.decode("utf-8-sig")
-        document: object = json.loads(text, object_pairs_hook=as_object, parse_constant=_refuse_constant)
+        document: object = json.loads(text, object_pairs_hook=as_object, parse_float=_number, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise InvalidRequest("the body is not UTF-8", where=f"byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -71,6 +72,12 @@ def convert(document: object, type_: type[T]) -> T:
         raise _explain(str(error), document, type_) from None
     except RecursionError:
         raise InvalidRequest(_TOO_DEEP) from None
+
+
+def _number(text: str) -> float:
+    """Read a whole number as one however it is written: to some clients 3000.0 is the same as 3000."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) <= EXACT_FLOATS else value
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -110,6 +117,8 @@ def _structs(type_: object) -> list[type[msgspec.Struct]]:
     """List the structs that a type is made of: `list[File] | None` holds `File`."""
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
         return [type_]
+    if get_origin(type_) is Annotated:
+        return _structs(get_args(type_)[0])
     if get_origin(type_) in {list, tuple, dict, Union, UnionType}:
         return [struct for inner in get_args(type_) if inner is not NoneType for struct in _structs(inner)]
     return []

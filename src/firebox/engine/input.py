@@ -10,12 +10,12 @@ from firebox.sandbox.handle import Sandbox
 
 
 class InputQueue:
-    """A queue of at most `room_bytes` between `Run.send` and a sandbox's stdin."""
+    """A queue of at most `room_bytes` between `Run.send` and a sandbox's stdin. first: comes before everything else."""
 
-    def __init__(self, room_bytes: int) -> None:
+    def __init__(self, room_bytes: int, first: bytes = b"") -> None:
         self._room_bytes = room_bytes
-        self._waiting: deque[Stdin | Eof] = deque()
-        self._waiting_bytes = 0
+        self._waiting: deque[Stdin | Eof] = deque([Stdin(first)] if first else [])
+        self._waiting_bytes = len(first)
         self._changed = asyncio.Condition()
         self._closed = False
 

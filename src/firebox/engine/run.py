@@ -103,9 +103,10 @@ class LocalRun:
         self._sandbox: Sandbox | None = None
         self._stage: StageName = "run"
         self._chunks: list[Chunk] = []
+        self._announce: Callable[[], None] | None = None
         self._cancelled = False
         self._over = False
-        self._input = InputQueue(BUFFERED_BYTES)
+        self._input = InputQueue(BUFFERED_BYTES, plan.job.stdin if plan.job.interactive else b"")
         self._terminal_size = (plan.job.terminal.rows, plan.job.terminal.columns) if plan.job.terminal else None
         self._feeding: asyncio.Task[None] | None = None
         self._artifacts: tuple[File, ...] = ()
@@ -203,11 +204,15 @@ class LocalRun:
                 return _never_started(stage), None
 
             def started() -> None:
+                if self._announce is None:
+                    return
+                self._announce = None
                 self._prepare_ms += (time.monotonic() - taken_at) * 1000
                 self._emit(StageStarted(sequence=self._next(), stage=stage))
                 if self._plan.job.interactive and stage == "run":
                     self._feeding = asyncio.create_task(self._input.feed(sandbox))
 
+            self._announce = started
             ended = await sandbox.run(self._command(stage, limits, packed), self._take_output, started)
             verdict, reason = judge(ended, limits)
             produced: Pack | None = None
@@ -250,7 +255,7 @@ class LocalRun:
             env={**BASE_ENVIRONMENT, **runtime.environment(stage), **job.env},
             files=() if packed is not None else tuple(InputFile(file.name, file.content) for file in self._plan.files),
             packed=packed,
-            stdin=job.stdin if is_run else b"",
+            stdin=job.stdin if is_run and not job.interactive else b"",
             interactive=job.interactive and is_run,
             terminal=self._terminal_size if is_run else None,
             wall_ms=limits.wall_ms,
@@ -264,6 +269,8 @@ class LocalRun:
         )
 
     def _take_output(self, stream: StreamName, data: bytes) -> None:
+        if self._announce is not None:  # a program may write before its start is reported
+            self._announce()
         self._chunks.append(Chunk(stream, data))
         self._buffered_bytes += len(data)
         self._emit(Output(sequence=self._next(), stage=self._stage, stream=stream, data=data))

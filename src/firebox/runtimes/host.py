@@ -60,8 +60,8 @@ def scan_host(
 ) -> HostScan:
     """Look for runtimes.
 
-    definitions: those that come with Firebox when None; of several with one language and package the first counts. data_folder: where versions are remembered and toolchains are
-    prepared; None: neither. only: which definitions to look for.
+    definitions: those that come with Firebox when None; of several with one language and package the first counts.
+    data_folder: where versions are remembered and toolchains are prepared; None: neither. only: which definitions matter.
     """
     chosen: dict[tuple[str, str | None], Definition] = {}
     for definition in shipped_definitions() if definitions is None else definitions:

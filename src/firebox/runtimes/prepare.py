@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ class Preparation:
         if self.done:
             return ""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         with tempfile.TemporaryDirectory(prefix="firebox-prepare-") as work:
             target = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
             target.chmod(0o755)
@@ -53,11 +55,19 @@ class Preparation:
                     problem = self._run(command, work, target)
                     if problem:
                         return problem
+                _let_all_read(target)
                 with contextlib.suppress(OSError):  # somebody else was quicker
                     target.rename(self.folder)
             finally:
                 shutil.rmtree(target, ignore_errors=True)
         return ""
+
+    def _sweep(self) -> None:
+        """Remove what a killed server left half done."""
+        for left in self.folder.parent.glob(f".{self.folder.name}.*"):
+            with contextlib.suppress(OSError):
+                if left.stat().st_mtime < time.time() - PREPARATION_TIMEOUT_S:
+                    shutil.rmtree(left)
 
     def _run(self, command: tuple[str, ...], work: str, target: Path) -> str:
         environment = {"PATH": self.path, "HOME": work, "TMPDIR": work, "LANG": "C.UTF-8", "PREPARED": str(target)}
@@ -74,6 +84,13 @@ class Preparation:
             return ""
         words_of_tool = done.stderr.decode(errors="replace").strip()[-200:]
         return f"preparing {self.language} {self.version}: {command[0]} exits with {done.returncode}: {words_of_tool}"
+
+
+def _let_all_read(folder: Path) -> None:
+    """Make everything readable for the users that programs run as, whatever the umask was."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def plan_preparation(

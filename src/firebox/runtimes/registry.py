@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-import semantic_version  # pyright: ignore[reportMissingTypeStubs] - it publishes none
+import semantic_version
 
 from firebox.errors import UnknownRuntime
 from firebox.runtimes.runtime import Runtime

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from firebox.errors import FireboxError
 from firebox.model import Result
@@ -32,6 +32,7 @@ class Metrics:
     """Counts results and refusals; reads the rest from the executor when asked."""
 
     def __init__(self, statistics: Callable[[], Statistics]) -> None:
+        disable_created_metrics()  # a second series for every one, of use to nobody here
         self._registry = CollectorRegistry()
         self._runs = Counter("firebox_runs", "Runs that ended.", ["language", "verdict"], registry=self._registry)
         self._refused = Counter("firebox_refused", "Runs that were not taken, by error code.", ["code"], registry=self._registry)

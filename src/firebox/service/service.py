@@ -56,6 +56,11 @@ class Service:
         """List what can run here, in the order of languages and then versions."""
         return self._registry.all()
 
+    def resolve(self, language: str, version: str) -> Runtime:
+        """Find the runtime that a name or alias and a version range mean. Raises: UnknownRuntime, InvalidRequest."""
+        check_selector(language, version)
+        return self._registry.resolve(language, version)
+
     def statistics(self) -> Statistics:
         """Say how busy the executor is."""
         return self._executor.statistics()
@@ -134,20 +139,15 @@ class Service:
                 _log.info("run refused", code=error.code, client=job.client)
             raise
 
-    def _resolve(self, job: Job) -> Runtime:
-        """Find the runtime that a job means. Raises: UnknownRuntime, InvalidRequest."""
-        check_selector(job.language, job.version)
-        return self._registry.resolve(job.language, job.version)
-
     def _name_runtime(self, job: Job) -> RuntimeName:
-        runtime = self._resolve(job)
+        runtime = self.resolve(job.language, job.version)
         return RuntimeName(runtime.language, runtime.version)
 
     def _with_names(self, job: Job) -> Job:
         """Name the files that came without a name: the main file as the runtime wants it, the others by their place."""
         if all(file.name for file in job.files):
             return job
-        main_name = self._resolve(job).main_name
+        main_name = self.resolve(job.language, job.version).main_name
         suffix = PurePosixPath(main_name).suffix
         taken = {file.name for file in job.files}
         main = next((index for index, file in enumerate(job.files) if file.source), None)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import uvloop
 
@@ -29,7 +29,7 @@ class Engine:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._executor = LocalExecutor(settings, registry)
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         """Start it. Raises: SandboxError."""
         self.turn(self._executor.__aenter__())
         return self
@@ -69,7 +69,7 @@ class EngineRuns:
         program = self.program
         job = Job(
             language=program.language,
-            files=(File("", program.source.encode()),),
+            files=(File(program.runtime.main_name, program.source.encode()),),
             compile_limits=_PATIENT,
             run_limits=_PATIENT,
         )

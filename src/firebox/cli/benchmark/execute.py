@@ -8,6 +8,7 @@ import json
 import selectors
 import socket
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,8 +17,8 @@ from firebox.cli.benchmark.processes import Load
 from firebox.cli.benchmark.programs import Program
 
 HTTP = "http"
-PATH = "/api/v2/execute"
 _PATIENCE_S = 120.0
+_SILENT_AT_MOST_S = 2.0
 _READ_BYTES = 65_536
 _WALL_MS = 60_000
 
@@ -27,9 +28,20 @@ class Connection:
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
-        self._socket = socket.create_connection((place.hostname, place.port), timeout=_PATIENCE_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = place.hostname, place.port
         self._received = b""
+        self._connect()
+
+    def refresh(self) -> None:
+        """Connect anew when the connection has been silent for so long that the server may be about to close it."""
+        if time.monotonic() - self._heard_at > _SILENT_AT_MOST_S:
+            self._socket.close()
+            self._connect()
+
+    def _connect(self) -> None:
+        self._socket = socket.create_connection(self._address, timeout=_PATIENCE_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._heard_at = time.monotonic()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -41,12 +53,13 @@ class Connection:
     def receive(self) -> bytes | None:
         """Read once. Returns the body of the answer when it is complete, else None.
 
-        Raises: BenchmarkFailed when it is not 200, or the server closed the connection.
+        Raises: BenchmarkFailed when it is not a success, or the server closed the connection.
         """
         data = self._socket.recv(_READ_BYTES)
+        self._heard_at = time.monotonic()
         self._received += data
         head, found, body = self._received.partition(b"\r\n\r\n")
-        if found and not head.startswith(b"HTTP/1.1 200"):
+        if found and not head.startswith(b"HTTP/1.1 20"):
             raise BenchmarkFailed(f"the server answered {head.splitlines()[0].decode()}: {body.decode(errors='replace')}")
         if not data:
             raise BenchmarkFailed("the server closed the connection")
@@ -64,21 +77,34 @@ def _content_length(head: bytes) -> int:
     raise BenchmarkFailed("an answer without content-length")
 
 
-def execute_request(program: Program, url: str) -> bytes:
-    """Write the whole request of one run."""
-    body = json.dumps(
-        {
-            "language": program.language,
-            "version": program.runtime.version,
-            "files": [{"name": program.runtime.main_name, "content": program.source}],
-            "run_timeout": _WALL_MS,
-            "run_cpu_time": _WALL_MS,
-            "compile_timeout": _WALL_MS,
-            "compile_cpu_time": _WALL_MS,
-        }
-    ).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\n"
+def execute_request(program: Program, url: str, door: str) -> bytes:
+    """Write the whole request of one run. door: one of `DOORS`."""
+    path, translate = DOORS[door]
+    body = json.dumps(translate(program)).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _for_piston(program: Program) -> dict[str, object]:
+    limits = ("run_timeout", "run_cpu_time", "compile_timeout", "compile_cpu_time")
+    return {**_what_to_run(program), **dict.fromkeys(limits, _WALL_MS)}
+
+
+def _for_native(program: Program) -> dict[str, object]:
+    limits = {"wall_ms": _WALL_MS, "cpu_ms": _WALL_MS}
+    return {**_what_to_run(program), "limits": {"compile": limits, "run": limits}}
+
+
+def _what_to_run(program: Program) -> dict[str, object]:
+    files = [{"name": program.runtime.main_name, "content": program.source}]
+    return {"language": program.language, "version": program.runtime.version, "files": files}
+
+
+DOORS: Mapping[str, tuple[str, Callable[[Program], dict[str, object]]]] = {
+    "piston": ("/api/v2/execute", _for_piston),
+    "native": ("/api/v1/runs", _for_native),
+}
+"""Where a program can be run over HTTP: the path, and what to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +119,7 @@ class HttpRuns:
 
     def run(self) -> float:
         """Run the program once; see `Contender.run`."""
+        self.connection.refresh()
         started = time.perf_counter()
         self.connection.send(self.request)
         while (body := self.connection.receive()) is None:

@@ -66,9 +66,9 @@ def bubblewrap(program: Program, folder: Path) -> Processes | None:
     for tree in ("/usr", "/etc", *program.runtime.mounts):
         words += ["--ro-bind", tree, tree]
     for link in USRMERGE_LINKS:
-        if os.path.islink(link):
-            words += ["--symlink", os.readlink(link), link]
-        elif os.path.isdir(link):
+        if Path(link).is_symlink():
+            words += ["--symlink", str(Path(link).readlink()), link]
+        elif Path(link).is_dir():
             words += ["--ro-bind", link, link]
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108 - as above
     words += ["--bind", str(folder), WORK, "--chdir", WORK, "--"]
@@ -92,30 +92,52 @@ class Load:
 
 
 def run_side_by_side(contender: Processes, runs: int, workers: int) -> Load:
-    """Run a program `runs` times, `workers` of them at once. Only for programs of one step."""
-    os.chdir(contender.folder)
-    step = contender.steps[0]
-    actions = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    """Run a program `runs` times, `workers` of them at once, each worker in a folder of its own."""
+    folders = [_worker_folder(contender.folder, number) for number in range(workers)]
     poll = select.poll()
-    pids: dict[int, int] = {}
+    busy: dict[int, tuple[int, Path, int]] = {}
+
+    def begin(folder: Path, step: int) -> None:
+        pid = _spawn_silent(contender.steps[step], contender.environment, folder)
+        pidfd = os.pidfd_open(pid)
+        busy[pidfd] = pid, folder, step
+        poll.register(pidfd, select.POLLIN)
+
     cpu_before_s = _cpu_of_children_s()
     started = time.perf_counter()
     begun = ended = 0
     while ended < runs:
-        while begun < runs and len(pids) < workers:
-            pid = os.posix_spawn(step[0], step, contender.environment, file_actions=actions)
-            pidfd = os.pidfd_open(pid)
-            pids[pidfd] = pid
-            poll.register(pidfd, select.POLLIN)
+        while begun < runs and folders:
+            begin(folders.pop(), 0)
             begun += 1
         for pidfd, _event in poll.poll():
             poll.unregister(pidfd)
             os.close(pidfd)
-            _pid, status = os.waitpid(pids.pop(pidfd), 0)
+            pid, folder, step = busy.pop(pidfd)
+            _pid, status = os.waitpid(pid, 0)
             if status:
-                raise BenchmarkFailed(f"{contender.name}: {step[0]} ended with {os.waitstatus_to_exitcode(status)}")
-            ended += 1
+                command = contender.steps[step][0]
+                raise BenchmarkFailed(f"{contender.name}: {command} ended with {os.waitstatus_to_exitcode(status)}")
+            if step + 1 < len(contender.steps):
+                begin(folder, step + 1)
+            else:
+                folders.append(folder)
+                ended += 1
     return Load(runs, time.perf_counter() - started, _cpu_of_children_s() - cpu_before_s)
+
+
+def _worker_folder(folder: Path, number: int) -> Path:
+    """Make a folder beside a program's own, with the same files."""
+    worker = folder.with_name(f"{folder.name}-worker-{number}")
+    if not worker.exists():
+        shutil.copytree(folder, worker)
+    return worker
+
+
+def _spawn_silent(argv: Sequence[str], environment: dict[str, str], folder: Path) -> int:
+    os.chdir(folder)
+    actions = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    return os.posix_spawnp(argv[0], list(argv), environment, file_actions=actions)
 
 
 def _run_one(argv: Sequence[str], environment: dict[str, str]) -> bytes:
@@ -127,7 +149,7 @@ def _run_one(argv: Sequence[str], environment: dict[str, str]) -> bytes:
         (os.POSIX_SPAWN_DUP2, errors, 2),
     ]
     try:
-        pid = os.posix_spawnp(argv[0], argv, environment, file_actions=actions)
+        pid = os.posix_spawnp(argv[0], list(argv), environment, file_actions=actions)
         os.close(writable)
         pieces: list[bytes] = []
         while piece := os.read(readable, 65_536):

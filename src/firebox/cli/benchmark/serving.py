@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from msgspec import Struct
 
@@ -47,7 +48,7 @@ class Server:
         self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         self.url = ""
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         """Wait until it answers. Raises: BenchmarkFailed when it ends instead; it has said why on stderr."""
         assert self._process.stdout is not None  # noqa: S101 - asked for above
         line = self._process.stdout.readline()

@@ -12,6 +12,7 @@ from litestar import Request
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import OpenAPIMediaType, Operation, Reference, RequestBody
+from litestar.serialization import encode_json
 
 import firebox
 from firebox.doors.native import events, live, wire
@@ -46,9 +47,9 @@ class ReferencePage(OpenAPIRenderPlugin):
 class Description(JsonRenderPlugin):
     """Serve the description, with the types that routes read and stream by themselves."""
 
-    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:  # noqa: ARG002
         schemas = {**openapi_schema["components"]["schemas"], **_own_schemas()}
-        return JsonRenderPlugin.render_json(request, {**openapi_schema, "components": {"schemas": schemas}})
+        return encode_json({**openapi_schema, "components": {"schemas": schemas}})
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import structlog
 from litestar import Response, Router, delete, get, post, websocket
 from litestar.di import Provide
+from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.response import Stream
@@ -47,7 +48,7 @@ def router(service: Service, settings: Settings) -> Router:
             "service": Provide(lambda: service, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),
         },
-        exception_handlers={FireboxError: answer_error},
+        exception_handlers={FireboxError: answer_error, HTTPException: answer_http_error, Exception: answer_bug},
         tags=["native"],
     )
 
@@ -59,6 +60,21 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[wire.Err
         _log.error("request failed", code=error.code, message=error.message)
     headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, CapacityError) else {}
     return Response(body, status_code=status, headers=headers)
+
+
+def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[wire.ErrorBody]:
+    """Answer what the router refused: an unknown path, a method that a path does not have, a parameter of a wrong type."""
+    status = HTTPStatus(error.status_code)
+    message = error.detail if status is HTTPStatus.BAD_REQUEST else status.phrase
+    body = wire.ErrorBody(wire.ErrorDetail(f"http.{status.name.lower()}", message))
+    return Response(body, status_code=status, headers=error.headers)
+
+
+def answer_bug(_request: AnyRequest, error: Exception) -> Response[wire.ErrorBody]:
+    """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
+    _log.error("a request met a bug", exc_info=error)
+    body = wire.ErrorBody(wire.ErrorDetail("internal", "the server made a mistake; its log says which"))
+    return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 @post(

@@ -1,0 +1,177 @@
+"""From the body of an execute request to a job. Checks come in Piston's order, and fail with Piston's words."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+
+from firebox.config import Settings
+from firebox.doors.json_body import parse
+from firebox.doors.piston.limits import read_limits
+from firebox.errors import InvalidRequest
+from firebox.model import File, Job
+from firebox.runtimes.runtime import Runtime
+from firebox.service.validation import check_text
+
+Document = dict[str, Any]
+Resolve = Callable[[str, str], Runtime]
+
+MACHINE_CODE = "file"
+"""Piston's language whose main file need not be text."""
+
+_decode = msgspec.json.Decoder().decode
+
+
+def read_document(body: bytes | str) -> Document:
+    """Read a JSON object. No body at all is an empty object, and so is an array, as in Piston.
+
+    Raises: InvalidRequest.
+    """
+    try:
+        document: object = _decode(body) if body else {}
+    except RecursionError:
+        raise InvalidRequest("the JSON is nested too deeply") from None
+    except ValueError:
+        # The slower reader takes what the quick one does not (a byte order mark, huge numbers), or says what is wrong where.
+        document = parse(body)
+    if isinstance(document, dict):
+        return cast(Document, document)
+    if isinstance(document, list):
+        return {}
+    raise InvalidRequest("the body is not a JSON object")
+
+
+def to_job(document: Document, resolve: Resolve, settings: Settings, client: str, *, interactive: bool = False) -> Job:
+    """Translate an execute request; the service checks what the job means.
+
+    interactive: input comes later, `stdin` is not looked at.
+    Raises: InvalidRequest, UnknownRuntime, LimitTooHigh.
+    """
+    language, version = read_selector(document)
+    files = document.get("files")
+    if not isinstance(files, list):
+        raise InvalidRequest("files is required as an array")
+    for index, entry in enumerate(cast(list[object], files)):
+        if not isinstance(entry, dict) or not isinstance(cast(Document, entry).get("content"), str):
+            raise InvalidRequest(f"files[{index}].content is required as a string")
+    entries = cast(list[Document], files)
+    runtime = resolve(language, version)
+    if runtime.language != MACHINE_CODE and not any(_encoding(entry) == "utf8" for entry in entries):
+        raise InvalidRequest("files must include at least one utf8 encoded file")
+    compile_limits, run_limits = read_limits(document, runtime, settings)
+    return Job(
+        language=language,
+        version=version,
+        files=_read_files(entries, all_code=runtime.language == MACHINE_CODE),
+        stdin=b"" if interactive else _read_stdin(document),
+        interactive=interactive,
+        args=_read_args(document),
+        env={"PISTON_LANGUAGE": runtime.language},
+        compile_limits=compile_limits,
+        run_limits=run_limits,
+        client=client,
+    )
+
+
+def read_selector(document: Document) -> tuple[str, str]:
+    """Read `language` and `version`.
+
+    Raises: InvalidRequest.
+    """
+    found: list[str] = []
+    for key in ("language", "version"):
+        value = document.get(key)
+        if not value or not isinstance(value, str):
+            raise InvalidRequest(f"{key} is required as a string")
+        found.append(value)
+    return found[0], found[1]
+
+
+def _read_stdin(document: Document) -> bytes:
+    """Read the input; a program that waits for the end of its line always gets one."""
+    text = document.get("stdin")
+    if text is None:
+        text = ""
+    if not isinstance(text, str):
+        raise InvalidRequest("stdin must be a string")
+    data = check_text(text, "stdin")
+    return data if data.endswith(b"\n") else data + b"\n"
+
+
+def _read_args(document: Document) -> tuple[str, ...]:
+    args = document.get("args")
+    if args is None:
+        return ()
+    if not isinstance(args, list):
+        raise InvalidRequest("args must be an array of strings")
+    for index, word in enumerate(cast(list[object], args)):
+        if not isinstance(word, str):
+            raise InvalidRequest(f"args[{index}] must be a string")
+    return tuple(cast(list[str], args))
+
+
+def _read_files(entries: list[Document], *, all_code: bool) -> tuple[File, ...]:
+    """Read the files. Of two with one name the later one is written, in the place of the first, as Piston does.
+
+    all_code: files that are not text count as code too.
+    """
+    files: dict[str, File] = {}
+    for index, entry in enumerate(entries):
+        name = _read_name(entry, index)
+        encoding = _encoding(entry)
+        is_code = all_code or encoding == "utf8" or (name in files and files[name].source)
+        files[name] = File(name, _read_content(entry["content"], encoding, f"files[{index}].content"), is_code)
+    return tuple(files.values())
+
+
+def _encoding(entry: Document) -> str:
+    """Give the encoding of a file: an unknown one reads as utf8."""
+    encoding = entry.get("encoding")
+    return encoding if encoding in ("base64", "hex") else "utf8"
+
+
+def _read_name(entry: Document, index: int) -> str:
+    """Read the name of a file, written plainly: `./a//b` is `a/b`.
+
+    What cannot be written so (it leaves the folder, or names a folder) stays as it is, and the service refuses it.
+    """
+    name = entry.get("name")
+    if not name:
+        return f"file{index}.code"
+    if not isinstance(name, str):
+        raise InvalidRequest(f"files[{index}].name must be a string")
+    if "./" not in name and "//" not in name and not name.endswith("."):
+        return name
+    if name.startswith("/") or name.endswith(("/", "/.", "/..")):
+        return name
+    plain: list[str] = []
+    for component in name.split("/"):
+        if component == ".." and not plain:
+            return name
+        if component == "..":
+            plain.pop()
+        elif component not in ("", "."):
+            plain.append(component)
+    return "/".join(plain) or name
+
+
+def _read_content(content: str, encoding: str, where: str) -> bytes:
+    if encoding == "utf8":
+        return check_text(content, where)
+    try:
+        return bytes.fromhex(content) if encoding == "hex" else _from_base64(content)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest(f"{where} is not {encoding}") from None
+
+
+def _from_base64(text: str) -> bytes:
+    """Decode base64 as clients write it: of either alphabet, with or without padding, in lines or in one."""
+    data = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+    return b64decode(data + "=" * (-len(data) % 4), validate=True)
+
+
+_URL_SAFE = str.maketrans("-_", "+/")

@@ -1,0 +1,173 @@
+"""Piston's v2 API. What goes over the wire: `wire`, `request` and `connect`; in words: docs/piston.md."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Self
+
+import structlog
+from litestar import Response, Router, route, websocket
+from litestar.enums import MediaType
+from litestar.response.base import ASGIResponse
+from litestar.types import ControllerRouterHandler, Method
+
+from firebox.config import Settings
+from firebox.doors.http import AnyRequest, AnySocket, check_origin, client_address, read_body, read_origins, while_connected
+from firebox.doors.piston import wire
+from firebox.doors.piston.connect import serve_connection
+from firebox.doors.piston.request import Document, read_document, read_selector, to_job
+from firebox.doors.refusals import ForeignOrigin, UnsupportedBody
+from firebox.errors import CapacityError, Conflict, FireboxError, NotFound, UnknownRuntime
+from firebox.runtimes.runtime import Runtime
+from firebox.service.service import Service
+
+PREFIXES = ("/api/v2", "/api/v2/piston")
+"""The second is the prefix of the once-public instance: client libraries have it written into them."""
+
+WITHOUT_BODY: tuple[Method, ...] = ("GET", "HEAD")
+WITH_BODY: tuple[Method, ...] = ("POST", "PUT", "PATCH", "DELETE")
+
+_log = structlog.get_logger("firebox.piston")
+
+
+def routers(service: Service, settings: Settings) -> list[Router]:
+    """Make the routes of this door, once for each prefix."""
+    door = Door(service, settings)
+    table: dict[str, list[tuple[tuple[Method, ...], Callable[..., Awaitable[ASGIResponse]]]]] = {
+        "/execute": [(("POST",), door.execute)],
+        "/runtimes": [(WITHOUT_BODY, door.list_runtimes)],
+        "/packages": [(WITHOUT_BODY, door.list_packages), (("POST",), door.install), (("DELETE",), door.uninstall)],
+        "/": [],
+        "/{path:path}": [],
+    }
+    handlers: list[ControllerRouterHandler] = [websocket("/connect")(door.connect)]
+    for path, served in table.items():
+        taken = {method for methods, _ in served for method in methods}
+        rest: tuple[Method, ...] = tuple(method for method in (*WITHOUT_BODY, *WITH_BODY) if method not in taken)
+        handlers += [
+            route(path, http_method=list(methods), status_code=HTTPStatus.OK, include_in_schema=False)(handler)
+            for methods, handler in [*served, (rest, answer_unknown_route)]
+        ]
+    return [
+        Router(prefix, route_handlers=handlers, exception_handlers={FireboxError: answer_error, Exception: answer_bug})
+        for prefix in PREFIXES
+    ]
+
+
+class Door:
+    """The handlers, over one service. Each reads, asks the service, and writes."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._service = service
+        self._settings = settings
+        self._origins = read_origins(settings.cors_origins)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Stay one: Litestar copies its handlers for each router, and the service with them unless told not to."""
+        return self
+
+    async def execute(self, request: AnyRequest) -> ASGIResponse:
+        """Run a job to its end; a client that goes away cancels it."""
+        document = await self._read(request)
+        job = to_job(document, self._service.resolve, self._settings, client_address(request))
+        result = await while_connected(request, self._service.execute(job))
+        return _answer(wire.encode(wire.from_result(result)))
+
+    async def list_runtimes(self) -> ASGIResponse:
+        """List what can run here."""
+        return _answer(wire.encode(wire.from_runtimes(self._service.runtimes())))
+
+    async def list_packages(self) -> ASGIResponse:
+        """List the packages: for now those that the host brings."""
+        return _answer(wire.encode(wire.from_packages(self._service.runtimes())))
+
+    async def install(self, request: AnyRequest) -> ASGIResponse:
+        """Install a package: what is there is installed already.
+
+        Raises: NoSuchPackage, Conflict.
+        """
+        self._find_package(await self._read(request))
+        raise Conflict("Already installed")
+
+    async def uninstall(self, request: AnyRequest) -> ASGIResponse:
+        """Uninstall a package: what the host brings stays.
+
+        Raises: NoSuchPackage, Conflict.
+        """
+        runtime = self._find_package(await self._read(request))
+        raise Conflict(
+            f"{runtime.language}-{runtime.version} is part of the host and cannot be uninstalled here: "
+            "remove it with the host's package manager"
+        )
+
+    async def connect(self, socket: AnySocket) -> None:
+        """Serve one interactive job."""
+        try:
+            check_origin(socket, self._origins)
+        except ForeignOrigin as error:
+            _log.info("connection refused", code=error.code)
+            await socket.close()  # before it is accepted: the handshake is answered with 403
+        else:
+            await serve_connection(socket, self._service, self._settings)
+
+    async def _read(self, request: AnyRequest) -> Document:
+        _require_json(request)
+        return read_document(await read_body(request.receive, request.headers, self._settings.max_body_bytes))
+
+    def _find_package(self, document: Document) -> Runtime:
+        """Find the newest package that an (un)install request means: by the language's own name, never an alias."""
+        language, version = read_selector(document)
+        try:
+            runtime = self._service.resolve(language, version)
+        except UnknownRuntime:
+            raise NoSuchPackage(language, version) from None
+        if runtime.language != language:
+            raise NoSuchPackage(language, version)
+        return runtime
+
+
+async def answer_unknown_route(request: AnyRequest) -> ASGIResponse:
+    """Answer a path or method that this API does not have."""
+    if request.method in WITH_BODY:
+        _require_json(request)
+    return _answer(wire.encode(wire.Message("Not Found")), HTTPStatus.NOT_FOUND)
+
+
+def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
+    """Answer a failure in this API's one shape."""
+    status, message = wire.from_error(error)
+    if status >= 500 and not isinstance(error, CapacityError | Conflict):
+        _log.error("request failed", code=error.code, message=error.message)
+    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, CapacityError) else {}
+    return Response(wire.encode(message), status_code=status, headers=headers, media_type=MediaType.JSON)
+
+
+def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
+    _log.error("a request met a bug", exc_info=error)
+    body = wire.encode(wire.Message("the server made a mistake; its log says which"))
+    return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
+
+
+def _require_json(request: AnyRequest) -> None:
+    """Insist on the content type that Piston insists on.
+
+    Raises: UnsupportedBody.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("application/json"):
+        raise UnsupportedBody("requests must be of type application/json")
+
+
+def _answer(body: bytes, status: int = HTTPStatus.OK) -> ASGIResponse:
+    return ASGIResponse(body=body, status_code=status, media_type=MediaType.JSON)
+
+
+class NoSuchPackage(NotFound):
+    """No package matches an (un)install request."""
+
+    code = "request.not_found.package"
+
+    def __init__(self, language: str, version: str) -> None:
+        super().__init__("package", f"{language}-{version}")
+        self.message = f"Requested package {language}-{version} does not exist"

@@ -1,0 +1,244 @@
+"""Piston's JSON: its answers, the way to them from the model, and the table from error to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from signal import Signals
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from firebox import errors, model
+from firebox.doors import refusals
+from firebox.model import Verdict
+from firebox.runtimes.runtime import Runtime
+
+Status = Literal["RE", "SG", "TO", "OL", "EL", "XX"]
+"""Non-zero exit, died on a signal, out of time, too much on stdout, too much on stderr, our own failure."""
+
+encode = msgspec.json.Encoder().encode
+
+
+class Message(Struct, frozen=True):
+    """Every answer that is not a success."""
+
+    message: str
+
+
+class Stage(Struct, frozen=True, kw_only=True):
+    """How a stage ended. Times in whole milliseconds, memory in bytes."""
+
+    stdout: str
+    stderr: str
+    output: str
+    code: int | None
+    signal: str | None
+    message: str | None
+    status: Status | None
+    cpu_time: int
+    wall_time: int
+    memory: int
+
+
+class Execution(Struct, frozen=True, kw_only=True):
+    """What is left of a job; `compile` only for compiled runtimes."""
+
+    language: str
+    version: str
+    run: Stage
+    compile: Stage | UnsetType = UNSET
+
+
+class RuntimeEntry(Struct, frozen=True):
+    """A language at a version. runtime: names the package where one package provides several languages."""
+
+    language: str
+    version: str
+    aliases: tuple[str, ...]
+    runtime: str | UnsetType = UNSET
+
+
+class PackageEntry(Struct, frozen=True):
+    """A package, as the list has it."""
+
+    language: str
+    language_version: str
+    installed: bool
+
+
+def from_result(result: model.Result) -> Execution:
+    """Translate a result. When compiling failed, `run` repeats it: old clients read `run` only."""
+    compiled = _stage(result.compile) if result.compile else None
+    if result.run is not None:
+        run = _stage(result.run)
+    elif compiled is not None and compiled.status is not None:
+        run = compiled
+    else:
+        run = _never_ran(result)
+    return Execution(
+        language=result.runtime.language,
+        version=result.runtime.version,
+        run=run,
+        compile=UNSET if compiled is None else compiled,
+    )
+
+
+def from_runtimes(runtimes: Iterable[Runtime]) -> list[RuntimeEntry]:
+    """Translate the list of runtimes."""
+    runtimes = list(runtimes)
+    languages: dict[str, set[str]] = {}
+    for runtime in runtimes:
+        if runtime.package is not None:
+            languages.setdefault(runtime.package, set()).add(runtime.language)
+    shared = {package for package, provided in languages.items() if len(provided) > 1}
+    return [
+        RuntimeEntry(
+            runtime.language,
+            runtime.version,
+            runtime.aliases,
+            runtime.package if runtime.package is not None and runtime.package in shared else UNSET,
+        )
+        for runtime in runtimes
+    ]
+
+
+def from_packages(runtimes: Iterable[Runtime]) -> list[PackageEntry]:
+    """Translate the list of runtimes into one of packages: what the host brings counts as installed."""
+    names = dict.fromkeys((runtime.language, runtime.version) for runtime in runtimes)
+    return [PackageEntry(language, version, installed=True) for language, version in names]
+
+
+def outcome(stage: model.StageResult) -> tuple[int | None, str | None]:
+    """Give the exit code and the signal of a stage: a stage that a limit ended has always been killed."""
+    match stage.verdict:
+        case Verdict.OK | Verdict.RUNTIME_ERROR | Verdict.SIGNAL:
+            return stage.exit_code, stage.signal
+        case Verdict.INTERNAL:
+            return None, None
+        case _:
+            return None, "SIGKILL"
+
+
+def _stage(stage: model.StageResult) -> Stage:
+    code, signal = outcome(stage)
+    status, message = _verdict(stage)
+    return Stage(
+        stdout=stage.stdout.decode(errors="replace"),
+        stderr=stage.stderr.decode(errors="replace"),
+        output=model.interleave(stage.chunks),
+        code=code,
+        signal=signal,
+        message=message,
+        status=status,
+        cpu_time=round(stage.cpu_ms),
+        wall_time=round(stage.wall_ms),
+        memory=stage.memory_peak_bytes,
+    )
+
+
+def _verdict(stage: model.StageResult) -> tuple[Status | None, str | None]:
+    """Translate a verdict into a status and the words a Piston user knows; memory has the evidence in brackets."""
+    match stage.verdict:
+        case Verdict.OK:
+            return None, None
+        case Verdict.WALL_TIME:
+            return "TO", "Time limit exceeded (wall clock)"
+        case Verdict.CPU_TIME:
+            return "TO", "Time limit exceeded"
+        case Verdict.OUTPUT if stage.stdout_truncated:
+            return "OL", "stdout length exceeded"
+        case Verdict.OUTPUT:
+            return "EL", "stderr length exceeded"
+        case Verdict.SIGNAL:
+            return "SG", f"Caught fatal signal {_number(stage.signal)}"
+        case Verdict.MEMORY:
+            return "SG", f"Caught fatal signal 9 ({stage.reason})"
+        case Verdict.INTERNAL | Verdict.CANCELLED:
+            return "XX", stage.reason
+        case _:
+            return "RE", f"Exited with error status {stage.exit_code}"
+
+
+def _never_ran(result: model.Result) -> Stage:
+    """Stand in for the run stage of a job that ended before it."""
+    return Stage(
+        stdout="",
+        stderr="",
+        output="",
+        code=None,
+        signal=None,
+        message=result.reason,
+        status="XX",
+        cpu_time=0,
+        wall_time=0,
+        memory=0,
+    )
+
+
+def _number(name: str | None) -> int | str:
+    """Give the number of a signal; real-time ones are named by theirs ("SIG35")."""
+    if name is None:
+        return "of unknown number"
+    known = Signals.__members__.get(name)
+    return name.removeprefix("SIG") if known is None else int(known)
+
+
+STATUS: Mapping[type[errors.FireboxError], int] = {
+    errors.FireboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.RequestError: HTTPStatus.BAD_REQUEST,
+    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+    errors.UnknownRuntime: HTTPStatus.BAD_REQUEST,
+    errors.LimitTooHigh: HTTPStatus.BAD_REQUEST,
+    errors.LimitNotEnforceable: HTTPStatus.BAD_REQUEST,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    # A package that is installed already is a 500 with its reason.
+    errors.Conflict: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.CapacityError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.SettingsError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.SandboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    **{
+        refusal: refusal.status
+        for refusal in (
+            refusals.TransportError,
+            refusals.BodyTooLarge,
+            refusals.BodyTimeout,
+            refusals.UnsupportedBody,
+            refusals.ForeignOrigin,
+            refusals.ClientGone,
+        )
+    },
+}
+"""HTTP status of every error; a test walks the classes."""
+
+LIMIT_KEYS = {
+    f"{stage}.{limit}": f"{stage}_{key}"
+    for limit, key in (("memory_bytes", "memory_limit"), ("wall_ms", "timeout"), ("cpu_ms", "cpu_time"))
+    for stage in ("compile", "run")
+}
+"""The model's limits that Piston knows, with its keys, in the order in which it checks them."""
+
+
+def from_error(error: errors.FireboxError) -> tuple[int, Message]:
+    """Translate a failure into a status and a body."""
+    status = next(STATUS[class_] for class_ in type(error).__mro__ if class_ in STATUS)
+    return status, Message(_words(error))
+
+
+def _words(error: errors.FireboxError) -> str:
+    match error:
+        case errors.UnknownRuntime():
+            return f"{error.selector}-{error.version} runtime is unknown"
+        case errors.LimitTooHigh():
+            return f"{LIMIT_KEYS.get(error.limit, error.limit)} cannot exceed the configured limit of {error.allowed:.0f}"
+        case errors.LimitNotEnforceable():
+            return f"{LIMIT_KEYS.get(error.limit, error.limit)} cannot be enforced on this host"
+        case errors.InvalidRequest() if error.where:
+            return f"{LIMIT_KEYS.get(error.where, error.where)}: {error.message}"
+        case _:
+            return error.message

@@ -1,0 +1,93 @@
+"""The table from error to answer, the description of the API, and that the documentation knows all of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx
+import msgspec
+import pytest
+
+from firebox.doors import refusals
+from firebox.doors.native import events, live, wire
+from firebox.errors import FireboxError, InvalidRequest, LimitTooHigh, UnknownRuntime
+from firebox.model import Chunk, StageResult, Verdict
+
+
+def all_errors(base: type[FireboxError] = FireboxError) -> Iterator[type[FireboxError]]:
+    yield base
+    for error in base.__subclasses__():
+        if error.__module__.startswith("firebox."):
+            yield from all_errors(error)
+
+
+def test_every_error_has_a_status_of_its_own_accord() -> None:
+    assert refusals.TransportError in set(all_errors())
+    assert {error.__name__ for error in all_errors() if error not in wire.STATUS} == set()
+
+
+def test_every_code_is_documented_with_its_status(checkout: Path) -> None:
+    text = (checkout / "docs/errors.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (\d+)", text, re.MULTILINE))
+    assert all(f"`{field.encode_name}`" in text for field in msgspec.structs.fields(wire.ErrorDetail))
+    abstract = {"request", "capacity", "http"}
+    assert {error.code: str(int(wire.STATUS[error])) for error in all_errors() if error.code not in abstract}.items() <= rows.items()
+
+
+def test_places_are_spelled_as_the_client_wrote_them() -> None:
+    assert wire.from_error(LimitTooHigh("run.wall_ms", 2, 1))[1].error.where == "limits.run.wall_ms"
+    assert wire.from_error(InvalidRequest("x", where="compile.cpu_ms"))[1].error.where == "limits.compile.cpu_ms"
+    assert wire.from_error(UnknownRuntime("x", "*"))[1].error.where == "language"
+    assert msgspec.json.decode(msgspec.json.encode(wire.from_error(InvalidRequest("words"))[1])) == {
+        "error": {"code": "request.invalid", "message": "words"}
+    }
+
+
+def test_output_is_in_the_order_of_arrival_and_characters_stay_whole() -> None:
+    chunks = (Chunk("stdout", b"a\xe2\x82"), Chunk("stderr", b"!"), Chunk("stdout", b"\xac"), Chunk("stderr", b"\xc3"))
+    result = StageResult(
+        stage="run", verdict=Verdict.OK, reason="", exit_code=0, signal=None, chunks=chunks, stdout_truncated=False,
+        stderr_truncated=False, wall_ms=1 / 3, cpu_ms=0, memory_peak_bytes=0,
+    )  # fmt: skip
+    stage = wire._stage_with_output(result, exact=False)
+    assert (stage.stdout, stage.stderr, stage.output, stage.wall_ms) == ("a€", "!�", "a!€�", 0.333)
+
+
+@pytest.fixture(scope="module")
+def description(server: Any) -> dict[str, Any]:
+    answer = httpx.get(f"{server.url}/schema/openapi.json", trust_env=False)
+    return dict(answer.json())
+
+
+def test_the_description_is_openapi_3_1_and_whole(description: dict[str, Any]) -> None:
+    assert description["openapi"].startswith("3.1.")
+    schemas = description["components"]["schemas"]
+    references = set(re.findall(r'"#/components/schemas/([^"]+)"', msgspec.json.encode(description).decode()))
+    assert references <= set(schemas)
+    assert schemas["RunRequest"]["properties"]["language"]["description"]
+    assert schemas["StageLimits"]["additionalProperties"] is False
+    body = description["paths"]["/api/v1/runs"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["schema"]["$ref"].endswith("/RunRequest")
+    for methods in description["paths"].values():
+        for operation in methods.values():
+            assert operation["summary"]
+            assert all(answer["description"] != "Additional response" for answer in operation["responses"].values())
+
+
+def test_every_route_message_and_field_is_documented(description: dict[str, Any], checkout: Path) -> None:
+    text = (checkout / "docs/native-api.md").read_text()
+    wanted = [f"`{method.upper()} {path}" for path, methods in description["paths"].items() for method in methods if "/v1/" in path]
+    wanted += [f"`{kind.__struct_config__.tag}`" for kind in (*get_args(live.Message), *get_args(events.AnyEvent), live.Started, live.Failed)]
+    for struct in (wire.RunRequest, wire.FileRequest, wire.ResultWithOutput, wire.StageWithOutput, wire.StageLimits):
+        wanted += [f"`{field.encode_name}`" for field in msgspec.structs.fields(struct)]
+    assert [each for each in wanted if each not in text] == []
+
+
+def test_the_reference_page_loads_nothing_from_elsewhere(server: Any) -> None:
+    answer = httpx.get(f"{server.url}/schema", trust_env=False)
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "<title>Firebox API</title>" in answer.text
+    assert not re.search(r"(?:src|href|url)\s*[=(]\s*['\"]?(?:https?:)?//|\bimport\b|@import", answer.text)

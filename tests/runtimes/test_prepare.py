@@ -1,0 +1,100 @@
+"""Preparations: a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from firebox.runtimes import places, prepare
+from firebox.runtimes.definition import read_definition
+from firebox.runtimes.prepare import Preparation, plan_preparation
+
+DEFINITION = """
+language = "x"
+extensions = [".x"]
+main_name = "main.x"
+run = ["{tool}", "{prepared}"]
+prepare = [["sh", "-c", 'cp seed.txt "$1/copy"; mkdir -m 700 "$1/inner"; cat "$PREPARED/copy" >&2', "sh", "{prepared}"]]
+prepare_files = {"seed.txt" = "seed"}
+detect = {programs = ["x"]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "COVERED", ("/covered",))
+
+
+def plan(folder: Path, text: str = DEFINITION) -> Preparation:
+    planned = plan_preparation(read_definition(text, "x.toml"), "1.0.0", {"tool": "/bin/x"}, os.defpath, folder)
+    assert planned is not None
+    return planned
+
+
+def test_the_folder_appears_with_everything_readable(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    assert not planned.done
+    before = os.umask(0o077)
+    try:
+        assert planned.execute() == ""
+    finally:
+        os.umask(before)
+    assert planned.done
+    assert (planned.folder / "copy").read_text() == "seed"
+    modes = [path.stat().st_mode & 0o777 for path in (planned.folder, planned.folder / "inner", planned.folder / "copy")]
+    assert [mode & 0o555 for mode in modes[:2]] == [0o555, 0o555]
+    assert modes[2] & 0o444 == 0o444
+    assert os.listdir(planned.folder.parent) == [planned.folder.name]
+
+
+def test_it_is_done_once(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    assert planned.execute() == ""
+    (planned.folder / "copy").write_text("changed")
+    assert planned.execute() == ""
+    assert (planned.folder / "copy").read_text() == "changed"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ('["sh", "-c", "touch $PREPARED/half; echo no luck >&2; exit 3"]', "sh exits with 3: no luck"),
+        ('["no-such-program-anywhere"]', "no-such-program-anywhere"),
+    ],
+)
+def test_a_failure_is_told_in_words_and_leaves_nothing(tmp_path: Path, command: str, words: str) -> None:
+    lines = [f"prepare = [{command}]" if line.startswith("prepare =") else line for line in DEFINITION.splitlines()]
+    planned = plan(tmp_path, "\n".join(lines))
+    problem = planned.execute()
+    assert problem.startswith("preparing x 1.0.0: ")
+    assert words in problem
+    assert os.listdir(planned.folder.parent) == []
+
+
+def test_what_a_killed_server_left_is_swept_away(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    old, young = (planned.folder.parent / f".{planned.folder.name}.{name}" for name in ("old", "young"))
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (0, 0))
+    assert planned.execute() == ""
+    assert not old.exists()
+    assert young.exists(), "another server may be at work on it"
+
+
+def test_another_recipe_gets_another_folder(tmp_path: Path) -> None:
+    assert plan(tmp_path).folder != plan(tmp_path, DEFINITION.replace("seed", "sown")).folder
+
+
+def test_nothing_is_planned_where_it_could_not_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "COVERED", (str(tmp_path),))
+    definition = read_definition(DEFINITION, "x.toml")
+    assert plan_preparation(definition, "1.0.0", {}, os.defpath, tmp_path) is None
+
+
+def test_a_command_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "PREPARATION_TIMEOUT_S", 0.2)
+    lines = ['prepare = [["sleep", "600"]]' if line.startswith("prepare =") else line for line in DEFINITION.splitlines()]
+    assert "timed out" in plan(tmp_path, "\n".join(lines)).execute()

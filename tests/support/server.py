@@ -1,0 +1,148 @@
+"""A real server for tests: `firebox serve` in a process of its own, on a free port."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+UIDS_OF_A_SERVER = 4096
+
+_numbers = count()
+
+
+@dataclass
+class RunningServer:
+    """A server that answers. ready: the line it printed; log: where its standard error goes."""
+
+    ready: dict[str, Any]
+    process: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return str(self.ready["url"])
+
+    @property
+    def address(self) -> tuple[str, int]:
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        return parts.hostname, parts.port
+
+    @property
+    def live_url(self) -> str:
+        return self.url.replace("http://", "ws://") + "/api/v1/runs/live"
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"{self.url}/api/v1", timeout=60, trust_env=False)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=60)
+
+    def stop(self) -> int:
+        """Stop it as an operator would; return its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a `firebox` that is started by a test: this one's, without settings of whoever runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FIREBOX_", "PISTON_"))}
+    return {**kept, "PYTHONPATH": str(SOURCE), **(extra or {})}
+
+
+def firebox(*arguments: str) -> list[str]:
+    """The command line of `firebox`."""
+    return [sys.executable, "-m", "firebox.cli.main", *arguments]
+
+
+def unused_uid_base() -> int:
+    """First of a range of user ids that no other server of this test run uses, whichever process starts it."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return 400_000 + (worker * 1000 + next(_numbers)) * UIDS_OF_A_SERVER
+
+
+@cache
+def data_folder() -> Path:
+    """One data folder for all servers of this process: what it remembers of the host's tools makes the next start quick."""
+    folder = tempfile.mkdtemp(prefix="firebox-test-data-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@contextmanager
+def running_server(*flags: str, env: Mapping[str, str] | None = None) -> Iterator[RunningServer]:
+    """Start a server, wait for its line, and stop it in the end."""
+    with tempfile.TemporaryDirectory(prefix="firebox-test-") as folder:
+        log = Path(folder) / "log"
+        data = data_folder()
+        with log.open("w") as errors:
+            process = subprocess.Popen(
+                firebox("serve", "--port", "0", "--data-dir", str(data), "--uid-base", str(unused_uid_base()), *flags),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment(env),
+                text=True,
+            )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, f"the server did not start: {log.read_text()}"
+            yield RunningServer(json.loads(line), process, log)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            try:
+                process.wait(timeout=60)
+            finally:
+                process.kill()
+                if process.stdout is not None:
+                    process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RunningServer]:
+    """One server for all tests of this process that need nothing special."""
+    with running_server("--slots", "4", "--max-body-bytes", "4MiB", "--queue-length", "8") as started:
+        yield started
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    """A client of the shared server's native API."""
+    with server.client() as opened:
+        yield opened
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., RunningServer]]:
+    """Start servers with flags of one's own; they stop with the test."""
+    started: list[Any] = []
+
+    def start(*flags: str, env: Mapping[str, str] | None = None) -> RunningServer:
+        context = running_server(*flags, env=env)
+        started.append(context)
+        return context.__enter__()
+
+    yield start
+    for context in reversed(started):
+        context.__exit__(None, None, None)
