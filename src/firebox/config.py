@@ -64,6 +64,7 @@ class Settings:
     allow_public: bool
     allow_weak_isolation: bool
     cors_origins: str
+    prepare_toolchains: bool
     uid_base: int
     repository_url: str
     log_level: str

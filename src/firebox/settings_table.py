@@ -224,6 +224,12 @@ GENERAL_ROWS = (
         "",
         "Sites whose pages may call this server: origins separated by commas, or *. Empty: none.",
     ),
+    Row(
+        "prepare_toolchains",
+        "bool",
+        True,
+        "Make slow toolchains quick in the background after the start: compile Go's standard library, for one.",
+    ),
     Row("repository_url", "text", "", "Index of installable packages.", aliases=("PISTON_REPO_URL",)),
     Row(
         "log_level",

@@ -18,7 +18,9 @@ def test_names_with_and_without_units_stages_and_the_last_word_wins() -> None:
     assert limits["compile"] == LimitRequest(cpu_ms=500, open_files=9)
 
 
-@pytest.mark.parametrize(("name", "value", "read"), [("wall_ms", "2s", 2000), ("memory", "256m", 256 << 20), ("processes", "5", 5)])
+@pytest.mark.parametrize(
+    ("name", "value", "read"), [("wall_ms", "2s", 2000), ("memory", "256m", 256 << 20), ("processes", "5", 5)]
+)
 def test_values_are_read_as_their_settings_are(name: str, value: str, read: int) -> None:
     assert read_limit(name, value, where="x") == read
 

@@ -13,7 +13,8 @@ from firebox.cli.logs import escape
 from firebox.cli.main import COMMANDS
 from firebox.config import load_settings
 from firebox.settings_table import TABLE
-from tests.support.server import environment, firebox as command
+from tests.support.server import environment
+from tests.support.server import firebox as command
 
 
 def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +24,9 @@ def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 def loaded(code: str) -> set[str]:
     """Names of the modules that a piece of code loads."""
     program = f"{code}\nimport sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment(), timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), timeout=120, check=True
+    )
     return set(done.stdout.split())
 
 

@@ -23,20 +23,24 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 @pytest.fixture(scope="session")
 def settings_of_tests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Settings for every command: a data folder and user ids of its own."""
-    return environment(
-        {"FIREBOX_DATA_DIR": str(tmp_path_factory.mktemp("data")), "FIREBOX_UID_BASE": str(unused_uid_base())}
-    )
+    return environment({"FIREBOX_DATA_DIR": str(tmp_path_factory.mktemp("data")), "FIREBOX_UID_BASE": str(unused_uid_base())})
 
 
 @pytest.fixture
 def run(tmp_path: Path, settings_of_tests: dict[str, str]) -> Run:
     """Run `firebox run` in an empty folder."""
 
-    def call(*arguments: str, input: bytes = b"", **files: str) -> subprocess.CompletedProcess[bytes]:
+    def call(*arguments: str, stdin: bytes = b"", **files: str) -> subprocess.CompletedProcess[bytes]:
         for name, text in files.items():
             (tmp_path / name.replace("_", ".")).write_text(text)
         return subprocess.run(
-            firebox("run", *arguments), cwd=tmp_path, input=input, capture_output=True, env=settings_of_tests, timeout=120, check=False
+            firebox("run", *arguments),
+            cwd=tmp_path,
+            input=stdin,
+            capture_output=True,
+            env=settings_of_tests,
+            timeout=120,
+            check=False,
         )
 
     return call
@@ -49,7 +53,7 @@ def test_the_language_comes_from_the_ending_and_streams_stay_apart(run: Run) -> 
 
 def test_bytes_pass_through_unchanged(run: Run) -> None:
     data = bytes(range(256)) * 400
-    assert run("main.sh", input=data, main_sh="cat").stdout == data
+    assert run("main.sh", stdin=data, main_sh="cat").stdout == data
 
 
 def test_arguments_after_the_file_are_the_programs(run: Run) -> None:
@@ -89,8 +93,8 @@ def test_the_compilers_status_where_it_came_to_no_program(run: Run) -> None:
 
 
 def test_code_from_standard_input(run: Run) -> None:
-    assert run("-l", "bash", "-", "a", input=b"echo $1; cat").stdout == b"a\n"
-    done = run("-", input=b"echo")
+    assert run("-l", "bash", "-", "a", stdin=b"echo $1; cat").stdout == b"a\n"
+    done = run("-", stdin=b"echo")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"--language" in done.stderr
 
@@ -180,7 +184,11 @@ def test_a_closed_pipe_ends_the_run(tmp_path: Path, settings_of_tests: dict[str,
 def interruptible(tmp_path: Path, env: dict[str, str], code: str) -> subprocess.Popen[bytes]:
     (tmp_path / "main.sh").write_text(code)
     process = subprocess.Popen(
-        firebox("run", "--time", "60s", "--cpu", "60s", "main.sh"), cwd=tmp_path, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        firebox("run", "--time", "60s", "--cpu", "60s", "main.sh"),
+        cwd=tmp_path,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
@@ -197,7 +205,9 @@ def test_the_first_interrupt_is_the_programs(tmp_path: Path, settings_of_tests: 
 
 
 def test_the_second_interrupt_kills(tmp_path: Path, settings_of_tests: dict[str, str]) -> None:
-    with interruptible(tmp_path, settings_of_tests, "trap 'echo caught' INT; echo ready; while :; do sleep 0.01; done") as process:
+    with interruptible(
+        tmp_path, settings_of_tests, "trap 'echo caught' INT; echo ready; while :; do sleep 0.01; done"
+    ) as process:
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         assert process.stdout.readline() == b"caught\n"
@@ -222,7 +232,9 @@ def test_a_terminal_for_the_program(tmp_path: Path, settings_of_tests: dict[str,
     env: dict[str, Any] = {**settings_of_tests}
     env.pop("COLUMNS", None)
     env.pop("LINES", None)
-    with subprocess.Popen(firebox("run", "--tty", "main.sh"), cwd=tmp_path, env=env, stdin=slave, stdout=slave, stderr=slave) as process:
+    with subprocess.Popen(
+        firebox("run", "--tty", "main.sh"), cwd=tmp_path, env=env, stdin=slave, stdout=slave, stderr=slave
+    ) as process:
         os.close(slave)
         assert "33 77" in read_until(master, "77")
         os.write(master, b"typed\n")

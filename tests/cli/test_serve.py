@@ -20,7 +20,9 @@ from tests.support.server import RunningServer, environment, firebox
 
 def refuse(*flags: str, env: dict[str, str] | None = None) -> str:
     """Start a server that must not start; return what it says."""
-    done = subprocess.run(firebox("serve", *flags), capture_output=True, text=True, env=environment(env), timeout=120, check=False)
+    done = subprocess.run(
+        firebox("serve", *flags), capture_output=True, text=True, env=environment(env), timeout=120, check=False
+    )
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -116,7 +118,9 @@ def test_settings_come_from_a_file_too(start_server: Callable[..., RunningServer
 def test_nothing_of_a_client_gets_into_the_log_but_that_it_called(start_server: Callable[..., RunningServer]) -> None:
     server = start_server("--log-level", "debug")
     with server.client() as client:
-        client.post("/runs", json={"language": "bash", "code": "echo secret-1; exit 1", "stdin": "secret-2", "args": ["secret-3"]})
+        client.post(
+            "/runs", json={"language": "bash", "code": "echo secret-1; exit 1", "stdin": "secret-2", "args": ["secret-3"]}
+        )
         client.post("/runs", json={"language": "evil\n2026 info forged", "code": "secret-4", "env": {"A": "secret-5"}})
         client.post("/runs", json={"language": "bash", "code": "secret-6", "version": "\x1b[31m\nforged"})
         client.get("/runs/%0aforged")

@@ -33,7 +33,9 @@ def wait(client: httpx.Client, run_id: str) -> dict[str, Any]:
     return dict(state["result"])
 
 
-def read_events(client: httpx.Client, run_id: str, last_event_id: int | None = None, stop_after: int = 10**9) -> list[dict[str, Any]]:
+def read_events(
+    client: httpx.Client, run_id: str, last_event_id: int | None = None, stop_after: int = 10**9
+) -> list[dict[str, Any]]:
     headers = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
     events: list[dict[str, Any]] = []
     with client.stream("GET", f"/runs/{run_id}/events", headers=headers) as answer:

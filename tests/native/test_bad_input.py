@@ -15,6 +15,10 @@ def raw(**changes: Any) -> str:
     return json.dumps({**OK, **changes})
 
 
+def one_file(**file: Any) -> str:
+    return json.dumps({"language": "bash", "files": [file]})
+
+
 def named(*names: str) -> str:
     return json.dumps({"language": "bash", "files": [{"name": name, "content": ""} for name in names]})
 
@@ -33,9 +37,9 @@ CASES: list[tuple[str, str | bytes, str, str]] = [
     ("half a million objects", '{"a":' * 500_000, "", "nested too deeply"),
     ("levels in a key", '{"language":"bash","code":"","x":' + "[" * 500 + "]" * 500 + "}", "x", "unknown key"),
     ("duplicate key", '{"language": "bash", "code": "", "language": "c"}', "language", "there twice"),
-    ("deep duplicate", '{"language":"bash","files":[{"content":""},{"name":"a","content":"","name":"b"}]}', "files[1].name", "twice"),
+    ("deep duplicate", '{"files":[{"content":""},{"name":"a","content":"","name":"b"}]}', "files[1].name", "twice"),
     ("unknown key", raw(stdinn="x"), "stdinn", "unknown key 'stdinn'"),
-    ("unknown key of a file", json.dumps({"language": "bash", "files": [{"contents": ""}]}), "files[0].contents", "unknown key"),
+    ("unknown key of a file", one_file(contents=""), "files[0].contents", "unknown key"),
     ("unknown limit", raw(limits={"run": {"wall": 1}}), "limits.run.wall", "unknown key"),
     ("a million unknown letters", raw(**{"x" * 1_000_000: 1}), "x" * 64 + "...", "unknown key"),
     ("no language", json.dumps({"code": ""}), "language", "is required"),
@@ -51,16 +55,16 @@ CASES: list[tuple[str, str | bytes, str, str]] = [
     ("version with shell words", raw(version="`id`\n"), "language", "no runtime"),
     ("version huge", raw(version="1" * 10_000), "version", "longer than"),
     ("no files", json.dumps({"language": "bash"}), "files", "no source file"),
-    ("only data", json.dumps({"language": "bash", "files": [{"content": "", "encoding": "base64"}]}), "files", "no source file"),
+    ("only data", one_file(content="", encoding="base64"), "files", "no source file"),
     ("files object", raw(files={}), "files", "expected `array`"),
     ("files of text", raw(files=["x"]), "files[0]", "expected `object`"),
     ("code and files", raw(files=[{"content": ""}]), "code", "exclude"),
-    ("content number", json.dumps({"language": "bash", "files": [{"content": 1}]}), "files[0].content", "expected `str`"),
+    ("content number", one_file(content=1), "files[0].content", "expected `str`"),
     ("content surrogate", '{"language": "bash", "code": "\\udfff"}', "code", "lone surrogate"),
-    ("unknown encoding", json.dumps({"language": "bash", "files": [{"content": "", "encoding": "hex"}]}), "files[0].encoding", "hex"),
-    ("bad base64", json.dumps({"language": "bash", "files": [{"content": "*", "encoding": "base64"}]}), "files[0].content", "base64"),
-    ("cut base64", json.dumps({"language": "bash", "files": [{"content": "abc", "encoding": "base64"}]}), "files[0].content", "base64"),
-    ("base64 é", json.dumps({"language": "bash", "files": [{"content": "é", "encoding": "base64"}]}), "files[0].content", "base64"),
+    ("unknown encoding", one_file(content="", encoding="hex"), "files[0].encoding", "hex"),
+    ("bad base64", one_file(content="*", encoding="base64"), "files[0].content", "base64"),
+    ("cut base64", one_file(content="abc", encoding="base64"), "files[0].content", "base64"),
+    ("base64 é", one_file(content="é", encoding="base64"), "files[0].content", "base64"),
     ("name ../x", named("../x"), "files[0].name", "'..'"),
     ("name a/../../x", named("ok", "a/../../x"), "files[1].name", "'..'"),
     ("name /etc/x", named("/etc/x"), "files[0].name", "absolute"),
@@ -156,7 +160,9 @@ def test_unknown_key_has_the_nearest_as_hint(client: httpx.Client) -> None:
     assert answer.json()["error"]["hint"] == "did you mean 'wall_ms'?"
 
 
-@pytest.mark.parametrize("path", ["/runs/x", "/runs/%00", "/runs/..%2f..%2fetc", "/runs/" + "x" * 5000, "/nothing", "/runs/x/y/z"])
+@pytest.mark.parametrize(
+    "path", ["/runs/x", "/runs/%00", "/runs/..%2f..%2fetc", "/runs/" + "x" * 5000, "/nothing", "/runs/x/y/z"]
+)
 def test_unknown_paths_and_runs_are_404(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404

@@ -7,8 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -80,7 +80,9 @@ def test_a_client_that_leaves_the_queue_makes_room(narrow: RunningServer) -> Non
     with narrow.client() as client:
         running = client.post("/runs", json=body("sleep 50"), headers=ASYNC).json()["id"]
         content = json.dumps(body("true")).encode()
-        head = f"POST /api/v1/runs HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        head = (
+            f"POST /api/v1/runs HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
         with narrow.connect() as connection:
             connection.sendall(head.encode() + content)
             wait_for(client, queued=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -191,8 +192,6 @@ async def _messages(*parts: bytes, more: bool) -> AsyncIterator[dict[str, Any]]:
 
 async def test_a_body_that_stops_coming_times_out() -> None:
     async def receive() -> Any:
-        import asyncio
-
         await asyncio.Event().wait()
 
     with pytest.raises(BodyTimeout):
@@ -202,13 +201,13 @@ async def test_a_body_that_stops_coming_times_out() -> None:
 async def test_a_body_is_bounded_whatever_its_length_says() -> None:
     messages = _messages(b"x" * 60, b"x" * 60, more=False)
     with pytest.raises(BodyTooLarge):
-        await read_body(messages.__anext__, {"content-length": "5"}, 100)  # type: ignore[arg-type]
+        await read_body(cast(Any, messages.__anext__), {"content-length": "5"}, 100)
 
 
 async def test_a_client_that_leaves_within_its_body_is_noticed() -> None:
     messages = _messages(b"x", more=True)
     with pytest.raises(ClientGone):
-        await read_body(messages.__anext__, {}, 100)  # type: ignore[arg-type]
+        await read_body(cast(Any, messages.__anext__), {}, 100)
 
 
 async def test_no_more_than_some_of_a_huge_body_is_read() -> None:

@@ -34,7 +34,9 @@ def test_every_code_is_documented_with_its_status(checkout: Path) -> None:
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (\d+)", text, re.MULTILINE))
     assert all(f"`{field.encode_name}`" in text for field in msgspec.structs.fields(wire.ErrorDetail))
     abstract = {"request", "capacity", "http"}
-    assert {error.code: str(int(wire.STATUS[error])) for error in all_errors() if error.code not in abstract}.items() <= rows.items()
+    assert {
+        error.code: str(int(wire.STATUS[error])) for error in all_errors() if error.code not in abstract
+    }.items() <= rows.items()
 
 
 def test_places_are_spelled_as_the_client_wrote_them() -> None:
@@ -79,8 +81,13 @@ def test_the_description_is_openapi_3_1_and_whole(description: dict[str, Any]) -
 
 def test_every_route_message_and_field_is_documented(description: dict[str, Any], checkout: Path) -> None:
     text = (checkout / "docs/native-api.md").read_text()
-    wanted = [f"`{method.upper()} {path}" for path, methods in description["paths"].items() for method in methods if "/v1/" in path]
-    wanted += [f"`{kind.__struct_config__.tag}`" for kind in (*get_args(live.Message), *get_args(events.AnyEvent), live.Started, live.Failed)]
+    wanted = [
+        f"`{method.upper()} {path}" for path, methods in description["paths"].items() for method in methods if "/v1/" in path
+    ]
+    wanted += [
+        f"`{kind.__struct_config__.tag}`"
+        for kind in (*get_args(live.Message), *get_args(events.AnyEvent), live.Started, live.Failed)
+    ]
     for struct in (wire.RunRequest, wire.FileRequest, wire.ResultWithOutput, wire.StageWithOutput, wire.StageLimits):
         wanted += [f"`{field.encode_name}`" for field in msgspec.structs.fields(struct)]
     assert [each for each in wanted if each not in text] == []

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -90,14 +90,24 @@ def data_folder() -> Path:
 
 
 @contextmanager
-def running_server(*flags: str, env: Mapping[str, str] | None = None) -> Iterator[RunningServer]:
+def running_server(*flags: str, env: Mapping[str, str] | None = None) -> Generator[RunningServer]:
     """Start a server, wait for its line, and stop it in the end."""
     with tempfile.TemporaryDirectory(prefix="firebox-test-") as folder:
         log = Path(folder) / "log"
         data = data_folder()
         with log.open("w") as errors:
             process = subprocess.Popen(
-                firebox("serve", "--port", "0", "--data-dir", str(data), "--uid-base", str(unused_uid_base()), *flags),
+                firebox(
+                    "serve",
+                    "--port",
+                    "0",
+                    "--no-prepare-toolchains",
+                    "--data-dir",
+                    str(data),
+                    "--uid-base",
+                    str(unused_uid_base()),
+                    *flags,
+                ),
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=environment(env),

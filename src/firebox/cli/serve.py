@@ -8,8 +8,9 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from threading import Thread
 
 import structlog
 import typer
@@ -24,6 +25,7 @@ from firebox.cli.options import ConfigFile, settings_flags
 from firebox.config import Settings, load_settings
 from firebox.engine.executor import LocalExecutor
 from firebox.errors import SettingsError
+from firebox.runtimes.prepare import Preparation
 from firebox.runtimes.registry import Registry
 from firebox.sandbox.host import explain
 from firebox.service.service import Service
@@ -61,6 +63,7 @@ def serve(config: ConfigFile = None, **flags: object) -> None:
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     scan = await asyncio.to_thread(find_runtimes, settings)
     registry = Registry(scan.runtimes)
+    preparations = [each for each in scan.preparations if settings.prepare_toolchains and not each.done]
     async with LocalExecutor(settings, registry) as executor:
         _check_isolation(settings, listener, executor)
         service = Service(executor, registry, settings)
@@ -74,8 +77,19 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
                 "isolation": list(executor.isolation),
             }
             print(json.dumps(line), flush=True)
+            Thread(target=_prepare, args=(preparations,), daemon=True, name="toolchains").start()
 
         await Server(service, settings, announce).serve(sockets=[listener])
+
+
+def _prepare(preparations: Iterable[Preparation]) -> None:
+    """Make toolchains quick, one after the other. A thread that does not hold up the end of the server."""
+    for preparation in preparations:
+        problem = preparation.execute()
+        if problem:
+            _log.warning("a toolchain stays slow", language=preparation.language, problem=problem)
+        else:
+            _log.info("a toolchain is prepared", language=preparation.language, version=preparation.version)
 
 
 class Server(uvicorn.Server):

@@ -68,6 +68,11 @@ class LocalExecutor:
         """Why better kinds of control groups are not used here."""
         return self._launcher.reasons
 
+    @property
+    def launcher_pid(self) -> int | None:
+        """The process that makes sandboxes, None before the start."""
+        return self._launcher.pid
+
     async def __aenter__(self) -> Self:
         """Start the launcher and begin to keep sandboxes ready. Raises: SandboxError when this host cannot make one."""
         try:

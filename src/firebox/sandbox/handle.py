@@ -37,6 +37,10 @@ class Owner(Protocol):
 
     null: int
 
+    def kill(self, number: int) -> None:
+        """Have every process of the sandbox killed; its meters can still be read. Returns at once."""
+        ...
+
     def end(self, number: int) -> None:
         """Have the sandbox killed and everything of it removed. Returns at once."""
         ...
@@ -157,7 +161,7 @@ class Sandbox:
         if self._killed_by or self._finished.done() or self._exit_message is not None:
             return
         self._killed_by = why
-        self._owner.end(self.number)
+        self._owner.kill(self.number)
         self.resume()
         self._timers.append(self._loop.call_later(KILL_PATIENCE_S, self._give_up))
 
@@ -358,7 +362,7 @@ class Sandbox:
             if not future.done():
                 future.set_exception(failure)
                 future.exception()  # seen: not every caller waits for both
-        self._owner.end(self.number)
+        self._owner.kill(self.number)
 
     def _give_up(self) -> None:
         if self._link_open:  # else everything is dead and only a slow reader of the output is left

@@ -10,12 +10,13 @@ out or swept by the next launcher.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import signal
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from firebox.sandbox import cgroups, inside, kernel, mounts, spec
@@ -27,7 +28,7 @@ _REMOVE_AGAIN_MS = 20
 
 @dataclass(slots=True)
 class Child:
-    """A sandbox as the launcher sees it."""
+    """A sandbox as the launcher sees it. link: until it is handed over. released: the server needs its meters no more."""
 
     number: int
     pid: int
@@ -35,11 +36,12 @@ class Child:
     link: socket.socket | None
     leaf: cgroups.Leaf
     uid: int
-    layers: list[str] = field(default_factory=list[str])
+    dead: bool = False
+    released: bool = False
 
 
 class Launcher:
-    """Answers Make and End on the link until it ends."""
+    """Answers Make, Kill and End on the link until it ends."""
 
     def __init__(self, link: socket.socket, settings: dict[str, Any]) -> None:
         self._link = link
@@ -51,6 +53,7 @@ class Launcher:
         self._poll = select.poll()
         self._privileged = os.geteuid() == 0
         self._uids = enter_namespaces(settings["uid_base"])
+        self._many_uids = len(self._uids) > 1
         self._groups, self._group_reasons = cgroups.choose(mounts.HOST)
         os.makedirs("/roots", exist_ok=True)
         os.mkdir("/new")
@@ -69,7 +72,7 @@ class Launcher:
             step = failure["failed"]
             if "overlay" in step and self._overlay:
                 self._overlay = False
-            elif step.startswith("4") and self._own_user_namespace and self._privileged and len(self._uids) > 1:
+            elif step.startswith("4") and self._own_user_namespace and self._privileged and self._many_uids:
                 self._own_user_namespace = False
             else:
                 raise spec.SandboxFailure(step, failure["errno"], failure["detail"], failure["hint"])
@@ -92,7 +95,8 @@ class Launcher:
         for child in list(self._children.values()):
             _kill(child)
         for child in list(self._children.values()):
-            os.waitpid(child.pid, 0)
+            if not child.dead:
+                os.waitpid(child.pid, 0)
             self._forget(child)
         for _attempt in range(100):
             self._leaves_to_remove = [leaf for leaf in self._leaves_to_remove if not leaf.remove()]
@@ -118,38 +122,37 @@ class Launcher:
                 detail = f"{type(error).__name__}: {error}"
                 failed = {"failed": "make", "errno": error.errno or 0, "detail": detail, "hint": ""}
                 spec.send(self._link, {**failed, "number": number})
+        elif "kill" in message and message["kill"] in self._children:
+            _kill(self._children[message["kill"]])
         elif "end" in message and message["end"] in self._children:
-            _kill(self._children[message["end"]])
+            self._release(self._children[message["end"]])
         return True
 
     def _make(self, number: int, specification: spec.SandboxSpec) -> Child:
+        """Begin a sandbox; it says by its link when it is ready. Raises: OSError, with nothing left behind."""
         skeleton = self._skeleton(specification.trees)
+        if not self._uids:
+            raise OSError(errno.EAGAIN, "every uid of this launcher is in use")
         uid = self._uids[0]
-        leaf = self._groups.create(f"sandbox-{number}", specification.memory_bytes, specification.processes)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        making = inside.Making(
-            skeleton=skeleton,
-            root="/new",
-            specification=specification,
-            uid=uid,
-            seccomp_programs=self._seccomp,
-            overlay=self._overlay,
-            own_user_namespace=self._own_user_namespace,
-            drop_groups=self._privileged or len(self._uids) > 1,
-            sampled=self._groups.kind == "none",
-        )
-        try:
-            pid = kernel.clone(_NAMESPACES)
-        except OSError:
-            leaf.remove()
-            ours.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            inside.live(theirs, making)
-        theirs.close()
-        child = Child(number, pid, os.pidfd_open(pid), ours, leaf, uid)
-        if len(self._uids) > 1:
+        with contextlib.ExitStack() as undo:
+            leaf = self._groups.create(f"sandbox-{number}", specification.memory_bytes, specification.processes)
+            undo.callback(leaf.remove)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(ours.close)
+            with theirs:
+                making = self._making(skeleton, specification, uid)
+                pid = kernel.clone(_NAMESPACES)
+                if pid == 0:
+                    inside.live(theirs, making)
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
+                os.waitpid(pid, 0)
+                raise
+            undo.pop_all()
+        child = Child(number, pid, pidfd, ours, leaf, uid)
+        if self._many_uids:
             self._uids.remove(uid)
         self._children[number] = child
         for descriptor in (ours.fileno(), child.pidfd):
@@ -162,6 +165,19 @@ class Launcher:
             # Without its limits nothing may run: the child is killed and the server hears why.
             self._fail(child, {"failed": "control group", "errno": error.errno or 0, "detail": str(error), "hint": ""})
         return child
+
+    def _making(self, skeleton: mounts.Skeleton, specification: spec.SandboxSpec, uid: int) -> inside.Making:
+        return inside.Making(
+            skeleton=skeleton,
+            root="/new",
+            specification=specification,
+            uid=uid,
+            seccomp_programs=self._seccomp,
+            overlay=self._overlay,
+            own_user_namespace=self._own_user_namespace,
+            drop_groups=self._privileged or self._many_uids,
+            sampled=self._groups.kind == "none",
+        )
 
     def _skeleton(self, trees: tuple[str, ...]) -> mounts.Skeleton:
         if trees not in self._skeletons:
@@ -180,11 +196,14 @@ class Launcher:
             return
         if descriptor == child.pidfd:
             os.waitpid(child.pid, 0)
+            child.dead = True
+            self._poll.unregister(child.pidfd)
+            del self._by_descriptor[child.pidfd]
             if child.link is not None:
                 lost = {"failed": "make", "errno": 0, "detail": "the sandbox ended while it was made", "hint": ""}
                 self._fail(child, lost)
-            self._forget(child)
-            spec.send(self._link, {"ended": child.number})
+            elif child.released:
+                self._release(child)
         elif child.link is not None:
             try:
                 data, descriptors = spec.receive(child.link)
@@ -215,18 +234,27 @@ class Launcher:
             del self._by_descriptor[child.link.fileno()]
             child.link.close()
             child.link = None
-        _kill(child)
         spec.send(self._link, {**message, "number": child.number})
+        self._release(child)
+
+    def _release(self, child: Child) -> None:
+        """Remove everything of a sandbox, at once when it is dead, else when it will be."""
+        child.released = True
+        if not child.dead:
+            _kill(child)
+            return
+        self._forget(child)
+        spec.send(self._link, {"ended": child.number})
 
     def _forget(self, child: Child) -> None:
+        for descriptor in (child.pidfd, child.link.fileno() if child.link is not None else -1):
+            if self._by_descriptor.pop(descriptor, None) is not None:
+                self._poll.unregister(descriptor)
         if child.link is not None:
             child.link.close()
-            child.link = None
-        self._poll.unregister(child.pidfd) if child.pidfd in self._by_descriptor else None
-        self._by_descriptor.pop(child.pidfd, None)
         os.close(child.pidfd)
         del self._children[child.number]
-        if child.uid not in self._uids:
+        if self._many_uids:
             self._uids.append(child.uid)
         if not child.leaf.remove():
             self._leaves_to_remove.append(child.leaf)
@@ -244,8 +272,6 @@ class Launcher:
             failure = None if "ready" in message else message
             for descriptor in descriptors:
                 os.close(descriptor)
-            self._poll.unregister(link)
-            del self._by_descriptor[link.fileno()]
         _kill(child)
         os.waitpid(child.pid, 0)
         self._forget(child)
@@ -257,7 +283,7 @@ class Launcher:
         layers.append("read-only-root")
         if self._own_user_namespace:
             layers.append("user-namespace")
-        if len(self._uids) > 1:
+        if self._many_uids:
             layers.append("own-uid")
         if self._overlay:
             layers.append("private-inodes")

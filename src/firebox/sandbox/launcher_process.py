@@ -127,6 +127,15 @@ class LauncherProcess:
             made.add_done_callback(_throw_away)
             raise
 
+    def owns(self, number: int) -> bool:
+        """Tell whether a sandbox is one of the launcher that runs now; those of a dead one are dying."""
+        return number in self._alive
+
+    def kill(self, number: int) -> None:
+        """Have every process of a sandbox killed; its meters can still be read. Returns at once."""
+        if number in self._alive:
+            self._tell({"kill": number})
+
     def end(self, number: int) -> None:
         """Have a sandbox killed and everything of it removed. Returns at once."""
         if number in self._alive:

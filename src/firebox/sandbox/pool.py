@@ -58,7 +58,7 @@ class Pool:
         while ready:
             sandbox = ready.popleft()
             self._wake.set()
-            if not sandbox.is_dead:
+            if self._launcher.owns(sandbox.number) and not sandbox.is_dead:
                 return sandbox
             sandbox.close()
         self._made_on_demand += 1
@@ -90,17 +90,14 @@ class Pool:
             self._wake.clear()
             missing = [key for key, ready in self._ready.items() for _ in range(self._target - len(ready))]
             for start in range(0, len(missing), _MAKING_AT_ONCE):
-                made = await asyncio.gather(
-                    *(self._launcher.make(key) for key in missing[start : start + _MAKING_AT_ONCE]), return_exceptions=True
-                )
-                for key, sandbox in zip(missing[start : start + _MAKING_AT_ONCE], made, strict=True):
-                    if isinstance(sandbox, Sandbox):
-                        self._ready[key].append(sandbox)
-                    elif isinstance(sandbox, SandboxFailure):
-                        # A request that needs one now hears the reason; the pool only tries again later.
-                        asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
-                    else:
-                        raise sandbox
+                await asyncio.gather(*(self._add(key) for key in missing[start : start + _MAKING_AT_ONCE]))
+
+    async def _add(self, key: SandboxSpec) -> None:
+        try:
+            self._ready[key].append(await self._launcher.make(key))
+        except SandboxFailure:
+            # A request that needs one now hears the reason; the pool only tries again later.
+            asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
 
 
 def _interchangeable(specification: SandboxSpec) -> SandboxSpec:

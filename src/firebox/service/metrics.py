@@ -32,7 +32,7 @@ class Metrics:
     """Counts results and refusals; reads the rest from the executor when asked."""
 
     def __init__(self, statistics: Callable[[], Statistics]) -> None:
-        disable_created_metrics()  # a second series for every one, of use to nobody here
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series each, of use to nobody here
         self._registry = CollectorRegistry()
         self._runs = Counter("firebox_runs", "Runs that ended.", ["language", "verdict"], registry=self._registry)
         self._refused = Counter("firebox_refused", "Runs that were not taken, by error code.", ["code"], registry=self._registry)

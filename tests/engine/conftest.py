@@ -1,0 +1,75 @@
+"""A real executor with the host's own tools; nothing is left of it afterwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from firebox.config import load_settings
+from firebox.engine.executor import LocalExecutor
+from firebox.model import Event, File, Finished, Job, Result
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
+
+RUNTIMES = (
+    Runtime(language="python", version="3.0.0", main_name="main.py", extensions=(".py",), run=("/usr/bin/python3", "{main}")),
+    Runtime(language="bash", version="5.0.0", main_name="main.sh", extensions=(".sh",), run=("/bin/bash", "{main}")),
+    Runtime(
+        language="copied",
+        version="1.0.0",
+        main_name="main.sh",
+        extensions=(".sh",),
+        compile=(("/bin/sh", "{main}"),),
+        run=("/bin/sh", "built.sh"),
+    ),
+)
+"""`copied` has a compile stage that is a shell script: what it leaves in `built.sh` is run."""
+
+
+@dataclass
+class Engine:
+    """An executor, and the two things that tests do with it."""
+
+    executor: LocalExecutor
+
+    async def events(self, job: Job) -> list[Event]:
+        async with self.executor.start(job) as run:
+            return [event async for event in run.events()]
+
+    async def result(self, job: Job) -> Result:
+        last = (await self.events(job))[-1]
+        assert isinstance(last, Finished)
+        return last.result
+
+
+def job(language: str, code: str, **fields: object) -> Job:
+    """Make a job of one file."""
+    name = {"python": "main.py"}.get(language, "main.sh")
+    return Job(language=language, files=(File(name, code.encode()),), **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def make_engine() -> AsyncIterator[object]:
+    """Make executors with given settings; each is closed at the end, and all its processes are gone."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**flags: object) -> Engine:
+            settings = load_settings({"ready_sandboxes": 1, **flags}, environ={})
+            executor = LocalExecutor(settings, Registry(RUNTIMES))
+            return Engine(await stack.enter_async_context(executor))
+
+        yield make
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    settings = load_settings({"ready_sandboxes": 2, "slots": 4}, environ={})
+    async with LocalExecutor(settings, Registry(RUNTIMES)) as executor:
+        launcher_pid = executor.launcher_pid
+        yield Engine(executor)
+    assert launcher_pid is not None
+    assert not os.path.exists(f"/proc/{launcher_pid}")

@@ -1,0 +1,299 @@
+"""The system call filters: the table, the compiled programs, and what the kernel answers to a program under them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import struct
+from collections.abc import Iterator
+
+import pyseccomp
+import pytest
+
+from firebox.sandbox.seccomp import ALLOWED, DENIED, PERSONALITIES, SOCKET_FAMILIES, compile_filters
+from scripts.system_calls_page import system_calls_page
+from tests.conftest import ROOT
+from tests.sandbox.conftest import Box
+from tests.sandbox.raw_calls import IS_X86_64, number_of, raw_files
+
+KILL_PROCESS, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+EPERM, ENOSYS, EAFNOSUPPORT, EPROTONOSUPPORT, ESOCKTNOSUPPORT = 1, 38, 97, 93, 94
+ARCHITECTURES = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7, "arm": 0x40000028}
+NATIVE = ARCHITECTURES["x86_64" if IS_X86_64 else "aarch64"]
+FOREIGN = ARCHITECTURES["i386" if IS_X86_64 else "arm"]
+GARBAGE = 0xDEADBEEF << 32
+HIGHEST_NUMBER = 700
+
+only_x86_64 = pytest.mark.skipif(not IS_X86_64, reason="this way of making a system call exists on x86-64 only")
+
+
+def run_bpf(program: bytes, data: bytes) -> int:
+    """Interpret a seccomp program as the kernel would. Returns its answer. Source: linux/filter.h, linux/bpf_common.h."""
+    instructions = list(struct.iter_unpack("<HBBI", program))
+    accumulator, at = 0, 0
+    while True:
+        code, if_true, if_false, operand = instructions[at]
+        at += 1
+        match code:
+            case 0x20:  # load a word of the data
+                (accumulator,) = struct.unpack_from("<I", data, operand)
+            case 0x54:
+                accumulator &= operand
+            case 0x05:
+                at += operand
+            case 0x15:
+                at += if_true if accumulator == operand else if_false
+            case 0x25:
+                at += if_true if accumulator > operand else if_false
+            case 0x35:
+                at += if_true if accumulator >= operand else if_false
+            case 0x45:
+                at += if_true if accumulator & operand else if_false
+            case 0x06:
+                return operand
+            case _:
+                raise AssertionError(f"unknown instruction {code:#x}")
+
+
+@functools.cache
+def filters() -> tuple[bytes, ...]:
+    return compile_filters().programs
+
+
+def answer(number: int, *arguments: int, architecture: int = NATIVE) -> int:
+    """What the kernel makes of the answers of all filters: the strictest, of equal ones that of the last loaded."""
+    data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, architecture, 0, *[*arguments, 0, 0, 0, 0, 0, 0][:6])
+    answers = [run_bpf(program, data) for program in filters()]
+    order = (KILL_PROCESS, ERRNO, ALLOW)
+    return min(reversed(answers), key=lambda each: order.index(each & 0xFFFF0000))
+
+
+def named(table: dict[str, str]) -> Iterator[tuple[str, int]]:
+    for names in table.values():
+        for name in names.split():
+            number = number_of(name)
+            if number is not None:
+                yield name, number
+
+
+def numbers(name: str) -> int:
+    found = number_of(name)
+    assert found is not None
+    return found
+
+
+def test_no_call_is_both_allowed_and_denied() -> None:
+    names = [name for table in (ALLOWED, DENIED) for group in table.values() for name in group.split()]
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice
+
+
+def test_every_denied_call_is_refused_by_the_filter_itself() -> None:
+    wrong = {name: hex(answer(number)) for name, number in named(DENIED) if answer(number) != ERRNO | EPERM}
+    assert not wrong
+
+
+def test_every_allowed_call_passes_with_harmless_arguments() -> None:
+    unix = {"socketpair": (1,)}
+    answers = {name: answer(number, *unix.get(name, ())) for name, number in named(ALLOWED)}
+    assert {name: hex(said) for name, said in answers.items() if said != ALLOW} == {}
+
+
+def test_a_call_that_is_not_in_the_table_does_not_exist() -> None:
+    known = {number for table in (ALLOWED, DENIED) for _name, number in named(table)}
+    known |= {numbers("socket"), numbers("personality")}  # held by their arguments
+    wrong = {number: hex(answer(number)) for number in range(HIGHEST_NUMBER) if number not in known and answer(number) != ERRNO | ENOSYS}
+    assert not wrong
+
+
+def test_attack_64_a_call_of_a_foreign_architecture_kills() -> None:
+    for number in range(HIGHEST_NUMBER):
+        assert answer(number, architecture=FOREIGN) == KILL_PROCESS
+
+
+@only_x86_64
+def test_attack_64_a_number_of_the_x32_abi_kills() -> None:
+    for number in range(HIGHEST_NUMBER):
+        assert answer(number | 0x40000000) == KILL_PROCESS
+
+
+def test_attack_64_garbage_in_the_upper_half_of_an_argument_changes_nothing() -> None:
+    """The kernel reads `int` arguments from the lower half of a register; so must the filters."""
+    cases = [
+        (numbers("clone"), (GARBAGE | 0x10000000 | 17,)),  # CLONE_NEWUSER
+        (numbers("ioctl"), (0, GARBAGE | 0x5412)),  # TIOCSTI
+        (numbers("ioctl"), (0, GARBAGE | 0x541C)),  # TIOCLINUX
+        (numbers("ioctl"), (0, GARBAGE | 0x5423)),  # TIOCSETD
+        (numbers("prctl"), (GARBAGE | 0x59616D61, 1)),  # PR_SET_PTRACER
+        (numbers("prlimit64"), (GARBAGE | 1, 7, 1)),  # of PID 1
+    ]
+    for number, arguments in cases:
+        assert answer(number, *arguments) == ERRNO | EPERM, (number, arguments)
+    vsock, inet, unix = 40, 2, 1
+    assert answer(numbers("socket"), GARBAGE | vsock, 1, 0) == ERRNO | EAFNOSUPPORT
+    assert answer(numbers("socket"), GARBAGE | inet, GARBAGE | 1, GARBAGE | 132) == ERRNO | EPROTONOSUPPORT
+    assert answer(numbers("socketpair"), GARBAGE | vsock, 1, 0) == ERRNO | EAFNOSUPPORT
+    assert answer(numbers("socket"), GARBAGE | unix, GARBAGE | 1, GARBAGE) == ALLOW
+    assert answer(numbers("personality"), GARBAGE | 0x0040000) == ERRNO | ENOSYS
+
+
+def test_every_new_namespace_is_refused_to_clone() -> None:
+    for bit in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
+        assert answer(numbers("clone"), bit | 17) == ERRNO | EPERM
+        assert answer(numbers("clone"), bit | 0x00010F00) == ERRNO | EPERM  # beside the flags of a thread
+    assert answer(numbers("clone"), 17) == ALLOW
+    assert answer(numbers("clone"), 0x003D0F00) == ALLOW
+
+
+def test_only_three_socket_families_and_the_usual_protocols_pass() -> None:
+    families = {family for family in range(300) if answer(numbers("socket"), family, 1, 0) == ALLOW}
+    assert families == set(SOCKET_FAMILIES.values())
+    usual = {(2, 1): {0, 6}, (2, 2): {0, 17, 1}, (10, 1): {0, 6}, (10, 2): {0, 17, 58}}  # TCP, UDP, ICMP, ICMPv6
+    for (family, kind), protocols in usual.items():
+        for flags in (0, 0o4000, 0o2004000):  # SOCK_NONBLOCK, SOCK_CLOEXEC
+            passing = {number for number in range(300) if answer(numbers("socket"), family, kind | flags, number) == ALLOW}
+            assert passing == protocols
+    for family, kind in itertools.product((2, 10), (0, 4, 5, 6, 10)):
+        assert answer(numbers("socket"), family, kind, 0) == ERRNO | ESOCKTNOSUPPORT
+
+
+def test_attack_66_personality_can_be_asked_but_not_changed() -> None:
+    passing = {value for value in (*(1 << bit for bit in range(32)), 0, 8, 0xFFFFFFFF) if answer(numbers("personality"), value) == ALLOW}
+    assert passing == set(PERSONALITIES.values())
+
+
+async def test_attack_66_every_denied_call_fails_for_a_program(box: Box) -> None:
+    """Arguments that the kernel itself would answer with another error: zeros, or an address that is not there."""
+    names = [name for name, _number in named(DENIED)]
+    code = f"from raw import call, tell\ntell(**{{name: call(name, 0, 0, 0, 0, 0, 0) for name in {names!r}}})"
+    outcome = await box.python(code, files=raw_files(*names))
+    answers = json.loads(outcome.text)
+    assert {name: said for name, said in answers.items() if said != "EPERM"} == {}
+    assert len(answers) > 50
+
+
+async def test_attack_65_io_uring_does_not_exist(box: Box) -> None:
+    """Neither the ring nor its older sibling, whose number of contexts is bounded for the whole machine and not for each user."""
+    names = ["io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup"]
+    code = f"from raw import *\ntell(**{{name: call(name, 8, ctypes.create_string_buffer(256), 0, 0, 0, 0) for name in {names!r}}})"
+    outcome = await box.python(code, files=raw_files(*names))
+    assert json.loads(outcome.text) == dict.fromkeys(names, "ENOSYS")
+
+
+async def test_clone3_does_not_exist_and_libraries_fall_back(box: Box) -> None:
+    code = """
+import subprocess, threading
+from raw import *
+words = []
+thread = threading.Thread(target=lambda: words.append("thread"))
+thread.start(); thread.join()
+words.append(subprocess.run(["/bin/echo", "child"], capture_output=True, text=True).stdout.strip())
+tell(clone3=call("clone3", ctypes.create_string_buffer(88), 88), words=words)
+"""
+    outcome = await box.python(code, files=raw_files("clone3"))
+    assert json.loads(outcome.text) == {"clone3": "ENOSYS", "words": ["thread", "child"]}
+
+
+@only_x86_64
+async def test_attack_64_int_0x80_kills_the_program(box: Box) -> None:
+    code = """
+import ctypes, mmap
+print("before", flush=True)
+memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+memory.write(bytes.fromhex("b814000000cd80c3"))  # mov eax, 20 (getpid); int 0x80; ret
+function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+print("after", function())
+"""
+    outcome = await box.python(code)
+    assert outcome.text == "before\n"
+    assert outcome.exit.signal == 31  # SIGSYS
+
+
+@only_x86_64
+async def test_attack_64_x32_kills_the_program(box: Box) -> None:
+    code = "from raw import *\nprint('before', flush=True)\nprint(call(0x40000000 | 39))"
+    outcome = await box.python(code, files=raw_files())
+    assert outcome.text == "before\n"
+    assert outcome.exit.signal == 31
+
+
+async def test_attack_64_odd_numbers_mean_what_the_kernel_makes_of_them(box: Box) -> None:
+    """Only the lower half of the number counts, for the kernel and for the filter alike."""
+    code = """
+from raw import *
+high = 1 << 32
+tell(
+    minus_one=call(-1), unknown=call(4095), high_getpid=call(high | numbers["getpid"]), own=os.getpid(),
+    high_mount=call(high | numbers["mount"], 0, 0, 0, 0, 0), high_unshare=call(high | numbers["unshare"], 0x10000000),
+)
+"""
+    outcome = await box.python(code, files=raw_files("mount", "unshare", "getpid"))
+    answers = json.loads(outcome.text)
+    assert answers["minus_one"] == answers["unknown"] == "ENOSYS"
+    assert answers["high_getpid"] in (answers["own"], "ENOSYS")
+    assert {answers["high_mount"], answers["high_unshare"]} <= {"EPERM", "ENOSYS"}
+
+
+async def test_attack_67_nothing_can_be_typed_into_a_terminal(box: Box) -> None:
+    code = """
+from raw import *
+requests = {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C, "TIOCSETD": 0x5423}
+garbage = 0xDEADBEEF << 32
+byte = ctypes.create_string_buffer(8)
+tell(plain={name: call("ioctl", 0, number, byte) for name, number in requests.items()},
+     dirty={name: call("ioctl", 0, garbage | number, byte) for name, number in requests.items()},
+     size=os.get_terminal_size(0))
+"""
+    outcome = await box.python(code, files=raw_files("ioctl"), terminal=(24, 80))
+    answers = json.loads(outcome.text)
+    assert answers["plain"] == answers["dirty"] == dict.fromkeys(("TIOCSTI", "TIOCLINUX", "TIOCSETD"), "EPERM")
+    assert answers["size"] == [80, 24]
+
+
+async def test_ordinary_calls_of_every_group_work(box: Box) -> None:
+    """One program that uses something of each group of the table."""
+    code = """
+import fcntl, mmap, os, resource, select, signal, socket, struct, tempfile, time, threading
+done = []
+with tempfile.TemporaryFile() as file:                                    # files, reading and writing
+    file.write(b"x" * 10); file.seek(0); assert file.read() == b"x" * 10
+    fcntl.flock(file, fcntl.LOCK_EX); os.fsync(file.fileno()); os.ftruncate(file.fileno(), 3)
+os.mkfifo("fifo"); os.symlink("fifo", "link"); os.link("main.py", "hard"); os.chmod("hard", 0o600)
+os.setxattr("hard", "user.a", b"b"); done.append("files")
+readable, writable = os.pipe(); os.write(writable, b"y")                  # waiting
+poll = select.epoll(); poll.register(readable, select.EPOLLIN); assert poll.poll(1)
+assert select.select([readable], [], [], 1)[0]; done.append("waiting")
+memory = mmap.mmap(-1, 8192); memory[0] = 1; memory.madvise(mmap.MADV_DONTNEED); memory.close(); done.append("memory")
+pid = os.fork()                                                            # processes
+if pid == 0:
+    os.execv("/bin/true", ["true"])
+assert os.waitpid(pid, 0)[1] == 0; os.sched_getaffinity(0); os.nice(1); resource.getrusage(resource.RUSAGE_SELF)
+assert os.pidfd_open(os.getpid()) > 0; done.append("processes")
+seen = []; signal.signal(signal.SIGUSR1, lambda *_: seen.append(1)); os.kill(os.getpid(), signal.SIGUSR1)
+signal.setitimer(signal.ITIMER_REAL, 0.001); signal.signal(signal.SIGALRM, lambda *_: seen.append(2))
+while len(seen) < 2: signal.pause()
+done.append("signals")
+os.setuid(os.getuid()); os.setgid(os.getgid()); os.getgroups(); done.append("identity")
+time.clock_gettime(time.CLOCK_MONOTONIC); time.sleep(0); done.append("time")
+os.uname(); os.getrandom(8); done.append("machine")
+left, right = socket.socketpair(); left.send(b"z"); assert right.recv(1) == b"z"
+server = socket.create_server(("127.0.0.1", 0)); client = socket.create_connection(server.getsockname())
+client.sendall(b"hello"); assert server.accept()[0].recv(5) == b"hello"; done.append("sockets")
+print(*done)
+"""
+    outcome = await box.python(code)
+    assert outcome.error_text == ""
+    assert outcome.text.split() == "files waiting memory processes signals identity time machine sockets".split()
+
+
+def test_documentation_lists_exactly_what_the_table_says() -> None:
+    page = (ROOT / "docs" / "system-calls.md").read_text(encoding="utf-8")
+    assert page == system_calls_page(), "run `make docs`"
+
+
+def test_libseccomp_compiles_small_filters() -> None:
+    """The kernel takes at most 4,096 instructions a filter, and every one costs time at each call that is not cached."""
+    assert pyseccomp.get_api() >= 3
+    for program in filters():
+        assert len(program) // 8 < 1500
