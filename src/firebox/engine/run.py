@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import structlog
 
 from firebox.engine.input import InputQueue
+from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import judge, signal_name
 from firebox.errors import InvalidRequest
 from firebox.model import (
     SIGNALS,
     Cancel,
-    Chunk,
     Eof,
     Event,
     File,
@@ -50,6 +50,9 @@ from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, Sandb
 
 BUFFERED_BYTES = 1 << 20
 """Output that waits for a slow reader of events; past it the program has to wait."""
+
+EVENT_BYTES = 200
+"""What an event costs besides its data."""
 
 BASE_ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -102,7 +105,7 @@ class LocalRun:
         self._task: asyncio.Task[None] | None = None
         self._sandbox: Sandbox | None = None
         self._stage: StageName = "run"
-        self._chunks: list[Chunk] = []
+        self._transcript = Transcript()
         self._announce: Callable[[], None] | None = None
         self._cancelled = False
         self._over = False
@@ -133,7 +136,7 @@ class LocalRun:
             while self._events:
                 event = self._events.popleft()
                 if isinstance(event, Output):
-                    self._buffered_bytes -= len(event.data)
+                    self._buffered_bytes -= len(event.data) + EVENT_BYTES
                     if self._sandbox is not None and self._buffered_bytes <= BUFFERED_BYTES // 2:
                         self._sandbox.resume()
                 yield event
@@ -195,7 +198,7 @@ class LocalRun:
         if self._cancelled:
             return _never_started(stage), None
         self._stage = stage
-        self._chunks = []
+        self._transcript = Transcript()
         taken_at = time.monotonic()
         sandbox = await self._pool.take(specification)
         self._sandbox = sandbox
@@ -229,7 +232,7 @@ class LocalRun:
             reason=reason,
             exit_code=ended.status,
             signal=signal_name(ended.signal) if ended.signal is not None else None,
-            chunks=tuple(self._chunks),
+            chunks=self._transcript.chunks(),
             stdout_truncated=ended.stdout_truncated,
             stderr_truncated=ended.stderr_truncated,
             wall_ms=ended.wall_ms,
@@ -271,8 +274,8 @@ class LocalRun:
     def _take_output(self, stream: StreamName, data: bytes) -> None:
         if self._announce is not None:  # a program may write before its start is reported
             self._announce()
-        self._chunks.append(Chunk(stream, data))
-        self._buffered_bytes += len(data)
+        self._transcript.add(stream, data)
+        self._buffered_bytes += len(data) + EVENT_BYTES
         self._emit(Output(sequence=self._next(), stage=self._stage, stream=stream, data=data))
         if self._buffered_bytes > BUFFERED_BYTES and self._sandbox is not None and not self._cancelled:
             self._sandbox.pause()
