@@ -30,7 +30,7 @@ def system_calls_page() -> str:
         "\n## Held by their arguments\n\nOnly the bits that the kernel looks at are compared.\n\n| what | answer |\n| --- | --- |\n",
         "| `clone` with a new namespace | EPERM |\n",
         f"| `socket`, `socketpair` of another family than {_list(SOCKET_FAMILIES)} | EAFNOSUPPORT |\n",
-        f"| internet sockets that are not {", ".join(PROTOCOLS)} | EPROTONOSUPPORT, ESOCKTNOSUPPORT or ENOSYS |\n",
+        f"| internet sockets that are not {', '.join(PROTOCOLS)} | EPROTONOSUPPORT, ESOCKTNOSUPPORT or ENOSYS |\n",
         f"| `personality` other than {_list(PERSONALITIES)} | ENOSYS |\n",
         *(f"| `ioctl` {_list(requests)}: {why} | EPERM |\n" for why, requests in REFUSED_IOCTLS.items()),
         *(f"| `{what}` | {answer} |\n" for what, answer in OTHER_RULES.items()),

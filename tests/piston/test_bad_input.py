@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.piston.health import health, wait_until
 from tests.support.server import RunningServer
 
 JSON = {"content-type": "application/json"}
@@ -175,16 +175,6 @@ def busy(server: RunningServer) -> socket.socket:
     connection.sendall(head.encode() + body)
     wait_until(lambda: health(server)["in_flight"] == 1)
     return connection
-
-
-def health(server: RunningServer) -> Any:
-    return httpx.get(f"{server.url}/api/v1/health", timeout=60, trust_env=False).json()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll; the test's own timeout is the only one."""
-    while not condition():
-        time.sleep(0.02)
 
 
 def test_a_full_queue_is_429_and_says_when_to_come_again(start_server: Callable[..., RunningServer]) -> None:

@@ -53,8 +53,9 @@ def test_every_error_is_in_the_table_itself(class_: type[errors.FireboxError]) -
 
 def stage(verdict: Verdict, **more: Any) -> StageResult:
     values: dict[str, Any] = {
-        "stage": "run", "verdict": verdict, "reason": "words", "exit_code": None, "signal": None, "chunks": (Chunk("stdout", b"x"),),
-        "stdout_truncated": False, "stderr_truncated": False, "wall_ms": 1.5, "cpu_ms": 0.4, "memory_peak_bytes": 7, **more,
+        "stage": "run", "verdict": verdict, "reason": "words", "exit_code": None, "signal": None,
+        "chunks": (Chunk("stdout", b"x"),), "stdout_truncated": False, "stderr_truncated": False,
+        "wall_ms": 1.5, "cpu_ms": 0.4, "memory_peak_bytes": 7, **more,
     }  # fmt: skip
     return StageResult(**values)
 

@@ -38,7 +38,7 @@ def agrees(expected: Any, found: Any) -> bool:
         if expected[:1] == [AMONG_OTHERS]:
             return all(any(agrees(value, other) for other in found) for value in expected[1:])
         return len(expected) == len(found) and all(map(agrees, expected, found))
-    return type(expected) is type(found) and expected == found or is_stand_in(expected, found)
+    return (type(expected) is type(found) and expected == found) or is_stand_in(expected, found)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=[path.stem for path in GOLDEN])

@@ -108,7 +108,10 @@ WRONG: list[tuple[Spoil, str]] = [
     (lambda body, files: body.update(language="klingon"), "klingon-* runtime is unknown"),
     (lambda body, files: files[0].update(encoding="hex"), "files must include at least one utf8 encoded file"),
     (lambda body, files: body.update(compile_memory_limit="1"), "If specified, compile_memory_limit must be a number"),
-    (lambda body, files: body.update(run_memory_limit=1e300), "run_memory_limit cannot exceed the configured limit of 4294967296"),
+    (
+        lambda body, files: body.update(run_memory_limit=1e300),
+        "run_memory_limit cannot exceed the configured limit of 4294967296",
+    ),
     (lambda body, files: body.update(compile_timeout=-1), "compile_timeout must be non-negative"),
     (lambda body, files: body.update(run_timeout=1e300), "run_timeout cannot exceed the configured limit of 60000"),
     (lambda body, files: body.update(compile_cpu_time="1"), "If specified, compile_cpu_time must be a number"),

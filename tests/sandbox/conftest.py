@@ -21,6 +21,7 @@ import pytest
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
+from tests.sandbox.leftovers import descendants_of, groups_of, holdings_of, is_gone, until
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 ORDINARY_USER = (65533, 65533)
@@ -128,7 +129,20 @@ async def box(sandbox_kind: str, readable_source: str) -> AsyncIterator[Box]:
     launcher = launcher_of(sandbox_kind, readable_source)
     await launcher.start()
     pid = launcher.pid
-    yield Box(launcher, sandbox_kind)
-    await asyncio.wait_for(launcher.close(), 30)
     assert pid is not None
+    yield Box(launcher, sandbox_kind)
+    processes = descendants_of(pid)
+    await asyncio.wait_for(launcher.close(), 30)
     assert not os.path.exists(f"/proc/{pid}")
+    assert groups_of(pid) == []
+    await until(lambda: all(map(is_gone, processes)))
+
+
+@pytest.fixture
+async def nothing_left(box: Box) -> AsyncIterator[None]:
+    """After the test the launcher, still alive, holds what it held before: processes, groups, mounts, descriptors."""
+    pid = box.launcher.pid
+    assert pid is not None
+    before = holdings_of(pid)
+    yield
+    await until(lambda: holdings_of(pid) == before)

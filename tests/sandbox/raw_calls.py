@@ -42,6 +42,17 @@ def read(path):
     return attempt(whole)
 
 
+def write(path, text):
+    '''Write at once. Returns the number of characters, or the name of the error.'''
+    def whole():
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            return os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+    return attempt(whole)
+
+
 def tell(**values):
     '''Report to the test.'''
     print(json.dumps(values))

@@ -284,7 +284,7 @@ print(*done)
 """
     outcome = await box.python(code)
     assert outcome.error_text == ""
-    assert outcome.text.split() == "files waiting memory processes signals identity time machine sockets".split()
+    assert outcome.text.split() == ["files", "waiting", "memory", "processes", "signals", "identity", "time", "machine", "sockets"]
 
 
 def test_documentation_lists_exactly_what_the_table_says() -> None:

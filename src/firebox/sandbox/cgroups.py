@@ -156,6 +156,7 @@ class Version2Leaf:
         os.mkdir(path)
         _write(f"{path}/memory.max", str(memory_bytes or "max"))
         _write_if_there(f"{path}/memory.swap.max", "0")
+        _write_if_there(f"{path}/memory.oom.group", "1")  # the limit is the tree's: who reaches it ends as a whole
         _write(f"{path}/pids.max", str(processes + _PROCESSES_OF_OURS))
 
     def join(self, pid: int) -> None:
@@ -227,6 +228,8 @@ class Version1Leaf:
         memory_files = ("memory.max_usage_in_bytes", "memory.oom_control", "memory.failcnt")
         opened = _open_all(self._paths["memory"], memory_files, ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"))
         opened |= _open_all(self._paths["cpuacct"], ("cpuacct.usage",), ())
+        opened["memory.event"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        _write(f"{self._paths['memory']}/cgroup.event_control", f"{opened['memory.event']} {opened['memory.oom_control']}")
         return opened | _open_all(self._paths["pids"], ("pids.events",), ("pids.max",))
 
     def remove(self) -> bool:
@@ -257,6 +260,10 @@ class Meter:
                 self._peak_bytes = max(self._peak_bytes, int(self._read(name)))
                 break
         return self._peak_bytes
+
+    def memory_event(self) -> int:
+        """Return a descriptor that becomes readable when the limit is reached, or -1 where the kernel itself then ends the tree."""
+        return self._descriptors.get("memory.event", -1)
 
     def memory_kills(self) -> int:
         """Count the processes that the kernel killed for reaching the memory limit."""

@@ -27,6 +27,7 @@ KILL_PATIENCE_S = 15.0
 
 _CPU_CHECK_AT_LEAST_MS = 5.0
 _DISCARD_BYTES = 1 << 20
+_COLLECT_MEMORY_BYTES = 128 << 20
 
 StreamName = Literal["stdout", "stderr"]
 OutputSink = Callable[[StreamName, bytes], None]
@@ -172,8 +173,12 @@ class Sandbox:
         """
         if self._exit_message is None:
             raise SandboxFailure("collect", detail="the program was killed with its sandbox")
+        command = self._command
         readable, writable = os.pipe()
         try:
+            if self._meter and command is not None and command.memory_bytes:
+                # What the program wrote is memory too, and may be all that it was given; only our PID 1 is left to use more.
+                self._meter.limit(command.memory_bytes + _COLLECT_MEMORY_BYTES, command.processes)
             message = {"collect": list(patterns), "max_bytes": max_bytes, "max_files": max_files}
             send(self._link, message, (writable,))
         except OSError as error:
@@ -249,44 +254,55 @@ class Sandbox:
         except OSError:
             data, descriptors = b"", []
         try:
-            message = decode(data) if data else {}
+            self._take(decode(data) if data else {}, descriptors)
         except SandboxFailure as failure:
+            self._hang_up()
             self._break(failure)
-            message = {}
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Act on a message; takes what it keeps out of `descriptors`. Raises: SandboxFailure."""
         if "started" in message and not self._started.done():
             self._begin(descriptors)
-        elif "exited" in message and self._exit_message is None:
-            if not isinstance(message["exited"], int) or not isinstance(message.get("cpu_ms"), int | float):
-                self._break(SandboxFailure("exit", detail="malformed report"))
-                return
+        elif "exited" in message and self._started.done() and self._exit_message is None:
+            _check_exit(message)
             self._ended_at = self._loop.time()
             self._exit_message = message
+            self._timers.append(self._loop.call_later(KILL_PATIENCE_S, self._end_stragglers))
             self.resume()
             self._finish_when_complete()
         elif "refused" in message and not self._started.done():
             detail, number = str(message.get("detail", "")), message.get("errno")
             self._started.set_exception(CommandRefused(str(message["refused"]), number if isinstance(number, int) else 0, detail))
         else:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            self._link_open = False
-            self._loop.remove_reader(self._link.fileno())
-            self._ended_at = self._ended_at or self._loop.time()
+            self._hang_up()
             if message.get("failed"):
                 self._break(SandboxFailure(str(message["failed"]), detail=str(message.get("detail", ""))))
             elif not self._started.done():
                 self._break(SandboxFailure("start", detail="the sandbox ended before the program started"))
             self._finish_when_complete()
 
-    def _begin(self, descriptors: Sequence[int]) -> None:
+    def _hang_up(self) -> None:
+        """Listen no more: PID 1 is gone or talks nonsense."""
+        self._link_open = False
+        self._loop.remove_reader(self._link.fileno())
+        self._ended_at = self._ended_at or self._loop.time()
+
+    def _begin(self, descriptors: list[int]) -> None:
         assert self._command is not None  # noqa: S101 - set by run
-        if descriptors:
-            self._use_terminal(descriptors[0])
+        if self._command.terminal is not None:
+            if not descriptors:
+                raise SandboxFailure("terminal", errno.EMFILE, "no descriptor arrived", hint="raise `ulimit -n` or lower `slots`")
+            self._use_terminal(descriptors.pop())
         self._cpu_before_ms = self._meter.cpu_ms() if self._meter else 0.0
         self._started_at = self._loop.time()
         self._timers.append(self._loop.call_later(self._command.wall_ms / 1000, self.kill, "wall_time"))
         if self._command.cpu_ms and self._meter:
             self._arm_cpu_clock(self._command.cpu_ms)
+        if self._meter.memory_event() >= 0:
+            self._loop.add_reader(self._meter.memory_event(), self.kill, "memory")
         self._started.set_result(None)
 
     def _use_terminal(self, master: int) -> None:
@@ -368,6 +384,13 @@ class Sandbox:
         if self._link_open:  # else everything is dead and only a slow reader of the output is left
             self._break(SandboxFailure("kill", errno.ETIMEDOUT, "the processes did not end after SIGKILL"))
 
+    def _end_stragglers(self) -> None:
+        """End a PID 1 that reported the end and still holds the program's streams open."""
+        if self._streams and self._paused:  # or somebody reads slowly: look again
+            self._timers.append(self._loop.call_later(KILL_PATIENCE_S, self._end_stragglers))
+        elif self._streams:
+            self._owner.kill(self.number)
+
     def _exit(self) -> Exit:
         message, command = self._exit_message, self._command
         assert command is not None  # noqa: S101 - set by run
@@ -433,10 +456,22 @@ class Sandbox:
             _wake(self._stdin_room)
 
     def _stop_clocks(self) -> None:
+        if self._meter.memory_event() >= 0:
+            self._loop.remove_reader(self._meter.memory_event())
         for timer in self._timers:
             timer.cancel()
         if self._cpu_timer is not None:
             self._cpu_timer.cancel()
+
+
+def _check_exit(message: dict[str, Any]) -> None:
+    """Raises: SandboxFailure when the report of the end is not one that a process can have."""
+    code, exceeded = message["exited"], message.get("exceeded", "")
+    numbers = (message.get("cpu_ms"), message.get("memory_peak_bytes", 0))
+    if type(code) is not int or not -signal.NSIG < code < 256 or exceeded not in ("", "memory", "cpu_time"):
+        raise SandboxFailure("exit", detail="malformed report")
+    if not all(type(number) in (int, float) and 0 <= number < 1 << 63 for number in numbers):
+        raise SandboxFailure("exit", detail="malformed report")
 
 
 def _start_message(command: Command, packs: list[list[tuple[str, int, int, int]]]) -> dict[str, Any]:

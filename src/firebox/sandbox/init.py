@@ -19,6 +19,9 @@ from firebox.sandbox import mounts, spec
 from firebox.sandbox.collect import collect
 
 _SAMPLE_MS = 10
+OOM_SCORE_DESCRIPTOR = 4
+"""Where a sandbox keeps its own oom_score_adj open until the program is started."""
+
 _OOM_SCORE_OF_PROGRAM = b"1000"
 _SIGNALS_PYTHON_CHANGED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT)
 
@@ -42,8 +45,10 @@ class Init:
         spec.send(self._link, {"ready": True}, (stdin_write, stdout_read, stderr_read))
         for descriptor in (stdin_write, stdout_read, stderr_read):
             os.close(descriptor)
+        # Low numbers: posix_spawn takes none that RLIMIT_NOFILE, lowered below, would not allow.
+        stdout_write, stderr_write = _renumbered(stdout_write), _renumbered(stderr_write)
 
-        data, descriptors = spec.receive(self._link)
+        data, descriptors = spec.receive(self._link, spec.MESSAGE_BYTES)
         if not data:
             os._exit(0)
         command = spec.decode(data)
@@ -57,18 +62,16 @@ class Init:
                 step = "terminal"
                 terminal, slave = _open_terminal(*command["terminal"])
             step = "limits"
-            lower(resource.RLIMIT_NOFILE, command["open_files"])
-            lower(resource.RLIMIT_FSIZE, command["file_size_bytes"])
-            lower(resource.RLIMIT_NPROC, command["processes"] + 1)
-            if command["cpu_ms"]:
-                lower(resource.RLIMIT_CPU, command["cpu_ms"] // 1000 + 2)
-            step = "start"
             wake_read, wake_write = os.pipe()
             os.set_blocking(wake_write, False)
             os.set_blocking(wake_read, False)
             signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
             signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-            pid = _spawn(command, (stdin_read, stdout_write, stderr_write), slave)
+            lower(resource.RLIMIT_NOFILE, command["open_files"])
+            lower(resource.RLIMIT_FSIZE, command["file_size_bytes"])
+            lower(resource.RLIMIT_NPROC, command["processes"] + 1)
+            step = "start"
+            pid = _spawn_marked(command, (stdin_read, stdout_write, stderr_write), slave)
         except (OSError, ValueError) as error:
             number = error.errno if isinstance(error, OSError) else None
             detail = f"{os.strerror(number)}: {error.filename}" if number and isinstance(error, OSError) else str(error)
@@ -79,11 +82,6 @@ class Init:
         spec.send(self._link, {"started": True}, terminal)
         for descriptor in terminal:
             os.close(descriptor)
-        try:
-            write_file(f"/proc/{pid}/oom_score_adj", _OOM_SCORE_OF_PROGRAM)  # the kernel should take it before us
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EACCES):
-                raise
         status = self._watch(pid, wake_read)
         _kill_everything()
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -138,19 +136,18 @@ class Init:
         Stands in for control groups. Between two samples a program can go over; the host's own limits hold then.
         """
         memory_bytes, cpu_ticks = 0, 0
-        page_bytes, ticks_a_second = resource.getpagesize(), os.sysconf("SC_CLK_TCK")
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or name == "1":
-                continue
+        ticks_a_second = os.sysconf("SC_CLK_TCK")
+        pids = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
+        for pid in pids:
             try:
-                with open(f"/proc/{name}/statm", "rb") as file:
-                    resident, shared = file.read().split()[1:3]
-                with open(f"/proc/{name}/stat", "rb") as file:
+                memory_bytes += _private_bytes(pid)
+                with open(f"/proc/{pid}/stat", "rb") as file:
                     fields = file.read().rsplit(b")", 1)[1].split()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            memory_bytes += (int(resident) - int(shared)) * page_bytes
             cpu_ticks += sum(map(int, fields[11:15]))
+        if self._limits["memory_bytes"] and memory_bytes > self._limits["memory_bytes"]:
+            memory_bytes = sum(map(_proportional_bytes, pids))  # the first sum counts shared memory once for each sharer
         written = os.statvfs(mounts.WORK)
         memory_bytes += (written.f_blocks - written.f_bfree) * written.f_frsize
         self._memory_peak_bytes = max(self._memory_peak_bytes, memory_bytes)
@@ -171,6 +168,59 @@ class Init:
         if "collect" in message and descriptors:
             with open(descriptors[0], "wb", buffering=0) as sink:
                 collect(sink.fileno(), message["collect"], message["max_bytes"], message["max_files"])
+
+
+def _renumbered(descriptor: int) -> int:
+    """Move a descriptor to the lowest free number."""
+    moved = os.dup(descriptor)
+    os.close(descriptor)
+    return moved
+
+
+def _spawn_marked(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str) -> int:
+    """Start the program as the one that the kernel takes first when memory runs out. We are it for a moment: it inherits."""
+    own = os.pread(OOM_SCORE_DESCRIPTOR, 16, 0)
+    os.pwrite(OOM_SCORE_DESCRIPTOR, _OOM_SCORE_OF_PROGRAM, 0)
+    try:
+        return _spawn_with_cpu_limit(command, streams, slave)
+    finally:
+        os.pwrite(OOM_SCORE_DESCRIPTOR, own, 0)
+        os.close(OOM_SCORE_DESCRIPTOR)
+
+
+def _spawn_with_cpu_limit(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str) -> int:
+    """Start the program with its RLIMIT_CPU, which must not hold us: a program that sleeps may keep us busy for long."""
+    own = resource.getrlimit(resource.RLIMIT_CPU)
+    if not command["cpu_ms"]:
+        return _spawn(command, streams, slave)
+    cpu_s = command["cpu_ms"] // 1000 + 2
+    cpu_s = cpu_s if own[1] == resource.RLIM_INFINITY else min(cpu_s, own[1])
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, own[1]))  # inherited, so that not even its first moment is free
+    try:
+        pid = _spawn(command, streams, slave)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, own)
+    resource.prlimit(pid, resource.RLIMIT_CPU, (cpu_s, cpu_s))  # not reaped yet: the number is still its own
+    return pid
+
+
+def _private_bytes(pid: str) -> int:
+    """Return anonymous and shared memory that is mapped and present. Source: proc_pid_status(5), RssAnon and RssShmem."""
+    with open(f"/proc/{pid}/status", "rb") as file:
+        words = [line.split() for line in file if line.startswith((b"RssAnon:", b"RssShmem:"))]
+    return sum(int(kib) << 10 for _name, kib, _unit in words)
+
+
+def _proportional_bytes(pid: str) -> int:
+    """Return the same with shared pages divided among their sharers; the whole of it where that cannot be read."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            words = [line.split() for line in file if line.startswith((b"Pss_Anon:", b"Pss_Shmem:"))]
+        return sum(int(kib) << 10 for _name, kib, _unit in words)
+    except PermissionError:
+        return _private_bytes(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def _spawn(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str) -> int:
@@ -212,6 +262,8 @@ def _write_files(command: Mapping[str, Any], descriptors: list[int]) -> None:
     """
     for descriptor, files in zip(descriptors, command["packs"], strict=True):
         for name, offset, size, mode in files:
+            if not all(part not in ("", ".", "..") for part in name.split("/")):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
             folder = os.path.dirname(name)
             if folder:
                 os.makedirs(folder, exist_ok=True)

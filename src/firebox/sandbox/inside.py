@@ -19,16 +19,19 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from firebox.sandbox import kernel, mounts, spec
-from firebox.sandbox.init import Init, lower, write_file
+from firebox.sandbox.init import OOM_SCORE_DESCRIPTOR, Init, lower, write_file
 
 _HARD_LIMITS = {
-    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_CORE: 1,  # 0 would not keep the kernel from starting the host's crash handler, 1 does: core(5), coredump.c
     resource.RLIMIT_MEMLOCK: 64 << 20,
     resource.RLIMIT_MSGQUEUE: 819_200,
     resource.RLIMIT_SIGPENDING: 4096,
     resource.RLIMIT_NICE: 0,
     resource.RLIMIT_RTPRIO: 0,
 }
+
+_OOM_SCORE = 500
+"""When the host runs out of memory it takes sandboxes first. As root it is also the least that a program can go back to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +57,25 @@ class Making:
 def live(link: socket.socket, making: Making) -> NoReturn:
     """Make the sandbox, serve one command, end. `link`: to the launcher at first, then to the server."""
     link = _forget_launcher(link)
-    step = "start"
+    step: str | mounts.Step = "start"
     try:
-        for step in make(link, making):  # noqa: B007 - the name of the step that fails is what matters
+        for step in make(link, making):  # noqa: B007 - the step that fails is what matters
             pass
         step = "serve"
         Init(link, sampled=making.sampled).serve()
     except BaseException as error:  # noqa: BLE001 - the last frame of this process: everything must become a message
         number = error.errno if isinstance(error, OSError) else None
         hint = getattr(error, "hint", "")
+        words = step if isinstance(step, str) else f"3 {step.describe()}"
         try:
-            spec.send(link, {"failed": step, "errno": number or 0, "detail": f"{type(error).__name__}: {error}", "hint": hint})
+            spec.send(link, {"failed": words, "errno": number or 0, "detail": f"{type(error).__name__}: {error}", "hint": hint})
         except OSError:
             os._exit(3)  # nobody is there to hear it
     os._exit(2)
 
 
-def make(link: socket.socket, making: Making) -> Iterator[str]:
-    """Take the steps in order, yielding the name of each before it is taken."""
+def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
+    """Take the steps in order, yielding each before it is taken."""
     yield "1 wait until the launcher has put us into our control group"
     if link.recv(1) != b"g":
         os._exit(0)  # the launcher is gone or gave up
@@ -85,7 +89,7 @@ def make(link: socket.socket, making: Making) -> Iterator[str]:
     kernel.raise_loopback()
 
     wanted = making.specification
-    for layer, each in mounts.plan(
+    for each in mounts.plan(
         making.skeleton,
         making.root,
         uid=making.uid,
@@ -93,10 +97,11 @@ def make(link: socket.socket, making: Making) -> Iterator[str]:
         writable_inodes=wanted.writable_inodes,
         overlay=making.overlay,
     ):
-        yield f"3 {layer}: {each.describe()}"
+        yield each
         each.execute()
 
     yield "4 become the sandbox's own user"
+    _offer_to_oom_killer()
     if making.drop_groups:
         os.setgroups([])
         os.setresgid(making.uid, making.uid, making.uid)
@@ -129,6 +134,16 @@ def make(link: socket.socket, making: Making) -> Iterator[str]:
     for program in making.seccomp_programs:
         kernel.load_seccomp(program)
     os.chdir(mounts.WORK)
+
+
+def _offer_to_oom_killer() -> None:
+    """Raise our score, and keep the file open: from step 5 on it belongs to root, and the program shall have a higher one."""
+    opened = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    if opened != OOM_SCORE_DESCRIPTOR:
+        os.dup2(opened, OOM_SCORE_DESCRIPTOR, inheritable=False)
+        os.close(opened)
+    if int(os.pread(OOM_SCORE_DESCRIPTOR, 16, 0)) < _OOM_SCORE:  # to go down needs a capability
+        os.pwrite(OOM_SCORE_DESCRIPTOR, str(_OOM_SCORE).encode(), 0)
 
 
 def _forget_launcher(link: socket.socket) -> socket.socket:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import select
 import signal
@@ -307,7 +308,9 @@ def _kill(child: Child) -> None:
 
 def main(descriptor: int) -> None:
     """Run as the launcher process. descriptor: its end of the link."""
+    gc.disable()  # a collection in a fork would write to, and so copy, every page that holds objects
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server; its end of the link ends us
+    kernel.set_title("firebox-launcher")  # the real command line names folders of the host; sandboxes see it as that of PID 1
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
     os.umask(0o022)

@@ -50,6 +50,8 @@ PROC_MASKED_FILES = (
 PROC_MASKED_FOLDERS = ("acpi", "scsi", "asound", "driver", "tty", "dynamic_debug", "pressure")
 
 _COPY_LIMIT_BYTES = 16 << 20
+_PTY_OPTIONS = "newinstance,ptmxmode=0666,mode=0620,max=64"
+"""The number of terminals is bounded for the whole machine (kernel.pty.max); one sandbox must not take them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,42 +243,34 @@ def _copy(source: str, target: str) -> None:
         return  # unreadable for this user, or gone meanwhile: the sandbox does without
 
 
-def plan(
-    skeleton: Skeleton, root: str, *, uid: int, writable_bytes: int, writable_inodes: int, overlay: bool
-) -> Iterator[tuple[str, Step]]:
-    """Yield the steps that build a sandbox's tree at the empty folder `root` and pivot into it, each with the layer it serves.
+def plan(skeleton: Skeleton, root: str, *, uid: int, writable_bytes: int, writable_inodes: int, overlay: bool) -> Iterator[Step]:
+    """Yield the steps that build a sandbox's tree at the empty folder `root` and pivot into it.
 
     uid: owner of everything writable, in the launcher's user namespace. overlay: False where the kernel refuses overlays
     here; trees are then shared inodes, read-only all the same.
     """
     shown = kernel.MS_RDONLY | kernel.MS_NOSUID
     if overlay:
-        yield "root", Mount("firebox", root, "overlay", shown, f"lowerdir={skeleton.path}:{EMPTY}")
+        yield Mount("firebox", root, "overlay", shown, f"lowerdir={skeleton.path}:{EMPTY}")
         for tree in skeleton.trees:
             lower = (HOST + tree).replace("\\", "\\\\").replace(":", "\\:")
-            yield (
-                "root",
-                Mount("firebox", root + tree, "overlay", shown | kernel.MS_NODEV, f"lowerdir={lower}:{EMPTY}"),
-            )
+            yield Mount("firebox", root + tree, "overlay", shown | kernel.MS_NODEV, f"lowerdir={lower}:{EMPTY}")
     else:
-        yield "root", Mount(skeleton.path, root, None, kernel.MS_BIND)
+        yield Mount(skeleton.path, root, None, kernel.MS_BIND)
         for tree in skeleton.trees:
-            yield "root", Mount(HOST + tree, root + tree, None, kernel.MS_BIND | kernel.MS_REC)
-        yield "root", Restrict(root, kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID)
+            yield Mount(HOST + tree, root + tree, None, kernel.MS_BIND | kernel.MS_REC)
+        yield Restrict(root, kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID)
     if not skeleton.nodes_are_real:
         for name in DEVICE_NODES:
-            yield "devices", Mount(f"{HOST}/dev/{name}", f"{root}/dev/{name}", None, kernel.MS_BIND)
+            yield Mount(f"{HOST}/dev/{name}", f"{root}/dev/{name}", None, kernel.MS_BIND)
 
-    yield "proc", Mount("proc", root + "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    yield Mount("proc", root + "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     yield from _mask_proc(root)
 
-    yield (
-        "devices",
-        Mount("devpts", root + "/dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"),
-    )
+    yield Mount("devpts", root + "/dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, _PTY_OPTIONS)
     options = f"mode=755,size={writable_bytes},nr_inodes={writable_inodes}"
     box = root + WORK
-    yield "writable", Mount("firebox", box, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    yield Mount("firebox", box, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
     for name, place, mode in (
         ("tmp", "/tmp", 0o1777),
         ("shm", "/dev/shm", 0o1777),
@@ -284,19 +278,19 @@ def plan(
         ("home", HOME, 0o700),
         ("work", WORK, 0o755),  # last: it covers the tmpfs it comes from
     ):
-        yield "writable", Folder(f"{box}/{name}", mode, uid, uid)
+        yield Folder(f"{box}/{name}", mode, uid, uid)
         if name == "run":
-            yield "writable", Folder(f"{box}/run/lock", 0o1777, uid, uid)
-        yield "writable", Mount(f"{box}/{name}", root + place, None, kernel.MS_BIND)
-    yield "root", Pivot(root)
+            yield Folder(f"{box}/run/lock", 0o1777, uid, uid)
+        yield Mount(f"{box}/{name}", root + place, None, kernel.MS_BIND)
+    yield Pivot(root)
 
 
-def _mask_proc(root: str) -> Iterator[tuple[str, Step]]:
+def _mask_proc(root: str) -> Iterator[Step]:
     proc, mask = root + "/proc", root + "/.mask"
     exists: Callable[[str], bool] = lambda name: os.path.exists(f"{HOST}/proc/{name}")  # noqa: E731 - local and short
     for name in filter(exists, PROC_READ_ONLY):
-        yield "proc", Mount(f"{proc}/{name}", f"{proc}/{name}", None, kernel.MS_BIND)
-        yield "proc", Restrict(f"{proc}/{name}", kernel.MOUNT_ATTR_RDONLY)
+        yield Mount(f"{proc}/{name}", f"{proc}/{name}", None, kernel.MS_BIND)
+        yield Restrict(f"{proc}/{name}", kernel.MOUNT_ATTR_RDONLY)
     for names, cover in ((PROC_MASKED_FILES, "file"), (PROC_MASKED_FOLDERS, "folder")):
         for name in filter(exists, names):
-            yield "proc", Mount(f"{mask}/{cover}", f"{proc}/{name}", None, kernel.MS_BIND)
+            yield Mount(f"{mask}/{cover}", f"{proc}/{name}", None, kernel.MS_BIND)

@@ -8,11 +8,12 @@ import os
 import struct
 from typing import Any
 
+from firebox.sandbox.collect import INDEX_BYTES
 from firebox.sandbox.spec import Pack, PackedFile, SandboxFailure, decode
 
 READ_BYTES = 64 << 10
+_PATH_BYTES = 4095
 PATIENCE_S = 15.0
-_INDEX_BYTES = 8 << 20
 
 
 class PackReader:
@@ -69,7 +70,7 @@ class PackReader:
         if len(self._head) < 4:
             return b""
         (length,) = struct.unpack_from("<I", self._head)
-        if length > _INDEX_BYTES:
+        if length > INDEX_BYTES:
             raise SandboxFailure("collect", detail="index too long")
         if len(self._head) < 4 + length:
             return b""
@@ -80,15 +81,16 @@ class PackReader:
         if self._index is None:
             raise SandboxFailure("collect", detail="no index")
         files: list[PackedFile] = []
+        names: set[str] = set()
         offset = 0
         try:
             for name, size, mode in self._index["files"]:
-                parts = str(name).split("/")
-                if not isinstance(size, int) or size < 0 or not isinstance(mode, int) or mode & ~0o777:
+                if type(size) is not int or size < 0 or type(mode) is not int or mode & ~0o777:
                     raise ValueError("size or mode")
-                if not all(parts) or ".." in parts or "." in parts or "\0" in str(name):
+                if type(name) is not str or name in names or not _stays_inside(name):
                     raise ValueError("name")
-                files.append(PackedFile(str(name), offset, size, mode))
+                names.add(name)
+                files.append(PackedFile(name, offset, size, mode))
                 offset += size
             skipped = [(str(name), str(why)) for name, why in self._index["skipped"]]
         except (KeyError, TypeError, ValueError) as error:
@@ -96,6 +98,12 @@ class PackReader:
         if offset != self._received or len(files) > self._max_files:
             raise SandboxFailure("collect", detail="the contents do not match their index")
         return Pack(self._contents, tuple(files)), skipped
+
+
+def _stays_inside(name: str) -> bool:
+    """Tell whether a relative name can be written below a folder, whatever that folder holds."""
+    parts = name.split("/")
+    return "\0" not in name and len(os.fsencode(name)) <= _PATH_BYTES and not {"", ".", ".."} & set(parts)
 
 
 def write_all(descriptor: int, data: bytes) -> int:

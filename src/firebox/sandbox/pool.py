@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
-_MAKING_AT_ONCE = 2
+_MAKING_AT_ONCE = 4
 _PAUSE_AFTER_FAILURE_S = 1.0
 
 
@@ -39,6 +39,7 @@ class Pool:
         self._kept = tuple(dict.fromkeys(_interchangeable(each) for each in kept))
         self._target = target
         self._ready: dict[SandboxSpec, deque[Sandbox]] = {each: deque() for each in self._kept}
+        self._making: Counter[SandboxSpec] = Counter()
         self._wake = asyncio.Event()
         self._refilling: asyncio.Task[None] | None = None
         self._taken = 0
@@ -85,12 +86,22 @@ class Pool:
                 ready.popleft().close()
 
     async def _refill(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            missing = [key for key, ready in self._ready.items() for _ in range(self._target - len(ready))]
-            for start in range(0, len(missing), _MAKING_AT_ONCE):
-                await asyncio.gather(*(self._add(key) for key in missing[start : start + _MAKING_AT_ONCE]))
+        """Keep up with what is taken, several sandboxes under way at once: making one is mostly waiting for the kernel."""
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                for key, ready in self._ready.items():
+                    while len(ready) + self._making[key] < self._target and self._making.total() < _MAKING_AT_ONCE:
+                        self._making[key] += 1
+                        task = asyncio.create_task(self._add(key))
+                        under_way.add(task)
+                        task.add_done_callback(under_way.discard)
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _add(self, key: SandboxSpec) -> None:
         try:
@@ -98,6 +109,10 @@ class Pool:
         except SandboxFailure:
             # A request that needs one now hears the reason; the pool only tries again later.
             asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
+        else:
+            self._wake.set()
+        finally:
+            self._making[key] -= 1
 
 
 def _interchangeable(specification: SandboxSpec) -> SandboxSpec:

@@ -10,7 +10,9 @@ PID 1 is ours but shares its sandbox with hostile code: what it says is checked 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -18,7 +20,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 MESSAGE_BYTES = 160 << 10
-"""Largest message; longer things travel in a memfd."""
+"""Largest message, that of a start; longer things travel in a memfd."""
+
+SMALL_MESSAGE_BYTES = 32 << 10
+"""Largest of every other message: a buffer of this size costs a tenth of the large one."""
 
 INSIDE_UID = 1000
 """Who every program is, in its own user namespace."""
@@ -137,7 +142,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """Parse a message. Raises: SandboxFailure when it is not a JSON object."""
     try:
         message = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SandboxFailure("message", detail=str(error)) from None
     if not isinstance(message, dict):
         raise SandboxFailure("message", detail="not an object")
@@ -153,13 +158,13 @@ def spec_to_message(spec: SandboxSpec) -> dict[str, Any]:
     return asdict(spec)
 
 
-def receive(link: socket.socket) -> tuple[bytes, list[int]]:
+def receive(link: socket.socket, at_most_bytes: int = SMALL_MESSAGE_BYTES) -> tuple[bytes, list[int]]:
     """Receive one message and the descriptors beside it, close-on-exec. b"" means the other side is gone.
 
     Raises: BlockingIOError on a non-blocking link with nothing to read.
     """
     space = socket.CMSG_SPACE(32 * 4)
-    data, ancillary, _flags, _address = link.recvmsg(MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, _flags, _address = link.recvmsg(at_most_bytes, space, socket.MSG_CMSG_CLOEXEC)
     descriptors: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -168,7 +173,13 @@ def receive(link: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def send(link: socket.socket, message: Mapping[str, Any], descriptors: Iterable[int] = ()) -> None:
-    """Send one message; the other side gets its own copies of the descriptors."""
+    """Send one message; the other side gets its own copies of the descriptors.
+
+    Raises: OSError; with EMSGSIZE when it is longer than what `receive` takes.
+    """
+    data = encode(message)
+    if len(data) > MESSAGE_BYTES:
+        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
     numbers = list(descriptors)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(numbers)}i", *numbers))] if numbers else []
-    link.sendmsg([encode(message)], rights)
+    link.sendmsg([data], rights)

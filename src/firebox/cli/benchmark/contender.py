@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-SETTLE_S = 0.012
+SETTLE_S = 0.02
 """Pause after a run by Firebox: what it makes ready for the next one must not disturb what is measured next."""
 
 

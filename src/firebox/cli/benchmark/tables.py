@@ -53,7 +53,7 @@ def print_markdown(report: Report) -> None:
         table.title = None
         with console.capture() as captured:
             console.print(table)
-        print("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()), end="\n\n")
+        print("\n".join(line.rstrip() for line in captured.get().splitlines() if line.strip()), end="\n\n")
 
 
 def _place(report: Report) -> str:

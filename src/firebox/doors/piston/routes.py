@@ -38,6 +38,7 @@ def routers(service: Service, settings: Settings) -> list[Router]:
         "/execute": [(("POST",), door.execute)],
         "/runtimes": [(WITHOUT_BODY, door.list_runtimes)],
         "/packages": [(WITHOUT_BODY, door.list_packages), (("POST",), door.install), (("DELETE",), door.uninstall)],
+        "/connect": [],  # without an upgrade
         "/": [],
         "/{path:path}": [],
     }

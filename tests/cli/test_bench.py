@@ -1,0 +1,99 @@
+"""`firebox bench`: the smallest one that measures everything. How fast anything was is nobody's business here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firebox.cli.benchmark.samples import summarise
+from tests.conftest import require_tool
+from tests.support.server import environment, firebox, unused_uid_base
+
+SMALLEST = ("bench", "--runs", "2", "--seconds", "1", "--callers", "2")
+
+
+def run_bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    settings = {"FIREBOX_DATA_DIR": str(folder / "data"), "FIREBOX_UID_BASE": str(unused_uid_base())}
+    return subprocess.run(
+        firebox(*arguments), cwd=folder, env=environment(settings), capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """The report of a benchmark of Python and Bash, and what it printed."""
+    require_tool("python3")
+    require_tool("bash")
+    folder = tmp_path_factory.mktemp("bench")
+    done = run_bench(folder, *SMALLEST, "--languages", "python,bash", "--json", "report.json", "--markdown")
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    assert [path.name for path in folder.iterdir() if path.name != "data"] == ["report.json"]
+    return report, done.stdout
+
+
+def test_report_has_every_way_of_running_each_language(bench: tuple[dict[str, Any], str]) -> None:
+    report, _printed = bench
+    assert [entry["language"] for entry in report["languages"]] == ["python", "bash"]
+    for entry in report["languages"]:
+        assert {"bare", "engine", "http", "firebox run"} <= set(entry["durations"])
+        assert set(entry["durations"]) == set(entry["ratios"])
+        assert entry["ratios"]["bare"] == 1
+        for duration in entry["durations"].values():
+            assert duration["runs"] >= 1
+            assert 0 < duration["median_ms"] <= duration["p99_ms"]
+
+
+def test_report_has_runs_a_second_bare_and_over_http(bench: tuple[dict[str, Any], str]) -> None:
+    report, _printed = bench
+    for entry in report["languages"]:
+        throughput = entry["throughput"]
+        assert throughput["callers"] == 2
+        assert min(throughput[name] for name in ("bare_per_s", "http_alone_per_s", "http_per_s", "ratio")) > 0
+
+
+def test_report_has_the_native_binary_the_stream_and_the_idle_server(bench: tuple[dict[str, Any], str]) -> None:
+    report, _printed = bench
+    native = report["native"]
+    durations = native["durations"]
+    assert native["cost_ms"] == pytest.approx(durations["engine"]["median_ms"] - durations["bare"]["median_ms"], abs=0.001)
+    assert report["stream"]["runs"] == 4
+    assert report["stream"]["median_ms"] > 0
+    assert report["idle"]["memory_bytes"] > 1 << 20
+    assert report["idle"]["cpu_share"] >= 0
+
+
+def test_report_says_where_it_was_measured(bench: tuple[dict[str, Any], str]) -> None:
+    report, _printed = bench
+    assert report["machine"]["cores"] >= 1
+    assert "seccomp" in report["isolation"]
+
+
+def test_markdown_is_tables_that_docs_can_take(bench: tuple[dict[str, Any], str]) -> None:
+    _report, printed = bench
+    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    assert sum(set(row) <= set("|-: ") for row in rows) == 3
+    assert any(row.startswith("| python") for row in rows)
+
+
+def test_unknown_language_is_refused(tmp_path: Path) -> None:
+    done = run_bench(tmp_path, *SMALLEST, "--languages", "klingon")
+    assert done.returncode == 2
+    assert "klingon" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_door_is_refused(tmp_path: Path) -> None:
+    done = run_bench(tmp_path, *SMALLEST, "--door", "trap")
+    assert done.returncode == 2
+    assert "piston" in done.stderr
+
+
+def test_summary_takes_the_middle_and_the_nearest_rank() -> None:
+    hundred = summarise([float(number) for number in range(1, 101)])
+    assert (hundred.runs, hundred.median_ms, hundred.p99_ms) == (100, 50.5, 99.0)
+    assert summarise([3.0]).p99_ms == 3.0

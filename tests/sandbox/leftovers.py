@@ -1,0 +1,77 @@
+"""What a launcher holds of the machine: to be compared before and after, and to be looked for once it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUPS = "/sys/fs/cgroup"
+PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """processes: all descendants. groups: control groups below the launcher's own. mounts and descriptors: the launcher's."""
+
+    processes: frozenset[int]
+    groups: frozenset[str]
+    mounts: int
+    descriptors: int
+
+
+def holdings_of(pid: int) -> Holdings:
+    """Return what the launcher `pid` holds now."""
+    try:
+        mounts = len(Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines())
+        descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+    except PermissionError:  # a launcher with subordinate uids shows nothing to the ordinary user who started it
+        mounts, descriptors = 0, 0
+    groups = frozenset(path for top in groups_of(pid) for path in _folders(top) if path != top)
+    return Holdings(descendants_of(pid), groups, mounts, descriptors)
+
+
+def descendants_of(pid: int) -> frozenset[int]:
+    """Return every process that descends from `pid`, the dead that nobody has waited for included."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = Path(f"/proc/{name}/stat").read_bytes().rsplit(b")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(int(fields[1]), []).append(int(name))
+    found: set[int] = set()
+    todo = [pid]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found.update(below)
+        todo += below
+    return frozenset(found)
+
+
+def groups_of(pid: int) -> list[str]:
+    """Return the folders of the control groups that the launcher `pid` made for itself, one a hierarchy."""
+    own = re.compile(rf"firebox-\d+-{pid}-\d+")
+    return [path for path in _folders(CGROUPS) if own.fullmatch(os.path.basename(path))]
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended; one that nobody has waited for has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that makes no sound. Raises: TimeoutError."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+def _folders(top: str) -> list[str]:
+    return [folder for folder, _folders, _files in os.walk(top)]

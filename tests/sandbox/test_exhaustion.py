@@ -1,0 +1,299 @@
+"""Attacks 1-17: a program takes all it can get. It ends with a clear status, its neighbour notices nothing, nothing is left.
+
+Attacks 15 and 16, deep folders and odd names, are in `test_files`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sandbox.conftest import Box
+from tests.sandbox.conversation import neighbour, talk_python
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+MIB = 1 << 20
+
+FORK_BOMB = """
+import os
+while True:
+    try:
+        os.fork()
+    except BlockingIOError:
+        os.write(1, b'full\\n')
+        while True:
+            try: os.fork()
+            except BlockingIOError: pass
+"""
+
+THREAD_BOMB = """
+import threading, time
+threading.stack_size(65536)
+count = 1
+try:
+    while True:
+        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+        count += 1
+except RuntimeError:
+    print('full', count, flush=True)
+time.sleep(1000)
+"""
+
+DAEMON_BOMB = """
+import os, signal
+for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+    signal.signal(number, signal.SIG_IGN)
+said = False
+while True:
+    try:
+        if os.fork() == 0:
+            os.setsid()
+            for descriptor in (0, 2): os.close(descriptor)
+    except (BlockingIOError, PermissionError):
+        if not said: os.write(1, b'full\\n')
+        said = True
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        pytest.param(FORK_BOMB, id="attack_01_fork"),
+        pytest.param(THREAD_BOMB, id="attack_02_threads"),
+        pytest.param(DAEMON_BOMB, id="attack_03_fork_setsid_and_ignored_signals"),
+    ],
+)
+async def test_attack_01_02_03_a_bomb_reaches_its_limit_and_its_neighbour_notices_nothing(box: Box, bomb: str) -> None:
+    async with neighbour(box) as other, talk_python(box, bomb, processes=20, memory_bytes=256 * MIB) as attack:
+        await attack.hear(b"full")
+        await other.ask("while it is at its limit", b"well while")
+        ended = await attack.kill()
+        await other.ask("when it was killed", b"well when")
+    assert (ended.status, ended.killed_by) == (None, "wall_time")
+
+
+async def test_attack_01_a_fork_bomb_is_ended_by_the_clock(box: Box) -> None:
+    outcome = await box.python(FORK_BOMB, processes=20, wall_ms=500, cpu_ms=0)
+    assert outcome.exit.killed_by == "wall_time"
+
+
+async def test_attack_02_threads_count_as_processes(box: Box) -> None:
+    async with talk_python(box, THREAD_BOMB, processes=20) as attack:
+        await attack.hear(b"\n")
+        word, count = attack.heard.split()
+    assert word == b"full"
+    assert 15 <= int(count) <= 21
+
+
+async def test_attack_04_each_run_has_a_process_limit_of_its_own(box: Box) -> None:
+    """RLIMIT_NPROC counts by uid: two runs of one uid, both filled to the brim, must not share the count."""
+    code = """
+import os, time
+count = 1
+try:
+    while True:
+        if os.fork() == 0: time.sleep(1000)
+        count += 1
+except BlockingIOError:
+    print('full', count, flush=True)
+time.sleep(1000)
+"""
+    counts: list[int] = []
+    async with talk_python(box, code, processes=30) as first, talk_python(box, code, processes=30) as second:
+        for attack in (first, second):
+            await attack.hear(b"\n")
+            counts.append(int(attack.heard.split()[1]))
+    assert all(28 <= count <= 31 for count in counts), counts
+
+
+async def test_attack_05_zombies_fill_only_their_own_limit(box: Box) -> None:
+    code = """
+import os, time
+count = 0
+try:
+    while True:
+        if os.fork() == 0: os._exit(0)
+        count += 1
+except BlockingIOError:
+    print('full', count, flush=True)
+time.sleep(1000)
+"""
+    async with neighbour(box) as other, talk_python(box, code, processes=20) as attack:
+        await attack.hear(b"full")
+        await other.ask("while it is at its limit", b"well while")
+        assert int(attack.heard.split()[1]) <= 20
+
+
+async def test_attack_05_orphans_are_waited_for(box: Box) -> None:
+    """Ten times as many as may be alive at once: who nobody waits for must not stay a zombie below PID 1."""
+    code = """
+import os
+for number in range(200):
+    while True:
+        try:
+            child = os.fork()
+        except BlockingIOError:
+            continue
+        break
+    if child == 0:
+        if os.fork() == 0: os._exit(0)
+        os._exit(0)
+    os.waitpid(child, 0)
+print('all')
+"""
+    outcome = await box.python(code, processes=20)
+    assert outcome.text == "all\n", outcome.error_text
+
+
+async def test_attack_06_a_program_that_touches_ever_more_memory_is_ended(box: Box) -> None:
+    code = """
+import os
+os.write(1, b'begin\\n')
+data = []
+while True: data.append(bytearray(b'x') * (1 << 20))
+"""
+    async with neighbour(box) as other:
+        outcome = await box.python(code, memory_bytes=64 * MIB)
+        await other.ask("afterwards", b"well afterwards")
+    assert outcome.text == "begin\n"
+    assert (outcome.exit.status, outcome.exit.killed_by, outcome.exit.memory_limit_hit) == (None, "memory", True)
+    assert outcome.exit.memory_peak_bytes > 48 * MIB
+    if box.launcher.cgroups != "none":  # samples see it only when it is over
+        assert outcome.exit.memory_peak_bytes <= 64 * MIB
+
+
+async def test_attack_07_many_small_children_are_summed(box: Box) -> None:
+    code = """
+import os, time
+def child():
+    data = bytearray(b'x') * (24 << 20)
+    time.sleep(1000)
+children = []
+for _ in range(8):
+    pid = os.fork()
+    if pid == 0: child()
+    children.append(pid)
+codes = [os.waitstatus_to_exitcode(os.waitpid(-1, 0)[1])]
+print(codes)
+raise SystemExit(1)
+"""
+    outcome = await box.python(code, memory_bytes=96 * MIB)
+    assert (outcome.exit.killed_by, outcome.exit.memory_limit_hit) == ("memory", True)
+
+
+@pytest.mark.parametrize("folder", ["/dev/shm", "/tmp", "/box", "/run", "/home/firebox"])
+async def test_attack_08_files_are_memory_too(box: Box, folder: str) -> None:
+    """Everything that can be written lies in memory: it counts, and it is gone with the run."""
+    code = f"""
+import os
+for number in range(1000):
+    with open('{folder}/' + str(number), 'wb') as file: file.write(bytes(1 << 20))
+"""
+    async with neighbour(box) as other:
+        outcome = await box.python(code, memory_bytes=64 * MIB)
+        await other.ask("afterwards", b"well afterwards")
+    assert outcome.exit.killed_by == "memory"
+    again = await box.shell(f"ls -A {folder} | grep -v main.py; df -k {folder} | tail -1")
+    assert int(again.text.split()[2]) < 100
+
+
+HOARDS = {
+    "pipes": """
+def hoard():
+    while True:
+        read, write = os.pipe()
+        keep.append((read, write))
+        os.set_blocking(write, False)
+        try:
+            while True: os.write(write, block)
+        except BlockingIOError: pass
+""",
+    "unix sockets": """
+def hoard():
+    while True:
+        pair = socket.socketpair()
+        keep.append(pair)
+        pair[0].setblocking(False)
+        try:
+            while True: pair[0].send(block)
+        except BlockingIOError: pass
+""",
+    "tcp sockets": """
+server = socket.create_server(('127.0.0.1', 0))
+def hoard():
+    while True:
+        client = socket.create_connection(server.getsockname())
+        keep.append((client, server.accept()[0]))
+        client.setblocking(False)
+        try:
+            while True: client.send(block)
+        except BlockingIOError: pass
+""",
+    "memfd": """
+def hoard():
+    while True:
+        keep.append(os.memfd_create('hoard'))
+        for _ in range(16): os.write(keep[-1], bytes(1 << 20))
+""",
+    "shared mappings": """
+def hoard():
+    while True:
+        keep.append(mmap.mmap(-1, 4 << 20))
+        keep[-1].write(bytes(4 << 20))
+""",
+    "system v memory": """
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+libc.shmdt.argtypes = [ctypes.c_void_p]
+def hoard():
+    while True:
+        segment = libc.shmget(0, 4 << 20, 0o1600)
+        if segment < 0: raise OSError(ctypes.get_errno(), 'shmget')
+        address = libc.shmat(segment, None, 0)
+        ctypes.memset(address, 1, 4 << 20)
+        libc.shmdt(address)
+""",
+}
+
+
+@pytest.mark.parametrize("kind", HOARDS)
+async def test_attack_09_memory_that_belongs_to_no_process_counts(box: Box, kind: str) -> None:
+    """Each child hoards until its descriptors run out; together they would hold far more than the limit."""
+    code = f"""
+import ctypes, mmap, os, socket, sys, time
+keep = []
+block = bytes(65536)
+{HOARDS[kind]}
+try:
+    for _ in range(12):
+        if os.fork() == 0:
+            try: hoard()
+            except OSError as error: print(error, flush=True)
+            time.sleep(1000)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+finally:
+    sys.exit(1)
+"""
+    outcome = await box.python(code, memory_bytes=96 * MIB, wall_ms=30_000, open_files=512)
+    assert outcome.exit.killed_by == "memory", (outcome.text, outcome.error_text, outcome.exit)
+
+
+async def test_attack_10_reading_many_files_does_not_count_against_a_small_program(box: Box) -> None:
+    """What is read from disk stays in the page cache and is charged to the reader: it must be let go, not kill."""
+    code = """
+import os
+total = 0
+for folder, _, names in os.walk('/usr/lib'):
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.islink(path) or not os.path.isfile(path): continue
+        with open(path, 'rb', buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while data := file.read(1 << 20): total += len(data)
+    if total > 200 << 20: break
+print(total > 50 << 20)
+"""
+    outcome = await box.python(code, memory_bytes=40 * MIB, wall_ms=60_000, cpu_ms=0)
+    assert (outcome.text, outcome.exit.status, outcome.exit.killed_by) == ("True\n", 0, ""), outcome.error_text

@@ -1,0 +1,98 @@
+"""Attacks 18 to 24, 30 and 31: floods, drips, interleaving, and streams that somebody keeps open."""
+
+from __future__ import annotations
+
+import asyncio
+
+from firebox.sandbox.spec import Command, SandboxSpec
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+
+MIB = 1 << 20
+
+
+async def test_attack_18_stdout_flood_is_cut_and_the_exit_code_kept(box: Box) -> None:
+    outcome = await box.shell("head -c 67108864 /dev/zero; exit 9", output_bytes=MIB)
+    assert (len(outcome.stdout), outcome.exit.status, outcome.exit.stdout_truncated) == (MIB, 9, True)
+    assert not outcome.exit.stderr_truncated
+
+
+async def test_attack_19_stderr_flood_kills_in_kill_mode(box: Box) -> None:
+    outcome = await box.shell("yes >&2", output_bytes=1000, kill_on_output=True)
+    assert (len(outcome.stderr), outcome.exit.killed_by, outcome.exit.status) == (1000, "output", None)
+
+
+async def test_attack_20_both_streams_at_once_do_not_deadlock(box: Box) -> None:
+    code = "import os\nfor _ in range(300):\n os.write(1, b'o' * 8192); os.write(2, b'e' * 8192)"
+    outcome = await box.python(code, output_bytes=4 * MIB)
+    assert (len(outcome.stdout), len(outcome.stderr)) == (300 * 8192, 300 * 8192)
+
+
+async def test_attack_21_more_than_a_pipe_holds_then_silence(box: Box) -> None:
+    outcome = await box.python("import os, time\nos.write(1, b'x' * 200_000)\ntime.sleep(60)", wall_ms=500)
+    assert (len(outcome.stdout), outcome.exit.killed_by) == (200_000, "wall_time")
+
+
+async def test_attack_22_a_drip_does_not_defeat_the_wall_clock(box: Box) -> None:
+    outcome = await box.shell("while :; do echo drip; sleep 0.05; done", wall_ms=500)
+    assert outcome.exit.killed_by == "wall_time"
+    assert outcome.text.startswith("drip\ndrip\n")
+
+
+async def test_attack_24_escapes_and_markup_pass_through_as_bytes(box: Box) -> None:
+    """Making output safe to show is the client's duty; changing it here would be a lie about what was printed."""
+    outcome = await box.run("/usr/bin/printf", r"\033]0;title\007</script>\000\377")
+    assert outcome.stdout == b"\033]0;title\007</script>\000\377"
+
+
+async def test_attack_30_closed_streams_do_not_end_the_run(box: Box) -> None:
+    outcome = await box.shell("exec 1>&- 2>&-; sleep 0.2; exit 6")
+    assert outcome.exit.status == 6
+
+
+async def test_attack_30_closed_streams_do_not_defeat_the_wall_clock(box: Box) -> None:
+    outcome = await box.shell("exec 0<&- 1>&- 2>&-; while :; do :; done", wall_ms=300)
+    assert outcome.exit.killed_by == "wall_time"
+
+
+async def test_attack_31_a_background_child_that_holds_stdout_dies_with_the_program(box: Box) -> None:
+    outcome = await box.shell("(setsid sleep 600 &) ; echo over")
+    assert (outcome.text, outcome.exit.status) == ("over\n", 0)
+
+
+async def test_output_arrives_while_the_program_runs(box: Box) -> None:
+    sandbox = await box.make()
+    first: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def take(_stream: str, data: bytes) -> None:
+        if not first.done():
+            first.set_result(data)
+
+    command = Command(argv=("/bin/sh", "-c", "echo early; sleep 60"), env=ENVIRONMENT, wall_ms=20_000)
+    running = asyncio.create_task(sandbox.run(command, take))
+    assert await first == b"early\n"
+    assert not running.done()
+    sandbox.kill("cancelled")
+    assert (await running).killed_by == "cancelled"
+    sandbox.close()
+
+
+async def test_paused_output_makes_the_program_wait_and_goes_on_after(box: Box) -> None:
+    sandbox = await box.launcher.make(SandboxSpec())
+    received = bytearray()
+    started = asyncio.Event()
+
+    def take(_stream: str, data: bytes) -> None:
+        received.extend(data)
+        sandbox.pause()
+        started.set()
+
+    argv = (PYTHON, "-c", "import os\nfor _ in range(40): os.write(1, b'x' * 65536)")
+    command = Command(argv=argv, env=ENVIRONMENT, wall_ms=20_000, output_bytes=8 * MIB)
+    running = asyncio.create_task(sandbox.run(command, take))
+    await started.wait()
+    while not running.done():
+        sandbox.resume()
+        await asyncio.sleep(0)
+    assert (await running).status == 0
+    assert len(received) == 40 * 65536
+    sandbox.close()
