@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, Self, cast
 
 
 class Front:
@@ -41,12 +41,10 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {"content-type": "application/json"} if body else {}
-        connection = http.client.HTTPConnection(*self.server.behind, timeout=60)
+        connection = http.client.HTTPConnection(*cast(_Server, self.server).behind, timeout=60)
         try:
             connection.request(self.command, self.path, body or None, headers)
             answer = connection.getresponse()

@@ -9,23 +9,24 @@ from typing import Any
 import pytest
 
 from tests.clients.front import Front
-from tests.conftest import missing
+from tests.clients.libraries import load
 from tests.support.server import RunningServer
-
-try:
-    import pistonpy
-    import requests
-except ImportError:
-    pistonpy = requests = None
 
 PUBLIC_INSTANCE = "https://emkc.org"
 
 
+LeadTo = Callable[[str], None]
+
+
 @pytest.fixture
-def lead_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def pistonpy() -> Any:
+    return load("pistonpy")
+
+
+@pytest.fixture
+def lead_to(monkeypatch: pytest.MonkeyPatch) -> LeadTo:
     """Lead every request for the public instance to another address: the way a name server of one's own would."""
-    if requests is None:
-        missing("pistonpy is not installed")
+    requests = load("requests")
     original = requests.request
 
     def lead(target: str) -> None:
@@ -38,7 +39,7 @@ def lead_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return lead
 
 
-def test_lists_what_can_run(lead_to: Callable[[str], None], server: RunningServer) -> None:
+def test_lists_what_can_run(pistonpy: Any, lead_to: LeadTo, server: RunningServer) -> None:
     lead_to(server.url)
     app = pistonpy.PistonApp()
     assert app.languages["bash"][0].isdecimal()
@@ -46,7 +47,7 @@ def test_lists_what_can_run(lead_to: Callable[[str], None], server: RunningServe
     assert {"language", "version", "aliases"} <= app.raw[0].keys()
 
 
-def test_runs_a_program(lead_to: Callable[[str], None], front: Front) -> None:
+def test_runs_a_program(pistonpy: Any, lead_to: LeadTo, front: Front) -> None:
     lead_to(front.url)
     code = "import sys; print(input(), sys.argv[1:])"
     output = pistonpy.PistonApp().run(language="python", code=code, input="hello", args=["a", "b"])
@@ -54,7 +55,7 @@ def test_runs_a_program(lead_to: Callable[[str], None], front: Front) -> None:
     assert output["run"]["code"] == 0
 
 
-def test_runs_a_file(lead_to: Callable[[str], None], front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_a_file(pistonpy: Any, lead_to: LeadTo, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lead_to(front.url)
     monkeypatch.chdir(tmp_path)
     Path("test.py").write_text("print('The code ran from', __file__)")
@@ -63,7 +64,7 @@ def test_runs_a_file(lead_to: Callable[[str], None], front: Front, tmp_path: Pat
 
 
 def test_runs_several_files_although_it_sends_the_main_file_again_with_each(
-    lead_to: Callable[[str], None], front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pistonpy: Any, lead_to: LeadTo, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lead_to(front.url)
     monkeypatch.chdir(tmp_path)
@@ -73,13 +74,13 @@ def test_runs_several_files_although_it_sends_the_main_file_again_with_each(
     assert output["run"]["stdout"] == "one\ntwo\n"
 
 
-def test_raises_what_the_server_says(lead_to: Callable[[str], None], front: Front) -> None:
+def test_raises_what_the_server_says(pistonpy: Any, lead_to: LeadTo, front: Front) -> None:
     lead_to(front.url)
     with pytest.raises(pistonpy.PistonError, match=r"^python-99\.x runtime is unknown$"):
         pistonpy.PistonApp().run(language="python", version="99.x", code="print(1)")
 
 
-def test_without_a_front_it_gets_what_piston_itself_would_answer(lead_to: Callable[[str], None], server: RunningServer) -> None:
+def test_without_a_front_it_gets_what_piston_itself_would_answer(pistonpy: Any, lead_to: LeadTo, server: RunningServer) -> None:
     lead_to(server.url)
     with pytest.raises(pistonpy.PistonError, match=r"^requests must be of type application/json$"):
         pistonpy.PistonApp().run(language="python", code="print(1)")

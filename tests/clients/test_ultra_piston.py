@@ -7,19 +7,18 @@ from typing import Any
 import pytest
 
 from firebox.doors.piston.routes import PREFIXES
-from tests.conftest import missing, require_tool
+from tests.clients.libraries import load
+from tests.conftest import require_tool
 from tests.support.server import RunningServer
 
-try:
-    import ultra_piston
-except ImportError:
-    ultra_piston = None
+
+@pytest.fixture
+def ultra_piston() -> Any:
+    return load("ultra_piston")
 
 
 @pytest.fixture(params=PREFIXES)
-def piston(request: pytest.FixtureRequest, server: RunningServer) -> Any:
-    if ultra_piston is None:
-        missing("ultra-piston is not installed")
+def piston(request: pytest.FixtureRequest, server: RunningServer, ultra_piston: Any) -> Any:
     return ultra_piston.PistonClient(base_url=server.url + request.param, rate_limit=0)
 
 
@@ -31,7 +30,7 @@ def test_lists_what_can_run(piston: Any) -> None:
     assert packages["bash"].language_version == runtimes["bash"].version
 
 
-def test_runs_a_program(piston: Any) -> None:
+def test_runs_a_program(piston: Any, ultra_piston: Any) -> None:
     file = ultra_piston.File(content="import sys; print(input(), sys.argv[1:])")
     output = piston.post_execute("python", "3.x", file, stdin="hello", args=["a", "b"])
     assert output.language == "python"
@@ -39,19 +38,19 @@ def test_runs_a_program(piston: Any) -> None:
     assert (output.run.code, output.run.signal, output.compile) == (0, None, None)
 
 
-async def test_runs_a_program_asynchronously(piston: Any) -> None:
+async def test_runs_a_program_asynchronously(piston: Any, ultra_piston: Any) -> None:
     output = await piston.post_execute_async("bash", "*", ultra_piston.File(name="main.sh", content="echo $0"))
     assert output.run.stdout == "main.sh\n"
 
 
-def test_compiles_a_program(piston: Any) -> None:
+def test_compiles_a_program(piston: Any, ultra_piston: Any) -> None:
     require_tool("gcc")
     output = piston.post_execute("c", "*", ultra_piston.File(content="int main(void) { return nothing; }"))
     assert output.compile.code == 1
     assert output.run == ultra_piston.models.RunStage(**output.compile.model_dump())
 
 
-def test_raises_for_every_status(piston: Any) -> None:
+def test_raises_for_every_status(piston: Any, ultra_piston: Any) -> None:
     with pytest.raises(ultra_piston.errors.BadRequestError):
         piston.post_execute("klingon", "*", ultra_piston.File(content=""))
     with pytest.raises(ultra_piston.errors.NotFoundError):

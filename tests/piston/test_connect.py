@@ -219,7 +219,8 @@ def test_no_init_is_4001(session: Session) -> None:
 
 
 def test_messages_of_unknown_types_are_no_init(session: Session) -> None:
-    for message in ({"type": "ping"}, {}, [], {"type": None}, {"type": ["init"]}):
+    unknown: list[Any] = [{"type": "ping"}, {}, [], {"type": None}, {"type": ["init"]}]
+    for message in unknown:
         session.send(message)
     assert session.rest() == ([], 4001)
 

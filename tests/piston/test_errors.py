@@ -67,22 +67,22 @@ def result(run: StageResult | None, compiled: StageResult | None = None, verdict
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("made", "expected"),
-    [
-        (stage(Verdict.OK, exit_code=0), (0, None, None, None)),
-        (stage(Verdict.RUNTIME_ERROR, exit_code=4), (4, None, "RE", "Exited with error status 4")),
-        (stage(Verdict.SIGNAL, signal="SIGSEGV"), (None, "SIGSEGV", "SG", "Caught fatal signal 11")),
-        (stage(Verdict.SIGNAL, signal="SIG40"), (None, "SIG40", "SG", "Caught fatal signal 40")),
-        (stage(Verdict.WALL_TIME, signal="SIGKILL"), (None, "SIGKILL", "TO", "Time limit exceeded (wall clock)")),
-        (stage(Verdict.CPU_TIME, exit_code=1), (None, "SIGKILL", "TO", "Time limit exceeded")),
-        (stage(Verdict.MEMORY, exit_code=1), (None, "SIGKILL", "SG", "Caught fatal signal 9 (words)")),
-        (stage(Verdict.OUTPUT, stdout_truncated=True), (None, "SIGKILL", "OL", "stdout length exceeded")),
-        (stage(Verdict.OUTPUT, stderr_truncated=True), (None, "SIGKILL", "EL", "stderr length exceeded")),
-        (stage(Verdict.CANCELLED, signal="SIGKILL"), (None, "SIGKILL", "XX", "words")),
-        (stage(Verdict.INTERNAL), (None, None, "XX", "words")),
-    ],
-)
+VERDICTS: list[tuple[StageResult, tuple[object, ...]]] = [
+    (stage(Verdict.OK, exit_code=0), (0, None, None, None)),
+    (stage(Verdict.RUNTIME_ERROR, exit_code=4), (4, None, "RE", "Exited with error status 4")),
+    (stage(Verdict.SIGNAL, signal="SIGSEGV"), (None, "SIGSEGV", "SG", "Caught fatal signal 11")),
+    (stage(Verdict.SIGNAL, signal="SIG40"), (None, "SIG40", "SG", "Caught fatal signal 40")),
+    (stage(Verdict.WALL_TIME, signal="SIGKILL"), (None, "SIGKILL", "TO", "Time limit exceeded (wall clock)")),
+    (stage(Verdict.CPU_TIME, exit_code=1), (None, "SIGKILL", "TO", "Time limit exceeded")),
+    (stage(Verdict.MEMORY, exit_code=1), (None, "SIGKILL", "SG", "Caught fatal signal 9 (words)")),
+    (stage(Verdict.OUTPUT, stdout_truncated=True), (None, "SIGKILL", "OL", "stdout length exceeded")),
+    (stage(Verdict.OUTPUT, stderr_truncated=True), (None, "SIGKILL", "EL", "stderr length exceeded")),
+    (stage(Verdict.CANCELLED, signal="SIGKILL"), (None, "SIGKILL", "XX", "words")),
+    (stage(Verdict.INTERNAL), (None, None, "XX", "words")),
+]
+
+
+@pytest.mark.parametrize(("made", "expected"), VERDICTS, ids=[made.verdict for made, _ in VERDICTS])
 def test_every_verdict_has_its_status(made: StageResult, expected: tuple[object, ...]) -> None:
     run = wire.from_result(result(made)).run
     assert (run.code, run.signal, run.status, run.message) == expected
@@ -90,9 +90,7 @@ def test_every_verdict_has_its_status(made: StageResult, expected: tuple[object,
 
 
 def test_every_verdict_is_in_the_test_above() -> None:
-    marks = test_every_verdict_has_its_status.pytestmark  # type: ignore[attr-defined]
-    covered = {made.verdict for made, _ in marks[0].args[1]}
-    assert covered == set(Verdict) - {Verdict.COMPILE_ERROR}  # that is a job's, not a stage's
+    assert {made.verdict for made, _ in VERDICTS} == set(Verdict) - {Verdict.COMPILE_ERROR}  # that is a job's, not a stage's
 
 
 def test_run_repeats_a_compile_stage_that_failed() -> None:

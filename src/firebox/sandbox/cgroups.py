@@ -22,6 +22,8 @@ _PROCESSES_OF_OURS = 1  # PID 1 of each sandbox lives in its leaf
 _REMOVE_ATTEMPTS = 200
 _REMOVE_PAUSE_S = 0.005
 _V1_UNLIMITED = (1 << 63) - 4096
+_V1_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
+"""Version 1 counts the buffers of TCP apart from everything else, and only where a limit is set."""
 
 
 class Leaf(Protocol):
@@ -197,6 +199,8 @@ class Version1:
                 place = host + point if not point.startswith(host) else point
             self._groups[controller] = _Group(place)
             _sweep(place)
+        # The first group that has such a limit makes the kernel patch itself: ours, so that no sandbox has to wait for it.
+        _write_if_there(f"{self._groups['memory'].path}/{_V1_TCP_LIMIT}", str(_V1_UNLIMITED))
 
     def create(self, name: str, memory_bytes: int, processes: int) -> Version1Leaf:
         paths = {controller: f"{group.path}/{name}" for controller, group in self._groups.items()}
@@ -226,7 +230,8 @@ class Version1Leaf:
 
     def descriptors(self) -> dict[str, int]:
         memory_files = ("memory.max_usage_in_bytes", "memory.oom_control", "memory.failcnt")
-        opened = _open_all(self._paths["memory"], memory_files, ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"))
+        limits = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", _V1_TCP_LIMIT)
+        opened = _open_all(self._paths["memory"], memory_files, limits)
         opened |= _open_all(self._paths["cpuacct"], ("cpuacct.usage",), ())
         opened["memory.event"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         _write(f"{self._paths['memory']}/cgroup.event_control", f"{opened['memory.event']} {opened['memory.oom_control']}")
@@ -281,6 +286,8 @@ class Meter:
             self._write("memory.max", str(memory_bytes or "max"))
             return
         value = str(memory_bytes or _V1_UNLIMITED)
+        if _V1_TCP_LIMIT in self._descriptors:
+            self._write(_V1_TCP_LIMIT, value)
         # Memory and swap together may never be below memory alone: whichever way the limit moves, one order works.
         names = [name for name in ("memory.memsw.limit_in_bytes", "memory.limit_in_bytes") if name in self._descriptors]
         try:

@@ -26,6 +26,7 @@ KILL_PATIENCE_S = 15.0
 """After a kill the kernel should need milliseconds; past this the sandbox is given up and reported."""
 
 _CPU_CHECK_AT_LEAST_MS = 5.0
+_STOP_PATIENCE_S = 1.0
 _DISCARD_BYTES = 1 << 20
 _COLLECT_MEMORY_BYTES = 128 << 20
 
@@ -162,9 +163,20 @@ class Sandbox:
         if self._killed_by or self._finished.done() or self._exit_message is not None:
             return
         self._killed_by = why
-        self._owner.kill(self.number)
+        if self._started.done() and not self._meter and self._ask_to_stop():
+            self._timers.append(self._loop.call_later(_STOP_PATIENCE_S, self._owner.kill, self.number))
+        else:
+            self._owner.kill(self.number)
         self.resume()
         self._timers.append(self._loop.call_later(KILL_PATIENCE_S, self._give_up))
+
+    def _ask_to_stop(self) -> bool:
+        """Have PID 1 end the program: where there are no groups only it knows what was used. False when it cannot hear."""
+        try:
+            send(self._link, {"stop": True})
+        except OSError:
+            return False
+        return True
 
     async def collect(self, patterns: Sequence[str], max_bytes: int, max_files: int) -> tuple[Pack, list[tuple[str, str]]]:
         """Take regular files out of the working directory after the run. Returns them as a pack, and what was left out and why.

@@ -12,13 +12,14 @@ import signal
 import socket
 import struct
 import termios
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from firebox.sandbox import mounts, spec
 from firebox.sandbox.collect import collect
 
 _SAMPLE_MS = 10
+_SAMPLES_A_LOOK_AT_DESCRIPTORS = 10
 OOM_SCORE_DESCRIPTOR = 4
 """Where a sandbox keeps its own oom_score_adj open until the program is started."""
 
@@ -36,6 +37,8 @@ class Init:
         self._memory_peak_bytes = 0
         self._cpu_ms = 0.0
         self._exceeded = ""
+        self._samples = 0
+        self._memfd_bytes = 0
 
     def serve(self) -> NoReturn:
         stdin_read, stdin_write = os.pipe()
@@ -129,27 +132,38 @@ class Init:
                 os.killpg(pid, message["signal"])
             except (ProcessLookupError, PermissionError):
                 return
+        elif "stop" in message:
+            _kill_everything(reap=False)
 
     def _sample(self) -> None:
         """Add up memory and processor time of every process here; kill all of it above a limit.
 
-        Stands in for control groups. Between two samples a program can go over; the host's own limits hold then.
+        Stands in for control groups. Between two samples a program can go over, and what waits in pipes and sockets is not
+        seen at all; the host's own limits hold then.
         """
-        memory_bytes, cpu_ticks = 0, 0
+        anonymous_bytes, mapped_bytes, cpu_ticks = 0, 0, 0
         ticks_a_second = os.sysconf("SC_CLK_TCK")
         pids = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
         for pid in pids:
             try:
-                memory_bytes += _private_bytes(pid)
+                anonymous, shared = _resident_bytes(pid)
                 with open(f"/proc/{pid}/stat", "rb") as file:
                     fields = file.read().rsplit(b")", 1)[1].split()
             except (FileNotFoundError, ProcessLookupError):
                 continue
+            anonymous_bytes, mapped_bytes = anonymous_bytes + anonymous, mapped_bytes + shared
             cpu_ticks += sum(map(int, fields[11:15]))
-        if self._limits["memory_bytes"] and memory_bytes > self._limits["memory_bytes"]:
-            memory_bytes = sum(map(_proportional_bytes, pids))  # the first sum counts shared memory once for each sharer
+        if self._samples % _SAMPLES_A_LOOK_AT_DESCRIPTORS == 0:
+            self._memfd_bytes = _memfd_bytes(pids)
+        self._samples += 1
         written = os.statvfs(mounts.WORK)
-        memory_bytes += (written.f_blocks - written.f_bfree) * written.f_frsize
+        held_bytes = (written.f_blocks - written.f_bfree) * written.f_frsize + self._memfd_bytes + _system_v_bytes()
+        if self._limits["memory_bytes"] and anonymous_bytes + max(mapped_bytes, held_bytes) > self._limits["memory_bytes"]:
+            # So far a shared page counted once for each sharer.
+            shares = list(map(_proportional_bytes, pids))
+            anonymous_bytes, mapped_bytes = sum(share[0] for share in shares), sum(share[1] for share in shares)
+        # What is held may be mapped as well: the larger sum is the one that is certain.
+        memory_bytes = anonymous_bytes + max(mapped_bytes, held_bytes)
         self._memory_peak_bytes = max(self._memory_peak_bytes, memory_bytes)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._cpu_ms = cpu_ticks * 1000 / ticks_a_second + (used.ru_utime + used.ru_stime) * 1000
@@ -161,13 +175,15 @@ class Init:
             _kill_everything(reap=False)
 
     def _collect_when_asked(self) -> None:
-        data, descriptors = spec.receive(self._link)
-        if not data:
-            return
-        message = spec.decode(data)
-        if "collect" in message and descriptors:
-            with open(descriptors[0], "wb", buffering=0) as sink:
-                collect(sink.fileno(), message["collect"], message["max_bytes"], message["max_files"])
+        """Stay until the server hangs up: leaving with messages unread would cost it those that we have sent."""
+        while True:
+            data, descriptors = spec.receive(self._link)
+            if not data:
+                return
+            message = spec.decode(data)
+            if "collect" in message and descriptors:
+                with open(descriptors[0], "wb", buffering=0) as sink:
+                    collect(sink.fileno(), message["collect"], message["max_bytes"], message["max_files"])
 
 
 def _renumbered(descriptor: int) -> int:
@@ -204,23 +220,50 @@ def _spawn_with_cpu_limit(command: Mapping[str, Any], streams: tuple[int, int, i
     return pid
 
 
-def _private_bytes(pid: str) -> int:
-    """Return anonymous and shared memory that is mapped and present. Source: proc_pid_status(5), RssAnon and RssShmem."""
+def _resident_bytes(pid: str) -> tuple[int, int]:
+    """Return the anonymous and the shared memory that a process has mapped. Source: proc_pid_status(5), RssAnon, RssShmem."""
     with open(f"/proc/{pid}/status", "rb") as file:
-        words = [line.split() for line in file if line.startswith((b"RssAnon:", b"RssShmem:"))]
-    return sum(int(kib) << 10 for _name, kib, _unit in words)
+        return _kib_of(file, b"RssAnon:"), _kib_of(file, b"RssShmem:")
 
 
-def _proportional_bytes(pid: str) -> int:
-    """Return the same with shared pages divided among their sharers; the whole of it where that cannot be read."""
+def _proportional_bytes(pid: str) -> tuple[int, int]:
+    """Return the same with each page divided among its sharers; the whole of it where that cannot be read."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            words = [line.split() for line in file if line.startswith((b"Pss_Anon:", b"Pss_Shmem:"))]
-        return sum(int(kib) << 10 for _name, kib, _unit in words)
+            return _kib_of(file, b"Pss_Anon:"), _kib_of(file, b"Pss_Shmem:")
     except PermissionError:
-        return _private_bytes(pid)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return _resident_bytes(pid)
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        pass
+    return 0, 0
+
+
+def _kib_of(lines: Iterable[bytes], name: bytes) -> int:
+    """Find the next line of that name; a process that is ending has none."""
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(name)), 0)
+
+
+def _memfd_bytes(pids: Iterable[str]) -> int:
+    """Add up the memory of open memfds, each once: they belong to no process and to no file system that could be asked."""
+    with open(os.memfd_create("probe", os.MFD_CLOEXEC), "rb") as probe:
+        device = os.fstat(probe.fileno()).st_dev
+    blocks: dict[int, int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it ended, or hides its descriptors
+            for descriptor in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(f"/proc/{pid}/fd/{descriptor}")
+                    if status.st_dev == device:
+                        blocks[status.st_ino] = status.st_blocks
+    return sum(blocks.values()) * 512
+
+
+def _system_v_bytes() -> int:
+    """Add up the segments of this IPC namespace. Source: sysvipc(7), the columns rss and swap."""
+    with open("/proc/sysvipc/shm", "rb") as file:
+        next(file)
+        return sum(sum(map(int, line.split()[14:16])) for line in file)
 
 
 def _spawn(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str) -> int:
