@@ -29,6 +29,18 @@ def missing(what: str) -> NoReturn:
     pytest.skip(what)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--one-variant", action="store_true", help="run only the first variant of each parametrised test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what `--one-variant` asks to leave out: the virtual machine is slow, and every promise is still tried there."""
+    if config.getoption("--one-variant"):
+        first = {item.nodeid.partition("[")[0]: item for item in reversed(items)}
+        config.hook.pytest_deselected(items=[item for item in items if item not in first.values()])
+        items[:] = [item for item in items if item in first.values()]
+
+
 @pytest.fixture
 def checkout() -> Path:
     """The folder of the checkout."""

@@ -409,6 +409,15 @@ async def test_attack_58_a_link_that_ends_is_a_failure(peer: Peer) -> None:
     await fails(running)
 
 
+async def test_a_kill_before_the_start_was_reported_is_no_failure(peer: Peer) -> None:
+    running = await running_of(peer)
+    peer.sandbox.kill("cancelled")
+    peer.link.close()
+    peer.end_streams()
+    ended = await asyncio.wait_for(running, 10)
+    assert (ended.status, ended.killed_by) == (None, "cancelled")
+
+
 async def pack_of(peer: Peer, data: bytes, *, max_bytes: int = 1000, max_files: int = 10) -> Pack:
     """Let the sandbox collect, and let PID 1 answer with `data`."""
     running = await running_of(peer)

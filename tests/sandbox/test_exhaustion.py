@@ -5,10 +5,15 @@ Attacks 15 and 16, deep folders and odd names, are in `test_files`.
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import pytest
 
+from firebox.sandbox.spec import SandboxSpec
 from tests.sandbox.conftest import Box
 from tests.sandbox.conversation import neighbour, talk_python
+from tests.sandbox.leftovers import groups_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

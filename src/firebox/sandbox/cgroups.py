@@ -333,7 +333,10 @@ def _identity(pid: int, proc: str = "/proc") -> str:
     if not os.path.exists(f"{proc}/self"):
         proc = "/host/proc"
     with open(f"{proc}/{pid}/stat", "rb") as file:
-        start_time = file.read().rsplit(b")", 1)[1].split()[19].decode()
+        fields = file.read().rsplit(b")", 1)[1].split()
+    if fields[0] in (b"Z", b"X"):
+        raise ProcessLookupError(errno.ESRCH, "dead, only not reaped yet")
+    start_time = fields[19].decode()
     namespace = os.stat(f"{proc}/self/ns/pid").st_ino
     return f"{namespace}-{pid}-{start_time}"
 

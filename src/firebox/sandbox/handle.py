@@ -114,12 +114,15 @@ class Sandbox:
             elif not command.interactive:
                 self.close_stdin()
             await self._finished
+            return self._exit()
         except asyncio.CancelledError:
             self.kill("cancelled")
             raise
+        except OSError as error:
+            # The meters are gone: whoever made the sandbox has removed it, so it cannot vouch for how it ended.
+            raise SandboxFailure("run", error.errno or 0, "the sandbox was taken away while it ran") from None
         finally:
             self._stop_clocks()
-        return self._exit()
 
     async def write_stdin(self, data: bytes) -> None:
         """Write to the program's stdin; waits while it does not read. Ignored once it is closed."""
@@ -147,8 +150,8 @@ class Sandbox:
             fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def pause(self) -> None:
-        """Stop reading output: the program blocks when its pipe is full."""
-        if not self._paused:
+        """Stop reading output: the program blocks when its pipe is full. What is left of a dead one is always read."""
+        if not self._paused and not self._killed_by and self._exit_message is None:
             self._paused = True
             for descriptor in self._streams.values():
                 self._loop.remove_reader(descriptor)
@@ -292,6 +295,9 @@ class Sandbox:
             self._hang_up()
             if message.get("failed"):
                 self._break(SandboxFailure(str(message["failed"]), detail=str(message.get("detail", ""))))
+            elif not self._started.done() and self._killed_by:  # so early that its start was not reported
+                self._started_at = self._ended_at
+                self._started.set_result(None)
             elif not self._started.done():
                 self._break(SandboxFailure("start", detail="the sandbox ended before the program started"))
             self._finish_when_complete()

@@ -10,6 +10,8 @@ from inside its PID namespace do not touch it, and seccomp refuses the calls tha
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import resource
 import signal
@@ -32,6 +34,13 @@ _HARD_LIMITS = {
 
 _OOM_SCORE = 500
 """When the host runs out of memory it takes sandboxes first. As root it is also the least that a program can go back to."""
+
+
+_USER_LIMITS = {"max_inotify_instances": b"16", "max_inotify_watches": b"8192"}
+"""The host's user who started a rootless launcher has one count for everything: one sandbox must not take all of it.
+
+Source: the kernel's admin-guide/sysctl/user.rst.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,7 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
     socket.sethostname("firebox")
     kernel.raise_loopback()
 
+    own_limits = _open_high(mounts.HOST + "/proc/sys/user")  # later it cannot be reached any more
     wanted = making.specification
     for each in mounts.plan(
         making.skeleton,
@@ -115,6 +125,8 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
             ("gid_map", f"{spec.INSIDE_UID} {making.uid} 1"),
         ):
             write_file(f"/proc/self/{name}", line.encode())
+        _lower_user_limits(own_limits)
+    os.close(own_limits)
 
     yield "5 drop every capability, for good"
     if making.own_user_namespace:
@@ -134,6 +146,32 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
     for program in making.seccomp_programs:
         kernel.load_seccomp(program)
     os.chdir(mounts.WORK)
+
+
+def _open_high(folder: str) -> int:
+    """Open a folder out of the way of the low numbers."""
+    opened = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 16)
+    finally:
+        os.close(opened)
+
+
+def _lower_user_limits(folder: int) -> None:
+    """Bound what the present user namespace may take of the counts that the kernel keeps for each user.
+
+    folder: /proc/sys/user; it shows each user namespace its own values. Where it is read-only, as in most containers, the
+    host's values hold.
+    """
+    for name, value in _USER_LIMITS.items():
+        try:
+            opened = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
+                raise
+            return
+        os.write(opened, value)
+        os.close(opened)
 
 
 def _offer_to_oom_killer() -> None:

@@ -70,13 +70,16 @@ class LauncherProcess:
                 return
             if self._closed:
                 raise SandboxFailure("start", detail="the launcher is closed")
-            self._spawn()
-            assert self._probed is not None  # noqa: S101 - set by _spawn
             try:
+                self._spawn()
+                assert self._probed is not None  # noqa: S101 - set by _spawn
                 probed = await self._probed
             except SandboxFailure:
                 self._lost("the launcher could not make a sandbox")
                 raise
+            except OSError as error:
+                self._lost("the launcher ended at once")
+                raise SandboxFailure("launcher", error.errno or 0, f"it could not be started: {error}") from None
             self.layers = tuple(probed["probed"])
             self.cgroups = probed["cgroups"]
             self.reasons = tuple(probed["reasons"])

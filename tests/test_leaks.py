@@ -1,0 +1,121 @@
+"""After many runs everything is as before: memory, descriptors, mounts, control groups, processes, folders."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from firebox.config import load_settings
+from firebox.engine.executor import LocalExecutor
+from firebox.model import File, Finished, Job, LimitRequest
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
+
+RUNTIMES = (
+    Runtime(language="bash", version="5.0.0", main_name="main.sh", extensions=(".sh",), run=("/bin/bash", "{main}")),
+    Runtime(
+        language="copied",
+        version="1.0.0",
+        main_name="main.sh",
+        extensions=(".sh",),
+        compile=(("/bin/sh", "{main}"),),
+        run=("/bin/sh", "built.sh"),
+    ),
+)
+
+JOBS = (
+    Job(language="bash", files=(File("main.sh", b"echo hello"),)),
+    Job(language="copied", files=(File("main.sh", b"echo 'echo built' > built.sh"),)),
+    Job(language="bash", files=(File("main.sh", b"sleep 60"),), run_limits=LimitRequest(wall_ms=30)),
+    Job(language="bash", files=(File("main.sh", b"exit 3"),), artifacts=("*",)),
+    Job(language="nothing", files=(File("main.sh", b""),)),
+)
+"""Ends of every kind: well, in two stages, killed, failed with files taken, refused."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What this process and its launcher hold. memory: resident pages of both, KiB."""
+
+    descriptors: int
+    launcher_descriptors: int
+    launcher_children: int
+    mounts: int
+    groups: int
+    folders: int
+    memory_kib: int
+
+
+def footprint(launcher_pid: int) -> Footprint:
+    gc.collect()
+    children = Path(f"/proc/{launcher_pid}/task/{launcher_pid}/children").read_text().split()
+    return Footprint(
+        descriptors=len(os.listdir("/proc/self/fd")),
+        launcher_descriptors=len(os.listdir(f"/proc/{launcher_pid}/fd")),
+        launcher_children=len(children),
+        mounts=len(Path(f"/proc/{launcher_pid}/mountinfo").read_text().splitlines()),
+        groups=sum(len(names) for folder, names, _ in os.walk("/sys/fs/cgroup") if f"-{launcher_pid}-" in Path(folder).name),
+        folders=sum(1 for name in os.listdir(tempfile.gettempdir()) if name.startswith("firebox-run")),
+        memory_kib=sum(_resident_kib(pid) for pid in (os.getpid(), launcher_pid)),
+    )
+
+
+def _resident_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+async def run_many(executor: LocalExecutor, count: int) -> None:
+    """Run the jobs in turn, four at a time."""
+    room = asyncio.Semaphore(4)
+
+    async def one(job: Job) -> None:
+        async with room:
+            if job.language == "nothing":
+                with pytest.raises(Exception, match="nothing"):
+                    await executor.start(job).__aenter__()
+                return
+            async with executor.start(job) as run:
+                assert [event async for event in run.events() if isinstance(event, Finished)]
+
+    await asyncio.gather(*(one(JOBS[number % len(JOBS)]) for number in range(count)))
+
+
+async def settled(executor: LocalExecutor, launcher_pid: int) -> Footprint:
+    """Wait until the pool is full again and ended sandboxes are removed, then measure."""
+    while True:
+        now = footprint(launcher_pid)
+        statistics = executor.statistics()
+        if statistics.ready_sandboxes == statistics.ready_target == now.launcher_children and not statistics.in_flight:
+            return now
+        await asyncio.sleep(0.02)
+
+
+async def check(runs: int) -> None:
+    settings = load_settings({"ready_sandboxes": 2, "slots": 4}, environ={})
+    async with LocalExecutor(settings, Registry(RUNTIMES)) as executor:
+        launcher_pid = executor.launcher_pid
+        assert launcher_pid is not None
+        await run_many(executor, 50)  # caches, pools and arenas take their size
+        before = await settled(executor, launcher_pid)
+        await run_many(executor, runs)
+        after = await settled(executor, launcher_pid)
+    assert after.descriptors <= before.descriptors
+    assert after.launcher_descriptors <= before.launcher_descriptors
+    assert (after.mounts, after.groups, after.folders) == (before.mounts, before.groups, before.folders)
+    assert after.memory_kib <= before.memory_kib + 4096 + runs // 2  # half a KiB a run would already be a leak
+
+
+async def test_fifty_runs_leave_nothing() -> None:
+    await check(50)
+
+
+@pytest.mark.slow
+async def test_two_thousand_runs_leave_nothing() -> None:
+    await check(2000)
