@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from firebox.sandbox.seccomp import ABSENT, ALLOWED, DENIED, OTHER_RULES, PERSONALITIES, PROTOCOLS, REFUSED_IOCTLS, SOCKET_FAMILIES
+from firebox.sandbox.seccomp import (
+    ABSENT,
+    ALLOWED,
+    DENIED,
+    OTHER_RULES,
+    PERSONALITIES,
+    PROTOCOLS,
+    REFUSED_IOCTLS,
+    SOCKET_FAMILIES,
+)
 
 HEAD = """\
 # System calls
@@ -27,7 +36,8 @@ def system_calls_page() -> str:
         *_rows(DENIED),
         "\n## Absent on purpose: ENOSYS\n\n| | why |\n| --- | --- |\n",
         *(f"| `{name}` | {why} |\n" for name, why in ABSENT.items()),
-        "\n## Held by their arguments\n\nOnly the bits that the kernel looks at are compared.\n\n| what | answer |\n| --- | --- |\n",
+        "\n## Held by their arguments\n\nOnly the bits that the kernel looks at are compared.\n\n",
+        "| what | answer |\n| --- | --- |\n",
         "| `clone` with a new namespace | EPERM |\n",
         f"| `socket`, `socketpair` of another family than {_list(SOCKET_FAMILIES)} | EAFNOSUPPORT |\n",
         f"| internet sockets that are not {', '.join(PROTOCOLS)} | EPROTONOSUPPORT, ESOCKTNOSUPPORT or ENOSYS |\n",

@@ -44,7 +44,7 @@ class RequestError(FireboxError):
 
 
 class InvalidRequest(RequestError):
-    """A field is missing, of the wrong type or out of range. where: the field, as the client wrote it ("files[0].name"), or ""."""
+    """A field is missing, of the wrong type or out of range. where: the field as the client wrote it, "files[0].name", or ""."""
 
     code = "request.invalid"
 

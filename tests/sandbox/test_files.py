@@ -337,7 +337,9 @@ async def test_nothing_of_the_host_changes(box: Box) -> None:
     assert outcome.stdout.startswith(b"\x7fELF")
     assert "firebox-was-here" in outcome.text.split("/tmp:")[1]
     assert "firebox-was-here" not in outcome.text.split("/tmp:")[0]
-    assert before == [(path, path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).digest()) for path, _time, _hash in before]
+    assert before == [
+        (path, path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).digest()) for path, _time, _hash in before
+    ]
     assert not {name for name in set(os.listdir("/tmp")) - temporary if "was-here" in name}
     for place in ("/dev/shm", "/run/lock", "/var/tmp", "/"):
         assert not [name for name in os.listdir(place) if "was-here" in name]
@@ -351,7 +353,5 @@ async def test_written_files_belong_to_the_program_and_to_nobody_else(box: Box) 
 
 
 async def test_two_collections_at_once_in_two_sandboxes_do_not_mix(box: Box) -> None:
-    first, second = await asyncio.gather(
-        *(box.shell(f"echo {word} > file", collect=["file"]) for word in ("first", "second"))
-    )
+    first, second = await asyncio.gather(*(box.shell(f"echo {word} > file", collect=["file"]) for word in ("first", "second")))
     assert (first.artifacts, second.artifacts) == ({"file": b"first\n"}, {"file": b"second\n"})

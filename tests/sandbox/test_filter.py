@@ -30,7 +30,7 @@ only_x86_64 = pytest.mark.skipif(not IS_X86_64, reason="this way of making a sys
 
 def run_bpf(program: bytes, data: bytes) -> int:
     """Interpret a seccomp program as the kernel would. Returns its answer. Source: linux/filter.h, linux/bpf_common.h."""
-    instructions = list(struct.iter_unpack("<HBBI", program))
+    instructions: list[tuple[int, int, int, int]] = list(struct.iter_unpack("<HBBI", program))
     accumulator, at = 0, 0
     while True:
         code, if_true, if_false, operand = instructions[at]
@@ -103,7 +103,11 @@ def test_every_allowed_call_passes_with_harmless_arguments() -> None:
 def test_a_call_that_is_not_in_the_table_does_not_exist() -> None:
     known = {number for table in (ALLOWED, DENIED) for _name, number in named(table)}
     known |= {numbers("socket"), numbers("personality")}  # held by their arguments
-    wrong = {number: hex(answer(number)) for number in range(HIGHEST_NUMBER) if number not in known and answer(number) != ERRNO | ENOSYS}
+    wrong = {
+        number: hex(answer(number))
+        for number in range(HIGHEST_NUMBER)
+        if number not in known and answer(number) != ERRNO | ENOSYS
+    }
     assert not wrong
 
 
@@ -159,7 +163,9 @@ def test_only_three_socket_families_and_the_usual_protocols_pass() -> None:
 
 
 def test_attack_66_personality_can_be_asked_but_not_changed() -> None:
-    passing = {value for value in (*(1 << bit for bit in range(32)), 0, 8, 0xFFFFFFFF) if answer(numbers("personality"), value) == ALLOW}
+    passing = {
+        value for value in (*(1 << bit for bit in range(32)), 0, 8, 0xFFFFFFFF) if answer(numbers("personality"), value) == ALLOW
+    }
     assert passing == set(PERSONALITIES.values())
 
 
@@ -176,7 +182,9 @@ async def test_attack_66_every_denied_call_fails_for_a_program(box: Box) -> None
 async def test_attack_65_io_uring_does_not_exist(box: Box) -> None:
     """Neither the ring nor its older sibling, whose number of contexts is bounded for the whole machine and not for each user."""
     names = ["io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup"]
-    code = f"from raw import *\ntell(**{{name: call(name, 8, ctypes.create_string_buffer(256), 0, 0, 0, 0) for name in {names!r}}})"
+    code = (
+        f"from raw import *\ntell(**{{name: call(name, 8, ctypes.create_string_buffer(256), 0, 0, 0, 0) for name in {names!r}}})"
+    )
     outcome = await box.python(code, files=raw_files(*names))
     assert json.loads(outcome.text) == dict.fromkeys(names, "ENOSYS")
 
@@ -284,7 +292,17 @@ print(*done)
 """
     outcome = await box.python(code)
     assert outcome.error_text == ""
-    assert outcome.text.split() == ["files", "waiting", "memory", "processes", "signals", "identity", "time", "machine", "sockets"]
+    assert outcome.text.split() == [
+        "files",
+        "waiting",
+        "memory",
+        "processes",
+        "signals",
+        "identity",
+        "time",
+        "machine",
+        "sockets",
+    ]
 
 
 def test_documentation_lists_exactly_what_the_table_says() -> None:

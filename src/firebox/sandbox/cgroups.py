@@ -267,7 +267,7 @@ class Meter:
         return self._peak_bytes
 
     def memory_event(self) -> int:
-        """Return a descriptor that becomes readable when the limit is reached, or -1 where the kernel itself then ends the tree."""
+        """Return a descriptor that is readable once the limit is reached, or -1 where the kernel then ends the tree itself."""
         return self._descriptors.get("memory.event", -1)
 
     def memory_kills(self) -> int:

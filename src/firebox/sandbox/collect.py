@@ -62,7 +62,7 @@ def collect(sink: int, patterns: list[str], max_bytes: int, max_files: int) -> N
 
 
 def _regular_files(wanted: Callable[[str], bool], skipped: _Skipped) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield name and status of each regular file below the working directory that is wanted and may be read, in a stable order."""
+    """Yield name and status of each regular file in the working directory that is wanted and may be read, in a stable order."""
     seen = 0
     # Folders to be looked into, as (path of the parent, name): a hundred thousand whole paths would be gigabytes.
     folders: list[tuple[str, str]] = [("", "")]

@@ -485,10 +485,10 @@ class Sandbox:
 def _check_exit(message: dict[str, Any]) -> None:
     """Raises: SandboxFailure when the report of the end is not one that a process can have."""
     code, exceeded = message["exited"], message.get("exceeded", "")
-    numbers = (message.get("cpu_ms"), message.get("memory_peak_bytes", 0))
+    numbers: tuple[Any, ...] = (message.get("cpu_ms"), message.get("memory_peak_bytes", 0))
     if type(code) is not int or not -signal.NSIG < code < 256 or exceeded not in ("", "memory", "cpu_time"):
         raise SandboxFailure("exit", detail="malformed report")
-    if not all(type(number) in (int, float) and 0 <= number < 1 << 63 for number in numbers):
+    if not all(isinstance(number, int | float) and 0 <= number < 1 << 63 for number in numbers):
         raise SandboxFailure("exit", detail="malformed report")
 
 

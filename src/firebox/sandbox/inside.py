@@ -66,16 +66,17 @@ class Making:
 def live(link: socket.socket, making: Making) -> NoReturn:
     """Make the sandbox, serve one command, end. `link`: to the launcher at first, then to the server."""
     link = _forget_launcher(link)
-    step: str | mounts.Step = "start"
+    steps: list[str | mounts.Step] = ["start"]
     try:
-        for step in make(link, making):  # noqa: B007 - the step that fails is what matters
-            pass
-        step = "serve"
+        for step in make(link, making):
+            steps.append(step)  # noqa: PERF402 - one at a time: the last is the one that failed
+        steps.append("serve")
         Init(link, sampled=making.sampled).serve()
     except BaseException as error:  # noqa: BLE001 - the last frame of this process: everything must become a message
         number = error.errno if isinstance(error, OSError) else None
         hint = getattr(error, "hint", "")
-        words = step if isinstance(step, str) else f"3 {step.describe()}"
+        failed = steps[-1]
+        words = failed if isinstance(failed, str) else f"3 {failed.describe()}"
         try:
             spec.send(link, {"failed": words, "errno": number or 0, "detail": f"{type(error).__name__}: {error}", "hint": hint})
         except OSError:

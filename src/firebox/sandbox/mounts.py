@@ -46,6 +46,8 @@ PROC_READ_ONLY = ("sys", "bus", "fs", "irq")
 PROC_MASKED_FILES = (
     "kcore", "keys", "key-users", "kmsg", "kallsyms", "timer_list", "latency_stats", "sched_debug", "sysrq-trigger",
     "kpagecount", "kpageflags", "kpagecgroup", "slabinfo", "vmallocinfo", "mtrr", "partitions", "diskstats", "swaps",
+    "locks",  # OFD locks of the whole machine, whoever holds them: two programs could talk through it
+    "cmdline",  # of the kernel: people put credentials there
 )  # fmt: skip
 PROC_MASKED_FOLDERS = ("acpi", "scsi", "asound", "driver", "tty", "dynamic_debug", "pressure")
 
