@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from firebox.engine.run import BUFFERED_BYTES
+from firebox.engine.run import BUFFERED_BYTES, LocalRun
 from firebox.errors import InvalidRequest, LimitTooHigh, QueueFull, UnknownRuntime
 from firebox.model import (
     Cancel,
@@ -222,7 +222,8 @@ async def test_attack_23_a_reader_that_stops_makes_the_program_wait(engine: Engi
             if isinstance(event, Output):
                 break
         await asyncio.sleep(0.5)  # the reader is away: this is the attack, not a wait for something
-        held = run._buffered_bytes  # type: ignore[attr-defined]
+        assert isinstance(run, LocalRun)
+        held = run._buffered_bytes
         events = [event async for event in stream]
     assert held <= BUFFERED_BYTES + (1 << 20)
     assert isinstance(events[-1], Finished)

@@ -8,8 +8,8 @@ from firebox.model import Chunk
 
 def test_neighbours_of_one_stream_become_one_chunk() -> None:
     transcript = Transcript()
-    for stream, data in (("stdout", b"a"), ("stdout", b"b"), ("stderr", b"c"), ("stdout", b"d")):
-        transcript.add(stream, data)  # type: ignore[arg-type]
+    for chunk in (Chunk("stdout", b"a"), Chunk("stdout", b"b"), Chunk("stderr", b"c"), Chunk("stdout", b"d")):
+        transcript.add(chunk.stream, chunk.data)
     assert transcript.chunks() == (Chunk("stdout", b"ab"), Chunk("stderr", b"c"), Chunk("stdout", b"d"))
 
 

@@ -289,8 +289,8 @@ def test_a_client_that_does_not_read_makes_the_program_wait(start_server: Callab
             seen = grown
             time.sleep(0.2)
         assert grown < 64 << 20
-        say(socket, type="cancel")
         assert client.get("/health").json()["in_flight"] == 1
+        say(socket, type="cancel")
         assert len(text(hear_until(socket, "finished"), "stderr")) < 100_000_000
 
 

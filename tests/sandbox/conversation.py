@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -68,7 +68,7 @@ class Conversation:
 @asynccontextmanager
 async def talk(
     box: Box, *argv: str, files: dict[str, str] | None = None, specification: SandboxSpec | None = None, **command: Any
-) -> AsyncIterator[Conversation]:
+) -> AsyncGenerator[Conversation]:
     """Start a program that stays until it is told to go, or killed on leaving. command: fields of `Command`."""
     fields: dict[str, Any] = {"interactive": True, "wall_ms": 120_000, "cpu_ms": 0, **command}
     inputs = tuple(InputFile(name, content.encode()) for name, content in (files or {}).items())
@@ -82,7 +82,7 @@ async def talk(
 
 
 @asynccontextmanager
-async def talk_python(box: Box, code: str, **command: Any) -> AsyncIterator[Conversation]:
+async def talk_python(box: Box, code: str, **command: Any) -> AsyncGenerator[Conversation]:
     async with talk(box, PYTHON, "main.py", files={"main.py": code}, **command) as conversation:
         yield conversation
 
@@ -115,7 +115,7 @@ for line in sys.stdin:
 
 
 @asynccontextmanager
-async def neighbour(box: Box) -> AsyncIterator[Conversation]:
+async def neighbour(box: Box) -> AsyncGenerator[Conversation]:
     """A run of somebody else, from before an attack until after it. `await other.ask("?", b"well ?")` while it goes on."""
     async with talk_python(box, NEIGHBOUR, processes=32, memory_bytes=128 << 20) as other:
         await other.ask("before", b"well before")

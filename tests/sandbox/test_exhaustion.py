@@ -308,7 +308,8 @@ sys.stdin.read()
     async with neighbour(box) as other, talk_python(box, code, memory_bytes=64 * MIB, open_files=256) as attack:
         await attack.hear(b"\n")
         await other.ask("while it is full", b"well while")
-        assert int(attack.heard) < 100 * MIB
+        # Version 1 takes what is on its way to a receiver all the same; without a bound it would be gigabytes.
+        assert int(attack.heard) < 256 * MIB
 
 
 async def test_attack_10_reading_many_files_does_not_count_against_a_small_program(box: Box) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pyseccomp
 import pytest
 
-from firebox.sandbox.seccomp import ALLOWED, DENIED, PERSONALITIES, SOCKET_FAMILIES, compile_filters
+from firebox.sandbox.seccomp import ALLOWED, DENIED, IGNORED, PERSONALITIES, SOCKET_FAMILIES, compile_filters
 from scripts.system_calls_page import system_calls_page
 from tests.conftest import ROOT
 from tests.sandbox.conftest import Box
@@ -84,7 +84,7 @@ def numbers(name: str) -> int:
 
 
 def test_no_call_is_both_allowed_and_denied() -> None:
-    names = [name for table in (ALLOWED, DENIED) for group in table.values() for name in group.split()]
+    names = [name for table in (ALLOWED, DENIED, IGNORED) for group in table.values() for name in group.split()]
     twice = {name for name in names if names.count(name) > 1}
     assert not twice
 
@@ -101,7 +101,7 @@ def test_every_allowed_call_passes_with_harmless_arguments() -> None:
 
 
 def test_a_call_that_is_not_in_the_table_does_not_exist() -> None:
-    known = {number for table in (ALLOWED, DENIED) for _name, number in named(table)}
+    known = {number for table in (ALLOWED, DENIED, IGNORED) for _name, number in named(table)}
     known |= {numbers("socket"), numbers("personality")}  # held by their arguments
     wrong = {
         number: hex(answer(number))
@@ -130,6 +130,7 @@ def test_attack_64_garbage_in_the_upper_half_of_an_argument_changes_nothing() ->
         (numbers("ioctl"), (0, GARBAGE | 0x541C)),  # TIOCLINUX
         (numbers("ioctl"), (0, GARBAGE | 0x5423)),  # TIOCSETD
         (numbers("prctl"), (GARBAGE | 0x59616D61, 1)),  # PR_SET_PTRACER
+        (numbers("prctl"), (GARBAGE | 62, 1)),  # PR_SCHED_CORE
         (numbers("prlimit64"), (GARBAGE | 1, 7, 1)),  # of PID 1
     ]
     for number, arguments in cases:
@@ -167,6 +168,11 @@ def test_attack_66_personality_can_be_asked_but_not_changed() -> None:
         value for value in (*(1 << bit for bit in range(32)), 0, 8, 0xFFFFFFFF) if answer(numbers("personality"), value) == ALLOW
     }
     assert passing == set(PERSONALITIES.values())
+
+
+def test_syncing_the_disks_of_the_host_is_answered_and_not_done() -> None:
+    for name, number in named(IGNORED):
+        assert answer(number) == ERRNO | 0, name
 
 
 async def test_attack_66_every_denied_call_fails_for_a_program(box: Box) -> None:
@@ -266,7 +272,7 @@ import fcntl, mmap, os, resource, select, signal, socket, struct, tempfile, time
 done = []
 with tempfile.TemporaryFile() as file:                                    # files, reading and writing
     file.write(b"x" * 10); file.seek(0); assert file.read() == b"x" * 10
-    fcntl.flock(file, fcntl.LOCK_EX); os.fsync(file.fileno()); os.ftruncate(file.fileno(), 3)
+    fcntl.flock(file, fcntl.LOCK_EX); os.sync(); os.fsync(file.fileno()); os.ftruncate(file.fileno(), 3)
 os.mkfifo("fifo"); os.symlink("fifo", "link"); os.link("main.py", "hard"); os.chmod("hard", 0o600)
 os.setxattr("hard", "user.a", b"b"); done.append("files")
 readable, writable = os.pipe(); os.write(writable, b"y")                  # waiting

@@ -2,62 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
+import pytest
 
-from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.spec import Command, Exit
-from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.sandbox.conftest import Box
+from tests.sandbox.conversation import talk, talk_python
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
-class Conversation:
-    """A running program to talk to."""
-
-    def __init__(self, sandbox: Sandbox, *argv: str, terminal: tuple[int, int] | None = None) -> None:
-        self.sandbox = sandbox
-        self.heard = b""
-        self._news = asyncio.Event()
-        command = Command(argv=argv, env=ENVIRONMENT, interactive=True, terminal=terminal, wall_ms=20_000, cpu_ms=20_000)
-        self._running = asyncio.create_task(sandbox.run(command, self._take))
-
-    def _take(self, _stream: str, data: bytes) -> None:
-        self.heard += data
-        self._news.set()
-
-    async def until(self, wanted: bytes) -> None:
-        """Wait until the program has said this."""
-        while wanted not in self.heard:
-            self._news.clear()
-            await asyncio.wait_for(self._news.wait(), 20)
-
-    async def end(self) -> Exit:
-        ended = await self._running
-        self.sandbox.close()
-        return ended
-
-
-async def converse(box: Box, code: str, **options: tuple[int, int]) -> Conversation:
-    return Conversation(await box.make(), PYTHON, "-u", "-c", code, **options)
+MIB = 1 << 20
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
 async def test_lines_go_back_and_forth(box: Box) -> None:
-    talk = await converse(box, "while True:\n try: print('got', input())\n except EOFError: raise SystemExit(4)")
-    for word in ("one", "two", "drei 🌍"):
-        await talk.sandbox.write_stdin(f"{word}\n".encode())
-        await talk.until(f"got {word}\n".encode())
-    talk.sandbox.close_stdin()
-    assert (await talk.end()).status == 4
+    code = "while True:\n try: print('got', input())\n except EOFError: raise SystemExit(4)"
+    async with talk_python(box, code, env=UNBUFFERED) as program:
+        for word in ("one", "two", "drei 🌍"):
+            await program.ask(word, f"got {word}\n".encode())
+        program.sandbox.close_stdin()
+        assert (await program.end()).status == 4
+
+
+async def test_output_comes_while_input_is_still_open(box: Box) -> None:
+    async with talk(box, "/bin/cat") as program:
+        await program.sandbox.write_stdin(b"no newline")
+        await program.hear(b"no newline")
+        await program.sandbox.write_stdin(b" \xff\x00")
+        await program.hear(b"no newline \xff\x00")
 
 
 async def test_much_input_waits_for_a_slow_reader(box: Box) -> None:
-    talk = await converse(box, "import sys\nprint(len(sys.stdin.buffer.read()))")
-    await talk.sandbox.write_stdin(b"x" * (4 << 20))
-    talk.sandbox.close_stdin()
-    await talk.end()
-    assert talk.heard == b"4194304\n"
+    async with talk_python(box, "import sys\nprint(len(sys.stdin.buffer.read()))") as program:
+        await program.sandbox.write_stdin(b"x" * (4 * MIB))
+        program.sandbox.close_stdin()
+        await program.end()
+        assert program.heard == b"4194304\n"
 
 
 async def test_input_that_nobody_reads_is_no_error(box: Box) -> None:
-    outcome = await box.run("/bin/true", stdin=b"x" * (1 << 20))
+    outcome = await box.run("/bin/true", stdin=b"x" * MIB)
     assert outcome.exit.status == 0
 
 
@@ -66,67 +48,180 @@ async def test_half_read_input_is_no_error(box: Box) -> None:
     assert outcome.stdout == b"abc"
 
 
+async def test_input_after_the_program_closed_it_or_ended_is_ignored(box: Box) -> None:
+    code = "import os, sys\nos.close(0)\nprint('closed')\nimport signal; signal.pause()"
+    async with talk_python(box, code, env=UNBUFFERED) as program:
+        await program.hear(b"closed")
+        for _ in range(10):
+            await program.say("x" * 10_000)
+        program.sandbox.close_stdin()
+        program.sandbox.signal(9)
+        assert (await program.end()).signal == 9
+        await program.say("too late")
+        program.sandbox.close_stdin()
+        program.sandbox.signal(9)
+        program.sandbox.resize(10, 10)
+
+
 async def test_a_signal_reaches_the_whole_group(box: Box) -> None:
     code = (
         "import os, signal, time\nchild = os.fork()\n"
         "def caught(*_):\n os.write(1, b'parent ' if child else b'child ')\n if not child: os._exit(0)\n"
-        "signal.signal(signal.SIGUSR1, caught)\nos.write(1, b'ready ')\n"
+        "signal.signal(signal.SIGUSR1, caught)\nos.write(1, b'ready ' if child else b'set ')\n"
         "os.waitpid(child, 0) if child else time.sleep(60)"
     )
-    talk = await converse(box, code)
-    while talk.heard.count(b"ready ") < 2:
-        await talk.until(talk.heard + b"ready ")
-    talk.sandbox.signal(10)
-    await talk.end()
-    assert b"child" in talk.heard
-    assert b"parent" in talk.heard
+    async with talk_python(box, code) as program:
+        await program.hear(b"ready ")
+        await program.hear(b"set ")
+        program.sandbox.signal(10)
+        await program.end()
+        assert b"child" in program.heard
+        assert b"parent" in program.heard
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 6, 9, 10, 11, 13, 14, 15])
+async def test_a_signal_that_is_not_handled_ends_the_program_and_is_told(box: Box, number: int) -> None:
+    async with talk(box, "/bin/cat") as program:
+        await program.ask("on", b"on")
+        program.sandbox.signal(number)
+        ended = await program.end()
+        assert (ended.signal, ended.status, ended.killed_by) == (number, None, "")
+
+
+async def test_stop_and_continue(box: Box) -> None:
+    async with talk(box, "/bin/cat") as program:
+        await program.ask("before", b"before")
+        program.sandbox.signal(19)
+        await program.say("meanwhile")
+        program.sandbox.signal(18)
+        await program.hear(b"meanwhile")
 
 
 async def test_sigint_interrupts_as_on_a_keyboard(box: Box) -> None:
-    talk = await converse(box, "import time\ntry: print('on'); time.sleep(60)\nexcept KeyboardInterrupt: print('off')")
-    await talk.until(b"on\n")
-    talk.sandbox.signal(2)
-    assert (await talk.end()).status == 0
-    assert talk.heard == b"on\noff\n"
+    code = "import time\ntry: print('on'); time.sleep(60)\nexcept KeyboardInterrupt: print('off')"
+    async with talk_python(box, code, env=UNBUFFERED) as program:
+        await program.hear(b"on\n")
+        program.sandbox.signal(2)
+        assert (await program.end()).status == 0
+        assert program.heard == b"on\noff\n"
 
 
 async def test_a_flood_of_signals_is_harmless(box: Box) -> None:
-    talk = await converse(box, "import signal, time\nsignal.signal(10, lambda *_: None)\nprint('on')\ninput()")
-    await talk.until(b"on\n")
-    for _ in range(5000):
-        talk.sandbox.signal(10)
-    await talk.sandbox.write_stdin(b"\n")
-    assert (await talk.end()).killed_by == ""
+    code = "import signal, time\nsignal.signal(10, lambda *_: None)\nprint('on')\ninput()"
+    async with talk_python(box, code, env=UNBUFFERED) as program:
+        await program.hear(b"on\n")
+        for _ in range(5000):
+            program.sandbox.signal(10)
+        await program.say("")
+        assert (await program.end()).killed_by == ""
 
 
-TERMINAL_CODE = (
-    "import os, signal\nprint(os.isatty(0), os.isatty(1), os.isatty(2), os.ttyname(0), tuple(os.get_terminal_size()))\n"
-    "signal.signal(signal.SIGWINCH, lambda *_: print('now', tuple(os.get_terminal_size())))\n"
-    "print(open('/dev/tty').isatty(), os.tcgetpgrp(0) == os.getpgrp())\nprint('got', input())\n"
-)
+TERMINAL_CODE = """
+import os, signal
+print(os.isatty(0), os.isatty(1), os.isatty(2), os.ttyname(0), tuple(os.get_terminal_size()))
+signal.signal(signal.SIGWINCH, lambda *_: os.write(1, b'now %d %d' % os.get_terminal_size()))
+print(open('/dev/tty').isatty(), os.tcgetpgrp(0) == os.getpgrp(), os.getsid(0) == os.getpid())
+print('got', input())
+"""
 
 
 async def test_a_terminal_is_a_terminal_in_every_way(box: Box) -> None:
-    talk = await converse(box, TERMINAL_CODE, terminal=(30, 100))
-    await talk.until(b"True True\r\n")
-    assert b"True True True /dev/pts/0 (100, 30)" in talk.heard
-    talk.sandbox.resize(40, 120)
-    await talk.until(b"now (120, 40)")
-    await talk.sandbox.write_stdin(b"typed\n")
-    assert (await talk.end()).status == 0
-    assert b"got typed" in talk.heard
+    async with talk_python(box, TERMINAL_CODE, terminal=(30, 100)) as program:
+        await program.hear(b"True True True\r\n")
+        assert b"True True True /dev/pts/0 (100, 30)" in program.heard
+        program.sandbox.resize(40, 120)
+        await program.hear(b"now 120 40")
+        await program.sandbox.write_stdin(b"typed\n")
+        assert (await program.end()).status == 0
+        assert b"got typed" in program.heard
+
+
+async def test_a_terminal_echoes_edits_and_can_be_made_raw(box: Box) -> None:
+    code = """
+import os, sys, tty
+print('on')
+print('line', repr(input()))
+tty.setraw(0)
+os.write(1, b'raw\\r\\n')
+print(repr(os.read(0, 1)), end='\\r\\n')
+"""
+    async with talk_python(box, code, terminal=(24, 80), env=UNBUFFERED) as program:
+        await program.hear(b"on\r\n")
+        await program.sandbox.write_stdin(b"wrong\x15right\x7f\x7fht\n")
+        await program.hear(b"line 'right'")
+        assert b"wrong" in program.heard  # the echo
+        await program.hear(b"raw")
+        await program.sandbox.write_stdin(b"\x03")
+        await program.hear(b"b'\\x03'")
+        assert (await program.end()).status == 0
 
 
 async def test_control_c_on_a_terminal_interrupts(box: Box) -> None:
-    talk = await converse(box, "import time\nprint('on')\ntime.sleep(60)", terminal=(24, 80))
-    await talk.until(b"on\r\n")
-    await talk.sandbox.write_stdin(b"\x03")
-    assert (await talk.end()).signal == 2
+    async with talk_python(box, "import time\nprint('on')\ntime.sleep(60)", terminal=(24, 80)) as program:
+        await program.hear(b"on\r\n")
+        await program.sandbox.write_stdin(b"\x03")
+        assert (await program.end()).signal == 2
+
+
+async def test_control_c_on_a_terminal_reaches_children(box: Box) -> None:
+    script = "trap 'echo shell caught' INT; sh -c 'echo on; exec sleep 60'; echo over"
+    async with talk(box, "/bin/sh", "-c", script, terminal=(24, 80)) as program:
+        await program.hear(b"on\r\n")
+        await program.sandbox.write_stdin(b"\x03")
+        await program.hear(b"over")
+        assert (await program.end()).status == 0
+        assert b"shell caught" in program.heard
 
 
 async def test_end_of_file_on_a_terminal(box: Box) -> None:
-    talk = await converse(box, "print('on')\ntry: input()\nexcept EOFError: print('end')", terminal=(24, 80))
-    await talk.until(b"on\r\n")
-    talk.sandbox.close_stdin()
-    await talk.end()
-    assert b"end" in talk.heard
+    async with talk_python(box, "print('on')\ntry: input()\nexcept EOFError: print('end')", terminal=(24, 80)) as program:
+        await program.hear(b"on\r\n")
+        program.sandbox.close_stdin()
+        await program.end()
+        assert b"end" in program.heard
+
+
+async def test_typing_into_a_terminal_that_nobody_reads_does_not_hang(box: Box) -> None:
+    outcome = await box.run("/bin/sleep", "600", terminal=(24, 80), stdin=b"typed\n" * 100_000, wall_ms=400)
+    assert outcome.exit.killed_by == "wall_time"
+
+
+async def test_output_of_a_terminal_is_cut_like_that_of_a_pipe(box: Box) -> None:
+    cut = await box.shell("head -c 3000000 /dev/zero | tr '\\0' x; exit 9", terminal=(24, 80), output_bytes=5000)
+    assert (cut.stdout, cut.exit.stdout_truncated, cut.exit.status) == (b"x" * 5000, True, 9)
+    killed = await box.shell("yes", terminal=(24, 80), output_bytes=5000, kill_on_output=True)
+    assert (len(killed.stdout), killed.exit.killed_by) == (5000, "output")
+
+
+async def test_both_streams_of_a_terminal_are_one(box: Box) -> None:
+    outcome = await box.shell("echo out; echo err >&2; echo out", terminal=(24, 80))
+    assert (outcome.stdout, outcome.stderr) == (b"out\r\nerr\r\nout\r\n", b"")
+
+
+async def test_a_program_that_lets_go_of_its_terminal_is_still_watched(box: Box) -> None:
+    ended = await box.shell("exec 0<&- 1>&- 2>&-; sleep 0.2; echo back > /dev/tty; exit 6", terminal=(24, 80))
+    assert (ended.text, ended.exit.status) == ("back\r\n", 6)
+    killed = await box.shell("exec 0<&- 1>&- 2>&-; sleep 600", terminal=(24, 80), wall_ms=300)
+    assert killed.exit.killed_by == "wall_time"
+
+
+async def test_a_background_child_does_not_hold_a_terminal_open(box: Box) -> None:
+    outcome = await box.shell(
+        "(trap '' HUP; setsid sleep 600 &); (trap '' HUP; sleep 600 &); echo over; exit 2", terminal=(24, 80)
+    )
+    assert (outcome.text, outcome.exit.status) == ("over\r\n", 2)
+
+
+async def test_a_program_can_open_terminals_of_its_own(box: Box) -> None:
+    code = """
+import os, pty
+child, master = pty.fork()
+if child == 0: os.execv('/bin/sh', ['sh', '-c', 'test -t 0 && tty'])
+said = b''
+try:
+    while data := os.read(master, 100): said += data
+except OSError: pass
+print(said.decode().strip(), os.waitpid(child, 0)[1])
+"""
+    outcome = await box.python(code)
+    assert outcome.text == "/dev/pts/0 0\n", outcome.error_text

@@ -26,7 +26,10 @@ async def test_wall_clock_counts_sleep(box: Box) -> None:
 async def test_wall_clock_holds_while_many_run(box: Box) -> None:
     """The clocks of several runs do not disturb each other: each is ended by its own."""
     async with neighbour(box) as other:
-        async with talk_python(box, "while True: pass", wall_ms=300) as first, talk_python(box, "while True: pass", wall_ms=600) as second:
+        async with (
+            talk_python(box, "while True: pass", wall_ms=300) as first,
+            talk_python(box, "while True: pass", wall_ms=600) as second,
+        ):
             ended = [await first.end(), await second.end()]
         await other.ask("afterwards", b"well afterwards")
     assert [each.killed_by for each in ended] == ["wall_time", "wall_time"]
@@ -275,7 +278,7 @@ async def test_what_was_used_is_reported_of_a_killed_program_too(box: Box) -> No
 async def test_a_program_that_does_nothing_uses_little(box: Box) -> None:
     outcome = await box.run("/bin/true")
     assert 0 <= outcome.exit.cpu_ms < 500
-    assert 0 < outcome.exit.wall_ms
+    assert outcome.exit.wall_ms > 0
     assert 0 < outcome.exit.memory_peak_bytes < 64 * MIB
 
 
@@ -284,7 +287,12 @@ async def test_java_fits_into_its_memory(box: Box, memory_mib: int) -> None:
     require_tool("java")
     source = 'public class Main { public static void main(String[] a) { System.out.println("hello " + Runtime.version().feature()); } }'
     outcome = await box.run(
-        "/usr/bin/java", f"-Xmx{memory_mib // 2}m", "Main.java", files={"Main.java": source}, memory_bytes=memory_mib * MIB, cpu_ms=0
+        "/usr/bin/java",
+        f"-Xmx{memory_mib // 2}m",
+        "Main.java",
+        files={"Main.java": source},
+        memory_bytes=memory_mib * MIB,
+        cpu_ms=0,
     )
     assert outcome.text.startswith("hello "), (outcome.error_text, outcome.exit)
 

@@ -131,24 +131,22 @@ async def test_attack_86_what_listens_on_the_host_is_out_of_reach(box: Box, fami
     """Our own port, a database, a metadata service: by every name and address that the host has."""
     if family == socket.AF_INET6 and not Path("/proc/net/if_inet6").exists():
         pytest.skip("this host has no IPv6")
-    own = {each[4][0] for each in socket.getaddrinfo(socket.gethostname(), None)} if can_resolve() else set[Any]()
+    own = own_addresses()
     with listener(family, address) as (port, arrived):
         with socket.create_connection((address if address != "0.0.0.0" else "127.0.0.1", port)):
             pass  # it does listen
         answers = await told(
             box,
             f"""
-targets = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "localhost", "firebox", "::1", "::", "::ffff:127.0.0.1", *{
-                sorted(map(str, own))!r
-            }]
+targets = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "localhost", "firebox", "::1", "::", "::ffff:127.0.0.1", *{own!r}]
 def reach(target):
     try:
         socket.create_connection((target, {port}), 5)
         return "reached"
     except OSError as error:
         return errno.errorcode.get(error.errno, "unknown")
-tell(reached={{target: reach(target) for target in targets}}, listening=[line.split()[1] for name in ("tcp",
-    "tcp6") for line in read(f"/proc/net/{{name}}").splitlines()[1:]])
+tell(reached={{target: reach(target) for target in targets}},
+     listening=[line.split()[1] for name in ("tcp", "tcp6") for line in read(f"/proc/net/{{name}}").splitlines()[1:]])
 """,
         )
     assert {target: said for target, said in answers["reached"].items() if said == "reached"} == {}
@@ -156,12 +154,12 @@ tell(reached={{target: reach(target) for target in targets}}, listening=[line.sp
     assert len(arrived) <= 1  # our own
 
 
-def can_resolve() -> bool:
+def own_addresses() -> list[str]:
+    """The addresses that the name of this machine has, where it has any."""
     try:
-        socket.getaddrinfo(socket.gethostname(), None)
+        return sorted({str(each[4][0]) for each in socket.getaddrinfo(socket.gethostname(), None)})
     except OSError:
-        return False
-    return True
+        return []
 
 
 async def test_attack_86_unix_sockets_of_the_host_are_not_there(box: Box) -> None:

@@ -68,16 +68,27 @@ MIB = 1 << 20
             "tempfile.TemporaryFile() as hidden:\n    hidden.write(b'x'); print(os.path.dirname(folder) == '/tmp', file.name.startswith('/tmp/'))",
             id="tempfile",
         ),
-        pytest.param("import ctypes, uuid, decimal, zoneinfo; print(str(zoneinfo.ZoneInfo('Europe/Berlin')) != '')", id="zoneinfo"),
+        pytest.param(
+            "import ctypes, uuid, decimal, zoneinfo; print(str(zoneinfo.ZoneInfo('Europe/Berlin')) != '')", id="zoneinfo"
+        ),
         pytest.param("import ctypes; f = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 7); print(f() == 7)", id="ctypes callbacks"),
         pytest.param(
             "import mmap; m = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC); m[0] = 1; print(m[0] == 1)",
             id="memory that is written and run, as just-in-time compilers have it",
         ),
-        pytest.param("import signal, time; signal.alarm(1); print(signal.sigtimedwait([14], 0) is None); signal.alarm(0)", id="alarm"),
-        pytest.param("import resource, os, time; print(time.process_time() >= 0, os.times()[0] >= 0, os.cpu_count() >= 1)", id="times"),
-        pytest.param("import fcntl; f = open('f', 'w'); fcntl.flock(f, fcntl.LOCK_EX); fcntl.lockf(f, fcntl.LOCK_EX); print(True)", id="locks"),
-        pytest.param("import secrets, random; print(len(secrets.token_bytes(32)) == 32, random.SystemRandom().random() < 1)", id="random"),
+        pytest.param(
+            "import signal, time; signal.alarm(1); print(signal.sigtimedwait([14], 0) is None); signal.alarm(0)", id="alarm"
+        ),
+        pytest.param(
+            "import resource, os, time; print(time.process_time() >= 0, os.times()[0] >= 0, os.cpu_count() >= 1)", id="times"
+        ),
+        pytest.param(
+            "import fcntl; f = open('f', 'w'); fcntl.flock(f, fcntl.LOCK_EX); fcntl.lockf(f, fcntl.LOCK_EX); print(True)",
+            id="locks",
+        ),
+        pytest.param(
+            "import secrets, random; print(len(secrets.token_bytes(32)) == 32, random.SystemRandom().random() < 1)", id="random"
+        ),
         pytest.param("import os; print(os.urandom(8) != os.urandom(8), len(os.sched_getaffinity(0)) >= 1)", id="urandom"),
     ],
 )
@@ -357,7 +368,7 @@ async def test_a_program_is_found_as_a_shell_would_find_it(box: Box) -> None:
     for argv in (("echo", "x"), ("/bin/echo", "x"), ("./tool",), ("sub/tool",)):
         script = "#!/bin/sh\necho x"
         outcome = await box.run(
-            "/bin/sh", "-c", "chmod +x tool sub/tool; exec \"$@\"", "sh", *argv, files={"tool": script, "sub/tool": script}
+            "/bin/sh", "-c", 'chmod +x tool sub/tool; exec "$@"', "sh", *argv, files={"tool": script, "sub/tool": script}
         )
         assert outcome.text == "x\n", outcome.error_text
 
@@ -369,7 +380,9 @@ async def test_the_environment_is_passed_as_it_is(box: Box) -> None:
 
 
 async def test_signals_of_its_own_work(box: Box) -> None:
-    script = "trap 'echo caught' USR1; kill -USR1 $$; (kill -TERM $$) & trap 'echo ended; exit 5' TERM; while :; do sleep 0.01; done"
+    script = (
+        "trap 'echo caught' USR1; trap 'echo ended; exit 5' TERM; kill -USR1 $$; (kill -TERM $$) & while :; do sleep 0.01; done"
+    )
     outcome = await box.shell(script)
     assert (outcome.text, outcome.exit.status) == ("caught\nended\n", 5)
 

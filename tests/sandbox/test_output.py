@@ -6,6 +6,7 @@ import asyncio
 
 from firebox.sandbox.spec import Command, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.sandbox.conversation import talk
 
 MIB = 1 << 20
 
@@ -96,3 +97,64 @@ async def test_paused_output_makes_the_program_wait_and_goes_on_after(box: Box) 
     assert (await running).status == 0
     assert len(received) == 40 * 65536
     sandbox.close()
+
+
+async def test_attack_18_an_endless_flood_is_ended_by_the_clock_and_cut_before(box: Box) -> None:
+    outcome = await box.shell("yes & yes >&2", output_bytes=10_000, wall_ms=400)
+    assert (len(outcome.stdout), len(outcome.stderr), outcome.exit.killed_by) == (10_000, 10_000, "wall_time")
+    assert (outcome.exit.stdout_truncated, outcome.exit.stderr_truncated) == (True, True)
+
+
+async def test_attack_19_stderr_flood_is_cut_and_the_exit_code_kept(box: Box) -> None:
+    outcome = await box.shell("head -c 20000000 /dev/zero >&2; exit 8", output_bytes=1000)
+    assert (outcome.stderr, outcome.stdout, outcome.exit.status) == (bytes(1000), b"", 8)
+
+
+async def test_what_lies_in_the_pipes_when_the_program_ends_arrives(box: Box) -> None:
+    outcome = await box.python("import os\nos.write(1, b'o' * 65536); os.write(2, b'e' * 65536)\nos._exit(3)")
+    assert (outcome.stdout, outcome.stderr, outcome.exit.status) == (b"o" * 65536, b"e" * 65536, 3)
+
+
+async def test_attack_31_a_background_child_writes_nothing_after_the_end(box: Box) -> None:
+    """A flood from a daemon that outlives the program: the run ends with the program, what came before is kept."""
+    code = """
+import os, signal, time
+ready, go = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for number in set(signal.Signals) - {9, 19}: signal.signal(number, signal.SIG_IGN)
+        os.write(go, b'x')
+        while True: os.write(1, b'flood\\n')
+    os._exit(0)
+os.read(ready, 1)
+os._exit(5)
+"""
+    outcome = await box.python(code, output_bytes=1000)
+    assert (outcome.exit.status, outcome.exit.killed_by) == (5, "")
+    assert set(outcome.stdout.split(b"\n")) <= {b"flood", b"", b"f", b"fl", b"flo", b"floo"}
+
+
+async def test_attack_21_output_arrives_before_a_long_silence(box: Box) -> None:
+    """Not when the program ends, and not when its own buffer is full: when it was written."""
+    async with talk(box, PYTHON, "-c", "import os, time\nos.write(1, b'x' * 300_000 + b'end')\ntime.sleep(600)") as program:
+        await program.hear(b"end")
+        assert len(program.heard) == 300_003
+
+
+async def test_attack_22_a_program_that_never_writes_a_whole_line(box: Box) -> None:
+    async with talk(box, PYTHON, "-c", "import os, time\nwhile True:\n os.write(1, b'.')\n time.sleep(0.001)") as program:
+        await program.hear(b"." * 20)
+        ended = await program.kill()
+    assert ended.killed_by == "wall_time"
+
+
+async def test_a_stream_can_be_closed_and_the_other_goes_on(box: Box) -> None:
+    outcome = await box.shell("exec 1>&-; sleep 0.05; echo later >&2; exit 4")
+    assert (outcome.stdout, outcome.stderr, outcome.exit.status) == (b"", b"later\n", 4)
+
+
+async def test_writing_to_stdin_and_reading_from_stdout_does_not_confuse(box: Box) -> None:
+    code = "import os\nfor act in (lambda: os.write(0, b'x'), lambda: os.read(1, 1)):\n try: act()\n except OSError as e: print(e.errno)"
+    outcome = await box.python(code)
+    assert outcome.text == "9\n9\n"

@@ -1,8 +1,20 @@
-"""What a sandbox promises, in sentences: identity, file tree, output, limits, metrics."""
+"""What a sandbox promises, in sentences: one for each, the many ways to break it are in the files beside this one."""
 
 from __future__ import annotations
 
-from tests.sandbox.conftest import Box
+import asyncio
+import json
+import os
+import socket
+
+import pytest
+
+from firebox.sandbox.spec import Command, CommandRefused, SandboxSpec
+from tests.sandbox.conftest import ENVIRONMENT, Box
+from tests.sandbox.conversation import talk
+from tests.sandbox.leftovers import descendants_of, until
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 async def test_says_hello(box: Box) -> None:
@@ -15,3 +27,124 @@ async def test_says_hello(box: Box) -> None:
 async def test_exit_code_and_both_streams_come_back(box: Box) -> None:
     outcome = await box.shell("echo out; echo err >&2; exit 42")
     assert (outcome.text, outcome.error_text, outcome.exit.status) == ("out\n", "err\n", 42)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 126, 127, 128, 137, 255])
+async def test_every_exit_code_comes_back_as_it_is(box: Box, code: int) -> None:
+    """137 is what a shell makes of SIGKILL; from an exit it is no signal and no limit."""
+    outcome = await box.shell(f"exit {code}")
+    assert (outcome.exit.status, outcome.exit.signal, outcome.exit.killed_by) == (code, None, "")
+
+
+async def test_every_layer_is_on(box: Box) -> None:
+    boundary = {"mount", "pid", "network", "ipc", "uts", "capabilities", "no-new-privileges", "seccomp", "rlimits", "read-only-root"}
+    assert boundary <= set(box.launcher.layers)
+    assert {"user-namespace", "own-uid"} & set(box.launcher.layers)
+    assert (box.launcher.cgroups == "none") == ("sampled-limits" in box.launcher.layers)
+
+
+async def test_cannot_read_what_the_host_keeps_to_itself(box: Box) -> None:
+    outcome = await box.shell("cat /etc/shadow /root/.bashrc /host/etc/passwd /proc/1/environ; ls /home /root /host /work /srv /mnt")
+    assert outcome.text == "/home:\nfirebox\n"
+
+
+async def test_cannot_change_the_tree(box: Box) -> None:
+    outcome = await box.shell("for path in / /usr /usr/bin /etc /dev /var /proc /sys; do echo x > $path/new && echo $path; done; rm /usr/bin/env")
+    assert outcome.text == ""
+    assert os.path.exists("/usr/bin/env")
+
+
+async def test_sees_no_process_but_its_own(box: Box) -> None:
+    outcome = await box.shell("ls /proc | grep -c '^[0-9]'; echo $$ $PPID")
+    count, own = outcome.text.splitlines()
+    assert int(count) <= 5  # PID 1, the shell, ls and grep
+    assert own.split()[1] in {"0", "1"}
+
+
+async def test_reaches_no_network(box: Box) -> None:
+    """A listener of the host on every address, and names: nothing is reached, nothing hangs."""
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        code = f"""
+import errno, json, os, socket
+told = {{}}
+for host in ('127.0.0.1', '10.0.0.1', '169.254.169.254', '1.1.1.1'):
+    try: socket.create_connection((host, {server.getsockname()[1]}), 5)
+    except OSError as error: told[host] = errno.errorcode[error.errno]
+try: socket.getaddrinfo('example.org', 80)
+except socket.gaierror: told['name'] = 'unknown'
+print(json.dumps([told, os.listdir('/sys/class/net') if os.path.exists('/sys/class/net') else [], [name for _, name in socket.if_nameindex()]]))
+"""
+        outcome = await box.python(code)
+    told, shown, interfaces = json.loads(outcome.text)
+    assert told.pop("127.0.0.1") == "ECONNREFUSED"
+    assert told.pop("name") == "unknown"
+    assert set(told.values()) == {"ENETUNREACH"}
+    assert (shown, interfaces) == ([], ["lo"])
+
+
+async def test_begins_with_nothing_of_the_last_one(box: Box) -> None:
+    leave = "for folder in . /tmp /dev/shm ~ /run/lock; do echo trace > $folder/trace; done; (setsid sleep 600 &)"
+    look = "find / -name trace 2>/dev/null; ls -A /box /tmp /dev/shm ~ | grep -v :; ls /proc | grep -c '^[0-9]'"
+    await box.shell(leave)
+    outcome = await box.shell(look)
+    assert [line for line in outcome.text.split() if not line.isdigit()] == []
+
+
+async def test_many_at_once_do_not_mix(box: Box) -> None:
+    async def one(number: int) -> bool:
+        outcome = await box.shell(f"echo {number} > file; read line; echo $line; cat file; exit {number}", stdin=f"in {number}\n".encode())
+        return (outcome.text, outcome.exit.status) == (f"in {number}\n{number}\n", number)
+
+    assert all(await asyncio.gather(*(one(number) for number in range(24))))
+
+
+async def test_nothing_is_left_of_a_run_whose_task_is_cancelled(box: Box) -> None:
+    pid = box.launcher.pid
+    assert pid is not None
+    before = descendants_of(pid)
+    sandbox = await box.make()
+    started = asyncio.Event()
+    command = Command(("/bin/sh", "-c", "sleep 600 & sleep 600"), ENVIRONMENT)
+    running = asyncio.create_task(sandbox.run(command, lambda *_: None, started.set))
+    await started.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    sandbox.close()
+    await box.launcher.ended(sandbox.number)
+    await until(lambda: descendants_of(pid) == before)
+
+
+async def test_a_sandbox_that_nobody_uses_goes_without_a_trace(box: Box) -> None:
+    for _ in range(5):
+        sandbox = await box.make()
+        sandbox.close()
+        sandbox.close()
+        await box.launcher.ended(sandbox.number)
+    making = asyncio.create_task(box.launcher.make(SandboxSpec()))
+    await asyncio.sleep(0)
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+
+
+@pytest.mark.parametrize("program", ["/no/such/program", "no-such-program", "/etc/passwd", "/tmp", ""])
+async def test_a_program_that_is_not_there_is_refused_with_its_name(box: Box, program: str) -> None:
+    with pytest.raises(CommandRefused) as refused:
+        await box.run(program)
+    assert refused.value.step == "start"
+    assert refused.value.errno
+    assert program in refused.value.detail
+
+
+async def test_a_kill_before_the_end_and_after_it_count_once(box: Box) -> None:
+    async with talk(box, "/bin/cat") as program:
+        await program.ask("up", b"up")
+        program.sandbox.kill("cancelled")
+        program.sandbox.kill("wall_time")
+        assert (await program.end()).killed_by == "cancelled"
+        program.sandbox.kill("wall_time")
+    async with talk(box, "/bin/true") as program:
+        ended = await program.end()
+        program.sandbox.kill("wall_time")
+        assert (ended.status, ended.killed_by) == (0, "")

@@ -8,103 +8,191 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from firebox.sandbox import cgroups
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, SOURCE, Box, launcher_of
+from tests.sandbox.conftest import ENVIRONMENT, SOURCE, Box, launcher_of
+from tests.sandbox.conversation import talk
+from tests.sandbox.leftovers import descendants_of, groups_of, is_gone, until
 
 SERVER = """
 import asyncio, sys
-from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, SandboxSpec
+from tests.sandbox.conftest import launcher_of
 
 async def main():
-    launcher = LauncherProcess()
+    launcher = launcher_of(*sys.argv[1:])
     await launcher.start()
-    sandbox = await launcher.make(SandboxSpec())
-    command = Command(argv=("/bin/sh", "-c", "sleep 600 & echo up; sleep 600"), env={"PATH": "/bin"}, wall_ms=600_000)
-    await sandbox.run(command, lambda _stream, data: print(launcher.pid, sandbox.pid, flush=True))
+    heard = asyncio.Semaphore(0)
+    script = "trap '' HUP INT TERM; setsid sleep 600 & sleep 600 & echo up; sleep 600"
+    command = Command(argv=("/bin/sh", "-c", script), env={"PATH": "/bin"}, wall_ms=600_000)
+    running = []
+    for _ in range(3):
+        sandbox = await launcher.make(SandboxSpec())
+        running.append(asyncio.create_task(sandbox.run(command, lambda _stream, data: heard.release())))
+    ready = await launcher.make(SandboxSpec())
+    for _ in running: await heard.acquire()
+    print(launcher.pid, flush=True)
+    await asyncio.gather(*running)
 
 asyncio.run(main())
 """
+"""A process that holds three programs that run, children in sessions of their own among them, and a sandbox that is ready."""
 
 
-def alive(pid: int) -> bool:
-    """Tell whether a process exists and is more than a zombie."""
+@dataclass
+class Server:
+    """The process, its launcher, and everything below."""
+
+    process: asyncio.subprocess.Process
+    launcher_pid: int
+    processes: frozenset[int]
+
+    async def is_gone(self) -> None:
+        await self.process.wait()
+        await until(lambda: all(map(is_gone, [self.launcher_pid, *self.processes])))
+
+
+async def start_server(kind: str, source: str) -> Server:
+    environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{SOURCE.parent}"}
+    arguments = (sys.executable, "-c", SERVER, kind, source)
+    process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, env=environment)
+    assert process.stdout is not None
+    pid = int(await process.stdout.readline())
+    processes = descendants_of(pid)
+    assert len(processes) >= 3 * 4 + 1  # PID 1, shell and two sleeps of each; the ready one
+    return Server(process, pid, processes)
+
+
+@pytest.fixture
+async def server(sandbox_kind: str, readable_source: str) -> Server:
+    return await start_server(sandbox_kind, readable_source)
+
+
+@asynccontextmanager
+async def launched(kind: str, source: str) -> AsyncGenerator[LauncherProcess]:
+    launcher = launcher_of(kind, source)
+    await launcher.start()
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-def groups_of(launcher_pid: int) -> list[Path]:
-    """Find the control groups of a launcher."""
-    walked = (Path(folder) / name for folder, names, _ in os.walk("/sys/fs/cgroup") for name in names)
-    return [path for path in walked if path.name.startswith("firebox-") and path.name.split("-")[2:3] == [str(launcher_pid)]]
-
-
-async def until_gone(*pids: int) -> None:
-    """Wait until processes have ended; the test's time limit bounds it."""
-    while any(map(alive, pids)):
-        await asyncio.sleep(0.01)
-
-
-async def until_no_groups(launcher_pid: int) -> None:
-    while groups_of(launcher_pid):
-        await asyncio.sleep(0.01)
-
-
-async def run_server() -> tuple[asyncio.subprocess.Process, int, int]:
-    """Start a process that runs a program in a sandbox. Returns it, its launcher's pid and the sandbox's."""
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVER, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(SOURCE)}
-    )
-    assert server.stdout is not None
-    launcher_pid, sandbox_pid = map(int, (await server.stdout.readline()).split())
-    return server, launcher_pid, sandbox_pid
+        yield launcher
+    finally:
+        await launcher.close()
 
 
 async def test_a_killed_launcher_is_a_clear_failure_and_the_next_sandbox_works(box: Box) -> None:
-    sandbox = await box.make()
-    heard = asyncio.Event()
-    command = Command(argv=("/bin/sh", "-c", "echo up; sleep 600"), env=ENVIRONMENT, wall_ms=600_000)
-    running = asyncio.create_task(sandbox.run(command, lambda *_: heard.set()))
-    await heard.wait()
+    """Every run in flight hears of it, every process ends, and the next launcher removes what this one could not."""
     launcher_pid = box.launcher.pid
     assert launcher_pid is not None
-    os.kill(launcher_pid, signal.SIGKILL)
-    with pytest.raises(SandboxFailure):
-        await running
-    sandbox.close()
-    await until_gone(sandbox.pid)
+    async with AsyncExitStack() as stack:
+        runs = [await stack.enter_async_context(talk(box, "/bin/cat")) for _ in range(3)]
+        for run in runs:
+            await run.ask("up", b"up")
+        waiting = [asyncio.create_task(box.launcher.make(SandboxSpec())) for _ in range(2)]
+        processes = descendants_of(launcher_pid)
+        os.kill(launcher_pid, signal.SIGKILL)
+        for run in runs:
+            with pytest.raises(SandboxFailure) as failure:
+                await run.end()
+            assert failure.value.hint
+        for each in waiting:
+            try:
+                (await each).close()  # it was ready before the kill
+            except SandboxFailure as failed:
+                assert failed.step == "launcher"
+    await until(lambda: all(map(is_gone, processes)))
     assert (await box.run("/bin/echo", "again")).text == "again\n"
     assert box.launcher.starts == 2
-    if box.launcher.cgroups != "none":
-        await until_no_groups(launcher_pid)  # swept by the second launcher
+    await until(lambda: groups_of(launcher_pid) == [])  # swept by the second launcher
 
 
-async def test_attack_100_a_killed_server_takes_everything_with_it() -> None:
-    server, launcher_pid, sandbox_pid = await run_server()
-    server.kill()
-    await server.wait()
-    await until_gone(launcher_pid, sandbox_pid)
-    await until_no_groups(launcher_pid)
+async def test_a_killed_sandbox_is_a_clear_failure_and_touches_no_other(box: Box) -> None:
+    """PID 1 may be taken by the host when it runs out of memory."""
+    async with talk(box, "/bin/cat") as one, talk(box, "/bin/cat") as other:
+        await one.ask("up", b"up")
+        await other.ask("up", b"up")
+        os.kill(one.sandbox.pid, signal.SIGKILL)
+        with pytest.raises(SandboxFailure):
+            await one.end()
+        await other.ask("still there", b"still there")
+    assert box.launcher.starts == 1
+    assert (await box.run("/bin/echo", "again")).text == "again\n"
 
 
-async def test_attack_100_server_and_launcher_killed_at_once_are_swept_by_the_next(readable_source: str) -> None:
-    server, launcher_pid, sandbox_pid = await run_server()
-    os.kill(launcher_pid, signal.SIGKILL)
-    server.kill()
-    await server.wait()
-    await until_gone(launcher_pid, sandbox_pid)
-    launcher = launcher_of("root" if IS_ROOT else "rootless", readable_source)
-    await launcher.start()
-    assert groups_of(launcher_pid) == []
-    await launcher.close()
+async def test_a_ready_sandbox_that_was_killed_is_known_to_be_dead(box: Box) -> None:
+    sandbox = await box.make()
+    assert not sandbox.is_dead
+    os.kill(sandbox.pid, signal.SIGKILL)
+    await until(lambda: sandbox.is_dead)
+    with pytest.raises(SandboxFailure):
+        await sandbox.run(Command(("/bin/true",), ENVIRONMENT), lambda *_: None)
+    sandbox.close()
+
+
+async def test_attack_100_a_killed_server_takes_everything_with_it(server: Server) -> None:
+    """The launcher notices, ends every sandbox and removes the groups by itself: no other launcher is started."""
+    server.process.kill()
+    await server.is_gone()
+    await until(lambda: groups_of(server.launcher_pid) == [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_server_that_ends_by_a_signal_leaves_nothing(server: Server, number: signal.Signals) -> None:
+    server.process.send_signal(number)
+    await server.is_gone()
+    await until(lambda: groups_of(server.launcher_pid) == [])
+
+
+async def test_attack_100_server_and_launcher_killed_at_once_are_swept_by_the_next(
+    server: Server, sandbox_kind: str, readable_source: str
+) -> None:
+    os.kill(server.launcher_pid, signal.SIGKILL)
+    server.process.kill()
+    await server.is_gone()
+    async with launched(sandbox_kind, readable_source):
+        await until(lambda: groups_of(server.launcher_pid) == [])
+
+
+async def test_launchers_that_start_at_once_do_not_trip_over_what_they_sweep(sandbox_kind: str, readable_source: str) -> None:
+    """All of them find the same groups of dead launchers; none may take that for a host without control groups."""
+    async with launched(sandbox_kind, readable_source) as launcher:
+        wanted = launcher.cgroups
+    for _ in range(3):
+        servers = [await start_server(sandbox_kind, readable_source) for _ in range(2)]
+        for server in servers:
+            os.kill(server.launcher_pid, signal.SIGKILL)
+            server.process.kill()
+        for server in servers:
+            await server.is_gone()
+        launchers = [launcher_of(sandbox_kind, readable_source) for _ in range(5)]
+        try:
+            await asyncio.gather(*(launcher.start() for launcher in launchers))
+            assert [launcher.cgroups for launcher in launchers] == [wanted] * 5, launchers[0].reasons
+            for server in servers:
+                await until(lambda server=server: groups_of(server.launcher_pid) == [])  # type: ignore[misc]
+        finally:
+            for launcher in launchers:
+                await launcher.close()
+
+
+async def test_groups_that_another_launcher_is_sweeping_are_no_failure(box: Box) -> None:
+    pid = box.launcher.pid
+    assert pid is not None
+    own = groups_of(pid)
+    if not own:
+        pytest.skip("no control groups here")
+    for _attempt in range(5):
+        dead = Path(own[0]).parent / f"firebox-1-{os.getpid()}-1"
+        for leaf in range(40):
+            (dead / f"sandbox-{leaf}").mkdir(parents=True)
+        await asyncio.gather(*(asyncio.to_thread(cgroups.remove_tree, str(dead)) for _ in range(6)))
+        assert not dead.exists()
 
 
 async def test_no_descriptors_left_is_a_clear_failure_that_passes(box: Box) -> None:
@@ -128,21 +216,17 @@ async def test_no_descriptors_left_is_a_clear_failure_that_passes(box: Box) -> N
 
 
 async def test_closing_ends_what_runs(sandbox_kind: str, readable_source: str) -> None:
-    launcher = launcher_of(sandbox_kind, readable_source)
-    await launcher.start()
-    sandbox = await launcher.make(SandboxSpec())
-    heard = asyncio.Event()
-    command = Command(argv=("/bin/sh", "-c", "echo up; sleep 600"), env=ENVIRONMENT, wall_ms=600_000)
-    running = asyncio.create_task(sandbox.run(command, lambda *_: heard.set()))
-    await heard.wait()
-    pid = launcher.pid
-    assert pid is not None
-    await launcher.close()
-    with pytest.raises(SandboxFailure):
-        await running
-    sandbox.close()
-    await until_gone(pid, sandbox.pid)
-    assert groups_of(pid) == []
+    async with launched(sandbox_kind, readable_source) as launcher:
+        async with talk(Box(launcher, sandbox_kind), "/bin/cat") as run:
+            await run.ask("up", b"up")
+            pid = launcher.pid
+            assert pid is not None
+            processes = descendants_of(pid)
+            await launcher.close()
+            with pytest.raises(SandboxFailure):
+                await run.end()
+        assert all(map(is_gone, [pid, *processes]))
+        assert groups_of(pid) == []
 
 
 async def test_a_host_that_allows_nothing_says_which_step_failed() -> None:

@@ -7,6 +7,7 @@ changed through descriptors opened here and passed to the server: no privilege a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -325,7 +326,7 @@ class _Group:
         os.mkdir(self.path)
 
     def remove(self) -> None:
-        _remove_tree(self.path)
+        remove_tree(self.path)
 
 
 def _identity(pid: int, proc: str = "/proc") -> str:
@@ -353,21 +354,36 @@ def _sweep(place: str) -> None:
         except (FileNotFoundError, ProcessLookupError, ValueError):
             alive = False
         if not alive:
-            _remove_tree(f"{place}/{name}")
+            remove_tree(f"{place}/{name}")
 
 
-def _remove_tree(path: str) -> None:
-    for leaf in [entry.path for entry in os.scandir(path) if entry.is_dir()]:
-        for pid in _read(f"{leaf}/cgroup.procs").split():
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+def remove_tree(path: str) -> None:
+    """Remove the group of a launcher with every process in it, as far as it is ours to remove; others may sweep it as well."""
+    for leaf in _leaves(path):
+        for pid in _processes(leaf):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
         for _attempt in range(_REMOVE_ATTEMPTS):  # what was killed needs a moment to be gone
-            if _remove(leaf):
+            if _remove(leaf) or not os.access(leaf, os.W_OK):
                 break
             time.sleep(_REMOVE_PAUSE_S)
     _remove(path)
+
+
+def _leaves(path: str) -> list[str]:
+    try:
+        return [entry.path for entry in os.scandir(path) if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+
+
+def _processes(leaf: str) -> list[int]:
+    try:
+        return [int(pid) for pid in _read(f"{leaf}/cgroup.procs").split()]
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        return []  # removed meanwhile
 
 
 def _remove(path: str) -> bool:

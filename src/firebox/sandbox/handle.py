@@ -433,7 +433,7 @@ class Sandbox:
             wall_ms=(self._ended_at - self._started_at) * 1000,
             cpu_ms=float(cpu_ms),
             memory_peak_bytes=int(peak),
-            memory_limit_hit=memory_kills > 0 or exceeded == "memory",
+            memory_limit_hit=memory_kills > 0 or killed_by == "memory",
             stdout_truncated=self._truncated["stdout"],
             stderr_truncated=self._truncated["stderr"],
         )

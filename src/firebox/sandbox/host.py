@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.mounts import HOST
 from firebox.sandbox.spec import SandboxFailure
 
 OLDEST_KERNEL = (5, 15)
@@ -118,7 +119,8 @@ def _control_groups(have: set[str], reasons: list[str]) -> Finding:
         if f"cgroup-{version}" in have:
             return Finding("control-groups", True, True, f"version {version[1]}: memory, processes and processor time")
     detail = "none: memory and processor time are sampled every 10 ms and can be exceeded in between"
-    return Finding("control-groups", False, True, "; ".join([detail, *reasons]), _DELEGATE)
+    seen_from_here = [reason.replace(f"{HOST}/", "/") for reason in reasons]
+    return Finding("control-groups", False, True, "; ".join([detail, *seen_from_here]), _DELEGATE)
 
 
 def _swap(have: set[str]) -> Finding:

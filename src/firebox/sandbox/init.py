@@ -57,6 +57,7 @@ class Init:
         command = spec.decode(data)
         self._limits = command
         terminal: list[int] = []
+        held: list[int] = []
         slave = ""
         step = "files"
         try:
@@ -64,6 +65,8 @@ class Init:
             if command["terminal"]:
                 step = "terminal"
                 terminal, slave = _open_terminal(*command["terminal"])
+                # Ours as long as the program runs: else closing its streams would hang up a terminal that it may use again.
+                held = [os.open(slave, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)]
             step = "limits"
             wake_read, wake_write = os.pipe()
             os.set_blocking(wake_write, False)
@@ -87,6 +90,8 @@ class Init:
             os.close(descriptor)
         status = self._watch(pid, wake_read)
         _kill_everything()
+        for descriptor in held:
+            os.close(descriptor)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         message: dict[str, Any] = {
             "exited": os.waitstatus_to_exitcode(status),
