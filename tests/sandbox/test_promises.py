@@ -37,19 +37,21 @@ async def test_every_exit_code_comes_back_as_it_is(box: Box, code: int) -> None:
 
 
 async def test_every_layer_is_on(box: Box) -> None:
-    boundary = {"mount", "pid", "network", "ipc", "uts", "capabilities", "no-new-privileges", "seccomp", "rlimits", "read-only-root"}
-    assert boundary <= set(box.launcher.layers)
+    boundary = "mount pid network ipc uts capabilities no-new-privileges seccomp rlimits read-only-root"
+    assert set(boundary.split()) <= set(box.launcher.layers)
     assert {"user-namespace", "own-uid"} & set(box.launcher.layers)
     assert (box.launcher.cgroups == "none") == ("sampled-limits" in box.launcher.layers)
 
 
 async def test_cannot_read_what_the_host_keeps_to_itself(box: Box) -> None:
-    outcome = await box.shell("cat /etc/shadow /root/.bashrc /host/etc/passwd /proc/1/environ; ls /home /root /host /work /srv /mnt")
+    outcome = await box.shell("cat /etc/shadow /root/.bashrc /host/etc/passwd /proc/1/environ; ls /home /root /host /srv /mnt")
     assert outcome.text == "/home:\nfirebox\n"
 
 
 async def test_cannot_change_the_tree(box: Box) -> None:
-    outcome = await box.shell("for path in / /usr /usr/bin /etc /dev /var /proc /sys; do echo x > $path/new && echo $path; done; rm /usr/bin/env")
+    outcome = await box.shell(
+        "for path in / /usr /usr/bin /etc /dev /var /proc /sys; do echo x > $path/new && echo $path; done; rm /usr/bin/env"
+    )
     assert outcome.text == ""
     assert os.path.exists("/usr/bin/env")
 
@@ -65,26 +67,26 @@ async def test_reaches_no_network(box: Box) -> None:
     """A listener of the host on every address, and names: nothing is reached, nothing hangs."""
     with socket.create_server(("0.0.0.0", 0)) as server:
         code = f"""
-import errno, json, os, socket
+import errno, json, socket
 told = {{}}
 for host in ('127.0.0.1', '10.0.0.1', '169.254.169.254', '1.1.1.1'):
     try: socket.create_connection((host, {server.getsockname()[1]}), 5)
     except OSError as error: told[host] = errno.errorcode[error.errno]
 try: socket.getaddrinfo('example.org', 80)
 except socket.gaierror: told['name'] = 'unknown'
-print(json.dumps([told, os.listdir('/sys/class/net') if os.path.exists('/sys/class/net') else [], [name for _, name in socket.if_nameindex()]]))
+print(json.dumps([told, [line.split(':')[0].strip() for line in open('/proc/net/dev') if ':' in line]]))
 """
         outcome = await box.python(code)
-    told, shown, interfaces = json.loads(outcome.text)
+    told, interfaces = json.loads(outcome.text)
     assert told.pop("127.0.0.1") == "ECONNREFUSED"
     assert told.pop("name") == "unknown"
     assert set(told.values()) == {"ENETUNREACH"}
-    assert (shown, interfaces) == ([], ["lo"])
+    assert interfaces == ["lo"]
 
 
 async def test_begins_with_nothing_of_the_last_one(box: Box) -> None:
-    leave = "for folder in . /tmp /dev/shm ~ /run/lock; do echo trace > $folder/trace; done; (setsid sleep 600 &)"
-    look = "find / -name trace 2>/dev/null; ls -A /box /tmp /dev/shm ~ | grep -v :; ls /proc | grep -c '^[0-9]'"
+    leave = "for folder in . /tmp /dev/shm ~ /run/lock; do echo left > $folder/left-behind; done; (setsid sleep 600 &)"
+    look = "find / -name left-behind 2>/dev/null; ls -A /box /tmp /dev/shm ~ | grep -v :; ls /proc | grep -c '^[0-9]'"
     await box.shell(leave)
     outcome = await box.shell(look)
     assert [line for line in outcome.text.split() if not line.isdigit()] == []
@@ -92,7 +94,9 @@ async def test_begins_with_nothing_of_the_last_one(box: Box) -> None:
 
 async def test_many_at_once_do_not_mix(box: Box) -> None:
     async def one(number: int) -> bool:
-        outcome = await box.shell(f"echo {number} > file; read line; echo $line; cat file; exit {number}", stdin=f"in {number}\n".encode())
+        outcome = await box.shell(
+            f"echo {number} > file; read line; echo $line; cat file; exit {number}", stdin=f"in {number}\n".encode()
+        )
         return (outcome.text, outcome.exit.status) == (f"in {number}\n{number}\n", number)
 
     assert all(await asyncio.gather(*(one(number) for number in range(24))))
@@ -128,7 +132,7 @@ async def test_a_sandbox_that_nobody_uses_goes_without_a_trace(box: Box) -> None
         await making
 
 
-@pytest.mark.parametrize("program", ["/no/such/program", "no-such-program", "/etc/passwd", "/tmp", ""])
+@pytest.mark.parametrize("program", ["/no/such/program", "no-such-program", "/etc/passwd", "/tmp"])
 async def test_a_program_that_is_not_there_is_refused_with_its_name(box: Box, program: str) -> None:
     with pytest.raises(CommandRefused) as refused:
         await box.run(program)
@@ -148,3 +152,28 @@ async def test_a_kill_before_the_end_and_after_it_count_once(box: Box) -> None:
         ended = await program.end()
         program.sandbox.kill("wall_time")
         assert (ended.status, ended.killed_by) == (0, "")
+
+
+async def test_fifty_runs_of_every_ending_leave_nothing(box: Box) -> None:
+    """What the launcher holds is compared by `nothing_left`; this process must hold no more either."""
+
+    async def one(number: int) -> None:
+        match number % 5:
+            case 0:
+                await box.run("/bin/echo", "well")
+            case 1:
+                await box.shell("sleep 600 & echo x > file; exit 3", collect=["file"])
+            case 2:
+                await box.shell("sleep 600", wall_ms=30)
+            case 3:
+                with pytest.raises(CommandRefused):
+                    await box.run("/no/such/program")
+            case _:
+                await box.shell("tty; yes", terminal=(24, 80), output_bytes=100, kill_on_output=True)
+
+    await asyncio.gather(*(one(number) for number in range(10)))
+    before = len(os.listdir("/proc/self/fd"))
+    for start in range(0, 50, 10):
+        await asyncio.gather(*(one(start + number) for number in range(10)))
+    assert len(os.listdir("/proc/self/fd")) == before
+    await until(lambda: box.launcher.alive == 0)
