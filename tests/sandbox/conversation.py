@@ -37,6 +37,14 @@ class Conversation:
                 self._news.clear()
                 await self._news.wait()
 
+    async def hears(self, wanted: bytes) -> bool:
+        """Wait until the program has written this, True, or has ended without, False."""
+        async with asyncio.timeout(PATIENCE_S):
+            while wanted not in self.heard and not self._running.done():
+                self._news.clear()
+                await self._news.wait()
+        return wanted in self.heard
+
     async def say(self, line: str) -> None:
         await self.sandbox.write_stdin(line.encode() + b"\n")
 

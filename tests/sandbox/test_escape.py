@@ -165,10 +165,8 @@ print("done"); raise SystemExit(7)
 
 async def test_attack_56_killing_everybody_touches_nobody_outside(box: Box) -> None:
     bystander = await asyncio.create_subprocess_exec("/bin/sleep", "60")
-    outcome = await box.shell(
-        f"kill -9 -1; kill -9 {bystander.pid} {os.getpid()} {os.getppid()} {box.launcher.pid}; kill -STOP 0; true"
-    )
-    assert outcome.exit.killed_by in ("", "wall_time")
+    outcome = await box.shell(f"kill -9 -1; kill -9 {bystander.pid} {os.getpid()} {os.getppid()} {box.launcher.pid}; true")
+    assert outcome.exit.killed_by == ""
     assert bystander.returncode is None
     assert (await box.shell("echo served")).text == "served\n"
     bystander.kill()

@@ -265,7 +265,7 @@ def fill(make):
         while True:
             make(f"{number:0>250}"); number += 1
     except OSError:
-        print(number > 50_000)
+        print(number > 25_000)
 match sys.argv[1]:
     case "long names":
         fill(lambda name: os.mknod("\\udcff" * 5 + name))
@@ -276,8 +276,8 @@ match sys.argv[1]:
             os.mkdir("p" * 250); os.chdir("p" * 250)
         fill(os.mkdir)
 """
-    specification = SandboxSpec(writable_inodes=60_000)
-    outcome = await box.python(code, shape, collect=["*"], specification=specification, memory_bytes=160 << 20, wall_ms=60_000)
+    specification = SandboxSpec(writable_inodes=30_000)
+    outcome = await box.python(code, shape, collect=["*"], specification=specification, memory_bytes=96 << 20, wall_ms=60_000)
     assert outcome.text == "True\n", (outcome.error_text, outcome.exit)
     assert outcome.exit.killed_by == ""
     assert len(outcome.skipped) <= 100
@@ -290,9 +290,18 @@ async def test_files_are_taken_although_the_program_used_up_its_memory(box: Box)
     code = """
 open("result", "w").write("here")
 with open("/dev/shm/fill", "wb") as file:
-    for _ in range(4000): file.write(b"x" * 65536)
+    for _ in range(1600): file.write(b"x" * 65536)
+input()
 """
-    ran = Command((PYTHON, "main.py"), ENVIRONMENT, files=(InputFile("main.py", code.encode()),), memory_bytes=64 << 20, cpu_ms=0)
+    ran = Command(
+        (PYTHON, "main.py"),
+        ENVIRONMENT,
+        files=(InputFile("main.py", code.encode()),),
+        interactive=True,
+        memory_bytes=64 << 20,
+        file_size_bytes=1 << 30,
+        wall_ms=60_000,
+    )
     sandbox = await box.make()
     ended = await sandbox.run(ran, lambda _name, _data: None)
     assert ended.killed_by == "memory"
@@ -326,8 +335,8 @@ async def test_nothing_of_the_host_changes(box: Box) -> None:
     temporary = set(os.listdir("/tmp"))
     outcome = await box.shell(
         """
-        for path in /usr/bin/env /etc/passwd /etc/hostname /bin /usr /etc /dev /proc/sys/kernel/hostname; do
-            echo x >> $path; rm -rf $path; mv $path /tmp; chmod 777 $path; touch $path; ln -sf /tmp $path
+        for path in /usr/bin/env /etc/passwd /etc/hostname /bin /usr/local /etc /dev/null /proc/sys/kernel/hostname; do
+            echo x >> $path; rm -rf $path; mv -T $path $path.moved; chmod 777 $path; touch $path; ln -sf /tmp $path
         done 2>/dev/null
         echo x > /tmp/firebox-was-here; echo x > /dev/shm/firebox-was-here; echo x > /run/lock/firebox-was-here
         echo x > /var/tmp/firebox-was-here2; echo x > $HOME/firebox-was-here; echo x > /firebox-was-here; mkdir /new

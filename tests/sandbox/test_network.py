@@ -172,7 +172,7 @@ known = ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd
 import stat
 found = []
 for folder, folders, names in os.walk("/"):
-    folders[:] = [name for name in folders if os.path.join(folder, name) != "/proc"]
+    folders[:] = [name for name in folders if os.path.join(folder, name) not in ("/proc", "/usr/share", "/usr/include", "/usr/lib")]
     for name in names:
         mode = attempt(lambda: os.lstat(os.path.join(folder, name)).st_mode)
         if isinstance(mode, int) and stat.S_ISSOCK(mode): found.append(os.path.join(folder, name))

@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 import termios
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -283,7 +284,7 @@ class Sandbox:
             self._begin(descriptors)
         elif "exited" in message and self._started.done() and self._exit_message is None:
             _check_exit(message)
-            self._ended_at = self._loop.time()
+            self._ended_at = time.monotonic()
             self._exit_message = message
             self._timers.append(self._loop.call_later(KILL_PATIENCE_S, self._end_stragglers))
             self.resume()
@@ -306,7 +307,7 @@ class Sandbox:
         """Listen no more: PID 1 is gone or talks nonsense."""
         self._link_open = False
         self._loop.remove_reader(self._link.fileno())
-        self._ended_at = self._ended_at or self._loop.time()
+        self._ended_at = self._ended_at or time.monotonic()
 
     def _begin(self, descriptors: list[int]) -> None:
         assert self._command is not None  # noqa: S101 - set by run
@@ -315,7 +316,7 @@ class Sandbox:
                 raise SandboxFailure("terminal", errno.EMFILE, "no descriptor arrived", hint="raise `ulimit -n` or lower `slots`")
             self._use_terminal(descriptors.pop())
         self._cpu_before_ms = self._meter.cpu_ms() if self._meter else 0.0
-        self._started_at = self._loop.time()
+        self._started_at = time.monotonic()  # not the loop's clock: uvloop rounds that to milliseconds
         self._timers.append(self._loop.call_later(self._command.wall_ms / 1000, self.kill, "wall_time"))
         if self._command.cpu_ms and self._meter:
             self._arm_cpu_clock(self._command.cpu_ms)
