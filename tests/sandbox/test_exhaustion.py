@@ -277,7 +277,7 @@ finally:
 
 
 async def test_attack_09_buffers_of_tcp_are_bounded(box: Box) -> None:
-    """The kernel never kills for them: at the limit it takes no more, and whoever wants to send waits."""
+    """The kernel does not kill for them: at the limit it takes no more, and whoever wants to send waits."""
     if box.launcher.cgroups == "none":
         pytest.skip("without control groups only the kernel's own bound for all of TCP holds: net.ipv4.tcp_mem")
     code = """
@@ -306,10 +306,12 @@ print(sum(sent), flush=True)
 sys.stdin.read()
 """
     async with neighbour(box) as other, talk_python(box, code, memory_bytes=64 * MIB, open_files=256) as attack:
-        await attack.hear(b"\n")
-        await other.ask("while it is full", b"well while")
-        # Version 1 takes what is on its way to a receiver all the same; without a bound it would be gigabytes.
-        assert int(attack.heard) < 256 * MIB
+        if await attack.hears(b"\n"):
+            await other.ask("while it is full", b"well while")
+            # Version 1 takes what is on its way to a receiver all the same; without a bound it would be gigabytes.
+            assert int(attack.heard) < 256 * MIB
+        else:  # version 2 counts them with everything else, and the senders themselves found nothing left
+            assert (await attack.end()).killed_by == "memory"
 
 
 async def test_attack_10_reading_many_files_does_not_count_against_a_small_program(box: Box) -> None:
@@ -377,15 +379,15 @@ sys.stdin.read()
 
 
 async def test_attack_12_kernel_memory_counts(box: Box) -> None:
-    """A million names that are looked up and not there, and as many watches: let go, or counted."""
+    """Very many names that are looked up and not there, folders, and watches on them: let go, or counted."""
     code = """
 import ctypes, os, select
 libc = ctypes.CDLL(None, use_errno=True)
 watcher = libc.inotify_init()
-for number in range(300_000):
+for number in range(100_000):
     try: os.stat(f'/tmp/{number:0>200}')
     except FileNotFoundError: pass
-for number in range(10_000):
+for number in range(5_000):
     os.mkdir(f'd{number}')
     libc.inotify_add_watch(watcher, f'd{number}'.encode(), 0xfff)
 poll, pipes = select.epoll(), []

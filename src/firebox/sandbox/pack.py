@@ -13,7 +13,7 @@ from firebox.sandbox.spec import Pack, PackedFile, SandboxFailure, decode
 
 READ_BYTES = 64 << 10
 _PATH_BYTES = 4095
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 class PackReader:
