@@ -21,10 +21,10 @@ async def test_attack_25_the_processor_limit_is_of_the_whole_tree(box: Box) -> N
 
 
 async def test_attack_26_sleeping_meets_the_wall_clock_and_costs_no_processor_time(box: Box) -> None:
-    outcome = await box.shell("sleep 600", wall_ms=300)
+    outcome = await box.shell("sleep 600", wall_ms=1500)
     assert outcome.exit.killed_by == "wall_time"
-    assert outcome.exit.wall_ms >= 300
-    assert outcome.exit.cpu_ms < 300
+    assert outcome.exit.wall_ms >= 1500
+    assert outcome.exit.cpu_ms < 1500
 
 
 async def test_attack_27_reading_an_input_that_never_ends(box: Box) -> None:
