@@ -166,7 +166,7 @@ class Version2Leaf:
         _write(f"{self._path}/cgroup.procs", str(pid))
 
     def descriptors(self) -> dict[str, int]:
-        read_only = ("memory.peak", "memory.current", "memory.events", "cpu.stat", "pids.events")
+        read_only = ("memory.peak", "memory.current", "memory.events", "cpu.stat")
         return _open_all(self._path, read_only, ("memory.max", "pids.max"))
 
     def remove(self) -> bool:
@@ -236,7 +236,7 @@ class Version1Leaf:
         opened |= _open_all(self._paths["cpuacct"], ("cpuacct.usage",), ())
         opened["memory.event"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         _write(f"{self._paths['memory']}/cgroup.event_control", f"{opened['memory.event']} {opened['memory.oom_control']}")
-        return opened | _open_all(self._paths["pids"], ("pids.events",), ("pids.max",))
+        return opened | _open_all(self._paths["pids"], (), ("pids.max",))
 
     def remove(self) -> bool:
         removed = [_remove(path) for path in self._paths.values()]
@@ -275,10 +275,6 @@ class Meter:
         """Count the processes that the kernel killed for reaching the memory limit."""
         name = "memory.events" if "memory.events" in self._descriptors else "memory.oom_control"
         return int(self._fields(name).get("oom_kill", 0))
-
-    def process_limit_hits(self) -> int:
-        """Count the forks that failed for reaching the process limit."""
-        return int(self._fields("pids.events").get("max", 0))
 
     def limit(self, memory_bytes: int, processes: int) -> None:
         """Change the limits. Raises: OSError; nothing may be started then."""
