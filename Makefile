@@ -47,7 +47,7 @@ fmt: ## Format the code and mend what the linter can
 
 docs: ## Write the generated pages of docs/ anew
 	@scripts/setup test
-	@$(BIN)/python scripts/write_docs.py
+	@$(BIN)/python -m scripts.write_docs
 
 lock: ## Write the lock files anew, with the newest versions
 	@scripts/lock

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from firebox.cli.main import COMMANDS
 from firebox.settings_page import settings_page
-from firebox.settings_table import GENERAL_ROWS, LIMIT_ROWS, OVERRIDES_ROW
+from firebox.settings_table import TABLE
 from scripts.system_calls_page import system_calls_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -31,7 +31,7 @@ def cli_page() -> str:
 
 
 def _command(name: str, command: Any) -> str:
-    settings = {row.name for row in (*GENERAL_ROWS, *LIMIT_ROWS, OVERRIDES_ROW)}
+    settings = {row.name for row in TABLE}
     own = [parameter for parameter in command.params if parameter.name not in settings]
     text = f"\n## firebox {name}\n\n{command.help}\n"
     if own:

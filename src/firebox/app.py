@@ -7,10 +7,13 @@ from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
 
 from firebox.config import Settings
+from firebox.doors.glot import routes as glot
+from firebox.doors.grounds import routes as grounds
 from firebox.doors.http import read_origins
 from firebox.doors.native import openapi
 from firebox.doors.native import routes as native
 from firebox.doors.piston import routes as piston
+from firebox.doors.runner import routes as runner
 from firebox.service.service import Service
 
 
@@ -18,7 +21,13 @@ def create_app(service: Service, settings: Settings) -> Litestar:
     """Combine the doors. The service's executor must be started, and outlive the application."""
     origins = read_origins(settings.cors_origins)
     return Litestar(
-        route_handlers=[native.router(service, settings), *piston.routers(service, settings)],
+        route_handlers=[
+            native.router(service, settings),
+            *piston.routers(service, settings),
+            *glot.routers(service, settings),
+            *grounds.mounts(service, settings),
+            *runner.routers(service, settings),
+        ],
         # For paths that no door has; each door answers for its own.
         exception_handlers={HTTPException: native.answer_http_error, Exception: native.answer_bug},
         cors_config=CORSConfig(allow_origins=sorted(origins)) if origins else None,

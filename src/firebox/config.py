@@ -67,6 +67,38 @@ class Settings:
     prepare_toolchains: bool
     uid_base: int
     repository_url: str
+    require_login: bool
+    admin_token: str
+    user_runs_per_minute: int
+    user_concurrent_runs: int
+    user_cpu_seconds_per_day: int
+    anonymous_runs_per_minute: int
+    anonymous_concurrent_runs: int
+    anonymous_cpu_seconds_per_day: int
+    allowed_hosts: str
+    trusted_proxies: str
+    database_url: str
+    database_upgrade: bool
+    redis_url: str
+    cache_s: int
+    snippet_retention_s: int
+    usage_retention_s: int
+    disabled_user_retention_s: int
+    docker_url: str
+    docker_run_timeout_ms: int
+    docker_memory_bytes: int
+    base_url: str
+    glot_output_bytes: int
+    grounds_wall_ms: int
+    grounds_memory_bytes: int
+    grounds_repository: str
+    grounds_tag: str
+    grpc_port: int
+    runner_timeout_ms: int
+    metrics_port: int
+    sso_address: str
+    sso_timeout_ms: int
+    sso_retries: int
     log_level: str
     log_format: str
     limit_overrides: Mapping[str, Mapping[str, int | str]]

@@ -12,8 +12,11 @@
     │   └── Forbidden
     ├── CapacityError           try again later
     │   ├── QueueFull
-    │   └── ShuttingDown
+    │   ├── RateLimited         this client has used up what it may use for now
+    │   ├── ShuttingDown
+    │   └── PartUnavailable     a part that we depend on does not answer: database, container engine, sign-on service
     ├── SettingsError           the operator's settings are at fault
+    ├── ContainerError          the container engine took the request and could not serve it
     └── SandboxError            our own sandbox failed: step and errno
 
 Each class has a stable dotted `code`, one sentence with the values, and a `hint` where a person can act.
@@ -131,6 +134,27 @@ class QueueFull(CapacityError):
     code = "capacity.queue_full"
 
 
+class RateLimited(CapacityError):
+    """The client has used up what it may use for now. limit: its name ("runs_per_minute"); allowed: how much of it."""
+
+    code = "capacity.rate_limited"
+
+    def __init__(self, limit: str, allowed: int, *, retry_after_s: float) -> None:
+        super().__init__(f"{limit.replace('_', ' ')}: the {allowed} that are allowed are used up", retry_after_s=retry_after_s)
+        self.limit = limit
+        self.allowed = allowed
+
+
+class PartUnavailable(CapacityError):
+    """A part that we depend on does not answer. part: "database", "container engine", "sign-on service"."""
+
+    code = "capacity.part_unavailable"
+
+    def __init__(self, part: str, *, detail: str = "", retry_after_s: float = 5.0, hint: str = "") -> None:
+        super().__init__(f"the {part} does not answer{': ' + detail if detail else ''}", retry_after_s=retry_after_s, hint=hint)
+        self.part = part
+
+
 class ShuttingDown(CapacityError):
     """The server takes no new runs because it is stopping."""
 
@@ -149,6 +173,12 @@ class SettingsError(FireboxError):
         self.value = value
         self.allowed = allowed
         self.source = source
+
+
+class ContainerError(FireboxError):
+    """The container engine took the request and could not serve it. Its words are in the message."""
+
+    code = "container"
 
 
 class SandboxError(FireboxError):

@@ -34,7 +34,7 @@ def read_piston_environment(environ: Mapping[str, str]) -> tuple[Found, list[str
     """
     settings: dict[str, list[str]] = {}
     for row in TABLE:
-        for alias in row.aliases:
+        for alias in row.aliases:  # of other systems too: only our own prefix is looked for below
             settings.setdefault(alias, []).append(row.name)
     found: Found = {}
     warnings: list[str] = []

@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from firebox.setting_values import Value
-from firebox.settings_table import GENERAL_ROWS, LIMIT_ROWS, OVERRIDES_ROW, Row
+from firebox.settings_table import (
+    ACCOUNT_ROWS,
+    CONTAINER_ROWS,
+    DOOR_ROWS,
+    GENERAL_ROWS,
+    LIMIT_ROWS,
+    OVERRIDES_ROW,
+    STORAGE_ROWS,
+    Row,
+)
 
 _HEAD = """\
 # Settings
@@ -54,13 +63,16 @@ def settings_page() -> str:
     """Write the whole page, as Markdown."""
     defaults = [row for row in LIMIT_ROWS if not row.name.startswith("max_")]
     maxima = [row for row in LIMIT_ROWS if row.name.startswith("max_")]
-    parts = [_HEAD, "\n## The server\n\n", *_table(GENERAL_ROWS), "\n## Limits\n", _LIMITS]
+    parts = [_HEAD, "\n## The server\n\n", *_table(GENERAL_ROWS)]
+    parts += ["\n## Users\n\n", *_table(ACCOUNT_ROWS), "\n## What is kept\n\n", *_table(STORAGE_ROWS)]
+    parts += ["\n## Containers\n\n", *_table(CONTAINER_ROWS), "\n## Doors\n\n", *_table(DOOR_ROWS)]
+    parts += ["\n## Limits\n", _LIMITS]
     parts += ["\n", *_table([*defaults, OVERRIDES_ROW]), "\n### Maxima\n\n", *_table(maxima), _MOVING]
     return "".join(parts)
 
 
 def _table(rows: Iterable[Row]) -> list[str]:
-    lines = ["| setting | default | what | allowed | Piston's name |\n", "| --- | --- | --- | --- | --- |\n"]
+    lines = ["| setting | default | what | allowed | other names |\n", "| --- | --- | --- | --- | --- |\n"]
     for row in rows:
         aliases = ", ".join(f"`{alias}`" for alias in row.aliases)
         lines.append(f"| `{row.name}` | {_shown(row, row.default)} | {row.help} | {row.allowed} | {aliases} |\n")

@@ -13,6 +13,7 @@ import pytest
 
 from firebox.doors import refusals
 from firebox.doors.native import events, live, wire
+from firebox.doors.status import STATUS
 from firebox.errors import FireboxError, InvalidRequest, LimitTooHigh, UnknownRuntime
 from firebox.model import Chunk, StageResult, Verdict
 
@@ -27,7 +28,7 @@ def all_errors(base: type[FireboxError] = FireboxError) -> Iterator[type[Firebox
 
 def test_every_error_has_a_status_of_its_own_accord() -> None:
     assert refusals.TransportError in set(all_errors())
-    assert {error.__name__ for error in all_errors() if error not in wire.STATUS} == set()
+    assert {error.__name__ for error in all_errors() if error not in STATUS} == set()
 
 
 def test_every_code_is_documented_with_its_status(checkout: Path) -> None:
@@ -35,9 +36,7 @@ def test_every_code_is_documented_with_its_status(checkout: Path) -> None:
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (\d+)", text, re.MULTILINE))
     assert all(f"`{field.encode_name}`" in text for field in msgspec.structs.fields(wire.ErrorDetail))
     abstract = {"request", "capacity", "http"}
-    assert {
-        error.code: str(int(wire.STATUS[error])) for error in all_errors() if error.code not in abstract
-    }.items() <= rows.items()
+    assert {error.code: str(int(STATUS[error])) for error in all_errors() if error.code not in abstract}.items() <= rows.items()
 
 
 def test_places_are_spelled_as_the_client_wrote_them() -> None:

@@ -12,6 +12,7 @@ import firebox.doors.piston.routes
 from firebox import errors
 from firebox.doors import refusals
 from firebox.doors.piston import wire
+from firebox.doors.piston.wire import STATUS
 from firebox.engine.run import LocalRun
 from firebox.model import Chunk, Result, RuntimeName, StageResult, Timings, Verdict
 
@@ -43,12 +44,12 @@ def test_every_error_has_an_answer(class_: type[errors.FireboxError]) -> None:
     assert 400 <= status < 600
     assert message.message
     others_are_at_fault = issubclass(class_, errors.RequestError) and not issubclass(class_, errors.Conflict)
-    assert (status < 500) == (others_are_at_fault or class_ is errors.QueueFull)
+    assert (status < 500) == (others_are_at_fault or class_ in (errors.QueueFull, errors.RateLimited))
 
 
 @pytest.mark.parametrize("class_", [class_ for class_ in FAMILY if class_.__module__ in ("firebox.errors", refusals.__name__)])
 def test_every_error_is_in_the_table_itself(class_: type[errors.FireboxError]) -> None:
-    assert class_ in wire.STATUS
+    assert class_ in STATUS
 
 
 def stage(verdict: Verdict, **more: Any) -> StageResult:

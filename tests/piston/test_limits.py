@@ -130,7 +130,7 @@ def test_checks_come_in_order(first: int) -> None:
     for spoil, _ in reversed(WRONG[first:]):
         spoil(body, files)
     with pytest.raises(FireboxError) as refused:
-        to_job(body, find, load_settings({}, None, {}), "")
+        to_job(body, find, load_settings({}, None, {}))
     assert from_error(refused.value)[1].message == WRONG[first][1]
 
 

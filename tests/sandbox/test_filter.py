@@ -285,7 +285,7 @@ if pid == 0:
 assert os.waitpid(pid, 0)[1] == 0; os.sched_getaffinity(0); os.nice(1); resource.getrusage(resource.RUSAGE_SELF)
 assert os.pidfd_open(os.getpid()) > 0; done.append("processes")
 seen = []; signal.signal(signal.SIGUSR1, lambda *_: seen.append(1)); os.kill(os.getpid(), signal.SIGUSR1)
-signal.setitimer(signal.ITIMER_REAL, 0.001); signal.signal(signal.SIGALRM, lambda *_: seen.append(2))
+signal.signal(signal.SIGALRM, lambda *_: seen.append(2)); signal.setitimer(signal.ITIMER_REAL, 0.001, 0.05)
 while len(seen) < 2: signal.pause()
 done.append("signals")
 os.setuid(os.getuid()); os.setgid(os.getgid()); os.getgroups(); done.append("identity")

@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from threading import Thread
 
 import structlog
@@ -23,6 +23,8 @@ from firebox.cli.listener import BoundedConnection, is_loopback, open_listener, 
 from firebox.cli.logs import set_up_logs
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.config import Settings, load_settings
+from firebox.doors.runner.server import serve_grpc
+from firebox.engine.containers import open_containers
 from firebox.engine.executor import LocalExecutor
 from firebox.errors import SettingsError
 from firebox.runtimes.prepare import Preparation
@@ -30,6 +32,7 @@ from firebox.runtimes.registry import Registry
 from firebox.sandbox.host import explain
 from firebox.service.service import Service
 from firebox.settings_table import TABLE
+from firebox.storage.stores import open_stores
 
 STOP_GRACE_S = 10.0
 """How long running programs may go on after SIGTERM before they are cancelled."""
@@ -64,9 +67,13 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     scan = await asyncio.to_thread(find_runtimes, settings)
     registry = Registry(scan.runtimes)
     preparations = [each for each in scan.preparations if settings.prepare_toolchains and not each.done]
-    async with LocalExecutor(settings, registry) as executor:
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(open_stores(settings))
+        executor = await stack.enter_async_context(LocalExecutor(settings, registry))
         _check_isolation(settings, listener, executor)
-        service = Service(executor, registry, settings)
+        containers = await stack.enter_async_context(open_containers(settings, executor.admission))
+        service = Service(executor, registry, settings, stores, containers)
+        grpc_address = await stack.enter_async_context(serve_grpc(service, settings))
 
         def announce() -> None:
             line = {
@@ -75,6 +82,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
                 "pid": os.getpid(),
                 "runtimes": len(registry.all()),
                 "isolation": list(executor.isolation),
+                **({"grpc": grpc_address} if grpc_address else {}),
             }
             print(json.dumps(line), flush=True)
             Thread(target=_prepare, args=(preparations,), daemon=True, name="toolchains").start()

@@ -50,7 +50,7 @@ class LocalExecutor:
         self._settings = settings
         self._registry = registry
         self._launcher = launcher or LauncherProcess(uid_base=settings.uid_base)
-        self._admission = Admission(settings.slots or os.cpu_count() or 1, settings.queue_length, settings.queue_per_client)
+        self.admission = Admission(settings.slots or os.cpu_count() or 1, settings.queue_length, settings.queue_per_client)
         # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
         self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
         kept = tuple(self._specification(self._settings.default_limits(stage)) for stage in ("run", "compile"))
@@ -85,7 +85,7 @@ class LocalExecutor:
 
     async def __aexit__(self, *_exception: object) -> None:
         """Cancel what runs and end every sandbox; nothing of them is left afterwards."""
-        self._admission.close()
+        self.admission.close()
         for run in list(self._runs):
             run.cancel()
         await asyncio.gather(*(run.wait() for run in list(self._runs)))
@@ -97,7 +97,7 @@ class LocalExecutor:
         self._listeners.append(listener)
 
     def statistics(self) -> Statistics:
-        admission, pool = self._admission.statistics(), self._pool.statistics()
+        admission, pool = self.admission.statistics(), self._pool.statistics()
         return Statistics(
             slots=admission.slots,
             in_flight=admission.in_flight,
@@ -116,7 +116,7 @@ class LocalExecutor:
     async def _start(self, job: Job) -> AsyncGenerator[Run]:
         plan = self._plan(job)
         asked_at = time.monotonic()
-        await self._admission.acquire(job.client)
+        await self.admission.acquire(job.client)
         run = LocalRun(
             job.id or str(ULID()), plan, self._pool, queue_ms=(time.monotonic() - asked_at) * 1000, finished=self._finished
         )
@@ -129,7 +129,7 @@ class LocalExecutor:
             await run.wait()
 
     def _finished(self, run: LocalRun, result: Result) -> None:
-        self._admission.release()
+        self.admission.release()
         self._runs.discard(run)
         for listener in self._listeners:
             try:

@@ -14,6 +14,7 @@ from ulid import ULID
 
 from firebox.errors import FireboxError, NotFound
 from firebox.model import Cancel, Finished, Job, Result, Run, RuntimeName, Timings, Verdict
+from firebox.service.callers import Caller
 from firebox.service.event_log import EventLog
 
 KEPT_BYTES = 256 * 1024 * 1024
@@ -117,7 +118,7 @@ class StoredRuns:
 
     def __init__(
         self,
-        start: Callable[[Job], AbstractAsyncContextManager[Run]],
+        start: Callable[[Job, Caller], AbstractAsyncContextManager[Run]],
         resolve: Callable[[Job], RuntimeName],
         *,
         retention_s: float,
@@ -132,13 +133,13 @@ class StoredRuns:
         self._ended: OrderedDict[str, StoredRun] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def submit(self, job: Job) -> StoredRun:
-        """Take a job and let it run on its own.
+    async def submit(self, job: Job, caller: Caller) -> StoredRun:
+        """Take a job of `caller` and let it run on its own.
 
         Raises: what `Executor.start` raises on entry.
         """
         stored = StoredRun(str(ULID()), self._resolve(job))
-        task = stored.begin(self._start(replace(job, id=stored.id)))
+        task = stored.begin(self._start(replace(job, id=stored.id), caller))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:

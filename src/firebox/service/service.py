@@ -12,13 +12,19 @@ import structlog
 from msgspec.structs import replace
 
 from firebox.config import Settings
+from firebox.engine.containers import Containers
 from firebox.errors import FireboxError, SandboxError, ShuttingDown
 from firebox.model import Cancel, Executor, File, Finished, Job, Result, Run, RuntimeName
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
+from firebox.service.accounts import Accounts
+from firebox.service.callers import Caller
+from firebox.service.languages import Languages
 from firebox.service.metrics import Metrics, Statistics
 from firebox.service.runs import StoredRuns
+from firebox.service.snippets import Snippets
 from firebox.service.validation import check_job, check_selector
+from firebox.storage.stores import Stores
 
 RETRY_AFTER_STOP_S = 5.0
 """When to ask again a server that is stopping: another one may have taken over by then."""
@@ -37,9 +43,20 @@ class MeasuredExecutor(Executor, Protocol):
 
 
 class Service:
-    """The use cases, one instance a process. runs: the asynchronous ones; metrics: numbers about all of them."""
+    """The use cases, one instance a process.
 
-    def __init__(self, executor: MeasuredExecutor, registry: Registry, settings: Settings) -> None:
+    runs: the asynchronous ones; metrics: numbers about all of them; accounts, snippets, languages: the use cases about those;
+    containers: None without a container engine.
+    """
+
+    def __init__(
+        self,
+        executor: MeasuredExecutor,
+        registry: Registry,
+        settings: Settings,
+        stores: Stores,
+        containers: Containers | None = None,
+    ) -> None:
         self._executor = executor
         self._registry = registry
         self._live: set[Run] = set()
@@ -50,6 +67,10 @@ class Service:
         self.stopping = False
         self.metrics = Metrics(executor.statistics)
         self.runs = StoredRuns(self.start, self._name_runtime, retention_s=settings.run_retention_s, kept=settings.runs_kept)
+        self.accounts = Accounts(stores, settings)
+        self.snippets = Snippets(stores, self.accounts, settings)
+        self.languages = Languages(stores, registry)
+        self.containers = containers
         executor.on_result(self._note)
 
     def runtimes(self) -> list[Runtime]:
@@ -66,8 +87,8 @@ class Service:
         return self._executor.statistics()
 
     @asynccontextmanager
-    async def start(self, job: Job) -> AsyncGenerator[Run]:
-        """Admit and start a job; leaving the context cancels what still runs.
+    async def start(self, job: Job, caller: Caller) -> AsyncGenerator[Run]:
+        """Admit and start a job for `caller`; leaving the context cancels what still runs.
 
         A file without a name gets the one that its runtime wants.
         Raises, on entry: InvalidRequest and what `Executor.start` raises.
@@ -75,7 +96,7 @@ class Service:
         self._entered += 1
         self._idle.clear()
         try:
-            async with self._admit(job) as run:
+            async with self._admit(replace(job, client=caller.key)) as run:
                 self._live.add(run)
                 if self._cancelling:
                     await run.send(Cancel())
@@ -88,12 +109,12 @@ class Service:
             if not self._entered:
                 self._idle.set()
 
-    async def execute(self, job: Job) -> Result:
+    async def execute(self, job: Job, caller: Caller) -> Result:
         """Run a job to its end. Cancelling this cancels the job.
 
         Raises: as `start`.
         """
-        async with self.start(job) as run:
+        async with self.start(job, caller) as run:
             async for event in run.events():
                 if isinstance(event, Finished):
                     return event.result

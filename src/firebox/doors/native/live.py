@@ -18,11 +18,12 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from firebox import model
-from firebox.doors.http import AnySocket, client_address
+from firebox.doors.http import AnySocket
 from firebox.doors.json_body import decode
 from firebox.doors.native import wire
 from firebox.doors.native.events import EventTranslator
 from firebox.errors import FireboxError, InvalidRequest
+from firebox.service.callers import Caller
 from firebox.service.service import Service
 
 START_WITHIN_S = 10.0
@@ -82,13 +83,13 @@ class Failed(wire.ErrorBody, frozen=True, tag_field="type", tag="error"):
     """What went wrong; the connection is closed after it."""
 
 
-async def serve_live_run(socket: AnySocket, service: Service) -> None:
+async def serve_live_run(socket: AnySocket, service: Service, caller: Caller) -> None:
     """Serve one connection from the handshake to the close."""
     await socket.accept()
     try:
         start = await _receive_start(socket)
-        job = replace(wire.to_job(start, client_address(socket)), interactive=True)
-        async with service.start(job) as run:
+        job = replace(wire.to_job(start), interactive=True)
+        async with service.start(job, caller) as run:
             await _send(socket, Started(run.id, run.runtime))
             async with _pumping(socket, run) as pump:
                 await _send_events(socket, run, pump, exact=start.base64)

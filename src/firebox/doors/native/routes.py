@@ -15,7 +15,8 @@ from litestar.response import Stream
 
 import firebox
 from firebox.config import Settings
-from firebox.doors.http import AnyRequest, AnySocket, check_origin, client_address, read_json, read_origins, while_connected
+from firebox.doors.credentials import identify
+from firebox.doors.http import AnyRequest, AnySocket, check_origin, read_json, read_origins, while_connected
 from firebox.doors.native import wire
 from firebox.doors.native.event_stream import MEDIA_TYPE, event_stream, read_last_event_id
 from firebox.doors.native.events import translate
@@ -93,13 +94,14 @@ def answer_bug(_request: AnyRequest, error: Exception) -> Response[wire.ErrorBod
     },
 )
 async def create_run(request: AnyRequest, service: Service, settings: Settings) -> Response[Any]:
+    caller = await identify(request, service)
     body = await read_json(request, wire.RunRequest, settings.max_body_bytes)
-    job = wire.to_job(body, client_address(request))
+    job = wire.to_job(body)
     if _prefers_async(request.headers.get("prefer", "")):
-        stored = await service.runs.submit(job)
+        stored = await service.runs.submit(job, caller)
         headers = {"Location": f"{PREFIX}/runs/{stored.id}", "Preference-Applied": "respond-async"}
         return Response(_state(stored), status_code=202, headers=headers)
-    result = await while_connected(request, service.execute(job))
+    result = await while_connected(request, service.execute(job, caller))
     return Response(wire.from_result(result, exact=body.base64))
 
 
@@ -150,7 +152,7 @@ async def live_run(socket: AnySocket, service: Service, settings: Settings) -> N
     except ForeignOrigin as error:
         await refuse_live_run(socket, error)
     else:
-        await serve_live_run(socket, service)
+        await serve_live_run(socket, service, await identify(socket, service))
 
 
 @get("/runtimes", summary="List what can run here")

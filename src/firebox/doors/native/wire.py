@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
-from http import HTTPStatus
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox import errors, model
-from firebox.doors import refusals
+from firebox.doors.status import status_of
 from firebox.runtimes.runtime import Runtime
 
 
@@ -167,7 +166,7 @@ class ErrorBody(Struct, frozen=True):
     error: ErrorDetail
 
 
-def to_job(request: RunRequest, client: str) -> model.Job:
+def to_job(request: RunRequest) -> model.Job:
     """Translate a request; the service checks what the job means.
 
     Raises: InvalidRequest for content that cannot be decoded, an empty name, `code` together with `files`.
@@ -190,7 +189,6 @@ def to_job(request: RunRequest, client: str) -> model.Job:
         run_limits=request.limits.run,
         artifacts=tuple(request.artifacts),
         terminal=_terminal(request.terminal),
-        client=client,
     )
 
 
@@ -329,38 +327,6 @@ def from_runtime(runtime: Runtime) -> RuntimeEntry:
     )
 
 
-STATUS: Mapping[type[errors.FireboxError], int] = {
-    errors.FireboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.RequestError: HTTPStatus.BAD_REQUEST,
-    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
-    # Not 404: the route exists and its body is at fault; 404 is for a run that is not there.
-    errors.UnknownRuntime: HTTPStatus.BAD_REQUEST,
-    errors.LimitTooHigh: HTTPStatus.BAD_REQUEST,
-    errors.LimitNotEnforceable: HTTPStatus.BAD_REQUEST,
-    errors.NotFound: HTTPStatus.NOT_FOUND,
-    errors.Conflict: HTTPStatus.CONFLICT,
-    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
-    errors.Forbidden: HTTPStatus.FORBIDDEN,
-    errors.CapacityError: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.SettingsError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.SandboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    **{
-        refusal: refusal.status
-        for refusal in (
-            refusals.TransportError,
-            refusals.BodyTooLarge,
-            refusals.BodyTimeout,
-            refusals.UnsupportedBody,
-            refusals.ForeignOrigin,
-            refusals.ClientGone,
-        )
-    },
-}
-"""HTTP status of every error; a test walks the classes."""
-
-
 def from_error(error: errors.FireboxError) -> tuple[int, ErrorBody]:
     """Translate a failure into a status and a body."""
     where = getattr(error, "where", "")
@@ -370,5 +336,4 @@ def from_error(error: errors.FireboxError) -> tuple[int, ErrorBody]:
         where = "language"
     if where.startswith(("compile.", "run.")):
         where = f"limits.{where}"
-    status = next(STATUS[class_] for class_ in type(error).__mro__ if class_ in STATUS)
-    return status, ErrorBody(ErrorDetail(error.code, error.message, where, error.hint))
+    return status_of(error), ErrorBody(ErrorDetail(error.code, error.message, where, error.hint))

@@ -14,7 +14,7 @@ from litestar.exceptions import WebSocketDisconnect
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox.config import Settings
-from firebox.doors.http import AnySocket, client_address
+from firebox.doors.http import AnySocket
 from firebox.doors.piston import wire
 from firebox.doors.piston.request import Document, read_document, to_job
 from firebox.doors.text import StreamText
@@ -34,6 +34,7 @@ from firebox.model import (
     StreamName,
     Verdict,
 )
+from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.service.validation import check_text
 
@@ -101,13 +102,13 @@ class Failure(Struct, frozen=True, tag_field="type", tag="error"):
     message: str
 
 
-async def serve_connection(socket: AnySocket, service: Service, settings: Settings) -> None:
+async def serve_connection(socket: AnySocket, service: Service, settings: Settings, caller: Caller) -> None:
     """Serve one connection from the handshake to the close."""
     await socket.accept()
     try:
         init = await _receive_init(socket)
-        job = to_job(init, service.resolve, settings, client_address(socket), interactive=True)
-        await _serve_job(socket, service, job)
+        job = to_job(init, service.resolve, settings, interactive=True)
+        await _serve_job(socket, service, job, caller)
         await _close(socket, Close.JOB_COMPLETED)
     except Breach as breach:
         await _close(socket, breach.close)
@@ -166,14 +167,14 @@ async def _close(socket: AnySocket, close: Close, last: Failure | None = None) -
         _log.debug("the client did not wait for the close", reason=str(error))
 
 
-async def _serve_job(socket: AnySocket, service: Service, job: Job) -> None:
+async def _serve_job(socket: AnySocket, service: Service, job: Job, caller: Caller) -> None:
     """Run a job to its end, unless the client leaves or breaks the rules first; then kill it.
 
     Raises: Breach, FireboxError, WebSocketDisconnect.
     """
     incoming = _Incoming(socket)
     reading = asyncio.create_task(incoming.work())
-    running = asyncio.create_task(_run(socket, service, job, incoming))
+    running = asyncio.create_task(_run(socket, service, job, caller, incoming))
     try:
         await asyncio.wait((reading, running), return_when=asyncio.FIRST_COMPLETED)
         (running if running.done() else reading).result()
@@ -186,8 +187,8 @@ async def _serve_job(socket: AnySocket, service: Service, job: Job) -> None:
             _ = task.cancelled() or task.exception()
 
 
-async def _run(socket: AnySocket, service: Service, job: Job, incoming: _Incoming) -> None:
-    async with service.start(job) as run:
+async def _run(socket: AnySocket, service: Service, job: Job, caller: Caller, incoming: _Incoming) -> None:
+    async with service.start(job, caller) as run:
         await _send(socket, RuntimeChosen(run.runtime.language, run.runtime.version))
         incoming.attach(run)
         text = StreamText()

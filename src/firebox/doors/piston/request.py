@@ -45,7 +45,7 @@ def read_document(body: bytes | str) -> Document:
     raise InvalidRequest("the body is not a JSON object")
 
 
-def to_job(document: Document, resolve: Resolve, settings: Settings, client: str, *, interactive: bool = False) -> Job:
+def to_job(document: Document, resolve: Resolve, settings: Settings, *, interactive: bool = False) -> Job:
     """Translate an execute request; the service checks what the job means.
 
     interactive: input comes later, `stdin` is not looked at.
@@ -73,7 +73,6 @@ def to_job(document: Document, resolve: Resolve, settings: Settings, client: str
         env={"PISTON_LANGUAGE": runtime.language},
         compile_limits=compile_limits,
         run_limits=run_limits,
-        client=client,
     )
 
 

@@ -13,7 +13,8 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ControllerRouterHandler, Method
 
 from firebox.config import Settings
-from firebox.doors.http import AnyRequest, AnySocket, check_origin, client_address, read_body, read_origins, while_connected
+from firebox.doors.credentials import identify
+from firebox.doors.http import AnyRequest, AnySocket, check_origin, read_body, read_origins, while_connected
 from firebox.doors.piston import wire
 from firebox.doors.piston.connect import serve_connection
 from firebox.doors.piston.request import Document, read_document, read_selector, to_job
@@ -70,9 +71,10 @@ class Door:
 
     async def execute(self, request: AnyRequest) -> ASGIResponse:
         """Run a job to its end; a client that goes away cancels it."""
+        caller = await identify(request, self._service)
         document = await self._read(request)
-        job = to_job(document, self._service.resolve, self._settings, client_address(request))
-        result = await while_connected(request, self._service.execute(job))
+        job = to_job(document, self._service.resolve, self._settings)
+        result = await while_connected(request, self._service.execute(job, caller))
         return _answer(wire.encode(wire.from_result(result)))
 
     async def list_runtimes(self) -> ASGIResponse:
@@ -110,7 +112,7 @@ class Door:
             _log.info("connection refused", code=error.code)
             await socket.close()  # before it is accepted: the handshake is answered with 403
         else:
-            await serve_connection(socket, self._service, self._settings)
+            await serve_connection(socket, self._service, self._settings, await identify(socket, self._service))
 
     async def _read(self, request: AnyRequest) -> Document:
         _require_json(request)

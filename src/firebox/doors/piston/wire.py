@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox import errors, model
-from firebox.doors import refusals
+from firebox.doors import status
 from firebox.model import Verdict
 from firebox.runtimes.runtime import Runtime
 
@@ -186,33 +186,9 @@ def _number(name: str | None) -> int | str:
 
 
 STATUS: Mapping[type[errors.FireboxError], int] = {
-    errors.FireboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.RequestError: HTTPStatus.BAD_REQUEST,
-    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
-    errors.UnknownRuntime: HTTPStatus.BAD_REQUEST,
-    errors.LimitTooHigh: HTTPStatus.BAD_REQUEST,
-    errors.LimitNotEnforceable: HTTPStatus.BAD_REQUEST,
-    errors.NotFound: HTTPStatus.NOT_FOUND,
+    **status.STATUS,
     # A package that is installed already is a 500 with its reason.
     errors.Conflict: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
-    errors.Forbidden: HTTPStatus.FORBIDDEN,
-    errors.CapacityError: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.SettingsError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.SandboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    **{
-        refusal: refusal.status
-        for refusal in (
-            refusals.TransportError,
-            refusals.BodyTooLarge,
-            refusals.BodyTimeout,
-            refusals.UnsupportedBody,
-            refusals.ForeignOrigin,
-            refusals.ClientGone,
-        )
-    },
 }
 """HTTP status of every error; a test walks the classes."""
 
@@ -226,8 +202,7 @@ LIMIT_KEYS = {
 
 def from_error(error: errors.FireboxError) -> tuple[int, Message]:
     """Translate a failure into a status and a body."""
-    status = next(STATUS[class_] for class_ in type(error).__mro__ if class_ in STATUS)
-    return status, Message(_words(error))
+    return status.status_of(error, STATUS), Message(_words(error))
 
 
 def _words(error: errors.FireboxError) -> str:
