@@ -15,19 +15,7 @@ from firebox.config import load_settings
 from firebox.engine.executor import LocalExecutor
 from firebox.model import File, Finished, Job, LimitRequest
 from firebox.runtimes.registry import Registry
-from firebox.runtimes.runtime import Runtime
-
-RUNTIMES = (
-    Runtime(language="bash", version="5.0.0", main_name="main.sh", extensions=(".sh",), run=("/bin/bash", "{main}")),
-    Runtime(
-        language="copied",
-        version="1.0.0",
-        main_name="main.sh",
-        extensions=(".sh",),
-        compile=(("/bin/sh", "{main}"),),
-        run=("/bin/sh", "built.sh"),
-    ),
-)
+from tests.engine.conftest import RUNTIMES
 
 JOBS = (
     Job(language="bash", files=(File("main.sh", b"echo hello"),)),

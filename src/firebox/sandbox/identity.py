@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import pwd
 import socket
@@ -12,6 +13,7 @@ import subprocess
 from firebox.sandbox import kernel, mounts, spec
 
 UIDS_A_LAUNCHER = 512
+UID_LOCKS = "/run/firebox-uids.lock"
 
 
 def enter_namespaces(uid_base: int) -> list[int]:
@@ -32,23 +34,25 @@ def enter_namespaces(uid_base: int) -> list[int]:
 def _own_uids(uid_base: int) -> list[int]:
     """Reserve a block of uids that no other launcher on this machine uses, as long as this process lives.
 
-    The reservation is an abstract socket: gone with us, however we end.
+    The reservation is a record lock on a file that only root can open: gone with us, however we end, and not ours to lose
+    to another user of the machine. Forks do not inherit it. Source: fcntl_locking(2).
     """
     with open("/proc/self/uid_map", encoding="ascii") as lines:
         ranges = [(int(first), int(count)) for first, _outside, count in map(str.split, lines)]
     bases = [*range(uid_base, uid_base + 64 * UIDS_A_LAUNCHER, UIDS_A_LAUNCHER), 60_000, 59_000, 58_000, 57_000]
+    try:
+        locks = os.open(UID_LOCKS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)  # stays open until we end
+    except OSError as error:
+        raise spec.SandboxFailure("own uids", error.errno, detail=UID_LOCKS, hint="make /run writable for root") from None
     for base in bases:
         if not any(first <= base and base + UIDS_A_LAUNCHER <= first + count for first, count in ranges):
             continue
-        reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            reservation.bind(f"\0firebox-uids-{base}")
+            fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, base)
         except OSError as error:
-            reservation.close()
-            if error.errno != errno.EADDRINUSE:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
             continue
-        reservation.detach()  # stays open until we end
         return list(range(base, base + UIDS_A_LAUNCHER))
     raise spec.SandboxFailure("own uids", detail="every block of uids is taken", hint="set uid_base to another range")
 
