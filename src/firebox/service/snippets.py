@@ -2,15 +2,166 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
 from firebox.config import Settings
-from firebox.service.accounts import Accounts
-from firebox.storage.stores import Stores
+from firebox.errors import Forbidden, InvalidRequest, NotFound, SandboxError, ShuttingDown
+from firebox.model import File, Job, LimitRequest, Result, StageResult, Verdict
+from firebox.runtimes.runtime import Runtime
+from firebox.service.callers import Caller
+from firebox.service.validation import check_text
+
+if TYPE_CHECKING:  # the stores bring a whole database library with them
+    from firebox.storage.snippets import Snippet
+    from firebox.storage.stores import Stores
+
+DEFAULT_LANGUAGE = "go"
+RETRY_AFTER_STOP_S = 5.0
+
+AdminCheck = Callable[[int], Awaitable[bool]]
+"""Says whether the user of a number is an admin. Raises: PartUnavailable when nobody can say."""
+
+_SYNTAX_ERROR = re.compile(r"syntax error:[^\r\n]*")
+
+
+class Outcome(Struct, frozen=True):
+    """What came of a program. error: "" when it ended well and wrote nothing to its standard error."""
+
+    output: str
+    error: str
 
 
 class Snippets:
-    """Share, fetch, delete."""
+    """Run, share, fetch, delete.
 
-    def __init__(self, stores: Stores, accounts: Accounts, settings: Settings) -> None:
+    execute: runs a job to its end; resolve: finds the runtime of a language and a version range.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        settings: Settings,
+        execute: Callable[[Job, Caller], Awaitable[Result]],
+        resolve: Callable[[str, str], Runtime],
+    ) -> None:
         self._stores = stores
-        self._accounts = accounts
         self._settings = settings
+        self._execute = execute
+        self._resolve = resolve
+
+    async def run(self, code: str, language: str, caller: Caller) -> Outcome:
+        """Run a program to its end. language: "" for Go, else a name or alias, with a version range after an "@" if wanted.
+
+        Raises: what `Service.execute` raises; ShuttingDown and SandboxError when the program was ended by us.
+        """
+        return _outcome(await self._execute(self._job(code, language), caller))
+
+    async def share(self, code: str, language: str, caller: Caller) -> int:
+        """Run a program, and keep it if it has no errors. Returns the number it can be fetched by.
+
+        Raises: InvalidRequest with the program's errors as its message; PartUnavailable; and what `run` raises.
+        """
+        if "\0" in code:
+            raise InvalidRequest("a NUL character cannot be kept", where="code")
+        outcome = await self.run(code, language, caller)
+        if outcome.error:
+            raise InvalidRequest(outcome.error)
+        snippet = await self._stores.snippets.add(
+            code=code, language=language or DEFAULT_LANGUAGE, output=outcome.output, error=outcome.error
+        )
+        return snippet.id
+
+    async def get(self, snippet_id: int) -> Snippet:
+        """Fetch a shared program: from the cache, else from the database, and then keep it in the cache.
+
+        Raises: NotFound, PartUnavailable.
+        """
+        key, ttl_s = _key(snippet_id), self._settings.cache_s
+        cached = _decode(await self._stores.cache.get(key)) if ttl_s else None
+        if cached is not None:
+            return cached
+        snippet = await self._stores.snippets.get(snippet_id)
+        if ttl_s:
+            await self._stores.cache.set(key, msgspec.json.encode(snippet), ttl_s)
+            # A deletion between the reading and the keeping would come back to life in the cache.
+            try:
+                await self._stores.snippets.get(snippet_id)
+            except NotFound:
+                await self._stores.cache.delete(key)
+                raise
+        return snippet
+
+    async def delete(self, snippet_id: int, user_id: int, caller: Caller, is_admin: AdminCheck) -> None:
+        """Delete a shared program in the name of a user, who must be an admin.
+
+        user_id is what the request says, and proves nothing: a caller who is known may only say their own, unless that caller
+        is an admin; where nobody has to log in, a caller who is not known is believed.
+        Raises: Forbidden, NotFound; PartUnavailable, and then nothing is deleted.
+        """
+        known = caller.user_id is not None or caller.is_admin or self._settings.require_login
+        if known and not caller.is_admin and caller.user_id != user_id:
+            raise Forbidden("this is not your user_id")
+        if not await is_admin(user_id):
+            raise Forbidden("only an admin may delete what is shared")
+        try:
+            await self._stores.snippets.remove(snippet_id)
+        finally:
+            # Also when the caller is gone by now, and when the database had forgotten it before.
+            await self._stores.cache.delete(_key(snippet_id))
+
+    def _job(self, code: str, language: str) -> Job:
+        name, _, version = language.partition("@")
+        name, version = name or DEFAULT_LANGUAGE, version or "*"
+        runtime = self._resolve(name, version)
+        wanted_ms = self._settings.runner_timeout_ms
+        maximum = self._settings.maximum_limits("run", runtime.names)
+        limits = LimitRequest(wall_ms=_capped(wanted_ms, maximum.wall_ms), cpu_ms=_capped(wanted_ms, maximum.cpu_ms))
+        files = (File("", check_text(code, "code")),)
+        return Job(language=name, version=version, files=files, run_limits=limits)
+
+
+def _capped(wanted: int, maximum: int) -> int:
+    """Hold a limit under its maximum; 0 is no maximum."""
+    return min(wanted, maximum) if maximum else wanted
+
+
+def _outcome(result: Result) -> Outcome:
+    """Read what a program wrote. When it could not be compiled, the compiler's words are its errors."""
+    if result.verdict is Verdict.CANCELLED:
+        raise ShuttingDown("the run was cancelled: the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
+    stage = result.run or result.compile
+    if stage is None or result.verdict is Verdict.INTERNAL:
+        raise SandboxError("run", detail=result.reason)
+    output = stage.stdout.decode(errors="replace") if stage is result.run else ""
+    return Outcome(output, _error(stage))
+
+
+def _error(stage: StageResult) -> str:
+    """Give the first syntax error, else all of the standard error, else why the program failed without a word."""
+    stderr = stage.stderr.decode(errors="replace")
+    if stderr:
+        found = _SYNTAX_ERROR.search(stderr)
+        return found[0] if found else stderr
+    if stage.verdict is Verdict.OK:
+        return ""
+    # Some compilers complain on their standard output.
+    return (stage.stdout.decode(errors="replace") if stage.stage == "compile" else "") or stage.reason or stage.verdict.value
+
+
+def _key(snippet_id: int) -> str:
+    return f"snippet:{snippet_id}"
+
+
+def _decode(cached: bytes | None) -> Snippet | None:
+    """Read a cached snippet; what another version of this program wrote may be unreadable."""
+    from firebox.storage.snippets import Snippet
+
+    try:
+        return None if cached is None else msgspec.json.decode(cached, type=Snippet)
+    except msgspec.MsgspecError:
+        return None

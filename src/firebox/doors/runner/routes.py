@@ -1,14 +1,157 @@
-"""Runner's JSON gateway and /metrics. What goes over the wire: `wire`."""
+"""Runner's JSON gateway: its four calls as plain HTTP, their description, and /metrics. What goes over the wire: `wire`."""
 
 from __future__ import annotations
 
-from litestar import Router
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Self, TypeVar
+
+import structlog
+from google.protobuf.message import Message
+from litestar import Response, Router, route
+from litestar.enums import MediaType
+from litestar.response.base import ASGIResponse
+from litestar.types import ControllerRouterHandler, Method
 
 from firebox.config import Settings
+from firebox.doors.credentials import identify
+from firebox.doors.http import AnyRequest, check_origin, read_body, read_origins, while_connected
+from firebox.doors.runner import wire
+from firebox.doors.runner.calls import Calls
+from firebox.doors.runner.openapi import PATH as DESCRIPTION_PATH
+from firebox.doors.runner.openapi import describe
+from firebox.doors.runner.proto.runner_pb2 import CodeRequest, DeleteCodeRequest, IdRequest
+from firebox.doors.runner.wire import Status
+from firebox.errors import CapacityError, FireboxError, InvalidRequest
+from firebox.service.callers import Caller
 from firebox.service.service import Service
+
+Asked = TypeVar("Asked", bound=Message)
+Answered = TypeVar("Answered", bound=Message)
+Handler = Callable[..., Awaitable[ASGIResponse]]
+
+METHODS: tuple[Method, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+_log = structlog.get_logger("firebox.runner")
 
 
 def routers(service: Service, settings: Settings) -> list[Router]:
     """Make the routes of this door."""
-    del service, settings
-    return []
+    door = Door(service, settings)
+    table: dict[str, dict[Method, Handler]] = {
+        "/run": {"POST": door.run},
+        "/share": {"POST": door.share},
+        "/shared/{snippet:str}": {"GET": door.get, "DELETE": door.delete},
+        DESCRIPTION_PATH: {"GET": door.describe},
+        "/metrics": {"GET": door.read_metrics},
+    }
+    handlers: list[ControllerRouterHandler] = []
+    for path, served in table.items():
+        rest: list[Method] = [method for method in METHODS if method not in served]
+        answers: list[tuple[list[Method], Handler]] = [([method], handler) for method, handler in served.items()]
+        handlers += [
+            route(path, http_method=methods, status_code=HTTPStatus.OK, include_in_schema=False)(handler)
+            for methods, handler in [*answers, (rest, answer_unknown_method)]
+        ]
+    return [Router("/", route_handlers=handlers, exception_handlers={FireboxError: answer_error, Exception: answer_bug})]
+
+
+class Door:
+    """The handlers, over the same calls as gRPC's. Each reads, calls, and writes."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._service = service
+        self._settings = settings
+        self._calls = Calls(service, settings)
+        self._origins = read_origins(settings.cors_origins)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Stay one: Litestar copies its handlers, and the service with them unless told not to."""
+        return self
+
+    async def run(self, request: AnyRequest) -> ASGIResponse:
+        """RunCode; a client that goes away cancels its run."""
+        return await self._call_with_body(request, self._calls.run_code)
+
+    async def share(self, request: AnyRequest) -> ASGIResponse:
+        """ShareCode."""
+        return await self._call_with_body(request, self._calls.share_code)
+
+    async def get(self, request: AnyRequest, snippet: str) -> ASGIResponse:
+        """GetCodeByID."""
+        caller = await identify(request, self._service)
+        asked = IdRequest(id=wire.read_int64(snippet, "id"))
+        return _answer(await self._calls.get_code(asked, caller))
+
+    async def delete(self, request: AnyRequest, snippet: str) -> ASGIResponse:
+        """DeleteCode."""
+        caller = await identify(request, self._service)
+        asked = DeleteCodeRequest(id=wire.read_int64(snippet, "id"), user_id=_user_id(request))
+        return _answer(await while_connected(request, self._calls.delete_code(asked, caller)))
+
+    async def describe(self, request: AnyRequest) -> ASGIResponse:
+        """Give the OpenAPI document of the four calls."""
+        del request
+        return ASGIResponse(body=describe(), media_type=MediaType.JSON)
+
+    async def read_metrics(self, request: AnyRequest) -> ASGIResponse:
+        """Give the numbers for Prometheus, where it looks for them."""
+        del request
+        return ASGIResponse(body=self._service.metrics.text(), media_type=PROMETHEUS_TEXT)
+
+    async def _call_with_body(
+        self, request: AnyRequest, call: Callable[[CodeRequest, Caller], Awaitable[Answered]]
+    ) -> ASGIResponse:
+        if not request.headers.get("content-type", "").lower().startswith("application/json"):
+            # Runner's gateway reads JSON whatever it is called, so clients leave the name out. Browsers send such a request to
+            # another site without asking it first, but say whose page it was.
+            check_origin(request, self._origins)
+        caller = await identify(request, self._service)
+        body = await read_body(request.receive, request.headers, self._settings.max_body_bytes)
+        asked = wire.from_json(body, CodeRequest)
+        return _answer(await while_connected(request, call(asked, caller)))
+
+
+async def answer_unknown_method(request: AnyRequest) -> ASGIResponse:
+    """Answer a method that a path does not have, in the words of Runner's gateway."""
+    del request
+    body = wire.error_body(Status.UNIMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED.phrase)
+    return ASGIResponse(body=body, status_code=wire.HTTP_STATUS[Status.UNIMPLEMENTED], media_type=MediaType.JSON)
+
+
+def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
+    """Answer a failure in the shape of a gRPC status."""
+    status, message = wire.from_error(error)
+    if status is Status.INTERNAL:
+        _log.error("request failed", code=error.code, message=error.message)
+    headers: dict[str, str] = {}
+    if isinstance(error, CapacityError):
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    if status is Status.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        wire.error_body(status, message), status_code=wire.http_status(error), headers=headers, media_type=MediaType.JSON
+    )
+
+
+def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
+    _log.error("a request met a bug", exc_info=error)
+    body = wire.error_body(Status.INTERNAL, "the server made a mistake; its log says which")
+    return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
+
+
+def _answer(message: Message) -> ASGIResponse:
+    return ASGIResponse(body=wire.to_json(message), media_type=MediaType.JSON)
+
+
+def _user_id(request: AnyRequest) -> int:
+    """Read the query. Left out: 0, which is nobody.
+
+    Raises: InvalidRequest, also for two of them: a proxy might have looked at the other one.
+    """
+    found = [text for name in ("user_id", "userId") for text in request.query_params.getall(name, [])]
+    if len(found) > 1:
+        raise InvalidRequest("there is more than one", where="user_id")
+    return wire.read_int64(found[0], "user_id") if found else 0

@@ -1,0 +1,62 @@
+"""The sign-on service, which says who is an admin: a client of its gRPC interface."""
+
+from __future__ import annotations
+
+import grpc
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from firebox.config import Settings
+from firebox.doors.runner.proto.auth_pb2 import IsAdminRequest
+from firebox.doors.runner.proto.auth_pb2_grpc import AuthStub
+from firebox.errors import PartUnavailable
+
+WORTH_ASKING_AGAIN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED)
+LONGEST_PAUSE_S = 0.5
+
+_OPTIONS = (
+    # A connection for each question, shared with nobody: a service that was away is found again at once.
+    ("grpc.use_local_subchannel_pool", 1),
+    # The address is the operator's, and is not for a proxy of the environment to see.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", 64 * 1024),
+)
+
+_log = structlog.get_logger("firebox.runner")
+
+
+class SignOnService:
+    """Asks the service at `sso_address`, each time anew: rights may have been taken away a moment ago."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._address = settings.sso_address
+        self._timeout_s = settings.sso_timeout_ms / 1000
+        self._tries = 1 + settings.sso_retries
+
+    async def is_admin(self, user_id: int) -> bool:
+        """Say whether a user is an admin.
+
+        Raises: PartUnavailable when the service gives no answer, whatever the reason: nobody is an admin then.
+        """
+        tries = AsyncRetrying(
+            retry=retry_if_exception(_is_worth_asking_again),
+            stop=stop_after_attempt(self._tries),
+            wait=wait_random_exponential(multiplier=0.05, max=LONGEST_PAUSE_S),
+            reraise=True,
+        )
+        try:
+            async with grpc.aio.insecure_channel(self._address, options=_OPTIONS) as channel:
+                ask = AuthStub(channel).IsAdmin
+                async for attempt in tries:
+                    with attempt:
+                        answer = await ask(IsAdminRequest(user_id=user_id), timeout=self._timeout_s)
+                        return answer.is_admin
+        except grpc.aio.AioRpcError as error:
+            # Its own words may say anything, and stay here.
+            _log.warning("the sign-on service did not answer", status=error.code().name, details=(error.details() or "")[:200])
+            raise PartUnavailable("sign-on service", detail=error.code().name) from None
+        raise PartUnavailable("sign-on service")
+
+
+def _is_worth_asking_again(error: BaseException) -> bool:
+    return isinstance(error, grpc.aio.AioRpcError) and error.code() in WORTH_ASKING_AGAIN

@@ -1,0 +1,170 @@
+"""Runner's words: gRPC statuses, the table from error to status, and the JSON that the gateway makes of messages and errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, TypeVar, cast
+from urllib.parse import quote
+
+import msgspec
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from firebox import errors
+from firebox.doors import json_body, refusals
+
+M = TypeVar("M", bound=Message)
+
+MESSAGE_BYTES = 4096
+"""Size of the words in a status, as they travel: a client gives up on a longer head of an answer.
+Source: gRPC over HTTP/2, "Percent-Encoded"; the usual limit is 8 KiB for everything."""
+
+INT64 = range(-(2**63), 2**63)
+_NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
+
+
+class Status(IntEnum):
+    """gRPC's statuses, by name and number. Source: gRPC core, doc/statuscodes.md."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+HTTP_STATUS: Mapping[Status, int] = {
+    Status.OK: 200,
+    Status.CANCELLED: 499,
+    Status.UNKNOWN: 500,
+    Status.INVALID_ARGUMENT: 400,
+    Status.DEADLINE_EXCEEDED: 504,
+    Status.NOT_FOUND: 404,
+    Status.ALREADY_EXISTS: 409,
+    Status.PERMISSION_DENIED: 403,
+    Status.RESOURCE_EXHAUSTED: 429,
+    Status.FAILED_PRECONDITION: 400,
+    Status.ABORTED: 409,
+    Status.OUT_OF_RANGE: 400,
+    Status.UNIMPLEMENTED: 501,
+    Status.INTERNAL: 500,
+    Status.UNAVAILABLE: 503,
+    Status.DATA_LOSS: 500,
+    Status.UNAUTHENTICATED: 401,
+}
+"""What HTTP calls each. Source: google.rpc.Code, "HTTP Mapping"; grpc-gateway, HTTPStatusFromCode."""
+
+
+class NotAdmin(errors.Forbidden):
+    """Whoever wants something deleted is no admin. Runner cancels such a call."""
+
+    def __init__(self) -> None:
+        super().__init__("forbidden")
+
+
+STATUS: Mapping[type[errors.FireboxError], Status] = {
+    errors.FireboxError: Status.INTERNAL,
+    errors.RequestError: Status.INVALID_ARGUMENT,
+    errors.InvalidRequest: Status.INVALID_ARGUMENT,
+    errors.UnknownRuntime: Status.INVALID_ARGUMENT,
+    errors.LimitTooHigh: Status.INVALID_ARGUMENT,
+    errors.LimitNotEnforceable: Status.FAILED_PRECONDITION,
+    errors.NotFound: Status.NOT_FOUND,
+    errors.Conflict: Status.FAILED_PRECONDITION,
+    errors.Unauthenticated: Status.UNAUTHENTICATED,
+    errors.Forbidden: Status.PERMISSION_DENIED,
+    NotAdmin: Status.CANCELLED,
+    errors.CapacityError: Status.UNAVAILABLE,
+    errors.QueueFull: Status.RESOURCE_EXHAUSTED,
+    errors.RateLimited: Status.RESOURCE_EXHAUSTED,
+    errors.PartUnavailable: Status.UNAVAILABLE,
+    errors.ShuttingDown: Status.UNAVAILABLE,
+    errors.SettingsError: Status.INTERNAL,
+    errors.ContainerError: Status.INTERNAL,
+    errors.SandboxError: Status.INTERNAL,
+    refusals.TransportError: Status.INVALID_ARGUMENT,
+    refusals.BodyTooLarge: Status.RESOURCE_EXHAUSTED,
+    refusals.BodyTimeout: Status.DEADLINE_EXCEEDED,
+    refusals.UnsupportedBody: Status.INVALID_ARGUMENT,
+    refusals.ForeignOrigin: Status.PERMISSION_DENIED,
+    refusals.ClientGone: Status.CANCELLED,
+}
+"""gRPC status of every error; a test walks the classes."""
+
+
+def from_error(error: errors.FireboxError) -> tuple[Status, str]:
+    """Translate a failure into a status and its words."""
+    status = next(STATUS[class_] for class_ in type(error).__mro__ if class_ in STATUS)
+    where = f"{error.where}: " if isinstance(error, errors.InvalidRequest) and error.where else ""
+    return status, cut(where + error.message)
+
+
+def http_status(error: errors.FireboxError) -> int:
+    """Say what the gateway answers: what gRPC's status is in HTTP, and for a request that never became a call what HTTP says."""
+    return error.status if isinstance(error, refusals.TransportError) else HTTP_STATUS[from_error(error)[0]]
+
+
+def error_body(status: Status, message: str) -> bytes:
+    """Write the body of an answer that is no success. Source: google.rpc.Status."""
+    return msgspec.json.encode({"code": int(status), "message": message, "details": []})
+
+
+def cut(message: str) -> str:
+    """Shorten words to what a status can carry: `MESSAGE_BYTES` of them, percent-encoded."""
+    if len(message) * 12 <= MESSAGE_BYTES or len(quote(message, safe=_UNQUOTED)) <= MESSAGE_BYTES:
+        return message
+    shortest, longest = 0, min(len(message), MESSAGE_BYTES)
+    while shortest < longest:
+        middle = (shortest + longest + 1) // 2
+        if len(quote(message[:middle], safe=_UNQUOTED)) <= MESSAGE_BYTES - len("..."):
+            shortest = middle
+        else:
+            longest = middle - 1
+    return message[:shortest] + "..."
+
+
+_UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+def to_json(message: Message) -> bytes:
+    """Write a message in the JSON mapping of proto3: 64-bit numbers as strings, and no field left out."""
+    fields = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+    return msgspec.json.encode({field.json_name: fields[field.json_name] for field in message.DESCRIPTOR.fields})
+
+
+def from_json(body: bytes, type_: type[M]) -> M:
+    """Read a message. No body at all is an empty message, and unknown keys are passed over, as with Runner's gateway.
+
+    Raises: InvalidRequest.
+    """
+    document: object = json_body.parse(body) if body.strip() else {}
+    if not isinstance(document, dict):
+        raise errors.InvalidRequest("the body is not a JSON object")
+    try:
+        return json_format.ParseDict(cast("dict[str, Any]", document), type_(), ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise errors.InvalidRequest(str(error)) from None
+
+
+def read_int64(text: str, where: str) -> int:
+    """Read a number from a path or a query.
+
+    Raises: InvalidRequest.
+    """
+    if not _NUMBER.fullmatch(text) or int(text) not in INT64:
+        raise errors.InvalidRequest(f"{text[:64]!r} is not a whole number of 64 bits", where=where)
+    return int(text)

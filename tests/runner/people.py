@@ -1,0 +1,13 @@
+"""Users in a server's database, put there beside the server."""
+
+from __future__ import annotations
+
+from firebox.config import load_settings
+from firebox.service.callers import Role
+from firebox.storage.stores import open_stores
+
+
+async def add_user(database_url: str, name: str, token: str, role: Role) -> int:
+    """Add a user; return the number."""
+    async with open_stores(load_settings({"database_url": database_url}, environ={})) as stores:
+        return (await stores.users.add(name=name, token=token, role=role)).id

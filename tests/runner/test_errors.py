@@ -1,0 +1,80 @@
+"""The table from error to gRPC status knows every error there is, and HTTP every status."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+import pytest
+
+import firebox.doors.runner.calls
+from firebox import errors
+from firebox.doors import refusals
+from firebox.doors.runner import wire
+from firebox.doors.runner.wire import HTTP_STATUS, MESSAGE_BYTES, STATUS, Status, cut
+
+LOADED = (refusals, firebox.doors.runner.calls)
+"""Errors are known once the modules that define them are."""
+
+
+def family(class_: type[errors.FireboxError]) -> Iterator[type[errors.FireboxError]]:
+    yield class_
+    for child in class_.__subclasses__():
+        yield from family(child)
+
+
+FAMILY = [class_ for class_ in dict.fromkeys(family(errors.FireboxError)) if class_.__module__.startswith("firebox.")]
+
+
+def make(class_: type[errors.FireboxError]) -> errors.FireboxError:
+    """Make an error with something plausible for each argument."""
+    values: dict[str, Any] = {}
+    for name, parameter in inspect.signature(class_).parameters.items():
+        if parameter.default is inspect.Parameter.empty:
+            values[name] = 3 if "float" in str(parameter.annotation) or "int" in str(parameter.annotation) else "words"
+    return class_(**values)
+
+
+@pytest.mark.parametrize("class_", FAMILY, ids=[class_.__name__ for class_ in FAMILY])
+def test_every_error_has_a_status(class_: type[errors.FireboxError]) -> None:
+    error = make(class_)
+    status, message = wire.from_error(error)
+    assert status not in (Status.OK, Status.UNKNOWN)
+    assert message
+    request_is_at_fault = wire.http_status(error) < 500
+    assert request_is_at_fault == issubclass(class_, errors.RequestError | errors.QueueFull | errors.RateLimited)
+
+
+@pytest.mark.parametrize("class_", [class_ for class_ in FAMILY if class_.__module__ in ("firebox.errors", refusals.__name__)])
+def test_every_error_is_in_the_table_itself(class_: type[errors.FireboxError]) -> None:
+    assert class_ in STATUS
+
+
+def test_statuses_are_those_of_grpc() -> None:
+    assert {status.name: status.value for status in Status} == {status.name: status.value[0] for status in grpc.StatusCode}
+    assert set(HTTP_STATUS) == set(Status)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "plain", "x" * 5000, "é" * 5000, "%" * 5000, "🦀" * 5000, "\0" * 5000, "x" * 4000 + "🦀" * 50]
+)
+def test_words_fit_into_a_status(text: str) -> None:
+    short = cut(text)
+    assert len(quote(short, safe=wire._UNQUOTED)) <= MESSAGE_BYTES
+    assert short == text or (short.endswith("...") and text.startswith(short[:-3]) and len(short) > 300)
+
+
+@pytest.mark.parametrize("text", ["1", "-1", "+7", "9223372036854775807", "-9223372036854775808", "007"])
+def test_whole_numbers_are_read(text: str) -> None:
+    assert wire.read_int64(text, "id") == int(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " 1", "1.0", "1e3", "0x10", "1_000", "٣", "9223372036854775808", "-9223372036854775809", "1" * 5000, "NaN"]
+)
+def test_anything_else_is_no_number(text: str) -> None:
+    with pytest.raises(errors.InvalidRequest):
+        wire.read_int64(text, "id")

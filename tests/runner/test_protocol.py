@@ -1,0 +1,171 @@
+"""What a client finds out by itself, and what it cannot make the server do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from firebox.doors.runner.proto.runner_pb2 import CodeRequest
+from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
+from firebox.doors.runner.servicer import client_address
+from scripts.generate_grpc import SOURCE, generate
+from tests.runner.waiting import until_in_flight
+from tests.support.server import RunningServer, environment, firebox, unused_uid_base
+
+# These publish types for the synchronous library only.
+HEALTH: Any = health_pb2_grpc
+REFLECTION: Any = reflection_pb2_grpc
+REFLECTION_MESSAGES: Any = reflection_pb2
+
+
+def test_generated_code_is_what_the_protocol_files_give(tmp_path: Path) -> None:
+    for path in generate(tmp_path):
+        assert (SOURCE / path).read_text() == (tmp_path / path).read_text(), "run `.venv/bin/python -m scripts.generate_grpc`"
+
+
+async def ask_reflection(channel: grpc.aio.Channel, **question: str) -> Any:
+    """Ask the server one thing about itself."""
+    call = REFLECTION.ServerReflectionStub(channel).ServerReflectionInfo(
+        iter([REFLECTION_MESSAGES.ServerReflectionRequest(**question)])
+    )
+    async for answer in call:
+        return answer
+    raise AssertionError("no answer")
+
+
+async def test_a_client_without_the_protocol_files_can_call(channel: grpc.aio.Channel) -> None:
+    listed = await ask_reflection(channel, list_services="")
+    names = {service.name for service in listed.list_services_response.service}
+    assert names == {"runner.Runner", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+    described = await ask_reflection(channel, file_containing_symbol="runner.Runner")
+    pool = DescriptorPool()
+    for file in described.file_descriptor_response.file_descriptor_proto:
+        pool.AddSerializedFile(file)
+    method = pool.FindServiceByName("runner.Runner").methods_by_name["RunCode"]
+    asked, answered = (GetMessageClass(type_) for type_ in (method.input_type, method.output_type))
+    call = channel.unary_unary(
+        f"/runner.Runner/{method.name}", request_serializer=asked.SerializeToString, response_deserializer=answered.FromString
+    )
+    answer = await call(asked(code="echo found", language="bash"))
+    assert MessageToDict(answer) == {"code": "echo found", "output": "found\n"}
+
+
+async def test_numbers_of_fields_are_those_of_runner(channel: grpc.aio.Channel) -> None:
+    described = await ask_reflection(channel, file_containing_symbol="runner.Runner")
+    pool = DescriptorPool()
+    pool.AddSerializedFile(described.file_descriptor_response.file_descriptor_proto[0])
+    numbers = {
+        message: {field.name: field.number for field in pool.FindMessageTypeByName(f"runner.{message}").fields}
+        for message in ("CodeRequest", "CodeResponse", "IdRequest", "ShareResponse", "DeleteCodeRequest", "DeleteCodeResponse")
+    }
+    assert numbers == {
+        "CodeRequest": {"code": 1, "language": 15},
+        "CodeResponse": {"code": 1, "output": 2, "error": 3},
+        "IdRequest": {"id": 1},
+        "ShareResponse": {"id": 1},
+        "DeleteCodeRequest": {"id": 1, "user_id": 2},
+        "DeleteCodeResponse": {"success": 1},
+    }
+
+
+@pytest.mark.parametrize("name", ["", "runner.Runner"])
+async def test_health_is_told(channel: grpc.aio.Channel, name: str) -> None:
+    answer = await HEALTH.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_server_that_stops_says_so_first_and_lets_calls_end(tmp_path: Path, start_server: Any) -> None:
+    server: RunningServer = start_server("--grpc-port", "0", "--database-url", f"sqlite:///{tmp_path / 'runner.db'}")
+    async with grpc.aio.insecure_channel(server.ready["grpc"]) as channel:
+        health = HEALTH.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="runner.Runner"))
+        told = health.__aiter__()
+        assert (await told.__anext__()).status == health_pb2.HealthCheckResponse.SERVING
+        last = asyncio.ensure_future(_run(channel, "sleep 1; echo last"))
+        await until_in_flight(server, 1)
+        server.process.terminate()
+        assert (await told.__anext__()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _run(channel, "echo too late")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await last == "last\n"
+    assert await asyncio.to_thread(server.process.wait, 60) == 0
+
+
+async def _run(channel: grpc.aio.Channel, code: str) -> str:
+    return (await RunnerStub(channel).RunCode(CodeRequest(code=code, language="bash"))).output
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+async def test_a_message_that_is_too_large_is_refused(runner: RunnerStub, compression: grpc.Compression) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await runner.RunCode(CodeRequest(code="#" * (2 << 20), language="bash"), compression=compression)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert (await runner.RunCode(CodeRequest(code="echo still here", language="bash"))).output == "still here\n"
+
+
+async def test_bytes_that_are_no_message_are_refused(channel: grpc.aio.Channel) -> None:
+    call: Any = channel.unary_unary("/runner.Runner/RunCode")
+    for garbage in (b"\xff\xff\xff", b"\x0a\x02\xc3\x28"):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(garbage)
+        assert caught.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNKNOWN)
+        assert "Traceback" not in (caught.value.details() or "")
+    assert await _run(channel, "echo still here") == "still here\n"
+
+
+async def test_a_call_that_does_not_exist_is_unimplemented(channel: grpc.aio.Channel) -> None:
+    call: Any = channel.unary_unary("/runner.Runner/Nothing")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(b"")
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("flag", ["--grpc-port", "--metrics-port"])
+def test_a_port_that_is_taken_is_said_in_one_sentence(server: RunningServer, tmp_path: Path, flag: str) -> None:
+    port = server.ready["grpc"].rpartition(":")[2]
+    command = firebox(
+        "serve", "--port", "0", flag, port, "--no-prepare-toolchains", "--log-level", "error",
+        "--data-dir", str(tmp_path), "--uid-base", str(unused_uid_base()),
+    )  # fmt: skip
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"firebox: setting {flag[2:].replace('-', '_')} is ")
+    assert done.stderr.count("\n") <= 2
+
+
+def test_by_default_there_is_no_grpc(start_server: Any, tmp_path: Path) -> None:
+    server: RunningServer = start_server("--database-url", f"sqlite:///{tmp_path / 'runner.db'}")
+    assert "grpc" not in server.ready
+    loaded = (Path("/proc") / str(server.ready["pid"]) / "maps").read_text()
+    assert "grpc/_cython" not in loaded
+
+
+def test_the_server_listens_where_http_does(server: RunningServer) -> None:
+    host, port = server.ready["grpc"].rsplit(":", 1)
+    assert host == server.address[0]
+    socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:192.0.2.1:40112", "192.0.2.1"),
+        ("ipv6:[2001:db8::1]:40112", "2001:db8::1"),
+        ("ipv6:%5B::1%5D:40112", "::1"),
+        ("unix:/run/x", ""),
+        ("", ""),
+    ],
+)
+def test_the_address_of_a_peer_is_read(peer: str, address: str) -> None:
+    assert client_address(peer) == address
