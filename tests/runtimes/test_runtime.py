@@ -26,6 +26,7 @@ def runtime(*run: str, **more: object) -> Runtime:
         (("{stem}", "{Stem}", "{Stem}Kt"), ["main", "Main", "MainKt"]),
         (("{sources}",), ["src/main.x", "src/b.x", "c.xx", "data.txt"]),
         (("{others}", "{main}"), ["src/b.x", "c.xx", "src/main.x"]),
+        (("{reversed}", "{main}"), ["c.xx", "src/b.x", "src/main.x"]),
         (("{siblings}",), ["src/b.x"]),
         (("-Xmx{memory_mb}m",), ["-Xmx256m"]),
         (("${main}", "%{main}", "{unknown}", "{", "{}"), ["${main}", "%{main}", "{unknown}", "{", "{}"]),
@@ -37,6 +38,20 @@ def test_templates(template: tuple[str, ...], words: list[str]) -> None:
     assert runtime(*template).run_command(files, ["a", "{main}"], 256 * MIB) == [*words, "a", "{main}"]
     compiled = runtime("./a.out", compile=(template, ("strip", "a.out")))
     assert compiled.compile_commands(files, 256 * MIB) == [words, ["strip", "a.out"]]
+
+
+def test_a_step_for_each_other_file_and_none_where_there_are_none() -> None:
+    compiled = runtime("run", "{main}", compile=(("/c", "{other}", "-o{other}o"), ("/d", "{main}")))
+    steps = compiled.compile_commands(["main.x", "a.x", "data.txt", "-b.x"], 0)
+    assert steps == [["/c", "a.x", "-oa.xo"], ["/c", "./-b.x", "-o./-b.xo"], ["/d", "main.x"]]
+    assert compiled.compile_commands(["main.x", "data.txt"], 0) == [["/d", "main.x"]]
+    assert runtime("run", compile=(("/c", "{other}"),)).compile_commands(["main.x"], 0) == []
+
+
+def test_several_files_may_be_run_in_another_way() -> None:
+    several = runtime("one", "{main}", run_with_others=("many", "{main}", "{others}"))
+    assert several.run_command(["main.x", "data.txt"], ["a"], 0) == ["one", "main.x", "a"]
+    assert several.run_command(["main.x", "b.x"], ["a"], 0) == ["many", "main.x", "b.x", "a"]
 
 
 @pytest.mark.parametrize("name", ["-rf.x", "@options.x", "+x.x"])

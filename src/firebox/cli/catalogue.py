@@ -14,13 +14,20 @@ from firebox.runtimes.host import HostScan, scan_host
 _log = structlog.get_logger("firebox.runtimes")
 
 
+def find_definitions(settings: Settings) -> list[Definition]:
+    """Read every definition, the operator's own first.
+
+    Raises: SettingsError for one of the operator's that cannot be read.
+    """
+    return [*read_definitions(settings.runtimes_dir), *shipped_definitions()]
+
+
 def find_runtimes(settings: Settings, only: Callable[[Definition], bool] | None = None) -> HostScan:
     """Look for the runtimes of this host. only: which definitions matter.
 
     Raises: SettingsError for a definition of the operator's that cannot be read.
     """
-    definitions = [*read_definitions(settings.runtimes_dir), *shipped_definitions()]
-    scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=only)
+    scan = scan_host(os.environ.get("PATH", os.defpath), find_definitions(settings), data_folder=settings.data_dir, only=only)
     for problem in scan.problems:
         _log.debug("a tool cannot be used", problem=problem)
     return scan

@@ -23,16 +23,17 @@ HEAD_TIMEOUT_S = 20.0
 def open_listener(settings: Settings) -> socket.socket:
     """Bind the address of the settings; accepted connections inherit the options set here.
 
-    Raises: SettingsError for an address that cannot be had, and for a public one unless it is allowed.
+    Raises: SettingsError for an address that cannot be had, and for a public one without login unless it is allowed.
     """
     family, address = _resolve(settings)
-    if not is_loopback(address[0]) and not settings.allow_public:
+    if not is_loopback(address[0]) and not settings.require_login and not settings.allow_public:
         raise SettingsError(
             "host",
             settings.host,
             "an address of this machine only, such as 127.0.0.1",
             source=settings.source("host"),
-            hint="nobody has to log in: put a proxy that checks who calls in front of it, or set allow_public (--allow-public)",
+            hint="nobody has to log in: set require_login (--require-login) and make users with `firebox users add`, "
+            "or set allow_public (--allow-public) when something else keeps strangers away",
         )
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -27,8 +27,12 @@ class Entry:
 COMMANDS = {
     "run": Entry("firebox.cli.run", "Run a program in a sandbox."),
     "serve": Entry("firebox.cli.serve", "Serve the HTTP APIs."),
+    "stdio": Entry("firebox.cli.stdio", "Run one program: JSON in, JSON out, as rce-runner does."),
+    "images": Entry("firebox.cli.images", "Build container images that run a language."),
     "runtimes": Entry("firebox.cli.runtimes", "List what can run here."),
+    "users": Entry("firebox.cli.users", "Make and change users."),
     "doctor": Entry("firebox.cli.doctor", "Say what this host allows, and how to get what it does not."),
+    "db": Entry("firebox.cli.db", "Move the schema of the database up or down, or check it."),
     "settings": Entry("firebox.cli.settings", "Show every setting and where its value comes from."),
     "bench": Entry("firebox.cli.bench", "Measure this machine against bare interpreters and compilers."),
 }

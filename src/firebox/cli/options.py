@@ -14,7 +14,7 @@ from firebox.settings_table import Row
 F = TypeVar("F", bound=Callable[..., Any])
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings; also FIREBOX_CONFIG.")
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings, or Runner's YAML; also FIREBOX_CONFIG.")
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from firebox.cli.catalogue import find_runtimes
+from firebox.cli.catalogue import find_definitions, find_runtimes
 from firebox.cli.limits import read_limit, read_limits
 from firebox.cli.logs import set_up_logs
 from firebox.cli.options import ConfigFile
@@ -21,9 +21,10 @@ from firebox.cli.verdicts import exit_status, say_reason, say_summary
 from firebox.config import Settings, load_settings
 from firebox.doors.native import wire
 from firebox.engine.executor import LocalExecutor
-from firebox.errors import InvalidRequest
+from firebox.errors import InvalidRequest, UnknownRuntime
 from firebox.model import File, Job, LimitRequest, Result
 from firebox.runtimes.definition import Definition
+from firebox.runtimes.packages import packages_hint
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.validation import check_job
@@ -86,7 +87,10 @@ def run(
     settings = load_settings({**unlimited, "ready_sandboxes": 0, "slots": 1}, config)
     set_up_logs("error", settings.log_format)
     registry = _find(program, language, settings)
-    runtime = _choose(program, language, version, registry)
+    try:
+        runtime = _choose(program, language, version, registry)
+    except UnknownRuntime as error:
+        raise _explained(error, registry, settings) from None
     limits = read_limits(limit or (), _named_limits(wall_ms=time, cpu_ms=cpu, memory_bytes=memory, processes=processes))
     job = Job(
         language=runtime.language,
@@ -132,6 +136,13 @@ def _choose(program: str, language: str | None, version: str, registry: Registry
             hint="say which with --language; `firebox runtimes` lists them",
         )
     return registry.resolve(runtime.language, version)
+
+
+def _explained(error: UnknownRuntime, registry: Registry, settings: Settings) -> UnknownRuntime:
+    """Add what has to be installed, where it is the language that is not here and not only that version of it."""
+    is_here = any(error.selector.strip().lower() in runtime.names for runtime in registry.all())
+    words = "" if is_here else packages_hint(find_definitions(settings), error.selector)
+    return UnknownRuntime(error.selector, error.version, hint=words or error.hint)
 
 
 def _files(program: str, others: list[Path], runtime: Runtime) -> tuple[File, ...]:

@@ -21,6 +21,7 @@ from firebox.app import create_app
 from firebox.cli.catalogue import find_runtimes
 from firebox.cli.listener import BoundedConnection, is_loopback, open_listener, url_of
 from firebox.cli.logs import set_up_logs
+from firebox.cli.metrics import serve_metrics
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.config import Settings, load_settings
 from firebox.doors.runner.server import serve_grpc
@@ -30,6 +31,7 @@ from firebox.errors import SettingsError
 from firebox.runtimes.prepare import Preparation
 from firebox.runtimes.registry import Registry
 from firebox.sandbox.host import explain
+from firebox.service.retention import retention
 from firebox.service.service import Service
 from firebox.settings_table import TABLE
 from firebox.storage.stores import open_stores
@@ -69,11 +71,13 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     preparations = [each for each in scan.preparations if settings.prepare_toolchains and not each.done]
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
+        await stack.enter_async_context(retention(stores, settings))
         executor = await stack.enter_async_context(LocalExecutor(settings, registry))
         _check_isolation(settings, listener, executor)
         containers = await stack.enter_async_context(open_containers(settings, executor.admission))
         service = Service(executor, registry, settings, stores, containers)
         grpc_address = await stack.enter_async_context(serve_grpc(service, settings))
+        metrics_url = await stack.enter_async_context(serve_metrics(service, settings))
 
         def announce() -> None:
             line = {
@@ -83,6 +87,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
                 "runtimes": len(registry.all()),
                 "isolation": list(executor.isolation),
                 **({"grpc": grpc_address} if grpc_address else {}),
+                **({"metrics": metrics_url} if metrics_url else {}),
             }
             print(json.dumps(line), flush=True)
             Thread(target=_prepare, args=(preparations,), daemon=True, name="toolchains").start()

@@ -18,9 +18,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def show_settings(
     config: ConfigFile = None, as_json: bool = typer.Option(False, "--json", help="Print JSON."), **flags: object
 ) -> None:
-    """Show every setting, its value and where that came from: a flag, the environment, a file or the default."""
+    """Show every setting, its value and where that came from: a flag, the environment, a file or the default.
+
+    Tokens and passwords are hidden.
+    """
     settings = load_settings(flags, config)
-    values = {row.name: (settings.value(row.name), settings.source(row.name)) for row in TABLE}
+    values = {row.name: (settings.shown(row.name), settings.source(row.name)) for row in TABLE}
     if as_json:
         print(json.dumps({name: {"value": value, "source": source} for name, (value, source) in values.items()}, default=str))
     else:

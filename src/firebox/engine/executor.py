@@ -10,12 +10,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
 
-import structlog
 from ulid import ULID
 
 from firebox.config import Settings
 from firebox.engine.admission import Admission
+from firebox.engine.commands import is_compiled
 from firebox.engine.limits import decide
+from firebox.engine.log import LazyLogger
 from firebox.engine.run import LocalRun, Plan
 from firebox.errors import InvalidRequest, SandboxError
 from firebox.model import Job, Limits, Result, Run, StageName
@@ -27,7 +28,7 @@ from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
 ResultListener = Callable[[Result], None]
 
-_log = structlog.get_logger()
+_log = LazyLogger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class LocalExecutor:
         files = runtime.place(job.files)
         compile_limits = self._limits("compile", job, runtime)
         run_limits = self._limits("run", job, runtime)
-        has_compile_stage = runtime.compiled and not job.command
+        has_compile_stage = is_compiled(job, runtime, [file.name for file in files if file.source])
         room = min(compile_limits.writable_bytes, run_limits.writable_bytes) if has_compile_stage else run_limits.writable_bytes
         total = sum(len(file.content) for file in files)
         if total > room:

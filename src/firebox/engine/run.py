@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-import structlog
-
+from firebox.engine.commands import BASE_ENVIRONMENT, command_line
 from firebox.engine.input import InputQueue
+from firebox.engine.log import LazyLogger
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import judge, signal_name
 from firebox.errors import InvalidRequest
@@ -44,7 +43,6 @@ from firebox.model import (
 )
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.mounts import HOME
 from firebox.sandbox.pool import Pool
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure, SandboxSpec
 
@@ -54,19 +52,9 @@ BUFFERED_BYTES = 1 << 20
 EVENT_BYTES = 200
 """What an event costs besides its data."""
 
-BASE_ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": HOME,
-    "USER": "firebox",
-    "LOGNAME": "firebox",
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-    "TZ": "UTC",
-    "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
-}
 _TERMINAL_ROWS_AND_COLUMNS_AT_MOST = 1000
 
-_log = structlog.get_logger()
+_log = LazyLogger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +233,7 @@ class LocalRun:
     def _command(self, stage: StageName, limits: Limits, packed: Pack | None) -> Command:
         job, runtime = self._plan.job, self._plan.runtime
         sources = [file.name for file in self._plan.files if file.source]
-        if job.command:
-            argv = ["/bin/sh", "-c", job.command, "sh", *job.args]
-        elif stage == "compile":
-            steps = runtime.compile_commands(sources, limits.memory_bytes)
-            argv = steps[0] if len(steps) == 1 else ["/bin/sh", "-c", " && ".join(map(shlex.join, steps))]
-        else:
-            argv = runtime.run_command(sources, job.args, limits.memory_bytes)
+        argv = command_line(stage, job, runtime, sources, limits.memory_bytes)
         is_run = stage == "run"
         return Command(
             argv=tuple(argv),

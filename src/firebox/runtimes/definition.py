@@ -17,7 +17,7 @@ from msgspec import Struct, field
 
 from firebox.errors import SettingsError
 from firebox.model import LimitRequest
-from firebox.runtimes.runtime import LIST_PLACEHOLDERS, WORD_PLACEHOLDERS, CacheLevel
+from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CacheLevel
 from firebox.settings_table import ROWS, STAGES
 
 DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"
@@ -52,6 +52,26 @@ class Detect(Tool, kw_only=True, forbid_unknown_fields=True):
     """A file to be read instead where it exists: quicker than starting a JVM."""
 
 
+class Packages(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What brings the tools of a language to a machine that lacks them; a list each for what has to be installed together."""
+
+    debian: list[str] = field(default_factory=list[str])
+    suite: str = ""
+    """The Debian release that has them where the usual ones do not."""
+    pypi: list[str] = field(default_factory=list[str])
+    npm: list[str] = field(default_factory=list[str])
+    note: str = ""
+    """Words about what else is needed, or where to look when no package brings it."""
+
+    def words(self) -> str:
+        """Say how to install them, "" when nothing is known."""
+        release = f" (Debian {self.suite})" if self.suite else ""
+        ways = [f"apt-get install {' '.join(self.debian)}{release}"] if self.debian else []
+        ways += [f"pip install {' '.join(self.pypi)}"] if self.pypi else []
+        ways += [f"npm install --global {' '.join(self.npm)}"] if self.npm else []
+        return "; ".join(filter(None, [" and ".join(ways), self.note]))
+
+
 class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     """One TOML file. Keys as in `Runtime` where not said otherwise."""
 
@@ -67,6 +87,7 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     name_pattern: str = ""
     compile: list[list[str]] = field(default_factory=list[list[str]])
     run: list[str]
+    run_with_others: list[str] = field(default_factory=list[str])
     env: dict[str, str] = field(default_factory=dict[str, str])
     compile_env: dict[str, str] = field(default_factory=dict[str, str])
     compile_limits: dict[str, int | str] = field(default_factory=dict[str, int | str])
@@ -79,6 +100,7 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     detect: Detect
     tools: dict[str, Tool | list[str]] = field(default_factory=dict[str, Tool | list[str]])
     """Further programs that must be there; each name is a placeholder."""
+    packages: Packages = field(default_factory=Packages)
 
     def limits(self, stage: str) -> LimitRequest:
         """Give the limits the file wants for a stage. The values were checked when the file was read."""
@@ -109,11 +131,15 @@ def read_definition(text: str, source: str) -> Definition:
     return definition
 
 
-def shipped_definitions() -> list[Definition]:
-    """Read the definitions that come with Firebox."""
+def shipped_definitions(mentioning: str = "") -> list[Definition]:
+    """Read the definitions that come with Firebox.
+
+    mentioning: leave out those whose text does not even hold this name in quotes; reading all of them takes a while.
+    """
     folder = resources.files("firebox.runtimes") / "definitions"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    return [read_definition(file.read_text(encoding="utf-8"), file.name) for file in files]
+    texts = ((file.name, file.read_text(encoding="utf-8")) for file in files)
+    return [read_definition(text, name) for name, text in texts if not mentioning or f'"{mentioning}"' in text]
 
 
 def read_definitions(folder: Path) -> list[Definition]:
@@ -172,11 +198,13 @@ def _check(definition: Definition, source: str) -> None:
     single = {*WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS, *tools}
     words = [("run", definition.run)]
     words += [(f"compile[{number}]", step) for number, step in enumerate(definition.compile)]
+    words += [("run_with_others", definition.run_with_others)] if definition.run_with_others else []
     for key, step in words:
         if not step:
             raise _refused(source, key, step, "at least one word")
+        known = {*single, STEP_PLACEHOLDER} if key.startswith("compile[") else single
         for word in step:
-            _check_word(source, key, word, single, lists=True)
+            _check_word(source, key, word, known, lists=True)
     words = [("env", list(definition.env.values())), ("compile_env", list(definition.compile_env.values()))]
     words += [
         ("mounts", definition.mounts),
@@ -210,7 +238,7 @@ def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
         yield key + ".programs", list(programs), good, "names of programs, without folders"
     for name in definition.tools:
         good = re.match(r"^[a-z]\w*$", name) is not None
-        good = good and name not in {"tool", *WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS}
+        good = good and name not in {"tool", STEP_PLACEHOLDER, *WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS}
         yield f"tools.{name}", name, good, "a name that is no other placeholder's"
 
 

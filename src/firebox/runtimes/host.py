@@ -150,6 +150,7 @@ def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | 
         main_name=definition.main_name,
         compile=tuple(tuple(fill(word, values) for word in step) for step in definition.compile),
         run=tuple(fill(word, values) for word in definition.run),
+        run_with_others=tuple(fill(word, values) for word in definition.run_with_others),
         env=env,
         compile_env={name: fill(value, values) for name, value in definition.compile_env.items()},
         compile_limits=definition.limits("compile"),

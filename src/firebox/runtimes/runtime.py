@@ -16,10 +16,13 @@ CacheLevel = Literal["none", "binary", "output"]
 """What may be kept of a job: nothing, what the compile stage made, or that and the output."""
 
 WORD_PLACEHOLDERS = ("main", "base", "stem", "Stem", "memory_mb")
-LIST_PLACEHOLDERS = ("sources", "others", "siblings")
+LIST_PLACEHOLDERS = ("sources", "others", "reversed", "siblings")
 """These stand for any number of words, so they must be a word of their own."""
+STEP_PLACEHOLDER = "other"
+"""In a compile step: the step is taken once for each of the others, and not at all where there are none."""
 
-_WORD = re.compile(r"(?<![$%])\{(" + "|".join(WORD_PLACEHOLDERS) + r")\}")
+_WORD = re.compile(r"(?<![$%])\{(" + "|".join((*WORD_PLACEHOLDERS, STEP_PLACEHOLDER)) + r")\}")
+_EACH = re.compile(r"(?<![$%])\{" + STEP_PLACEHOLDER + r"\}")
 _NAMELESS_EXTENSIONS = ("", ".code")
 """Endings that say nothing about a language: Piston's clients send `file0.code` for a file without a name."""
 
@@ -37,7 +40,9 @@ class Runtime(Struct, frozen=True, kw_only=True):
     | `{Stem}`      | the stem with a capital first letter                                                |
     | `{sources}`   | every source file, main first; a word each                                          |
     | `{others}`    | the sources except main that have one of the runtime's extensions; a word each      |
+    | `{reversed}`  | the same in reverse order, for compilers that want what is used before its user     |
     | `{siblings}`  | those of them that lie in main's folder; a word each                                |
+    | `{other}`     | one of the others: the compile step is taken once for each, and not at all for none |
     | `{memory_mb}` | the stage's memory limit in MiB, or the machine's memory where there is no limit    |
     """
 
@@ -52,6 +57,8 @@ class Runtime(Struct, frozen=True, kw_only=True):
     compile: tuple[tuple[str, ...], ...] = ()
     """Steps, each a command line, all in one stage; empty: nothing to compile."""
     run: tuple[str, ...]
+    run_with_others: tuple[str, ...] = ()
+    """What is run instead where there are other source files; empty: the same."""
     env: dict[str, str] = field(default_factory=dict[str, str])
     """For both stages, above the engine's own variables."""
     compile_env: dict[str, str] = field(default_factory=dict[str, str])
@@ -93,11 +100,18 @@ class Runtime(Struct, frozen=True, kw_only=True):
 
         files: names of the source files, main first. memory_bytes: the stage's limit, 0 for none.
         """
-        return [self._fill(template, files, memory_bytes) for template in self.compile]
+        steps: list[list[str]] = []
+        for template in self.compile:
+            if any(_EACH.search(word) for word in template):
+                steps += [self._fill(template, files, memory_bytes, other) for other in self._others(files)]
+            else:
+                steps.append(self._fill(template, files, memory_bytes))
+        return steps
 
     def run_command(self, files: Sequence[str], args: Sequence[str], memory_bytes: int) -> list[str]:
         """Give the command line of the run stage. Arguments as of `compile_commands`."""
-        return [*self._fill(self.run, files, memory_bytes), *args]
+        template = self.run_with_others if self.run_with_others and self._others(files) else self.run
+        return [*self._fill(template, files, memory_bytes), *args]
 
     def place(self, files: Sequence[File]) -> tuple[File, ...]:
         """Give every source file the name that the toolchain insists on.
@@ -133,7 +147,10 @@ class Runtime(Struct, frozen=True, kw_only=True):
                 base = (dirname(base) + "/" if dirname(base) else "") + match[1]
         return base + extension
 
-    def _fill(self, template: Sequence[str], files: Sequence[str], memory_bytes: int) -> list[str]:
+    def _others(self, files: Sequence[str]) -> list[str]:
+        return [_as_path(name) for name in files[1:] if splitext(name)[1] in self.extensions]
+
+    def _fill(self, template: Sequence[str], files: Sequence[str], memory_bytes: int, other: str = "") -> list[str]:
         main = _as_path(files[0]) if files else ""
         base = splitext(main)[0]
         stem = basename(base)
@@ -143,11 +160,13 @@ class Runtime(Struct, frozen=True, kw_only=True):
             "stem": stem,
             "Stem": stem[:1].upper() + stem[1:],
             "memory_mb": str(_memory_mb(memory_bytes)),
+            STEP_PLACEHOLDER: other,
         }
-        others = [_as_path(name) for name in files[1:] if splitext(name)[1] in self.extensions]
+        others = self._others(files)
         lists = {
             "{sources}": [main, *map(_as_path, files[1:])] if files else [],
             "{others}": others,
+            "{reversed}": others[::-1],
             "{siblings}": [name for name in others if dirname(name) == dirname(main)],
         }
         words: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from firebox.engine.run import BASE_ENVIRONMENT
+from firebox.engine.commands import BASE_ENVIRONMENT
 from firebox.errors import UnknownRuntime
 from firebox.model import StageName
 from firebox.runtimes.registry import Registry

@@ -1,0 +1,99 @@
+"""The two contracts that an image can keep: who runs it, what it starts, and what that is given.
+
+| contract | started as                            | is given                 | gives back                                   |
+| -------- | ------------------------------------- | ------------------------ | -------------------------------------------- |
+| glot     | user `glot`, `/home/glot/runner`      | JSON on standard input   | one JSON object on standard output           |
+| grounds  | user `grounds`, `/usr/local/bin/exec` | code as its one argument | the program's own output and its exit status |
+
+Source: docs/images.md.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from firebox.cli.image_building.installation import PLACE
+
+ContractName = Literal["glot", "grounds"]
+CONTRACTS: tuple[ContractName, ...] = ("glot", "grounds")
+
+LABEL_CONTRACT = "firebox.contract"
+LABEL_LANGUAGE = "firebox.language"
+DATA = f"/{PLACE}/data"
+MAKE_READY = f"/{PLACE}/make-ready"
+
+_PROGRAM = """\
+#!/usr/bin/python3 -IS
+import os
+import sys
+
+sys.path.insert(0, "/{place}")
+os.environ["FIREBOX_DATA_DIR"] = "{data}"
+
+from {module} import main
+
+main({arguments})
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """user and uid: who runs it, with a home of that name; program: what an image starts, with the language or without."""
+
+    name: ContractName
+    user: str
+    uid: int
+    program: str
+    takes_language: bool
+    default_tag: str
+
+    def tag(self, language: str) -> str:
+        return self.default_tag.format(language=language)
+
+    def changes(self, language: str) -> list[str]:
+        """Give the image's settings, as lines of a Dockerfile."""
+        words = [self.program, language] if self.takes_language else [self.program]
+        return [
+            f"USER {self.user}",
+            f"WORKDIR /home/{self.user}",
+            f"ENTRYPOINT {json.dumps(words)}",
+            "ENV PATH=/usr/local/bin:/usr/bin:/bin",
+            "ENV LANG=C.UTF-8",
+            f"LABEL {LABEL_CONTRACT}={self.name} {LABEL_LANGUAGE}={language}",
+        ]
+
+
+GLOT = Contract("glot", "glot", 1000, "/home/glot/runner", takes_language=False, default_tag="glot/{language}:latest")
+GROUNDS = Contract(
+    "grounds", "grounds", 1001, "/usr/local/bin/exec", takes_language=True, default_tag="grounds/exec-{language}:latest"
+)
+BOTH = (GLOT, GROUNDS)
+
+
+def contract_of(name: ContractName) -> Contract:
+    """Get a contract by its name."""
+    return GLOT if name == "glot" else GROUNDS
+
+
+def write_programs(target: Path) -> None:
+    """Write a tar with what both contracts want in the root, so that one root serves either: homes and programs."""
+    with tarfile.open(target, "w") as tar:
+        for contract in BOTH:
+            home = tarfile.TarInfo(f"home/{contract.user}")
+            home.type, home.mode, home.uid, home.gid = tarfile.DIRTYPE, 0o755, contract.uid, contract.uid
+            tar.addfile(home)
+        _add(tar, GLOT.program, "firebox.cli.rce_runner", '["--no-sandbox", "--inside-container"]')
+        _add(tar, GROUNDS.program, "firebox.cli.exec_code", "")
+        _add(tar, MAKE_READY, "firebox.cli.image_building.inside", "")
+
+
+def _add(tar: tarfile.TarFile, place: str, module: str, arguments: str) -> None:
+    text = _PROGRAM.format(place=PLACE, data=DATA, module=module, arguments=arguments).encode()
+    member = tarfile.TarInfo(place.lstrip("/"))
+    member.size, member.mode = len(text), 0o755
+    tar.addfile(member, io.BytesIO(text))

@@ -1,0 +1,110 @@
+"""Our own code as an image needs it: what the programs inside load and nothing else, as a tar to be unpacked at /."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import firebox
+from firebox.errors import FireboxError
+
+PLACE = "opt/firebox"
+"""Where our code lies in an image, below /."""
+
+ENTRY_MODULES = ("cli.rce_runner", "cli.exec_code", "cli.image_building.inside", "engine.unsandboxed", "engine.archive")
+"""Everything else comes in because one of these loads it."""
+
+NOT_NEEDED = ("firebox", "setuptools", "pip")
+"""Ours is copied file by file; the others are loaded by how this machine's Python starts."""
+
+PYTHON_OF_SUITE = {"bookworm": (3, 11), "trixie": (3, 13), "forky": (3, 14), "sid": (3, 14)}
+"""The Python of each Debian release that is new enough for us."""
+
+_LOADED = """
+import importlib, json, sys
+for name in sys.argv[1:]:
+    importlib.import_module("firebox." + name)
+import ulid
+print(json.dumps({name: module.__file__ for name, module in sys.modules.items() if getattr(module, "__file__", None)}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """files: name below PLACE -> content. distributions: others' packages, "name==version"."""
+
+    files: dict[str, bytes]
+    distributions: dict[str, importlib.metadata.Distribution]
+
+
+def read_installation() -> Installation:
+    """Find what the programs inside of an image load, by loading it. Raises: FireboxError."""
+    done = subprocess.run([sys.executable, "-c", _LOADED, *ENTRY_MODULES], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise FireboxError("our own code cannot be loaded", hint=done.stderr.strip()[-500:])
+    loaded: dict[str, str] = json.loads(done.stdout)
+    package = Path(firebox.__file__).parent
+    paths = {Path(file) for name, file in loaded.items() if name.partition(".")[0] == "firebox"}
+    paths |= set((package / "runtimes" / "definitions").glob("*.toml")) | {package / "__init__.py"}
+    files = {f"firebox/{path.relative_to(package)}": path.read_bytes() for path in sorted(paths)}
+    owners = importlib.metadata.packages_distributions()
+    tops = {name.partition(".")[0] for name in loaded}
+    names = {owner for top in tops for owner in owners.get(top, ()) if owner not in NOT_NEEDED}
+    return Installation(files, {name: importlib.metadata.distribution(name) for name in sorted(names, key=str.lower)})
+
+
+def write_installation(target: Path, installation: Installation, suite: str) -> None:
+    """Write the tar. Others' packages are copied where the release has this very Python, else pip fetches them.
+
+    Raises: FireboxError when the release has no Python that would do, or pip cannot get a package.
+    """
+    wanted = PYTHON_OF_SUITE.get(suite)
+    if wanted is None:
+        raise FireboxError(f"the Python of Debian {suite} is not known", hint="known: " + ", ".join(PYTHON_OF_SUITE))
+    with tarfile.open(target, "w") as tar, tempfile.TemporaryDirectory(prefix="firebox-packages-") as folder:
+        for name, content in installation.files.items():
+            _add(tar, f"{PLACE}/{name}", content)
+        if wanted == sys.version_info[:2]:
+            others = _installed_files(installation.distributions.values())
+        else:
+            others = _fetched_files(Path(folder), installation, wanted)
+        for name, path in others:
+            _add(tar, f"{PLACE}/{name}", path.read_bytes())
+
+
+def _installed_files(distributions: Iterable[importlib.metadata.Distribution]) -> Iterator[tuple[str, Path]]:
+    """Yield what is installed here, without compiled files and commands."""
+    for distribution in distributions:
+        for file in distribution.files or ():
+            path = Path(str(distribution.locate_file(file)))
+            if ".." not in file.parts and file.suffix != ".pyc" and path.is_file():
+                yield str(file), path
+
+
+def _fetched_files(folder: Path, installation: Installation, python: tuple[int, int]) -> Iterator[tuple[str, Path]]:
+    """Have pip fetch the same versions for another Python, from wherever this machine gets its packages."""
+    number = f"{python[0]}.{python[1]}"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-deps", "--no-compile"]
+    command += ["--target", str(folder), "--only-binary", ":all:", "--python-version", number]
+    command += [f"{name}=={distribution.version}" for name, distribution in installation.distributions.items()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise FireboxError(f"pip cannot get our packages for Python {number}", hint=done.stderr.strip()[-500:])
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.parts[len(folder.parts)] != "bin":
+            yield str(path.relative_to(folder)), path
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    member.mode = 0o644
+    tar.addfile(member, io.BytesIO(content))

@@ -1,0 +1,89 @@
+"""Archives unpacked with suspicion: nothing leaves the folder, only files and folders come in, sizes are bounded.
+
+Source: PEP 706; docs/rce-runner.md, "bootstrap.tar.gz".
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+from firebox.engine.workspace import make_folder, write_files
+from firebox.errors import InvalidRequest
+from firebox.model import File
+
+MAX_BYTES = 256 << 20
+"""All files together, unpacked."""
+MAX_MEMBERS = 20_000
+MAX_DEPTH = 32
+
+_HEADERS_BYTES = MAX_MEMBERS * 2048
+_PIECE_BYTES = 1 << 20
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a .tar.gz into a folder that exists. What is there under the same name is replaced.
+
+    A link becomes a copy of the file in the archive that it names. Of permissions only "executable" is kept.
+    Raises: InvalidRequest for a member that is absolute, has `..`, is a device or a pipe, or links to anything else, and
+    for an archive that is damaged or too large; OSError when something cannot be read or written.
+    """
+    with tempfile.TemporaryFile(prefix="firebox-archive-") as plain:
+        _decompress(archive, plain)
+        try:
+            with tarfile.open(fileobj=plain, mode="r:") as opened:
+                _unpack(archive, opened, folder)
+        except (tarfile.TarError, EOFError, ValueError, KeyError, RecursionError) as error:
+            raise InvalidRequest(f"{archive} is no archive that can be unpacked: {error}") from None
+
+
+def _decompress(archive: Path, plain: IO[bytes]) -> None:
+    """Decompress to a file first: so a bomb is found before anything is looked at."""
+    room_bytes = MAX_BYTES + _HEADERS_BYTES
+    try:
+        with gzip.open(archive) as compressed:
+            while piece := compressed.read(_PIECE_BYTES):
+                room_bytes -= len(piece)
+                if room_bytes < 0:
+                    raise InvalidRequest(f"{archive} holds more than {MAX_BYTES} bytes")
+                plain.write(piece)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InvalidRequest(f"{archive} is not compressed with gzip, or damaged: {error}") from None
+    plain.seek(0)
+
+
+def _unpack(archive: Path, opened: tarfile.TarFile, folder: Path) -> None:
+    members: list[tarfile.TarInfo] = []
+    while (member := opened.next()) is not None:
+        members.append(member)
+        if len(members) > MAX_MEMBERS:
+            raise InvalidRequest(f"{archive} has more than {MAX_MEMBERS} members")
+    room_bytes = MAX_BYTES
+    for member in members:
+        name = _inside(archive, member.name)
+        if member.isdir():
+            if name:
+                make_folder(folder, name)
+            continue
+        content = opened.extractfile(member) if name and (member.isfile() or member.issym() or member.islnk()) else None
+        if content is None:
+            raise InvalidRequest(f"{archive}: {member.name[:64]!r} is neither a file nor a folder nor a link to a file")
+        data = content.read(room_bytes + 1)
+        room_bytes -= len(data)
+        if room_bytes < 0:
+            raise InvalidRequest(f"{archive} holds more than {MAX_BYTES} bytes")
+        write_files(folder, [File(name, data)], mode=0o755 if member.mode & 0o100 else 0o644)
+
+
+def _inside(archive: Path, name: str) -> str:
+    """Give a member's name without what changes nothing; "" for the folder itself. Raises: InvalidRequest."""
+    parts = [part for part in name.split("/") if part not in {"", "."}]
+    if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+        raise InvalidRequest(f"{archive}: {name[:64]!r} leaves the folder")
+    if len(parts) > MAX_DEPTH:
+        raise InvalidRequest(f"{archive}: {name[:64]!r} is {len(parts)} folders deep, at most {MAX_DEPTH} are allowed")
+    return "/".join(parts)

@@ -1,0 +1,109 @@
+"""A connection to the streams of a container: what is written goes to its standard input, frames come back.
+
+Our own, because a library that collects frames before it hands them out has no bound, and because the end of standard input
+must be told (half a close) while output still comes.
+Source: Docker Engine API, "Attach to a container": hijacking, stream format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from firebox.errors import ContainerError
+from firebox.model import Chunk, StreamName
+
+READ_BYTES = 64 * 1024
+_HEADER = struct.Struct(">BxxxL")
+_STREAMS: dict[int, StreamName] = {1: "stdout", 2: "stderr"}
+_MAX_HEAD_BYTES = 16 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
+
+
+class Attachment:
+    """The streams of one container. To be closed by `close`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def feed(self, data: bytes) -> None:
+        """Write standard input and close it; waits for the program to read. A program that is gone reads nothing."""
+        try:
+            for start in range(0, len(data), READ_BYTES):
+                self._writer.write(data[start : start + READ_BYTES])
+                await self._writer.drain()
+            self._writer.write_eof()
+        except (OSError, RuntimeError):
+            pass  # the end of the output says what became of the program
+
+    async def chunks(self) -> AsyncGenerator[Chunk]:
+        """Give output as it arrives, until the program has closed both streams or the connection has ended.
+
+        Raises: ContainerError for what is no frame.
+        """
+        while True:
+            try:
+                number, size_bytes = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
+            except (asyncio.IncompleteReadError, OSError):
+                return
+            stream = _STREAMS.get(number)
+            if stream is None:
+                raise ContainerError("the container engine sent something that is no frame of output")
+            while size_bytes:
+                try:
+                    data = await self._reader.read(min(size_bytes, READ_BYTES))
+                except OSError:
+                    return
+                if not data:
+                    return
+                size_bytes -= len(data)
+                yield Chunk(stream, data)
+
+    def close(self) -> None:
+        """Close the connection at once; whoever reads sees the end."""
+        self._writer.transport.abort()
+
+
+async def open_attachment(url: str, path: str) -> Attachment:
+    """Connect to an engine and take the connection over. path: of the attach call, with its query.
+
+    Raises: OSError, asyncio.IncompleteReadError, ContainerError when the engine refuses.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        reader, writer = await asyncio.open_unix_connection(parts.path, limit=READ_BYTES)
+    else:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=READ_BYTES)
+    try:
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: {parts.netloc or 'localhost'}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+            "Content-Length: 0\r\n\r\n".encode()
+        )
+        await writer.drain()
+        await _read_head(reader)
+    except BaseException:
+        writer.transport.abort()
+        raise
+    return Attachment(reader, writer)
+
+
+async def _read_head(reader: asyncio.StreamReader) -> None:
+    """Read the answer up to where frames begin. Raises: ContainerError, asyncio.IncompleteReadError."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        head = b""
+    status = head.split(b" ", 2)[1:2]
+    if len(head) <= _MAX_HEAD_BYTES and status in ([b"101"], [b"200"]):
+        return
+    body = await reader.read(_MAX_ERROR_BYTES)
+    try:
+        words = str(cast("dict[str, Any]", json.loads(body))["message"])[:500]
+    except (ValueError, KeyError, TypeError):
+        words = "it refused to attach"
+    raise ContainerError(f"the container engine could not do it: {words}")

@@ -1,0 +1,148 @@
+"""Removes containers that nobody will remove any more: of a server that was killed, of an engine that went away in between.
+
+Every container says in its labels whose it is and when its time is over at the latest. A container goes when its server's
+process is gone (or is this one, and knows nothing of it), else when its time is over: servers that share an engine from
+several machines leave each other's runs alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from firebox.engine.container_engine import ContainerEngine, ListedContainer
+from firebox.errors import FireboxError
+
+LABEL = "firebox.run"
+"""Its value says whose the container is."""
+EXPIRY_LABEL = "firebox.expires"
+"""Seconds since 1970, by the clock of whoever made the container."""
+LATE_S = 5.0
+"""How long after its time a container may still be there."""
+INTERVAL_S = 10.0
+SHORTEST_INTERVAL_S = 0.5
+"""Between two tries of an engine that does not answer, at first."""
+
+_log = structlog.get_logger("firebox.containers")
+
+_spared: set[str] = set()
+"""Containers of this process that are in use, whichever sweeper asks."""
+
+
+def labels_of_a_run(wall_ms: int) -> dict[str, str]:
+    """Label a container of this process."""
+    return {LABEL: own_identity(), EXPIRY_LABEL: str(int(time.time() + wall_ms / 1000 + LATE_S))}
+
+
+def own_identity() -> str:
+    """Name this process so that others can tell whether it is still there: boot, process namespace, number, start."""
+    return f"{_machine()} {os.getpid()} {_started(os.getpid())}"
+
+
+class Sweeper:
+    """Sweeps at the start, every `interval_s` seconds, when told to, and as soon as an engine that was away is back."""
+
+    def __init__(self, engine: ContainerEngine, *, interval_s: float = INTERVAL_S) -> None:
+        self._engine = engine
+        self._interval_s = interval_s
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.available = True
+        """Whether the engine answered when it was last asked."""
+
+    def spare(self, name: str) -> None:
+        """Leave a container of this process alone. To be called before it is made."""
+        _spared.add(name)
+
+    def spare_no_more(self, name: str) -> None:
+        _spared.discard(name)
+
+    def wake(self) -> None:
+        """Sweep now: something was left behind."""
+        self._wake.set()
+
+    async def start(self) -> None:
+        """Sweep once, if the engine answers, and go on sweeping on the side."""
+        await self.sweep()
+        self._task = asyncio.create_task(self._go_on())
+
+    async def close(self) -> None:
+        """Sweep no more, after a last time."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            if self.available:
+                await self.sweep()
+
+    async def sweep(self) -> bool:
+        """Remove what nobody will remove any more. Returns False when the engine did not answer."""
+        try:
+            for container in await self._engine.list_labelled(LABEL):
+                if container.name not in _spared and self._is_left_over(container):
+                    await self._engine.remove(container.name)
+                    _log.info("a container that was left behind is removed", container=container.name)
+        except FireboxError as error:
+            if self.available:
+                _log.warning("containers cannot run for now", code=error.code, message=error.message)
+            self.available = False
+            return False
+        if not self.available:
+            _log.info("the container engine answers again")
+        self.available = True
+        return True
+
+    async def _go_on(self) -> None:
+        pause_s = SHORTEST_INTERVAL_S
+        while True:
+            if self.available:
+                pause_s = SHORTEST_INTERVAL_S
+            # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with what it waits for.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s if self.available else pause_s):
+                    await self._wake.wait()
+            self._wake.clear()
+            pause_s = min(2 * pause_s, self._interval_s)
+            await self.sweep()
+
+    def _is_left_over(self, container: ListedContainer) -> bool:
+        machine, _, process = container.labels.get(LABEL, "").rpartition(" ")[0].rpartition(" ")
+        started = container.labels.get(LABEL, "").rpartition(" ")[2]
+        if machine == _machine() and process.isdecimal():
+            pid = int(process)
+            return pid == os.getpid() or not _is_running(pid, started)
+        expires = container.labels.get(EXPIRY_LABEL, "")
+        return not expires.isdecimal() or time.time() > int(expires)
+
+
+def _machine() -> str:
+    """Name what a process number is valid in: this boot of this machine, and this namespace of processes."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+
+
+def _started(pid: int) -> str:
+    """Give when a process started, in clock ticks after the boot; "" when that cannot be seen.
+
+    Source: proc(5), /proc/pid/stat, field 22; the second field, in brackets, may hold anything.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _is_running(pid: int, started: str) -> bool:
+    """Tell whether the process that had this number is still there, and not another one that has it now."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return _started(pid) in ("", started)
