@@ -36,9 +36,11 @@ def _command(name: str, command: Any) -> str:
     text = f"\n## firebox {name}\n\n{command.help}\n"
     if own:
         text += "\n| | |\n| --- | --- |\n" + "".join(_rows(own))
-    if len(own) < len(command.params):
-        text += "\nAlso a flag for each of the [settings](settings.md).\n"
-    return text
+    flags = [f"`{parameter.opts[0]}`" for parameter in command.params if parameter.name in settings]
+    if flags:
+        which = "a flag for each" if len(flags) == len(settings) else ", ".join(flags)
+        text += f"\nAlso {which} of the [settings](settings.md).\n"
+    return text + "".join(_command(f"{name} {part}", inner) for part, inner in getattr(command, "commands", {}).items())
 
 
 def _rows(parameters: Iterable[Any]) -> Iterator[str]:

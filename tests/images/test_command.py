@@ -100,7 +100,7 @@ def test_says_what_mmdebstrap_said_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_takes_the_mirror_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debian, "SOURCES", tmp_path)
-    assert sources("bookworm")[0] == "deb http://deb.debian.org/debian bookworm main"
+    assert sources("bookworm") == []  # whatever mmdebstrap thinks best
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list.d" / "other.list").write_text("deb [arch=amd64] https://example.org/tool stable main\n")
     (tmp_path / "sources.list.d" / "debian.sources").write_text(

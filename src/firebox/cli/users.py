@@ -28,6 +28,8 @@ DATABASE_ROWS = (ROWS["database_url"], ROWS["data_dir"])
 DEFAULT = "default"
 """What is written for a limit to leave it to the settings."""
 
+PIPED_COLUMNS = 240
+
 T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -36,9 +38,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(
-        "--token-file", metavar="FILE", help="Read the token from a file, or - for standard input, instead of making one."
-    ),
+    typer.Option("--token-file", metavar="FILE", help="Take the token from a file, or - for standard input."),
 ]
 RunsPerMinute = Annotated[
     str | None, typer.Option("--runs-per-minute", metavar="NUMBER", help="0: no limit; default: what the settings say.")
@@ -64,9 +64,7 @@ def user_commands() -> None:
 @settings_flags(DATABASE_ROWS)
 def add(
     name: Name,
-    role: Annotated[
-        str, typer.Option("--role", metavar="user|admin", help="An admin sees every run and changes users.")
-    ] = "user",
+    role: Annotated[str, typer.Option("--role", metavar="user|admin", help="An admin may do everything.")] = "user",
     runs_per_minute: RunsPerMinute = None,
     concurrent_runs: ConcurrentRuns = None,
     cpu_seconds_per_day: CpuSecondsPerDay = None,
@@ -96,7 +94,7 @@ def list_users(as_json: AsJson = False, config: ConfigFile = None, **flags: obje
         if as_json:
             _print_json([_as_json(user) for user in users])
         else:
-            Console().print(_table(users))
+            _print_table(users)
 
     _with_accounts(work, config, flags)
 
@@ -232,7 +230,7 @@ def _show(user: User, as_json: bool) -> None:
     if as_json:
         _print_json(_as_json(user))
     else:
-        Console().print(_table([user]))
+        _print_table([user])
 
 
 def _as_json(user: User) -> dict[str, Any]:
@@ -243,9 +241,16 @@ def _print_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
+def _print_table(users: list[User]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPED_COLUMNS)  # whoever reads it wants a user a line
+    console.print(_table(users))
+
+
 def _table(users: list[User]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("NUMBER", "NAME", "ROLE", "TOKEN", "STATE", "RUNS A MINUTE", "AT ONCE", "CPU SECONDS A DAY", "SINCE"):
+    for heading in ("NUMBER", "NAME", "ROLE", "TOKEN", "STATE", "RUNS/MIN", "AT ONCE", "CPU S/DAY", "SINCE"):
         table.add_column(heading, overflow="fold")
     for user in users:
         words = (

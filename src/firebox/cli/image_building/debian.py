@@ -16,7 +16,6 @@ from firebox.cli.image_building.contract import BOTH, MAKE_READY, write_programs
 from firebox.cli.image_building.installation import PLACE, read_installation, write_installation
 from firebox.errors import FireboxError
 
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 SOURCES = Path("/etc/apt")
 PROXY_OPTIONS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::https::CaInfo")
 
@@ -51,14 +50,19 @@ def build_root(recipe: Recipe, target: Path, progress: Callable[[str], None]) ->
 
 
 def sources(suite: str) -> list[str]:
-    """Give the lines of sources.list for a release: the mirror that this machine uses, or Debian's own."""
-    mirror, security = DEFAULT_MIRROR, ""
+    """Give the lines of sources.list for a release, by the mirror that this machine uses; none where it uses none.
+
+    mmdebstrap then takes Debian's own. Source: mmdebstrap(1), "MIRROR".
+    """
+    mirror, security = "", ""
     for address, suites in _sources_here():
         if any(name.endswith("-security") for name in suites):
             security = security or address
         elif address.rstrip("/").endswith("/debian"):
             mirror = address
             break
+    if not mirror:
+        return []
     lines = [f"deb {mirror} {suite} main"]
     if suite not in _ROLLING:
         lines.append(f"deb {mirror} {suite}-updates main")

@@ -1,0 +1,72 @@
+"""What is kept, and for how long: old snippets, usage and disabled users go when the settings say so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+import structlog
+
+from firebox.config import Settings
+from firebox.errors import FireboxError
+from firebox.storage.counters import Clock
+from firebox.storage.stores import Stores
+
+EVERY_S = 600.0
+BATCH = 1000
+"""Rows removed at once: a transaction stays short, so that nobody waits long for it."""
+
+_log = structlog.get_logger("firebox.retention")
+
+
+@asynccontextmanager
+async def retention(stores: Stores, settings: Settings) -> AsyncGenerator[None]:
+    """Remove what is too old, now and every ten minutes, while the context is open.
+
+    A database that does not answer is asked again ten minutes later.
+    """
+    task = asyncio.create_task(_forever(stores, settings))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def remove_old(stores: Stores, settings: Settings, clock: Clock = time.time) -> dict[str, int]:
+    """Remove what is too old by now; say how much of each kind. clock: seconds since 1970. Raises: PartUnavailable."""
+    now_s = clock()
+    removed = {"usage": await _in_batches(lambda: stores.counters.forget(now_s - settings.usage_retention_s, BATCH))}
+    if settings.snippet_retention_s:
+        before = datetime.fromtimestamp(now_s - settings.snippet_retention_s, UTC)
+        removed["snippets"] = await _in_batches(lambda: stores.snippets.remove_older(before, BATCH))
+    if settings.disabled_user_retention_s:
+        disabled_before = datetime.fromtimestamp(now_s - settings.disabled_user_retention_s, UTC)
+        removed["disabled_users"] = await _in_batches(lambda: stores.users.remove_disabled(disabled_before, BATCH))
+    return {kind: count for kind, count in removed.items() if count}
+
+
+async def _forever(stores: Stores, settings: Settings) -> None:
+    while True:
+        try:
+            removed = await remove_old(stores, settings)
+        except FireboxError as error:
+            _log.warning("what is too old was not removed", reason=error.message)
+        else:
+            if removed:
+                _log.info("removed what was too old", **removed)
+        await asyncio.sleep(EVERY_S)
+
+
+async def _in_batches(remove: Callable[[], Awaitable[int]]) -> int:
+    """Remove batch after batch, until one is not full."""
+    total = 0
+    while True:
+        removed = await remove()
+        total += removed
+        if removed < BATCH:
+            return total

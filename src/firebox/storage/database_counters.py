@@ -1,0 +1,110 @@
+"""Counters in the database: for one server, or several on one PostgreSQL."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import Connection, bindparam, delete, func, select, text, tuple_
+
+from firebox.storage.counters import Clock, key_text, window_end
+from firebox.storage.database import Database
+from firebox.storage.tables import leases, usage
+
+SHORT_WINDOW_S = 3_600
+"""Windows up to this long limit a rate and are no record: they are forgotten once they are over."""
+
+# Statements are built once: every run counts, and building one costs as much as SQLite takes to execute it.
+_TOTAL = select(usage.c.amount).where(
+    usage.c.subject == bindparam("subject"),
+    usage.c.name == bindparam("name"),
+    usage.c.window_s == bindparam("window_s"),
+    usage.c.ends_at_s == bindparam("ends_at_s"),
+)
+_OTHERS = select(func.count()).where(
+    leases.c.subject == bindparam("subject"),
+    leases.c.lease_id != bindparam("lease_id"),
+    leases.c.ends_at_ms > bindparam("now_ms"),
+)
+_RELEASE = delete(leases).where(leases.c.subject == bindparam("its_subject"), leases.c.lease_id == bindparam("its_id"))
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('firebox lease ' || :subject, 0))")
+
+
+class DatabaseCounters:
+    """Counts in two tables. clock: seconds since 1970."""
+
+    def __init__(self, database: Database, clock: Clock = time.time) -> None:
+        self._database = database
+        self._clock = clock
+        sum_ = database.insert(usage)
+        self._add = sum_.on_conflict_do_update(
+            index_elements=[*usage.primary_key.columns], set_={"amount": usage.c.amount + sum_.excluded.amount}
+        ).returning(usage.c.amount)
+        place = database.insert(leases)
+        self._take = place.on_conflict_do_update(
+            index_elements=[*leases.primary_key.columns], set_={"ends_at_ms": place.excluded.ends_at_ms}
+        )
+
+    async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
+        """See `Counters.add`: one statement, so that nothing that others add at the same time is lost."""
+        values = {**self._window(subject, name, window_s), "amount": amount}
+
+        def work(connection: Connection) -> int:
+            return int(connection.execute(self._add, values).scalar_one())
+
+        return await self._database.write(work)
+
+    async def total(self, subject: str, name: str, window_s: int) -> int:
+        """See `Counters.total`."""
+        values = self._window(subject, name, window_s)
+
+        def work(connection: Connection) -> int:
+            return int(connection.execute(_TOTAL, values).scalar() or 0)
+
+        return await self._database.read(work)
+
+    async def lease(self, subject: str, lease_id: str, allowed: int, ttl_s: int) -> bool:
+        """See `Counters.lease`: whoever looks for a place of a subject does so alone."""
+        place = {"subject": key_text(subject), "lease_id": key_text(lease_id)}
+        now_ms = int(self._clock() * 1000)
+
+        def work(connection: Connection) -> bool:
+            if self._database.kind == "postgresql":
+                # SQLite has one writer at a time anyway. A hash that two subjects share makes one wait for the other, no more.
+                connection.execute(_LOCK, {"subject": place["subject"]})
+            if connection.execute(_OTHERS, {**place, "now_ms": now_ms}).scalar_one() >= allowed:
+                return False
+            connection.execute(self._take, {**place, "ends_at_ms": now_ms + ttl_s * 1000})
+            return True
+
+        return await self._database.write(work)
+
+    async def release(self, subject: str, lease_id: str) -> None:
+        """See `Counters.release`."""
+        place = {"its_subject": key_text(subject), "its_id": key_text(lease_id)}
+
+        def work(connection: Connection) -> None:
+            connection.execute(_RELEASE, place)
+
+        await self._database.write(work)
+
+    async def forget(self, before_s: float, at_most: int) -> int:
+        """See `Counters.forget`. Windows of up to an hour are forgotten as soon as they are over."""
+        now_s = self._clock()
+        over = (usage.c.ends_at_s <= int(before_s)) | ((usage.c.window_s <= SHORT_WINDOW_S) & (usage.c.ends_at_s <= int(now_s)))
+        old = select(*usage.primary_key.columns).where(over).limit(at_most)
+        free = select(*leases.primary_key.columns).where(leases.c.ends_at_ms <= int(now_s * 1000)).limit(at_most)
+
+        def work(connection: Connection) -> int:
+            windows = connection.execute(delete(usage).where(tuple_(*usage.primary_key.columns).in_(old)))
+            places = connection.execute(delete(leases).where(tuple_(*leases.primary_key.columns).in_(free)))
+            return windows.rowcount + places.rowcount
+
+        return await self._database.write(work)
+
+    def _window(self, subject: str, name: str, window_s: int) -> dict[str, str | int]:
+        return {
+            "subject": key_text(subject),
+            "name": name,
+            "window_s": window_s,
+            "ends_at_s": window_end(self._clock(), window_s),
+        }

@@ -1,0 +1,90 @@
+"""PostgreSQL: a pool of asyncpg's connections."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy import Connection, Table, event
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from firebox.errors import SettingsError
+from firebox.storage.address import ALLOWED, Address
+from firebox.storage.database import Work
+from firebox.storage.failures import BrokenConnection, driver_error, is_broken_connection
+
+CONNECT_S = 5.0
+"""How long a connection may take to be made, and how long one may wait for a free one."""
+STATEMENT_S = 10.0
+"""How long one statement may take."""
+CONNECTIONS = 10
+
+T = TypeVar("T")
+
+# It publishes no types.
+_driver: Any = asyncpg
+
+
+class PostgresqlTransactions:
+    """See `Transactions`. single: no connection is kept; statement_s: instead of `STATEMENT_S`."""
+
+    def __init__(self, address: Address, *, single: bool = False, statement_s: float | None = None) -> None:
+        self._address = address
+        self._statement_s = statement_s or STATEMENT_S
+        pool: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": CONNECT_S}
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
+            hide_parameters=True,
+            **({"poolclass": NullPool} if single else pool),
+        )
+        event.listen(self._engine.sync_engine, "handle_error", _recognise_broken)
+
+    async def run(self, work: Work[T], *, writes: bool) -> T:
+        """See `Transactions.run`."""
+        del writes
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(_transaction, work)
+
+    def insert(self, table: Table) -> postgresql.Insert:
+        """See `Transactions.insert`."""
+        return postgresql.insert(table)
+
+    async def close(self) -> None:
+        """See `Transactions.close`."""
+        await self._engine.dispose()
+
+    async def _connect(self) -> Any:
+        """Connect as libpq would: every part of the address counts (sslmode, several hosts, a socket), and so does PGPASSFILE."""
+        try:
+            return await _driver.connect(
+                self._address.url,
+                timeout=CONNECT_S,
+                command_timeout=self._statement_s,
+                server_settings={"application_name": "firebox"},
+            )
+        except (_driver.exceptions.ClientConfigurationError, ValueError) as error:
+            # The driver's own sentence may hold the password.
+            raise SettingsError(
+                "database_url", self._address.shown, ALLOWED, hint=f"the driver refuses it: {type(error).__name__}"
+            ) from None
+
+
+def _transaction(connection: Connection, work: Work[T]) -> T:
+    """Raises: BrokenConnection, but not for a commit that fails: it may have worked."""
+    with connection.begin():
+        try:
+            return work(connection)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise BrokenConnection(error) from None
+            raise
+
+
+def _recognise_broken(context: Any) -> None:
+    """A server that stops says so before the connection is closed."""
+    if context.original_exception is not None and is_broken_connection(driver_error(context.original_exception)):
+        context.is_disconnect = True

@@ -1,0 +1,77 @@
+"""SQLite: transactions in threads of their own, one at a time for those that write.
+
+A transaction goes to its thread as a whole: handing every statement over costs several times as much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Table, create_engine, event
+from sqlalchemy.dialects import sqlite
+
+from firebox.storage.database import Work
+
+BUSY_S = 5.0
+"""How long SQLite waits for a writer in another process."""
+READERS = 3
+
+T = TypeVar("T")
+
+_WRITES = "firebox_writes"
+
+
+class SqliteTransactions:
+    """See `Transactions`. Whoever gives up waiting leaves the transaction to its thread: it is kept as a whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._engine = create_engine(
+            URL.create("sqlite+pysqlite", database=str(path)),
+            connect_args={"isolation_level": None, "timeout": BUSY_S},
+            hide_parameters=True,
+            pool_size=READERS + 1,
+            max_overflow=0,
+        )
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+        self._writer = ThreadPoolExecutor(1, "database-writer")
+        self._readers = ThreadPoolExecutor(READERS, "database-reader")
+
+    async def run(self, work: Work[T], *, writes: bool) -> T:
+        """See `Transactions.run`."""
+        threads = self._writer if writes else self._readers
+        return await asyncio.get_running_loop().run_in_executor(threads, self._transaction, work, writes)
+
+    def insert(self, table: Table) -> sqlite.Insert:
+        """See `Transactions.insert`."""
+        return sqlite.insert(table)
+
+    async def close(self) -> None:
+        """See `Transactions.close`: what has begun ends first."""
+        await asyncio.to_thread(self._close)
+
+    def _transaction(self, work: Work[T], writes: bool) -> T:
+        with self._engine.connect().execution_options(**{_WRITES: writes}) as connection, connection.begin():
+            return work(connection)
+
+    def _close(self) -> None:
+        for threads in (self._readers, self._writer):
+            threads.shutdown(cancel_futures=True)
+        self._engine.dispose()
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    """Source: SQLite, "PRAGMA Statements" and "Write-Ahead Logging" (NORMAL is safe against damage with a write-ahead log)."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "trusted_schema=OFF"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    """Take the write lock at the start: a transaction that reads first cannot always get it later, however long it waits."""
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,394 @@
+"""When a database is away, slow, full or in the way: a clear answer, nothing half-written, and it comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, func, insert, select
+from structlog.testing import capture_logs
+
+from firebox.errors import FireboxError, PartUnavailable, SettingsError
+from firebox.storage import failures, postgresql, sqlite
+from firebox.storage.address import Address
+from firebox.storage.database import Database
+from firebox.storage.schema import upgrade
+from firebox.storage.snippets import SnippetTable
+from firebox.storage.stores import Stores
+from firebox.storage.tables import snippets
+from tests.storage.places import line_to, stores_at, until
+from tests.support.services import PostgresServer
+
+TOKEN = "a-token-that-is-long-enough-0001"
+ROW = {"code": "x", "language": "go", "output": "", "error": ""}
+
+
+@pytest.fixture
+def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
+    """A PostgreSQL that this test may kill."""
+    monkeypatch.setattr(postgresql, "CONNECT_S", 2.0)
+    failures._quiet.forget()
+    with PostgresServer() as server:
+        yield server
+
+
+async def kill(postgres: PostgresServer) -> None:
+    """Kill it, but let it write to its disk before what was kept so far: this one does not do so by itself."""
+    await asyncio.to_thread(postgres.sql, "CHECKPOINT")
+    postgres.kill()
+
+
+async def count(stores: Stores) -> int:
+    question = select(func.count()).select_from(snippets)
+    return await stores.database.read(lambda connection: connection.execute(question).scalar_one())
+
+
+async def every_use_case(stores: Stores) -> list[str]:
+    """Call everything; return what is refused and how."""
+    told: list[str] = []
+    for call in (
+        stores.ping(),
+        stores.users.add(name="ada", token=TOKEN),
+        stores.users.all(),
+        stores.users.get(1),
+        stores.users.by_uuid("x"),
+        stores.users.by_name("x"),
+        stores.users.by_token("x"),
+        stores.users.set_token(1, "x"),
+        stores.users.set_disabled(1, True),
+        stores.users.set_limits(1, runs_per_minute=1, concurrent_runs=1, cpu_seconds_per_day=1),
+        stores.users.remove(1),
+        stores.languages.all(),
+        stores.languages.get("x"),
+        stores.languages.find("x", "y"),
+        stores.languages.put("x", "y", "z"),
+        stores.languages.remove("x"),
+        stores.snippets.add(**ROW),
+        stores.snippets.get(1),
+        stores.snippets.remove(1),
+        stores.counters.add("x", "runs", 1, 60),
+        stores.counters.total("x", "runs", 60),
+        stores.counters.lease("x", "a", 1, 60),
+        stores.counters.release("x", "a"),
+        stores.counters.forget(0, 1),
+    ):
+        with pytest.raises(FireboxError) as refused:
+            await call
+        assert isinstance(refused.value, PartUnavailable), refused.value
+        assert refused.value.part == "database"
+        told.append(refused.value.message)
+    return told
+
+
+async def test_every_use_case_says_that_postgresql_is_away_and_works_when_it_is_back(postgres: PostgresServer) -> None:
+    async with stores_at(postgres.url) as stores:
+        await stores.snippets.add(**ROW)
+        await kill(postgres)
+        with capture_logs() as lines:
+            told = await every_use_case(stores)
+        assert all(postgres.facts["password"] not in line for line in told)
+        assert len(lines) == 1, "one line, not one a request"
+        postgres.start()
+        await stores.ping()
+        assert (await stores.snippets.add(**ROW)).id >= 2
+
+
+async def test_restart_between_two_use_cases_is_not_noticed(postgres: PostgresServer) -> None:
+    async with stores_at(postgres.url) as stores:
+        # Several connections, all of them dead after the restart.
+        await asyncio.gather(*(stores.snippets.add(**ROW) for _ in range(8)))
+        postgres.restart()
+        assert len(await asyncio.gather(*(stores.snippets.add(**ROW) for _ in range(8)))) == 8
+        assert await count(stores) == 16
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_nothing_is_half_written_when_postgresql_ends_in_the_middle(postgres: PostgresServer, how: str) -> None:
+    async with stores_at(postgres.url) as stores:
+        postgres.sql("CHECKPOINT")
+
+        def share_twice(connection: Connection) -> None:
+            connection.execute(insert(snippets).values(ROW))
+            getattr(postgres, how)()
+            connection.execute(insert(snippets).values(ROW))
+
+        with pytest.raises(PartUnavailable):
+            await stores.database.write(share_twice)
+        postgres.start()
+        assert await count(stores) == 0
+
+
+async def test_use_case_is_done_once_when_postgresql_restarts_in_the_middle(postgres: PostgresServer) -> None:
+    async with stores_at(postgres.url) as stores:
+        restarts = iter([True])
+
+        def share_twice(connection: Connection) -> None:
+            connection.execute(insert(snippets).values(ROW))
+            if next(restarts, False):
+                postgres.restart()
+            connection.execute(insert(snippets).values(ROW))
+
+        await stores.database.write(share_twice)
+        assert await count(stores) == 2
+
+
+async def test_commit_that_fails_is_not_done_again(postgres: PostgresServer) -> None:
+    async with stores_at(postgres.url) as stores:
+        calls: list[int] = []
+
+        def share(connection: Connection) -> None:
+            calls.append(1)
+            connection.execute(insert(snippets).values(ROW))
+            postgres.restart()
+
+        with pytest.raises(PartUnavailable):
+            await stores.database.write(share)
+        assert len(calls) == 1
+        assert await count(stores) == 0
+
+
+async def test_shares_go_on_around_a_restart_of_postgresql(postgres: PostgresServer) -> None:
+    async with stores_at(postgres.url) as stores:
+        shared: list[int] = []
+        refused: list[FireboxError] = []
+        restarted = asyncio.Event()
+
+        async def share() -> None:
+            while not restarted.is_set():
+                try:
+                    shared.append((await stores.snippets.add(**ROW)).id)
+                except PartUnavailable as error:
+                    refused.append(error)
+                await asyncio.sleep(0.01)
+
+        async def restart() -> None:
+            await until(several)
+            await asyncio.to_thread(postgres.restart)
+            before = len(shared)
+
+            async def more() -> bool:
+                return len(shared) > before + 5
+
+            await until(more)
+            restarted.set()
+
+        async def several() -> bool:
+            return len(shared) > 5
+
+        await asyncio.wait_for(asyncio.gather(restart(), *(share() for _ in range(4))), 120)
+        assert len(set(shared)) == len(shared)
+        for number in shared:
+            assert (await stores.snippets.get(number)).code == "x"
+        # A commit that was cut off may have worked: then nobody was told its number.
+        assert len(shared) <= await count(stores) <= len(shared) + len(refused)
+
+
+async def test_server_does_not_start_without_its_database(postgres: PostgresServer) -> None:
+    postgres.kill()
+    with pytest.raises(PartUnavailable):
+        async with stores_at(postgres.url):
+            pytest.fail("it started")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "detail"), [("password", "refuses our name or password"), ("database", "no database of that name")]
+)
+async def test_wrong_login_is_named(postgres_url: str, wrong: str, detail: str) -> None:
+    head, _, name = postgres_url.rpartition("/")
+    secret = head.split(":")[2].split("@")[0]
+    url = postgres_url.replace(secret, "wrong") if wrong == "password" else f"{head}/absent"
+    with pytest.raises(PartUnavailable, match=detail) as refused:
+        async with stores_at(url):
+            pytest.fail("it started")
+    assert secret not in refused.value.message
+    assert name not in refused.value.message
+
+
+async def test_postgresql_that_does_not_answer_is_given_up(postgres: PostgresServer) -> None:
+    async with line_to(postgres.port) as line, AsyncExitStack() as stack:
+        address = Address("postgresql", "shown", url=postgres.url.replace(f":{postgres.port}/", f":{line.port}/"))
+        await upgrade(address)
+        database = await stack.enter_async_context(Database(address, patience_s=1.0))
+        table = SnippetTable(database)
+        await table.add(**ROW)
+        line.cut()
+        for _ in range(2):
+            with pytest.raises(PartUnavailable, match="took too long"):
+                await table.add(**ROW)
+        line.mend()
+
+        async def works() -> bool:
+            try:
+                return (await table.add(**ROW)).code == "x"
+            except PartUnavailable:
+                return False
+
+        await until(works)
+
+
+async def test_statement_that_takes_too_long_is_given_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql, "STATEMENT_S", 0.3)
+    async with stores_at(postgres_url) as stores:
+        with pytest.raises(PartUnavailable, match="took too long"):
+            await stores.database.read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))
+        await stores.ping()
+
+
+async def test_caller_who_leaves_takes_no_connection_along(postgres_url: str) -> None:
+    async with stores_at(postgres_url) as stores:
+        for _ in range(postgresql.CONNECTIONS + 2):
+            task = asyncio.create_task(stores.database.read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)")))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await stores.ping()
+
+
+@asynccontextmanager
+async def sqlite_stores(folder: Path) -> AsyncGenerator[tuple[Stores, Path]]:
+    path = folder / "firebox.db"
+    async with stores_at(f"sqlite:///{path}") as stores:
+        yield stores, path
+
+
+async def test_other_writer_who_stays_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
+    async with sqlite_stores(tmp_path) as (stores, path):
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(PartUnavailable, match="locked"):
+                await stores.snippets.add(**ROW)
+            assert await count(stores) == 0, "reading goes on"
+            other.execute("ROLLBACK")
+            await stores.snippets.add(**ROW)
+        assert await count(stores) == 1
+
+
+async def test_other_writer_is_waited_for(tmp_path: Path) -> None:
+    async with sqlite_stores(tmp_path) as (stores, path):
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            task = asyncio.create_task(stores.snippets.add(**ROW))
+            await asyncio.sleep(0)
+            other.execute("COMMIT")
+            assert (await task).id == 1
+
+
+async def test_nothing_is_half_written_in_sqlite(tmp_path: Path) -> None:
+    async with sqlite_stores(tmp_path) as (stores, _):
+
+        def share_and_fail(connection: Connection) -> None:
+            connection.execute(insert(snippets).values(ROW))
+            raise LookupError("in the middle")
+
+        with pytest.raises(LookupError):
+            await stores.database.write(share_and_fail)
+        assert await count(stores) == 0
+        await stores.snippets.add(**ROW)
+
+
+async def test_full_disk_is_named(tmp_path: Path) -> None:
+    async with sqlite_stores(tmp_path) as (stores, _):
+
+        def allow_no_more(connection: Connection) -> None:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+        await stores.database.write(allow_no_more)
+        with pytest.raises(PartUnavailable, match="disk is full"):
+            await stores.snippets.add(**{**ROW, "code": "x" * 100_000})
+        assert await count(stores) == 0
+
+
+async def test_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "firebox.db"
+    path.write_bytes(b"somebody's letters, by no means a database" * 100)
+    before = path.read_bytes()
+    with pytest.raises(PartUnavailable, match="not a database"):
+        async with sqlite_stores(tmp_path):
+            pytest.fail("it started")
+    assert path.read_bytes() == before
+
+
+async def test_place_that_cannot_be_written_is_a_mistake_in_the_settings(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "firebox.db", tmp_path):
+        with pytest.raises(SettingsError) as refused:
+            async with stores_at(f"sqlite:///{path}"):
+                pytest.fail("it started")
+        assert refused.value.setting == "database_url"
+
+
+async def test_database_is_for_nobody_else(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        async with stores_at(f"sqlite:///{tmp_path / 'made' / 'for us' / 'firebox.db'}") as stores:
+            await stores.snippets.add(**ROW)
+            files = list((tmp_path / "made" / "for us").iterdir())
+            assert {file.name for file in files} == {"firebox.db", "firebox.db-wal", "firebox.db-shm"}
+            assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    finally:
+        os.umask(mask)
+
+
+CLOSE_LAST = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as connection:
+    connection.execute("SELECT count(*) FROM shared_codes").fetchone()
+connection.close()
+"""
+
+
+async def test_database_opened_twice_and_by_others_loses_nothing(tmp_path: Path) -> None:
+    async with sqlite_stores(tmp_path) as (stores, path):
+        await stores.snippets.add(**ROW)
+        async with sqlite_stores(tmp_path) as (second, _):
+            await second.snippets.add(**ROW)
+        # Another program that takes itself for the last one removes the write-ahead log.
+        subprocess.run([sys.executable, "-c", CLOSE_LAST, str(path)], check=True)
+        await stores.snippets.add(**ROW)
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute("SELECT count(*) FROM shared_codes").fetchone() == (3,)
+    async with sqlite_stores(tmp_path) as (stores, _):
+        assert await count(stores) == 3
+
+
+async def test_database_that_others_can_read_is_mentioned(tmp_path: Path) -> None:
+    path = tmp_path / "firebox.db"
+    path.touch()
+    path.chmod(0o644)
+    with capture_logs() as lines:
+        async with sqlite_stores(tmp_path):
+            pass
+    assert "others can read the database" in [line["event"] for line in lines]
+
+
+async def test_table_that_is_missing_is_explained(stores: Stores) -> None:
+    await stores.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE shared_codes"))
+    with pytest.raises(PartUnavailable, match="table is missing") as refused:
+        await stores.snippets.get(1)
+    assert "firebox db" in refused.value.hint
+
+
+async def test_mistake_of_ours_is_not_blamed_on_the_database(stores: Stores) -> None:
+    def mistake(_: Connection) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        await stores.database.read(mistake)
+
+
+async def test_neither_code_nor_token_is_in_the_log(stores: Stores) -> None:
+    failures._quiet.forget()
+    await stores.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE shared_codes"))
+    with capture_logs() as lines, pytest.raises(PartUnavailable) as refused:
+        await stores.snippets.add(code="secret code", language="go", output="secret output", error="")
+    assert len(lines) == 1
+    assert "secret" not in str(lines) + refused.value.message
