@@ -7,6 +7,7 @@ from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
 
 from firebox.config import Settings
+from firebox.doors.front import Front
 from firebox.doors.glot import routes as glot
 from firebox.doors.grounds import routes as grounds
 from firebox.doors.http import read_origins
@@ -17,10 +18,13 @@ from firebox.doors.runner import routes as runner
 from firebox.service.service import Service
 
 
-def create_app(service: Service, settings: Settings) -> Litestar:
-    """Combine the doors. The service's executor must be started, and outlive the application."""
+def create_app(service: Service, settings: Settings) -> Front:
+    """Combine the doors. The service's executor must be started, and outlive the application.
+
+    Raises: SettingsError.
+    """
     origins = read_origins(settings.cors_origins)
-    return Litestar(
+    doors = Litestar(
         route_handlers=[
             native.router(service, settings),
             *piston.routers(service, settings),
@@ -36,3 +40,4 @@ def create_app(service: Service, settings: Settings) -> Litestar:
         # The doors read bodies themselves, with the operator's bound.
         request_max_body_size=None,
     )
+    return Front(doors, settings)

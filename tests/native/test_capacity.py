@@ -80,9 +80,8 @@ def test_a_client_that_leaves_the_queue_makes_room(narrow: RunningServer) -> Non
     with narrow.client() as client:
         running = client.post("/runs", json=body("sleep 50"), headers=ASYNC).json()["id"]
         content = json.dumps(body("true")).encode()
-        head = (
-            f"POST /api/v1/runs HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-        )
+        headers = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+        head = f"POST /api/v1/runs HTTP/1.1\r\n{headers}\r\n\r\n"
         with narrow.connect() as connection:
             connection.sendall(head.encode() + content)
             wait_for(client, queued=1)

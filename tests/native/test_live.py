@@ -174,6 +174,59 @@ def test_a_client_that_leaves_while_its_input_is_not_read_ends_the_run(server: R
     wait_until_idle(client)
 
 
+def queued(client: httpx.Client) -> int:
+    return int(client.get("/health").json()["queued"])
+
+
+def test_a_client_that_leaves_the_queue_leaves_it_at_once(start_server: Callable[..., RunningServer]) -> None:
+    server = start_server("--slots", "1")
+    with server.client() as client, open_live(server) as first:
+        start(first, "echo ready; sleep 50", limits={"run": {"wall_ms": 20_000}})
+        text_until(first, "ready")
+        for leave in (ClientConnection.close, break_connection):
+            with suppress(ConnectionClosed, OSError), open_live(server) as second:
+                start(second, "echo second")
+                while queued(client) == 0:
+                    time.sleep(0.02)
+                say(second, type="stdin", data="x")
+                say(second, type="signal", signal="SIGINT")
+                leave(second)
+            while queued(client) == 1:
+                time.sleep(0.02)
+            assert client.get("/health").json()["in_flight"] == 1
+
+
+def test_what_is_said_in_the_queue_counts_when_the_run_has_its_slot(start_server: Callable[..., RunningServer]) -> None:
+    server = start_server("--slots", "1")
+    with server.client() as client, open_live(server) as first, open_live(server) as second, open_live(server) as third:
+        start(first, "echo ready; read line")
+        text_until(first, "ready")
+        start(second, "cat")
+        start(third, "sleep 50")
+        while queued(client) < 2:
+            time.sleep(0.02)
+        say(second, type="stdin", data="early\n")
+        say(second, type="eof")
+        say(third, type="cancel")
+        say(first, type="eof")
+        assert text(hear_until(second, "finished")) == "early\n"
+        assert hear_until(third, "finished")[-1]["result"]["verdict"] == "cancelled"
+
+
+def test_a_bad_message_in_the_queue_is_answered_at_once(start_server: Callable[..., RunningServer]) -> None:
+    server = start_server("--slots", "1")
+    with server.client() as client, open_live(server) as first, open_live(server) as second:
+        start(first, "echo ready; sleep 50", limits={"run": {"wall_ms": 20_000}})
+        text_until(first, "ready")
+        start(second, "echo second")
+        while queued(client) == 0:
+            time.sleep(0.02)
+        start(second, "echo again")
+        error, code = refused(second)
+        assert "has been started" in error["message"]
+        assert code == 4400
+
+
 @pytest.mark.parametrize(
     ("frame", "where", "words"),
     [

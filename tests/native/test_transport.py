@@ -22,7 +22,7 @@ LIMIT_BYTES = 4 << 20
 
 
 def request(body: bytes, headers: str = JSON, *, path: str = "/api/v1/runs") -> bytes:
-    return f"POST {path} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def program(code: str) -> bytes:
@@ -131,7 +131,7 @@ def test_a_huge_body_is_413(client: httpx.Client, size_bytes: int, announced: bo
 
 def test_an_announced_huge_body_is_refused_before_it_is_sent(server: RunningServer) -> None:
     with server.connect() as connection:
-        head = f"POST /api/v1/runs HTTP/1.1\r\nHost: test\r\n{JSON}Expect: 100-continue\r\nContent-Length: {10**15}\r\n\r\n"
+        head = f"POST /api/v1/runs HTTP/1.1\r\nHost: localhost\r\n{JSON}Expect: 100-continue\r\nContent-Length: {10**15}\r\n\r\n"
         connection.sendall(head.encode())
         assert read_answer(connection)[0] == 413
 
@@ -139,7 +139,7 @@ def test_an_announced_huge_body_is_refused_before_it_is_sent(server: RunningServ
 @pytest.mark.parametrize("length", ["-1", "x", "9" * 30, "1, 2"])
 def test_a_nonsense_length_gets_an_answer(server: RunningServer, client: httpx.Client, length: str) -> None:
     with server.connect() as connection:
-        connection.sendall(f"POST /api/v1/runs HTTP/1.1\r\nHost: t\r\n{JSON}Content-Length: {length}\r\n\r\n".encode())
+        connection.sendall(f"POST /api/v1/runs HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: {length}\r\n\r\n".encode())
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1000)[:12] in {b"HTTP/1.1 400", b"HTTP/1.1 413", b""}
     assert client.get("/health").status_code == 200

@@ -171,7 +171,8 @@ def busy(server: RunningServer) -> socket.socket:
     """Occupy the only slot of a server for as long as the connection is open."""
     body = job(files=[{"content": "sleep 50"}], run_timeout=60_000)
     connection = server.connect()
-    head = f"POST /api/v2/execute HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    headers = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = f"POST /api/v2/execute HTTP/1.1\r\n{headers}\r\n\r\n"
     connection.sendall(head.encode() + body)
     wait_until(lambda: health(server)["in_flight"] == 1)
     return connection

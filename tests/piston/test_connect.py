@@ -392,7 +392,7 @@ def open_raw(server: RunningServer, *messages: dict[str, Any]) -> socket.socket:
     """Open a connection by hand, send masked frames, and never read: a library would read on its own."""
     connection = server.connect()
     connection.sendall(
-        b"GET /api/v2/connect HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"GET /api/v2/connect HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
     answer = b""

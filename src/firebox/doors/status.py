@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 
 from firebox import errors
 from firebox.doors import refusals
@@ -46,3 +47,15 @@ STATUS: Mapping[type[errors.FireboxError], int] = {
 def status_of(error: errors.FireboxError, table: Mapping[type[errors.FireboxError], int] = STATUS) -> int:
     """Look a failure up: its own class, or the nearest one above it that the table has."""
     return next(table[class_] for class_ in type(error).__mro__ if class_ in table)
+
+
+def headers_of(error: errors.FireboxError, scheme: str = "Bearer") -> dict[str, str]:
+    """Give the headers that belong to the answer: when to come again, and how to say who one is.
+
+    Source: RFC 9110, section 10.2.3 (Retry-After: whole seconds, so that coming then is not too early) and section 11.6.1.
+    """
+    if isinstance(error, errors.CapacityError):
+        return {"Retry-After": str(max(1, ceil(error.retry_after_s)))}
+    if isinstance(error, errors.Unauthenticated):
+        return {"WWW-Authenticate": f'{scheme} realm="firebox"'}
+    return {}

@@ -1,23 +1,246 @@
-"""Users, their tokens, and what each may use."""
+"""Users, their tokens and roles: who a token belongs to, and who may do what.
+
+Of a token only its SHA-256 is kept, by the database and here alike. Tokens are 256 random bits unless an operator chose one, so
+that no slow hash is needed and none is guessed; wrong ones are still bounded for each address.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
 from firebox.config import Settings
-from firebox.service.callers import Caller
-from firebox.storage.stores import Stores
+from firebox.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
+from firebox.service.callers import Allowance, Caller, Role, countable
+
+if TYPE_CHECKING:  # the stores bring a whole database library with them
+    from firebox.storage.stores import Stores
+    from firebox.storage.users import User, Users
+
+FRESH_S = 5.0
+"""How long a token that was looked up is not looked up again: what another process changes holds here after this."""
+REMEMBERED = 4096
+"""Tokens that are remembered at most, right and wrong ones; the one that was not used for the longest time goes first."""
+WRONG_TOKENS_PER_MINUTE = 30
+"""Different wrong tokens of one address that are looked at. Past it only tokens that were seen before are, so that neither a
+client with an old token nor one who guesses shuts others out who share the address."""
+WATCHED_ADDRESSES = 4096
+TOKEN_BYTES = 32
+MAX_TOKEN = 256
+MAX_NAME = 100
+
+_MINUTE_S = 60.0
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+"""What can be sent in a header as one word."""
+
+_log = structlog.get_logger("firebox.accounts")
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A user and the one sight of a token that there is."""
+
+    user: User
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Whose a token was when it was looked at. user: None for nobody's; changes: how many changes of users had been made."""
+
+    user: User | None
+    is_operator: bool
+    until: float
+    changes: int
 
 
 class Accounts:
-    """Who may do what."""
+    """Who may do what. Changes of users go through here, so that they hold at once in this process.
+
+    users: the store behind, to read.
+    """
 
     def __init__(self, stores: Stores, settings: Settings) -> None:
-        self._stores = stores
-        self._settings = settings
+        self.users: Users = stores.users
+        self._require_login = settings.require_login
+        self._admin_digest = _digest(settings.admin_token) if settings.admin_token else b""
+        self._remembered: OrderedDict[bytes, _Found] = OrderedDict()
+        self._changes = 0
+        self._wrong = _WrongTokens()
 
     async def identify(self, token: str | None, address: str) -> Caller:
         """Find out who asks: the user of a token, the operator, or, where nobody has to log in, an address.
 
-        Raises: Unauthenticated, Forbidden for a disabled user, PartUnavailable.
+        token: None when none was sent.
+        Raises: Unauthenticated, Forbidden for a disabled user, RateLimited after many wrong tokens, PartUnavailable.
         """
-        del token
-        return Caller(address=address)
+        if token is None:
+            if self._require_login:
+                raise Unauthenticated("a token is needed", hint="send the header Authorization: Bearer TOKEN")
+            return Caller(address=address)
+        digest = _digest(token)
+        found = self._remembered.get(digest)
+        if found is None or found.until <= time.monotonic() or found.changes != self._changes:
+            found = await self._look_up(token, digest, address, known=found is not None)
+        else:
+            self._remembered.move_to_end(digest)
+        if found.is_operator:
+            return Caller(address=address, name="admin", role="admin")
+        user = found.user
+        if user is None:
+            raise Unauthenticated("wrong token")
+        if user.disabled:
+            raise Forbidden("this account is disabled")
+        allowance = Allowance(user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day)
+        return Caller(address=address, user_id=user.id, name=user.name, role=user.role, allowance=allowance)
+
+    def require_admin(self, caller: Caller) -> None:
+        """Let admins through. Raises: Unauthenticated for a caller without a token, Forbidden."""
+        if caller.is_anonymous:
+            raise Unauthenticated("the token of an admin is needed", hint="send the header Authorization: Bearer TOKEN")
+        if not caller.is_admin:
+            raise Forbidden("only admins may do this")
+
+    async def is_admin(self, user_id: int) -> bool:
+        """Say whether there is a user of this number who is an admin and not disabled. Raises: PartUnavailable."""
+        try:
+            user = await self.users.get(user_id)
+        except NotFound:
+            return False
+        return user.role == "admin" and not user.disabled
+
+    async def create(
+        self,
+        name: str,
+        role: Role = "user",
+        token: str | None = None,
+        *,
+        allowance: Allowance = Allowance(),  # noqa: B008 - frozen
+    ) -> Created:
+        """Make a user. token: None: make one.
+
+        Raises: InvalidRequest, Conflict when the name or the token is taken, PartUnavailable.
+        """
+        name = check_name(name)
+        token = self._check_token(token)
+        user = await self.users.add(
+            name=name,
+            token=token,
+            role=role,
+            runs_per_minute=allowance.runs_per_minute,
+            concurrent_runs=allowance.concurrent_runs,
+            cpu_seconds_per_day=allowance.cpu_seconds_per_day,
+        )
+        self._changes += 1
+        _log.info("user created", id=user.id, role=user.role)
+        return Created(user, token)
+
+    async def new_token(self, user_id: int, token: str | None = None) -> Created:
+        """Replace a user's token; the old one is worth nothing from now on. token: None: make one.
+
+        Raises: NotFound, InvalidRequest, Conflict when the token is taken, PartUnavailable.
+        """
+        token = self._check_token(token)
+        user = await self.users.set_token(user_id, token)
+        self._changes += 1
+        _log.info("token replaced", id=user_id)
+        return Created(user, token)
+
+    async def set_disabled(self, user_id: int, disabled: bool) -> User:
+        """Shut a user out, or let one in again. Raises: NotFound, PartUnavailable."""
+        user = await self.users.set_disabled(user_id, disabled)
+        self._changes += 1
+        _log.info("user disabled" if disabled else "user enabled", id=user_id)
+        return user
+
+    async def set_allowance(self, user_id: int, allowance: Allowance) -> User:
+        """Replace a user's own numbers. Raises: NotFound, InvalidRequest, PartUnavailable."""
+        user = await self.users.set_limits(
+            user_id,
+            runs_per_minute=allowance.runs_per_minute,
+            concurrent_runs=allowance.concurrent_runs,
+            cpu_seconds_per_day=allowance.cpu_seconds_per_day,
+        )
+        self._changes += 1
+        return user
+
+    async def remove(self, user_id: int) -> None:
+        """Forget a user. Raises: NotFound, PartUnavailable."""
+        await self.users.remove(user_id)
+        self._changes += 1
+        _log.info("user removed", id=user_id)
+
+    def _is_operator(self, digest: bytes) -> bool:
+        """Compare in a time that tells nothing: of digests of one length, whatever was sent."""
+        return bool(self._admin_digest) and hmac.compare_digest(digest, self._admin_digest)
+
+    def _check_token(self, token: str | None) -> str:
+        """Make a token, or check one that somebody chose."""
+        if token is None:
+            return secrets.token_urlsafe(TOKEN_BYTES)
+        if not _can_be_token(token):
+            raise InvalidRequest(f"a token is 1 to {MAX_TOKEN} printable ASCII characters without spaces", where="token")
+        if self._is_operator(_digest(token)):
+            raise Conflict("that token is taken", hint="choose another one, or let Firebox make one")
+        return token
+
+    async def _look_up(self, token: str, digest: bytes, address: str, *, known: bool) -> _Found:
+        """Find out whose token it is, and remember it. known: it was looked at before; to try it again is no guess."""
+        if not known:
+            self._wrong.check(address)
+        changes, user, is_operator = self._changes, None, self._is_operator(digest)
+        if not is_operator and _can_be_token(token):
+            user = await self.users.by_token(token)
+        if user is None and not is_operator and not known:
+            self._wrong.count(address)
+            _log.info("wrong token", address=address)
+        found = self._remembered[digest] = _Found(user, is_operator, time.monotonic() + FRESH_S, changes)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        return found
+
+
+class _WrongTokens:
+    """Counts wrong tokens by address, each for a minute from its first one."""
+
+    def __init__(self) -> None:
+        self._counted: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def check(self, address: str) -> None:
+        """Raises: RateLimited."""
+        until, number = self._counted.get(countable(address), (0.0, 0))
+        remaining_s = until - time.monotonic()
+        if number >= WRONG_TOKENS_PER_MINUTE and remaining_s > 0:
+            raise RateLimited("wrong_tokens_per_minute", WRONG_TOKENS_PER_MINUTE, retry_after_s=remaining_s)
+
+    def count(self, address: str) -> None:
+        address = countable(address)
+        now = time.monotonic()
+        until, number = self._counted.pop(address, (0.0, 0))
+        self._counted[address] = (until, number + 1) if until > now else (now + _MINUTE_S, 1)
+        if len(self._counted) > WATCHED_ADDRESSES:
+            self._counted.popitem(last=False)
+
+
+def check_name(name: str) -> str:
+    """Give the name of a user back, without blanks around it. Raises: InvalidRequest."""
+    name = name.strip()
+    if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+        raise InvalidRequest(f"a name is 1 to {MAX_NAME} printable characters", where="name")
+    return name
+
+
+def _can_be_token(token: str) -> bool:
+    return len(token) <= MAX_TOKEN and _TOKEN.fullmatch(token) is not None
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

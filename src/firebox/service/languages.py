@@ -2,13 +2,132 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from firebox.errors import Conflict, InvalidRequest, NotFound
 from firebox.runtimes.registry import Registry
+from firebox.storage.languages import Language, language_id
 from firebox.storage.stores import Stores
+
+LATEST = "latest"
+"""The version that stands for the newest one."""
+MAX_NAME_CHARACTERS = 100
+MAX_IMAGE_CHARACTERS = 255
+
+# fmt: off
+COMMON_NAMES = frozenset((
+    "assembly", "ats", "bash", "c", "clisp", "clojure", "cobol", "coffeescript", "cpp", "crystal", "csharp", "d",
+    "dart", "elixir", "elm", "erlang", "fsharp", "go", "groovy", "guile", "hare", "haskell", "idris", "java",
+    "javascript", "julia", "kotlin", "lua", "mercury", "nim", "nix", "ocaml", "pascal", "perl", "php", "python", "raku",
+    "ruby", "rust", "sac", "scala", "swift", "typescript", "zig",
+))
+# fmt: on
+"""Names under which clients look for languages that are called something else here ("cpp" for "c++")."""
+
+_NATIVE = "native:"
+_NAME = re.compile(r"[^\s/\x00-\x1f\x7f]+")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
+
+
+class Native(Struct, frozen=True):
+    """What an image `native:LANGUAGE[@RANGE]` means: a runtime of this host, in our own sandbox."""
+
+    language: str
+    version: str
 
 
 class Languages:
-    """The registered languages."""
+    """The registered languages; where there is no container engine and none is registered, what this host has."""
 
-    def __init__(self, stores: Stores, registry: Registry) -> None:
-        self._stores = stores
+    def __init__(self, stores: Stores, registry: Registry, *, has_containers: bool = False) -> None:
+        self._table = stores.languages
         self._registry = registry
+        self._has_containers = has_containers
+
+    async def all(self) -> list[Language]:
+        """List the languages by name and version. Raises: PartUnavailable, as all of these."""
+        found = await self._table.all() or self._of_the_host()
+        return sorted(found, key=lambda language: (language.name, language.version))
+
+    async def find(self, name: str, version: str) -> Language:
+        """Find a language by what clients call it. Raises: NotFound."""
+        found = await self._table.find(name, version)
+        if found is not None:
+            return found
+        if not self._has_containers and not await self._table.all():
+            for language in self._of_the_host():
+                if (language.name, language.version) == (name, version):
+                    return language
+        raise NotFound("language", f"{name} {version}"[:MAX_NAME_CHARACTERS])
+
+    async def versions(self, name: str) -> list[Language]:
+        """List the versions of a language. Raises: NotFound."""
+        found = [language for language in await self.all() if language.name == name]
+        if not found:
+            raise NotFound("language", name[:MAX_NAME_CHARACTERS])
+        return found
+
+    async def get(self, wanted: str) -> Language:
+        """Find a language by its id. Raises: NotFound."""
+        for language in await self.all():
+            if language.id == wanted:
+                return language
+        raise NotFound("language", wanted[:MAX_NAME_CHARACTERS])
+
+    async def put(self, name: str, version: str, image: str) -> Language:
+        """Register a language, or give it another image. Raises: InvalidRequest, UnknownRuntime for `native:` nothing."""
+        for where, value in (("name", name), ("version", version)):
+            if len(value) > MAX_NAME_CHARACTERS or not _NAME.fullmatch(value) or value in {".", ".."}:
+                raise InvalidRequest("a word of at most 100 characters without spaces and slashes is needed", where=where)
+        native = read_native(image)
+        if native is not None:
+            self._registry.resolve(native.language, native.version)
+        elif len(image) > MAX_IMAGE_CHARACTERS or not _IMAGE.fullmatch(image):
+            raise InvalidRequest(
+                "not the name of a container image", where="image", hint="like glot/python:latest, or native:python@3.x"
+            )
+        for other in await self._table.all():
+            if other.id == language_id(name, version) and other.name != name:
+                raise Conflict(f"{other.name} {other.version} has the id that this language would get")
+        return await self._table.put(name, version, image)
+
+    async def remove(self, wanted: str) -> None:
+        """Unregister a language by its id. Raises: NotFound, Conflict for one that nobody registered."""
+        language = await self.get(wanted)
+        if await self._table.find(language.name, language.version) is None:
+            raise Conflict(
+                "this language comes with the host and was not registered",
+                hint="as soon as one language is registered, only those that are registered are served",
+            )
+        await self._table.remove(language.id)
+
+    def _of_the_host(self) -> list[Language]:
+        """List what this host has, each at its exact version and at `latest`; nothing where containers are meant to serve."""
+        if self._has_containers:
+            return []
+        found: dict[tuple[str, str], Language] = {}
+        for runtime in self._registry.all():
+            for name in (runtime.language, *(alias for alias in runtime.aliases if alias in COMMON_NAMES)):
+                newest = self._registry.resolve(name)
+                for version, image in (
+                    (LATEST, f"{_NATIVE}{name}@{newest.version}"),
+                    (runtime.version, f"{_NATIVE}{name}@{runtime.version}"),
+                ):
+                    found.setdefault((name, version), _language(name, version, image))
+        return list(found.values())
+
+
+def read_native(image: str) -> Native | None:
+    """Read an image that means our own sandbox; None for a container image."""
+    if not image.startswith(_NATIVE):
+        return None
+    language, _, version = image.removeprefix(_NATIVE).partition("@")
+    return Native(language, version or "*")
+
+
+def _language(name: str, version: str, image: str) -> Language:
+    start = datetime.fromtimestamp(0, UTC)
+    return Language(id=language_id(name, version), name=name, version=version, image=image, created_at=start, modified_at=start)

@@ -36,6 +36,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._runs = Counter("firebox_runs", "Runs that ended.", ["language", "verdict"], registry=self._registry)
         self._refused = Counter("firebox_refused", "Runs that were not taken, by error code.", ["code"], registry=self._registry)
+        self._containers = Counter(
+            "firebox_container_runs", "Runs in containers that ended, by how.", ["outcome"], registry=self._registry
+        )
         self._stage = Histogram(
             "firebox_stage_seconds", "Wall clock of a stage.", ["language", "stage"], buckets=SECONDS, registry=self._registry
         )
@@ -71,6 +74,10 @@ class Metrics:
     def count_refusal(self, error: FireboxError) -> None:
         """Count a run that was not taken."""
         self._refused.labels(error.code).inc()
+
+    def count_container(self, outcome: str) -> None:
+        """Count a run in a container that ended. outcome: "exited", "timed_out", "overflowed" or "failed"."""
+        self._containers.labels(outcome).inc()
 
     def text(self) -> bytes:
         """Write everything in Prometheus' text format, version 0.0.4."""

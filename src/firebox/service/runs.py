@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import structlog
 from msgspec.structs import replace
@@ -26,15 +26,19 @@ executor comes at once; a later one is kept as the run's failure."""
 _log = structlog.get_logger("firebox.runs")
 
 
+T = TypeVar("T")
+"""What admitting a job gives, and starting it takes."""
+
 RunStateName = Literal["queued", "running", "ended"]
 
 
 class StoredRun:
-    """One asynchronous run. result: None until it has ended. refusal: why it was never taken."""
+    """One asynchronous run. owner: whose, "" for anybody's; result: None until it has ended; refusal: why it never began."""
 
-    def __init__(self, run_id: str, runtime: RuntimeName) -> None:
+    def __init__(self, run_id: str, runtime: RuntimeName, owner: str = "") -> None:
         self.id = run_id
         self.runtime = runtime
+        self.owner = owner
         self.log = EventLog()
         self.result: Result | None = None
         self.refusal: FireboxError | None = None
@@ -109,21 +113,26 @@ class StoredRun:
         self.log.append(Finished(sequence=self.log.last_sequence + 1, result=self.result))
 
 
-class StoredRuns:
+class StoredRuns(Generic[T]):
     """The asynchronous runs of this process.
 
-    start: admits and starts a job. resolve: which runtime a job means. retention_s: how long an ended run is kept; kept: how
-    many ended runs at most. An id is hard to guess and is all that is needed to see a run.
+    admit: checks and counts a job. start: starts an admitted one. resolve: which runtime a job means. retention_s: how long an
+    ended run is kept; kept: how many ended runs at most.
+
+    A run belongs to the user who started it, and to others it does not exist, except to admins. A run that nobody's token came
+    with belongs to whoever has its id, which is hard to guess.
     """
 
     def __init__(
         self,
-        start: Callable[[Job, Caller], AbstractAsyncContextManager[Run]],
+        admit: Callable[[Job, Caller], Awaitable[T]],
+        start: Callable[[T], AbstractAsyncContextManager[Run]],
         resolve: Callable[[Job], RuntimeName],
         *,
         retention_s: float,
         kept: int,
     ) -> None:
+        self._admit = admit
         self._start = start
         self._resolve = resolve
         self._retention_s = retention_s
@@ -136,10 +145,10 @@ class StoredRuns:
     async def submit(self, job: Job, caller: Caller) -> StoredRun:
         """Take a job of `caller` and let it run on its own.
 
-        Raises: what `Executor.start` raises on entry.
+        Raises: what `Service.start` raises on entry.
         """
-        stored = StoredRun(str(ULID()), self._resolve(job))
-        task = stored.begin(self._start(replace(job, id=stored.id), caller))
+        stored = StoredRun(str(ULID()), self._resolve(job), caller.account)
+        task = stored.begin(self._start(await self._admit(replace(job, id=stored.id), caller)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -158,22 +167,22 @@ class StoredRuns:
             task.add_done_callback(lambda _task: self._keep(stored))
         return stored
 
-    def get(self, run_id: str) -> StoredRun:
+    def get(self, run_id: str, caller: Caller) -> StoredRun:
         """Find a run.
 
-        Raises: NotFound when there never was one of that id, or it is kept no longer.
+        Raises: NotFound when there never was one of that id, it is kept no longer, or it is another user's.
         """
         found = self._live.get(run_id) or self._ended.get(run_id)
-        if found is None:
+        if found is None or (found.owner and found.owner != caller.account and not caller.is_admin):
             raise NotFound("run", run_id[:64])
         return found
 
-    async def cancel(self, run_id: str) -> StoredRun:
+    async def cancel(self, run_id: str, caller: Caller) -> StoredRun:
         """Kill a run and wait until it has ended; one that has ended already stays as it is.
 
         Raises: NotFound.
         """
-        found = self.get(run_id)
+        found = self.get(run_id, caller)
         await found.cancel()
         return found
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from msgspec.structs import replace
+from ulid import ULID
 
 from firebox.config import Settings
-from firebox.engine.containers import Containers
-from firebox.errors import FireboxError, SandboxError, ShuttingDown
+from firebox.engine.containers import Containers, ContainerSpec
+from firebox.errors import FireboxError, PartUnavailable, SandboxError, ShuttingDown
 from firebox.model import Cancel, Executor, File, Finished, Job, Result, Run, RuntimeName
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.accounts import Accounts
+from firebox.service.allowances import Allowances, Charge
 from firebox.service.callers import Caller
 from firebox.service.languages import Languages
 from firebox.service.metrics import Metrics, Statistics
@@ -26,10 +29,21 @@ from firebox.service.snippets import Snippets
 from firebox.service.validation import check_job, check_selector
 from firebox.storage.stores import Stores
 
+if TYPE_CHECKING:
+    from firebox.engine.container_run import ContainerRun
+
 RETRY_AFTER_STOP_S = 5.0
 """When to ask again a server that is stopping: another one may have taken over by then."""
 
 _log = structlog.get_logger("firebox.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A job that was checked and counted. charge: None when its caller has no limits."""
+
+    job: Job
+    charge: Charge | None
 
 
 class MeasuredExecutor(Executor, Protocol):
@@ -46,7 +60,7 @@ class Service:
     """The use cases, one instance a process.
 
     runs: the asynchronous ones; metrics: numbers about all of them; accounts, snippets, languages: the use cases about those;
-    containers: None without a container engine.
+    allowances: what each caller may use; leaving: set when the server begins to stop; containers: None without an engine.
     """
 
     def __init__(
@@ -64,12 +78,16 @@ class Service:
         self._idle = asyncio.Event()
         self._idle.set()
         self._cancelling = False
-        self.stopping = False
+        self._charges: dict[str, Charge] = {}
+        self.leaving = asyncio.Event()
         self.metrics = Metrics(executor.statistics)
-        self.runs = StoredRuns(self.start, self._name_runtime, retention_s=settings.run_retention_s, kept=settings.runs_kept)
+        self.runs = StoredRuns(
+            self.admit, self.start_admitted, self._name_runtime, retention_s=settings.run_retention_s, kept=settings.runs_kept
+        )
         self.accounts = Accounts(stores, settings)
-        self.snippets = Snippets(stores, self.accounts, settings)
-        self.languages = Languages(stores, registry)
+        self.allowances = Allowances(stores.counters, settings)
+        self.snippets = Snippets(stores, settings, self.execute, self.resolve)
+        self.languages = Languages(stores, registry, has_containers=containers is not None)
         self.containers = containers
         executor.on_result(self._note)
 
@@ -86,24 +104,45 @@ class Service:
         """Say how busy the executor is."""
         return self._executor.statistics()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether no new runs are taken any more."""
+        return self.leaving.is_set()
+
     @asynccontextmanager
     async def start(self, job: Job, caller: Caller) -> AsyncGenerator[Run]:
         """Admit and start a job for `caller`; leaving the context cancels what still runs.
 
-        A file without a name gets the one that its runtime wants.
-        Raises, on entry: InvalidRequest and what `Executor.start` raises.
+        A file without a name gets the one that its runtime wants. Entering waits for a slot.
+        Raises, on entry: as `admit`, and what `Executor.start` raises.
         """
+        async with self.start_admitted(await self.admit(job, caller)) as run:
+            yield run
+
+    async def admit(self, job: Job, caller: Caller) -> Ticket:
+        """Check a job and count it against what `caller` may use. Whoever gets a ticket starts it.
+
+        Raises: InvalidRequest, UnknownRuntime, RateLimited, PartUnavailable, ShuttingDown.
+        """
+        job = replace(job, client=caller.key)
+        try:
+            self._check_open()
+            job = self._with_names(job)
+            check_job(job)
+            charge = await self.allowances.take(caller)
+        except FireboxError as error:
+            self._note_refusal(job, error)
+            raise
+        return Ticket(job, None) if charge is None else Ticket(replace(job, id=job.id or str(ULID())), charge)
+
+    @asynccontextmanager
+    async def start_admitted(self, ticket: Ticket) -> AsyncGenerator[Run]:
+        """Start a job that was admitted, as `start` does. Raises, on entry: what `Executor.start` raises."""
         self._entered += 1
         self._idle.clear()
         try:
-            async with self._admit(replace(job, client=caller.key)) as run:
-                self._live.add(run)
-                if self._cancelling:
-                    await run.send(Cancel())
-                try:
-                    yield run
-                finally:
-                    self._live.discard(run)
+            async with self._charging(ticket), self._carry_out(ticket.job) as run:
+                yield run
         finally:
             self._entered -= 1
             if not self._entered:
@@ -120,19 +159,53 @@ class Service:
                     return event.result
         raise SandboxError("the run ended without a result")
 
+    @asynccontextmanager
+    async def start_container(self, spec: ContainerSpec, caller: Caller) -> AsyncGenerator[ContainerRun]:
+        """Run a container for `caller`; leaving the context removes it. Its wall clock counts as processor time.
+
+        Raises, on entry: RateLimited, ShuttingDown, and what `Containers.start` raises.
+        """
+        self._entered += 1
+        self._idle.clear()
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    self._check_open()
+                    if self.containers is None:
+                        raise PartUnavailable("container engine", detail="there is none", hint="the setting docker_url names one")
+                    charge = await stack.enter_async_context(self.allowances.charged(caller))
+                    run = await stack.enter_async_context(self.containers.start(spec, caller.key))
+                except FireboxError as error:
+                    self.metrics.count_refusal(error)
+                    _log.info("container refused", code=error.code, client=caller.key)
+                    raise
+                try:
+                    yield run
+                finally:
+                    charge.cpu_ms += run.wall_ms
+                    self.metrics.count_container(run.outcome)
+                    _log.info("container ended", image=spec.image, outcome=run.outcome, wall_ms=round(run.wall_ms, 1))
+        finally:
+            self._entered -= 1
+            if not self._entered:
+                self._idle.set()
+
     async def stop(self, grace_s: float) -> None:
         """Take no new runs, let the others end for `grace_s` seconds, then cancel them, those that wait for a slot too.
 
         Returns when nothing is left, or after the same time again: whoever closes the executor ends the rest.
         """
-        self.stopping = True
+        self.leaving.set()
         if not await self._wait_until_idle(grace_s):
             _log.warning("runs cancelled at stop", runs=self._entered)
             self._cancelling = True
             for run in list(self._live):
                 await run.send(Cancel())
+            if self.containers is not None:
+                self.containers.cancel()
             await self._wait_until_idle(grace_s)
         await self.runs.close()
+        await self.allowances.close()
 
     async def _wait_until_idle(self, patience_s: float) -> bool:
         try:
@@ -142,23 +215,46 @@ class Service:
         return True
 
     @asynccontextmanager
-    async def _admit(self, job: Job) -> AsyncGenerator[Run]:
-        """Check the job and hand it to the executor, counting it if it is refused."""
+    async def _charging(self, ticket: Ticket) -> AsyncGenerator[None]:
+        """Hold a job's place, and have its result charged."""
+        if ticket.charge is None:
+            yield
+            return
+        self._charges[ticket.job.id] = ticket.charge
+        try:
+            async with ticket.charge.held():
+                yield
+        finally:
+            del self._charges[ticket.job.id]
+
+    @asynccontextmanager
+    async def _carry_out(self, job: Job) -> AsyncGenerator[Run]:
+        """Hand a job to the executor, counting it if it is refused."""
         entered = False
         try:
-            if self.stopping:
-                raise ShuttingDown("the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
-            job = self._with_names(job)
-            check_job(job)
+            self._check_open()
             async with self._executor.start(job) as run:
                 entered = True
                 _log.debug("run started", id=run.id, client=job.client)
-                yield run
+                self._live.add(run)
+                try:
+                    if self._cancelling:
+                        await run.send(Cancel())
+                    yield run
+                finally:
+                    self._live.discard(run)
         except FireboxError as error:
             if not entered:
-                self.metrics.count_refusal(error)
-                _log.info("run refused", code=error.code, client=job.client)
+                self._note_refusal(job, error)
             raise
+
+    def _check_open(self) -> None:
+        if self.stopping:
+            raise ShuttingDown("the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
+
+    def _note_refusal(self, job: Job, error: FireboxError) -> None:
+        self.metrics.count_refusal(error)
+        _log.info("run refused", code=error.code, client=job.client)
 
     def _name_runtime(self, job: Job) -> RuntimeName:
         runtime = self.resolve(job.language, job.version)
@@ -182,6 +278,9 @@ class Service:
 
     def _note(self, result: Result) -> None:
         """Count a result and write its line in the log: never code, input or output."""
+        charge = self._charges.get(result.id)
+        if charge is not None:
+            charge.cpu_ms += sum(stage.cpu_ms for stage in (result.compile, result.run) if stage is not None)
         self.metrics.count_result(result)
         _log.info(
             "run ended",

@@ -7,8 +7,6 @@ Messages are JSON objects in text frames, each with a `type`; docs/native-api.md
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
@@ -19,6 +17,7 @@ from msgspec.structs import replace
 
 from firebox import model
 from firebox.doors.http import AnySocket
+from firebox.doors.incoming import Incoming, first_of
 from firebox.doors.json_body import decode
 from firebox.doors.native import wire
 from firebox.doors.native.events import EventTranslator
@@ -27,8 +26,6 @@ from firebox.service.callers import Caller
 from firebox.service.service import Service
 
 START_WITHIN_S = 10.0
-STDIN_AHEAD_BYTES = 1024 * 1024
-"""Input that waits for the program; past it nothing more is read from the connection."""
 NORMAL_CLOSE = 1000
 CLOSE_BASE = 4000
 
@@ -89,10 +86,8 @@ async def serve_live_run(socket: AnySocket, service: Service, caller: Caller) ->
     try:
         start = await _receive_start(socket)
         job = replace(wire.to_job(start), interactive=True)
-        async with service.start(job, caller) as run:
-            await _send(socket, Started(run.id, run.runtime))
-            async with _pumping(socket, run) as pump:
-                await _send_events(socket, run, pump, exact=start.base64)
+        incoming = _Incoming(socket)
+        await first_of(_run(socket, service, job, caller, incoming, exact=start.base64), incoming.work())
         await socket.close(NORMAL_CLOSE)
     except FireboxError as error:
         status, body = wire.from_error(error)
@@ -145,94 +140,39 @@ async def _send_quietly(socket: AnySocket, message: Struct, code: int) -> None:
         _log.debug("the client did not wait for the error", reason=str(error))
 
 
-@asynccontextmanager
-async def _pumping(socket: AnySocket, run: model.Run) -> AsyncGenerator[asyncio.Task[None]]:
-    """Pass the client's messages to the run for as long as the context lasts."""
-    pump = asyncio.create_task(_Pump(socket, run).work())
-    try:
-        yield pump
-    finally:
-        pump.cancel()
-        await asyncio.wait((pump,))
-
-
-async def _send_events(socket: AnySocket, run: model.Run, pump: asyncio.Task[None], *, exact: bool) -> None:
-    """Send every event, unless the client leaves or breaks the rules first.
-
-    Raises: WebSocketDisconnect, InvalidRequest.
-    """
+async def _run(socket: AnySocket, service: Service, job: model.Job, caller: Caller, incoming: _Incoming, *, exact: bool) -> None:
+    """Run a job and send every event. Raises: FireboxError, WebSocketDisconnect."""
     translator = EventTranslator(exact=exact)
-
-    async def send_all() -> None:
+    async with service.start(job, caller) as run:
+        await _send(socket, Started(run.id, run.runtime))
+        incoming.attach(run)
         async for event in run.events():
             for translated in translator.feed(event):
                 await _send(socket, translated)
 
-    sending = asyncio.create_task(send_all())
-    try:
-        await asyncio.wait((sending, pump), return_when=asyncio.FIRST_COMPLETED)
-        if sending.done():
-            sending.result()
-        else:
-            pump.result()
-    finally:
-        sending.cancel()
-        await asyncio.wait((sending,))
 
+class _Incoming(Incoming):
+    """What clients of this API send."""
 
-class _Pump:
-    """From the client to the run. Input may wait for the program; signals and the rest overtake it."""
-
-    def __init__(self, socket: AnySocket, run: model.Run) -> None:
+    def __init__(self, socket: AnySocket) -> None:
+        super().__init__()
         self._socket = socket
-        self._run = run
-        self._input: asyncio.Queue[model.Stdin | model.Eof] = asyncio.Queue()
-        self._ahead_bytes = 0
-        self._room = asyncio.Event()
-        self._room.set()
 
-    async def work(self) -> None:
-        """Pass on messages until the client leaves.
-
-        Raises: WebSocketDisconnect, InvalidRequest.
-        """
-        feeding = asyncio.create_task(self._feed())
-        try:
-            while True:
-                await self._room.wait()
-                await self._take(await _receive(self._socket))
-        finally:
-            feeding.cancel()
-
-    async def _take(self, message: Message) -> None:
-        match message:
-            case Stdin():
-                self._queue(model.Stdin(_input_bytes(message)))
+    async def take_next(self) -> None:
+        """Raises: WebSocketDisconnect, InvalidRequest."""
+        match await _receive(self._socket):
+            case Stdin() as message:
+                self.queue(model.Stdin(_input_bytes(message)))
             case Eof():
-                self._queue(model.Eof())
+                self.queue(model.Eof())
             case Signal(signal=name):
-                await self._run.send(model.Signal(name))
+                await self.pass_on(model.Signal(name))
             case Resize(rows=rows, columns=columns):
-                await self._run.send(model.Resize(rows, columns))
+                await self.pass_on(model.Resize(rows, columns))
             case Cancel():
-                await self._run.send(model.Cancel())
+                await self.pass_on(model.Cancel())
             case Start():
                 raise InvalidRequest("the run has been started", where="type", hint="one connection, one run")
-
-    def _queue(self, message: model.Stdin | model.Eof) -> None:
-        self._input.put_nowait(message)
-        if isinstance(message, model.Stdin):
-            self._ahead_bytes += len(message.data)
-            if self._ahead_bytes > STDIN_AHEAD_BYTES:
-                self._room.clear()
-
-    async def _feed(self) -> None:
-        while True:
-            message = await self._input.get()
-            await self._run.send(message)
-            if isinstance(message, model.Stdin):
-                self._ahead_bytes -= len(message.data)
-                self._room.set()
 
 
 def _input_bytes(message: Stdin) -> bytes:

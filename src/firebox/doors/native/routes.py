@@ -22,7 +22,7 @@ from firebox.doors.native.event_stream import MEDIA_TYPE, event_stream, read_las
 from firebox.doors.native.events import translate
 from firebox.doors.native.live import refuse_live_run, serve_live_run
 from firebox.doors.native.openapi import RunOperation
-from firebox.doors.refusals import ForeignOrigin
+from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, FireboxError
 from firebox.service.runs import StoredRun
 from firebox.service.service import Service
@@ -59,8 +59,7 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[wire.Err
     status, body = wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError):
         _log.error("request failed", code=error.code, message=error.message)
-    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, CapacityError) else {}
-    return Response(body, status_code=status, headers=headers)
+    return Response(body, status_code=status, headers=headers_of(error))
 
 
 def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[wire.ErrorBody]:
@@ -90,7 +89,7 @@ def answer_bug(_request: AnyRequest, error: Exception) -> Response[wire.ErrorBod
     responses={
         200: ResponseSpec(wire.ResultWithOutput, description="The run has ended.", generate_examples=False),
         202: ResponseSpec(wire.RunState, description="The run is under way.", generate_examples=False),
-        **_refusals(400, 408, 413, 415, 429, 500, 503),
+        **_refusals(400, 401, 403, 408, 413, 415, 429, 500, 503),
     },
 )
 async def create_run(request: AnyRequest, service: Service, settings: Settings) -> Response[Any]:
@@ -105,9 +104,9 @@ async def create_run(request: AnyRequest, service: Service, settings: Settings) 
     return Response(wire.from_result(result, exact=body.base64))
 
 
-@get("/runs/{run_id:str}", summary="Ask how far an asynchronous run is", responses=_refusals(404))
-async def read_run(run_id: str, service: Service, base64: bool = False) -> wire.RunState:
-    return _state(service.runs.get(run_id), exact=base64)
+@get("/runs/{run_id:str}", summary="Ask how far an asynchronous run is", responses=_refusals(401, 404))
+async def read_run(request: AnyRequest, run_id: str, service: Service, base64: bool = False) -> wire.RunState:
+    return _state(service.runs.get(run_id, await identify(request, service)), exact=base64)
 
 
 @delete(
@@ -115,10 +114,10 @@ async def read_run(run_id: str, service: Service, base64: bool = False) -> wire.
     status_code=200,
     summary="Cancel an asynchronous run",
     description="Answers when nothing of it is left. A run that has ended already stays as it is.",
-    responses=_refusals(404),
+    responses=_refusals(401, 404),
 )
-async def cancel_run(run_id: str, service: Service) -> wire.RunState:
-    return _state(await service.runs.cancel(run_id))
+async def cancel_run(request: AnyRequest, run_id: str, service: Service) -> wire.RunState:
+    return _state(await service.runs.cancel(run_id, await identify(request, service)))
 
 
 @get(
@@ -129,16 +128,17 @@ async def cancel_run(run_id: str, service: Service) -> wire.RunState:
         "204 when that one has been seen already, so that a browser stops asking."
     ),
     media_type=MEDIA_TYPE,
-    responses={204: ResponseSpec(None, description="Nothing more will come."), **_refusals(400, 404)},
+    responses={204: ResponseSpec(None, description="Nothing more will come."), **_refusals(400, 401, 404)},
 )
 async def follow_run(
+    request: AnyRequest,
     run_id: str,
     service: Service,
     last_event_id: Annotated[str, Parameter(header="Last-Event-ID", description="Sequence number of the last event seen.")] = "",
     base64: bool = False,
 ) -> Response[Any]:
     after_sequence = read_last_event_id(last_event_id)
-    stored = service.runs.get(run_id)
+    stored = service.runs.get(run_id, await identify(request, service))
     if stored.log.finished and after_sequence >= stored.log.last_sequence:
         return Response(None, status_code=204)
     events = translate(stored.log.read(split_after=after_sequence), after_sequence, exact=base64)
@@ -149,10 +149,11 @@ async def follow_run(
 async def live_run(socket: AnySocket, service: Service, settings: Settings) -> None:
     try:
         check_origin(socket, read_origins(settings.cors_origins))
-    except ForeignOrigin as error:
+        caller = await identify(socket, service)
+    except FireboxError as error:
         await refuse_live_run(socket, error)
     else:
-        await serve_live_run(socket, service, await identify(socket, service))
+        await serve_live_run(socket, service, caller)
 
 
 @get("/runtimes", summary="List what can run here")
@@ -179,8 +180,9 @@ async def read_health(service: Service) -> Response[wire.Health]:
     return Response(health, status_code=503 if service.stopping else 200)
 
 
-@get("/metrics", summary="Numbers for Prometheus", media_type=PROMETHEUS_TEXT)
-async def read_metrics(service: Service) -> Response[bytes]:
+@get("/metrics", summary="Numbers for Prometheus", media_type=PROMETHEUS_TEXT, responses=_refusals(401))
+async def read_metrics(request: AnyRequest, service: Service) -> Response[bytes]:
+    await identify(request, service)
     return Response(service.metrics.text(), media_type=PROMETHEUS_TEXT)
 
 

@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from firebox.config import Settings
 from firebox.doors.http import AnySocket
+from firebox.doors.incoming import Incoming, first_of
 from firebox.doors.piston import wire
 from firebox.doors.piston.request import Document, read_document, to_job
 from firebox.doors.text import StreamText
@@ -25,7 +26,6 @@ from firebox.model import (
     Finished,
     Job,
     Output,
-    Run,
     Signal,
     StageExited,
     StageName,
@@ -39,10 +39,6 @@ from firebox.service.service import Service
 from firebox.service.validation import check_text
 
 INIT_WITHIN_S = 1.0
-STDIN_AHEAD_BYTES = 1024 * 1024
-"""Input that waits for the program; past it nothing more is read from the connection."""
-MESSAGE_BYTES = 64
-"""What a message takes besides its data: even empty ones come to an end."""
 
 _log = structlog.get_logger("firebox.piston")
 
@@ -173,18 +169,7 @@ async def _serve_job(socket: AnySocket, service: Service, job: Job, caller: Call
     Raises: Breach, FireboxError, WebSocketDisconnect.
     """
     incoming = _Incoming(socket)
-    reading = asyncio.create_task(incoming.work())
-    running = asyncio.create_task(_run(socket, service, job, caller, incoming))
-    try:
-        await asyncio.wait((reading, running), return_when=asyncio.FIRST_COMPLETED)
-        (running if running.done() else reading).result()
-    finally:
-        for task in (reading, running):
-            task.cancel()
-        await asyncio.wait((reading, running))
-        for task in (reading, running):
-            # Only one of them is the reason of the end; the other one's must not be reported as forgotten.
-            _ = task.cancelled() or task.exception()
+    await first_of(_run(socket, service, job, caller, incoming), incoming.work())
 
 
 async def _run(socket: AnySocket, service: Service, job: Job, caller: Caller, incoming: _Incoming) -> None:
@@ -219,66 +204,33 @@ def _translate(event: Event, text: StreamText) -> list[Struct]:
             return []
 
 
-class _Incoming:
-    """From the client to the run. Input may wait for the program; signals overtake it."""
+class _Incoming(Incoming):
+    """What Piston's clients send."""
 
     def __init__(self, socket: AnySocket) -> None:
+        super().__init__()
         self._socket = socket
-        self._run: Run | None = None
-        self._attached = asyncio.Event()
-        self._input: asyncio.Queue[bytes] = asyncio.Queue()
-        self._ahead_bytes = 0
-        self._room = asyncio.Event()
-        self._room.set()
 
-    def attach(self, run: Run) -> None:
-        """Let the messages through: the job has a slot."""
-        self._run = run
-        self._attached.set()
-
-    async def work(self) -> None:
-        """Pass on messages until the client leaves.
-
-        Raises: Breach, InvalidRequest, WebSocketDisconnect.
-        """
-        feeding = asyncio.create_task(self._feed())
-        try:
-            while True:
-                await self._room.wait()
-                await self._take(await _receive(self._socket))
-        finally:
-            feeding.cancel()
-
-    async def _take(self, message: Document) -> None:
+    async def take_next(self) -> None:
+        """Raises: Breach, InvalidRequest, WebSocketDisconnect."""
+        message = await _receive(self._socket)
         match message.get("type"):
             case "init":
                 raise Breach(Close.ALREADY_INITIALIZED)
             case "data":
                 if message.get("stream") != "stdin":
                     raise Breach(Close.ONLY_STDIN)
-                self._queue(message.get("data"))
+                self.queue(Stdin(_input_bytes(message.get("data"))))
             case "signal":
                 if message.get("signal") not in SIGNALS:
                     raise Breach(Close.INVALID_SIGNAL)
-                if self._run is not None:
-                    await self._run.send(Signal(str(message["signal"])))
+                if self.is_attached:
+                    await self.pass_on(Signal(str(message["signal"])))
             case _:
                 pass  # as in Piston, what is not known has no effect
 
-    def _queue(self, data: object) -> None:
-        if not isinstance(data, str):
-            raise InvalidRequest("data is required as a string")
-        encoded = check_text(data, "data")
-        self._input.put_nowait(encoded)
-        self._ahead_bytes += len(encoded) + MESSAGE_BYTES
-        if self._ahead_bytes > STDIN_AHEAD_BYTES:
-            self._room.clear()
 
-    async def _feed(self) -> None:
-        await self._attached.wait()
-        while True:
-            data = await self._input.get()
-            if self._run is not None:
-                await self._run.send(Stdin(data))
-            self._ahead_bytes -= len(data) + MESSAGE_BYTES
-            self._room.set()
+def _input_bytes(data: object) -> bytes:
+    if not isinstance(data, str):
+        raise InvalidRequest("data is required as a string")
+    return check_text(data, "data")

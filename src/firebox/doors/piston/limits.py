@@ -8,7 +8,7 @@ from firebox.config import Settings
 from firebox.doors.piston.wire import LIMIT_KEYS
 from firebox.errors import InvalidRequest, LimitTooHigh
 from firebox.model import LimitRequest, OutputMode, StageName
-from firebox.piston_settings import PREFIX
+from firebox.other_settings.piston import PREFIX
 from firebox.runtimes.runtime import Runtime
 
 NO_MAXIMUM = 2**53

@@ -18,7 +18,8 @@ from firebox.doors.http import AnyRequest, AnySocket, check_origin, read_body, r
 from firebox.doors.piston import wire
 from firebox.doors.piston.connect import serve_connection
 from firebox.doors.piston.request import Document, read_document, read_selector, to_job
-from firebox.doors.refusals import ForeignOrigin, UnsupportedBody
+from firebox.doors.refusals import UnsupportedBody
+from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, Conflict, FireboxError, NotFound, UnknownRuntime
 from firebox.runtimes.runtime import Runtime
 from firebox.service.service import Service
@@ -88,16 +89,18 @@ class Door:
     async def install(self, request: AnyRequest) -> ASGIResponse:
         """Install a package: what is there is installed already.
 
-        Raises: NoSuchPackage, Conflict.
+        Raises: as `_require_operator`, NoSuchPackage, Conflict.
         """
+        await self._require_operator(request)
         self._find_package(await self._read(request))
         raise Conflict("Already installed")
 
     async def uninstall(self, request: AnyRequest) -> ASGIResponse:
         """Uninstall a package: what the host brings stays.
 
-        Raises: NoSuchPackage, Conflict.
+        Raises: as `_require_operator`, NoSuchPackage, Conflict.
         """
+        await self._require_operator(request)
         runtime = self._find_package(await self._read(request))
         raise Conflict(
             f"{runtime.language}-{runtime.version} is part of the host and cannot be uninstalled here: "
@@ -108,11 +111,21 @@ class Door:
         """Serve one interactive job."""
         try:
             check_origin(socket, self._origins)
-        except ForeignOrigin as error:
+            caller = await identify(socket, self._service)
+        except FireboxError as error:
             _log.info("connection refused", code=error.code)
             await socket.close()  # before it is accepted: the handshake is answered with 403
         else:
-            await serve_connection(socket, self._service, self._settings, await identify(socket, self._service))
+            await serve_connection(socket, self._service, self._settings, caller)
+
+    async def _require_operator(self, request: AnyRequest) -> None:
+        """Leave packages to admins, wherever there is any way to be one or to be somebody else.
+
+        Raises: Unauthenticated, Forbidden, RateLimited, PartUnavailable.
+        """
+        caller = await identify(request, self._service)
+        if self._settings.require_login or self._settings.admin_token or not caller.is_anonymous:
+            self._service.accounts.require_admin(caller)
 
     async def _read(self, request: AnyRequest) -> Document:
         _require_json(request)
@@ -142,8 +155,7 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
     status, message = wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError | Conflict):
         _log.error("request failed", code=error.code, message=error.message)
-    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, CapacityError) else {}
-    return Response(wire.encode(message), status_code=status, headers=headers, media_type=MediaType.JSON)
+    return Response(wire.encode(message), status_code=status, headers=headers_of(error), media_type=MediaType.JSON)
 
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:

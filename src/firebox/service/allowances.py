@@ -1,0 +1,221 @@
+"""What each client may use: runs a minute, runs at once, processor time a day.
+
+Counted in the shared counters, so that a limit holds across connections, doors, workers and servers. Where no limit applies
+nothing is asked or written. When the counters do not answer, a client that has a limit is refused: an allowance that cannot be
+looked at counts as used up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from math import ceil
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import structlog
+from ulid import ULID
+
+from firebox.config import Settings
+from firebox.errors import PartUnavailable, RateLimited
+from firebox.service.callers import Allowance, Caller
+from firebox.storage.counters import window_end
+
+if TYPE_CHECKING:
+    from firebox.storage.counters import Counters
+
+MINUTE_S = 60
+DAY_S = 86_400
+LEASE_S = 60
+"""How long the place of a server that was killed stays taken."""
+RENEWED_EVERY_S = LEASE_S / 4
+RETRY_AFTER_RUN_S = 1.0
+"""When to ask again once too many runs are under way: nobody knows when they end."""
+REMEMBERED_REFUSALS = 10_000
+OWED_SUBJECTS = 10_000
+
+_log = structlog.get_logger("firebox.allowances")
+
+
+class Charge:
+    """What one run uses, while it is under way. Add to `cpu_ms` as it becomes known; `settle` is called once, by the service."""
+
+    def __init__(self, allowances: Allowances, subject: str, lease_id: str, allowed: Allowance) -> None:
+        self.cpu_ms = 0.0
+        self._allowances = allowances
+        self._subject = subject
+        self._lease_id = lease_id
+        self._allowed = allowed
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[Charge]:
+        """Hold the place for as long as the context lasts, then settle; whatever happens to whoever waits for that."""
+        renewing = asyncio.create_task(self._renew()) if self._allowed.concurrent_runs else None
+        try:
+            yield self
+        finally:
+            await self._allowances.finish(self._settle(renewing))
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEWED_EVERY_S)
+            try:
+                await self._allowances.counters.lease(self._subject, self._lease_id, self._allowed.concurrent_runs or 0, LEASE_S)
+            except PartUnavailable as error:
+                _log.warning("a place could not be kept", subject=self._subject, reason=error.message)
+
+    async def _settle(self, renewing: asyncio.Task[None] | None) -> None:
+        """Write down the processor time and give the place back; what cannot be written now is owed."""
+        if self._allowed.cpu_seconds_per_day:
+            self._allowances.owe(self._subject, ceil(self.cpu_ms))
+            try:
+                await self._allowances.pay(self._subject)
+            except PartUnavailable as error:
+                _log.warning("processor time could not be written down", subject=self._subject, reason=error.message)
+        if renewing is not None:
+            renewing.cancel()
+            await asyncio.wait((renewing,))  # it must not take the place again
+            await self._allowances.give_back(self._subject, self._lease_id)
+
+
+class Allowances:
+    """Checks and counts. counters: where; settings: the numbers of users without their own, and of addresses."""
+
+    def __init__(self, counters: Counters, settings: Settings) -> None:
+        self.counters = counters
+        self._of_users = Allowance(
+            settings.user_runs_per_minute, settings.user_concurrent_runs, settings.user_cpu_seconds_per_day
+        )
+        self._of_addresses = Allowance(
+            settings.anonymous_runs_per_minute, settings.anonymous_concurrent_runs, settings.anonymous_cpu_seconds_per_day
+        )
+        self._used_up: OrderedDict[tuple[str, str, int], int] = OrderedDict()
+        self._owed_ms: OrderedDict[str, int] = OrderedDict()
+        self._finishing: set[asyncio.Task[None]] = set()
+
+    def of(self, caller: Caller) -> Allowance:
+        """Say what somebody may use; the operator's admin token has no limits."""
+        if caller.user_id is None:
+            return _UNLIMITED if caller.is_admin else self._of_addresses
+        own, others = caller.allowance, self._of_users
+        if own == _NOTHING_OF_ONES_OWN:
+            return others
+        return Allowance(
+            _first(own.runs_per_minute, others.runs_per_minute),
+            _first(own.concurrent_runs, others.concurrent_runs),
+            _first(own.cpu_seconds_per_day, others.cpu_seconds_per_day),
+        )
+
+    async def take(self, caller: Caller) -> Charge | None:
+        """Count one more run; None when no limit applies. Whoever gets a charge enters its `held()`.
+
+        Raises: RateLimited, PartUnavailable.
+        """
+        allowed = self.of(caller)
+        if not (allowed.runs_per_minute or allowed.concurrent_runs or allowed.cpu_seconds_per_day):
+            return None
+        subject, lease_id = caller.key, str(ULID())
+        self._refuse_used_up(subject, "cpu_seconds_per_day", allowed.cpu_seconds_per_day)
+        self._refuse_used_up(subject, "runs_per_minute", allowed.runs_per_minute)
+        if allowed.cpu_seconds_per_day:
+            await self._check_processor(subject, allowed.cpu_seconds_per_day)
+        try:
+            if allowed.concurrent_runs and not await self.counters.lease(subject, lease_id, allowed.concurrent_runs, LEASE_S):
+                raise RateLimited("concurrent_runs", allowed.concurrent_runs, retry_after_s=RETRY_AFTER_RUN_S)
+            if allowed.runs_per_minute:
+                await self._count_run(subject, allowed.runs_per_minute)
+        except BaseException:
+            if allowed.concurrent_runs:
+                await self.finish(self.give_back(subject, lease_id))
+            raise
+        return Charge(self, subject, lease_id, allowed)
+
+    @asynccontextmanager
+    async def charged(self, caller: Caller) -> AsyncGenerator[Charge]:
+        """Count a run that the service's executor does not carry out, a container's for one. Add to the charge's `cpu_ms`.
+
+        Raises, on entry: RateLimited, PartUnavailable.
+        """
+        charge = await self.take(caller)
+        if charge is None:
+            yield Charge(self, "", "", _UNLIMITED)
+        else:
+            async with charge.held():
+                yield charge
+
+    def owe(self, subject: str, cpu_ms: int) -> None:
+        """Remember processor time that is still to be written down."""
+        if cpu_ms > 0:
+            self._owed_ms[subject] = self._owed_ms.pop(subject, 0) + cpu_ms
+            if len(self._owed_ms) > OWED_SUBJECTS:
+                self._owed_ms.popitem(last=False)
+
+    async def pay(self, subject: str) -> None:
+        """Write down what is owed. Raises: PartUnavailable; it is owed on then."""
+        owed_ms = self._owed_ms.pop(subject, 0)
+        if not owed_ms:
+            return
+        try:
+            await self.counters.add(subject, "cpu_ms", owed_ms, DAY_S)
+        except BaseException:
+            self.owe(subject, owed_ms)
+            raise
+
+    async def give_back(self, subject: str, lease_id: str) -> None:
+        """Give a place back. When that cannot be written it is free after `LEASE_S`."""
+        try:
+            await self.counters.release(subject, lease_id)
+        except PartUnavailable as error:
+            _log.warning("a place could not be given back", subject=subject, reason=error.message)
+
+    async def finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the last work of a run to its end, even when whoever waits for it is cancelled."""
+        task = asyncio.create_task(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+        await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait until nothing is left to be written down."""
+        await asyncio.gather(*self._finishing, return_exceptions=True)
+
+    async def _check_processor(self, subject: str, allowed_s: int) -> None:
+        await self.pay(subject)
+        until = window_end(time.time(), DAY_S)
+        if await self.counters.total(subject, "cpu_ms", DAY_S) >= allowed_s * 1000:
+            self._refuse(subject, "cpu_seconds_per_day", allowed_s, until)
+
+    async def _count_run(self, subject: str, allowed: int) -> None:
+        until = window_end(time.time(), MINUTE_S)
+        if await self.counters.add(subject, "runs", 1, MINUTE_S) > allowed:
+            self._refuse(subject, "runs_per_minute", allowed, until)
+
+    def _refuse(self, subject: str, limit: str, allowed: int, until: int) -> NoReturn:
+        """Remember that nothing is left before `until`: within a window sums only grow, so nobody has to ask again.
+
+        Raises: RateLimited.
+        """
+        self._used_up[subject, limit, allowed] = until
+        if len(self._used_up) > REMEMBERED_REFUSALS:
+            self._used_up.popitem(last=False)
+        raise RateLimited(limit, allowed, retry_after_s=max(until - time.time(), 0.0))
+
+    def _refuse_used_up(self, subject: str, limit: str, allowed: int | None) -> None:
+        """Refuse what is known to be used up, by the same number: one that was changed counts at once. Raises: RateLimited."""
+        until = self._used_up.get((subject, limit, allowed)) if allowed else None
+        if until is None or allowed is None:
+            return
+        remaining_s = until - time.time()
+        if remaining_s > 0:
+            raise RateLimited(limit, allowed, retry_after_s=remaining_s)
+        del self._used_up[subject, limit, allowed]
+
+
+_UNLIMITED = Allowance(0, 0, 0)
+_NOTHING_OF_ONES_OWN = Allowance()
+
+
+def _first(own: int | None, other: int | None) -> int | None:
+    return other if own is None else own
