@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from firebox.settings_table import TABLE
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 UIDS_OF_A_SERVER = 4096
 
@@ -66,7 +68,10 @@ class RunningServer:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a `firebox` that is started by a test: this one's, without settings of whoever runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FIREBOX_", "PISTON_"))}
+    others = {"CONFIG_PATH", *(alias for row in TABLE for alias in row.aliases)}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("FIREBOX_", "PISTON_")) and name not in others
+    }
     return {**kept, "PYTHONPATH": str(SOURCE), **(extra or {})}
 
 

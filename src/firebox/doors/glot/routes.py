@@ -1,14 +1,261 @@
-"""glot-run's API: users, languages, images, run. What goes over the wire: `wire`."""
+"""glot-run's API: users, languages, images, run. What goes over the wire: `wire`; in words: docs/glot-run.md."""
 
 from __future__ import annotations
 
-from litestar import Router
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any, Self
 
+import structlog
+from litestar import Response, Router, route
+from litestar.enums import MediaType
+from litestar.response.base import ASGIResponse
+from litestar.types import ControllerRouterHandler, Method
+
+import firebox
 from firebox.config import Settings
+from firebox.doors.credentials import identify, token_of
+from firebox.doors.glot import wire
+from firebox.doors.glot.run import run
+from firebox.doors.http import AnyRequest, read_body, require_json, while_connected
+from firebox.doors.status import headers_of
+from firebox.errors import CapacityError, FireboxError, Unauthenticated
+from firebox.service.callers import Caller
 from firebox.service.service import Service
+from firebox.storage.users import User
+
+READ: tuple[Method, ...] = ("GET", "HEAD")
+METHODS: tuple[Method, ...] = (*READ, "POST", "PUT", "PATCH", "DELETE")
+UNKNOWN = (
+    "/languages/{name:str}/{version:str}/{rest:path}",
+    "/images/{rest:path}",
+    "/admin/{section:str}",
+    "/admin/{section:str}/{rest:path}",
+    "/admin/users/{uuid:str}/{rest:path}",
+    "/admin/languages/{language_id:str}/{rest:path}",
+)
+"""Paths below ours that are not there: they are answered in our shape too."""
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+Handler = Callable[..., Awaitable[ASGIResponse]]
+
+_log = structlog.get_logger("firebox.glot")
 
 
 def routers(service: Service, settings: Settings) -> list[Router]:
     """Make the routes of this door."""
-    del service, settings
-    return []
+    door = Door(service, settings)
+    table: dict[str, list[tuple[tuple[Method, ...], Handler]]] = {
+        "/": [(READ, door.root)],
+        "/languages": [(READ, door.list_languages)],
+        "/languages/{name:str}": [(READ, door.list_versions)],
+        "/languages/{name:str}/{version:str}": [(("POST",), door.run)],
+        "/images": [(READ, door.list_images)],
+        "/admin": [(READ, door.admin_root)],
+        "/admin/users": [(READ, door.list_users), (("POST",), door.create_user)],
+        "/admin/users/{uuid:str}": [(READ, door.read_user), (("PUT",), door.change_user), (("DELETE",), door.remove_user)],
+        "/admin/languages": [(READ, door.list_registered), (("PUT",), door.put_language)],
+        "/admin/languages/{language_id:str}": [(READ, door.read_language), (("DELETE",), door.remove_language)],
+    }
+    handlers: list[ControllerRouterHandler] = []
+    for path, served in table.items():
+        taken: tuple[Method, ...] = tuple(method for methods, _ in served for method in methods)
+        rest: tuple[Method, ...] = tuple(method for method in METHODS if method not in taken)
+        for methods, handler in [*served, (rest, _refuser(taken))]:
+            handlers.append(_route(path, methods, handler))
+    handlers += [_route(path, METHODS, answer_unknown_route) for path in UNKNOWN]
+    return [Router("/", route_handlers=handlers, exception_handlers={FireboxError: answer_error, Exception: answer_bug})]
+
+
+class Door:
+    """The handlers, over one service. Each finds out who asks, reads, asks the service, and writes."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._service = service
+        self._settings = settings
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Stay one: Litestar copies its handlers for each router, and the service with them unless told not to."""
+        return self
+
+    async def root(self, request: AnyRequest) -> ASGIResponse:
+        """Say what this is: to people a page, to programs where to go on."""
+        if "text/html" in request.headers.get("accept", ""):
+            headers = {"Vary": "Accept", "Content-Security-Policy": PAGE_POLICY}
+            return ASGIResponse(body=_page(), media_type=MediaType.HTML, headers=headers)
+        links = self._links(request)
+        root = wire.Root(
+            name="firebox",
+            description="Runs programs in sandboxes",
+            version=firebox.__version__,
+            urls={name: links.to(name) for name in ("admin", "images", "languages")},
+        )
+        return _answer(root, headers={"Vary": "Accept"})
+
+    async def list_languages(self, request: AnyRequest) -> ASGIResponse:
+        """List the names of languages, each once."""
+        links = self._links(request)
+        names = sorted({language.name for language in await self._service.languages.all()})
+        return _answer([wire.NamedLink(name, links.to("languages", name)) for name in names])
+
+    async def list_versions(self, request: AnyRequest, name: str) -> ASGIResponse:
+        """List the versions of a language. Raises: NotFound."""
+        links = self._links(request)
+        found = await self._service.languages.versions(name)
+        return _answer([wire.VersionLink(each.version, links.to("languages", each.name, each.version)) for each in found])
+
+    async def list_images(self, request: AnyRequest) -> ASGIResponse:
+        """List the images, each once, with the address that runs a program in it."""
+        links = self._links(request)
+        found: dict[str, wire.ImageLink] = {}
+        for each in await self._service.languages.all():
+            found.setdefault(each.image, wire.ImageLink(each.image, links.to("languages", each.name, each.version)))
+        return _answer(sorted(found.values(), key=lambda image: image.image))
+
+    async def run(self, request: AnyRequest, name: str, version: str) -> ASGIResponse:
+        """Run a program to its end; a client that goes away cancels it."""
+        caller = await self._require_user(request)
+        language = await self._service.languages.find(name, version)
+        asked = wire.read_run(await self._read(request))
+        return _answer(await while_connected(request, run(asked, language, caller, self._service, self._settings)))
+
+    async def admin_root(self, request: AnyRequest) -> ASGIResponse:
+        """Say where users and languages are managed."""
+        links = self._links(request)
+        return _answer(wire.Root({"users": links.to("admin", "users"), "languages": links.to("admin", "languages")}))
+
+    async def list_users(self, request: AnyRequest) -> ASGIResponse:
+        """List the users."""
+        await self._require_admin(request)
+        links = self._links(request)
+        return _answer([wire.from_user(user, links) for user in await self._service.accounts.users.all()])
+
+    async def create_user(self, request: AnyRequest) -> ASGIResponse:
+        """Keep a new user, with a name that nobody chose. Raises: Conflict when the token is taken."""
+        await self._require_admin(request)
+        token = wire.read_token(await self._read(request))
+        created = await self._service.accounts.create(f"glot-{secrets.token_hex(8)}", "user", token)
+        return _answer(wire.from_user(created.user, self._links(request), token))
+
+    async def read_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
+        """Describe a user. Raises: NotFound."""
+        await self._require_admin(request)
+        return _answer(wire.from_user(await self._find_user(uuid), self._links(request)))
+
+    async def change_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
+        """Give a user another token. Raises: NotFound, Conflict when it is taken."""
+        await self._require_admin(request)
+        user = await self._find_user(uuid)
+        token = wire.read_token(await self._read(request))
+        changed = await self._service.accounts.new_token(user.id, token)
+        return _answer(wire.from_user(changed.user, self._links(request), token))
+
+    async def remove_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
+        """Forget a user. Raises: NotFound."""
+        await self._require_admin(request)
+        await self._service.accounts.remove((await self._find_user(uuid)).id)
+        return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)
+
+    async def list_registered(self, request: AnyRequest) -> ASGIResponse:
+        """List the languages with their images."""
+        await self._require_admin(request)
+        links = self._links(request)
+        return _answer([wire.from_language(language, links) for language in await self._service.languages.all()])
+
+    async def put_language(self, request: AnyRequest) -> ASGIResponse:
+        """Register a language, or give it another image."""
+        await self._require_admin(request)
+        name, version, image = wire.read_language(await self._read(request))
+        return _answer(wire.from_language(await self._service.languages.put(name, version, image), self._links(request)))
+
+    async def read_language(self, request: AnyRequest, language_id: str) -> ASGIResponse:
+        """Describe a language at a version. Raises: NotFound."""
+        await self._require_admin(request)
+        return _answer(wire.from_language(await self._service.languages.get(language_id), None))
+
+    async def remove_language(self, request: AnyRequest, language_id: str) -> ASGIResponse:
+        """Unregister a language. Raises: NotFound, Conflict for one that the host brings."""
+        await self._require_admin(request)
+        await self._service.languages.remove(language_id)
+        return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)
+
+    async def _require_user(self, request: AnyRequest) -> Caller:
+        """Find out whose token this is. Where nobody set up accounts, none is needed.
+
+        Raises: Unauthenticated, also for the operator's token: it is for the admin routes.
+        """
+        if token_of(request.headers) is None and (self._settings.admin_token or self._settings.require_login):
+            raise Unauthenticated("Missing auth token")
+        caller = await self._identify(request)
+        if caller.is_admin and caller.user_id is None:
+            raise Unauthenticated("Wrong auth token")
+        return caller
+
+    async def _require_admin(self, request: AnyRequest) -> None:
+        """Insist on the operator's token, or on that of a user who is an admin. Raises: Unauthenticated."""
+        token = token_of(request.headers)
+        if token is None:
+            raise Unauthenticated("Missing auth token")
+        if not (await self._identify(request)).is_admin:
+            raise Unauthenticated("Wrong auth token")
+
+    async def _identify(self, request: AnyRequest) -> Caller:
+        try:
+            return await identify(request, self._service)
+        except Unauthenticated:
+            raise Unauthenticated("Wrong auth token") from None
+
+    async def _find_user(self, uuid: str) -> User:
+        return await self._service.accounts.users.by_uuid(uuid)
+
+    async def _read(self, request: AnyRequest) -> bytes:
+        require_json(request.headers)
+        return await read_body(request.receive, request.headers, self._settings.max_body_bytes)
+
+    def _links(self, request: AnyRequest) -> wire.Links:
+        return wire.Links(self._settings.base_url or str(request.base_url))
+
+
+async def answer_unknown_route() -> ASGIResponse:
+    """Answer a path that this API does not have."""
+    return _answer(wire.NOT_FOUND, HTTPStatus.NOT_FOUND)
+
+
+def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
+    """Answer a failure in this API's one shape."""
+    status, message = wire.from_error(error)
+    if status >= 500 and not isinstance(error, CapacityError):
+        _log.error("request failed", code=error.code, message=error.message)
+    headers = headers_of(error, "Token")
+    return Response(wire.encode(message), status_code=status, headers=headers, media_type=MediaType.JSON)
+
+
+def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
+    """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
+    _log.error("a request met a bug", exc_info=error)
+    return Response(wire.encode(wire.BUG), status_code=wire.BUG_STATUS, media_type=MediaType.JSON)
+
+
+def _refuser(allowed: tuple[Method, ...]) -> Handler:
+    """Make the handler of the methods that a path does not have."""
+
+    async def refuse() -> ASGIResponse:
+        return _answer(wire.WRONG_METHOD, HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(allowed)})
+
+    return refuse
+
+
+def _route(path: str, methods: tuple[Method, ...], handler: Handler) -> ControllerRouterHandler:
+    return route(path, http_method=list(methods), status_code=HTTPStatus.OK, include_in_schema=False)(handler)
+
+
+def _answer(document: object, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> ASGIResponse:
+    return ASGIResponse(body=wire.encode(document), status_code=status, media_type=MediaType.JSON, headers=headers)
+
+
+@cache
+def _page() -> bytes:
+    return files("firebox.doors.glot").joinpath("page.html").read_bytes()

@@ -22,7 +22,8 @@ from firebox.doors.runner.openapi import PATH as DESCRIPTION_PATH
 from firebox.doors.runner.openapi import describe
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest, DeleteCodeRequest, IdRequest
 from firebox.doors.runner.wire import Status
-from firebox.errors import CapacityError, FireboxError, InvalidRequest
+from firebox.doors.status import headers_of
+from firebox.errors import FireboxError, InvalidRequest
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 
@@ -125,14 +126,8 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
     status, message = wire.from_error(error)
     if status is Status.INTERNAL:
         _log.error("request failed", code=error.code, message=error.message)
-    headers: dict[str, str] = {}
-    if isinstance(error, CapacityError):
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
-    if status is Status.UNAUTHENTICATED:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(
-        wire.error_body(status, message), status_code=wire.http_status(error), headers=headers, media_type=MediaType.JSON
-    )
+    body = wire.error_body(status, message)
+    return Response(body, status_code=wire.http_status(error), headers=headers_of(error), media_type=MediaType.JSON)
 
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:

@@ -1,0 +1,356 @@
+"""glot-run's JSON: its types, to and from the model, and the table from error to answer. In words: docs/glot-run.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from firebox import errors
+from firebox.config import Settings
+from firebox.doors import refusals
+from firebox.doors.json_body import parse
+from firebox.doors.status import status_of
+from firebox.engine.containers import ContainerSpec
+from firebox.model import File, Job, LimitRequest, OutputMode, Result, StageName, Verdict
+from firebox.runtimes.runtime import Runtime
+from firebox.service.languages import Native
+from firebox.service.validation import check_text
+from firebox.storage.languages import Language
+from firebox.storage.users import User
+
+RUNNER = "/home/glot/runner"
+"""What the image of a language is: it takes one JSON object and gives one."""
+IMAGE_USER = "glot"
+IMAGE_HOSTNAME = "glot-runner"
+PROCESSES = 100
+OPEN_FILES = 100
+
+MASK = "********"
+"""Stands for what is not kept of a token: its end, where that is kept, follows."""
+SHOWN_CHARACTERS = 4000
+
+encode = msgspec.json.Encoder().encode
+
+
+class Message(Struct, frozen=True):
+    """Every answer that is not a success. error: stable, for machines; message: for people."""
+
+    error: str
+    message: str
+
+
+class Root(Struct, frozen=True):
+    """What `GET /` and `GET /admin` say. urls: by name."""
+
+    urls: dict[str, str]
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    version: str | UnsetType = UNSET
+
+
+class NamedLink(Struct, frozen=True):
+    """A language, without its versions."""
+
+    name: str
+    url: str
+
+
+class VersionLink(Struct, frozen=True):
+    """A version of a language."""
+
+    version: str
+    url: str
+
+
+class ImageLink(Struct, frozen=True):
+    """An image, and where a program is sent to run in it."""
+
+    image: str
+    url: str
+
+
+class UserEntry(Struct, frozen=True):
+    """A user. token: in full only where it was just given; times: ISO 8601 in UTC, with a Z."""
+
+    id: str
+    token: str
+    created: str
+    modified: str
+    url: str
+
+
+class LanguageEntry(Struct, frozen=True):
+    """A language at a version. url: left out where it was asked for by its own address."""
+
+    id: str
+    name: str
+    version: str
+    image: str
+    url: str | UnsetType = UNSET
+
+
+class FileEntry(Struct, frozen=True):
+    """A file of a run."""
+
+    name: str
+    content: str
+
+
+class RunRequest(Struct, frozen=True):
+    """A program to run: the first file is the one that runs."""
+
+    files: list[FileEntry]
+    stdin: str = ""
+    command: str = ""
+
+
+class Answer(Struct, frozen=True):
+    """What a run left. error: "" on success, `Exit code: N`, or words."""
+
+    stdout: str
+    stderr: str
+    error: str
+
+
+class RunFailed(errors.RequestError):
+    """The program was stopped, or its container failed: words for whoever sent it."""
+
+    code = "run.failed"
+
+
+class TooSlow(RunFailed):
+    code = "run.timeout"
+
+    def __init__(self) -> None:
+        super().__init__("Code exceeded the maximum allowed running time")
+
+
+class TooMuchOutput(RunFailed):
+    code = "run.output"
+
+    def __init__(self) -> None:
+        super().__init__("Output exceeded the maximum allowed size")
+
+
+class Links:
+    """Addresses in answers. base: where the API is, without a slash at the end."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base.rstrip("/")
+
+    def to(self, *parts: str) -> str:
+        """Give the address of a path."""
+        return "/".join((self._base, *(quote(part, safe="+") for part in parts)))
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object. Raises: InvalidRequest."""
+    document = parse(body)
+    if not isinstance(document, dict):
+        raise errors.InvalidRequest("the body is not a JSON object")
+    return cast("dict[str, Any]", document)
+
+
+def read_run(body: bytes) -> RunRequest:
+    """Read a program to run. Keys that are not known are left aside. Raises: InvalidRequest."""
+    document = read_object(body)
+    entries = document.get("files")
+    if not isinstance(entries, list) or not entries:
+        raise errors.InvalidRequest("Missing files")
+    files: list[FileEntry] = []
+    for entry in cast("list[object]", entries):
+        fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+        name, content = fields.get("name"), fields.get("content")
+        if not isinstance(name, str) or not isinstance(content, str) or not name or not content:
+            raise errors.InvalidRequest("One or more files are incomplete")
+        index = len(files)
+        check_text(name, f"files[{index}].name")
+        check_text(content, f"files[{index}].content")
+        files.append(FileEntry(name, content))
+    return RunRequest(files, _text(document, "stdin"), _text(document, "command"))
+
+
+def read_token(body: bytes) -> str:
+    """Read the token that a user is to have. Raises: InvalidRequest when there is none."""
+    token = read_object(body).get("token")
+    if not isinstance(token, str) or not token:
+        raise errors.InvalidRequest("Missing token")
+    return token
+
+
+def read_language(body: bytes) -> tuple[str, str, str]:
+    """Read name, version and image. Raises: InvalidRequest."""
+    document = read_object(body)
+    found: list[str] = []
+    for key in ("name", "version", "image"):
+        value = document.get(key)
+        if not isinstance(value, str) or not value:
+            raise errors.InvalidRequest(f"Missing {key}")
+        check_text(value, key)
+        found.append(value)
+    return found[0], found[1], found[2]
+
+
+def to_container(request: RunRequest, language: Language, settings: Settings) -> ContainerSpec:
+    """Say what the container of a run is and what it is sent."""
+    payload = {
+        "language": language.name,
+        "files": request.files,
+        "stdin": request.stdin,
+        "command": request.command,
+    }
+    return ContainerSpec(
+        image=language.image,
+        entrypoint=(RUNNER,),
+        user=IMAGE_USER,
+        hostname=IMAGE_HOSTNAME,
+        memory_bytes=settings.docker_memory_bytes,
+        wall_ms=settings.docker_run_timeout_ms,
+        output_bytes=settings.glot_output_bytes,
+        output_mode=OutputMode.KILL,
+        stdin=encode(payload),
+        processes=PROCESSES,
+        open_files=OPEN_FILES,
+    )
+
+
+def to_job(request: RunRequest, native: Native, runtime: Runtime, settings: Settings) -> Job:
+    """Translate a run for our own sandbox, under the limits that a container would have."""
+    return Job(
+        language=native.language,
+        version=native.version,
+        files=tuple(File(file.name, file.content.encode()) for file in request.files),
+        stdin=request.stdin.encode(),
+        command=request.command,
+        compile_limits=_limits("compile", runtime, settings),
+        run_limits=_limits("run", runtime, settings),
+    )
+
+
+def from_result(result: Result, output_bytes: int) -> Answer:
+    """Fold a result: the output of the program or, where it came to none, of the compiler. output_bytes: of the answer.
+
+    Raises: TooSlow, TooMuchOutput, SandboxError for a failure of ours.
+    """
+    stage = result.run or result.compile
+    match result.verdict:
+        case Verdict.WALL_TIME | Verdict.CPU_TIME:
+            raise TooSlow
+        case Verdict.OUTPUT:
+            raise TooMuchOutput
+        case Verdict.INTERNAL:
+            raise errors.SandboxError(result.reason)
+        case Verdict.CANCELLED:
+            raise errors.ShuttingDown("the run was cancelled", retry_after_s=1.0)
+        case _:
+            pass
+    if stage is None:
+        return Answer("", "", result.reason)
+    failed = result.verdict in (Verdict.RUNTIME_ERROR, Verdict.COMPILE_ERROR) and stage.exit_code is not None
+    answer = Answer(
+        stdout=stage.stdout.decode(errors="replace"),
+        stderr=stage.stderr.decode(errors="replace"),
+        error=f"Exit code: {stage.exit_code}" if failed else result.reason,
+    )
+    if len(encode(answer)) > output_bytes:
+        raise TooMuchOutput
+    return answer
+
+
+def from_container(stdout: bytes, stderr: bytes, exit_code: int | None) -> Answer:
+    """Read what the program of an image wrote: exactly one JSON object. Raises: RunFailed, in the words of the container."""
+    try:
+        return msgspec.json.decode(stdout.decode(errors="replace"), type=Answer)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
+    words = stderr.decode(errors="replace").strip()
+    if not words:
+        words = (
+            "the program of the image gave no answer" if not stdout.strip() else "the program of the image gave no valid answer"
+        )
+        if exit_code:
+            words += f" (exit status {exit_code})"
+    raise RunFailed(words[:SHOWN_CHARACTERS])
+
+
+def from_user(user: User, links: Links, token: str = "") -> UserEntry:
+    """Translate a user. token: where it was just given; else only its end is known."""
+    return UserEntry(
+        id=user.uuid,
+        token=token or MASK + user.token_hint,
+        created=_time(user.created_at),
+        modified=_time(user.modified_at),
+        url=links.to("admin", "users", user.uuid),
+    )
+
+
+def from_language(language: Language, links: Links | None) -> LanguageEntry:
+    """Translate a language. links: None where it was asked for by its own address."""
+    url = links.to("admin", "languages", language.id) if links else UNSET
+    return LanguageEntry(language.id, language.name, language.version, language.image, url)
+
+
+def from_error(error: errors.FireboxError) -> tuple[int, Message]:
+    """Translate a failure into a status and a body."""
+    return status_of(error), Message(_key(error), _words(error))
+
+
+ERROR_KEYS: Mapping[type[errors.FireboxError], str] = {
+    errors.InvalidRequest: "request.parse",
+    errors.NotFound: "not_found",
+    errors.Unauthenticated: "access_token",
+    errors.Forbidden: "access_token",
+    refusals.TransportError: "request.parse",
+}
+"""The keys that glot-run's clients know; every other error has our own code."""
+
+NOT_FOUND = Message("route.not_found", "Route not found")
+WRONG_METHOD = Message("route.method_not_allowed", "Method not allowed")
+BUG = Message("internal", "the server made a mistake; its log says which")
+BUG_STATUS = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _key(error: errors.FireboxError) -> str:
+    return next((ERROR_KEYS[class_] for class_ in type(error).__mro__ if class_ in ERROR_KEYS), error.code)
+
+
+def _words(error: errors.FireboxError) -> str:
+    words = error.message
+    if isinstance(error, errors.InvalidRequest) and error.where:
+        words = f"{error.where}: {words}"
+    return f"{words} ({error.hint})" if error.hint else words
+
+
+def _text(document: dict[str, Any], key: str) -> str:
+    value = document.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise errors.InvalidRequest("must be a string", where=key)
+    check_text(value, key)
+    return value
+
+
+def _limits(stage: StageName, runtime: Runtime, settings: Settings) -> LimitRequest:
+    """Ask for what a container would have, but never for more than the operator allows."""
+    maximum = settings.maximum_limits(stage, runtime.names)
+    return LimitRequest(
+        wall_ms=_at_most(settings.docker_run_timeout_ms, maximum.wall_ms),
+        cpu_ms=_at_most(settings.docker_run_timeout_ms, maximum.cpu_ms),
+        output_bytes=_at_most(settings.glot_output_bytes, maximum.output_bytes),
+        output_mode=OutputMode.KILL,
+    )
+
+
+def _at_most(wanted: int, maximum: int) -> int:
+    return min(wanted, maximum) if maximum else wanted
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}Z"

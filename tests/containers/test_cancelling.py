@@ -1,0 +1,61 @@
+"""Whoever leaves a run, at whichever moment, leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from firebox.engine.containers import Containers
+from tests.containers.conftest import own_containers, python, run
+from tests.support.services import DockerEngine
+
+ENDLESS = python("import time; print('first', flush=True); time.sleep(1000)")
+
+
+async def test_leaving_the_context_removes_the_container(containers: Containers, docker_engine: DockerEngine) -> None:
+    async with containers.start(ENDLESS, "somebody") as started:
+        await anext(started.output())
+        assert own_containers(docker_engine) == [started.name]
+    assert own_containers(docker_engine) == []
+
+
+async def test_an_exception_removes_the_container(containers: Containers, docker_engine: DockerEngine) -> None:
+    async def fail() -> None:
+        async with containers.start(ENDLESS, "somebody") as started:
+            await anext(started.output())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    assert own_containers(docker_engine) == []
+
+
+@pytest.mark.parametrize("steps", range(0, 60, 3))
+async def test_a_cancelled_run_is_removed_however_far_it_was(
+    containers: Containers, docker_engine: DockerEngine, steps: int
+) -> None:
+    task = asyncio.create_task(run(containers, ENDLESS))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert containers.statistics().in_flight == 0
+    assert own_containers(docker_engine) == []
+
+
+async def test_a_run_that_is_cancelled_while_it_is_read_is_removed(containers: Containers, docker_engine: DockerEngine) -> None:
+    arrived = asyncio.Event()
+
+    async def read() -> None:
+        async with containers.start(ENDLESS, "somebody") as started:
+            async for _ in started.output():
+                arrived.set()
+
+    task = asyncio.create_task(read())
+    await arrived.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert own_containers(docker_engine) == []
