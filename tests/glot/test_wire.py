@@ -142,7 +142,7 @@ ADMIN_ROUTES = [
 def test_a_token_is_needed(glot: Glot, method: str, path: str) -> None:
     answer = glot.nobody.request(method, path)
     check(answer, 401, MISSING)
-    assert answer.headers["www-authenticate"] == "Token"
+    assert answer.headers["www-authenticate"] == 'Token realm="firebox"'
     check(glot.nobody.request(method, path, headers={"Authorization": "Basic bm9ib2R5Og=="}), 401, MISSING)
 
 
@@ -150,14 +150,14 @@ def test_a_token_is_needed(glot: Glot, method: str, path: str) -> None:
 def test_a_user_is_no_admin(glot: Glot, method: str, path: str) -> None:
     answer = glot.user.request(method, path)
     check(answer, 401, WRONG)
-    assert answer.headers["www-authenticate"] == "Token"
+    assert answer.headers["www-authenticate"] == 'Token realm="firebox"'
 
 
 def test_a_wrong_token_is_refused(glot: Glot) -> None:
     for method, path in (ADMIN_ROUTES[0], ("POST", "/languages/python/latest")):
         answer = glot.nobody.request(method, path, headers=bearing("nobody-has-this"))
         check(answer, 401, WRONG)
-        assert answer.headers["www-authenticate"] == "Token"
+        assert answer.headers["www-authenticate"] == 'Token realm="firebox"'
 
 
 def test_the_operators_token_is_for_the_admin_routes(glot: Glot) -> None:
