@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import pytest
 
+pytest_plugins = ["tests.support.services"]
+
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""
 

@@ -10,9 +10,9 @@ import pytest
 from firebox.config import Settings, load_settings
 from firebox.errors import SettingsError
 from firebox.model import LimitRequest, Limits, OutputMode
-from firebox.piston_settings import read_piston_environment
+from firebox.other_settings import glot, grounds, piston, runner
 from firebox.settings_page import settings_page
-from firebox.settings_table import GENERAL_ROWS, LIMIT_NAMES, OVERRIDES_ROW, ROWS, TABLE
+from firebox.settings_table import LIMIT_NAMES, LIMIT_ROWS, OVERRIDES_ROW, ROWS, TABLE
 
 MIB = 1 << 20
 
@@ -32,10 +32,12 @@ def test_every_default_is_one_its_row_allows() -> None:
         assert row.read(row.default) == row.default, row.name
 
 
-def test_settings_declares_every_general_row_with_its_type() -> None:
+def test_settings_declares_every_row_but_the_limits_with_its_type() -> None:
     hints = typing.get_type_hints(Settings)
     types = {"int": int, "bytes": int, "ms": int, "s": int, "bool": bool, "text": str, "path": Path}
-    for row in GENERAL_ROWS:
+    for row in TABLE:
+        if row in LIMIT_ROWS or row is OVERRIDES_ROW:
+            continue
         assert hints.pop(row.name) is types[row.kind], row.name
     assert set(hints) == {OVERRIDES_ROW.name, "warnings"}
 
@@ -344,11 +346,20 @@ def test_piston_names_set_default_and_maximum() -> None:
 
 
 def test_every_piston_name_of_the_table_is_understood() -> None:
-    for variable in {alias for row in TABLE for alias in row.aliases}:
+    names = {alias for row in TABLE for alias in row.aliases if alias.startswith(piston.PREFIX)}
+    for variable in names:
         value = "{}" if variable == "PISTON_LIMIT_OVERRIDES" else "100"
-        found, warnings = read_piston_environment({variable: value})
-        assert found or variable == "PISTON_LIMIT_OVERRIDES"
-        assert warnings == []
+        found = piston.read_environment({variable: value})
+        assert found.values
+        assert set(found.values) <= {row.name for row in TABLE if variable in row.aliases}
+        assert found.warnings == []
+
+
+def test_the_table_and_the_readers_of_other_systems_know_the_same_names() -> None:
+    aliases = {(alias, row.name) for row in TABLE for alias in row.aliases if not alias.startswith(piston.PREFIX)}
+    assert aliases == {*glot.NAMES.items(), *grounds.NAMES.items()}
+    keys = {(key, row.name) for row in TABLE for key in row.file_keys}
+    assert keys == {(key, setting) for key, settings in runner.NAMES.items() for setting in settings}
 
 
 def test_piston_output_is_cut_where_nobody_asks_for_its_limit() -> None:

@@ -1,6 +1,7 @@
-"""The settings of a server, from flags, environment and a TOML file, in this order of precedence; then the defaults.
+"""The settings of a server, from flags, environment and a file, in this order of precedence; then the defaults.
 
-Names of Piston (`PISTON_RUN_TIMEOUT` ...) count as environment too, below `FIREBOX_` ones.
+Names of other systems (`PISTON_RUN_TIMEOUT`, `DOCKER_API_URL` ...) count as environment too, below `FIREBOX_` ones. The file is
+TOML, or Runner's YAML.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import msgspec
 
 from firebox.errors import SettingsError
 from firebox.model import LimitRequest, Limits, OutputMode, StageName
-from firebox.piston_settings import read_piston_environment
+from firebox.other_settings import runner
+from firebox.other_settings.environment import read_other_environments
+from firebox.secret_values import HIDDEN
 from firebox.setting_values import Value
 from firebox.settings_table import (
     CONFIG_FILE_VARIABLE,
@@ -119,11 +122,15 @@ class Settings:
         raise AttributeError(f"settings do not change: {name}")
 
     def __repr__(self) -> str:
-        return f"Settings({', '.join(f'{row.name}={self.value(row.name)!r}' for row in TABLE)})"
+        return f"Settings({', '.join(f'{row.name}={self.shown(row.name)!r}' for row in TABLE)})"
 
     def value(self, name: str) -> Value:
         """Get a setting by the name of its row. Raises: KeyError."""
         return cast("Value", vars(self)[ROWS[name].name])
+
+    def shown(self, name: str) -> Value:
+        """Get a setting as it may be shown to anybody: tokens and passwords are hidden. Raises: KeyError."""
+        return cast("Value", ROWS[name].shown(self.value(name)))
 
     def source(self, name: str) -> str:
         """Say where a setting's value came from: default, flag, environment NAME or file PATH. Raises: KeyError."""
@@ -186,20 +193,25 @@ def load_settings(
 ) -> Settings:
     """Read the settings.
 
-    flags: by the names of the table; None values count as not given. config_file: TOML; None: what FIREBOX_CONFIG names, or
-    none. environ: `os.environ` when None.
+    flags: by the names of the table; None values count as not given. config_file: TOML, or Runner's YAML; None: what
+    FIREBOX_CONFIG names, or CONFIG_PATH when that is YAML, or none. environ: `os.environ` when None.
     Raises: SettingsError, naming the setting, its value, what is allowed and where it came from.
     """
     environ = os.environ if environ is None else environ
-    if config_file is None and environ.get(CONFIG_FILE_VARIABLE):
-        config_file = Path(environ[CONFIG_FILE_VARIABLE])
-    piston, warnings = read_piston_environment(environ)
+    warnings: list[str] = []
+    ours = _read_environment(environ, warnings) | _read_flags(flags or {})
+    others = read_other_environments(environ, ours)
+    warnings[:0] = others.warnings
     given: dict[str, Given] = {}
-    if config_file is not None:
-        given |= _read_file(config_file)
-    given |= {name: Given(value, f"environment {variable}") for name, (value, variable) in piston.items()}
-    given |= _read_environment(environ, warnings)
-    given |= _read_flags(flags or {})
+    file = config_file or _file_of(environ)
+    if file is not None and file.suffix.lower() in runner.SUFFIXES:
+        of_runner = runner.read_file(file, ROWS)
+        given |= {name: Given(value, f"file {file} ({key})") for name, (value, key) in of_runner.values.items()}
+        warnings += of_runner.warnings
+    elif file is not None:
+        given |= _read_file(file)
+    given |= {name: Given(value, f"environment {variable}") for name, (value, variable) in others.values.items()}
+    given |= ours
 
     values: dict[str, Value] = {row.name: row.default for row in TABLE}
     values["data_dir"] = default_data_folder(environ, os.geteuid())
@@ -215,6 +227,14 @@ def load_settings(
     return Settings(values, {name: item.source for name, item in given.items()}, warnings)
 
 
+def _file_of(environ: Mapping[str, str]) -> Path | None:
+    """The file that the environment names. CONFIG_PATH is Runner's, and other programs use that name for other files."""
+    if named := environ.get(CONFIG_FILE_VARIABLE):
+        return Path(named)
+    named = environ.get(runner.FILE_VARIABLE, "")
+    return Path(named) if named.lower().endswith(runner.SUFFIXES) else None
+
+
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Say "did you mean ...?" for a misspelt name, or "" when nothing is near. prefix: "FIREBOX_" to spell it as a variable."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -225,13 +245,19 @@ def _read(row: Row, item: Given, setting: str = "") -> Value:
     try:
         return row.read(item.value)
     except (ValueError, RuntimeError):  # RuntimeError: a "~user" that does not exist
-        raise SettingsError(setting or row.name, item.value, row.allowed, source=item.source) from None
+        raise SettingsError(setting or row.name, row.shown(item.value), row.allowed, source=item.source) from None
+
+
+def _unknown(name: str, value: object, source: str) -> SettingsError:
+    """A misspelt name may be a token's: only numbers are shown."""
+    shown = value if isinstance(value, int | float) else HIDDEN
+    return SettingsError(name, shown, "a known setting", source=source, hint=nearest(name, ROWS))
 
 
 def _read_flags(flags: Mapping[str, object]) -> dict[str, Given]:
     for name in flags:
         if name not in ROWS:
-            raise SettingsError(name, flags[name], "a known setting", source="flag", hint=nearest(name, ROWS))
+            raise _unknown(name, flags[name], "flag")
     given = {name: Given(value, "flag") for name, value in flags.items() if value is not None}
     return _parse_json(given)
 
@@ -270,7 +296,7 @@ def _read_file(path: Path) -> dict[str, Given]:
         raise SettingsError("config", str(path), "a TOML file", hint=str(error)) from None
     for name, value in table.items():
         if name not in ROWS:
-            raise SettingsError(name, value, "a known setting", source=source, hint=nearest(name, ROWS))
+            raise _unknown(name, value, source)
     return {name: Given(value, source) for name, value in table.items()}
 
 

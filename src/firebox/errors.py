@@ -25,6 +25,8 @@ Each door has one table from class to its protocol's answer.
 
 from __future__ import annotations
 
+from firebox.secret_values import hide_secret
+
 
 class FireboxError(Exception):
     """Base of every failure that a door translates.
@@ -168,6 +170,7 @@ class SettingsError(FireboxError):
 
     def __init__(self, setting: str, value: object, allowed: str, *, source: str = "", hint: str = "") -> None:
         origin = f" (from {source})" if source else ""
+        value = hide_secret(value)
         super().__init__(f"setting {setting} is {value!r}{origin}; allowed: {allowed}", hint=hint)
         self.setting = setting
         self.value = value

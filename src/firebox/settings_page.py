@@ -22,15 +22,23 @@ _HEAD = """\
 
 <!-- Written by `make docs` from the table in src/firebox/settings_table.py: change it there. -->
 
-A setting comes from the first of these that has it: a flag (`firebox serve --run-wall-ms 5s`), the environment
-(`FIREBOX_RUN_WALL_MS=5s`), Piston's own environment names (the last column), the TOML file that `--config` or
-`FIREBOX_CONFIG` names (`run_wall_ms = "5s"`), the default. `firebox settings` shows each with its source.
+A setting comes from the first of these that has it:
+
+1. a flag: `firebox serve --run-wall-ms 5s`;
+2. the environment: `FIREBOX_RUN_WALL_MS=5s`;
+3. the environment under the name another system gives it (the last column): `PISTON_RUN_TIMEOUT=5000`, see
+   [moving](moving.md);
+4. the file that `--config` or `FIREBOX_CONFIG` names: TOML with the settings' own names (`run_wall_ms = "5s"`), or a file of
+   Runner's, which ends in `.yaml` or `.yml` (the last column, in *italics*);
+5. the default.
+
+`firebox settings` shows each with its source. Tokens and passwords are hidden there, in messages and in the log.
 
 * Sizes are bytes: `65536`, `64KiB`, `64k`, `64m`, `2GiB` (1024 each); `64KB`, `64MB` (1000 each).
 * Times are in the unit of the setting's name, or carry one: `1500ms`, `3s`, `5m`, `1h`.
 * A value that is not allowed stops the server with words that name the setting, the value, what is allowed and where it came
-  from. So does a name in the file that is no setting. A `FIREBOX_` or `PISTON_` name in the environment without meaning here
-  gets a warning.
+  from. So does a name in the TOML file that is no setting. A `FIREBOX_` or `PISTON_` name in the environment without meaning
+  here gets a warning, and so does such a name in a file of Runner's.
 
 ```toml
 port = 2000
@@ -49,33 +57,32 @@ default. 0 means no cap for `cpu_ms` and `memory_bytes`, and no maximum for all 
 limit and its maximum and they would contradict each other, the other one follows.
 """
 
-_MOVING = """
-## Moving from Piston
-
-Set the same names and get the same limits. In Piston a configured limit is the default and the maximum at once, so each
-sets both here. A memory limit of `-1` is none. `PISTON_OUTPUT_MAX_SIZE` also turns on `kill`, Piston's way with long output;
-without it output is cut and the program goes on. `PISTON_LIMIT_OVERRIDES` is Piston's JSON, its keys included. Networks are
-always off: `PISTON_DISABLE_NETWORKING=false` gets a warning. So does every other `PISTON_` name.
-"""
+_GROUPS: Mapping[str, tuple[Row, ...]] = {
+    "The server": GENERAL_ROWS,
+    "Users": ACCOUNT_ROWS,
+    "What is kept": STORAGE_ROWS,
+    "Containers": CONTAINER_ROWS,
+    "Doors": DOOR_ROWS,
+}
 
 
 def settings_page() -> str:
     """Write the whole page, as Markdown."""
     defaults = [row for row in LIMIT_ROWS if not row.name.startswith("max_")]
     maxima = [row for row in LIMIT_ROWS if row.name.startswith("max_")]
-    parts = [_HEAD, "\n## The server\n\n", *_table(GENERAL_ROWS)]
-    parts += ["\n## Users\n\n", *_table(ACCOUNT_ROWS), "\n## What is kept\n\n", *_table(STORAGE_ROWS)]
-    parts += ["\n## Containers\n\n", *_table(CONTAINER_ROWS), "\n## Doors\n\n", *_table(DOOR_ROWS)]
+    parts = [_HEAD]
+    for title, rows in _GROUPS.items():
+        parts += [f"\n## {title}\n\n", *_table(rows)]
     parts += ["\n## Limits\n", _LIMITS]
-    parts += ["\n", *_table([*defaults, OVERRIDES_ROW]), "\n### Maxima\n\n", *_table(maxima), _MOVING]
+    parts += ["\n", *_table([*defaults, OVERRIDES_ROW]), "\n### Maxima\n\n", *_table(maxima)]
     return "".join(parts)
 
 
 def _table(rows: Iterable[Row]) -> list[str]:
     lines = ["| setting | default | what | allowed | other names |\n", "| --- | --- | --- | --- | --- |\n"]
     for row in rows:
-        aliases = ", ".join(f"`{alias}`" for alias in row.aliases)
-        lines.append(f"| `{row.name}` | {_shown(row, row.default)} | {row.help} | {row.allowed} | {aliases} |\n")
+        names = ", ".join([*(f"`{alias}`" for alias in row.aliases), *(f"*`{key}`*" for key in row.file_keys)])
+        lines.append(f"| `{row.name}` | {_shown(row, row.default)} | {row.help} | {row.allowed} | {names} |\n")
     return lines
 
 

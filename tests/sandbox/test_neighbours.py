@@ -205,7 +205,6 @@ async def test_attacks_77_82_sockets_of_every_kind(box: Box) -> None:
 
 
 async def test_attack_77_abstract_sockets_of_the_host_are_not_there(box: Box) -> None:
-    """Neither ours nor those that the launcher itself holds to reserve its uids."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"\0firebox-test-{os.getpid()}-{box.kind}")
         server.listen()

@@ -43,7 +43,7 @@ def _own_uids(uid_base: int) -> list[int]:
     try:
         locks = os.open(UID_LOCKS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)  # stays open until we end
     except OSError as error:
-        raise spec.SandboxFailure("own uids", error.errno, detail=UID_LOCKS, hint="make /run writable for root") from None
+        raise spec.SandboxFailure("own uids", error.errno or 0, detail=UID_LOCKS, hint="make /run writable for root") from None
     for base in bases:
         if not any(first <= base and base + UIDS_A_LAUNCHER <= first + count for first, count in ranges):
             continue

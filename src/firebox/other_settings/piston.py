@@ -10,8 +10,10 @@ from collections.abc import Mapping
 import msgspec
 
 from firebox.errors import SettingsError
+from firebox.other_settings.found import Found, no_effect
 from firebox.settings_table import STAGES, TABLE
 
+SYSTEM = "Piston"
 PREFIX = "PISTON_"
 
 _LOG_LEVELS = {"none": "critical", "error": "error", "warn": "warning", "info": "info", "debug": "debug", "trace": "debug"}
@@ -23,32 +25,29 @@ _SHARED_OVERRIDE_NAMES = {
     "output_max_size": "output_bytes",
 }
 
-Found = dict[str, tuple[object, str]]
-"""Setting -> value and the environment name it came from."""
 
-
-def read_piston_environment(environ: Mapping[str, str]) -> tuple[Found, list[str]]:
+def read_environment(environ: Mapping[str, str]) -> Found:
     """Translate the PISTON_ names that are set, and warn of each one that has no meaning here.
 
     Empty values count as not set. Raises: SettingsError for a value that Piston would refuse too.
     """
     settings: dict[str, list[str]] = {}
     for row in TABLE:
-        for alias in row.aliases:  # of other systems too: only our own prefix is looked for below
+        for alias in row.aliases:  # Of other systems too: only Piston's prefix is looked for below.
             settings.setdefault(alias, []).append(row.name)
-    found: Found = {}
-    warnings: list[str] = []
+    found = Found()
     for variable, value in sorted(environ.items()):
         if not variable.startswith(PREFIX) or not value:
             continue
         if variable in settings:
-            found |= {name: (item, variable) for name, item in _translate(variable, value, settings[variable]).items()}
+            items = _translate(variable, value, settings[variable])
+            found.values.update({name: (item, variable) for name, item in items.items()})
         elif variable == "PISTON_DISABLE_NETWORKING":
             if value.strip().lower() != "true":
-                warnings.append(f"{variable} is {value!r} and has no effect: programs never get a network here")
+                found.warnings.append(f"{variable} is {value!r} and has no effect: programs never get a network here")
         else:
-            warnings.append(f"{variable} has no meaning here and no effect")
-    return found, warnings
+            found.warnings.append(no_effect(variable))
+    return found
 
 
 def _translate(variable: str, value: str, names: list[str]) -> dict[str, object]:

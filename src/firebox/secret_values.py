@@ -1,0 +1,24 @@
+"""How tokens and passwords are kept out of what people are shown: `firebox settings`, error messages, logs."""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "***"
+"""What stands where a secret was."""
+
+_USER_INFO = re.compile(r"(?<=://)(?P<user>[^:/@]*:)?.*@", re.DOTALL)
+_SECRET_PARAMETER = re.compile(r"(?i)([?&](?:password|passwd|pass|secret|token|sslpassword)=)[^&#]*")
+
+
+def hide_secret(value: object, secret: bool = False) -> object:
+    """Give a value as it may be shown to anybody. secret: it is one as a whole, unless it is an address, which may be seen.
+
+    In addresses the password is hidden, or the user where there is no password, as that may be a token.
+    """
+    if not isinstance(value, str):
+        return HIDDEN if secret else value
+    if "://" in value:
+        shown = _USER_INFO.sub(lambda found: f"{found['user'] or ''}{HIDDEN}@", value)
+        return _SECRET_PARAMETER.sub(rf"\1{HIDDEN}", shown)
+    return HIDDEN if secret and value else value
