@@ -11,8 +11,9 @@ import pytest
 
 from firebox.config import load_settings
 from firebox.engine.admission import Admission
+from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.container_sweeper import LABEL, own_identity
-from firebox.engine.containers import Containers, ContainerSpec, open_containers
+from firebox.engine.containers import Containers, open_containers
 from firebox.model import StreamName
 from tests.support.images import glot_image
 from tests.support.services import DockerEngine, ServiceFailed

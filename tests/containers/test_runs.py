@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from firebox.engine.admission import Admission
-from firebox.engine.containers import Containers, ContainerSpec
+from firebox.engine.container_spec import ContainerSpec
+from firebox.engine.containers import Containers
 from firebox.errors import ContainerError, NotFound, QueueFull, ShuttingDown
 from firebox.model import OutputMode
 from tests.containers.conftest import containers_at, own_containers, python, run, wait_for

@@ -63,7 +63,8 @@ class Server:
 
 async def start_server(kind: str, source: str) -> Server:
     environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{SOURCE.parent}"}
-    arguments = (sys.executable, "-c", SERVER, kind, source)
+    # Whoever starts the tests may ignore signals, as a shell does for what it runs in the background.
+    arguments = ("/usr/bin/env", "--default-signal=HUP,INT,TERM", sys.executable, "-c", SERVER, kind, source)
     process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     pid = int(await process.stdout.readline())

@@ -123,7 +123,11 @@ def test_the_command_says_so_and_exits_with_1(tmp_path: Path) -> None:
     assert "leaves the folder" in reply.stderr
 
 
-@pytest.mark.parametrize("data", [b"", b"no archive", gzip.compress(b"no tar" * 1000), gzip.compress(b"x" * 4096)[:-9]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no archive", gzip.compress(b"no tar" * 1000), gzip.compress(b"x" * 4096)[:-9]],
+    ids=["empty", "not compressed", "no tar", "cut short"],
+)
 def test_what_is_no_archive_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "b.tar.gz").write_bytes(data)
     with pytest.raises(InvalidRequest):

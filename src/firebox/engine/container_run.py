@@ -12,8 +12,8 @@ from ulid import ULID
 
 from firebox.engine.container_attachment import Attachment
 from firebox.engine.container_engine import ContainerEngine
+from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.container_sweeper import labels_of_a_run
-from firebox.engine.containers import ContainerSpec
 from firebox.errors import FireboxError
 from firebox.model import Chunk, OutputMode, StreamName
 

@@ -14,49 +14,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from firebox.config import Settings
 from firebox.engine.admission import Admission
+from firebox.engine.container_spec import ContainerSpec
 from firebox.errors import ShuttingDown
-from firebox.model import OutputMode
 
 if TYPE_CHECKING:  # aiohttp and aiodocker are slow to import: only a server with a container engine pays for them
     from firebox.engine.container_run import ContainerRun
     from firebox.engine.container_sweeper import Sweeper
 
-MAX_PROCESSES = 100
-MAX_OPEN_FILES = 100
 REMOVAL_PATIENCE_S = 5.0
 """How long whoever leaves a run waits for its container to be gone. The removal goes on after that, and keeps the slot."""
-
-
-class ContainerSpec(Struct, frozen=True, kw_only=True):
-    """What to run in a container, and what it may use."""
-
-    image: str
-    arguments: tuple[str, ...] = ()
-    """Empty: the image's own."""
-    entrypoint: tuple[str, ...] = ()
-    """Empty: the image's own."""
-    user: str = ""
-    """Name or number; empty: the image's own."""
-    hostname: str = ""
-    memory_bytes: int
-    """Swap included. 0: no cap."""
-    wall_ms: int
-    """By our own clock, from the start of the program; never 0."""
-    output_bytes: int
-    """Of each stream; never 0."""
-    output_mode: OutputMode = OutputMode.KILL
-    stdin: bytes | None = None
-    """None: nothing, not even an open descriptor. Else it is closed behind these bytes."""
-    processes: int = MAX_PROCESSES
-    """Processes and threads alive at once."""
-    open_files: int = MAX_OPEN_FILES
-    """Descriptors of each process."""
-    read_only: bool = False
-    """Keep the container from writing to its root; a /tmp in memory is then all that it can write."""
 
 
 @dataclass(frozen=True, slots=True)

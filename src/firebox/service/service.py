@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from ulid import ULID
 
 from firebox.config import Settings
-from firebox.engine.containers import Containers, ContainerSpec
+from firebox.engine.container_spec import ContainerSpec
+from firebox.engine.containers import Containers
 from firebox.errors import FireboxError, PartUnavailable, SandboxError, ShuttingDown
 from firebox.model import Cancel, Executor, File, Finished, Job, Result, Run, RuntimeName
 from firebox.runtimes.registry import Registry

@@ -7,17 +7,17 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Table, text
 from sqlalchemy.exc import IntegrityError
 
 from firebox.errors import FireboxError, SettingsError
 from firebox.storage.address import Address
 from firebox.storage.failures import BrokenConnection, is_driver_error, translate
+from firebox.storage.transactions import Transactions, Work
 
 if TYPE_CHECKING:
     # The one that is not used costs a server megabytes.
@@ -27,29 +27,8 @@ PATIENCE_S = 15.0
 """How long a whole use case may take, whatever happens."""
 
 T = TypeVar("T")
-Work = Callable[[Connection], T]
-"""What is done in one transaction. It runs where it may block, and holds nothing of the event loop's."""
 
 _log = structlog.get_logger("firebox.storage")
-
-
-class Transactions(Protocol):
-    """Where the transactions of one kind of database happen."""
-
-    async def run(self, work: Work[T], *, writes: bool) -> T:
-        """Do `work` in one transaction, and keep all of it or nothing.
-
-        Raises: BrokenConnection when nothing of it can have been kept and a new connection may do; the driver's errors.
-        """
-        ...
-
-    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        """Begin an INSERT of this dialect."""
-        ...
-
-    async def close(self) -> None:
-        """Close every connection."""
-        ...
 
 
 class Database:

@@ -13,8 +13,8 @@ from sqlalchemy.pool import NullPool
 
 from firebox.errors import SettingsError
 from firebox.storage.address import ALLOWED, Address
-from firebox.storage.database import Work
 from firebox.storage.failures import BrokenConnection, driver_error, is_broken_connection
+from firebox.storage.transactions import Work
 
 CONNECT_S = 5.0
 """How long a connection may take to be made, and how long one may wait for a free one."""

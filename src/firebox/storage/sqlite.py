@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Table, create_engine, event
 from sqlalchemy.dialects import sqlite
 
-from firebox.storage.database import Work
+from firebox.storage.transactions import Work
 
 BUSY_S = 5.0
 """How long SQLite waits for a writer in another process."""

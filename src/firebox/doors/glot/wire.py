@@ -16,7 +16,7 @@ from firebox.config import Settings
 from firebox.doors import refusals
 from firebox.doors.json_body import parse
 from firebox.doors.status import status_of
-from firebox.engine.containers import ContainerSpec
+from firebox.engine.container_spec import ContainerSpec
 from firebox.model import File, Job, LimitRequest, OutputMode, Result, StageName, Verdict
 from firebox.runtimes.runtime import Runtime
 from firebox.service.languages import Native

@@ -1,0 +1,170 @@
+"""The page in examples/, in a real browser, served by another site than the server's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.conftest import ROOT, require_tool
+from tests.support.server import RunningServer
+
+every_transport = pytest.mark.parametrize("transports", ["websocket", "polling", "polling,websocket"])
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        pass
+
+
+@pytest.fixture
+def site(installed: Path, tmp_path: Path) -> Iterator[str]:
+    """A site of its own, with the page and the client of the npm package."""
+    shutil.copy(ROOT / "examples" / "grounds.html", tmp_path)
+    shutil.copy(installed / "node_modules" / "socket.io-client" / "dist" / "socket.io.min.js", tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path))) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+class Page:
+    """A page in the browser. Source: Chrome DevTools Protocol, "Runtime.evaluate"."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._number = 0
+
+    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._number += 1
+        await self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
+        while True:
+            answer = json.loads(await asyncio.wait_for(self._socket.recv(), 60))
+            if answer.get("id") == self._number:
+                return dict(answer["result"])
+
+    async def evaluate(self, expression: str) -> Any:
+        """Evaluate JavaScript in the page and wait for its promise."""
+        answer = await self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    async def until(self, condition: str) -> None:
+        """Wait until something of the page is true."""
+        assert await self.evaluate(
+            f"""new Promise((done) => {{
+                const look = () => {{ if ({condition}) {{ observer.disconnect(); done(true); }} }};
+                const observer = new MutationObserver(look);
+                observer.observe(document, {{ subtree: true, childList: true, characterData: true, attributes: true }});
+                look();
+            }})"""
+        )
+
+
+@asynccontextmanager
+async def browsing(folder: Path, url: str) -> AsyncGenerator[Page]:
+    """Open a page in a browser that knows nothing yet."""
+    command = [
+        require_tool("chromium"),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--no-proxy-server",
+        f"--user-data-dir={folder}",
+        "--remote-debugging-port=0",
+        "about:blank",
+    ]
+    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert browser.stderr is not None
+    try:
+        address = await asyncio.to_thread(_debugger_of, browser)
+        async with connect(address, proxy=None, max_size=None) as socket:
+            whole = Page(socket)
+            target = (await whole.call("Target.createTarget", url="about:blank"))["targetId"]
+            page_address = address.partition("/devtools/")[0] + f"/devtools/page/{target}"
+            async with connect(page_address, proxy=None, max_size=None) as page_socket:
+                page = Page(page_socket)
+                await page.call("Page.enable")
+                await page.call("Page.navigate", url=url)
+                await page.evaluate(
+                    "new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', () => done()))"
+                )
+                yield page
+            await whole.call("Browser.close")
+    finally:
+        browser.terminate()
+        try:
+            await asyncio.to_thread(browser.communicate, timeout=60)
+        finally:
+            browser.kill()
+
+
+def _debugger_of(browser: subprocess.Popen[str]) -> str:
+    assert browser.stderr is not None
+    for line in browser.stderr:
+        if line.startswith("DevTools listening on "):
+            return line.removeprefix("DevTools listening on ").strip()
+    raise AssertionError("the browser ended")
+
+
+def address_of_page(site: str, server: RunningServer, **parameters: str) -> str:
+    return f"{site}/grounds.html?" + urlencode({"server": server.url, **parameters})
+
+
+async def run(page: Page, language: str, code: str) -> None:
+    await page.evaluate(
+        f"byId('language').value = {json.dumps(language)}; byId('code').value = {json.dumps(code)}; byId('run').click()"
+    )
+
+
+@every_transport
+async def test_a_page_of_an_allowed_site_runs_programs(
+    site: str, start_server: Callable[..., RunningServer], tmp_path: Path, transports: str
+) -> None:
+    server = start_server("--cors-origins", site)
+    async with browsing(tmp_path / "profile", address_of_page(site, server, transports=transports)) as page:
+        await page.until("byId('connection').textContent === 'connected'")
+        code = "import sys, time\nprint('héllo', flush=True)\nprint('to err', file=sys.stderr, flush=True)\ntime.sleep(0.7)\n"
+        await run(page, "python3", code + "print('second', flush=True)\nwhile True: pass")
+        await page.until("byId('output').textContent.includes('second')")
+        assert await page.evaluate("document.querySelector('.stderr').textContent") == "to err\n"
+        await run(page, "bash", "echo other; exit 200")
+        await page.until("byId('output').textContent.includes('exit status')")
+        assert await page.evaluate("byId('output').textContent") == "other\n\n[exit status -56]"
+        assert await page.evaluate("client.io.engine.transport.name") in transports.split(",")
+
+
+@every_transport
+async def test_a_page_of_another_site_does_not_even_connect(
+    site: str, start_server: Callable[..., RunningServer], tmp_path: Path, transports: str
+) -> None:
+    server = start_server("--cors-origins", "https://pages.test")
+    async with browsing(tmp_path / "profile", address_of_page(site, server, transports=transports)) as page:
+        await page.until("byId('connection').textContent.startsWith('refused')")
+        assert await page.evaluate("client.connected") is False
+
+
+async def test_a_page_with_a_token_runs_programs(site: str, start_server: Callable[..., RunningServer], tmp_path: Path) -> None:
+    server = start_server("--cors-origins", site, "--require-login", env={"FIREBOX_ADMIN_TOKEN": "the-operators-token"})
+    async with browsing(tmp_path / "profile", address_of_page(site, server, token="the-operators-token")) as page:
+        await page.until("byId('connection').textContent === 'connected'")
+        await run(page, "bash", "echo in")
+        await page.until("byId('output').textContent.includes('exit status 0')")
+    async with browsing(tmp_path / "other", address_of_page(site, server)) as page:
+        await page.until("byId('connection').textContent.startsWith('refused: a token is needed')")
