@@ -290,6 +290,18 @@ def test_a_huge_frame_closes_the_connection(server: RunningServer, client: httpx
 
 
 @pytest.mark.slow
+def test_text_that_is_none_closes_the_connection_without_a_traceback(start_server: Callable[..., RunningServer]) -> None:
+    server = start_server()
+    with connect(server.live_url) as socket:
+        socket.send(b"\xff\xfe", text=True)
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=30)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1007
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
 def test_no_message_at_all_is_not_waited_for_for_ever(server: RunningServer) -> None:
     with open_live(server) as socket:
         error, code = refused(socket)

@@ -59,4 +59,8 @@ class _Bridge(logging.Handler):
     """Passes lines of the standard library's logging on."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger(record.name).log(record.levelno, record.getMessage().strip(), exc_info=record.exc_info)
+        level, exception = record.levelno, record.exc_info
+        if record.name.startswith("uvicorn") and exception is not None and isinstance(exception[1], UnicodeDecodeError):
+            # A client sent text that is none: its own fault, and no reason for a traceback each time.
+            level, exception = logging.INFO, None
+        structlog.get_logger(record.name).log(level, record.getMessage().strip(), exc_info=exception)
