@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -18,15 +19,31 @@ from firebox.cli.failures import exit_status, report
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A sub-command: the module whose `app` holds it, and its line in `firebox --help`."""
+    """A sub-command: the module whose `app` holds it, and its line in `firebox --help`.
+
+    without: libraries that what it imports would load as well, and can do without.
+    """
 
     module: str
     help: str
+    without: tuple[str, ...] = ()
+
+    def load(self) -> Any:
+        """Import the module and give its `app`."""
+        hidden = [name for name in self.without if name not in sys.modules]
+        # None in the place of a module makes its import fail, as if it were not installed. Source: importlib, "sys.modules".
+        cast("dict[str, ModuleType | None]", sys.modules).update(dict.fromkeys(hidden))
+        try:
+            return import_module(self.module).app
+        finally:
+            for name in hidden:
+                del sys.modules[name]
 
 
 COMMANDS = {
     "run": Entry("firebox.cli.run", "Run a program in a sandbox."),
-    "serve": Entry("firebox.cli.serve", "Serve the HTTP APIs."),
+    # python-socketio would load its clients' HTTP libraries: 13 MB of every server, for nothing.
+    "serve": Entry("firebox.cli.serve", "Serve the HTTP APIs.", without=("aiohttp", "requests")),
     "stdio": Entry("firebox.cli.stdio", "Run one program: JSON in, JSON out, as rce-runner does."),
     "images": Entry("firebox.cli.images", "Build container images that run a language."),
     "runtimes": Entry("firebox.cli.runtimes", "List what can run here."),
@@ -47,7 +64,7 @@ class LazyCommand(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Parse the arguments with the real command."""
-        command = get_command(import_module(self._entry.module).app)
+        command = get_command(self._entry.load())
         return command.make_context(info_name, args, parent, **extra)
 
 
