@@ -115,7 +115,7 @@ def main() -> int:
         wrong += result["verdict"] not in example.verdicts
     console.print(table)
     console.print(
-        "[bold]Next[/]: serve this over HTTP, to every client that speaks Piston's API:\n"
+        "[bold]Next[/]: serve this, to the clients of Piston, glot-run, grounds-exec and Runner:\n"
         "  .venv/bin/firebox serve\n"
         "and from another terminal:\n"
         "  curl -s http://127.0.0.1:2000/api/v2/execute -H 'content-type: application/json' \\\n"
