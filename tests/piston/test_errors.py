@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,32 +13,17 @@ from firebox.doors.piston import wire
 from firebox.doors.piston.wire import STATUS
 from firebox.engine.run import LocalRun
 from firebox.model import Chunk, Result, RuntimeName, StageResult, Timings, Verdict
+from tests.support.errors import all_errors, make_error
 
 LOADED = (refusals, firebox.doors.piston.routes, LocalRun)
 """Errors are known once the modules that define them are."""
 
-
-def family(class_: type[errors.FireboxError]) -> Iterator[type[errors.FireboxError]]:
-    yield class_
-    for child in class_.__subclasses__():
-        yield from family(child)
-
-
-FAMILY = [class_ for class_ in dict.fromkeys(family(errors.FireboxError)) if class_.__module__.startswith("firebox.")]
-
-
-def make(class_: type[errors.FireboxError]) -> errors.FireboxError:
-    """Make an error with something plausible for each argument."""
-    values: dict[str, Any] = {}
-    for name, parameter in inspect.signature(class_).parameters.items():
-        if parameter.default is inspect.Parameter.empty:
-            values[name] = 3 if "float" in str(parameter.annotation) or "int" in str(parameter.annotation) else "run.wall_ms"
-    return class_(**values)
+FAMILY = all_errors()
 
 
 @pytest.mark.parametrize("class_", FAMILY, ids=[class_.__name__ for class_ in FAMILY])
 def test_every_error_has_an_answer(class_: type[errors.FireboxError]) -> None:
-    status, message = wire.from_error(make(class_))
+    status, message = wire.from_error(make_error(class_, "run.wall_ms"))
     assert 400 <= status < 600
     assert message.message
     others_are_at_fault = issubclass(class_, errors.RequestError) and not issubclass(class_, errors.Conflict)

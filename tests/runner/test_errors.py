@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
-from typing import Any
 from urllib.parse import quote
 
 import grpc
@@ -15,32 +12,17 @@ from firebox import errors
 from firebox.doors import refusals
 from firebox.doors.runner import wire
 from firebox.doors.runner.wire import HTTP_STATUS, MESSAGE_BYTES, STATUS, Status, cut
+from tests.support.errors import all_errors, make_error
 
 LOADED = (refusals, firebox.doors.runner.calls)
 """Errors are known once the modules that define them are."""
 
-
-def family(class_: type[errors.FireboxError]) -> Iterator[type[errors.FireboxError]]:
-    yield class_
-    for child in class_.__subclasses__():
-        yield from family(child)
-
-
-FAMILY = [class_ for class_ in dict.fromkeys(family(errors.FireboxError)) if class_.__module__.startswith("firebox.")]
-
-
-def make(class_: type[errors.FireboxError]) -> errors.FireboxError:
-    """Make an error with something plausible for each argument."""
-    values: dict[str, Any] = {}
-    for name, parameter in inspect.signature(class_).parameters.items():
-        if parameter.default is inspect.Parameter.empty:
-            values[name] = 3 if "float" in str(parameter.annotation) or "int" in str(parameter.annotation) else "words"
-    return class_(**values)
+FAMILY = all_errors()
 
 
 @pytest.mark.parametrize("class_", FAMILY, ids=[class_.__name__ for class_ in FAMILY])
 def test_every_error_has_a_status(class_: type[errors.FireboxError]) -> None:
-    error = make(class_)
+    error = make_error(class_)
     status, message = wire.from_error(error)
     assert status not in (Status.OK, Status.UNKNOWN)
     assert message

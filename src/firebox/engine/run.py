@@ -14,7 +14,7 @@ from firebox.engine.commands import BASE_ENVIRONMENT, command_line
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
 from firebox.engine.transcript import Transcript
-from firebox.engine.verdicts import judge, signal_name
+from firebox.engine.verdicts import conclude, result_of
 from firebox.errors import InvalidRequest
 from firebox.model import (
     SIGNALS,
@@ -205,28 +205,15 @@ class LocalRun:
 
             self._announce = started
             ended = await sandbox.run(self._command(stage, limits, packed), self._take_output, started)
-            verdict, reason = judge(ended, limits)
+            result = result_of(stage, ended, limits, self._transcript.chunks())
             produced: Pack | None = None
-            if stage == "compile" and verdict is Verdict.OK:
+            if stage == "compile" and result.verdict is Verdict.OK:
                 produced, _skipped = await sandbox.collect(["*"], limits.writable_bytes, limits.writable_inodes)
             elif stage == "run" and self._plan.job.artifacts and not ended.killed_by:
                 await self._take_artifacts(sandbox)
         finally:
             self._sandbox = None
             sandbox.close()
-        result = StageResult(
-            stage=stage,
-            verdict=verdict,
-            reason=reason,
-            exit_code=ended.status,
-            signal=signal_name(ended.signal) if ended.signal is not None else None,
-            chunks=self._transcript.chunks(),
-            stdout_truncated=ended.stdout_truncated,
-            stderr_truncated=ended.stderr_truncated,
-            wall_ms=ended.wall_ms,
-            cpu_ms=ended.cpu_ms,
-            memory_peak_bytes=ended.memory_peak_bytes,
-        )
         self._emit(StageExited(sequence=self._next(), result=result))
         return result, produced
 
@@ -277,13 +264,7 @@ class LocalRun:
             _log.info("artifacts left out", run=self.id, count=len(skipped))
 
     def _finish(self, compiled: StageResult | None, ran: StageResult | None, reason: str) -> None:
-        last = ran or compiled
-        if reason or last is None:
-            verdict = Verdict.CANCELLED if self._cancelled else Verdict.INTERNAL
-        elif ran is None and last.verdict in (Verdict.RUNTIME_ERROR, Verdict.SIGNAL):
-            verdict, reason = Verdict.COMPILE_ERROR, last.reason
-        else:
-            verdict, reason = last.verdict, last.reason
+        verdict, reason = conclude(compiled, ran, reason, cancelled=self._cancelled)
         result = Result(
             id=self.id,
             runtime=self.runtime,

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from firebox.config import Settings
 from firebox.engine.commands import BASE_ENVIRONMENT, command_line, is_compiled
 from firebox.engine.transcript import Transcript
-from firebox.engine.verdicts import judge, signal_name
+from firebox.engine.verdicts import conclude, result_of
 from firebox.engine.workspace import write_files
 from firebox.errors import InvalidRequest, LimitNotEnforceable
 from firebox.model import (
@@ -272,20 +272,7 @@ class UnsandboxedRun:
             stdout_truncated="stdout" in truncated,
             stderr_truncated="stderr" in truncated,
         )
-        verdict, reason = judge(ended, limits)
-        result = StageResult(
-            stage=stage,
-            verdict=verdict,
-            reason=reason,
-            exit_code=ended.status,
-            signal=signal_name(ended.signal) if ended.signal is not None else None,
-            chunks=transcript.chunks(),
-            stdout_truncated=ended.stdout_truncated,
-            stderr_truncated=ended.stderr_truncated,
-            wall_ms=ended.wall_ms,
-            cpu_ms=ended.cpu_ms,
-            memory_peak_bytes=ended.memory_peak_bytes,
-        )
+        result = result_of(stage, ended, limits, transcript.chunks())
         self._emit(StageExited(sequence=self._next(), result=result))
         return result
 
@@ -356,13 +343,7 @@ class UnsandboxedRun:
                 os.killpg(self._process.pid, number)
 
     def _result(self, compiled: StageResult | None, ran: StageResult | None, reason: str) -> Result:
-        last = ran or compiled
-        if reason or last is None:
-            verdict = Verdict.CANCELLED if self._cancelled else Verdict.INTERNAL
-        elif ran is None and last.verdict in (Verdict.RUNTIME_ERROR, Verdict.SIGNAL):
-            verdict, reason = Verdict.COMPILE_ERROR, last.reason
-        else:
-            verdict, reason = last.verdict, last.reason
+        verdict, reason = conclude(compiled, ran, reason, cancelled=self._cancelled)
         return Result(
             id=self.id,
             runtime=self.runtime,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from firebox.model import Limits, Verdict
+from firebox.model import Chunk, Limits, StageName, StageResult, Verdict
 from firebox.sandbox.spec import Exit
 
 _BY_LIMIT = {
@@ -26,6 +26,34 @@ def judge(ended: Exit, limits: Limits) -> tuple[Verdict, str]:
     if ended.status != 0:
         return Verdict.RUNTIME_ERROR, f"exit code {ended.status}"
     return Verdict.OK, ""
+
+
+def result_of(stage: StageName, ended: Exit, limits: Limits, chunks: tuple[Chunk, ...]) -> StageResult:
+    """Put together what a stage left. chunks: its output, complete."""
+    verdict, reason = judge(ended, limits)
+    return StageResult(
+        stage=stage,
+        verdict=verdict,
+        reason=reason,
+        exit_code=ended.status,
+        signal=signal_name(ended.signal) if ended.signal is not None else None,
+        chunks=chunks,
+        stdout_truncated=ended.stdout_truncated,
+        stderr_truncated=ended.stderr_truncated,
+        wall_ms=ended.wall_ms,
+        cpu_ms=ended.cpu_ms,
+        memory_peak_bytes=ended.memory_peak_bytes,
+    )
+
+
+def conclude(compiled: StageResult | None, ran: StageResult | None, failure: str, *, cancelled: bool) -> tuple[Verdict, str]:
+    """Return the verdict of a job and its reason. failure: what went wrong on our side, in words; "" for nothing."""
+    last = ran or compiled
+    if failure or last is None:
+        return (Verdict.CANCELLED if cancelled else Verdict.INTERNAL), failure
+    if ran is None and last.verdict in (Verdict.RUNTIME_ERROR, Verdict.SIGNAL):
+        return Verdict.COMPILE_ERROR, last.reason
+    return last.verdict, last.reason
 
 
 def signal_name(number: int) -> str:
