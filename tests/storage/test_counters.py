@@ -37,8 +37,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock in the middle of a minute, and of a day."""
-    return Clock(time.time() // 86_400 * 86_400 + 43_230)
+    """A clock in the middle of a minute, and of a day: yesterday's, for the clock of a server may not be that of Redis."""
+    return Clock(time.time() // 86_400 * 86_400 - 43_170)
 
 
 @pytest_asyncio.fixture

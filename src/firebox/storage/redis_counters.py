@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,11 @@ WARNING_EVERY_S = 10.0
 SLACK_S = 60
 """How much longer than its window a count is kept: clocks differ."""
 
+# What Redis is told to forget, it is told as a length of time: a moment would mean another one on a host whose clock is off.
+
 _ADD = """
 local sum = redis.call('INCRBY', KEYS[1], ARGV[1])
-redis.call('EXPIREAT', KEYS[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
 return sum
 """
 
@@ -34,7 +37,7 @@ if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >
 end
 redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
 local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
-redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', tonumber(last[2]) + tonumber(ARGV[5])))
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', tonumber(last[2]) - tonumber(ARGV[2]) + tonumber(ARGV[5])))
 return 1
 """
 
@@ -53,9 +56,10 @@ class RedisCounters:
 
     async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
         """See `Counters.add`."""
-        end_s = window_end(self._clock(), window_s)
+        now_s = self._clock()
+        end_s = window_end(now_s, window_s)
         key = _usage_key(subject, name, window_s, end_s)
-        return int(await self._ask(self._add(keys=[key], args=[amount, end_s + SLACK_S])))
+        return int(await self._ask(self._add(keys=[key], args=[amount, math.ceil(end_s - now_s) + SLACK_S])))
 
     async def total(self, subject: str, name: str, window_s: int) -> int:
         """See `Counters.total`."""
