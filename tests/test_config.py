@@ -334,7 +334,7 @@ def test_piston_names_set_default_and_maximum() -> None:
     settings = load(environ)
     assert settings.warnings == ()
     assert (settings.host, settings.port, settings.data_dir) == ("0.0.0.0", 2001, Path("/piston"))
-    assert (settings.slots, settings.repository_url, settings.log_level) == (32, "https://example.org/index", "debug")
+    assert (settings.slots, settings.repositories, settings.log_level) == (32, "https://example.org/index", "debug")
     for limits in (settings.default_limits("run"), settings.maximum_limits("run")):
         assert (limits.wall_ms, limits.cpu_ms, limits.memory_bytes) == (4000, 5000, 100_000_000)
         assert (limits.processes, limits.open_files, limits.file_size_bytes) == (64, 2048, 10_000_000)

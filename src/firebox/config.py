@@ -69,7 +69,11 @@ class Settings:
     cors_origins: str
     prepare_toolchains: bool
     uid_base: int
-    repository_url: str
+    repositories: str
+    trusted_keys_dir: Path
+    allow_unsigned_packages: bool
+    max_package_bytes: int
+    uninstall_wait_ms: int
     require_login: bool
     admin_token: str
     user_runs_per_minute: int
@@ -222,7 +226,8 @@ def load_settings(
         cast("Mapping[str, Mapping[str, object]]", values["limit_overrides"]), overrides.source
     )
     data_folder = Path.cwd() / str(values["data_dir"])
-    values |= {"data_dir": data_folder, "runtimes_dir": data_folder / str(values["runtimes_dir"])}
+    values["data_dir"] = data_folder
+    values |= {name: data_folder / str(values[name]) for name in ("runtimes_dir", "trusted_keys_dir")}
     _check_maxima(values, given)
     return Settings(values, {name: item.source for name, item in given.items()}, warnings)
 

@@ -17,6 +17,14 @@
     │   └── PartUnavailable     a part that we depend on does not answer: database, container engine, sign-on service
     ├── SettingsError           the operator's settings are at fault
     ├── ContainerError          the container engine took the request and could not serve it
+    ├── PackageError            a package or its repository is at fault
+    │   ├── RepositoryError     an index cannot be had or read
+    │   ├── DownloadFailed      the file cannot be had, whole and of the announced size
+    │   ├── WrongChecksum       it is not the file that the index announces
+    │   ├── NotTrusted          no trusted key vouches for it, or an older index is played again
+    │   ├── UnusablePackage     what is in it cannot be used: damaged, hostile, for another machine
+    │   ├── DependencyConflict  two packages want versions of a third that exclude each other, or it is nowhere
+    │   └── BuildFailed         a package could not be made from its recipe
     └── SandboxError            our own sandbox failed: step and errno
 
 Each class has a stable dotted `code`, one sentence with the values, and a `hint` where a person can act.
@@ -182,6 +190,58 @@ class ContainerError(FireboxError):
     """The container engine took the request and could not serve it. Its words are in the message."""
 
     code = "container"
+
+
+class PackageError(FireboxError):
+    """A package or its repository is at fault, not the request."""
+
+    code = "package"
+
+
+class RepositoryError(PackageError):
+    """An index cannot be had or read. repository: its name in the settings."""
+
+    code = "package.repository"
+
+    def __init__(self, repository: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"repository {repository}: {message}", hint=hint)
+        self.repository = repository
+
+
+class DownloadFailed(PackageError):
+    """A package's file cannot be had, whole and of the announced size."""
+
+    code = "package.download"
+
+
+class WrongChecksum(PackageError):
+    """The file is not the one that the index announces."""
+
+    code = "package.checksum"
+
+
+class NotTrusted(PackageError):
+    """No trusted key vouches for it, or an older index is played again."""
+
+    code = "package.not_trusted"
+
+
+class UnusablePackage(PackageError):
+    """What is in a package cannot be used: damaged, hostile, or for another machine."""
+
+    code = "package.unusable"
+
+
+class DependencyConflict(PackageError):
+    """Two packages want versions of a third that exclude each other, depend on each other in a circle, or it is nowhere."""
+
+    code = "package.dependencies"
+
+
+class BuildFailed(PackageError):
+    """A package could not be made from its recipe. The hint holds the last words of the tool that failed."""
+
+    code = "package.build"
 
 
 class SandboxError(FireboxError):

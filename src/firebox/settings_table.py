@@ -248,7 +248,6 @@ GENERAL_ROWS = (
         True,
         "Make slow toolchains quick in the background after the start: compile Go's standard library, for one.",
     ),
-    Row("repository_url", "text", "", "Index of installable packages.", aliases=("PISTON_REPO_URL",)),
     Row(
         "log_level",
         "text",
@@ -338,6 +337,32 @@ CONTAINER_ROWS = (
     Row("docker_memory_bytes", "bytes", 500 * 1000 * 1000, "Memory of a container.", minimum=6 * _MIB),
 )
 
+PACKAGE_ROWS = (
+    Row(
+        "repositories",
+        "text",
+        "",
+        "Indices of installable packages, with spaces between them: NAME=URL or NAME=FILE; without a name the first is called "
+        "`default`. Of packages with one name the first repository's are meant.",
+        aliases=("PISTON_REPO_URL",),
+    ),
+    Row(
+        "trusted_keys_dir",
+        "path",
+        Path("trusted-keys"),
+        "Folder of OpenPGP certificates: REPOSITORY.asc holds the keys that may sign what comes from it. A relative path is "
+        "taken from data_dir.",
+    ),
+    Row(
+        "allow_unsigned_packages",
+        "bool",
+        False,
+        "Install from an index on the network for which no key is trusted, on the word of its checksums alone.",
+    ),
+    Row("max_package_bytes", "bytes", 8 << 30, "Size of a package, downloaded or unpacked.", minimum=1 << 20),
+    Row("uninstall_wait_ms", "ms", 30_000, "How long an uninstallation waits for the runs that still use the package."),
+)
+
 DOOR_ROWS = (
     Row("base_url", "text", "", "Address in links that answers hold. Empty: as the client called it.", aliases=("BASE_URL",)),
     Row(
@@ -416,6 +441,7 @@ TABLE: tuple[Row, ...] = (
     *ACCOUNT_ROWS,
     *STORAGE_ROWS,
     *CONTAINER_ROWS,
+    *PACKAGE_ROWS,
     *DOOR_ROWS,
     *LIMIT_ROWS,
     OVERRIDES_ROW,

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from firebox.cli.failures import report
 from firebox.config import Settings, load_settings
 from firebox.doors.stdio import wire
-from firebox.engine.workspace import read_files, write_files
+from firebox.files.folder import read_files, write_files
 from firebox.errors import FireboxError, InvalidRequest, LimitTooHigh, SettingsError, UnknownRuntime
 from firebox.model import Executor, Finished, Job, Result
 from firebox.runtimes.definition import read_definitions, shipped_definitions
@@ -147,7 +147,7 @@ def _workspace(way: Way) -> Generator[Path | None]:
 
 def _unpack(bootstrap: Path | None, folder: Path) -> None:
     if bootstrap is not None:
-        from firebox.engine.archive import unpack
+        from firebox.files.archive import unpack
 
         unpack(bootstrap, folder)
 

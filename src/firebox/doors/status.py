@@ -28,6 +28,14 @@ STATUS: Mapping[type[errors.FireboxError], int] = {
     errors.PartUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.SettingsError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ContainerError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.PackageError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.RepositoryError: HTTPStatus.BAD_GATEWAY,
+    errors.DownloadFailed: HTTPStatus.BAD_GATEWAY,
+    errors.WrongChecksum: HTTPStatus.BAD_GATEWAY,
+    errors.NotTrusted: HTTPStatus.BAD_GATEWAY,
+    errors.UnusablePackage: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.DependencyConflict: HTTPStatus.CONFLICT,
+    errors.BuildFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.SandboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
     **{
         refusal: refusal.status

@@ -26,7 +26,7 @@ from firebox.config import Settings
 from firebox.engine.commands import BASE_ENVIRONMENT, command_line, is_compiled
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, result_of
-from firebox.engine.workspace import write_files
+from firebox.files.folder import write_files
 from firebox.errors import InvalidRequest, LimitNotEnforceable
 from firebox.model import (
     SIGNALS,

@@ -17,9 +17,13 @@ _EXAMPLES = "a version range looks like *, 3.x, ^3.11, >=3.9 <4 or 3.11.7"
 
 
 class Registry:
-    """A fixed set of runtimes. Of several with the same language, version and package the first one counts."""
+    """A set of runtimes. Of several with the same language, version and package the first one counts."""
 
     def __init__(self, runtimes: Iterable[Runtime]) -> None:
+        self.renew(runtimes)
+
+    def renew(self, runtimes: Iterable[Runtime]) -> None:
+        """Put other runtimes in the place of those there are: a package came or went."""
         unique: dict[tuple[str, str, str | None], Runtime] = {}
         for runtime in runtimes:
             unique.setdefault((runtime.language, runtime.version, runtime.package), runtime)

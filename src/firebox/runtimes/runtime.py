@@ -68,6 +68,12 @@ class Runtime(Struct, frozen=True, kw_only=True):
     run_limits: LimitRequest = LimitRequest()
     mounts: tuple[str, ...] = ()
     """Folders of the host to be shown read-only besides the standard ones."""
+    layers: tuple[str, ...] = ()
+    """Of a packaged runtime: what its root is stacked from, topmost first: squashfs images, or folders; absolute paths."""
+    on_host: bool = True
+    """True: the host's own standard folders are shown, above `layers` if there are any."""
+    installed: str = ""
+    """Of a packaged runtime: the folder in the package store that it comes from; "" for one of the host's."""
     package: str | None = None
     """The toolchain that brings it, where that has another name than the language ("gcc")."""
     rank: int = 0

@@ -33,11 +33,14 @@ INSIDE_UID = 1000
 class SandboxSpec:
     """What must be known when a sandbox is made. Sandboxes of one spec are interchangeable, so they can be kept ready.
 
-    trees: host folders shown read-only besides the standard ones. memory_bytes and processes can be changed until the
+    trees: host folders shown read-only besides the standard ones. layers: what else the root is stacked from, topmost first:
+    squashfs images, or folders, of the host. host: whether the standard folders are shown at all. memory_bytes and processes can be changed until the
     start of the program; the size of what can be written cannot.
     """
 
     trees: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    host: bool = True
     writable_bytes: int = 256 << 20
     writable_inodes: int = 20_000
     memory_bytes: int = 512 << 20
@@ -150,7 +153,7 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 def spec_from_message(message: Mapping[str, Any]) -> SandboxSpec:
-    fields: dict[str, Any] = {**message, "trees": tuple(message["trees"])}
+    fields: dict[str, Any] = {**message, "trees": tuple(message["trees"]), "layers": tuple(message["layers"])}
     return SandboxSpec(**fields)
 
 

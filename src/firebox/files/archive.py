@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from firebox.engine.workspace import make_folder, write_files
+from firebox.files.folder import make_folder, write_files
 from firebox.errors import InvalidRequest
 from firebox.model import File
 
