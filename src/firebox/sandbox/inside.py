@@ -53,6 +53,7 @@ class Making:
     """
 
     skeleton: mounts.Skeleton
+    layers: tuple[str, ...]
     root: str
     specification: spec.SandboxSpec
     uid: int
@@ -102,6 +103,7 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
     wanted = making.specification
     for each in mounts.plan(
         making.skeleton,
+        making.layers,
         making.root,
         uid=making.uid,
         writable_bytes=wanted.writable_bytes,

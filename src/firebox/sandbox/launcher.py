@@ -20,7 +20,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from firebox.sandbox import cgroups, inside, kernel, mounts, spec
+from firebox.sandbox import cgroups, images, inside, kernel, mounts, spec
 from firebox.sandbox.identity import enter_namespaces
 
 _NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
@@ -42,14 +42,15 @@ class Child:
 
 
 class Launcher:
-    """Answers Make, Kill and End on the link until it ends."""
+    """Answers Make, Kill, End and Forget on the link until it ends."""
 
     def __init__(self, link: socket.socket, settings: dict[str, Any]) -> None:
         self._link = link
         self._seccomp = tuple(bytes.fromhex(program) for program in settings["seccomp"])
         self._children: dict[int, Child] = {}
         self._by_descriptor: dict[int, Child] = {}
-        self._skeletons: dict[tuple[str, ...], mounts.Skeleton] = {}
+        self._skeletons: dict[tuple[bool, tuple[str, ...]], mounts.Skeleton] = {}
+        self._images = images.Images()
         self._leaves_to_remove: list[cgroups.Leaf] = []
         self._poll = select.poll()
         self._privileged = os.geteuid() == 0
@@ -123,6 +124,8 @@ class Launcher:
                 detail = f"{type(error).__name__}: {error}"
                 failed = {"failed": "make", "errno": error.errno or 0, "detail": detail, "hint": ""}
                 spec.send(self._link, {**failed, "number": number})
+        elif "forget" in message:
+            self._images.forget(message["forget"])
         elif "kill" in message and message["kill"] in self._children:
             _kill(self._children[message["kill"]])
         elif "end" in message and message["end"] in self._children:
@@ -131,7 +134,8 @@ class Launcher:
 
     def _make(self, number: int, specification: spec.SandboxSpec) -> Child:
         """Begin a sandbox; it says by its link when it is ready. Raises: OSError, with nothing left behind."""
-        skeleton = self._skeleton(specification.trees)
+        skeleton = self._skeleton(specification)
+        layers = self._layers_of(specification)
         if not self._uids:
             raise OSError(errno.EAGAIN, "every uid of this launcher is in use")
         uid = self._uids[0]
@@ -141,7 +145,7 @@ class Launcher:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(ours.close)
             with theirs:
-                making = self._making(skeleton, specification, uid)
+                making = self._making(skeleton, layers, specification, uid)
                 pid = kernel.clone(_NAMESPACES)
                 if pid == 0:
                     inside.live(theirs, making)
@@ -167,9 +171,12 @@ class Launcher:
             self._fail(child, {"failed": "control group", "errno": error.errno or 0, "detail": str(error), "hint": ""})
         return child
 
-    def _making(self, skeleton: mounts.Skeleton, specification: spec.SandboxSpec, uid: int) -> inside.Making:
+    def _making(
+        self, skeleton: mounts.Skeleton, layers: tuple[str, ...], specification: spec.SandboxSpec, uid: int
+    ) -> inside.Making:
         return inside.Making(
             skeleton=skeleton,
+            layers=layers,
             root="/new",
             specification=specification,
             uid=uid,
@@ -180,15 +187,24 @@ class Launcher:
             sampled=self._groups.kind == "none",
         )
 
-    def _skeleton(self, trees: tuple[str, ...]) -> mounts.Skeleton:
-        if trees not in self._skeletons:
-            self._skeletons[trees] = mounts.Skeleton(
+    def _skeleton(self, specification: spec.SandboxSpec) -> mounts.Skeleton:
+        key = (specification.host, specification.trees)
+        if key not in self._skeletons:
+            standard = [*mounts.STANDARD_TREES, *_top_level_folders()] if specification.host else []
+            self._skeletons[key] = mounts.Skeleton(
                 f"/roots/{len(self._skeletons)}",
-                [*mounts.STANDARD_TREES, *_top_level_folders(), *trees],
+                [*standard, *specification.trees],
                 passwd_uid=spec.INSIDE_UID if self._own_user_namespace else self._uids[0],
                 make_nodes=self._privileged,
+                host=specification.host,
             )
-        return self._skeletons[trees]
+        return self._skeletons[key]
+
+    def _layers_of(self, specification: spec.SandboxSpec) -> tuple[str, ...]:
+        """Give the folders of the layers, as we see them. Raises: OSError."""
+        if specification.layers and not self._overlay:
+            raise OSError(errno.EOPNOTSUPP, "packages need overlays, which this kernel refuses here")
+        return tuple(self._images.tree(layer) for layer in specification.layers)
 
     def _attend(self, descriptor: int) -> None:
         """A sandbox that is being made has spoken, or a sandbox has ended."""

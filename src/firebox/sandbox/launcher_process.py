@@ -144,6 +144,10 @@ class LauncherProcess:
         if number in self._alive:
             self._tell({"end": number})
 
+    def forget(self, layer: str) -> None:
+        """Have the launcher let go of an image whose package is going away. Returns at once."""
+        self._tell({"forget": layer})
+
     async def ended(self, number: int) -> None:
         """Wait until nothing of a sandbox is left."""
         if number in self._alive:

@@ -151,10 +151,11 @@ def submounts(trees: Iterable[str]) -> Iterator[str]:
 class Skeleton:
     """The read-only bottom of a root: folders, links, a synthetic /etc, device nodes, and the mount points of the trees.
 
-    trees: host folders to show, without trailing slash. Built once by the launcher, shared by every sandbox with that root.
+    trees: host folders to show, without trailing slash. host: whether what the host's toolchains keep outside of them is shown
+    too; without it everything comes from the layers below. Built once by the launcher, shared by every sandbox with that root.
     """
 
-    def __init__(self, path: str, trees: Sequence[str], *, passwd_uid: int, make_nodes: bool) -> None:
+    def __init__(self, path: str, trees: Sequence[str], *, passwd_uid: int, make_nodes: bool, host: bool = True) -> None:
         self.path = path
         self.trees = _without_nested([tree for tree in trees if os.path.isdir(HOST + tree)])
         self.trees = tuple(submounts(self.trees))
@@ -164,13 +165,15 @@ class Skeleton:
             os.makedirs(f"{path}/{folder}", 0o755, exist_ok=True)
         for tree in self.trees:
             os.makedirs(path + tree, 0o755, exist_ok=True)
-        for link in USRMERGE_LINKS:
+        for link in USRMERGE_LINKS if host else ():
             if os.path.islink(HOST + link):
                 os.symlink(os.readlink(HOST + link), path + link)
         os.symlink("/tmp", f"{path}/var/tmp")
         os.symlink("/run/lock", f"{path}/var/lock")
         self._make_devices(make_nodes)
-        self._make_etc(passwd_uid)
+        if host:
+            self._copy_etc()
+        self._write_etc(passwd_uid)
         with open(f"{path}/.mask/file", "w"):
             pass
         os.chmod(f"{path}/.mask/file", 0o444)
@@ -189,7 +192,7 @@ class Skeleton:
         for name, target in {**links, "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}.items():
             os.symlink(target, f"{self.path}/dev/{name}")
 
-    def _make_etc(self, uid: int) -> None:
+    def _copy_etc(self) -> None:
         for name in os.listdir(HOST + "/etc"):
             if name.startswith(ETC_PREFIXES):
                 _copy(f"{HOST}/etc/{name}", f"{self.path}/etc/{name}")
@@ -197,6 +200,8 @@ class Skeleton:
             if os.path.lexists(f"{HOST}/etc/{name}") and not os.path.lexists(f"{self.path}/etc/{name}"):
                 os.makedirs(os.path.dirname(f"{self.path}/etc/{name}"), 0o755, exist_ok=True)
                 _copy(f"{HOST}/etc/{name}", f"{self.path}/etc/{name}")
+
+    def _write_etc(self, uid: int) -> None:
         texts = {
             "passwd": f"root:x:0:0:root:/:/bin/sh\nfirebox:x:{uid}:{uid}:firebox:{HOME}:/bin/sh\n"
             "nobody:x:65534:65534:nobody:/:/bin/false\n",
@@ -245,18 +250,29 @@ def _copy(source: str, target: str) -> None:
         return  # unreadable for this user, or gone meanwhile: the sandbox does without
 
 
-def plan(skeleton: Skeleton, root: str, *, uid: int, writable_bytes: int, writable_inodes: int, overlay: bool) -> Iterator[Step]:
+def plan(
+    skeleton: Skeleton,
+    layers: Sequence[str],
+    root: str,
+    *,
+    uid: int,
+    writable_bytes: int,
+    writable_inodes: int,
+    overlay: bool,
+) -> Iterator[Step]:
     """Yield the steps that build a sandbox's tree at the empty folder `root` and pivot into it.
 
-    uid: owner of everything writable, in the launcher's user namespace. overlay: False where the kernel refuses overlays
-    here; trees are then shared inodes, read-only all the same.
+    layers: folders below the skeleton, topmost first. uid: owner of everything writable, in the launcher's user namespace.
+    overlay: False where the kernel refuses overlays here; trees are then shared inodes, read-only all the same, and there
+    can be no layers.
     """
     shown = kernel.MS_RDONLY | kernel.MS_NOSUID
     if overlay:
-        yield Mount("firebox", root, "overlay", shown, f"lowerdir={skeleton.path}:{EMPTY}")
+        # What a layer calls a device is none; ours lie in a mount of their own.
+        yield Mount("firebox", root, "overlay", shown | kernel.MS_NODEV, _stacked(skeleton.path, *layers, EMPTY))
+        yield Mount("firebox", root + "/dev", "overlay", shown, _stacked(skeleton.path + "/dev", EMPTY))
         for tree in skeleton.trees:
-            lower = (HOST + tree).replace("\\", "\\\\").replace(":", "\\:")
-            yield Mount("firebox", root + tree, "overlay", shown | kernel.MS_NODEV, f"lowerdir={lower}:{EMPTY}")
+            yield Mount("firebox", root + tree, "overlay", shown | kernel.MS_NODEV, _stacked(HOST + tree, EMPTY))
     else:
         yield Mount(skeleton.path, root, None, kernel.MS_BIND)
         for tree in skeleton.trees:
@@ -285,6 +301,11 @@ def plan(skeleton: Skeleton, root: str, *, uid: int, writable_bytes: int, writab
             yield Folder(f"{box}/run/lock", 0o1777, uid, uid)
         yield Mount(f"{box}/{name}", root + place, None, kernel.MS_BIND)
     yield Pivot(root)
+
+
+def _stacked(*folders: str) -> str:
+    """Give the option of an overlay that shows folders above each other, topmost first."""
+    return "lowerdir=" + ":".join(folder.replace("\\", "\\\\").replace(":", "\\:") for folder in folders)
 
 
 def _mask_proc(root: str) -> Iterator[Step]:

@@ -2,7 +2,7 @@
 
 Two SOCK_SEQPACKET links, each message one JSON object, descriptors beside it:
 
-    server <-> launcher      Make, Kill, End      ->  Ready (+ descriptors), Failed, Ended
+    server <-> launcher      Make, Kill, End, Forget -> Ready (+ descriptors), Failed, Ended
     server <-> PID 1         Start, Signal, Stop, Collect  ->  Started (+ the terminal), Refused, Exited
 
 PID 1 is ours but shares its sandbox with hostile code: what it says is checked like any other input.
