@@ -116,6 +116,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """Name or alias."""
     version: str = "*"
     """SemVer range as npm spells it; the newest match wins."""
+    installed: str = ""
+    """When not empty: the installed package whose runtime is meant, whatever else goes by that name (`Runtime.installed`)."""
     files: tuple[File, ...] = ()
     """The first file with `source` is the main file."""
     stdin: bytes = b""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.engine import archive
+from firebox.files import archive
 from firebox.errors import InvalidRequest
 from tests.stdio.conftest import NO_SANDBOX, ask, names_below, request
 

@@ -1,4 +1,4 @@
-"""Which runtimes a command works with: definitions that come with Firebox, the operator's own, and what is on PATH."""
+"""Which runtimes a command works with: those of installed packages, and what the definitions find on PATH."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from collections.abc import Callable
 import structlog
 
 from firebox.config import Settings
+from firebox.packages.store import PackageStore
 from firebox.runtimes.definition import Definition, read_definitions, shipped_definitions
 from firebox.runtimes.host import HostScan, scan_host
+from firebox.runtimes.runtime import Runtime
+
+PACKAGES = "packages"
+"""The folder of data_dir that holds them."""
+
+Only = Callable[[Definition | Runtime], bool]
 
 _log = structlog.get_logger("firebox.runtimes")
 
@@ -22,11 +29,25 @@ def find_definitions(settings: Settings) -> list[Definition]:
     return [*read_definitions(settings.runtimes_dir), *shipped_definitions()]
 
 
-def find_runtimes(settings: Settings, only: Callable[[Definition], bool] | None = None) -> HostScan:
-    """Look for the runtimes of this host. only: which definitions matter.
+def open_store(settings: Settings) -> PackageStore:
+    """Open the store of installed packages; it need not exist yet."""
+    return PackageStore(settings.data_dir / PACKAGES)
+
+
+def find_runtimes(settings: Settings, only: Only | None = None) -> HostScan:
+    """Look for the runtimes of packages and of this host, in this order. only: which of them matter.
 
     Raises: SettingsError for a definition of the operator's that cannot be read.
     """
+    packaged, problems = open_store(settings).runtimes()
+    scan = find_host_runtimes(settings, only)
+    scan.runtimes[:0] = [runtime for runtime in packaged if only is None or only(runtime)]
+    scan.problems.extend(problems)
+    return scan
+
+
+def find_host_runtimes(settings: Settings, only: Only | None = None) -> HostScan:
+    """Look for the runtimes of this host alone. Arguments and errors as of `find_runtimes`."""
     scan = scan_host(os.environ.get("PATH", os.defpath), find_definitions(settings), data_folder=settings.data_dir, only=only)
     for problem in scan.problems:
         _log.debug("a tool cannot be used", problem=problem)

@@ -10,18 +10,19 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from firebox.cli.catalogue import open_store
 from firebox.cli.failures import report
 from firebox.config import Settings, load_settings
 from firebox.doors.stdio import wire
-from firebox.files.folder import read_files, write_files
 from firebox.errors import FireboxError, InvalidRequest, LimitTooHigh, SettingsError, UnknownRuntime
+from firebox.files.folder import read_files, write_files
 from firebox.model import Executor, Finished, Job, Result
 from firebox.runtimes.definition import read_definitions, shipped_definitions
 from firebox.runtimes.host import scan_host
@@ -81,7 +82,8 @@ def _answer(way: Way) -> wire.Answer:
     settings = sandbox_settings() if way.sandbox else container_settings()
     job = wire.to_job(wire.read_request(0, settings.max_body_bytes))
     try:
-        registry = find_registry(job.language, settings, without_tools=bool(job.command))
+        packaged = open_store(settings).runtimes()[0] if way.sandbox else []
+        registry = find_registry(job.language, settings, without_tools=bool(job.command), packaged=packaged)
     except UnknownRuntime as error:
         if not error.hint:
             raise InvalidRequest(f"unknown language {job.language[:64]!r}", where="language") from None
@@ -107,14 +109,20 @@ def container_settings() -> Settings:
     return load_settings(_CONTAINER_SETTINGS)
 
 
-def find_registry(language: str, settings: Settings, *, without_tools: bool = False) -> Registry:
+def find_registry(
+    language: str, settings: Settings, *, without_tools: bool = False, packaged: Iterable[Runtime] = ()
+) -> Registry:
     """Find the runtimes of one language. without_tools: the job brings its own command, so none of them is needed.
+
+    packaged: what installed packages bring.
 
     Raises: UnknownRuntime, with a hint only where the language is known and its tools are not here.
     """
     own = read_definitions(settings.runtimes_dir)
     definitions = named([*own, *shipped_definitions(language.strip().lower())], language)
     scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=lambda _each: True)
+    wanted = language.strip().lower()
+    scan.runtimes[:0] = [runtime for runtime in packaged if wanted in {name.lower() for name in runtime.names}]
     if not scan.runtimes and definitions and without_tools:
         known = definitions[0]
         nothing = Runtime(
@@ -187,7 +195,7 @@ async def _executor(settings: Settings, registry: Registry, way: Way, folder: Pa
         from firebox.engine.log import set_up_later
 
         set_up_later(_set_up_logs)
-        async with LocalExecutor(settings, registry) as executor:
+        async with LocalExecutor(settings, registry, hold=open_store(settings).hold) as executor:
             yield executor
     else:
         from firebox.engine.unsandboxed import UnsandboxedExecutor

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from firebox.cli.catalogue import find_definitions, find_runtimes
+from firebox.cli.catalogue import find_definitions, find_runtimes, open_store
 from firebox.cli.limits import read_limit, read_limits
 from firebox.cli.logs import set_up_logs
 from firebox.cli.options import ConfigFile
@@ -115,7 +115,7 @@ def _find(program: str, language: str | None, settings: Settings) -> Registry:
     wanted = language.lower() if language else None
     ending = Path(program).suffix
 
-    def may_be_meant(definition: Definition) -> bool:
+    def may_be_meant(definition: Definition | Runtime) -> bool:
         names = {name.lower() for name in (definition.language, *definition.aliases)}
         return wanted in names if wanted else ending in definition.extensions
 
@@ -173,7 +173,7 @@ def _named_limits(**values: str | None) -> LimitRequest:
 
 
 async def _execute(job: Job, settings: Settings, registry: Registry, output: Output) -> Result:
-    async with LocalExecutor(settings, registry) as executor, executor.start(job) as run:
+    async with LocalExecutor(settings, registry, hold=open_store(settings).hold) as executor, executor.start(job) as run:
         session = Session(run, silent=output.as_json, terminal=job.terminal is not None)
         # Code from standard input has used it up: the program finds its end.
         result = await session.follow()

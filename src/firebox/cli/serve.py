@@ -18,7 +18,7 @@ import uvicorn
 import uvloop
 
 from firebox.app import create_app
-from firebox.cli.catalogue import find_runtimes
+from firebox.cli.catalogue import find_host_runtimes, open_store
 from firebox.cli.listener import BoundedConnection, is_loopback, open_listener, url_of
 from firebox.cli.logs import set_up_logs
 from firebox.cli.metrics import serve_metrics
@@ -31,6 +31,7 @@ from firebox.errors import SettingsError
 from firebox.runtimes.prepare import Preparation
 from firebox.runtimes.registry import Registry
 from firebox.sandbox.host import explain
+from firebox.service.installed_runtimes import InstalledRuntimes
 from firebox.service.retention import retention
 from firebox.service.service import Service
 from firebox.settings_table import TABLE
@@ -66,13 +67,17 @@ def serve(config: ConfigFile = None, **flags: object) -> None:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
-    scan = await asyncio.to_thread(find_runtimes, settings)
+    scan = await asyncio.to_thread(find_host_runtimes, settings)
+    store = open_store(settings)
     registry = Registry(scan.runtimes)
     preparations = [each for each in scan.preparations if settings.prepare_toolchains and not each.done]
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
         await stack.enter_async_context(retention(stores, settings))
-        executor = await stack.enter_async_context(LocalExecutor(settings, registry))
+        executor = await stack.enter_async_context(LocalExecutor(settings, registry, hold=store.hold))
+        installed = InstalledRuntimes(scan.runtimes, store, registry, executor)
+        await installed.reload()
+        await stack.enter_async_context(installed.watched())
         _check_isolation(settings, listener, executor)
         containers = await stack.enter_async_context(open_containers(settings, executor.admission))
         service = Service(executor, registry, settings, stores, containers)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Self
 
 from ulid import ULID
@@ -27,6 +27,8 @@ from firebox.sandbox.pool import Pool
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
 ResultListener = Callable[[Result], None]
+Hold = Callable[[str], AbstractContextManager[object]]
+"""Keeps an installed package, named by `Runtime.installed`, from being uninstalled meanwhile. Raises: Conflict."""
 
 _log = LazyLogger()
 
@@ -47,14 +49,17 @@ class Statistics:
 class LocalExecutor:
     """Implements `model.Executor` with sandboxes of this machine. Use it as an asynchronous context manager."""
 
-    def __init__(self, settings: Settings, registry: Registry, *, launcher: LauncherProcess | None = None) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, *, launcher: LauncherProcess | None = None, hold: Hold = nullcontext
+    ) -> None:
         self._settings = settings
         self._registry = registry
+        self._hold = hold
         self._launcher = launcher or LauncherProcess(uid_base=settings.uid_base)
         self.admission = Admission(settings.slots or os.cpu_count() or 1, settings.queue_length, settings.queue_per_client)
         # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
         self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
-        kept = tuple(self._specification(self._settings.default_limits(stage)) for stage in ("run", "compile"))
+        kept = tuple(_with_room(SandboxSpec(trees=self._trees), settings.default_limits(stage)) for stage in ("run", "compile"))
         self._pool = Pool(self._launcher, kept, settings.ready_sandboxes)
         self._listeners: list[ResultListener] = []
         self._runs: set[LocalRun] = set()
@@ -97,6 +102,11 @@ class LocalExecutor:
         """Have `listener` called with every result, right before its last event."""
         self._listeners.append(listener)
 
+    def forget_layers(self, layers: Iterable[str]) -> None:
+        """Let go of images whose packages are gone; runs that still use them keep them."""
+        for layer in layers:
+            self._launcher.forget(layer)
+
     def statistics(self) -> Statistics:
         admission, pool = self.admission.statistics(), self._pool.statistics()
         return Statistics(
@@ -116,18 +126,18 @@ class LocalExecutor:
     @asynccontextmanager
     async def _start(self, job: Job) -> AsyncGenerator[Run]:
         plan = self._plan(job)
-        asked_at = time.monotonic()
-        await self.admission.acquire(job.client)
-        run = LocalRun(
-            job.id or str(ULID()), plan, self._pool, queue_ms=(time.monotonic() - asked_at) * 1000, finished=self._finished
-        )
-        self._runs.add(run)
-        run.begin()
-        try:
-            yield run
-        finally:
-            run.cancel()
-            await run.wait()
+        with self._hold(plan.runtime.installed) if plan.runtime.installed else nullcontext():
+            asked_at = time.monotonic()
+            await self.admission.acquire(job.client)
+            queue_ms = (time.monotonic() - asked_at) * 1000
+            run = LocalRun(job.id or str(ULID()), plan, self._pool, queue_ms=queue_ms, finished=self._finished)
+            self._runs.add(run)
+            run.begin()
+            try:
+                yield run
+            finally:
+                run.cancel()
+                await run.wait()
 
     def _finished(self, run: LocalRun, result: Result) -> None:
         self.admission.release()
@@ -140,7 +150,7 @@ class LocalExecutor:
 
     def _plan(self, job: Job) -> Plan:
         """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
-        runtime = self._registry.resolve(job.language, job.version)
+        runtime = self._registry.resolve(job.language, job.version, job.installed)
         files = runtime.place(job.files)
         compile_limits = self._limits("compile", job, runtime)
         run_limits = self._limits("run", job, runtime)
@@ -155,8 +165,8 @@ class LocalExecutor:
             files=files,
             compile_limits=compile_limits if has_compile_stage else None,
             run_limits=run_limits,
-            compile_specification=self._specification(compile_limits),
-            run_specification=self._specification(run_limits),
+            compile_specification=_with_room(self._root_of(runtime), compile_limits),
+            run_specification=_with_room(self._root_of(runtime), run_limits),
             isolation=self._launcher.layers,
             artifact_bytes=self._settings.max_artifact_bytes,
             artifact_files=self._settings.max_artifact_files,
@@ -170,5 +180,9 @@ class LocalExecutor:
             job.compile_limits if stage == "compile" else job.run_limits,
         )
 
-    def _specification(self, limits: Limits) -> SandboxSpec:
-        return SandboxSpec(trees=self._trees, writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes)
+    def _root_of(self, runtime: Runtime) -> SandboxSpec:
+        return SandboxSpec(trees=self._trees if runtime.on_host else (), layers=runtime.layers, host=runtime.on_host)
+
+
+def _with_room(specification: SandboxSpec, limits: Limits) -> SandboxSpec:
+    return replace(specification, writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes)

@@ -26,8 +26,8 @@ from firebox.config import Settings
 from firebox.engine.commands import BASE_ENVIRONMENT, command_line, is_compiled
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, result_of
-from firebox.files.folder import write_files
 from firebox.errors import InvalidRequest, LimitNotEnforceable
+from firebox.files.folder import write_files
 from firebox.model import (
     SIGNALS,
     Cancel,
@@ -88,7 +88,7 @@ class UnsandboxedExecutor:
 
     @asynccontextmanager
     async def _start(self, job: Job) -> AsyncGenerator[Run]:
-        runtime = self._registry.resolve(job.language, job.version)
+        runtime = self._registry.resolve(job.language, job.version, job.installed)
         if job.terminal is not None or job.artifacts:
             raise InvalidRequest("terminals and artifacts need the sandbox", where="terminal" if job.terminal else "artifacts")
         limits: dict[StageName, Limits] = {

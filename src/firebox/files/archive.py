@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from firebox.files.folder import make_folder, write_files
 from firebox.errors import InvalidRequest
+from firebox.files.folder import make_folder, write_files
 from firebox.model import File
 
 MAX_BYTES = 256 << 20

@@ -17,7 +17,8 @@ import msgspec
 
 from firebox.runtimes.definition import Definition, fill, shipped_definitions
 from firebox.runtimes.detection_cache import DetectionCache, key_of
-from firebox.runtimes.places import STANDARD_FOLDERS, UnusableToolError, folders_to_show
+from firebox.runtimes.making import make_runtime
+from firebox.runtimes.places import UnusableToolError, folders_to_show
 from firebox.runtimes.prepare import Preparation, plan_preparation
 from firebox.runtimes.runtime import Runtime
 from firebox.runtimes.search_path import SearchPath
@@ -138,28 +139,4 @@ def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | 
     if preparation is not None:
         folders += (str(preparation.folder.parent),)
     values["prepared"] = str(preparation.folder) if preparation else _NOTHING_PREPARED
-    env = {name: fill(value, values) for name, value in definition.env.items()}
-    own = [folder for folder in dict.fromkeys(str(tool.parent) for tool in executables) if folder not in STANDARD_FOLDERS]
-    if own:
-        env.setdefault("PATH", ":".join([*own, *STANDARD_FOLDERS]))
-    runtime = Runtime(
-        language=definition.language,
-        version=found.version,
-        aliases=tuple(definition.aliases),
-        extensions=tuple(definition.extensions),
-        main_name=definition.main_name,
-        compile=tuple(tuple(fill(word, values) for word in step) for step in definition.compile),
-        run=tuple(fill(word, values) for word in definition.run),
-        run_with_others=tuple(fill(word, values) for word in definition.run_with_others),
-        env=env,
-        compile_env={name: fill(value, values) for name, value in definition.compile_env.items()},
-        compile_limits=definition.limits("compile"),
-        run_limits=definition.limits("run"),
-        mounts=folders,
-        package=definition.package,
-        rank=definition.rank,
-        cache=definition.cache or ("binary" if definition.compile else "none"),
-        needs_extension=definition.needs_extension,
-        name_pattern=definition.name_pattern,
-    )
-    return runtime, preparation
+    return make_runtime(definition, found.version, values, executables, folders), preparation

@@ -25,7 +25,10 @@ class Registry:
     def renew(self, runtimes: Iterable[Runtime]) -> None:
         """Put other runtimes in the place of those there are: a package came or went."""
         unique: dict[tuple[str, str, str | None], Runtime] = {}
+        self._by_installed: dict[str, list[Runtime]] = {}
         for runtime in runtimes:
+            if runtime.installed:
+                self._by_installed.setdefault(runtime.installed, []).append(runtime)
             unique.setdefault((runtime.language, runtime.version, runtime.package), runtime)
         self._runtimes = sorted(unique.values(), key=lambda runtime: (runtime.language, *_descending(runtime)))
         self._by_name: dict[str, list[Runtime]] = {}
@@ -45,20 +48,25 @@ class Registry:
         """List every runtime by language; of one language the preferred and newest first."""
         return list(self._runtimes)
 
-    def resolve(self, selector: str, version_range: str = "*") -> Runtime:
+    def of_package(self, installed: str) -> list[Runtime]:
+        """List the runtimes that an installed package brings, those too that another one goes before."""
+        return list(self._by_installed.get(installed, ()))
+
+    def resolve(self, selector: str, version_range: str = "*", installed: str = "") -> Runtime:
         """Find the runtime a request means: the newest whose language or alias is `selector` and whose version matches.
 
-        version_range: as npm spells it. Raises: UnknownRuntime, with the nearest names or the versions there are as hint.
+        version_range: as npm spells it. installed: look at the runtimes of this installed package only.
+        Raises: UnknownRuntime, with the nearest names or the versions there are as hint.
         Source: node-semver, "Ranges".
         """
-        return self._resolve(selector, version_range)
+        return self._resolve(selector, version_range, installed)
 
     def by_extension(self, extension: str) -> Runtime | None:
         """Find the runtime for files with this ending (".py"), or None."""
         return self._by_extension.get(extension) or self._by_extension.get(extension.lower())
 
-    def _find(self, selector: str, version_range: str) -> Runtime:
-        candidates = self._by_name.get(selector.strip().lower(), [])
+    def _find(self, selector: str, version_range: str, installed: str) -> Runtime:
+        candidates = self._candidates(selector.strip().lower(), installed)
         if not candidates:
             raise UnknownRuntime(selector, version_range, hint=self._names_hint(selector))
         try:
@@ -73,6 +81,13 @@ class Registry:
                     return runtime
         versions = ", ".join(dict.fromkeys(runtime.version for runtime in candidates))
         raise UnknownRuntime(selector, version_range, hint=f"versions of {selector} here: {versions}")
+
+    def _candidates(self, name: str, installed: str) -> list[Runtime]:
+        if not installed:
+            return self._by_name.get(name, [])
+        own = self._by_installed.get(installed, [])
+        found = [runtime for runtime in own if name in {each.lower() for each in runtime.names}]
+        return sorted(found, key=lambda runtime: runtime.language.lower() != name)
 
     def _names_hint(self, selector: str) -> str:
         near = difflib.get_close_matches(selector.lower()[:64], self._by_name, n=3, cutoff=0.6)

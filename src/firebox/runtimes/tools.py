@@ -59,6 +59,11 @@ def ask_version(detect: Detect, executable: Path, path: str) -> str:
         text = run_tool([fill(word, values) for word in detect.command], path, detect.stdin)
     else:
         text = run_tool([str(executable), *detect.version], path, detect.stdin)
+    return read_version(detect, text)
+
+
+def read_version(detect: Detect, text: str) -> str:
+    """Find the version in what a program said, as SemVer. Raises: UnusableToolError."""
     match = re.search(detect.pattern, text, re.MULTILINE)
     version = to_semver(match[1] if match.re.groups else match[0]) if match else None
     if version is None:

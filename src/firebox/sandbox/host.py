@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from firebox.sandbox.images import cannot_mount
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.mounts import HOST
 from firebox.sandbox.spec import SandboxFailure
@@ -67,7 +68,7 @@ async def _examine() -> list[Finding]:
     launcher = LauncherProcess()
     try:
         await launcher.start()
-        return [_kernel(), *explain(launcher.layers, launcher.reasons)]
+        return [_kernel(), *explain(launcher.layers, launcher.reasons), _package_images(launcher.layers)]
     except SandboxFailure as failure:
         detail = f"{failure.step}: {failure.detail or os.strerror(failure.errno)}"
         return [_kernel(), *_suspects(), Finding("sandbox", False, True, detail, failure.hint)]
@@ -148,6 +149,18 @@ def _own_uid(have: set[str]) -> Finding:
     missing = "install newuidmap (Debian: apt install uidmap) and " if shutil.which("newuidmap") is None else ""
     hint = f"{missing}give the user a range in /etc/subuid and /etc/subgid, or start Firebox as root"
     return Finding("own-uid", False, False, "all sandboxes are the user who started Firebox, in namespaces of their own", hint)
+
+
+def _package_images(layers: Iterable[str]) -> Finding:
+    """Say how packages are installed here: not a matter of isolation, but of disk and of start."""
+    if "private-inodes" not in layers:
+        hint = "load the overlay module (modprobe overlay)"
+        return Finding("packages", False, False, "none can be used: their layers are stacked by overlays", hint)
+    words = cannot_mount()
+    if not words:
+        return Finding("packages", True, False, "images, mounted by the kernel")
+    hint = "" if os.geteuid() != 0 else "modprobe loop squashfs; in a container: `--privileged`, or `--device /dev/loop-control`"
+    return Finding("packages", os.geteuid() != 0, False, f"unpacked when they are installed ({words})", hint)
 
 
 def _read(path: str) -> str:

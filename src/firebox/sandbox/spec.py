@@ -34,8 +34,8 @@ class SandboxSpec:
     """What must be known when a sandbox is made. Sandboxes of one spec are interchangeable, so they can be kept ready.
 
     trees: host folders shown read-only besides the standard ones. layers: what else the root is stacked from, topmost first:
-    squashfs images, or folders, of the host. host: whether the standard folders are shown at all. memory_bytes and processes can be changed until the
-    start of the program; the size of what can be written cannot.
+    squashfs images, or folders, of the host. host: whether the standard folders are shown at all. memory_bytes and processes
+    can be changed until the start of the program; the size of what can be written cannot.
     """
 
     trees: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from firebox.errors import FireboxError
 PLACE = "opt/firebox"
 """Where our code lies in an image, below /."""
 
-ENTRY_MODULES = ("cli.rce_runner", "cli.exec_code", "cli.image_building.inside", "engine.unsandboxed", "engine.archive")
+ENTRY_MODULES = ("cli.rce_runner", "cli.exec_code", "cli.image_building.inside", "engine.unsandboxed", "files.archive")
 """Everything else comes in because one of these loads it."""
 
 NOT_NEEDED = ("firebox", "setuptools", "pip")

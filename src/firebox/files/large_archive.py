@@ -1,0 +1,323 @@
+"""Large archives unpacked as they are read, with suspicion: toolchains of several hundred thousand files.
+
+Unlike `archive`, links are kept. They are made last, after everything else is written, so that nothing is ever written
+through one; and each is followed once, to see that it stays inside.
+
+Source: PEP 706; pax(1), "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple, Self
+
+from firebox.errors import InvalidRequest
+
+MAX_DEPTH = 64
+
+_PIECE_BYTES = 1 << 20
+_HEADER_BYTES = 4 << 20
+"""What may be read between one member's content and the next one's: headers, long names, extended ones."""
+_REST_BYTES = 64 << 20
+"""What may follow the end of the archive."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MISSHAPEN = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+"""What the system says where two members get in each other's way, or a name cannot be."""
+
+
+class Bounds(NamedTuple):
+    """How much an archive may hold. home: where the folder will be seen; a link to something below it stays inside."""
+
+    max_bytes: int
+    max_members: int
+    home: str = ""
+
+
+class Unpacked(NamedTuple):
+    """What came out of an archive."""
+
+    size_bytes: int
+    members: int
+
+
+def unpack(archive: Path, folder: Path, bounds: Bounds, tell: Callable[[int], None] = lambda _bytes: None) -> Unpacked:
+    """Unpack a .tar.gz into an empty folder. Of permissions only "executable" is kept.
+
+    tell: called now and then with how many bytes of the archive were read; what it raises ends the unpacking.
+    Raises: InvalidRequest for a member that is absolute, has `..`, is a device or a pipe, is there twice, or is a link
+    that leaves the folder, and for an archive that is damaged or too large; OSError when something cannot be read or
+    written. What was written until then stays.
+    """
+    with _opened(archive, bounds, tell) as (source, opened), _Writer(archive, folder, bounds) as writer:
+        _unpack(archive, opened, source, writer)
+        source.drain()
+        return Unpacked(writer.size_bytes, writer.members)
+
+
+@contextmanager
+def _opened(archive: Path, bounds: Bounds, tell: Callable[[int], None]) -> Generator[tuple[_Source, tarfile.TarFile]]:
+    """Open an archive to be read once, from its beginning to its end."""
+    try:
+        with archive.open("rb") as packed, gzip.open(packed) as compressed:
+            source = _Source(archive, compressed, bounds, lambda: tell(packed.tell()))
+            with tarfile.open(fileobj=source, mode="r|", tarinfo=_Member, errorlevel=2) as opened:
+                yield source, opened
+    except (
+        tarfile.TarError,
+        gzip.BadGzipFile,
+        EOFError,
+        zlib.error,
+        ValueError,
+        KeyError,
+        RecursionError,
+        OverflowError,
+    ) as error:
+        raise InvalidRequest(f"{archive.name} is no archive that can be unpacked: {error}") from None
+
+
+class _Member(tarfile.TarInfo):
+    """A header. Sparse members are refused: nobody packs a toolchain so, and their maps have no bounds."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise ValueError("it has sparse members")
+        return member
+
+
+class _Source:
+    """The decompressed archive, with an eye on how much of it is read."""
+
+    def __init__(self, archive: Path, compressed: IO[bytes], bounds: Bounds, tell: Callable[[], None]) -> None:
+        self._archive = archive
+        self._compressed = compressed
+        self._room_bytes = bounds.max_bytes + bounds.max_members * 2048
+        self._max_bytes = bounds.max_bytes
+        self._header_bytes = _HEADER_BYTES
+        self._tell = tell
+        self._untold_bytes = 0
+
+    def read(self, count: int) -> bytes:
+        data = self._compressed.read(count)
+        self._room_bytes -= len(data)
+        self._header_bytes -= len(data)
+        self._untold_bytes += len(data)
+        if self._room_bytes < 0:
+            raise InvalidRequest(f"{self._archive.name} holds more than {self._max_bytes} bytes")
+        if self._header_bytes < 0:
+            raise InvalidRequest(f"{self._archive.name} has a header of more than {_HEADER_BYTES} bytes")
+        if self._untold_bytes >= _PIECE_BYTES:
+            self._untold_bytes = 0
+            self._tell()
+        return data
+
+    def expect(self, content_bytes: int) -> None:
+        """Let a member's content be read, and the header after it."""
+        self._header_bytes = content_bytes + _HEADER_BYTES
+
+    def drain(self) -> None:
+        """Read to the end, so that a damaged checksum is found."""
+        self._header_bytes = _REST_BYTES
+        while self.read(_PIECE_BYTES):
+            pass
+
+
+def _unpack(archive: Path, opened: tarfile.TarFile, source: _Source, writer: _Writer) -> None:
+    while (member := opened.next()) is not None:
+        opened.members = []  # type: ignore[attr-defined] # else it remembers every one
+        if member.issparse():
+            raise InvalidRequest(f"{archive.name} has sparse members")
+        parts = parts_inside(archive, member.name)
+        if member.isdir():
+            writer.folder(parts)
+        elif not parts:
+            raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} is no folder")
+        elif member.isfile():
+            if member.size < 0:
+                raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} has a size below 0")
+            source.expect(member.size)
+            content = opened.extractfile(member)
+            assert content is not None  # noqa: S101 - it is a file
+            writer.file(parts, content, executable=bool(member.mode & 0o100))
+        elif member.islnk():
+            writer.hard_link(parts, parts_inside(archive, member.linkname))
+        elif member.issym():
+            writer.link(parts, member.linkname)
+        else:
+            raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} is neither a file nor a folder nor a link")
+        source.expect(0)
+    writer.make_links()
+
+
+def parts_inside(archive: Path, name: str) -> tuple[str, ...]:
+    """Split a member's name; () for the folder itself. Raises: InvalidRequest."""
+    parts = tuple(part for part in name.split("/") if part not in {"", "."})
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        raise InvalidRequest(f"{archive.name}: {name[:64]!r} leaves the folder")
+    if len(parts) > MAX_DEPTH:
+        raise InvalidRequest(f"{archive.name}: {name[:64]!r} is {len(parts)} folders deep, at most {MAX_DEPTH} are allowed")
+    return parts
+
+
+class _Writer:
+    """Writes below one folder, never through a link. Keeps the folder of the last member open: the next one is mostly there."""
+
+    def __init__(self, archive: Path, folder: Path, bounds: Bounds) -> None:
+        self._archive = archive
+        self._folder = folder
+        self._bounds = bounds
+        self._links: list[tuple[tuple[str, ...], str]] = []
+        self._open: list[int] = []
+        self._at: tuple[str, ...] = ()
+        self._stack = ExitStack()
+        self.size_bytes = 0
+        self.members = 0
+
+    def __enter__(self) -> Self:
+        self._open.append(os.open(self._folder, _FOLDER))
+        self._stack.callback(self._close)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stack.close()
+
+    def folder(self, parts: tuple[str, ...]) -> None:
+        """Make a folder, and those above it."""
+        self._count()
+        self._enter(parts)
+
+    def file(self, parts: tuple[str, ...], content: IO[bytes], *, executable: bool) -> None:
+        """Write a file that is not there yet."""
+        self._count()
+        mode = 0o755 if executable else 0o644
+        try:
+            descriptor = os.open(parts[-1], _NEW_FILE, mode, dir_fd=self._enter(parts[:-1]))
+        except OSError as error:
+            raise self._failure(error, parts) from None
+        with os.fdopen(descriptor, "wb", buffering=0) as opened:
+            os.fchmod(descriptor, mode)
+            while piece := content.read(_PIECE_BYTES):
+                self.size_bytes += len(piece)
+                if self.size_bytes > self._bounds.max_bytes:
+                    raise InvalidRequest(f"{self._archive.name} holds more than {self._bounds.max_bytes} bytes")
+                _write_all(opened, piece)
+
+    def hard_link(self, parts: tuple[str, ...], target: tuple[str, ...]) -> None:
+        """Give a file that was written before a second name."""
+        self._count()
+        if not target:
+            raise InvalidRequest(f"{self._archive.name}: {parts[-1][:64]!r} is a link to no file")
+        try:
+            above = os.dup(self._enter(target[:-1], make=False))
+            try:
+                if not stat.S_ISREG(os.stat(target[-1], dir_fd=above, follow_symlinks=False).st_mode):
+                    raise InvalidRequest(f"{self._archive.name}: {parts[-1][:64]!r} is a link to no file")
+                os.link(target[-1], parts[-1], src_dir_fd=above, dst_dir_fd=self._enter(parts[:-1]), follow_symlinks=False)
+            finally:
+                os.close(above)
+        except FileNotFoundError:
+            raise InvalidRequest(
+                f"{self._archive.name}: {parts[-1][:64]!r} is a link to a file that did not come before"
+            ) from None
+        except OSError as error:
+            raise self._failure(error, parts) from None
+
+    def link(self, parts: tuple[str, ...], target: str) -> None:
+        """Remember a link; an absolute one to somewhere below `home` becomes relative."""
+        self._count()
+        home = self._bounds.home
+        shown = "/".join(parts)[:64]
+        if home and (target == home or target.startswith(home + "/")):
+            target = "../" * (len(parts) - 1) + (target[len(home) :].strip("/") or ".")
+        if not target or target.startswith("/") or "\0" in target or len(target) > os.pathconf("/", "PC_PATH_MAX") - 1:
+            raise InvalidRequest(f"{self._archive.name}: {shown!r} is a link to {target[:64]!r}, which leaves the folder")
+        self._links.append((parts, target))
+
+    def make_links(self) -> None:
+        """Make the links, then see where each of them leads."""
+        for parts, target in self._links:
+            try:
+                os.symlink(target, parts[-1], dir_fd=self._enter(parts[:-1]))
+            except OSError as error:
+                raise self._failure(error, parts) from None
+        root = os.path.realpath(self._folder)
+        for parts, target in self._links:
+            found = os.path.realpath(os.path.join(root, *parts))
+            if found != root and not found.startswith(root + "/"):
+                shown = "/".join(parts)[:64]
+                raise InvalidRequest(f"{self._archive.name}: {shown!r} is a link to {target[:64]!r}, which leaves the folder")
+
+    def _enter(self, parts: tuple[str, ...], *, make: bool = True) -> int:
+        """Open a folder below the root, made where it is missing, and keep it and those above it open."""
+        same = 0
+        while same < min(len(parts), len(self._at)) and parts[same] == self._at[same]:
+            same += 1
+        while len(self._open) > same + 1:
+            os.close(self._open.pop())
+        self._at = parts[:same]
+        for name in parts[same:]:
+            try:
+                if make:
+                    self._make(name)
+                self._open.append(os.open(name, _FOLDER, dir_fd=self._open[-1]))
+            except OSError as error:
+                raise self._failure(error, parts) from None
+            self._at = (*self._at, name)
+        return self._open[-1]
+
+    def _make(self, name: str) -> None:
+        try:
+            os.mkdir(name, 0o755, dir_fd=self._open[-1])
+        except FileExistsError:  # a file of that name is found out by opening it
+            return
+        os.chmod(name, 0o755, dir_fd=self._open[-1])
+
+    def _count(self) -> None:
+        self.members += 1
+        if self.members > self._bounds.max_members:
+            raise InvalidRequest(f"{self._archive.name} has more than {self._bounds.max_members} members")
+
+    def _failure(self, error: OSError, parts: tuple[str, ...]) -> Exception:
+        """Tell an archive that contradicts itself from a disk that is full."""
+        shown = "/".join(parts)
+        if error.errno in _MISSHAPEN:
+            return InvalidRequest(f"{self._archive.name}: {shown[:64]!r} cannot be written: {error.strerror}")
+        return OSError(error.errno, error.strerror or str(error), shown)
+
+    def _close(self) -> None:
+        while self._open:
+            os.close(self._open.pop())
+
+
+def _write_all(opened: IO[bytes], data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[opened.write(rest) :]
+
+
+def read_member(archive: Path, name: str, max_bytes: int, bounds: Bounds) -> bytes | None:
+    """Read one small file of a .tar.gz by its name; None when it is not there. Raises: InvalidRequest, OSError."""
+    with _opened(archive, bounds, lambda _bytes: None) as (source, opened):
+        members = 0
+        while (member := opened.next()) is not None:
+            opened.members = []  # type: ignore[attr-defined]
+            members += 1
+            if members > bounds.max_members:
+                raise InvalidRequest(f"{archive.name} has more than {bounds.max_members} members")
+            source.expect(max(0, member.size))
+            if parts_inside(archive, member.name) == (name,):
+                if not member.isfile() or member.size > max_bytes:
+                    raise InvalidRequest(f"{archive.name}: {name} is no file of at most {max_bytes} bytes")
+                content = opened.extractfile(member)
+                return content.read(max_bytes) if content else None
+    return None

@@ -1,0 +1,44 @@
+"""From a definition and the tools that were found to a runtime: every placeholder that stands for a tool is filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from firebox.runtimes.definition import Definition, fill
+from firebox.runtimes.places import STANDARD_FOLDERS
+from firebox.runtimes.runtime import Runtime
+
+
+def make_runtime(
+    definition: Definition, version: str, values: Mapping[str, str], tools: Sequence[Path], mounts: Sequence[str] = ()
+) -> Runtime:
+    """Make the runtime.
+
+    version: SemVer. values: placeholders such as `tool` and `prefix`. tools: the programs themselves; folders of theirs that
+    PATH does not name are put before the usual ones. mounts: folders of the host to be shown.
+    """
+    env = {name: fill(value, values) for name, value in definition.env.items()}
+    own = [folder for folder in dict.fromkeys(str(tool.parent) for tool in tools) if folder not in STANDARD_FOLDERS]
+    if own:
+        env.setdefault("PATH", ":".join([*own, *STANDARD_FOLDERS]))
+    return Runtime(
+        language=definition.language,
+        version=version,
+        aliases=tuple(definition.aliases),
+        extensions=tuple(definition.extensions),
+        main_name=definition.main_name,
+        compile=tuple(tuple(fill(word, values) for word in step) for step in definition.compile),
+        run=tuple(fill(word, values) for word in definition.run),
+        run_with_others=tuple(fill(word, values) for word in definition.run_with_others),
+        env=env,
+        compile_env={name: fill(value, values) for name, value in definition.compile_env.items()},
+        compile_limits=definition.limits("compile"),
+        run_limits=definition.limits("run"),
+        mounts=tuple(mounts),
+        package=definition.package,
+        rank=definition.rank,
+        cache=definition.cache or ("binary" if definition.compile else "none"),
+        needs_extension=definition.needs_extension,
+        name_pattern=definition.name_pattern,
+    )
