@@ -69,6 +69,8 @@ class Settings:
     cors_origins: str
     prepare_toolchains: bool
     uid_base: int
+    job_cache_bytes: int
+    job_cache_s: int
     repositories: str
     trusted_keys_dir: Path
     allow_unsigned_packages: bool

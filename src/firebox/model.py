@@ -12,6 +12,8 @@ from msgspec import Struct, field
 
 StageName = Literal["compile", "run"]
 StreamName = Literal["stdout", "stderr"]
+CacheLevel = Literal["none", "binary", "output"]
+"""What may be kept of a job: nothing, what the compile stage made, or that and the outcome."""
 
 
 class Verdict(StrEnum):
@@ -129,6 +131,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """When not empty: replaces compile and run, by `sh -c` in the folder of the files."""
     compile_limits: LimitRequest = LimitRequest()
     run_limits: LimitRequest = LimitRequest()
+    cache: CacheLevel | None = None
+    """What may be kept of it and served again; None: what is usual for the runtime."""
     artifacts: tuple[str, ...] = ()
     """Globs, relative to the folder: files to hand back after the run."""
     terminal: Terminal | None = None
@@ -198,6 +202,9 @@ class Result(Struct, frozen=True, kw_only=True):
     run: StageResult | None
     timings: Timings
     artifacts: tuple[File, ...]
+    cache: CacheLevel = "none"
+    """What it was served from: nothing, a compiled program that was kept, or an outcome that was kept. What was not done again
+    took no time and no memory: zeros."""
     isolation: tuple[str, ...]
     """The layers that were on, by the names `firebox doctor` uses."""
 

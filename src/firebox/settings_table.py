@@ -337,6 +337,11 @@ CONTAINER_ROWS = (
     Row("docker_memory_bytes", "bytes", 500 * 1000 * 1000, "Memory of a container.", minimum=6 * _MIB),
 )
 
+CACHE_ROWS = (
+    Row("job_cache_bytes", "bytes", 2 << 30, "Compiled programs, and outcomes where a job asks for it, that are kept, together."),
+    Row("job_cache_s", "s", 604_800, "How long they are kept."),
+)
+
 PACKAGE_ROWS = (
     Row(
         "repositories",
@@ -441,6 +446,7 @@ TABLE: tuple[Row, ...] = (
     *ACCOUNT_ROWS,
     *STORAGE_ROWS,
     *CONTAINER_ROWS,
+    *CACHE_ROWS,
     *PACKAGE_ROWS,
     *DOOR_ROWS,
     *LIMIT_ROWS,

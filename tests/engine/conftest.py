@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +28,17 @@ RUNTIMES = (
         compile=(("/bin/sh", "{main}"),),
         run=("/bin/sh", "built.sh"),
     ),
+    Runtime(
+        language="kept",
+        version="1.0.0",
+        main_name="main.sh",
+        extensions=(".sh",),
+        compile=(("/bin/sh", "{main}"),),
+        run=("/bin/sh", "built.sh"),
+        cache="binary",
+    ),
 )
-"""`copied` has a compile stage that is a shell script: what it leaves in `built.sh` is run."""
+"""The compile stage of `copied` and `kept` is a shell script: what it leaves in `built.sh` is run, and of `kept` also kept."""
 
 
 @dataclass
@@ -54,12 +64,12 @@ def job(language: str, code: str, **fields: Any) -> Job:
 
 
 @pytest.fixture
-async def make_engine() -> AsyncIterator[object]:
+async def make_engine(tmp_path: Path) -> AsyncIterator[object]:
     """Make executors with given settings; each is closed at the end, and all its processes are gone."""
     async with AsyncExitStack() as stack:
 
         async def make(**flags: object) -> Engine:
-            settings = load_settings({"ready_sandboxes": 1, **flags}, environ={})
+            settings = load_settings({"ready_sandboxes": 1, "data_dir": str(tmp_path / "data"), **flags}, environ={})
             executor = LocalExecutor(settings, Registry(RUNTIMES))
             return Engine(await stack.enter_async_context(executor))
 
@@ -67,8 +77,8 @@ async def make_engine() -> AsyncIterator[object]:
 
 
 @pytest.fixture
-async def engine() -> AsyncIterator[Engine]:
-    settings = load_settings({"ready_sandboxes": 2, "slots": 4}, environ={})
+async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
+    settings = load_settings({"ready_sandboxes": 2, "slots": 4, "data_dir": str(tmp_path / "data")}, environ={})
     async with LocalExecutor(settings, Registry(RUNTIMES)) as executor:
         launcher_pid = executor.launcher_pid
         yield Engine(executor)

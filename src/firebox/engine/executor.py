@@ -14,6 +14,7 @@ from ulid import ULID
 
 from firebox.config import Settings
 from firebox.engine.admission import Admission
+from firebox.engine.cache import JobCache
 from firebox.engine.commands import is_compiled
 from firebox.engine.limits import decide
 from firebox.engine.log import LazyLogger
@@ -27,6 +28,9 @@ from firebox.sandbox.pool import Pool
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
 ResultListener = Callable[[Result], None]
+CACHE = "job-cache"
+"""The folder of data_dir with what is kept of jobs."""
+
 Hold = Callable[[str], AbstractContextManager[object]]
 """Keeps an installed package, named by `Runtime.installed`, from being uninstalled meanwhile. Raises: Conflict."""
 
@@ -52,6 +56,8 @@ class LocalExecutor:
     def __init__(
         self, settings: Settings, registry: Registry, *, launcher: LauncherProcess | None = None, hold: Hold = nullcontext
     ) -> None:
+        folder = settings.data_dir / CACHE
+        self._cache = JobCache(folder, max_bytes=settings.job_cache_bytes, max_age_s=settings.job_cache_s)
         self._settings = settings
         self._registry = registry
         self._hold = hold
@@ -95,12 +101,17 @@ class LocalExecutor:
         for run in list(self._runs):
             run.cancel()
         await asyncio.gather(*(run.wait() for run in list(self._runs)))
+        await self._cache.close()
         await self._pool.close()
         await self._launcher.close()
 
     def on_result(self, listener: ResultListener) -> None:
         """Have `listener` called with every result, right before its last event."""
         self._listeners.append(listener)
+
+    async def purge(self, runtime: Runtime) -> int:
+        """Forget what is kept of jobs of a runtime. Returns how many entries there were. Raises: OSError."""
+        return await asyncio.to_thread(self._cache.purge, runtime)
 
     def forget_layers(self, layers: Iterable[str]) -> None:
         """Let go of images whose packages are gone; runs that still use them keep them."""
@@ -130,7 +141,7 @@ class LocalExecutor:
             asked_at = time.monotonic()
             await self.admission.acquire(job.client)
             queue_ms = (time.monotonic() - asked_at) * 1000
-            run = LocalRun(job.id or str(ULID()), plan, self._pool, queue_ms=queue_ms, finished=self._finished)
+            run = LocalRun(job.id or str(ULID()), plan, self._pool, cache=self._cache, queue_ms=queue_ms, finished=self._finished)
             self._runs.add(run)
             run.begin()
             try:
@@ -170,6 +181,7 @@ class LocalExecutor:
             isolation=self._launcher.layers,
             artifact_bytes=self._settings.max_artifact_bytes,
             artifact_files=self._settings.max_artifact_files,
+            cache_level=runtime.cache if job.cache is None else job.cache,
         )
 
     def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:

@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
+from firebox.engine.cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
 from firebox.engine.commands import BASE_ENVIRONMENT, command_line
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
@@ -18,6 +21,7 @@ from firebox.engine.verdicts import conclude, result_of
 from firebox.errors import InvalidRequest
 from firebox.model import (
     SIGNALS,
+    CacheLevel,
     Cancel,
     Eof,
     Event,
@@ -54,6 +58,9 @@ EVENT_BYTES = 200
 
 _TERMINAL_ROWS_AND_COLUMNS_AT_MOST = 1000
 
+_REPEATABLE = (Verdict.OK, Verdict.RUNTIME_ERROR)
+"""How a stage may end so that it would end so again; what a clock or a client ended is another thing each time."""
+
 _log = LazyLogger()
 
 
@@ -71,18 +78,29 @@ class Plan:
     isolation: tuple[str, ...]
     artifact_bytes: int
     artifact_files: int
+    cache_level: CacheLevel
 
 
 class LocalRun:
     """Implements `model.Run`."""
 
     def __init__(
-        self, identifier: str, plan: Plan, pool: Pool, *, queue_ms: float, finished: Callable[[LocalRun, Result], None]
+        self,
+        identifier: str,
+        plan: Plan,
+        pool: Pool,
+        *,
+        cache: JobCache | None,
+        queue_ms: float,
+        finished: Callable[[LocalRun, Result], None],
     ) -> None:
         self.id = identifier
         self.runtime = RuntimeName(plan.runtime.language, plan.runtime.version)
         self._plan = plan
         self._pool = pool
+        self._cache = cache if plan.cache_level != "none" else None
+        self._served: CacheLevel = "none"
+        self._waiting: asyncio.Task[Turn] | None = None
         self._queue_ms = queue_ms
         self._prepare_ms = 0.0
         self._on_finished = finished
@@ -109,6 +127,8 @@ class LocalRun:
         """Kill what runs. Nothing happens when it is over."""
         if not self._over:
             self._cancelled = True
+            if self._waiting is not None:
+                self._waiting.cancel()
             if self._sandbox is not None:
                 self._sandbox.kill("cancelled")
                 self._sandbox.resume()  # nobody has to read the events any more
@@ -158,9 +178,15 @@ class LocalRun:
         reason = ""
         packed: Pack | None = None
         plan = self._plan
+        key = self._outcome_key()
+        kept = self._cache.outcome(plan.runtime, key) if self._cache is not None and key else None
+        if kept is not None:
+            await self._input.close()
+            self._repeat(kept)
+            return
         try:
             if plan.compile_limits is not None:
-                compiled, packed = await self._run_stage("compile", plan.compile_limits, plan.compile_specification, None)
+                compiled, packed = await self._compile(plan.compile_limits)
             if compiled is None or compiled.verdict is Verdict.OK:
                 ran, _nothing = await self._run_stage("run", plan.run_limits, plan.run_specification, packed)
         except SandboxFailure as failure:
@@ -177,7 +203,69 @@ class LocalRun:
             if self._feeding is not None:
                 self._feeding.cancel()
             await self._input.close()
-        self._finish(compiled, ran, reason)
+        self._finish(compiled, ran, reason, keep_as=key)
+
+    async def _compile(self, limits: Limits) -> tuple[StageResult, Pack | None]:
+        """Run the compile stage, or find what it made before. Of several jobs that want the same, one compiles."""
+        plan = self._plan
+        if self._cache is None:
+            return await self._run_stage("compile", limits, plan.compile_specification, None)
+        command = self._command("compile", limits, None)
+        key = compile_key(plan.runtime, list(command.argv), dict(command.env), plan.files, limits)
+        found = self._cache.compiled(plan.runtime, key)
+        if found is None:
+            self._waiting = asyncio.create_task(self._cache.take_turn(key))
+            try:
+                turn = await self._waiting
+            except asyncio.CancelledError:
+                return _never_started("compile"), None
+            finally:
+                self._waiting = None
+            try:
+                found = self._cache.compiled(plan.runtime, key)
+                if found is None:
+                    result, pack = await self._run_stage("compile", limits, plan.compile_specification, None)
+                    if result.verdict in _REPEATABLE:
+                        self._cache.keep_compiled(plan.runtime, key, result, pack, turn)
+                        turn = None
+                    return result, pack
+            finally:
+                if turn is not None:
+                    turn.release()
+        result, pack = found
+        self._served = "binary"
+        result = self._repeat_stage(result)
+        if result.verdict is not Verdict.OK:
+            os.close(pack.descriptor)
+        return result, pack if result.verdict is Verdict.OK else None
+
+    def _outcome_key(self) -> str:
+        """Name the outcome of the job, "" where nothing may be kept of it: a person's answers are nobody else's."""
+        plan, job = self._plan, self._plan.job
+        if plan.cache_level != "output" or job.interactive or job.terminal is not None:
+            return ""
+        stages = [("run", plan.run_limits), ("compile", plan.compile_limits)]
+        commands = [self._command(stage, limits, None) for stage, limits in stages if limits is not None]
+        words = [(command.argv, sorted(command.env.items())) for command in commands]
+        parts = [plan.runtime, words, plan.files, job.stdin, job.artifacts, plan.run_limits, plan.compile_limits]
+        return outcome_key([*parts, plan.artifact_bytes, plan.artifact_files, toolchain_state(plan.runtime)])
+
+    def _repeat(self, kept: Result) -> None:
+        """Tell of an outcome as if it happened now."""
+        self._served = "output"
+        self._artifacts = kept.artifacts
+        stages = [self._repeat_stage(stage) if stage is not None else None for stage in (kept.compile, kept.run)]
+        self._finish(stages[0], stages[1], "")
+
+    def _repeat_stage(self, kept: StageResult) -> StageResult:
+        """Tell of a stage as if it happened now; it cost nothing this time."""
+        result = replace(kept, wall_ms=0.0, cpu_ms=0.0, memory_peak_bytes=0)
+        self._emit(StageStarted(sequence=self._next(), stage=kept.stage))
+        for chunk in kept.chunks:
+            self._buffered_bytes += len(chunk.data) + EVENT_BYTES
+            self._emit(Output(sequence=self._next(), stage=kept.stage, stream=chunk.stream, data=chunk.data))
+        self._emit(StageExited(sequence=self._next(), result=result))
+        return result
 
     async def _run_stage(
         self, stage: StageName, limits: Limits, specification: SandboxSpec, packed: Pack | None
@@ -263,7 +351,7 @@ class LocalRun:
         if skipped:
             _log.info("artifacts left out", run=self.id, count=len(skipped))
 
-    def _finish(self, compiled: StageResult | None, ran: StageResult | None, reason: str) -> None:
+    def _finish(self, compiled: StageResult | None, ran: StageResult | None, reason: str, *, keep_as: str = "") -> None:
         verdict, reason = conclude(compiled, ran, reason, cancelled=self._cancelled)
         result = Result(
             id=self.id,
@@ -279,8 +367,11 @@ class LocalRun:
                 run_ms=ran.wall_ms if ran else 0.0,
             ),
             artifacts=self._artifacts,
+            cache=self._served,
             isolation=self._plan.isolation,
         )
+        if self._cache is not None and keep_as and result.verdict in (*_REPEATABLE, Verdict.COMPILE_ERROR, Verdict.SIGNAL):
+            self._cache.keep_outcome(self._plan.runtime, keep_as, result)
         self._over = True
         self._on_finished(self, result)
         self._emit(Finished(sequence=self._next(), result=result))

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Struct, field
 
 from firebox.errors import SettingsError
-from firebox.model import LimitRequest
-from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CacheLevel
+from firebox.model import CacheLevel, LimitRequest
+from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS
 from firebox.settings_table import ROWS, STAGES
 
 DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"

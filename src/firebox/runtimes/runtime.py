@@ -6,14 +6,10 @@ import os
 import re
 from collections.abc import Sequence
 from posixpath import basename, dirname, splitext
-from typing import Literal
 
 from msgspec import Struct, field
 
-from firebox.model import File, LimitRequest, StageName
-
-CacheLevel = Literal["none", "binary", "output"]
-"""What may be kept of a job: nothing, what the compile stage made, or that and the output."""
+from firebox.model import CacheLevel, File, LimitRequest, StageName
 
 WORD_PLACEHOLDERS = ("main", "base", "stem", "Stem", "memory_mb")
 LIST_PLACEHOLDERS = ("sources", "others", "reversed", "siblings")

@@ -1,0 +1,250 @@
+"""What is kept of jobs so that it need not be done again: what a compile stage made, and, where asked for, whole outcomes.
+
+Entries are named by a hash of everything that they follow from, so whoever can name one has all that made it; programs
+never see the folder. A folder for each runtime, in it a file for each entry, whole or not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from firebox.model import File, Limits, Result, StageResult
+from firebox.runtimes.runtime import Runtime
+from firebox.sandbox.spec import Pack, PackedFile
+
+_FORMAT = b"firebox1"
+_HEAD = struct.Struct("<8sQ")
+_LARGEST_HEADER_BYTES = 256 << 20
+_COPY_BYTES = 1 << 20
+_ROOM_AFTER_SWEEP = 0.9
+"""A sweep makes some room, or the next entry would need one as well."""
+
+Content = TypeVar("Content")
+
+
+class Compiled(Struct, frozen=True):
+    """What a compile stage left: its result, and where in the file each of its own files lies."""
+
+    result: StageResult
+    files: tuple[tuple[str, int, int, int], ...]
+    """Name, offset in the contents, size in bytes, mode."""
+    kept_at_s: float
+
+
+class Outcome(Struct, frozen=True):
+    """What a whole job left."""
+
+    result: Result
+    kept_at_s: float
+
+
+class Turn:
+    """The right to be the only one who does what a key stands for."""
+
+    def __init__(self, cache: JobCache, key: str, lock: asyncio.Lock) -> None:
+        self.key = key
+        self._cache = cache
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let the next one look."""
+        self._lock.release()
+        self._cache._forget_turn(self)  # noqa: SLF001 - the two are one part
+
+
+class JobCache:
+    """Entries in a folder, which several servers may share. max_bytes: of all entries; max_age_s: from when one was made."""
+
+    def __init__(self, folder: Path, *, max_bytes: int, max_age_s: float) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._bytes: int | None = None
+        self._turns: dict[str, tuple[asyncio.Lock, set[Turn]]] = {}
+        self._writing: set[asyncio.Task[None]] = set()
+
+    async def take_turn(self, key: str) -> Turn:
+        """Wait until nobody else does what a key stands for; the caller then looks again, and releases the turn."""
+        lock, users = self._turns.setdefault(key, (asyncio.Lock(), set()))
+        turn = Turn(self, key, lock)
+        users.add(turn)
+        try:
+            await lock.acquire()
+        except BaseException:
+            self._forget_turn(turn)
+            raise
+        return turn
+
+    def _forget_turn(self, turn: Turn) -> None:
+        _lock, users = self._turns[turn.key]
+        users.discard(turn)
+        if not users:
+            del self._turns[turn.key]
+
+    def compiled(self, runtime: Runtime, key: str) -> tuple[StageResult, Pack] | None:
+        """Find what a compile stage made. The caller closes the pack's descriptor."""
+        opened = self._open(runtime, key, Compiled)
+        if opened is None:
+            return None
+        descriptor, entry, start = opened
+        files = tuple(PackedFile(name, start + offset, size, mode) for name, offset, size, mode in entry.files)
+        if files and max(each.offset + each.size for each in files) > os.fstat(descriptor).st_size:
+            os.close(descriptor)  # cut off by a crash of the machine
+            return None
+        return entry.result, Pack(descriptor, files)
+
+    def outcome(self, runtime: Runtime, key: str) -> Result | None:
+        """Find what a job left."""
+        opened = self._open(runtime, key, Outcome)
+        if opened is None:
+            return None
+        descriptor, entry, _start = opened
+        os.close(descriptor)
+        return entry.result
+
+    def keep_compiled(self, runtime: Runtime, key: str, result: StageResult, pack: Pack | None, turn: Turn) -> None:
+        """Keep what a compile stage made, in the background; the turn is released then. What cannot be written is not kept."""
+        files = pack.files if pack is not None else ()
+        entry = Compiled(result, tuple((each.name, each.offset, each.size, each.mode) for each in files), time.time())
+        copy = Pack(os.dup(pack.descriptor), pack.files) if pack is not None else None
+        self._keep(runtime, key, entry, copy).add_done_callback(lambda _task: turn.release())
+
+    def keep_outcome(self, runtime: Runtime, key: str, result: Result) -> None:
+        """Keep what a job left, as `keep_compiled`."""
+        self._keep(runtime, key, Outcome(result, time.time()), None)
+
+    async def close(self) -> None:
+        """Wait until everything is written."""
+        await asyncio.gather(*self._writing)
+
+    def _keep(self, runtime: Runtime, key: str, entry: Compiled | Outcome, pack: Pack | None) -> asyncio.Task[None]:
+        task = asyncio.create_task(asyncio.to_thread(self._write, runtime, key, msgspec.msgpack.encode(entry), pack))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return task
+
+    def purge(self, runtime: Runtime) -> int:
+        """Forget everything of a runtime. Returns how many entries there were. Raises: OSError."""
+        folder = self._place(runtime)
+        try:
+            count = sum(1 for _entry in folder.iterdir())
+        except FileNotFoundError:
+            return 0
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".gone-") as gone:
+            folder.rename(Path(gone, "entries"))
+        self._bytes = None
+        return count
+
+    def _place(self, runtime: Runtime) -> Path:
+        package = f"-{runtime.package}" if runtime.package else ""
+        return self._folder / (runtime.installed or f"host-{runtime.language}-{runtime.version}{package}")
+
+    def _open(self, runtime: Runtime, key: str, kind: type[Content]) -> tuple[int, Any, int] | None:
+        """Open an entry; gives its descriptor, what it says, and where the contents begin. None: there is none that is good."""
+        path = self._place(runtime) / key
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            magic, size = _HEAD.unpack(os.pread(descriptor, _HEAD.size, 0))
+            if magic != _FORMAT or size > _LARGEST_HEADER_BYTES:
+                raise ValueError(magic)
+            entry: Any = msgspec.msgpack.decode(os.pread(descriptor, size, _HEAD.size), type=kind)
+            if not 0 <= time.time() - entry.kept_at_s <= self._max_age_s:
+                raise ValueError(entry.kept_at_s)
+            os.utime(descriptor)  # what was used last goes last
+        except (struct.error, ValueError, msgspec.DecodeError, OSError):
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        return descriptor, entry, _HEAD.size + size
+
+    def _write(self, runtime: Runtime, key: str, header: bytes, pack: Pack | None) -> None:
+        place = self._place(runtime)
+        size = _HEAD.size + len(header) + sum(each.size for each in (pack.files if pack is not None else ()))
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(OSError))  # a full disk only means that nothing is kept
+            if pack is not None:
+                stack.callback(os.close, pack.descriptor)
+            if size > self._max_bytes:
+                return
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_room(size)
+            with tempfile.NamedTemporaryFile(dir=place, prefix=".unfinished-") as file:
+                file.write(_HEAD.pack(_FORMAT, len(header)) + header)
+                for piece in _pieces(pack):
+                    file.write(piece)
+                file.flush()
+                os.fdatasync(file.fileno())
+                os.link(file.name, place / key)
+            self._bytes = (self._bytes or 0) + size
+
+    def _make_room(self, wanted_bytes: int) -> None:
+        if self._bytes is not None and self._bytes + wanted_bytes <= self._max_bytes:
+            return
+        found = sorted(self._entries(), key=lambda entry: entry[1])
+        total = sum(size for _path, _used, size in found)
+        for path, used_at_s, size in found:
+            is_old = time.time() - used_at_s > self._max_age_s
+            if not is_old and total + wanted_bytes <= self._max_bytes * _ROOM_AFTER_SWEEP:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        self._bytes = total
+
+    def _entries(self) -> Iterator[tuple[Path, float, int]]:
+        """Yield path, when it was used last, and size of everything that lies there; what is gone meanwhile is left out."""
+        for path in self._folder.glob("*/*"):
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                yield path, status.st_mtime, status.st_size
+
+
+def compile_key(runtime: Runtime, command: list[str], env: dict[str, str], files: tuple[File, ...], limits: Limits) -> str:
+    """Name what a compile stage makes: by its files, its command and variables, its limits, and the toolchain as it is now."""
+    inputs = [runtime, command, sorted(env.items()), files, limits, toolchain_state(runtime)]
+    return hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
+
+
+def outcome_key(parts: list[Any]) -> str:
+    """Name what a job leaves, by everything it follows from."""
+    return "outcome-" + hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()
+
+
+def toolchain_state(runtime: Runtime) -> list[tuple[str, int, int]]:
+    """Tell a toolchain of the host from the one that an upgrade puts in its place under the same version."""
+    if runtime.installed:
+        return []  # a package never changes
+    words = {word for step in (*runtime.compile, runtime.run) for word in step if word.startswith("/")}
+    state: list[tuple[str, int, int]] = []
+    for word in sorted(words):
+        with contextlib.suppress(OSError):
+            status = Path(word).stat()
+            state.append((word, status.st_mtime_ns, status.st_size))
+    return state
+
+
+def _pieces(pack: Pack | None) -> Iterator[bytes]:
+    """Yield the contents of a pack, which lie one after the other from its start."""
+    position = 0
+    end = max((each.offset + each.size for each in pack.files), default=0) if pack is not None else 0
+    while pack is not None and position < end:
+        piece = os.pread(pack.descriptor, min(_COPY_BYTES, end - position), position)
+        if not piece:
+            return
+        position += len(piece)
+        yield piece
