@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from typing import Any
 
 import httpx
@@ -166,3 +167,22 @@ def test_metrics_count_runs(client: httpx.Client) -> None:
         'firebox_refused_total{code="request.unknown_runtime"}',
     ):
         assert line in answer.text
+
+
+def test_compiled_program_is_kept_and_the_answer_says_so(client: httpx.Client) -> None:
+    code = f'#include <stdio.h>\nint main(void) {{ puts("{uuid.uuid4()}"); return 0; }}\n'
+    first = run(client, language="c", code=code)
+    second = run(client, language="c", code=code)
+    assert (first["cache"], second["cache"]) == ("none", "binary")
+    assert first["run"]["stdout"] == second["run"]["stdout"]
+    assert second["compile"]["cpu_ms"] == 0
+    assert run(client, language="c", code=code, cache="none")["cache"] == "none"
+
+
+def test_outcome_is_kept_for_who_asks(client: httpx.Client) -> None:
+    code = "import os; print(os.urandom(16))"
+    first = run(client, language="python", code=code, cache="output")
+    second = run(client, language="python", code=code, cache="output")
+    assert second["cache"] == "output"
+    assert first["run"]["stdout"] == second["run"]["stdout"]
+    assert run(client, language="python", code=code)["run"]["stdout"] != first["run"]["stdout"]

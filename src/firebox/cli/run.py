@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 import typer
@@ -22,7 +22,7 @@ from firebox.config import Settings, load_settings
 from firebox.doors.native import wire
 from firebox.engine.executor import LocalExecutor
 from firebox.errors import InvalidRequest, UnknownRuntime
-from firebox.model import File, Job, LimitRequest, Result
+from firebox.model import CacheLevel, File, Job, LimitRequest, Result
 from firebox.runtimes.definition import Definition
 from firebox.runtimes.packages import packages_hint
 from firebox.runtimes.registry import Registry
@@ -71,6 +71,10 @@ def run(
     artifact: Annotated[
         list[str] | None, typer.Option("--artifact", metavar="GLOB", help="Files to fetch after the run.")
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option("--cache", metavar="none|binary|output", help="What may be kept for the next run; as usual: binary."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where fetched files go.")] = Path(),
     tty: Annotated[bool, typer.Option("--tty", help="A terminal for the program instead of pipes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of the program's output.")] = False,
@@ -103,6 +107,7 @@ def run(
         compile_limits=limits["compile"],
         run_limits=limits["run"],
         artifacts=tuple(artifact or ()),
+        cache=_cache_level(cache),
         terminal=terminal_size() if tty else None,
     )
     check_job(job)
@@ -164,6 +169,14 @@ def _variables(words: list[str] | tuple[str, ...]) -> dict[str, str]:
         if "=" not in word:
             raise InvalidRequest(f"{word!r} is not NAME=VALUE", where="--env")
     return dict(word.split("=", 1) for word in words)
+
+
+def _cache_level(word: str | None) -> CacheLevel | None:
+    levels: tuple[CacheLevel, ...] = get_args(CacheLevel)
+    found = next((level for level in levels if level == word), None)
+    if word is None or found is not None:
+        return found
+    raise InvalidRequest(f"{word!r} is no such level", where="--cache", hint="one of " + ", ".join(levels))
 
 
 def _named_limits(**values: str | None) -> LimitRequest:

@@ -73,6 +73,7 @@ class JobCache:
         self._max_age_s = max_age_s
         self._bytes: int | None = None
         self._turns: dict[str, tuple[asyncio.Lock, set[Turn]]] = {}
+        self._unwritten: dict[str, Result] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
     async def take_turn(self, key: str) -> Turn:
@@ -107,12 +108,15 @@ class JobCache:
 
     def outcome(self, runtime: Runtime, key: str) -> Result | None:
         """Find what a job left."""
+        if key in self._unwritten:
+            return self._unwritten[key]
         opened = self._open(runtime, key, Outcome)
         if opened is None:
             return None
         descriptor, entry, _start = opened
         os.close(descriptor)
-        return entry.result
+        result: Result = entry.result
+        return result
 
     def keep_compiled(self, runtime: Runtime, key: str, result: StageResult, pack: Pack | None, turn: Turn) -> None:
         """Keep what a compile stage made, in the background; the turn is released then. What cannot be written is not kept."""
@@ -123,7 +127,8 @@ class JobCache:
 
     def keep_outcome(self, runtime: Runtime, key: str, result: Result) -> None:
         """Keep what a job left, as `keep_compiled`."""
-        self._keep(runtime, key, Outcome(result, time.time()), None)
+        self._unwritten[key] = result
+        self._keep(runtime, key, Outcome(result, time.time()), None).add_done_callback(lambda _task: self._unwritten.pop(key))
 
     async def close(self) -> None:
         """Wait until everything is written."""

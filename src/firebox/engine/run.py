@@ -221,16 +221,17 @@ class LocalRun:
                 return _never_started("compile"), None
             finally:
                 self._waiting = None
+            kept = False
             try:
                 found = self._cache.compiled(plan.runtime, key)
                 if found is None:
                     result, pack = await self._run_stage("compile", limits, plan.compile_specification, None)
                     if result.verdict in _REPEATABLE:
                         self._cache.keep_compiled(plan.runtime, key, result, pack, turn)
-                        turn = None
+                        kept = True  # and the turn is released when it is written
                     return result, pack
             finally:
-                if turn is not None:
+                if not kept:
                     turn.release()
         result, pack = found
         self._served = "binary"
@@ -244,7 +245,7 @@ class LocalRun:
         plan, job = self._plan, self._plan.job
         if plan.cache_level != "output" or job.interactive or job.terminal is not None:
             return ""
-        stages = [("run", plan.run_limits), ("compile", plan.compile_limits)]
+        stages: list[tuple[StageName, Limits | None]] = [("run", plan.run_limits), ("compile", plan.compile_limits)]
         commands = [self._command(stage, limits, None) for stage, limits in stages if limits is not None]
         words = [(command.argv, sorted(command.env.items())) for command in commands]
         parts = [plan.runtime, words, plan.files, job.stdin, job.artifacts, plan.run_limits, plan.compile_limits]

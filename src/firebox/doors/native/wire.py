@@ -59,6 +59,10 @@ class RunRequest(Struct, forbid_unknown_fields=True):
     command: Annotated[str, Meta(description="Runs instead of compiling and running: `sh -c` in the folder of the files.")] = ""
     limits: Annotated[Limits, Meta(description="Limits of the compile stage and the run stage.")] = Limits()
     artifacts: Annotated[list[str], Meta(description="Globs: files to hand back after the run.")] = []
+    cache: Annotated[
+        model.CacheLevel | None,
+        Meta(description="What may be kept and served again: nothing, the compiled program, or the outcome too. null: as usual."),
+    ] = None
     terminal: Annotated[
         bool | TerminalSize, Meta(description="A terminal instead of pipes: everything then comes on stdout.")
     ] = False
@@ -110,6 +114,7 @@ class Result(Struct, frozen=True, kw_only=True):
     run: Annotated[Stage | None, Meta(description="null when compiling failed.")]
     timings: model.Timings
     artifacts: list[Artifact]
+    cache: Annotated[model.CacheLevel, Meta(description="What served the run; what was not done again took no time.")]
     isolation: Annotated[list[str], Meta(description="The layers that were on, by the names `firebox doctor` uses.")]
 
 
@@ -137,7 +142,10 @@ class RuntimeEntry(Struct, frozen=True):
     aliases: list[str]
     extensions: list[str]
     compiled: bool
-    package: str | None
+    package: Annotated[str | None, Meta(description="What brings it, where that has another name than the language.")]
+    installed: Annotated[
+        str | None, Meta(description="Name and version of the installed package that it comes from; null: the host has it.")
+    ]
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -188,6 +196,7 @@ def to_job(request: RunRequest) -> model.Job:
         compile_limits=request.limits.compile,
         run_limits=request.limits.run,
         artifacts=tuple(request.artifacts),
+        cache=request.cache,
         terminal=_terminal(request.terminal),
     )
 
@@ -240,6 +249,7 @@ def from_result(result: model.Result, *, exact: bool = False) -> ResultWithOutpu
         run=_stage_with_output(result.run, exact=exact) if result.run else None,
         timings=_timings(result.timings),
         artifacts=_artifacts(result.artifacts),
+        cache=result.cache,
         isolation=list(result.isolation),
     )
 
@@ -255,6 +265,7 @@ def from_streamed_result(result: model.Result) -> Result:
         run=from_stage(result.run) if result.run else None,
         timings=_timings(result.timings),
         artifacts=_artifacts(result.artifacts),
+        cache=result.cache,
         isolation=list(result.isolation),
     )
 
@@ -324,6 +335,7 @@ def from_runtime(runtime: Runtime) -> RuntimeEntry:
         extensions=list(runtime.extensions),
         compiled=runtime.compiled,
         package=runtime.package,
+        installed=runtime.installed or None,
     )
 
 
