@@ -115,7 +115,9 @@ class LocalExecutor:
 
     def forget_layers(self, layers: Iterable[str]) -> None:
         """Let go of images whose packages are gone; runs that still use them keep them."""
-        for layer in layers:
+        gone = set(layers)
+        self._pool.forget(gone)
+        for layer in gone:
             self._launcher.forget(layer)
 
     def statistics(self) -> Statistics:

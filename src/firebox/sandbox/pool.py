@@ -1,27 +1,46 @@
 """Sandboxes kept ready, so that making one is off a request's path.
 
-A pool holds interchangeable sandboxes of a few specs. `take` pops a ready one and has a replacement made; with none ready,
-or for a spec that is not kept, one is made on demand: slower, never refused.
+Sandboxes of one spec are interchangeable and lie on one shelf. `take` pops a ready one and has a replacement made; with none
+ready one is made on demand: slower, never refused. How many a shelf holds follows what is asked for: those named at the start
+never run dry, others are there as long as somebody uses them, and all of them shrink when nobody does or memory is short.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
-from dataclasses import dataclass, replace
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
+HALF_LIFE_S = 20.0
+"""After how long a take counts half."""
+NAMED_LEAST = 2
+"""How many of a kind named at the start are ready whatever happens."""
+FORGOTTEN = 0.05
+"""A demand so small that a shelf without a name goes."""
+SHELVES = 32
+"""Shelves at most; the one that was used least lately goes for a new one."""
+LOW_MEMORY = 0.1
+"""Below this part of the machine's memory no more than one sandbox of a kind is kept ready."""
+
 _MAKING_AT_ONCE = 4
 _PAUSE_AFTER_FAILURE_S = 1.0
+_LOOK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """ready: sandboxes waiting; made_on_demand: takes that found none; launcher_restarts: beyond the first start."""
+    """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none.
+
+    launcher_restarts: beyond the first start. alive: sandboxes there are, ready or in use.
+    """
 
     ready: int
     target: int
@@ -31,17 +50,45 @@ class PoolStatistics:
     alive: int
 
 
-class Pool:
-    """Keeps `target` sandboxes of each spec in `kept` ready."""
+@dataclass(slots=True)
+class _Shelf:
+    """Ready sandboxes of one kind. named: at the start. demand: takes, each counting less as time goes by, at `counted_at`."""
 
-    def __init__(self, launcher: LauncherProcess, kept: tuple[SandboxSpec, ...], target: int) -> None:
+    named: bool
+    demand: float
+    counted_at: float
+    ready: deque[Sandbox] = field(default_factory=deque[Sandbox])
+    making: int = 0
+
+    def demand_at(self, now: float) -> float:
+        return float(self.demand * 0.5 ** ((now - self.counted_at) / HALF_LIFE_S))
+
+    def count_take(self, now: float) -> None:
+        self.demand = self.demand_at(now) + 1
+        self.counted_at = now
+
+
+class Pool:
+    """Keeps up to `most` sandboxes of a kind ready. named: the kinds that are kept from the start on."""
+
+    def __init__(
+        self,
+        launcher: LauncherProcess,
+        named: Iterable[SandboxSpec],
+        most: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._launcher = launcher
-        self._kept = tuple(dict.fromkeys(_interchangeable(each) for each in kept))
-        self._target = target
-        self._ready: dict[SandboxSpec, deque[Sandbox]] = {each: deque() for each in self._kept}
-        self._making: Counter[SandboxSpec] = Counter()
+        self._most = most
+        self._clock = clock
+        now = clock()
+        kinds = dict.fromkeys(map(_interchangeable, named))
+        self._shelves = {kind: _Shelf(True, most + 1.0, now) for kind in kinds}
+        self._is_low_on_memory = False
         self._wake = asyncio.Event()
         self._refilling: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._taken = 0
         self._made_on_demand = 0
 
@@ -53,22 +100,29 @@ class Pool:
 
     async def take(self, specification: SandboxSpec) -> Sandbox:
         """Return a sandbox that nobody has used. The caller closes it. Raises: SandboxFailure."""
-        key = _interchangeable(specification)
+        kind = _interchangeable(specification)
+        shelf = self._shelf(kind)
         self._taken += 1
-        ready = self._ready.get(key)
-        while ready:
-            sandbox = ready.popleft()
-            self._wake.set()
+        self._wake.set()
+        while shelf.ready:
+            sandbox = shelf.ready.popleft()
             if self._launcher.owns(sandbox.number) and not sandbox.is_dead:
                 return sandbox
             sandbox.close()
         self._made_on_demand += 1
-        return await self._launcher.make(key)
+        return await self._launcher.make(kind)
+
+    def forget(self, layers: Iterable[str]) -> None:
+        """Let go of what is ready above these layers: their package is gone."""
+        gone = set(layers)
+        for kind in [kind for kind in self._shelves if gone.intersection(kind.layers)]:
+            self._remove(kind)
 
     def statistics(self) -> PoolStatistics:
+        now = self._clock()
         return PoolStatistics(
-            ready=sum(map(len, self._ready.values())),
-            target=self._target * len(self._kept),
+            ready=sum(len(shelf.ready) for shelf in self._shelves.values()),
+            target=sum(self._wanted(shelf, now) for shelf in self._shelves.values()),
             taken=self._taken,
             made_on_demand=self._made_on_demand,
             launcher_restarts=max(self._launcher.starts - 1, 0),
@@ -81,9 +135,27 @@ class Pool:
             self._refilling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refilling
-        for ready in self._ready.values():
-            while ready:
-                ready.popleft().close()
+        for kind in list(self._shelves):
+            self._remove(kind)
+
+    def _shelf(self, kind: SandboxSpec) -> _Shelf:
+        """Find the shelf of a kind, or make it, and count a take."""
+        now = self._clock()
+        shelf = self._shelves.get(kind)
+        if shelf is None:
+            others = [other for other, each in self._shelves.items() if not each.named]
+            if len(others) >= SHELVES:
+                self._remove(min(others, key=lambda other: self._shelves[other].counted_at))
+            shelf = self._shelves[kind] = _Shelf(False, 0.0, now)
+        shelf.count_take(now)
+        return shelf
+
+    def _wanted(self, shelf: _Shelf, now: float) -> int:
+        """Say how many a shelf should hold. A kind that was taken once is not worth a sandbox yet."""
+        least = min(NAMED_LEAST, self._most) if shelf.named else 0
+        if self._is_low_on_memory:
+            return min(1, least)
+        return max(least, min(self._most, math.ceil(shelf.demand_at(now) - 1)))
 
     async def _refill(self) -> None:
         """Keep up with what is taken, several sandboxes under way at once: making one is mostly waiting for the kernel."""
@@ -92,30 +164,71 @@ class Pool:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                for key, ready in self._ready.items():
-                    while len(ready) + self._making[key] < self._target and self._making.total() < _MAKING_AT_ONCE:
-                        self._making[key] += 1
-                        task = asyncio.create_task(self._add(key))
+                now = self._clock()
+                for kind, shelf in list(self._shelves.items()):
+                    wanted = self._wanted(shelf, now)
+                    while len(shelf.ready) + shelf.making < wanted and len(under_way) < _MAKING_AT_ONCE:
+                        shelf.making += 1
+                        task = asyncio.create_task(self._add(kind, shelf))
                         under_way.add(task)
                         task.add_done_callback(under_way.discard)
+                    while len(shelf.ready) > wanted:
+                        shelf.ready.pop().close()
+                    if not shelf.named and not shelf.making and shelf.demand_at(now) < FORGOTTEN:
+                        self._remove(kind)
+                self._look_later()
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _add(self, key: SandboxSpec) -> None:
+    def _look_later(self) -> None:
+        """See to it that shelves shrink, as long as one of them can: an idle pool does nothing at all."""
+        can_shrink = any(not shelf.named or len(shelf.ready) > NAMED_LEAST for shelf in self._shelves.values())
+        if can_shrink and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self._is_low_on_memory = _available_part_of_memory() < LOW_MEMORY
+        self._wake.set()
+
+    async def _add(self, kind: SandboxSpec, shelf: _Shelf) -> None:
         try:
-            self._ready[key].append(await self._launcher.make(key))
+            sandbox = await self._launcher.make(kind)
         except SandboxFailure:
             # A request that needs one now hears the reason; the pool only tries again later.
             asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
         else:
+            if self._shelves.get(kind) is shelf:
+                shelf.ready.append(sandbox)
+            else:
+                sandbox.close()
             self._wake.set()
         finally:
-            self._making[key] -= 1
+            shelf.making -= 1
+
+    def _remove(self, kind: SandboxSpec) -> None:
+        shelf = self._shelves.pop(kind)
+        while shelf.ready:
+            shelf.ready.pop().close()
 
 
 def _interchangeable(specification: SandboxSpec) -> SandboxSpec:
     """Forget what can still be set when the command comes."""
     defaults = SandboxSpec()
     return replace(specification, memory_bytes=defaults.memory_bytes, processes=defaults.processes)
+
+
+def _available_part_of_memory() -> float:
+    """Say which part of the machine's memory could be had now, 1 when the kernel does not tell."""
+    values: dict[str, float] = {}
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            name, value = line.split()[:2]
+            values[name] = float(value)
+            if name == "MemAvailable:":
+                break
+    return values.get("MemAvailable:", 1.0) / max(values.get("MemTotal:", 1.0), 1.0)
