@@ -85,8 +85,8 @@ async def settled(executor: LocalExecutor, launcher_pid: int) -> Footprint:
         await asyncio.sleep(0.02)
 
 
-async def check(runs: int) -> None:
-    settings = load_settings({"ready_sandboxes": 2, "slots": 4}, environ={})
+async def check(runs: int, data_folder: Path) -> None:
+    settings = load_settings({"ready_sandboxes": 2, "slots": 4, "data_dir": str(data_folder)}, environ={})
     async with LocalExecutor(settings, Registry(RUNTIMES)) as executor:
         launcher_pid = executor.launcher_pid
         assert launcher_pid is not None
@@ -96,14 +96,16 @@ async def check(runs: int) -> None:
         after = await settled(executor, launcher_pid)
     assert after.descriptors <= before.descriptors
     assert after.launcher_descriptors <= before.launcher_descriptors
-    assert (after.mounts, after.groups, after.folders) == (before.mounts, before.groups, before.folders)
+    # Fewer may be left: a mount of the host's goes from here too when somebody removes its folder.
+    assert after.mounts <= before.mounts
+    assert (after.groups, after.folders) == (before.groups, before.folders)
     assert after.memory_kib <= before.memory_kib + 4096 + runs // 2  # half a KiB a run would already be a leak
 
 
-async def test_fifty_runs_leave_nothing() -> None:
-    await check(50)
+async def test_fifty_runs_leave_nothing(tmp_path: Path) -> None:
+    await check(50, tmp_path)
 
 
 @pytest.mark.slow
-async def test_two_thousand_runs_leave_nothing() -> None:
-    await check(2000)
+async def test_two_thousand_runs_leave_nothing(tmp_path: Path) -> None:
+    await check(2000, tmp_path)
