@@ -59,6 +59,7 @@ class Settings:
     queue_length: int
     queue_per_client: int
     ready_sandboxes: int
+    start_ahead: bool
     max_body_bytes: int
     max_artifact_bytes: int
     max_artifact_files: int

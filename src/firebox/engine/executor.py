@@ -21,6 +21,7 @@ from firebox.engine.log import LazyLogger
 from firebox.engine.run import LocalRun, Plan
 from firebox.errors import InvalidRequest, SandboxError
 from firebox.model import Job, Limits, Result, Run, StageName
+from firebox.runtimes.ahead import hook_texts
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher_process import LauncherProcess
@@ -47,6 +48,7 @@ class Statistics:
     ready_sandboxes: int
     ready_target: int
     made_on_demand: int
+    started_ahead: int
     launcher_restarts: int
 
 
@@ -61,7 +63,7 @@ class LocalExecutor:
         self._settings = settings
         self._registry = registry
         self._hold = hold
-        self._launcher = launcher or LauncherProcess(uid_base=settings.uid_base)
+        self._launcher = launcher or LauncherProcess(uid_base=settings.uid_base, hooks=hook_texts())
         self.admission = Admission(settings.slots or os.cpu_count() or 1, settings.queue_length, settings.queue_per_client)
         # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
         self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
@@ -129,6 +131,7 @@ class LocalExecutor:
             ready_sandboxes=pool.ready,
             ready_target=pool.target,
             made_on_demand=pool.made_on_demand,
+            started_ahead=pool.started_ahead,
             launcher_restarts=pool.launcher_restarts,
         )
 
@@ -184,6 +187,7 @@ class LocalExecutor:
             artifact_bytes=self._settings.max_artifact_bytes,
             artifact_files=self._settings.max_artifact_files,
             cache_level=runtime.cache if job.cache is None else job.cache,
+            may_start_ahead=self._settings.start_ahead and not job.command and job.terminal is None,
         )
 
     def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:

@@ -8,9 +8,9 @@ import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from msgspec.structs import replace
+from msgspec.structs import replace as replace_fields
 
 from firebox.engine.cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
 from firebox.engine.commands import BASE_ENVIRONMENT, command_line
@@ -45,6 +45,7 @@ from firebox.model import (
     Timings,
     Verdict,
 )
+from firebox.runtimes.ahead import plan_ahead
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.pool import Pool
@@ -79,6 +80,7 @@ class Plan:
     artifact_bytes: int
     artifact_files: int
     cache_level: CacheLevel
+    may_start_ahead: bool
 
 
 class LocalRun:
@@ -260,7 +262,7 @@ class LocalRun:
 
     def _repeat_stage(self, kept: StageResult) -> StageResult:
         """Tell of a stage as if it happened now; it cost nothing this time."""
-        result = replace(kept, wall_ms=0.0, cpu_ms=0.0, memory_peak_bytes=0)
+        result = replace_fields(kept, wall_ms=0.0, cpu_ms=0.0, memory_peak_bytes=0)
         self._emit(StageStarted(sequence=self._next(), stage=kept.stage))
         for chunk in kept.chunks:
             self._buffered_bytes += len(chunk.data) + EVENT_BYTES
@@ -276,6 +278,10 @@ class LocalRun:
             return _never_started(stage), None
         self._stage = stage
         self._transcript = Transcript()
+        command = self._command(stage, limits, packed)
+        if stage == "run" and self._plan.may_start_ahead:
+            args = self._plan.job.args
+            specification = replace(specification, ahead=plan_ahead(self._plan.runtime, command.argv, args, command.env))
         taken_at = time.monotonic()
         sandbox = await self._pool.take(specification)
         self._sandbox = sandbox
@@ -293,7 +299,7 @@ class LocalRun:
                     self._feeding = asyncio.create_task(self._input.feed(sandbox))
 
             self._announce = started
-            ended = await sandbox.run(self._command(stage, limits, packed), self._take_output, started)
+            ended = await sandbox.run(command, self._take_output, started)
             result = result_of(stage, ended, limits, self._transcript.chunks())
             produced: Pack | None = None
             if stage == "compile" and result.verdict is Verdict.OK:

@@ -17,6 +17,7 @@ from msgspec import Struct, field
 
 from firebox.errors import SettingsError
 from firebox.model import CacheLevel, LimitRequest
+from firebox.runtimes.ahead import HOOKS
 from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS
 from firebox.settings_table import ROWS, STAGES
 
@@ -83,6 +84,7 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     main_name: str
     cache: CacheLevel | None = None
     """None: "binary" where there is something to compile, else "none"."""
+    ahead: str = ""
     needs_extension: bool = False
     name_pattern: str = ""
     compile: list[list[str]] = field(default_factory=list[list[str]])
@@ -226,6 +228,7 @@ def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
     for extension in definition.extensions:
         yield "extensions", extension, re.match(r"^\.[\w+.-]+$", extension) is not None, "endings with their dot, as .py"
     yield "main_name", definition.main_name, re.match(r"^[\w.-]+$", definition.main_name) is not None, "a plain file name"
+    yield "ahead", definition.ahead, definition.ahead in ("", *HOOKS), "one of " + ", ".join(HOOKS)
     patterns = {"detect.pattern": definition.detect.pattern, "name_pattern": definition.name_pattern}
     for key, pattern in patterns.items():
         yield key, pattern, _is_pattern(pattern), "a regular expression"

@@ -39,6 +39,7 @@ def make_runtime(
         package=definition.package,
         rank=definition.rank,
         cache=definition.cache or ("binary" if definition.compile else "none"),
+        ahead=definition.ahead,
         needs_extension=definition.needs_extension,
         name_pattern=definition.name_pattern,
     )

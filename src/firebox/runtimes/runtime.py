@@ -19,6 +19,7 @@ STEP_PLACEHOLDER = "other"
 
 _WORD = re.compile(r"(?<![$%])\{(" + "|".join((*WORD_PLACEHOLDERS, STEP_PLACEHOLDER)) + r")\}")
 _EACH = re.compile(r"(?<![$%])\{" + STEP_PLACEHOLDER + r"\}")
+_SEARCHED_BYTES = 64 << 10
 _NAMELESS_EXTENSIONS = ("", ".code")
 """Endings that say nothing about a language: Piston's clients send `file0.code` for a file without a name."""
 
@@ -75,6 +76,8 @@ class Runtime(Struct, frozen=True, kw_only=True):
     rank: int = 0
     """Among runtimes of one name the highest rank is meant, whatever its version."""
     cache: CacheLevel = "none"
+    ahead: str = ""
+    """The hook at which its program can wait for a job, "" for none; see `ahead`."""
     needs_extension: bool = False
     """True: the toolchain refuses a source file that has none of `extensions`."""
     name_pattern: str = ""
@@ -144,7 +147,8 @@ class Runtime(Struct, frozen=True, kw_only=True):
             base = base if extension in _NAMELESS_EXTENSIONS else file.name
             extension = self.extensions[0]
         if self.name_pattern:
-            match = re.search(self.name_pattern, file.content.decode(errors="replace"), re.MULTILINE)
+            # A client's file, searched outside of any sandbox: only as much of it as even a slow pattern gets through.
+            match = re.search(self.name_pattern, file.content[:_SEARCHED_BYTES].decode(errors="replace"), re.MULTILINE)
             if match:
                 base = (dirname(base) + "/" if dirname(base) else "") + match[1]
         return base + extension

@@ -13,9 +13,11 @@ import socket
 import struct
 import termios
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, NoReturn
 
 from firebox.sandbox import mounts, spec
+from firebox.sandbox.ahead import Waiting
 from firebox.sandbox.collect import collect
 
 _SAMPLE_MS = 10
@@ -24,15 +26,20 @@ OOM_SCORE_DESCRIPTOR = 4
 """Where a sandbox keeps its own oom_score_adj open until the program is started."""
 
 _OOM_SCORE_OF_PROGRAM = b"1000"
+_CPU_SLACK_S = 2
+"""How much later than our own clock the kernel's ends a program."""
+_INHERITED_LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 _SIGNALS_PYTHON_CHANGED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT)
 
 
 class Init:
-    """The served part: says ready, waits for the command, runs it, reaps, reports, collects."""
+    """The served part: says ready, waits for the command, runs it, reaps, reports, collects. ahead: started before that."""
 
-    def __init__(self, link: socket.socket, *, sampled: bool) -> None:
+    def __init__(self, link: socket.socket, *, sampled: bool, ahead: spec.Ahead | None = None) -> None:
         self._link = link
         self._sampled = sampled
+        self._ahead = ahead
+        self._used_before_ms = 0.0
         self._limits: Mapping[str, Any] = {}
         self._memory_peak_bytes = 0
         self._cpu_ms = 0.0
@@ -50,6 +57,8 @@ class Init:
             os.close(descriptor)
         # Low numbers: posix_spawn takes none that RLIMIT_NOFILE, lowered below, would not allow.
         stdout_write, stderr_write = _renumbered(stdout_write), _renumbered(stderr_write)
+        streams = (stdin_read, stdout_write, stderr_write)
+        waiting = self._start_ahead(streams)
 
         data, descriptors = spec.receive(self._link, spec.MESSAGE_BYTES)
         if not data:
@@ -77,13 +86,14 @@ class Init:
             lower(resource.RLIMIT_FSIZE, command["file_size_bytes"])
             lower(resource.RLIMIT_NPROC, command["processes"] + 1)
             step = "start"
-            pid = _spawn_marked(command, (stdin_read, stdout_write, stderr_write), slave)
+            pid = self._release(waiting, command) or _spawn_with_cpu_limit(command, streams, slave)
+            os.close(OOM_SCORE_DESCRIPTOR)
         except (OSError, ValueError) as error:
             number = error.errno if isinstance(error, OSError) else None
             detail = f"{os.strerror(number)}: {error.filename}" if number and isinstance(error, OSError) else str(error)
             spec.send(self._link, {"refused": step, "errno": number or 0, "detail": detail})
             os._exit(0)
-        for descriptor in (stdin_read, stdout_write, stderr_write):
+        for descriptor in streams:
             os.close(descriptor)
         spec.send(self._link, {"started": True}, terminal)
         for descriptor in terminal:
@@ -95,7 +105,7 @@ class Init:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         message: dict[str, Any] = {
             "exited": os.waitstatus_to_exitcode(status),
-            "cpu_ms": (used.ru_utime + used.ru_stime) * 1000,
+            "cpu_ms": max((used.ru_utime + used.ru_stime) * 1000 - self._used_before_ms, 0.0),
             "exceeded": self._exceeded,
         }
         if self._sampled:
@@ -103,6 +113,32 @@ class Init:
         spec.send(self._link, message)
         self._collect_when_asked()
         os._exit(0)
+
+    def _start_ahead(self, streams: tuple[int, int, int]) -> Waiting | None:
+        """Start what is to be started before the command comes; None where there is nothing, or it does not start."""
+        if self._ahead is None:
+            return None
+
+        def spawn(command: Mapping[str, Any], further: dict[int, int]) -> int:
+            return _spawn_marked(command, streams, "", further)
+
+        try:
+            return Waiting(asdict(self._ahead), spawn)
+        except OSError:
+            return None  # the command will be started the usual way, or say what is wrong
+
+    def _release(self, waiting: Waiting | None, command: Mapping[str, Any]) -> int:
+        """Let the program that waits go on as the command, with our limits; 0 when there is none that can."""
+        if waiting is None:
+            return 0
+        limits = {limit: resource.getrlimit(limit)[1] for limit in _INHERITED_LIMITS}
+        if command["cpu_ms"]:
+            limits[resource.RLIMIT_CPU] = _cpu_limit_s(command)
+        released = waiting.release(command, limits)
+        if released is None:
+            return 0
+        pid, self._used_before_ms = released
+        return pid
 
     def _watch(self, pid: int, wake_read: int) -> int:
         """Pass signals on and reap until the program itself has ended. Returns its wait status."""
@@ -171,7 +207,7 @@ class Init:
         memory_bytes = anonymous_bytes + max(mapped_bytes, held_bytes)
         self._memory_peak_bytes = max(self._memory_peak_bytes, memory_bytes)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self._cpu_ms = cpu_ticks * 1000 / ticks_a_second + (used.ru_utime + used.ru_stime) * 1000
+        self._cpu_ms = cpu_ticks * 1000 / ticks_a_second + (used.ru_utime + used.ru_stime) * 1000 - self._used_before_ms
         if self._limits["memory_bytes"] and memory_bytes > self._limits["memory_bytes"]:
             self._exceeded = "memory"
         elif self._limits["cpu_ms"] and self._cpu_ms > self._limits["cpu_ms"]:
@@ -198,31 +234,37 @@ def _renumbered(descriptor: int) -> int:
     return moved
 
 
-def _spawn_marked(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str) -> int:
-    """Start the program as the one that the kernel takes first when memory runs out. We are it for a moment: it inherits."""
-    own = os.pread(OOM_SCORE_DESCRIPTOR, 16, 0)
-    os.pwrite(OOM_SCORE_DESCRIPTOR, _OOM_SCORE_OF_PROGRAM, 0)
-    try:
-        return _spawn_with_cpu_limit(command, streams, slave)
-    finally:
-        os.pwrite(OOM_SCORE_DESCRIPTOR, own, 0)
-        os.close(OOM_SCORE_DESCRIPTOR)
+def _cpu_limit_s(command: Mapping[str, Any]) -> int:
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    wanted = int(command["cpu_ms"]) // 1000 + _CPU_SLACK_S
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 def _spawn_with_cpu_limit(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str) -> int:
     """Start the program with its RLIMIT_CPU, which must not hold us: a program that sleeps may keep us busy for long."""
     own = resource.getrlimit(resource.RLIMIT_CPU)
     if not command["cpu_ms"]:
-        return _spawn(command, streams, slave)
-    cpu_s = command["cpu_ms"] // 1000 + 2
-    cpu_s = cpu_s if own[1] == resource.RLIM_INFINITY else min(cpu_s, own[1])
+        return _spawn_marked(command, streams, slave)
+    cpu_s = _cpu_limit_s(command)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, own[1]))  # inherited, so that not even its first moment is free
     try:
-        pid = _spawn(command, streams, slave)
+        pid = _spawn_marked(command, streams, slave)
     finally:
         resource.setrlimit(resource.RLIMIT_CPU, own)
     resource.prlimit(pid, resource.RLIMIT_CPU, (cpu_s, cpu_s))  # not reaped yet: the number is still its own
     return pid
+
+
+def _spawn_marked(
+    command: Mapping[str, Any], streams: tuple[int, int, int], slave: str, further: Mapping[int, int] | None = None
+) -> int:
+    """Start the program as the one that the kernel takes first when memory runs out. We are it for a moment: it inherits."""
+    own = os.pread(OOM_SCORE_DESCRIPTOR, 16, 0)
+    os.pwrite(OOM_SCORE_DESCRIPTOR, _OOM_SCORE_OF_PROGRAM, 0)
+    try:
+        return _spawn(command, streams, slave, further or {})
+    finally:
+        os.pwrite(OOM_SCORE_DESCRIPTOR, own, 0)
 
 
 def _resident_bytes(pid: str) -> tuple[int, int]:
@@ -271,8 +313,11 @@ def _system_v_bytes() -> int:
         return sum(sum(map(int, line.split()[14:16])) for line in file)
 
 
-def _spawn(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str) -> int:
-    """Start the program in a session of its own. slave: path of its terminal, or "" for pipes."""
+def _spawn(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str, further: Mapping[int, int]) -> int:
+    """Start the program in a session of its own.
+
+    slave: path of its terminal, or "" for pipes. further: descriptors besides, target -> source.
+    """
     argv = [os.fsencode(word) for word in command["argv"]]
     env = {os.fsencode(name): os.fsencode(value) for name, value in command["env"].items()}
     actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = []
@@ -282,6 +327,7 @@ def _spawn(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str
         actions += [(os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
     else:
         actions += [(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)]
+    actions += [(os.POSIX_SPAWN_DUP2, source, target) for target, source in further.items()]
     return os.posix_spawn(
         _executable(command["argv"][0], command["env"].get("PATH", "")),
         argv,

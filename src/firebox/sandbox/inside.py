@@ -72,7 +72,7 @@ def live(link: socket.socket, making: Making) -> NoReturn:
         for step in make(link, making):
             steps.append(step)  # noqa: PERF402 - one at a time: the last is the one that failed
         steps.append("serve")
-        Init(link, sampled=making.sampled).serve()
+        Init(link, sampled=making.sampled, ahead=making.specification.ahead).serve()
     except BaseException as error:  # noqa: BLE001 - the last frame of this process: everything must become a message
         number = error.errno if isinstance(error, OSError) else None
         hint = getattr(error, "hint", "")

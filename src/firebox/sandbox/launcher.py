@@ -46,6 +46,7 @@ class Launcher:
 
     def __init__(self, link: socket.socket, settings: dict[str, Any]) -> None:
         self._link = link
+        self._hooks: dict[str, str] = settings["hooks"]
         self._seccomp = tuple(bytes.fromhex(program) for program in settings["seccomp"])
         self._children: dict[int, Child] = {}
         self._by_descriptor: dict[int, Child] = {}
@@ -197,6 +198,7 @@ class Launcher:
                 passwd_uid=spec.INSIDE_UID if self._own_user_namespace else self._uids[0],
                 make_nodes=self._privileged,
                 host=specification.host,
+                hooks=self._hooks,
             )
         return self._skeletons[key]
 

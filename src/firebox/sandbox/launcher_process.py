@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,20 @@ _STREAMS_AND_LINK = 4
 class LauncherProcess:
     """The launcher as a child of the server; started again when it dies.
 
-    run_as: (uid, gid) to start it as another user; only root can. python: the interpreter that runs it. source: the
-    folder that holds the package; both must be readable by that user.
+    hooks: name -> text of what sandboxes show below `ahead.FOLDER`. run_as: (uid, gid) to start it as another user; only root
+    can. python: the interpreter that runs it. source: the folder that holds the package; both must be readable by that user.
     """
 
     def __init__(
-        self, *, uid_base: int = 210_000, run_as: tuple[int, int] | None = None, python: str | None = None, source: str = ""
+        self,
+        *,
+        uid_base: int = 210_000,
+        hooks: Mapping[str, str] | None = None,
+        run_as: tuple[int, int] | None = None,
+        python: str | None = None,
+        source: str = "",
     ) -> None:
+        self._hooks = dict(hooks or {})
         self._uid_base = uid_base
         self._run_as = run_as
         self._python = python or os.path.realpath(sys.executable)
@@ -113,7 +121,10 @@ class LauncherProcess:
         loop = asyncio.get_running_loop()
         self._probed = loop.create_future()
         loop.add_reader(ours.fileno(), self._hear)
-        send(ours, {"seccomp": [program.hex() for program in self._filters.programs], "uid_base": self._uid_base})
+        send(
+            ours,
+            {"seccomp": [program.hex() for program in self._filters.programs], "uid_base": self._uid_base, "hooks": self._hooks},
+        )
 
     async def make(self, specification: SandboxSpec) -> Sandbox:
         """Make a sandbox. Raises: SandboxFailure."""

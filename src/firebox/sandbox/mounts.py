@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from firebox.sandbox import kernel
+from firebox.sandbox import ahead, kernel
 
 HOST = "/host"
 """Where the launcher, after its own pivot_root, sees the host."""
@@ -152,10 +152,20 @@ class Skeleton:
     """The read-only bottom of a root: folders, links, a synthetic /etc, device nodes, and the mount points of the trees.
 
     trees: host folders to show, without trailing slash. host: whether what the host's toolchains keep outside of them is shown
-    too; without it everything comes from the layers below. Built once by the launcher, shared by every sandbox with that root.
+    too; without it everything comes from the layers below. hooks: name -> text, see `ahead`. Built once by the launcher, shared
+    by every sandbox with that root.
     """
 
-    def __init__(self, path: str, trees: Sequence[str], *, passwd_uid: int, make_nodes: bool, host: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        trees: Sequence[str],
+        *,
+        passwd_uid: int,
+        make_nodes: bool,
+        host: bool = True,
+        hooks: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = path
         self.trees = _without_nested([tree for tree in trees if os.path.isdir(HOST + tree)])
         self.trees = tuple(submounts(self.trees))
@@ -178,6 +188,10 @@ class Skeleton:
             pass
         os.chmod(f"{path}/.mask/file", 0o444)
         os.mkdir(f"{path}/.mask/folder", 0o555)
+        os.mkdir(path + ahead.FOLDER)
+        for name, text in (hooks or {}).items():
+            with open(f"{path}{ahead.FOLDER}/{name}", "w", encoding="utf-8") as file:
+                file.write(text)
 
     def _make_devices(self, make_nodes: bool) -> None:
         for name, (major, minor) in DEVICE_NODES.items():

@@ -25,6 +25,8 @@ NAMED_LEAST = 2
 """How many of a kind named at the start are ready whatever happens."""
 FORGOTTEN = 0.05
 """A demand so small that a shelf without a name goes."""
+UNNAMED_MOST = 4
+"""How many times what one kind may have all kinds without a name may have ready, together."""
 SHELVES = 32
 """Shelves at most; the one that was used least lately goes for a new one."""
 LOW_MEMORY = 0.1
@@ -37,7 +39,8 @@ _LOOK_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none.
+    """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none; started_ahead: takes
+    that found one whose program was started already.
 
     launcher_restarts: beyond the first start. alive: sandboxes there are, ready or in use.
     """
@@ -46,6 +49,7 @@ class PoolStatistics:
     target: int
     taken: int
     made_on_demand: int
+    started_ahead: int
     launcher_restarts: int
     alive: int
 
@@ -91,6 +95,7 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._taken = 0
         self._made_on_demand = 0
+        self._started_ahead = 0
 
     async def start(self) -> None:
         """Start the launcher and begin to fill. Raises: SandboxFailure when this host cannot make a sandbox."""
@@ -100,15 +105,21 @@ class Pool:
 
     async def take(self, specification: SandboxSpec) -> Sandbox:
         """Return a sandbox that nobody has used. The caller closes it. Raises: SandboxFailure."""
-        kind = _interchangeable(specification)
-        shelf = self._shelf(kind)
         self._taken += 1
+        return await self._take(_interchangeable(specification))
+
+    async def _take(self, kind: SandboxSpec) -> Sandbox:
+        shelf = self._shelf(kind)
         self._wake.set()
         while shelf.ready:
             sandbox = shelf.ready.popleft()
             if self._launcher.owns(sandbox.number) and not sandbox.is_dead:
+                self._started_ahead += kind.ahead is not None
                 return sandbox
             sandbox.close()
+        if kind.ahead is not None:
+            # To start a program ahead for somebody who waits would take longer than to start it.
+            return await self._take(replace(kind, ahead=None))
         self._made_on_demand += 1
         return await self._launcher.make(kind)
 
@@ -125,6 +136,7 @@ class Pool:
             target=sum(self._wanted(shelf, now) for shelf in self._shelves.values()),
             taken=self._taken,
             made_on_demand=self._made_on_demand,
+            started_ahead=self._started_ahead,
             launcher_restarts=max(self._launcher.starts - 1, 0),
             alive=self._launcher.alive,
         )
@@ -167,7 +179,7 @@ class Pool:
                 now = self._clock()
                 for kind, shelf in list(self._shelves.items()):
                     wanted = self._wanted(shelf, now)
-                    while len(shelf.ready) + shelf.making < wanted and len(under_way) < _MAKING_AT_ONCE:
+                    while len(shelf.ready) + shelf.making < wanted and len(under_way) < _MAKING_AT_ONCE and self._has_room(shelf):
                         shelf.making += 1
                         task = asyncio.create_task(self._add(kind, shelf))
                         under_way.add(task)
@@ -183,6 +195,11 @@ class Pool:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
+
+    def _has_room(self, shelf: _Shelf) -> bool:
+        """Tell whether one more may be made: kinds are as many as clients think of."""
+        unnamed = sum(len(each.ready) + each.making for each in self._shelves.values() if not each.named)
+        return shelf.named or unnamed < UNNAMED_MOST * self._most
 
     def _look_later(self) -> None:
         """See to it that shelves shrink, as long as one of them can: an idle pool does nothing at all."""

@@ -30,12 +30,26 @@ INSIDE_UID = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """A program that a ready sandbox has started already; see `ahead`. A command that begins with `argv` goes on with it.
+
+    env: what it is started with; given_env: what the command must ask for, which is what the program has once its hook is done.
+    main: the main file, relative to the working directory.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    given_env: tuple[tuple[str, str], ...]
+    main: str
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """What must be known when a sandbox is made. Sandboxes of one spec are interchangeable, so they can be kept ready.
 
     trees: host folders shown read-only besides the standard ones. layers: what else the root is stacked from, topmost first:
     squashfs images, or folders, of the host. host: whether the standard folders are shown at all. memory_bytes and processes
-    can be changed until the start of the program; the size of what can be written cannot.
+    can be changed until the start of the program; the size of what can be written cannot. ahead: what is started already.
     """
 
     trees: tuple[str, ...] = ()
@@ -45,6 +59,7 @@ class SandboxSpec:
     writable_inodes: int = 20_000
     memory_bytes: int = 512 << 20
     processes: int = 128
+    ahead: Ahead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +169,8 @@ def decode(data: bytes) -> dict[str, Any]:
 
 def spec_from_message(message: Mapping[str, Any]) -> SandboxSpec:
     fields: dict[str, Any] = {**message, "trees": tuple(message["trees"]), "layers": tuple(message["layers"])}
+    if message["ahead"] is not None:
+        fields["ahead"] = Ahead(**message["ahead"])  # lists for tuples: here it is only passed on
     return SandboxSpec(**fields)
 
 

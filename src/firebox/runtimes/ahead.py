@@ -1,0 +1,67 @@
+"""Interpreters that can be started before a job comes: at which hook they wait, and for which jobs they are the right ones.
+
+A hook is a small program in the interpreter's own language which that loads by itself at its start. It must leave no trace: a
+program that was started ahead and one that was not cannot tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from firebox.runtimes.runtime import Runtime
+from firebox.sandbox.ahead import ARGUMENT_BYTES, FOLDER
+from firebox.sandbox.spec import Ahead
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """name: of the file that the interpreter looks for; env: how it is made to; takes_args: it can be given arguments.
+
+    Its text is `hooks/NAME.hook`.
+    """
+
+    name: str
+    env: Mapping[str, str]
+    takes_args: bool = True
+
+
+HOOKS: Mapping[str, Hook] = {
+    "python": Hook("sitecustomize.py", {"PYTHONPATH": FOLDER}),
+    "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {FOLDER}/wait.js"}),
+    "perl": Hook("firebox_wait.pm", {"PERL5LIB": FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
+    "bash": Hook("wait.sh", {"BASH_ENV": f"{FOLDER}/wait.sh"}, takes_args=False),
+}
+"""Lua and Ruby have no such place: Lua cannot take a variable away from its children, Ruby reads the main file first."""
+
+_LIKE_OURS = ("PYTHON", "NODE_", "PERL", "BASH_ENV")
+"""Variables that begin so may change what a hook finds or how it is loaded."""
+_HARMLESS = ("PYTHONDONTWRITEBYTECODE",)
+
+
+def plan_ahead(runtime: Runtime, command: Sequence[str], args: Sequence[str], env: Mapping[str, str]) -> Ahead | None:
+    """Say what to start so that it can go on as this command; None when it cannot be anything but a fresh start.
+
+    command: ends with the main file and then `args`. env: of the program, complete.
+    """
+    hook = HOOKS.get(runtime.ahead)
+    if hook is None or (args and not hook.takes_args) or sum(len(word.encode()) + 1 for word in args) > ARGUMENT_BYTES:
+        return None
+    if any(name.startswith(_LIKE_OURS) and name not in _HARMLESS for name in env):
+        return None
+    argv = tuple(command[: len(command) - len(args)])
+    if argv[-1].startswith("/"):
+        return None
+    return Ahead(
+        argv=argv,
+        env=(*env.items(), *hook.env.items()),  # last, so that the others stay where they are when these go
+        given_env=tuple(sorted(env.items())),
+        main=argv[-1],
+    )
+
+
+def hook_texts() -> dict[str, str]:
+    """Read every hook: name of the file that the interpreter looks for -> text."""
+    folder = resources.files("firebox.runtimes") / "hooks"
+    return {hook.name: (folder / f"{name}.hook").read_text(encoding="utf-8") for name, hook in HOOKS.items()}

@@ -1,0 +1,203 @@
+"""An interpreter that was started before its job came: no program can tell, and nothing of one job is seen in the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from firebox.config import load_settings
+from firebox.engine.executor import LocalExecutor
+from firebox.model import File, Finished, Job, LimitRequest, Result, Terminal, Verdict
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
+from tests.conftest import require_tool
+from tests.engine import ahead_programs
+from tests.engine.conftest import Engine
+
+ENDINGS = {"python": "py", "node": "js", "perl": "pl", "bash": "sh"}
+PROGRAMS = {
+    "python": ahead_programs.PYTHON,
+    "node": ahead_programs.NODE,
+    "perl": ahead_programs.PERL,
+    "bash": ahead_programs.BASH,
+}
+CASES = [pytest.param(language, name, id=f"{language}-{name}") for language, programs in PROGRAMS.items() for name in programs]
+SIBLINGS = {
+    "other_module.py": b"VALUE = 42\n",
+    "other.py": b"def f():\n    raise ValueError('inside')\nf()\n",
+    "other_module.js": b"module.exports = 42\n",
+}
+LIMITS = LimitRequest(wall_ms=10_000, cpu_ms=10_000, output_bytes=300_000)
+
+
+def runtime(language: str) -> Runtime:
+    program = {"python": "/usr/bin/python3"}.get(language) or require_tool(language)
+    ending = ENDINGS[language]
+    env = {"PYTHONDONTWRITEBYTECODE": "1"} if language == "python" else {}
+    run = (program, "{main}")
+    return Runtime(
+        language=language,
+        version="1.0.0",
+        main_name=f"main.{ending}",
+        extensions=(f".{ending}",),
+        run=run,
+        env=env,
+        ahead=language,
+    )
+
+
+def job(language: str, code: str, **fields: Any) -> Job:
+    files = [File(f"main.{ENDINGS[language]}", code.encode())]
+    files += [File(name, content) for name, content in SIBLINGS.items() if name.endswith(ENDINGS[language])]
+    return Job(language=language, files=tuple(files), **{"run_limits": LIMITS, **fields})
+
+
+class Warm(Engine):
+    """An executor that starts interpreters ahead, and waits until one is there."""
+
+    async def result(self, job: Job) -> Result:
+        """Run a job in an interpreter that was started ahead."""
+        while True:
+            before = self.executor.statistics().started_ahead
+            result = await super().result(job)
+            if self.executor.statistics().started_ahead > before:
+                return result
+            await self.full()
+
+    async def full(self) -> None:
+        """Wait until everything that is wanted ready is."""
+        while self.executor.statistics().ready_sandboxes < self.executor.statistics().ready_target:
+            await asyncio.sleep(0.01)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engines(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Engine, Warm]]:
+    registry = Registry([runtime(language) for language in PROGRAMS])
+    folder = str(tmp_path_factory.mktemp("data"))
+    cold = load_settings({"ready_sandboxes": 1, "start_ahead": False, "data_dir": folder}, environ={})
+    warm = load_settings({"ready_sandboxes": 2, "data_dir": folder}, environ={})
+    async with LocalExecutor(cold, registry) as first, LocalExecutor(warm, registry) as second:
+        yield Engine(first), Warm(second)
+
+
+def told(result: Result) -> dict[str, object]:
+    """Everything that a client hears, but for times and names that are another each time."""
+    assert result.run is not None
+    stage = result.run
+    return {
+        "verdict": result.verdict,
+        "stdout": stage.stdout.decode(errors="replace"),
+        "stderr": stage.stderr.decode(errors="replace"),
+        "exit_code": stage.exit_code,
+        "signal": stage.signal,
+        "cut": (stage.stdout_truncated, stage.stderr_truncated),
+    }
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("language", "name"), CASES)
+async def test_program_cannot_tell(engines: tuple[Engine, Warm], language: str, name: str) -> None:
+    cold, warm = engines
+    arguments = () if language == "bash" else ("a b", "ü", "")
+    wanted = job(language, PROGRAMS[language][name], stdin="one\ntwo ü\n".encode(), args=arguments)
+    if name == "endless_output":
+        wanted = job(language, PROGRAMS[language][name], run_limits=LimitRequest(wall_ms=600, output_bytes=1000))
+    assert told(await warm.result(wanted)) == told(await cold.result(wanted))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+class TestOneInterpreter:
+    async def test_is_used_once(self, engines: tuple[Engine, Warm]) -> None:
+        _cold, warm = engines
+        code = "import builtins; print(hasattr(builtins, 'mark'), open('/proc/sys/kernel/hostname').read()); builtins.mark = 1"
+        for _ in range(3):
+            stage = (await warm.result(job("python", code))).run
+            assert stage is not None
+            assert stage.stdout.startswith(b"False")
+
+    @pytest.mark.parametrize(
+        ("language", "code"),
+        [
+            ("python", "print(hash('a'), __import__('random').random(), id(object))"),
+            ("python", "print([line for line in open('/proc/self/maps') if 'libc.so' in line or 'stack' in line])"),
+            ("node", "console.log(Math.random(), require('crypto').randomBytes(8))"),
+            ("perl", "print rand, join '', keys %{{map { $_ => 1 } 1 .. 20}}"),
+            ("bash", "echo $RANDOM $SRANDOM"),
+        ],
+        ids=["python-seeds", "python-addresses", "node", "perl", "bash"],
+    )
+    async def test_seeds_and_addresses_are_others_each_time(self, engines: tuple[Engine, Warm], language: str, code: str) -> None:
+        _cold, warm = engines
+        assert len({str(told(await warm.result(job(language, code)))) for _ in range(4)}) == 4
+
+    async def test_its_limits_are_the_jobs(self, engines: tuple[Engine, Warm]) -> None:
+        _cold, warm = engines
+        limits = LimitRequest(open_files=77, file_size_bytes=5000, processes=33, wall_ms=5000, cpu_ms=4000)
+        code = "import resource as r; print(r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_FSIZE), r.getrlimit(r.RLIMIT_CPU))"
+        stage = (await warm.result(job("python", code, run_limits=limits))).run
+        assert stage is not None
+        assert stage.stdout == b"(77, 77) (5000, 5000) (6, 6)\n"
+
+    async def test_memory_limit_holds(self, engines: tuple[Engine, Warm]) -> None:
+        _cold, warm = engines
+        limits = LimitRequest(memory_bytes=64 << 20)
+        result = await warm.result(job("python", "x = bytearray(200 << 20); x[::4096] = x[::4096]", run_limits=limits))
+        assert result.verdict is Verdict.MEMORY
+
+    async def test_its_start_is_not_counted(self, engines: tuple[Engine, Warm]) -> None:
+        cold, warm = engines
+        code = "import time; time.sleep(0.01)"
+        late, early = await cold.result(job("node", "1")), await warm.result(job("node", "1"))
+        assert late.run is not None
+        assert early.run is not None
+        assert early.run.cpu_ms < late.run.cpu_ms
+        assert (await warm.result(job("python", code))).verdict is Verdict.OK
+
+    async def test_processor_time_limit_counts_from_the_job_on(self, engines: tuple[Engine, Warm]) -> None:
+        _cold, warm = engines
+        result = await warm.result(job("python", "while True: pass", run_limits=LimitRequest(cpu_ms=300, wall_ms=9000)))
+        assert result.verdict is Verdict.CPU_TIME
+
+    @pytest.mark.parametrize(
+        "fields",
+        [{"terminal": Terminal()}, {"command": "echo x"}, {"env": {"PYTHONPATH": "/box"}}, {"env": {"PYTHONHASHSEED": "0"}}],
+        ids=["terminal", "command", "path", "seed"],
+    )
+    async def test_what_needs_a_fresh_start_gets_one(self, engines: tuple[Engine, Warm], fields: dict[str, Any]) -> None:
+        _cold, warm = engines
+        before = warm.executor.statistics().started_ahead
+        for _ in range(4):
+            async with warm.executor.start(job("python", "print('x')", **fields)) as run:
+                last = [event async for event in run.events()][-1]
+            assert isinstance(last, Finished)
+            assert last.result.verdict is Verdict.OK
+            await warm.full()
+        assert warm.executor.statistics().started_ahead == before
+
+    async def test_variables_of_a_job_are_its_own(self, engines: tuple[Engine, Warm]) -> None:
+        _cold, warm = engines
+        code = "import os; print(os.environ.get('MINE'))"
+        stage = (await warm.result(job("python", code, env={"MINE": "yes"}))).run
+        other = (await warm.result(job("python", code))).run
+        assert stage is not None
+        assert other is not None
+        assert (stage.stdout, other.stdout) == (b"yes\n", b"None\n")
+
+    async def test_one_that_died_waiting_is_replaced(self, engines: tuple[Engine, Warm]) -> None:
+        cold, _warm = engines
+        broken = Runtime(language="broken", version="1.0.0", main_name="main.sh", run=("/bin/sh", "{main}"), ahead="bash")
+        registry = Registry([broken])
+        settings = load_settings({"ready_sandboxes": 2, "start_ahead": True}, environ={})
+        del cold
+        async with LocalExecutor(settings, registry) as executor:
+            engine = Warm(executor)
+            for _ in range(4):  # sh knows no BASH_ENV: it reads the empty file and ends
+                result = await Engine.result(engine, Job(language="broken", files=(File("main.sh", b"echo here"),)))
+                assert result.run is not None
+                assert result.run.stdout == b"here\n"
+                await engine.full()
+            assert executor.statistics().started_ahead > 0
