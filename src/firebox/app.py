@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from litestar import Litestar
+from typing import Any
+
+from litestar import Litestar, Response
 from litestar.config.cors import CORSConfig
 from litestar.exceptions import HTTPException
 
@@ -10,9 +12,10 @@ from firebox.config import Settings
 from firebox.doors.front import Front
 from firebox.doors.glot import routes as glot
 from firebox.doors.grounds import routes as grounds
-from firebox.doors.http import read_origins
+from firebox.doors.http import AnyRequest, read_origins
 from firebox.doors.native import openapi
 from firebox.doors.native import routes as native
+from firebox.doors.piston import package_routes
 from firebox.doors.piston import routes as piston
 from firebox.doors.runner import routes as runner
 from firebox.service.service import Service
@@ -33,7 +36,7 @@ def create_app(service: Service, settings: Settings) -> Front:
             *runner.routers(service, settings),
         ],
         # For paths that no door has; each door answers for its own.
-        exception_handlers={HTTPException: native.answer_http_error, Exception: native.answer_bug},
+        exception_handlers={HTTPException: answer_http_error, Exception: native.answer_bug},
         cors_config=CORSConfig(allow_origins=sorted(origins)) if origins else None,
         openapi_config=openapi.describe(),
         logging_config=None,
@@ -41,3 +44,10 @@ def create_app(service: Service, settings: Settings) -> Front:
         request_max_body_size=None,
     )
     return Front(doors, settings)
+
+
+def answer_http_error(request: AnyRequest, error: HTTPException) -> Response[Any]:
+    """Answer a path that no door has, in the shape of the door that it would belong to."""
+    if request.scope["path"].startswith(f"{package_routes.PREFIX}/"):
+        return package_routes.answer_http_error(request, error)
+    return native.answer_http_error(request, error)

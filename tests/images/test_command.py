@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from firebox.cli.exec_code import read_code
-from firebox.cli.image_building import debian
-from firebox.cli.image_building.debian import sources
 from firebox.cli.image_building.installation import read_installation
+from firebox.packages.building import debian
+from firebox.packages.building.debian import sources
 from tests.conftest import require_tool
 from tests.images.conftest import run_container
 from tests.support.images import glot_image

@@ -45,6 +45,7 @@ COMMANDS = {
     # python-socketio would load its clients' HTTP libraries: 13 MB of every server, for nothing.
     "serve": Entry("firebox.cli.serve", "Serve the HTTP APIs.", without=("aiohttp", "requests")),
     "stdio": Entry("firebox.cli.stdio", "Run one program: JSON in, JSON out, as rce-runner does."),
+    "packages": Entry("firebox.cli.packages", "Install, build and publish languages."),
     "images": Entry("firebox.cli.images", "Build container images that run a language."),
     "runtimes": Entry("firebox.cli.runtimes", "List what can run here."),
     "users": Entry("firebox.cli.users", "Make and change users."),

@@ -21,7 +21,7 @@ def list_runtimes(
     as_json: bool = typer.Option(False, "--json", help="Print JSON, as GET /api/v1/runtimes gives it."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Also say which tools are there and cannot be used, and why."),
 ) -> None:
-    """List what can run here: language, version, other names, file endings."""
+    """List what can run here: language, version, file endings, the package it comes from (none: this host), other names."""
     settings = load_settings({}, config)
     set_up_logs("warning", settings.log_format)
     scan = find_runtimes(settings)
@@ -29,10 +29,13 @@ def list_runtimes(
     if as_json:
         print(msgspec.json.format(msgspec.json.encode([wire.from_runtime(runtime) for runtime in runtimes])).decode())
         return
-    rows = [(item.language, item.version, " ".join(item.extensions), ", ".join(item.aliases)) for item in runtimes]
-    rows.insert(0, ("LANGUAGE", "VERSION", "FILES", "ALSO"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    rows = [
+        (item.language, item.version, " ".join(item.extensions), item.installed or "-", ", ".join(item.aliases))
+        for item in runtimes
+    ]
+    rows.insert(0, ("LANGUAGE", "VERSION", "FILES", "PACKAGE", "ALSO"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
-        print("  ".join([*(word.ljust(width) for word, width in zip(row, widths, strict=False)), row[3]]).rstrip())
+        print("  ".join([*(word.ljust(width) for word, width in zip(row, widths, strict=False)), row[4]]).rstrip())
     for problem in scan.problems if verbose else ():
         typer.echo(f"not used: {problem}", err=True)

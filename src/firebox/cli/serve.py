@@ -28,10 +28,13 @@ from firebox.doors.runner.server import serve_grpc
 from firebox.engine.containers import open_containers
 from firebox.engine.executor import LocalExecutor
 from firebox.errors import SettingsError
+from firebox.packages.install import Installer
+from firebox.packages.repositories import Repositories
 from firebox.runtimes.prepare import Preparation
 from firebox.runtimes.registry import Registry
 from firebox.sandbox.host import explain
 from firebox.service.installed_runtimes import InstalledRuntimes
+from firebox.service.packages import Packages
 from firebox.service.retention import retention
 from firebox.service.service import Service
 from firebox.settings_table import TABLE
@@ -80,7 +83,9 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         await stack.enter_async_context(installed.watched())
         _check_isolation(settings, listener, executor)
         containers = await stack.enter_async_context(open_containers(settings, executor.admission))
-        service = Service(executor, registry, settings, stores, containers)
+        repositories = Repositories(settings)
+        packages = Packages(store, repositories, Installer(settings, store, repositories), registry, installed.reload)
+        service = Service(executor, registry, settings, stores, containers, packages)
         grpc_address = await stack.enter_async_context(serve_grpc(service, settings))
         metrics_url = await stack.enter_async_context(serve_metrics(service, settings))
 

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self, cast
 
 from firebox.errors import InvalidRequest
 
@@ -30,6 +30,9 @@ _REST_BYTES = 64 << 20
 """What may follow the end of the archive."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DAMAGED = (
+    tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, KeyError, RecursionError, OverflowError,
+)  # fmt: skip
 _MISSHAPEN = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 """What the system says where two members get in each other's way, or a name cannot be."""
 
@@ -69,18 +72,11 @@ def _opened(archive: Path, bounds: Bounds, tell: Callable[[int], None]) -> Gener
     try:
         with archive.open("rb") as packed, gzip.open(packed) as compressed:
             source = _Source(archive, compressed, bounds, lambda: tell(packed.tell()))
-            with tarfile.open(fileobj=source, mode="r|", tarinfo=_Member, errorlevel=2) as opened:
+            # Of a stream only `read` is used; the types ask for all that a file can do.
+            opened = tarfile.open(fileobj=cast("Any", source), mode="r|", tarinfo=_Member)  # noqa: SIM115 - closed below
+            with opened:
                 yield source, opened
-    except (
-        tarfile.TarError,
-        gzip.BadGzipFile,
-        EOFError,
-        zlib.error,
-        ValueError,
-        KeyError,
-        RecursionError,
-        OverflowError,
-    ) as error:
+    except _DAMAGED as error:
         raise InvalidRequest(f"{archive.name} is no archive that can be unpacked: {error}") from None
 
 
@@ -98,7 +94,7 @@ class _Member(tarfile.TarInfo):
 class _Source:
     """The decompressed archive, with an eye on how much of it is read."""
 
-    def __init__(self, archive: Path, compressed: IO[bytes], bounds: Bounds, tell: Callable[[], None]) -> None:
+    def __init__(self, archive: Path, compressed: gzip.GzipFile, bounds: Bounds, tell: Callable[[], None]) -> None:
         self._archive = archive
         self._compressed = compressed
         self._room_bytes = bounds.max_bytes + bounds.max_members * 2048
@@ -134,7 +130,7 @@ class _Source:
 
 def _unpack(archive: Path, opened: tarfile.TarFile, source: _Source, writer: _Writer) -> None:
     while (member := opened.next()) is not None:
-        opened.members = []  # type: ignore[attr-defined] # else it remembers every one
+        _forget_members(opened)
         if member.issparse():
             raise InvalidRequest(f"{archive.name} has sparse members")
         parts = parts_inside(archive, member.name)
@@ -157,6 +153,11 @@ def _unpack(archive: Path, opened: tarfile.TarFile, source: _Source, writer: _Wr
             raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} is neither a file nor a folder nor a link")
         source.expect(0)
     writer.make_links()
+
+
+def _forget_members(opened: tarfile.TarFile) -> None:
+    """Keep an archive from remembering every member that it has shown."""
+    cast("Any", opened).members = []
 
 
 def parts_inside(archive: Path, name: str) -> tuple[str, ...]:
@@ -250,10 +251,9 @@ class _Writer:
                 os.symlink(target, parts[-1], dir_fd=self._enter(parts[:-1]))
             except OSError as error:
                 raise self._failure(error, parts) from None
-        root = os.path.realpath(self._folder)
+        root = self._folder.resolve()
         for parts, target in self._links:
-            found = os.path.realpath(os.path.join(root, *parts))
-            if found != root and not found.startswith(root + "/"):
+            if not Path(os.path.realpath(root.joinpath(*parts))).is_relative_to(root):
                 shown = "/".join(parts)[:64]
                 raise InvalidRequest(f"{self._archive.name}: {shown!r} is a link to {target[:64]!r}, which leaves the folder")
 
@@ -280,7 +280,7 @@ class _Writer:
             os.mkdir(name, 0o755, dir_fd=self._open[-1])
         except FileExistsError:  # a file of that name is found out by opening it
             return
-        os.chmod(name, 0o755, dir_fd=self._open[-1])
+        os.chmod(name, 0o755, dir_fd=self._open[-1])  # noqa: S103 - whatever the umask is
 
     def _count(self) -> None:
         self.members += 1
@@ -310,7 +310,7 @@ def read_member(archive: Path, name: str, max_bytes: int, bounds: Bounds) -> byt
     with _opened(archive, bounds, lambda _bytes: None) as (source, opened):
         members = 0
         while (member := opened.next()) is not None:
-            opened.members = []  # type: ignore[attr-defined]
+            _forget_members(opened)
             members += 1
             if members > bounds.max_members:
                 raise InvalidRequest(f"{archive.name} has more than {bounds.max_members} members")

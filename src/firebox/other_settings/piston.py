@@ -61,7 +61,7 @@ def _translate(variable: str, value: str, names: list[str]) -> dict[str, object]
         case "PISTON_OUTPUT_MAX_SIZE":
             return {name: "kill" if name.endswith("output_mode") else value for name in names}
         case _:
-            return {name: _limit(name, value) for name in names}
+            return {name: override_value(name, value) for name in names}
 
 
 def _address(value: str) -> dict[str, object]:
@@ -73,7 +73,7 @@ def _address(value: str) -> dict[str, object]:
     return {**address, "port": port} if port else address
 
 
-def _limit(name: str, value: object) -> object:
+def override_value(name: str, value: object) -> object:
     """-1 is "none" in Piston, for memory; 0 is here."""
     return 0 if name.endswith("memory_bytes") and str(value).strip() == "-1" else value
 
@@ -89,12 +89,12 @@ def _overrides(variable: str, value: str) -> dict[str, dict[str, object]]:
     for language, limits in languages.items():
         result[language] = {}
         for key, limit in limits.items():
-            for name in _override_names(key):
-                result[language] |= {name: _limit(name, limit), "max_" + name: _limit(name, limit)}
+            for name in override_names(key):
+                result[language] |= {name: override_value(name, limit), "max_" + name: override_value(name, limit)}
     return result
 
 
-def _override_names(key: str) -> list[str]:
+def override_names(key: str) -> list[str]:
     """Give the settings a Piston name of an override stands for; an unknown one stands for itself, to be refused by name."""
     if key in _SHARED_OVERRIDE_NAMES:
         return [f"{stage}_{_SHARED_OVERRIDE_NAMES[key]}" for stage in STAGES]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 import time
@@ -108,6 +109,20 @@ class Accounts:
             raise Unauthenticated("the token of an admin is needed", hint="send the header Authorization: Bearer TOKEN")
         if not caller.is_admin:
             raise Forbidden("only admins may do this")
+
+    def require_operator(self, caller: Caller, *, forwarded: bool = False) -> None:
+        """Let whoever runs this server through: admins, and where there is no way to be one, programs of this machine.
+
+        forwarded: somebody passed the request on, whose client may be anywhere.
+        Raises: Unauthenticated, Forbidden.
+        """
+        if self._require_login or self._admin_digest or not caller.is_anonymous:
+            self.require_admin(caller)
+        elif forwarded or not _is_this_machine(caller.address):
+            raise Unauthenticated(
+                "from another machine the token of an admin is needed",
+                hint="the operator sets admin_token, or makes an admin with `firebox users add NAME --role admin`",
+            )
 
     async def is_admin(self, user_id: int) -> bool:
         """Say whether there is a user of this number who is an admin and not disabled. Raises: PartUnavailable."""
@@ -244,3 +259,10 @@ def _can_be_token(token: str) -> bool:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _is_this_machine(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

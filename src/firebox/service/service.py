@@ -18,6 +18,7 @@ from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.containers import Containers
 from firebox.errors import FireboxError, PartUnavailable, SandboxError, ShuttingDown
 from firebox.model import Cancel, Executor, File, Finished, Job, Result, Run, RuntimeName
+from firebox.packages.store import Installed
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.accounts import Accounts
@@ -25,6 +26,7 @@ from firebox.service.allowances import Allowances, Charge
 from firebox.service.callers import Caller
 from firebox.service.languages import Languages
 from firebox.service.metrics import Metrics, Statistics
+from firebox.service.packages import Packages
 from firebox.service.runs import StoredRuns
 from firebox.service.snippets import Snippets
 from firebox.service.validation import check_job, check_selector
@@ -56,12 +58,17 @@ class MeasuredExecutor(Executor, Protocol):
         """Call back with every result."""
         ...
 
+    async def purge(self, runtime: Runtime, /) -> int:
+        """Forget what is kept of jobs of a runtime; say how many entries there were."""
+        ...
+
 
 class Service:
     """The use cases, one instance a process.
 
     runs: the asynchronous ones; metrics: numbers about all of them; accounts, snippets, languages: the use cases about those;
-    allowances: what each caller may use; leaving: set when the server begins to stop; containers: None without an engine.
+    allowances: what each caller may use; leaving: set when the server begins to stop; containers: None without an engine;
+    packages: None where none are installed through this process.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class Service:
         settings: Settings,
         stores: Stores,
         containers: Containers | None = None,
+        packages: Packages | None = None,
     ) -> None:
         self._executor = executor
         self._registry = registry
@@ -90,6 +98,7 @@ class Service:
         self.snippets = Snippets(stores, settings, self.execute, self.resolve)
         self.languages = Languages(stores, registry, has_containers=containers is not None)
         self.containers = containers
+        self.packages = packages
         executor.on_result(self._note)
 
     def runtimes(self) -> list[Runtime]:
@@ -101,6 +110,11 @@ class Service:
         check_selector(language, version)
         return self._registry.resolve(language, version)
 
+    async def purge_cache(self, package: Installed) -> int:
+        """Forget what is kept of jobs with an installed package. Returns how many entries there were. Raises: OSError."""
+        runtimes = self._registry.of_package(package.id)
+        return sum([await self._executor.purge(runtime) for runtime in runtimes])
+
     def statistics(self) -> Statistics:
         """Say how busy the executor is."""
         return self._executor.statistics()
@@ -110,19 +124,25 @@ class Service:
         """Whether no new runs are taken any more."""
         return self.leaving.is_set()
 
+    def resolve_job(self, job: Job) -> Runtime:
+        """Find the runtime that a job means. Raises: as `resolve`."""
+        check_selector(job.language, job.version)
+        return self._registry.resolve(job.language, job.version, job.installed)
+
     @asynccontextmanager
-    async def start(self, job: Job, caller: Caller) -> AsyncGenerator[Run]:
+    async def start(self, job: Job, caller: Caller, *, counted: bool = True) -> AsyncGenerator[Run]:
         """Admit and start a job for `caller`; leaving the context cancels what still runs.
 
-        A file without a name gets the one that its runtime wants. Entering waits for a slot.
+        A file without a name gets the one that its runtime wants. Entering waits for a slot. counted: as of `admit`.
         Raises, on entry: as `admit`, and what `Executor.start` raises.
         """
-        async with self.start_admitted(await self.admit(job, caller)) as run:
+        async with self.start_admitted(await self.admit(job, caller, counted=counted)) as run:
             yield run
 
-    async def admit(self, job: Job, caller: Caller) -> Ticket:
+    async def admit(self, job: Job, caller: Caller, *, counted: bool = True) -> Ticket:
         """Check a job and count it against what `caller` may use. Whoever gets a ticket starts it.
 
+        counted: False for a job that nobody's allowance is charged with.
         Raises: InvalidRequest, UnknownRuntime, RateLimited, PartUnavailable, ShuttingDown.
         """
         job = replace(job, client=caller.key)
@@ -130,7 +150,7 @@ class Service:
             self._check_open()
             job = self._with_names(job)
             check_job(job)
-            charge = await self.allowances.take(caller)
+            charge = await self.allowances.take(caller) if counted else None
         except FireboxError as error:
             self._note_refusal(job, error)
             raise
@@ -149,12 +169,12 @@ class Service:
             if not self._entered:
                 self._idle.set()
 
-    async def execute(self, job: Job, caller: Caller) -> Result:
-        """Run a job to its end. Cancelling this cancels the job.
+    async def execute(self, job: Job, caller: Caller, *, counted: bool = True) -> Result:
+        """Run a job to its end. Cancelling this cancels the job. counted: as of `admit`.
 
         Raises: as `start`.
         """
-        async with self.start(job, caller) as run:
+        async with self.start(job, caller, counted=counted) as run:
             async for event in run.events():
                 if isinstance(event, Finished):
                     return event.result
@@ -205,6 +225,8 @@ class Service:
             if self.containers is not None:
                 self.containers.cancel()
             await self._wait_until_idle(grace_s)
+        if self.packages is not None:
+            await self.packages.close()
         await self.runs.close()
         await self.allowances.close()
 
@@ -258,14 +280,14 @@ class Service:
         _log.info("run refused", code=error.code, client=job.client)
 
     def _name_runtime(self, job: Job) -> RuntimeName:
-        runtime = self.resolve(job.language, job.version)
+        runtime = self.resolve_job(job)
         return RuntimeName(runtime.language, runtime.version)
 
     def _with_names(self, job: Job) -> Job:
         """Name the files that came without a name: the main file as the runtime wants it, the others by their place."""
         if all(file.name for file in job.files):
             return job
-        main_name = self.resolve(job.language, job.version).main_name
+        main_name = self.resolve_job(job).main_name
         suffix = PurePosixPath(main_name).suffix
         taken = {file.name for file in job.files}
         main = next((index for index, file in enumerate(job.files) if file.source), None)

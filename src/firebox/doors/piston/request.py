@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -13,13 +13,14 @@ from firebox.config import Settings
 from firebox.doors.json_body import parse
 from firebox.doors.piston.limits import read_limits
 from firebox.errors import InvalidRequest
-from firebox.model import File, Job
+from firebox.model import CacheLevel, File, Job
 from firebox.runtimes.runtime import Runtime
 from firebox.service.validation import check_text
 
 Document = dict[str, Any]
 Resolve = Callable[[str, str], Runtime]
 
+CACHE_LEVELS: tuple[CacheLevel, ...] = get_args(CacheLevel)
 MACHINE_CODE = "file"
 """Piston's language whose main file need not be text."""
 
@@ -52,13 +53,7 @@ def to_job(document: Document, resolve: Resolve, settings: Settings, *, interact
     Raises: InvalidRequest, UnknownRuntime, LimitTooHigh.
     """
     language, version = read_selector(document)
-    files = document.get("files")
-    if not isinstance(files, list):
-        raise InvalidRequest("files is required as an array")
-    for index, entry in enumerate(cast(list[object], files)):
-        if not isinstance(entry, dict) or not isinstance(cast(Document, entry).get("content"), str):
-            raise InvalidRequest(f"files[{index}].content is required as a string")
-    entries = cast(list[Document], files)
+    entries = _check_entries(document.get("files"))
     runtime = resolve(language, version)
     if runtime.language != MACHINE_CODE and not any(_encoding(entry) == "utf8" for entry in entries):
         raise InvalidRequest("files must include at least one utf8 encoded file")
@@ -74,6 +69,51 @@ def to_job(document: Document, resolve: Resolve, settings: Settings, *, interact
         compile_limits=compile_limits,
         run_limits=run_limits,
     )
+
+
+def to_package_job(document: Document, runtime: Runtime, settings: Settings) -> Job:
+    """Translate a request of version 3 to run something with a runtime of an installed package; the service checks the rest.
+
+    The program comes as `code`, in a file named as its language wants it, or as `files`. The input stays as it is.
+    Raises: InvalidRequest, LimitTooHigh.
+    """
+    code, files = document.get("code"), document.get("files")
+    if code is None and files is None:
+        raise InvalidRequest("code is required as a string, or files as an array")
+    if code is not None and files is not None:
+        raise InvalidRequest("code and files exclude each other")
+    if code is not None and not isinstance(code, str):
+        raise InvalidRequest("code is required as a string")
+    compile_limits, run_limits = read_limits(document, runtime, settings)
+    return Job(
+        language=runtime.language,
+        version=runtime.version,
+        installed=runtime.installed,
+        files=_read_files(_check_entries(files), all_code=False) if code is None else (File("", check_text(code, "code")),),
+        stdin=check_text(_read_input(document), "stdin"),
+        args=_read_args(document),
+        env={"PISTON_LANGUAGE": runtime.language},
+        compile_limits=compile_limits,
+        run_limits=run_limits,
+        cache=_read_cache(document),
+    )
+
+
+def _read_cache(document: Document) -> CacheLevel | None:
+    """Read what may be kept of a job and what was kept may serve it; None: whatever its language says."""
+    level: CacheLevel | None = document.get("cache")
+    if level is not None and level not in CACHE_LEVELS:
+        raise InvalidRequest(f"cache must be one of {', '.join(CACHE_LEVELS)}")
+    return level
+
+
+def _check_entries(files: object) -> list[Document]:
+    if not isinstance(files, list):
+        raise InvalidRequest("files is required as an array")
+    for index, entry in enumerate(cast(list[object], files)):
+        if not isinstance(entry, dict) or not isinstance(cast(Document, entry).get("content"), str):
+            raise InvalidRequest(f"files[{index}].content is required as a string")
+    return cast(list[Document], files)
 
 
 def read_selector(document: Document) -> tuple[str, str]:
@@ -92,13 +132,17 @@ def read_selector(document: Document) -> tuple[str, str]:
 
 def _read_stdin(document: Document) -> bytes:
     """Read the input; a program that waits for the end of its line always gets one."""
+    data = check_text(_read_input(document), "stdin")
+    return data if data.endswith(b"\n") else data + b"\n"
+
+
+def _read_input(document: Document) -> str:
     text = document.get("stdin")
     if text is None:
-        text = ""
+        return ""
     if not isinstance(text, str):
         raise InvalidRequest("stdin must be a string")
-    data = check_text(text, "stdin")
-    return data if data.endswith(b"\n") else data + b"\n"
+    return text
 
 
 def _read_args(document: Document) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Piston's v2 API. What goes over the wire: `wire`, `request` and `connect`; in words: docs/piston.md."""
+"""Piston's v2 API; version 3: `package_routes`. Over the wire go `wire`, `request` and `connect`; in words: docs/piston.md."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from litestar.types import ControllerRouterHandler, Method
 from firebox.config import Settings
 from firebox.doors.credentials import identify
 from firebox.doors.http import AnyRequest, AnySocket, check_origin, read_body, read_origins, while_connected
-from firebox.doors.piston import wire
+from firebox.doors.piston import package_routes, wire
 from firebox.doors.piston.connect import serve_connection
+from firebox.doors.piston.operators import packages_of, require_operator
+from firebox.doors.piston.package_list import find_to_install, find_to_uninstall, list_packages
 from firebox.doors.piston.request import Document, read_document, read_selector, to_job
 from firebox.doors.refusals import UnsupportedBody
 from firebox.doors.status import headers_of
-from firebox.errors import CapacityError, Conflict, FireboxError, NotFound, UnknownRuntime
-from firebox.runtimes.runtime import Runtime
+from firebox.errors import CapacityError, Conflict, FireboxError
 from firebox.service.service import Service
 
 PREFIXES = ("/api/v2", "/api/v2/piston")
@@ -34,7 +35,7 @@ _log = structlog.get_logger("firebox.piston")
 
 
 def routers(service: Service, settings: Settings) -> list[Router]:
-    """Make the routes of this door, once for each prefix."""
+    """Make the routes of this door: those of version 2 once for each prefix, and those of version 3."""
     door = Door(service, settings)
     table: dict[str, list[tuple[tuple[Method, ...], Callable[..., Awaitable[ASGIResponse]]]]] = {
         "/execute": [(("POST",), door.execute)],
@@ -52,10 +53,11 @@ def routers(service: Service, settings: Settings) -> list[Router]:
             route(path, http_method=list(methods), status_code=HTTPStatus.OK, include_in_schema=False)(handler)
             for methods, handler in [*served, (rest, answer_unknown_route)]
         ]
-    return [
+    version_2 = [
         Router(prefix, route_handlers=handlers, exception_handlers={FireboxError: answer_error, Exception: answer_bug})
         for prefix in PREFIXES
     ]
+    return [*version_2, package_routes.router(service, settings)]
 
 
 class Door:
@@ -83,29 +85,28 @@ class Door:
         return _answer(wire.encode(wire.from_runtimes(self._service.runtimes())))
 
     async def list_packages(self) -> ASGIResponse:
-        """List the packages: for now those that the host brings."""
-        return _answer(wire.encode(wire.from_packages(self._service.runtimes())))
+        """List the packages: what can be installed, what is, and what the host brings."""
+        return _answer(wire.encode(wire.from_packages(await list_packages(self._service))))
 
     async def install(self, request: AnyRequest) -> ASGIResponse:
-        """Install a package: what is there is installed already.
+        """Install the newest match. Whoever does not wait for the answer does not stop it.
 
-        Raises: as `_require_operator`, NoSuchPackage, Conflict.
+        Raises: as `require_operator`, `find_to_install` and `Packages.install`.
         """
-        await self._require_operator(request)
-        self._find_package(await self._read(request))
-        raise Conflict("Already installed")
+        await require_operator(request, self._service)
+        entry = await find_to_install(self._service, *read_selector(await self._read(request)))
+        await while_connected(request, packages_of(self._service).install(entry).result())
+        return _answer(wire.encode(wire.PackageName(entry.language, entry.version)))
 
     async def uninstall(self, request: AnyRequest) -> ASGIResponse:
-        """Uninstall a package: what the host brings stays.
+        """Uninstall the newest installed match; what the host brings stays.
 
-        Raises: as `_require_operator`, NoSuchPackage, Conflict.
+        Raises: as `require_operator`, `find_to_uninstall` and `Packages.uninstall`.
         """
-        await self._require_operator(request)
-        runtime = self._find_package(await self._read(request))
-        raise Conflict(
-            f"{runtime.language}-{runtime.version} is part of the host and cannot be uninstalled here: "
-            "remove it with the host's package manager"
-        )
+        await require_operator(request, self._service)
+        package = await find_to_uninstall(self._service, *read_selector(await self._read(request)))
+        await while_connected(request, packages_of(self._service).uninstall(package))
+        return _answer(wire.encode(wire.PackageName(package.entry.language, package.entry.version)))
 
     async def connect(self, socket: AnySocket) -> None:
         """Serve one interactive job."""
@@ -118,29 +119,9 @@ class Door:
         else:
             await serve_connection(socket, self._service, self._settings, caller)
 
-    async def _require_operator(self, request: AnyRequest) -> None:
-        """Leave packages to admins, wherever there is any way to be one or to be somebody else.
-
-        Raises: Unauthenticated, Forbidden, RateLimited, PartUnavailable.
-        """
-        caller = await identify(request, self._service)
-        if self._settings.require_login or self._settings.admin_token or not caller.is_anonymous:
-            self._service.accounts.require_admin(caller)
-
     async def _read(self, request: AnyRequest) -> Document:
         _require_json(request)
         return read_document(await read_body(request.receive, request.headers, self._settings.max_body_bytes))
-
-    def _find_package(self, document: Document) -> Runtime:
-        """Find the newest package that an (un)install request means: by the language's own name, never an alias."""
-        language, version = read_selector(document)
-        try:
-            runtime = self._service.resolve(language, version)
-        except UnknownRuntime:
-            raise NoSuchPackage(language, version) from None
-        if runtime.language != language:
-            raise NoSuchPackage(language, version)
-        return runtime
 
 
 async def answer_unknown_route(request: AnyRequest) -> ASGIResponse:
@@ -176,13 +157,3 @@ def _require_json(request: AnyRequest) -> None:
 
 def _answer(body: bytes, status: int = HTTPStatus.OK) -> ASGIResponse:
     return ASGIResponse(body=body, status_code=status, media_type=MediaType.JSON)
-
-
-class NoSuchPackage(NotFound):
-    """No package matches an (un)install request."""
-
-    code = "request.not_found.package"
-
-    def __init__(self, language: str, version: str) -> None:
-        super().__init__("package", f"{language}-{version}")
-        self.message = f"Requested package {language}-{version} does not exist"

@@ -14,6 +14,7 @@ from firebox import errors, model
 from firebox.doors import status
 from firebox.model import Verdict
 from firebox.runtimes.runtime import Runtime
+from firebox.service.packages import Listed
 
 Status = Literal["RE", "SG", "TO", "OL", "EL", "XX"]
 """Non-zero exit, died on a signal, out of time, too much on stdout, too much on stderr, our own failure."""
@@ -68,6 +69,13 @@ class PackageEntry(Struct, frozen=True):
     installed: bool
 
 
+class PackageName(Struct, frozen=True):
+    """Which package was installed or uninstalled."""
+
+    language: str
+    version: str
+
+
 def from_result(result: model.Result) -> Execution:
     """Translate a result. When compiling failed, `run` repeats it: old clients read `run` only."""
     compiled = _stage(result.compile) if result.compile else None
@@ -104,10 +112,9 @@ def from_runtimes(runtimes: Iterable[Runtime]) -> list[RuntimeEntry]:
     ]
 
 
-def from_packages(runtimes: Iterable[Runtime]) -> list[PackageEntry]:
-    """Translate the list of runtimes into one of packages: what the host brings counts as installed."""
-    names = dict.fromkeys((runtime.language, runtime.version) for runtime in runtimes)
-    return [PackageEntry(language, version, installed=True) for language, version in names]
+def from_packages(packages: Iterable[Listed]) -> list[PackageEntry]:
+    """Translate the list of packages."""
+    return [PackageEntry(package.language, package.version, package.installed) for package in packages]
 
 
 def outcome(stage: model.StageResult) -> tuple[int | None, str | None]:
@@ -187,8 +194,11 @@ def _number(name: str | None) -> int | str:
 
 STATUS: Mapping[type[errors.FireboxError], int] = {
     **status.STATUS,
-    # A package that is installed already is a 500 with its reason.
-    errors.Conflict: HTTPStatus.INTERNAL_SERVER_ERROR,
+    # A package that is installed already, or that cannot be, is a 500 with its reason.
+    **dict.fromkeys(
+        (errors.Conflict, *(error for error in status.STATUS if issubclass(error, errors.PackageError))),
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    ),
 }
 """HTTP status of every error; a test walks the classes."""
 

@@ -1,0 +1,132 @@
+"""Write docs/languages.md: what the recipes make, and what `make test-languages` measured of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from firebox.packages.building.recipe import Recipe, all_recipes
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "languages.md"
+MEASURED = ROOT / "tests" / "languages" / "measured.json"
+
+HEAD = """\
+# Languages in packages
+
+<!-- Written by `make docs` from src/firebox/recipes/ and tests/languages/measured.json: change it there. -->
+
+Each row is a package: `firebox packages install haskell` brings it from a [repository](repositories.md), `firebox packages
+build haskell` [makes it](build-a-package.md) on this machine. What is installed on the host is a matter of its own: `firebox
+runtimes` shows both. A client may ask for a language by each of its names; of several versions the newest that fits its range
+runs.
+"""
+
+UNVERIFIED = """\
+
+## Built from what you supply
+
+No package registry has all of these. The recipes say what to bring; nobody has tried them with it: they are not verified.
+`make test-languages` tries them where FIREBOX_LANGUAGES_SOURCES names a folder with what they want.
+
+| package | languages | notes | supply |
+| --- | --- | --- | --- |
+"""
+
+MEASURING = """\
+
+## How it was measured
+
+On {machines}, {days}. `make test-languages` builds every package, installs it on a machine that has none, and runs eight
+programs through the native API and through Piston's: a hello with an emoji, input, arguments, two files, an exit status, a
+compile error, standard error, an endless loop. The sizes are those of the image that is downloaded, its base (Debian's
+essential part, {base}) apart: all packages of a release share one. *First* is the time that a client waits for the answer to the
+first hello after the server came to know the package, compiling included; *again* is the middle one of five more. Other things
+were running on that machine, so take them as what to expect, not as what is possible; the last column says how often the
+hello of bash would have run meanwhile.
+
+Anew: `FIREBOX_LANGUAGES_MEASURE=1 make test-languages`, then `make docs`.
+"""
+
+
+def languages_page() -> str:
+    """Write docs/languages.md, as Markdown."""
+    recipes = all_recipes()
+    measured = {(row["package"], row["series"], row["language"]): row for row in _measured()}
+    verified = [recipe for recipe in recipes if recipe.verified]
+    plain = [recipe for recipe in verified if recipe.rank is None or not recipe.aliases]
+    variants = [recipe for recipe in verified if recipe not in plain]
+    names = {definition.language for recipe in verified for definition in recipe.definitions()}
+    text = HEAD + f"\n{len(names)} languages in {len(verified)} packages.\n"
+    text += _table(plain, measured)
+    if variants:
+        text += "\n## Variants\n\nThe same languages with more in them; a client asks for them by their own names.\n"
+        text += _table(variants, measured)
+    text += "".join(_unverified([recipe for recipe in recipes if not recipe.verified]))
+    rows = list(measured.values())
+    if rows:
+        text += MEASURING.format(
+            machines=_words(sorted({row["machine"] for row in rows})),
+            days=_words(sorted({row["day"] for row in rows})),
+            base=_words(sorted({f"{_mib(row['base_bytes'])} MiB" for row in rows if row.get("suite") == "trixie"})),
+        )
+    return text
+
+
+def _table(recipes: list[Recipe], measured: dict[tuple[str, str, str], Any]) -> str:
+    bash = next((row["warm_run_ms"] for row in measured.values() if row["language"] == "bash"), None)
+    text = "\n| package | languages | version | also called | MiB | first, ms | again, ms | × bash |\n"
+    text += "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |\n"
+    for recipe in recipes:
+        for number, definition in enumerate(recipe.definitions()):
+            row = measured.get((recipe.package, recipe.series, definition.language))
+            name = f"`{recipe.package}`" if number == 0 else ""
+            aliases = dict.fromkeys([*definition.aliases, *recipe.aliases])
+            cells = [name, f"`{definition.language}`", recipe.version, ", ".join(f"`{alias}`" for alias in aliases)]
+            if row is None:
+                cells += ["", "", "", ""]
+            else:
+                cells[2] = row["version"]
+                cells += [
+                    _mib(row["image_bytes"]) if number == 0 else "",
+                    f"{row['first_run_ms']:.0f}",
+                    f"{row['warm_run_ms']:.0f}",
+                ]
+                cells.append(f"{row['warm_run_ms'] / bash:.1f}" if bash else "")
+            text += f"| {' | '.join(cells)} |\n"
+    return text
+
+
+def _unverified(recipes: list[Recipe]) -> Iterator[str]:
+    """Tell of recipes that nobody could try here, and what each wants."""
+    if not recipes:
+        return
+    yield UNVERIFIED
+    for recipe in recipes:
+        languages = ", ".join(f"`{definition.language}`" for definition in recipe.definitions())
+        wanted = "<br>".join(f"`--source {each.name}=FILE`: {each.hint}" for each in recipe.supplied)
+        yield f"| `{recipe.package}` | {languages} | {recipe.notes} | {wanted.replace('|', chr(92) + '|')} |\n"
+
+
+def _measured() -> list[dict[str, Any]]:
+    return json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.is_file() else []
+
+
+def _mib(size_bytes: int) -> str:
+    mib = size_bytes / (1 << 20)
+    return f"{mib:.1f}" if mib < 10 else f"{mib:.0f}"
+
+
+def _words(values: list[str]) -> str:
+    return ", ".join(values)
+
+
+def main() -> None:
+    PAGE.write_text(languages_page(), encoding="utf-8")
+    print("docs/languages.md")
+
+
+if __name__ == "__main__":
+    main()

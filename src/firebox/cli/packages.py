@@ -1,0 +1,64 @@
+"""`firebox packages`: languages that are installed by name, from signed repositories; a module for each story."""
+
+from __future__ import annotations
+
+import typer
+
+from firebox.cli.package_applying import apply
+from firebox.cli.package_bundles import export_packages, import_packages
+from firebox.cli.package_installing import install
+from firebox.cli.package_keys import keygen
+from firebox.cli.package_listing import info, list_packages, search
+from firebox.cli.package_making import build
+from firebox.cli.package_publishing import index, publish, sign
+from firebox.cli.package_recipes import recipes
+from firebox.cli.package_removing import uninstall
+from firebox.cli.package_repositories import repos, sync
+from firebox.cli.package_trust import trust, untrust
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+@app.callback()
+def package_commands() -> None:
+    """Install, build and publish languages.
+
+    A package holds a language with everything it needs and runs the same on every host: `firebox packages install python`.
+    Packages come from the repositories of the settings; a server that runs offers them as soon as they are installed.
+    docs/packages.md tells more.
+    """
+
+
+GROUPS = {
+    "Packages": {
+        "list": list_packages,
+        "search": search,
+        "info": info,
+        "install": install,
+        "uninstall": uninstall,
+        "apply": apply,
+    },
+    "Repositories": {
+        "repos": repos,
+        "sync": sync,
+        "trust": trust,
+        "untrust": untrust,
+    },
+    "Making packages": {
+        "recipes": recipes,
+        "build": build,
+        "index": index,
+        "keygen": keygen,
+        "sign": sign,
+        "publish": publish,
+    },
+    "Without a network": {
+        "export": export_packages,
+        "import": import_packages,
+    },
+}
+"""Every command by its name, under the heading that `firebox packages --help` puts it."""
+
+for heading, commands in GROUPS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=heading)(command)

@@ -1,0 +1,81 @@
+"""What version 2's three routes for packages mean: the list, and the newest match of a request to install or uninstall."""
+
+from __future__ import annotations
+
+from firebox.errors import Conflict, NotFound
+from firebox.packages.entry import Entry
+from firebox.packages.store import Installed
+from firebox.packages.versions import newest
+from firebox.service.packages import ALREADY_INSTALLED, Listed
+from firebox.service.service import Service
+from firebox.service.validation import check_selector
+
+
+class NoSuchPackage(NotFound):
+    """No package matches an (un)install request."""
+
+    code = "request.not_found.package"
+
+    def __init__(self, language: str, version: str) -> None:
+        super().__init__("package", f"{language}-{version}")
+        self.message = f"Requested package {language}-{version} does not exist"
+
+
+async def list_packages(service: Service) -> list[Listed]:
+    """List what can be installed, what is installed, and what the host brings. Raises: RepositoryError, NotTrusted."""
+    if service.packages is not None:
+        return await service.packages.all()
+    names = dict.fromkeys((runtime.language, runtime.version) for runtime in service.runtimes())
+    return [Listed(language, version, installed=True) for language, version in names]
+
+
+async def find_to_install(service: Service, language: str, version: str) -> Entry:
+    """Find the newest package of the repositories that a request means, by its own name, never an alias.
+
+    Raises: NoSuchPackage; Conflict for what is installed and in no repository any more, or belongs to the host.
+    """
+    found = await _find_in_repositories(service, language, version)
+    if found is not None:
+        return found
+    if _find_installed(service, language, version) or _find_on_host(service, language, version):
+        raise Conflict(ALREADY_INSTALLED)
+    raise NoSuchPackage(language, version)
+
+
+async def find_to_uninstall(service: Service, language: str, version: str) -> Installed:
+    """Find the newest installed package that a request means.
+
+    Raises: NoSuchPackage; Conflict for what is not installed, or belongs to the host.
+    """
+    installed = _find_installed(service, language, version)
+    if installed is not None:
+        return installed
+    known = await _find_in_repositories(service, language, version)
+    if known is not None:
+        raise Conflict(f"{known.name} is not installed")
+    of_the_host = _find_on_host(service, language, version)
+    if of_the_host is None:
+        raise NoSuchPackage(language, version)
+    raise Conflict(
+        f"{of_the_host.name} is part of the host and cannot be uninstalled here: remove it with the host's package manager"
+    )
+
+
+async def _find_in_repositories(service: Service, language: str, version: str) -> Entry | None:
+    if service.packages is None:
+        return None
+    try:
+        return await service.packages.find(language, version)
+    except NotFound:
+        return None
+
+
+def _find_installed(service: Service, language: str, version: str) -> Installed | None:
+    return service.packages.find_installed(language, version) if service.packages is not None else None
+
+
+def _find_on_host(service: Service, language: str, version: str) -> Entry | None:
+    """Find the newest runtime of the host that matches by its own name, as if it were a package."""
+    check_selector(language, version)
+    own = (runtime for runtime in service.runtimes() if runtime.language == language and not runtime.installed)
+    return newest((Entry(language=language, version=runtime.version, download="") for runtime in own), version)

@@ -1,0 +1,158 @@
+"""The making of a package: base if there is none, full root, what differs, runtimes, image, entry in the index."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import semantic_version
+from msgspec import Struct
+
+from firebox.config import Settings
+from firebox.errors import BuildFailed
+from firebox.packages.building.base import Base, find_or_build_base
+from firebox.packages.building.debian import run_mmdebstrap
+from firebox.packages.building.extras import write_extras
+from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
+from firebox.packages.building.layer import BUILDING, plan_layer
+from firebox.packages.building.probe import FOUND, probe_script, read_runtimes
+from firebox.packages.building.recipe import Recipe
+from firebox.packages.building.squash import INFORMATION, RUNTIMES, write_image
+from firebox.packages.building.steps import chrooted_hook, install_hook
+from firebox.packages.entry import Entry, Progress, Report, no_report
+from firebox.packages.machine import architecture
+from firebox.packages.publishing import add_to_index, entry_of
+from firebox.runtimes.runtime import Runtime
+
+BUILD_PLATFORM = "firebox-debian"
+
+_ONLY_HERE = ("mounts", "layers", "on_host", "installed")
+"""What of a runtime only the machine knows where it is installed."""
+
+
+class Built(Struct, frozen=True, kw_only=True):
+    """A package that was made."""
+
+    file: Path
+    entry: Entry
+
+
+def build(
+    recipe: Recipe,
+    settings: Settings,
+    output: Path,
+    report: Report = no_report,
+    *,
+    sources: Mapping[str, Path] | None = None,
+    rebuild_base: bool = False,
+) -> Built:
+    """Build the package of a recipe into a folder, with its base if the folder has none, and announce both in its index.
+
+    sources: name -> file of what the recipe wants supplied. rebuild_base: make a base of today even if there is one.
+    Takes minutes, and leaves nothing behind when it fails. Raises: BuildFailed.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    downloads = settings.data_dir.resolve() / "packages" / "downloads"
+
+    def say(words: str) -> None:
+        report(Progress(package=recipe.package, step="build", words=words))
+
+    base = find_or_build_base(recipe.suite, output.resolve(), downloads, say, anew=rebuild_base)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
+        folder = Path(place)
+        unfinished, information, size_bytes = _build(recipe, base, folder, downloads, dict(sources or {}), say)
+        file = output / f"{information['language']}-{information['version']}-{information['architecture']}.squashfs"
+        unfinished.chmod(0o644)
+        unfinished.replace(file)
+    entry = entry_of(file, information, size_bytes)
+    add_to_index(output, entry)
+    say(f"{file.name}: {file.stat().st_size >> 20} MiB")
+    return Built(file=file, entry=msgspec.structs.replace(entry, download=file.resolve().as_uri()))
+
+
+def _build(
+    recipe: Recipe, base: Base, folder: Path, downloads: Path, sources: Mapping[str, Path], say: Callable[[str], None]
+) -> tuple[Path, dict[str, Any], int]:
+    """Make the image in `folder`; returns it, its pkg-info.json and how many bytes its files have."""
+    definitions = recipe.definitions()
+    extras, inputs = folder / "extras.tar", list[str]()
+    scripts = {"build.sh": recipe.script, "probe.sh": probe_script(definitions, base.epoch)}
+    scripts = {name: text for name, text in scripts.items() if text}
+    write_extras(recipe, extras, scripts, sources, downloads, base.epoch, inputs, say)
+    archives, found = folder / "archives", folder / "found"
+    archives.mkdir()
+    found.mkdir()
+    hooks = [f"--setup-hook=tar-in {base.tree} /"]
+    if not recipe.debian:
+        hooks.append("--skip=update")
+    else:
+        hooks += [install_hook(recipe.debian, downloads / "debian"), KEEP_ARCHIVES.format(archives)]
+    hooks.append(f"--customize-hook=tar-in {extras} /")
+    if recipe.script:
+        hooks.append(chrooted_hook("build.sh", base.epoch))
+    hooks += [chrooted_hook("probe.sh", base.epoch), f"--customize-hook=copy-out {FOUND} {found}"]
+    hooks.append(f'--customize-hook=rm -rf "$1/{BUILDING}" "$1"/var/cache/apt/archives/*.deb')
+    began = int(time.time()) - 1
+    full = folder / "full.tar"
+    run_mmdebstrap(recipe.suite, full, ["--variant=custom", *hooks], say)
+    inputs = [*debian_inputs(archives), *inputs]
+    keep_archives(archives, downloads / "debian")
+    runtimes = [_named(runtime, recipe) for runtime in read_runtimes(found / Path(FOUND).name, definitions)]
+    _check_version(recipe, runtimes[0].version)
+    information = _information(recipe, base, runtimes, inputs)
+    say("writing the image")
+    with tarfile.open(full) as whole, tarfile.open(base.tree) as lower:
+        layer = plan_layer(whole, lower, began, base.epoch)
+        beside = {INFORMATION: _json(information), RUNTIMES: _json([_shipped(runtime) for runtime in runtimes])}
+        write_image(folder / "image.squashfs", beside, whole, layer)
+    return folder / "image.squashfs", information, layer.size_bytes
+
+
+def _named(runtime: Runtime, recipe: Recipe) -> Runtime:
+    """Give a runtime what the recipe says of it; of a variant it is known by the package's name too."""
+    return msgspec.structs.replace(
+        runtime,
+        aliases=tuple(dict.fromkeys([*runtime.aliases, *recipe.aliases])),
+        rank=runtime.rank if recipe.rank is None else recipe.rank,
+        package=runtime.package if recipe.package == runtime.language else recipe.package,
+    )
+
+
+def _check_version(recipe: Recipe, version: str) -> None:
+    wanted: Any = semantic_version.NpmSpec(recipe.version)
+    exact: Any = semantic_version.Version(version)
+    if not wanted.match(exact) and not wanted.match(exact.truncate("patch")):
+        raise BuildFailed(
+            f"recipe {recipe.name}: what was built is version {version}, which is not in {recipe.version}",
+            hint="another release (suite) has other versions",
+        )
+
+
+def _information(recipe: Recipe, base: Base, runtimes: list[Runtime], inputs: list[str]) -> dict[str, Any]:
+    return {
+        "language": recipe.package,
+        "version": runtimes[0].version,
+        "author": "",
+        "dependencies": {base.name: base.version},
+        "build_platform": BUILD_PLATFORM,
+        "aliases": list(recipe.aliases),
+        "provides": [{"language": each.language, "aliases": list(each.aliases), "limit_overrides": {}} for each in runtimes],
+        "limit_overrides": {},
+        "architecture": architecture(),
+        "inputs": inputs,
+    }
+
+
+def _shipped(runtime: Runtime) -> dict[str, Any]:
+    table: dict[str, Any] = msgspec.to_builtins(runtime)
+    return {key: value for key, value in table.items() if key not in _ONLY_HERE}
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,255 @@
+"""Recipes: what a package is made of, as TOML, checked to the last key.
+
+docs/build-a-package.md explains every key.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import semantic_version
+from msgspec import Struct, field
+
+from firebox.errors import BuildFailed, InvalidRequest, NotFound
+from firebox.runtimes.definition import Definition, read_definition
+
+MAX_FILE_BYTES = 1 << 20
+"""No file of a recipe is larger: programs and archives come from registries or from the operator."""
+
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,63}")
+_DEBIAN_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?:=[A-Za-z0-9.+:~-]+)?")
+_SUITE = re.compile(r"[a-z]{2,20}")
+_STEM = re.compile(r"[a-z0-9][a-z0-9_.+#-]*")
+_FILE = re.compile(r"[\w][\w.+-]*")
+_VERSION = re.compile(r"[\w][\w.+!-]*")
+_PYPI_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NPM_NAME = re.compile(r"(?:@[a-z0-9][a-z0-9._-]*/)?[a-z0-9][a-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_INTEGRITY = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
+_PLACE = re.compile(r"(?:/[\w][\w.+@-]*)+")
+
+
+class Wheel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A wheel of PyPI, unpacked into a folder."""
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+    into: str = ""
+    """Absolute; "" means /opt/NAME."""
+
+    @property
+    def place(self) -> str:
+        return self.into or f"/opt/{self.name}"
+
+
+class Tarball(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A package of npm; what is in its topmost folder is unpacked into a folder."""
+
+    name: str
+    version: str
+    integrity: str
+    """`sha512-` and base64, as the registry gives it."""
+    into: str = ""
+    """Absolute; "" means /opt/NAME, without the scope."""
+
+    @property
+    def place(self) -> str:
+        return self.into or f"/opt/{self.name.rpartition('/')[2]}"
+
+
+class Supplied(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What no registry has and whoever builds has to bring: an archive to be unpacked, or a file."""
+
+    name: str
+    into: str
+    hint: str = ""
+    """Words about where to get it."""
+
+
+class _Written(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stands in recipe.toml."""
+
+    package: str
+    summary: str
+    provides: list[str]
+    version: str
+    suite: str
+    debian: list[str] = field(default_factory=list[str])
+    test: list[str]
+    verified: bool = True
+    rank: int | None = None
+    aliases: list[str] = field(default_factory=list[str])
+    notes: str = ""
+    pypi: list[Wheel] = field(default_factory=list[Wheel])
+    npm: list[Tarball] = field(default_factory=list[Tarball])
+    supplied: list[Supplied] = field(default_factory=list[Supplied])
+
+
+class Recipe(_Written, frozen=True, kw_only=True):
+    """A recipe and where it lies: `<package>/<series>/`."""
+
+    folder: Path
+
+    @property
+    def series(self) -> str:
+        """Which versions it is for, in words: "3.13"."""
+        return self.folder.name
+
+    @property
+    def name(self) -> str:
+        """What people call it: `python/3.13`."""
+        return f"{self.package}/{self.series}"
+
+    @property
+    def script(self) -> str:
+        """The shell lines of `build.sh`, "" where there are none."""
+        file = self.folder / "build.sh"
+        return _text(file) if file.is_file() else ""
+
+    def definitions(self) -> list[Definition]:
+        """Read the definitions of what it provides, in that order; one in the recipe's own folder goes first.
+
+        Raises: SettingsError, BuildFailed.
+        """
+        shipped = Path(str(resources.files("firebox.runtimes") / "definitions"))
+        found: list[Definition] = []
+        for stem in self.provides:
+            own, ours = self.folder / "runtimes" / f"{stem}.toml", shipped / f"{stem}.toml"
+            file = own if own.is_file() else ours
+            if not file.is_file():
+                raise BuildFailed(f"recipe {self.name}: no {stem}.toml is in its runtimes/ nor among our definitions")
+            found.append(read_definition(_text(file), str(file)))
+        return found
+
+    def test_files(self) -> dict[str, bytes]:
+        """Read the test program: names and contents, the main file first. Raises: BuildFailed."""
+        return {name: _text(self.folder / "test" / name).encode() for name in self.test}
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Read and check the recipe in a folder.
+
+    Raises: BuildFailed naming the key and what is allowed.
+    """
+    name = f"{folder.parent.name}/{folder.name}"
+    try:
+        table: dict[str, Any] = tomllib.loads(_text(folder / "recipe.toml"))
+        written = msgspec.convert(table, _Written)
+    except tomllib.TOMLDecodeError as error:
+        raise BuildFailed(f"recipe {name}: recipe.toml is no TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise BuildFailed(f"recipe {name}: {error}", hint="docs/build-a-package.md explains every key") from None
+    recipe = Recipe(**{key: getattr(written, key) for key in written.__struct_fields__}, folder=folder)
+    for key, value, allowed in _wrong(recipe):
+        raise BuildFailed(f"recipe {name}: {key} is {value!r}; allowed: {allowed}")
+    recipe.test_files()
+    recipe.definitions()
+    return recipe
+
+
+def all_recipes(folder: Path | None = None) -> list[Recipe]:
+    """Read every recipe, by name and series. folder: those that come with Firebox when None. Raises: BuildFailed."""
+    return [read_recipe(file.parent) for file in _files(folder)]
+
+
+def find_recipe(name: str, version_range: str = "*", folder: Path | None = None) -> Recipe:
+    """Find a recipe by its package's name, or else by what it provides; the newest series that can give such a version.
+
+    version_range: as npm spells it, or a series. folder: a folder of recipes, or of the one recipe that is meant.
+    Raises: NotFound("recipe", ...), InvalidRequest, BuildFailed.
+    """
+    try:
+        wanted: Any = semantic_version.NpmSpec(version_range.strip() or "*")
+    except ValueError:
+        raise InvalidRequest(f"{version_range!r} is no version range", hint="like *, 3.x, ^3.11 or 3.13") from None
+    recipes = [read_recipe(file.parent) for file in _files(folder) if file.parent.parent.name == name]
+    if not recipes:
+        recipes = [recipe for recipe in all_recipes(folder) if name in recipe.provides]
+    fitting = [recipe for recipe in recipes if recipe.series == version_range or _may_give(recipe, wanted, version_range)]
+    if not fitting:
+        raise NotFound("recipe", name if version_range in {"", "*"} else f"{name} {version_range}")
+    return max(fitting, key=lambda recipe: _series_key(recipe.series))
+
+
+def _files(folder: Path | None) -> list[Path]:
+    top = Path(str(resources.files("firebox"))) / "recipes" if folder is None else folder
+    if (top / "recipe.toml").is_file():
+        return [top / "recipe.toml"]
+    return sorted(top.glob("*/*/recipe.toml"), key=lambda file: (file.parent.parent.name, _series_key(file.parent.name)))
+
+
+def _series_key(series: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", series))
+
+
+def _may_give(recipe: Recipe, wanted: Any, words: str) -> bool:
+    """Tell whether a recipe can give a version of a range, by the name of its series."""
+    given: Any = semantic_version.NpmSpec(recipe.version)
+    try:
+        return bool(given.match(semantic_version.Version(words)))
+    except ValueError:
+        lowest = ".".join(str(number) for number in [*_series_key(recipe.series), 0, 0, 0][:3])
+        return bool(wanted.match(semantic_version.Version(lowest)))
+
+
+def _text(file: Path) -> str:
+    """Read a file of a recipe. Raises: BuildFailed."""
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise BuildFailed(f"{file} is larger than {MAX_FILE_BYTES} bytes")
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BuildFailed(f"{file} cannot be read: {error}") from None
+
+
+def _wrong(recipe: Recipe) -> Iterator[tuple[str, object, str]]:
+    """Yield key, value and what is allowed of everything that has the right type and still makes no sense."""
+
+    def each(key: str, values: list[str], pattern: re.Pattern[str], allowed: str) -> Iterator[tuple[str, object, str]]:
+        yield from ((key, value, allowed) for value in values if not pattern.fullmatch(value))
+
+    if recipe.package != recipe.folder.parent.name:
+        yield "package", recipe.package, f"the folder's name, {recipe.folder.parent.name}"
+    yield from each("package", [recipe.package], _PACKAGE, "lower-case letters, digits and _ . + -")
+    yield from each("provides", recipe.provides, _STEM, "stems of definitions, as python or c++")
+    yield from each("suite", [recipe.suite], _SUITE, "the name of a Debian release")
+    yield from each("debian", recipe.debian, _DEBIAN_PACKAGE, "names of Debian packages")
+    yield from each("aliases", recipe.aliases, _STEM, "lower-case letters, digits and _ . + # -")
+    yield from each("test", recipe.test, _FILE, "names of files in test/")
+    for key, values in (("provides", recipe.provides), ("test", recipe.test)):
+        if not values:
+            yield key, values, "at least one"
+    if not _is_range(recipe.version):
+        yield "version", recipe.version, "a version range such as 3.13.x"
+    if not 0 < len(recipe.summary) <= 200 or not recipe.summary.isprintable():
+        yield "summary", recipe.summary, "a line of at most 200 characters"
+    for wheel in recipe.pypi:
+        yield from each("pypi.name", [wheel.name], _PYPI_NAME, "the name of a distribution")
+        yield from each("pypi.version", [wheel.version], _VERSION, "an exact version")
+        yield from each("pypi.sha256", [wheel.sha256], _SHA256, "64 lower-case hexadecimal digits")
+        if not _FILE.fullmatch(wheel.file) or not wheel.file.endswith(".whl"):
+            yield "pypi.file", wheel.file, "the name of a wheel"
+    for tarball in recipe.npm:
+        yield from each("npm.name", [tarball.name], _NPM_NAME, "the name of a package")
+        yield from each("npm.version", [tarball.version], _VERSION, "an exact version")
+        yield from each("npm.integrity", [tarball.integrity], _INTEGRITY, "sha512- and base64")
+    yield from each("supplied.name", [each.name for each in recipe.supplied], _FILE, "a file's name")
+    places: list[Wheel | Tarball] = [*recipe.pypi, *recipe.npm]
+    yield from each("into", [each.place for each in places], _PLACE, "an absolute folder without . and ..")
+    yield from each("supplied.into", [each.into for each in recipe.supplied], _PLACE, "an absolute folder without . and ..")
+
+
+def _is_range(words: str) -> bool:
+    try:
+        semantic_version.NpmSpec(words)
+    except ValueError:
+        return False
+    return True

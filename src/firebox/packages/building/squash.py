@@ -1,0 +1,92 @@
+"""Squashfs images: written from a stream of members, read back as far as building needs it."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from copy import copy
+from pathlib import Path
+
+from firebox.errors import BuildFailed
+from firebox.packages.building.layer import Layer
+from firebox.packages.building.tools import require, run
+
+TREE = "root"
+"""The folder of an image that is stacked."""
+INFORMATION = "pkg-info.json"
+RUNTIMES = "runtimes.json"
+
+COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "128K")
+"""Level 15 takes ten times as long for a fourteenth less."""
+
+UNPACK_TIMEOUT_S = 900.0
+MAX_INFORMATION_BYTES = 16 << 20
+
+
+def write_image(target: Path, beside: Mapping[str, bytes], full: tarfile.TarFile, layer: Layer) -> None:
+    """Write an image whose tree is `layer`, a part of `full`. beside: name -> content of what lies beside the tree.
+
+    The same content makes the same bytes. Raises: BuildFailed.
+    """
+    command = [require("mksquashfs"), "-", str(target), "-tar", *COMPRESSION, "-noappend", "-all-root", "-no-xattrs", "-quiet"]
+    command += ["-no-progress", "-root-mode", "755"]
+    # Its options for times leave out the topmost folder of a tar.
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(layer.epoch)}
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment) as process:
+            assert process.stdin is not None  # noqa: S101 - asked for above
+            try:
+                with tarfile.open(fileobj=process.stdin, mode="w|", format=tarfile.GNU_FORMAT, bufsize=1 << 20) as tar:
+                    _write(tar, beside, full, layer)
+                process.stdin.close()
+            except BrokenPipeError:
+                pass  # it says why
+        said.seek(0)
+        words = said.read().decode(errors="replace").strip()
+    if process.returncode != 0:
+        raise BuildFailed(f"mksquashfs failed with status {process.returncode}", hint=words[-1500:])
+
+
+def _write(tar: tarfile.TarFile, beside: Mapping[str, bytes], full: tarfile.TarFile, layer: Layer) -> None:
+    for name, data in beside.items():
+        file = tarfile.TarInfo(name)
+        file.size, file.mtime = len(data), layer.epoch
+        tar.addfile(file, io.BytesIO(data))
+    top = tarfile.TarInfo(TREE)
+    top.type, top.mode, top.mtime = tarfile.DIRTYPE, 0o755, layer.epoch
+    tar.addfile(top)
+    for member, content in layer.members:
+        placed = copy(member)
+        placed.name = f"{TREE}/{member.name}"
+        if placed.islnk():
+            placed.linkname = f"{TREE}/{placed.linkname}"
+        tar.addfile(placed, full.extractfile(content) if content is not None else None)
+
+
+def read_beside(image: Path, name: str) -> bytes:
+    """Read a small file that lies beside the tree of an image. Raises: BuildFailed, when there is none too."""
+    content = run([require("unsquashfs"), "-cat", str(image), name], UNPACK_TIMEOUT_S)
+    if len(content) > MAX_INFORMATION_BYTES:
+        raise BuildFailed(f"{image.name}: {name} has more than {MAX_INFORMATION_BYTES} bytes")
+    return content
+
+
+def write_tree_as_tar(image: Path, target: Path) -> None:
+    """Write the tree of an image as a tar, everything owned by root. Raises: BuildFailed."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tree-") as folder:
+        command = [require("unsquashfs"), "-quiet", "-no-progress", "-no-xattrs", "-force", "-dest", folder, str(image), TREE]
+        run(command, UNPACK_TIMEOUT_S)
+        unfinished = Path(folder, "tree.tar")
+        with tarfile.open(unfinished, "w", format=tarfile.GNU_FORMAT) as tar:
+            tar.add(Path(folder, TREE), arcname=".", filter=_owned_by_root)
+        unfinished.replace(target)
+
+
+def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member

@@ -1,0 +1,80 @@
+"""Versions of packages and the ranges that ask for them, as npm spells these; the same rules as for runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import semantic_version
+
+from firebox.packages.entry import Entry
+
+LONGEST_VERSION = 64
+LONGEST_RANGE = 256
+
+
+def is_version(text: str) -> bool:
+    """Say whether this is one exact version."""
+    parser: Any = semantic_version.Version
+    try:
+        parser(text if len(text) <= LONGEST_VERSION and text.isascii() else "")
+    except ValueError:
+        return False
+    return True
+
+
+def is_range(text: str) -> bool:
+    """Say whether this is a range of versions."""
+    return _range(text) is not None
+
+
+def newest(entries: Iterable[Entry], version_range: str) -> Entry | None:
+    """Find the newest that a range allows, the first of equals; None when there is none. A broken range allows nothing."""
+    best = matching(entries, version_range)
+    return best[0] if best else None
+
+
+def matching(entries: Iterable[Entry], version_range: str) -> list[Entry]:
+    """List what a range allows, newest first.
+
+    Pre-releases only count where they are named, or nothing else matches: npm's ranges leave them out otherwise.
+    Source: node-semver, "Ranges" and "Prerelease Tags".
+    """
+    given = newest_first(entries)
+    found = [entry for entry in given if allows(version_range, entry.version)]
+    return found or [entry for entry in given if allows(version_range, entry.version, as_release=True)]
+
+
+def newest_first(entries: Iterable[Entry]) -> list[Entry]:
+    """Sort by version, downwards; equals stay in their order."""
+    return sorted(entries, key=lambda entry: sort_key(entry.version), reverse=True)
+
+
+@lru_cache(maxsize=65_536)
+def allows(version_range: str, version: str, *, as_release: bool = False) -> bool:
+    """Say whether a version lies in a range. as_release: take a pre-release for what it leads to."""
+    if version_range.strip() == version:
+        return True
+    wanted = _range(version_range)
+    if wanted is None or not is_version(version):
+        return False
+    asked: Any = semantic_version.Version(version)
+    return bool(wanted.match(asked.truncate("patch") if as_release else asked))
+
+
+@lru_cache(maxsize=65_536)
+def sort_key(version: str) -> Any:
+    """A key that sorts versions upwards; builds of one version by their names."""
+    parsed: Any = semantic_version.Version(version)
+    return parsed.precedence_key, tuple(parsed.build)
+
+
+@lru_cache(maxsize=4096)
+def _range(text: str) -> Any:
+    if len(text) > LONGEST_RANGE or not text.isascii():
+        return None
+    try:
+        return semantic_version.NpmSpec(text.strip())
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+words=(O K); printf %s "${words[@]}"; echo

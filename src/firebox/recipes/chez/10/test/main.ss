@@ -1,0 +1,1 @@
+(display (string-upcase "ok\n"))

@@ -1,0 +1,5 @@
+       IDENTIFICATION DIVISION.
+       PROGRAM-ID. TEST-PROGRAM.
+       PROCEDURE DIVISION.
+           DISPLAY "OK".
+           STOP RUN.

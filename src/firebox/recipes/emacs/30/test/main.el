@@ -1,0 +1,1 @@
+(princ (upcase "ok\n"))

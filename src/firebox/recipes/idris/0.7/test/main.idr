@@ -1,0 +1,6 @@
+module Main
+
+import Data.String
+
+main : IO ()
+main = putStrLn (toUpper "ok")

@@ -1,0 +1,2 @@
+const zlib = require("node:zlib");
+console.log(zlib.gunzipSync(zlib.gzipSync("OK")).toString());

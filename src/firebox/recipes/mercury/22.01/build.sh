@@ -1,0 +1,1 @@
+ln -s /opt/mercury/bin/mmc /usr/local/bin/mmc

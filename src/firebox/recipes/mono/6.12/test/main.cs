@@ -1,0 +1,4 @@
+class Test
+{
+    static void Main() { System.Console.WriteLine("OK"); }
+}

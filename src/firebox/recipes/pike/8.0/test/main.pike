@@ -1,0 +1,1 @@
+int main() { write(upper_case("ok\n")); }

@@ -1,0 +1,1 @@
+:- initialization((upcase_atom(ok, Word), write(Word), nl)).

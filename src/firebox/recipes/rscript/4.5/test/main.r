@@ -1,0 +1,1 @@
+cat(toupper("ok\n"))

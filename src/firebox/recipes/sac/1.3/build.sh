@@ -1,0 +1,1 @@
+ln -s /opt/sac/bin/sac2c /usr/local/bin/sac2c

@@ -1,0 +1,1 @@
+print (String.map Char.toUpper "ok\n");

@@ -1,0 +1,3 @@
+import Foundation
+
+print(String(format: "%@", "ok").uppercased())

@@ -1,0 +1,1 @@
+puts [string toupper ok]

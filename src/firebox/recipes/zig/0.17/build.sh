@@ -1,0 +1,1 @@
+ln -s /opt/ziglang/ziglang/zig /usr/local/bin/zig

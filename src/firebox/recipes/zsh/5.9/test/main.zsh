@@ -1,0 +1,1 @@
+word=ok; print ${(U)word}

@@ -1,0 +1,233 @@
+"""Packages of this server: what there is, installing and uninstalling, and which runtimes an installed one brings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+from msgspec import Struct
+
+from firebox.errors import Conflict, InvalidRequest, NotFound, ShuttingDown, UnknownRuntime
+from firebox.packages.entry import Entry, Progress, Report
+from firebox.packages.store import Installed, PackageStore
+from firebox.packages.versions import newest, sort_key
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
+from firebox.service.installations import Installation, note_outcome
+from firebox.service.validation import check_selector
+
+if TYPE_CHECKING:  # these bring the libraries that talk to networks and read signatures
+    from firebox.packages.install import Installer
+    from firebox.packages.repositories import Repositories
+
+ALREADY_INSTALLED = "Already installed"
+RETRY_AFTER_STOP_S = 5.0
+
+_log = structlog.get_logger("firebox.packages")
+
+
+class Listed(Struct, frozen=True):
+    """A package, and whether it is there. What the host brings counts as one."""
+
+    language: str
+    version: str
+    installed: bool
+
+
+class Packages:
+    """The use cases, one instance a process. Who may do what is asked of `Accounts.require_operator` before.
+
+    reload: has the registry tell of what is installed now.
+    """
+
+    def __init__(
+        self,
+        store: PackageStore,
+        repositories: Repositories,
+        installer: Installer,
+        registry: Registry,
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._repositories = repositories
+        self._installer = installer
+        self._registry = registry
+        self._reload = reload
+        self._under_way: dict[str, Installation] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._listing: asyncio.Task[list[Entry]] | None = None
+        self._closed = False
+
+    async def all(self) -> list[Listed]:
+        """List what repositories have, what is installed and what the host brings, by name and the newest first.
+
+        Raises: RepositoryError, NotTrusted.
+        """
+        there = {(each.entry.language, each.entry.version) for each in self._store.all()}
+        there |= {(runtime.language, runtime.version) for runtime in self._registry.all() if not runtime.installed}
+        known = {(entry.language, entry.version) for entry in await self._known()}
+        names = sorted(there | known, key=lambda name: sort_key(name[1]), reverse=True)
+        names.sort(key=lambda name: name[0])
+        return [Listed(language, version, (language, version) in there) for language, version in names]
+
+    def repositories(self) -> list[str]:
+        """Name the repositories, in the order in which they are asked."""
+        return self._repositories.names()
+
+    async def entries(self, repository: str, *, sync: bool = False) -> list[Entry]:
+        """List what a repository has, or `all` of them. sync: get the index anew first.
+
+        Raises: NotFound for the repository, RepositoryError, NotTrusted.
+        """
+        return await self._repositories.entries(repository, sync=sync, report=_log_words)
+
+    async def sync(self, repository: str = "all") -> None:
+        """Get an index anew. Raises: as `entries`."""
+        await self._repositories.sync(repository, _log_words)
+
+    async def find(self, language: str, version_range: str = "*", *, repository: str = "all") -> Entry:
+        """Find the newest package of this very name, never an alias, whose version matches.
+
+        Raises: NotFound, InvalidRequest, RepositoryError, NotTrusted.
+        """
+        check_selector(language, version_range)
+        return await self._repositories.find(language, version_range, repository=repository)
+
+    def find_installed(self, language: str, version_range: str) -> Installed | None:
+        """Find the newest installed package of this name whose version matches. Names are of small letters."""
+        name = language.strip().lower()
+        installed = {each.entry.version: each for each in self._store.all() if each.entry.language == name}
+        found = newest((each.entry for each in installed.values()), version_range)
+        return installed[found.version] if found else None
+
+    def installed(self) -> list[Installed]:
+        """List what is installed, by name."""
+        return self._store.all()
+
+    def is_installed(self, entry: Entry) -> bool:
+        return self._store.get(entry.name) is not None
+
+    def get(self, language: str, version: str) -> Installed:
+        """Find an installed package by its name and its exact version. Raises: NotFound, InvalidRequest."""
+        check_selector(language, version)
+        # One id may be cut into name and version in more than one way: `a-1` 2.0.0 and `a` 1-2.0.0.
+        found = self._store.get(f"{language}-{version}")
+        if found is None or (found.entry.language, found.entry.version) != (language, version):
+            raise NotFound("package", f"{language}-{version}")
+        return found
+
+    def runtimes_of(self, package: Installed) -> list[Runtime]:
+        """List the runtimes that an installed package brings; a base brings none."""
+        return self._registry.of_package(package.id)
+
+    async def runtime_of(self, package: Installed, language: str | None) -> Runtime:
+        """Choose one of a package's runtimes. language: a name or alias; None: the one called as the package, or the only one.
+
+        Raises: InvalidRequest, Conflict for a package without any.
+        """
+        runtimes = self.runtimes_of(package)
+        if not runtimes:
+            await self._renew()  # it may have come a moment ago
+            runtimes = self.runtimes_of(package)
+        if not runtimes:
+            raise Conflict(f"{package.id} brings nothing that can run", hint="it is there for packages that depend on it")
+        if language is not None:
+            check_selector(language, "*")
+            try:
+                return self._registry.resolve(language, "*", package.id)
+            except UnknownRuntime:
+                words = f"{package.id} does not provide {language[:64]!r}; {_names(runtimes)}"
+                raise InvalidRequest(words, where="language") from None
+        named = [runtime for runtime in runtimes if runtime.language == package.entry.language]
+        if len(runtimes) > 1 and not named:
+            raise InvalidRequest(f"{package.id} provides several languages; {_names(runtimes)}", where="language")
+        return (named or runtimes)[0]
+
+    def install(self, entry: Entry) -> Installation:
+        """Begin to install a package with what it depends on, or join whoever installs it already.
+
+        Raises: Conflict when it is there already, is being uninstalled, or another repository's package of that name and version
+        is on its way; ShuttingDown.
+        """
+        if self._closed:
+            raise ShuttingDown("the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
+        under_way = self._under_way.get(entry.name)
+        if under_way is not None:
+            if under_way.entry != entry:
+                raise Conflict(f"{entry.name} is being installed from another repository, {under_way.entry.repository}")
+            return under_way
+        if self.is_installed(entry):
+            raise Conflict(ALREADY_INSTALLED)
+
+        async def work(report: Report) -> list[Installed]:
+            try:
+                return await self._installer.install(entry, report)
+            finally:
+                try:
+                    await self._renew()  # also when it failed: what it depends on may be there now
+                finally:
+                    del self._under_way[entry.name]
+
+        self._under_way[entry.name] = installation = Installation(entry, work)
+        return installation
+
+    async def uninstall(self, package: Installed) -> None:
+        """Remove an installed package. Waits for the runs that use it; a caller who goes away does not stop it.
+
+        Raises: NotFound, Conflict when others need it or it stays in use.
+        """
+        if self._closed:
+            raise ShuttingDown("the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
+        leaving = self._leaving.get(package.id)
+        if leaving is None:
+            leaving = self._leaving[package.id] = asyncio.create_task(self._uninstall(package), name=f"uninstall {package.id}")
+            leaving.add_done_callback(note_outcome)
+        await asyncio.wait((leaving,))
+        if leaving.cancelled():
+            raise ShuttingDown(f"the server stopped before {package.id} was uninstalled", retry_after_s=RETRY_AFTER_STOP_S)
+        leaving.result()
+
+    async def close(self) -> None:
+        """Begin nothing any more, and stop what is under way: what is not finished is not there."""
+        self._closed = True
+        leaving = list(self._leaving.values())
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*(each.cancel() for each in list(self._under_way.values())), *leaving, return_exceptions=True)
+
+    async def _uninstall(self, package: Installed) -> None:
+        try:
+            await self._installer.uninstall(package.id)
+            _log.info("a package is uninstalled", package=package.id)
+        finally:
+            try:
+                await self._renew()
+            finally:
+                del self._leaving[package.id]
+
+    async def _renew(self) -> None:
+        try:
+            await self._reload()
+        except OSError as error:  # what was asked for has been done; the store is looked at again later
+            _log.warning("the installed packages cannot be read", error=str(error))
+
+    async def _known(self) -> list[Entry]:
+        """List all repositories. However many ask, the network is asked once at a time: anybody may ask for this list."""
+        if self._listing is None or self._listing.done():
+            self._listing = asyncio.create_task(self._repositories.entries("all", report=_log_words))
+            self._listing.add_done_callback(note_outcome)
+        listing = self._listing
+        await asyncio.wait((listing,))
+        return listing.result()
+
+
+def _log_words(progress: Progress) -> None:
+    """Write down what a repository is in trouble with, although its packages can be had, or others'."""
+    if progress.words:
+        _log.warning("a repository has a problem", repository=progress.package, problem=progress.words)
+
+
+def _names(runtimes: Iterable[Runtime]) -> str:
+    return "there are: " + ", ".join(dict.fromkeys(runtime.language for runtime in runtimes))

@@ -1,0 +1,191 @@
+"""Hostile jobs for real compilers in real sandboxes: the engine with this machine's own tools, and secrets to be stolen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from firebox.config import load_settings
+from firebox.engine.executor import LocalExecutor
+from firebox.model import File, Finished, Job, LimitRequest, Result, Verdict
+from firebox.runtimes.host import scan_host
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
+from tests.conftest import missing, require_tool
+from tests.sandbox.leftovers import descendants_of, groups_of, is_gone, until
+
+OPTIONAL = {"go", "llvm_ir", "nasm64"}
+"""What even the machine of continuous integration need not have."""
+
+PATIENT = LimitRequest(wall_ms=100_000, cpu_ms=60_000)
+"""For what has to end well, however busy the machine is."""
+
+ROOMY = {"slots": 2, **{f"max_{stage}_{kind}_ms": 200_000 for stage in ("compile", "run") for kind in ("wall", "cpu")}}
+"""Settings with room for that."""
+
+SHORT = LimitRequest(wall_ms=5000, cpu_ms=3000, memory_bytes=256 << 20, output_bytes=64 << 10)
+"""For what does not end by itself."""
+
+ENDED = {Verdict.COMPILE_ERROR, Verdict.WALL_TIME, Verdict.CPU_TIME, Verdict.MEMORY, Verdict.OUTPUT, Verdict.RUNTIME_ERROR}
+"""What may come of a job that has no good end: the compiler refused it, or a limit stopped it."""
+
+
+@cache
+def registry() -> Registry:
+    """Every runtime of this machine."""
+    return Registry(scan_host(os.environ["PATH"]).runtimes)
+
+
+def require(language: str) -> Runtime:
+    """The runtime of a language; without it the test is skipped, or fails where everything must be there."""
+    if not any(language in runtime.names for runtime in registry().all()):
+        if language in OPTIONAL:
+            pytest.skip(f"{language} is not installed")
+        missing(f"{language} is not installed")
+    return registry().resolve(language)
+
+
+@dataclass
+class Workshop:
+    """An executor whose every client is hostile."""
+
+    executor: LocalExecutor
+    folder: Path
+    token: str
+    """A word that stands where no job may read: in a file, in the server's environment, in what belongs to other jobs."""
+    results: list[Result] = field(default_factory=list[Result])
+
+    async def run(self, language: str, files: Mapping[str, str | bytes], **fields: Any) -> Result:
+        """Run a job. Files that have an extension of the language are source, the others lie beside it."""
+        runtime = require(language)
+        extensions = tuple(
+            extension for known in registry().all() if known.language == runtime.language for extension in known.extensions
+        )
+        given = tuple(
+            File(name, content.encode() if isinstance(content, str) else content, name.endswith(extensions))
+            for name, content in files.items()
+        )
+        fields = {"compile_limits": PATIENT, "run_limits": PATIENT} | fields
+        job = Job(language=language, files=given, **fields)
+        async with asyncio.timeout(200), self.executor.start(job) as run:
+            last = [event async for event in run.events()][-1]
+        assert isinstance(last, Finished)
+        self.results.append(last.result)
+        assert self.token.encode() not in shown(last.result), "what is nobody's business"
+        return last.result
+
+    @property
+    def secret_file(self) -> Path:
+        return self.folder / "secret.txt"
+
+
+def shown(result: Result) -> bytes:
+    """Everything that a client gets to see of a job."""
+    stages = [stage for stage in (result.compile, result.run) if stage is not None]
+    words = [result.reason.encode(), *(stage.reason.encode() for stage in stages)]
+    return b"\n".join(
+        [*words, *(chunk.data for stage in stages for chunk in stage.chunks), *(file.content for file in result.artifacts)]
+    )
+
+
+def printed(result: Result) -> bytes:
+    """What the program printed; the job must have ended well."""
+    assert result.verdict is Verdict.OK, (result.verdict, result.reason, shown(result)[-3000:])
+    assert result.run is not None
+    return result.run.stdout
+
+
+Open = Callable[..., Awaitable[Workshop]]
+
+
+@pytest.fixture
+async def open_workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Open]:
+    """Open workshops with given settings; in the end nothing is left of them."""
+    token = f"secret-{secrets.token_hex(12)}"
+    monkeypatch.setenv("FIREBOX_TEST_SECRET", token)
+    (tmp_path / "secret.txt").write_text(token)
+    (tmp_path / "secret.ts").write_text(f"let x = '{token}'; {token.replace('-', '_')}")
+    async with AsyncExitStack() as stack:
+
+        async def make(**flags: object) -> Workshop:
+            settings = load_settings({"data_dir": tmp_path / "data", "ready_sandboxes": 1, **ROOMY, **flags}, environ={})
+            executor = await stack.enter_async_context(LocalExecutor(settings, registry()))
+            assert executor.launcher_pid is not None
+            opened.append(executor.launcher_pid)
+            return Workshop(executor, tmp_path, token)
+
+        opened: list[int] = []
+        yield make
+        processes = frozenset[int]().union(*map(descendants_of, opened))
+    await until(lambda: all(map(is_gone, processes)))
+    assert [group for pid in opened for group in groups_of(pid)] == []
+
+
+@pytest.fixture
+async def workshop(open_workshop: Open) -> Workshop:
+    return await open_workshop()
+
+
+PARASITE = r"""
+// Comes into every program that is started with LD_PRELOAD: runs a script once at the beginning of the one that is named,
+// and another one at its end.
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int chosen;
+
+static void act(const char *script) {
+    if (script) {
+        char *kept = strdup(getenv("LD_PRELOAD"));
+        unsetenv("LD_PRELOAD");
+        if (system(script) < 0) perror("parasite");
+        setenv("LD_PRELOAD", kept, 1);
+    }
+}
+
+__attribute__((constructor)) static void begin(void) {
+    if (getpid() == 1) fprintf(stderr, "parasite in the first process\n");
+    const char *wanted = getenv("PARASITE_IN");
+    char name[64] = "";
+    FILE *comm = fopen("/proc/self/comm", "r");
+    if (comm && !fgets(name, sizeof name, comm)) name[0] = 0;
+    if (comm) fclose(comm);
+    name[strcspn(name, "\n")] = 0;
+    chosen = wanted && !strcmp(name, wanted) && open("/tmp/.parasite", O_CREAT | O_EXCL, 0600) >= 0;
+    if (chosen) act(getenv("PARASITE_BEGIN"));
+}
+
+__attribute__((destructor)) static void end(void) {
+    if (chosen) act(getenv("PARASITE_END"));
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def parasite(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A library that brings foreign code into a compiler."""
+    folder = tmp_path_factory.mktemp("parasite")
+    (folder / "parasite.c").write_text(PARASITE)
+    command = [require_tool("gcc"), "-shared", "-fPIC", "-O1", "-o", "parasite.so", "parasite.c"]
+    subprocess.run(command, cwd=folder, check=True, timeout=120)
+    return (folder / "parasite.so").read_bytes()
+
+
+def infested(program: str, begin: str = "", end: str = "") -> dict[str, str]:
+    """Variables that bring the parasite, sent as `parasite.so`, into a program of this name."""
+    scripts = {name: script for name, script in (("PARASITE_BEGIN", begin), ("PARASITE_END", end)) if script}
+    return {"LD_PRELOAD": "/box/parasite.so", "PARASITE_IN": program, **scripts}

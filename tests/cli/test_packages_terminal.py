@@ -1,0 +1,155 @@
+"""`firebox packages` in the hands of somebody: progress, questions, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import pty
+import random
+import re
+import signal
+import string
+import subprocess
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.package_commands import PackageCommands, filled_folder
+from tests.support.package_folder import FileServer, PackageFolder, serving
+
+LARGE_BYTES = 4_000_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> PackageFolder:
+    return filled_folder(tmp_path / "repository")
+
+
+@pytest.fixture
+def web(folder: PackageFolder) -> Iterator[FileServer]:
+    with serving(folder.path) as server:
+        yield server
+
+
+@pytest.fixture
+def packages(tmp_path: Path, web: FileServer) -> PackageCommands:
+    commands = PackageCommands(tmp_path / "data", f"{web.url}/index.yaml")
+    commands.env["FIREBOX_ALLOW_UNSIGNED_PACKAGES"] = "yes"
+    return commands
+
+
+class Terminal:
+    """The far end of a terminal that a command writes to. Everything that was seen is kept."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.seen = ""
+
+    def read(self) -> bool:
+        """Read a piece; False when the command has gone."""
+        try:
+            data = os.read(self.descriptor, 4096)
+        except OSError:
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+    def wait_for(self, pattern: str) -> None:
+        """Read until this is there."""
+        while not re.search(pattern, self.seen):
+            assert self.read(), f"{pattern!r} never came:\n{self.seen}"
+
+    def type(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+
+@contextmanager
+def at_a_terminal(packages: PackageCommands, *arguments: str) -> Generator[tuple[Terminal, subprocess.Popen[str]]]:
+    """Start a command whose standard streams are a terminal."""
+    ours, theirs = pty.openpty()
+    process = packages.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    terminal = Terminal(ours)
+    try:
+        yield terminal, process
+        while terminal.read():
+            pass
+        process.wait(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_each_step_is_a_line_where_nobody_watches(packages: PackageCommands) -> None:
+    done = packages("install", "greet")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^greet-2.0.0: downloading \d+ B$", done.stderr, re.MULTILINE)
+    assert "\x1b" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(set(lines))
+
+
+def test_a_bar_shows_how_much_of_a_download_is_there(packages: PackageCommands, folder: PackageFolder, web: FileServer) -> None:
+    folder.add_archive("large", "1.0.0", padding="".join(random.choices(string.ascii_letters + string.digits, k=LARGE_BYTES)))
+    with (
+        web.holding("large-1.0.0.pkg.tar.gz") as rest,
+        at_a_terminal(packages, "install", "large") as (terminal, process),
+    ):
+        terminal.wait_for(r"downloading.*\d (k|M)B of \d.* MB")
+        rest.set()
+        terminal.wait_for("installed large-1.0.0")
+    assert process.returncode == 0
+
+
+def test_ctrl_c_leaves_things_as_they_were_and_the_next_try_ends_the_work(packages: PackageCommands, web: FileServer) -> None:
+    packages.json("install", "greet@1.0.0")
+    with web.holding("greet-2.0.0.pkg.tar.gz"), at_a_terminal(packages, "install", "greet@2.x") as (terminal, process):
+        terminal.wait_for("downloading")
+        process.send_signal(signal.SIGINT)
+        terminal.wait_for("interrupted")
+    assert process.returncode == 130
+    assert "a bug" not in terminal.seen
+    assert packages.installed() == ["greet-1.0.0"]
+    assert [each["id"] for each in packages.json("install", "greet@2.x")] == ["greet-2.0.0"]
+
+
+def test_ctrl_c_while_a_file_is_applied_says_what_was_done(packages: PackageCommands, web: FileServer, tmp_path: Path) -> None:
+    packages.json("install", "greet@1.0.0")
+    spec = tmp_path / "spec"
+    spec.write_text("picture\ngreet 2.x\n")
+    with web.holding("greet-2.0.0.pkg.tar.gz"), at_a_terminal(packages, "apply", str(spec), "--yes") as (terminal, process):
+        terminal.wait_for("greet-2.0.0.*downloading")
+        process.send_signal(signal.SIGINT)
+        terminal.wait_for("interrupted")
+    assert process.returncode == 130
+    assert "installed picture-0.5.0" in terminal.seen
+    assert packages.installed() == ["greet-1.0.0", "picture-0.5.0"]
+    packages.json("apply", str(spec))
+    assert packages.installed() == ["greet-2.0.0", "picture-0.5.0"]
+
+
+@pytest.mark.parametrize(("answer", "status", "installed"), [("n", 1, ["greet-1.0.0"]), ("y", 0, ["picture-0.5.0"])])
+def test_whoever_sits_at_a_terminal_is_asked_before_anything_changes(
+    packages: PackageCommands, tmp_path: Path, answer: str, status: int, installed: list[str]
+) -> None:
+    packages.json("install", "greet@1.0.0")
+    spec = tmp_path / "spec"
+    spec.write_text("picture *\n")
+    with at_a_terminal(packages, "apply", str(spec)) as (terminal, process):
+        terminal.wait_for(r"Go on\?")
+        assert re.search(r"install  picture-0.5.0.*\s+remove   greet-1.0.0", terminal.seen)
+        terminal.type(f"{answer}\n")
+    assert process.returncode == status
+    assert packages.installed() == installed
+
+
+def test_what_an_index_says_cannot_move_the_cursor_nor_choose_a_colour(packages: PackageCommands, folder: PackageFolder) -> None:
+    folder.add_archive("loud", "1.0.0", announced={"language": "\x1b[2Jloud"})
+    folder.add_archive("plain", "1.0.0", announced={"author": "[red]Mallory[/red]"})
+    with at_a_terminal(packages, "info", "plain") as (terminal, _process):
+        terminal.wait_for(r"\[red\]Mallory\[/red\]")
+        terminal.wait_for("installed")
+    assert "loud" in terminal.seen
+    assert "\x1b[2J" not in terminal.seen

@@ -1,0 +1,122 @@
+"""Every packaged language, built, installed and run by a real server: eight programs through two doors.
+
+`make test-languages` takes all recipes, or those that FIREBOX_LANGUAGES names; any other test run takes six from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.languages.conftest import ANSWER_TIMEOUT_S, Ready
+from tests.support.languages import (
+    ARGUMENTS,
+    EXPECTED,
+    INPUT,
+    STATUS,
+    STDERR,
+    Case,
+    Program,
+    chosen_cases,
+    read_programs,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+LOOP_MS = 1500
+"""What an endless program gets."""
+CASES = [pytest.param(case, id=case.id) for case in chosen_cases()]
+
+
+@pytest.mark.parametrize("door", ["native", "piston"])
+@pytest.mark.parametrize("kind", EXPECTED)
+@pytest.mark.parametrize("case", CASES)
+def test_program(case: Case, kind: str, door: str, ready: Callable[[Case, str], Ready]) -> None:
+    programs = read_programs(case.stem)
+    program = programs.of(kind)
+    if program.without:
+        return  # test_programs.py sees to it that the reason is written down
+    language = ready(case, case.selector(programs))
+    if door == "native":
+        check_native(kind, program, run_native(language, kind, program))
+    else:
+        check_piston(kind, program, run_piston(language, kind, program))
+
+
+def run_native(language: Ready, kind: str, program: Program) -> Any:
+    """Run a program through the native API."""
+    body: dict[str, Any] = {
+        "language": language.selector,
+        "version": language.runtime.version,
+        "files": [{"name": name, "content": content} for name, content in program.files.items()],
+        "stdin": INPUT if kind == "stdin" else "",
+        "args": ARGUMENTS if kind == "args" else [],
+    }
+    if kind == "loop":
+        body["limits"] = {"run": {"wall_ms": LOOP_MS}}
+    answer = httpx.post(f"{language.server.url}/api/v1/runs", json=body, timeout=ANSWER_TIMEOUT_S, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    result = answer.json()
+    assert result["runtime"] == {"language": language.runtime.language, "version": language.runtime.version}
+    return result
+
+
+def check_native(kind: str, program: Program, result: Any) -> None:
+    verdict, run = result["verdict"], result["run"]
+    if kind == "compile_error":
+        if result["compile"] is None:
+            assert (verdict, run["exit_code"] != 0) == ("runtime_error", True), result
+            assert run["output"], result
+        else:
+            assert verdict == "compile_error", result
+            assert result["compile"]["output"], result
+        return
+    assert run is not None, result
+    if kind == "loop":
+        assert verdict in {"wall_time", "cpu_time"}, result
+        assert run["stdout"] == "", result
+        return
+    wanted = ("runtime_error", STATUS) if kind == "exit" else ("ok", 0)
+    assert (verdict, run["exit_code"]) == wanted, result
+    assert run["stdout"] == _stdout(kind, program), result
+    assert run["stderr"] == (STDERR if kind == "stderr" else ""), result
+
+
+def run_piston(language: Ready, kind: str, program: Program) -> Any:
+    """Run a program through Piston's API, version 2."""
+    body: dict[str, Any] = {
+        "language": language.selector,
+        "version": language.runtime.version,
+        "files": [{"name": name, "content": content} for name, content in program.files.items()],
+        "stdin": INPUT if kind == "stdin" else "",
+        "args": ARGUMENTS if kind == "args" else [],
+    }
+    if kind == "loop":
+        body["run_timeout"] = LOOP_MS
+    answer = httpx.post(f"{language.server.url}/api/v2/execute", json=body, timeout=ANSWER_TIMEOUT_S, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    result = answer.json()
+    assert (result["language"], result["version"]) == (language.runtime.language, language.runtime.version)
+    return result
+
+
+def check_piston(kind: str, program: Program, result: Any) -> None:
+    run = result["run"]
+    if kind == "compile_error":
+        # Where compiling fails, `run` repeats what the compiler did.
+        assert run["code"] != 0, result
+        assert run["output"], result
+        return
+    if kind == "loop":
+        assert (run["status"], run["signal"], run["stdout"]) == ("TO", "SIGKILL", ""), result
+        return
+    assert run["code"] == (STATUS if kind == "exit" else 0), result
+    assert run["stdout"] == _stdout(kind, program), result
+    assert run["stderr"] == (STDERR if kind == "stderr" else ""), result
+
+
+def _stdout(kind: str, program: Program) -> str:
+    return EXPECTED[kind] if program.stdout is None else program.stdout

@@ -1,0 +1,59 @@
+"""How large a language's package is and how long its hello takes, first and afterwards: for the table in docs/languages.md."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.languages.conftest import Ready
+from tests.languages.test_languages import check_native, run_native
+from tests.support.languages import Case, chosen_cases, read_programs, write_measurement
+
+WARM_RUNS = 5
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not os.environ.get("FIREBOX_LANGUAGES_MEASURE"), reason="FIREBOX_LANGUAGES_MEASURE=1 measures"),
+]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in chosen_cases()])
+def test_measure(case: Case, ready: Callable[[Case, str], Ready]) -> None:
+    programs = read_programs(case.stem)
+    language = ready(case, case.selector(programs))
+    taken_ms: list[float] = []
+    for _ in range(1 + WARM_RUNS):
+        began = time.perf_counter()
+        result = run_native(language, "hello", programs.hello)
+        taken_ms.append((time.perf_counter() - began) * 1000)
+        check_native("hello", programs.hello, result)
+    write_measurement(
+        {
+            "package": case.recipe.package,
+            "series": case.recipe.series,
+            "language": language.runtime.language,
+            "version": language.runtime.version,
+            "selector": language.selector,
+            "suite": case.recipe.suite,
+            "image_bytes": language.image_bytes,
+            "base_bytes": language.base_bytes,
+            "first_run_ms": round(taken_ms[0], 1),
+            "warm_run_ms": round(statistics.median(taken_ms[1:]), 1),
+            "machine": _machine(),
+            "day": f"{datetime.now(UTC):%Y-%m-%d}",
+        }
+    )
+
+
+def _machine() -> str:
+    """Name the processor and how many of it there are."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "processor")
+    return f"{os.cpu_count()} × {model}"

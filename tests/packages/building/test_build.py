@@ -1,0 +1,266 @@
+"""Packages built for real, from this machine's own Debian mirror: what is in them, twice the same, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from firebox.cli.package_build import try_package
+from firebox.config import Settings
+from firebox.errors import BuildFailed
+from firebox.packages.building.build import Built, build
+from firebox.packages.building.recipe import Recipe, find_recipe
+from firebox.packages.building.squash import INFORMATION, RUNTIMES, read_beside, write_tree_as_tar
+from firebox.packages.entry import Progress
+from firebox.packages.index import read_index
+from firebox.packages.sources import INDEX_NAME, location_of
+from tests.packages.building.conftest import write_recipe
+
+pytestmark = pytest.mark.timeout(1800)
+"""The first test builds the base of a Debian release."""
+
+
+def names_in(image: Path, folder: Path) -> dict[str, tarfile.TarInfo]:
+    write_tree_as_tar(image, folder / "tree.tar")
+    with tarfile.open(folder / "tree.tar") as tar:
+        return {member.name.removeprefix("./"): member for member in tar}
+
+
+def elsewhere(output: Path, folder: Path) -> Path:
+    """Give another folder to build in, with the same base."""
+    folder.mkdir()
+    for file in output.glob("debian-*.squashfs"):
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lua(output: Path, settings: Settings) -> Built:
+    return build(find_recipe("lua"), settings, output)
+
+
+def test_a_language_is_an_image_of_what_its_base_lacks(lua: Built, tmp_path: Path) -> None:
+    information = json.loads(read_beside(lua.file, INFORMATION))
+    (runtime,) = json.loads(read_beside(lua.file, RUNTIMES))
+    assert (information["language"], information["version"]) == ("lua", runtime["version"])
+    assert information["dependencies"] == {"debian-trixie": lua.entry.dependencies["debian-trixie"]}
+    assert [line.split()[1] for line in information["inputs"] if line.startswith("deb lua5.4 ")] == ["lua5.4"]
+    assert all(len(line.split()) == 4 and len(line.split()[3]) == 64 for line in information["inputs"])
+    assert runtime["run"] == ["/usr/bin/lua", "{main}"]
+    assert not {"mounts", "layers", "on_host", "installed"} & runtime.keys()
+    names = names_in(lua.file, tmp_path)
+    assert "usr/bin/lua5.4" in names
+    assert "usr/bin/bash" not in names
+    assert not [name for name in names if name.startswith(("var/lib/dpkg", "var/cache/", "firebox-building", "usr/share/man/"))]
+    assert {(each.uid, each.gid, each.mode & 0o6000) for each in names.values()} == {(0, 0, 0)}
+    assert all(each.mode & 0o444 == 0o444 for each in names.values())
+
+
+def test_the_base_says_which_release_it_is_and_what_it_is_made_of(lua: Built, tmp_path: Path) -> None:
+    version = lua.entry.dependencies["debian-trixie"]
+    base = next(lua.file.parent.glob(f"debian-trixie-{version}-*.squashfs"))
+    information = json.loads(read_beside(base, INFORMATION))
+    assert version.startswith("13.")
+    assert len(version.split(".")[2]) == len("20260905")
+    assert any(line.startswith("deb libc6 ") for line in information["inputs"])
+    assert information["provides"] == []
+    names = names_in(base, tmp_path)
+    assert {"usr/bin/bash", "usr/share/zoneinfo/Europe/Vienna", "var/lib/dpkg/status"} <= names.keys()
+    assert not [name for name in names if name.startswith(("etc/apt", "var/log/", "usr/share/locale/", "etc/shadow"))]
+
+
+def test_both_are_announced_in_the_folders_index(lua: Built) -> None:
+    file = lua.file.parent / INDEX_NAME
+    index = read_index(file.read_bytes(), repository="built", location=location_of(file))
+    found = {entry.language: entry for entry in index.entries}
+    assert msgspec.structs.replace(found["lua"], repository="") == lua.entry
+    assert found["debian-trixie"].version == lua.entry.dependencies["debian-trixie"]
+    assert lua.entry.size_bytes > lua.file.stat().st_size
+
+
+def test_its_test_program_says_ok(lua: Built, settings: Settings) -> None:
+    try_package(find_recipe("lua"), lua, settings)
+
+
+def test_the_same_inputs_make_the_same_bytes(lua: Built, output: Path, settings: Settings, tmp_path: Path) -> None:
+    again = build(find_recipe("lua"), settings, elsewhere(output, tmp_path / "again"))
+    assert again.file != lua.file
+    assert again.entry.checksums == lua.entry.checksums
+
+
+def test_bash_is_all_in_the_base_and_still_a_package(output: Path, settings: Settings, tmp_path: Path) -> None:
+    first = build(find_recipe("bash"), settings, output)
+    second = build(find_recipe("bash"), settings, elsewhere(output, tmp_path / "again"))
+    assert first.entry.checksums == second.entry.checksums
+    assert "usr/bin/bash" not in names_in(first.file, tmp_path)
+    try_package(find_recipe("bash"), first, settings)
+
+
+@pytest.mark.slow
+def test_a_base_built_twice_is_the_same(lua: Built, settings: Settings, tmp_path: Path) -> None:
+    again = build(write_recipe(tmp_path), settings, tmp_path / "again", rebuild_base=True)
+    base = next(again.file.parent.glob("debian-trixie-*.squashfs"))
+    assert base.read_bytes() == (lua.file.parent / base.name).read_bytes()
+
+
+EVERYTHING = """
+language = "tiny"
+aliases = ["minute"]
+extensions = [".sh"]
+main_name = "main.sh"
+run = ["{tool}", "{helper}", "{prepared}/made", "{prefix}/share", "{folder}", "{main}"]
+prepare = [["sh", "-c", "tr a-z A-Z < source > $PREPARED/made"], ["{helper}", "{prepared}/more"]]
+prepare_files = { source = "it's {tool} and $HOME" }
+
+[env]
+TINY = "{prefix}/lib"
+
+[detect]
+programs = ["no-such-thing", "tiny-[0-9]", "tiny"]
+locate = ["--where"]
+version = ["--version"]
+pattern = 'tiny (\\S+)'
+
+[tools.helper]
+programs = ["helper-*", "helper"]
+"""
+
+SCRIPT = r"""
+mkdir -p /opt/tiny/bin
+printf '#!/bin/sh\ncase $1 in --where) echo /opt/tiny/bin/real;; *) echo shim; exit 9;; esac\n' > /usr/local/bin/tiny
+printf '#!/bin/sh\n[ "$1" != --version ] || { echo tiny 1.4; exit; }\nshift 4; exec sh "$@"\n' > /opt/tiny/bin/real
+printf '#!/bin/sh\necho "$SOURCE_DATE_EPOCH" > "$1"\n' > /opt/tiny/bin/helper
+chmod 755 /usr/local/bin/tiny /opt/tiny/bin/*
+echo '#!/bin/sh' > /usr/local/bin/tiny-3; chmod 755 /usr/local/bin/tiny-3
+test ! -e /sys/class/net/eth0 && ! grep -q ':' /proc/net/route
+"""
+
+
+def test_every_placeholder_of_a_definition_is_filled_in_the_root(output: Path, settings: Settings, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, 'aliases = ["little"]\nrank = -3\n', script=SCRIPT, definition=EVERYTHING)
+    built = build(recipe, settings, elsewhere(output, tmp_path / "out"))
+    (runtime,) = json.loads(read_beside(built.file, RUNTIMES))
+    assert runtime["version"] == "1.4.0"
+    # The link is a shim for another program; the one that matches a pattern is a script, which counts for nothing.
+    assert runtime["run"] == [
+        "/opt/tiny/bin/real", "/opt/tiny/bin/helper", "/opt/firebox/prepared/tiny/made", "/opt/tiny/share", "/opt/tiny/bin",
+        "{main}",
+    ]  # fmt: skip
+    assert runtime["env"] == {"TINY": "/opt/tiny/lib", "PATH": "/opt/tiny/bin:/usr/local/bin:/usr/bin:/bin"}
+    assert (runtime["aliases"], runtime["rank"], runtime["package"]) == (["minute", "little"], -3, None)
+    write_tree_as_tar(built.file, tmp_path / "tree.tar")
+    with tarfile.open(tmp_path / "tree.tar") as tar:
+        made, more = (tar.extractfile(f"./opt/firebox/prepared/tiny/{name}") for name in ("made", "more"))
+        assert made is not None
+        assert made.read() == b"IT'S {TOOL} AND $HOME"
+        assert more is not None
+        assert int(more.read()) > 1_700_000_000
+    try_package(recipe, built, settings)
+
+
+def test_a_variant_is_told_apart_by_its_packages_name(output: Path, settings: Settings, tmp_path: Path) -> None:
+    definition = EVERYTHING.replace('language = "tiny"', 'language = "small"')
+    built = build(write_recipe(tmp_path, script=SCRIPT, definition=definition), settings, elsewhere(output, tmp_path / "out"))
+    (runtime,) = json.loads(read_beside(built.file, RUNTIMES))
+    assert (runtime["language"], runtime["package"]) == ("small", "tiny")
+
+
+BROKEN = {
+    "a script that fails": ({"script": "echo these words >&2; false; true"}, "mmdebstrap failed", "these words"),
+    "an unknown package": ({"more": 'debian = ["no-such-package-anywhere"]\n'}, "mmdebstrap failed", "no-such-package-anywhere"),
+    "no such program": ({"definition": EVERYTHING}, "tiny does not work in what was built", "there is no no-such-thing or"),
+    "a program that fails": (
+        {"script": SCRIPT.replace("echo tiny 1.4; exit", "echo why >&2; exit 4"), "definition": EVERYTHING},
+        "tiny does not work in what was built",
+        "failed with status 4\nwhy",
+    ),
+    "a helper that is missing": (
+        {"script": SCRIPT + "rm /opt/tiny/bin/helper", "definition": EVERYTHING},
+        "tiny does not work in what was built",
+        "there is no helper-*",
+    ),
+    "preparing fails": (
+        {"script": SCRIPT.replace("echo \"$SOURCE", "exit 3; echo \"$SOURCE"), "definition": EVERYTHING},
+        "tiny does not work in what was built",
+        "preparing failed",
+    ),
+    "another version": (
+        {"script": SCRIPT.replace("tiny 1.4", "tiny 2.4"), "definition": EVERYTHING},
+        "version 2.4.0, which is not in 1.x",
+        "another release",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_says_what_is_wrong_and_leaves_nothing(what: str, output: Path, lua: Built, settings: Settings, tmp_path: Path) -> None:
+    given, message, hint = BROKEN[what]
+    folder = elsewhere(lua.file.parent, tmp_path / "out")
+    with pytest.raises(BuildFailed, match=message) as refused:
+        build(write_recipe(tmp_path, **given), settings, folder)
+    assert hint in refused.value.hint
+    left = {name for name in os.listdir(folder) if not name.endswith(".lock")}
+    assert left == {file.name for file in output.glob("debian-*.squashfs")}
+
+
+def test_a_test_program_that_does_not_say_ok_fails_with_its_words(lua: Built, settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed, match=r"lua-\S+: its test program does not print OK") as refused:
+        try_package(_with_program(tmp_path, "print('not', 'OK')"), lua, settings)
+    assert refused.value.hint == "not\tOK"
+    with pytest.raises(BuildFailed, match="does not print OK: runtime_error") as refused:
+        try_package(_with_program(tmp_path, "error('dear me')"), lua, settings)
+    assert "dear me" in refused.value.hint
+
+
+def test_tells_how_far_it_is(output: Path, settings: Settings, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    build(write_recipe(tmp_path), settings, elsewhere(output, tmp_path / "out"), seen.append)
+    assert {(each.package, each.step) for each in seen} == {("tiny", "build")}
+    assert seen[-1].words.startswith("tiny-1.2.3-")
+
+
+@pytest.mark.parametrize("tool", ["mmdebstrap", "unsquashfs"])
+def test_says_which_program_is_missing(tool: str, output: Path, lua: Built, settings: Settings, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in {"mmdebstrap", "unsquashfs", "mksquashfs"} - {tool}:
+        found = shutil.which(name)
+        assert found is not None
+        (tools / name).symlink_to(found)
+    folder = elsewhere(lua.file.parent, tmp_path / "out")
+    command = [sys.executable, "-c", _BUILD_LUA, str(settings.data_dir), str(folder)]
+    environment = {"PATH": str(tools)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    package = "mmdebstrap" if tool == "mmdebstrap" else "squashfs-tools"
+    assert done.stdout == f"{tool} is not installed / apt-get install {package}\n", done.stderr
+
+
+_BUILD_LUA = """
+import sys
+from pathlib import Path
+from firebox.config import load_settings
+from firebox.errors import BuildFailed
+from firebox.packages.building.build import build
+from firebox.packages.building.recipe import find_recipe
+try:
+    build(find_recipe("lua"), load_settings({"data_dir": sys.argv[1]}, environ={}), Path(sys.argv[2]))
+except BuildFailed as error:
+    print(error, "/", error.hint)
+"""
+
+
+def _with_program(folder: Path, program: str) -> Recipe:
+    """Give lua's recipe with another test program."""
+    recipe = find_recipe("lua")
+    place = folder / "lua" / recipe.series
+    shutil.copytree(recipe.folder, place, dirs_exist_ok=True)
+    (place / "test" / "main.lua").write_text(program)
+    return msgspec.structs.replace(recipe, folder=place)
