@@ -1,6 +1,6 @@
 # The targets set up what they need; see scripts/setup. ARGS is passed on: make test ARGS="-k memory".
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-vm test-vm-quick services-up services-down bench check fmt docs lock clean
+.PHONY: help run test test-fast test-vm test-vm-quick test-languages services-up services-down bench check fmt docs lock clean
 
 BIN := .venv/bin
 ARGS :=
@@ -28,6 +28,10 @@ test-vm: ## Run the sandbox tests in a virtual machine with cgroup v2, as root a
 test-vm-quick: ## Run the bounded part of test-vm
 	@scripts/setup test
 	@scripts/test-vm --quick $(ARGS)
+
+test-languages: ## Build, install and run every recipe; FIREBOX_LANGUAGES=python,lua limits it
+	@scripts/setup test
+	@FIREBOX_LANGUAGES=$${FIREBOX_LANGUAGES:-all} $(BIN)/pytest tests/languages $(ARGS)
 
 services-up: ## Start PostgreSQL, Redis and a Docker Engine for yourself: eval "$(make -s services-up)"
 	@scripts/setup test

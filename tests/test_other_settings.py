@@ -251,7 +251,7 @@ SECRETS = {
     "FIREBOX_ADMIN_TOKEN": "hunter2-admin",
     "FIREBOX_DATABASE_URL": "postgresql://user:hunter2-p@ss/word@db/name?password=hunter2-query",
     "FIREBOX_REDIS_URL": "redis://:hunter2-redis@cache:6379/1",
-    "FIREBOX_REPOSITORY_URL": "https://hunter2-token@example.org/index",
+    "FIREBOX_REPOSITORIES": "https://hunter2-token@example.org/index",
 }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import semantic_version
 
 from firebox.errors import BuildFailed
-from firebox.packages.building.debian import HOOKS, run_mmdebstrap
+from firebox.packages.building.debian import run_mmdebstrap
 from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
 from firebox.packages.building.layer import plan_layer
 from firebox.packages.building.squash import INFORMATION, read_beside, write_image, write_tree_as_tar
@@ -30,7 +30,8 @@ INCLUDED = ("tzdata",)
 """What is not essential for Debian and still expected by programs of any language."""
 
 UNMERGED = ("buster", "bullseye")
-"""Releases that have /bin and /usr/bin apart unless they are told otherwise."""
+"""Releases that have /bin and /usr/bin apart unless they find links."""
+MERGE = '--setup-hook=for name in bin sbin lib lib64; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done'
 
 _VERSION_ID = re.compile(r"\d+(?:\.\d+)?")
 _BASE_FILES = re.compile(r"^Package: base-files\n(?:.+\n)*?Version: (\d+(?:\.\d+)?)", re.MULTILINE)
@@ -72,7 +73,7 @@ def _build(suite: str, name: str, output: Path, downloads: Path, say: Callable[[
         archives.mkdir()
         hooks = ["--skip=essential/unlink", f"--include={','.join(INCLUDED)}", KEEP_ARCHIVES.format(archives)]
         if suite in UNMERGED:
-            hooks.append(f"--hook-dir={HOOKS}/merged-usr")
+            hooks.append(MERGE)
         hooks += ['--customize-hook=rm -f "$1"/var/cache/apt/archives/*.deb']
         began = int(time.time()) - 1
         run_mmdebstrap(suite, full, ["--variant=essential", *hooks], say)

@@ -24,7 +24,7 @@ from firebox.packages.building.layer import BUILDING, plan_layer
 from firebox.packages.building.probe import FOUND, probe_script, read_runtimes
 from firebox.packages.building.recipe import Recipe
 from firebox.packages.building.squash import INFORMATION, RUNTIMES, write_image
-from firebox.packages.building.steps import chrooted_hook, install_hook
+from firebox.packages.building.steps import INSTALL, chrooted, variables
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.machine import architecture
 from firebox.packages.publishing import add_to_index, entry_of
@@ -92,15 +92,17 @@ def _build(
     if not recipe.debian:
         hooks.append("--skip=update")
     else:
-        hooks += [install_hook(recipe.debian, downloads / "debian"), KEEP_ARCHIVES.format(archives)]
+        hooks += [INSTALL, KEEP_ARCHIVES.format(archives)]
     hooks.append(f"--customize-hook=tar-in {extras} /")
     if recipe.script:
-        hooks.append(chrooted_hook("build.sh", base.epoch))
-    hooks += [chrooted_hook("probe.sh", base.epoch), f"--customize-hook=copy-out {FOUND} {found}"]
+        hooks.append(chrooted("build.sh"))
+    hooks += [chrooted("probe.sh"), f"--customize-hook=copy-out {FOUND} {found}"]
     hooks.append(f'--customize-hook=rm -rf "$1/{BUILDING}" "$1"/var/cache/apt/archives/*.deb')
     began = int(time.time()) - 1
     full = folder / "full.tar"
-    run_mmdebstrap(recipe.suite, full, ["--variant=custom", *hooks], say)
+    run_mmdebstrap(
+        recipe.suite, full, ["--variant=custom", *hooks], say, variables(recipe.debian, downloads / "debian", base.epoch)
+    )
     inputs = [*debian_inputs(archives), *inputs]
     keep_archives(archives, downloads / "debian")
     runtimes = [_named(runtime, recipe) for runtime in read_runtimes(found / Path(FOUND).name, definitions)]

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from firebox.errors import BuildFailed
@@ -24,15 +24,22 @@ LEFT_OUT = (
 """Nobody reads manuals in a sandbox; who wrote what has to stay."""
 KEPT = ("/usr/share/doc/*/copyright",)
 
-HOOKS = Path("/usr/share/mmdebstrap/hooks")
-
 _LINES_SHOWN = 8
+_OWN_WORDS = ("I: ", "E: setup failed: ", "E: mmdebstrap failed ")
+"""What mmdebstrap itself says around the words of the tool that failed."""
 
 
-def run_mmdebstrap(suite: str, target: Path, arguments: Sequence[str], progress: Callable[[str], None]) -> None:
+def run_mmdebstrap(
+    suite: str,
+    target: Path,
+    arguments: Sequence[str],
+    progress: Callable[[str], None],
+    variables: Mapping[str, str] | None = None,
+) -> None:
     """Make a root and write it as a tar to `target`.
 
-    progress: called with a line of words at a time. Raises: BuildFailed with what mmdebstrap said last.
+    progress: called with a line of words at a time. variables: for the commands that it runs.
+    Raises: BuildFailed with the last words of the tool that failed.
     """
     command = [require("mmdebstrap"), "--mode=auto", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
     command += [f"--aptopt={option}" for option in _apt_options()]
@@ -40,7 +47,7 @@ def run_mmdebstrap(suite: str, target: Path, arguments: Sequence[str], progress:
         command.append('--aptopt=Acquire::Check-Valid-Until "false"')
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     command += [f"--dpkgopt=path-include={pattern}" for pattern in KEPT]
-    _run([*command, *arguments, suite, str(target), *sources(suite)], progress)
+    _run([*command, *arguments, suite, str(target), *sources(suite)], progress, variables or {})
 
 
 def sources(suite: str) -> list[str]:
@@ -92,9 +99,10 @@ def _apt_options() -> list[str]:
     return [line.rstrip(";") for line in done.stdout.splitlines() if line.startswith(PROXY_OPTIONS)]
 
 
-def _run(command: list[str], progress: Callable[[str], None]) -> None:
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+def _run(command: list[str], progress: Callable[[str], None], variables: Mapping[str, str]) -> None:
+    environment = {**os.environ, **variables, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     said: deque[str] = deque(maxlen=_LINES_SHOWN)
+    own: deque[str] = deque(maxlen=_LINES_SHOWN)
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
     ) as made:
@@ -102,7 +110,7 @@ def _run(command: list[str], progress: Callable[[str], None]) -> None:
         for line in made.stderr:
             words = line.decode(errors="replace").strip()
             if words:
-                said.append(words)
+                (own if words.startswith(_OWN_WORDS) else said).append(words)
                 progress(words)
     if made.returncode != 0:
-        raise BuildFailed(f"mmdebstrap failed with status {made.returncode}", hint="\n        ".join(said))
+        raise BuildFailed(f"mmdebstrap failed with status {made.returncode}", hint="\n        ".join(said or own))

@@ -1,9 +1,12 @@
-"""What mmdebstrap is asked to do in a root on the way, as shell lines it runs with the root as `$1`."""
+"""What is done in a root while mmdebstrap makes it: shell lines that it runs with the root as `$1`.
+
+They are handed over in variables, so that mmdebstrap, which repeats each command it runs, has one line to say about it.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from firebox.packages.building.layer import BUILDING
@@ -28,19 +31,28 @@ exec apt-get --quiet=2 --yes -o APT::Sandbox::User=root -o Dir::Bin::dpkg=env -o
 there and fail when it is missing."""
 
 _CHROOTED = """\
-set -eu
-exec unshare --net chroot "$1" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+unshare --net chroot "$1" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 HOME=/{building}/home TMPDIR=/tmp LANG=C.UTF-8 LC_ALL=C.UTF-8 TZ=UTC SOURCE_DATE_EPOCH={epoch} \
-sh -eu /{building}/{script} >&2
+sh -eu "/{building}/$2" >&2 && exit
+echo "$2 failed with status $?" >&2
+exit 1
 """
 
-
-def install_hook(packages: Sequence[str], kept: Path) -> str:
-    """Install packages into the root with the machine's own apt. kept: a folder of archives from earlier."""
-    script = _INSTALL.format(packages=" ".join(map(shlex.quote, packages)), kept=shlex.quote(str(kept)))
-    return f"--customize-hook={script.strip()}"
+INSTALL = '--customize-hook=sh -c "$FIREBOX_INSTALL" install "$1"'
+"""Install the packages that `variables` was told of."""
 
 
-def chrooted_hook(script: str, epoch: int) -> str:
+def variables(packages: Sequence[str], kept: Path, epoch: int) -> Mapping[str, str]:
+    """Give the variables that mmdebstrap needs for these steps.
+
+    packages: of Debian. kept: a folder of archives from earlier. epoch: what SOURCE_DATE_EPOCH is while scripts run.
+    """
+    return {
+        "FIREBOX_INSTALL": _INSTALL.format(packages=" ".join(map(shlex.quote, packages)), kept=shlex.quote(str(kept))),
+        "FIREBOX_CHROOTED": _CHROOTED.format(building=BUILDING, epoch=epoch),
+    }
+
+
+def chrooted(script: str) -> str:
     """Run a script of the building folder inside the root, without a network, stopping at the first thing that fails."""
-    return f"--customize-hook={_CHROOTED.format(building=BUILDING, script=script, epoch=epoch).strip()}"
+    return f'--customize-hook=sh -c "$FIREBOX_CHROOTED" run "$1" {script}'
