@@ -66,14 +66,14 @@ class Workshop:
     results: list[Result] = field(default_factory=list[Result])
 
     async def run(self, language: str, files: Mapping[str, str | bytes], **fields: Any) -> Result:
-        """Run a job. Files that have an extension of the language are source, the others lie beside it."""
+        """Run a job. The first file and those with an extension of the language are source, the others lie beside."""
         runtime = require(language)
         extensions = tuple(
             extension for known in registry().all() if known.language == runtime.language for extension in known.extensions
         )
         given = tuple(
-            File(name, content.encode() if isinstance(content, str) else content, name.endswith(extensions))
-            for name, content in files.items()
+            File(name, content.encode() if isinstance(content, str) else content, name.endswith(extensions) or not position)
+            for position, (name, content) in enumerate(files.items())
         )
         fields = {"compile_limits": PATIENT, "run_limits": PATIENT} | fields
         job = Job(language=language, files=given, **fields)

@@ -53,7 +53,8 @@ def runtime(language: str) -> Runtime:
 def job(language: str, code: str, **fields: Any) -> Job:
     files = [File(f"main.{ENDINGS[language]}", code.encode())]
     files += [File(name, content) for name, content in SIBLINGS.items() if name.endswith(ENDINGS[language])]
-    return Job(language=language, files=tuple(files), **{"run_limits": LIMITS, **fields})
+    wanted: dict[str, Any] = {"run_limits": LIMITS, **fields}
+    return Job(language=language, files=tuple(files), **wanted)
 
 
 class Warm(Engine):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
-from firebox.cli.package_applying import apply
-from firebox.cli.package_bundles import export_packages, import_packages
-from firebox.cli.package_installing import install
-from firebox.cli.package_keys import keygen
-from firebox.cli.package_listing import info, list_packages, search
-from firebox.cli.package_making import build
-from firebox.cli.package_publishing import index, publish, sign
-from firebox.cli.package_recipes import recipes
-from firebox.cli.package_removing import uninstall
-from firebox.cli.package_repositories import repos, sync
-from firebox.cli.package_trust import trust, untrust
+from firebox.cli.package_commands.applying import apply
+from firebox.cli.package_commands.building import build
+from firebox.cli.package_commands.bundles import export_packages, import_packages
+from firebox.cli.package_commands.installing import install
+from firebox.cli.package_commands.keys import keygen
+from firebox.cli.package_commands.listing import info, list_packages, search
+from firebox.cli.package_commands.publishing import index, publish, sign
+from firebox.cli.package_commands.recipes import recipes
+from firebox.cli.package_commands.removing import uninstall
+from firebox.cli.package_commands.repositories import repos, sync
+from firebox.cli.package_commands.trust import trust, untrust
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -29,7 +31,7 @@ def package_commands() -> None:
     """
 
 
-GROUPS = {
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
     "Packages": {
         "list": list_packages,
         "search": search,

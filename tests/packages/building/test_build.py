@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from firebox.cli.package_build import try_package
+from firebox.cli.package_commands.trial import try_package
 from firebox.config import Settings
 from firebox.errors import BuildFailed
 from firebox.packages.building.build import Built, build
@@ -174,7 +174,11 @@ def test_a_variant_is_told_apart_by_its_packages_name(output: Path, settings: Se
 
 
 BROKEN = {
-    "a script that fails": ({"script": "echo these words >&2; false; true"}, "mmdebstrap failed", "these words\n        build.sh failed"),
+    "a script that fails": (
+        {"script": "echo these words >&2; false; true"},
+        "mmdebstrap failed",
+        "these words\n        build.sh failed",
+    ),
     "an unknown package": ({"more": 'debian = ["no-such-package-anywhere"]\n'}, "mmdebstrap failed", "no-such-package-anywhere"),
     "no such program": ({"definition": EVERYTHING}, "tiny does not work in what was built", "there is no no-such-thing or"),
     "a program that fails": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,16 @@ BEGAN = 1_000_000
 EPOCH = 5
 
 
-def tree(path: Path, *members: tuple[str, object, dict[str, object]]) -> tarfile.TarFile:
+Member = tuple[str, bytes | None, Mapping[str, object]]
+
+
+def tree(path: Path, *members: Member) -> tarfile.TarFile:
     """Write a tar and open it. members: name, content (None: a folder), attributes of the member."""
     with tarfile.open(path, "w") as tar:
         for name, content, attributes in members:
             member = tarfile.TarInfo(f"./{name}")
             member.mtime, member.mode = 100, 0o755 if content is None else 0o644
-            data = content if isinstance(content, bytes) else b""
+            data = content or b""
             member.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
             member.size = len(data)
             for key, value in attributes.items():
@@ -40,7 +44,7 @@ def of(layer: Layer, name: str) -> tarfile.TarInfo:
     return next(member for member, _ in layer.members if member.name == name)
 
 
-BASE = (
+BASE: tuple[Member, ...] = (
     ("usr", None, {}),
     ("usr/bin", None, {}),
     ("usr/bin/same", b"same", {}),
@@ -80,7 +84,12 @@ def test_nothing_but_the_base_is_an_empty_layer_of_the_bases_time(tmp_path: Path
 def test_a_hard_link_to_a_file_of_the_base_brings_its_content(tmp_path: Path) -> None:
     again = {"type": tarfile.LNKTYPE, "linkname": "./usr/bin/same"}
     more = {"type": tarfile.LNKTYPE, "linkname": "./usr/bin/one"}
-    full_members = (*BASE, ("usr/bin/again", b"", again), ("usr/bin/one", b"content", {}), ("usr/bin/two", b"", more))
+    full_members: tuple[Member, ...] = (
+        *BASE,
+        ("usr/bin/again", b"", again),
+        ("usr/bin/one", b"content", {}),
+        ("usr/bin/two", b"", more),
+    )
     with tree(tmp_path / "base.tar", *BASE) as base, tree(tmp_path / "full.tar", *full_members) as full:
         layer = plan_layer(full, base, BEGAN, EPOCH)
         content = {member.name: source for member, source in layer.members}["usr/bin/again"]
@@ -93,7 +102,7 @@ def test_a_hard_link_to_a_file_of_the_base_brings_its_content(tmp_path: Path) ->
 
 
 def test_nobody_gets_more_rights_than_reading(tmp_path: Path) -> None:
-    full_members = (
+    full_members: tuple[Member, ...] = (
         ("usr", None, {"mode": 0o700}),
         ("usr/setuid", b"x", {"mode": 0o4755, "uid": 7, "gid": 8, "uname": "someone"}),
         ("usr/secret", b"x", {"mode": 0o600}),
@@ -119,14 +128,14 @@ def test_what_two_builds_never_have_in_common_is_left_out(tmp_path: Path) -> Non
         "tmp/x",
         "root/.cache",
     )
-    full_members = tuple((name, b"x", {}) for name in (*left, "etc/passwd", "var/lib/dpkg/status"))
+    full_members: tuple[Member, ...] = tuple((name, b"x", {}) for name in (*left, "etc/passwd", "var/lib/dpkg/status"))
     with tree(tmp_path / "full.tar", *full_members) as full, tree(tmp_path / "base.tar") as nothing:
         assert names(plan_layer(full, None, BEGAN, EPOCH)) == ["etc/passwd", "var/lib/dpkg/status"]
         assert names(plan_layer(full, nothing, BEGAN, EPOCH)) == ["etc/passwd"]
 
 
 def test_what_was_made_while_building_gets_the_time_of_the_newest_file_that_was_not(tmp_path: Path) -> None:
-    full_members = (
+    full_members: tuple[Member, ...] = (
         ("old", b"", {"mtime": 50}),
         ("newest", b"", {"mtime": 700}),
         ("made", b"", {"mtime": BEGAN + 3}),
@@ -145,19 +154,17 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path) -> None:
 
 def test_an_image_of_the_same_files_is_the_same_whatever_their_order(tmp_path: Path) -> None:
     require_tool("mksquashfs")
-    members = (
+    members: tuple[Member, ...] = (
         ("b", None, {}),
         ("b/x", b"x" * 300_000, {}),
         ("a", b"a", {}),
         ("c", b"", {"type": tarfile.SYMTYPE, "linkname": "a"}),
     )
-    images: list[bytes] = []
-    for number, each in enumerate([members, members[::-1]]):
-        image = tmp_path / f"{number}.squashfs"
-        with tree(tmp_path / f"{number}.tar", *each) as full:
-            write_image(image, {"pkg-info.json": b"{}"}, full, plan_layer(full, None, BEGAN, EPOCH))
-        images.append(image.read_bytes())
-    assert images[0] == images[1]
+    image, other = tmp_path / "image.squashfs", tmp_path / "other.squashfs"
+    for file, each in [(image, members), (other, members[::-1])]:
+        with tree(file.with_suffix(".tar"), *each) as full:
+            write_image(file, {"pkg-info.json": b"{}"}, full, plan_layer(full, None, BEGAN, EPOCH))
+    assert image.read_bytes() == other.read_bytes()
     assert read_beside(image, "pkg-info.json") == b"{}"
     with pytest.raises(BuildFailed, match="unsquashfs"):
         read_beside(image, "runtimes.json")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_finding import find_installed
-from firebox.cli.package_names import NAMES_METAVAR
-from firebox.cli.package_parts import PACKAGE_ROWS, AsJson, open_parts, run
-from firebox.cli.package_progress import show_progress
-from firebox.cli.package_tables import print_json
+from firebox.cli.package_commands.finding import find_installed
+from firebox.cli.package_commands.names import NAMES_METAVAR
+from firebox.cli.package_commands.parts import PACKAGE_ROWS, AsJson, open_parts, run
+from firebox.cli.package_commands.progress import show_progress
+from firebox.cli.package_commands.tables import print_json
 from firebox.packages.entry import Report
 
 if TYPE_CHECKING:

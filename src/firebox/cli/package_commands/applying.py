@@ -10,12 +10,22 @@ from msgspec import Struct, field
 
 from firebox.cli import failures
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_names import near_names, usable
-from firebox.cli.package_parts import PACKAGE_ROWS, AsJson, Parts, Sync, Yes, agreed, open_parts, read_operators_file, run
-from firebox.cli.package_progress import show_progress
-from firebox.cli.package_removing import removal_order
-from firebox.cli.package_shapes import as_installed
-from firebox.cli.package_tables import print_json, size_words
+from firebox.cli.package_commands.names import near_names, usable
+from firebox.cli.package_commands.parts import (
+    PACKAGE_ROWS,
+    AsJson,
+    Parts,
+    Sync,
+    Yes,
+    agreed,
+    open_parts,
+    read_operators_file,
+    run,
+)
+from firebox.cli.package_commands.progress import show_progress
+from firebox.cli.package_commands.removing import removal_order
+from firebox.cli.package_commands.shapes import as_installed
+from firebox.cli.package_commands.tables import print_json, size_words
 from firebox.errors import FireboxError, InvalidRequest
 from firebox.packages.entry import Entry, Report
 

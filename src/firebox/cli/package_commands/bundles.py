@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_finding import find_package
-from firebox.cli.package_installing import install_all
-from firebox.cli.package_names import NAMES_METAVAR, matches, read_selector
-from firebox.cli.package_parts import PACKAGE_ROWS, AsJson, Parts, RepositoryName, open_parts, run
-from firebox.cli.package_progress import show_progress
-from firebox.cli.package_shapes import as_installed
-from firebox.cli.package_tables import print_json, size_words
+from firebox.cli.package_commands.finding import find_package
+from firebox.cli.package_commands.installing import install_all
+from firebox.cli.package_commands.names import NAMES_METAVAR, matches, read_selector
+from firebox.cli.package_commands.parts import PACKAGE_ROWS, AsJson, Parts, RepositoryName, open_parts, run
+from firebox.cli.package_commands.progress import show_progress
+from firebox.cli.package_commands.shapes import as_installed
+from firebox.cli.package_commands.tables import print_json, size_words
 from firebox.errors import InvalidRequest
 from firebox.packages.entry import Entry, Report
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from firebox.cli.package_names import Selector, matches, not_installed, read_selector, unknown_package, usable
-from firebox.cli.package_parts import Parts
-from firebox.cli.package_recipes import packages_that_bring, recipe_names
+from firebox.cli.package_commands.names import Selector, matches, not_installed, read_selector, unknown_package, usable
+from firebox.cli.package_commands.parts import Parts
+from firebox.cli.package_commands.recipes import packages_that_bring, recipe_names
 from firebox.errors import NotFound
 from firebox.packages.entry import Entry
 

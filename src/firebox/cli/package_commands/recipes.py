@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_parts import PLACE_ROWS, AsJson, open_settings
-from firebox.cli.package_tables import print_json, print_rows
+from firebox.cli.package_commands.parts import PLACE_ROWS, AsJson, open_settings
+from firebox.cli.package_commands.tables import print_json, print_rows
 
 if TYPE_CHECKING:
     from firebox.packages.building.recipe import Recipe
@@ -69,7 +69,7 @@ def packages_that_bring(language: str) -> list[str]:
 def recipe_words(recipe: Recipe) -> list[str]:
     """Give everything that somebody may look for in a recipe."""
     names = [name for definition in recipe.definitions() for name in (definition.language, *definition.aliases)]
-    brought = [*recipe.debian, *(each.name for each in (*recipe.pypi, *recipe.npm))]
+    brought = [*recipe.debian, *(wheel.name for wheel in recipe.pypi), *(tarball.name for tarball in recipe.npm)]
     return [recipe.package, recipe.series, recipe.summary, *recipe.aliases, *names, *brought]
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_names import NAMES_METAVAR, Selector, near_names, read_selector
-from firebox.cli.package_parts import PLACE_ROWS, AsJson, interruptible, open_settings
-from firebox.cli.package_progress import show_progress
-from firebox.cli.package_recipes import known_recipes, recipe_names
-from firebox.cli.package_tables import print_json, size_words
+from firebox.cli.package_commands.names import NAMES_METAVAR, Selector, near_names, read_selector
+from firebox.cli.package_commands.parts import PLACE_ROWS, AsJson, interruptible, open_settings
+from firebox.cli.package_commands.progress import show_progress
+from firebox.cli.package_commands.recipes import known_recipes, recipe_names
+from firebox.cli.package_commands.tables import print_json, size_words
 from firebox.config import Settings
 from firebox.errors import BuildFailed, InvalidRequest, NotFound
 from firebox.packages.entry import Report
@@ -79,7 +79,7 @@ def make(
     recipe: Recipe, settings: Settings, folder: Path, report: Report, sources: Mapping[str, Path], *, tried: bool = True
 ) -> Built:
     """Build a package and try its test program; one that fails it is taken away again. Raises: BuildFailed, SandboxError."""
-    from firebox.cli.package_build import try_package
+    from firebox.cli.package_commands.trial import try_package
     from firebox.packages.building.build import build as build_package
     from firebox.packages.publishing import write_index
 

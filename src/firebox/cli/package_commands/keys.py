@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_parts import AsJson, open_settings
-from firebox.cli.package_tables import print_json
+from firebox.cli.package_commands.parts import AsJson, open_settings
+from firebox.cli.package_commands.tables import print_json
 from firebox.errors import InvalidRequest
 
 SECONDS_A_DAY = 86_400

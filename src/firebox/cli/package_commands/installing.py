@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_finding import find_package
-from firebox.cli.package_making import built_folder, check_sources, find_recipe, make
-from firebox.cli.package_names import NAMES_METAVAR, Selector, is_file, package_file, read_selector
-from firebox.cli.package_parts import PACKAGE_ROWS, AsJson, Parts, RepositoryName, Sync, open_parts, run
-from firebox.cli.package_progress import show_progress
-from firebox.cli.package_recipes import recipe_names
-from firebox.cli.package_shapes import as_installed
-from firebox.cli.package_tables import print_json, size_words
+from firebox.cli.package_commands.building import built_folder, check_sources, find_recipe, make
+from firebox.cli.package_commands.finding import find_package
+from firebox.cli.package_commands.names import NAMES_METAVAR, Selector, is_file, package_file, read_selector
+from firebox.cli.package_commands.parts import PACKAGE_ROWS, AsJson, Parts, RepositoryName, Sync, open_parts, run
+from firebox.cli.package_commands.progress import show_progress
+from firebox.cli.package_commands.recipes import recipe_names
+from firebox.cli.package_commands.shapes import as_installed
+from firebox.cli.package_commands.tables import print_json, size_words
 from firebox.errors import NotFound
 from firebox.packages.entry import Entry, Report
 from firebox.packages.sources import BUILT

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_parts import TRUST_ROWS, AsJson, Yes, agreed, open_settings, read_operators_file
-from firebox.cli.package_tables import print_fields, print_json
+from firebox.cli.package_commands.parts import TRUST_ROWS, AsJson, Yes, agreed, open_settings, read_operators_file
+from firebox.cli.package_commands.tables import print_fields, print_json
 from firebox.config import Settings
 from firebox.errors import InvalidRequest, NotFound
 

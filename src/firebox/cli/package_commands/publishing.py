@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from firebox.cli.options import ConfigFile
-from firebox.cli.package_parts import AsJson, interruptible, open_settings
-from firebox.cli.package_progress import show_progress
-from firebox.cli.package_tables import print_json
+from firebox.cli.package_commands.parts import AsJson, interruptible, open_settings
+from firebox.cli.package_commands.progress import show_progress
+from firebox.cli.package_commands.tables import print_json
 from firebox.errors import InvalidRequest
 from firebox.packages.entry import Entry
 from firebox.packages.sources import INDEX_NAME

@@ -9,10 +9,10 @@ import typer
 from msgspec import Struct
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_parts import REPOSITORY_ROWS, AsJson, Parts, open_parts, run
-from firebox.cli.package_progress import show_progress
-from firebox.cli.package_tables import print_json, print_rows
-from firebox.cli.package_trust import as_key
+from firebox.cli.package_commands.parts import REPOSITORY_ROWS, AsJson, Parts, open_parts, run
+from firebox.cli.package_commands.progress import show_progress
+from firebox.cli.package_commands.tables import print_json, print_rows
+from firebox.cli.package_commands.trust import as_key
 from firebox.errors import PackageError
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_names import matches, newest_first, read_selector, unknown_package, usable
-from firebox.cli.package_parts import REPOSITORY_ROWS, AsJson, Parts, RepositoryName, Sync, open_parts, run
-from firebox.cli.package_progress import show_progress
-from firebox.cli.package_recipes import is_about, known_recipes, recipe_words
-from firebox.cli.package_shapes import as_entry, as_installed, as_runtimes
-from firebox.cli.package_tables import print_fields, print_json, print_rows, size_words
+from firebox.cli.package_commands.names import matches, newest_first, read_selector, unknown_package, usable
+from firebox.cli.package_commands.parts import REPOSITORY_ROWS, AsJson, Parts, RepositoryName, Sync, open_parts, run
+from firebox.cli.package_commands.progress import show_progress
+from firebox.cli.package_commands.recipes import is_about, known_recipes, recipe_words
+from firebox.cli.package_commands.shapes import as_entry, as_installed, as_runtimes
+from firebox.cli.package_commands.tables import print_fields, print_json, print_rows, size_words
 from firebox.packages.entry import Entry
 
 if TYPE_CHECKING:

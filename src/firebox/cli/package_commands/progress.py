@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from firebox.cli.logs import escape
-from firebox.cli.package_tables import size_words
+from firebox.cli.package_commands.tables import size_words
 from firebox.packages.entry import Progress, Report, Step
 
 STEP_WORDS: dict[Step, str] = {

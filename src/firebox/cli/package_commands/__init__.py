@@ -1,0 +1,1 @@
+"""The commands of `firebox packages`, a module for each story."""
