@@ -43,9 +43,9 @@ On {machines}, {days}. `make test-languages` builds every package, installs it o
 programs through the native API and through Piston's: a hello with an emoji, input, arguments, two files, an exit status, a
 compile error, standard error, an endless loop. The sizes are those of the image that is downloaded, its base (Debian's
 essential part, {base}) apart: all packages of a release share one. *First* is the time that a client waits for the answer to the
-first hello after the server came to know the package, compiling included; *again* is the middle one of five more. Other things
-were running on that machine, so take them as what to expect, not as what is possible; the last column says how often the
-hello of bash would have run meanwhile.
+first hello after the server came to know the package, compiling included; *again* is the middle one of five more, each
+compiled anew; *× bash* is that in hellos of bash; *kept* is what it takes when the server has [kept](performance.md) what
+compiling made. Other work kept that machine busy meanwhile: compare the rows with each other, not with a stopwatch.
 
 Anew: `FIREBOX_LANGUAGES_MEASURE=1 make test-languages`, then `make docs`.
 """
@@ -77,8 +77,8 @@ def languages_page() -> str:
 
 def _table(recipes: list[Recipe], measured: dict[tuple[str, str, str], Any]) -> str:
     bash = next((row["warm_run_ms"] for row in measured.values() if row["language"] == "bash"), None)
-    text = "\n| package | languages | version | also called | MiB | first, ms | again, ms | × bash |\n"
-    text += "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |\n"
+    text = "\n| package | languages | version | also called | MiB | first, ms | again, ms | × bash | kept, ms |\n"
+    text += "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |\n"
     for recipe in recipes:
         for number, definition in enumerate(recipe.definitions()):
             row = measured.get((recipe.package, recipe.series, definition.language))
@@ -86,7 +86,7 @@ def _table(recipes: list[Recipe], measured: dict[tuple[str, str, str], Any]) -> 
             aliases = dict.fromkeys([*definition.aliases, *recipe.aliases])
             cells = [name, f"`{definition.language}`", recipe.version, ", ".join(f"`{alias}`" for alias in aliases)]
             if row is None:
-                cells += ["", "", "", ""]
+                cells += [""] * 5
             else:
                 cells[2] = row["version"]
                 cells += [
@@ -95,6 +95,7 @@ def _table(recipes: list[Recipe], measured: dict[tuple[str, str, str], Any]) -> 
                     f"{row['warm_run_ms']:.0f}",
                 ]
                 cells.append(f"{row['warm_run_ms'] / bash:.1f}" if bash else "")
+                cells.append(f"{row['kept_run_ms']:.0f}" if row["kept_run_ms"] is not None else "")
             text += f"| {' | '.join(cells)} |\n"
     return text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ async def test_attack_39_code_inside_a_compiler_is_in_the_sandbox_and_gone_with_
         "TARGETS": " ".join(map(str, targets)),
         "TOOLS": " ".join(tools),
     }
-    files = {main: code, "look.sh": LOOK_AROUND, "parasite.so": parasite}
+    files: dict[str, str | bytes] = {main: code, "look.sh": LOOK_AROUND, "parasite.so": parasite}
     result = await workshop.run(language, files, env=env)
     assert result.compile is not None
     said = result.compile.stderr.decode(errors="replace")
@@ -243,7 +244,7 @@ async def test_attack_39_plugin_asked_for_in_the_environment_is_in_the_sandbox(w
     made = await workshop.run("java", {"Taken.java": JAVA_PLUGIN}, artifacts=("Taken.class",))
     [plugin] = [file.content for file in made.artifacts]
     main, code = HELLO["java"]
-    files = {main: code, "Taken.class": plugin, "META-INF/services/com.sun.source.util.Plugin": "Taken\n"}
+    files: dict[str, str | bytes] = {main: code, "Taken.class": plugin, "META-INF/services/com.sun.source.util.Plugin": "Taken\n"}
     wanted = f"{workshop.secret_file} /etc/shadow /proc/1/environ"
     env = {"JDK_JAVAC_OPTIONS": f'"-Xplugin:Taken {wanted}" --processor-path /box'}
     result = await workshop.run("java", files, env=env)
@@ -373,7 +374,7 @@ ASKS: dict[str, tuple[str, str, str, str]] = {
 }
 
 
-async def _ask(workshop: Workshop, files: dict[str, str | bytes], language: str = "c", **fields: object) -> Result:
+async def _ask(workshop: Workshop, files: dict[str, Any], language: str = "c", **fields: Any) -> Result:
     result = await workshop.run(language, files, cache="binary", **fields)
     await workshop.executor._cache.close()
     return result
@@ -391,7 +392,7 @@ async def test_attack_41_program_compiled_for_other_files_is_not_served(workshop
 
 async def test_attack_41_program_compiled_with_other_variables_is_not_served(workshop: Workshop) -> None:
     main, code, _name, template = ASKS["c"]
-    files: dict[str, str | bytes] = {main: code, "a/word.h": template.format("first"), "b/word.h": template.format("other")}
+    files: dict[str, Any] = {main: code, "a/word.h": template.format("first"), "b/word.h": template.format("other")}
     seen: list[tuple[bytes, str]] = []
     for folder in ("a", "b", "a"):
         result = await _ask(workshop, files, env={"CPATH": f"/box/{folder}"})
@@ -406,8 +407,9 @@ async def test_attack_41_program_made_by_an_infested_compiler_is_served_to_its_o
     evil = "printf '#!/bin/sh\\necho spoilt\\n' > /box/a.out"
     infected = await _ask(workshop, {main: code, "parasite.so": parasite}, env=infested("gcc", end=evil))
     assert printed(infected) == b"spoilt\n"
-    for files in ({main: code}, {main: code, "parasite.so": parasite}):
-        honest = await _ask(workshop, dict(files))
+    both: list[dict[str, str | bytes]] = [{main: code}, {main: code, "parasite.so": parasite}]
+    for files in both:
+        honest = await _ask(workshop, files)
         assert (printed(honest), honest.cache) == (b"hello\n", "none")
     again = await _ask(workshop, {main: code})
     assert (printed(again), again.cache) == (b"hello\n", "binary")
@@ -419,7 +421,7 @@ PRINTS_MACRO = '#include <stdio.h>\n#ifndef W\n#define W "none"\n#endif\nint mai
 async def test_attack_41_files_cut_at_other_places_are_other_files(workshop: Workshop) -> None:
     """Inputs that would be the same bytes if they were only put one after the other."""
     define = '#define W "taken"\n'
-    jobs: list[dict[str, str | bytes]] = [
+    jobs: list[dict[str, Any]] = [
         {"main.c": define + PRINTS_MACRO},
         {"main.c": PRINTS_MACRO, "x.h": define},
         {"main.c": PRINTS_MACRO, "x.h" + define.strip().replace("/", ""): ""},
@@ -433,9 +435,7 @@ async def test_attack_41_files_cut_at_other_places_are_other_files(workshop: Wor
 
 
 async def test_attack_41_what_a_tight_limit_refused_is_not_refused_to_others(workshop: Workshop) -> None:
-    files: dict[str, str | bytes] = {
-        "main.cpp": '#include <iostream>\n#include <regex>\nint main() { std::cout << "hello\\n"; }\n'
-    }
+    files: dict[str, Any] = {"main.cpp": '#include <iostream>\n#include <regex>\nint main() { std::cout << "hello\\n"; }\n'}
     tight = await _ask(workshop, files, "c++", compile_limits=LimitRequest(memory_bytes=24 << 20, wall_ms=8000))
     assert tight.verdict in ENDED
     stopped = await _ask(workshop, files, "c++", compile_limits=LimitRequest(wall_ms=20))
@@ -486,8 +486,8 @@ async def test_attack_41_whole_outcomes_are_kept_for_the_very_same_job_only(open
     ]
     outputs: list[bytes] = []
     for variant in variants:
-        given = dict(variant)
-        result = await workshop.run("python", given.pop("files", files), cache="output", **given)  # type: ignore[arg-type]
+        given: dict[str, Any] = dict(variant)
+        result = await workshop.run("python", given.pop("files", files), cache="output", **given)
         assert result.cache == "none"
         outputs.append(printed(result))
     assert len(set(outputs)) == len(variants)

@@ -137,7 +137,7 @@ async def test_attack_42_library_before_all_others_is_loaded_by_the_job_and_noth
 )
 async def test_attack_42_what_the_loader_listens_to_leaves_nothing(workshop: Workshop, parasite: bytes, variable: str) -> None:
     value = {"LD_AUDIT": "/box/parasite.so", "GLIBC_TUNABLES": "glibc.malloc.check=3"}.get(variable, "/tmp")
-    files = {"main.sh": "echo clean\n", "parasite.so": parasite}
+    files: dict[str, str | bytes] = {"main.sh": "echo clean\n", "parasite.so": parasite}
     result = await workshop.run("bash", files, env={variable: value, "LD_DEBUG": "all", "LD_PROFILE": "libc.so.6"})
     assert result.verdict in {Verdict.OK, Verdict.SIGNAL, Verdict.RUNTIME_ERROR}
     after = await workshop.run("bash", {"main.sh": "echo clean; ls -A /tmp\n"})

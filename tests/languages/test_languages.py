@@ -46,8 +46,8 @@ def test_program(case: Case, kind: str, door: str, ready: Callable[[Case, str], 
         check_piston(kind, program, run_piston(language, kind, program))
 
 
-def run_native(language: Ready, kind: str, program: Program) -> Any:
-    """Run a program through the native API."""
+def run_native(language: Ready, kind: str, program: Program, *, cache: str | None = None) -> Any:
+    """Run a program through the native API. cache: what may be kept and served again; None: what is usual."""
     body: dict[str, Any] = {
         "language": language.selector,
         "version": language.runtime.version,
@@ -55,6 +55,8 @@ def run_native(language: Ready, kind: str, program: Program) -> Any:
         "stdin": INPUT if kind == "stdin" else "",
         "args": ARGUMENTS if kind == "args" else [],
     }
+    if cache is not None:
+        body["cache"] = cache
     if kind == "loop":
         body["limits"] = {"run": {"wall_ms": LOOP_MS}}
     answer = httpx.post(f"{language.server.url}/api/v1/runs", json=body, timeout=ANSWER_TIMEOUT_S, trust_env=False)

@@ -19,7 +19,7 @@ from pysequoia import Tsk
 
 from firebox.config import Settings, load_settings
 from firebox.errors import DownloadFailed, NotTrusted, WrongChecksum
-from firebox.packages import download, network
+from firebox.packages import download, network, transfer
 from firebox.packages.download import fetch
 from firebox.packages.entry import Entry, Progress, no_report
 from tests.conftest import ROOT, missing
@@ -214,7 +214,7 @@ async def test_overloaded_server_is_asked_again_and_given_up_in_the_end(
 async def test_connection_that_gets_further_every_time_is_not_given_up(
     server: RepositoryServer, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "PROGRESS_BYTES", 100_000)
+    monkeypatch.setattr(transfer, "PROGRESS_BYTES", 100_000)
     server.on(FILE).cuts = [60_000] * 30
     assert (await fetch(entry_of(server), folder, settings, no_report)).read_bytes() == CONTENT
     assert len(server.asked) == 31
@@ -230,14 +230,14 @@ async def test_connection_that_hardly_moves_is_given_up(
 
 
 async def test_trickle_counts_as_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "STALL_S", -1.0)
+    monkeypatch.setattr(transfer, "STALL_S", -1.0)
 
     async def trickle() -> AsyncIterator[bytes]:
         for _ in range(5):
             yield b"x"
 
     async def read() -> None:
-        async for _ in download._not_stalling(trickle()):
+        async for _ in transfer._not_stalling(trickle()):
             pass
 
     with pytest.raises(network.Unreachable, match="only 1 bytes came"):
@@ -369,7 +369,7 @@ async def test_local_index_needs_no_key_even_for_what_it_has_elsewhere(
 async def test_announced_size_is_a_bound(
     server: RepositoryServer, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "SLACK_BYTES", 0)
+    monkeypatch.setattr(transfer, "SLACK_BYTES", 0)
     with pytest.raises(DownloadFailed, match="and 1000000 are announced"):
         await fetch(entry_of(server, size_bytes=1_000_000), folder, settings, no_report)
     assert left(folder) == []

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from firebox.files import archive
 from firebox.errors import InvalidRequest
+from firebox.files import archive
 from tests.stdio.conftest import NO_SANDBOX, ask, names_below, request
 
 Add = Callable[[tarfile.TarFile], None]

@@ -14,10 +14,10 @@ from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from firebox.cli.catalogue import open_store
 from firebox.cli.failures import report
 from firebox.config import Settings, load_settings
 from firebox.doors.stdio import wire
@@ -30,6 +30,9 @@ from firebox.runtimes.packages import named
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.settings_table import LIMIT_NAMES, ROWS, STAGES
+
+if TYPE_CHECKING:
+    from firebox.packages.store import PackageStore
 
 BOOTSTRAP = Path("/bootstrap.tar.gz")
 MAX_FILES = 5000
@@ -82,7 +85,7 @@ def _answer(way: Way) -> wire.Answer:
     settings = sandbox_settings() if way.sandbox else container_settings()
     job = wire.to_job(wire.read_request(0, settings.max_body_bytes))
     try:
-        packaged = open_store(settings).runtimes()[0] if way.sandbox else []
+        packaged = _open_store(settings).runtimes()[0] if way.sandbox else []
         registry = find_registry(job.language, settings, without_tools=bool(job.command), packaged=packaged)
     except UnknownRuntime as error:
         if not error.hint:
@@ -135,6 +138,13 @@ def find_registry(
         hint = "; ".join(filter(None, [words, problems])) or "see docs/rce-runner.md"
         raise UnknownRuntime(language, "*", hint=hint if definitions else "")
     return Registry(scan.runtimes)
+
+
+def _open_store(settings: Settings) -> PackageStore:
+    """Open the store of installed packages. Loaded late: containers, which have none, do without the libraries."""
+    from firebox.cli.catalogue import open_store
+
+    return open_store(settings)
 
 
 @contextmanager
@@ -195,7 +205,7 @@ async def _executor(settings: Settings, registry: Registry, way: Way, folder: Pa
         from firebox.engine.log import set_up_later
 
         set_up_later(_set_up_logs)
-        async with LocalExecutor(settings, registry, hold=open_store(settings).hold) as executor:
+        async with LocalExecutor(settings, registry, hold=_open_store(settings).hold) as executor:
             yield executor
     else:
         from firebox.engine.unsandboxed import UnsandboxedExecutor
