@@ -65,14 +65,15 @@ def ready(machine: Machine, server: RunningServer) -> Callable[[Case, str], Read
             pytest.skip(f"put into FIREBOX_LANGUAGES_SOURCES: {'; '.join(lacking)}")
         installed = machine.install(case.recipe)
         runtime = machine.runtimes(case.recipe)[case.stem]
-        wait_until(lambda: (runtime.language, runtime.version) in _known(server))
+        wait_until(lambda: (runtime.language, runtime.version, selector) in _known(server))
         image, *below = [package.size_bytes for package in machine.store.closure(installed.id)]
         return Ready(runtime, selector, server, image, sum(below))
 
     return get
 
 
-def _known(server: RunningServer) -> set[tuple[str, str]]:
+def _known(server: RunningServer) -> set[tuple[str, str, str]]:
+    """List language, version and each of its names: a variant has the language and the version of the plain one."""
     answer = httpx.get(f"{server.url}/api/v1/runtimes", timeout=ANSWER_TIMEOUT_S, trust_env=False)
     answer.raise_for_status()
-    return {(each["language"], each["version"]) for each in answer.json()}
+    return {(each["language"], each["version"], name) for each in answer.json() for name in (each["language"], *each["aliases"])}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +25,7 @@ from firebox.packages.building.build import build
 from firebox.packages.building.recipe import Recipe, all_recipes
 from firebox.packages.entry import Entry
 from firebox.packages.install import Installer
+from firebox.packages.publishing import write_index
 from firebox.packages.repositories import Repositories
 from firebox.packages.store import Installed, PackageStore
 from firebox.runtimes.runtime import Runtime
@@ -152,7 +154,10 @@ class Workshop:
         self.folder = folder
         self.repository = folder / "repository"
         self.repository.mkdir(parents=True, exist_ok=True)
-        (folder / "built").mkdir(exist_ok=True)
+        self.notes = folder / "built"
+        self.notes.mkdir(exist_ok=True)
+        with self.alone():
+            self._remove_outdated()
 
     @contextmanager
     def alone(self) -> Generator[None]:
@@ -163,19 +168,44 @@ class Workshop:
 
     def package(self, recipe: Recipe) -> Entry:
         """Give a package, built now unless it was built from this very recipe before. Raises: PackageError."""
-        note = self.folder / "built" / f"{recipe.package}-{recipe.series}.json"
+        note = self.notes / f"{recipe.package}-{recipe.series}.json"
         digest = _digest(recipe)
         with self.alone():
-            with contextlib.suppress(OSError, ValueError):
-                written = msgspec.json.decode(note.read_bytes())
-                entry = msgspec.convert(written["entry"], Entry)
-                if written["digest"] == digest and Path(entry.download.removeprefix("file:")).is_file():
-                    return entry
+            kept = _kept(note, digest)
+            if kept is not None:
+                return kept
             # What was downloaded lies there: the cache makes the next package quick, and what a package is made of is pinned.
             settings = load_settings({"data_dir": str(self.folder / "data")})
             entry = build(recipe, settings, self.repository, sources=_sources(recipe)).entry
             note.write_bytes(msgspec.json.encode({"digest": digest, "entry": entry}))
             return entry
+
+    def _remove_outdated(self) -> None:
+        """Remove what was built from recipes as they were: nobody may see one version with two contents."""
+        current = {f"{recipe.package}-{recipe.series}.json": recipe for recipe in recipes()}
+        outdated = [
+            note for note in self.notes.iterdir() if note.name not in current or _kept(note, _digest(current[note.name])) is None
+        ]
+        for note in outdated:
+            with contextlib.suppress(ValueError):
+                _file(msgspec.convert(msgspec.json.decode(note.read_bytes())["entry"], Entry)).unlink(missing_ok=True)
+            note.unlink()
+        if outdated:
+            write_index(self.repository)
+
+
+def _kept(note: Path, digest: str) -> Entry | None:
+    """Give what a note tells of, if it is there and was built from the recipe of this digest."""
+    with contextlib.suppress(OSError, ValueError):
+        written = msgspec.json.decode(note.read_bytes())
+        entry = msgspec.convert(written["entry"], Entry)
+        if written["digest"] == digest and _file(entry).is_file():
+            return entry
+    return None
+
+
+def _file(entry: Entry) -> Path:
+    return Path(unquote(urlsplit(entry.download).path))
 
 
 def _digest(recipe: Recipe) -> str:

@@ -172,11 +172,12 @@ def _variables(words: list[str] | tuple[str, ...]) -> dict[str, str]:
 
 
 def _cache_level(word: str | None) -> CacheLevel | None:
-    levels: tuple[CacheLevel, ...] = get_args(CacheLevel)
-    found = next((level for level in levels if level == word), None)
-    if word is None or found is not None:
-        return found
-    raise InvalidRequest(f"{word!r} is no such level", where="--cache", hint="one of " + ", ".join(levels))
+    match word:
+        case None | "none" | "binary" | "output":
+            return word
+        case _:
+            hint = "one of " + ", ".join(get_args(CacheLevel))
+            raise InvalidRequest(f"{word!r} is no such level", where="--cache", hint=hint)
 
 
 def _named_limits(**values: str | None) -> LimitRequest:

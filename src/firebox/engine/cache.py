@@ -13,7 +13,7 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,17 +51,17 @@ class Outcome(Struct, frozen=True):
 
 
 class Turn:
-    """The right to be the only one who does what a key stands for."""
+    """The right to be the only one who does what a key stands for. forget: what is called with it in the end."""
 
-    def __init__(self, cache: JobCache, key: str, lock: asyncio.Lock) -> None:
+    def __init__(self, key: str, lock: asyncio.Lock, forget: Callable[[Turn], None]) -> None:
         self.key = key
-        self._cache = cache
         self._lock = lock
+        self._forget = forget
 
     def release(self) -> None:
         """Let the next one look."""
         self._lock.release()
-        self._cache._forget_turn(self)  # noqa: SLF001 - the two are one part
+        self._forget(self)
 
 
 class JobCache:
@@ -79,7 +79,7 @@ class JobCache:
     async def take_turn(self, key: str) -> Turn:
         """Wait until nobody else does what a key stands for; the caller then looks again, and releases the turn."""
         lock, users = self._turns.setdefault(key, (asyncio.Lock(), set()))
-        turn = Turn(self, key, lock)
+        turn = Turn(key, lock, self._forget_turn)
         users.add(turn)
         try:
             await lock.acquire()

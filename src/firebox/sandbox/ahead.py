@@ -54,7 +54,8 @@ class Waiting:
         count = len(self._ahead["argv"])
         arguments = b"".join(os.fsencode(word) + b"\0" for word in command["argv"][count:])
         fits = list(command["argv"][:count]) == list(self._ahead["argv"]) and command["terminal"] is None
-        fits = fits and sorted(command["env"].items()) == sorted(map(tuple, self._ahead["given_env"]))
+        given: list[tuple[str, str]] = [(name, value) for name, value in self._ahead["given_env"]]
+        fits = fits and sorted(command["env"].items()) == sorted(given)
         try:
             if not fits or os.waitpid(self._pid, os.WNOHANG) != (0, 0):
                 return None
