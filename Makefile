@@ -31,7 +31,7 @@ test-vm-quick: ## Run the bounded part of test-vm
 
 test-languages: ## Build, install and run every recipe; FIREBOX_LANGUAGES=python,lua limits it
 	@scripts/setup test
-	@FIREBOX_LANGUAGES=$${FIREBOX_LANGUAGES:-all} $(BIN)/pytest tests/languages $(ARGS)
+	@FIREBOX_LANGUAGES=$${FIREBOX_LANGUAGES:-all} $(BIN)/pytest -o faulthandler_timeout=1800 tests/languages $(ARGS)
 
 services-up: ## Start PostgreSQL, Redis and a Docker Engine for yourself: eval "$(make -s services-up)"
 	@scripts/setup test
