@@ -772,7 +772,7 @@ tell(refused=refused, top=sorted(os.listdir(".")), root=links["root"] == os.list
             "usr",
             "var",
         ),
-        ".mask",
+        *(".ahead", ".mask"),
     }
 
 

@@ -119,8 +119,10 @@ async def test_a_flood_of_signals_is_harmless(box: Box) -> None:
 TERMINAL_CODE = """
 import os, signal
 print(os.isatty(0), os.isatty(1), os.isatty(2), os.ttyname(0), tuple(os.get_terminal_size()))
-signal.signal(signal.SIGWINCH, lambda *_: os.write(1, b'now %d %d' % os.get_terminal_size()))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
 print(open('/dev/tty').isatty(), os.tcgetpgrp(0) == os.getpgrp(), os.getsid(0) == os.getpid())
+signal.sigwait([signal.SIGWINCH])
+print('now %d %d' % os.get_terminal_size())
 print('got', input())
 """
 
