@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from firebox.sandbox import pool as pool_module
-from firebox.sandbox.pool import HALF_LIFE_S, SHELVES, Pool
+from firebox.sandbox.pool import HALF_LIFE_S, SHELVES, UNNAMED_MOST, Pool
 from firebox.sandbox.spec import SandboxSpec
 from tests.sandbox.conftest import Box
 from tests.sandbox.leftovers import until
@@ -119,6 +119,21 @@ async def test_many_kinds_do_not_pile_up(kept: Kept) -> None:
     for number in range(SHELVES + 4):
         await kept.use(SandboxSpec(writable_bytes=(1 << 20) + number))
     assert len(kept.pool._shelves) == SHELVES + 1
+
+
+async def test_more_kinds_than_there_is_room_for_share_it_by_demand(kept: Kept) -> None:
+    kinds = [SandboxSpec(writable_bytes=number << 20) for number in range(1, 9)]
+    for kind in kinds:
+        for _ in range(MOST):
+            await kept.use(kind)
+    await kept.settled(ready=MOST + UNNAMED_MOST * MOST)
+    latest = SandboxSpec(writable_bytes=9 << 20)
+    for _ in range(2 * MOST):
+        await kept.use(latest)
+    await kept.settled(ready=MOST + UNNAMED_MOST * MOST)
+    before = kept.pool.statistics().made_on_demand
+    await kept.use(latest)
+    assert kept.pool.statistics().made_on_demand == before
 
 
 async def test_kind_whose_layer_is_gone_is_not_kept(kept: Kept, box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -133,7 +133,7 @@ class Pool:
         now = self._clock()
         return PoolStatistics(
             ready=sum(len(shelf.ready) for shelf in self._shelves.values()),
-            target=sum(self._wanted(shelf, now) for shelf in self._shelves.values()),
+            target=sum(self._targets(now).values()),
             taken=self._taken,
             made_on_demand=self._made_on_demand,
             started_ahead=self._started_ahead,
@@ -169,6 +169,20 @@ class Pool:
             return min(1, least)
         return max(least, min(self._most, math.ceil(shelf.demand_at(now) - 1)))
 
+    def _targets(self, now: float) -> dict[SandboxSpec, int]:
+        """Say how many each shelf should hold, the one most asked for first.
+
+        Kinds are as many as clients think of: those without a name share the room that is left for them.
+        """
+        room = UNNAMED_MOST * self._most
+        targets: dict[SandboxSpec, int] = {}
+        for kind, shelf in sorted(self._shelves.items(), key=lambda item: item[1].demand_at(now), reverse=True):
+            targets[kind] = self._wanted(shelf, now)
+            if not shelf.named:
+                targets[kind] = min(targets[kind], room)
+                room -= targets[kind]
+        return targets
+
     async def _refill(self) -> None:
         """Keep up with what is taken, several sandboxes under way at once: making one is mostly waiting for the kernel."""
         under_way: set[asyncio.Task[None]] = set()
@@ -177,14 +191,14 @@ class Pool:
                 await self._wake.wait()
                 self._wake.clear()
                 now = self._clock()
-                for kind, shelf in list(self._shelves.items()):
-                    wanted = self._wanted(shelf, now)
-                    while len(shelf.ready) + shelf.making < wanted and len(under_way) < _MAKING_AT_ONCE and self._has_room(shelf):
+                for kind, target in self._targets(now).items():
+                    shelf = self._shelves[kind]
+                    while len(shelf.ready) + shelf.making < target and len(under_way) < _MAKING_AT_ONCE:
                         shelf.making += 1
                         task = asyncio.create_task(self._add(kind, shelf))
                         under_way.add(task)
                         task.add_done_callback(under_way.discard)
-                    while len(shelf.ready) > wanted:
+                    while len(shelf.ready) > target:
                         shelf.ready.pop().close()
                     if not shelf.named and not shelf.making and shelf.demand_at(now) < FORGOTTEN:
                         self._remove(kind)
@@ -195,11 +209,6 @@ class Pool:
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
-
-    def _has_room(self, shelf: _Shelf) -> bool:
-        """Tell whether one more may be made: kinds are as many as clients think of."""
-        unnamed = sum(len(each.ready) + each.making for each in self._shelves.values() if not each.named)
-        return shelf.named or unnamed < UNNAMED_MOST * self._most
 
     def _look_later(self) -> None:
         """See to it that shelves shrink, as long as one of them can: an idle pool does nothing at all."""
