@@ -247,6 +247,8 @@ class TestFolder:
         [entry] = kept_files(tmp_path / "data")
         os.truncate(entry, entry.stat().st_size - 1)
         assert (await engine.result(job("kept", NEW))).verdict is Verdict.OK
+        await written(engine)
+        assert (await engine.result(job("kept", NEW))).cache == "binary"
 
     async def test_purge_forgets_one_runtime(self, engine: Engine) -> None:
         await engine.result(job("kept", NEW))

@@ -8,13 +8,11 @@ from collections.abc import Callable
 import structlog
 
 from firebox.config import Settings
+from firebox.packages.sources import packages_folder
 from firebox.packages.store import PackageStore
 from firebox.runtimes.definition import Definition, read_definitions, shipped_definitions
 from firebox.runtimes.host import HostScan, scan_host
 from firebox.runtimes.runtime import Runtime
-
-PACKAGES = "packages"
-"""The folder of data_dir that holds them."""
 
 Only = Callable[[Definition | Runtime], bool]
 
@@ -31,7 +29,7 @@ def find_definitions(settings: Settings) -> list[Definition]:
 
 def open_store(settings: Settings) -> PackageStore:
     """Open the store of installed packages; it need not exist yet."""
-    return PackageStore(settings.data_dir / PACKAGES)
+    return PackageStore(packages_folder(settings))
 
 
 def find_runtimes(settings: Settings, only: Only | None = None) -> HostScan:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from firebox.cli.failures import EXIT_FAILED, EXIT_USAGE, report
 from firebox.cli.one_request import container_settings, find_registry
-from firebox.engine.commands import BASE_ENVIRONMENT, command_line, is_compiled
+from firebox.engine.commands import command_line, is_compiled
 from firebox.errors import FireboxError, InvalidRequest
 from firebox.files.folder import write_files
 from firebox.model import File, Job, StageName
-from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 
 _ESCAPE = re.compile(r"\\([\\nrt])")
 _MEANS = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}

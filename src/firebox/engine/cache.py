@@ -101,9 +101,6 @@ class JobCache:
             return None
         descriptor, entry, start = opened
         files = tuple(PackedFile(name, start + offset, size, mode) for name, offset, size, mode in entry.files)
-        if files and max(each.offset + each.size for each in files) > os.fstat(descriptor).st_size:
-            os.close(descriptor)  # cut off by a crash of the machine
-            return None
         return entry.result, Pack(descriptor, files)
 
     def outcome(self, runtime: Runtime, key: str) -> Result | None:
@@ -170,6 +167,9 @@ class JobCache:
             entry: Any = msgspec.msgpack.decode(os.pread(descriptor, size, _HEAD.size), type=kind)
             if not 0 <= time.time() - entry.kept_at_s <= self._max_age_s:
                 raise ValueError(entry.kept_at_s)
+            end = max((offset + length for _name, offset, length, _mode in getattr(entry, "files", ())), default=0)
+            if os.fstat(descriptor).st_size < _HEAD.size + size + end:
+                raise ValueError(end)  # cut off by a crash of the machine
             os.utime(descriptor)  # what was used last goes last
         except (struct.error, ValueError, msgspec.DecodeError, OSError):
             os.close(descriptor)

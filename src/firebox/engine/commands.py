@@ -7,18 +7,6 @@ from collections.abc import Sequence
 
 from firebox.model import Job, StageName
 from firebox.runtimes.runtime import Runtime
-from firebox.sandbox.mounts import HOME
-
-BASE_ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": HOME,
-    "USER": "firebox",
-    "LOGNAME": "firebox",
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-    "TZ": "UTC",
-    "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
-}
 
 
 def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence[str], memory_bytes: int) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from msgspec.structs import replace as replace_fields
 
 from firebox.engine.cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
-from firebox.engine.commands import BASE_ENVIRONMENT, command_line
+from firebox.engine.commands import command_line
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
 from firebox.engine.transcript import Transcript
@@ -46,7 +46,7 @@ from firebox.model import (
     Verdict,
 )
 from firebox.runtimes.ahead import plan_ahead
-from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.pool import Pool
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure, SandboxSpec

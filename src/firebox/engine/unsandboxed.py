@@ -23,7 +23,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from firebox.config import Settings
-from firebox.engine.commands import BASE_ENVIRONMENT, command_line, is_compiled
+from firebox.engine.commands import command_line, is_compiled
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, result_of
 from firebox.errors import InvalidRequest, LimitNotEnforceable
@@ -54,7 +54,7 @@ from firebox.model import (
     Verdict,
 )
 from firebox.runtimes.registry import Registry
-from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 from firebox.sandbox.spec import Exit
 
 READ_BYTES = 64 << 10

@@ -9,21 +9,9 @@ from collections.abc import Callable, Sequence
 
 from firebox.errors import SandboxError, UnusablePackage
 from firebox.packages.contents import check_environment
+from firebox.runtimes.runtime import BASE_ENVIRONMENT
 from firebox.sandbox.launcher_process import LauncherProcess
-from firebox.sandbox.mounts import HOME
 from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure, SandboxSpec
-
-_BASE = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": HOME,
-    "USER": "firebox",
-    "LOGNAME": "firebox",
-    "LANG": "C.UTF-8",
-    "LC_ALL": "C.UTF-8",
-    "TZ": "UTC",
-    "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
-}
-"""What a program finds when the package says nothing; the same as when it runs."""
 
 _OF_THE_SHELL = {"PWD", "OLDPWD", "SHLVL", "_"}
 _SCRIPT = """\
@@ -76,7 +64,7 @@ async def _run(
     streams: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
     command = Command(
         argv=("bash", "-c", _SCRIPT, "bash", *homes),
-        env=_BASE,
+        env=BASE_ENVIRONMENT,
         wall_ms=_WALL_MS,
         cpu_ms=_WALL_MS,
         output_bytes=_OUTPUT_BYTES,
@@ -95,7 +83,8 @@ def _variables(name: str, output: bytes) -> dict[str, str]:
     for item in output.decode("utf-8", errors="replace").split("\0"):
         variable, equals, value = item.partition("=")
         # bash exports its functions under names that no other program can use.
-        if equals and variable not in _OF_THE_SHELL and not variable.startswith("BASH_FUNC_") and _BASE.get(variable) != value:
+        is_own = variable in _OF_THE_SHELL or variable.startswith("BASH_FUNC_") or BASE_ENVIRONMENT.get(variable) == value
+        if equals and not is_own:
             variables[variable] = value
     check_environment(variables, f"{name}: environment")
     return variables

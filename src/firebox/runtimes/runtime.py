@@ -10,7 +10,19 @@ from posixpath import basename, dirname, splitext
 from msgspec import Struct, field
 
 from firebox.model import CacheLevel, File, LimitRequest, StageName
+from firebox.sandbox.mounts import HOME
 
+BASE_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": HOME,
+    "USER": "firebox",
+    "LOGNAME": "firebox",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
+}
+"""What a program finds when neither its runtime nor its job says otherwise."""
 WORD_PLACEHOLDERS = ("main", "base", "stem", "Stem", "memory_mb")
 LIST_PLACEHOLDERS = ("sources", "others", "reversed", "siblings")
 """These stand for any number of words, so they must be a word of their own."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from firebox.engine.commands import BASE_ENVIRONMENT
 from firebox.errors import UnknownRuntime
 from firebox.model import StageName
 from firebox.runtimes.registry import Registry
-from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 
 EXPECTED = b"hello"
 """What every program writes, and nothing else."""

@@ -28,6 +28,7 @@ from firebox.packages.building.steps import INSTALL, chrooted, variables
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.machine import architecture
 from firebox.packages.publishing import add_to_index, entry_of
+from firebox.packages.sources import packages_folder
 from firebox.runtimes.runtime import Runtime
 
 BUILD_PLATFORM = "firebox-debian"
@@ -58,7 +59,7 @@ def build(
     Takes minutes, and leaves nothing behind when it fails. Raises: BuildFailed.
     """
     output.mkdir(parents=True, exist_ok=True)
-    downloads = settings.data_dir.resolve() / "packages" / "downloads"
+    downloads = packages_folder(settings).resolve() / "downloads"
 
     def say(words: str) -> None:
         report(Progress(package=recipe.package, step="build", words=words))
