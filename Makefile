@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast test-vm test-vm-quick test-languages services-up services-down bench check fmt docs lock clean
 
+# Where this is set every process compiles every module anew, and tests start hundreds of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 ARGS :=
 

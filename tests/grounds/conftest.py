@@ -29,9 +29,9 @@ from firebox.runtimes.runtime import Runtime
 from firebox.service.service import Service
 from firebox.storage.stores import open_stores
 from tests.conftest import require_tool
-from tests.support.server import RunningServer, server, start_server
+from tests.support.server import RunningServer, kept_server, server, start_server
 
-__all__ = ["server", "start_server"]
+__all__ = ["kept_server", "server", "start_server"]
 
 NPM = Path(__file__).parent / "npm"
 PATIENCE_S = 60.0

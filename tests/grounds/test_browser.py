@@ -135,9 +135,9 @@ async def run(page: Page, language: str, code: str) -> None:
 
 @every_transport
 async def test_a_page_of_an_allowed_site_runs_programs(
-    site: str, start_server: Callable[..., RunningServer], tmp_path: Path, transports: str
+    site: str, kept_server: Callable[..., RunningServer], tmp_path: Path, transports: str
 ) -> None:
-    server = start_server("--cors-origins", site)
+    server = kept_server("--cors-origins", site)
     async with browsing(tmp_path / "profile", address_of_page(site, server, transports=transports)) as page:
         await page.until("byId('connection').textContent === 'connected'")
         code = "import sys, time\nprint('héllo', flush=True)\nprint('to err', file=sys.stderr, flush=True)\ntime.sleep(0.7)\n"
@@ -152,16 +152,16 @@ async def test_a_page_of_an_allowed_site_runs_programs(
 
 @every_transport
 async def test_a_page_of_another_site_does_not_even_connect(
-    site: str, start_server: Callable[..., RunningServer], tmp_path: Path, transports: str
+    site: str, kept_server: Callable[..., RunningServer], tmp_path: Path, transports: str
 ) -> None:
-    server = start_server("--cors-origins", "https://pages.test")
+    server = kept_server("--cors-origins", "https://pages.test")
     async with browsing(tmp_path / "profile", address_of_page(site, server, transports=transports)) as page:
         await page.until("byId('connection').textContent.startsWith('refused')")
         assert await page.evaluate("client.connected") is False
 
 
-async def test_a_page_with_a_token_runs_programs(site: str, start_server: Callable[..., RunningServer], tmp_path: Path) -> None:
-    server = start_server("--cors-origins", site, "--require-login", env={"FIREBOX_ADMIN_TOKEN": "the-operators-token"})
+async def test_a_page_with_a_token_runs_programs(site: str, kept_server: Callable[..., RunningServer], tmp_path: Path) -> None:
+    server = kept_server("--cors-origins", site, "--require-login", env={"FIREBOX_ADMIN_TOKEN": "the-operators-token"})
     async with browsing(tmp_path / "profile", address_of_page(site, server, token="the-operators-token")) as page:
         await page.until("byId('connection').textContent === 'connected'")
         await run(page, "bash", "echo in")

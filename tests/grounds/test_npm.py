@@ -64,9 +64,9 @@ def test_errors_are_words(installed: Path, server: RunningServer, transports: li
 
 @every_transport
 def test_a_refused_connection_has_words(
-    installed: Path, start_server: Callable[..., RunningServer], transports: list[str]
+    installed: Path, kept_server: Callable[..., RunningServer], transports: list[str]
 ) -> None:
-    server = start_server("--require-login", env={"FIREBOX_ADMIN_TOKEN": "the-operators-token"})
+    server = kept_server("--require-login", env={"FIREBOX_ADMIN_TOKEN": "the-operators-token"})
     assert "a token is needed" in speak(installed, server.url, transports=transports)["refused"]
     assert "wrong token" in speak(installed, server.url, transports=transports, auth={"token": "x"})["refused"]
     step = {"emit": HELLO, "until": "status"}

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -161,3 +161,18 @@ def start_server() -> Iterator[Callable[..., RunningServer]]:
     yield start
     for context in reversed(started):
         context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def kept_server() -> Iterator[Callable[..., RunningServer]]:
+    """Servers with flags of one's own for tests that leave them as they found them: the same flags give the same server."""
+    with ExitStack() as stack:
+        kept: dict[str, RunningServer] = {}
+
+        def get(*flags: str, env: Mapping[str, str] | None = None) -> RunningServer:
+            key = repr((flags, env))
+            if key not in kept:
+                kept[key] = stack.enter_context(running_server(*flags, env=env))
+            return kept[key]
+
+        yield get
