@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -92,6 +93,16 @@ def test_doctor_names_every_layer_and_the_status_says_whether_the_boundary_holds
     assert {"seccomp", "network", "pid"} <= {finding["name"] for finding in findings}
     assert done.returncode == int(any(finding["boundary"] and not finding["ok"] for finding in findings))
     assert all(finding["hint"] for finding in findings if not finding["ok"])
+
+
+def test_doctor_says_what_it_costs_to_have_things_ready() -> None:
+    details = {finding["name"]: finding["detail"] for finding in json.loads(call("doctor", "--json").stdout)}
+    assert re.fullmatch(r"up to 4 of a kind; \d+ ms to make one(, \d+\.\d MiB)?", details["ready-sandboxes"])
+    assert re.search(r"when used often: .*python", details["started-ahead"])
+    off = call("doctor", "--json", FIREBOX_START_AHEAD="no", FIREBOX_READY_SANDBOXES="7")
+    details = {finding["name"]: finding["detail"] for finding in json.loads(off.stdout)}
+    assert details["ready-sandboxes"].startswith("up to 7 of a kind")
+    assert details["started-ahead"] == "nothing: start_ahead is off"
 
 
 def test_settings_of_the_process_are_used_when_none_are_given() -> None:

@@ -8,6 +8,9 @@ from dataclasses import asdict
 import typer
 
 from firebox.cli.logs import set_up_logs
+from firebox.cli.options import ConfigFile
+from firebox.cli.readiness import measure_readiness
+from firebox.config import load_settings
 from firebox.sandbox.host import Finding, examine
 
 EXIT_BOUNDARY_MISSING = 1
@@ -16,13 +19,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def examine_host(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
-    """Try every isolation layer on this host, and give the exact fix for each miss.
+def examine_host(config: ConfigFile = None, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """Try every isolation layer on this host, and give the exact fix for each miss; say what it costs to have things ready.
 
     Exit status: 0 when every layer that a public server needs is there, 1 when one is missing.
     """
+    settings = load_settings({}, config)
     set_up_logs("error", "text")
-    findings = examine()
+    findings = [*examine(), *measure_readiness(settings)]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

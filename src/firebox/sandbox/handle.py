@@ -96,6 +96,10 @@ class Sandbox:
         except OSError:
             return True
 
+    def memory_bytes(self) -> int:
+        """Return the most memory that it has held so far; 0 where no control group counts."""
+        return self._meter.memory_peak_bytes() if self._meter else 0
+
     async def run(self, command: Command, output: OutputSink, started: Callable[[], None] = lambda: None) -> Exit:
         """Run the command to its end and return what it left.
 

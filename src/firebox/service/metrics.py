@@ -25,6 +25,12 @@ class Statistics(Protocol):
     @property
     def ready_sandboxes(self) -> int: ...
     @property
+    def ready_target(self) -> int: ...
+    @property
+    def made_on_demand(self) -> int: ...
+    @property
+    def started_ahead(self) -> int: ...
+    @property
     def launcher_restarts(self) -> int: ...
 
 
@@ -35,6 +41,9 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series each, of use to nobody here
         self._registry = CollectorRegistry()
         self._runs = Counter("firebox_runs", "Runs that ended.", ["language", "verdict"], registry=self._registry)
+        self._cache = Counter(
+            "firebox_cache", "Runs that ended, by what was kept of earlier ones.", ["level"], registry=self._registry
+        )
         self._refused = Counter("firebox_refused", "Runs that were not taken, by error code.", ["code"], registry=self._registry)
         self._containers = Counter(
             "firebox_container_runs", "Runs in containers that ended, by how.", ["outcome"], registry=self._registry
@@ -53,6 +62,9 @@ class Metrics:
             ("firebox_in_flight", "Jobs running now.", lambda: statistics().in_flight),
             ("firebox_queue_length", "Jobs waiting for a slot.", lambda: statistics().queued),
             ("firebox_ready_sandboxes", "Sandboxes ready before anybody asked.", lambda: statistics().ready_sandboxes),
+            ("firebox_ready_wanted", "Sandboxes that demand and memory ask for.", lambda: statistics().ready_target),
+            ("firebox_made_on_demand", "Stages that found no sandbox ready.", lambda: statistics().made_on_demand),
+            ("firebox_started_ahead", "Stages whose program had been started already.", lambda: statistics().started_ahead),
             (
                 "firebox_launcher_restarts",
                 "Times the launcher died and was started again.",
@@ -65,6 +77,7 @@ class Metrics:
         """Count a run that ended."""
         language = result.runtime.language
         self._runs.labels(language, result.verdict.value).inc()
+        self._cache.labels(result.cache).inc()
         self._wait.observe(result.timings.queue_ms / 1000)
         self._prepare.observe(result.timings.prepare_ms / 1000)
         for stage in (result.compile, result.run):

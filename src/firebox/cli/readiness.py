@@ -1,0 +1,88 @@
+"""What it costs on this host to have sandboxes and interpreters ready before anybody asks, measured by making some."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+
+from firebox.cli.catalogue import find_host_runtimes
+from firebox.config import Settings
+from firebox.runtimes.ahead import HOOKS, hook_texts, plan_ahead
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
+from firebox.sandbox.handle import Sandbox
+from firebox.sandbox.host import Finding
+from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.spec import Ahead, SandboxFailure, SandboxSpec
+
+_TRIES = 5
+_SETTLE_EVERY_S = 0.1
+_SETTLE_AT_MOST_S = 3.0
+
+
+def measure_readiness(settings: Settings) -> list[Finding]:
+    """Make what the pool keeps ready, and look what it holds. Empty on a host where no sandbox can be made.
+
+    Not to be called from a running event loop.
+    """
+    runtimes = find_host_runtimes(settings, lambda each: each.ahead in HOOKS).runtimes if settings.start_ahead else []
+    try:
+        return asyncio.run(_measure(settings, runtimes))
+    except SandboxFailure:
+        return []
+
+
+async def _measure(settings: Settings, runtimes: list[Runtime]) -> list[Finding]:
+    launcher = LauncherProcess(uid_base=settings.uid_base, hooks=hook_texts())
+    try:
+        await launcher.start()
+        times_ms: list[float] = []
+        empty_bytes = 0
+        for _ in range(_TRIES):
+            begun = time.perf_counter()
+            sandbox = await launcher.make(SandboxSpec())
+            times_ms.append((time.perf_counter() - begun) * 1000)
+            empty_bytes = sandbox.memory_bytes()
+            sandbox.close()
+        each = f"{statistics.median(times_ms):.0f} ms to make one{_memory(empty_bytes, ', ')}"
+        ready = Finding("ready-sandboxes", True, False, f"up to {settings.ready_sandboxes} of a kind; {each}")
+        return [ready, await _started_ahead(settings, launcher, runtimes, empty_bytes)]
+    finally:
+        await launcher.close()
+
+
+async def _started_ahead(settings: Settings, launcher: LauncherProcess, runtimes: list[Runtime], empty_bytes: int) -> Finding:
+    if not settings.start_ahead:
+        return Finding("started-ahead", True, False, "nothing: start_ahead is off")
+    trees = tuple(sorted({mount for runtime in runtimes for mount in runtime.mounts}))
+    found: dict[str, str] = {}
+    for runtime in runtimes:
+        ahead = _plan(runtime)
+        if ahead is not None and runtime.language not in found:
+            sandbox = await launcher.make(SandboxSpec(trees=trees, ahead=ahead))
+            more_bytes = await _settled_bytes(sandbox) - empty_bytes
+            sandbox.close()
+            found[runtime.language] = _memory(more_bytes, " ")
+    detail = ", ".join(f"{language}{memory}" for language, memory in sorted(found.items()))
+    return Finding("started-ahead", True, False, f"when used often: {detail}" if detail else "nothing: no such interpreter here")
+
+
+def _plan(runtime: Runtime) -> Ahead | None:
+    return plan_ahead(
+        runtime, runtime.run_command([runtime.main_name], (), 0), (), {**BASE_ENVIRONMENT, **runtime.environment("run")}
+    )
+
+
+async def _settled_bytes(sandbox: Sandbox) -> int:
+    """Wait until an interpreter takes no more memory: it waits for its job then."""
+    before, now = -1, sandbox.memory_bytes()
+    deadline = time.monotonic() + _SETTLE_AT_MOST_S
+    while now != before and time.monotonic() < deadline:
+        await asyncio.sleep(_SETTLE_EVERY_S)
+        before, now = now, sandbox.memory_bytes()
+    return now
+
+
+def _memory(size_bytes: int, before: str) -> str:
+    """Words for a size; none where no control group counts."""
+    return f"{before}{size_bytes / (1 << 20):.1f} MiB" if size_bytes > 0 else ""
