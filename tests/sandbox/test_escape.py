@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +216,9 @@ class FakeOwner:
 
     def end(self, number: int) -> None:
         self.ended.append(number)
+
+    def later(self, work: Callable[[], None]) -> None:
+        work()
 
     def kill(self, number: int) -> None:
         self.killed.append(number)

@@ -27,6 +27,7 @@ KILL_PATIENCE_S = 15.0
 """After a kill the kernel should need milliseconds; past this the sandbox is given up and reported."""
 
 _CPU_CHECK_AT_LEAST_MS = 5.0
+_PROCESSORS = os.cpu_count() or 1
 _STOP_PATIENCE_S = 1.0
 _DISCARD_BYTES = 1 << 20
 _COLLECT_MEMORY_BYTES = 128 << 20
@@ -46,6 +47,10 @@ class Owner(Protocol):
 
     def end(self, number: int) -> None:
         """Have the sandbox killed and everything of it removed. Returns at once."""
+        ...
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Do what nobody waits for, once those who wait have been served."""
         ...
 
 
@@ -215,6 +220,16 @@ class Sandbox:
             return
         self._closed = True
         self._stop_clocks()
+        if not self._started.done():
+            self._started.cancel()
+        if not self._finished.done():
+            self._finished.cancel()
+        if self._exit_message is None:
+            self._clear_away()
+        else:
+            self._owner.later(self._clear_away)  # the program has ended: taking its sandbox apart must not delay its result
+
+    def _clear_away(self) -> None:
         self._owner.end(self.number)
         for descriptor in self._streams.values():
             self._loop.remove_reader(descriptor)
@@ -224,10 +239,6 @@ class Sandbox:
         self._loop.remove_reader(self._link.fileno())
         self._link.close()
         self._meter.close()
-        if not self._started.done():
-            self._started.cancel()
-        if not self._finished.done():
-            self._finished.cancel()
 
     def _start(self, command: Command) -> None:
         # Everything that travels by descriptor: the pack of an earlier stage, and one memfd with the job's own files.
@@ -341,7 +352,7 @@ class Sandbox:
 
     def _arm_cpu_clock(self, remaining_ms: float) -> None:
         """Look again when the limit could be reached at the earliest: all processors busy from now on."""
-        pause_ms = max(remaining_ms / (os.cpu_count() or 1), _CPU_CHECK_AT_LEAST_MS)
+        pause_ms = max(remaining_ms / _PROCESSORS, _CPU_CHECK_AT_LEAST_MS)
         self._cpu_timer = self._loop.call_later(pause_ms / 1000, self._check_cpu)
 
     def _check_cpu(self) -> None:

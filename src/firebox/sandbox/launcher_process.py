@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from firebox.sandbox.spec import SandboxFailure, SandboxSpec, decode, receive, s
 
 _START_LAUNCHER = "import sys; sys.path.insert(0, sys.argv[1]); from firebox.sandbox.launcher import main; main(int(sys.argv[2]))"
 _STREAMS_AND_LINK = 4
+_LATER_S = 0.003
 
 
 class LauncherProcess:
@@ -47,6 +48,7 @@ class LauncherProcess:
         self._probed: asyncio.Future[dict[str, Any]] | None = None
         self._making: dict[int, asyncio.Future[Sandbox]] = {}
         self._alive: dict[int, asyncio.Event] = {}
+        self._work_for_later: list[Callable[[], None]] = []
         self._next_number = 1
         self._starting = asyncio.Lock()
         self._closed = False
@@ -155,6 +157,17 @@ class LauncherProcess:
         if number in self._alive:
             self._tell({"end": number})
 
+    def later(self, work: Callable[[], None]) -> None:
+        """Do what nobody waits for, once those who wait have been served."""
+        if not self._work_for_later:
+            asyncio.get_running_loop().call_later(_LATER_S, self._catch_up)
+        self._work_for_later.append(work)
+
+    def _catch_up(self) -> None:
+        waiting, self._work_for_later = self._work_for_later, []
+        for work in waiting:
+            work()
+
     def forget(self, layer: str) -> None:
         """Have the launcher let go of an image whose package is going away. Returns at once."""
         self._tell({"forget": layer})
@@ -167,6 +180,7 @@ class LauncherProcess:
     async def close(self) -> None:
         """End the launcher and with it every sandbox; wait until it is gone."""
         self._closed = True
+        self._catch_up()
         process = self._process
         if self._link is not None:
             self._link.shutdown(socket.SHUT_WR)

@@ -17,6 +17,7 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 MESSAGE_BYTES = 160 << 10
@@ -174,8 +175,9 @@ def spec_from_message(message: Mapping[str, Any]) -> SandboxSpec:
     return SandboxSpec(**fields)
 
 
-def spec_to_message(spec: SandboxSpec) -> dict[str, Any]:
-    return asdict(spec)
+@lru_cache(maxsize=64)
+def spec_to_message(spec: SandboxSpec) -> Mapping[str, Any]:
+    return asdict(spec)  # which takes longer than all the rest of a request to the launcher
 
 
 def receive(link: socket.socket, at_most_bytes: int = SMALL_MESSAGE_BYTES) -> tuple[bytes, list[int]]:

@@ -174,11 +174,14 @@ class Service:
 
         Raises: as `start`.
         """
+        result: Result | None = None
         async with self.start(job, caller, counted=counted) as run:
             async for event in run.events():
                 if isinstance(event, Finished):
-                    return event.result
-        raise SandboxError("the run ended without a result")
+                    result = event.result  # the last event: the iterator ends by itself, one left early is costly to clean up
+        if result is None:
+            raise SandboxError("the run ended without a result")
+        return result
 
     @asynccontextmanager
     async def start_container(self, spec: ContainerSpec, caller: Caller) -> AsyncGenerator[ContainerRun]:
