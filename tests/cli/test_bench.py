@@ -48,6 +48,14 @@ def test_report_has_every_way_of_running_each_language(bench: tuple[dict[str, An
             assert 0 < duration["median_ms"] <= duration["p99_ms"]
 
 
+def test_compiled_language_is_measured_with_and_without_its_compiler(tmp_path: Path) -> None:
+    require_tool("gcc")
+    done = run_bench(tmp_path, *SMALLEST, "--languages", "c", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    [c] = json.loads(done.stdout)["languages"]
+    assert {"bare", "bare run", "http", "http, first"} <= set(c["durations"])
+
+
 def test_report_has_runs_a_second_bare_and_over_http(bench: tuple[dict[str, Any], str]) -> None:
     report, _printed = bench
     for entry in report["languages"]:

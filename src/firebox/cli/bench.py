@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +19,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from firebox.cli.benchmark.contender import BenchmarkFailed, Contender
 from firebox.cli.benchmark.engine import ENGINE, Engine, EngineRuns
-from firebox.cli.benchmark.execute import DOORS, Connection, HttpRuns, execute_request
+from firebox.cli.benchmark.execute import DOORS, FIRST, Connection, HttpRuns, execute_request, first_requests
 from firebox.cli.benchmark.measure import Advance, load, take_turns
-from firebox.cli.benchmark.processes import BARE, BUBBLEWRAP, bare, bubblewrap, firebox_run
+from firebox.cli.benchmark.processes import BARE, BUBBLEWRAP, bare, bare_run, bubblewrap, firebox_run
 from firebox.cli.benchmark.programs import SOURCES, Program, choose_programs, native_program
 from firebox.cli.benchmark.report import (
     LanguageReport,
@@ -127,10 +128,10 @@ class Bench:
             Server(self._command, self._folder / "data") as server,
             Engine(self._settings, registry) as engine,
         ):
+            idle = self._idle(server)
             reports = [self._language(program, server, engine, share_s, load_s) for program in programs]
             native_report = self._native(native, engine, share_s / 2) if native is not None else None
             stream = self._stream(server, registry)
-            idle = self._idle(server)
             isolation = list(engine.isolation)
         return Report(
             firebox=version_of_firebox(),
@@ -148,10 +149,14 @@ class Bench:
         request = execute_request(program, server.url, self._door)
         alone = bare(program, folder)
         with contextlib.closing(Connection(server.url)) as connection:
+            is_compiled = program.runtime.compiled
+            first = first_requests(program, server.url, self._door)
             others = (
+                bare_run(program, folder) if is_compiled else None,
                 bubblewrap(program, folder),
                 EngineRuns(engine, program),
-                HttpRuns(connection, request, program.expected),
+                HttpRuns(connection, repeat(request), program.expected),
+                HttpRuns(connection, first, program.expected, FIRST) if is_compiled else None,
                 firebox_run(program, folder, self._command, every=COMMAND_EVERY),
             )
             contenders: list[Contender] = [alone, *(contender for contender in others if contender is not None)]

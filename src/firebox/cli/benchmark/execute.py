@@ -8,8 +8,9 @@ import json
 import selectors
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
 from urllib.parse import urlsplit
 
 from firebox.cli.benchmark.contender import SETTLE_S, BenchmarkFailed
@@ -17,6 +18,7 @@ from firebox.cli.benchmark.processes import Load
 from firebox.cli.benchmark.programs import Program
 
 HTTP = "http"
+FIRST = "http, first"
 _PATIENCE_S = 120.0
 _SILENT_AT_MOST_S = 2.0
 _READ_BYTES = 65_536
@@ -85,6 +87,12 @@ def execute_request(program: Program, url: str, door: str) -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
+def first_requests(program: Program, url: str, door: str) -> Iterator[bytes]:
+    """Write requests of a compiled program that nobody has compiled before: each has a comment of its own."""
+    for number in count(time.time_ns()):
+        yield execute_request(replace(program, source=f"{program.source}// {number}\n"), url, door)
+
+
 def _for_piston(program: Program) -> dict[str, object]:
     limits = ("run_timeout", "run_cpu_time", "compile_timeout", "compile_cpu_time")
     return {**_what_to_run(program), **dict.fromkeys(limits, _WALL_MS)}
@@ -109,10 +117,10 @@ DOORS: Mapping[str, tuple[str, Callable[[Program], dict[str, object]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class HttpRuns:
-    """Runs one program through the server."""
+    """Runs a program through the server. requests: one for each run."""
 
     connection: Connection
-    request: bytes
+    requests: Iterator[bytes]
     expected: bytes
     name: str = HTTP
     every: int = 1
@@ -120,8 +128,9 @@ class HttpRuns:
     def run(self) -> float:
         """Run the program once; see `Contender.run`."""
         self.connection.refresh()
+        request = next(self.requests)
         started = time.perf_counter()
-        self.connection.send(self.request)
+        self.connection.send(request)
         while (body := self.connection.receive()) is None:
             pass
         elapsed_ms = (time.perf_counter() - started) * 1000

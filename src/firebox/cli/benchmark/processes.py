@@ -16,6 +16,7 @@ from firebox.cli.benchmark.programs import Program
 from firebox.sandbox.mounts import USRMERGE_LINKS, WORK
 
 BARE = "bare"
+BARE_RUN = "bare run"
 BUBBLEWRAP = "bubblewrap"
 COMMAND = "firebox run"
 _LAST_WORDS_BYTES = 4096
@@ -48,6 +49,11 @@ class Processes:
 def bare(program: Program, folder: Path) -> Processes:
     """Run a program as if there were no sandbox. folder: holds its source."""
     return Processes(BARE, program.steps(), program.environment(str(folder)), folder, program.expected)
+
+
+def bare_run(program: Program, folder: Path) -> Processes:
+    """Run what the compiler has left in the folder, without compiling."""
+    return Processes(BARE_RUN, program.steps()[-1:], program.environment(str(folder)), folder, program.expected)
 
 
 def bubblewrap(program: Program, folder: Path) -> Processes | None:

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from firebox.cli.benchmark.engine import ENGINE
-from firebox.cli.benchmark.execute import HTTP
-from firebox.cli.benchmark.processes import BARE, BUBBLEWRAP, COMMAND
+from firebox.cli.benchmark.execute import FIRST, HTTP
+from firebox.cli.benchmark.processes import BARE, BARE_RUN, BUBBLEWRAP, COMMAND
 from firebox.cli.benchmark.report import LanguageReport, Report
 from firebox.cli.benchmark.samples import Duration
 
-COLUMNS = (BARE, BUBBLEWRAP, ENGINE, HTTP, COMMAND)
+COLUMNS = (BARE, BARE_RUN, BUBBLEWRAP, ENGINE, HTTP, FIRST, COMMAND)
 _MARKDOWN_WIDTH = 400
 _TERMINAL_WIDTH_AT_LEAST = 100
 
