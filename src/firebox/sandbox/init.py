@@ -29,6 +29,8 @@ _OOM_SCORE_OF_PROGRAM = b"1000"
 _CPU_SLACK_S = 2
 """How much later than our own clock the kernel's ends a program."""
 _INHERITED_LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
+_REHEARSED = b'{"argv":["/bin/sh","main.sh"],"env":{"PATH":"/usr/bin:/bin"},"packs":[[["main.sh",0,7,420]]],"cpu_ms":1}'
+"""A command as it comes."""
 _SIGNALS_PYTHON_CHANGED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT)
 
 
@@ -59,6 +61,8 @@ class Init:
         stdout_write, stderr_write = _renumbered(stdout_write), _renumbered(stderr_write)
         streams = (stdin_read, stdout_write, stderr_write)
         waiting = self._start_ahead(streams)
+        wake_read = _wake_when_children_end()
+        _rehearse()
 
         data, descriptors = spec.receive(self._link, spec.MESSAGE_BYTES)
         if not data:
@@ -77,11 +81,6 @@ class Init:
                 # Ours as long as the program runs: else closing its streams would hang up a terminal that it may use again.
                 held = [os.open(slave, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)]
             step = "limits"
-            wake_read, wake_write = os.pipe()
-            os.set_blocking(wake_write, False)
-            os.set_blocking(wake_read, False)
-            signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-            signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
             lower(resource.RLIMIT_NOFILE, command["open_files"])
             lower(resource.RLIMIT_FSIZE, command["file_size_bytes"])
             lower(resource.RLIMIT_NPROC, command["processes"] + 1)
@@ -225,6 +224,29 @@ class Init:
             if "collect" in message and descriptors:
                 with open(descriptors[0], "wb", buffering=0) as sink:
                     collect(sink.fileno(), message["collect"], message["max_bytes"], message["max_files"])
+
+
+def _wake_when_children_end() -> int:
+    """Return a descriptor that becomes readable when a child ends."""
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    os.set_blocking(wake_read, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    return wake_read
+
+
+def _rehearse() -> None:
+    """Go through the motions of what comes when somebody waits.
+
+    We are a fork: the first touch of each page of the interpreter costs a copy, and now nobody waits for it.
+    """
+    command = spec.decode(_REHEARSED)
+    spec.encode({"started": True})
+    _executable(command["argv"][0], command["env"]["PATH"])
+    for limit in _INHERITED_LIMITS:
+        resource.setrlimit(limit, resource.getrlimit(limit))
+    _write_files({"packs": [[]]}, [os.memfd_create("rehearsal", os.MFD_CLOEXEC)])
 
 
 def _renumbered(descriptor: int) -> int:
