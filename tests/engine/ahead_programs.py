@@ -207,3 +207,61 @@ BASH = {
     "read_only": "readonly | sort | grep -v VERSINFO | grep -v PPID",
     "empty": "",
 }  # fmt: skip
+
+LEAVING = {
+    "python": """
+import builtins, os, random, resource, signal, sys
+builtins.mark = sys.mark = os.mark = 1
+os.environ["MARK"] = "1"
+for place in ("/tmp/mark", "/dev/shm/mark", "/run/mark", os.path.expanduser("~/mark"), "mark"): open(place, "w").close()
+os.chdir("/tmp"); os.umask(0o777); os.nice(5); os.dup2(1, 99); random.seed(1)
+signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGINT])
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20)); resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+if os.fork() == 0:
+    os.setsid(); signal.pause()
+""",
+    "node": """
+const fs = require("fs"), os = require("os"), { spawn } = require("child_process");
+globalThis.mark = Object.prototype.mark = 1; process.env.MARK = "1";
+for (const place of ["/tmp/mark", "/dev/shm/mark", "/run/mark", os.homedir() + "/mark", "mark"]) fs.writeFileSync(place, "");
+fs.openSync("/tmp/mark"); process.chdir("/tmp"); process.umask(0o777); process.title = "mark"; os.setPriority(5);
+spawn("sleep", ["60"], { detached: true, stdio: "ignore" }).unref();
+""",
+    "perl": """
+our $mark = 1; $ENV{MARK} = 1; $SIG{TERM} = "IGNORE"; srand 1;
+for ("/tmp/mark", "/dev/shm/mark", "/run/mark", "$ENV{HOME}/mark", "mark") { open my $file, ">", $_; }
+open KEPT, "<", "/tmp/mark"; chdir "/tmp"; umask 0777; setpriority 0, 0, 5; $0 = "mark";
+unless (fork) { sleep 60 }
+""",
+    "bash": """
+mark=1; export MARK=1; RANDOM=1; trap '' TERM; f() { :; }; export -f f; alias ls=false; set -u; hash -p /bin/false sleep
+for place in /tmp/mark /dev/shm/mark /run/mark ~/mark mark; do : > $place; done
+exec 77>&1; ulimit -n 20; renice -n 5 $$ > /dev/null; umask 777; cd /tmp; setsid sleep 60 &
+""",
+}
+"""Programs that leave behind whatever a program can."""
+
+LOOKING = {
+    "python": """
+import builtins, os, resource, signal, sys
+print(hasattr(builtins, "mark"), hasattr(sys, "mark"), hasattr(os, "mark"), sorted(os.environ), os.getcwd(), oct(os.umask(0)), os.nice(0))
+print([sorted(os.listdir(place)) for place in ("/tmp", "/dev/shm", "/run", os.path.expanduser("~"), ".")])
+print(signal.getsignal(signal.SIGTERM), signal.pthread_sigmask(signal.SIG_BLOCK, []), sorted(map(int, os.listdir("/proc/self/fd"))))
+print(resource.getrlimit(resource.RLIMIT_NOFILE), [name for name in os.listdir("/proc") if name.isdigit()], open("/proc/self/comm").read())
+""",
+    "node": """
+const fs = require("fs"), os = require("os");
+console.log(globalThis.mark, {}.mark, Object.keys(process.env).sort(), process.cwd(), process.umask(), process.title, os.getPriority());
+console.log(["/tmp", "/dev/shm", "/run", os.homedir(), "."].map((place) => fs.readdirSync(place).sort()));
+console.log(fs.readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name)).length, process.listenerCount("SIGTERM"));
+""",
+    "perl": """
+print defined $main::mark, join(",", sort keys %ENV), " ", umask, getpriority(0, 0), $SIG{TERM} // "default", " $0\n";
+for ("/tmp", "/dev/shm", "/run", $ENV{HOME}, ".", "/proc/self/fd") { opendir my $folder, $_; print join(" ", sort readdir $folder), "\n"; }
+""",
+    "bash": """
+echo "${mark-} ${MARK-} $- $SHLVL $PWD $(umask) $(ulimit -n)"; trap; alias; declare -F; hash; nice; type -p sleep
+set -- /tmp/* /dev/shm/* /run/* ~/* ./*; echo "$@"; set -- /proc/[0-9]*; echo $#; set -- /proc/self/fd/*; echo $#; compgen -e
+""",
+}
+"""Programs that look for all of that."""

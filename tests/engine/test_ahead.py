@@ -135,6 +135,18 @@ class TestOneInterpreter:
         _cold, warm = engines
         assert len({str(told(await warm.result(job(language, code)))) for _ in range(4)}) == 4
 
+    @pytest.mark.parametrize("language", PROGRAMS)
+    async def test_attack_83_nothing_of_one_run_is_seen_in_the_next(self, engines: tuple[Engine, Warm], language: str) -> None:
+        cold, warm = engines
+        looks = job(language, ahead_programs.LOOKING[language])
+        seen_first = told(await cold.result(looks))
+        leaves = ahead_programs.LEAVING[language]
+        assert told(await cold.result(job(language, leaves + ahead_programs.LOOKING[language]))) != seen_first
+        for _ in range(3):
+            left = await warm.result(job(language, leaves))
+            assert left.verdict is Verdict.OK
+            assert told(await warm.result(looks)) == seen_first
+
     async def test_its_limits_are_the_jobs(self, engines: tuple[Engine, Warm]) -> None:
         _cold, warm = engines
         limits = LimitRequest(open_files=77, file_size_bytes=5000, processes=33, wall_ms=5000, cpu_ms=4000)
