@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,11 @@ def test_every_default_is_one_its_row_allows() -> None:
 def test_settings_declares_every_row_but_the_limits_with_its_type() -> None:
     hints = typing.get_type_hints(Settings)
     types = {"int": int, "bytes": int, "ms": int, "s": int, "bool": bool, "text": str, "path": Path}
+    types["modules"] = Mapping[str, tuple[str, ...]]
     for row in TABLE:
         if row in LIMIT_ROWS or row is OVERRIDES_ROW:
             continue
-        assert hints.pop(row.name) is types[row.kind], row.name
+        assert hints.pop(row.name) == types[row.kind], row.name
     assert set(hints) == {OVERRIDES_ROW.name, "warnings"}
 
 
@@ -175,6 +177,8 @@ def test_switches(text: str, value: bool) -> None:
         ({"FIREBOX_RUN_OUTPUT_MODE": "drop"}, "run_output_mode", "one of cut, kill"),
         ({"FIREBOX_DATA_DIR": "~nobody-of-that-name/x"}, "data_dir", "a path"),
         ({"FIREBOX_LIMIT_OVERRIDES": "{"}, "limit_overrides", "a JSON object"),
+        ({"FIREBOX_PRELOAD": "python"}, "preload", "names of modules"),
+        ({"FIREBOX_PRELOAD": "python:os;system"}, "preload", "names of modules"),
         ({"FIREBOX_LIMIT_OVERRIDES": '{"java": 3}'}, "limit_overrides", "for each language a table"),
     ],
 )
@@ -251,6 +255,16 @@ def test_data_folder_of_root_and_of_an_ordinary_user(monkeypatch: pytest.MonkeyP
     assert load({"HOME": "/home/x", "XDG_DATA_HOME": "/data"}).data_dir == Path("/data/firebox")
     # The base directory specification: relative values are to be ignored.
     assert load({"HOME": "/home/x", "XDG_DATA_HOME": "data"}).data_dir == Path("/home/x/.local/share/firebox")
+
+
+def test_modules_to_preload(tmp_path: Path) -> None:
+    wanted = {"python": ("json", "os.path"), "node": ("fs/promises",)}
+    file = tmp_path / "firebox.toml"
+    file.write_text("[preload]\nPython = ['json', 'os.path']\nnode = ['fs/promises']\n")
+    of_file = load_settings({}, file, {})
+    assert of_file.preload == load_settings({"preload": "Python:json,os.path node:fs/promises"}, None, {}).preload == wanted
+    assert of_file.preloaded(["py", "Python"]) == ("json", "os.path")
+    assert of_file.preloaded(["ruby"]) == ()
 
 
 def test_overrides_of_a_language_in_the_file(tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ class Settings:
     sso_retries: int
     log_level: str
     log_format: str
+    preload: Mapping[str, tuple[str, ...]]
+    """Per language (lower case): names of modules."""
     limit_overrides: Mapping[str, Mapping[str, int | str]]
     """Per language (lower case): limit settings by name, as `run_memory_bytes`."""
     warnings: tuple[str, ...]
@@ -157,6 +159,10 @@ class Settings:
         names: the language and its aliases, for `limit_overrides`: an override of a default lifts a lower maximum.
         """
         return cast("Limits", vars(self)["_maximum_limits"](stage, tuple(names)))
+
+    def preloaded(self, names: Iterable[str]) -> tuple[str, ...]:
+        """List the modules that an interpreter loads while it waits. names: the language and its aliases."""
+        return next((self.preload[name.lower()] for name in names if name.lower() in self.preload), ())
 
     def _decide_default_limits(self, stage: StageName, names: tuple[str, ...], runtime: LimitRequest) -> Limits:
         limits = self._limits(f"{stage}_")

@@ -8,6 +8,7 @@
 | bool      | true, false, yes, no, on, off, 1, 0                                   | bool    |
 | text      | any text                                                              | str     |
 | path      | a path; a leading ~ is the home folder                                | Path    |
+| modules   | a table per language of names, "python:json,re perl:POSIX"            | mapping |
 | overrides | a table per language of limit settings and their values               | mapping |
 """
 
@@ -20,8 +21,8 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["int", "bytes", "ms", "s", "bool", "text", "path", "overrides"]
-Value = int | str | bool | Path | Mapping[str, Mapping[str, object]]
+Kind = Literal["int", "bytes", "ms", "s", "bool", "text", "path", "modules", "overrides"]
+Value = int | str | bool | Path | Mapping[str, tuple[str, ...]] | Mapping[str, Mapping[str, object]]
 
 _SIZES = {
     "": 1,
@@ -32,6 +33,7 @@ _SIZES = {
 }
 _DURATIONS_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000}
 _YES, _NO = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_MODULE = re.compile(r"[\w@][\w.:/@-]{0,99}", re.ASCII)
 _NUMBER = re.compile(r"\s*(-?\d{1,18})(?:\.(\d{1,9}))?\s*([a-zA-Z]*)\s*", re.ASCII)
 
 
@@ -51,6 +53,7 @@ def allowed_values(kind: Kind, minimum: int, maximum: int | None) -> str:
         "bool": "true or false",
         "text": "text",
         "path": "a path",
+        "modules": "for each language names of modules, such as python:json,re",
         "overrides": "for each language a table of limit settings such as run_memory_bytes",
     }[kind]
 
@@ -110,6 +113,19 @@ def _path(value: object) -> Path:
     return Path(text).expanduser()
 
 
+def _modules(value: object) -> Mapping[str, tuple[str, ...]]:
+    if isinstance(value, str):
+        words = [word.partition(":") for word in value.split()]
+        value = {language: names.split(",") for language, _colon, names in words}
+    try:
+        languages = msgspec.convert(value, dict[str, tuple[str, ...]])
+    except msgspec.ValidationError:
+        raise ValueError(value) from None
+    if not all(_MODULE.fullmatch(name) for names in languages.values() for name in names):
+        raise ValueError(value)
+    return {language.lower(): names for language, names in languages.items()}
+
+
 def _overrides(value: object) -> Mapping[str, Mapping[str, object]]:
     """Check the shape only: each limit is read by the row of its name."""
     try:
@@ -127,5 +143,6 @@ _READERS: Mapping[Kind, Callable[[object], Value]] = {
     "bool": _bool,
     "text": _text,
     "path": _path,
+    "modules": _modules,
     "overrides": _overrides,
 }

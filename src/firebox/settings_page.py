@@ -8,11 +8,13 @@ from pathlib import Path
 from firebox.setting_values import Value
 from firebox.settings_table import (
     ACCOUNT_ROWS,
+    CACHE_ROWS,
     CONTAINER_ROWS,
     DOOR_ROWS,
     GENERAL_ROWS,
     LIMIT_ROWS,
     OVERRIDES_ROW,
+    PACKAGE_ROWS,
     STORAGE_ROWS,
     Row,
 )
@@ -62,6 +64,8 @@ _GROUPS: Mapping[str, tuple[Row, ...]] = {
     "Users": ACCOUNT_ROWS,
     "What is kept": STORAGE_ROWS,
     "Containers": CONTAINER_ROWS,
+    "What is kept of jobs": CACHE_ROWS,
+    "Packages": PACKAGE_ROWS,
     "Doors": DOOR_ROWS,
 }
 

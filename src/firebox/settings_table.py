@@ -217,6 +217,13 @@ GENERAL_ROWS = (
     Row("queue_per_client", "int", 64, "Jobs of one client that may wait for a slot.", minimum=1),
     Row("ready_sandboxes", "int", 4, "Sandboxes of a kind that are kept ready at most, before anybody asks.", maximum=1024),
     Row("start_ahead", "bool", True, "Start the interpreters of what is used often before its jobs come."),
+    Row(
+        "preload",
+        "modules",
+        {},
+        "Modules that interpreters of Python, node and Perl which are started ahead load while they wait: "
+        "`[preload]` with `python = ['json']` in the file, elsewhere `python:json,re perl:POSIX`.",
+    ),
     Row("max_body_bytes", "bytes", 32 * _MIB, "Size of the body of a request.", minimum=1024),
     Row("max_artifact_bytes", "bytes", 16 * _MIB, "Files handed back by one run, together."),
     Row("max_artifact_files", "int", 100, "Files handed back by one run."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,6 +200,31 @@ class TestOneInterpreter:
         assert stage is not None
         assert other is not None
         assert (stage.stdout, other.stdout) == (b"yes\n", b"None\n")
+
+    @pytest.mark.parametrize(
+        ("language", "module", "code"),
+        [
+            ("python", "json.tool", "import sys, os; print('json.tool' in sys.modules, PRELOAD in os.environ)"),
+            (
+                "node",
+                "fs/promises",
+                "console.log(process.moduleLoadList.includes('NativeModule fs/promises'), PRELOAD in process.env)",
+            ),
+            ("perl", "List::Util", "print map { $_ ? 'true ' : 'false ' } exists $INC{'List/Util.pm'}, exists $ENV{PRELOAD}"),
+        ],
+    )
+    async def test_modules_are_loaded_while_it_waits(self, tmp_path: Path, language: str, module: str, code: str) -> None:
+        code = code.replace("PRELOAD in", "'FIREBOX_PRELOAD' in").replace("{PRELOAD}", "{FIREBOX_PRELOAD}")
+        preload = {language: ["no_such_module", module]}
+        settings = load_settings({"ready_sandboxes": 2, "data_dir": str(tmp_path), "preload": preload}, environ={})
+        async with LocalExecutor(settings, Registry([runtime(language)])) as executor:
+            engine = Warm(executor)
+            first = (await Engine.result(engine, job(language, code))).run
+            later = (await engine.result(job(language, code))).run
+        assert first is not None
+        assert later is not None
+        assert later.stdout.decode().lower().split() == ["true", "false"]
+        assert first.stdout.decode().lower().split()[1] == "false"
 
     async def test_one_that_died_waiting_is_replaced(self, engines: tuple[Engine, Warm]) -> None:
         cold, _warm = engines

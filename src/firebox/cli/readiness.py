@@ -57,7 +57,7 @@ async def _started_ahead(settings: Settings, launcher: LauncherProcess, runtimes
     trees = tuple(sorted({mount for runtime in runtimes for mount in runtime.mounts}))
     found: dict[str, str] = {}
     for runtime in runtimes:
-        ahead = _plan(runtime)
+        ahead = _plan(runtime, settings)
         if ahead is not None and runtime.language not in found:
             sandbox = await launcher.make(SandboxSpec(trees=trees, ahead=ahead))
             more_bytes = await _settled_bytes(sandbox) - empty_bytes
@@ -67,10 +67,10 @@ async def _started_ahead(settings: Settings, launcher: LauncherProcess, runtimes
     return Finding("started-ahead", True, False, f"when used often: {detail}" if detail else "nothing: no such interpreter here")
 
 
-def _plan(runtime: Runtime) -> Ahead | None:
-    return plan_ahead(
-        runtime, runtime.run_command([runtime.main_name], (), 0), (), {**BASE_ENVIRONMENT, **runtime.environment("run")}
-    )
+def _plan(runtime: Runtime, settings: Settings) -> Ahead | None:
+    command = runtime.run_command([runtime.main_name], (), 0)
+    env = {**BASE_ENVIRONMENT, **runtime.environment("run")}
+    return plan_ahead(runtime, command, (), env, settings.preloaded(runtime.names))
 
 
 async def _settled_bytes(sandbox: Sandbox) -> int:

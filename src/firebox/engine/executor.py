@@ -188,6 +188,7 @@ class LocalExecutor:
             artifact_files=self._settings.max_artifact_files,
             cache_level=runtime.cache if job.cache is None else job.cache,
             may_start_ahead=self._settings.start_ahead and not job.command and job.terminal is None,
+            preload=self._settings.preloaded(runtime.names),
         )
 
     def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:

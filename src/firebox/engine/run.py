@@ -81,6 +81,7 @@ class Plan:
     artifact_files: int
     cache_level: CacheLevel
     may_start_ahead: bool
+    preload: tuple[str, ...]
 
 
 class LocalRun:
@@ -280,8 +281,9 @@ class LocalRun:
         self._transcript = Transcript()
         command = self._command(stage, limits, packed)
         if stage == "run" and self._plan.may_start_ahead:
-            args = self._plan.job.args
-            specification = replace(specification, ahead=plan_ahead(self._plan.runtime, command.argv, args, command.env))
+            plan = self._plan
+            ahead = plan_ahead(plan.runtime, command.argv, plan.job.args, command.env, plan.preload)
+            specification = replace(specification, ahead=ahead)
         taken_at = time.monotonic()
         sandbox = await self._pool.take(specification)
         self._sandbox = sandbox

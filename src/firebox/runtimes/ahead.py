@@ -17,7 +17,8 @@ from firebox.sandbox.spec import Ahead
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """name: of the file that the interpreter looks for; env: how it is made to; takes_args: it can be given arguments.
+    """name: of the file that the interpreter looks for; env: how it is made to. takes_args, preloads: whether it can be given
+    arguments, and modules to load.
 
     Its text is `hooks/NAME.hook`.
     """
@@ -25,25 +26,31 @@ class Hook:
     name: str
     env: Mapping[str, str]
     takes_args: bool = True
+    preloads: bool = True
 
 
 HOOKS: Mapping[str, Hook] = {
     "python": Hook("sitecustomize.py", {"PYTHONPATH": FOLDER}),
     "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {FOLDER}/wait.js"}),
     "perl": Hook("firebox_wait.pm", {"PERL5LIB": FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
-    "bash": Hook("wait.sh", {"BASH_ENV": f"{FOLDER}/wait.sh"}, takes_args=False),
+    "bash": Hook("wait.sh", {"BASH_ENV": f"{FOLDER}/wait.sh"}, takes_args=False, preloads=False),
 }
 """Lua and Ruby have no such place: Lua cannot take a variable away from its children, Ruby reads the main file first."""
 
-_LIKE_OURS = ("PYTHON", "NODE_", "PERL", "BASH_ENV")
+PRELOAD = "FIREBOX_PRELOAD"
+"""The variable that tells a hook which modules to load while it waits; the hook takes it away."""
+
+_LIKE_OURS = (PRELOAD, "PYTHON", "NODE_", "PERL", "BASH_ENV")
 """Variables that begin so may change what a hook finds or how it is loaded."""
 _HARMLESS = ("PYTHONDONTWRITEBYTECODE",)
 
 
-def plan_ahead(runtime: Runtime, command: Sequence[str], args: Sequence[str], env: Mapping[str, str]) -> Ahead | None:
+def plan_ahead(
+    runtime: Runtime, command: Sequence[str], args: Sequence[str], env: Mapping[str, str], modules: Sequence[str] = ()
+) -> Ahead | None:
     """Say what to start so that it can go on as this command; None when it cannot be anything but a fresh start.
 
-    command: ends with the main file and then `args`. env: of the program, complete.
+    command: ends with the main file and then `args`. env: of the program, complete. modules: loaded while it waits.
     """
     hook = HOOKS.get(runtime.ahead)
     if hook is None or (args and not hook.takes_args) or sum(len(word.encode()) + 1 for word in args) > ARGUMENT_BYTES:
@@ -53,9 +60,10 @@ def plan_ahead(runtime: Runtime, command: Sequence[str], args: Sequence[str], en
     argv = tuple(command[: len(command) - len(args)])
     if argv[-1].startswith("/"):
         return None
+    preload = [(PRELOAD, " ".join(modules))] if modules and hook.preloads else []
     return Ahead(
         argv=argv,
-        env=(*env.items(), *hook.env.items()),  # last, so that the others stay where they are when these go
+        env=(*env.items(), *hook.env.items(), *preload),  # last, so that the others stay where they are when these go
         given_env=tuple(sorted(env.items())),
         main=argv[-1],
     )
