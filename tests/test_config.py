@@ -35,7 +35,7 @@ def test_every_default_is_one_its_row_allows() -> None:
 
 def test_settings_declares_every_row_but_the_limits_with_its_type() -> None:
     hints = typing.get_type_hints(Settings)
-    types = {"int": int, "bytes": int, "ms": int, "s": int, "bool": bool, "text": str, "path": Path}
+    types: dict[str, object] = {"int": int, "bytes": int, "ms": int, "s": int, "bool": bool, "text": str, "path": Path}
     types["modules"] = Mapping[str, tuple[str, ...]]
     for row in TABLE:
         if row in LIMIT_ROWS or row is OVERRIDES_ROW:
