@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-import structlog
-
 from firebox.config import Settings
+from firebox.engine.log import LazyLogger
 from firebox.packages.sources import packages_folder
 from firebox.packages.store import PackageStore
 from firebox.runtimes.definition import Definition, read_definitions, shipped_definitions
@@ -16,7 +15,7 @@ from firebox.runtimes.runtime import Runtime
 
 Only = Callable[[Definition | Runtime], bool]
 
-_log = structlog.get_logger("firebox.runtimes")
+_log = LazyLogger()
 
 
 def find_definitions(settings: Settings) -> list[Definition]:

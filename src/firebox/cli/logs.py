@@ -9,14 +9,21 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-import structlog
+from firebox.engine.log import set_up_later
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN = re.compile(r"[^\s=\"\\]+")
 
 
+def set_up_logs_later(level: str, format_: str) -> None:
+    """Do as `set_up_logs` when there is something to say: for commands that are to be quick and mostly have nothing."""
+    set_up_later(lambda: set_up_logs(level, format_))
+
+
 def set_up_logs(level: str, format_: str) -> None:
     """Send every log line of this process to stderr. format_: "text" or "json". Libraries' own lines are included."""
+    import structlog
+
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -59,6 +66,8 @@ class _Bridge(logging.Handler):
     """Passes lines of the standard library's logging on."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        import structlog
+
         level, exception = record.levelno, record.exc_info
         if record.name.startswith("uvicorn") and exception is not None and isinstance(exception[1], UnicodeDecodeError):
             # A client sent text that is none: its own fault, and no reason for a traceback each time.

@@ -14,7 +14,7 @@ import typer
 
 from firebox.cli.catalogue import find_definitions, find_runtimes, open_store
 from firebox.cli.limits import read_limit, read_limits
-from firebox.cli.logs import set_up_logs
+from firebox.cli.logs import set_up_logs_later
 from firebox.cli.options import ConfigFile
 from firebox.cli.session import Session, terminal_size
 from firebox.cli.verdicts import exit_status, say_reason, say_summary
@@ -89,7 +89,7 @@ def run(
     # Who runs this is the operator: no maximum but the machine.
     unlimited = {name: 0 for stage in STAGES for limit_name in LIMIT_NAMES if (name := f"max_{stage}_{limit_name}") in ROWS}
     settings = load_settings({**unlimited, "ready_sandboxes": 0, "slots": 1}, config)
-    set_up_logs("error", settings.log_format)
+    set_up_logs_later("error", settings.log_format)
     registry = _find(program, language, settings)
     try:
         runtime = _choose(program, language, version, registry)
