@@ -159,6 +159,9 @@ class LauncherProcess:
 
     def later(self, work: Callable[[], None]) -> None:
         """Do what nobody waits for, once those who wait have been served."""
+        if self._closed:
+            work()
+            return
         if not self._work_for_later:
             asyncio.get_running_loop().call_later(_LATER_S, self._catch_up)
         self._work_for_later.append(work)
