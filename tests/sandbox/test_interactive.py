@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
-from tests.sandbox.conftest import Box
+from tests.sandbox.conftest import Box, launcher_of
 from tests.sandbox.conversation import talk, talk_python
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -114,6 +116,27 @@ async def test_a_flood_of_signals_is_harmless(box: Box) -> None:
             program.sandbox.signal(10)
         await program.say("")
         assert (await program.end()).killed_by == ""
+
+
+async def test_a_signal_that_the_server_ignores_ends_programs_all_the_same(sandbox_kind: str, readable_source: str) -> None:
+    """As under nohup(1), or in the background of a shell without job control."""
+    ignored = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    launcher = launcher_of(sandbox_kind, readable_source)
+    try:
+        await launcher.start()
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+        async with talk(Box(launcher, sandbox_kind), "/bin/cat") as program:
+            await program.ask("on", b"on")
+            program.sandbox.signal(signal.SIGHUP)
+            assert (await program.end()).signal == signal.SIGHUP
+        _name, mask = (await Box(launcher, sandbox_kind).shell("grep SigIgn: /proc/self/status")).stdout.split()
+        assert not [number for number in ignored if int(mask, 16) >> number - 1 & 1]
+    finally:
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+        await launcher.close()
 
 
 TERMINAL_CODE = """

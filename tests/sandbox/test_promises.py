@@ -172,8 +172,9 @@ async def test_fifty_runs_of_every_ending_leave_nothing(box: Box) -> None:
                 await box.shell("tty; yes", terminal=(24, 80), output_bytes=100, kill_on_output=True)
 
     await asyncio.gather(*(one(number) for number in range(10)))
+    await until(lambda: box.launcher.alive == 0)
     before = len(os.listdir("/proc/self/fd"))
     for start in range(0, 50, 10):
         await asyncio.gather(*(one(start + number) for number in range(10)))
-    assert len(os.listdir("/proc/self/fd")) == before
     await until(lambda: box.launcher.alive == 0)
+    assert len(os.listdir("/proc/self/fd")) == before

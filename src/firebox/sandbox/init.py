@@ -31,7 +31,8 @@ _CPU_SLACK_S = 2
 _INHERITED_LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 _REHEARSED = b'{"argv":["/bin/sh","main.sh"],"env":{"PATH":"/usr/bin:/bin"},"packs":[[["main.sh",0,7,420]]],"cpu_ms":1}'
 """A command as it comes."""
-_SIGNALS_PYTHON_CHANGED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT)
+_SIGNALS_TO_RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+"""All: Python changes some, and what started the server may have it ignore others, as nohup(1) does."""
 
 
 class Init:
@@ -357,7 +358,7 @@ def _spawn(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str
         file_actions=actions,
         setsid=True,
         setsigmask=[],
-        setsigdef=_SIGNALS_PYTHON_CHANGED,
+        setsigdef=_SIGNALS_TO_RESET,
     )
 
 
