@@ -12,6 +12,7 @@ from typer.main import get_command
 from firebox.cli.main import COMMANDS
 from firebox.settings_page import settings_page
 from firebox.settings_table import TABLE
+from scripts.languages_page import languages_page
 from scripts.system_calls_page import system_calls_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -54,7 +55,12 @@ def _rows(parameters: Iterable[Any]) -> Iterator[str]:
         yield "| `{}` | {} |\n".format(*(text.replace("|", "\\|") for text in (spelling, parameter.help or "")))
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "cli.md": cli_page, "system-calls.md": system_calls_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "system-calls.md": system_calls_page,
+    "languages.md": languages_page,
+}
 
 
 def main() -> None:

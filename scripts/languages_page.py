@@ -1,4 +1,4 @@
-"""Write docs/languages.md: what the recipes make, and what `make test-languages` measured of it."""
+"""docs/languages.md: what the recipes make, and what `make test-languages` measured of it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 
 from firebox.packages.building.recipe import Recipe, all_recipes
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "languages.md"
-MEASURED = ROOT / "tests" / "languages" / "measured.json"
+MEASURED = Path(__file__).resolve().parent.parent / "tests" / "languages" / "measured.json"
 
 HEAD = """\
 # Languages in packages
@@ -122,12 +120,3 @@ def _mib(size_bytes: int) -> str:
 
 def _words(values: list[str]) -> str:
     return ", ".join(values)
-
-
-def main() -> None:
-    PAGE.write_text(languages_page(), encoding="utf-8")
-    print("docs/languages.md")
-
-
-if __name__ == "__main__":
-    main()
