@@ -204,17 +204,20 @@ class TestOneInterpreter:
     @pytest.mark.parametrize(
         ("language", "module", "code"),
         [
-            ("python", "json.tool", "import sys, os; print('json.tool' in sys.modules, PRELOAD in os.environ)"),
+            ("python", "json.tool", "import sys, os; print('json.tool' in sys.modules, 'FIREBOX_PRELOAD' in os.environ)"),
             (
                 "node",
                 "fs/promises",
-                "console.log(process.moduleLoadList.includes('NativeModule fs/promises'), PRELOAD in process.env)",
+                "console.log(process.moduleLoadList.includes('NativeModule fs/promises'), 'FIREBOX_PRELOAD' in process.env)",
             ),
-            ("perl", "List::Util", "print map { $_ ? 'true ' : 'false ' } exists $INC{'List/Util.pm'}, exists $ENV{PRELOAD}"),
+            (
+                "perl",
+                "List::Util",
+                "print map { $_ ? 'true ' : 'false ' } exists $INC{'List/Util.pm'}, exists $ENV{FIREBOX_PRELOAD}",
+            ),
         ],
     )
     async def test_modules_are_loaded_while_it_waits(self, tmp_path: Path, language: str, module: str, code: str) -> None:
-        code = code.replace("PRELOAD in", "'FIREBOX_PRELOAD' in").replace("{PRELOAD}", "{FIREBOX_PRELOAD}")
         preload = {language: ["no_such_module", module]}
         settings = load_settings({"ready_sandboxes": 2, "data_dir": str(tmp_path), "preload": preload}, environ={})
         async with LocalExecutor(settings, Registry([runtime(language)])) as executor:

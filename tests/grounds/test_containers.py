@@ -14,16 +14,20 @@ from tests.support.server import RunningServer
 from tests.support.services import DockerEngine
 
 
+def flags_for(engine: DockerEngine) -> tuple[str, ...]:
+    """Flags of a server whose Python runs in containers of that engine, which has the image."""
+    assert grounds_image(engine.url) == "grounds/exec-python3:latest"
+    return "--docker-url", engine.url, "--grounds-wall-ms", "20000"
+
+
 @pytest.fixture
 def contained(docker_engine: DockerEngine, kept_server: Callable[..., RunningServer]) -> RunningServer:
-    assert grounds_image(docker_engine.url) == "grounds/exec-python3:latest"
-    return kept_server("--docker-url", docker_engine.url, "--grounds-wall-ms", "20000")
+    return kept_server(*flags_for(docker_engine))
 
 
 @pytest.fixture
 def stoppable(docker_engine: DockerEngine, start_server: Callable[..., RunningServer]) -> RunningServer:
-    assert grounds_image(docker_engine.url) == "grounds/exec-python3:latest"
-    return start_server("--docker-url", docker_engine.url)
+    return start_server(*flags_for(docker_engine))
 
 
 def containers_of(server: RunningServer, engine: DockerEngine) -> list[Any]:

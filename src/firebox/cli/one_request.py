@@ -170,13 +170,6 @@ def _unpack(bootstrap: Path | None, folder: Path) -> None:
         unpack(bootstrap, folder)
 
 
-def _set_up_logs() -> None:
-    """Nothing but the answer may be on standard output."""
-    from firebox.cli.logs import set_up_logs
-
-    set_up_logs("error", "text")
-
-
 async def _run(job: Job, settings: Settings, registry: Registry, way: Way, folder: Path | None) -> Result:
     if way.sandbox and folder is not None:
         job = _with_what_is_there(job, settings, registry, folder)
@@ -201,10 +194,10 @@ def _with_what_is_there(job: Job, settings: Settings, registry: Registry, folder
 async def _executor(settings: Settings, registry: Registry, way: Way, folder: Path | None) -> AsyncGenerator[Executor]:
     """Only what is needed is loaded: each is a good part of the time that a small program takes."""
     if way.sandbox or folder is None:
+        from firebox.cli.logs import set_up_logs_later
         from firebox.engine.executor import LocalExecutor
-        from firebox.engine.log import set_up_later
 
-        set_up_later(_set_up_logs)
+        set_up_logs_later("error", "text")  # nothing but the answer may be on standard output
         async with LocalExecutor(settings, registry, hold=_open_store(settings).hold) as executor:
             yield executor
     else:

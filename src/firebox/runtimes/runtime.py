@@ -23,6 +23,7 @@ BASE_ENVIRONMENT = {
     "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
 }
 """What a program finds when neither its runtime nor its job says otherwise."""
+
 WORD_PLACEHOLDERS = ("main", "base", "stem", "Stem", "memory_mb")
 LIST_PLACEHOLDERS = ("sources", "others", "reversed", "siblings")
 """These stand for any number of words, so they must be a word of their own."""
