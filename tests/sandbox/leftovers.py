@@ -9,13 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from firebox.sandbox.mounts import HOST
+
 CGROUPS = "/sys/fs/cgroup"
 PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """processes: all descendants. groups: control groups below the launcher's own. mounts and descriptors: the launcher's."""
+    """processes: all descendants. groups: control groups below the launcher's own. mounts and descriptors: the launcher's.
+
+    Of mounts those of its own: what it sees of the host's comes and goes with the host.
+    """
 
     processes: frozenset[int]
     groups: frozenset[str]
@@ -26,7 +31,8 @@ class Holdings:
 def holdings_of(pid: int) -> Holdings:
     """Return what the launcher `pid` holds now."""
     try:
-        mounts = len(Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines())
+        points = [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines()]
+        mounts = sum(not point.startswith(HOST.encode() + b"/") for point in points)
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
     except PermissionError:  # a launcher with subordinate uids shows nothing to the ordinary user who started it
         mounts, descriptors = 0, 0

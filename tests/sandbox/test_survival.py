@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from firebox.sandbox import cgroups
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, SOURCE, Box, launcher_of
+from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, SOURCE, Box, launcher_of
 from tests.sandbox.conversation import talk
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone, until
 
@@ -215,6 +215,34 @@ async def test_no_descriptors_left_is_a_clear_failure_that_passes(box: Box) -> N
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (await box.run("/bin/echo", "again")).text == "again\n"
+
+
+@pytest.fixture
+def shared_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose mounts other mount namespaces hear of, as systemd makes the whole of a host."""
+    subprocess.run(["mount", "-t", "tmpfs", "firebox-test", tmp_path], check=True)
+    subprocess.run(["mount", "--make-shared", tmp_path], check=True)
+    for name in ("early", "late"):
+        (tmp_path / name).mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "firebox-test", tmp_path / "early"], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "--recursive", tmp_path], check=True)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root mounts on the host")
+async def test_the_host_can_unmount_what_a_launcher_saw_and_sandboxes_see_no_new_mount(shared_folder: Path, box: Box) -> None:
+    def sees(pid: int | None, folder: Path) -> bool:
+        return str(folder) in Path(f"/proc/{pid}/mountinfo").read_text()
+
+    assert sees(box.launcher.pid, shared_folder / "early")
+    sandbox = await box.make()
+    try:
+        subprocess.run(["umount", shared_folder / "early"], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "firebox-test", shared_folder / "late"], check=True)
+        assert not sees(box.launcher.pid, shared_folder / "early")  # else its disk would stay busy
+        assert not sees(sandbox.pid, shared_folder / "late")
+    finally:
+        sandbox.close()
 
 
 async def test_closing_ends_what_runs(sandbox_kind: str, readable_source: str) -> None:

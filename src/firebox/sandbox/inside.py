@@ -91,7 +91,8 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
     if link.recv(1) != b"g":
         os._exit(0)  # the launcher is gone or gave up
 
-    yield "2 control group, host name and loopback of our own"
+    yield "2 mounts, control group, host name and loopback of our own"
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)  # what the host mounts now must not appear here
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

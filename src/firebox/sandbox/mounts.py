@@ -129,8 +129,9 @@ def lean_root(old_root: str = HOST) -> None:
 
     Must be called in a mount namespace of its own. /tmp serves as the mount point because it always exists; the host's
     own /tmp is visible again below `HOST` afterwards. Modules that are not loaded by now cannot be imported any more.
+    What the host unmounts goes here too, else its disk would stay busy as long as we live; nothing goes the other way.
     """
-    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_SLAVE)
     kernel.mount("firebox", "/tmp", "tmpfs", kernel.MS_NOSUID, "mode=755,size=64m")
     os.mkdir("/tmp" + old_root)
     os.mkdir("/tmp" + EMPTY)
