@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -55,6 +56,24 @@ class Engine:
         last = (await self.events(job))[-1]
         assert isinstance(last, Finished)
         return last.result
+
+
+class Warm(Engine):
+    """An executor that starts programs ahead, and waits until one is there."""
+
+    async def result(self, job: Job) -> Result:
+        """Run a job of which a stage was started ahead."""
+        while True:
+            before = self.executor.statistics().started_ahead
+            result = await super().result(job)
+            if self.executor.statistics().started_ahead > before:
+                return result
+            await self.full()
+
+    async def full(self) -> None:
+        """Wait until everything that is wanted ready is."""
+        while self.executor.statistics().ready_sandboxes < self.executor.statistics().ready_target:
+            await asyncio.sleep(0.01)
 
 
 def job(language: str, code: str, **fields: Any) -> Job:

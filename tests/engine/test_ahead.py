@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.engine import ahead_programs
-from tests.engine.conftest import Engine
+from tests.engine.conftest import Engine, Warm
 
 ENDINGS = {"python": "py", "node": "js", "perl": "pl", "bash": "sh"}
 PROGRAMS = {
@@ -56,24 +55,6 @@ def job(language: str, code: str, **fields: Any) -> Job:
     files += [File(name, content) for name, content in SIBLINGS.items() if name.endswith(ENDINGS[language])]
     wanted: dict[str, Any] = {"run_limits": LIMITS, **fields}
     return Job(language=language, files=tuple(files), **wanted)
-
-
-class Warm(Engine):
-    """An executor that starts interpreters ahead, and waits until one is there."""
-
-    async def result(self, job: Job) -> Result:
-        """Run a job in an interpreter that was started ahead."""
-        while True:
-            before = self.executor.statistics().started_ahead
-            result = await super().result(job)
-            if self.executor.statistics().started_ahead > before:
-                return result
-            await self.full()
-
-    async def full(self) -> None:
-        """Wait until everything that is wanted ready is."""
-        while self.executor.statistics().ready_sandboxes < self.executor.statistics().ready_target:
-            await asyncio.sleep(0.01)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

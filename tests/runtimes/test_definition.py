@@ -39,6 +39,9 @@ def test_limits_are_read_like_settings() -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "words"),
     [
+        ({"compile_ahead": '{hook = "gcc", command = ["x"]}'}, "compile_ahead.hook", "javac"),
+        ({"compile_ahead": '{hook = "javac", command = []}'}, "compile_ahead.command", "at least one word"),
+        ({"compile_ahead": '{hook = "javac", command = ["{main}"]}'}, "compile_ahead.command", "{memory_mb}"),
         ({"language": None}, "", "missing required field `language`"),
         ({"detect": None}, "", "missing required field `detect`"),
         ({"detect": "{}"}, "detect", "missing required field `programs`"),

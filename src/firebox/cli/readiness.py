@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+from collections.abc import Iterator
 
 from firebox.cli.catalogue import find_host_runtimes
 from firebox.config import Settings
-from firebox.runtimes.ahead import HOOKS, hook_texts, plan_ahead
+from firebox.runtimes.ahead import hook_texts, plan_ahead, plan_compiler_ahead
+from firebox.runtimes.definition import Definition
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.host import Finding
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Ahead, SandboxFailure, SandboxSpec
+from firebox.settings_table import STAGES
 
 _TRIES = 5
-_SETTLE_EVERY_S = 0.1
+_SETTLE_EVERY_S = 0.2
 _SETTLE_AT_MOST_S = 3.0
 
 
@@ -25,7 +28,7 @@ def measure_readiness(settings: Settings) -> list[Finding]:
 
     Not to be called from a running event loop.
     """
-    runtimes = find_host_runtimes(settings, lambda each: each.ahead in HOOKS).runtimes if settings.start_ahead else []
+    runtimes = find_host_runtimes(settings, _can_wait).runtimes if settings.start_ahead else []
     try:
         return asyncio.run(_measure(settings, runtimes))
     except SandboxFailure:
@@ -57,20 +60,31 @@ async def _started_ahead(settings: Settings, launcher: LauncherProcess, runtimes
     trees = tuple(sorted({mount for runtime in runtimes for mount in runtime.mounts}))
     found: dict[str, str] = {}
     for runtime in runtimes:
-        ahead = _plan(runtime, settings)
-        if ahead is not None and runtime.language not in found:
-            sandbox = await launcher.make(SandboxSpec(trees=trees, ahead=ahead))
-            more_bytes = await _settled_bytes(sandbox) - empty_bytes
-            sandbox.close()
-            found[runtime.language] = _memory(more_bytes, " ")
+        for name, ahead in _plans(runtime, settings):
+            if name not in found:
+                sandbox = await launcher.make(SandboxSpec(trees=trees, ahead=ahead))
+                more_bytes = await _settled_bytes(sandbox) - empty_bytes
+                sandbox.close()
+                found[name] = _memory(more_bytes, " ")
     detail = ", ".join(f"{language}{memory}" for language, memory in sorted(found.items()))
-    return Finding("started-ahead", True, False, f"when used often: {detail}" if detail else "nothing: no such interpreter here")
+    return Finding("started-ahead", True, False, f"when used often: {detail}" if detail else "nothing: no such program here")
 
 
-def _plan(runtime: Runtime, settings: Settings) -> Ahead | None:
+def _can_wait(each: Definition | Runtime) -> bool:
+    return bool(each.ahead or each.compile_ahead)
+
+
+def _plans(runtime: Runtime, settings: Settings) -> Iterator[tuple[str, Ahead]]:
+    """Yield what of a runtime can wait, by name."""
     command = runtime.run_command([runtime.main_name], (), 0)
-    env = {**BASE_ENVIRONMENT, **runtime.environment("run")}
-    return plan_ahead(runtime, command, (), env, settings.preloaded(runtime.names))
+    env = {stage: {**BASE_ENVIRONMENT, **runtime.environment(stage)} for stage in STAGES}
+    interpreter = plan_ahead(runtime, command, (), env["run"], settings.preloaded(runtime.names))
+    if interpreter is not None:
+        yield runtime.language, interpreter
+    memory_bytes = settings.default_limits("compile", runtime.names, runtime.limits("compile")).memory_bytes
+    compiler = plan_compiler_ahead(runtime, (), env["compile"], memory_bytes)
+    if compiler is not None:
+        yield f"{runtime.language}'s compiler", compiler
 
 
 async def _settled_bytes(sandbox: Sandbox) -> int:

@@ -45,7 +45,7 @@ from firebox.model import (
     Timings,
     Verdict,
 )
-from firebox.runtimes.ahead import plan_ahead
+from firebox.runtimes.ahead import compile_words, plan_ahead, plan_compiler_ahead
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.pool import Pool
@@ -280,10 +280,8 @@ class LocalRun:
         self._stage = stage
         self._transcript = Transcript()
         command = self._command(stage, limits, packed)
-        if stage == "run" and self._plan.may_start_ahead:
-            plan = self._plan
-            ahead = plan_ahead(plan.runtime, command.argv, plan.job.args, command.env, plan.preload)
-            specification = replace(specification, ahead=ahead)
+        if self._plan.may_start_ahead:
+            specification, command = self._started_ahead(stage, specification, command)
         taken_at = time.monotonic()
         sandbox = await self._pool.take(specification)
         self._sandbox = sandbox
@@ -314,10 +312,20 @@ class LocalRun:
         self._emit(StageExited(sequence=self._next(), result=result))
         return result, produced
 
+    def _started_ahead(self, stage: StageName, specification: SandboxSpec, command: Command) -> tuple[SandboxSpec, Command]:
+        """Ask for a sandbox in which the program of a stage waits already, where it can."""
+        job, runtime = self._plan.job, self._plan.runtime
+        if stage == "run":
+            words = job.args
+            ahead = plan_ahead(runtime, command.argv, words, command.env, self._plan.preload)
+        else:
+            words = compile_words(runtime.compile_commands(self._sources(), command.memory_bytes))
+            ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes)
+        return replace(specification, ahead=ahead), replace(command, tell=words if ahead is not None else None)
+
     def _command(self, stage: StageName, limits: Limits, packed: Pack | None) -> Command:
         job, runtime = self._plan.job, self._plan.runtime
-        sources = [file.name for file in self._plan.files if file.source]
-        argv = command_line(stage, job, runtime, sources, limits.memory_bytes)
+        argv = command_line(stage, job, runtime, self._sources(), limits.memory_bytes)
         is_run = stage == "run"
         return Command(
             argv=tuple(argv),
@@ -336,6 +344,9 @@ class LocalRun:
             output_bytes=limits.output_bytes,
             kill_on_output=limits.output_mode is OutputMode.KILL,
         )
+
+    def _sources(self) -> list[str]:
+        return [file.name for file in self._plan.files if file.source]
 
     def _take_output(self, stream: StreamName, data: bytes) -> None:
         if self._announce is not None:  # a program may write before its start is reported

@@ -1,17 +1,19 @@
-"""Interpreters that can be started before a job comes: at which hook they wait, and for which jobs they are the right ones.
+"""What can be started before a job comes: where interpreters and compilers wait, and for which jobs they are the right ones.
 
 A hook is a small program in the interpreter's own language which that loads by itself at its start. It must leave no trace: a
-program that was started ahead and one that was not cannot tell.
+program that was started ahead and one that was not cannot tell. Of a compiler the hook is the main program: it calls the
+compiler in its own process, and whatever else the compile stage does.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
 from firebox.runtimes.runtime import Runtime
-from firebox.sandbox.ahead import ARGUMENT_BYTES, FOLDER
+from firebox.sandbox.ahead import FOLDER, WORD_BYTES
 from firebox.sandbox.spec import Ahead
 
 
@@ -37,10 +39,13 @@ HOOKS: Mapping[str, Hook] = {
 }
 """Lua and Ruby have no such place: Lua cannot take a variable away from its children, Ruby reads the main file first."""
 
+COMPILER_HOOKS: Mapping[str, str] = {"javac": "Javac.java"}
+"""Name of a hook -> name of its file."""
+
 PRELOAD = "FIREBOX_PRELOAD"
 """The variable that tells a hook which modules to load while it waits; the hook takes it away."""
 
-_LIKE_OURS = (PRELOAD, "PYTHON", "NODE_", "PERL", "BASH_ENV")
+_LIKE_OURS = (PRELOAD, "CLASSPATH", "JAVA_", "JDK_", "_JAVA_", "PYTHON", "NODE_", "PERL", "BASH_ENV")
 """Variables that begin so may change what a hook finds or how it is loaded."""
 _HARMLESS = ("PYTHONDONTWRITEBYTECODE",)
 
@@ -48,14 +53,12 @@ _HARMLESS = ("PYTHONDONTWRITEBYTECODE",)
 def plan_ahead(
     runtime: Runtime, command: Sequence[str], args: Sequence[str], env: Mapping[str, str], modules: Sequence[str] = ()
 ) -> Ahead | None:
-    """Say what to start so that it can go on as this command; None when it cannot be anything but a fresh start.
+    """Say what to start so that it can go on as this command, told `args`; None when that must be a fresh start.
 
     command: ends with the main file and then `args`. env: of the program, complete. modules: loaded while it waits.
     """
     hook = HOOKS.get(runtime.ahead)
-    if hook is None or (args and not hook.takes_args) or sum(len(word.encode()) + 1 for word in args) > ARGUMENT_BYTES:
-        return None
-    if any(name.startswith(_LIKE_OURS) and name not in _HARMLESS for name in env):
+    if hook is None or (args and not hook.takes_args) or not _may_wait(args, env):
         return None
     argv = tuple(command[: len(command) - len(args)])
     if argv[-1].startswith("/"):
@@ -64,12 +67,35 @@ def plan_ahead(
     return Ahead(
         argv=argv,
         env=(*env.items(), *hook.env.items(), *preload),  # last, so that the others stay where they are when these go
-        given_env=tuple(sorted(env.items())),
         main=argv[-1],
     )
+
+
+def plan_compiler_ahead(runtime: Runtime, words: Sequence[str], env: Mapping[str, str], memory_bytes: int) -> Ahead | None:
+    """Say what to start so that it can go on as a compile stage, told `words` (see `compile_words`); None for a fresh start.
+
+    memory_bytes: the stage's limit, 0 for none.
+    """
+    if runtime.compile_ahead is None or not _may_wait(words, env):
+        return None
+    argv = (*runtime.compile_ahead_command(memory_bytes), f"{FOLDER}/{COMPILER_HOOKS[runtime.compile_ahead.hook]}")
+    return Ahead(argv=argv, env=tuple(env.items()))
+
+
+def compile_words(steps: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Put a compile stage into words for a hook: a shell's command line of every step but the first, then the first as it is."""
+    return (" && ".join(map(shlex.join, steps[1:])), *steps[0])
+
+
+def _may_wait(words: Sequence[str], env: Mapping[str, str]) -> bool:
+    """Tell whether nothing in the job keeps it from a program that waits."""
+    if sum(len(word.encode(errors="replace")) + 1 for word in words) > WORD_BYTES:
+        return False
+    return not any(name.startswith(_LIKE_OURS) and name not in _HARMLESS for name in env)
 
 
 def hook_texts() -> dict[str, str]:
     """Read every hook: name of the file that the interpreter looks for -> text."""
     folder = resources.files("firebox.runtimes") / "hooks"
-    return {hook.name: (folder / f"{name}.hook").read_text(encoding="utf-8") for name, hook in HOOKS.items()}
+    files = {**{name: hook.name for name, hook in HOOKS.items()}, **COMPILER_HOOKS}
+    return {file: (folder / f"{name}.hook").read_text(encoding="utf-8") for name, file in files.items()}

@@ -17,8 +17,8 @@ from msgspec import Struct, field
 
 from firebox.errors import SettingsError
 from firebox.model import CacheLevel, LimitRequest
-from firebox.runtimes.ahead import HOOKS
-from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS
+from firebox.runtimes.ahead import COMPILER_HOOKS, HOOKS
+from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CompilerAhead
 from firebox.settings_table import ROWS, STAGES
 
 DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"
@@ -85,6 +85,7 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     cache: CacheLevel | None = None
     """None: "binary" where there is something to compile, else "none"."""
     ahead: str = ""
+    compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
     name_pattern: str = ""
     compile: list[list[str]] = field(default_factory=list[list[str]])
@@ -214,9 +215,12 @@ def _check(definition: Definition, source: str) -> None:
         ("detect.file", [definition.detect.file]),
     ]
     words += [(f"prepare[{number}]", step) for number, step in enumerate(definition.prepare)]
+    known = {*_FOUND_PLACEHOLDERS, *tools}
     for key, step in words:
         for word in step:
-            _check_word(source, key, word, {*_FOUND_PLACEHOLDERS, *tools}, lists=False)
+            _check_word(source, key, word, known, lists=False)
+    for word in definition.compile_ahead.command if definition.compile_ahead is not None else ():
+        _check_word(source, "compile_ahead.command", word, {*known, "memory_mb"}, lists=False)
 
 
 def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
@@ -229,6 +233,10 @@ def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
         yield "extensions", extension, re.match(r"^\.[\w+.-]+$", extension) is not None, "endings with their dot, as .py"
     yield "main_name", definition.main_name, re.match(r"^[\w.-]+$", definition.main_name) is not None, "a plain file name"
     yield "ahead", definition.ahead, definition.ahead in ("", *HOOKS), "one of " + ", ".join(HOOKS)
+    if definition.compile_ahead is not None:
+        hook, command = definition.compile_ahead.hook, definition.compile_ahead.command
+        yield "compile_ahead.hook", hook, hook in COMPILER_HOOKS, "one of " + ", ".join(COMPILER_HOOKS)
+        yield "compile_ahead.command", command, bool(command), "at least one word"
     patterns = {"detect.pattern": definition.detect.pattern, "name_pattern": definition.name_pattern}
     for key, pattern in patterns.items():
         yield key, pattern, _is_pattern(pattern), "a regular expression"

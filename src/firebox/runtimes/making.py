@@ -7,7 +7,7 @@ from pathlib import Path
 
 from firebox.runtimes.definition import Definition, fill
 from firebox.runtimes.places import STANDARD_FOLDERS
-from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.runtime import CompilerAhead, Runtime
 
 
 def make_runtime(
@@ -40,6 +40,13 @@ def make_runtime(
         rank=definition.rank,
         cache=definition.cache or ("binary" if definition.compile else "none"),
         ahead=definition.ahead,
+        compile_ahead=_fill_compiler(definition.compile_ahead, values),
         needs_extension=definition.needs_extension,
         name_pattern=definition.name_pattern,
     )
+
+
+def _fill_compiler(template: CompilerAhead | None, values: Mapping[str, str]) -> CompilerAhead | None:
+    if template is None:
+        return None
+    return CompilerAhead(template.hook, tuple(fill(word, values) for word in template.command))

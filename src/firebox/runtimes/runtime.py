@@ -37,6 +37,15 @@ _NAMELESS_EXTENSIONS = ("", ".code")
 """Endings that say nothing about a language: Piston's clients send `file0.code` for a file without a name."""
 
 
+class CompilerAhead(Struct, frozen=True, forbid_unknown_fields=True):
+    """A compiler that can wait for a job."""
+
+    hook: str
+    """Which of `ahead.COMPILER_HOOKS` calls it."""
+    command: tuple[str, ...]
+    """What is started; the hook's file comes after it. Of the placeholders only `{memory_mb}`."""
+
+
 class Runtime(Struct, frozen=True, kw_only=True):
     """A language at a version, ready to run.
 
@@ -91,6 +100,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     cache: CacheLevel = "none"
     ahead: str = ""
     """The hook at which its program can wait for a job, "" for none; see `ahead`."""
+    compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
     """True: the toolchain refuses a source file that has none of `extensions`."""
     name_pattern: str = ""
@@ -125,6 +135,10 @@ class Runtime(Struct, frozen=True, kw_only=True):
             else:
                 steps.append(self._fill(template, files, memory_bytes))
         return steps
+
+    def compile_ahead_command(self, memory_bytes: int) -> list[str]:
+        """Give the command line of the compiler that waits, without its hook; none where there is none."""
+        return self._fill(self.compile_ahead.command, (), memory_bytes) if self.compile_ahead is not None else []
 
     def run_command(self, files: Sequence[str], args: Sequence[str], memory_bytes: int) -> list[str]:
         """Give the command line of the run stage. Arguments as of `compile_commands`."""

@@ -1,8 +1,9 @@
 """A program that is started before its command comes, in a sandbox that is kept ready, and waits at a hook of its own.
 
-It is the real program with its real command line: the hook is something that the interpreter itself loads at its start,
-before the main file. It reads a pipe, the descriptor `GATE`, to its end (the arguments, each with a NUL after it), wipes out
-its own traces, and lets the interpreter go on. Used once, like everything here; it has seen nothing of any other run.
+An interpreter is the real program with its real command line: the hook is something that it loads by itself at its start,
+before the main file. The hook reads a pipe, the descriptor `GATE`, to its end (words, each with a NUL after it), wipes out
+its own traces, and lets the interpreter go on. A compiler waits in a program of ours that calls it.
+Used once, like everything here; it has seen nothing of any other run.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 FOLDER = "/.ahead"
@@ -21,8 +22,8 @@ FOLDER = "/.ahead"
 GATE = 200
 """The descriptor that a hook reads; so high that the interpreter's own have the numbers that they always have."""
 
-ARGUMENT_BYTES = 32 << 10
-"""Arguments that fit into the pipe without anybody reading, together."""
+WORD_BYTES = 32 << 10
+"""Words that fit into the pipe without anybody reading, together."""
 
 _PROCESS_CLOCK = 2
 
@@ -32,10 +33,9 @@ class Waiting:
 
     def __init__(self, ahead: Mapping[str, Any], spawn: Callable[[Mapping[str, Any], dict[int, int]], int]) -> None:
         """ahead: as in `spec.Ahead`. spawn: starts a program with further descriptors, target -> source."""
-        self._ahead = ahead
-        # Some interpreters open the main file before they come to the hook; it is written in place.
-        os.makedirs(os.path.dirname(ahead["main"]) or ".", exist_ok=True)
-        os.close(os.open(ahead["main"], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        if ahead["main"]:  # some interpreters open the main file before they come to the hook; it is written in place
+            os.makedirs(os.path.dirname(ahead["main"]) or ".", exist_ok=True)
+            os.close(os.open(ahead["main"], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         gate_read, self._gate = os.pipe()
         os.set_blocking(self._gate, False)
         try:
@@ -46,24 +46,19 @@ class Waiting:
         finally:
             os.close(gate_read)
 
-    def release(self, command: Mapping[str, Any], limits: Mapping[int, int]) -> tuple[int, float] | None:
-        """Let it go on as `command`; gives its pid and the processor time it has used so far, in milliseconds.
+    def release(self, words: Sequence[str] | None, limits: Mapping[int, int]) -> tuple[int, float] | None:
+        """Let it go on, told `words`; gives its pid and the processor time it has used so far, in milliseconds.
 
-        None when it cannot: it ended, or it is not what the command asks for; then nothing of it is left.
+        None when it cannot, because it ended, or must not (None); then nothing of it is left.
         """
-        count = len(self._ahead["argv"])
-        arguments = b"".join(os.fsencode(word) + b"\0" for word in command["argv"][count:])
-        fits = list(command["argv"][:count]) == list(self._ahead["argv"]) and command["terminal"] is None
-        given: list[tuple[str, str]] = [(name, value) for name, value in self._ahead["given_env"]]
-        fits = fits and sorted(command["env"].items()) == sorted(given)
         try:
-            if not fits or os.waitpid(self._pid, os.WNOHANG) != (0, 0):
+            if words is None or os.waitpid(self._pid, os.WNOHANG) != (0, 0):
                 return None
             used_ms = time.clock_gettime((~self._pid << 3) | _PROCESS_CLOCK) * 1000
             for limit, value in limits.items():
                 resource.prlimit(self._pid, limit, (value, value))
-            if arguments:
-                os.write(self._gate, arguments)
+            if words:
+                os.write(self._gate, b"".join(os.fsencode(word) + b"\0" for word in words))
             pid, self._pid = self._pid, 0
             return pid, used_ms
         except (OSError, ValueError):

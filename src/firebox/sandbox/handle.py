@@ -519,6 +519,7 @@ def _start_message(command: Command, packs: list[list[tuple[str, int, int, int]]
         "processes": command.processes,
         "open_files": command.open_files,
         "file_size_bytes": command.file_size_bytes,
+        "tell": command.tell,
     }
 
 

@@ -134,7 +134,7 @@ class Init:
         limits = {limit: resource.getrlimit(limit)[1] for limit in _INHERITED_LIMITS}
         if command["cpu_ms"]:
             limits[resource.RLIMIT_CPU] = _cpu_limit_s(command)
-        released = waiting.release(command, limits)
+        released = waiting.release(command["tell"], limits)
         if released is None:
             return 0
         pid, self._used_before_ms = released

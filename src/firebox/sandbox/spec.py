@@ -32,16 +32,15 @@ INSIDE_UID = 1000
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A program that a ready sandbox has started already; see `ahead`. A command that begins with `argv` goes on with it.
+    """A program that a ready sandbox has started already; see `ahead`. Whoever asks for it says what to tell it: `Command.tell`.
 
-    env: what it is started with; given_env: what the command must ask for, which is what the program has once its hook is done.
-    main: the main file, relative to the working directory.
+    env: what it is started with, more than it will have once its hook is done. main: a file that must be there before it
+    starts, relative to the working directory; "" for none.
     """
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
-    given_env: tuple[tuple[str, str], ...]
-    main: str
+    main: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,7 @@ class InputFile:
 class Command:
     """What is run, once, in a sandbox. argv[0]: absolute path or a name looked up in PATH of `env`.
 
+    tell: the words that a program which was started ahead needs so that it goes on as this command; None: start it anew.
     Numbers as in the model's limits: milliseconds and bytes, 0 means no cap. terminal: (rows, columns), or None for pipes.
     """
 
@@ -94,6 +94,7 @@ class Command:
     file_size_bytes: int = 64 << 20
     output_bytes: int = 1 << 20
     kill_on_output: bool = False
+    tell: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
