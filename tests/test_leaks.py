@@ -16,6 +16,7 @@ from firebox.engine.executor import LocalExecutor
 from firebox.model import File, Finished, Job, LimitRequest
 from firebox.runtimes.registry import Registry
 from tests.engine.conftest import RUNTIMES
+from tests.sandbox.leftovers import own_mounts_of
 
 JOBS = (
     Job(language="bash", files=(File("main.sh", b"echo hello"),)),
@@ -47,7 +48,7 @@ def footprint(launcher_pid: int) -> Footprint:
         descriptors=len(os.listdir("/proc/self/fd")),
         launcher_descriptors=len(os.listdir(f"/proc/{launcher_pid}/fd")),
         launcher_children=len(children),
-        mounts=len(Path(f"/proc/{launcher_pid}/mountinfo").read_text().splitlines()),
+        mounts=own_mounts_of(launcher_pid),
         groups=sum(len(names) for folder, names, _ in os.walk("/sys/fs/cgroup") if f"-{launcher_pid}-" in Path(folder).name),
         folders=sum(1 for name in os.listdir(tempfile.gettempdir()) if name.startswith("firebox-run")),
         memory_kib=sum(_resident_kib(pid) for pid in (os.getpid(), launcher_pid)),
@@ -86,10 +87,9 @@ async def settled(executor: LocalExecutor, launcher_pid: int) -> Footprint:
 
 
 async def check(runs: int, data_folder: Path) -> None:
-    settings = load_settings({"ready_sandboxes": 2, "slots": 4, "data_dir": str(data_folder)}, environ={})
+    settings = load_settings({"ready_sandboxes": 2, "slots": 4, "launchers": 1, "data_dir": str(data_folder)}, environ={})
     async with LocalExecutor(settings, Registry(RUNTIMES)) as executor:
-        launcher_pid = executor.launcher_pid
-        assert launcher_pid is not None
+        (launcher_pid,) = executor.launcher_pids
         await run_many(executor, 50)  # caches, pools and arenas take their size
         before = await settled(executor, launcher_pid)
         await run_many(executor, runs)

@@ -35,6 +35,11 @@ from firebox.settings_table import (
     default_data_folder,
 )
 
+CORES_A_LAUNCHER = 8
+"""One launcher keeps about so many cores busy with programs that do little."""
+
+_READY_AT_LEAST = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -59,6 +64,7 @@ class Settings:
     queue_length: int
     queue_per_client: int
     ready_sandboxes: int
+    launchers: int
     start_ahead: bool
     max_body_bytes: int
     max_artifact_bytes: int
@@ -144,6 +150,21 @@ class Settings:
     def source(self, name: str) -> str:
         """Say where a setting's value came from: default, flag, environment NAME or file PATH. Raises: KeyError."""
         return cast("dict[str, str]", vars(self)["_sources"]).get(ROWS[name].name, "default")
+
+    @property
+    def slot_count(self) -> int:
+        """How many jobs may run at once."""
+        return self.slots or os.cpu_count() or 1
+
+    @property
+    def ready_count(self) -> int:
+        """How many sandboxes of a kind are kept ready at most."""
+        return self.ready_sandboxes if self.ready_sandboxes >= 0 else max(_READY_AT_LEAST, self.slot_count)
+
+    @property
+    def launcher_count(self) -> int:
+        """How many processes make sandboxes."""
+        return self.launchers or max(1, (os.cpu_count() or 1) // CORES_A_LAUNCHER)
 
     def default_limits(self, stage: StageName, names: Iterable[str] = (), runtime: LimitRequest | None = None) -> Limits:
         """Give the limits of a stage when the request asks for none.

@@ -215,13 +215,21 @@ GENERAL_ROWS = (
     ),
     Row("queue_length", "int", 256, "Jobs that may wait for a slot."),
     Row("queue_per_client", "int", 64, "Jobs of one client that may wait for a slot.", minimum=1),
-    Row("ready_sandboxes", "int", 4, "Sandboxes of a kind that are kept ready at most, before anybody asks.", maximum=1024),
+    Row(
+        "ready_sandboxes",
+        "int",
+        -1,
+        "Sandboxes of a kind that are kept ready at most, before anybody asks. -1: as many as slots, at least four.",
+        minimum=-1,
+        maximum=1024,
+    ),
+    Row("launchers", "int", 0, "Processes that make sandboxes. 0: one for each eight cores, at least one.", maximum=64),
     Row("start_ahead", "bool", True, "Start the interpreters of what is used often before its jobs come."),
     Row(
         "preload",
         "modules",
         {},
-        "Modules that interpreters of Python, node and Perl which are started ahead load while they wait: "
+        "Modules that interpreters of Python, node, Perl and Ruby which are started ahead load while they wait: "
         "`[preload]` with `python = ['json']` in the file, elsewhere `python:json,re perl:POSIX`.",
     ),
     Row("max_body_bytes", "bytes", 32 * _MIB, "Size of the body of a request.", minimum=1024),

@@ -120,8 +120,7 @@ async def open_workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asyn
         async def make(**flags: object) -> Workshop:
             settings = load_settings({"data_dir": tmp_path / "data", "ready_sandboxes": 1, **ROOMY, **flags}, environ={})
             executor = await stack.enter_async_context(LocalExecutor(settings, registry()))
-            assert executor.launcher_pid is not None
-            opened.append(executor.launcher_pid)
+            opened.extend(executor.launcher_pids)
             return Workshop(executor, tmp_path, token)
 
         opened: list[int] = []

@@ -88,7 +88,9 @@ async def make_engine(tmp_path: Path) -> AsyncIterator[object]:
     async with AsyncExitStack() as stack:
 
         async def make(**flags: object) -> Engine:
-            settings = load_settings({"ready_sandboxes": 1, "data_dir": str(tmp_path / "data"), **flags}, environ={})
+            settings = load_settings(
+                {"ready_sandboxes": 1, "launchers": 1, "data_dir": str(tmp_path / "data"), **flags}, environ={}
+            )
             executor = LocalExecutor(settings, Registry(RUNTIMES))
             return Engine(await stack.enter_async_context(executor))
 
@@ -97,9 +99,8 @@ async def make_engine(tmp_path: Path) -> AsyncIterator[object]:
 
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
-    settings = load_settings({"ready_sandboxes": 2, "slots": 4, "data_dir": str(tmp_path / "data")}, environ={})
+    settings = load_settings({"ready_sandboxes": 2, "slots": 4, "launchers": 1, "data_dir": str(tmp_path / "data")}, environ={})
     async with LocalExecutor(settings, Registry(RUNTIMES)) as executor:
-        launcher_pid = executor.launcher_pid
+        (launcher_pid,) = executor.launcher_pids
         yield Engine(executor)
-    assert launcher_pid is not None
     assert not os.path.exists(f"/proc/{launcher_pid}")

@@ -283,7 +283,7 @@ async def test_a_killed_launcher_ends_runs_with_a_reason_and_comes_back(engine: 
     async with engine.executor.start(job("bash", "echo on; sleep 60")) as run:
         async for event in run.events():
             if isinstance(event, Output):
-                pid = engine.executor.launcher_pid
+                (pid,) = engine.executor.launcher_pids
                 assert pid is not None
                 os.kill(pid, signal.SIGKILL)
             elif isinstance(event, Finished):

@@ -17,10 +17,7 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class Holdings:
-    """processes: all descendants. groups: control groups below the launcher's own. mounts and descriptors: the launcher's.
-
-    Of mounts those of its own: what it sees of the host's comes and goes with the host.
-    """
+    """processes: all descendants. groups: control groups below the launcher's own. mounts and descriptors: the launcher's."""
 
     processes: frozenset[int]
     groups: frozenset[str]
@@ -31,13 +28,18 @@ class Holdings:
 def holdings_of(pid: int) -> Holdings:
     """Return what the launcher `pid` holds now."""
     try:
-        points = [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_bytes().splitlines()]
-        mounts = sum(not point.startswith(HOST.encode() + b"/") for point in points)
+        mounts = own_mounts_of(pid)
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
     except PermissionError:  # a launcher with subordinate uids shows nothing to the ordinary user who started it
         mounts, descriptors = 0, 0
     groups = frozenset(path for top in groups_of(pid) for path in _folders(top) if path != top)
     return Holdings(descendants_of(pid), groups, mounts, descriptors)
+
+
+def own_mounts_of(pid: int) -> int:
+    """Count the mounts that a launcher made: what it sees of the host's comes and goes with the host. Raises: PermissionError."""
+    points = [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    return sum(not point.startswith(HOST + "/") for point in points)
 
 
 def descendants_of(pid: int) -> frozenset[int]:

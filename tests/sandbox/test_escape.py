@@ -214,6 +214,9 @@ class FakeOwner:
         self.killed: list[int] = []
         self.on_kill: list[int] = []
 
+    def owns(self, number: int) -> bool:
+        return number not in self.ended
+
     def end(self, number: int) -> None:
         self.ended.append(number)
 

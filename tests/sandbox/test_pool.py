@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from firebox.sandbox import pool as pool_module
+from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.pool import HALF_LIFE_S, SHELVES, UNNAMED_MOST, Pool
 from firebox.sandbox.spec import SandboxSpec
 from tests.sandbox.conftest import Box
@@ -52,7 +53,7 @@ class Kept:
 @pytest.fixture
 async def kept(box: Box) -> AsyncIterator[Kept]:
     clock = Clock()
-    pool = Pool(box.launcher, [NAMED], MOST, clock=clock)
+    pool = Pool(Launchers([box.launcher]), [NAMED], MOST, clock=clock)
     await pool.start()
     yield Kept(pool, clock)
     await pool.close()
@@ -150,7 +151,7 @@ async def test_kind_whose_layer_is_gone_is_not_kept(kept: Kept, box: Box, tmp_pa
 
 
 async def test_closing_leaves_nothing(box: Box, nothing_left: None) -> None:
-    pool = Pool(box.launcher, [NAMED], MOST)
+    pool = Pool(Launchers([box.launcher]), [NAMED], MOST)
     await pool.start()
     await until(lambda: pool.statistics().ready == MOST)
     await pool.close()

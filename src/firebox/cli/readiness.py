@@ -48,7 +48,7 @@ async def _measure(settings: Settings, runtimes: list[Runtime]) -> list[Finding]
             empty_bytes = sandbox.memory_bytes()
             sandbox.close()
         each = f"{statistics.median(times_ms):.0f} ms to make one{_memory(empty_bytes, ', ')}"
-        ready = Finding("ready-sandboxes", True, False, f"up to {settings.ready_sandboxes} of a kind; {each}")
+        ready = Finding("ready-sandboxes", True, False, f"up to {settings.ready_count} of a kind; {each}")
         return [ready, await _started_ahead(settings, launcher, runtimes, empty_bytes)]
     finally:
         await launcher.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
@@ -25,6 +24,7 @@ from firebox.runtimes.ahead import hook_texts
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.pool import Pool
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
@@ -55,44 +55,45 @@ class Statistics:
 class LocalExecutor:
     """Implements `model.Executor` with sandboxes of this machine. Use it as an asynchronous context manager."""
 
-    def __init__(
-        self, settings: Settings, registry: Registry, *, launcher: LauncherProcess | None = None, hold: Hold = nullcontext
-    ) -> None:
+    def __init__(self, settings: Settings, registry: Registry, *, hold: Hold = nullcontext) -> None:
         folder = settings.data_dir / CACHE
         self._cache = JobCache(folder, max_bytes=settings.job_cache_bytes, max_age_s=settings.job_cache_s)
         self._settings = settings
         self._registry = registry
         self._hold = hold
-        self._launcher = launcher or LauncherProcess(uid_base=settings.uid_base, hooks=hook_texts())
-        self.admission = Admission(settings.slots or os.cpu_count() or 1, settings.queue_length, settings.queue_per_client)
+        hooks = hook_texts()
+        self._launchers = Launchers(
+            LauncherProcess(uid_base=settings.uid_base, hooks=hooks) for _ in range(settings.launcher_count)
+        )
+        self.admission = Admission(settings.slot_count, settings.queue_length, settings.queue_per_client)
         # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
         self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
         kept = tuple(_with_room(SandboxSpec(trees=self._trees), settings.default_limits(stage)) for stage in ("run", "compile"))
-        self._pool = Pool(self._launcher, kept, settings.ready_sandboxes)
+        self._pool = Pool(self._launchers, kept, settings.ready_count)
         self._listeners: list[ResultListener] = []
         self._runs: set[LocalRun] = set()
 
     @property
     def isolation(self) -> tuple[str, ...]:
         """The layers every run gets; known once started."""
-        return self._launcher.layers
+        return self._launchers.layers
 
     @property
     def isolation_reasons(self) -> tuple[str, ...]:
         """Why better kinds of control groups are not used here."""
-        return self._launcher.reasons
+        return self._launchers.reasons
 
     @property
-    def launcher_pid(self) -> int | None:
-        """The process that makes sandboxes, None before the start."""
-        return self._launcher.pid
+    def launcher_pids(self) -> tuple[int, ...]:
+        """The processes that make sandboxes; none before the start."""
+        return self._launchers.pids
 
     async def __aenter__(self) -> Self:
-        """Start the launcher and begin to keep sandboxes ready. Raises: SandboxError when this host cannot make one."""
+        """Start the launchers and begin to keep sandboxes ready. Raises: SandboxError when this host cannot make one."""
         try:
             await self._pool.start()
         except SandboxFailure as failure:
-            await self._launcher.close()
+            await self._launchers.close()
             hint = failure.hint or "run `firebox doctor`"
             raise SandboxError(failure.step, failure.errno, detail=failure.detail, hint=hint) from None
         return self
@@ -105,7 +106,7 @@ class LocalExecutor:
         await asyncio.gather(*(run.wait() for run in list(self._runs)))
         await self._cache.close()
         await self._pool.close()
-        await self._launcher.close()
+        await self._launchers.close()
 
     def on_result(self, listener: ResultListener) -> None:
         """Have `listener` called with every result, right before its last event."""
@@ -120,7 +121,7 @@ class LocalExecutor:
         gone = set(layers)
         self._pool.forget(gone)
         for layer in gone:
-            self._launcher.forget(layer)
+            self._launchers.forget(layer)
 
     def statistics(self) -> Statistics:
         admission, pool = self.admission.statistics(), self._pool.statistics()
@@ -183,7 +184,7 @@ class LocalExecutor:
             run_limits=run_limits,
             compile_specification=_with_room(self._root_of(runtime), compile_limits),
             run_specification=_with_room(self._root_of(runtime), run_limits),
-            isolation=self._launcher.layers,
+            isolation=self._launchers.layers,
             artifact_bytes=self._settings.max_artifact_bytes,
             artifact_files=self._settings.max_artifact_files,
             cache_level=runtime.cache if job.cache is None else job.cache,

@@ -41,6 +41,10 @@ class Owner(Protocol):
 
     null: int
 
+    def owns(self, number: int) -> bool:
+        """Tell whether the sandbox is one of those that are looked after; others are dying."""
+        ...
+
     def kill(self, number: int) -> None:
         """Have every process of the sandbox killed; its meters can still be read. Returns at once."""
         ...
@@ -93,7 +97,9 @@ class Sandbox:
 
     @property
     def is_dead(self) -> bool:
-        """Tell whether a sandbox that is kept ready has ended meanwhile."""
+        """Tell whether a sandbox that is kept ready has ended meanwhile, or is about to."""
+        if not self._owner.owns(self.number):
+            return True
         try:
             return not self._link.recv(1, socket.MSG_PEEK)
         except BlockingIOError:

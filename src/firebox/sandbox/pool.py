@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
 HALF_LIFE_S = 20.0
@@ -79,13 +79,13 @@ class Pool:
 
     def __init__(
         self,
-        launcher: LauncherProcess,
+        launchers: Launchers,
         named: Iterable[SandboxSpec],
         most: int,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._launcher = launcher
+        self._launchers = launchers
         self._most = most
         self._clock = clock
         now = clock()
@@ -100,8 +100,8 @@ class Pool:
         self._started_ahead = 0
 
     async def start(self) -> None:
-        """Start the launcher and begin to fill. Raises: SandboxFailure when this host cannot make a sandbox."""
-        await self._launcher.start()
+        """Start the launchers and begin to fill. Raises: SandboxFailure when this host cannot make a sandbox."""
+        await self._launchers.start()
         self._refilling = asyncio.create_task(self._refill())
         self._wake.set()
 
@@ -114,7 +114,7 @@ class Pool:
         shelf = self._shelf(kind)
         while shelf.ready:
             sandbox = shelf.ready.popleft()
-            if self._launcher.owns(sandbox.number) and not sandbox.is_dead:
+            if not sandbox.is_dead:
                 self._started_ahead += kind.ahead is not None
                 if shelf.ready:
                     asyncio.get_running_loop().call_later(_REFILL_LATER_S, self._wake.set)
@@ -127,7 +127,7 @@ class Pool:
             # To start a program ahead for somebody who waits would take longer than to start it.
             return await self._take(replace(kind, ahead=None))
         self._made_on_demand += 1
-        return await self._launcher.make(kind)
+        return await self._launchers.make(kind)
 
     def forget(self, layers: Iterable[str]) -> None:
         """Let go of what is ready above these layers: their package is gone."""
@@ -143,8 +143,8 @@ class Pool:
             taken=self._taken,
             made_on_demand=self._made_on_demand,
             started_ahead=self._started_ahead,
-            launcher_restarts=max(self._launcher.starts - 1, 0),
-            alive=self._launcher.alive,
+            launcher_restarts=self._launchers.restarts,
+            alive=self._launchers.alive,
         )
 
     async def close(self) -> None:
@@ -229,7 +229,7 @@ class Pool:
 
     async def _add(self, kind: SandboxSpec, shelf: _Shelf) -> None:
         try:
-            sandbox = await self._launcher.make(kind)
+            sandbox = await self._launchers.make(kind)
         except SandboxFailure:
             # A request that needs one now hears the reason; the pool only tries again later.
             asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
