@@ -62,6 +62,8 @@ def test_report_has_runs_a_second_bare_and_over_http(bench: tuple[dict[str, Any]
         throughput = entry["throughput"]
         assert throughput["callers"] == 2
         assert min(throughput[name] for name in ("bare_per_s", "http_alone_per_s", "http_per_s", "ratio")) > 0
+        assert throughput["half_load"]["runs"] >= 2
+        assert 0 < throughput["half_load"]["median_ms"] <= throughput["half_load"]["p99_ms"]
 
 
 def test_report_has_the_native_binary_the_stream_and_the_idle_server(bench: tuple[dict[str, Any], str]) -> None:

@@ -5,12 +5,13 @@ answers are searched for what they must hold and not parsed.
 from __future__ import annotations
 
 import json
+import random
 import selectors
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import accumulate, count
 from urllib.parse import urlsplit
 
 from firebox.cli.benchmark.contender import SETTLE_S, BenchmarkFailed
@@ -19,6 +20,7 @@ from firebox.cli.benchmark.programs import Program
 
 HTTP = "http"
 FIRST = "http, first"
+_CLIENTS = 32
 _PATIENCE_S = 120.0
 _SILENT_AT_MOST_S = 2.0
 _READ_BYTES = 65_536
@@ -167,6 +169,44 @@ def run_with_callers(url: str, request: bytes, expected: bytes, runs: int, calle
             return Load(runs, time.perf_counter() - started, 0.0)
     finally:
         for connection in connections:
+            connection.close()
+
+
+def run_at_rate(url: str, request: bytes, expected: bytes, runs: int, runs_per_s: float) -> list[float]:
+    """Run a program `runs` times at moments that nobody agreed on. Returns how long each took, in milliseconds.
+
+    They come as clients of a site do, without knowing of each other: the pauses are exponentially distributed. A run that has
+    to wait for one of the connections waits on the clock.
+    """
+    pauses = random.Random(runs)  # noqa: S311 - the same ones each time
+    moments_s = list(accumulate(pauses.expovariate(runs_per_s) for _ in range(runs)))
+    free = [Connection(url) for _ in range(min(_CLIENTS, runs))]
+    asked_s: dict[Connection, float] = {}
+    samples_ms: list[float] = []
+    try:
+        with selectors.DefaultSelector() as selector:
+            for connection in free:
+                selector.register(connection, selectors.EVENT_READ, connection)
+            started = time.perf_counter()
+            begun = 0
+            while len(samples_ms) < runs:
+                now_s = time.perf_counter() - started
+                while begun < runs and free and moments_s[begun] <= now_s:
+                    connection = free.pop()
+                    asked_s[connection] = moments_s[begun]
+                    connection.send(request)
+                    begun += 1
+                pause_s = max(moments_s[begun] - now_s, 0) if begun < runs and free else None
+                for key, _events in selector.select(pause_s):
+                    connection = key.data
+                    body = connection.receive()
+                    if body is not None:
+                        _check(body, expected)
+                        samples_ms.append((time.perf_counter() - started - asked_s.pop(connection)) * 1000)
+                        free.append(connection)
+            return samples_ms
+    finally:
+        for connection in (*free, *asked_s):
             connection.close()
 
 

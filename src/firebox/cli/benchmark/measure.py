@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from firebox.cli.benchmark.contender import Contender
-from firebox.cli.benchmark.execute import run_with_callers
+from firebox.cli.benchmark.execute import run_at_rate, run_with_callers
 from firebox.cli.benchmark.processes import Processes, run_side_by_side
 from firebox.cli.benchmark.report import Throughput
 from firebox.cli.benchmark.samples import Duration, summarise
@@ -57,7 +57,7 @@ def load(
     seconds: float,
     advance: Advance,
 ) -> Throughput:
-    """Measure runs a second, bare and by the server with one caller and with several, slice after slice.
+    """Measure runs a second, bare and by the server with one caller and with several, and durations at half of that rate.
 
     run_ms: what one run takes about; it decides how many make a slice, never more than `runs` unless that leaves callers idle.
     Raises: BenchmarkFailed.
@@ -65,6 +65,7 @@ def load(
     slice_runs = max(min(int(_SLICE_S * 1000 / run_ms), runs), callers, workers)
     rates: dict[str, list[float]] = {"bare": [], "alone": [], "together": []}
     cpu_ms: dict[str, list[float]] = {"bare": [], "server": [], "http": []}
+    half_load_ms: list[float] = []
     started = time.perf_counter()
     while True:
         side_by_side = run_side_by_side(bare, slice_runs, workers)
@@ -78,6 +79,7 @@ def load(
         rates["together"].append(together.runs / together.wall_s)
         cpu_ms["server"].append(used.server_s / together.runs * 1000)
         cpu_ms["http"].append(used.all_s / together.runs * 1000)
+        half_load_ms += run_at_rate(server.url, request, expected, slice_runs, together.runs / together.wall_s / 2)
         spent = (time.perf_counter() - started) / seconds
         advance(min(1.0, spent))
         if spent >= 1 or slice_runs >= runs:
@@ -93,4 +95,5 @@ def load(
         bare_cpu_ms=round(median(cpu_ms["bare"]), 3),
         server_cpu_ms=round(median(cpu_ms["server"]), 3),
         http_cpu_ms=round(median(cpu_ms["http"]), 3),
+        half_load=summarise(half_load_ms),
     )

@@ -27,6 +27,7 @@ class Throughput(Struct, frozen=True, kw_only=True):
 
     workers: bare runs at once. callers: of the server at once. ratio: the server with them, against bare.
     server_cpu_ms: of the server process alone; http_cpu_ms: with everything that it started, the program included.
+    half_load: of runs that came at half the rate that the callers reached, at random moments.
     """
 
     workers: int
@@ -38,6 +39,7 @@ class Throughput(Struct, frozen=True, kw_only=True):
     bare_cpu_ms: float
     server_cpu_ms: float
     http_cpu_ms: float
+    half_load: Duration
 
 
 class LanguageReport(Struct, frozen=True):

@@ -89,9 +89,10 @@ def _throughput(languages: Sequence[LanguageReport], style: _Style) -> Table:
     first = languages[0].throughput
     assert first is not None  # noqa: S101 - the caller chose those that have one
     title = f"Runs a second: bare by {first.workers} workers, http by 1 and {first.callers} callers; processor ms of one run"
+    title += "; median / p99 in ms at half of that rate"
     table = _table(title, style)
     table.add_column("hello world", no_wrap=True)
-    for heading in ("bare", "http, 1", f"http, {first.callers}", "against bare", "CPU bare", "CPU http", "server's"):
+    for heading in ("bare", "http, 1", f"http, {first.callers}", "against bare", "CPU bare", "CPU http", "server's", "half load"):
         table.add_column(heading, justify="right", no_wrap=True)
     for language in languages:
         measured = language.throughput
@@ -99,6 +100,10 @@ def _throughput(languages: Sequence[LanguageReport], style: _Style) -> Table:
             rates = (measured.bare_per_s, measured.http_alone_per_s, measured.http_per_s)
             times_ms = (measured.bare_cpu_ms, measured.http_cpu_ms, measured.server_cpu_ms)
             cells = [*(f"{rate:.1f}" for rate in rates), f"{measured.ratio:.2f} x", *(f"{each:.2f}" for each in times_ms)]
+            tail = measured.half_load.p99_ms / measured.half_load.median_ms
+            cells.append(
+                f"{_short(measured.half_load.median_ms)} / {_short(measured.half_load.p99_ms)}{style.between}{tail:.1f} x"
+            )
             table.add_row(language.language, *cells)
     return table
 
