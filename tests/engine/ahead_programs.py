@@ -208,6 +208,101 @@ BASH = {
     "empty": "",
 }  # fmt: skip
 
+RUBY = {
+    "hello": "puts 'hello'",
+    "argv": "p ARGV, ARGV.map(&:encoding), ARGV.map(&:frozen?), ARGV.frozen?, ARGF.argv",
+    "names": "p $0, $PROGRAM_NAME, __FILE__, __dir__, __LINE__, __method__, __ENCODING__, self, binding.local_variables",
+    "variables": "p global_variables.sort, $!, $@, $_, $., $~, $;, $,, $/, $\\, $-w, $-v, $-d, $DEBUG, $FILENAME, $stdin.lineno",
+    "environment": "p ENV.to_a, ENV['RUBYOPT'], ENV['RUBYLIB']",
+    "features": "p $LOADED_FEATURES, $LOADED_FEATURES.map(&:frozen?).uniq",
+    "places": "p $LOAD_PATH, Gem.path, Gem.dir, Gem.ruby, RbConfig.ruby",
+    "gems": "p Gem.loaded_specs.keys, Gem::Specification.class_variables.sort, Gem.instance_variables.sort, Gem::Specification.unresolved_deps",
+    "gem_state": "p Gem::Specification.class_variables.map { |name| Gem::Specification.class_variable_get(name).inspect.size }",
+    "constants": "p Object.constants.sort, Kernel.private_instance_methods.sort, Object.private_instance_methods(false).sort",
+    "symbols": "puts Symbol.all_symbols.map(&:to_s).sort",
+    "methods": "p File.instance_methods(false).sort, IO.instance_methods(false).sort, IO.instance_method(:set_encoding)",
+    "data": "p DATA.lineno, DATA.pos, DATA.path, DATA.external_encoding, DATA.fileno, DATA.singleton_methods, DATA.read; DATA.rewind; print DATA.read\n__END__\nsome ü data\nmore\n",
+    "data_lines": "DATA.each_line { |line| p [$., line] }\n__END__\none\n\ntwo",
+    "data_method": "p DATA.method(:set_encoding).owner, DATA.set_encoding('BINARY').external_encoding, DATA.class\n__END__\n",
+    "end_without_data": "p defined?(DATA)",
+    "first_line": "#!/usr/bin/env ruby\np __LINE__, DATA.lineno, $., DATA.pos\nraise 'x'\n__END__\n",
+    "first_line_options": "#!/usr/bin/ruby -w\nunused = 1; p $VERBOSE, @unset, ARGV, $0, ENV.keys; def f(unused) = 1\nputs File.read('/proc/self/comm')",
+    "first_line_switches": "#!/usr/bin/env ruby -s\np $x, ARGV",
+    "first_line_not_ruby": "#!/bin/sh\necho no\n#!ruby\np __LINE__, ARGV\n",
+    "first_line_never_ruby": "#!/bin/sh\necho no\n",
+    "first_line_return": "#!/usr/bin/ruby\r\np 1\r\n",
+    "comment_first": "# frozen_string_literal: true\np 'a'.frozen?",
+    "coding": "# -*- coding: latin-1 -*-\np __ENCODING__, 'ü'.bytes",
+    "mark": "\ufeffp __ENCODING__, 'with a byte order mark'",
+    "carriage_returns": "p 1\r\np 2\r\n",
+    "null_byte": "p 1\0p 2",
+    "long": "# " + "x" * 20_000 + "\np __LINE__\n" + "p 1\n" * 3000 + "__END__\nrest",
+    "encodings": "p Encoding.default_external, Encoding.default_internal, Encoding.find('locale'), Encoding.find('filesystem'), 'ü€😀'",
+    "traceback": "def f = 1 / 0\ndef g = f\ng",
+    "full_message": "begin; raise 'x'; rescue => error; puts error.full_message(highlight: false), error.backtrace_locations.map(&:absolute_path); end",
+    "causes": "begin; raise 'a'; rescue; raise TypeError, 'b'; end",
+    "stack": "p caller, caller(0), caller_locations(0).map(&:path)\nbegin; raise 'x'; rescue => e; p e.backtrace; end",
+    "recursion": "def depth(n) = depth(n + 1)\nbegin; depth(0); rescue SystemStackError => e; p e.message; end",
+    "syntax_error": "def f(\n  1 +\nend",
+    "suggestion": "begin; 'a'.lenght; rescue NoMethodError => e; puts e.message; end\n1.tims {}",
+    "highlight": "nil.foo.bar",
+    "not_found": "require 'no_such_thing'",
+    "not_found_path": "begin; require 'no_such_thing'; rescue LoadError => e; p e.path, e.message; end\nbegin; require '/.ahead/x'; rescue LoadError => e; p e.path; end",
+    "warn": "warn 'careful'; p $VERBOSE, Warning[:deprecated], Warning[:experimental]",
+    "verbose": "$VERBOSE = true\nA = 1\nA = 2\ndef f = 1\ndef f = 2",
+    "exit": "exit 5",
+    "exit_at_once": "at_exit { puts 'lost' }; exit! 4",
+    "abort": "abort 'words'",
+    "at_exit": "at_exit { puts 'first' }; at_exit { puts 'second'; exit 3 }; puts 'main'",
+    "end": "END { puts 'end' }\nBEGIN { puts 'begin' }\nputs 'main'",
+    "killed": "Process.kill(:KILL, $$); sleep 5",
+    "interrupted": "Process.kill(:INT, $$); sleep 5",
+    "terminated": "Process.kill(:TERM, $$); sleep 5",
+    "signals": "p Signal.list.keys.reject { |n| %w[EXIT KILL STOP VTALRM SEGV BUS ILL FPE].include?(n) }.to_h { |n| [n, (trap(n, 'DEFAULT') rescue $!.message)] }",
+    "trap": "trap('USR1') { puts 'usr1' }; Process.kill(:USR1, $$); sleep 0.05",
+    "status": "puts File.readlines('/proc/self/status').grep(/^(SigBlk|SigIgn|SigCgt|Seccomp|NoNewPrivs|CapBnd|Threads)/)",
+    "input": "while line = gets; p [$., line]; end",
+    "input_all": "ARGV.clear; p $<.read, ARGF.lineno",
+    "input_of_stdin": "p $stdin.gets, $stdin.read, $stdin.eof?, $stdin.external_encoding, $stdin.tty?",
+    "input_nothing_read": "puts 1",
+    "streams": "p $stdin, $stdout, $stderr, $stdout.sync, $stderr.sync, $stdout.external_encoding, STDIN.fileno, $stdin.binmode?",
+    "order": "3.times { |i| puts i; warn i; system(\"echo #{i}\") }",
+    "descriptors": "p Dir.children('/proc/self/fd').sort, File.open('/dev/null').fileno, IO.pipe.map(&:fileno)",
+    "files_open": "p ObjectSpace.each_object(IO).reject(&:closed?).map(&:fileno).sort",
+    "places_of_files": "p Dir.children('/run').sort, Dir.children('/tmp'), Dir.children('.').sort, Dir.pwd, Dir.home",
+    "process": "p $$, Process.ppid, Process.getpgrp == $$, Process.getsid == $$, Process.uid, Process.euid, File.umask, Process.getpriority(0, 0)",
+    "command_line": "p File.read('/proc/self/cmdline').split(\"\\0\")[0..1], File.read('/proc/self/comm'), Process.argv0",
+    "limits": "p %i[NOFILE FSIZE NPROC CORE STACK AS CPU].map { |name| Process.getrlimit(name) }",
+    "children": "puts `env | sort`, `ls /proc/self/fd | wc -l`; p $?.exitstatus",
+    "child_ruby": "puts IO.popen([RbConfig.ruby, '-e', 'p $LOADED_FEATURES.size, $LOAD_PATH, ARGV, ENV.keys.sort', 'x']).read",
+    "exec": "exec RbConfig.ruby, '-e', 'p $0, ARGV', 'x'",
+    "fork": "pid = fork { exit! 3 }; Process.wait(pid); p $?.exitstatus",
+    "threads": "p Thread.list.size, Thread.main == Thread.current, Thread.current.name, Thread.current.keys, 4.times.map { |i| Thread.new { i * 2 } }.map(&:value)",
+    "fibers": "p Fiber.new { Fiber.yield 1; 2 }.then { |f| [f.resume, f.resume] }, Enumerator.new { |y| y << 1 }.next",
+    "ractor": "p Ractor.count, Ractor.new { 1 + 2 }.take",
+    "object_ids": "p Object.new.object_id, 'x'.object_id, nil.object_id",
+    "garbage": "p GC.enable, GC.stress, GC.disable, GC.enable",
+    "tracing": "lines = []; TracePoint.new(:line, :c_call) { |t| lines << [t.event, t.lineno] }.enable { [1].first\n1 + 1 }; p lines, TracePoint.stat.size",
+    "random": "srand 1; p rand(100), Random.new(5).rand(100), [1, 2, 3].shuffle(random: Random.new(1))",
+    "clock": "p Process.clock_gettime(Process::CLOCK_MONOTONIC).class, Time.at(0).to_s, Time.now.zone",
+    "require_relative": "require_relative 'other_module'; p VALUE, $LOADED_FEATURES.last, $0 == __FILE__",
+    "load": "load './other_module.rb'; unless $again then $again = true; load 'main.rb' end; p VALUE, __FILE__, caller",
+    "traceback_in_require": "require_relative 'other'",
+    "standard_library": "require 'json'; require 'set'; require 'date'; require 'digest'; require 'time'; require 'bigdecimal'; p JSON.generate(a: [1.5]), Set[1], Date.new(2020), Digest::SHA256.hexdigest('x'), $LOADED_FEATURES.size, Gem.loaded_specs.keys",
+    "monitor": "p require('monitor'), require('rubygems'), require('did_you_mean'), Gem.loaded_specs.keys",
+    "program_name": "require 'optparse'; p OptionParser.new.program_name",
+    "evaluated": "p eval('__FILE__'), eval('[__LINE__, binding.local_variables]'), TOPLEVEL_BINDING.local_variables, TOPLEVEL_BINDING.source_location",
+    "script_lines": "p defined?(SCRIPT_LINES__), RubyVM::InstructionSequence.of(-> {}).path, (-> {}).source_location, RubyVM::InstructionSequence.compile_option",
+    "refinements": "module M; refine(Integer) { def twice = self * 2 }; end\nusing M\np 4.twice",
+    "file": "p __FILE__, File.size(__FILE__), File.read($0).size, File.stat(__FILE__).mode.to_s(8)",
+    "itself_changed": "File.write(__FILE__, 'p :changed'); load __FILE__",
+    "big_output": "puts 'x' * 200_000",
+    "pipe_closed": "$stdout.close; puts 1",
+    "empty": "",
+    "newline": "\n",
+    "comment": "# nothing",
+}  # fmt: skip
+
 LEAVING = {
     "python": """
 import builtins, os, random, resource, signal, sys
@@ -238,6 +333,12 @@ mark=1; export MARK=1; RANDOM=1; trap '' TERM; f() { :; }; export -f f; alias ls
 for place in /tmp/mark /dev/shm/mark /run/mark ~/mark mark; do : > $place; done
 exec 77>&1; ulimit -n 20; renice -n 5 $$ > /dev/null; umask 777; cd /tmp; setsid sleep 60 &
 """,
+    "ruby": """
+$mark = 1; MARK = 1; class Object; def mark = 1; end; ENV["MARK"] = "1"; trap("TERM", "IGNORE"); srand 1
+["/tmp/mark", "/dev/shm/mark", "/run/mark", File.join(Dir.home, "mark"), "mark"].each { |place| File.write(place, "") }
+KEPT = File.open("/tmp/mark"); Dir.chdir("/tmp"); File.umask(0o777); Process.setpriority(0, 0, 5); $0 = "mark"; $LOAD_PATH << "/tmp/mark"
+Process.setrlimit(:NOFILE, 20); Gem.loaded_specs["mark"] = 1; fork { Process.setsid; sleep 60 }
+""",
 }
 """Programs that leave behind whatever a program can."""
 
@@ -262,6 +363,11 @@ for ("/tmp", "/dev/shm", "/run", $ENV{HOME}, ".", "/proc/self/fd") { opendir my 
     "bash": """
 echo "${mark-} ${MARK-} $- $SHLVL $PWD $(umask) $(ulimit -n)"; trap; alias; declare -F; hash; nice; type -p sleep
 set -- /tmp/* /dev/shm/* /run/* ~/* ./*; echo "$@"; set -- /proc/[0-9]*; echo $#; set -- /proc/self/fd/*; echo $#; compgen -e
+""",
+    "ruby": """
+p $mark, defined?(MARK), respond_to?(:mark), ENV.keys.sort, File.umask, Process.getpriority(0, 0), $0, Dir.pwd, $LOAD_PATH, Gem.loaded_specs.keys
+["/tmp", "/dev/shm", "/run", Dir.home, ".", "/proc/self/fd"].each { |place| p Dir.children(place).sort }
+p Process.getrlimit(:NOFILE), Dir.children("/proc").grep(/^[0-9]+$/).size, File.read("/proc/self/comm"), trap("TERM", "DEFAULT")
 """,
 }
 """Programs that look for all of that."""

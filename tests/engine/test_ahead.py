@@ -18,18 +18,21 @@ from tests.conftest import require_tool
 from tests.engine import ahead_programs
 from tests.engine.conftest import Engine, Warm
 
-ENDINGS = {"python": "py", "node": "js", "perl": "pl", "bash": "sh"}
+ENDINGS = {"python": "py", "node": "js", "perl": "pl", "bash": "sh", "ruby": "rb"}
 PROGRAMS = {
     "python": ahead_programs.PYTHON,
     "node": ahead_programs.NODE,
     "perl": ahead_programs.PERL,
     "bash": ahead_programs.BASH,
+    "ruby": ahead_programs.RUBY,
 }
 CASES = [pytest.param(language, name, id=f"{language}-{name}") for language, programs in PROGRAMS.items() for name in programs]
 SIBLINGS = {
     "other_module.py": b"VALUE = 42\n",
     "other.py": b"def f():\n    raise ValueError('inside')\nf()\n",
     "other_module.js": b"module.exports = 42\n",
+    "other_module.rb": b"VALUE = 42\n",
+    "other.rb": b"def f = raise('inside')\nf\n",
 }
 LIMITS = LimitRequest(wall_ms=10_000, cpu_ms=10_000, output_bytes=300_000)
 
@@ -110,8 +113,10 @@ class TestOneInterpreter:
             ("node", "console.log(Math.random(), require('crypto').randomBytes(8))"),
             ("perl", "print rand, join '', keys %{{map { $_ => 1 } 1 .. 20}}"),
             ("bash", "echo $RANDOM $SRANDOM"),
+            ("ruby", "p 'a'.hash, rand, Random.new_seed"),
+            ("ruby", "puts File.readlines('/proc/self/maps').grep(/libc.so|stack/)"),
         ],
-        ids=["python-seeds", "python-addresses", "node", "perl", "bash"],
+        ids=["python-seeds", "python-addresses", "node", "perl", "bash", "ruby-seeds", "ruby-addresses"],
     )
     async def test_seeds_and_addresses_are_others_each_time(self, engines: tuple[Engine, Warm], language: str, code: str) -> None:
         _cold, warm = engines
@@ -196,6 +201,7 @@ class TestOneInterpreter:
                 "List::Util",
                 "print map { $_ ? 'true ' : 'false ' } exists $INC{'List/Util.pm'}, exists $ENV{FIREBOX_PRELOAD}",
             ),
+            ("ruby", "json", "puts $LOADED_FEATURES.any?(/json.rb$/), ENV.key?('FIREBOX_PRELOAD')"),
         ],
     )
     async def test_modules_are_loaded_while_it_waits(self, tmp_path: Path, language: str, module: str, code: str) -> None:

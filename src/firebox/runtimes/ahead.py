@@ -36,8 +36,9 @@ HOOKS: Mapping[str, Hook] = {
     "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {FOLDER}/wait.js"}),
     "perl": Hook("firebox_wait.pm", {"PERL5LIB": FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
     "bash": Hook("wait.sh", {"BASH_ENV": f"{FOLDER}/wait.sh"}, takes_args=False, preloads=False),
+    "ruby": Hook("wait.rb", {"RUBYOPT": f"-r{FOLDER}/wait.rb"}),
 }
-"""Lua and Ruby have no such place: Lua cannot take a variable away from its children, Ruby reads the main file first."""
+"""Lua has no such place: it cannot take a variable away from its children."""
 
 COMPILER_HOOKS: Mapping[str, str] = {"javac": "Javac.java"}
 """Name of a hook -> name of its file."""
@@ -45,7 +46,10 @@ COMPILER_HOOKS: Mapping[str, str] = {"javac": "Javac.java"}
 PRELOAD = "FIREBOX_PRELOAD"
 """The variable that tells a hook which modules to load while it waits; the hook takes it away."""
 
-_LIKE_OURS = (PRELOAD, "CLASSPATH", "JAVA_", "JDK_", "_JAVA_", "PYTHON", "NODE_", "PERL", "BASH_ENV")
+_LIKE_OURS = (
+    *(PRELOAD, "CLASSPATH", "JAVA_", "JDK_", "_JAVA_", "PYTHON", "NODE_", "PERL", "BASH_ENV"),
+    *("RUBY", "GEM_", "BUNDLE", "XDG_DATA_HOME"),
+)
 """Variables that begin so may change what a hook finds or how it is loaded."""
 _HARMLESS = ("PYTHONDONTWRITEBYTECODE",)
 

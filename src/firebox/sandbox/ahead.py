@@ -35,7 +35,9 @@ class Waiting:
         """ahead: as in `spec.Ahead`. spawn: starts a program with further descriptors, target -> source."""
         if ahead["main"]:  # some interpreters open the main file before they come to the hook; it is written in place
             os.makedirs(os.path.dirname(ahead["main"]) or ".", exist_ok=True)
-            os.close(os.open(ahead["main"], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+            main = os.open(ahead["main"], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            os.write(main, b"\n")  # Ruby looks at the first bytes early, and would not come back to an empty file
+            os.close(main)
         gate_read, self._gate = os.pipe()
         os.set_blocking(self._gate, False)
         try:
