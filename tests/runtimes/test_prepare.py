@@ -88,10 +88,27 @@ def test_another_recipe_gets_another_folder(tmp_path: Path) -> None:
     assert plan(tmp_path).folder != plan(tmp_path, DEFINITION.replace("seed", "sown")).folder
 
 
+@pytest.mark.parametrize("name", ["tool", "followed"])
+def test_another_build_of_the_toolchain_gets_another_folder(tmp_path: Path, name: str) -> None:
+    for file in ("tool", "followed"):
+        (tmp_path / file).write_text("1")
+    definition = read_definition(f'prepare_follows = ["{tmp_path}/followed"]\n{DEFINITION}', "x.toml")
+
+    def folder() -> Path:
+        planned = plan_preparation(definition, "1.0.0", {"tool": str(tmp_path / "tool")}, os.defpath, tmp_path)
+        assert planned is not None
+        return planned.folder
+
+    before = folder()
+    assert folder() == before
+    (tmp_path / name).write_text("22")
+    assert folder() != before
+
+
 def test_nothing_is_planned_where_it_could_not_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "COVERED", (str(tmp_path),))
     definition = read_definition(DEFINITION, "x.toml")
-    assert plan_preparation(definition, "1.0.0", {}, os.defpath, tmp_path) is None
+    assert plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, os.defpath, tmp_path) is None
 
 
 def test_a_command_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,8 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     """Command lines that fill `{prepared}`, a folder made once for a version and shown read-only."""
     prepare_files: dict[str, str] = field(default_factory=dict[str, str])
     """Files put beside them first, by name."""
+    prepare_follows: list[str] = field(default_factory=list[str])
+    """Files of the host: all is prepared anew when the tool or one of these has changed."""
     detect: Detect
     tools: dict[str, Tool | list[str]] = field(default_factory=dict[str, Tool | list[str]])
     """Further programs that must be there; each name is a placeholder."""

@@ -93,15 +93,25 @@ def _let_all_read(folder: Path) -> None:
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
+def _state(file: str) -> tuple[int, int]:
+    """Tell a file from the one that an upgrade puts in its place."""
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
 def plan_preparation(
     definition: Definition, version: str, values: Mapping[str, str], path: str, data_folder: Path
 ) -> Preparation | None:
     """Plan what a definition wants prepared, and make the folder that holds such things.
 
     None where nothing of `data_folder` can be shown to programs, or it cannot be written: they do without, more slowly.
-    Another recipe gets another folder. values: placeholders.
+    Another recipe gets another folder, and so does another build of the tool. values: placeholders.
     """
-    recipe = hashlib.sha256(msgspec.json.encode([definition.prepare, definition.prepare_files])).hexdigest()[:8]
+    state = [_state(file) for file in (values["tool"], *definition.prepare_follows)]
+    recipe = hashlib.sha256(msgspec.json.encode([definition.prepare, definition.prepare_files, state])).hexdigest()[:8]
     folder = data_folder.resolve() / "prepared" / f"{definition.language}-{version}-{recipe}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
