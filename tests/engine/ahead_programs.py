@@ -303,7 +303,96 @@ RUBY = {
     "comment": "# nothing",
 }  # fmt: skip
 
+PHP = {
+    "hello": "<?php echo 'hello';",
+    "names": "<?php var_dump(get_included_files(), __FILE__, __DIR__, $argv, $argc, $_SERVER['SCRIPT_NAME'], $_SERVER['PATH_TRANSLATED'], getcwd());",
+    "settings": "<?php var_dump(ini_get_all(null, false), php_ini_loaded_file(), php_ini_scanned_files(), php_sapi_name(), PHP_BINARY);",
+    "environment": "<?php $s = $_SERVER; unset($s['REQUEST_TIME'], $s['REQUEST_TIME_FLOAT']); var_dump(getenv(), $s, $_ENV);",
+    "descriptors": "<?php foreach (scandir('/proc/self/fd') as $f) echo $f, ' '; var_dump(get_resources(), (int) fopen('/dev/null', 'r'));",
+    "file": "<?php var_dump(getmyinode() == fileinode(__FILE__), filesize(__FILE__), getlastmod() == filemtime(__FILE__), decoct(fileperms(__FILE__)));",
+    "memory": "<?php var_dump(memory_get_usage(), memory_get_peak_usage(), gc_status()['runs'], spl_object_id(new stdClass));",
+    "halt": "<?php $f = fopen(__FILE__, 'r'); fseek($f, __COMPILER_HALT_OFFSET__); var_dump(stream_get_contents($f), ftell($f)); __halt_compiler();data here",
+    "first_line": "#!/usr/bin/env php\n<?php echo __LINE__; throw new Exception('x');",
+    "html": "plain text\n<?= 1 ?>\nmore\n",
+    "mark": "\ufeff<?php echo 1;",
+    "strict": "<?php declare(strict_types=1); strlen(5);",
+    "syntax_error": "<?php echo 1 +;",
+    "long": "<?php\n" + "// a line\n" * 5000 + "echo __LINE__;",
+    "big": "<?php $s = '" + "y" * 60_000 + "'; echo strlen($s);",
+    "error": "<?php function f() { nope(); } f();",
+    "warning": "<?php echo $undefined; echo 1 / 2; trigger_error('careful', E_USER_DEPRECATED);",
+    "exit": "<?php exit(5);",
+    "exit_words": "<?php exit('words');",
+    "shutdown": "<?php register_shutdown_function(function () { echo 'last'; exit(3); }); echo 'first';",
+    "destructor": "<?php class C { function __destruct() { echo 'gone'; } } $c = new C;",
+    "include_itself": "<?php if (!isset($x)) { $x = 1; include __FILE__; var_dump(require_once __FILE__); } echo 'in'; var_dump(get_included_files());",
+    "buffers": "<?php var_dump(ob_get_level(), headers_sent(), headers_list(), error_get_last()); ob_start(); echo 'a'; echo strrev(ob_get_clean());",
+    "streams": "<?php var_dump(STDIN, STDOUT, STDERR, stream_get_meta_data(STDIN), posix_isatty(STDOUT));",
+    "input": "<?php while (($line = fgets(STDIN)) !== false) var_dump($line); var_dump(feof(STDIN));",
+    "input_all": "<?php var_dump(file_get_contents('php://stdin'), file_get_contents('php://input'));",
+    "order": "<?php for ($i = 0; $i < 3; $i++) { echo $i; fwrite(STDERR, \"e$i\\n\"); system(\"echo s$i\"); }",
+    "time": "<?php var_dump(microtime(true) - $_SERVER['REQUEST_TIME_FLOAT'] < 0.1, date_default_timezone_get());",
+    "process": "<?php var_dump(getmypid(), posix_getppid(), getmyuid(), get_current_user(), umask(), pcntl_getpriority());",
+    "status": "<?php echo join(preg_grep('/^(SigBlk|SigIgn|SigCgt|Seccomp|NoNewPrivs|CapBnd|Threads)/', file('/proc/self/status')));",
+    "limits": "<?php var_dump(posix_getrlimit());",
+    "signal": "<?php posix_kill(getmypid(), 15); sleep(5);",
+    "children": "<?php passthru('env | sort; ls /proc/self/fd | wc -l'); var_dump(proc_close(proc_open(['true'], [], $pipes)));",
+    "fork": "<?php $pid = pcntl_fork(); if (!$pid) exit(3); pcntl_waitpid($pid, $status); var_dump(pcntl_wexitstatus($status));",
+    "functions": "<?php var_dump(get_defined_functions()['user'], array_slice(get_declared_classes(), -3), array_keys(get_defined_vars()), get_loaded_extensions());",
+    "constants": "<?php var_dump(count(get_defined_constants()), get_defined_constants(true)['user'] ?? null);",
+    "random": "<?php mt_srand(5); var_dump(mt_rand(0, 100), random_int(0, 9) < 10);",
+    "places": "<?php foreach (['/tmp', '/run', '.', '/dev/shm'] as $place) var_dump(scandir($place));",
+    "changed": "<?php file_put_contents(__FILE__, '<?php echo \"changed\";'); include __FILE__; unlink(__FILE__);",
+    "highlight": "<?php highlight_file(__FILE__); echo php_strip_whitespace(__FILE__);",
+    "recursion": "<?php function f($n) { return $n ? f($n - 1) + 1 : 0; } var_dump(f(20000));",
+    "big_output": "<?php echo str_repeat('x', 200000);",
+    "empty": "",
+}  # fmt: skip
+
+LUA = {
+    "hello": "print('hello')",
+    "names": "print(arg[0], #arg, select('#', ...), debug.getinfo(1).source, debug.getinfo(1).short_src, ...)",
+    "first_line": "#!/usr/bin/lua\nprint(debug.getinfo(1).currentline, debug.traceback())",
+    "globals": "local names = {} for name in pairs(_G) do names[#names + 1] = name end table.sort(names) print(table.concat(names, ' '))",
+    "packages": "local names = {} for name in pairs(package.loaded) do names[#names + 1] = name end table.sort(names) print(table.concat(names, ' '), package.path)",
+    "environment": "print(os.getenv('HOME'), os.getenv('LUA_INIT'), os.getenv('PATH')) os.execute('env | sort')",
+    "descriptors": "local file = io.open('/proc/self/stat') local pid = file:read('n') file:close() os.execute('ls /proc/' .. pid .. '/fd')",
+    "memory": "collectgarbage() print(collectgarbage('count') < 40)",
+    "error": "error('x')",
+    "error_table": "error({})",
+    "traceback": "local function f() error('inside') end\nlocal function g() f() end\ng()",
+    "syntax_error": "x = = 1",
+    "unfinished": "print('x",
+    "exit": "os.exit(5)",
+    "exit_false": "os.exit(false)",
+    "close_on_exit": "setmetatable({}, {__gc = function() print('gone') end}) os.exit(3, true)",
+    "collected_at_end": "x = setmetatable({}, {__gc = function() print('gone') end})",
+    "input": "for line in io.lines() do print(line) end print(io.read())",
+    "input_all": "print(#io.read('a'))",
+    "order": "for i = 1, 3 do io.write(i, '\\n') io.stderr:write('e', i, '\\n') io.flush() os.execute('echo s' .. i) end",
+    "coroutine": "print(coroutine.wrap(function(a) return coroutine.yield(a + 1) end)(1), select(2, coroutine.running()))",
+    "compiled": "print(#string.dump(function() return 1 end), load('return 1 + 1')())",
+    "itself": "print(#io.open(arg[0]):read('a')) if not again then again = true dofile(arg[0]) end",
+    "status": "for line in io.lines('/proc/self/status') do if line:match('^Sig') or line:match('^Seccomp') then print(line) end end",
+    "limits": "for line in io.lines('/proc/self/limits') do if not line:match('cpu') then print(line) end end",
+    "long": "-- a line\n" * 5000 + "print(debug.getinfo(1).currentline)",
+    "mark": "\ufeffprint(1)",
+    "killed": "os.execute('kill -9 $PPID')",
+    "big_output": "io.write(('x'):rep(200000))",
+    "empty": "",
+}  # fmt: skip
+
 LEAVING = {
+    "php": """<?php
+$mark = 1; define('MARK', 1); function mark() {} putenv('MARK=1'); ini_set('precision', 3); mt_srand(1); set_error_handler('mark');
+foreach (['/tmp/mark', '/dev/shm/mark', '/run/mark', getenv('HOME') . '/mark', 'mark'] as $place) file_put_contents($place, '');
+chdir('/tmp'); umask(0777); proc_nice(5); pcntl_signal(SIGTERM, SIG_IGN); $GLOBALS['kept'] = fopen('/tmp/mark', 'r');
+?>""",
+    "lua": """
+mark = 1; package.loaded.mark = 1; string.mark = 1; math.randomseed(1); os.setlocale('C')
+for _, place in ipairs({'/tmp/mark', '/dev/shm/mark', '/run/mark', os.getenv('HOME') .. '/mark', 'mark'}) do io.open(place, 'w') end
+os.execute('setsid sleep 60 > /dev/null 2>&1 &')
+""",
     "python": """
 import builtins, os, random, resource, signal, sys
 builtins.mark = sys.mark = os.mark = 1
@@ -343,6 +432,15 @@ Process.setrlimit(:NOFILE, 20); Gem.loaded_specs["mark"] = 1; fork { Process.set
 """Programs that leave behind whatever a program can."""
 
 LOOKING = {
+    "php": """<?php
+var_dump($mark ?? 0, defined('MARK'), function_exists('mark'), getenv('MARK'), ini_get('precision'), getcwd(), umask(), pcntl_getpriority());
+foreach (['/tmp', '/dev/shm', '/run', getenv('HOME'), '.', '/proc/self/fd'] as $place) echo join(' ', scandir($place)), PHP_EOL;
+echo count(preg_grep('/^[0-9]+$/', scandir('/proc'))), pcntl_signal_get_handler(SIGTERM), count(get_resources());
+?>""",
+    "lua": """
+print(mark, package.loaded.mark, string.mark)
+os.execute('ls /tmp /dev/shm /run ~ . /proc/self/fd; set -- /proc/[0-9]*; echo $#')
+""",
     "python": """
 import builtins, os, resource, signal, sys
 print(hasattr(builtins, "mark"), hasattr(sys, "mark"), hasattr(os, "mark"), sorted(os.environ), os.getcwd(), oct(os.umask(0)), os.nice(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from firebox.engine.executor import LocalExecutor
 from firebox.model import Event, File, Finished, Job, Result
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
+from tests.sandbox.leftovers import until
 
 RUNTIMES = (
     Runtime(language="python", version="3.0.0", main_name="main.py", extensions=(".py",), run=("/usr/bin/python3", "{main}")),
@@ -40,6 +42,30 @@ RUNTIMES = (
     ),
 )
 """The compile stage of `copied` and `kept` is a shell script: what it leaves in `built.sh` is run, and of `kept` also kept."""
+
+
+WAITING_CALLS = {"0", "2", "202", "257"} if platform.machine() == "x86_64" else {"56", "63", "98"}
+"""read, open, futex and openat by their numbers: where interpreters and compilers wait."""
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def programs_that_wait(executor: LocalExecutor) -> set[int]:
+    """Find the programs in the sandboxes of an executor that runs nothing now."""
+    return {pid for launcher in executor.launcher_pids for init in children_of(launcher) for pid in children_of(init)}
+
+
+def is_waiting(pid: int) -> bool:
+    """Tell whether a process is in a system call in which programs that were started ahead wait; an ended one is."""
+    try:
+        return Path(f"/proc/{pid}/syscall").read_text().split()[0] in WAITING_CALLS
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @dataclass
@@ -69,6 +95,11 @@ class Warm(Engine):
             if self.executor.statistics().started_ahead > before:
                 return result
             await self.full()
+            await until(self.all_wait)
+
+    def all_wait(self) -> bool:
+        """Tell whether every program that was started ahead has come to where it waits."""
+        return all(map(is_waiting, programs_that_wait(self.executor)))
 
     async def full(self) -> None:
         """Wait until everything that is wanted ready is."""

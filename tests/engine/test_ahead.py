@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,22 @@ from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.engine import ahead_programs
-from tests.engine.conftest import Engine, Warm
+from tests.engine.conftest import Engine, Warm, programs_that_wait
+from tests.sandbox.leftovers import until
 
-ENDINGS = {"python": "py", "node": "js", "perl": "pl", "bash": "sh", "ruby": "rb"}
+ENDINGS = {"python": "py", "node": "js", "perl": "pl", "bash": "sh", "ruby": "rb", "php": "php", "lua": "lua"}
 PROGRAMS = {
     "python": ahead_programs.PYTHON,
     "node": ahead_programs.NODE,
     "perl": ahead_programs.PERL,
     "bash": ahead_programs.BASH,
     "ruby": ahead_programs.RUBY,
+    "php": ahead_programs.PHP,
+    "lua": ahead_programs.LUA,
 }
+WITHOUT_HOOK = ("php", "lua")
+"""These wait where they open the main file."""
+WITHOUT_ARGUMENTS = ("bash", *WITHOUT_HOOK)
 CASES = [pytest.param(language, name, id=f"{language}-{name}") for language, programs in PROGRAMS.items() for name in programs]
 SIBLINGS = {
     "other_module.py": b"VALUE = 42\n",
@@ -49,7 +56,7 @@ def runtime(language: str) -> Runtime:
         extensions=(f".{ending}",),
         run=run,
         env=env,
-        ahead=language,
+        ahead="file" if language in WITHOUT_HOOK else language,
     )
 
 
@@ -88,7 +95,7 @@ def told(result: Result) -> dict[str, object]:
 @pytest.mark.parametrize(("language", "name"), CASES)
 async def test_program_cannot_tell(engines: tuple[Engine, Warm], language: str, name: str) -> None:
     cold, warm = engines
-    arguments = () if language == "bash" else ("a b", "ü", "")
+    arguments = () if language in WITHOUT_ARGUMENTS else ("a b", "ü", "")
     wanted = job(language, PROGRAMS[language][name], stdin="one\ntwo ü\n".encode(), args=arguments)
     if name == "endless_output":
         wanted = job(language, PROGRAMS[language][name], run_limits=LimitRequest(wall_ms=600, output_bytes=1000))
@@ -229,4 +236,52 @@ class TestOneInterpreter:
                 assert result.run is not None
                 assert result.run.stdout == b"here\n"
                 await engine.full()
-            assert executor.statistics().started_ahead > 0
+                await until(lambda: not programs_that_wait(executor))
+            assert executor.statistics().started_ahead == 0
+
+    async def test_nobody_hears_what_one_said_that_did_not_wait(self, tmp_path: Path) -> None:
+        run = ("/bin/sh", "-c", "test -s $0 || { echo nothing there; exit; }; . ./$0", "{main}")
+        hasty = Runtime(language="hasty", version="1.0.0", main_name="main.sh", run=run, ahead="file")
+        settings = load_settings({"ready_sandboxes": 2, "data_dir": str(tmp_path)}, environ={})
+        async with LocalExecutor(settings, Registry([hasty])) as executor:
+            engine = Warm(executor)
+            for _ in range(4):
+                result = await Engine.result(engine, Job(language="hasty", files=(File("main.sh", b"echo here"),)))
+                assert result.run is not None
+                assert (result.run.stdout, result.run.stderr) == (b"here\n", b"")
+                await engine.full()
+                await until(lambda: not programs_that_wait(executor))
+
+    async def test_one_that_waits_longer_than_a_lease_lasts_is_started_anew(self, tmp_path: Path) -> None:
+        settings = load_settings({"ready_sandboxes": 1, "data_dir": str(tmp_path)}, environ={})
+        wanted = job("lua", "print('here')")
+        lease_s = int(Path("/proc/sys/fs/lease-break-time").read_text())
+        async with LocalExecutor(settings, Registry([runtime("lua")])) as executor:
+            warm = Warm(executor)
+            await warm.result(wanted)
+            await warm.full()
+            before = programs_that_wait(executor)
+            async with asyncio.timeout(lease_s + 30):
+                while before & programs_that_wait(executor):
+                    await asyncio.sleep(0.1)
+            result = await warm.result(wanted)
+        assert result.run is not None
+        assert result.run.stdout == b"here\n"
+
+    @pytest.mark.parametrize(
+        "fields",
+        [{"args": ("x",)}, {"env": {"X": "1"}}, {"files": (File("main.lua", b"print(1)"), File("more.lua", b""))}],
+        ids=["arguments", "variables", "files"],
+    )
+    async def test_what_has_no_hook_waits_only_for_jobs_of_one_file(
+        self, engines: tuple[Engine, Warm], fields: dict[str, Any]
+    ) -> None:
+        _cold, warm = engines
+        before = warm.executor.statistics().started_ahead
+        for _ in range(3):
+            wanted: dict[str, Any] = {"files": job("lua", "print(1)").files, **fields}
+            result = await Engine.result(warm, Job(language="lua", **wanted))
+            assert result.run is not None
+            assert result.run.stdout == b"1\n"
+            await warm.full()
+        assert warm.executor.statistics().started_ahead == before

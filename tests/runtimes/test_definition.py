@@ -39,6 +39,7 @@ def test_limits_are_read_like_settings() -> None:
 @pytest.mark.parametrize(
     ("changes", "key", "words"),
     [
+        ({"ahead": '"file"', "run": '["{tool}", "{main}", "x"]'}, "run", "the last that is none"),
         ({"compile_ahead": '{hook = "gcc", command = ["x"]}'}, "compile_ahead.hook", "javac"),
         ({"compile_ahead": '{hook = "javac", command = []}'}, "compile_ahead.command", "at least one word"),
         ({"compile_ahead": '{hook = "javac", command = ["{main}"]}'}, "compile_ahead.command", "{memory_mb}"),

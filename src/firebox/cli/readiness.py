@@ -58,15 +58,15 @@ async def _started_ahead(settings: Settings, launcher: LauncherProcess, runtimes
     if not settings.start_ahead:
         return Finding("started-ahead", True, False, "nothing: start_ahead is off")
     trees = tuple(sorted({mount for runtime in runtimes for mount in runtime.mounts}))
-    found: dict[str, str] = {}
-    for runtime in runtimes:
-        for name, ahead in _plans(runtime, settings):
-            if name not in found:
-                sandbox = await launcher.make(SandboxSpec(trees=trees, ahead=ahead))
-                more_bytes = await _settled_bytes(sandbox) - empty_bytes
-                sandbox.close()
-                found[name] = _memory(more_bytes, " ")
-    detail = ", ".join(f"{language}{memory}" for language, memory in sorted(found.items()))
+    plans = {name: ahead for runtime in reversed(runtimes) for name, ahead in _plans(runtime, settings)}
+
+    async def measured(name: str, ahead: Ahead) -> str:
+        sandbox = await launcher.make(SandboxSpec(trees=trees, ahead=ahead))
+        more_bytes = await _settled_bytes(sandbox) - empty_bytes
+        sandbox.close()
+        return name + _memory(more_bytes, " ")
+
+    detail = ", ".join(await asyncio.gather(*(measured(name, ahead) for name, ahead in sorted(plans.items()))))
     return Finding("started-ahead", True, False, f"when used often: {detail}" if detail else "nothing: no such program here")
 
 

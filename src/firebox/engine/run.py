@@ -293,6 +293,8 @@ class LocalRun:
                 if self._announce is None:
                     return
                 self._announce = None
+                if sandbox.was_started_ahead:
+                    self._pool.count_started_ahead()
                 self._prepare_ms += (time.monotonic() - taken_at) * 1000
                 self._emit(StageStarted(sequence=self._next(), stage=stage))
                 if self._plan.job.interactive and stage == "run":
@@ -317,10 +319,12 @@ class LocalRun:
         job, runtime = self._plan.job, self._plan.runtime
         if stage == "run":
             words = job.args
-            ahead = plan_ahead(runtime, command.argv, words, command.env, self._plan.preload)
+            ahead = plan_ahead(
+                runtime, command.argv, words, command.env, self._plan.preload, job_env=job.env, alone=len(job.files) == 1
+            )
         else:
             words = compile_words(runtime.compile_commands(self._sources(), command.memory_bytes))
-            ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes)
+            ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes, job_env=job.env)
         return replace(specification, ahead=ahead), replace(command, tell=words if ahead is not None else None)
 
     def _command(self, stage: StageName, limits: Limits, packed: Pack | None) -> Command:

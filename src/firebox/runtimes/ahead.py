@@ -8,8 +8,8 @@ compiler in its own process, and whatever else the compile stage does.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 
 from firebox.runtimes.runtime import Runtime
@@ -22,11 +22,11 @@ class Hook:
     """name: of the file that the interpreter looks for; env: how it is made to. takes_args, preloads: whether it can be given
     arguments, and modules to load.
 
-    Its text is `hooks/NAME.hook`.
+    Its text is `hooks/NAME.hook`. Without a name there is none: the program waits where it opens its main file.
     """
 
-    name: str
-    env: Mapping[str, str]
+    name: str = ""
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
     takes_args: bool = True
     preloads: bool = True
 
@@ -37,8 +37,8 @@ HOOKS: Mapping[str, Hook] = {
     "perl": Hook("firebox_wait.pm", {"PERL5LIB": FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
     "bash": Hook("wait.sh", {"BASH_ENV": f"{FOLDER}/wait.sh"}, takes_args=False, preloads=False),
     "ruby": Hook("wait.rb", {"RUBYOPT": f"-r{FOLDER}/wait.rb"}),
+    "file": Hook(takes_args=False, preloads=False),
 }
-"""Lua has no such place: it cannot take a variable away from its children."""
 
 COMPILER_HOOKS: Mapping[str, str] = {"javac": "Javac.java"}
 """Name of a hook -> name of its file."""
@@ -54,33 +54,51 @@ _LIKE_OURS = (
 _HARMLESS = ("PYTHONDONTWRITEBYTECODE",)
 
 
+_OF_THE_JOB = ("HOME", "LD_", "LOCPATH", "GCONV_PATH", "NLSPATH", "OPENSSL_", "SSL_", "XDG_")
+"""Variables of a job that begin so may name files of its own, which are not there when a program is started ahead."""
+
+
 def plan_ahead(
-    runtime: Runtime, command: Sequence[str], args: Sequence[str], env: Mapping[str, str], modules: Sequence[str] = ()
+    runtime: Runtime,
+    command: Sequence[str],
+    args: Sequence[str],
+    env: Mapping[str, str],
+    modules: Sequence[str] = (),
+    *,
+    job_env: Iterable[str] = (),
+    alone: bool = True,
 ) -> Ahead | None:
     """Say what to start so that it can go on as this command, told `args`; None when that must be a fresh start.
 
-    command: ends with the main file and then `args`. env: of the program, complete. modules: loaded while it waits.
+    command: ends with the main file, perhaps options, and then `args`. env: of the program, complete; job_env: names of those
+    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one.
     """
     hook = HOOKS.get(runtime.ahead)
-    if hook is None or (args and not hook.takes_args) or not _may_wait(args, env):
+    if hook is None or (args and not hook.takes_args) or not _may_wait(args, env, job_env):
         return None
+    if not hook.name and (job_env or not alone):
+        return None  # whatever such a program looks for at its start must be there, or not, in either case
     argv = tuple(command[: len(command) - len(args)])
-    if argv[-1].startswith("/"):
+    main = next((word for word in reversed(argv) if not word.startswith("-")), "/")
+    if main.startswith("/"):
         return None
     preload = [(PRELOAD, " ".join(modules))] if modules and hook.preloads else []
     return Ahead(
         argv=argv,
         env=(*env.items(), *hook.env.items(), *preload),  # last, so that the others stay where they are when these go
-        main=argv[-1],
+        main=main,
+        held=not hook.name,
     )
 
 
-def plan_compiler_ahead(runtime: Runtime, words: Sequence[str], env: Mapping[str, str], memory_bytes: int) -> Ahead | None:
+def plan_compiler_ahead(
+    runtime: Runtime, words: Sequence[str], env: Mapping[str, str], memory_bytes: int, *, job_env: Iterable[str] = ()
+) -> Ahead | None:
     """Say what to start so that it can go on as a compile stage, told `words` (see `compile_words`); None for a fresh start.
 
-    memory_bytes: the stage's limit, 0 for none.
+    env, job_env: as of `plan_ahead`. memory_bytes: the stage's limit, 0 for none.
     """
-    if runtime.compile_ahead is None or not _may_wait(words, env):
+    if runtime.compile_ahead is None or not _may_wait(words, env, job_env):
         return None
     argv = (*runtime.compile_ahead_command(memory_bytes), f"{FOLDER}/{COMPILER_HOOKS[runtime.compile_ahead.hook]}")
     return Ahead(argv=argv, env=tuple(env.items()))
@@ -91,9 +109,11 @@ def compile_words(steps: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return (" && ".join(map(shlex.join, steps[1:])), *steps[0])
 
 
-def _may_wait(words: Sequence[str], env: Mapping[str, str]) -> bool:
+def _may_wait(words: Sequence[str], env: Mapping[str, str], job_env: Iterable[str]) -> bool:
     """Tell whether nothing in the job keeps it from a program that waits."""
     if sum(len(word.encode(errors="replace")) + 1 for word in words) > WORD_BYTES:
+        return False
+    if any(name.startswith(_OF_THE_JOB) for name in job_env):
         return False
     return not any(name.startswith(_LIKE_OURS) and name not in _HARMLESS for name in env)
 
@@ -101,5 +121,5 @@ def _may_wait(words: Sequence[str], env: Mapping[str, str]) -> bool:
 def hook_texts() -> dict[str, str]:
     """Read every hook: name of the file that the interpreter looks for -> text."""
     folder = resources.files("firebox.runtimes") / "hooks"
-    files = {**{name: hook.name for name, hook in HOOKS.items()}, **COMPILER_HOOKS}
+    files = {**{name: hook.name for name, hook in HOOKS.items() if hook.name}, **COMPILER_HOOKS}
     return {file: (folder / f"{name}.hook").read_text(encoding="utf-8") for name, file in files.items()}

@@ -235,6 +235,9 @@ def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
         yield "extensions", extension, re.match(r"^\.[\w+.-]+$", extension) is not None, "endings with their dot, as .py"
     yield "main_name", definition.main_name, re.match(r"^[\w.-]+$", definition.main_name) is not None, "a plain file name"
     yield "ahead", definition.ahead, definition.ahead in ("", *HOOKS), "one of " + ", ".join(HOOKS)
+    last = next((word for word in reversed(definition.run) if not word.startswith("-")), "")
+    good = not definition.ahead or "{main}" in last or "{base}" in last
+    yield "run", definition.run, good, "with `ahead`: options, and the main file as the last that is none"
     if definition.compile_ahead is not None:
         hook, command = definition.compile_ahead.hook, definition.compile_ahead.command
         yield "compile_ahead.hook", hook, hook in COMPILER_HOOKS, "one of " + ", ".join(COMPILER_HOOKS)

@@ -67,6 +67,8 @@ class Sandbox:
     def __init__(self, owner: Owner, number: int, pid: int, descriptors: Sequence[int], meters: Sequence[str]) -> None:
         self.number = number
         self.pid = pid
+        self.was_started_ahead = False
+        """Whether the program went on that had been started before its command came; known once it has begun."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._link = socket.socket(fileno=descriptors[0])
@@ -302,6 +304,7 @@ class Sandbox:
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Act on a message; takes what it keeps out of `descriptors`. Raises: SandboxFailure."""
         if "started" in message and not self._started.done():
+            self.was_started_ahead = message.get("ahead") is True
             self._begin(descriptors)
         elif "exited" in message and self._started.done() and self._exit_message is None:
             _check_exit(message)
@@ -436,7 +439,8 @@ class Sandbox:
         assert command is not None  # noqa: S101 - set by run
         code: int | None = message["exited"] if message is not None else -signal.SIGKILL
         memory_kills = self._meter.memory_kills() if self._meter else 0
-        cpu_ms = self._cpu_ms() if self._meter else (message or {}).get("cpu_ms", 0.0)
+        # Until we hear of its start a program has used some already, which the group's meter does not tell from ours.
+        cpu_ms = max(self._cpu_ms() if self._meter else 0.0, (message or {}).get("cpu_ms", 0.0))
         peak = self._meter.memory_peak_bytes() if self._meter else (message or {}).get("memory_peak_bytes", 0)
         killed_by = self._killed_by
         exceeded = (message or {}).get("exceeded", "")

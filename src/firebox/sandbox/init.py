@@ -22,6 +22,8 @@ from firebox.sandbox.collect import collect
 
 _SAMPLE_MS = 10
 _SAMPLES_A_LOOK_AT_DESCRIPTORS = 10
+_OUT_OF_THE_WAY = 100
+"""Where descriptors are that must not take the low numbers."""
 OOM_SCORE_DESCRIPTOR = 4
 """Where a sandbox keeps its own oom_score_adj open until the program is started."""
 
@@ -56,6 +58,9 @@ class Init:
         stderr_read, stderr_write = os.pipe()
         # Opened by the sandbox's own user, so that programs may open /dev/stdout and /dev/stdin by name.
         spec.send(self._link, {"ready": True}, (stdin_write, stdout_read, stderr_read))
+        outputs: list[int] = []
+        if self._ahead is not None:
+            outputs = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for each in (stdout_read, stderr_read)]
         for descriptor in (stdin_write, stdout_read, stderr_read):
             os.close(descriptor)
         # Low numbers: posix_spawn takes none that RLIMIT_NOFILE, lowered below, would not allow.
@@ -64,18 +69,23 @@ class Init:
         waiting = self._start_ahead(streams)
         wake_read = _wake_when_children_end()
         _rehearse()
-
+        waiting = self._look_after(waiting, wake_read, outputs)
+        for descriptor in outputs:
+            os.close(descriptor)
         data, descriptors = spec.receive(self._link, spec.MESSAGE_BYTES)
         if not data:
             os._exit(0)
         command = spec.decode(data)
+        if waiting is not None and (command["tell"] is None or not waiting.held.keys() <= _names(command)):
+            waiting.end()  # not what it waits for
+            waiting = None
         self._limits = command
         terminal: list[int] = []
         held: list[int] = []
         slave = ""
         step = "files"
         try:
-            _write_files(command, descriptors)
+            _write_files(command, descriptors, waiting.held if waiting is not None else {})
             if command["terminal"]:
                 step = "terminal"
                 terminal, slave = _open_terminal(*command["terminal"])
@@ -86,7 +96,8 @@ class Init:
             lower(resource.RLIMIT_FSIZE, command["file_size_bytes"])
             lower(resource.RLIMIT_NPROC, command["processes"] + 1)
             step = "start"
-            pid = self._release(waiting, command) or _spawn_with_cpu_limit(command, streams, slave)
+            released = self._release(waiting, command)
+            pid = released or _spawn_with_cpu_limit(command, streams, slave)
             os.close(OOM_SCORE_DESCRIPTOR)
         except (OSError, ValueError) as error:
             number = error.errno if isinstance(error, OSError) else None
@@ -95,7 +106,7 @@ class Init:
             os._exit(0)
         for descriptor in streams:
             os.close(descriptor)
-        spec.send(self._link, {"started": True}, terminal)
+        spec.send(self._link, {"started": True, "ahead": released > 0}, terminal)
         for descriptor in terminal:
             os.close(descriptor)
         status = self._watch(pid, wake_read)
@@ -119,13 +130,38 @@ class Init:
         if self._ahead is None:
             return None
 
-        def spawn(command: Mapping[str, Any], further: dict[int, int]) -> int:
+        def spawn(command: Mapping[str, Any], further: Mapping[int, int]) -> int:
             return _spawn_marked(command, streams, "", further)
 
         try:
             return Waiting(asdict(self._ahead), spawn)
         except OSError:
             return None  # the command will be started the usual way, or say what is wrong
+
+    def _look_after(self, waiting: Waiting | None, wake_read: int, outputs: Iterable[int]) -> Waiting | None:
+        """Return what waits when there is something on the link. Until then start it anew in time, give up one that ends.
+
+        outputs: where to take away what it said nevertheless, before anybody else reads there.
+        """
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        while waiting is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+            if waiting.has_ended():  # perhaps before anything woke us
+                _empty(outputs)
+                return None
+            patience_ms = None if waiting.patience_s is None else waiting.patience_s * 1000
+            ready = [descriptor for descriptor, _event in poll.poll(patience_ms)]
+            if self._link.fileno() in ready:
+                break
+            if not ready:
+                try:
+                    waiting.renew()
+                except OSError:
+                    return None
+        return waiting
 
     def _release(self, waiting: Waiting | None, command: Mapping[str, Any]) -> int:
         """Let the program that waits go on as the command, with our limits; 0 when there is none that can."""
@@ -227,6 +263,15 @@ class Init:
                     collect(sink.fileno(), message["collect"], message["max_bytes"], message["max_files"])
 
 
+def _empty(pipes: Iterable[int]) -> None:
+    """Throw away what waits in pipes."""
+    for pipe in pipes:
+        os.set_blocking(pipe, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(pipe, 65536):
+                pass
+
+
 def _wake_when_children_end() -> int:
     """Return a descriptor that becomes readable when a child ends."""
     wake_read, wake_write = os.pipe()
@@ -247,7 +292,7 @@ def _rehearse() -> None:
     _executable(command["argv"][0], command["env"]["PATH"])
     for limit in _INHERITED_LIMITS:
         resource.setrlimit(limit, resource.getrlimit(limit))
-    _write_files({"packs": [[]]}, [os.memfd_create("rehearsal", os.MFD_CLOEXEC)])
+    _write_files({"packs": [[]]}, [os.memfd_create("rehearsal", os.MFD_CLOEXEC)], {})
 
 
 def _renumbered(descriptor: int) -> int:
@@ -372,10 +417,16 @@ def _executable(name: str, path: str) -> str:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
-def _write_files(command: Mapping[str, Any], descriptors: list[int]) -> None:
+def _names(command: Mapping[str, Any]) -> set[str]:
+    """Name every file that a command brings."""
+    return {name for files in command["packs"] for name, _offset, _size, _mode in files}
+
+
+def _write_files(command: Mapping[str, Any], descriptors: list[int], held: Mapping[str, int]) -> None:
     """Write the job's files below the working directory: first what a pack brings, then the files of the message.
 
     A pack comes as a descriptor; the message's files come in a second one, so that no content passes through JSON.
+    held: name -> descriptor of those that cannot be opened.
     """
     for descriptor, files in zip(descriptors, command["packs"], strict=True):
         for name, offset, size, mode in files:
@@ -384,7 +435,10 @@ def _write_files(command: Mapping[str, Any], descriptors: list[int]) -> None:
             folder = os.path.dirname(name)
             if folder:
                 os.makedirs(folder, exist_ok=True)
-            target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+            if name in held:
+                target = os.dup(held[name])
+            else:
+                target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
             try:
                 while size > 0:
                     sent = os.sendfile(target, descriptor, offset, size)

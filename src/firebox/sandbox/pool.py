@@ -41,8 +41,8 @@ _LOOK_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none; started_ahead: takes
-    that found one whose program was started already.
+    """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none; started_ahead: programs
+    that had been started already.
 
     launcher_restarts: beyond the first start. alive: sandboxes there are, ready or in use.
     """
@@ -115,7 +115,6 @@ class Pool:
         while shelf.ready:
             sandbox = shelf.ready.popleft()
             if not sandbox.is_dead:
-                self._started_ahead += kind.ahead is not None
                 if shelf.ready:
                     asyncio.get_running_loop().call_later(_REFILL_LATER_S, self._wake.set)
                 else:
@@ -128,6 +127,10 @@ class Pool:
             return await self._take(replace(kind, ahead=None))
         self._made_on_demand += 1
         return await self._launchers.make(kind)
+
+    def count_started_ahead(self) -> None:
+        """Note that the program of a sandbox of ours had been started before its command came."""
+        self._started_ahead += 1
 
     def forget(self, layers: Iterable[str]) -> None:
         """Let go of what is ready above these layers: their package is gone."""

@@ -35,12 +35,13 @@ class Ahead:
     """A program that a ready sandbox has started already; see `ahead`. Whoever asks for it says what to tell it: `Command.tell`.
 
     env: what it is started with, more than it will have once its hook is done. main: a file that must be there before it
-    starts, relative to the working directory; "" for none.
+    starts, relative to the working directory; "" for none. held: it waits where it opens that file, else at a hook.
     """
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     main: str = ""
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
