@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +21,14 @@ from tests.support.languages import (
     STDERR,
     Case,
     Program,
+    can_wait,
     chosen_cases,
     read_programs,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+ATTEMPTS = 10
 LOOP_MS = 1500
 """What an endless program gets."""
 CASES = [pytest.param(case, id=case.id) for case in chosen_cases()]
@@ -44,6 +47,28 @@ def test_program(case: Case, kind: str, door: str, ready: Callable[[Case, str], 
         check_native(kind, program, run_native(language, kind, program))
     else:
         check_piston(kind, program, run_piston(language, kind, program))
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in chosen_cases() if can_wait(case)])
+def test_program_that_was_started_ahead(case: Case, ready: Callable[[Case, str], Ready]) -> None:
+    programs = read_programs(case.stem)
+    language = ready(case, case.selector(programs))
+    program = programs.of("hello")
+    started_ahead = 0
+    for attempt in range(ATTEMPTS):
+        before = count_started_ahead(language)
+        check_native("hello", program, run_native(language, "hello", program, cache="none"))
+        started_ahead += count_started_ahead(language) > before
+        if started_ahead == 2:
+            return
+        time.sleep(0.3 * (attempt + 1))
+    raise AssertionError(f"{started_ahead} of {ATTEMPTS} runs went on with a program that had been started already")
+
+
+def count_started_ahead(language: Ready) -> float:
+    lines = httpx.get(f"{language.server.url}/api/v1/metrics", timeout=ANSWER_TIMEOUT_S, trust_env=False).text.splitlines()
+    [value] = [line.split()[1] for line in lines if line.startswith("firebox_started_ahead")]
+    return float(value)
 
 
 def run_native(language: Ready, kind: str, program: Program, *, cache: str | None = None) -> Any:

@@ -144,6 +144,12 @@ def chosen_cases() -> list[Case]:
     return cases if is_everything_asked_for() else [case for case in cases if case.stem in BOUNDED]
 
 
+def can_wait(case: Case) -> bool:
+    """Tell whether its interpreter or compiler may be started before its job comes."""
+    definition = dict(zip(case.recipe.provides, case.recipe.definitions(), strict=True))[case.stem]
+    return bool(definition.ahead or definition.compile_ahead)
+
+
 class Workshop:
     """A folder where packages are built, each once, and a repository of them.
 

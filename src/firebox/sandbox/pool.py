@@ -32,7 +32,7 @@ SHELVES = 32
 LOW_MEMORY = 0.1
 """Below this part of the machine's memory no more than one sandbox of a kind is kept ready."""
 
-_REFILL_LATER_S = 0.01
+_REFILL_LATER_S = 0.04
 """How long a refill waits while there are others: a short program then has its processor to itself."""
 _MAKING_AT_ONCE = 4
 _PAUSE_AFTER_FAILURE_S = 1.0

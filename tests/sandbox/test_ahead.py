@@ -1,0 +1,75 @@
+"""Programs that wait in a ready sandbox for its command, whoever makes the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxSpec
+from tests.sandbox.conftest import ENVIRONMENT, Box
+
+WORDS = "read -r word < main.sh; echo $word"
+"""A shell that opens the main file late: it waits there."""
+
+
+def ahead(script: str, main: str = "main.sh") -> Ahead:
+    return Ahead(argv=("/bin/sh", "-c", script), env=tuple(ENVIRONMENT.items()), main=main, held=True)
+
+
+def command(script: str, content: bytes = b"here\n", name: str = "main.sh") -> Command:
+    files = (InputFile(name, content),)
+    return Command(argv=("/bin/sh", "-c", script), env=ENVIRONMENT, files=files, tell=(), wall_ms=20_000, cpu_ms=20_000)
+
+
+async def run(box: Box, started: Ahead, wanted: Command) -> tuple[str, bool]:
+    """Returns what the program wrote, and whether it was the one that waited."""
+    sandbox = await box.launcher.make(SandboxSpec(ahead=started))
+    heard: list[bytes] = []
+    try:
+        await asyncio.sleep(0.1)  # so that it is more likely to wait already; the outcome must be the same
+        ended = await sandbox.run(wanted, lambda _stream, data: heard.append(data))
+        assert ended.status == 0, (ended, heard)
+        return b"".join(heard).decode(), sandbox.was_started_ahead
+    finally:
+        sandbox.close()
+
+
+async def test_program_goes_on_with_the_file_of_the_command(box: Box) -> None:
+    assert await run(box, ahead(WORDS), command(WORDS)) == ("here\n", True)
+
+
+async def test_file_is_whole_when_it_is_opened(box: Box) -> None:
+    script = "cat main.sh | wc -c; stat -c '%s %a' main.sh"
+    assert await run(box, ahead(script), command(script, b"x" * 3_000_000)) == ("3000000\n3000000 644\n", True)
+
+
+async def test_file_may_lie_in_a_folder(box: Box) -> None:
+    script = "cat ./folder/main.sh"
+    assert await run(box, ahead(script, "./folder/main.sh"), command(script, name="folder/main.sh")) == ("here\n", True)
+
+
+async def test_limits_hold_for_every_process_that_was_started(box: Box) -> None:
+    script = "(read -r word < main.sh; ulimit -n; ulimit -f); ulimit -n; ulimit -f"
+    limited = replace(command(script), open_files=77, file_size_bytes=512 * 9)
+    assert await run(box, ahead(script), limited) == ("77\n9\n77\n9\n", True)
+
+
+@pytest.mark.parametrize(
+    "wanted", [replace(command(WORDS), tell=None), command("echo here", name="other.sh")], ids=["fresh", "file"]
+)
+async def test_another_command_is_started_anew(box: Box, wanted: Command) -> None:
+    assert await run(box, ahead(WORDS), wanted) == ("here\n", False)
+
+
+async def test_program_that_waits_is_gone_when_another_command_comes(box: Box) -> None:
+    listing = replace(command("echo /proc/[0-9]*", name="other.sh"), tell=None)
+    heard, _waited = await run(box, ahead(WORDS), listing)
+    assert len(heard.split()) == 2
+
+
+async def test_program_without_a_command_goes_with_its_sandbox(box: Box, nothing_left: None) -> None:
+    sandbox = await box.launcher.make(SandboxSpec(ahead=ahead(WORDS)))
+    await asyncio.sleep(0.1)
+    sandbox.close()
