@@ -16,12 +16,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, NoReturn
 
-from firebox.sandbox import mounts, spec
+from firebox.sandbox import spec
 from firebox.sandbox.ahead import Waiting
 from firebox.sandbox.collect import collect
+from firebox.sandbox.sampling import Sampler
 
 _SAMPLE_MS = 10
-_SAMPLES_A_LOOK_AT_DESCRIPTORS = 10
 _OUT_OF_THE_WAY = 100
 """Where descriptors are that must not take the low numbers."""
 OOM_SCORE_DESCRIPTOR = 4
@@ -45,12 +45,7 @@ class Init:
         self._sampled = sampled
         self._ahead = ahead
         self._used_before_ms = 0.0
-        self._limits: Mapping[str, Any] = {}
-        self._memory_peak_bytes = 0
-        self._cpu_ms = 0.0
-        self._exceeded = ""
-        self._samples = 0
-        self._memfd_bytes = 0
+        self._sampler: Sampler | None = None
 
     def serve(self) -> NoReturn:
         stdin_read, stdin_write = os.pipe()
@@ -79,7 +74,6 @@ class Init:
         if waiting is not None and (command["tell"] is None or not waiting.held.keys() <= _names(command)):
             waiting.end()  # not what it waits for
             waiting = None
-        self._limits = command
         terminal: list[int] = []
         held: list[int] = []
         slave = ""
@@ -109,6 +103,8 @@ class Init:
         spec.send(self._link, {"started": True, "ahead": released > 0}, terminal)
         for descriptor in terminal:
             os.close(descriptor)
+        if self._sampled:
+            self._sampler = Sampler(command["memory_bytes"], command["cpu_ms"], self._used_before_ms)
         status = self._watch(pid, wake_read)
         _kill_everything()
         for descriptor in held:
@@ -117,10 +113,11 @@ class Init:
         message: dict[str, Any] = {
             "exited": os.waitstatus_to_exitcode(status),
             "cpu_ms": max((used.ru_utime + used.ru_stime) * 1000 - self._used_before_ms, 0.0),
-            "exceeded": self._exceeded,
+            "exceeded": "",
         }
-        if self._sampled:
-            message["memory_peak_bytes"] = max(self._memory_peak_bytes, used.ru_maxrss * 1024)
+        if self._sampler is not None:
+            message["exceeded"] = self._sampler.exceeded
+            message["memory_peak_bytes"] = max(self._sampler.memory_peak_bytes, used.ru_maxrss * 1024)
         spec.send(self._link, message)
         self._collect_when_asked()
         os._exit(0)
@@ -196,8 +193,10 @@ class Init:
                     return status
                 if not reaped:
                     break
-            if self._sampled and not self._exceeded:
-                self._sample()
+            if self._sampler is not None and not self._sampler.exceeded:
+                self._sampler.sample()
+                if self._sampler.exceeded:
+                    _kill_everything(reap=False)
 
     def _obey(self, pid: int) -> None:
         data, _descriptors = spec.receive(self._link)
@@ -210,45 +209,6 @@ class Init:
             except (ProcessLookupError, PermissionError):
                 return
         elif "stop" in message:
-            _kill_everything(reap=False)
-
-    def _sample(self) -> None:
-        """Add up memory and processor time of every process here; kill all of it above a limit.
-
-        Stands in for control groups. Between two samples a program can go over, and what waits in pipes and sockets is not
-        seen at all; the host's own limits hold then.
-        """
-        anonymous_bytes, mapped_bytes, cpu_ticks = 0, 0, 0
-        ticks_a_second = os.sysconf("SC_CLK_TCK")
-        pids = [name for name in os.listdir("/proc") if name.isdigit() and name != "1"]
-        for pid in pids:
-            try:
-                anonymous, shared = _resident_bytes(pid)
-                with open(f"/proc/{pid}/stat", "rb") as file:
-                    fields = file.read().rsplit(b")", 1)[1].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            anonymous_bytes, mapped_bytes = anonymous_bytes + anonymous, mapped_bytes + shared
-            cpu_ticks += sum(map(int, fields[11:15]))
-        if self._samples % _SAMPLES_A_LOOK_AT_DESCRIPTORS == 0:
-            self._memfd_bytes = _memfd_bytes(pids)
-        self._samples += 1
-        written = os.statvfs(mounts.WORK)
-        held_bytes = (written.f_blocks - written.f_bfree) * written.f_frsize + self._memfd_bytes + _system_v_bytes()
-        if self._limits["memory_bytes"] and anonymous_bytes + max(mapped_bytes, held_bytes) > self._limits["memory_bytes"]:
-            # So far a shared page counted once for each sharer.
-            shares = list(map(_proportional_bytes, pids))
-            anonymous_bytes, mapped_bytes = sum(share[0] for share in shares), sum(share[1] for share in shares)
-        # What is held may be mapped as well: the larger sum is the one that is certain.
-        memory_bytes = anonymous_bytes + max(mapped_bytes, held_bytes)
-        self._memory_peak_bytes = max(self._memory_peak_bytes, memory_bytes)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self._cpu_ms = cpu_ticks * 1000 / ticks_a_second + (used.ru_utime + used.ru_stime) * 1000 - self._used_before_ms
-        if self._limits["memory_bytes"] and memory_bytes > self._limits["memory_bytes"]:
-            self._exceeded = "memory"
-        elif self._limits["cpu_ms"] and self._cpu_ms > self._limits["cpu_ms"]:
-            self._exceeded = "cpu_time"
-        if self._exceeded:
             _kill_everything(reap=False)
 
     def _collect_when_asked(self) -> None:
@@ -333,52 +293,6 @@ def _spawn_marked(
         return _spawn(command, streams, slave, further or {})
     finally:
         os.pwrite(OOM_SCORE_DESCRIPTOR, own, 0)
-
-
-def _resident_bytes(pid: str) -> tuple[int, int]:
-    """Return the anonymous and the shared memory that a process has mapped. Source: proc_pid_status(5), RssAnon, RssShmem."""
-    with open(f"/proc/{pid}/status", "rb") as file:
-        return _kib_of(file, b"RssAnon:"), _kib_of(file, b"RssShmem:")
-
-
-def _proportional_bytes(pid: str) -> tuple[int, int]:
-    """Return the same with each page divided among its sharers; the whole of it where that cannot be read."""
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            return _kib_of(file, b"Pss_Anon:"), _kib_of(file, b"Pss_Shmem:")
-    except PermissionError:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            return _resident_bytes(pid)
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return 0, 0
-
-
-def _kib_of(lines: Iterable[bytes], name: bytes) -> int:
-    """Find the next line of that name; a process that is ending has none."""
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(name)), 0)
-
-
-def _memfd_bytes(pids: Iterable[str]) -> int:
-    """Add up the memory of open memfds, each once: they belong to no process and to no file system that could be asked."""
-    with open(os.memfd_create("probe", os.MFD_CLOEXEC), "rb") as probe:
-        device = os.fstat(probe.fileno()).st_dev
-    blocks: dict[int, int] = {}
-    for pid in pids:
-        with contextlib.suppress(OSError):  # it ended, or hides its descriptors
-            for descriptor in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(FileNotFoundError):
-                    status = os.stat(f"/proc/{pid}/fd/{descriptor}")
-                    if status.st_dev == device:
-                        blocks[status.st_ino] = status.st_blocks
-    return sum(blocks.values()) * 512
-
-
-def _system_v_bytes() -> int:
-    """Add up the segments of this IPC namespace. Source: sysvipc(7), the columns rss and swap."""
-    with open("/proc/sysvipc/shm", "rb") as file:
-        next(file)
-        return sum(sum(map(int, line.split()[14:16])) for line in file)
 
 
 def _spawn(command: Mapping[str, Any], streams: tuple[int, int, int], slave: str, further: Mapping[int, int]) -> int:
