@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tests.support.images import glot_image
 from tests.support.services import DockerEngine, ServiceFailed
 
 MEMORY_BYTES = 100_000_000
+PATIENCE_S = 60.0
 
 
 @dataclass
@@ -62,12 +64,22 @@ def own_containers(engine: DockerEngine) -> list[str]:
 
 
 def wait_for(engine: DockerEngine, name: str, condition: str) -> None:
-    """Return when the engine says that a container has stopped ("not-running") or is gone ("removed")."""
-    try:
-        engine.call("POST", f"/containers/{name}/wait?condition={condition}")
-    except ServiceFailed as error:
-        if " 404 " not in str(error):
-            raise
+    """Return when the engine says that a container has stopped ("not-running") or is gone ("removed").
+
+    The engine's own way to wait for it is not told of everything while an engine that was killed comes back.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            state = engine.get(f"/containers/{name}/json")["State"]
+        except ServiceFailed as error:
+            if " 404 " not in str(error):
+                raise
+            return
+        if condition == "not-running" and not state["Running"]:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"{name} is not {condition}: {state}")
 
 
 @asynccontextmanager

@@ -17,6 +17,8 @@ SOURCES = {
     "python": 'print("hello")',
     "bash": "echo hello",
     "javascript": 'console.log("hello")',
+    "ruby": 'puts "hello"',
+    "php": "<?php echo 'hello', PHP_EOL;",
     "c": '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n',
     "java": 'public class Main { public static void main(String[] args) { System.out.println("hello"); } }\n',
 }
