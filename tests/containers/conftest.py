@@ -79,7 +79,7 @@ def wait_for(engine: DockerEngine, name: str, condition: str) -> None:
         if condition == "not-running" and not state["Running"]:
             return
         time.sleep(0.02)
-    raise TimeoutError(f"{name} is not {condition}: {state}")
+    raise TimeoutError(f"{name} is not {condition}")
 
 
 @asynccontextmanager
