@@ -268,10 +268,16 @@ class TestOneInterpreter:
         assert result.run is not None
         assert result.run.stdout == b"here\n"
 
+    async def test_what_has_no_hook_may_have_variables(self, engines: tuple[Engine, Warm]) -> None:
+        _cold, warm = engines
+        result = await warm.result(job("lua", "print(os.getenv('MINE'))", env={"MINE": "yes"}))
+        assert result.run is not None
+        assert result.run.stdout == b"yes\n"
+
     @pytest.mark.parametrize(
         "fields",
-        [{"args": ("x",)}, {"env": {"X": "1"}}, {"files": (File("main.lua", b"print(1)"), File("more.lua", b""))}],
-        ids=["arguments", "variables", "files"],
+        [{"args": ("x",)}, {"env": {"HOME": "/box"}}, {"files": (File("main.lua", b"print(1)"), File("more.lua", b""))}],
+        ids=["arguments", "home", "files"],
     )
     async def test_what_has_no_hook_waits_only_for_jobs_of_one_file(
         self, engines: tuple[Engine, Warm], fields: dict[str, Any]

@@ -76,7 +76,7 @@ def plan_ahead(
     hook = HOOKS.get(runtime.ahead)
     if hook is None or (args and not hook.takes_args) or not _may_wait(args, env, job_env):
         return None
-    if not hook.name and (job_env or not alone):
+    if not hook.name and not alone:
         return None  # whatever such a program looks for at its start must be there, or not, in either case
     argv = tuple(command[: len(command) - len(args)])
     main = next((word for word in reversed(argv) if not word.startswith("-")), "/")
