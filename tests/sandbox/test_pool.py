@@ -137,6 +137,20 @@ async def test_more_kinds_than_there_is_room_for_share_it_by_demand(kept: Kept) 
     assert kept.pool.statistics().made_on_demand == before
 
 
+async def test_busy_kinds_leave_one_for_a_kind_that_is_used_now_and_then(kept: Kept) -> None:
+    busy = [SandboxSpec(writable_bytes=number << 20) for number in range(1, UNNAMED_MOST + 2)]
+    for kind in busy:
+        for _ in range(5 * MOST):
+            await kept.use(kind)
+    seldom = SandboxSpec(writable_bytes=99 << 20)
+    await kept.use(seldom)
+    await kept.use(seldom)
+    await kept.settled(ready=MOST + UNNAMED_MOST * MOST)
+    before = kept.pool.statistics().made_on_demand
+    await kept.use(seldom)
+    assert kept.pool.statistics().made_on_demand == before
+
+
 async def test_kind_whose_layer_is_gone_is_not_kept(kept: Kept, box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("layer")
     for place in (folder, *folder.parents):

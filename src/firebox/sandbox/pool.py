@@ -181,15 +181,18 @@ class Pool:
     def _targets(self, now: float) -> dict[SandboxSpec, int]:
         """Say how many each shelf should hold, the one most asked for first.
 
-        Kinds are as many as clients think of: those without a name share the room that is left for them.
+        Kinds are as many as clients think of: those without a name share the room that is left for them, first one each.
         """
         room = UNNAMED_MOST * self._most
-        targets: dict[SandboxSpec, int] = {}
-        for kind, shelf in sorted(self._shelves.items(), key=lambda item: item[1].demand_at(now), reverse=True):
-            targets[kind] = self._wanted(shelf, now)
-            if not shelf.named:
-                targets[kind] = min(targets[kind], room)
-                room -= targets[kind]
+        shelves = sorted(self._shelves.items(), key=lambda item: item[1].demand_at(now), reverse=True)
+        wanted = {kind: self._wanted(shelf, now) for kind, shelf in shelves}
+        targets = {kind: wanted[kind] if shelf.named else 0 for kind, shelf in shelves}
+        for most in (1, self._most):
+            for kind, shelf in shelves:
+                if not shelf.named:
+                    more = min(wanted[kind], most) - targets[kind]
+                    targets[kind] += min(more, room)
+                    room -= min(more, room)
         return targets
 
     async def _refill(self) -> None:
