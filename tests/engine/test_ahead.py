@@ -237,7 +237,6 @@ class TestOneInterpreter:
                 assert result.run.stdout == b"here\n"
                 await engine.full()
                 await until(lambda: not programs_that_wait(executor))
-            assert executor.statistics().started_ahead == 0
 
     async def test_nobody_hears_what_one_said_that_did_not_wait(self, tmp_path: Path) -> None:
         run = ("/bin/sh", "-c", "test -s $0 || { echo nothing there; exit; }; . ./$0", "{main}")

@@ -74,12 +74,11 @@ class Waiting:
             used_ms = time.clock_gettime((~self._pid << 3) | _PROCESS_CLOCK) * 1000
             _limit_all(limits)
             self._place.let_go(words)
-            pid, self._pid = self._pid, 0
-            return pid, used_ms
+            self._place.close()
+            return self._pid, used_ms
         except (OSError, ValueError):
-            return None
-        finally:
             self.end()
+            return None
 
     def has_ended(self) -> bool:
         """Tell whether it does not wait any more; then nothing of it is left."""
@@ -90,13 +89,14 @@ class Waiting:
         return True
 
     def end(self) -> None:
-        """Let nothing of it be left, but for one that was released."""
-        self._place.close()
+        """Let nothing of it be left. We are PID 1, and besides us there is only what it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
         if self._pid:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(self._pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
             self._pid = 0
+        self._place.close()  # last: it would go on
 
     def _start(self) -> None:
         main = self._ahead["main"]
