@@ -14,12 +14,13 @@ import pytest
 
 from firebox.config import load_settings
 from firebox.engine.executor import LocalExecutor
-from firebox.model import File, Finished, Job, Result
+from firebox.model import File, Job
 from firebox.runtimes.host import scan_host
 from firebox.runtimes.prepare import Preparation
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
+from tests.engine.conftest import Engine
 
 pytestmark = pytest.mark.slow
 
@@ -153,7 +154,7 @@ async def test_sandboxes_use_it_and_cannot_write_it(
     assert f"-isystem{folder}" in prepared.compile[0]
     settings = load_settings({"ready_sandboxes": 1, "launchers": 1, "data_dir": str(tmp_path / "data")}, environ={})
     async with LocalExecutor(settings, Registry((prepared, telling))) as executor:
-        plain, told = [await result_of(executor, Job(language=name, files=FILES)) for name in ("c++", "telling")]
+        plain, told = [await Engine(executor).result(Job(language=name, files=FILES)) for name in ("c++", "telling")]
     for result in (plain, told):
         assert result.run is not None
         assert result.run.stdout == b"hello 0main.cpp\n"
@@ -162,10 +163,3 @@ async def test_sandboxes_use_it_and_cannot_write_it(
         assert f"! {folder}/{header}.gch".encode() in told.compile.stderr
     assert told.compile.stdout == b"cannot write\n"
     assert not (folder / "taken").exists()
-
-
-async def result_of(executor: LocalExecutor, job: Job) -> Result:
-    async with executor.start(job) as run:
-        last = [event async for event in run.events()][-1]
-    assert isinstance(last, Finished)
-    return last.result

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from firebox.model import Job, StageName
-from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.runtime import Runtime, shell_line
 
 
 def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence[str], memory_bytes: int) -> list[str]:
@@ -15,7 +14,7 @@ def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence
         return ["/bin/sh", "-c", job.command, "sh", *job.args]
     if stage == "compile":
         steps = runtime.compile_commands(sources, memory_bytes)
-        return steps[0] if len(steps) == 1 else ["/bin/sh", "-c", " && ".join(map(shlex.join, steps))]
+        return steps[0] if len(steps) == 1 else ["/bin/sh", "-c", shell_line(steps)]
     return runtime.run_command(sources, job.args, memory_bytes)
 
 

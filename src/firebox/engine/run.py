@@ -322,6 +322,8 @@ class LocalRun:
             ahead = plan_ahead(
                 runtime, command.argv, words, command.env, self._plan.preload, job_env=job.env, alone=len(job.files) == 1
             )
+        elif runtime.compile_ahead is None:
+            return specification, command
         else:
             words = compile_words(runtime.compile_commands(self._sources(), command.memory_bytes))
             ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes, job_env=job.env)

@@ -7,12 +7,11 @@ compiler in its own process, and whatever else the compile stage does.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
-from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.runtime import Runtime, shell_line
 from firebox.sandbox.ahead import FOLDER, WORD_BYTES
 from firebox.sandbox.spec import Ahead
 
@@ -106,7 +105,7 @@ def plan_compiler_ahead(
 
 def compile_words(steps: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Put a compile stage into words for a hook: a shell's command line of every step but the first, then the first as it is."""
-    return (" && ".join(map(shlex.join, steps[1:])), *steps[0])
+    return (shell_line(steps[1:]), *steps[0])
 
 
 def _may_wait(words: Sequence[str], env: Mapping[str, str], job_env: Iterable[str]) -> bool:

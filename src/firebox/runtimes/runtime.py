@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from posixpath import basename, dirname, splitext
 
@@ -209,6 +210,11 @@ class Runtime(Struct, frozen=True, kw_only=True):
             else:
                 words.append(_WORD.sub(lambda match: values[match[1]], word))
         return words
+
+
+def shell_line(steps: Sequence[Sequence[str]]) -> str:
+    """Give a shell's command line that takes steps in order until one fails."""
+    return " && ".join(map(shlex.join, steps))
 
 
 def _as_path(name: str) -> str:

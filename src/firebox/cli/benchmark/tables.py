@@ -100,10 +100,8 @@ def _throughput(languages: Sequence[LanguageReport], style: _Style) -> Table:
             rates = (measured.bare_per_s, measured.http_alone_per_s, measured.http_per_s)
             times_ms = (measured.bare_cpu_ms, measured.http_cpu_ms, measured.server_cpu_ms)
             cells = [*(f"{rate:.1f}" for rate in rates), f"{measured.ratio:.2f} x", *(f"{each:.2f}" for each in times_ms)]
-            tail = measured.half_load.p99_ms / measured.half_load.median_ms
-            cells.append(
-                f"{_short(measured.half_load.median_ms)} / {_short(measured.half_load.p99_ms)}{style.between}{tail:.1f} x"
-            )
+            half = measured.half_load
+            cells.append(f"{_short(half.median_ms)} / {_short(half.p99_ms)}{style.between}{half.p99_ms / half.median_ms:.1f} x")
             table.add_row(language.language, *cells)
     return table
 
