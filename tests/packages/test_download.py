@@ -336,8 +336,9 @@ async def test_package_with_anothers_signature_or_that_of_another_file_is_refuse
 async def test_key_of_another_repository_does_not_count(server: RepositoryServer, folder: Path, tmp_path: Path, key: Tsk) -> None:
     settings = settings_of(tmp_path, allow_unsigned_packages=False)
     trust(settings.data_dir, "other", key)
-    with pytest.raises(NotTrusted, match="no key is trusted for repository main"):
+    with pytest.raises(NotTrusted, match="no key is trusted for repository main") as refused:
         await fetch(entry_of(server, signature=signature_of(CONTENT, key)), folder, settings, no_report)
+    assert "firebox packages trust main KEY.asc" in refused.value.hint
 
 
 async def test_without_a_key_the_network_is_not_trusted_unless_the_operator_says_so(
@@ -346,7 +347,8 @@ async def test_without_a_key_the_network_is_not_trusted_unless_the_operator_says
     settings = settings_of(tmp_path, allow_unsigned_packages=False)
     with pytest.raises(NotTrusted, match="no key is trusted") as refused:
         await fetch(entry_of(server), folder, settings, no_report)
-    assert "allow_unsigned_packages" in refused.value.hint
+    assert "FIREBOX_ALLOW_UNSIGNED_PACKAGES=true" in refused.value.hint
+    assert "packages trust" not in refused.value.hint, "a key does not help where nothing is signed"
     for unknown in ("", "nowhere"):
         with pytest.raises(NotTrusted):
             await fetch(entry_of(server, repository=unknown), folder, settings, no_report)

@@ -30,6 +30,7 @@ from firebox.engine.executor import LocalExecutor
 from firebox.errors import SettingsError
 from firebox.packages.install import Installer
 from firebox.packages.repositories import Repositories
+from firebox.packages.trust import how_to_trust, untrusted_sources
 from firebox.runtimes.prepare import Preparation
 from firebox.runtimes.registry import Registry
 from firebox.sandbox.host import explain
@@ -84,6 +85,9 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         _check_isolation(settings, listener, executor)
         containers = await stack.enter_async_context(open_containers(settings, executor.admission))
         repositories = Repositories(settings)
+        for source in untrusted_sources(settings):
+            hint = how_to_trust(source.name, signed=True)
+            _log.warning("nothing can be installed from a repository: no key is trusted", repository=source.name, hint=hint)
         packages = Packages(store, repositories, Installer(settings, store, repositories), registry, installed.reload)
         service = Service(executor, registry, settings, stores, containers, packages)
         grpc_address = await stack.enter_async_context(serve_grpc(service, settings))

@@ -13,16 +13,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pysequoia import Cert
-
 from firebox.config import Settings
 from firebox.errors import DownloadFailed, NotTrusted, WrongChecksum
 from firebox.packages import network
 from firebox.packages.entry import Entry, Progress, Report
 from firebox.packages.index import CHECKSUM_DIGITS
-from firebox.packages.signatures import trusted_keys, verify_file
-from firebox.packages.sources import Source, path_of, sources_of
+from firebox.packages.signatures import verify_file
+from firebox.packages.sources import path_of
 from firebox.packages.transfer import WRITE_BYTES, Transfer, check_room, most_bytes, remove, too_large, write_all
+from firebox.packages.trust import check_trust, source_of
 
 BUSY_PAUSE_S = 0.2
 """Between looks at whether somebody else has done with the same file."""
@@ -63,28 +62,6 @@ async def fetch(entry: Entry, folder: Path, settings: Settings, report: Report) 
     return path
 
 
-def check_trust(entry: Entry, settings: Settings) -> list[Cert]:
-    """Decide, before anything is fetched, whether a package may be installed at all. Return the keys that may sign it.
-
-    None are returned where no signature is wanted: for an index of this machine, and for one on the network whose packages
-    are to be installed on the word of its checksums. Raises: NotTrusted.
-    """
-    keys = trusted_keys(settings, entry.repository) if entry.repository else []
-    if keys:
-        if not entry.signature:
-            raise NotTrusted(f"{entry.name} of repository {entry.repository} is not signed")
-        return keys
-    source = _source(entry, settings)
-    on_network = source.on_network if source else not entry.download.startswith("file:")
-    if on_network and not settings.allow_unsigned_packages:
-        raise NotTrusted(
-            f"no key is trusted for repository {entry.repository or 'of no name'}, so that nobody vouches for {entry.name}",
-            hint=f"put the repository's OpenPGP certificate into trusted_keys_dir as {entry.repository or 'NAME'}.asc, "
-            "or allow_unsigned_packages",
-        )
-    return []
-
-
 def strongest_checksum(entry: Entry) -> tuple[str, str]:
     """The strongest checksum that is given: its algorithm and its digits. Raises: NotTrusted when there is none."""
     for algorithm in CHECKSUM_DIGITS:
@@ -118,7 +95,7 @@ async def _download(entry: Entry, part: Path, opened: BinaryIO, settings: Settin
     if entry.download.startswith("file:"):
         await asyncio.to_thread(_copy, entry, opened, settings, report)
         return False
-    transfer = Transfer(entry, part, opened, _source(entry, settings), settings, report)
+    transfer = Transfer(entry, part, opened, source_of(entry, settings), settings, report)
     try:
         await transfer.run()
     except network.Unreachable as error:
@@ -223,7 +200,3 @@ def _finish(opened: BinaryIO, part: Path, path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _source(entry: Entry, settings: Settings) -> Source | None:
-    return next((source for source in sources_of(settings) if source.name == entry.repository), None)

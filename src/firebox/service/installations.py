@@ -100,7 +100,8 @@ class Installation:
         try:
             installed = await work(self.report)
         except FireboxError as error:
-            _log.warning("a package was not installed", package=self.entry.name, code=error.code, reason=error.message)
+            reason = {"code": error.code, "reason": error.message, "hint": error.hint}
+            _log.warning("a package was not installed", package=self.entry.name, **reason)
             raise
         _log.info("a package is installed", package=self.entry.name, repository=self.entry.repository)
         return installed

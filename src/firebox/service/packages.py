@@ -29,7 +29,7 @@ _log = structlog.get_logger("firebox.packages")
 
 
 class Listed(Struct, frozen=True):
-    """A package, and whether it is there. What the host brings counts as one."""
+    """A package, and whether it is installed."""
 
     language: str
     version: str
@@ -61,12 +61,12 @@ class Packages:
         self._closed = False
 
     async def all(self) -> list[Listed]:
-        """List what repositories have, what is installed and what the host brings, by name and the newest first.
+        """List what repositories have and what is installed, by name and the newest first.
 
+        Languages of the host are no packages: nobody can install or uninstall them here.
         Raises: RepositoryError, NotTrusted.
         """
         there = {(each.entry.language, each.entry.version) for each in self._store.all()}
-        there |= {(runtime.language, runtime.version) for runtime in self._registry.all() if not runtime.installed}
         known = {(entry.language, entry.version) for entry in await self._known()}
         names = sorted(there | known, key=lambda name: sort_key(name[1]), reverse=True)
         names.sort(key=lambda name: name[0])

@@ -22,11 +22,8 @@ class NoSuchPackage(NotFound):
 
 
 async def list_packages(service: Service) -> list[Listed]:
-    """List what can be installed, what is installed, and what the host brings. Raises: RepositoryError, NotTrusted."""
-    if service.packages is not None:
-        return await service.packages.all()
-    names = dict.fromkeys((runtime.language, runtime.version) for runtime in service.runtimes())
-    return [Listed(language, version, installed=True) for language, version in names]
+    """List what can be installed and what is installed. Raises: RepositoryError, NotTrusted."""
+    return await service.packages.all() if service.packages is not None else []
 
 
 async def find_to_install(service: Service, language: str, version: str) -> Entry:

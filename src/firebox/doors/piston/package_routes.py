@@ -160,7 +160,7 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
     """Answer a failure in this API's one shape."""
     status, failure = package_wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError):
-        _log.error("request failed", code=error.code, message=error.message)
+        _log.error("request failed", code=error.code, message=error.message, hint=error.hint)
     return Response(wire.encode(failure), status_code=status, headers=headers_of(error), media_type=MediaType.JSON)
 
 

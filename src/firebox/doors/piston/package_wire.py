@@ -183,7 +183,7 @@ def from_result(result: model.Result, package: Installed) -> Execution:
 
 def from_error(error: FireboxError) -> tuple[int, Failure]:
     """Translate a failure into a status and a body. Unlike in version 2 each kind has its own status: a conflict is a 409."""
-    return status_of(error), Failure(wire.from_error(error)[1].message, error.code, error.hint)
+    return status_of(error), Failure(wire.words_of(error), error.code, error.hint)
 
 
 def from_late_error(error: FireboxError) -> StreamedFailure:

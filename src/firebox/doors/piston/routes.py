@@ -85,7 +85,7 @@ class Door:
         return _answer(wire.encode(wire.from_runtimes(self._service.runtimes())))
 
     async def list_packages(self) -> ASGIResponse:
-        """List the packages: what can be installed, what is, and what the host brings."""
+        """List the packages: what can be installed, and what is."""
         return _answer(wire.encode(wire.from_packages(await list_packages(self._service))))
 
     async def install(self, request: AnyRequest) -> ASGIResponse:
@@ -135,7 +135,7 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
     """Answer a failure in this API's one shape."""
     status, message = wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError | Conflict):
-        _log.error("request failed", code=error.code, message=error.message)
+        _log.error("request failed", code=error.code, message=error.message, hint=error.hint)
     return Response(wire.encode(message), status_code=status, headers=headers_of(error), media_type=MediaType.JSON)
 
 

@@ -211,11 +211,18 @@ LIMIT_KEYS = {
 
 
 def from_error(error: errors.FireboxError) -> tuple[int, Message]:
-    """Translate a failure into a status and a body."""
-    return status.status_of(error, STATUS), Message(_words(error))
+    """Translate a failure into a status and a body.
+
+    Piston's clients show `message` and nothing else, so what an operator can do about a package stands in it too.
+    """
+    words = words_of(error)
+    if isinstance(error, errors.PackageError) and error.hint:
+        words = f"{words} ({error.hint})"
+    return status.status_of(error, STATUS), Message(words)
 
 
-def _words(error: errors.FireboxError) -> str:
+def words_of(error: errors.FireboxError) -> str:
+    """Put a failure into Piston's words."""
     match error:
         case errors.UnknownRuntime():
             return f"{error.selector}-{error.version} runtime is unknown"
