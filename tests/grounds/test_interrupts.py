@@ -85,7 +85,6 @@ async def test_an_unknown_language_stops_the_old_run_too(place: Place) -> None:
         (None, "Request is empty."),
         ({}, "Request is empty."),
         ({"language": "sh", "code": "x" * 65_537}, "Program too long."),
-        ({"language": "sh"}, "The code is missing."),
         ({"code": ""}, "The language is missing."),
         ({"language": 5, "code": ""}, "The language is not text."),
         ({"language": "sh", "code": ["x"]}, "The code is not text."),

@@ -60,9 +60,11 @@ async def test_a_status_is_a_signed_byte(server: RunningServer, code: str, statu
         assert (await client.run("bash", code))[-1] == {"stream": "status", "chunk": status}
 
 
-async def test_empty_code_is_a_program(server: RunningServer) -> None:
+@pytest.mark.parametrize("request_", [{"code": ""}, {}, {"code": None}], ids=["empty", "no key", "null"])
+async def test_empty_code_is_a_program(server: RunningServer, request_: dict[str, Any]) -> None:
     async with connected(server.url) as client:
-        assert await client.run("python3", "") == [{"stream": "start", "chunk": ""}, {"stream": "status", "chunk": 0}]
+        await client.io.emit("run", {"language": "python3", **request_})
+        assert await client.hear_all() == [{"stream": "start", "chunk": ""}, {"stream": "status", "chunk": 0}]
 
 
 async def test_compile_errors_are_written_to_stderr_before_the_status(server: RunningServer) -> None:

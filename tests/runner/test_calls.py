@@ -34,6 +34,14 @@ async def test_go_runs_by_default(runner: RunnerStub) -> None:
     assert await runner.RunCode(CodeRequest(code=code)) == CodeResponse(code=code, output="hello\n", error="")
 
 
+@pytest.mark.slow
+async def test_a_go_program_that_panics_ends_with_the_words_of_go_run(runner: RunnerStub) -> None:
+    require_tool("go")
+    answer = await runner.RunCode(CodeRequest(code='package main\n\nfunc main() { print("a "); panic("b") }\n'))
+    assert answer.error.startswith("a panic: b\n\ngoroutine 1 [running]:\n")
+    assert answer.error.endswith("\nexit status 2\n")
+
+
 async def test_of_go_the_first_syntax_error_is_the_error(runner: RunnerStub) -> None:
     require_tool("go")
     answer = await runner.RunCode(CodeRequest(code="package main\n\nfunc main() { x := }\n\nfunc }\n"))
@@ -110,10 +118,11 @@ async def test_what_is_shared_can_be_fetched_again_and_again(runner: RunnerStub)
 
 async def test_code_with_errors_is_not_kept(runner: RunnerStub) -> None:
     before = (await runner.ShareCode(CodeRequest(code="true", language="bash"))).id
-    for code, words in (("echo wrong >&2", "wrong\n"), ("exit 3", "exit code 3")):
+    everything = "one\nsyntax error: two\nthree\n"
+    for code, words in (("echo wrong >&2", "wrong\n"), ("exit 3", "exit code 3"), (f"printf '{everything}' >&2", everything)):
         assert await refusal(runner.ShareCode(CodeRequest(code=code, language="bash"))) == (
             grpc.StatusCode.INVALID_ARGUMENT,
-            words,
+            f"failed to share code: {words}",
         )
     assert (await runner.ShareCode(CodeRequest(code="true", language="bash"))).id == before + 1
 
@@ -121,20 +130,20 @@ async def test_code_with_errors_is_not_kept(runner: RunnerStub) -> None:
 async def test_long_errors_arrive_shortened(runner: RunnerStub) -> None:
     status, words = await refusal(runner.ShareCode(CodeRequest(code="raise SystemExit('é' * 100_000)", language="python")))
     assert status is grpc.StatusCode.INVALID_ARGUMENT
-    assert words.startswith("éé")
+    assert words.startswith("failed to share code: éé")
     assert words.endswith("é...")
 
 
 async def test_code_that_a_database_cannot_keep_is_refused(runner: RunnerStub) -> None:
     status, words = await refusal(runner.ShareCode(CodeRequest(code="echo \0", language="bash")))
     assert status is grpc.StatusCode.INVALID_ARGUMENT
-    assert "NUL" in words
+    assert words == "failed to share code: code: a NUL character cannot be kept"
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**31, 2**40, 2**63 - 1, -(2**63)])
 async def test_what_is_not_there_is_not_found(runner: RunnerStub, number: int) -> None:
-    status, _ = await refusal(runner.GetCodeByID(IdRequest(id=number)))
-    assert status is grpc.StatusCode.NOT_FOUND
+    refused = await refusal(runner.GetCodeByID(IdRequest(id=number)))
+    assert refused == (grpc.StatusCode.NOT_FOUND, f"failed to get code by id: no such snippet: '{number}'")
 
 
 async def test_an_admin_deletes_and_others_do_not(runner: RunnerStub, database_url: str) -> None:

@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest
 from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
@@ -25,7 +25,6 @@ from tests.support.server import RunningServer, environment, firebox, unused_uid
 
 # These publish types for the synchronous library only.
 HEALTH: Any = health_pb2_grpc
-REFLECTION: Any = reflection_pb2_grpc
 REFLECTION_MESSAGES: Any = reflection_pb2
 
 
@@ -34,21 +33,38 @@ def test_generated_code_is_what_the_protocol_files_give(tmp_path: Path) -> None:
         assert (SOURCE / path).read_text() == (tmp_path / path).read_text(), "run `.venv/bin/python -m scripts.generate_grpc`"
 
 
-async def ask_reflection(channel: grpc.aio.Channel, **question: str) -> Any:
-    """Ask the server one thing about itself."""
-    call = REFLECTION.ServerReflectionStub(channel).ServerReflectionInfo(
-        iter([REFLECTION_MESSAGES.ServerReflectionRequest(**question)])
+async def ask_reflection(channel: grpc.aio.Channel, version: str = "v1", **question: str) -> Any:
+    """Ask the server one thing about itself. The messages of both versions are the same."""
+    call = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=REFLECTION_MESSAGES.ServerReflectionRequest.SerializeToString,
+        response_deserializer=REFLECTION_MESSAGES.ServerReflectionResponse.FromString,
     )
-    async for answer in call:
+    async for answer in call(iter([REFLECTION_MESSAGES.ServerReflectionRequest(**question)])):
         return answer
     raise AssertionError("no answer")
 
 
-async def test_a_client_without_the_protocol_files_can_call(channel: grpc.aio.Channel) -> None:
-    listed = await ask_reflection(channel, list_services="")
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_describes_itself(channel: grpc.aio.Channel, version: str) -> None:
+    described = await ask_reflection(channel, version, file_containing_symbol=f"grpc.reflection.{version}.ServerReflection")
+    pool = DescriptorPool()
+    for file in described.file_descriptor_response.file_descriptor_proto:
+        pool.AddSerializedFile(file)
+    method = pool.FindServiceByName(f"grpc.reflection.{version}.ServerReflection").methods_by_name["ServerReflectionInfo"]
+    assert method.input_type.full_name == f"grpc.reflection.{version}.ServerReflectionRequest"
+    extension = method.input_type.fields_by_name["file_containing_extension"].message_type
+    assert extension is not None
+    assert extension.full_name == f"grpc.reflection.{version}.ExtensionRequest"
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_a_client_without_the_protocol_files_can_call(channel: grpc.aio.Channel, version: str) -> None:
+    listed = await ask_reflection(channel, version, list_services="")
     names = {service.name for service in listed.list_services_response.service}
-    assert names == {"runner.Runner", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
-    described = await ask_reflection(channel, file_containing_symbol="runner.Runner")
+    reflections = {"grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
+    assert names == {"runner.Runner", "grpc.health.v1.Health", *reflections}
+    described = await ask_reflection(channel, version, file_containing_symbol="runner.Runner")
     pool = DescriptorPool()
     for file in described.file_descriptor_response.file_descriptor_proto:
         pool.AddSerializedFile(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,11 @@ _SYNTAX_ERROR = re.compile(r"syntax error:[^\r\n]*")
 
 
 class Outcome(Struct, frozen=True):
-    """What came of a program. error: "" when it ended well and wrote nothing to its standard error."""
+    """What came of a program. error: "" when it ended well and wrote nothing to its standard error; complaint: all of that."""
 
     output: str
     error: str
+    complaint: str
 
 
 class Snippets:
@@ -70,7 +72,7 @@ class Snippets:
             raise InvalidRequest("a NUL character cannot be kept", where="code")
         outcome = await self.run(code, language, caller)
         if outcome.error:
-            raise InvalidRequest(outcome.error)
+            raise InvalidRequest(outcome.complaint)
         snippet = await self._stores.snippets.add(
             code=code, language=language or DEFAULT_LANGUAGE, output=outcome.output, error=outcome.error
         )
@@ -138,19 +140,34 @@ def _outcome(result: Result) -> Outcome:
     if stage is None or result.verdict is Verdict.INTERNAL:
         raise SandboxError("run", detail=result.reason)
     output = stage.stdout.decode(errors="replace") if stage is result.run else ""
-    return Outcome(output, _error(stage))
+    complaint = _complaint(stage, result.runtime.language)
+    found = _SYNTAX_ERROR.search(complaint)
+    return Outcome(output, found[0] if found else complaint, complaint)
 
 
-def _error(stage: StageResult) -> str:
-    """Give the first syntax error, else all of the standard error, else why the program failed without a word."""
+def _complaint(stage: StageResult, language: str) -> str:
+    """Give all of the standard error, else why the program failed without a word; "" when there is nothing to complain of."""
     stderr = stage.stderr.decode(errors="replace")
-    if stderr:
-        found = _SYNTAX_ERROR.search(stderr)
-        return found[0] if found else stderr
-    if stage.verdict is Verdict.OK:
-        return ""
+    if language == DEFAULT_LANGUAGE and stage.stage == "run":
+        stderr += _last_line_of_go_run(stage)
+    if stderr or stage.verdict is Verdict.OK:
+        return stderr
     # Some compilers complain on their standard output.
     return (stage.stdout.decode(errors="replace") if stage.stage == "compile" else "") or stage.reason or stage.verdict.value
+
+
+def _last_line_of_go_run(stage: StageResult) -> str:
+    """Write what `go run` writes to its standard error after a program that failed: Runner's programs are run by it.
+
+    Nothing after one that a limit ended: our reason says more. Source: Go, os.ProcessState.String.
+    """
+    if stage.verdict is Verdict.RUNTIME_ERROR and stage.exit_code:
+        return f"exit status {stage.exit_code}\n"
+    name = stage.signal or ""
+    if stage.verdict is Verdict.SIGNAL and name in signal.Signals.__members__:
+        words = signal.strsignal(signal.Signals[name]) or name
+        return f"signal: {words[:1].lower()}{words[1:]}\n"
+    return ""
 
 
 def _key(snippet_id: int) -> str:

@@ -66,6 +66,7 @@ class Reply(Struct, frozen=True):
 def read_request(document: object) -> Request:
     """Check the first argument of an event, any JSON value. Keys that mean nothing here are ignored, as grounds-exec does.
 
+    A request without `code` is one with empty code, which is a program.
     Raises: InvalidRequest with the words for the client.
     """
     if not document:
@@ -73,18 +74,17 @@ def read_request(document: object) -> Request:
     if not isinstance(document, dict):
         raise InvalidRequest("The request is not an object.")
     fields = cast("Mapping[str, object]", document)
-    code = fields.get("code")
+    language, code = fields.get("language"), fields.get("code")
     if isinstance(code, str) and len(code) > CODE_CHARACTERS:
         raise InvalidRequest(TOO_LONG)
-    return Request(language=_text(fields, "language", "The language"), code=_text(fields, "code", "The code"))
+    if language is None:
+        raise InvalidRequest("The language is missing.", where="language")
+    return Request(language=_text(language, "language"), code="" if code is None else _text(code, "code"))
 
 
-def _text(fields: Mapping[str, object], key: str, noun: str) -> str:
-    value = fields.get(key)
-    if value is None:
-        raise InvalidRequest(f"{noun} is missing.", where=key)
+def _text(value: object, key: str) -> str:
     if not isinstance(value, str):
-        raise InvalidRequest(f"{noun} is not text.", where=key)
+        raise InvalidRequest(f"The {key} is not text.", where=key)
     return value
 
 

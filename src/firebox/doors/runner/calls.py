@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from firebox.config import Settings
 from firebox.doors.runner.grpc_logs import silence
 from firebox.doors.runner.proto.runner_pb2 import (
@@ -13,10 +16,14 @@ from firebox.doors.runner.proto.runner_pb2 import (
     ShareResponse,
 )
 from firebox.doors.runner.wire import NotAdmin
-from firebox.errors import Forbidden
+from firebox.errors import FireboxError, Forbidden, InvalidRequest
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.service.snippets import AdminCheck
+
+SHARE_FAILED = "failed to share code"
+GET_FAILED = "failed to get code by id"
+"""What Runner puts before the words of a failed call."""
 
 
 class Calls:
@@ -33,11 +40,13 @@ class Calls:
 
     async def share_code(self, request: CodeRequest, caller: Caller) -> ShareResponse:
         """Run a program and keep it; with errors nothing is kept."""
-        return ShareResponse(id=await self._service.snippets.share(request.code, request.language, caller))
+        with _failing_as(SHARE_FAILED):
+            return ShareResponse(id=await self._service.snippets.share(request.code, request.language, caller))
 
     async def get_code(self, request: IdRequest, _caller: Caller) -> CodeResponse:
         """Fetch what is kept."""
-        snippet = await self._service.snippets.get(request.id)
+        with _failing_as(GET_FAILED):
+            snippet = await self._service.snippets.get(request.id)
         return CodeResponse(code=snippet.code, output=snippet.output, error=snippet.error)
 
     async def delete_code(self, request: DeleteCodeRequest, caller: Caller) -> DeleteCodeResponse:
@@ -47,6 +56,18 @@ class Calls:
         except Forbidden:
             raise NotAdmin from None
         return DeleteCodeResponse(success=True)
+
+
+@contextmanager
+def _failing_as(words: str) -> Generator[None]:
+    """Put words before those of a failure."""
+    try:
+        yield
+    except FireboxError as error:
+        if isinstance(error, InvalidRequest) and error.where:
+            words, error.where = f"{words}: {error.where}", ""
+        error.message = f"{words}: {error.message}"
+        raise
 
 
 def _admin_check(service: Service, settings: Settings) -> AdminCheck:

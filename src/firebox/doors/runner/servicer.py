@@ -13,7 +13,6 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from firebox.config import Settings
 from firebox.doors.credentials import token_of
@@ -28,6 +27,7 @@ from firebox.doors.runner.proto.runner_pb2 import (
     ShareResponse,
 )
 from firebox.doors.runner.proto.runner_pb2_grpc import RunnerServicer, add_RunnerServicer_to_server
+from firebox.doors.runner.reflection import add_reflection
 from firebox.doors.runner.wire import Status, from_error
 from firebox.errors import CapacityError, FireboxError, SettingsError
 from firebox.service.callers import Caller
@@ -54,7 +54,7 @@ async def open_server(service: Service, settings: Settings) -> AsyncGenerator[st
     server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=CALLS_AT_ONCE)
     add_RunnerServicer_to_server(Servicer(service, settings), server)
     state = await _add_health(server)
-    _add_reflection(server)
+    add_reflection(server, (SERVICE, health.SERVICE_NAME))
     host = _resolve(settings)
     try:
         port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
@@ -175,8 +175,3 @@ async def _say_when_leaving(service: Service, state: Any) -> None:
     """Let balancers know before the last runs have ended."""
     await service.leaving.wait()
     await state.enter_graceful_shutdown()
-
-
-def _add_reflection(server: grpc.aio.Server) -> None:
-    """Let clients ask what there is."""
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

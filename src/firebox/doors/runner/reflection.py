@@ -1,0 +1,53 @@
+"""Reflection: what clients without the protocol files ask. Version 1, and v1alpha for those that do not know version 1 yet.
+
+The library has v1alpha only. Version 1 has the same messages with the same numbers in another package, so one servicer of the
+library answers both. Source: gRPC, "grpc/reflection/v1/reflection.proto".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+ALPHA = "grpc.reflection.v1alpha"
+STABLE = "grpc.reflection.v1"
+SERVICES = (f"{STABLE}.ServerReflection", f"{ALPHA}.ServerReflection")
+
+# Neither publishes types.
+_reflection: Any = reflection
+_messages: Any = reflection_pb2
+
+
+def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
+    """Let clients ask what there is. services: full names, those of reflection are added."""
+    _describe_stable()
+    names = (*services, *SERVICES)
+    _reflection.enable_server_reflection(names, server)
+    answer: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        _reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        request_deserializer=_messages.ServerReflectionRequest.FromString,
+        response_serializer=_messages.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": answer}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICES[0], handlers),))
+
+
+def _describe_stable() -> None:
+    """Put version 1 where reflection looks its descriptions up, so that it can be described itself."""
+    file = FileDescriptorProto()
+    file.ParseFromString(_messages.DESCRIPTOR.serialized_pb)
+    file.package = STABLE
+    file.name = file.name.replace("v1alpha", "v1")
+    for message in file.message_type:
+        for field in message.field:
+            if field.HasField("type_name"):
+                field.type_name = field.type_name.replace(f".{ALPHA}.", f".{STABLE}.")
+    for method in file.service[0].method:
+        method.input_type = method.input_type.replace(f".{ALPHA}.", f".{STABLE}.")
+        method.output_type = method.output_type.replace(f".{ALPHA}.", f".{STABLE}.")
+    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())

@@ -1,0 +1,86 @@
+"""What a shared program's errors are: all it wrote, what `go run` adds, and why a program failed without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firebox.config import load_settings
+from firebox.errors import InvalidRequest
+from firebox.model import Chunk, Job, Result, RuntimeName, StageResult, Timings, Verdict
+from firebox.runtimes.runtime import Runtime
+from firebox.service.callers import Caller
+from firebox.service.snippets import Snippets
+from firebox.storage.stores import open_stores
+
+CALLER = Caller(address="127.0.0.1")
+
+
+def stage(verdict: Verdict, stderr: str, *, exit_code: int | None = None, signal: str | None = None) -> StageResult:
+    return StageResult(
+        stage="run",
+        verdict=verdict,
+        reason="why",
+        exit_code=exit_code,
+        signal=signal,
+        chunks=(Chunk("stderr", stderr.encode()),) if stderr else (),
+        stdout_truncated=False,
+        stderr_truncated=False,
+        wall_ms=1,
+        cpu_ms=1,
+        memory_peak_bytes=1,
+    )
+
+
+def result_of(run: StageResult, language: str) -> Result:
+    return Result(
+        id="x",
+        runtime=RuntimeName(language, "1.0.0"),
+        verdict=run.verdict,
+        reason=run.reason,
+        compile=None,
+        run=run,
+        timings=Timings(queue_ms=0, prepare_ms=0, compile_ms=0, run_ms=0),
+        artifacts=(),
+        isolation=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("language", "run", "error", "complaint"),
+    [
+        ("go", stage(Verdict.OK, "", exit_code=0), "", ""),
+        ("go", stage(Verdict.OK, "note\n", exit_code=0), "note\n", "note\n"),
+        ("go", stage(Verdict.RUNTIME_ERROR, "panic: x\n", exit_code=2), "panic: x\nexit status 2\n", "panic: x\nexit status 2\n"),
+        ("go", stage(Verdict.RUNTIME_ERROR, "", exit_code=3), "exit status 3\n", "exit status 3\n"),
+        ("go", stage(Verdict.SIGNAL, "", signal="SIGSEGV"), "signal: segmentation fault\n", "signal: segmentation fault\n"),
+        ("go", stage(Verdict.WALL_TIME, "", signal="SIGKILL"), "why", "why"),
+        ("go", stage(Verdict.MEMORY, "so far\n", signal="SIGKILL"), "so far\n", "so far\n"),
+        (
+            "go",
+            stage(Verdict.RUNTIME_ERROR, "syntax error: x\n", exit_code=1),
+            "syntax error: x",
+            "syntax error: x\nexit status 1\n",
+        ),
+        ("bash", stage(Verdict.RUNTIME_ERROR, "wrong\n", exit_code=2), "wrong\n", "wrong\n"),
+        ("bash", stage(Verdict.RUNTIME_ERROR, "", exit_code=2), "why", "why"),
+    ],
+)
+async def test_the_errors_of_a_program(language: str, run: StageResult, error: str, complaint: str, tmp_path: Path) -> None:
+    runtime = Runtime(language=language, version="1.0.0", main_name="main", extensions=(), run=("true",))
+    settings = load_settings({"data_dir": tmp_path}, None, {})
+
+    async def execute(_job: Job, _caller: Caller) -> Result:
+        return result_of(run, language)
+
+    async with open_stores(settings) as stores:
+        snippets = Snippets(stores, settings, execute, lambda _name, _range: runtime)
+        outcome = await snippets.run("", language, CALLER)
+        assert (outcome.error, outcome.complaint) == (error, complaint)
+        if complaint:
+            with pytest.raises(InvalidRequest) as refused:
+                await snippets.share("", language, CALLER)
+            assert refused.value.message == complaint
+        else:
+            assert await snippets.share("", language, CALLER) == 1
