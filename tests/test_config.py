@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from firebox.settings_page import settings_page
 from firebox.settings_table import LIMIT_NAMES, LIMIT_ROWS, OVERRIDES_ROW, ROWS, TABLE
 
 MIB = 1 << 20
+
+CORES = os.cpu_count() or 1
 
 
 def load(environ: dict[str, str] | None = None, flags: dict[str, object] | None = None, file: Path | None = None) -> Settings:
@@ -238,6 +241,23 @@ def test_an_unknown_variable_is_a_warning() -> None:
         "FIREBOX_PRT is no setting and has no effect; did you mean FIREBOX_PORT?",
         "FIREBOX_XYZZY_QUUX is no setting and has no effect",
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "slots", "reserved"),
+    [
+        ({}, CORES + max(1, CORES // 4), max(1, CORES // 4)),
+        ({"reserved_slots": 3}, CORES + 3, 3),
+        ({"reserved_slots": 0}, CORES, 0),
+        ({"slots": 1}, 1, 0),
+        ({"slots": 2}, 2, 1),
+        ({"slots": 32}, 32, 8),
+        ({"slots": 4, "reserved_slots": 9}, 4, 3),
+    ],
+)
+def test_some_slots_are_reserved(flags: dict[str, object], slots: int, reserved: int) -> None:
+    settings = load(flags=flags)
+    assert (settings.slot_count, settings.reserved_count) == (slots, reserved)
 
 
 def test_relative_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ CORES_A_LAUNCHER = 8
 """One launcher keeps about so many cores busy with programs that do little."""
 
 _READY_AT_LEAST = 4
+_CORES = os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Settings:
     data_dir: Path
     runtimes_dir: Path
     slots: int
+    reserved_slots: int
+    slots_per_client: int
     queue_length: int
     queue_per_client: int
     ready_sandboxes: int
@@ -154,7 +157,13 @@ class Settings:
     @property
     def slot_count(self) -> int:
         """How many jobs may run at once."""
-        return self.slots or os.cpu_count() or 1
+        return self.slots or _CORES + self.reserved_count
+
+    @property
+    def reserved_count(self) -> int:
+        """How many slots only clients without a running job get."""
+        reserved = self.reserved_slots if self.reserved_slots >= 0 else max(1, (self.slots or _CORES) // 4)
+        return min(reserved, self.slots - 1) if self.slots else reserved
 
     @property
     def ready_count(self) -> int:
@@ -164,7 +173,7 @@ class Settings:
     @property
     def launcher_count(self) -> int:
         """How many processes make sandboxes."""
-        return self.launchers or max(1, (os.cpu_count() or 1) // CORES_A_LAUNCHER)
+        return self.launchers or max(1, _CORES // CORES_A_LAUNCHER)
 
     def default_limits(self, stage: StageName, names: Iterable[str] = (), runtime: LimitRequest | None = None) -> Limits:
         """Give the limits of a stage when the request asks for none.

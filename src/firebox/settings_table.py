@@ -209,9 +209,21 @@ GENERAL_ROWS = (
         "slots",
         "int",
         0,
-        "Jobs that run at once. 0: as many as there are cores.",
+        "Jobs that run at once. 0: one for each core, and the reserved ones.",
         maximum=4096,
         aliases=("PISTON_MAX_CONCURRENT_JOBS",),
+    ),
+    Row(
+        "reserved_slots",
+        "int",
+        -1,
+        "Slots that only clients (users, addresses) without a running job get, so that long runs of one client do not keep "
+        "others waiting. -1: a quarter of the cores, or of `slots`, and at least one. A single slot is never reserved.",
+        minimum=-1,
+        maximum=4096,
+    ),
+    Row(
+        "slots_per_client", "int", 0, "Slots that one client holds at most; its further jobs wait. 0: all but the reserved ones."
     ),
     Row("queue_length", "int", 256, "Jobs that may wait for a slot."),
     Row("queue_per_client", "int", 64, "Jobs of one client that may wait for a slot.", minimum=1),

@@ -36,8 +36,8 @@ async def test_attack_98_a_flood_of_one_client_delays_another_by_one_turn() -> N
     await settle()
     waiting.append(asyncio.create_task(one("small")))
     await settle()
-    for _ in waiting:
-        admission.release()
+    for turn in range(len(waiting)):
+        admission.release(order[turn - 1] if turn else "flood")
         await settle()
     assert order.index("small") <= 1
     assert len(order) == 21
@@ -51,7 +51,7 @@ async def test_a_full_queue_says_when_to_come_back() -> None:
     with pytest.raises(QueueFull) as full:
         await admission.acquire("c")
     assert full.value.retry_after_s > 0
-    admission.release()
+    admission.release("a")
     await waiting
 
 
@@ -64,9 +64,9 @@ async def test_a_client_has_its_share_of_the_queue() -> None:
         await admission.acquire("a")
     other = asyncio.create_task(admission.acquire("b"))
     await settle()
-    admission.release()
-    admission.release()
-    await asyncio.gather(waiting, other)
+    admission.release("a")
+    admission.release("a")
+    await asyncio.wait_for(asyncio.gather(waiting, other), 5)
 
 
 async def test_who_gives_up_waiting_leaves_no_trace() -> None:
@@ -77,7 +77,7 @@ async def test_who_gives_up_waiting_leaves_no_trace() -> None:
     waiting.cancel()
     await settle()
     assert admission.statistics().queued == 0
-    admission.release()
+    admission.release("a")
     assert admission.statistics().in_flight == 0
 
 
@@ -86,7 +86,7 @@ async def test_a_slot_that_comes_in_the_moment_of_giving_up_is_not_lost() -> Non
     await admission.acquire("a")
     waiting = asyncio.create_task(admission.acquire("b"))
     await settle()
-    admission.release()
+    admission.release("a")
     waiting.cancel()
     await settle()
     assert admission.statistics().in_flight == 0
@@ -103,3 +103,58 @@ async def test_closing_refuses_those_who_wait_and_those_who_come() -> None:
         await waiting
     with pytest.raises(ShuttingDown):
         await admission.acquire("c")
+
+
+async def test_a_client_never_takes_the_last_slot_while_another_may_come() -> None:
+    admission = Admission(slots=3, queue_length=10, queue_per_client=10, reserved=1)
+    await admission.acquire("a")
+    await admission.acquire("a")
+    third = asyncio.create_task(admission.acquire("a"))
+    await settle()
+    assert not third.done()
+    await asyncio.wait_for(admission.acquire("b"), 5)
+    assert admission.statistics().in_flight == 3
+    admission.release("a")
+    await settle()
+    assert not third.done()  # the free slot is the last one again
+    admission.release("b")
+    await asyncio.wait_for(third, 5)
+
+
+async def test_a_freed_slot_goes_to_the_client_that_holds_the_fewest() -> None:
+    admission = Admission(slots=5, queue_length=10, queue_per_client=10)
+    for client in ("a", "a", "a", "a", "b"):
+        await admission.acquire(client)
+    order: list[str] = []
+
+    async def one(client: str) -> None:
+        await admission.acquire(client)
+        order.append(client)
+
+    waiting: list[asyncio.Task[None]] = []
+    for client in ("a", "b", "c"):
+        waiting.append(asyncio.create_task(one(client)))
+        await settle()
+    for _ in range(3):
+        admission.release("a")
+        await settle()
+    assert order == ["c", "b", "a"]
+    await asyncio.gather(*waiting)
+
+
+async def test_the_only_slot_is_not_reserved() -> None:
+    admission = Admission(slots=1, queue_length=10, queue_per_client=10, reserved=1)
+    await asyncio.wait_for(admission.acquire("a"), 5)
+    waiting = asyncio.create_task(admission.acquire("a"))
+    await settle()
+    admission.release("a")
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_client_holds_no_more_than_its_slots() -> None:
+    admission = Admission(slots=4, queue_length=0, queue_per_client=10, slots_per_client=2)
+    await admission.acquire("a")
+    await admission.acquire("a")
+    with pytest.raises(QueueFull, match="2 of 4 slots"):
+        await admission.acquire("a")
+    await admission.acquire("b")

@@ -53,7 +53,7 @@ async def occupied(engine: Engine) -> AsyncGenerator[None]:
 
 async def test_no_more_run_at_once_than_there_are_slots(make_engine: MakeEngine) -> None:
     engine = await make_engine(slots=2)
-    results = [asyncio.create_task(engine.result(job("bash", "echo $$", stdin=b""))) for _ in range(12)]
+    results = [asyncio.create_task(engine.result(job("bash", "echo $$", client=str(number)))) for number in range(12)]
     most = 0
     while not all(result.done() for result in results):
         most = max(most, engine.executor.statistics().in_flight)
@@ -75,6 +75,19 @@ async def test_attack_98_one_client_floods_and_another_is_served_in_turn(make_en
     await asyncio.gather(*flood, small)
     assert order.index("small") <= 2  # the one that held the slot, at most one of the flood
     assert [name for name in order if name.startswith("flood")] == [f"flood {number}" for number in range(10)]
+
+
+async def test_long_runs_of_one_client_do_not_keep_another_waiting(make_engine: MakeEngine) -> None:
+    engine = await make_engine(slots=3)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(engine.executor.start(job("bash", "sleep 600", client="greedy")))
+        more = asyncio.create_task(engine.result(job("bash", "true", client="greedy")))
+        await until(lambda: engine.executor.statistics().queued == 1)
+        async with asyncio.timeout(30):
+            assert (await engine.result(job("bash", "true", client="other"))).verdict is Verdict.OK
+        assert not more.done()
+    assert (await more).verdict is Verdict.OK
 
 
 async def test_giving_up_in_the_queue_leaves_no_trace(make_engine: MakeEngine) -> None:

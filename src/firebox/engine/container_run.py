@@ -38,6 +38,8 @@ class ContainerRun:
         self.overflowed = False
         self.ending: asyncio.Task[None] | None = None
         """Set by whoever ends the run."""
+        self.client = ""
+        """Who holds the run's slot; set by whoever took it."""
         self._spec = spec
         self._engine = engine
         self._creating: asyncio.Task[None] | None = None

@@ -80,9 +80,10 @@ class Containers:
     async def _start(self, spec: ContainerSpec, client: str) -> AsyncGenerator[ContainerRun]:
         await self._admission.acquire(client)
         if self._closed:
-            self._admission.release()
+            self._admission.release(client)
             raise ShuttingDown("the server is stopping", retry_after_s=1.0)
         run = self._make_run(spec)
+        run.client = client
         self._live.add(run)
         self._sweeper.spare(run.name)
         try:
@@ -107,7 +108,7 @@ class Containers:
             removed = await run.end()
         finally:
             self._live.discard(run)
-            self._admission.release()
+            self._admission.release(run.client)
             self._sweeper.spare_no_more(run.name)
             if not removed:
                 self._sweeper.wake()

@@ -65,7 +65,13 @@ class LocalExecutor:
         self._launchers = Launchers(
             LauncherProcess(uid_base=settings.uid_base, hooks=hooks) for _ in range(settings.launcher_count)
         )
-        self.admission = Admission(settings.slot_count, settings.queue_length, settings.queue_per_client)
+        self.admission = Admission(
+            settings.slot_count,
+            settings.queue_length,
+            settings.queue_per_client,
+            reserved=settings.reserved_count,
+            slots_per_client=settings.slots_per_client,
+        )
         # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
         self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
         kept = tuple(_with_room(SandboxSpec(trees=self._trees), settings.default_limits(stage)) for stage in ("run", "compile"))
@@ -157,7 +163,7 @@ class LocalExecutor:
                 await run.wait()
 
     def _finished(self, run: LocalRun, result: Result) -> None:
-        self.admission.release()
+        self.admission.release(run.client)
         self._runs.discard(run)
         for listener in self._listeners:
             try:

@@ -98,6 +98,7 @@ class LocalRun:
         finished: Callable[[LocalRun, Result], None],
     ) -> None:
         self.id = identifier
+        self.client = plan.job.client
         self.runtime = RuntimeName(plan.runtime.language, plan.runtime.version)
         self._plan = plan
         self._pool = pool
