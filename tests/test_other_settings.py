@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from firebox.config import Settings, load_settings
 from firebox.errors import SettingsError
 from firebox.other_settings.runner import MOST_BYTES, duration_ms
-from tests.support.server import environment, firebox
+from tests.support.server import run_firebox
 
 GLOT = {
     "API_ENVIRONMENT": "production",
@@ -257,9 +256,8 @@ SECRETS = {
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_settings_are_shown_without_tokens_and_passwords(form: tuple[str, ...]) -> None:
-    done = subprocess.run(
-        firebox("settings", *form), env=environment(SECRETS), capture_output=True, text=True, timeout=60, check=True
-    )
+    done = run_firebox("settings", *form, env=SECRETS)
+    assert done.returncode == 0, done.stderr
     assert "hunter2" not in done.stdout + done.stderr
     for part in ("***@db/name?password=***", "redis://:***@cache:6379/1", "https://***@example.org/index"):
         assert part in done.stdout

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tests.support.server import RunningServer, environment, firebox
+from tests.support.server import RunningServer, run_firebox
 
 T = TypeVar("T")
 
@@ -26,15 +26,7 @@ class People:
 
     def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run `firebox users`."""
-        return subprocess.run(
-            firebox("users", *arguments),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=environment({"FIREBOX_DATABASE_URL": self.database_url}),
-            timeout=120,
-            check=False,
-        )
+        return run_firebox("users", *arguments, stdin=stdin, env={"FIREBOX_DATABASE_URL": self.database_url})
 
     def ask(self, *arguments: str) -> Any:
         """Run `firebox users ... --json` and read what it prints."""

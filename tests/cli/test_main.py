@@ -14,12 +14,16 @@ from firebox.cli.logs import escape
 from firebox.cli.main import COMMANDS
 from firebox.config import load_settings
 from firebox.settings_table import TABLE
-from tests.support.server import environment
+from tests.support.server import environment, run_firebox
 from tests.support.server import firebox as command
 
 
 def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(env), timeout=120, check=False)
+
+
+def quickly(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return run_firebox(*arguments, env=env)
 
 
 def loaded(code: str) -> set[str]:
@@ -55,7 +59,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 
 def test_serve_has_a_flag_for_every_setting() -> None:
-    text = call("serve", "--help", COLUMNS="300").stdout
+    text = quickly("serve", "--help", COLUMNS="300").stdout
     assert [row.flag for row in TABLE if row.flag not in text] == []
 
 
@@ -71,24 +75,24 @@ def test_an_unknown_command_is_said_in_words() -> None:
 
 
 def test_settings_say_where_they_come_from() -> None:
-    done = call("settings", "--json", "--port", "0", FIREBOX_SLOTS="3", PISTON_RUN_TIMEOUT="1234")
+    done = quickly("settings", "--json", "--port", "0", FIREBOX_SLOTS="3", PISTON_RUN_TIMEOUT="1234")
     values = json.loads(done.stdout)
     assert set(values) == {row.name for row in TABLE}
     assert values["port"] == {"value": 0, "source": "flag"}
     assert values["slots"] == {"value": 3, "source": "environment FIREBOX_SLOTS"}
     assert values["run_wall_ms"] == {"value": 1234, "source": "environment PISTON_RUN_TIMEOUT"}
     assert values["queue_length"]["source"] == "default"
-    assert "queue_length" in call("settings").stdout
+    assert "queue_length" in quickly("settings").stdout
 
 
 def test_runtimes_as_table_and_as_json() -> None:
-    done = call("runtimes", "--json")
+    done = quickly("runtimes", "--json")
     assert any(item["language"] == "bash" for item in json.loads(done.stdout))
-    assert "bash" in call("runtimes").stdout
+    assert "bash" in quickly("runtimes").stdout
 
 
 def test_doctor_names_every_layer_and_the_status_says_whether_the_boundary_holds() -> None:
-    done = call("doctor", "--json")
+    done = quickly("doctor", "--json")
     findings = json.loads(done.stdout)
     assert {"seccomp", "network", "pid"} <= {finding["name"] for finding in findings}
     assert done.returncode == int(any(finding["boundary"] and not finding["ok"] for finding in findings))
@@ -96,10 +100,10 @@ def test_doctor_names_every_layer_and_the_status_says_whether_the_boundary_holds
 
 
 def test_doctor_says_what_it_costs_to_have_things_ready() -> None:
-    details = {finding["name"]: finding["detail"] for finding in json.loads(call("doctor", "--json").stdout)}
+    details = {finding["name"]: finding["detail"] for finding in json.loads(quickly("doctor", "--json").stdout)}
     assert re.fullmatch(r"up to 4 of a kind; \d+ ms to make one(, \d+\.\d MiB)?", details["ready-sandboxes"])
     assert re.search(r"when used often: .*python", details["started-ahead"])
-    off = call("doctor", "--json", FIREBOX_START_AHEAD="no", FIREBOX_READY_SANDBOXES="7")
+    off = quickly("doctor", "--json", FIREBOX_START_AHEAD="no", FIREBOX_READY_SANDBOXES="7")
     details = {finding["name"]: finding["detail"] for finding in json.loads(off.stdout)}
     assert details["ready-sandboxes"].startswith("up to 7 of a kind")
     assert details["started-ahead"] == "nothing: start_ahead is off"

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import require_tool
-from tests.support.server import environment, firebox, unused_uid_base
+from tests.support.command import Command, run_command
+from tests.support.server import environment, unused_uid_base
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
+FIREBOX_RUN = ("firebox.cli.main", "run")
 
 
 @pytest.fixture(scope="session")
@@ -33,15 +35,7 @@ def run(tmp_path: Path, settings_of_tests: dict[str, str]) -> Run:
     def call(*arguments: str, stdin: bytes = b"", **files: str) -> subprocess.CompletedProcess[bytes]:
         for name, text in files.items():
             (tmp_path / name.replace("_", ".")).write_text(text)
-        return subprocess.run(
-            firebox("run", *arguments),
-            cwd=tmp_path,
-            input=stdin,
-            capture_output=True,
-            env=settings_of_tests,
-            timeout=120,
-            check=False,
-        )
+        return run_command([*FIREBOX_RUN, *arguments], cwd=tmp_path, stdin=stdin, env=settings_of_tests, text=False)
 
     return call
 
@@ -168,8 +162,8 @@ def test_mistakes_are_one_sentence(run: Run, arguments: list[str], words: str) -
 
 def test_a_closed_pipe_ends_the_run(tmp_path: Path, settings_of_tests: dict[str, str]) -> None:
     (tmp_path / "main.sh").write_text("yes")
-    process = subprocess.Popen(
-        firebox("run", "--time", "60s", "--limit", "output=64m", "main.sh"),
+    process = Command[bytes](
+        [*FIREBOX_RUN, "--time", "60s", "--limit", "output=64m", "main.sh"],
         cwd=tmp_path, env=settings_of_tests, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -183,8 +177,8 @@ def test_a_closed_pipe_ends_the_run(tmp_path: Path, settings_of_tests: dict[str,
 
 def interruptible(tmp_path: Path, env: dict[str, str], code: str) -> subprocess.Popen[bytes]:
     (tmp_path / "main.sh").write_text(code)
-    process = subprocess.Popen(
-        firebox("run", "--time", "60s", "--cpu", "60s", "main.sh"),
+    process = Command[bytes](
+        [*FIREBOX_RUN, "--time", "60s", "--cpu", "60s", "main.sh"],
         cwd=tmp_path,
         env=env,
         stdin=subprocess.PIPE,
@@ -232,8 +226,8 @@ def test_a_terminal_for_the_program(tmp_path: Path, settings_of_tests: dict[str,
     env: dict[str, Any] = {**settings_of_tests}
     env.pop("COLUMNS", None)
     env.pop("LINES", None)
-    with subprocess.Popen(
-        firebox("run", "--tty", "main.sh"), cwd=tmp_path, env=env, stdin=slave, stdout=slave, stderr=slave
+    with Command[bytes](
+        [*FIREBOX_RUN, "--tty", "main.sh"], cwd=tmp_path, env=env, stdin=slave, stdout=slave, stderr=slave
     ) as process:
         os.close(slave)
         assert "33 77" in read_until(master, "77")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +14,12 @@ import pytest
 from firebox.cli.listener import is_loopback, open_listener, url_of
 from firebox.config import load_settings
 from firebox.errors import SettingsError
-from tests.support.server import RunningServer, environment, firebox
+from tests.support.server import RunningServer, run_firebox
 
 
 def refuse(*flags: str, env: dict[str, str] | None = None) -> str:
     """Start a server that must not start; return what it says."""
-    done = subprocess.run(
-        firebox("serve", *flags), capture_output=True, text=True, env=environment(env), timeout=120, check=False
-    )
+    done = run_firebox("serve", *flags, env=env)
     assert done.returncode == 2
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -82,8 +79,7 @@ def test_a_public_address_that_is_allowed_is_served(start_server: Callable[..., 
 
 
 def is_public_allowed_here() -> bool:
-    done = subprocess.run(firebox("doctor"), capture_output=True, env=environment(), timeout=120, check=False)
-    return done.returncode == 0
+    return run_firebox("doctor").returncode == 0
 
 
 def test_a_taken_port_is_said_in_words(server: RunningServer) -> None:

@@ -29,7 +29,7 @@ from tests.support.server import (
     RunningServer,
     data_folder,
     environment,
-    firebox,
+    run_firebox,
     running_server,
     unused_uid_base,
 )
@@ -234,14 +234,8 @@ def test_a_client_that_vanishes_leaves_no_process(lasting_server: RunningServer,
 
 def start_and_fail(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Start a server that cannot start; it ends by itself."""
-    return subprocess.run(
-        firebox("serve", "--port", "0", "--no-prepare-toolchains", "--data-dir", str(data_folder()), *flags),
-        env=environment({**env, "FIREBOX_UID_BASE": str(unused_uid_base())}),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    own = ("--port", "0", "--no-prepare-toolchains", "--data-dir", str(data_folder()))
+    return run_firebox("serve", *own, *flags, env={**env, "FIREBOX_UID_BASE": str(unused_uid_base())}, timeout_s=200)
 
 
 def test_a_server_without_its_database_says_so_and_ends() -> None:

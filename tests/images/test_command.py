@@ -17,7 +17,7 @@ from firebox.packages.building.debian import sources
 from tests.conftest import require_tool
 from tests.images.conftest import run_container
 from tests.support.images import glot_image
-from tests.support.server import environment, firebox
+from tests.support.server import run_firebox
 
 pytestmark = pytest.mark.timeout(900)
 """Some build an image."""
@@ -26,8 +26,7 @@ NO_ENGINE = "unix:///nonexistent/docker.sock"
 
 
 def images(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = firebox("images", *arguments)
-    return subprocess.run(command, env=environment(env), capture_output=True, text=True, timeout=600, check=False)
+    return run_firebox("images", *arguments, env=env, timeout_s=600)
 
 
 @pytest.mark.slow

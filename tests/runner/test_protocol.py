@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
 from firebox.doors.runner.servicer import client_address
 from scripts.generate_grpc import SOURCE, generate
 from tests.runner.waiting import until_in_flight
-from tests.support.server import RunningServer, environment, firebox, unused_uid_base
+from tests.support.server import RunningServer, run_firebox, unused_uid_base
 
 # These publish types for the synchronous library only.
 HEALTH: Any = health_pb2_grpc
@@ -150,18 +149,17 @@ async def test_a_call_that_does_not_exist_is_unimplemented(channel: grpc.aio.Cha
 @pytest.mark.parametrize("flag", ["--grpc-port", "--metrics-port"])
 def test_a_port_that_is_taken_is_said_in_one_sentence(server: RunningServer, tmp_path: Path, flag: str) -> None:
     port = server.ready["grpc"].rpartition(":")[2]
-    command = firebox(
+    done = run_firebox(
         "serve", "--port", "0", flag, port, "--no-prepare-toolchains", "--log-level", "error",
         "--data-dir", str(tmp_path), "--uid-base", str(unused_uid_base()),
     )  # fmt: skip
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2
     assert done.stderr.startswith(f"firebox: setting {flag[2:].replace('-', '_')} is ")
     assert done.stderr.count("\n") <= 2
 
 
 def test_by_default_there_is_no_grpc(start_server: Any, tmp_path: Path) -> None:
-    server: RunningServer = start_server("--database-url", f"sqlite:///{tmp_path / 'runner.db'}")
+    server: RunningServer = start_server("--database-url", f"sqlite:///{tmp_path / 'runner.db'}", forked=False)
     assert "grpc" not in server.ready
     loaded = (Path("/proc") / str(server.ready["pid"]) / "maps").read_text()
     assert "grpc/_cython" not in loaded

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.command import run_command
 from tests.support.server import data_folder, environment, unused_uid_base
 
 NO_SANDBOX = ("--no-sandbox", "--inside-container")
@@ -60,15 +59,13 @@ def command_environment(extra: Mapping[str, str] | None = None) -> dict[str, str
 def command(*flags: str) -> list[str]:
     # An archive on this machine that somebody left there is not part of a test.
     own = () if "--bootstrap" in flags else ("--bootstrap", os.devnull + "-none")
-    return [sys.executable, "-m", "firebox.cli.rce_runner", *own, *flags]
+    return ["firebox.cli.rce_runner", *own, *flags]
 
 
 def ask(asked: dict[str, Any] | bytes, *flags: str, env: Mapping[str, str] | None = None) -> Reply:
     """Send one request to the real command."""
     data = asked if isinstance(asked, bytes) else json.dumps(asked).encode()
-    done = subprocess.run(
-        command(*flags), input=data, capture_output=True, env=command_environment(env), timeout=280, check=False
-    )
+    done = run_command(command(*flags), stdin=data, env=command_environment(env), timeout_s=280, text=False)
     return Reply(done.returncode, done.stdout, done.stderr.decode())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_null_is_the_same_as_leaving_out_and_unknown_keys_do_not_matter() -> Non
 
 def test_answers_while_whoever_asks_keeps_the_connection_open() -> None:
     with subprocess.Popen(
-        command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=command_environment(), bufsize=0
+        [sys.executable, "-m", *command()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=command_environment(), bufsize=0
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

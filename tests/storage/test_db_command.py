@@ -12,20 +12,13 @@ import pytest
 from firebox.storage import schema
 from firebox.storage.address import read_address
 from tests.storage.places import execute, file_of, settings_for, stores_at
-from tests.support.server import environment, firebox
+from tests.support.command import Command
+from tests.support.server import environment, run_firebox
 
 
 def db(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
     """Run the command with nobody at the keyboard."""
-    return subprocess.run(
-        firebox("db", *arguments),
-        env=environment({"FIREBOX_DATABASE_URL": url}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_firebox("db", *arguments, env={"FIREBOX_DATABASE_URL": url})
 
 
 def test_whole_way_up_and_down(database_url: str) -> None:
@@ -78,8 +71,8 @@ async def test_somebody_at_the_keyboard_is_asked(tmp_path: Path, answer: bytes, 
         pass
     ours, theirs = pty.openpty()
     try:
-        process = subprocess.Popen(
-            firebox("db", "downgrade", "base"),
+        process = Command[bytes](
+            ["firebox.cli.main", "db", "downgrade", "base"],
             env=environment({"FIREBOX_DATABASE_URL": url}),
             stdin=theirs,
             stdout=subprocess.PIPE,

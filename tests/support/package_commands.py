@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.command import Command
 from tests.support.package_folder import PackageFolder
-from tests.support.server import environment, firebox, unused_uid_base
+from tests.support.server import environment, run_firebox, unused_uid_base
 
 Done = subprocess.CompletedProcess[str]
 
@@ -32,15 +33,7 @@ class PackageCommands:
 
     def run(self, *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Done:
         """Run another command of `firebox` on the same data."""
-        return subprocess.run(
-            firebox(*arguments),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=environment({**self.env, **(env or {})}),
-            timeout=120,
-            check=False,
-        )
+        return run_firebox(*arguments, stdin=stdin, env={**self.env, **(env or {})})
 
     def json(self, *arguments: str, stdin: str = "") -> Any:
         """Run a command that has to work, and read the JSON that it prints."""
@@ -50,7 +43,7 @@ class PackageCommands:
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command and do not wait for it."""
-        return subprocess.Popen(firebox("packages", *arguments), env=environment(self.env), text=True, **options)
+        return Command[str](["firebox.cli.main", "packages", *arguments], env=environment(self.env), text=True, **options)
 
     def installed(self) -> list[str]:
         """The ids of what is installed, by the command's own word."""

@@ -24,6 +24,7 @@ import httpx
 import pytest
 
 from firebox.settings_table import TABLE
+from tests.support.command import Command, run_command
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 UIDS_OF_A_SERVER = 4096
@@ -76,8 +77,16 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def firebox(*arguments: str) -> list[str]:
-    """The command line of `firebox`."""
+    """The command line of `firebox`, for tests of how it starts. The others have `run_firebox`, which is quicker."""
     return [sys.executable, "-m", "firebox.cli.main", *arguments]
+
+
+def run_firebox(
+    *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path | None = None, timeout_s: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run `firebox` as `subprocess.run` would, with text. env: settings for it."""
+    command = ["firebox.cli.main", *arguments]
+    return run_command(command, env=environment(env), stdin=stdin, cwd=cwd, timeout_s=timeout_s, text=True)
 
 
 def unused_uid_base() -> int:
@@ -95,24 +104,16 @@ def data_folder() -> Path:
 
 
 @contextmanager
-def running_server(*flags: str, env: Mapping[str, str] | None = None) -> Generator[RunningServer]:
-    """Start a server, wait for its line, and stop it in the end."""
+def running_server(*flags: str, env: Mapping[str, str] | None = None, forked: bool = True) -> Generator[RunningServer]:
+    """Start a server, wait for its line, and stop it in the end. forked: False starts it as a user would, which is slow."""
     with tempfile.TemporaryDirectory(prefix="firebox-test-") as folder:
         log = Path(folder) / "log"
         data = data_folder()
         with log.open("w") as errors:
-            process = subprocess.Popen(
-                firebox(
-                    "serve",
-                    "--port",
-                    "0",
-                    "--no-prepare-toolchains",
-                    "--data-dir",
-                    str(data),
-                    "--uid-base",
-                    str(unused_uid_base()),
-                    *flags,
-                ),
+            own = ("--port", "0", "--no-prepare-toolchains", "--data-dir", str(data), "--uid-base", str(unused_uid_base()))
+            process = (Command[str] if forked else subprocess.Popen[str])(
+                [*(["firebox.cli.main"] if forked else firebox()), "serve", *own, *flags],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=environment(env),
@@ -153,8 +154,8 @@ def start_server() -> Iterator[Callable[..., RunningServer]]:
     """Start servers with flags of one's own; they stop with the test."""
     started: list[Any] = []
 
-    def start(*flags: str, env: Mapping[str, str] | None = None) -> RunningServer:
-        context = running_server(*flags, env=env)
+    def start(*flags: str, env: Mapping[str, str] | None = None, forked: bool = True) -> RunningServer:
+        context = running_server(*flags, env=env, forked=forked)
         started.append(context)
         return context.__enter__()
 
