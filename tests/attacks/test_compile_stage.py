@@ -26,10 +26,12 @@ fn main() { std::io::stdout().write_all(include_bytes!("{path}")).unwrap(); }
 RUST_ASSEMBLER = r"""
 use std::io::Write;
 core::arch::global_asm!(".globl stolen", "stolen: .incbin \"{path}\"", ".globl stolen_end", "stolen_end: .byte 0");
-unsafe extern "C" { static stolen: u8; static stolen_end: u8; }
+extern "C" { static stolen: u8; static stolen_end: u8; }
 fn main() {
-    let (begin, end) = (&raw const stolen, &raw const stolen_end);
-    let bytes = unsafe { std::slice::from_raw_parts(begin, end as usize - begin as usize) };
+    let bytes = unsafe {
+        let begin = std::ptr::addr_of!(stolen);
+        std::slice::from_raw_parts(begin, std::ptr::addr_of!(stolen_end) as usize - begin as usize)
+    };
     std::io::stdout().write_all(bytes).unwrap();
 }
 """
