@@ -376,7 +376,7 @@ PACKAGE_ROWS = (
         "text",
         "",
         "Indices of installable packages, with spaces between them: NAME=URL or NAME=FILE; without a name the first is called "
-        "`default`. Of packages with one name the first repository's are meant.",
+        "`default`. Where several have a package at a version that is asked for, the first one's is meant.",
         aliases=("PISTON_REPO_URL",),
     ),
     Row(

@@ -586,19 +586,32 @@ async def test_interrupted_writing_leaves_the_index_before(
 # Several.
 
 
-async def test_name_belongs_to_the_first_repository_that_has_it(folder: Path, server: RepositoryServer, opened: Opened) -> None:
+async def test_all_reaches_every_version_and_prefers_the_first_repository(
+    folder: Path, server: RepositoryServer, opened: Opened
+) -> None:
     first, second = folder / "first", folder / "second"
-    for place, packages in ((first, ["python-3.13.5"]), (second, ["python-99.0.0", "Python-99.0.1", "lua-5.4.7"])):
+    own, others = ["python-3.13.5", "ruby-4.0.0-rc1"], ["python-3.13.5", "python-99.0.0", "Python-99.0.1", "ruby-3.4.0"]
+    for place, packages in ((first, own), (second, others)):
         write_index(place, [put(place, name, place.name.encode()) for name in packages])
     repositories = opened(f"first={server.url}/first/index.yaml second={server.url}/second/index.yaml")
     assert [(entry.name, entry.repository) for entry in await repositories.entries()] == [
         ("python-3.13.5", "first"),
-        ("lua-5.4.7", "second"),
+        ("ruby-4.0.0-rc1", "first"),
+        ("python-99.0.0", "second"),
+        ("Python-99.0.1", "second"),
+        ("ruby-3.4.0", "second"),
     ]
-    assert (await repositories.find("PYTHON")).repository == "first"
-    with pytest.raises(NotFound):
-        await repositories.find("python", "99.x")
-    assert (await repositories.find("python", "99.x", repository="second")).version == "99.0.1"
+    for language, version_range, version, repository in (
+        ("PYTHON", "*", "3.13.5", "first"),
+        ("python", ">=3", "3.13.5", "first"),
+        ("python", "99.0.0", "99.0.0", "second"),
+        ("python", "99.x", "99.0.1", "second"),
+        ("ruby", "*", "3.4.0", "second"),
+        ("ruby", "4.x", "4.0.0-rc1", "first"),
+    ):
+        found = await repositories.find(language, version_range)
+        assert (found.version, found.repository) == (version, repository)
+    assert (await repositories.find("python", "*", repository="second")).version == "99.0.1"
 
 
 async def test_repository_that_cannot_be_read_hides_those_after_it(
@@ -612,8 +625,9 @@ async def test_repository_that_cannot_be_read_hides_those_after_it(
     assert names(await repositories.entries(report=told.append)) == ["lua-5.4.7"]
     assert any(each.package == "second" and "is answered with 404" in each.words for each in told)
     assert (await repositories.find("lua")).repository == "first"
-    with pytest.raises(RepositoryError, match="repository second"):
-        await repositories.find("python")
+    for language, version_range in (("python", "*"), ("lua", "99.x")):
+        with pytest.raises(RepositoryError, match="repository second"):
+            await repositories.find(language, version_range)
     with pytest.raises(RepositoryError, match="repository second"):
         await repositories.sync()
     assert server.times("/third/index.yaml") == 1, "the others are synced all the same"

@@ -192,9 +192,12 @@ def test_packages_for_other_machines_are_not_taken() -> None:
         plan(app, [], offers(app, foreign))
 
 
-def test_name_belongs_to_the_first_repository_that_has_it() -> None:
-    first, second, only = entry("lua-5.1.0", "first"), entry("LUA-5.4.0", "second"), entry("c-1.0.0", "second")
-    assert offers(first, second, only).everything() == [first, only]
+def test_every_version_that_any_repository_has_is_there_once_from_the_first() -> None:
+    first, other, only = entry("lua-5.1.0", "first"), entry("LUA-5.4.0", "second"), entry("c-1.0.0", "second")
+    again = entry("Lua-5.1.0", "second", content="evil")
+    assert offers(first, again, other, only).everything() == [first, other, only]
+    foreign, fitting = entry("go-1.0.0", "first", architecture="m68k"), entry("go-1.0.0", "second")
+    assert offers(foreign, fitting).everything() == [foreign, fitting]
 
 
 def test_knot_without_solution_ends() -> None:

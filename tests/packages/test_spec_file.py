@@ -35,6 +35,16 @@ def chosen(text: str, *available: str) -> list[str]:
     return [f"{entry.language} {entry.version}" for entry in choice.entries]
 
 
+def test_a_rule_prefers_the_first_repository_that_has_a_match() -> None:
+    first, second = (
+        [Entry(language="python", version=version, download="file:///x", repository=repository) for version in versions]
+        for repository, versions in (("first", ("3.12.4", "3.13.5")), ("second", ("3.14.0", "99.0.0")))
+    )
+    for rule, expected in (("python *", first[1]), ("python 3.14.x", second[0]), (">=3.14", second[1])):
+        text = rule if rule.startswith("python") else f"python {rule}"
+        assert choose(read_rules(text.encode()), [*first, *second]).entries == (expected,)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -22,7 +22,7 @@ from firebox.packages.machine import architecture, fits
 from firebox.packages.repository_state import StateFolder
 from firebox.packages.signatures import MOST_SIGNATURE_BYTES, key_file, trusted_keys, verify_bytes
 from firebox.packages.sources import ALL, BUILT, Source, packages_folder, sources_of
-from firebox.packages.versions import newest
+from firebox.packages.versions import by_repository, newest, preferred
 
 _NO_SIGNATURE = {403, 404, 410}
 """How servers say that there is no such file."""
@@ -58,8 +58,8 @@ class Repositories:
     async def entries(self, name: str = ALL, *, sync: bool = False, report: Report = no_report) -> list[Entry]:
         """List what a repository has, after fetching its index if that was never done. sync: fetch it in any case.
 
-        name: `all` for every repository; each package name is then taken from the first one that has it. One that cannot be
-        read hides those after it, as nobody knows which names belong to it; the words about that go to `report`.
+        name: `all` for every repository; a version that several have is then the first one's. One that cannot be read hides
+        those after it, as nobody knows which versions are its own; the words about that go to `report`.
         Raises: NotFound; RepositoryError; NotTrusted.
         """
         if name != ALL:
@@ -84,6 +84,7 @@ class Repositories:
     async def find(self, language: str, version_range: str = "*", *, repository: str = ALL) -> Entry:
         """Find the newest version of a package that a range allows and this machine can use.
 
+        In `all` the first repository that has one decides.
         Raises: NotFound; UnusablePackage when there are only some for other machines; RepositoryError; NotTrusted.
         """
         failure: PackageError | None = None
@@ -93,13 +94,13 @@ class Repositories:
         else:
             entries = await self.entries(repository)
         named = [entry for entry in entries if entry.language.lower() == language.strip().lower()]
-        usable = sorted((entry for entry in named if fits(entry.architecture)), key=lambda entry: not entry.architecture)
-        found = newest(usable, version_range)
-        if found is not None:
-            return found
+        usable = [entry for group in by_repository(named) for entry in sorted(group, key=lambda entry: not entry.architecture)]
+        found = preferred((entry for entry in usable if fits(entry.architecture)), version_range)
+        if found:
+            return found[0]
         if (foreign := newest(named, version_range)) is not None:
             raise UnusablePackage(f"{foreign.name} is for {foreign.architecture}, and this machine is {architecture()}")
-        if failure is not None and not named:
+        if failure is not None:
             raise failure
         raise NotFound("package", f"{language}-{version_range}")
 

@@ -38,8 +38,17 @@ class Offers:
                 self._owners.setdefault(name_of(entry), repository)
 
     def everything(self) -> list[Entry]:
-        """What the meta-repository has: each name from the first repository that has it, so that no other one can take it."""
-        return [entry for name, repository in self._owners.items() for entry in self._by_repository[repository][name]]
+        """What the meta-repository has: every version of every name, in the order of the repositories.
+
+        One version that several have is the first one's, unless that is for other machines only.
+        """
+        found: list[Entry] = []
+        taken: set[tuple[str, str]] = set()
+        for names in self._by_repository.values():
+            own = [entry for entries in names.values() for entry in entries if (name_of(entry), entry.version) not in taken]
+            taken |= {(name_of(entry), entry.version) for entry in own if fits(entry.architecture)}
+            found += own
+        return found
 
     def owner(self, name: str) -> str | None:
         """The repository that a name belongs to."""

@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from firebox.errors import InvalidRequest
 from firebox.packages.entry import Entry
-from firebox.packages.versions import is_range, matching
+from firebox.packages.versions import is_range, preferred
 
 MAX_BYTES = 1 << 20
 MAX_RULES = 10_000
@@ -66,12 +66,12 @@ class Rule(Struct, frozen=True, kw_only=True):
         return any(re.fullmatch(fnmatch.translate(glob), name) for glob in _alternatives(self.pattern))
 
     def chooses(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Give those that the rule matches, of each name the newest first."""
+        """Give those that the rule matches, of each name the preferred first: the newest of the first repository that has it."""
         named: dict[str, list[Entry]] = {}
         for entry in entries:
             if self.matches_name(entry.language):
                 named.setdefault(entry.language, []).append(entry)
-        return [entry for versions in named.values() for entry in matching(versions, self.version_range)]
+        return [entry for versions in named.values() for entry in preferred(versions, self.version_range)]
 
 
 class Choice(Struct, frozen=True, kw_only=True):

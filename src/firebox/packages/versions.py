@@ -35,6 +35,25 @@ def newest(entries: Iterable[Entry], version_range: str) -> Entry | None:
     return best[0] if best else None
 
 
+def by_repository(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Group by repository, in the order in which they appear."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.repository, []).append(entry)
+    return list(groups.values())
+
+
+def preferred(entries: Iterable[Entry], version_range: str) -> list[Entry]:
+    """List what a range allows: what the first repository has, newest first, then what the next one has.
+
+    So a later repository cannot slip in a newer version of what an earlier one has, unless just that is asked for.
+    Pre-releases count as in `matching`.
+    """
+    groups = by_repository(entries)
+    found = [entry for group in groups for entry in newest_first(group) if allows(version_range, entry.version)]
+    return found or [entry for group in groups for entry in matching(group, version_range)]
+
+
 def matching(entries: Iterable[Entry], version_range: str) -> list[Entry]:
     """List what a range allows, newest first.
 

@@ -121,6 +121,8 @@ def info(
     selector = read_selector(package)
     with show_progress() as report:
         entries = usable(run(parts.repositories.entries(repository, report=report)))
+    from firebox.packages.versions import by_repository
+
     installed = {each.id: each for each in parts.store.all()}
     candidates = {entry.name: entry for entry in (*entries, *(each.entry for each in installed.values() if repository == "all"))}
     found = {entry.version: entry for entry in candidates.values() if matches(selector, entry)}
@@ -128,7 +130,8 @@ def info(
     if not found:
         known = [(entry.language, entry.version) for entry in candidates.values()]
         raise unknown_package(selector, known, list(recipes))
-    entry = found[newest_first(found)[0]]
+    first = {entry.version: entry for entry in by_repository(found.values())[0]}
+    entry = first[newest_first(first)[0]]
     there = installed.get(entry.name)
     others = newest_first(each.version for each in candidates.values() if each.language == entry.language)
     runtimes, _problems = parts.store.runtimes() if there else ([], [])

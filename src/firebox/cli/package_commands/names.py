@@ -111,13 +111,16 @@ def near_names(name: str, names: Iterable[str]) -> str:
 
 
 def usable(entries: Iterable[Entry]) -> list[Entry]:
-    """Leave out what is for another kind of machine; of one version only the package that is made for this kind."""
+    """Leave out what is for another kind of machine; of one version only the package that is made for this kind.
+
+    The order stays: it is that of the repositories.
+    """
     from firebox.packages.machine import fits
 
     best: dict[str, Entry] = {}
-    for entry in sorted(entries, key=lambda entry: not entry.architecture):
-        if fits(entry.architecture):
-            best.setdefault(entry.name, entry)
+    for entry in entries:
+        if fits(entry.architecture) and (entry.name not in best or entry.architecture > best[entry.name].architecture):
+            best[entry.name] = entry
     return list(best.values())
 
 
