@@ -70,6 +70,10 @@ class Settings:
     launchers: int
     start_ahead: bool
     max_body_bytes: int
+    held_bytes: int
+    held_bytes_per_client: int
+    connections: int
+    connections_per_client: int
     max_artifact_bytes: int
     max_artifact_files: int
     run_retention_s: int

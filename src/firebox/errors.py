@@ -12,6 +12,7 @@
     │   └── Forbidden
     ├── CapacityError           try again later
     │   ├── QueueFull
+    │   ├── BodiesFull          too much that clients have sent is held already
     │   ├── RateLimited         this client has used up what it may use for now
     │   ├── ShuttingDown
     │   └── PartUnavailable     a part that we depend on does not answer: database, container engine, sign-on service
@@ -142,6 +143,16 @@ class QueueFull(CapacityError):
     """Every slot is busy and the queue (or this client's share of it) is full."""
 
     code = "capacity.queue_full"
+
+
+class BodiesFull(CapacityError):
+    """Too much of what clients have sent is held already. whose: "this client's ..."; allowed_bytes: how much of it."""
+
+    code = "capacity.bodies_full"
+
+    def __init__(self, whose: str, allowed_bytes: int) -> None:
+        super().__init__(f"{whose} take more than {allowed_bytes} bytes together", retry_after_s=1.0)
+        self.allowed_bytes = allowed_bytes
 
 
 class RateLimited(CapacityError):

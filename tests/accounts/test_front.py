@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -11,6 +12,8 @@ from websockets.sync.client import connect
 
 from firebox.config import Settings, load_settings
 from firebox.doors.front import HostNames, Proxies
+from firebox.doors.http import AnyConnection, check_origin
+from firebox.doors.refusals import ForeignOrigin
 from firebox.errors import SettingsError
 from tests.accounts.people import program
 from tests.support.server import RunningServer
@@ -30,6 +33,8 @@ def answers_to(hosts: HostNames, *values: str) -> bool:
     [
         ("localhost", True),
         ("LOCALHOST:2000", True),
+        ("localhost:", True),
+        ("[::1]:", True),
         ("localhost.", True),
         ("box.localhost:80", True),
         ("127.0.0.1:2000", True),
@@ -46,6 +51,8 @@ def answers_to(hosts: HostNames, *values: str) -> bool:
         ("", False),
         ("localhost:2000:1", False),
         ("localhost:999999", False),
+        (":", False),
+        (":2000", False),
         ("user@localhost", False),
         ("localhost\0", False),
         ("localhost evil", False),
@@ -79,6 +86,32 @@ def test_a_server_for_others_answers_to_any_name_unless_it_is_told_its_own() -> 
     ):
         assert answers_to(named, value) is expected, value
     assert answers_to(HostNames(read(allowed_hosts="*")), "anything.example")
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        ("http://localhost", "localhost", True),
+        ("http://localhost", "localhost:", True),
+        ("http://localhost", "LOCALHOST:80", True),
+        ("https://run.example", "run.example:443", True),
+        ("http://localhost:2000", "localhost:2000", True),
+        ("http://[::1]:80", "[::1]", True),
+        ("http://localhost:2000", "localhost", False),
+        ("http://localhost", "localhost:443", False),
+        ("http://elsewhere.example", "localhost", False),
+        ("http://[", "localhost", False),
+        ("null", "localhost", False),
+    ],
+)
+def test_pages_of_the_name_by_which_it_was_called_may_connect(origin: str, host: str, allowed: bool) -> None:
+    headers = [(b"origin", origin.encode()), (b"host", host.encode())]
+    connection = AnyConnection(cast(Any, {"type": "websocket", "headers": headers}))
+    if allowed:
+        check_origin(connection, frozenset())
+    else:
+        with pytest.raises(ForeignOrigin):
+            check_origin(connection, frozenset())
 
 
 PROXIES = "10.0.0.0/8, 2001:db8::/32 192.0.2.9"

@@ -164,7 +164,7 @@ def test_a_body_of_100_megabytes_is_413(start_server: Callable[..., RunningServe
     body = b'{"language": "' + b"x" * (100 << 20)
     answer = httpx.post(f"{server.url}/api/v2/execute", content=body, headers=JSON, timeout=60, trust_env=False)
     assert answer.status_code == 413
-    assert answer.json() == {"message": f"the body is larger than {32 << 20} bytes"}
+    assert answer.json() == {"message": f"the body is larger than {4 << 20} bytes"}
 
 
 def busy(server: RunningServer) -> socket.socket:

@@ -27,7 +27,7 @@ def test_every_error_has_an_answer(class_: type[errors.FireboxError]) -> None:
     assert 400 <= status < 600
     assert message.message
     others_are_at_fault = issubclass(class_, errors.RequestError) and not issubclass(class_, errors.Conflict)
-    assert (status < 500) == (others_are_at_fault or class_ in (errors.QueueFull, errors.RateLimited))
+    assert (status < 500) == (others_are_at_fault or class_ in (errors.QueueFull, errors.BodiesFull, errors.RateLimited))
 
 
 @pytest.mark.parametrize("class_", [class_ for class_ in FAMILY if class_.__module__ in ("firebox.errors", refusals.__name__)])

@@ -27,7 +27,9 @@ def test_every_error_has_a_status(class_: type[errors.FireboxError]) -> None:
     assert status not in (Status.OK, Status.UNKNOWN)
     assert message
     request_is_at_fault = wire.http_status(error) < 500
-    assert request_is_at_fault == issubclass(class_, errors.RequestError | errors.QueueFull | errors.RateLimited)
+    assert request_is_at_fault == issubclass(
+        class_, errors.RequestError | errors.QueueFull | errors.BodiesFull | errors.RateLimited
+    )
 
 
 @pytest.mark.parametrize("class_", [class_ for class_ in FAMILY if class_.__module__ in ("firebox.errors", refusals.__name__)])

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
 from typing import Any
-
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from firebox.config import Settings
 from firebox.errors import SettingsError
@@ -16,8 +13,6 @@ UNREAD_TIMEOUT_MS = 30_000
 """A connection whose client takes nothing of what waits for it is closed after this. Source: tcp(7), TCP_USER_TIMEOUT."""
 KEEP_ALIVE_S = 30
 """A silent connection is asked after this whether its client still exists. Source: tcp(7), TCP_KEEPIDLE."""
-HEAD_TIMEOUT_S = 20.0
-"""How long a client may take to send the head of a request."""
 
 
 def open_listener(settings: Settings) -> socket.socket:
@@ -75,36 +70,3 @@ def _resolve(settings: Settings) -> tuple[socket.AddressFamily, Any]:
         ) from None
     family, _, _, _, address = found[0]
     return family, address
-
-
-class BoundedConnection(HttpToolsProtocol):
-    """An HTTP connection that is closed when the head of a request takes too long; uvicorn bounds only the pauses between
-    requests.
-    """
-
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._expect_head()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._expect_head()
-
-    def on_headers_complete(self) -> None:
-        self._stop_waiting()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _expect_head(self) -> None:
-        self._stop_waiting()
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
-
-    def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None

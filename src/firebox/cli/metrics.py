@@ -6,13 +6,16 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from litestar import Litestar, Request, Response, get
 
-from firebox.cli.listener import BoundedConnection, url_of
+from firebox.cli.connection import BoundedConnection, Turns
+from firebox.cli.listener import url_of
 from firebox.config import Settings
+from firebox.doors.held import Bounds
 from firebox.errors import SettingsError
 from firebox.service.service import Service
 
@@ -36,7 +39,7 @@ async def serve_metrics(service: Service, settings: Settings) -> AsyncGenerator[
 
     application = Litestar([read_metrics], openapi_config=None, logging_config=None)
     with _open_listener(settings) as listener:
-        server = MetricsServer(application)
+        server = MetricsServer(application, Bounds(settings, lambda _address: False))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await server.started_listening.wait()
         try:
@@ -49,11 +52,11 @@ async def serve_metrics(service: Service, settings: Settings) -> AsyncGenerator[
 class MetricsServer(uvicorn.Server):
     """uvicorn, without a say in when the process ends."""
 
-    def __init__(self, application: Litestar) -> None:
+    def __init__(self, application: Litestar, bounds: Bounds) -> None:
         super().__init__(
             uvicorn.Config(
                 application,
-                http=BoundedConnection,
+                http=cast("Any", partial(BoundedConnection, bounds, Turns())),
                 ws="none",
                 lifespan="off",
                 log_config=None,

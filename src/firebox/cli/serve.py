@@ -10,7 +10,9 @@ import signal
 import socket
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from threading import Thread
+from typing import Any, cast
 
 import structlog
 import typer
@@ -19,7 +21,8 @@ import uvloop
 
 from firebox.app import create_app
 from firebox.cli.catalogue import find_host_runtimes, open_store
-from firebox.cli.listener import BoundedConnection, is_loopback, open_listener, url_of
+from firebox.cli.connection import BoundedConnection, BoundedWebSocket, Turns
+from firebox.cli.listener import is_loopback, open_listener, url_of
 from firebox.cli.logs import set_up_logs
 from firebox.cli.metrics import serve_metrics
 from firebox.cli.options import ConfigFile, settings_flags
@@ -123,11 +126,13 @@ class Server(uvicorn.Server):
     """uvicorn, with an orderly stop: runs first, then answers, then connections."""
 
     def __init__(self, service: Service, settings: Settings, announce: Callable[[], None]) -> None:
+        application = create_app(service, settings)
+        turns = Turns()
         super().__init__(
             uvicorn.Config(
-                create_app(service, settings),
-                http=BoundedConnection,
-                ws="websockets-sansio",
+                application,
+                http=cast("Any", partial(BoundedConnection, application.bounds, turns)),
+                ws=cast("Any", partial(BoundedWebSocket, application.bounds, turns)),
                 ws_max_size=settings.max_body_bytes,
                 ws_per_message_deflate=False,
                 log_config=None,

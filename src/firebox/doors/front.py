@@ -20,6 +20,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from firebox.config import Settings
+from firebox.doors.held import Bounds, is_counted
 from firebox.errors import SettingsError
 
 ANY = "*"
@@ -27,7 +28,8 @@ FORWARDED_BYTES = 4096
 FORWARDED_HOPS = 32
 """What is looked at of X-Forwarded-For, from its end."""
 
-_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+# The port may be empty. Source: RFC 3986, section 3.2.3.
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{0,5})?")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -35,12 +37,17 @@ _log = structlog.get_logger("firebox.front")
 
 
 class Front:
-    """Wraps the application: refuses names that are not this server's, and puts the client's own address into the scope."""
+    """Wraps the application: refuses names that are not this server's, puts the client's own address into the scope, and counts
+    what is held of large bodies.
+
+    bounds: for the listener, which counts connections and messages with them.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._hosts = HostNames(settings)
         self._proxies = Proxies(settings)
+        self.bounds = Bounds(settings, self._proxies.include)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"}:
@@ -51,7 +58,19 @@ class Front:
                 return
             if self._proxies:
                 self._proxies.name_client(scope)
+            if scope["type"] == ScopeType.HTTP and is_counted(scope["headers"]):
+                await self._serve_counted(scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    async def _serve_counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request with a body that counts until its answer is complete: the job that it becomes may wait as long."""
+        client = scope["client"]
+        holding = self.bounds.held.open(client[0] if client else "")
+        try:
+            await self._app(scope, holding.counting(receive, self.bounds.max_body_bytes), send)
+        finally:
+            holding.close()
 
 
 class HostNames:
@@ -104,6 +123,11 @@ class Proxies:
 
     def __bool__(self) -> bool:
         return bool(self._networks)
+
+    def include(self, peer: str) -> bool:
+        """Say whether an address is that of a trusted proxy."""
+        address = _read_address(peer) if self else None
+        return address is not None and self._trusts(address)
 
     def name_client(self, scope: Scope) -> None:
         """Put the address that the nearest untrusted hop called from in the place of the proxy's."""

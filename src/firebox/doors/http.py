@@ -124,8 +124,18 @@ def check_origin(connection: AnyConnection, allowed_origins: frozenset[str]) -> 
     origin = connection.headers.get("origin")
     if origin is None or origin in allowed_origins or "*" in allowed_origins:
         return
-    if urlsplit(origin).netloc.lower() != connection.headers.get("host", "").lower():
+    try:
+        site = urlsplit(origin)
+    except ValueError:
+        raise ForeignOrigin(origin[:128]) from None
+    if _without_port(site.netloc, site.scheme) != _without_port(connection.headers.get("host", ""), site.scheme):
         raise ForeignOrigin(origin[:128])
+
+
+def _without_port(place: str, scheme: str) -> str:
+    """Leave out a port that says nothing: an empty one, and the scheme's own. Source: RFC 3986, section 6.2.3."""
+    usual = {"http": ":80", "https": ":443"}.get(scheme, ":")
+    return place.lower().removesuffix(usual).removesuffix(":")
 
 
 def read_origins(setting: str) -> frozenset[str]:

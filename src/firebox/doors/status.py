@@ -23,6 +23,7 @@ STATUS: Mapping[type[errors.FireboxError], int] = {
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.CapacityError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.BodiesFull: HTTPStatus.TOO_MANY_REQUESTS,
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.PartUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -90,6 +90,7 @@ STATUS: Mapping[type[errors.FireboxError], Status] = {
     NotAdmin: Status.CANCELLED,
     errors.CapacityError: Status.UNAVAILABLE,
     errors.QueueFull: Status.RESOURCE_EXHAUSTED,
+    errors.BodiesFull: Status.RESOURCE_EXHAUSTED,
     errors.RateLimited: Status.RESOURCE_EXHAUSTED,
     errors.PartUnavailable: Status.UNAVAILABLE,
     errors.ShuttingDown: Status.UNAVAILABLE,

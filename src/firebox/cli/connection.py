@@ -1,0 +1,422 @@
+"""HTTP and WebSocket connections that no client can make grow without bound or keep the event loop busy.
+
+uvicorn bounds neither the head of a request nor what it parses in one go. Here a head is bounded in bytes, fields and time, and
+what was read from a socket is parsed in small slices, with a turn for everybody else in between. What is held for connections
+is counted in `doors.held`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
+
+from firebox.doors.held import Bounds, Holding
+from firebox.errors import BodiesFull
+
+HEAD_TIMEOUT_S = 20.0
+"""How long a client may take to send the head of a request."""
+HEAD_BYTES = 64 * 1024
+"""Request line and header fields together; trailers count too."""
+HEAD_FIELDS = 100
+AT_ONCE_BYTES = 1024
+"""What is parsed as soon as it is read: an ordinary request."""
+SLICE_BYTES = 4 * 1024
+"""What is parsed in one go of anything that is larger: up to 700 frames of a WebSocket."""
+TURN_S = 0.005
+"""How long larger things of all connections are parsed before the event loop does something else."""
+MESSAGE_BYTES = 512
+"""What a message in the queue takes besides its data."""
+
+
+class HeadTooLarge(Exception):
+    """The head of a request is larger than it may be."""
+
+
+class GuardedTransport:
+    """A transport that reads only while nobody wants it to pause, and that counts as a connection of its client."""
+
+    def __init__(self, transport: asyncio.Transport, bounds: Bounds) -> None:
+        self._transport = transport
+        self._pauses: set[str] = set()
+        self._connection = bounds.connections.open(peer_of(transport))
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = transport.close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether there is room for this connection."""
+        return self._connection is not None
+
+    def pause(self, reason: str) -> None:
+        """Stop reading until `resume` is called for the same reason."""
+        if not self._pauses and not self.is_closing():
+            self._transport.pause_reading()
+        self._pauses.add(reason)
+
+    def resume(self, reason: str) -> None:
+        if reason in self._pauses:
+            self._pauses.remove(reason)
+            if not self._pauses and not self.is_closing():
+                self._transport.resume_reading()
+
+    def pause_reading(self) -> None:
+        self.pause("protocol")
+
+    def resume_reading(self) -> None:
+        self.resume("protocol")
+
+    def lost(self) -> None:
+        """Stop counting the connection: it is gone."""
+        if self._connection is not None:
+            self._connection()
+            self._connection = None
+
+
+class Turns:
+    """Shares the time of the event loop among connections that have sent a lot: `TURN_S` for all of them, then everybody else."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Slices] = deque()
+        self._left_s = TURN_S
+        self._scheduled = False
+
+    def join(self, slices: Slices) -> None:
+        """Parse slices as far as this turn lasts; the rest waits for the next one."""
+        self._waiting.append(slices)
+        self._work()
+        self._schedule()
+
+    def _work(self) -> None:
+        now = time.monotonic()
+        end = now + self._left_s
+        while self._waiting and now < end:
+            slices = self._waiting.popleft()
+            if slices.parse_next():
+                self._waiting.append(slices)
+            now = time.monotonic()
+        self._left_s = end - now
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        self._left_s = TURN_S
+        if self._waiting:
+            self._work()
+            self._schedule()
+
+
+class Slices:
+    """What was read from a connection and is not parsed yet. parse: takes a slice; is_blocked: whether it has to wait."""
+
+    def __init__(
+        self, turns: Turns, transport: GuardedTransport, parse: Callable[[memoryview], None], is_blocked: Callable[[], bool]
+    ) -> None:
+        self._turns = turns
+        self._transport = transport
+        self._parse = parse
+        self._is_blocked = is_blocked
+        self._waiting: deque[memoryview] = deque()
+        self._joined = False
+
+    def feed(self, data: bytes) -> None:
+        """Parse what was read: a little of it at once, more in turn."""
+        if not self._waiting and len(data) <= AT_ONCE_BYTES and not self._is_blocked():
+            self._parse(memoryview(data))
+            return
+        self._waiting.append(memoryview(data))
+        self.wake()
+        if self._waiting:
+            self._transport.pause("slices")
+
+    def wake(self) -> None:
+        """Go on: what blocked may be over."""
+        if self._waiting and not self._joined and not self._is_blocked():
+            self._joined = True
+            self._turns.join(self)
+
+    def parse_next(self) -> bool:
+        """Parse a slice. Returns whether there is more to be parsed now."""
+        if self._transport.is_closing():
+            self._waiting.clear()
+        elif self._waiting and not self._is_blocked():
+            data = self._waiting.popleft()
+            if len(data) > SLICE_BYTES:
+                self._waiting.appendleft(data[SLICE_BYTES:])
+            self._parse(data[:SLICE_BYTES])
+        if not self._waiting:
+            self._transport.resume("slices")
+        self._joined = bool(self._waiting) and not self._is_blocked()
+        return self._joined
+
+    def drop(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """An HTTP connection. Heads are bounded in bytes, fields and time; requests that were sent ahead wait unparsed."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _in_head = False
+    _head_bytes = 0
+    _fields = 0
+    _parsed = False
+    _silent_bytes = 0
+    """What the parser has taken since it last reported anything: the part of a field, of a trailer or of a chunk extension."""
+    _is_head_too_large = False
+
+    def __init__(self, bounds: Bounds, turns: Turns, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._bounds = bounds
+        self._turns = turns
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._guarded = GuardedTransport(transport, self._bounds)
+        self._slices = Slices(self._turns, self._guarded, self._parse, self._waits_for_answer)
+        super().connection_made(cast(asyncio.Transport, self._guarded))
+        if not self._guarded.is_admitted:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "http.too_many_connections", "there are too many connections")
+            return
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        self._slices.drop()
+        self._guarded.lost()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._slices.feed(data)
+
+    def _parse(self, data: memoryview) -> None:
+        self._parsed = False
+        super().data_received(cast(bytes, data))
+        self._silent_bytes = 0 if self._parsed else self._silent_bytes + len(data)
+        if self._silent_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+
+    def _waits_for_answer(self) -> bool:
+        """Whether a request waits for the answer to the one before it: no more are parsed until then."""
+        return bool(self.pipeline)
+
+    def handle_websocket_upgrade(self) -> None:
+        # A client may send nothing before it has got its answer.
+        self._slices.drop()
+        super().handle_websocket_upgrade()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._parsed = self._in_head = True
+        self._head_bytes = self._fields = 0
+        self._expect_head()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += 1
+        self._count(len(name) + len(value) + 4)
+        if self._in_head:  # a trailer is no header: nobody has asked for it
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._parsed = True
+        self._in_head = False
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._parsed = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._parsed = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body and self.cycle.response_complete:
+            # Nobody reads the rest of this body; it has to end all the same.
+            self._expect_head()
+        self._slices.wake()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP. Called by the parser's caller for every failure of the parser, also for those raised here."""
+        if self._is_head_too_large:
+            self._refuse_head()
+        elif self._is_answering():
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def _count(self, size_bytes: int) -> None:
+        self._parsed = True
+        self._head_bytes += size_bytes
+        if self._head_bytes > HEAD_BYTES or self._fields > HEAD_FIELDS:
+            self._is_head_too_large = True
+            raise HeadTooLarge
+
+    def _refuse_head(self) -> None:
+        message = f"the head of the request is larger than {HEAD_BYTES} bytes or has more than {HEAD_FIELDS} fields"
+        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "http.head_too_large", message)
+
+    def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
+        """Answer in the shapes of all doors at once, unless an earlier request is being answered, and close."""
+        if not self._is_answering():
+            body = json.dumps({"error": {"code": code, "message": message}, "message": message}).encode()
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+    def _is_answering(self) -> bool:
+        return bool(self.cycle) and not self.cycle.response_complete
+
+    def _expect_head(self) -> None:
+        self._stop_waiting()
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket. Frames are parsed only while its client takes what it is sent and the application takes what came before."""
+
+    _queued_bytes = 0
+
+    def __init__(self, bounds: Bounds, turns: Turns, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._bounds = bounds
+        self._turns = turns
+        self._holding: Holding | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport of the HTTP connection over, which counts it already."""
+        self._guarded = cast(GuardedTransport, transport)
+        self._slices = Slices(self._turns, self._guarded, self._parse, self._is_blocked)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._slices.drop()
+        self._guarded.lost()
+        if self._holding is not None:
+            self._holding.close()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        # Else a client that sends pings and takes no pongs fills the memory with them.
+        self._guarded.pause("writing")
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._guarded.resume("writing")
+        self._slices.wake()
+
+    def data_received(self, data: bytes) -> None:
+        self._slices.feed(data)
+
+    def _is_blocked(self) -> bool:
+        return self.read_paused or not self.writable.is_set()
+
+    def _parse(self, data: memoryview) -> None:
+        super().data_received(cast(bytes, data))
+        if not self.handshake_initiated:
+            if self.conn.handshake_exc is not None:  # a line that is too long for it
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self.transport.close()
+        elif not self.transport.is_closing():
+            self._hold()
+
+    def handle_text(self, event: Frame) -> None:
+        self._begin("text", event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        self._begin("bytes", event)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Add a frame to its message: in one piece, since a list of many small ones takes many times their size."""
+        message = cast(bytearray, self.frames[0])
+        message += event.data
+        if event.fin:
+            self.frames = [bytes(message)]
+            self._end()
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        if self.queue.empty():
+            self._queued_bytes = 0
+            self._hold()
+        self._slices.wake()
+        return message
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        # A client may have answered a close already.
+        self._slices.wake()
+
+    def _begin(self, kind: Any, event: Frame) -> None:
+        self.curr_msg_data_type = kind
+        if event.fin:
+            self.frames = [bytes(event.data)]
+            self._end()
+        else:
+            self.frames = [cast(bytes, bytearray(event.data))]
+
+    def _end(self) -> None:
+        """Queue a message that has ended. What is sent after our close is not read any more."""
+        (data,), self.frames = self.frames, []
+        if self.close_sent:
+            return
+        message: Any = {"type": "websocket.receive"}
+        try:
+            message[self.curr_msg_data_type] = data.decode() if self.curr_msg_data_type == "text" else data
+        except UnicodeDecodeError:
+            self.conn.fail(CloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+            return
+        self._queued_bytes += len(data) + MESSAGE_BYTES
+        self.queue.put_nowait(message)
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def _hold(self) -> None:
+        """Count what is held for this client; one for whom there is no room is told to come again."""
+        size_bytes = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + self._queued_bytes
+        if self._holding is None:
+            if size_bytes < self._bounds.uncounted_bytes:
+                return
+            # By now the application has put the client's own address in the place of a proxy's.
+            self._holding = self._bounds.held.open(self.scope["client"][0] if self.scope["client"] else "")
+        try:
+            self._holding.set(size_bytes)
+        except BodiesFull as error:
+            self.conn.fail(CloseCode.TRY_AGAIN_LATER, error.message[:120])
+            self.handle_parser_exception()
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """Return the address at the other end, "" where there is none."""
+    peer: object = transport.get_extra_info("peername")
+    return str(cast("tuple[object, ...]", peer)[0]) if isinstance(peer, tuple) and peer else ""
