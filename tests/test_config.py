@@ -11,8 +11,9 @@ import pytest
 
 from firebox.config import Settings, load_settings
 from firebox.errors import SettingsError
-from firebox.model import LimitRequest, Limits, OutputMode
+from firebox.model import CacheLevel, LimitRequest, Limits, OutputMode
 from firebox.other_settings import glot, grounds, piston, runner
+from firebox.runtimes.runtime import Runtime
 from firebox.settings_page import settings_page
 from firebox.settings_table import LIMIT_NAMES, LIMIT_ROWS, OVERRIDES_ROW, ROWS, TABLE
 
@@ -39,7 +40,7 @@ def test_every_default_is_one_its_row_allows() -> None:
 def test_settings_declares_every_row_but_the_limits_with_its_type() -> None:
     hints = typing.get_type_hints(Settings)
     types: dict[str, object] = {"int": int, "bytes": int, "ms": int, "s": int, "bool": bool, "text": str, "path": Path}
-    types["modules"] = Mapping[str, tuple[str, ...]]
+    types["modules"], types["levels"] = Mapping[str, tuple[str, ...]], Mapping[str, CacheLevel]
     for row in TABLE:
         if row in LIMIT_ROWS or row is OVERRIDES_ROW:
             continue
@@ -182,7 +183,7 @@ def test_switches(text: str, value: bool) -> None:
         ({"FIREBOX_LIMIT_OVERRIDES": "{"}, "limit_overrides", "a JSON object"),
         ({"FIREBOX_PRELOAD": "python"}, "preload", "names of modules"),
         ({"FIREBOX_PRELOAD": "python:os;system"}, "preload", "names of modules"),
-        ({"FIREBOX_LIMIT_OVERRIDES": '{"java": 3}'}, "limit_overrides", "for each language a table"),
+        ({"FIREBOX_LIMIT_OVERRIDES": '{"java": 3}'}, "limit_overrides", "for each language or package a table"),
     ],
 )
 def test_an_error_names_setting_value_what_is_allowed_and_source(environ: dict[str, str], name: str, allowed: str) -> None:
@@ -285,6 +286,55 @@ def test_modules_to_preload(tmp_path: Path) -> None:
     assert of_file.preload == load_settings({"preload": "Python:json,os.path node:fs/promises"}, None, {}).preload == wanted
     assert of_file.preloaded(["py", "Python"]) == ("json", "os.path")
     assert of_file.preloaded(["ruby"]) == ()
+
+
+def test_the_file_of_the_data_folder_counts_below_everything_else(tmp_path: Path) -> None:
+    data, other = tmp_path / "data", tmp_path / "other.toml"
+    data.mkdir()
+    file = data / "firebox.toml"
+    file.write_text("port = 1\nslots = 2\ncompile_wall_ms = '20s'\nrun_wall_ms = '5s'\n")
+    other.write_text(f"port = 3\nslots = 4\ndata_dir = '{data}'\n")
+    settings = load_settings({}, other, {"FIREBOX_PORT": "5", "PISTON_RUN_TIMEOUT": "7000"})
+    found = {name: (settings.value(name), settings.source(name)) for name in ("port", "slots", "compile_wall_ms", "run_wall_ms")}
+    assert found == {
+        "port": (5, "environment FIREBOX_PORT"),
+        "slots": (4, f"file {other}"),
+        "compile_wall_ms": (20_000, f"file {file}"),
+        "run_wall_ms": (7_000, "environment PISTON_RUN_TIMEOUT"),
+    }
+    assert load_settings({"data_dir": data}, None, {}).port == 1
+    assert load_settings({"data_dir": other / "no-folder"}, None, {}).source("port") == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("data_dir = '/elsewhere'", "data_dir is"), ("prot = 1", "prot is 1"), ("=", "a TOML file")]
+)
+def test_a_file_of_the_data_folder_that_cannot_be_meant_is_an_error(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "firebox.toml").write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        load_settings({"data_dir": tmp_path}, None, {})
+
+
+def test_cache_levels(tmp_path: Path) -> None:
+    file = write(tmp_path, "[cache_levels]\nPython = 'output'\n'lua-5.4.7' = 'none'\n")
+    for settings in (load(file=file), load({"FIREBOX_CACHE_LEVELS": "Python:output lua-5.4.7:none"})):
+        assert settings.cache_levels == {"python": "output", "lua-5.4.7": "none"}
+        assert settings.cache_level(["lua-5.4.7", "lua"]) == "none"
+        assert settings.cache_level(["lua-5.4.6", "lua"]) is None
+    for wrong in ("python", "python:some", ":none"):
+        with pytest.raises(SettingsError, match="none, binary or output"):
+            load({"FIREBOX_CACHE_LEVELS": wrong})
+
+
+def test_an_installed_package_goes_before_its_language() -> None:
+    text = '{"lua": {"compile_wall_ms": 1000, "run_wall_ms": 1000}, "lua-5.4.7": {"compile_wall_ms": "50s"}}'
+    settings = load({"FIREBOX_LIMIT_OVERRIDES": text})
+    runtime = Runtime(
+        language="lua", version="5.4.7", aliases=("l",), main_name="x", run=("x",), installed="lua-5.4.7", package="bundle"
+    )
+    assert runtime.setting_names == ("lua-5.4.7", "bundle", "lua", "l")
+    assert settings.default_limits("compile", runtime.setting_names).wall_ms == 50_000
+    assert settings.default_limits("run", runtime.setting_names).wall_ms == 1000
 
 
 def test_overrides_of_a_language_in_the_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The settings of a server, from flags, environment and a file, in this order of precedence; then the defaults.
+"""The settings of a server, from flags, environment, a file and the data folder, in this order; then the defaults.
 
 Names of other systems (`PISTON_RUN_TIMEOUT`, `DOCKER_API_URL` ...) count as environment too, below `FIREBOX_` ones. The file is
 TOML, or Runner's YAML.
@@ -19,7 +19,7 @@ from typing import Any, cast
 import msgspec
 
 from firebox.errors import SettingsError
-from firebox.model import LimitRequest, Limits, OutputMode, StageName
+from firebox.model import CacheLevel, LimitRequest, Limits, OutputMode, StageName
 from firebox.other_settings import runner
 from firebox.other_settings.environment import read_other_environments
 from firebox.secret_values import HIDDEN
@@ -37,6 +37,9 @@ from firebox.settings_table import (
 
 CORES_A_LAUNCHER = 8
 """One launcher keeps about so many cores busy with programs that do little."""
+
+DATA_FILE = "firebox.toml"
+"""The settings that lie in the data folder."""
 
 _READY_AT_LEAST = 4
 _CORES = os.cpu_count() or 1
@@ -125,9 +128,11 @@ class Settings:
     log_level: str
     log_format: str
     preload: Mapping[str, tuple[str, ...]]
-    """Per language (lower case): names of modules."""
+    """Per language or package (lower case): names of modules."""
+    cache_levels: Mapping[str, CacheLevel]
+    """Per language or package (lower case)."""
     limit_overrides: Mapping[str, Mapping[str, int | str]]
-    """Per language (lower case): limit settings by name, as `run_memory_bytes`."""
+    """Per language or package (lower case): limit settings by name, as `run_memory_bytes`."""
     warnings: tuple[str, ...]
 
     def __init__(self, values: Mapping[str, Value], sources: Mapping[str, str], warnings: Iterable[str] = ()) -> None:
@@ -182,21 +187,25 @@ class Settings:
     def default_limits(self, stage: StageName, names: Iterable[str] = (), runtime: LimitRequest | None = None) -> Limits:
         """Give the limits of a stage when the request asks for none.
 
-        names: the language and its aliases, for `limit_overrides`. runtime: what the runtime's definition wants; it counts
-        where the operator left the default alone, and never above the maximum.
+        names: for `limit_overrides`, the most exact first, see `Runtime.setting_names`. runtime: what the runtime's definition
+        wants; it counts where the operator left the default alone, and never above the maximum.
         """
         return cast("Limits", vars(self)["_default_limits"](stage, tuple(names), runtime or LimitRequest()))
 
     def maximum_limits(self, stage: StageName, names: Iterable[str] = ()) -> Limits:
         """Give the most that a request may ask for a stage; 0 means no maximum. `output_mode` is the default one, not a maximum.
 
-        names: the language and its aliases, for `limit_overrides`: an override of a default lifts a lower maximum.
+        names: as for `default_limits`: an override of a default lifts a lower maximum.
         """
         return cast("Limits", vars(self)["_maximum_limits"](stage, tuple(names)))
 
     def preloaded(self, names: Iterable[str]) -> tuple[str, ...]:
-        """List the modules that an interpreter loads while it waits. names: the language and its aliases."""
+        """List the modules that an interpreter loads while it waits. names: as for `default_limits`."""
         return next((self.preload[name.lower()] for name in names if name.lower() in self.preload), ())
+
+    def cache_level(self, names: Iterable[str]) -> CacheLevel | None:
+        """Say what the operator wants kept of jobs; None: nothing was said. names: as for `default_limits`."""
+        return next((self.cache_levels[name.lower()] for name in names if name.lower() in self.cache_levels), None)
 
     def _decide_default_limits(self, stage: StageName, names: tuple[str, ...], runtime: LimitRequest) -> Limits:
         limits = self._limits(f"{stage}_")
@@ -259,20 +268,40 @@ def load_settings(
         given |= _read_file(file)
     given |= {name: Given(value, f"environment {variable}") for name, (value, variable) in others.values.items()}
     given |= ours
+    given = _read_data_file(_data_folder(given, environ)) | given
 
     values: dict[str, Value] = {row.name: row.default for row in TABLE}
-    values["data_dir"] = default_data_folder(environ, os.geteuid())
     for name, item in given.items():
         values[name] = _read(ROWS[name], item)
     overrides = given.get("limit_overrides", Given({}, "default"))
     values["limit_overrides"] = _read_overrides(
         cast("Mapping[str, Mapping[str, object]]", values["limit_overrides"]), overrides.source
     )
-    data_folder = Path.cwd() / str(values["data_dir"])
+    data_folder = _data_folder(given, environ)
     values["data_dir"] = data_folder
     values |= {name: data_folder / str(values[name]) for name in ("runtimes_dir", "trusted_keys_dir")}
     _check_maxima(values, given)
     return Settings(values, {name: item.source for name, item in given.items()}, warnings)
+
+
+def _data_folder(given: Mapping[str, Given], environ: Mapping[str, str]) -> Path:
+    folder = _read(ROWS["data_dir"], given["data_dir"]) if "data_dir" in given else default_data_folder(environ, os.geteuid())
+    return Path.cwd() / str(folder)
+
+
+def _read_data_file(folder: Path) -> dict[str, Given]:
+    """Read the settings that lie in the data folder, if there are any. Raises: SettingsError."""
+    file = folder / DATA_FILE
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SettingsError("config", str(file), "a file that can be read", hint=f"{error.strerror}") from None
+    given = _read_file(file)
+    if "data_dir" in given:
+        raise SettingsError("data_dir", given["data_dir"].value, "set elsewhere: this file lies in it", source=f"file {file}")
+    return given
 
 
 def _file_of(environ: Mapping[str, str]) -> Path | None:

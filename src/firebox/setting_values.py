@@ -9,6 +9,7 @@
 | text      | any text                                                              | str     |
 | path      | a path; a leading ~ is the home folder                                | Path    |
 | modules   | a table per language of names, "python:json,re perl:POSIX"            | mapping |
+| levels    | a table per language of cache levels, "python:output c:none"          | mapping |
 | overrides | a table per language of limit settings and their values               | mapping |
 """
 
@@ -21,8 +22,10 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["int", "bytes", "ms", "s", "bool", "text", "path", "modules", "overrides"]
-Value = int | str | bool | Path | Mapping[str, tuple[str, ...]] | Mapping[str, Mapping[str, object]]
+from firebox.model import CacheLevel
+
+Kind = Literal["int", "bytes", "ms", "s", "bool", "text", "path", "modules", "levels", "overrides"]
+Value = int | str | bool | Path | Mapping[str, str] | Mapping[str, tuple[str, ...]] | Mapping[str, Mapping[str, object]]
 
 _SIZES = {
     "": 1,
@@ -54,7 +57,8 @@ def allowed_values(kind: Kind, minimum: int, maximum: int | None) -> str:
         "text": "text",
         "path": "a path",
         "modules": "for each language names of modules, such as python:json,re",
-        "overrides": "for each language a table of limit settings such as run_memory_bytes",
+        "levels": "for each language or package none, binary or output, such as python:output",
+        "overrides": "for each language or package a table of limit settings such as run_memory_bytes",
     }[kind]
 
 
@@ -126,6 +130,19 @@ def _modules(value: object) -> Mapping[str, tuple[str, ...]]:
     return {language.lower(): names for language, names in languages.items()}
 
 
+def _levels(value: object) -> Mapping[str, str]:
+    if isinstance(value, str):
+        words = [word.rpartition(":") for word in value.split()]
+        value = {name: level for name, _colon, level in words if name}
+        if len(value) != len(words):
+            raise ValueError(value)
+    try:
+        levels = msgspec.convert(value, dict[str, CacheLevel])
+    except msgspec.ValidationError:
+        raise ValueError(value) from None
+    return {name.lower(): level for name, level in levels.items()}
+
+
 def _overrides(value: object) -> Mapping[str, Mapping[str, object]]:
     """Check the shape only: each limit is read by the row of its name."""
     try:
@@ -144,5 +161,6 @@ _READERS: Mapping[Kind, Callable[[object], Value]] = {
     "text": _text,
     "path": _path,
     "modules": _modules,
+    "levels": _levels,
     "overrides": _overrides,
 }

@@ -32,7 +32,8 @@ A setting comes from the first of these that has it:
    [moving](moving.md);
 4. the file that `--config` or `FIREBOX_CONFIG` names: TOML with the settings' own names (`run_wall_ms = "5s"`), or a file of
    Runner's, which ends in `.yaml` or `.yml` (the last column, in *italics*);
-5. the default.
+5. the file `firebox.toml` in `data_dir`, in the same form; it may not set `data_dir` itself;
+6. the default.
 
 `firebox settings` shows each with its source. Tokens and passwords are hidden there, in messages and in the log.
 
@@ -49,14 +50,20 @@ run_memory_bytes = "256MiB"
 
 [limit_overrides.java]
 run_memory_bytes = "1GiB"
+
+[limit_overrides."haskell-9.6.6"]     # one installed package
+compile_wall_ms = "60s"
+
+[cache_levels]
+"python-3.13.5" = "output"
 ```
 """
 
 _LIMITS = """
 A request may ask for its own limits, up to the maximum; what it does not ask for is, in this order: what `limit_overrides`
-says for the language, what you set here, what the runtime's definition wants (javac wants more time than most), the
-default. 0 means no cap for `cpu_ms` and `memory_bytes`, and no maximum for all `max_` settings. Where you set only one of a
-limit and its maximum and they would contradict each other, the other one follows.
+says for the package or the language, what you set here, what the runtime's definition wants (javac wants more time than
+most), the default. 0 means no cap for `cpu_ms` and `memory_bytes`, and no maximum for all `max_` settings. Where you set only
+one of a limit and its maximum and they would contradict each other, the other one follows.
 """
 
 _GROUPS: Mapping[str, tuple[Row, ...]] = {

@@ -395,6 +395,13 @@ CONTAINER_ROWS = (
 CACHE_ROWS = (
     Row("job_cache_bytes", "bytes", 2 << 30, "Compiled programs, and outcomes where a job asks for it, that are kept, together."),
     Row("job_cache_s", "s", 604_800, "How long they are kept."),
+    Row(
+        "cache_levels",
+        "levels",
+        {},
+        "What is kept of jobs of single languages or packages where a request does not say: `[cache_levels]` with "
+        "`python = 'output'` or `'python-3.13.5' = 'output'` in the file, elsewhere `python:output c:none`.",
+    ),
 )
 
 PACKAGE_ROWS = (
@@ -492,7 +499,8 @@ OVERRIDES_ROW = Row(
     "limit_overrides",
     "overrides",
     {},
-    "Limits of single languages: a table `[limit_overrides.<language>]` each in the file, elsewhere one JSON object.",
+    "Limits of single languages or packages: a table `[limit_overrides.<name>]` each in the file, elsewhere one JSON object. An "
+    "installed package (`'lua-5.4.7'`) goes before its language (`lua`).",
     aliases=("PISTON_LIMIT_OVERRIDES",),
 )
 

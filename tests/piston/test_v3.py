@@ -19,11 +19,22 @@ from tests.support.server import RunningServer
 
 EVENT_STREAM = "text/event-stream"
 LINES = "application/x-ndjson"
+SETTINGS = """
+[cache_levels]
+"settled-1.0.0" = "output"
+
+[limit_overrides."settled-1.0.0"]
+run_output_bytes = 1000
+"""
+"""Of one package, as an operator puts them into the data folder."""
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packaged]:
-    with packaged(tmp_path_factory.mktemp("v3"), "--slots", "4") as started:
+    folder = tmp_path_factory.mktemp("v3")
+    (folder / "data").mkdir()
+    (folder / "data" / "firebox.toml").write_text(SETTINGS)
+    with packaged(folder, "--slots", "4") as started:
         yield started
 
 
@@ -373,6 +384,18 @@ def test_an_answer_says_what_served_it(here: Packaged, v3: httpx.Client) -> None
     plain, first, second = (run(v3, "greet", "1.0.0", code, cache=level).json() for level in ("none", "output", "output"))
     assert [each["cache"] for each in (plain, first, second)] == ["none", "none", "output"]
     assert second["run"]["stdout"] == first["run"]["stdout"]
+
+
+def test_the_operator_settles_cache_and_limits_of_one_package(here: Packaged, v3: httpx.Client) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        add(here, v3, "settled", version)
+        must_install(v3, "settled", version)
+    much = "i=0; while [ $i -lt 200 ]; do echo 12345678; i=$((i+1)); done"
+    for version, level, status in (("1.0.0", "output", "OL"), ("1.1.0", "none", None)):
+        served = [run(v3, "settled", version, "echo $$").json()["cache"] for _ in range(2)]
+        assert served == ["none", level]
+        assert run(v3, "settled", version, "echo $$", cache="none").json()["cache"] == "none", "a request decides for itself"
+        assert run(v3, "settled", version, much, cache="none").json()["run"]["status"] == status
 
 
 def test_files_and_limits_are_those_of_version_2(here: Packaged, v3: httpx.Client) -> None:

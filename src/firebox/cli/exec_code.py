@@ -55,7 +55,7 @@ def _run(language: str, code: str) -> int:
         write_files(Path(folder), job.files)
         stages: list[StageName] = ["compile", "run"] if is_compiled(job, runtime, sources) else ["run"]
         for stage in stages:
-            memory_bytes = settings.default_limits(stage, runtime.names, runtime.limits(stage)).memory_bytes
+            memory_bytes = settings.default_limits(stage, runtime.setting_names, runtime.limits(stage)).memory_bytes
             status = _wait_for(
                 command_line(stage, job, runtime, sources, memory_bytes), _environment(runtime, stage, folder), folder
             )

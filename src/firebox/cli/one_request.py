@@ -185,7 +185,7 @@ def _with_what_is_there(job: Job, settings: Settings, registry: Registry, folder
     runtime = registry.resolve(job.language, job.version)
     files = runtime.place(job.files)
     write_files(folder, files)
-    room_bytes = settings.default_limits("run", runtime.names, runtime.limits("run")).writable_bytes
+    room_bytes = settings.default_limits("run", runtime.setting_names, runtime.limits("run")).writable_bytes
     there = read_files(folder, (file.name for file in files), max_bytes=room_bytes, max_files=MAX_FILES)
     return replace(job, files=(*files, *there))
 

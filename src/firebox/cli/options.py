@@ -41,7 +41,7 @@ def _parameter(row: Row) -> inspect.Parameter:
     panel = "Limits" if "_" in row.name and row.name.removeprefix("max_").split("_")[0] in {"compile", "run"} else "Settings"
     names = (f"{row.flag}/--no-{row.flag[2:]}",) if row.kind == "bool" else (row.flag,)
     metavar = None if row.kind == "bool" else "|".join(row.choices) or row.kind.upper()
-    shown = "" if row.kind in {"modules", "overrides"} else f" Default: {_shown(row)}."
+    shown = "" if row.kind in {"modules", "levels", "overrides"} else f" Default: {_shown(row)}."
     option: Any = typer.Option(*names, metavar=metavar, help=f"{row.help}{shown}", show_default=False, rich_help_panel=panel)
     type_: Any = bool | None if row.kind == "bool" else str | None
     return inspect.Parameter(row.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[type_, option])

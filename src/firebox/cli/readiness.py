@@ -78,10 +78,10 @@ def _plans(runtime: Runtime, settings: Settings) -> Iterator[tuple[str, Ahead]]:
     """Yield what of a runtime can wait, by name."""
     command = runtime.run_command([runtime.main_name], (), 0)
     env = {stage: {**BASE_ENVIRONMENT, **runtime.environment(stage)} for stage in STAGES}
-    interpreter = plan_ahead(runtime, command, (), env["run"], settings.preloaded(runtime.names))
+    interpreter = plan_ahead(runtime, command, (), env["run"], settings.preloaded(runtime.setting_names))
     if interpreter is not None:
         yield runtime.language, interpreter
-    memory_bytes = settings.default_limits("compile", runtime.names, runtime.limits("compile")).memory_bytes
+    memory_bytes = settings.default_limits("compile", runtime.setting_names, runtime.limits("compile")).memory_bytes
     compiler = plan_compiler_ahead(runtime, (), env["compile"], memory_bytes)
     if compiler is not None:
         yield f"{runtime.language}'s compiler", compiler

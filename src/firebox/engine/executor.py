@@ -193,16 +193,16 @@ class LocalExecutor:
             isolation=self._launchers.layers,
             artifact_bytes=self._settings.max_artifact_bytes,
             artifact_files=self._settings.max_artifact_files,
-            cache_level=runtime.cache if job.cache is None else job.cache,
+            cache_level=job.cache or self._settings.cache_level(runtime.setting_names) or runtime.cache,
             may_start_ahead=self._settings.start_ahead and not job.command and job.terminal is None,
-            preload=self._settings.preloaded(runtime.names),
+            preload=self._settings.preloaded(runtime.setting_names),
         )
 
     def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
         return decide(
             stage,
-            self._settings.default_limits(stage, runtime.names, runtime.limits(stage)),
-            self._settings.maximum_limits(stage, runtime.names),
+            self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage)),
+            self._settings.maximum_limits(stage, runtime.setting_names),
             job.compile_limits if stage == "compile" else job.run_limits,
         )
 

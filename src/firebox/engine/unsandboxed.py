@@ -109,7 +109,7 @@ class UnsandboxedExecutor:
                 await run.wait()
 
     def _limits(self, stage: StageName, runtime: Runtime, asked: LimitRequest) -> Limits:
-        limits = self._settings.default_limits(stage, runtime.names, runtime.limits(stage))
+        limits = self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage))
         for name in LimitRequest.__struct_fields__:
             value = getattr(asked, name)
             if value is None:

@@ -113,6 +113,11 @@ class Runtime(Struct, frozen=True, kw_only=True):
         return (self.language, *self.aliases)
 
     @property
+    def setting_names(self) -> tuple[str, ...]:
+        """What settings for single languages and packages may call it, the most exact first: `python-3.13.5` before `python`."""
+        return tuple(name for name in (self.installed, self.package, *self.names) if name)
+
+    @property
     def compiled(self) -> bool:
         return bool(self.compile)
 

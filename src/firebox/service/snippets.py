@@ -121,7 +121,7 @@ class Snippets:
         name, version = name or DEFAULT_LANGUAGE, version or "*"
         runtime = self._resolve(name, version)
         wanted_ms = self._settings.runner_timeout_ms
-        maximum = self._settings.maximum_limits("run", runtime.names)
+        maximum = self._settings.maximum_limits("run", runtime.setting_names)
         limits = LimitRequest(wall_ms=_capped(wanted_ms, maximum.wall_ms), cpu_ms=_capped(wanted_ms, maximum.cpu_ms))
         files = (File("", check_text(code, "code")),)
         return Job(language=name, version=version, files=files, run_limits=limits)

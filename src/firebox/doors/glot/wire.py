@@ -339,7 +339,7 @@ def _text(document: dict[str, Any], key: str) -> str:
 
 def _limits(stage: StageName, runtime: Runtime, settings: Settings) -> LimitRequest:
     """Ask for what a container would have, but never for more than the operator allows."""
-    maximum = settings.maximum_limits(stage, runtime.names)
+    maximum = settings.maximum_limits(stage, runtime.setting_names)
     return LimitRequest(
         wall_ms=_at_most(settings.docker_run_timeout_ms, maximum.wall_ms),
         cpu_ms=_at_most(settings.docker_run_timeout_ms, maximum.cpu_ms),

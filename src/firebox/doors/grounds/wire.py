@@ -90,8 +90,8 @@ def _text(value: object, key: str) -> str:
 
 def to_job(request: Request, runtime: Runtime, settings: Settings) -> Job:
     """Make a job of a request. Raises: InvalidRequest for code that cannot be written as UTF-8."""
-    compile_maximum = settings.maximum_limits("compile", runtime.names)
-    run_maximum = settings.maximum_limits("run", runtime.names)
+    compile_maximum = settings.maximum_limits("compile", runtime.setting_names)
+    run_maximum = settings.maximum_limits("run", runtime.setting_names)
     return Job(
         language=request.language,
         files=(File("", check_text(request.code, "code")),),
@@ -105,7 +105,7 @@ def to_job(request: Request, runtime: Runtime, settings: Settings) -> Job:
             wall_ms=_at_most(settings.grounds_wall_ms, run_maximum.wall_ms),
             cpu_ms=run_maximum.cpu_ms,
             memory_bytes=_at_most(
-                run_memory_bytes(settings, runtime.names, runtime.run_limits.memory_bytes), run_maximum.memory_bytes
+                run_memory_bytes(settings, runtime.setting_names, runtime.run_limits.memory_bytes), run_maximum.memory_bytes
             ),
             output_mode=OutputMode.KILL,
         ),

@@ -32,7 +32,7 @@ def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) 
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidRequest(f"If specified, {key} must be a number")
-        maximum = int(getattr(settings.maximum_limits(stage, runtime.names), name))
+        maximum = int(getattr(settings.maximum_limits(stage, runtime.setting_names), name))
         if value > (maximum or NO_MAXIMUM):
             raise LimitTooHigh(limit, value, maximum or NO_MAXIMUM)
         if value < 0:
