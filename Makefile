@@ -7,6 +7,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 ARGS :=
+# Many tests wait, so there are twice as many workers as processors. Each takes neighbours, which share servers.
+WORKERS = -n $(shell expr 2 '*' $$(nproc)) --dist worksteal
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -16,13 +18,15 @@ run: ## Run the programs in examples/ in sandboxes and show what came of them
 	@scripts/setup run
 	@$(BIN)/python scripts/run_examples.py $(ARGS)
 
-test: ## Run every test: linters, types and docs are tests as well
+test: ## Check and run every test; with ARGS only the tests that they select
 	@scripts/setup test
-	@$(BIN)/pytest -n auto $(ARGS)
+	@$(if $(ARGS),,scripts/check)
+	@$(BIN)/pytest $(WORKERS) $(ARGS)
 
-test-fast: ## Run the tests that take less than tens of seconds
+test-fast: ## Run the tests that take less than tens of seconds, without type checkers
 	@scripts/setup test
-	@$(BIN)/pytest -n auto -m "not slow" $(ARGS)
+	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
+	@$(BIN)/pytest $(WORKERS) -m "not slow" $(ARGS)
 
 test-vm: ## Run the sandbox tests in a virtual machine with cgroup v2, as root and as an ordinary user
 	@scripts/setup test
@@ -50,10 +54,7 @@ bench: ## Measure against the bare interpreters and compilers of this machine
 
 check: ## Lint, check the format and the types
 	@scripts/setup test
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	@scripts/check
 
 fmt: ## Format the code and mend what the linter can
 	@scripts/setup test

@@ -12,6 +12,7 @@ from typer.main import get_command
 from firebox.cli.main import COMMANDS
 from firebox.settings_page import settings_page
 from firebox.settings_table import TABLE
+from scripts.attacks_page import attacks_page
 from scripts.languages_page import languages_page
 from scripts.system_calls_page import system_calls_page
 
@@ -60,6 +61,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "system-calls.md": system_calls_page,
     "languages.md": languages_page,
+    "attacks.md": attacks_page,
 }
 
 

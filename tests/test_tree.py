@@ -1,11 +1,10 @@
-"""The tree itself: linters, types, floors, and what must not be in it."""
+"""The tree itself: floors, what must not be in it, and pages that are made from it. `scripts/check` is the rest of it."""
 
 from __future__ import annotations
 
 import ast
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,28 +82,6 @@ def imports_of(path: Path, *, top_only: bool = False) -> Iterator[tuple[int, str
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
-
-
-def run_tool(*arguments: str) -> None:
-    """Run a checker of this environment in the checkout; fail with what it says."""
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
-    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
-
-
-def test_linter_finds_nothing() -> None:
-    run_tool("ruff", "check", "--quiet")
-
-
-def test_code_is_formatted() -> None:
-    run_tool("ruff", "format", "--check", "--quiet")
-
-
-def test_mypy_agrees_with_the_types() -> None:
-    run_tool("mypy")
-
-
-def test_pyright_agrees_with_the_types() -> None:
-    run_tool("pyright", "--pythonpath", sys.executable)
 
 
 def test_every_module_has_its_floor() -> None:
