@@ -191,6 +191,13 @@ class Timings(Struct, frozen=True, kw_only=True):
     run_ms: float
 
 
+class LeftOut(Struct, frozen=True):
+    """An artifact that was not handed back. name: of a file, printable and cut to a bearable length, or the pattern."""
+
+    name: str
+    reason: str
+
+
 class Result(Struct, frozen=True, kw_only=True):
     """What is left of a job. compile: None for runtimes without that stage; run: None when compiling failed."""
 
@@ -202,6 +209,8 @@ class Result(Struct, frozen=True, kw_only=True):
     run: StageResult | None
     timings: Timings
     artifacts: tuple[File, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    """What matched `Job.artifacts` and was not handed back, and patterns that nothing matched; the first hundred."""
     cache: CacheLevel = "none"
     """What it was served from: nothing, a compiled program that was kept, or an outcome that was kept. What was not done again
     took no time and no memory: zeros."""

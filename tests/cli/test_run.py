@@ -107,8 +107,9 @@ def test_files_below_the_main_file_keep_their_folders(run: Run, tmp_path: Path) 
 
 
 def test_artifacts_are_fetched(run: Run, tmp_path: Path) -> None:
-    done = run("--artifact", "out/*", "-o", "fetched", "main.sh", main_sh="mkdir out; printf '\\x00' > out/a; echo b > out/b")
-    assert done.returncode == 0, done.stderr
+    main_sh = "mkdir out; printf '\\x00' > out/a; echo b > out/b"
+    done = run("--artifact", "out/*", "--artifact", "c", "-o", "fetched", "main.sh", main_sh=main_sh)
+    assert (done.returncode, done.stderr) == (0, b"firebox: artifact left out: c: no such file\n")
     assert {file.name: file.read_bytes() for file in (tmp_path / "fetched/out").iterdir()} == {"a": b"\0", "b": b"b\n"}
 
 

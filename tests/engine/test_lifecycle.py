@@ -273,23 +273,6 @@ async def test_many_at_once_do_not_mix(make_engine: MakeEngine) -> None:
     assert all(await asyncio.gather(*(one(number) for number in range(30))))
 
 
-async def test_artifacts_beyond_what_may_come_back_are_left_out(make_engine: MakeEngine) -> None:
-    engine = await make_engine(max_artifact_bytes=5000, max_artifact_files=3)
-    code = "head -c 4000 /dev/zero > a; head -c 4000 /dev/zero > b; for n in 1 2 3 4 5; do echo $n > c$n; done"
-    result = await engine.result(job("bash", code, artifacts=("a", "b", "c?")))
-    assert {file.name for file in result.artifacts} == {"a", "c1", "c2"}
-    assert result.verdict is Verdict.OK
-
-
-async def test_artifacts_of_a_program_that_failed_come_back_and_of_one_that_was_killed_do_not(engine: Engine) -> None:
-    failed = await engine.result(job("bash", "echo log > log; exit 3", artifacts=("log",)))
-    assert [file.content for file in failed.artifacts] == [b"log\n"]
-    killed = await engine.result(
-        job("bash", "echo log > log; sleep 60", artifacts=("log",), run_limits=LimitRequest(wall_ms=200))
-    )
-    assert (killed.verdict, killed.artifacts) == (Verdict.WALL_TIME, ())
-
-
 async def test_a_job_keeps_the_name_it_came_with_and_gets_one_otherwise(engine: Engine) -> None:
     assert (await engine.result(job("bash", "true", id="named"))).id == "named"
     first = await engine.result(job("bash", "true"))

@@ -119,6 +119,7 @@ CASES: list[tuple[str, str | bytes, str, str]] = [
     ("artifact ..", raw(artifacts=["../*"]), "artifacts[0]", "'..'"),
     ("artifact /", raw(artifacts=["/etc/*"]), "artifacts[0]", "absolute"),
     ("artifacts many", raw(artifacts=["*"] * 101), "artifacts", "at most 100"),
+    ("artifacts long", raw(artifacts=["a/" * 30 + "*" * 200] * 70), "artifacts", "at most 16384"),
     ("terminal text", raw(terminal="yes"), "terminal", "expected"),
     ("terminal 0 rows", raw(terminal={"rows": 0}), "terminal.rows", "1 to 1000"),
     ("terminal huge", raw(terminal={"columns": 10**6}), "terminal.columns", "1 to 1000"),

@@ -115,9 +115,13 @@ def test_output_with_escapes_and_markup_is_only_text(client: httpx.Client) -> No
 
 def test_files_come_back(client: httpx.Client) -> None:
     code = "mkdir out; printf '\\x00\\xff' > out/a.bin; echo b > b.txt; ln -s /etc/passwd out/link.bin"
-    artifacts = run(client, code=code, artifacts=["out/*.bin"])["artifacts"]
-    assert [(item["name"], base64.b64decode(item["content"]), item["size"]) for item in artifacts] == [
+    result = run(client, code=code, artifacts=["out/*.bin", "c.txt"])
+    assert [(item["name"], base64.b64decode(item["content"]), item["size"]) for item in result["artifacts"]] == [
         ("out/a.bin", b"\x00\xff", 2)
+    ]
+    assert result["left_out"] == [
+        {"name": "out/link.bin", "reason": "not a regular file"},
+        {"name": "c.txt", "reason": "no such file"},
     ]
 
 

@@ -81,7 +81,7 @@ class Box:
             ended = await sandbox.run(wanted, lambda name, data: streams[name].append(data))
             outcome = Outcome(ended, b"".join(streams["stdout"]), b"".join(streams["stderr"]))
             if collect is not None:
-                pack, skipped = await sandbox.collect(collect, 1 << 20, 100)
+                pack, skipped, _cpu_ms = await sandbox.collect(collect, 1 << 20, 100)
                 outcome.skipped = dict(skipped)
                 outcome.artifacts = {each.name: os.pread(pack.descriptor, each.size, each.offset) for each in pack.files}
                 os.close(pack.descriptor)

@@ -448,7 +448,7 @@ async def pack_of(peer: Peer, data: bytes, *, max_bytes: int = 1000, max_files: 
 
     writing = asyncio.create_task(asyncio.to_thread(write))
     try:
-        pack, _skipped = await collecting
+        pack, _skipped, _cpu_ms = await collecting
     finally:
         await writing
     return pack

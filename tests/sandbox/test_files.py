@@ -182,7 +182,7 @@ except OSError as error:
     output: list[bytes] = []
     ran = Command((PYTHON, "main.py"), ENVIRONMENT, files=(InputFile("main.py", code.encode()),))
     await sandbox.run(ran, lambda _name, data: output.append(data))
-    pack, _skipped = await sandbox.collect(["s*", "tool", "plain", "open"], 1000, 10)
+    pack, _skipped, _cpu_ms = await sandbox.collect(["s*", "tool", "plain", "open"], 1000, 10)
     sandbox.close()
     os.close(pack.descriptor)
     modes = {file.name: file.mode for file in pack.files}
@@ -306,7 +306,7 @@ input()
     ended = await sandbox.run(ran, lambda _name, _data: None)
     assert ended.killed_by == "memory"
     try:
-        pack, _skipped = await sandbox.collect(["result"], 1000, 10)
+        pack, _skipped, _cpu_ms = await sandbox.collect(["result"], 1000, 10)
     except SandboxFailure:
         pass  # the kernel took PID 1 as well: nothing else was left to take
     else:

@@ -43,6 +43,8 @@ def say_reason(result: Result) -> None:
     for stage in (result.compile, result.run):
         if stage is not None and (stage.stdout_truncated or stage.stderr_truncated):
             print(f"firebox: output of the {stage.stage} stage was cut", file=sys.stderr)
+    for left_out in result.left_out:
+        print(f"firebox: artifact left out: {escape(left_out.name)}: {escape(left_out.reason)}", file=sys.stderr)
 
 
 def say_summary(result: Result) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from msgspec.structs import replace as replace_fields
 
+from firebox.engine.artifacts import Artifacts, take_artifacts, take_produced
 from firebox.engine.cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
 from firebox.engine.commands import command_line
 from firebox.engine.input import InputQueue
@@ -122,7 +123,7 @@ class LocalRun:
         self._input = InputQueue(BUFFERED_BYTES, plan.job.stdin if plan.job.interactive else b"")
         self._terminal_size = (plan.job.terminal.rows, plan.job.terminal.columns) if plan.job.terminal else None
         self._feeding: asyncio.Task[None] | None = None
-        self._artifacts: tuple[File, ...] = ()
+        self._artifacts = Artifacts()
 
     def begin(self) -> None:
         self._task = asyncio.create_task(self._work())
@@ -258,7 +259,7 @@ class LocalRun:
     def _repeat(self, kept: Result) -> None:
         """Tell of an outcome as if it happened now."""
         self._served = "output"
-        self._artifacts = kept.artifacts
+        self._artifacts = Artifacts(kept.artifacts, kept.left_out)
         stages = [self._repeat_stage(stage) if stage is not None else None for stage in (kept.compile, kept.run)]
         self._finish(stages[0], stages[1], "")
 
@@ -306,9 +307,12 @@ class LocalRun:
             result = result_of(stage, ended, limits, self._transcript.chunks())
             produced: Pack | None = None
             if stage == "compile" and result.verdict is Verdict.OK:
-                produced, _skipped = await sandbox.collect(["*"], limits.writable_bytes, limits.writable_inodes)
-            elif stage == "run" and self._plan.job.artifacts and not ended.killed_by:
-                await self._take_artifacts(sandbox)
+                result, produced = await take_produced(sandbox, result, limits)
+            elif stage == "run" and self._plan.job.artifacts:
+                self._artifacts = await take_artifacts(
+                    sandbox, ended, limits, self._plan.job.artifacts, self._plan.artifact_bytes, self._plan.artifact_files
+                )
+                result = replace_fields(result, cpu_ms=result.cpu_ms + self._artifacts.cpu_ms)
         finally:
             self._sandbox = None
             sandbox.close()
@@ -350,6 +354,7 @@ class LocalRun:
             file_size_bytes=limits.file_size_bytes,
             output_bytes=limits.output_bytes,
             kill_on_output=limits.output_mode is OutputMode.KILL,
+            keep_files=is_run and bool(job.artifacts),
         )
 
     def _sources(self) -> list[str]:
@@ -363,20 +368,6 @@ class LocalRun:
         self._emit(Output(sequence=self._next(), stage=self._stage, stream=stream, data=data))
         if self._buffered_bytes > BUFFERED_BYTES and self._sandbox is not None and not self._cancelled:
             self._sandbox.pause()
-
-    async def _take_artifacts(self, sandbox: Sandbox) -> None:
-        plan = self._plan
-        pack, skipped = await sandbox.collect(list(plan.job.artifacts), plan.artifact_bytes, plan.artifact_files)
-        try:
-            self._artifacts = tuple(
-                File(each.name, os.pread(pack.descriptor, each.size, each.offset))
-                for each in pack.files
-                if each.name.isprintable()
-            )
-        finally:
-            os.close(pack.descriptor)
-        if skipped:
-            _log.info("artifacts left out", run=self.id, count=len(skipped))
 
     def _finish(self, compiled: StageResult | None, ran: StageResult | None, reason: str, *, keep_as: str = "") -> None:
         verdict, reason = conclude(compiled, ran, reason, cancelled=self._cancelled)
@@ -393,7 +384,8 @@ class LocalRun:
                 compile_ms=compiled.wall_ms if compiled else 0.0,
                 run_ms=ran.wall_ms if ran else 0.0,
             ),
-            artifacts=self._artifacts,
+            artifacts=self._artifacts.files,
+            left_out=self._artifacts.left_out,
             cache=self._served,
             isolation=self._plan.isolation,
         )

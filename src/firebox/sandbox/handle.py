@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from firebox.sandbox.cgroups import Meter
-from firebox.sandbox.pack import PackReader, write_all
-from firebox.sandbox.spec import Command, CommandRefused, Exit, Pack, SandboxFailure, decode, receive, send
+from firebox.sandbox.pack import Collected, PackReader, write_all
+from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure, decode, receive, send
 
 READ_BYTES = 64 << 10
 KILL_PATIENCE_S = 15.0
@@ -31,6 +31,8 @@ _PROCESSORS = os.cpu_count() or 1
 _STOP_PATIENCE_S = 1.0
 _DISCARD_BYTES = 1 << 20
 _COLLECT_MEMORY_BYTES = 128 << 20
+COLLECT_BUDGET_MS = 10_000.0
+"""How long PID 1 looks for files when nobody says how long it may."""
 
 StreamName = Literal["stdout", "stderr"]
 OutputSink = Callable[[StreamName, bytes], None]
@@ -184,7 +186,8 @@ class Sandbox:
         if self._killed_by or self._finished.done() or self._exit_message is not None:
             return
         self._killed_by = why
-        if self._started.done() and not self._meter and self._ask_to_stop():
+        asks_first = not self._meter or (self._command is not None and self._command.keep_files and why != "cancelled")
+        if self._started.done() and asks_first and self._ask_to_stop():
             self._timers.append(self._loop.call_later(_STOP_PATIENCE_S, self._owner.kill, self.number))
         else:
             self._owner.kill(self.number)
@@ -192,17 +195,22 @@ class Sandbox:
         self._timers.append(self._loop.call_later(KILL_PATIENCE_S, self._give_up))
 
     def _ask_to_stop(self) -> bool:
-        """Have PID 1 end the program: where there are no groups only it knows what was used. False when it cannot hear."""
+        """Have PID 1 end the program. False when it cannot hear.
+
+        Where there are no groups only it knows what was used, and where files are wanted only it can hand them back.
+        """
         try:
             send(self._link, {"stop": True})
         except OSError:
             return False
         return True
 
-    async def collect(self, patterns: Sequence[str], max_bytes: int, max_files: int) -> tuple[Pack, list[tuple[str, str]]]:
+    async def collect(
+        self, patterns: Sequence[str], max_bytes: int, max_files: int, budget_ms: float = COLLECT_BUDGET_MS
+    ) -> Collected:
         """Take regular files out of the working directory after the run. Returns them as a pack, and what was left out and why.
 
-        The caller closes the pack's descriptor. Raises: SandboxFailure.
+        budget_ms: how long to look for files. The caller closes the pack's descriptor. Raises: SandboxFailure.
         """
         if self._exit_message is None:
             raise SandboxFailure("collect", detail="the program was killed with its sandbox")
@@ -212,14 +220,14 @@ class Sandbox:
             if self._meter and command is not None and command.memory_bytes:
                 # What the program wrote is memory too, and may be all that it was given; only our PID 1 is left to use more.
                 self._meter.limit(command.memory_bytes + _COLLECT_MEMORY_BYTES, command.processes)
-            message = {"collect": list(patterns), "max_bytes": max_bytes, "max_files": max_files}
+            message = {"collect": list(patterns), "max_bytes": max_bytes, "max_files": max_files, "budget_ms": budget_ms}
             send(self._link, message, (writable,))
         except OSError as error:
             os.close(readable)
             raise SandboxFailure("collect", error.errno or 0, str(error)) from None
         finally:
             os.close(writable)
-        reader = PackReader(readable, max_bytes, max_files)
+        reader = PackReader(readable, max_bytes, max_files, budget_ms)
         return await reader.read()
 
     def close(self) -> None:

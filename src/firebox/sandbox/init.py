@@ -214,13 +214,14 @@ class Init:
     def _collect_when_asked(self) -> None:
         """Stay until the server hangs up: leaving with messages unread would cost it those that we have sent."""
         while True:
-            data, descriptors = spec.receive(self._link)
+            data, descriptors = spec.receive(self._link, spec.MESSAGE_BYTES)
             if not data:
                 return
             message = spec.decode(data)
             if "collect" in message and descriptors:
                 with open(descriptors[0], "wb", buffering=0) as sink:
-                    collect(sink.fileno(), message["collect"], message["max_bytes"], message["max_files"])
+                    limits = message["max_bytes"], message["max_files"], message["budget_ms"]
+                    collect(sink.fileno(), message["collect"], *limits)
 
 
 def _empty(pipes: Iterable[int]) -> None:

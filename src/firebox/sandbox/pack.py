@@ -6,23 +6,36 @@ import asyncio
 import errno
 import os
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from firebox.sandbox.collect import INDEX_BYTES
 from firebox.sandbox.spec import Pack, PackedFile, SandboxFailure, decode
 
 READ_BYTES = 64 << 10
 _PATH_BYTES = 4095
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
+"""How long PID 1 may take to send what it found, after its time for looking is over."""
+
+
+class Collected(NamedTuple):
+    """What was taken out of a sandbox. skipped: names, or patterns, of what was left out, and why. cpu_ms: what it cost.
+
+    Whoever has it closes the pack's descriptor.
+    """
+
+    pack: Pack
+    skipped: list[tuple[str, str]]
+    cpu_ms: float
 
 
 class PackReader:
     """Reads what PID 1 collects into a memfd, refusing whatever is not a well-formed pack within its bounds."""
 
-    def __init__(self, readable: int, max_bytes: int, max_files: int) -> None:
+    def __init__(self, readable: int, max_bytes: int, max_files: int, budget_ms: float) -> None:
         self._readable = readable
         self._max_bytes = max_bytes
         self._max_files = max_files
+        self._patience_s = budget_ms / 1000 + PATIENCE_S
         os.set_blocking(readable, False)
         self._loop = asyncio.get_running_loop()
         self._head = bytearray()
@@ -31,10 +44,10 @@ class PackReader:
         self._received = 0
         self._complete: asyncio.Future[None] = self._loop.create_future()
 
-    async def read(self) -> tuple[Pack, list[tuple[str, str]]]:
+    async def read(self) -> Collected:
         self._loop.add_reader(self._readable, self._take)
         try:
-            await asyncio.wait_for(self._complete, PATIENCE_S)
+            await asyncio.wait_for(self._complete, self._patience_s)
             return self._checked()
         except TimeoutError:
             os.close(self._contents)
@@ -77,7 +90,7 @@ class PackReader:
         self._index = decode(bytes(self._head[4 : 4 + length]))
         return bytes(self._head[4 + length :])
 
-    def _checked(self) -> tuple[Pack, list[tuple[str, str]]]:
+    def _checked(self) -> Collected:
         if self._index is None:
             raise SandboxFailure("collect", detail="no index")
         files: list[PackedFile] = []
@@ -93,11 +106,14 @@ class PackReader:
                 files.append(PackedFile(name, offset, size, mode))
                 offset += size
             skipped = [(str(name), str(why)) for name, why in self._index["skipped"]]
+            cpu_ms = float(self._index.get("cpu_ms", 0.0))
+            if not 0 <= cpu_ms < self._patience_s * 1000:
+                raise ValueError("processor time")
         except (KeyError, TypeError, ValueError) as error:
             raise SandboxFailure("collect", detail=f"malformed index: {error}") from None
         if offset != self._received or len(files) > self._max_files:
             raise SandboxFailure("collect", detail="the contents do not match their index")
-        return Pack(self._contents, tuple(files)), skipped
+        return Collected(Pack(self._contents, tuple(files)), skipped, cpu_ms)
 
 
 def _stays_inside(name: str) -> bool:

@@ -78,6 +78,7 @@ class Command:
 
     tell: the words that a program which was started ahead needs so that it goes on as this command; None: start it anew.
     Numbers as in the model's limits: milliseconds and bytes, 0 means no cap. terminal: (rows, columns), or None for pipes.
+    keep_files: files are collected afterwards, even when a limit ends the program.
     """
 
     argv: tuple[str, ...]
@@ -95,6 +96,7 @@ class Command:
     file_size_bytes: int = 64 << 20
     output_bytes: int = 1 << 20
     kill_on_output: bool = False
+    keep_files: bool = False
     tell: tuple[str, ...] | None = None
 
 

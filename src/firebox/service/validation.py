@@ -22,6 +22,7 @@ MAX_WORDS_BYTES = 1024 * 1024
 """All arguments and variables: half of what Linux gives a program with the usual 8 MiB of stack, the rest is for the
 runtime's own. Source: execve(2), "Limits on size of arguments and environment"."""
 MAX_ARTIFACT_GLOBS = 100
+MAX_GLOBS_BYTES = 16 * 1024
 MAX_TERMINAL = 1000
 MAX_NUMBER = 2**53
 """Above this JSON numbers are not exact in every language."""
@@ -160,6 +161,9 @@ def check_globs(globs: tuple[str, ...]) -> None:
         raise InvalidRequest(f"{len(globs)} patterns, at most {MAX_ARTIFACT_GLOBS} are allowed", where="artifacts")
     for index, pattern in enumerate(globs):
         check_name(pattern, f"artifacts[{index}]")
+    total_bytes = sum(len(pattern.encode()) for pattern in globs)
+    if total_bytes > MAX_GLOBS_BYTES:
+        raise InvalidRequest(f"{total_bytes} bytes of patterns, at most {MAX_GLOBS_BYTES} are allowed", where="artifacts")
 
 
 def check_limits(stage: StageName, limits: LimitRequest) -> None:

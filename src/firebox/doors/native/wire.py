@@ -103,6 +103,13 @@ class Artifact(Struct, frozen=True):
     size: int
 
 
+class LeftOut(Struct, frozen=True):
+    """A file that was asked for and not handed back. name: printable, cut to 200 characters; or a pattern."""
+
+    name: str
+    reason: str
+
+
 class Result(Struct, frozen=True, kw_only=True):
     """What is left of a run whose output was streamed."""
 
@@ -114,6 +121,9 @@ class Result(Struct, frozen=True, kw_only=True):
     run: Annotated[Stage | None, Meta(description="null when compiling failed.")]
     timings: model.Timings
     artifacts: list[Artifact]
+    left_out: Annotated[
+        list[LeftOut], Meta(description="What `artifacts` asked for and did not get, with the reason; the first hundred.")
+    ]
     cache: Annotated[model.CacheLevel, Meta(description="What served the run; what was not done again took no time.")]
     isolation: Annotated[list[str], Meta(description="The layers that were on, by the names `firebox doctor` uses.")]
 
@@ -249,6 +259,7 @@ def from_result(result: model.Result, *, exact: bool = False) -> ResultWithOutpu
         run=_stage_with_output(result.run, exact=exact) if result.run else None,
         timings=_timings(result.timings),
         artifacts=_artifacts(result.artifacts),
+        left_out=[LeftOut(each.name, each.reason) for each in result.left_out],
         cache=result.cache,
         isolation=list(result.isolation),
     )
@@ -265,6 +276,7 @@ def from_streamed_result(result: model.Result) -> Result:
         run=from_stage(result.run) if result.run else None,
         timings=_timings(result.timings),
         artifacts=_artifacts(result.artifacts),
+        left_out=[LeftOut(each.name, each.reason) for each in result.left_out],
         cache=result.cache,
         isolation=list(result.isolation),
     )

@@ -1,0 +1,106 @@
+"""Files that a program leaves: those that it is asked for are handed back, the others named with the reason.
+
+What was asked for comes with the result of its run and never changes its verdict. Names and contents are the program's: names
+are checked, and bounded in number and length.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from firebox.engine.log import LazyLogger
+from firebox.model import File, LeftOut, Limits, StageResult, Verdict
+from firebox.sandbox import collect
+from firebox.sandbox.handle import Sandbox
+from firebox.sandbox.spec import Exit, Pack, SandboxFailure
+
+SEARCH_LEAST_MS = 500.0
+"""A program that used up its wall clock has this much more, or nothing of it could be handed back."""
+SEARCH_MOST_MS = 2_000.0
+COMPILE_SEARCH_MS = 10_000.0
+
+_LEFT_OUT = 100
+_CHARACTERS = 200
+
+_log = LazyLogger()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """What a run handed back. cpu_ms: processor time that looking for it took."""
+
+    files: tuple[File, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    cpu_ms: float = 0.0
+
+
+_TOO_MUCH = (collect.TOO_LARGE, collect.TOO_MANY, collect.TOO_MANY_ENTRIES, collect.OUT_OF_TIME)
+
+
+async def take_artifacts(
+    sandbox: Sandbox, ended: Exit, limits: Limits, patterns: Sequence[str], most_bytes: int, most_files: int
+) -> Artifacts:
+    """Take the files that match out of the sandbox of a run that has ended.
+
+    Looking for them takes at most what is left of the run's wall clock, within bounds. Whatever goes wrong is a reason.
+    """
+    budget_ms = min(max(limits.wall_ms - ended.wall_ms, SEARCH_LEAST_MS), SEARCH_MOST_MS)
+    try:
+        pack, skipped, cpu_ms = await sandbox.collect(patterns, most_bytes, most_files, budget_ms)
+    except SandboxFailure as failure:
+        _log.info("artifacts not collected", step=failure.step, errno=failure.errno, detail=failure.detail)
+        reason = "the program was killed together with its files" if ended.killed_by else "the files could not be collected"
+        return Artifacts(left_out=_named(((pattern, reason) for pattern in patterns), most_bytes, most_files))
+    try:
+        good = [each for each in pack.files if each.name.isprintable()]
+        skipped += [(each.name, "its name is not printable") for each in pack.files if not each.name.isprintable()]
+        files = tuple(File(each.name, os.pread(pack.descriptor, each.size, each.offset)) for each in good)
+    finally:
+        os.close(pack.descriptor)
+    return Artifacts(files, _named(skipped, most_bytes, most_files), cpu_ms)
+
+
+async def take_produced(sandbox: Sandbox, result: StageResult, limits: Limits) -> tuple[StageResult, Pack | None]:
+    """Take everything that a good compile stage made. Returns the stage's result, which says if it made too much.
+
+    Raises: SandboxFailure.
+    """
+    pack, skipped, cpu_ms = await sandbox.collect(["*"], limits.writable_bytes, limits.writable_inodes, COMPILE_SEARCH_MS)
+    result = replace(result, cpu_ms=result.cpu_ms + cpu_ms)
+    reason = next((why for _name, why in skipped if why in _TOO_MUCH), "")
+    if not reason:
+        return result, pack
+    os.close(pack.descriptor)
+    words = f"what it made cannot be taken to the run stage: {_in_words(reason, limits.writable_bytes, limits.writable_inodes)}"
+    return replace(result, verdict=Verdict.RUNTIME_ERROR, reason=words), None
+
+
+def _named(skipped: Iterable[tuple[str, str]], most_bytes: int, most_files: int) -> tuple[LeftOut, ...]:
+    found = [LeftOut(_shown(name) or ".", _shown(_in_words(why, most_bytes, most_files))) for name, why in skipped]
+    return tuple(found[:_LEFT_OUT])
+
+
+def _in_words(why: str, most_bytes: int, most_files: int) -> str:
+    match why:
+        case collect.TOO_LARGE:
+            return f"too large: all files together may have {most_bytes} bytes"
+        case collect.TOO_MANY:
+            return f"too many: at most {most_files} files are taken"
+        case collect.TOO_MANY_ENTRIES:
+            return "too many files and folders to look through"
+        case collect.OUT_OF_TIME:
+            return "the time to look for files was over"
+        case _:
+            return why
+
+
+def _shown(text: str) -> str:
+    """Return a text of the program's own that can be shown: printable, valid UTF-8 and not long."""
+    start = text[:_CHARACTERS]
+    if not start.isprintable():
+        start = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in start)
+    return start if len(text) <= _CHARACTERS else start + "..."
