@@ -38,8 +38,10 @@ async def test_glot_settings_are_those_that_the_contract_names(docker_url: str) 
 
 
 async def test_glot_command_replaces_the_program(docker_url: str) -> None:
-    ended = await run_container(docker_url, glot_image(docker_url), stdin=asked("x", command="ls; id -un"))
-    assert ended.answer == {"stdout": "main.py\nglot\n", "stderr": "", "error": ""}
+    ended = await run_container(
+        docker_url, glot_image(docker_url), stdin=asked("print('by name')", command="ls; id -un; python main.py")
+    )
+    assert ended.answer == {"stdout": "main.py\nglot\nby name\n", "stderr": "", "error": ""}
 
 
 async def test_glot_bad_request_says_nothing_on_stdout(docker_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Every packaged language, built, installed and run by a real server: eight programs through two doors.
+"""Every packaged language, built, tried, installed and run by a real server: eight programs through two doors, and its commands.
 
 `make test-languages` takes all recipes, or those that FIREBOX_LANGUAGES names; any other test run takes six from nothing.
 """
@@ -47,6 +47,23 @@ def test_program(case: Case, kind: str, door: str, ready: Callable[[Case, str], 
         check_native(kind, program, run_native(language, kind, program))
     else:
         check_piston(kind, program, run_piston(language, kind, program))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_commands_that_people_type(case: Case, ready: Callable[[Case, str], Ready]) -> None:
+    programs = read_programs(case.stem)
+    language = ready(case, case.selector(programs))
+    names = sorted(language.runtime.commands)
+    assert names == sorted(case.definition.commands)
+    body = {
+        "language": language.selector,
+        "version": language.runtime.version,
+        "files": [{"name": "main", "content": ""}],
+        "command": 'for name; do command -v "$name" > /dev/null || echo "$name"; done',
+        "args": names,
+    }
+    answer = httpx.post(f"{language.server.url}/api/v1/runs", json=body, timeout=ANSWER_TIMEOUT_S, trust_env=False)
+    assert (answer.json()["verdict"], answer.json()["run"]["stdout"]) == ("ok", ""), answer.text
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in chosen_cases() if can_wait(case)])

@@ -20,14 +20,15 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from msgspec import Struct
 
+from firebox.cli.package_commands.building import make
 from firebox.config import load_settings
-from firebox.packages.building.build import build
 from firebox.packages.building.recipe import Recipe, all_recipes
-from firebox.packages.entry import Entry
+from firebox.packages.entry import Entry, no_report
 from firebox.packages.install import Installer
 from firebox.packages.publishing import write_index
 from firebox.packages.repositories import Repositories
 from firebox.packages.store import Installed, PackageStore
+from firebox.runtimes.definition import Definition
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import ROOT
 
@@ -129,6 +130,10 @@ class Case:
             name = recipe.package if len(recipe.provides) == 1 else f"{recipe.package}-{self.stem}"
         return name if recipe.series == _newest_series(recipe.package) else f"{name}-{recipe.series}"
 
+    @property
+    def definition(self) -> Definition:
+        return dict(zip(self.recipe.provides, self.recipe.definitions(), strict=True))[self.stem]
+
     def selector(self, programs: Programs) -> str:
         """What to ask for: of a variant by its own name."""
         return self.recipe.aliases[0] if self.recipe.aliases else programs.selector
@@ -146,8 +151,7 @@ def chosen_cases() -> list[Case]:
 
 def can_wait(case: Case) -> bool:
     """Tell whether its interpreter or compiler may be started before its job comes."""
-    definition = dict(zip(case.recipe.provides, case.recipe.definitions(), strict=True))[case.stem]
-    return bool(definition.ahead or definition.compile_ahead)
+    return bool(case.definition.ahead or case.definition.compile_ahead)
 
 
 class Workshop:
@@ -173,7 +177,10 @@ class Workshop:
             yield
 
     def package(self, recipe: Recipe) -> Entry:
-        """Give a package, built now unless it was built from this very recipe before. Raises: PackageError."""
+        """Get a package: built and tried as `firebox packages build` does, unless it was made of this very recipe before.
+
+        Raises: PackageError.
+        """
         note = self.notes / f"{recipe.package}-{recipe.series}.json"
         digest = _digest(recipe)
         with self.alone():
@@ -182,7 +189,7 @@ class Workshop:
                 return kept
             # What was downloaded lies there: the cache makes the next package quick, and what a package is made of is pinned.
             settings = load_settings({"data_dir": str(self.folder / "data")})
-            entry = build(recipe, settings, self.repository, sources=_sources(recipe)).entry
+            entry = make(recipe, settings, self.repository, no_report, _sources(recipe)).entry
             note.write_bytes(msgspec.json.encode({"digest": digest, "entry": entry}))
             return entry
 

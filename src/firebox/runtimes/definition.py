@@ -24,6 +24,7 @@ from firebox.settings_table import ROWS, STAGES
 DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"
 
 _LOWER_NAME = r"^[a-z0-9][a-z0-9_.+#-]*$"
+_COMMAND = r"^[A-Za-z0-9][\w.+-]{0,63}$"
 _FOUND_PLACEHOLDERS = ("prefix", "folder", "prepared")
 _PLACEHOLDER = re.compile(r"(?<![$%])\{(\w+)\}")
 
@@ -105,6 +106,8 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     detect: Detect
     tools: dict[str, Tool | list[str]] = field(default_factory=dict[str, Tool | list[str]])
     """Further programs that must be there; each name is a placeholder."""
+    commands: dict[str, str] = field(default_factory=dict[str, str])
+    """Names that people type, and the program that each one means: a link is made where there is no program of that name."""
     packages: Packages = field(default_factory=Packages)
 
     def limits(self, stage: str) -> LimitRequest:
@@ -216,6 +219,7 @@ def _check(definition: Definition, source: str) -> None:
         ("detect.command", definition.detect.command),
         ("detect.file", [definition.detect.file]),
     ]
+    words += [(f"commands.{name}", [program]) for name, program in definition.commands.items()]
     words += [(f"prepare[{number}]", step) for number, step in enumerate(definition.prepare)]
     known = {*_FOUND_PLACEHOLDERS, *tools}
     for key, step in words:
@@ -252,6 +256,9 @@ def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
     for key, programs in tools.items():
         good = bool(programs) and all(program and "/" not in program for program in programs)
         yield key + ".programs", list(programs), good, "names of programs, without folders"
+    for name, program in definition.commands.items():
+        yield "commands", name, re.match(_COMMAND, name) is not None, "names of programs, without folders"
+        yield f"commands.{name}", program, program.startswith(("{", "/")), "a placeholder, {folder}/NAME, or an absolute path"
     for name in definition.tools:
         good = re.match(r"^[a-z]\w*$", name) is not None
         good = good and name not in {"tool", STEP_PLACEHOLDER, *WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS}

@@ -43,6 +43,7 @@ def make_runtime(
         compile_ahead=_fill_compiler(definition.compile_ahead, values),
         needs_extension=definition.needs_extension,
         name_pattern=definition.name_pattern,
+        commands={name: fill(program, values) for name, program in definition.commands.items()},
     )
 
 

@@ -106,6 +106,8 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """True: the toolchain refuses a source file that has none of `extensions`."""
     name_pattern: str = ""
     """Where the toolchain wants the main file named after something in it: a regular expression with that as group 1."""
+    commands: dict[str, str] = field(default_factory=dict[str, str])
+    """Names that people type in a shell, and the program that each one means. They are on PATH."""
 
     @property
     def names(self) -> tuple[str, ...]:

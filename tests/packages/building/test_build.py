@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from firebox.cli.package_commands.building import check_recipes, make
 from firebox.cli.package_commands.trial import try_package
-from firebox.config import Settings
+from firebox.config import Settings, load_settings
 from firebox.errors import BuildFailed
+from firebox.packages.building.base import Base
 from firebox.packages.building.build import Built, build
 from firebox.packages.building.recipe import Recipe, find_recipe
 from firebox.packages.building.squash import INFORMATION, RUNTIMES, read_beside, write_tree_as_tar
+from firebox.packages.building.untested import Untested
 from firebox.packages.entry import Progress
 from firebox.packages.index import read_index
+from firebox.packages.publishing import announced_in
 from firebox.packages.sources import INDEX_NAME, location_of
 from tests.packages.building.conftest import write_recipe
 
@@ -131,6 +134,12 @@ pattern = 'tiny (\\S+)'
 
 [tools.helper]
 programs = ["helper-*", "helper"]
+
+[commands]
+minute = "{tool}"
+help-me = "{folder}/helper"
+sh = "{tool}"
+nothing = "{folder}/nothing"
 """
 
 SCRIPT = r"""
@@ -158,6 +167,10 @@ def test_every_placeholder_of_a_definition_is_filled_in_the_root(output: Path, s
     assert (runtime["aliases"], runtime["rank"], runtime["package"]) == (["minute", "little"], -3, None)
     write_tree_as_tar(built.file, tmp_path / "tree.tar")
     with tarfile.open(tmp_path / "tree.tar") as tar:
+        assert tar.getmember("./usr/local/bin/minute").linkname == "/opt/tiny/bin/real"
+        assert tar.getmember("./usr/local/bin/help-me").linkname == "/opt/tiny/bin/helper"
+        # One is a command already, of the other there is no program.
+        assert not {"./usr/local/bin/sh", "./usr/local/bin/nothing"} & set(tar.getnames())
         made, more = (tar.extractfile(f"./opt/firebox/prepared/tiny/{name}") for name in ("made", "more"))
         assert made is not None
         assert made.read() == b"IT'S {TOOL} AND $HOME"
@@ -231,34 +244,55 @@ def test_tells_how_far_it_is(output: Path, settings: Settings, tmp_path: Path) -
     assert seen[-1].words.startswith("tiny-1.2.3-")
 
 
-@pytest.mark.parametrize("tool", ["mmdebstrap", "unsquashfs"])
-def test_says_which_program_is_missing(tool: str, output: Path, lua: Built, settings: Settings, tmp_path: Path) -> None:
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name in {"mmdebstrap", "unsquashfs", "mksquashfs"} - {tool}:
-        found = shutil.which(name)
-        assert found is not None
-        (tools / name).symlink_to(found)
-    folder = elsewhere(lua.file.parent, tmp_path / "out")
-    command = [sys.executable, "-c", _BUILD_LUA, str(settings.data_dir), str(folder)]
-    environment = {"PATH": str(tools)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    package = "mmdebstrap" if tool == "mmdebstrap" else "squashfs-tools"
-    assert done.stdout == f"{tool} is not installed / apt-get install {package}\n", done.stderr
+def test_names_every_program_that_is_missing_before_it_does_anything(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildFailed, match="mmdebstrap, mksquashfs, unsquashfs, npm are not installed") as refused:
+        check_recipes([find_recipe("lua"), find_recipe("befunge93")], {})
+    assert refused.value.hint == "apt-get install mmdebstrap squashfs-tools npm"
+    with pytest.raises(BuildFailed, match="mmdebstrap, mksquashfs, unsquashfs are not installed"):
+        build(find_recipe("lua"), settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
-_BUILD_LUA = """
-import sys
-from pathlib import Path
-from firebox.config import load_settings
-from firebox.errors import BuildFailed
-from firebox.packages.building.build import build
-from firebox.packages.building.recipe import find_recipe
-try:
-    build(find_recipe("lua"), load_settings({"data_dir": sys.argv[1]}, environ={}), Path(sys.argv[2]))
-except BuildFailed as error:
-    print(error, "/", error.hint)
-"""
+def test_what_fails_its_test_is_kept_and_only_tested_again(output: Path, shared: Path, tmp_path: Path) -> None:
+    # Clients get 0.3 s at most; a test has limits of its own.
+    limits = {f"{prefix}run_{name}_ms": "300" for prefix in ("", "max_") for name in ("wall", "cpu")}
+    settings = load_settings({"data_dir": str(shared / "data"), **limits}, environ={})
+    folder = elsewhere(output, tmp_path / "out")
+    seen: list[Progress] = []
+    with pytest.raises(BuildFailed, match="its test program does not print OK") as refused:
+        make(write_recipe(tmp_path, test="echo KO"), settings, folder, seen.append, {})
+    assert "what was built is kept" in refused.value.hint
+    assert not [entry for entry in announced_in(folder) if entry.language == "tiny"]
+    assert not list(folder.glob("tiny-*"))
+    built_at = len(seen)
+    built = make(write_recipe(tmp_path, test="sleep 0.5; printf OK"), settings, folder, seen.append, {})
+    assert [each.words for each in seen[built_at:]] == [
+        "it was built before: only its test is run again",
+        "trying the test program",
+        f"{built.file.name}: 0 MiB",
+    ]
+    assert [entry.name for entry in announced_in(folder) if entry.language == "tiny"] == ["tiny-1.2.3"]
+    assert not (folder / ".untested").exists()
+
+
+def test_what_is_kept_is_of_one_recipe_base_and_supplied_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("one")
+    base = Base("debian-trixie", "13.2.20260905", tmp_path / "base", tmp_path / "tree.tar", 0)
+    sources = {"file": tmp_path / "file"}
+    first = Untested(tmp_path, write_recipe(tmp_path), base, sources).image
+    assert Untested(tmp_path, write_recipe(tmp_path, test="echo another test"), base, sources).image == first
+    others = [
+        Untested(tmp_path, write_recipe(tmp_path), replace(base, tree=tmp_path / "other.tar"), sources),
+        Untested(tmp_path, write_recipe(tmp_path), base, {}),
+    ]
+    (tmp_path / "file").write_text("two")
+    others.append(Untested(tmp_path, write_recipe(tmp_path), base, sources))
+    (tmp_path / "file").write_text("one")
+    others.append(Untested(tmp_path, write_recipe(tmp_path, script="true"), base, sources))
+    assert first not in [each.image for each in others]
 
 
 def _with_program(folder: Path, program: str) -> Recipe:

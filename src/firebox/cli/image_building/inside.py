@@ -1,16 +1,24 @@
-"""Runs once in the root of an image that is being built: finds the language there, and makes ready what its tools need once."""
+"""Runs once in the root of an image that is being built.
+
+It finds the language there, offers the commands that people type for it, and makes ready what its tools need once.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 from firebox.cli.one_request import container_settings
 from firebox.runtimes.definition import shipped_definitions
 from firebox.runtimes.host import scan_host
 from firebox.runtimes.packages import named
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 
 EXIT_MISSING = 3
+COMMANDS = Path("/usr/local/bin")
 
 
 def main() -> None:
@@ -20,6 +28,7 @@ def main() -> None:
     definitions = named(shipped_definitions(language), language)
     scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=lambda _each: True)
     problems = [problem for preparation in scan.preparations if (problem := preparation.execute())]
+    offer_commands(scan.runtimes, COMMANDS)
     for path in (settings.data_dir, *settings.data_dir.rglob("*")):  # read by whoever the image's user is
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
@@ -30,3 +39,11 @@ def main() -> None:
         sys.exit(EXIT_MISSING)
     for runtime in scan.runtimes:
         sys.stderr.write(f"firebox: {runtime.language} {runtime.version}\n")
+
+
+def offer_commands(runtimes: Iterable[Runtime], folder: Path) -> None:
+    """Link the names that people type into a folder of PATH, except those that are commands already."""
+    for runtime in runtimes:
+        for name, program in runtime.commands.items():
+            if shutil.which(name, path=BASE_ENVIRONMENT["PATH"]) is None and os.access(program, os.X_OK):
+                (folder / name).symlink_to(program)

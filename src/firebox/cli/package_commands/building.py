@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,9 @@ from firebox.packages.sources import BUILT, packages_folder
 if TYPE_CHECKING:
     from firebox.packages.building.build import Built
     from firebox.packages.building.recipe import Recipe
+
+
+KEPT = "what was built is kept: the same command tests it again, and `firebox packages build --no-test` takes it as it is"
 
 
 @settings_flags(PLACE_ROWS)
@@ -56,8 +59,7 @@ def build(
     if bool(packages) == all_needed:
         raise InvalidRequest("name packages, or ask for --all-needed", hint="`firebox packages recipes` lists what can be built")
     wanted = _needed(folder, sources) if all_needed else [find_recipe(read_selector(word)) for word in packages or []]
-    for recipe in wanted:
-        check_sources(recipe, sources)
+    check_recipes(wanted, sources)
     built: list[Built] = []
     try:
         with show_progress() as report, interruptible("what is not named above was not built"):
@@ -78,21 +80,19 @@ def built_folder(settings: Settings) -> Path:
 def make(
     recipe: Recipe, settings: Settings, folder: Path, report: Report, sources: Mapping[str, Path], *, tried: bool = True
 ) -> Built:
-    """Build a package and try its test program; one that fails it is taken away again. Raises: BuildFailed, SandboxError."""
+    """Build a package and try its test program; one that fails it is not announced. Raises: BuildFailed, SandboxError."""
     from firebox.cli.package_commands.trial import try_package
     from firebox.packages.building.build import build as build_package
-    from firebox.packages.publishing import write_index
+
+    def test(built: Built, place: Path) -> None:
+        try:
+            try_package(recipe, built, settings, report, folder=place)
+        except BuildFailed as error:
+            error.hint = "\n        ".join(filter(None, [error.hint, KEPT]))
+            raise
 
     wanted = {each.name: sources[each.name] for each in recipe.supplied}
-    built = build_package(recipe, settings, folder, report, sources=wanted)
-    try:
-        if tried:
-            try_package(recipe, built, settings, report)
-    except BuildFailed:
-        built.file.unlink(missing_ok=True)
-        write_index(folder)
-        raise
-    return built
+    return build_package(recipe, settings, folder, report, sources=wanted, test=test if tried else None)
 
 
 def find_recipe(selector: Selector) -> Recipe:
@@ -123,8 +123,18 @@ def _sources(words: list[str]) -> dict[str, Path]:
     return found
 
 
-def check_sources(recipe: Recipe, sources: Mapping[str, Path]) -> None:
-    """See that everything is there before minutes are spent. Raises: InvalidRequest."""
+def check_recipes(recipes: Sequence[Recipe], sources: Mapping[str, Path]) -> None:
+    """Check that files and programs are there before minutes are spent. Raises: InvalidRequest, BuildFailed."""
+    from firebox.packages.building.build import required_programs
+    from firebox.packages.building.tools import require_all
+
+    for recipe in recipes:
+        _check_sources(recipe, sources)
+    if recipes:
+        require_all(required_programs(recipes))
+
+
+def _check_sources(recipe: Recipe, sources: Mapping[str, Path]) -> None:
     for each in recipe.supplied:
         if each.name not in sources:
             hint = f"--source {each.name}=FILE" + (f"; {each.hint}" if each.hint else "")

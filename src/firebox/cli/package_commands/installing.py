@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_commands.building import built_folder, check_sources, find_recipe, make
+from firebox.cli.package_commands.building import built_folder, check_recipes, find_recipe, make
 from firebox.cli.package_commands.finding import find_package
 from firebox.cli.package_commands.names import NAMES_METAVAR, Selector, is_file, package_file, read_selector
 from firebox.cli.package_commands.parts import PACKAGE_ROWS, AsJson, Parts, RepositoryName, Sync, open_parts, run
@@ -98,7 +98,6 @@ async def _find_all(parts: Parts, selectors: Sequence[Selector], repository: str
         except NotFound:
             if not build or selector.name not in recipe_names():
                 raise
-            recipe = find_recipe(selector)
-            check_sources(recipe, {})
-            found.append(recipe)
+            found.append(find_recipe(selector))
+    check_recipes([each for each in found if not isinstance(each, Entry)], {})
     return found

@@ -1,4 +1,4 @@
-"""The making of a package: base if there is none, full root, what differs, runtimes, image, entry in the index."""
+"""The making of a package: base if there is none, full root, what differs, runtimes, image, test, entry in the index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from firebox.packages.building.probe import FOUND, probe_script, read_runtimes
 from firebox.packages.building.recipe import Recipe
 from firebox.packages.building.squash import INFORMATION, RUNTIMES, write_image
 from firebox.packages.building.steps import INSTALL, chrooted, variables
+from firebox.packages.building.tools import BUILD_PROGRAMS, require_all
+from firebox.packages.building.untested import Untested
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.machine import architecture
-from firebox.packages.publishing import add_to_index, entry_of
+from firebox.packages.publishing import add_to_index
 from firebox.packages.sources import packages_folder
 from firebox.runtimes.runtime import Runtime
 
@@ -44,6 +46,11 @@ class Built(Struct, frozen=True, kw_only=True):
     entry: Entry
 
 
+def required_programs(recipes: Iterable[Recipe]) -> list[str]:
+    """List the programs of this machine that building these recipes takes."""
+    return [*BUILD_PROGRAMS, *(["npm"] if any(recipe.npm for recipe in recipes) else [])]
+
+
 def build(
     recipe: Recipe,
     settings: Settings,
@@ -52,12 +59,16 @@ def build(
     *,
     sources: Mapping[str, Path] | None = None,
     rebuild_base: bool = False,
+    test: Callable[[Built, Path], None] | None = None,
 ) -> Built:
     """Build the package of a recipe into a folder, with its base if the folder has none, and announce both in its index.
 
     sources: name -> file of what the recipe wants supplied. rebuild_base: make a base of today even if there is one.
-    Takes minutes, and leaves nothing behind when it fails. Raises: BuildFailed.
+    test: called with the package and the folder of its base before the package is announced; it raises BuildFailed to refuse it.
+    A refused package is kept for a day: the next build of the same recipe goes on with its test.
+    Takes minutes, and leaves nothing else behind when it fails. Raises: BuildFailed.
     """
+    require_all(required_programs([recipe]))
     output.mkdir(parents=True, exist_ok=True)
     downloads = packages_folder(settings).resolve() / "downloads"
 
@@ -65,13 +76,17 @@ def build(
         report(Progress(package=recipe.package, step="build", words=words))
 
     base = find_or_build_base(recipe.suite, output.resolve(), downloads, say, anew=rebuild_base)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
-        folder = Path(place)
-        unfinished, information, size_bytes = _build(recipe, base, folder, downloads, dict(sources or {}), say)
-        file = output / f"{information['language']}-{information['version']}-{information['architecture']}.squashfs"
-        unfinished.chmod(0o644)
-        unfinished.replace(file)
-    entry = entry_of(file, information, size_bytes)
+    untested = Untested(output, recipe, base, sources or {})
+    if untested.find() is not None:
+        say("it was built before: only its test is run again")
+    else:
+        with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
+            untested.keep(*_build(recipe, base, Path(place), downloads, dict(sources or {}), say))
+    entry = untested.entry()
+    if test is not None:
+        test(Built(file=untested.image, entry=entry), output)
+    file = output / entry.download
+    untested.release(file)
     add_to_index(output, entry)
     say(f"{file.name}: {file.stat().st_size >> 20} MiB")
     return Built(file=file, entry=msgspec.structs.replace(entry, download=file.resolve().as_uri()))

@@ -81,6 +81,11 @@ prefix_of() {{
     folder=$(folder_of "$1")
     case ${{folder##*/}} in bin | sbin) dirname "$folder" ;; *) printf '%s\n' "$folder" ;; esac
 }}
+
+# offer NAME PROGRAM: make NAME a command unless it is one, where there is such a program.
+offer() {{
+    if ! command -v "$1" > /dev/null && is_program "$2"; then ln -s "$2" "/usr/local/bin/$1"; fi
+}}
 """
 
 
@@ -172,6 +177,7 @@ def _questions(number: int, definition: Definition, epoch: int) -> str:
             f'    [ -n "$value_{name}" ] || echo {shlex.quote(f"there is no {tool.programs[0]}")} >> {place}/problems',
         ]
         known[name] = f"$value_{name}"
+    lines += [f"    offer {name} {_filled(program, known)}" for name, program in definition.commands.items()]
     lines += [f"    {line}" for line in _preparation(place, definition, known, epoch)]
     return "\n".join([*lines, "fi", ""])
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from firebox.errors import BuildFailed
 
+BUILD_PROGRAMS = ("mmdebstrap", "mksquashfs", "unsquashfs")
+"""What every build runs."""
 DEBIAN_PACKAGES = {"mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools", "npm": "npm", "mmdebstrap": "mmdebstrap"}
 
 _WORDS_SHOWN = 1500
@@ -19,8 +21,21 @@ def require(program: str) -> str:
     """Give where a program is. Raises: BuildFailed with the package that brings it."""
     found = shutil.which(program)
     if found is None:
-        raise BuildFailed(f"{program} is not installed", hint=f"apt-get install {DEBIAN_PACKAGES.get(program, program)}")
+        raise _missing([program])
     return found
+
+
+def require_all(programs: Iterable[str]) -> None:
+    """Check that all of these are there, before any work. Raises: BuildFailed with every one that is missing."""
+    missing = [program for program in dict.fromkeys(programs) if shutil.which(program) is None]
+    if missing:
+        raise _missing(missing)
+
+
+def _missing(programs: Sequence[str]) -> BuildFailed:
+    packages = dict.fromkeys(DEBIAN_PACKAGES.get(program, program) for program in programs)
+    verb = "is" if len(programs) == 1 else "are"
+    return BuildFailed(f"{', '.join(programs)} {verb} not installed", hint=f"apt-get install {' '.join(packages)}")
 
 
 def run(

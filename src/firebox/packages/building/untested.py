@@ -1,0 +1,85 @@
+"""Packages that were built and have not passed their test: kept for a day, so that another try costs the test only."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from firebox.packages.building.base import Base
+from firebox.packages.building.recipe import Recipe
+from firebox.packages.entry import Entry
+from firebox.packages.publishing import entry_of
+
+FOLDER = ".untested"
+KEPT_S = 24 * 3600.0
+"""Debian's packages move on: what was built long ago is built anew."""
+
+
+class Untested:
+    """The place of one package in a folder of packages. Another recipe, base or supplied file has another place.
+
+    The recipe's test program does not count: it may be what was wrong.
+    """
+
+    def __init__(self, output: Path, recipe: Recipe, base: Base, sources: Mapping[str, Path]) -> None:
+        self._top = output / FOLDER
+        self._folder = self._top / f"{recipe.package}-{_fingerprint(recipe, base, sources)}"
+        self.image = self._folder / "image.squashfs"
+        self._note = self._folder / "entry.json"
+
+    def find(self) -> Entry | None:
+        """Get the package that is kept here, None when there is none or it is too old."""
+        try:
+            if time.time() - self._note.stat().st_mtime < KEPT_S and self.image.is_file():
+                return self.entry()
+        except (OSError, msgspec.DecodeError):
+            pass
+        return None
+
+    def entry(self) -> Entry:
+        """Read the entry of the package. Raises: OSError, msgspec.DecodeError."""
+        return msgspec.json.decode(self._note.read_bytes(), type=Entry)
+
+    def keep(self, image: Path, information: Mapping[str, Any], size_bytes: int) -> None:
+        """Take a package that was just built; it appears whole. information: its pkg-info.json. size_bytes: unpacked."""
+        name = f"{information['language']}-{information['version']}-{information['architecture']}.squashfs"
+        image.chmod(0o644)
+        entry = msgspec.structs.replace(entry_of(image, information, size_bytes), download=quote(name))
+        self._remove_old()
+        self._top.mkdir(exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=self._top, prefix=".keeping-"))
+        image.replace(unfinished / self.image.name)
+        (unfinished / self._note.name).write_bytes(msgspec.json.encode(entry))
+        shutil.rmtree(self._folder, ignore_errors=True)
+        unfinished.rename(self._folder)
+
+    def release(self, file: Path) -> None:
+        """Move the package to where it is announced."""
+        self.image.replace(file)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if not any(self._top.iterdir()):
+            self._top.rmdir()
+
+    def _remove_old(self) -> None:
+        for folder in self._top.glob("*"):
+            if time.time() - folder.stat().st_mtime > KEPT_S:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fingerprint(recipe: Recipe, base: Base, sources: Mapping[str, Path]) -> str:
+    digest = hashlib.sha256(msgspec.json.encode([recipe.definitions(), base.tree.name]))
+    for file in sorted(file for file in recipe.folder.rglob("*") if file.is_file()):
+        if file.relative_to(recipe.folder).parts[0] != "test":
+            digest.update(f"{file.relative_to(recipe.folder)}\n".encode() + file.read_bytes())
+    for name, file in sorted(sources.items()):
+        with file.open("rb") as opened:
+            digest.update(f"{name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
