@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from firebox.cli.main import COMMANDS
+from firebox.cli.commands import COMMANDS
 from firebox.settings_page import settings_page
 from firebox.settings_table import TABLE
 from scripts.attacks_page import attacks_page

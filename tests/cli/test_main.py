@@ -6,15 +6,17 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import firebox
+from firebox.cli.commands import COMMANDS, app
 from firebox.cli.logs import escape
-from firebox.cli.main import COMMANDS
 from firebox.config import load_settings
 from firebox.settings_table import TABLE
-from tests.support.server import environment, run_firebox
+from tests.support.server import RunningServer, environment, run_firebox
 from tests.support.server import firebox as command
 
 
@@ -36,13 +38,40 @@ def loaded(code: str) -> set[str]:
 
 
 def test_help_loads_no_sub_command() -> None:
-    modules = loaded("import firebox.cli.main")
-    assert not modules & {"litestar", "uvicorn", "asyncio", "msgspec", "pydantic"}
+    modules = loaded("import firebox.cli.commands")
+    assert not modules & {"litestar", "uvicorn", "asyncio", "msgspec", "pydantic", "rich"}
     assert not any(entry.module in modules for entry in COMMANDS.values())
 
 
-def test_running_a_program_loads_no_server() -> None:
-    assert not loaded("import firebox.cli.run") & {"litestar", "uvicorn", "prometheus_client"}
+FOR_NOTHING = {"aiohttp", "alembic", "grpc", "pydantic", "pygments", "redis", "requests"}
+"""Libraries that are installed, cost a command up to half of its start, and are needed by few."""
+
+
+@pytest.mark.parametrize("name", ["serve", "users", "db", "doctor", "runtimes", "settings", "stdio", "packages"])
+def test_a_command_loads_no_library_for_nothing(name: str) -> None:
+    drawing = {"rich.traceback"} if name == "packages" else {"rich"}
+    code = f"from firebox.cli.commands import COMMANDS, app\nfrom firebox.cli.logs import set_up_logs\nCOMMANDS['{name}'].load()"
+    assert not loaded(f"{code}\nset_up_logs('error', 'text')") & (FOR_NOTHING | drawing)
+
+
+def test_a_server_that_answers_has_not_loaded_pydantic(server: RunningServer) -> None:
+    assert "pydantic" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+
+
+def test_what_was_left_out_can_be_imported_later() -> None:
+    modules = loaded("from firebox.cli.absent_modules import absent\nwith absent('calendar'): pass\nimport calendar")
+    assert "calendar" in modules
+
+
+def test_running_a_program_loads_what_it_needs_only(tmp_path: Path) -> None:
+    (tmp_path / "main.sh").write_text("echo it ran")
+    run = f"main(['run', '--data-dir', '{tmp_path}', '{tmp_path}/main.sh'])"
+    modules = loaded(f"from firebox.cli.main import main\ntry: {run}\nexcept SystemExit as end: assert end.code == 0, end")
+    assert {"it", "ran", "firebox.engine.executor"} <= modules
+    assert not modules & {
+        *("typer", "rich", "pydantic", "structlog", "semantic_version", "ulid", "typing_extensions", "ssl", "uvloop"),
+        *("litestar", "uvicorn", "prometheus_client", "sqlalchemy", "httpx", "firebox.doors.native.wire"),
+    }
 
 
 def test_help_names_every_command() -> None:
@@ -63,15 +92,45 @@ def test_serve_has_a_flag_for_every_setting() -> None:
     assert [row.flag for row in TABLE if row.flag not in text] == []
 
 
-def test_the_version() -> None:
-    assert call("--version").stdout == f"firebox {firebox.__version__}\n"
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_the_version(flag: str) -> None:
+    assert CliRunner().invoke(app, [flag]).stdout == f"firebox {firebox.__version__}\n"
 
 
-def test_an_unknown_command_is_said_in_words() -> None:
-    done = call("rum")
-    assert done.returncode == 2
-    assert "rum" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["rum"], "Did you mean 'run'?"),
+        (["pakages", "list"], "Did you mean 'packages'"),
+        (["packages", "instal", "x"], "Did you mean 'install'"),
+        (["users", "ad"], "Did you mean 'add'?"),
+        (["run", "--tim", "5s", "a.py"], "--time"),
+        (["serve", "--prot", "5"], "--port"),
+    ],
+)
+def test_a_misspelt_word_gets_the_nearest_one(words: list[str], answer: str) -> None:
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert answer in done.stderr
+
+
+@pytest.mark.parametrize("words", [["-h"], ["run", "-h"], ["users", "-h"], ["users", "add", "-h"], ["packages", "install", "-h"]])
+def test_help_is_short_as_well(words: list[str]) -> None:
+    done = CliRunner().invoke(app, words, prog_name="firebox")
+    assert done.exit_code == 0
+    assert done.stdout.startswith(" ".join(["Usage: firebox", *words[:-1]]))
+
+
+def test_help_loses_nothing_of_what_a_setting_is() -> None:
+    shown = "".join(CliRunner().invoke(app, ["serve", "--help"]).stdout.split())
+    assert [row.help for row in TABLE if "".join(row.help.split()) not in shown] == []
+
+
+def test_completion_can_be_installed(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="firebox")
+    assert "_FIREBOX_COMPLETE=complete_bash" in done.stdout
+    completed = call(_FIREBOX_COMPLETE="complete_bash", COMP_WORDS="firebox packages ins", COMP_CWORD="2")
+    assert completed.stdout.split() == ["install"]
 
 
 def test_settings_say_where_they_come_from() -> None:

@@ -22,7 +22,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from firebox.cli.main import COMMANDS
+from firebox.cli.commands import COMMANDS
 
 LOADED = ("run", "serve", "stdio", "packages", "runtimes", "users", "doctor", "db", "settings")
 """The commands that tests start often."""
@@ -66,7 +66,8 @@ def load() -> None:
     """Import what the commands need, and check that a fork has all of it."""
     for name in LOADED:
         COMMANDS[name].load()
-    import_module("firebox.cli.rce_runner")
+    for module in ("firebox.cli.rce_runner", "firebox.cli.run_program", "firebox.cli.run_files", "firebox.cli.session"):
+        import_module(module)
     assert len(os.listdir("/proc/self/task")) == 1, "an import starts a thread, which a fork would not have"
     # What is shared stays shared: the collector would write to every object.
     gc.collect()

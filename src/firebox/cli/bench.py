@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from firebox.cli.application import Application
 from firebox.cli.benchmark.contender import BenchmarkFailed, Contender
 from firebox.cli.benchmark.engine import ENGINE, Engine, EngineRuns
 from firebox.cli.benchmark.execute import DOORS, FIRST, Connection, HttpRuns, execute_request, first_requests
@@ -48,7 +49,7 @@ _SHARE_OF_LOAD = 0.3
 _IDLE_AT_MOST_S = 4.0
 _STREAM_LINES_A_RUN = 2
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Application()
 
 
 @app.command()

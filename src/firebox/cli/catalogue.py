@@ -18,12 +18,13 @@ Only = Callable[[Definition | Runtime], bool]
 _log = LazyLogger()
 
 
-def find_definitions(settings: Settings) -> list[Definition]:
+def find_definitions(settings: Settings, mentioning: str = "") -> list[Definition]:
     """Read every definition, the operator's own first.
 
+    mentioning: of those that come with Firebox only the ones that hold this name or ending: reading all takes a while.
     Raises: SettingsError for one of the operator's that cannot be read.
     """
-    return [*read_definitions(settings.runtimes_dir), *shipped_definitions()]
+    return [*read_definitions(settings.runtimes_dir), *shipped_definitions(mentioning)]
 
 
 def open_store(settings: Settings) -> PackageStore:
@@ -31,21 +32,23 @@ def open_store(settings: Settings) -> PackageStore:
     return PackageStore(packages_folder(settings))
 
 
-def find_runtimes(settings: Settings, only: Only | None = None) -> HostScan:
+def find_runtimes(settings: Settings, only: Only | None = None, mentioning: str = "") -> HostScan:
     """Look for the runtimes of packages and of this host, in this order. only: which of them matter.
 
+    mentioning: as of `find_definitions`.
     Raises: SettingsError for a definition of the operator's that cannot be read.
     """
     packaged, problems = open_store(settings).runtimes()
-    scan = find_host_runtimes(settings, only)
+    scan = find_host_runtimes(settings, only, mentioning)
     scan.runtimes[:0] = [runtime for runtime in packaged if only is None or only(runtime)]
     scan.problems.extend(problems)
     return scan
 
 
-def find_host_runtimes(settings: Settings, only: Only | None = None) -> HostScan:
+def find_host_runtimes(settings: Settings, only: Only | None = None, mentioning: str = "") -> HostScan:
     """Look for the runtimes of this host alone. Arguments and errors as of `find_runtimes`."""
-    scan = scan_host(os.environ.get("PATH", os.defpath), find_definitions(settings), data_folder=settings.data_dir, only=only)
+    definitions = find_definitions(settings, mentioning)
+    scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=only)
     for problem in scan.problems:
         _log.debug("a tool cannot be used", problem=problem)
     return scan

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import typer
 
+from firebox.cli.application import Application
 from firebox.cli.logs import set_up_logs
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.config import load_settings
@@ -25,7 +26,7 @@ DATABASE_ROWS = (ROWS["database_url"], ROWS["data_dir"], ROWS["log_level"])
 
 T = TypeVar("T")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = Application(no_args_is_help=True)
 
 
 @app.callback()

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import typer
 
+from firebox.cli.application import Application
 from firebox.cli.logs import set_up_logs
 from firebox.cli.options import ConfigFile
 from firebox.cli.readiness import measure_readiness
@@ -15,7 +16,7 @@ from firebox.sandbox.host import Finding, examine
 
 EXIT_BOUNDARY_MISSING = 1
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Application()
 
 
 @app.command()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Iterable
+from pathlib import Path
 
 from firebox.errors import FireboxError, RequestError, SettingsError
 
@@ -15,8 +17,11 @@ EXIT_FAILED = 125
 DEBUG_VARIABLE = "FIREBOX_DEBUG"
 
 
-def exit_status(error: Exception) -> int:
-    """Choose the exit status for a failure."""
+def exit_status(error: Exception, words: Iterable[str] = ()) -> int:
+    """Choose the exit status for a failure. words: the command line, whose files are the user's own."""
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        name = Path(os.fsdecode(error.filename)).absolute()
+        return EXIT_USAGE if any(Path(word.rpartition("=")[2]).absolute() == name for word in words) else EXIT_FAILED
     return EXIT_USAGE if isinstance(error, RequestError | SettingsError) else EXIT_FAILED
 
 

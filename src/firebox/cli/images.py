@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
+from firebox.cli.application import Application
 from firebox.cli.catalogue import find_definitions
 from firebox.cli.image_building.contract import CONTRACTS, Contract, ContractName, contract_of
 from firebox.cli.image_building.debian import Recipe, build_root
@@ -31,7 +32,7 @@ _TAG = re.compile(r"[a-z0-9]+(?:(?:[._/-]|__)[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0
 _SUITE = re.compile(r"[a-z]+")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = Application(no_args_is_help=True)
 
 DockerUrl = Annotated[
     str | None, typer.Option("--docker-url", metavar="URL", help="The container engine; also the setting docker_url.")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
+from firebox.cli.absent_modules import absent
 from firebox.engine.log import set_up_later
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -22,7 +23,8 @@ def set_up_logs_later(level: str, format_: str) -> None:
 
 def set_up_logs(level: str, format_: str) -> None:
     """Send every log line of this process to stderr. format_: "text" or "json". Libraries' own lines are included."""
-    import structlog
+    with absent("rich", "rich.pretty", "rich.traceback"):  # our lines are plain
+        import structlog
 
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(

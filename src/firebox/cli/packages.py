@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import typer
-
+from firebox.cli.application import Application
 from firebox.cli.package_commands.applying import apply
 from firebox.cli.package_commands.building import build
 from firebox.cli.package_commands.bundles import export_packages, import_packages
@@ -18,7 +17,7 @@ from firebox.cli.package_commands.removing import uninstall
 from firebox.cli.package_commands.repositories import repos, sync
 from firebox.cli.package_commands.trust import trust, untrust
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = Application(no_args_is_help=True)
 
 
 @app.callback()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import typer
 
+from firebox.cli.application import Application
 from firebox.cli.catalogue import find_runtimes
 from firebox.cli.logs import set_up_logs
 from firebox.cli.options import ConfigFile
@@ -12,7 +13,7 @@ from firebox.config import load_settings
 from firebox.doors.native import wire
 from firebox.runtimes.registry import Registry
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Application()
 
 
 @app.command()

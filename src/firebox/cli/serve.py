@@ -15,11 +15,12 @@ from threading import Thread
 from typing import Any, cast
 
 import structlog
-import typer
 import uvicorn
 import uvloop
 
 from firebox.app import create_app
+from firebox.cli.absent_modules import absent
+from firebox.cli.application import Application
 from firebox.cli.catalogue import find_host_runtimes, open_store
 from firebox.cli.connection import BoundedConnection, BoundedWebSocket, Turns
 from firebox.cli.listener import is_loopback, open_listener, url_of
@@ -52,7 +53,7 @@ DESCRIPTORS = 65_536
 
 _log = structlog.get_logger("firebox.serve")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Application()
 
 
 @app.command()
@@ -126,7 +127,8 @@ class Server(uvicorn.Server):
     """uvicorn, with an orderly stop: runs first, then answers, then connections."""
 
     def __init__(self, service: Service, settings: Settings, announce: Callable[[], None]) -> None:
-        application = create_app(service, settings)
+        with absent("pydantic"):  # Litestar's plug-in for it would be loaded, for nothing
+            application = create_app(service, settings)
         turns = Turns()
         super().__init__(
             uvicorn.Config(

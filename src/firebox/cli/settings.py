@@ -6,11 +6,12 @@ import json
 
 import typer
 
+from firebox.cli.application import Application
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.config import load_settings
 from firebox.settings_table import TABLE
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Application()
 
 
 @app.command()

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from firebox.cli.application import Application
 from firebox.cli.one_request import BOOTSTRAP, Way, answer_one
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = Application()
 
 
 @app.command()

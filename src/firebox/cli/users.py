@@ -6,14 +6,12 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from firebox.cli.application import Application
 from firebox.cli.logs import set_up_logs
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.config import load_settings
@@ -24,6 +22,9 @@ from firebox.settings_table import ROWS
 from firebox.storage.stores import open_stores
 from firebox.storage.users import User
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 DATABASE_ROWS = (ROWS["database_url"], ROWS["data_dir"])
 DEFAULT = "default"
 """What is written for a limit to leave it to the settings."""
@@ -32,7 +33,7 @@ PIPED_COLUMNS = 240
 
 T = TypeVar("T")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = Application(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -242,6 +243,8 @@ def _print_json(value: object) -> None:
 
 
 def _print_table(users: list[User]) -> None:
+    from rich.console import Console
+
     console = Console()
     if not console.is_terminal:
         console = Console(width=PIPED_COLUMNS)  # whoever reads it wants a user a line
@@ -249,6 +252,9 @@ def _print_table(users: list[User]) -> None:
 
 
 def _table(users: list[User]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("NUMBER", "NAME", "ROLE", "TOKEN", "STATE", "RUNS/MIN", "AT ONCE", "CPU S/DAY", "SINCE"):
         table.add_column(heading, overflow="fold")

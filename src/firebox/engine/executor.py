@@ -7,9 +7,8 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Self
-
-from ulid import ULID
 
 from firebox.config import Settings
 from firebox.engine.admission import Admission
@@ -24,6 +23,7 @@ from firebox.runtimes.ahead import hook_texts
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.launcher_start import StartedLauncher
 from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.pool import Pool
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
@@ -55,16 +55,18 @@ class Statistics:
 class LocalExecutor:
     """Implements `model.Executor` with sandboxes of this machine. Use it as an asynchronous context manager."""
 
-    def __init__(self, settings: Settings, registry: Registry, *, hold: Hold = nullcontext) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, *, hold: Hold = nullcontext, launcher: StartedLauncher | None = None
+    ) -> None:
+        """launcher: one that was started, with its settings, before this."""
         folder = settings.data_dir / CACHE
         self._cache = JobCache(folder, max_bytes=settings.job_cache_bytes, max_age_s=settings.job_cache_s)
         self._settings = settings
         self._registry = registry
         self._hold = hold
         hooks = hook_texts()
-        self._launchers = Launchers(
-            LauncherProcess(uid_base=settings.uid_base, hooks=hooks) for _ in range(settings.launcher_count)
-        )
+        started = (launcher, *repeat(None, settings.launcher_count - 1))
+        self._launchers = Launchers(LauncherProcess(uid_base=settings.uid_base, hooks=hooks, started=each) for each in started)
         self.admission = Admission(
             settings.slot_count,
             settings.queue_length,
@@ -153,7 +155,7 @@ class LocalExecutor:
             asked_at = time.monotonic()
             await self.admission.acquire(job.client)
             queue_ms = (time.monotonic() - asked_at) * 1000
-            run = LocalRun(job.id or str(ULID()), plan, self._pool, cache=self._cache, queue_ms=queue_ms, finished=self._finished)
+            run = LocalRun(job.id or _new_id(), plan, self._pool, cache=self._cache, queue_ms=queue_ms, finished=self._finished)
             self._runs.add(run)
             run.begin()
             try:
@@ -212,3 +214,10 @@ class LocalExecutor:
 
 def _with_room(specification: SandboxSpec, limits: Limits) -> SandboxSpec:
     return replace(specification, writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes)
+
+
+def _new_id() -> str:
+    """Make an id for a run. The library is loaded when it is needed: `firebox run` does without."""
+    from ulid import ULID
+
+    return str(ULID())

@@ -17,8 +17,8 @@ class LazyLogger:
     """Stands for structlog's logger."""
 
     def __getattr__(self, name: str) -> Any:
-        import structlog
-
         while _set_up:
             _set_up.pop()()
+        import structlog
+
         return getattr(structlog.get_logger(), name)

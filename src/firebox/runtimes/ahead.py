@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
+from pathlib import Path
 
 from firebox.runtimes.runtime import Runtime, shell_line
 from firebox.sandbox.ahead import FOLDER, WORD_BYTES
@@ -119,6 +119,6 @@ def _may_wait(words: Sequence[str], env: Mapping[str, str], job_env: Iterable[st
 
 def hook_texts() -> dict[str, str]:
     """Read every hook: name of the file that the interpreter looks for -> text."""
-    folder = resources.files("firebox.runtimes") / "hooks"
+    folder = Path(__file__).parent / "hooks"
     files = {**{name: hook.name for name, hook in HOOKS.items() if hook.name}, **COMPILER_HOOKS}
     return {file: (folder / f"{name}.hook").read_text(encoding="utf-8") for name, file in files.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,7 @@ def shipped_definitions(mentioning: str = "") -> list[Definition]:
 
     mentioning: leave out those whose text does not even hold this name in quotes; reading all of them takes a while.
     """
-    folder = resources.files("firebox.runtimes") / "definitions"
+    folder = Path(__file__).parent / "definitions"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
     texts = ((file.name, file.read_text(encoding="utf-8")) for file in files)
     return [read_definition(text, name) for name, text in texts if not mentioning or f'"{mentioning}"' in text]

@@ -1,10 +1,16 @@
-"""Which packages bring a language whose tools are not on this machine."""
+"""What brings a language whose tools are not on this machine: a recipe of ours, or the host's own packages."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 
-from firebox.runtimes.definition import Definition
+from firebox.runtimes.definition import Definition, shipped_definitions
+
+_RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+_LONGEST_NAME = 64
 
 
 def named(definitions: Iterable[Definition], name: str) -> list[Definition]:
@@ -18,6 +24,34 @@ def named(definitions: Iterable[Definition], name: str) -> list[Definition]:
     return own + [each for each in found if each not in own and wanted in {alias.lower() for alias in each.aliases}]
 
 
-def packages_hint(definitions: Iterable[Definition], name: str) -> str:
-    """Say what has to be installed for a language, "" when the name is unknown or nothing is known."""
-    return next((words for definition in named(definitions, name) if (words := definition.packages.words())), "")
+def installing_hint(name: str, definitions: Iterable[Definition] | None = None) -> str:
+    """Say how to install a language, "" when the name is unknown or nothing is known.
+
+    definitions: those that come with Firebox when None. name: a language or an alias; may be anything a client sent.
+    """
+    wanted = name.strip().lower()
+    if not wanted or len(wanted) > _LONGEST_NAME:
+        return ""
+    known = named(shipped_definitions(wanted) if definitions is None else definitions, wanted)
+    recipe = next((recipe for definition in known if (recipe := _recipe_of(definition.language))), "")
+    if recipe:
+        return f"firebox packages install --build {recipe} (without --build from your repositories)"
+    return next((words for definition in known if (words := definition.packages.words())), "")
+
+
+@lru_cache(maxsize=128)
+def _recipe_of(language: str) -> str:
+    """Name the recipe that builds a language, the one called so first; "" when there is none."""
+    stems = {path.stem for path in _definition_files(language)}
+    recipes: list[str] = []
+    for file in sorted(_RECIPES.glob("*/*/recipe.toml")):
+        text = file.read_text(encoding="utf-8")
+        if any(f'"{stem}"' in text for stem in stems) and stems & set(tomllib.loads(text)["provides"]):
+            recipes.append(file.parent.parent.name)
+    return min(recipes, key=lambda recipe: (recipe != language, len(recipe), recipe), default="")
+
+
+def _definition_files(language: str) -> list[Path]:
+    line = f'language = "{language}"'
+    files = (Path(__file__).parent / "definitions").glob("*.toml")
+    return [file for file in files if line in file.read_text(encoding="utf-8").splitlines()]

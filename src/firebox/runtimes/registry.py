@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-import semantic_version
-
 from firebox.errors import UnknownRuntime
 from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.version import parts_of
 
+ANY = "*"
 _LONGEST_RANGE = 256
 _EXAMPLES = "a version range looks like *, 3.x, ^3.11, >=3.9 <4 or 3.11.7"
 
@@ -56,7 +56,7 @@ class Registry:
         """Find the runtime a request means: the newest whose language or alias is `selector` and whose version matches.
 
         version_range: as npm spells it. installed: look at the runtimes of this installed package only.
-        Raises: UnknownRuntime, with the nearest names or the versions there are as hint.
+        Raises: UnknownRuntime, with what installs the language, the nearest names or the versions there are as hint.
         Source: node-semver, "Ranges".
         """
         return self._resolve(selector, version_range, installed)
@@ -69,6 +69,14 @@ class Registry:
         candidates = self._candidates(selector.strip().lower(), installed)
         if not candidates:
             raise UnknownRuntime(selector, version_range, hint=self._names_hint(selector))
+        # The two usual ranges need no library, which takes longer to load than a small program to run.
+        if version_range.strip() == ANY:
+            released = (runtime for runtime in candidates if not parts_of(runtime.version)[1])
+            return next(released, candidates[0])
+        if exact := next((runtime for runtime in candidates if runtime.version == version_range), None):
+            return exact
+        import semantic_version
+
         try:
             if len(version_range) > _LONGEST_RANGE:
                 raise ValueError(version_range)
@@ -77,7 +85,7 @@ class Registry:
             raise UnknownRuntime(selector, version_range, hint=_EXAMPLES) from None
         for match in (_matches, _matches_as_release):
             for runtime in candidates:
-                if match(wanted, runtime.version):
+                if match(wanted, semantic_version.Version(runtime.version)):
                     return runtime
         versions = ", ".join(dict.fromkeys(runtime.version for runtime in candidates))
         raise UnknownRuntime(selector, version_range, hint=f"versions of {selector} here: {versions}")
@@ -90,6 +98,11 @@ class Registry:
         return sorted(found, key=lambda runtime: runtime.language.lower() != name)
 
     def _names_hint(self, selector: str) -> str:
+        # Loaded where it is needed: most processes never miss a language.
+        from firebox.runtimes.packages import installing_hint
+
+        if words := installing_hint(selector):
+            return words
         near = difflib.get_close_matches(selector.lower()[:64], self._by_name, n=3, cutoff=0.6)
         if near:
             return f"did you mean {' or '.join(near)}?"
@@ -98,9 +111,9 @@ class Registry:
 
 def _descending(runtime: Runtime) -> tuple[int, tuple[int, int, int], bool, list[Any], str]:
     """Sort key of runtimes: highest rank, newest version; a pre-release after its release."""
-    version: Any = semantic_version.Version(runtime.version)
-    numbers = (-int(version.major), -int(version.minor), -int(version.patch))
-    return -runtime.rank, numbers, bool(version.prerelease), _descending_text(version.prerelease), runtime.package or ""
+    (major, minor, patch), prerelease = parts_of(runtime.version)
+    numbers = (-major, -minor, -patch)
+    return -runtime.rank, numbers, bool(prerelease), _descending_text(prerelease), runtime.package or ""
 
 
 def _descending_text(parts: Iterable[str]) -> list[Any]:
@@ -108,10 +121,10 @@ def _descending_text(parts: Iterable[str]) -> list[Any]:
     return [(-int(part), ()) if part.isdigit() else (-(1 << 60), [-ord(letter) for letter in part]) for part in parts]
 
 
-def _matches(wanted: Any, version: str) -> bool:
-    return bool(wanted.match(semantic_version.Version(version)))
+def _matches(wanted: Any, version: Any) -> bool:
+    return bool(wanted.match(version))
 
 
-def _matches_as_release(wanted: Any, version: str) -> bool:
+def _matches_as_release(wanted: Any, version: Any) -> bool:
     """Let a pre-release stand in where nothing else matches: npm's ranges leave those out unless they are named."""
-    return bool(wanted.match(semantic_version.Version(version).truncate("patch")))
+    return bool(wanted.match(version.truncate("patch")))

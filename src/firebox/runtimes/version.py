@@ -10,6 +10,7 @@ _VERSION = re.compile(
     re.IGNORECASE,
 )
 _STAGES = {"a": "alpha", "b": "beta"}
+_SEMVER = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+.*)?")
 
 
 def to_semver(text: str) -> str | None:
@@ -29,3 +30,14 @@ def to_semver(text: str) -> str | None:
         if match["count"]:
             version += f".{int(match['count'])}"
     return version
+
+
+def parts_of(version: str) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """Split a SemVer into its numbers and the parts of its pre-release ("rc", "2"). Raises: ValueError.
+
+    Libraries that know ranges do that as well, and take longer to load than a small program to run.
+    """
+    match = _SEMVER.fullmatch(version)
+    if match is None:
+        raise ValueError(version)
+    return (int(match[1]), int(match[2]), int(match[3])), tuple(match[4].split(".")) if match[4] else ()

@@ -17,7 +17,6 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 FOLDER = "/.ahead"
@@ -150,7 +149,8 @@ class _HeldFile:
     descriptors: Mapping[int, int] = {}
 
     def __init__(self, main: str) -> None:
-        lease_s = int(Path(_LEASE_TIME).read_text(encoding="ascii"))
+        with open(_LEASE_TIME, encoding="ascii") as file:
+            lease_s = int(file.read())
         self.patience_s = lease_s * _LEASE_PART if lease_s else None
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         descriptor = os.open(main, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

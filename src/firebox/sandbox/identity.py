@@ -8,7 +8,6 @@ import fcntl
 import os
 import pwd
 import socket
-import subprocess
 
 from firebox.sandbox import kernel, mounts, spec
 
@@ -84,6 +83,8 @@ def _become_root_of_user_namespace() -> list[int]:
 
 def _map_with_helpers(pid: int, uid: int, gid: int, ranges: tuple[tuple[int, int], tuple[int, int]]) -> int:
     """Run newuidmap and newgidmap on `pid`. Returns an exit status. Source: newuidmap(1)."""
+    import subprocess  # root's launcher, which needs no helper, starts sooner without
+
     for tool, own, (first, count) in (("newuidmap", uid, ranges[0]), ("newgidmap", gid, ranges[1])):
         arguments = [tool, str(pid), "0", str(own), "1", "1", str(first), str(count)]
         try:

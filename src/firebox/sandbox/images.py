@@ -14,10 +14,8 @@ import fcntl
 import os
 import stat
 import struct
-import subprocess
 import sys
 from functools import lru_cache
-from pathlib import Path
 
 from firebox.sandbox import kernel
 from firebox.sandbox.mounts import HOST
@@ -134,7 +132,9 @@ def cannot_mount() -> str:
     """Say why images cannot be mounted here, by mounting one in a process of its own; "" when they can."""
     if os.geteuid() != 0:
         return "only root can mount images"
-    source = str(Path(__file__).resolve().parents[2])
+    import subprocess  # the launcher, which never asks, starts sooner without
+
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
     try:
         done = subprocess.run(
             [os.path.realpath(sys.executable), "-I", "-S", "-c", _PROBE, source],

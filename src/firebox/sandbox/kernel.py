@@ -10,7 +10,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import socket
 import struct
 
@@ -53,7 +52,7 @@ SECBITS_ALL_LOCKED = 0b11101111
 
 SECCOMP_SET_MODE_FILTER = 1
 
-_machine = platform.machine()
+_machine = os.uname().machine
 _X86_64 = _machine == "x86_64"
 SYS_clone = 56 if _X86_64 else 220
 SYS_pivot_root = 155 if _X86_64 else 41

@@ -338,6 +338,8 @@ def main(descriptor: int) -> None:
     try:
         launcher = Launcher(link, spec.decode(data))
         launcher.probe()
+    except BrokenPipeError:
+        return  # whoever started us has changed its mind
     except (OSError, spec.SandboxFailure) as error:
         step = getattr(error, "step", "start")
         hint = getattr(error, "hint", "")

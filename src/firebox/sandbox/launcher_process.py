@@ -7,16 +7,14 @@ import errno
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from firebox.sandbox.handle import KILL_PATIENCE_S, Sandbox
-from firebox.sandbox.seccomp import Filters, compile_filters
+from firebox.sandbox.launcher_start import StartedLauncher, compiled_filters, start_launcher
+from firebox.sandbox.seccomp import Filters
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec, decode, receive, send, spec_to_message
 
-_START_LAUNCHER = "import sys; sys.path.insert(0, sys.argv[1]); from firebox.sandbox.launcher import main; main(int(sys.argv[2]))"
 _STREAMS_AND_LINK = 4
 _LATER_S = 0.003
 
@@ -26,6 +24,7 @@ class LauncherProcess:
 
     hooks: name -> text of what sandboxes show below `ahead.FOLDER`. run_as: (uid, gid) to start it as another user; only root
     can. python: the interpreter that runs it. source: the folder that holds the package; both must be readable by that user.
+    started: a process that has its settings already, to be used instead of a first one.
     """
 
     def __init__(
@@ -36,12 +35,14 @@ class LauncherProcess:
         run_as: tuple[int, int] | None = None,
         python: str | None = None,
         source: str = "",
+        started: StartedLauncher | None = None,
     ) -> None:
         self._hooks = dict(hooks or {})
         self._uid_base = uid_base
         self._run_as = run_as
-        self._python = python or os.path.realpath(sys.executable)
-        self._source = source or str(Path(__file__).resolve().parents[2])
+        self._python = python
+        self._source = source
+        self._started = started
         self._filters: Filters | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._link: socket.socket | None = None
@@ -95,38 +96,22 @@ class LauncherProcess:
             self.reasons = tuple(probed["reasons"])
 
     def _spawn(self) -> None:
-        if self._filters is None:
-            try:
-                self._filters = compile_filters()
-            except (ImportError, RuntimeError) as error:
-                raise SandboxFailure(
-                    "seccomp", detail=str(error), hint="install libseccomp (Debian: apt install libseccomp2)"
-                ) from None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        user, group = self._run_as or (None, None)
-        self._process = subprocess.Popen(
-            [self._python, "-I", "-S", "-X", "utf8", "-c", _START_LAUNCHER, self._source, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-            cwd="/",
-            start_new_session=True,
-            user=user,
-            group=group,
-            extra_groups=None if self._run_as is None else [],
-        )
-        theirs.close()
-        ours.setblocking(False)
+        started, self._started = self._started, None
+        configured = started is not None
+        if started is None:
+            if self._filters is None:
+                self._filters = compiled_filters()
+            started = start_launcher(run_as=self._run_as, python=self._python, source=self._source)
+        self._process = started.process
+        started.link.setblocking(False)
         self.starts += 1
-        self._link = ours
+        self._link = started.link
         loop = asyncio.get_running_loop()
         self._probed = loop.create_future()
-        loop.add_reader(ours.fileno(), self._hear)
-        send(
-            ours,
-            {"seccomp": [program.hex() for program in self._filters.programs], "uid_base": self._uid_base, "hooks": self._hooks},
-        )
+        loop.add_reader(self._link.fileno(), self._hear)
+        if not configured:
+            assert self._filters is not None  # noqa: S101 - compiled above
+            started.configure(self._filters, uid_base=self._uid_base, hooks=self._hooks)
 
     async def make(self, specification: SandboxSpec) -> Sandbox:
         """Make a sandbox. Raises: SandboxFailure."""

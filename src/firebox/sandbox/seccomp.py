@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-import tempfile
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -242,7 +242,7 @@ def _optimize(syscall_filter: pyseccomp.SyscallFilter) -> None:
 
 
 def _export(syscall_filter: pyseccomp.SyscallFilter) -> bytes:
-    with tempfile.TemporaryFile() as file:
+    with os.fdopen(os.memfd_create("firebox-filter", os.MFD_CLOEXEC), "w+b") as file:
         syscall_filter.export_bpf(file)
         file.seek(0)
         return file.read()

@@ -1,0 +1,72 @@
+"""What every command has in common: plain help in sections, `-h` as well as `--help`, no traceback of typer's.
+
+Plain, because Rich takes longer to load than a command to run, and takes `[...]` in a text for markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+HELP_FLAGS = ("-h", "--help")
+_OPTIONS, _COMMANDS = "Options", "Commands"
+
+
+class Command(TyperCommand):
+    """A command whose help has the options in sections, as `rich_help_panel` names them."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options."""
+        _write_parameters(self, ctx, formatter)
+
+
+class Group(TyperGroup):
+    """A command with sub-commands, whose help has both in sections."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write options and sub-commands."""
+        _write_parameters(self, ctx, formatter)
+        sections: dict[str, list[tuple[str, Any]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            sections.setdefault(getattr(command, "rich_help_panel", None) or _COMMANDS, []).append((name, command))
+        widest = max((len(name) for rows in sections.values() for name, _command in rows), default=0)
+        for title, rows in sections.items():
+            with formatter.section(title):
+                lines = [(name.ljust(widest), command.get_short_help_str(formatter.width)) for name, command in rows]
+                formatter.write_dl(lines)
+
+
+class Application(typer.Typer):
+    """`typer.Typer` with these habits."""
+
+    def __init__(self, *, cls: type[TyperGroup] = Group, add_completion: bool = False, no_args_is_help: bool = False) -> None:
+        super().__init__(
+            cls=cls,
+            add_completion=add_completion,
+            no_args_is_help=no_args_is_help,
+            pretty_exceptions_enable=False,
+            rich_markup_mode=None,
+            context_settings={"help_option_names": list(HELP_FLAGS)},
+        )
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
+        """Register a command, as typer does."""
+        settings: dict[str, Any] = {"help_option_names": list(HELP_FLAGS), **options.pop("context_settings", {})}
+        options.setdefault("cls", Command)
+        return super().command(name, context_settings=settings, **options)
+
+
+def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            usual = "Arguments" if parameter.param_type_name == "argument" else _OPTIONS
+            sections.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+    for title, records in sections.items():
+        with formatter.section(title):
+            formatter.write_dl(records)

@@ -1,0 +1,255 @@
+"""`firebox run`: one program in a sandbox, as if it ran here.
+
+Being quick is a part of what it does: the launcher starts first, and this process loads its modules while that one loads its
+own.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, get_args
+
+from firebox.cli.absent_modules import absent
+from firebox.cli.run_flags import RunRequest
+from firebox.sandbox.launcher_start import StartedLauncher, compiled_filters, start_launcher
+
+if TYPE_CHECKING:
+    from firebox.cli.run_files import Program
+    from firebox.config import Settings
+    from firebox.engine.executor import LocalExecutor
+    from firebox.errors import UnknownRuntime
+    from firebox.model import CacheLevel, Job, LimitRequest, Result
+    from firebox.runtimes.definition import Definition
+    from firebox.runtimes.registry import Registry
+    from firebox.runtimes.runtime import Runtime
+
+
+def run_program(request: RunRequest) -> int:
+    """Run a program as the command line says. Returns the exit status. Raises: FireboxError, OSError."""
+    gc.disable()  # loading modules makes no garbage
+    with _launcher_ahead() as launcher:
+        # asyncio would load OpenSSL, msgspec a library of types that Python has itself.
+        with absent("ssl", "typing_extensions"):
+            settings = _settings(request)
+            ready = _configure(launcher, settings)
+            import asyncio
+
+            from firebox.cli.catalogue import open_store
+            from firebox.cli.verdicts import exit_status
+            from firebox.engine.executor import LocalExecutor
+            from firebox.service.validation import check_job
+        program, runtime, registry = _choose(request, settings)
+        job = _job(request, program, runtime)
+        check_job(job)
+        executor = LocalExecutor(settings, registry, hold=open_store(settings).hold, launcher=ready)
+        gc.enable()
+        return exit_status(asyncio.run(_execute(executor, job, request)))
+
+
+@contextmanager
+def _launcher_ahead() -> Generator[StartedLauncher]:
+    """Start a launcher, which ends with the context."""
+    launcher = start_launcher()
+    try:
+        yield launcher
+    finally:
+        launcher.link.close()
+        launcher.process.wait()
+
+
+def _configure(launcher: StartedLauncher, settings: Settings) -> StartedLauncher | None:
+    """Tell the launcher its settings; None when it cannot be used: the executor will find out why, and say it."""
+    from firebox.runtimes.ahead import hook_texts
+    from firebox.sandbox.spec import SandboxFailure
+
+    try:
+        launcher.configure(compiled_filters(), uid_base=settings.uid_base, hooks=hook_texts())
+    except (SandboxFailure, OSError):
+        return None
+    return launcher
+
+
+def _settings(request: RunRequest) -> Settings:
+    """Read the settings. Who runs this is the operator: no maximum but the machine."""
+    from pathlib import Path
+
+    from firebox.config import load_settings
+    from firebox.settings_table import LIMIT_NAMES, ROWS, STAGES
+
+    unlimited = {name: 0 for stage in STAGES for limit_name in LIMIT_NAMES if (name := f"max_{stage}_{limit_name}") in ROWS}
+    flags = {**unlimited, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": request.data_dir}
+    return load_settings(flags, Path(request.config) if request.config is not None else None)
+
+
+def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, Registry]:
+    """Find the main file and the runtime that is meant."""
+    from firebox.cli.catalogue import find_definitions, find_runtimes
+    from firebox.cli.logs import set_up_logs_later
+    from firebox.cli.run_files import FROM_STDIN, find_program
+    from firebox.errors import InvalidRequest, UnknownRuntime
+    from firebox.runtimes.registry import Registry
+
+    set_up_logs_later("error", settings.log_format)
+    wanted = request.language.strip().lower() if request.language is not None else None
+    if request.program == FROM_STDIN and wanted is None:
+        raise InvalidRequest("code from standard input needs a language", where="--language", hint="like: --language python")
+
+    def is_wanted(definition: Definition | Runtime) -> bool:
+        return wanted in {name.lower() for name in (definition.language, *definition.aliases)}
+
+    def is_source(ending: str) -> bool:
+        known = find_definitions(settings, ending)
+        return any(ending in each.extensions for each in known if wanted is None or is_wanted(each))
+
+    program = find_program(request.program, is_source)
+
+    def may_be_meant(definition: Definition | Runtime) -> bool:
+        return is_wanted(definition) if wanted is not None else program.ending in definition.extensions
+
+    mentioning = wanted if wanted is not None else program.ending
+    registry = Registry(find_runtimes(settings, may_be_meant, mentioning).runtimes)
+    version = request.version if request.version is not None else "*"
+    if request.language is not None:
+        name = request.language
+    else:
+        found = registry.by_extension(program.ending)
+        name = found.language if found is not None else _language_of(program, settings)
+    try:
+        return program, registry.resolve(name, version), registry
+    except UnknownRuntime as error:
+        if registry.all():
+            raise
+        raise _explained(error, settings) from None
+
+
+def _explained(error: UnknownRuntime, settings: Settings) -> UnknownRuntime:
+    """Say what has to be installed, also where only the operator's own definition knows it, or what else there is."""
+    from firebox.cli.catalogue import find_definitions, find_runtimes
+    from firebox.errors import UnknownRuntime
+    from firebox.runtimes.packages import installing_hint
+    from firebox.runtimes.registry import Registry
+
+    hint = installing_hint(error.selector, find_definitions(settings))
+    if not hint:
+        try:
+            Registry(find_runtimes(settings).runtimes).resolve(error.selector)
+        except UnknownRuntime as known:
+            hint = known.hint
+    return UnknownRuntime(error.selector, error.version, hint=hint)
+
+
+def _language_of(program: Program, settings: Settings) -> str:
+    """Name the language of a file for which there is no runtime. Raises: InvalidRequest."""
+    from firebox.cli.catalogue import find_definitions
+    from firebox.cli.run_files import check_main
+    from firebox.errors import InvalidRequest
+
+    check_main(program)  # that there is no such file is the better message
+    known = sorted(find_definitions(settings, program.ending), key=lambda definition: -definition.rank)
+    for definition in known:
+        if program.ending and program.ending in definition.extensions:
+            return definition.language
+    raise InvalidRequest(
+        f"no language here has files like {program.main!r}",
+        where="--language",
+        hint="say which it is with --language; `firebox runtimes` lists them",
+    )
+
+
+def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
+    from firebox.cli.limits import read_limits
+    from firebox.cli.run_files import read_files
+    from firebox.cli.session import terminal_size
+    from firebox.model import Job
+
+    limits = read_limits(request.limit, _named_limits(request))
+    return Job(
+        # Nobody but the JSON answer shows it, and to make one costs more than to run a small program.
+        id="" if request.as_json else "run",
+        language=runtime.language,
+        version=runtime.version,
+        files=read_files(program, request.file, runtime.extensions, runtime.main_name),
+        interactive=True,
+        args=request.args,
+        env=_variables(request.env),
+        command=request.command or "",
+        compile_limits=limits["compile"],
+        run_limits=limits["run"],
+        artifacts=tuple(request.artifact),
+        cache=_cache_level(request.cache),
+        terminal=terminal_size() if request.tty else None,
+    )
+
+
+def _variables(words: Sequence[str]) -> dict[str, str]:
+    from firebox.errors import InvalidRequest
+
+    for word in words:
+        if "=" not in word:
+            raise InvalidRequest(f"{word!r} is not NAME=VALUE", where="--env")
+    return dict(word.split("=", 1) for word in words)
+
+
+def _cache_level(word: str | None) -> CacheLevel | None:
+    from firebox.errors import InvalidRequest
+    from firebox.model import CacheLevel
+
+    match word:
+        case None | "none" | "binary" | "output":
+            return word
+        case _:
+            hint = "one of " + ", ".join(get_args(CacheLevel))
+            raise InvalidRequest(f"{word!r} is no such level", where="--cache", hint=hint)
+
+
+def _named_limits(request: RunRequest) -> LimitRequest:
+    import msgspec
+
+    from firebox.cli.limits import read_limit
+    from firebox.model import LimitRequest
+
+    values = {
+        "wall_ms": ("--time", request.time),
+        "cpu_ms": ("--cpu", request.cpu),
+        "memory_bytes": ("--memory", request.memory),
+        "processes": ("--processes", request.processes),
+    }
+    read = {name: read_limit(name, value, where=flag) for name, (flag, value) in values.items() if value is not None}
+    return msgspec.convert(read, LimitRequest)
+
+
+async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Result:
+    from firebox.cli.session import Session
+    from firebox.cli.verdicts import say_reason, say_summary
+
+    async with executor, executor.start(job) as run:
+        session = Session(run, silent=request.as_json, terminal=job.terminal is not None)
+        # Code from standard input has used it up: the program finds its end.
+        result = await session.follow()
+    if request.as_json:
+        import msgspec
+
+        from firebox.doors.native import wire
+
+        print(msgspec.json.encode(wire.from_result(result, exact=True)).decode(), flush=True)
+    else:
+        say_reason(result)
+    if request.verbose:
+        say_summary(result)
+    _save(result, request.output or ".")
+    return result
+
+
+def _save(result: Result, folder: str) -> None:
+    """Write the fetched files below a folder. Their names were checked where they came from; a link there is not followed."""
+    from pathlib import Path
+
+    for artifact in result.artifacts:
+        target = Path(folder) / artifact.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(artifact.content)

@@ -1,0 +1,65 @@
+"""Which file of a folder is the main one, and what goes beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firebox.cli.run_files import find_program, read_files
+from firebox.errors import InvalidRequest
+
+SOURCES = {".py", ".java"}
+
+
+def make(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"in {name}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "main"),
+    [
+        (("a.py", "main.py", "z.py"), "main.py"),
+        (("Main.java", "Helper.java"), "Main.java"),
+        (("program.py", "data.txt", "lib/other.py"), "program.py"),
+        (("a.py", ".hidden.py"), "a.py"),
+    ],
+)
+def test_the_main_file_is_called_main_or_the_only_source(tmp_path: Path, names: tuple[str, ...], main: str) -> None:
+    program = find_program(str(make(tmp_path, *names)), SOURCES.__contains__)
+    assert program.main == main
+    assert sorted([main, *program.others]) == sorted(name for name in names if not name.startswith("."))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("a.py", "b.py"), "a.py, b.py"),
+        (("main.py", "Main.java"), "Main.java, main.py"),
+        (("a.txt",), "no source"),
+        ((), "no source"),
+    ],
+)
+def test_a_folder_without_one_main_file_is_refused(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        find_program(str(make(tmp_path, *names)), SOURCES.__contains__)
+    assert words in refused.value.message
+    assert refused.value.hint
+
+
+def test_sources_of_a_folder_are_sources_and_the_rest_is_data(tmp_path: Path) -> None:
+    program = find_program(str(make(tmp_path, "main.py", "lib/a.py", "data/b.txt", ".git/config")), SOURCES.__contains__)
+    (tmp_path / "link.py").symlink_to("/etc/passwd")
+    files = read_files(program, [], [".py"], "main.py")
+    assert [(file.name, file.source) for file in files] == [("main.py", True), ("data/b.txt", False), ("lib/a.py", True)]
+    assert files[2].content == b"in lib/a.py"
+
+
+@pytest.mark.parametrize("others", [["nothing.txt"], ["."]])
+def test_what_cannot_be_read_is_the_command_lines_fault(tmp_path: Path, others: list[str]) -> None:
+    program = find_program(str(make(tmp_path, "main.py") / "main.py"), SOURCES.__contains__)
+    with pytest.raises(InvalidRequest):
+        read_files(program, [str(tmp_path / other) for other in others], [".py"], "main.py")
