@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from litestar import Litestar, Response
@@ -48,6 +49,9 @@ def create_app(service: Service, settings: Settings) -> Front:
 
 def answer_http_error(request: AnyRequest, error: HTTPException) -> Response[Any]:
     """Answer a path that no door has, in the shape of the door that it would belong to."""
-    if request.scope["path"].startswith(f"{package_routes.PREFIX}/"):
+    path = request.scope["path"]
+    if path.startswith(f"{package_routes.PREFIX}/"):
         return package_routes.answer_http_error(request, error)
+    if runner.belongs_here(path) and error.status_code == HTTPStatus.NOT_FOUND:
+        return runner.answer_unknown_route()
     return native.answer_http_error(request, error)

@@ -158,7 +158,7 @@ def test_metrics_count_runs(client: httpx.Client) -> None:
     run(client, code="exit 1")
     client.post("/runs", json={"language": "no such language", "code": ""})
     answer = client.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     for line in (
         'firebox_runs_total{language="bash",verdict="runtime_error"}',
         'firebox_stage_seconds_count{language="bash",stage="run"}',

@@ -101,7 +101,7 @@ def test_the_description_has_the_four_routes_with_their_messages(gateway: httpx.
 def test_metrics_are_where_prometheus_looks(gateway: httpx.Client) -> None:
     gateway.post("/run", json={"code": "true", "language": "bash"})
     answer = gateway.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert 'firebox_runs_total{language="bash",verdict="ok"}' in answer.text
 
 

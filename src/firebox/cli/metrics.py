@@ -19,7 +19,7 @@ from firebox.doors.held import Bounds
 from firebox.errors import SettingsError
 from firebox.service.service import Service
 
-PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice
 
 
 @asynccontextmanager

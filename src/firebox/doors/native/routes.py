@@ -28,7 +28,7 @@ from firebox.service.runs import StoredRun
 from firebox.service.service import Service
 
 PREFIX = "/api/v1"
-PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice
 
 _log = structlog.get_logger("firebox.native")
 

@@ -32,7 +32,7 @@ Answered = TypeVar("Answered", bound=Message)
 Handler = Callable[..., Awaitable[ASGIResponse]]
 
 METHODS: tuple[Method, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice
 
 _log = structlog.get_logger("firebox.runner")
 
@@ -119,6 +119,17 @@ async def answer_unknown_method(request: AnyRequest) -> ASGIResponse:
     del request
     body = wire.error_body(Status.UNIMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED.phrase)
     return ASGIResponse(body=body, status_code=wire.HTTP_STATUS[Status.UNIMPLEMENTED], media_type=MediaType.JSON)
+
+
+def belongs_here(path: str) -> bool:
+    """Say whether a path that is not there would be one of the gateway's."""
+    return path.startswith(("/run/", "/share/", "/shared/"))
+
+
+def answer_unknown_route() -> Response[bytes]:
+    """Answer a path that the gateway does not have, in its words."""
+    body = wire.error_body(Status.NOT_FOUND, HTTPStatus.NOT_FOUND.phrase)
+    return Response(body, status_code=HTTPStatus.NOT_FOUND, media_type=MediaType.JSON)
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
