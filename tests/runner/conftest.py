@@ -15,6 +15,8 @@ from tests.support.server import RunningServer, running_server, start_server
 
 __all__ = ["start_server"]
 
+CONNECTIONS_OF_A_CLIENT = 64
+
 
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
@@ -26,7 +28,10 @@ def database_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def server(database_url: str) -> Iterator[RunningServer]:
     """One server with both sides of this door, for all tests of this process that need nothing special."""
-    flags = ("--grpc-port", "0", "--slots", "4", "--max-body-bytes", "1MiB", "--database-url", database_url)
+    flags = (
+        "--grpc-port", "0", "--slots", "4", "--max-body-bytes", "1MiB", "--database-url", database_url,
+        "--connections-per-client", str(CONNECTIONS_OF_A_CLIENT),
+    )  # fmt: skip
     with running_server(*flags) as started:
         yield started
 

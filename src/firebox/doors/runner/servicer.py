@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
-from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -17,6 +19,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from firebox.config import Settings
 from firebox.doors.credentials import token_of
 from firebox.doors.runner.calls import Calls
+from firebox.doors.runner.guard import HEAD_BYTES, Guard, client_address
+from firebox.doors.runner.messages import Messages
 from firebox.doors.runner.proto.runner_pb2 import (
     DESCRIPTOR,
     CodeRequest,
@@ -41,6 +45,8 @@ STOP_GRACE_S = 2.0
 """How long answers may take to go out at the end. Runs have ended by then."""
 CALLS_AT_ONCE = 1024
 """Calls that are served or wait for a slot; more are refused at once, before they cost anything."""
+CALLS_OF_A_CONNECTION = 256
+READ_BYTES = 64 * 1024
 
 _log = structlog.get_logger("firebox.runner")
 
@@ -49,27 +55,28 @@ _log = structlog.get_logger("firebox.runner")
 async def open_server(service: Service, settings: Settings) -> AsyncGenerator[str]:
     """Serve while the context is open; gives the address that is listened on, "127.0.0.1:44000".
 
+    The library listens in a folder of ours, and the guard where clients come.
     Raises: SettingsError for an address that cannot be had.
     """
-    server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=CALLS_AT_ONCE)
-    add_RunnerServicer_to_server(Servicer(service, settings), server)
-    state = await _add_health(server)
-    add_reflection(server, (SERVICE, health.SERVICE_NAME))
-    host = _resolve(settings)
-    try:
-        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
-    except RuntimeError:
-        place = f"{host}:{settings.grpc_port}"
-        source = settings.source("grpc_port")
-        raise SettingsError("grpc_port", place, "an address that is free", source=source) from None
-    await server.start()
-    leaving = asyncio.create_task(_say_when_leaving(service, state))
-    try:
-        yield f"{host}:{port}"
-    finally:
-        leaving.cancel()
-        await state.enter_graceful_shutdown()
-        await server.stop(STOP_GRACE_S)
+    with _listen(settings) as listener, tempfile.TemporaryDirectory(prefix="firebox-grpc-") as folder:
+        inner = Path(folder) / "socket"
+        server = grpc.aio.server(
+            interceptors=[Messages(settings, _refuse)], options=_options(settings), maximum_concurrent_rpcs=CALLS_AT_ONCE
+        )
+        add_RunnerServicer_to_server(Servicer(service, settings), server)
+        state = await _add_health(server)
+        add_reflection(server, (SERVICE, health.SERVICE_NAME))
+        server.add_insecure_port(f"unix:{inner}")
+        await server.start()
+        leaving = asyncio.create_task(_say_when_leaving(service, state))
+        async with Guard(inner, settings).listening(listener):
+            try:
+                host, port = listener.getsockname()[:2]
+                yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            finally:
+                leaving.cancel()
+                await state.enter_graceful_shutdown()
+                await server.stop(STOP_GRACE_S)
 
 
 class Servicer(RunnerServicer):
@@ -105,8 +112,7 @@ class Servicer(RunnerServicer):
         context: grpc.aio.ServicerContext[Asked, Answered],
     ) -> Answered:
         try:
-            headers = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-            caller = await self._service.accounts.identify(token_of(headers), client_address(context.peer()))
+            caller = await self._service.accounts.identify(_token(context), client_address(context.peer()))
             return await call(request, caller)
         except FireboxError as error:
             failure = error
@@ -114,6 +120,11 @@ class Servicer(RunnerServicer):
             _log.error("a call met a bug", exc_info=bug)
             failure = FireboxError("the server made a mistake; its log says which")
         return await _refuse(context, failure)
+
+
+def _token(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+    """Read the token, and keep nothing else of the metadata while the call waits."""
+    return token_of({key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)})
 
 
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: FireboxError) -> NoReturn:
@@ -130,19 +141,18 @@ async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: FireboxErr
     await context.abort(grpc.StatusCode[status.name], message, pushback)
 
 
-def client_address(peer: str) -> str:
-    """Read the address out of what gRPC calls a peer: "ipv4:192.0.2.1:40112", "ipv6:%5B::1%5D:40112". "" for another kind."""
-    family, _, rest = unquote(peer).partition(":")
-    return rest.rpartition(":")[0].strip("[]") if family in {"ipv4", "ipv6"} else ""
-
-
 def _options(settings: Settings) -> list[tuple[str, int]]:
     """Bound what a client can make the server hold. Source: gRPC core, grpc/impl/channel_arg_names.h."""
     return [
         ("grpc.max_receive_message_length", settings.max_body_bytes),
-        # Two servers on one port would each get some of the calls.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_concurrent_streams", CALLS_AT_ONCE),
+        # Unpacked, each field with 32 bytes more; the softer of the two refuses some of what the harder one lets through.
+        ("grpc.max_metadata_size", HEAD_BYTES),
+        ("grpc.absolute_max_metadata_size", HEAD_BYTES),
+        ("grpc.max_concurrent_streams", CALLS_OF_A_CONNECTION),
+        # Without these a connection that sends without an end makes room for megabytes of what has not been looked at, and
+        # the windows of all its streams grow with its speed.
+        ("grpc.experimental.tcp_max_read_buffer_size", READ_BYTES),
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.server_handshake_timeout_ms", 20_000),
         # A client that is gone without a word ends its runs.
         ("grpc.keepalive_time_ms", 30_000),
@@ -151,15 +161,26 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def _resolve(settings: Settings) -> str:
-    """Find the one address that the HTTP doors listen on too; in brackets where it has colons."""
+def _listen(settings: Settings) -> socket.socket:
+    """Listen on the one address that the HTTP doors listen on too. Raises: SettingsError."""
     try:
         found = socket.getaddrinfo(settings.host, settings.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
         source = settings.source("host")
         raise SettingsError("host", settings.host, "an address or name of this machine", source=source, hint=str(error)) from None
-    address = str(found[0][4][0])
-    return f"[{address}]" if ":" in address else address
+    family, _, _, _, address = found[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        place, source = f"{settings.host}:{settings.grpc_port}", settings.source("grpc_port")
+        hint = "" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        raise SettingsError("grpc_port", place, "an address that is free", source=source, hint=hint) from None
+    return listener
 
 
 async def _add_health(server: grpc.aio.Server) -> Any:
