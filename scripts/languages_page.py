@@ -26,10 +26,11 @@ UNVERIFIED = """\
 
 ## Built from what you supply
 
-No package registry has all of these. The recipes say what to bring; nobody has tried them with it: they are not verified.
-`make test-languages` tries them where FIREBOX_LANGUAGES_SOURCES names a folder with what they want.
+No package registry has all of these: Debian (bullseye to sid), PyPI and npm were searched in November 2026. The recipes say
+what to bring; nobody has tried them with it: they are not verified. `make test-languages` builds and runs them where
+FIREBOX_LANGUAGES_SOURCES names a folder with what they want; elsewhere it skips them and says which file it misses.
 
-| package | languages | notes | supply |
+| package | languages | what keeps it | supply |
 | --- | --- | --- | --- |
 """
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import msgspec
 
+from firebox.runtimes.command_names import offer_commands
 from firebox.runtimes.definition import Definition, fill, shipped_definitions
 from firebox.runtimes.detection_cache import DetectionCache, key_of
-from firebox.runtimes.making import make_runtime
+from firebox.runtimes.making import commands_of, make_runtime, own_folders
 from firebox.runtimes.places import UnusableToolError, folders_to_show
 from firebox.runtimes.prepare import Preparation, plan_preparation
 from firebox.runtimes.runtime import Runtime
@@ -136,7 +137,9 @@ def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | 
     preparation = None
     if definition.prepare and data_folder is not None:
         preparation = plan_preparation(definition, found.version, values, path, data_folder)
-    if preparation is not None:
-        folders += (str(preparation.folder.parent),)
+    commands = None
+    if data_folder is not None:
+        commands = offer_commands(commands_of(definition, values), own_folders(executables), data_folder)
+    folders += tuple({str(made.parent) for made in (preparation.folder if preparation else None, commands) if made is not None})
     values["prepared"] = str(preparation.folder) if preparation else _NOTHING_PREPARED
-    return make_runtime(definition, found.version, values, executables, folders), preparation
+    return make_runtime(definition, found.version, values, executables, folders, commands), preparation

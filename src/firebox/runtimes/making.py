@@ -11,17 +11,24 @@ from firebox.runtimes.runtime import CompilerAhead, Runtime
 
 
 def make_runtime(
-    definition: Definition, version: str, values: Mapping[str, str], tools: Sequence[Path], mounts: Sequence[str] = ()
+    definition: Definition,
+    version: str,
+    values: Mapping[str, str],
+    tools: Sequence[Path],
+    mounts: Sequence[str] = (),
+    commands_folder: Path | None = None,
 ) -> Runtime:
     """Make the runtime.
 
     version: SemVer. values: placeholders such as `tool` and `prefix`. tools: the programs themselves; folders of theirs that
-    PATH does not name are put before the usual ones. mounts: folders of the host to be shown.
+    PATH does not name are put before the usual ones. mounts: folders of the host to be shown. commands_folder: one with more
+    commands, put behind them.
     """
     env = {name: fill(value, values) for name, value in definition.env.items()}
-    own = [folder for folder in dict.fromkeys(str(tool.parent) for tool in tools) if folder not in STANDARD_FOLDERS]
-    if own:
-        env.setdefault("PATH", ":".join([*own, *STANDARD_FOLDERS]))
+    own = own_folders(tools)
+    if own or commands_folder is not None:
+        last = [str(commands_folder)] if commands_folder is not None else []
+        env.setdefault("PATH", ":".join([*own, *STANDARD_FOLDERS, *last]))
     return Runtime(
         language=definition.language,
         version=version,
@@ -43,8 +50,18 @@ def make_runtime(
         compile_ahead=_fill_compiler(definition.compile_ahead, values),
         needs_extension=definition.needs_extension,
         name_pattern=definition.name_pattern,
-        commands={name: fill(program, values) for name, program in definition.commands.items()},
+        commands=commands_of(definition, values),
     )
+
+
+def own_folders(tools: Sequence[Path]) -> list[str]:
+    """List the folders of tools that PATH does not name anyway."""
+    return [folder for folder in dict.fromkeys(str(tool.parent) for tool in tools) if folder not in STANDARD_FOLDERS]
+
+
+def commands_of(definition: Definition, values: Mapping[str, str]) -> dict[str, str]:
+    """List the names that people type and their programs."""
+    return {name: fill(program, values) for name, program in definition.commands.items()}
 
 
 def _fill_compiler(template: CompilerAhead | None, values: Mapping[str, str]) -> CompilerAhead | None:

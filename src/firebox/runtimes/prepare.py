@@ -18,6 +18,8 @@ import msgspec
 from firebox.runtimes.definition import Definition, fill
 from firebox.runtimes.places import UnusableToolError, folders_to_show
 
+PREPARED = "prepared"
+"""The folder of the data folder that programs are shown."""
 PREPARATION_TIMEOUT_S = 600.0
 
 
@@ -112,7 +114,7 @@ def plan_preparation(
     """
     state = [_state(file) for file in (values["tool"], *definition.prepare_follows)]
     recipe = hashlib.sha256(msgspec.json.encode([definition.prepare, definition.prepare_files, state])).hexdigest()[:8]
-    folder = data_folder.resolve() / "prepared" / f"{definition.language}-{version}-{recipe}"
+    folder = data_folder.resolve() / PREPARED / f"{definition.language}-{version}-{recipe}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folders_to_show([str(folder.parent)], [])

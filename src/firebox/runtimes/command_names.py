@@ -1,0 +1,55 @@
+"""Commands that people type and the host lacks: links in a folder that programs are shown, the last one of their PATH.
+
+Debian has `python3` and no `python`; a client's `python main.py` runs all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from firebox.runtimes.places import STANDARD_FOLDERS, UnusableToolError, folders_to_show
+from firebox.runtimes.prepare import PREPARED
+
+
+def offer_commands(commands: Mapping[str, str], own_folders: Sequence[str], data_folder: Path) -> Path | None:
+    """Make a folder with a link for every name that is no command yet. The folder appears whole.
+
+    commands: name -> program. own_folders: what PATH of the runtime has before the usual folders.
+    None when nothing is missing, or nothing of `data_folder` can be written or shown to programs.
+    """
+    path = ":".join([*own_folders, *STANDARD_FOLDERS])
+    missing = {
+        name: program for name, program in commands.items() if not shutil.which(name, path=path) and os.access(program, os.X_OK)
+    }
+    if not missing:
+        return None
+    digest = hashlib.sha256(msgspec.json.encode(sorted(missing.items()))).hexdigest()[:16]
+    folder = data_folder.resolve() / PREPARED / f"commands-{digest}"
+    try:
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _make(folder, missing)
+        folders_to_show([str(folder.parent)], [])
+    except (OSError, UnusableToolError):
+        return None
+    return folder
+
+
+def _make(folder: Path, commands: Mapping[str, str]) -> None:
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for name, program in commands.items():
+            (unfinished / name).symlink_to(program)
+        unfinished.chmod(0o755)
+        with contextlib.suppress(OSError):  # somebody else was quicker
+            unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

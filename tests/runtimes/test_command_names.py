@@ -1,0 +1,52 @@
+"""Commands that people type and the host lacks are offered by links that programs are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firebox.runtimes import places
+from firebox.runtimes.command_names import offer_commands
+from firebox.runtimes.definition import read_definition
+from firebox.runtimes.host import scan_host
+
+DEFINITION = """
+language = "x"
+extensions = [".x"]
+main_name = "main.x"
+run = ["{tool}", "{main}"]
+detect = {programs = ["x-tool"], command = ["/bin/echo", "1.2.3"]}
+commands = {x = "{tool}", sh = "{tool}", gone = "{folder}/gone"}
+"""
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(places, "COVERED", ("/covered",))
+    return tmp_path / "data"
+
+
+def test_a_runtime_of_the_host_gets_the_names_that_the_host_lacks(data_folder: Path, tmp_path: Path) -> None:
+    tool = tmp_path / "opt" / "bin" / "x-tool"
+    tool.parent.mkdir(parents=True)
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    definition = read_definition(DEFINITION, "x.toml")
+    for _ in range(2):
+        (runtime,) = scan_host(str(tool.parent), [definition], data_folder=data_folder).runtimes
+        *before, last = runtime.env["PATH"].split(":")
+        assert before == [str(tool.parent), "/usr/local/bin", "/usr/bin", "/bin"]
+        assert {link.name: link.readlink() for link in Path(last).iterdir()} == {"x": tool}
+        assert str(Path(last).parent) in runtime.mounts
+        assert [path.name for path in Path(last).parent.iterdir()] == [Path(last).name]
+
+
+def test_nothing_is_offered_where_nothing_is_missing_or_can_be_shown(
+    data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert offer_commands({"sh": "/bin/sh", "gone": "/nonexistent"}, [], data_folder) is None
+    assert not data_folder.exists()
+    covered = tmp_path / "covered"
+    monkeypatch.setattr(places, "COVERED", (str(covered),))
+    assert offer_commands({"no-such-command": "/bin/sh"}, [], covered) is None
