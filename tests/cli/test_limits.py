@@ -7,6 +7,7 @@ import pytest
 from firebox.cli.limits import read_limit, read_limits
 from firebox.errors import InvalidRequest
 from firebox.model import LimitRequest, OutputMode
+from firebox.settings_table import TABLE
 
 
 def test_names_with_and_without_units_stages_and_the_last_word_wins() -> None:
@@ -19,13 +20,42 @@ def test_names_with_and_without_units_stages_and_the_last_word_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "read"), [("wall_ms", "2s", 2000), ("memory", "256m", 256 << 20), ("processes", "5", 5)]
+    ("name", "value", "read"),
+    [
+        ("wall_ms", "2s", 2000),
+        ("wall_ms", "2", 2),
+        ("wall", "2", 2000),
+        ("wall", "0.5", 500),
+        ("cpu", "500ms", 500),
+        ("cpu", "1m", 60_000),
+        ("memory", "256m", 256 << 20),
+        ("memory", "64M", 64 << 20),
+        ("memory", "1g", 1 << 30),
+        ("memory", "4096b", 4096),
+        ("memory_bytes", "4096", 4096),
+        ("file-size", "1.5k", 1536),
+        ("processes", "5", 5),
+    ],
 )
 def test_values_are_read_as_their_settings_are(name: str, value: str, read: int) -> None:
     assert read_limit(name, value, where="x") == read
 
 
-@pytest.mark.parametrize("word", ["wall", "speed=1", "wall=soon", "wall=-1", "wall=", "run.compile.wall=1s", "output_mode=stop"])
+@pytest.mark.parametrize(
+    "word",
+    ["wall", "speed=1", "wall=soon", "wall=-1", "wall=", "memory=64", "output=1000", "run.compile.wall=1s", "output_mode=stop"],
+)
 def test_other_words_are_refused(word: str) -> None:
     with pytest.raises(InvalidRequest):
         read_limits([word], LimitRequest())
+
+
+def test_a_size_without_a_unit_is_refused_with_both_meanings() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read_limits(["memory=64"], LimitRequest(), where="--memory")
+    assert (refused.value.where, refused.value.hint) == ("--memory", "64m for MiB, 64b for bytes")
+
+
+def test_every_setting_that_is_a_time_or_a_size_says_its_unit() -> None:
+    unclear = [row.name for row in TABLE if row.kind in {"ms", "s", "bytes"} and row.kind not in row.name.split("_")]
+    assert unclear == []

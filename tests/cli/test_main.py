@@ -6,9 +6,12 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import firebox
@@ -85,6 +88,22 @@ def test_every_command_explains_itself(name: str) -> None:
     done = call(name, "--help", COLUMNS="200")
     assert done.returncode == 0, done.stderr
     assert f"firebox {name}" in done.stdout
+
+
+def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every command below one, and its own name in full."""
+    inner = getattr(command, "commands", None)
+    if not inner:
+        yield name, command
+    for part, each in (inner or {}).items():
+        yield from commands(f"{name} {part}", each)
+
+
+def test_every_command_can_be_told_where_things_are_kept() -> None:
+    every = [each for name, entry in COMMANDS.items() for each in commands(name, get_command(entry.load()))]
+    assert len(every) > 30
+    flags = {name: {flag for parameter in command.params for flag in parameter.opts} for name, command in every}
+    assert [name for name, known in flags.items() if not {"--data-dir", "--config"} <= known] == []
 
 
 def test_serve_has_a_flag_for_every_setting() -> None:

@@ -62,7 +62,7 @@ def test_arguments_after_the_file_are_the_programs(run: Run) -> None:
         ("kill -TERM $$", (), 128 + signal.SIGTERM),
         ("sleep 60", ("--time", "200ms"), 124),
         ("while :; do :; done", ("--cpu", "200ms"), 124),
-        ("yes", ("--limit", "output=1000", "--limit", "output_mode=kill"), 137),
+        ("yes", ("--limit", "output=1000b", "--limit", "output_mode=kill"), 137),
     ],
     ids=["exit code", "signal", "wall", "cpu", "output"],
 )

@@ -40,6 +40,7 @@ from firebox.cli.benchmark.tables import print_markdown, print_tables
 from firebox.cli.catalogue import find_runtimes
 from firebox.cli.failures import EXIT_FAILED, EXIT_USAGE
 from firebox.cli.logs import set_up_logs
+from firebox.cli.options import ConfigFile, DataDir
 from firebox.config import Settings, load_settings
 from firebox.runtimes.registry import Registry
 
@@ -61,6 +62,8 @@ def bench(
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="Spend about this long, all together.")] = 140,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the report; - for stdout.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for docs/performance.md.")] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Measure Firebox against the bare interpreters and compilers of this machine, and against bubblewrap where it is.
 
@@ -68,7 +71,7 @@ def bench(
     work too, only the ratios mean something.
     """
     set_up_logs("error", "text")
-    settings = load_settings({"log_level": "error"})
+    settings = load_settings({"log_level": "error", "data_dir": data_dir}, config)
     names = [name.strip() for name in languages.split(",") if name.strip()]
     if door not in DOORS:
         raise typer.BadParameter(f"one of {', '.join(DOORS)}", param_hint="--door")

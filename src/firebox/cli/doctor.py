@@ -9,7 +9,7 @@ import typer
 
 from firebox.cli.application import Application
 from firebox.cli.logs import set_up_logs
-from firebox.cli.options import ConfigFile
+from firebox.cli.options import ConfigFile, DataDir
 from firebox.cli.readiness import measure_readiness
 from firebox.config import load_settings
 from firebox.sandbox.host import Finding, examine
@@ -20,12 +20,14 @@ app = Application()
 
 
 @app.command()
-def examine_host(config: ConfigFile = None, as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+def examine_host(
+    config: ConfigFile = None, data_dir: DataDir = None, as_json: bool = typer.Option(False, "--json", help="Print JSON.")
+) -> None:
     """Try every isolation layer on this host, and give the exact fix for each miss; say what it costs to have things ready.
 
     Exit status: 0 when every layer that a public server needs is there, 1 when one is missing.
     """
-    settings = load_settings({}, config)
+    settings = load_settings({"data_dir": data_dir}, config)
     set_up_logs("error", "text")
     findings = [*examine(), *measure_readiness(settings)]
     if as_json:

@@ -22,7 +22,7 @@ from firebox.cli.image_building.contract import CONTRACTS, Contract, ContractNam
 from firebox.cli.image_building.debian import Recipe, build_root
 from firebox.cli.image_building.engine import Image, open_engine
 from firebox.cli.logs import set_up_logs
-from firebox.cli.options import ConfigFile
+from firebox.cli.options import ConfigFile, DataDir
 from firebox.config import Settings, load_settings
 from firebox.errors import InvalidRequest, UnknownRuntime
 from firebox.runtimes.packages import named
@@ -57,9 +57,10 @@ def build(
     ] = None,
     docker_url: DockerUrl = None,
     config: ConfigFile = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Build an image for one language out of Debian packages, and give it to the container engine."""
-    settings = load_settings({"docker_url": docker_url}, config)
+    settings = load_settings({"docker_url": docker_url, "data_dir": data_dir}, config)
     set_up_logs("error", settings.log_format)
     kept = contract_of(_contract_name(contract))
     recipe = _recipe(language.strip().lower(), suite, package or [], settings)
@@ -85,9 +86,9 @@ def build(
 
 
 @app.command(name="list")
-def list_images(docker_url: DockerUrl = None, config: ConfigFile = None) -> None:
+def list_images(docker_url: DockerUrl = None, config: ConfigFile = None, data_dir: DataDir = None) -> None:
     """List the images in the container engine that `firebox images build` made."""
-    settings = load_settings({"docker_url": docker_url}, config)
+    settings = load_settings({"docker_url": docker_url, "data_dir": data_dir}, config)
 
     async def ask() -> list[tuple[str, ...]]:
         async with open_engine(_url(settings)) as engine:

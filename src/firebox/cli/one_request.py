@@ -53,13 +53,16 @@ _CONTAINER_SETTINGS = {
 class Way:
     """How requests are carried out. folder: where the files are put and left; None: a folder of their own that goes again.
 
-    sandbox: False runs them as plain processes, inside_container: the caller says that this is on purpose.
+    sandbox: False runs them as plain processes, inside_container: the caller says that this is on purpose. config, data_dir: as
+    given by flags.
     """
 
     folder: Path | None = None
     bootstrap: Path = BOOTSTRAP
     sandbox: bool = True
     inside_container: bool = False
+    config: Path | None = None
+    data_dir: Path | None = None
 
 
 def answer_one(way: Way) -> int:
@@ -82,7 +85,7 @@ def _answer(way: Way) -> wire.Answer:
             where="--no-sandbox",
             hint="inside a container that is the sandbox already, say --no-sandbox --inside-container",
         )
-    settings = sandbox_settings() if way.sandbox else container_settings()
+    settings = sandbox_settings(way.config, way.data_dir) if way.sandbox else container_settings()
     job = wire.to_job(wire.read_request(0, settings.max_body_bytes))
     try:
         packaged = _open_store(settings).runtimes()[0] if way.sandbox else []
@@ -101,10 +104,10 @@ def _answer(way: Way) -> wire.Answer:
     return wire.from_result(result)
 
 
-def sandbox_settings() -> Settings:
+def sandbox_settings(config: Path | None = None, data_dir: Path | None = None) -> Settings:
     """Read the settings. Who calls this is the operator: no maximum but the machine."""
     unlimited = {name: 0 for stage in STAGES for limit_name in LIMIT_NAMES if (name := f"max_{stage}_{limit_name}") in ROWS}
-    return load_settings({**unlimited, "ready_sandboxes": 0, "slots": 1})
+    return load_settings({**unlimited, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": data_dir}, config)
 
 
 def container_settings() -> Settings:

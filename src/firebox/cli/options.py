@@ -17,6 +17,11 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings, or Runner's YAML; also FIREBOX_CONFIG.")
 ]
 
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="PATH", help="Folder for everything that is kept; also FIREBOX_DATA_DIR.")
+]
+"""For commands that have no further settings as flags."""
+
 
 def settings_flags(rows: Iterable[Row]) -> Callable[[F], F]:
     """Give a command one flag for each row. The command takes them as `**flags`; what was not given is None.

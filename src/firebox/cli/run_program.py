@@ -206,19 +206,16 @@ def _cache_level(word: str | None) -> CacheLevel | None:
 
 
 def _named_limits(request: RunRequest) -> LimitRequest:
-    import msgspec
-
-    from firebox.cli.limits import read_limit
+    from firebox.cli.limits import read_limits
     from firebox.model import LimitRequest
 
-    values = {
-        "wall_ms": ("--time", request.time),
-        "cpu_ms": ("--cpu", request.cpu),
-        "memory_bytes": ("--memory", request.memory),
-        "processes": ("--processes", request.processes),
-    }
-    read = {name: read_limit(name, value, where=flag) for name, (flag, value) in values.items() if value is not None}
-    return msgspec.convert(read, LimitRequest)
+    values = {"time": request.time, "cpu": request.cpu, "memory": request.memory, "processes": request.processes}
+    limits = LimitRequest()
+    for flag, value in values.items():
+        if value is not None:
+            name = "wall" if flag == "time" else flag
+            limits = read_limits([f"{name}={value}"], limits, where=f"--{flag}")["run"]
+    return limits
 
 
 async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Result:

@@ -8,7 +8,7 @@ import typer
 from firebox.cli.application import Application
 from firebox.cli.catalogue import find_runtimes
 from firebox.cli.logs import set_up_logs
-from firebox.cli.options import ConfigFile
+from firebox.cli.options import ConfigFile, DataDir
 from firebox.config import load_settings
 from firebox.doors.native import wire
 from firebox.runtimes.registry import Registry
@@ -19,11 +19,12 @@ app = Application()
 @app.command()
 def list_runtimes(
     config: ConfigFile = None,
+    data_dir: DataDir = None,
     as_json: bool = typer.Option(False, "--json", help="Print JSON, as GET /api/v1/runtimes gives it."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Also say which tools are there and cannot be used, and why."),
 ) -> None:
     """List what can run here: language, version, file endings, the package it comes from (none: this host), other names."""
-    settings = load_settings({}, config)
+    settings = load_settings({"data_dir": data_dir}, config)
     set_up_logs("warning", settings.log_format)
     scan = find_runtimes(settings)
     runtimes = Registry(scan.runtimes).all()

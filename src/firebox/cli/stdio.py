@@ -9,6 +9,7 @@ import typer
 
 from firebox.cli.application import Application
 from firebox.cli.one_request import BOOTSTRAP, Way, answer_one
+from firebox.cli.options import ConfigFile, DataDir
 
 app = Application()
 
@@ -28,11 +29,13 @@ def stdio(
     inside_container: Annotated[
         bool, typer.Option("--inside-container", help="Say that this runs in a container that is the sandbox already.")
     ] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Run one program: a JSON request on standard input, a JSON answer on standard output.
 
     Request: {"language", "files": [{"name", "content"}, ...], "stdin"?, "command"?}. Answer: {"stdout","stderr","error"}.
     Exit status: 0 when there is an answer, whatever became of the program; 1 when the request is at fault.
     """
-    way = Way(folder=path, bootstrap=bootstrap, sandbox=not no_sandbox, inside_container=inside_container)
+    way = Way(path, bootstrap, not no_sandbox, inside_container, config, data_dir)
     raise typer.Exit(answer_one(way))

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_commands.parts import AsJson, open_settings
+from firebox.cli.package_commands.parts import PLACE_ROWS, AsJson, open_settings
 from firebox.cli.package_commands.tables import print_json
 from firebox.errors import InvalidRequest
 
 SECONDS_A_DAY = 86_400
 
 
-@settings_flags(())
+@settings_flags(PLACE_ROWS)
 def keygen(
     user_id: Annotated[str, typer.Argument(metavar="USER-ID", help="Whose it is: 'Full Name <mail>'.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="For the secret key; only you can read it.")],

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from firebox.cli.options import ConfigFile
+from firebox.cli.options import ConfigFile, DataDir
 from firebox.cli.package_commands.parts import AsJson, interruptible, open_settings
 from firebox.cli.package_commands.progress import show_progress
 from firebox.cli.package_commands.tables import print_json
@@ -22,7 +22,7 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with pa
 Key = Annotated[Path, typer.Option("--key", "-k", metavar="FILE", help="The secret key, as `firebox packages keygen` makes one.")]
 
 
-def index(folder: Folder, as_json: AsJson = False, config: ConfigFile = None) -> None:
+def index(folder: Folder, as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = None) -> None:
     """Write the index of a folder of package files, which makes it a repository.
 
     Like `firebox packages index ./public`: every package is read and its checksum taken. What `firebox packages build` made has
@@ -30,13 +30,13 @@ def index(folder: Folder, as_json: AsJson = False, config: ConfigFile = None) ->
     """
     from firebox.packages.publishing import write_index
 
-    _open(folder, config)
+    _open(folder, config, data_dir)
     with show_progress() as report, interruptible(INTERRUPTED):
         entries = write_index(folder, report)
     _show(entries, folder, "indexed", as_json)
 
 
-def sign(folder: Folder, key: Key, as_json: AsJson = False, config: ConfigFile = None) -> None:
+def sign(folder: Folder, key: Key, as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = None) -> None:
     """Sign every package that the index of a folder names, and the index.
 
     Like `firebox packages sign ./public --key signing-key`. Whoever trusts the key's certificate may install from the folder,
@@ -44,7 +44,7 @@ def sign(folder: Folder, key: Key, as_json: AsJson = False, config: ConfigFile =
     """
     from firebox.packages.publishing import announced_in, sign_folder, write_index
 
-    _open(folder, config)
+    _open(folder, config, data_dir)
     with show_progress() as report, interruptible(INTERRUPTED):
         if not (folder / INDEX_NAME).is_file():
             write_index(folder, report)
@@ -60,6 +60,7 @@ def publish(
     ] = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Put a folder of packages where a web server serves it: indexed, signed, packages first and the index last.
 
@@ -68,7 +69,7 @@ def publish(
     """
     from firebox.packages.publishing import publish as put
 
-    _open(folder, config)
+    _open(folder, config, data_dir)
     with show_progress() as report, interruptible(INTERRUPTED):
         entries = put(folder, target, key, report)
     _show(entries, target, "published", as_json)
@@ -76,9 +77,9 @@ def publish(
         typer.echo("it is not signed: over a network nobody installs from it who does not set allow_unsigned_packages", err=True)
 
 
-def _open(folder: Path, config: Path | None) -> None:
+def _open(folder: Path, config: Path | None, data_dir: Path | None) -> None:
     """Get ready. Raises: InvalidRequest when there is no such folder."""
-    open_settings(config, {})
+    open_settings(config, {"data_dir": data_dir})
     if not folder.is_dir():
         raise InvalidRequest(f"{folder} is no folder", where="FOLDER")
 
