@@ -12,7 +12,9 @@ from litestar.connection import ASGIConnection
 from litestar.types import Receive
 
 from firebox.doors.json_body import decode
+from firebox.doors.json_size import MAX_VALUES, Checked, Meter
 from firebox.doors.refusals import BodyTimeout, BodyTooLarge, ClientGone, ForeignOrigin, UnsupportedBody
+from firebox.errors import InvalidRequest
 
 T = TypeVar("T")
 AnyRequest = Request[Any, Any, Any]
@@ -31,7 +33,15 @@ async def read_json(request: AnyRequest, type_: type[T], max_body_bytes: int) ->
     Raises: UnsupportedBody unless it is JSON by name, BodyTooLarge, BodyTimeout, ClientGone, InvalidRequest.
     """
     require_json(request.headers)
-    return decode(await read_body(request.receive, request.headers, max_body_bytes), type_)
+    return decode(await read_json_body(request.receive, request.headers, max_body_bytes), type_)
+
+
+async def read_json_body(receive: Receive, headers: Mapping[str, str], max_body_bytes: int) -> Checked:
+    """Read a whole body that is to be parsed as JSON, and give up as soon as it holds more than may be parsed.
+
+    Raises: as `read_body`, and InvalidRequest.
+    """
+    return Checked(await read_body(receive, headers, max_body_bytes, is_json=True))
 
 
 def require_json(headers: Mapping[str, str]) -> None:
@@ -48,11 +58,17 @@ def require_json(headers: Mapping[str, str]) -> None:
 
 
 async def read_body(
-    receive: Receive, headers: Mapping[str, str], max_body_bytes: int, *, timeout_s: float = BODY_TIMEOUT_S
+    receive: Receive,
+    headers: Mapping[str, str],
+    max_body_bytes: int,
+    *,
+    is_json: bool = False,
+    timeout_s: float = BODY_TIMEOUT_S,
 ) -> bytes:
     """Read a whole body, whether its length is announced or not.
 
-    Raises: BodyTooLarge, BodyTimeout, UnsupportedBody for a compressed one, ClientGone.
+    is_json: refuse one that holds more than may be parsed, as soon as that is known; the rest of it is thrown away.
+    Raises: BodyTooLarge, BodyTimeout, UnsupportedBody for a compressed one, ClientGone, InvalidRequest.
     """
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
@@ -63,6 +79,8 @@ async def read_body(
         raise BodyTooLarge(max_body_bytes)  # nothing is on its way yet
     parts: list[bytes] = []
     size_bytes = 0
+    meter: Meter | None = None
+    refusal: InvalidRequest | None = None
     try:
         async with asyncio.timeout(timeout_s):
             more = True
@@ -74,14 +92,22 @@ async def read_body(
                 more = message.get("more_body", False)
                 size_bytes += len(part)
                 too_large = too_large or size_bytes > max_body_bytes
-                if too_large:
+                if too_large or refusal is not None:
                     parts.clear()
-                else:
-                    parts.append(part)
+                    continue
+                parts.append(part)
+                if is_json and size_bytes >= MAX_VALUES:
+                    try:
+                        part, meter = (part, meter) if meter else (b"".join(parts), Meter())
+                        meter.feed(part)
+                    except InvalidRequest as error:
+                        refusal = error
     except TimeoutError:
         raise BodyTimeout(timeout_s) from None
     if too_large:
         raise BodyTooLarge(max_body_bytes)
+    if refusal is not None:
+        raise refusal
     return b"".join(parts)
 
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Annotated, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
+from firebox.doors.json_size import Checked
 from firebox.errors import InvalidRequest
 
 T = TypeVar("T")
 
 SHOWN_CHARACTERS = 64
+SHOWN_PATH_CHARACTERS = 512
+SHOWN_MESSAGE_CHARACTERS = 1000
 EXACT_FLOATS = 2**53
 _TOO_DEEP = "the JSON is nested too deeply"
 
 
-def decode(body: bytes | str, type_: type[T]) -> T:
+def decode(body: Checked, type_: type[T]) -> T:
     """Read a JSON document as `type_`: no duplicate keys, no unknown keys, no NaN, no guessing of types.
 
     Raises: InvalidRequest; `where` is a path like "files[0].name", or a position in the text when it is no JSON.
@@ -28,23 +32,24 @@ def decode(body: bytes | str, type_: type[T]) -> T:
     return convert(parse(body), type_)
 
 
-def parse(body: bytes | str) -> object:
+def parse(body: Checked) -> object:
     """Read a JSON document into dicts, lists, strings, numbers, booleans and None.
 
     Lone surrogates (a JSON escape can spell half a character) pass: whoever encodes the text refuses them with the field's name.
     Raises: InvalidRequest for anything but one JSON document in UTF-8.
     """
-    repeated: list[tuple[dict[str, object], str]] = []
+    repeated: tuple[dict[str, object], str] | None = None
 
     def as_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal repeated
         found = dict(pairs)
         if len(found) != len(pairs):
-            counts = Counter(name for name, _ in pairs)
-            repeated.append((found, next(name for name, count in counts.items() if count > 1)))
+            # The last one is in the document: what another key of its name takes away comes before the object with both.
+            repeated = found, _first_repeated(name for name, _ in pairs)
         return found
 
     try:
-        text = body if isinstance(body, str) else body.decode("utf-8-sig")
+        text = body.removeprefix(BOM_UTF8).decode()
         document: object = json.loads(text, object_pairs_hook=as_object, parse_float=_number, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise InvalidRequest("the body is not UTF-8", where=f"byte {error.start}") from None
@@ -55,8 +60,8 @@ def parse(body: bytes | str) -> object:
         raise InvalidRequest(_TOO_DEEP) from None
     except ValueError as error:  # an integer of more than 4,300 digits
         raise InvalidRequest(f"the body is not JSON: {error}") from None
-    if repeated:
-        holder, key = repeated[0]
+    if repeated is not None:
+        holder, key = repeated
         raise InvalidRequest(f"the key {_cut(key)!r} is there twice", where=_join(_path_to(document, holder) or "", key))
     return document
 
@@ -100,6 +105,7 @@ def _explain(words: str, document: object, type_: object) -> InvalidRequest:
         return InvalidRequest(f"unknown key {name!r}", where=_join(path, name), hint=hint)
     if missing := _MISSING.search(words):
         return InvalidRequest(f"{missing['name']} is required", where=_join(path, missing["name"]))
+    words = words[:SHOWN_MESSAGE_CHARACTERS]  # it may repeat what the client sent
     return InvalidRequest(words[:1].lower() + words[1:], where=path or ("" if isinstance(document, dict) else "body"))
 
 
@@ -124,18 +130,50 @@ def _structs(type_: object) -> list[type[msgspec.Struct]]:
     return []
 
 
+def _first_repeated(names: Iterable[str]) -> str:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise ValueError("no name is there twice")
+
+
 def _path_to(document: object, target: object) -> str | None:
-    """Find an object in a document by identity. Walks with a list: a document may be as deep as the parser allows."""
-    waiting: list[tuple[str, object]] = [("", document)]
+    """Find an object in a document by identity. A path is put together for what was found only: a document may be as deep as the
+    parser allows, with long keys, and wide at its end.
+    """
+    if document is target:
+        return ""
+    steps: list[str | int] = []
+    waiting = [_members(document)]
     while waiting:
-        path, value = waiting.pop()
-        if value is target:
-            return path
-        if isinstance(value, dict):
-            waiting += [(_join(path, key), inner) for key, inner in cast("dict[str, object]", value).items()]
-        elif isinstance(value, list):
-            waiting += [(f"{path}[{index}]", inner) for index, inner in enumerate(cast("list[object]", value))]
+        for step, value in waiting[-1]:
+            if value is target:
+                return _path([*steps, step])
+            if isinstance(value, dict | list):
+                steps.append(step)
+                waiting.append(_members(cast(object, value)))
+                break
+        else:
+            waiting.pop()
+            del steps[-1:]
     return None
+
+
+def _members(value: object) -> Iterator[tuple[str | int, object]]:
+    if isinstance(value, dict):
+        return iter(cast("dict[str | int, object]", value).items())
+    return enumerate(cast("list[object]", value)) if isinstance(value, list) else iter(())
+
+
+def _path(steps: Iterable[str | int]) -> str:
+    path = ""
+    for step in steps:
+        path = f"{path}[{step}]" if isinstance(step, int) else _join(path, step)
+        if len(path) > SHOWN_PATH_CHARACTERS:
+            return path[:SHOWN_PATH_CHARACTERS] + "..."
+    return path
 
 
 def _join(path: str, key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from msgspec.structs import asdict
 
@@ -18,6 +18,8 @@ MAX_COMPONENT_BYTES = 255
 MAX_DEPTH = 32
 MAX_WORD_BYTES = 128 * 1024 - 1
 """One argument, one variable, one command. Source: execve(2), MAX_ARG_STRLEN."""
+MAX_WORDS = 10_000
+"""Arguments, and variables."""
 MAX_WORDS_BYTES = 1024 * 1024
 """All arguments and variables: half of what Linux gives a program with the usual 8 MiB of stack, the rest is for the
 runtime's own. Source: execve(2), "Limits on size of arguments and environment"."""
@@ -70,6 +72,12 @@ def check_text(text: str, where: str) -> bytes:
         raise InvalidRequest(f"a lone surrogate ({code_point}) at character {error.start}", where=where) from None
 
 
+def check_count(count: int, allowed: int, what: str, where: str) -> None:
+    """Refuse more of something than is allowed, before any of it is looked at. Raises: InvalidRequest."""
+    if count > allowed:
+        raise InvalidRequest(f"{count} {what}, at most {allowed} are allowed", where=where)
+
+
 def check_word(text: str, where: str) -> int:
     """Return the size in bytes of a word that a program is to be given.
 
@@ -85,8 +93,10 @@ def check_word(text: str, where: str) -> int:
     return size_bytes
 
 
-def check_words(args: Iterable[str], env: dict[str, str], command: str) -> None:
+def check_words(args: Sequence[str], env: dict[str, str], command: str) -> None:
     """Refuse arguments, variables and a command that the kernel would not pass to a program."""
+    check_count(len(args), MAX_WORDS, "arguments", "args")
+    check_count(len(env), MAX_WORDS, "variables", "env")
     total_bytes = check_word(command, "command")
     # Each word costs its bytes, its NUL and a pointer.
     for index, word in enumerate(args):
@@ -106,8 +116,7 @@ def check_words(args: Iterable[str], env: dict[str, str], command: str) -> None:
 
 def check_files(files: tuple[File, ...]) -> None:
     """Refuse names that leave the folder, that are there twice, or that are both a file and a folder."""
-    if len(files) > MAX_FILES:
-        raise InvalidRequest(f"{len(files)} files, at most {MAX_FILES} are allowed", where="files")
+    check_count(len(files), MAX_FILES, "files", "files")
     places: dict[str, int] = {}
     for index, file in enumerate(files):
         where = f"files[{index}].name"
@@ -151,14 +160,13 @@ def check_name(name: str, where: str) -> None:
     for component in components:
         if component in {"", ".", ".."}:
             raise InvalidRequest(f"{name[:64]!r} has the component {component!r}", where=where)
-        if len(component.encode()) > MAX_COMPONENT_BYTES:
+        if size_bytes > MAX_COMPONENT_BYTES and len(component.encode()) > MAX_COMPONENT_BYTES:
             raise InvalidRequest(f"a component is longer than {MAX_COMPONENT_BYTES} bytes", where=where)
 
 
 def check_globs(globs: tuple[str, ...]) -> None:
     """Refuse artifact patterns that reach outside the folder of the job."""
-    if len(globs) > MAX_ARTIFACT_GLOBS:
-        raise InvalidRequest(f"{len(globs)} patterns, at most {MAX_ARTIFACT_GLOBS} are allowed", where="artifacts")
+    check_count(len(globs), MAX_ARTIFACT_GLOBS, "patterns", "artifacts")
     for index, pattern in enumerate(globs):
         check_name(pattern, f"artifacts[{index}]")
     total_bytes = sum(len(pattern.encode()) for pattern in globs)

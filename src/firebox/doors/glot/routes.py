@@ -20,7 +20,8 @@ from firebox.config import Settings
 from firebox.doors.credentials import identify, token_of
 from firebox.doors.glot import wire
 from firebox.doors.glot.run import run
-from firebox.doors.http import AnyRequest, read_body, require_json, while_connected
+from firebox.doors.http import AnyRequest, read_json_body, require_json, while_connected
+from firebox.doors.json_size import Checked
 from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, FireboxError, Unauthenticated
 from firebox.service.callers import Caller
@@ -211,9 +212,9 @@ class Door:
     async def _find_user(self, uuid: str) -> User:
         return await self._service.accounts.users.by_uuid(uuid)
 
-    async def _read(self, request: AnyRequest) -> bytes:
+    async def _read(self, request: AnyRequest) -> Checked:
         require_json(request.headers)
-        return await read_body(request.receive, request.headers, self._settings.max_body_bytes)
+        return await read_json_body(request.receive, request.headers, self._settings.max_body_bytes)
 
     def _links(self, request: AnyRequest) -> wire.Links:
         return wire.Links(self._settings.base_url or str(request.base_url))

@@ -15,12 +15,13 @@ from firebox import errors
 from firebox.config import Settings
 from firebox.doors import refusals
 from firebox.doors.json_body import parse
+from firebox.doors.json_size import Checked
 from firebox.doors.status import status_of
 from firebox.engine.container_spec import ContainerSpec
 from firebox.model import File, Job, LimitRequest, OutputMode, Result, StageName, Verdict
 from firebox.runtimes.runtime import Runtime
 from firebox.service.languages import Native
-from firebox.service.validation import check_text
+from firebox.service.validation import MAX_FILES, check_count, check_text
 from firebox.storage.languages import Language
 from firebox.storage.users import User
 
@@ -149,7 +150,7 @@ class Links:
         return "/".join((self._base, *(quote(part, safe="+") for part in parts)))
 
 
-def read_object(body: bytes) -> dict[str, Any]:
+def read_object(body: Checked) -> dict[str, Any]:
     """Read a JSON object. Raises: InvalidRequest."""
     document = parse(body)
     if not isinstance(document, dict):
@@ -157,12 +158,13 @@ def read_object(body: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", document)
 
 
-def read_run(body: bytes) -> RunRequest:
+def read_run(body: Checked) -> RunRequest:
     """Read a program to run. Keys that are not known are left aside. Raises: InvalidRequest."""
     document = read_object(body)
     entries = document.get("files")
     if not isinstance(entries, list) or not entries:
         raise errors.InvalidRequest("Missing files")
+    check_count(len(cast("list[object]", entries)), MAX_FILES, "files", "files")
     files: list[FileEntry] = []
     for entry in cast("list[object]", entries):
         fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
@@ -176,7 +178,7 @@ def read_run(body: bytes) -> RunRequest:
     return RunRequest(files, _text(document, "stdin"), _text(document, "command"))
 
 
-def read_token(body: bytes) -> str:
+def read_token(body: Checked) -> str:
     """Read the token that a user is to have. Raises: InvalidRequest when there is none."""
     token = read_object(body).get("token")
     if not isinstance(token, str) or not token:
@@ -184,7 +186,7 @@ def read_token(body: bytes) -> str:
     return token
 
 
-def read_language(body: bytes) -> tuple[str, str, str]:
+def read_language(body: Checked) -> tuple[str, str, str]:
     """Read name, version and image. Raises: InvalidRequest."""
     document = read_object(body)
     found: list[str] = []

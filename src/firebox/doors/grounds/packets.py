@@ -17,6 +17,7 @@ from typing import cast
 
 from firebox.doors.grounds.pace import Bucket, Clock
 from firebox.doors.json_body import parse
+from firebox.doors.json_size import check
 from firebox.errors import InvalidRequest
 
 PACKET_CHARACTERS = 1_000_000
@@ -82,7 +83,7 @@ class PacketReader:
         attachments = int(found["attachments"] or 0)
         if attachments > (ATTACHMENTS if is_binary else 0):
             raise InvalidRequest("too many attachments")
-        document = parse(data) if data and kind not in {_ACK, _BINARY_ACK} else None
+        document = parse(check(data)) if data and kind not in {_ACK, _BINARY_ACK} else None
         match kind:
             case "0":
                 self._connects += 1

@@ -19,6 +19,7 @@ from firebox import model
 from firebox.doors.http import AnySocket
 from firebox.doors.incoming import Incoming, first_of
 from firebox.doors.json_body import decode
+from firebox.doors.json_size import check_in_turns
 from firebox.doors.native import wire
 from firebox.doors.native.events import EventTranslator
 from firebox.errors import FireboxError, InvalidRequest
@@ -124,7 +125,7 @@ async def _receive(socket: AnySocket) -> Message:
     text = frame.get("text")
     if not isinstance(text, str):
         raise InvalidRequest("a binary frame", hint="send JSON in text frames; stdin takes base64")
-    return cast(Message, decode(text, cast(Any, Message)))
+    return cast(Message, decode(await check_in_turns(text), cast(Any, Message)))
 
 
 async def _send(socket: AnySocket, message: Struct) -> None:

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from firebox import errors, model
 from firebox.doors.status import status_of
 from firebox.runtimes.runtime import Runtime
+from firebox.service.validation import MAX_FILES, check_count
 
 
 class FileRequest(Struct, forbid_unknown_fields=True):
@@ -194,6 +195,7 @@ def to_job(request: RunRequest) -> model.Job:
             raise errors.InvalidRequest("code and files exclude each other", where="code")
         files = [model.File("", utf8(request.code, "code"))]
     else:
+        check_count(len(request.files), MAX_FILES, "files", "files")
         files = [_file(file, f"files[{index}]") for index, file in enumerate(request.files)]
     return model.Job(
         language=request.language,

@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 from firebox.config import Settings
 from firebox.doors.http import AnySocket
 from firebox.doors.incoming import Incoming, first_of
+from firebox.doors.json_size import check_in_turns
 from firebox.doors.piston import wire
 from firebox.doors.piston.request import Document, read_document, to_job
 from firebox.doors.text import StreamText
@@ -145,7 +146,7 @@ async def _receive(socket: AnySocket) -> Document:
     text = frame.get("text") or frame.get("bytes")
     if not text:
         raise InvalidRequest("an empty frame")
-    return read_document(text)
+    return read_document(await check_in_turns(text))
 
 
 async def _send(socket: AnySocket, message: Struct) -> None:

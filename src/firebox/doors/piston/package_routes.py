@@ -13,7 +13,7 @@ from litestar.response import Stream
 from litestar.types import Method
 
 from firebox.config import Settings
-from firebox.doors.http import AnyRequest, read_body, require_json, while_connected
+from firebox.doors.http import AnyRequest, read_json_body, require_json, while_connected
 from firebox.doors.piston import package_wire, wire
 from firebox.doors.piston.operators import packages_of, require_operator
 from firebox.doors.piston.progress_stream import follow, wanted_format
@@ -145,7 +145,7 @@ class PackageDoor:
         Raises: UnsupportedBody, BodyTooLarge, BodyTimeout, ClientGone, InvalidRequest.
         """
         require_json(request.headers)
-        return read_document(await read_body(request.receive, request.headers, self._settings.max_body_bytes))
+        return read_document(await read_json_body(request.receive, request.headers, self._settings.max_body_bytes))
 
 
 def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:

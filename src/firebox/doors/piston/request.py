@@ -11,11 +11,12 @@ import msgspec
 
 from firebox.config import Settings
 from firebox.doors.json_body import parse
+from firebox.doors.json_size import Checked
 from firebox.doors.piston.limits import read_limits
 from firebox.errors import InvalidRequest
 from firebox.model import CacheLevel, File, Job
 from firebox.runtimes.runtime import Runtime
-from firebox.service.validation import check_text
+from firebox.service.validation import MAX_FILES, MAX_WORDS, check_count, check_text
 
 Document = dict[str, Any]
 Resolve = Callable[[str, str], Runtime]
@@ -27,7 +28,7 @@ MACHINE_CODE = "file"
 _decode = msgspec.json.Decoder().decode
 
 
-def read_document(body: bytes | str) -> Document:
+def read_document(body: Checked) -> Document:
     """Read a JSON object. No body at all is an empty object, and so is an array, as in Piston.
 
     Raises: InvalidRequest.
@@ -110,6 +111,7 @@ def _read_cache(document: Document) -> CacheLevel | None:
 def _check_entries(files: object) -> list[Document]:
     if not isinstance(files, list):
         raise InvalidRequest("files is required as an array")
+    check_count(len(cast(list[object], files)), MAX_FILES, "files", "files")
     for index, entry in enumerate(cast(list[object], files)):
         if not isinstance(entry, dict) or not isinstance(cast(Document, entry).get("content"), str):
             raise InvalidRequest(f"files[{index}].content is required as a string")
@@ -151,6 +153,7 @@ def _read_args(document: Document) -> tuple[str, ...]:
         return ()
     if not isinstance(args, list):
         raise InvalidRequest("args must be an array of strings")
+    check_count(len(cast(list[object], args)), MAX_WORDS, "arguments", "args")
     for index, word in enumerate(cast(list[object], args)):
         if not isinstance(word, str):
             raise InvalidRequest(f"args[{index}] must be a string")
@@ -213,8 +216,9 @@ def _read_content(content: str, encoding: str, where: str) -> bytes:
 
 def _from_base64(text: str) -> bytes:
     """Decode base64 as clients write it: of either alphabet, with or without padding, in lines or in one."""
-    data = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
-    return b64decode(data + "=" * (-len(data) % 4), validate=True)
+    data = text.encode("ascii").translate(_URL_SAFE, delete=_SPACES).rstrip(b"=")
+    return b64decode(data + b"=" * (-len(data) % 4), validate=True)
 
 
-_URL_SAFE = str.maketrans("-_", "+/")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_SPACES = b" \t\r\n\v\f\x1c\x1d\x1e\x1f"

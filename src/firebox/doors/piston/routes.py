@@ -14,7 +14,7 @@ from litestar.types import ControllerRouterHandler, Method
 
 from firebox.config import Settings
 from firebox.doors.credentials import identify
-from firebox.doors.http import AnyRequest, AnySocket, check_origin, read_body, read_origins, while_connected
+from firebox.doors.http import AnyRequest, AnySocket, check_origin, read_json_body, read_origins, while_connected
 from firebox.doors.piston import package_routes, wire
 from firebox.doors.piston.connect import serve_connection
 from firebox.doors.piston.operators import packages_of, require_operator
@@ -121,7 +121,7 @@ class Door:
 
     async def _read(self, request: AnyRequest) -> Document:
         _require_json(request)
-        return read_document(await read_body(request.receive, request.headers, self._settings.max_body_bytes))
+        return read_document(await read_json_body(request.receive, request.headers, self._settings.max_body_bytes))
 
 
 async def answer_unknown_route(request: AnyRequest) -> ASGIResponse:

@@ -15,7 +15,7 @@ from litestar.types import ControllerRouterHandler, Method
 
 from firebox.config import Settings
 from firebox.doors.credentials import identify
-from firebox.doors.http import AnyRequest, check_origin, read_body, read_origins, while_connected
+from firebox.doors.http import AnyRequest, check_origin, read_json_body, read_origins, while_connected
 from firebox.doors.runner import wire
 from firebox.doors.runner.calls import Calls
 from firebox.doors.runner.openapi import PATH as DESCRIPTION_PATH
@@ -109,7 +109,7 @@ class Door:
             # another site without asking it first, but say whose page it was.
             check_origin(request, self._origins)
         caller = await identify(request, self._service)
-        body = await read_body(request.receive, request.headers, self._settings.max_body_bytes)
+        body = await read_json_body(request.receive, request.headers, self._settings.max_body_bytes)
         asked = wire.from_json(body, CodeRequest)
         return _answer(await while_connected(request, call(asked, caller)))
 

@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from firebox import errors
-from firebox.doors import json_body, refusals
+from firebox.doors import json_body, json_size, refusals
 
 M = TypeVar("M", bound=Message)
 
@@ -155,7 +155,7 @@ def to_json(message: Message) -> bytes:
     return msgspec.json.encode({field.json_name: fields[field.json_name] for field in message.DESCRIPTOR.fields})
 
 
-def from_json(body: bytes, type_: type[M]) -> M:
+def from_json(body: json_size.Checked, type_: type[M]) -> M:
     """Read a message. No body at all is an empty message, and unknown keys are passed over, as with Runner's gateway.
 
     Raises: InvalidRequest.

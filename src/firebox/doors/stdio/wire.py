@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from firebox.doors.json_body import convert, parse
+from firebox.doors.json_size import check
 from firebox.errors import InvalidRequest
 from firebox.model import File, Job, Result, Verdict
 from firebox.service.validation import check_job, check_text
@@ -69,7 +70,7 @@ def to_job(request: bytes) -> Job:
 
     Raises: InvalidRequest; `where` is the field as the client wrote it.
     """
-    body = convert(parse(request), RequestBody)
+    body = convert(parse(check(request)), RequestBody)
     if not body.files:
         raise InvalidRequest("at least one file is needed", where="files")
     for index, file in enumerate(body.files):
