@@ -12,6 +12,7 @@ import yaml
 from pysequoia import Tsk
 
 from firebox.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
+from firebox.packages.build_file import write_build_file
 from firebox.packages.index import read_index
 from firebox.packages.publishing import LINES, SIGNATURE, publish, sign_folder, write_index
 from firebox.packages.signatures import verify_bytes
@@ -61,6 +62,22 @@ def test_every_package_file_is_announced_as_it_describes_itself(tmp_path: Path) 
     assert (lines.form, [entry.name for entry in lines.entries]) == ("lines", ["base-1.0.0", "old-2.0.0", "tiny-1.2.3"])
     write_index(folder)
     assert yaml.safe_load((folder / INDEX_NAME).read_text())["serial"] == 2
+
+
+def test_a_build_file_is_announced_and_published_beside_its_package(tmp_path: Path) -> None:
+    folder, target = packages(tmp_path / "public"), tmp_path / "served"
+    write_build_file(folder / "tiny-1.2.3.squashfs", "make tiny", {"recipe.toml": "x = 1\n"})
+    tiny = next(entry for entry in write_index(folder) if entry.language == "tiny")
+    assert tiny.buildfile == (folder / "tiny-1.2.3.recipe.txt").as_uri()
+    published = {entry.language: entry for entry in publish(folder, target)}
+    assert (target / "tiny-1.2.3.recipe.txt").read_text() == "# Made by: make tiny\n\n==> recipe.toml <==\nx = 1\n"
+    assert published["base"].buildfile == ""
+    content = (target / INDEX_NAME).read_bytes()
+    served = read_index(content, repository="main", location="https://example.org/packages/index.yaml")
+    assert [entry.buildfile for entry in served.entries if entry.language == "tiny"] == [
+        "https://example.org/packages/tiny-1.2.3.recipe.txt"
+    ]
+    assert served.troubles == ()
 
 
 async def test_what_was_published_and_signed_installs_where_the_key_is_trusted(tmp_path: Path) -> None:

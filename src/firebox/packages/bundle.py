@@ -238,7 +238,9 @@ def _take_in(entries: Iterable[Entry], place: Path, folder: Path) -> list[Entry]
         target = folder / entry.download
         (place / entry.download).chmod(0o644)
         (place / entry.download).replace(target)
-        announced = msgspec.structs.replace(entry, download=quote(target.name), repository="")
+        # A file of the machine where it was built is not here.
+        build_file = "" if entry.buildfile.startswith("file:") else entry.buildfile
+        announced = msgspec.structs.replace(entry, download=quote(target.name), buildfile=build_file, repository="")
         add_to_index(folder, announced)
         imported.append(msgspec.structs.replace(entry, download=target.absolute().as_uri(), repository=BUILT))
     return imported

@@ -25,6 +25,7 @@ from msgspec import Struct
 from pysequoia import SignatureMode, Tsk, sign, sign_file
 
 from firebox.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
+from firebox.packages.build_file import LARGEST_BYTES, address_of_build_file, build_file_of
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.index import SCHEMA, read_index
 from firebox.packages.preparation import describe
@@ -59,6 +60,7 @@ def entry_of(file: Path, information: Mapping[str, Any], size_bytes: int) -> Ent
         checksums={"sha256": digest},
         dependencies=dict(information.get("dependencies", {})),
         size_bytes=size_bytes,
+        buildfile=address_of_build_file(file),
         download=quote(file.name),
         architecture=information.get("architecture", ""),
     )
@@ -97,7 +99,8 @@ def write_index(folder: Path, report: Report = no_report) -> list[Entry]:
             report(Progress(package=file.name, step="index", done=number, total=len(files)))
             entry = _described(file)
             same = known.get(entry.checksums["sha256"])
-            entry = msgspec.structs.replace(entry, signature=same.signature if same else "")
+            if same:
+                entry = msgspec.structs.replace(entry, signature=same.signature, buildfile=same.buildfile or entry.buildfile)
             if _key(entry) in entries:
                 raise Conflict(f"{unquote(entries[_key(entry)].download)} and {file.name} are both {entry.name}")
             entries[_key(entry)] = entry
@@ -152,6 +155,9 @@ def publish(folder: Path, target: Path, key: Path | None = None, report: Report 
         for number, entry in enumerate(ours.entries):
             report(Progress(package=entry.name, step="install", done=number, total=len(ours.entries), words="copying"))
             _copy(folder / unquote(entry.download), target, entry)
+            build_file = build_file_of(folder / unquote(entry.download))
+            if unquote(entry.buildfile) == build_file.name and build_file.stat().st_size <= LARGEST_BYTES:
+                _replace(target / build_file.name, build_file.read_bytes())
         # The signature comes first: an index without one would be refused, an older index with it is tried again.
         if key is None:
             (target / SIGNATURE).unlink(missing_ok=True)
@@ -161,14 +167,23 @@ def publish(folder: Path, target: Path, key: Path | None = None, report: Report 
     return _placed(ours.entries, target)
 
 
+def placed(entry: Entry, folder: Path) -> Entry:
+    """Give an entry of a folder's index whose files can be found from anywhere on this machine."""
+    build_file = entry.buildfile
+    if build_file and "://" not in build_file:
+        build_file = (folder.absolute() / unquote(build_file)).as_uri()
+    download = (folder.absolute() / unquote(entry.download)).as_uri()
+    return msgspec.structs.replace(entry, download=download, buildfile=build_file)
+
+
 def _placed(entries: Iterable[Entry], folder: Path) -> list[Entry]:
-    """Give entries whose downloads can be found from anywhere on this machine."""
-    return [msgspec.structs.replace(each, download=(folder.absolute() / unquote(each.download)).as_uri()) for each in entries]
+    return [placed(each, folder) for each in entries]
 
 
 def _described(file: Path) -> Entry:
     """Describe a package file by what it says of itself. Raises: UnusablePackage."""
-    return msgspec.structs.replace(asyncio.run(describe(file.absolute(), MAX_UNPACKED_BYTES)), download=quote(file.name))
+    entry = asyncio.run(describe(file.absolute(), MAX_UNPACKED_BYTES))
+    return msgspec.structs.replace(entry, download=quote(file.name), buildfile=address_of_build_file(file))
 
 
 def _key(entry: Entry) -> tuple[str, str, str]:
@@ -251,9 +266,17 @@ def _read(folder: Path) -> _Announced:
         return _Announced()
     index = read_index(file.read_bytes(), repository=str(folder), location=location_of(file))
     entries = [
-        msgspec.structs.replace(entry, download=quote(path_of(entry.download).name), repository="") for entry in index.entries
+        msgspec.structs.replace(
+            entry, download=quote(path_of(entry.download).name), buildfile=_relative(entry.buildfile), repository=""
+        )
+        for entry in index.entries
     ]
     return _Announced(entries=tuple(entries), serial=index.serial or 0, keys=index.keys)
+
+
+def _relative(address: str) -> str:
+    """Name a file beside the index by its name alone; what is elsewhere stays as it is."""
+    return quote(path_of(address).name) if address.startswith("file:") else address
 
 
 def _write(folder: Path, announced: _Announced, secret: Tsk | None = None) -> None:
@@ -281,6 +304,7 @@ def _table(entry: Entry) -> dict[str, Any]:
         "checksums": dict(entry.checksums),
         "dependencies": dict(entry.dependencies),
         "size": entry.size_bytes,
+        "buildfile": entry.buildfile,
         "download": entry.download,
         "signature": entry.signature,
     }

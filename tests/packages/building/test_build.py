@@ -18,13 +18,13 @@ from firebox.config import Settings, load_settings
 from firebox.errors import BuildFailed
 from firebox.packages.building.base import Base
 from firebox.packages.building.build import Built, build
-from firebox.packages.building.recipe import Recipe, find_recipe
+from firebox.packages.building.recipe import AUTHOR, Recipe, find_recipe
 from firebox.packages.building.squash import INFORMATION, RUNTIMES, read_beside, write_tree_as_tar
 from firebox.packages.building.untested import Untested
 from firebox.packages.entry import Progress
 from firebox.packages.index import read_index
 from firebox.packages.publishing import announced_in
-from firebox.packages.sources import INDEX_NAME, location_of
+from firebox.packages.sources import INDEX_NAME, location_of, path_of
 from tests.packages.building.conftest import write_recipe
 
 pytestmark = pytest.mark.timeout(1800)
@@ -87,6 +87,14 @@ def test_both_are_announced_in_the_folders_index(lua: Built) -> None:
     assert msgspec.structs.replace(found["lua"], repository="") == lua.entry
     assert found["debian-trixie"].version == lua.entry.dependencies["debian-trixie"]
     assert lua.entry.size_bytes > lua.file.stat().st_size
+    for entry in found.values():
+        assert entry.author == AUTHOR
+        build_file = path_of(entry.buildfile)
+        assert build_file.parent == lua.file.parent
+        assert build_file.read_text().startswith("# Made by: ")
+    recipe = path_of(lua.entry.buildfile).read_text()
+    for name, text in find_recipe("lua").texts().items():
+        assert f"==> {name} <==\n{text.rstrip()}\n" in recipe
 
 
 def test_its_test_program_says_ok(lua: Built, settings: Settings) -> None:

@@ -19,9 +19,11 @@ from typing import Any
 import semantic_version
 
 from firebox.errors import BuildFailed
+from firebox.packages.build_file import write_build_file
 from firebox.packages.building.debian import run_mmdebstrap
 from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
 from firebox.packages.building.layer import plan_layer
+from firebox.packages.building.recipe import AUTHOR
 from firebox.packages.building.squash import INFORMATION, read_beside, write_image, write_tree_as_tar
 from firebox.packages.machine import architecture
 from firebox.packages.publishing import add_to_index, announce_file, entry_of
@@ -86,7 +88,7 @@ def _build(suite: str, name: str, output: Path, downloads: Path, say: Callable[[
             information: dict[str, Any] = {
                 "language": name,
                 "version": version,
-                "author": "",
+                "author": AUTHOR,
                 "dependencies": {},
                 "build_platform": "firebox-debian",
                 "aliases": [],
@@ -99,6 +101,7 @@ def _build(suite: str, name: str, output: Path, downloads: Path, say: Callable[[
             write_image(unfinished, {INFORMATION: content}, whole, layer)
         file = output / f"{name}-{version}-{architecture()}.squashfs"
         unfinished.chmod(0o644)
+        write_build_file(file, f"mmdebstrap --variant=essential --include={','.join(INCLUDED)} {suite}", {})
         unfinished.replace(file)
     add_to_index(output, entry_of(file, information, layer.size_bytes))
     say(f"{file.name}: {file.stat().st_size >> 20} MiB")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import semantic_version
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from firebox.config import Settings
 from firebox.errors import BuildFailed
+from firebox.packages.build_file import address_of_build_file, write_build_file
 from firebox.packages.building.base import Base, find_or_build_base
 from firebox.packages.building.debian import run_mmdebstrap
 from firebox.packages.building.extras import write_extras
@@ -29,7 +31,7 @@ from firebox.packages.building.tools import BUILD_PROGRAMS, require_all
 from firebox.packages.building.untested import Untested
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.machine import architecture
-from firebox.packages.publishing import add_to_index
+from firebox.packages.publishing import add_to_index, placed
 from firebox.packages.sources import packages_folder
 from firebox.runtimes.runtime import Runtime
 
@@ -85,11 +87,13 @@ def build(
     entry = untested.entry()
     if test is not None:
         test(Built(file=untested.image, entry=entry), output)
-    file = output / entry.download
+    file = output / unquote(entry.download)
     untested.release(file)
+    write_build_file(file, f"firebox packages build {recipe.package}@{recipe.series}", recipe.texts())
+    entry = msgspec.structs.replace(entry, buildfile=address_of_build_file(file))
     add_to_index(output, entry)
     say(f"{file.name}: {file.stat().st_size >> 20} MiB")
-    return Built(file=file, entry=msgspec.structs.replace(entry, download=file.resolve().as_uri()))
+    return Built(file=file, entry=placed(entry, output.resolve()))
 
 
 def _build(
@@ -156,7 +160,7 @@ def _information(recipe: Recipe, base: Base, runtimes: list[Runtime], inputs: li
     return {
         "language": recipe.package,
         "version": runtimes[0].version,
-        "author": "",
+        "author": recipe.author,
         "dependencies": {base.name: base.version},
         "build_platform": BUILD_PLATFORM,
         "aliases": list(recipe.aliases),

@@ -19,6 +19,8 @@ from msgspec import Struct, field
 from firebox.errors import BuildFailed, InvalidRequest, NotFound
 from firebox.runtimes.definition import Definition, read_definition
 
+AUTHOR = "Firebox contributors <contributors@firebox.invalid>"
+"""Of a recipe that names nobody else."""
 MAX_FILE_BYTES = 1 << 20
 """No file of a recipe is larger: programs and archives come from registries or from the operator."""
 
@@ -79,6 +81,8 @@ class _Written(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     package: str
     summary: str
+    author: str = AUTHOR
+    """`Full Name <mail>`: who answers for what the recipe makes."""
     provides: list[str]
     version: str
     suite: str
@@ -119,14 +123,25 @@ class Recipe(_Written, frozen=True, kw_only=True):
 
         Raises: SettingsError, BuildFailed.
         """
+        return [read_definition(_text(file), str(file)) for file in self._definition_files()]
+
+    def texts(self) -> dict[str, str]:
+        """Read everything that the recipe consists of: names as in its folder, and contents. Raises: BuildFailed."""
+        files = {"recipe.toml": self.folder / "recipe.toml"}
+        files |= {f"runtimes/{file.name}": file for file in self._definition_files()}
+        found = {name: _text(file) for name, file in files.items()}
+        found |= {"build.sh": self.script} if self.script else {}
+        return found | {f"test/{name}": content.decode() for name, content in self.test_files().items()}
+
+    def _definition_files(self) -> list[Path]:
         shipped = Path(str(resources.files("firebox.runtimes") / "definitions"))
-        found: list[Definition] = []
+        found: list[Path] = []
         for stem in self.provides:
             own, ours = self.folder / "runtimes" / f"{stem}.toml", shipped / f"{stem}.toml"
             file = own if own.is_file() else ours
             if not file.is_file():
                 raise BuildFailed(f"recipe {self.name}: no {stem}.toml is in its runtimes/ nor among our definitions")
-            found.append(read_definition(_text(file), str(file)))
+            found.append(file)
         return found
 
     def test_files(self) -> dict[str, bytes]:
@@ -231,6 +246,8 @@ def _wrong(recipe: Recipe) -> Iterator[tuple[str, object, str]]:
         yield "version", recipe.version, "a version range such as 3.13.x"
     if not 0 < len(recipe.summary) <= 200 or not recipe.summary.isprintable():
         yield "summary", recipe.summary, "a line of at most 200 characters"
+    if not 0 < len(recipe.author) <= 200 or not recipe.author.isprintable():
+        yield "author", recipe.author, "a line of at most 200 characters, Full Name <mail>"
     for wheel in recipe.pypi:
         yield from each("pypi.name", [wheel.name], _PYPI_NAME, "the name of a distribution")
         yield from each("pypi.version", [wheel.version], _VERSION, "an exact version")
