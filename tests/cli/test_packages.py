@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from firebox.cli.package_commands.building import find_recipe
+from firebox.cli.package_commands.names import read_recipe_selector
 from firebox.cli.packages import GROUPS, app
 from tests.support.package_commands import PackageCommands, filled_folder
 from tests.support.package_folder import PackageFolder
@@ -55,6 +57,13 @@ def test_a_package_that_is_there_already_is_no_failure(packages: PackageCommands
     done = packages("install", "greet", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
     assert "greet-2.0.0 is already installed" in done.stderr
+
+
+def test_a_damaged_package_can_be_removed(packages: PackageCommands) -> None:
+    packages.json("install", "greet")
+    (packages.data / "packages" / "installed" / "greet-2.0.0" / "package.json").write_text("{")
+    assert packages.json("uninstall", "greet-2.0.0") == ["greet-2.0.0"]
+    packages.json("install", "greet")
 
 
 def test_a_misspelt_name_changes_nothing_and_is_told_what_is_near(packages: PackageCommands) -> None:
@@ -263,3 +272,8 @@ def test_the_command_loads_no_library_before_it_needs_one() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True, timeout=60
     )
     assert not set(done.stdout.split()) & {"httpx", "resolvelib", "pysequoia", "yaml", "litestar"}
+
+
+@pytest.mark.parametrize("word", ["java/21", "java@21", "java@21.x"])
+def test_a_recipe_is_named_with_its_series_either_way(word: str) -> None:
+    assert find_recipe(read_recipe_selector(word)).name == "java/21"

@@ -511,6 +511,24 @@ async def test_an_image_is_unpacked_where_it_cannot_be_mounted(who: str, tmp_pat
     assert bench.ids == bench.leftovers == []
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"entry": 5}', b"x" * (5 << 20)])
+async def test_a_damaged_package_is_uninstalled_by_its_id(bench: Bench, content: bytes | None) -> None:
+    await bench.install("base")
+    description = bench.store.place("base-2.0.0") / "package.json"
+    if content is None:
+        description.unlink()
+    else:
+        description.write_bytes(content)
+    again = Bench(bench.data.parent)
+    assert (again.ids, again.store.damaged()) == ([], ["base-2.0.0"])
+    for wrong in ("base-2.0.1", "../installed/base-2.0.0", ".", ""):
+        with pytest.raises(NotFound):
+            await again.installer.uninstall(wrong)
+    await again.installer.uninstall("base-2.0.0")
+    assert not description.parent.exists()
+    assert again.store.damaged() == again.leftovers == []
+
+
 async def test_an_image_stays_one_where_it_can_be_mounted(bench: Bench) -> None:
     if words := cannot_mount():
         missing(words)

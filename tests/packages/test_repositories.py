@@ -543,16 +543,18 @@ async def test_version_never_changes(server: RepositoryServer, folder: Path, ope
     write_index(folder, [put(folder, "lua-5.4.7")])
     await opened(setting).sync()
     write_index(folder, [put(folder, "lua-5.4.7"), put(folder, "python-3.13.5", b"other")])
-    with pytest.raises(NotTrusted, match=r"python-3\.13\.5 of repository main is not what it was: a version never changes"):
-        await opened(setting).sync()
-    if place == "network":
-        assert names(await opened(setting).entries()) == ["lua-5.4.7"]
     without = put(folder, "python-3.13.5") | {"checksums": {"md5": "0" * 32}}
-    write_index(folder, [without])
-    with pytest.raises(NotTrusted, match="a version never changes"):
-        await opened(setting).sync()
+    for changed in (put(folder, "python-3.13.5", b"other"), without):
+        write_index(folder, [put(folder, "lua-5.4.7"), changed])
+        for sync in (True, False):  # the second time what was kept is read
+            told: list[Progress] = []
+            assert names(await opened(setting).entries(sync=sync, report=told.append)) == ["lua-5.4.7"]
+            assert any("python-3.13.5 is left out: it is not what it was" in each.words for each in told)
+        with pytest.raises(NotFound):
+            await opened(setting).find("python")
     write_index(folder, [put(folder, "python-3.13.5")])
     await opened(setting).sync()
+    assert names(await opened(setting).entries()) == ["python-3.13.5"]
 
 
 async def test_damaged_memory_of_a_repository_is_no_fresh_start(

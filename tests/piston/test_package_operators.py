@@ -33,7 +33,7 @@ BODY = {"language": "x", "version": "*", "code": ""}
 
 @pytest.fixture(scope="module")
 def closed() -> Iterator[RunningServer]:
-    with running_server(env={"FIREBOX_ADMIN_TOKEN": TOKEN}) as started:
+    with running_server(env={"FIREBOX_ADMIN_TOKEN": TOKEN, "FIREBOX_REQUIRE_LOGIN": "true"}) as started:
         yield started
 
 
@@ -63,8 +63,10 @@ def test_without_admins_what_a_proxy_passed_on_does_not_get_in(
     assert "from another machine" in refused.json()["message"]
 
 
-def test_the_list_of_packages_is_open(closed: RunningServer) -> None:
-    assert ask(closed, "GET", "/api/v2/packages").status_code == 200
+def test_the_list_of_packages_is_for_everybody_who_may_run_programs(server: RunningServer, closed: RunningServer) -> None:
+    assert ask(server, "GET", "/api/v2/packages", **{"X-Forwarded-For": "192.0.2.1"}).status_code == 200
+    assert ask(closed, "GET", "/api/v2/packages").status_code == 401
+    assert ask(closed, "GET", "/api/v2/packages", Authorization=f"Bearer {TOKEN}").status_code == 200
 
 
 HERE, THERE = Caller(address="127.0.0.1"), Caller(address="192.0.2.1")

@@ -84,17 +84,17 @@ class Installer:
         return await self._install(entry, path, report)
 
     async def uninstall(self, id: str, report: Report = no_report) -> None:  # noqa: A002 - the word of the whole interface
-        """Remove a package once nobody uses it any more. New runs with it are refused meanwhile.
+        """Remove a package once nobody uses it any more, a damaged one too. New runs with it are refused meanwhile.
 
         Raises: NotFound; Conflict when another package needs it, when it is being uninstalled already, or when it is still
         in use after `uninstall_wait_ms`: it stays then.
         """
-        if self._store.get(id) is None:
+        if self._store.get(id) is None and id not in self._store.damaged():
             raise NotFound("package", id)
         self._refuse_needed(id)
         report(Progress(package=id, step="uninstall", words="waiting for runs that use it"))
         with _words_of_the_system(id), self._opened(id) as (folder, gate):
-            if not await wait_for(gate, patience_s=_GATE_PATIENCE_S):
+            if gate is not None and not await wait_for(gate, patience_s=_GATE_PATIENCE_S):
                 raise going_away(id)
             if not await wait_for(folder, patience_s=self._settings.uninstall_wait_ms / 1000):
                 hint = "wait until they have ended, or raise uninstall_wait_ms"
@@ -255,18 +255,24 @@ class Installer:
             self._store.place(id_).rename(trash)
 
     @contextmanager
-    def _opened(self, id_: str) -> Generator[tuple[int, int]]:
-        """Open a package's folder and its gate, see `PackageStore.hold`. Raises: NotFound."""
+    def _opened(self, id_: str) -> Generator[tuple[int, int | None]]:
+        """Open a package's folder and its gate, see `PackageStore.hold`. A damaged package may have lost its gate.
+
+        Raises: NotFound.
+        """
         try:
             folder = os.open(self._store.place(id_), _OPEN_FOLDER)
         except FileNotFoundError:
             raise NotFound("package", id_) from None
         try:
-            gate = os.open(DESCRIPTION, _OPEN_FILE, dir_fd=folder)
+            gate: int | None = None
+            with suppress(FileNotFoundError):
+                gate = os.open(DESCRIPTION, _OPEN_FILE, dir_fd=folder)
             try:
                 yield folder, gate
             finally:
-                os.close(gate)
+                if gate is not None:
+                    os.close(gate)
         finally:
             os.close(folder)
 

@@ -168,7 +168,7 @@ class Repositories:
             if not fetched.signature and trusted_keys(self._settings, source.name):
                 return None
             self._signed_at(source, fetched)
-            index = _read(source, fetched)
+            index = state.without_changed(_read(source, fetched))
         self._kept[source.name] = _Kept(stamp=(source.location, *(_stamp(path) for path in files)), index=index)
         return index
 
@@ -212,7 +212,7 @@ class Repositories:
         with folder.locked():
             state = folder.state()
             state.refuse_replay(source.name, index.serial, signed_at)
-            state.refuse_changes(source.name, index.entries)
+            index = state.without_changed(index)
             state = state.after(source, fetched.content, index.entries, index.serial, signed_at)
             folder.store(state, fetched.content, fetched.signature if signed_at is not None else b"")
         return index

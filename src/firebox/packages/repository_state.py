@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Self
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from firebox.errors import NotTrusted, RepositoryError
 from firebox.packages.entry import Entry
+from firebox.packages.index import Index
 from firebox.packages.sources import Source
 
 MOST_SEEN = 500_000
 """Versions that are remembered; a repository that invents more is refused."""
+MOST_TROUBLES = 100
 _STATE = "state.json"
+_ACCEPT = "to accept it all the same, remove the repository's folder in packages/repositories of the data folder"
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -58,16 +61,17 @@ class State(Struct, frozen=True, kw_only=True):
                 hint=hint,
             )
 
-    def refuse_changes(self, repository: str, entries: Iterable[Entry]) -> None:
-        """Refuse another content under a version that was seen. Raises: NotTrusted."""
-        for entry in entries:
+    def without_changed(self, index: Index) -> Index:
+        """Leave out every version that is announced with another content than was seen, with words about it."""
+        kept: list[Entry] = []
+        troubles: list[str] = []
+        for entry in index.entries:
             before = self.seen.get(_key(entry))
-            if before is not None and not same_content(before, entry.checksums):
-                raise NotTrusted(
-                    f"{entry.name} of repository {repository} is not what it was: a version never changes",
-                    hint="ask who runs the repository; to accept it all the same, remove the repository's folder in "
-                    "packages/repositories of the data folder",
-                )
+            if before is None or same_content(before, entry.checksums):
+                kept.append(entry)
+            elif len(troubles) < MOST_TROUBLES:
+                troubles.append(f"{entry.name} is left out: it is not what it was, and a version never changes; {_ACCEPT}")
+        return structs.replace(index, entries=kept, troubles=(*index.troubles, *troubles)) if troubles else index
 
     def after(
         self,
@@ -84,7 +88,7 @@ class State(Struct, frozen=True, kw_only=True):
         if len(seen) > MOST_SEEN:
             raise RepositoryError(source.name, f"it has announced more than {MOST_SEEN} versions over time")
         signed = signed_at is not None
-        return msgspec.structs.replace(
+        return structs.replace(
             self,
             location=source.location,
             digest=hashlib.sha256(content).hexdigest(),

@@ -104,6 +104,12 @@ class PackageStore:
         """Find an installed package by its id, `language-version`."""
         return self._look().get(id)
 
+    def damaged(self) -> list[str]:
+        """List the ids of packages whose description cannot be read: nothing runs with them."""
+        with self._lock:
+            packages = self._look()
+            return [name for name in _folders(self.installed_folder) if name not in packages]
+
     def place(self, id: str) -> Path:  # noqa: A002
         """Give the folder of a package, whether it is there or not."""
         return self.installed_folder / id

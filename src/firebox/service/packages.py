@@ -66,11 +66,9 @@ class Packages:
         Languages of the host are no packages: nobody can install or uninstall them here.
         Raises: RepositoryError, NotTrusted.
         """
-        there = {(each.entry.language, each.entry.version) for each in self._store.all()}
-        known = {(entry.language, entry.version) for entry in await self._known()}
-        names = sorted(there | known, key=lambda name: sort_key(name[1]), reverse=True)
-        names.sort(key=lambda name: name[0])
-        return [Listed(language, version, (language, version) in there) for language, version in names]
+        known = await self._known()
+        # Tens of thousands take a while to sort, and anybody may ask for them.
+        return await asyncio.to_thread(_listed, self._store.all(), known)
 
     def repositories(self) -> list[str]:
         """Name the repositories, in the order in which they are asked."""
@@ -117,6 +115,16 @@ class Packages:
         if found is None or (found.entry.language, found.entry.version) != (language, version):
             raise NotFound("package", f"{language}-{version}")
         return found
+
+    def removable(self, language: str, version: str) -> str:
+        """Find the id of what is to be uninstalled, a damaged package too, by name and exact version. Raises: as `get`."""
+        try:
+            return self.get(language, version).id
+        except NotFound:
+            id_ = f"{language}-{version}"
+            if id_ not in self._store.damaged():
+                raise
+            return id_
 
     def runtimes_of(self, package: Installed) -> list[Runtime]:
         """List the runtimes that an installed package brings; a base brings none."""
@@ -173,20 +181,20 @@ class Packages:
         self._under_way[entry.name] = installation = Installation(entry, work)
         return installation
 
-    async def uninstall(self, package: Installed) -> None:
-        """Remove an installed package. Waits for the runs that use it; a caller who goes away does not stop it.
+    async def uninstall(self, id_: str) -> None:
+        """Remove an installed package by its id. Waits for the runs that use it; a caller who goes away does not stop it.
 
         Raises: NotFound, Conflict when others need it or it stays in use.
         """
         if self._closed:
             raise ShuttingDown("the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
-        leaving = self._leaving.get(package.id)
+        leaving = self._leaving.get(id_)
         if leaving is None:
-            leaving = self._leaving[package.id] = asyncio.create_task(self._uninstall(package), name=f"uninstall {package.id}")
+            leaving = self._leaving[id_] = asyncio.create_task(self._uninstall(id_), name=f"uninstall {id_}")
             leaving.add_done_callback(note_outcome)
         await asyncio.wait((leaving,))
         if leaving.cancelled():
-            raise ShuttingDown(f"the server stopped before {package.id} was uninstalled", retry_after_s=RETRY_AFTER_STOP_S)
+            raise ShuttingDown(f"the server stopped before {id_} was uninstalled", retry_after_s=RETRY_AFTER_STOP_S)
         leaving.result()
 
     async def close(self) -> None:
@@ -197,15 +205,15 @@ class Packages:
             task.cancel()
         await asyncio.gather(*(each.cancel() for each in list(self._under_way.values())), *leaving, return_exceptions=True)
 
-    async def _uninstall(self, package: Installed) -> None:
+    async def _uninstall(self, id_: str) -> None:
         try:
-            await self._installer.uninstall(package.id)
-            _log.info("a package is uninstalled", package=package.id)
+            await self._installer.uninstall(id_)
+            _log.info("a package is uninstalled", package=id_)
         finally:
             try:
                 await self._renew()
             finally:
-                del self._leaving[package.id]
+                del self._leaving[id_]
 
     async def _renew(self) -> None:
         try:
@@ -221,6 +229,15 @@ class Packages:
         listing = self._listing
         await asyncio.wait((listing,))
         return listing.result()
+
+
+def _listed(installed: Iterable[Installed], known: Iterable[Entry]) -> list[Listed]:
+    there = {(each.entry.language, each.entry.version) for each in installed}
+    names = sorted(
+        {*there, *((entry.language, entry.version) for entry in known)}, key=lambda name: sort_key(name[1]), reverse=True
+    )
+    names.sort(key=lambda name: name[0])
+    return [Listed(language, version, (language, version) in there) for language, version in names]
 
 
 def _log_words(progress: Progress) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.package_commands.names import NAMES_METAVAR, Selector, near_names, read_selector
+from firebox.cli.package_commands.names import NAMES_METAVAR, Selector, near_names, read_recipe_selector
 from firebox.cli.package_commands.parts import PLACE_ROWS, AsJson, interruptible, open_settings
 from firebox.cli.package_commands.progress import show_progress
 from firebox.cli.package_commands.recipes import known_recipes, recipe_names
@@ -58,7 +58,7 @@ def build(
     folder = output or built_folder(settings)
     if bool(packages) == all_needed:
         raise InvalidRequest("name packages, or ask for --all-needed", hint="`firebox packages recipes` lists what can be built")
-    wanted = _needed(folder, sources) if all_needed else [find_recipe(read_selector(word)) for word in packages or []]
+    wanted = _needed(folder, sources) if all_needed else [find_recipe(read_recipe_selector(word)) for word in packages or []]
     check_recipes(wanted, sources)
     built: list[Built] = []
     try:

@@ -56,6 +56,12 @@ def read_selector(word: str) -> Selector:
     return Selector(word=word, name=match[1], version_range=version_range)
 
 
+def read_recipe_selector(word: str) -> Selector:
+    """Read the name of a recipe: as `read_selector`, or NAME/SERIES, which is how messages write it. Raises: InvalidRequest."""
+    name, slash, series = word.strip().partition("/")
+    return read_selector(f"{name}@{series}" if slash and "@" not in word and series else word)
+
+
 def matches(selector: Selector, entry: Entry) -> bool:
     """Say whether a package is meant; a pre-release only where the range names it, or the word is its whole name."""
     from firebox.packages.versions import allows

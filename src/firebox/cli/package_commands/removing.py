@@ -32,16 +32,19 @@ def uninstall(
     """Remove installed packages. Waits for the runs that use them, at most `uninstall_wait_ms`.
 
     Like `firebox packages uninstall python@3.11.x`. A package that another one needs stays: name both, or the other one first.
-    What a package brought along is left; `firebox packages apply` clears away what nothing needs.
+    What a package brought along is left; `firebox packages apply` clears away what nothing needs. A damaged package is named by
+    its id, as the log of `firebox serve` has it.
     """
     parts = open_parts(config, flags)
     installed = parts.store.all()
-    chosen = {each.id: each for word in packages for each in find_installed(installed, word)}
+    damaged = [word for word in packages if word in parts.store.damaged()]
+    words = [word for word in packages if word not in damaged]
+    chosen = {each.id: each for word in words for each in find_installed(installed, word)}
     removed: list[str] = []
 
     async def work(report: Report) -> None:
         installer = parts.installer()
-        for id_ in removal_order(list(chosen.values())):
+        for id_ in (*damaged, *removal_order(list(chosen.values()))):
             await installer.uninstall(id_, report)
             removed.append(id_)
 

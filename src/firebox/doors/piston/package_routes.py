@@ -114,8 +114,7 @@ class PackageDoor:
         """Uninstall a package, once nothing runs with it any more."""
         await require_operator(request, self._service)
         packages = packages_of(self._service)
-        found = packages.get(package, version)
-        await while_connected(request, packages.uninstall(found))
+        await while_connected(request, packages.uninstall(packages.removable(package, version)))
         return _answer(package_wire.PackageName(package, version))
 
     async def purge_cache(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:

@@ -84,8 +84,9 @@ class Door:
         """List what can run here."""
         return _answer(wire.encode(wire.from_runtimes(self._service.runtimes())))
 
-    async def list_packages(self) -> ASGIResponse:
-        """List the packages: what can be installed, and what is."""
+    async def list_packages(self, request: AnyRequest) -> ASGIResponse:
+        """List the packages: what can be installed, and what is. Open to everybody who may run programs."""
+        await identify(request, self._service)
         return _answer(wire.encode(wire.from_packages(await list_packages(self._service))))
 
     async def install(self, request: AnyRequest) -> ASGIResponse:
@@ -105,7 +106,7 @@ class Door:
         """
         await require_operator(request, self._service)
         package = await find_to_uninstall(self._service, *read_selector(await self._read(request)))
-        await while_connected(request, packages_of(self._service).uninstall(package))
+        await while_connected(request, packages_of(self._service).uninstall(package.id))
         return _answer(wire.encode(wire.PackageName(package.entry.language, package.entry.version)))
 
     async def connect(self, socket: AnySocket) -> None:
