@@ -40,8 +40,18 @@ RUNTIMES = (
         run=("/bin/sh", "built.sh"),
         cache="binary",
     ),
+    Runtime(
+        language="made",
+        version="1.0.0",
+        main_name="main.sh",
+        extensions=(".sh",),
+        compile=(("/bin/sh", "{main}"),),
+        run=("./a.out",),
+    ),
+    Runtime(language="absent", version="1.0.0", main_name="main.x", extensions=(".x",), run=("/usr/bin/no-such-tool", "{main}")),
 )
-"""The compile stage of `copied` and `kept` is a shell script: what it leaves in `built.sh` is run, and of `kept` also kept."""
+"""The compile stage of `copied`, `kept` and `made` is a shell script. What it leaves in `built.sh` is run, of `kept` also kept;
+`made` runs `a.out` itself; the tool of `absent` is gone."""
 
 
 WAITING_CALLS = {"0", "2", "202", "257"} if platform.machine() == "x86_64" else {"56", "63", "98"}

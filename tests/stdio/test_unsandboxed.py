@@ -206,8 +206,8 @@ async def test_program_that_cannot_start_is_in_the_result(registry: Registry, se
     folder.mkdir()
     job = bash("echo x", env={"A": "x" * (3 << 20)})
     _events, result = await run(UnsandboxedExecutor(settings, registry, folder), job)
-    assert result.verdict is Verdict.INTERNAL
-    assert "could not be started" in result.reason
+    assert result.verdict is Verdict.RUNTIME_ERROR
+    assert "too long together" in result.reason
 
 
 @pytest.mark.parametrize(

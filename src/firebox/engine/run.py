@@ -18,7 +18,7 @@ from firebox.engine.commands import command_line
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
 from firebox.engine.transcript import Transcript
-from firebox.engine.verdicts import conclude, result_of
+from firebox.engine.verdicts import conclude, refused, result_of
 from firebox.errors import InvalidRequest
 from firebox.model import (
     SIGNALS,
@@ -59,6 +59,9 @@ EVENT_BYTES = 200
 """What an event costs besides its data."""
 
 _TERMINAL_ROWS_AND_COLUMNS_AT_MOST = 1000
+
+_PROCESSES_AT_MOST = 4_000_000
+"""The kernel takes no larger number, and has no more processes. Source: Linux, PID_MAX_LIMIT."""
 
 _REPEATABLE = (Verdict.OK, Verdict.RUNTIME_ERROR)
 """How a stage may end so that it would end so again; what a clock or a client ended is another thing each time."""
@@ -231,7 +234,7 @@ class LocalRun:
                 found = self._cache.compiled(plan.runtime, key)
                 if found is None:
                     result, pack = await self._run_stage("compile", limits, plan.compile_specification, None)
-                    if result.verdict in _REPEATABLE:
+                    if result.verdict is Verdict.OK or (result.verdict in _REPEATABLE and result.exit_code):
                         self._cache.keep_compiled(plan.runtime, key, result, pack, turn)
                         kept = True  # and the turn is released when it is written
                     return result, pack
@@ -266,12 +269,16 @@ class LocalRun:
     def _repeat_stage(self, kept: StageResult) -> StageResult:
         """Tell of a stage as if it happened now; it cost nothing this time."""
         result = replace_fields(kept, wall_ms=0.0, cpu_ms=0.0, memory_peak_bytes=0)
-        self._emit(StageStarted(sequence=self._next(), stage=kept.stage))
-        for chunk in kept.chunks:
-            self._buffered_bytes += len(chunk.data) + EVENT_BYTES
-            self._emit(Output(sequence=self._next(), stage=kept.stage, stream=chunk.stream, data=chunk.data))
-        self._emit(StageExited(sequence=self._next(), result=result))
+        self._tell(result)
         return result
+
+    def _tell(self, result: StageResult) -> None:
+        """Emit every event of a stage that is over already."""
+        self._emit(StageStarted(sequence=self._next(), stage=result.stage))
+        for chunk in result.chunks:
+            self._buffered_bytes += len(chunk.data) + EVENT_BYTES
+            self._emit(Output(sequence=self._next(), stage=result.stage, stream=chunk.stream, data=chunk.data))
+        self._emit(StageExited(sequence=self._next(), result=result))
 
     async def _run_stage(
         self, stage: StageName, limits: Limits, specification: SandboxSpec, packed: Pack | None
@@ -303,7 +310,15 @@ class LocalRun:
                     self._feeding = asyncio.create_task(self._input.feed(sandbox))
 
             self._announce = started
-            ended = await sandbox.run(command, self._take_output, started)
+            try:
+                ended = await sandbox.run(command, self._take_output, started)
+            except CommandRefused as refusal:
+                result = refused(stage, command.argv[0], refusal, limits)
+                if result is None:
+                    raise
+                self._announce = None
+                self._tell(result)
+                return result, None
             result = result_of(stage, ended, limits, self._transcript.chunks())
             produced: Pack | None = None
             if stage == "compile" and result.verdict is Verdict.OK:
@@ -349,7 +364,7 @@ class LocalRun:
             wall_ms=limits.wall_ms,
             cpu_ms=limits.cpu_ms,
             memory_bytes=limits.memory_bytes,
-            processes=limits.processes,
+            processes=min(limits.processes, _PROCESSES_AT_MOST),
             open_files=limits.open_files,
             file_size_bytes=limits.file_size_bytes,
             output_bytes=limits.output_bytes,

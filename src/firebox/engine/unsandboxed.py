@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from firebox.config import Settings
 from firebox.engine.commands import command_line, is_compiled
 from firebox.engine.transcript import Transcript
-from firebox.engine.verdicts import conclude, result_of
+from firebox.engine.verdicts import conclude, refused, result_of
 from firebox.errors import InvalidRequest, LimitNotEnforceable
 from firebox.files.folder import write_files
 from firebox.model import (
@@ -55,7 +55,7 @@ from firebox.model import (
 )
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
-from firebox.sandbox.spec import Exit
+from firebox.sandbox.spec import CommandRefused, Exit
 
 READ_BYTES = 64 << 10
 BUFFERED_BYTES = 1 << 20
@@ -215,7 +215,25 @@ class UnsandboxedRun:
         self._emit(Finished(sequence=self._next(), result=self._result(compiled, ran, reason)))
 
     async def _run_stage(self, stage: StageName, home: str) -> StageResult:
-        """Run one stage to its end. Raises: OSError, ValueError when it cannot be started."""
+        """Run one stage to its end. Raises: OSError, ValueError when it cannot be started and that is our fault."""
+        limits = self._limits[stage]
+        words = command_line(stage, self._job, self._runtime, self._sources, _memory_bytes(limits))
+        try:
+            return await self._run_command(stage, words, home)
+        except OSError as error:
+            refusal = CommandRefused("start", error.errno or 0, str(error))
+            result = refused(stage, words[0], refusal, limits, str(self._folder))
+            if result is None:
+                raise
+        self._emit(StageStarted(sequence=self._next(), stage=stage))
+        for chunk in result.chunks:
+            self._buffered_bytes += len(chunk.data) + EVENT_BYTES
+            self._emit(Output(sequence=self._next(), stage=stage, stream=chunk.stream, data=chunk.data))
+        self._emit(StageExited(sequence=self._next(), result=result))
+        return result
+
+    async def _run_command(self, stage: StageName, words: list[str], home: str) -> StageResult:
+        """Run the command of a stage to its end. Raises: OSError, ValueError when it cannot be started."""
         limits = self._limits[stage]
         transcript = Transcript()
         truncated: set[StreamName] = set()
@@ -223,7 +241,7 @@ class UnsandboxedRun:
         started_at = time.monotonic()
         # Starting a program takes a millisecond or two: the loop has nothing else to do.
         with subprocess.Popen(  # noqa: ASYNC220
-            command_line(stage, self._job, self._runtime, self._sources, _memory_bytes(limits)),
+            words,
             cwd=self._folder,
             env=self._environment(stage, home),
             stdin=subprocess.PIPE,

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 
 from firebox.model import Chunk, Limits, StageName, StageResult, Verdict
-from firebox.sandbox.spec import Exit
+from firebox.sandbox.mounts import WORK
+from firebox.sandbox.spec import CommandRefused, Exit
+
+EXIT_NOT_EXECUTABLE = 126
+EXIT_NOT_FOUND = 127
+"""As a shell's. Source: POSIX, "Exit Status for Commands"."""
 
 _BY_LIMIT = {
     "wall_time": Verdict.WALL_TIME,
@@ -15,6 +22,7 @@ _BY_LIMIT = {
     "cancelled": Verdict.CANCELLED,
 }
 _MIB = 1 << 20
+_BY_LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE)
 
 
 def judge(ended: Exit, limits: Limits) -> tuple[Verdict, str]:
@@ -43,6 +51,47 @@ def result_of(stage: StageName, ended: Exit, limits: Limits, chunks: tuple[Chunk
         wall_ms=ended.wall_ms,
         cpu_ms=ended.cpu_ms,
         memory_peak_bytes=ended.memory_peak_bytes,
+    )
+
+
+def refused(stage: StageName, program: str, refusal: CommandRefused, limits: Limits, work: str = WORK) -> StageResult | None:
+    """Return the result of a stage whose program could not be started, as a shell would end; None when that is our fault.
+
+    What a job brings, or its compile stage made, may be missing, no program, or too large for its own limits. A toolchain of ours
+    that is missing is another thing. work: the folder with the job's files.
+    """
+    words = ""
+    verdict = Verdict.RUNTIME_ERROR
+    code: int | None = EXIT_NOT_EXECUTABLE
+    number = refusal.errno
+    match refusal.step:
+        case "memory":
+            verdict, code = Verdict.MEMORY, None
+            words = f"memory limit: {limits.memory_bytes} bytes are not enough to start the program"
+        case "files" if number in (errno.ENOSPC, errno.EDQUOT):
+            bounds = f"{limits.writable_bytes} bytes and {limits.writable_inodes} files and folders"
+            words = f"the files do not fit into what the {stage} stage may write: {bounds}"
+        case "files" if number != errno.EIO:
+            words = f"the files cannot be written: {refusal.detail}"
+        case "start" if number == errno.E2BIG:
+            words = "arguments, variables and names of files are too long together"
+        case "start" if number in _BY_LIMITS or not program.startswith("/") or program.startswith(f"{work}/"):
+            words = f"cannot start {program}: {os.strerror(number)}" if number else refusal.detail
+            code = EXIT_NOT_FOUND if number == errno.ENOENT else EXIT_NOT_EXECUTABLE
+        case _:
+            return None
+    return StageResult(
+        stage=stage,
+        verdict=verdict,
+        reason=words,
+        exit_code=code,
+        signal=None,
+        chunks=(Chunk("stderr", f"firebox: {words}\n".encode(errors="backslashreplace")),),
+        stdout_truncated=False,
+        stderr_truncated=False,
+        wall_ms=0.0,
+        cpu_ms=0.0,
+        memory_peak_bytes=0,
     )
 
 

@@ -20,7 +20,17 @@ from typing import Any, Literal, Protocol
 
 from firebox.sandbox.cgroups import Meter
 from firebox.sandbox.pack import Collected, PackReader, write_all
-from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure, decode, receive, send
+from firebox.sandbox.spec import (
+    LONG_COMMAND_BYTES,
+    Command,
+    CommandRefused,
+    Exit,
+    SandboxFailure,
+    decode,
+    encode,
+    receive,
+    send,
+)
 
 READ_BYTES = 64 << 10
 KILL_PATIENCE_S = 15.0
@@ -275,18 +285,35 @@ class Sandbox:
                     offset += write_all(own, file.content)
                 packs.append(index)
                 descriptors.append(own)
-            send(self._link, _start_message(command, packs), descriptors)
+            self._send_start(_start_message(command, packs), descriptors)
         except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                raise CommandRefused(
-                    "start", errno.E2BIG, "arguments, environment and file names are too long together"
-                ) from None
+            # Less than is in use already: version 1 of control groups refuses it, version 2 kills what is there.
+            if command.memory_bytes and self._meter and (error.errno == errno.EBUSY or self._meter.memory_kills()):
+                raise CommandRefused("memory", error.errno or 0, "more memory is in use before the program starts") from None
             raise SandboxFailure("start", error.errno or 0, str(error)) from None
         finally:
             if own >= 0:
                 os.close(own)
         self._loop.add_reader(self._link.fileno(), self._hear)
         self._listen()
+
+    def _send_start(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Send the command; one that is too long for a message goes in a memfd. Raises: OSError, CommandRefused."""
+        try:
+            send(self._link, message, descriptors)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            data = encode(message)
+            if len(data) > LONG_COMMAND_BYTES:
+                words = "arguments, environment and file names are too long together"
+                raise CommandRefused("start", errno.E2BIG, words) from None
+            long = os.memfd_create("command", os.MFD_CLOEXEC)
+            try:
+                write_all(long, data)
+                send(self._link, {"long": len(data)}, [*descriptors, long])
+            finally:
+                os.close(long)
 
     def _listen(self) -> None:
         for name, descriptor in self._streams.items():
@@ -331,6 +358,8 @@ class Sandbox:
             elif not self._started.done() and self._killed_by:  # so early that its start was not reported
                 self._started_at = self._ended_at
                 self._started.set_result(None)
+            elif not self._started.done() and self._meter and self._meter.memory_kills():
+                self._started.set_exception(CommandRefused("memory", errno.ENOMEM, "the sandbox itself had not enough memory"))
             elif not self._started.done():
                 self._break(SandboxFailure("start", detail="the sandbox ended before the program started"))
             self._finish_when_complete()

@@ -71,6 +71,10 @@ class Init:
         if not data:
             os._exit(0)
         command = spec.decode(data)
+        if "long" in command:
+            with open(descriptors.pop(), "rb") as file:
+                file.seek(0)
+                command = spec.decode(file.read(command["long"]))
         if waiting is not None and (command["tell"] is None or not waiting.held.keys() <= _names(command)):
             waiting.end()  # not what it waits for
             waiting = None

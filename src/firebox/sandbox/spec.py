@@ -21,7 +21,10 @@ from functools import lru_cache
 from typing import Any, cast
 
 MESSAGE_BYTES = 160 << 10
-"""Largest message, that of a start; longer things travel in a memfd."""
+"""Largest message; a longer command travels in a memfd, as the contents of files do."""
+
+LONG_COMMAND_BYTES = 16 << 20
+"""Largest command of all: more than the kernel passes to a program, and the names of more files than a job may have."""
 
 SMALL_MESSAGE_BYTES = 32 << 10
 """Largest of every other message: a buffer of this size costs a tenth of the large one."""

@@ -8,6 +8,7 @@ from msgspec.structs import asdict
 
 from firebox.errors import InvalidRequest
 from firebox.model import File, Job, LimitRequest, StageName, Terminal
+from firebox.settings_table import ROWS
 
 MAX_FILES = 5000
 MAX_SELECTOR = 256
@@ -31,6 +32,11 @@ MAX_NUMBER = 2**53
 
 _MAY_BE_ZERO = {"cpu_ms", "memory_bytes"}
 """0 means no cap there; everywhere else 0 would mean a program that cannot run."""
+LEAST_LIMITS = {
+    "memory_bytes": 4 << 20,
+    **{name: ROWS[f"run_{name}"].minimum for name in ("open_files", "writable_bytes", "writable_inodes")},
+}
+"""Below these the sandbox itself does not fit; elsewhere 1 is the least."""
 
 
 def check_job(job: Job) -> None:
@@ -175,13 +181,14 @@ def check_globs(globs: tuple[str, ...]) -> None:
 
 
 def check_limits(stage: StageName, limits: LimitRequest) -> None:
-    """Refuse limits that mean nothing: negative ones, and 0 where a program could not even start."""
+    """Refuse limits that mean nothing: negative ones, and those with which a program could not even start."""
     for name, value in asdict(limits).items():
         if not isinstance(value, int):
             continue
-        least = 0 if name in _MAY_BE_ZERO else 1
-        if value < least:
-            raise InvalidRequest(f"{value}, at least {least} is needed", where=f"{stage}.{name}")
+        least = LEAST_LIMITS.get(name, 1)
+        if value < least and not (value == 0 and name in _MAY_BE_ZERO):
+            no_cap = ", or 0 for no cap" if name in _MAY_BE_ZERO else ""
+            raise InvalidRequest(f"{value}, at least {least} is needed{no_cap}", where=f"{stage}.{name}")
         if value > MAX_NUMBER:
             raise InvalidRequest(f"{value}, at most {MAX_NUMBER} is understood", where=f"{stage}.{name}")
 

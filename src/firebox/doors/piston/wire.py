@@ -164,8 +164,10 @@ def _verdict(stage: model.StageResult) -> tuple[Status | None, str | None]:
             return "SG", f"Caught fatal signal 9 ({stage.reason})"
         case Verdict.INTERNAL | Verdict.CANCELLED:
             return "XX", stage.reason
-        case _:
+        case _ if stage.exit_code:
             return "RE", f"Exited with error status {stage.exit_code}"
+        case _:
+            return "RE", stage.reason
 
 
 def _never_ran(result: model.Result) -> Stage:
