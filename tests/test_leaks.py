@@ -17,6 +17,7 @@ from firebox.model import File, Finished, Job, LimitRequest
 from firebox.runtimes.registry import Registry
 from tests.engine.conftest import RUNTIMES
 from tests.sandbox.leftovers import own_mounts_of
+from tests.support.waiting import until
 
 JOBS = (
     Job(language="bash", files=(File("main.sh", b"echo hello"),)),
@@ -78,12 +79,14 @@ async def run_many(executor: LocalExecutor, count: int) -> None:
 
 async def settled(executor: LocalExecutor, launcher_pid: int) -> Footprint:
     """Wait until the pool is full again and ended sandboxes are removed, then measure."""
-    while True:
-        now = footprint(launcher_pid)
+
+    def is_settled() -> bool:
         statistics = executor.statistics()
-        if statistics.ready_sandboxes == statistics.ready_target == now.launcher_children and not statistics.in_flight:
-            return now
-        await asyncio.sleep(0.02)
+        children = footprint(launcher_pid).launcher_children
+        return statistics.ready_sandboxes == statistics.ready_target == children and not statistics.in_flight
+
+    await until(is_settled, "the pool is full and ended sandboxes are removed")
+    return footprint(launcher_pid)
 
 
 async def check(runs: int, data_folder: Path) -> None:

@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 from tests.accounts.people import People, program, within
 from tests.support.server import RunningServer
 from tests.support.services import RedisServer
+from tests.support.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 PISTON = {"language": "bash", "version": "*", "files": [{"content": "echo hello"}]}
@@ -103,9 +104,7 @@ def test_runs_at_once_hold_when_everything_comes_at_once(pair: Pair, people: Peo
         assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 429} == {"1"}
         which, run_id = taken[0]
         (first, second)[which].delete(f"/api/v1/runs/{run_id}")
-        while (answer := submit(1 - which)).status_code == 429:
-            pass  # the place is free once all of the run is gone
-        assert answer.status_code == 202
+        wait_until(lambda: submit(1 - which).status_code == 202)  # the place is free once all of the run is gone
         assert submit(0).status_code == 429
 
 
@@ -120,12 +119,10 @@ def test_a_client_that_leaves_gives_its_place_back(pair: Pair, people: People) -
                 + body
             )
             with people.client(pair[1], "ann") as other:
-                while other.get(f"{pair[0].url}/api/v1/health").json()["in_flight"] == 0:
-                    pass
+                wait_until(lambda: other.get(f"{pair[0].url}/api/v1/health").json()["in_flight"] > 0)
                 assert other.post("/api/v1/runs", json=program()).status_code == 429
         with people.client(pair[1], "ann") as other:
-            while other.post("/api/v1/runs", json=program()).status_code == 429:
-                pass
+            wait_until(lambda: other.post("/api/v1/runs", json=program()).status_code != 429)
 
 
 def test_processor_time_adds_up_across_servers_and_ends_with_the_day(pair: Pair, people: People) -> None:
@@ -156,8 +153,7 @@ def test_a_run_that_its_client_left_is_charged_for_what_it_used(pair: Pair, peop
                 socket.send(json.dumps(body))
                 while json.loads(socket.recv(timeout=60)).get("data") != "used\n":
                     pass
-            while client.get("/api/v1/health").json()["in_flight"]:
-                pass
+            wait_until(lambda: not client.get("/api/v1/health").json()["in_flight"])
             with people.client(pair[1], name) as other:
                 return other.post("/api/v1/runs", json=program()).status_code
 
@@ -185,8 +181,7 @@ def test_addresses_have_limits_of_their_own(start_server: StartServer, people: P
         assert nobody.post("/api/v1/runs", json=program()).status_code == 429
         assert ann.post("/api/v1/runs", json=program()).status_code == 200
         nobody.delete(f"/api/v1/runs/{run_id}")
-        while nobody.post("/api/v1/runs", json=program()).status_code == 429:
-            pass
+        wait_until(lambda: nobody.post("/api/v1/runs", json=program()).status_code != 429)
 
 
 def test_counters_that_are_gone_close_the_door_to_those_with_limits_only(
@@ -205,5 +200,4 @@ def test_counters_that_are_gone_close_the_door_to_those_with_limits_only(
                 assert int(answer.headers["retry-after"]) >= 1
             assert bob.post("/api/v1/runs", json=program()).status_code == 200
             redis.start()
-            while ann.post("/api/v1/runs", json=program()).status_code == 503:
-                pass
+            wait_until(lambda: ann.post("/api/v1/runs", json=program()).status_code != 503)

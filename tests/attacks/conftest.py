@@ -22,7 +22,8 @@ from firebox.runtimes.host import scan_host
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import missing, require_tool
-from tests.sandbox.leftovers import descendants_of, groups_of, is_gone, until
+from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
+from tests.support.waiting import until
 
 OPTIONAL = {"go", "llvm_ir", "nasm64"}
 """What even the machine of continuous integration need not have."""

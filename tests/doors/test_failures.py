@@ -23,7 +23,7 @@ from websockets.sync.client import connect
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest
 from tests.conftest import require_tool
 from tests.doors.doors import ADMIN_TOKEN, glot_user, run_code
-from tests.piston.health import health, wait_until
+from tests.piston.health import health
 from tests.support.guarded import free_port, new_folder
 from tests.support.server import (
     RunningServer,
@@ -34,6 +34,7 @@ from tests.support.server import (
     unused_uid_base,
 )
 from tests.support.services import DockerEngine, PostgresServer
+from tests.support.waiting import wait_until
 
 LONG = "200s"
 STAYS = {

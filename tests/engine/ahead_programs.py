@@ -448,12 +448,12 @@ print([sorted(os.listdir(place)) for place in ("/tmp", "/dev/shm", "/run", os.pa
 print(signal.getsignal(signal.SIGTERM), signal.pthread_sigmask(signal.SIG_BLOCK, []), sorted(map(int, os.listdir("/proc/self/fd"))))
 print(resource.getrlimit(resource.RLIMIT_NOFILE), [name for name in os.listdir("/proc") if name.isdigit()], open("/proc/self/comm").read())
 """,
-    "node": """
+    "node": """{
 const fs = require("fs"), os = require("os");
 console.log(globalThis.mark, {}.mark, Object.keys(process.env).sort(), process.cwd(), process.umask(), process.title, os.getPriority());
 console.log(["/tmp", "/dev/shm", "/run", os.homedir(), "."].map((place) => fs.readdirSync(place).sort()));
 console.log(fs.readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name)).length, process.listenerCount("SIGTERM"));
-""",
+}""",
     "perl": """
 print defined $main::mark, join(",", sort keys %ENV), " ", umask, getpriority(0, 0), $SIG{TERM} // "default", " $0\n";
 for ("/tmp", "/dev/shm", "/run", $ENV{HOME}, ".", "/proc/self/fd") { opendir my $folder, $_; print join(" ", sort readdir $folder), "\n"; }

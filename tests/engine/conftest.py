@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 from collections.abc import AsyncIterator
@@ -18,7 +17,7 @@ from firebox.engine.executor import LocalExecutor
 from firebox.model import Event, File, Finished, Job, Result
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
-from tests.sandbox.leftovers import until
+from tests.support.waiting import until
 
 RUNTIMES = (
     Runtime(language="python", version="3.0.0", main_name="main.py", extensions=(".py",), run=("/usr/bin/python3", "{main}")),
@@ -56,6 +55,10 @@ RUNTIMES = (
 
 WAITING_CALLS = {"0", "2", "202", "257"} if platform.machine() == "x86_64" else {"56", "63", "98"}
 """read, open, futex and openat by their numbers: where interpreters and compilers wait."""
+
+
+ATTEMPTS = 50
+"""So many runs may come before one of which a stage was started ahead."""
 
 
 def children_of(pid: int) -> list[int]:
@@ -99,13 +102,14 @@ class Warm(Engine):
 
     async def result(self, job: Job) -> Result:
         """Run a job of which a stage was started ahead."""
-        while True:
+        for _ in range(ATTEMPTS):
             before = self.executor.statistics().started_ahead
             result = await super().result(job)
             if self.executor.statistics().started_ahead > before:
                 return result
             await self.full()
-            await until(self.all_wait)
+            await until(self.all_wait, "every program that was started ahead waits")
+        raise AssertionError(f"in {ATTEMPTS} runs nothing of {job.language} was started ahead: {self.executor.statistics()}")
 
     def all_wait(self) -> bool:
         """Tell whether every program that was started ahead has come to where it waits."""
@@ -113,8 +117,12 @@ class Warm(Engine):
 
     async def full(self) -> None:
         """Wait until everything that is wanted ready is."""
-        while self.executor.statistics().ready_sandboxes < self.executor.statistics().ready_target:
-            await asyncio.sleep(0.01)
+
+        def is_full() -> bool:
+            statistics = self.executor.statistics()
+            return statistics.ready_sandboxes >= statistics.ready_target
+
+        await until(is_full, "as many ready sandboxes as are wanted")
 
 
 def job(language: str, code: str, **fields: Any) -> Job:

@@ -18,7 +18,7 @@ from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.engine import ahead_programs
 from tests.engine.conftest import Engine, Warm, programs_that_wait
-from tests.sandbox.leftovers import until
+from tests.support.waiting import until
 
 ENDINGS = {"python": "py", "node": "js", "perl": "pl", "bash": "sh", "ruby": "rb", "php": "php", "lua": "lua"}
 PROGRAMS = {
@@ -135,7 +135,9 @@ class TestOneInterpreter:
         looks = job(language, ahead_programs.LOOKING[language])
         seen_first = told(await cold.result(looks))
         leaves = ahead_programs.LEAVING[language]
-        assert told(await cold.result(job(language, leaves + ahead_programs.LOOKING[language]))) != seen_first
+        both = told(await cold.result(job(language, leaves + ahead_programs.LOOKING[language])))
+        assert both["verdict"] is Verdict.OK, both
+        assert both["stdout"] != seen_first["stdout"], "it looks for something else than what is left"
         for _ in range(3):
             left = await warm.result(job(language, leaves))
             assert left.verdict is Verdict.OK

@@ -31,14 +31,9 @@ from firebox.model import (
     Verdict,
 )
 from tests.engine.conftest import Engine, job
+from tests.support.waiting import until
 
 MakeEngine = Callable[..., Awaitable[Engine]]
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Let others go on until something is so; the time limit of the test bounds it."""
-    while not is_so():
-        await asyncio.sleep(0)
 
 
 @contextlib.asynccontextmanager

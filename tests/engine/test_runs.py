@@ -30,6 +30,7 @@ from firebox.model import (
     interleave,
 )
 from tests.engine.conftest import Engine, job
+from tests.support.waiting import until
 
 MakeEngine = Callable[..., Awaitable[Engine]]
 
@@ -259,11 +260,9 @@ async def test_an_unknown_runtime_is_refused(engine: Engine) -> None:
 async def test_a_full_queue_refuses_and_waiting_time_is_reported(make_engine: MakeEngine) -> None:
     engine = await make_engine(slots=1, queue_length=1)
     first = asyncio.create_task(engine.result(job("bash", "sleep 0.3")))
-    while not engine.executor.statistics().in_flight:
-        await asyncio.sleep(0)
+    await until(lambda: engine.executor.statistics().in_flight > 0)
     second = asyncio.create_task(engine.result(job("bash", "true")))
-    while not engine.executor.statistics().queued:
-        await asyncio.sleep(0)
+    await until(lambda: engine.executor.statistics().queued > 0)
     with pytest.raises(QueueFull):
         await engine.result(job("bash", "true"))
     await first
@@ -273,8 +272,7 @@ async def test_a_full_queue_refuses_and_waiting_time_is_reported(make_engine: Ma
 async def test_shutdown_cancels_what_runs(make_engine: MakeEngine) -> None:
     engine = await make_engine()
     running = asyncio.create_task(engine.result(job("bash", "echo on; sleep 60")))
-    while not engine.executor.statistics().in_flight:
-        await asyncio.sleep(0)
+    await until(lambda: engine.executor.statistics().in_flight > 0)
     await engine.executor.__aexit__()
     assert (await running).verdict is Verdict.CANCELLED
 

@@ -11,9 +11,9 @@ import pytest
 
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
-from tests.piston.health import wait_until
 from tests.support.languages import Case, Machine, Workshop, missing_sources, workshop_folder
 from tests.support.server import RunningServer, running_server
+from tests.support.waiting import wait_until
 
 ANSWER_TIMEOUT_S = 120.0
 

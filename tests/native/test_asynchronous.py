@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.server import RunningServer
+from tests.support.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -26,9 +26,15 @@ def submit(client: httpx.Client, code: str, **body: Any) -> str:
 
 
 def wait(client: httpx.Client, run_id: str) -> dict[str, Any]:
-    while (state := client.get(f"/runs/{run_id}").json())["state"] != "ended":
-        assert state["result"] is None
-        time.sleep(0.02)
+    """Wait for the result of a run."""
+
+    def ended() -> bool:
+        state = client.get(f"/runs/{run_id}").json()
+        assert (state["state"] == "ended") == (state["result"] is not None)
+        return bool(state["state"] == "ended")
+
+    wait_until(ended, f"the end of {run_id}")
+    state = client.get(f"/runs/{run_id}").json()
     assert state["result"]["id"] == run_id
     return dict(state["result"])
 
@@ -173,5 +179,4 @@ def test_only_so_many_results_are_kept(start_server: Callable[..., RunningServer
 def test_results_are_kept_for_a_while_only(start_server: Callable[..., RunningServer]) -> None:
     with start_server("--run-retention-s", "0").client() as client:
         run_id = submit(client, "true")
-        while client.get(f"/runs/{run_id}").status_code != 404:
-            time.sleep(0.02)
+        wait_until(lambda: client.get(f"/runs/{run_id}").status_code == 404)

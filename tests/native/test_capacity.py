@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +15,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.support.server import RunningServer
+from tests.support.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -25,8 +25,13 @@ def body(code: str) -> dict[str, Any]:
 
 
 def wait_for(client: httpx.Client, **wanted: int) -> None:
-    while any(client.get("/health").json()[name] != value for name, value in wanted.items()):
-        time.sleep(0.02)
+    """Wait until the server says so of itself."""
+
+    def reached() -> bool:
+        answer = client.get("/health").json()
+        return all(answer[name] == value for name, value in wanted.items())
+
+    wait_until(reached, f"{wanted}")
 
 
 @pytest.fixture
@@ -60,8 +65,8 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(narrow: RunningServer) -> 
             socket.send(json.dumps({"type": "start", **body("true")}))
             assert json.loads(socket.recv())["error"]["code"] == "capacity.queue_full"
         client.delete(f"/runs/{running}")
-        while (state := client.get(f"/runs/{waiting['id']}").json())["state"] != "ended":
-            time.sleep(0.02)
+        wait_until(lambda: client.get(f"/runs/{waiting['id']}").json()["state"] == "ended")
+        state = client.get(f"/runs/{waiting['id']}").json()
         assert state["result"]["run"]["stdout"] == "waited\n"
         assert state["result"]["timings"]["queue_ms"] > 0
 
@@ -97,8 +102,7 @@ def test_stopping_lets_programs_end_and_takes_no_new_ones(
         running = post(callers, client, "sleep 1; echo ended by itself")
         wait_for(other, in_flight=1)
         server.process.send_signal(signal.SIGTERM)
-        while other.get("/health").json()["status"] != "stopping":
-            time.sleep(0.01)
+        wait_until(lambda: other.get("/health").json()["status"] == "stopping")
         assert other.get("/health").status_code == 503
         answer = other.post("/runs", json=body("true"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "capacity.shutting_down")
@@ -113,8 +117,7 @@ def test_a_second_signal_stops_at_once(start_server: Callable[..., RunningServer
         running = post(callers, client, "sleep 50")
         wait_for(other, in_flight=1)
         server.process.send_signal(signal.SIGINT)
-        while other.get("/health").json()["status"] != "stopping":
-            time.sleep(0.01)
+        wait_until(lambda: other.get("/health").json()["status"] == "stopping")
         server.process.send_signal(signal.SIGINT)
         server.process.wait(timeout=60)
         with suppress(httpx.HTTPError):  # whether the answer still gets out is a race

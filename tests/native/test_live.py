@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.server import RunningServer
+from tests.support.waiting import wait_until
 
 BROKEN = 1006
 
@@ -80,8 +81,7 @@ def break_connection(socket: ClientConnection) -> None:
 
 
 def wait_until_idle(client: httpx.Client) -> None:
-    while client.get("/health").json()["in_flight"]:
-        time.sleep(0.02)
+    wait_until(lambda: not client.get("/health").json()["in_flight"])
 
 
 def test_a_run_from_start_to_end(server: RunningServer) -> None:

@@ -6,8 +6,7 @@ import asyncio
 import gzip
 import json
 import socket
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import httpx
@@ -16,6 +15,7 @@ import pytest
 from firebox.doors.http import read_body
 from firebox.doors.refusals import BodyTimeout, BodyTooLarge, ClientGone
 from tests.support.server import RunningServer
+from tests.support.waiting import wait_until
 
 JSON = "Content-Type: application/json\r\n"
 LIMIT_BYTES = 4 << 20
@@ -39,12 +39,6 @@ def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
 def _header(line: bytes) -> tuple[str, str]:
     name, _, value = line.decode().strip().partition(":")
     return name.lower(), value.strip()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll; the test's own timeout is the only one."""
-    while not condition():
-        time.sleep(0.02)
 
 
 def in_flight(client: httpx.Client) -> int:

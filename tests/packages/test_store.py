@@ -19,6 +19,7 @@ from firebox.errors import Conflict, NotFound
 from firebox.packages.store import PackageStore
 from tests.conftest import ROOT
 from tests.packages.making import Bench, file, image, piston, runtime
+from tests.support.waiting import PAUSE_S
 
 HOLDER = """
 import sys
@@ -76,7 +77,7 @@ async def until_refused(store: PackageStore, package: str) -> str:
                 pass
         except Conflict as error:
             return error.message
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_S)
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:

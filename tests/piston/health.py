@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 from tests.support.server import RunningServer
@@ -19,9 +17,3 @@ def health(server: RunningServer) -> Any:
         return json.loads(connection.getresponse().read())
     finally:
         connection.close()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll; the test's own timeout is the only one."""
-    while not condition():
-        time.sleep(0.02)

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.piston.health import health, wait_until
+from tests.piston.health import health
 from tests.support.server import RunningServer
+from tests.support.waiting import wait_until
 
 JSON = {"content-type": "application/json"}
 LIMIT_BYTES = 4 << 20

@@ -19,8 +19,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from firebox.doors.piston.routes import PREFIXES
 from tests.conftest import require_tool
-from tests.piston.health import health, wait_until
+from tests.piston.health import health
 from tests.support.server import RunningServer
+from tests.support.waiting import wait_until
 
 CLOSED = {
     4999: "Job Completed",

@@ -1,19 +1,11 @@
-"""Waiting for what a server says about itself. The test's own timeout is the only one."""
+"""Waiting for what a server says about itself."""
 
 from __future__ import annotations
-
-import asyncio
-from collections.abc import Awaitable, Callable
 
 import httpx
 
 from tests.support.server import RunningServer
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Ask until it is so."""
-    while not await condition():
-        await asyncio.sleep(0.02)
+from tests.support.waiting import until
 
 
 async def until_in_flight(server: RunningServer, wanted: int) -> None:

@@ -22,7 +22,8 @@ import pytest
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
-from tests.sandbox.leftovers import descendants_of, groups_of, holdings_of, is_gone, until
+from tests.sandbox.leftovers import descendants_of, groups_of, holdings_of, is_gone
+from tests.support.waiting import until
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 ORDINARY_USER = (65533, 65533)

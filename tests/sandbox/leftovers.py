@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from firebox.sandbox.mounts import HOST
 
 CGROUPS = "/sys/fs/cgroup"
-PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -72,13 +69,6 @@ def is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] in (b"Z", b"X")
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for something that makes no sound. Raises: TimeoutError."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():
-            await asyncio.sleep(0.005)
 
 
 def _folders(top: str) -> list[str]:

@@ -12,7 +12,8 @@ from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.spec import Command, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, launcher_of
-from tests.sandbox.leftovers import descendants_of, groups_of, is_gone, until
+from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
+from tests.support.waiting import until
 
 
 @pytest.fixture

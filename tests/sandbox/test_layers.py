@@ -18,7 +18,7 @@ from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
 from tests.conftest import require_tool
 from tests.sandbox.conftest import ENVIRONMENT, Box
-from tests.sandbox.leftovers import until
+from tests.support.waiting import until
 
 PROGRAMS = ("sh", "cat", "ls", "flock", "mknod", "sleep", "touch")
 

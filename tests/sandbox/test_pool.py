@@ -13,7 +13,7 @@ from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.pool import HALF_LIFE_S, SHELVES, UNNAMED_MOST, Pool
 from firebox.sandbox.spec import SandboxSpec
 from tests.sandbox.conftest import Box
-from tests.sandbox.leftovers import until
+from tests.support.waiting import until
 
 NAMED = SandboxSpec()
 OTHER = SandboxSpec(writable_bytes=1 << 20)

@@ -12,7 +12,8 @@ import pytest
 from firebox.sandbox.spec import Command, CommandRefused, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, Box
 from tests.sandbox.conversation import talk
-from tests.sandbox.leftovers import descendants_of, until
+from tests.sandbox.leftovers import descendants_of
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

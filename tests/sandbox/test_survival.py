@@ -21,7 +21,8 @@ from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, SOURCE, Box, launcher_of
 from tests.sandbox.conversation import talk
-from tests.sandbox.leftovers import descendants_of, groups_of, is_gone, until
+from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
+from tests.support.waiting import until
 
 SERVER = """
 import asyncio, sys
@@ -177,7 +178,7 @@ async def test_launchers_that_start_at_once_do_not_trip_over_what_they_sweep(san
             await asyncio.gather(*(launcher.start() for launcher in launchers))
             assert [launcher.cgroups for launcher in launchers] == [wanted] * 5, launchers[0].reasons
             for server in servers:
-                await until(lambda server=server: groups_of(server.launcher_pid) == [])  # type: ignore[misc]
+                await until(lambda server=server: groups_of(server.launcher_pid) == [])
         finally:
             for launcher in launchers:
                 await launcher.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -110,10 +110,3 @@ async def line_to(port: int) -> AsyncGenerator[Line]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def until(true: Callable[[], Awaitable[bool]], at_most_s: float = 60) -> None:
-    """Ask again and again until it is so; fail the test when it never is."""
-    async with asyncio.timeout(at_most_s):
-        while not await true():
-            await asyncio.sleep(0.05)

@@ -17,8 +17,9 @@ from firebox.storage.redis_cache import VALUE_BYTES, RedisCache
 from firebox.storage.redis_client import make_redis
 from firebox.storage.redis_counters import RedisCounters
 from firebox.storage.stores import Stores
-from tests.storage.places import Clock, line_to, settings_for, stores_at, until
+from tests.storage.places import Clock, line_to, settings_for, stores_at
 from tests.support.services import RedisServer
+from tests.support.waiting import until
 
 
 @pytest_asyncio.fixture(params=["memory", "redis"])

@@ -23,8 +23,9 @@ from firebox.storage.schema import upgrade
 from firebox.storage.snippets import SnippetTable
 from firebox.storage.stores import Stores
 from firebox.storage.tables import snippets
-from tests.storage.places import line_to, stores_at, until
+from tests.storage.places import line_to, stores_at
 from tests.support.services import PostgresServer
+from tests.support.waiting import until
 
 TOKEN = "a-token-that-is-long-enough-0001"
 ROW = {"code": "x", "language": "go", "output": "", "error": ""}

@@ -17,7 +17,8 @@ from firebox.service.retention import remove_old, retention
 from firebox.storage.database_counters import DatabaseCounters
 from firebox.storage.stores import Stores
 from firebox.storage.tables import snippets
-from tests.storage.places import Clock, settings_for, stores_at, until
+from tests.storage.places import Clock, settings_for, stores_at
+from tests.support.waiting import until
 
 DAY_S = 86_400
 

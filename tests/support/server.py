@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ from tests.support.command import Command, run_command
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 UIDS_OF_A_SERVER = 4096
+START_S = 100
+"""So long may a server take until it answers, on a machine that is busy."""
 
 _numbers = count()
 
@@ -121,8 +124,9 @@ def running_server(*flags: str, env: Mapping[str, str] | None = None, forked: bo
             )
         try:
             assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, f"the server did not start: {log.read_text()}"
+            ready, _, _ = select.select([process.stdout], [], [], START_S)
+            line = process.stdout.readline() if ready else ""
+            assert line, f"the server did not start within {START_S} s: {log.read_text()}"
             yield RunningServer(json.loads(line), process, log)
         finally:
             if process.poll() is None:
