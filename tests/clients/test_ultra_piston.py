@@ -25,9 +25,7 @@ def piston(request: pytest.FixtureRequest, server: RunningServer, ultra_piston: 
 def test_lists_what_can_run(piston: Any) -> None:
     runtimes = {runtime.language: runtime for runtime in piston.get_runtimes()}
     assert "sh" in runtimes["bash"].aliases
-    packages = {package.language: package for package in piston.get_packages()}
-    assert packages["bash"].installed
-    assert packages["bash"].language_version == runtimes["bash"].version
+    assert "bash" not in {package.language for package in piston.get_packages()}, "what the host has is no package"
 
 
 def test_runs_a_program(piston: Any, ultra_piston: Any) -> None:
