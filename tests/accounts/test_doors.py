@@ -23,7 +23,6 @@ OPEN = [
     ("GET", "/schema"),
     ("GET", "/schema/openapi.json"),
     ("GET", "/api/v2/runtimes"),
-    ("GET", "/api/v2/packages"),
     ("GET", "/api/v2/piston/runtimes"),
 ]
 CLOSED = [
@@ -34,6 +33,7 @@ CLOSED = [
     ("GET", "/api/v1/metrics"),
     ("POST", "/api/v2/execute"),
     ("POST", "/api/v2/piston/execute"),
+    ("GET", "/api/v2/packages"),
     ("POST", "/api/v2/packages"),
     ("DELETE", "/api/v2/packages"),
 ]
