@@ -114,10 +114,13 @@ def main() -> int:
         table.add_row(*row(example, result))
         wrong += result["verdict"] not in example.verdicts
     console.print(table)
+    curl = "" if shutil.which("curl") else "  apt-get install curl\n"
     console.print(
-        "[bold]Next[/]: serve this, to the clients of Piston, glot-run, grounds-exec and Runner:\n"
+        "[bold]Next[/]: run a program of yours, a file or a folder:\n"
+        "  .venv/bin/firebox run examples/hello.py\n"
+        "Serve this, to the clients of Piston, glot-run, grounds-exec and Runner:\n"
         "  .venv/bin/firebox serve\n"
-        "and from another terminal:\n"
+        f"and from another terminal:\n{curl}"
         "  curl -s http://127.0.0.1:2000/api/v2/execute -H 'content-type: application/json' \\\n"
         """    -d '{"language": "python", "version": "*", "files": [{"content": "print(6 * 7)"}]}'\n"""
         "What this machine can and cannot isolate: .venv/bin/firebox doctor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ SOURCES = {".py", ".java"}
 def make(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"in {name}")
+        (folder / name).write_bytes(b"in " + os.fsencode(name))
     return folder
 
 
@@ -63,3 +64,10 @@ def test_what_cannot_be_read_is_the_command_lines_fault(tmp_path: Path, others: 
     program = find_program(str(make(tmp_path, "main.py") / "main.py"), SOURCES.__contains__)
     with pytest.raises(InvalidRequest):
         read_files(program, [str(tmp_path / other) for other in others], [".py"], "main.py")
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    program = find_program(str(make(tmp_path, "a\udcff.py", "b.txt") / "a\udcff.py"), SOURCES.__contains__)
+    assert [file.name for file in read_files(program, [], [".py"], "main.py")] == ["main.py"]
+    with pytest.raises(InvalidRequest, match=r"\\xff"):
+        read_files(program, [str(make(tmp_path, "c\udcff.txt") / "c\udcff.txt")], [".py"], "main.py")

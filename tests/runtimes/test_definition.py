@@ -64,8 +64,8 @@ def test_limits_are_read_like_settings() -> None:
         ({"compile": '[["gcc"], []]'}, "compile[1]", "at least one word"),
         ({"cache": '"everything"'}, "cache", "Invalid enum value"),
         ({"rank": '"first"'}, "rank", "Expected `int`"),
-        ({"colour": '"red"'}, "", "unknown field `colour`"),
-        ({"detect": '{programs = ["x"], versoin = ["-v"]}'}, "detect", "unknown field `versoin`"),
+        ({"colour": '"red"'}, "colour", "main_name"),
+        ({"detect": '{programs = ["x"], versoin = ["-v"]}'}, "detect.versoin", "the keys command, executable"),
         ({"detect": '{programs = ["/usr/bin/x"]}'}, "detect.programs", "without folders"),
         ({"detect": "{programs = []}"}, "detect.programs", "names of programs"),
         ({"detect": '{programs = ["x"], pattern = "("}'}, "detect.pattern", "a regular expression"),
@@ -91,6 +91,23 @@ def test_a_mistake_is_named_with_file_and_key(changes: dict[str, str | None], ke
     assert "/etc/firebox/x.toml" in error.message
     assert error.setting == (key or "runtime definition")
     assert words in error.allowed
+
+
+@pytest.mark.parametrize(
+    ("changes", "meant"),
+    [
+        ({"mian_name": '"a"'}, "main_name"),
+        ({"detect": '{programs = ["x"], versoin = ["-v"]}'}, "version"),
+        ({"tools": '{node = {program = ["x"]}}'}, "programs"),
+        ({"packages": '{debain = ["x"]}'}, "debian"),
+        ({"run_limits": "{wal_ms = 1}"}, "wall_ms"),
+    ],
+)
+def test_a_misspelt_key_gets_the_nearest_one(changes: dict[str, str | None], meant: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_definition(toml(**changes), "x.toml")
+    assert caught.value.hint == f"did you mean {meant}?"
+    assert meant in caught.value.allowed
 
 
 def test_text_that_is_no_toml() -> None:

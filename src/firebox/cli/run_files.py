@@ -33,8 +33,8 @@ class Program:
         return Path(self.main).suffix
 
 
-def find_program(word: str, is_source: Callable[[str], bool]) -> Program:
-    """Find the main file. is_source: whether a file of this ending may be meant.
+def find_program(word: str, is_source: Callable[[str], bool], language: str | None = None) -> Program:
+    """Find the main file. is_source: whether a file of this ending may be meant; language: that was asked for.
 
     Of a folder it is the one called `main.<ending>`, in whatever case, or the only source at its top. Everything below the
     folder goes with it, but what begins with a dot.
@@ -51,9 +51,13 @@ def find_program(word: str, is_source: Callable[[str], bool]) -> Program:
     found = called_main or sources
     if len(found) != 1:
         shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
-        problem = f"which is its main file: {shown}?" if found else "no source file in it"
-        hint = f"call one of them {MAIN}{Path(found[0]).suffix}" if found else "say the language with --language"
-        raise InvalidRequest(f"{word}: {problem}", hint=f"{hint}, or name the main file itself")
+        if found:
+            problem, hint = f"which is its main file: {shown}?", f"call one of them {MAIN}{Path(found[0]).suffix}, or name it"
+        elif language is not None:
+            problem, hint = f"no file of {language} in it", "name the main file"
+        else:
+            problem, hint = "no source file in it", "name the main file, and its language with --language"
+        raise InvalidRequest(f"{word}: {problem}", hint=hint)
     return Program(found[0], path, tuple(name for name in names if name != found[0]))
 
 
@@ -65,21 +69,33 @@ def check_main(program: Program) -> None:
 def read_files(program: Program, others: Sequence[str], extensions: Iterable[str], stdin_name: str) -> tuple[File, ...]:
     """Read everything. others: further files; names stay relative to the main file's folder where they are below it.
 
-    extensions: of sources; the rest is data. stdin_name: of code from standard input. Raises: InvalidRequest.
+    extensions: of sources; the rest is data. stdin_name: of code from standard input, and of a main file whose own name is
+    not UTF-8. Raises: InvalidRequest.
     """
     sources = set(extensions)
-    main = File(stdin_name, sys.stdin.buffer.read()) if not program.main else _read(program.folder, program.main, True)
+    if program.main:
+        called = program.main if _is_text(program.main) else stdin_name
+        main = _read(program.folder, program.main, True, called=called)
+    else:
+        main = File(stdin_name, sys.stdin.buffer.read())
     files = [main]
     total_bytes = len(main.content)
     beside = [(program.folder / name, name) for name in program.others]
     beside += [(Path(word), _name_below(program.folder, Path(word))) for word in others]
     for path, name in beside:
+        if not _is_text(name):
+            raise InvalidRequest(f"{os.fsencode(path)!r}: the name of a file is UTF-8 in a sandbox", hint="give it another name")
         file = _read(path.parent, path.name, path.suffix in sources, called=name)
         total_bytes += len(file.content)
         if total_bytes > _MOST_BYTES:
             raise InvalidRequest(f"the files are more than {_MOST_BYTES} bytes together", where=str(path))
         files.append(file)
     return tuple(files)
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a name of this system is UTF-8: others have lone surrogates in them. Source: PEP 383."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _read(folder: Path, name: str, source: bool, *, called: str = "") -> File:

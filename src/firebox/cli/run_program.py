@@ -104,7 +104,7 @@ def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, 
         known = find_definitions(settings, ending)
         return any(ending in each.extensions for each in known if wanted is None or is_wanted(each))
 
-    program = find_program(request.program, is_source)
+    program = find_program(request.program, is_source, request.language)
 
     def may_be_meant(definition: Definition | Runtime) -> bool:
         return is_wanted(definition) if wanted is not None else program.ending in definition.extensions

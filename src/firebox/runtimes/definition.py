@@ -25,6 +25,7 @@ DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"
 _LOWER_NAME = r"^[a-z0-9][a-z0-9_.+#-]*$"
 _COMMAND = r"^[A-Za-z0-9][\w.+-]{0,63}$"
 _FOUND_PLACEHOLDERS = ("prefix", "folder", "prepared")
+_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`")
 _PLACEHOLDER = re.compile(r"(?<![$%])\{(\w+)\}")
 
 
@@ -119,6 +120,16 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
         return Tool(programs=tool) if isinstance(tool, list) else tool
 
 
+_TABLES: Mapping[str, type[Struct]] = {
+    "": Definition,
+    "detect": Detect,
+    "tools": Tool,
+    "packages": Packages,
+    "compile_ahead": CompilerAhead,
+}
+"""The tables that a definition is made of, by where they are."""
+
+
 def read_definition(text: str, source: str) -> Definition:
     """Read one definition. source: the file's name, for messages.
 
@@ -133,6 +144,8 @@ def read_definition(text: str, source: str) -> Definition:
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `")
         key = where.rstrip("`").removeprefix("$").lstrip(".")
+        if unknown := _UNKNOWN_KEY.fullmatch(message):
+            raise _unknown_key(source, key, unknown[1], table) from None
         raise _refused(source, key, _value_at(table, key), message) from None
     _check(definition, source)
     return definition
@@ -175,6 +188,19 @@ def _refused(source: str, key: str, value: object, allowed: str) -> SettingsErro
     return SettingsError(key or "runtime definition", value, allowed, source=f"file {source}")
 
 
+def _unknown_key(source: str, place: str, name: str, table: Any) -> SettingsError:
+    """Make the error for a key that means nothing. place: the table it is in, "" for the whole file."""
+    known = _TABLES[place.partition("[")[0]].__struct_fields__
+    return _unknown(source, place, name, _value_at(table, f"{place}.{name}"), known)
+
+
+def _unknown(source: str, place: str, name: str, value: object, known: Sequence[str]) -> SettingsError:
+    from firebox.config import nearest
+
+    allowed = f"the keys {', '.join(sorted(known))}" + (f" in {place}" if place else "")
+    return SettingsError(f"{place}.{name}".lstrip("."), value, allowed, source=f"file {source}", hint=nearest(name, known))
+
+
 def _value_at(table: Any, key: str) -> object:
     """Follow a path such as `detect.programs[0]` through the TOML as far as it goes."""
     found: Any = table
@@ -196,7 +222,7 @@ def _check(definition: Definition, source: str) -> None:
         for name, value in wanted.items():
             row = ROWS.get(f"{stage}_{name}")
             if row is None:
-                raise _refused(source, f"{stage}_limits.{name}", value, "limits: " + ", ".join(LimitRequest.__struct_fields__))
+                raise _unknown(source, f"{stage}_limits", name, value, LimitRequest.__struct_fields__)
             try:
                 row.read(value)
             except ValueError:
