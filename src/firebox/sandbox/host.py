@@ -38,6 +38,7 @@ _DELEGATE = (
     "as an ordinary user start it with `systemd-run --user --scope -p Delegate=yes firebox serve`, "
     "or in a service with `Delegate=yes`; as root it works by itself"
 )
+_MOUNT_GROUPS = "mount -t cgroup2 none /sys/fs/cgroup; for a chroot, before you enter it: `mount --rbind /sys DIR/sys`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ def _suspects() -> list[Finding]:
 def _identity(have: set[str]) -> Finding:
     if "user-namespace" in have:
         return Finding("user-namespace", True, True, "programs have no privilege over any namespace of theirs")
-    hint = "allow user namespaces: sysctl -w user.max_user_namespaces=15000 kernel.apparmor_restrict_unprivileged_userns=0"
+    hint = "allow user namespaces: sysctl -w user.max_user_namespaces=15000 kernel.apparmor_restrict_unprivileged_userns=0; "
+    hint += "in a chroot there are none: enter the folder with `systemd-nspawn -D DIR` instead"
     return Finding("user-namespace", False, False, "not for sandboxes; each has a real uid of its own instead", hint)
 
 
@@ -121,7 +123,10 @@ def _control_groups(have: set[str], reasons: list[str]) -> Finding:
             return Finding("control-groups", True, True, f"version {version[1]}: memory, processes and processor time")
     detail = "none: memory and processor time are sampled every 10 ms and can be exceeded in between"
     seen_from_here = [reason.replace(f"{HOST}/", "/") for reason in reasons]
-    return Finding("control-groups", False, True, "; ".join([detail, *seen_from_here]), _DELEGATE)
+    is_mounted = " - cgroup" in _read("/proc/self/mountinfo")
+    return Finding(
+        "control-groups", False, True, "; ".join([detail, *seen_from_here]), _DELEGATE if is_mounted else _MOUNT_GROUPS
+    )
 
 
 def _swap(have: set[str]) -> Finding:

@@ -63,9 +63,13 @@ _CAPABILITY_VERSION_3 = 0x20080522
 # PyDLL keeps the interpreter lock: the raw clone() below must return in a child whose lock state equals the parent's.
 _libc = ctypes.PyDLL(None, use_errno=True)
 
+_NO_USER_NAMESPACE = (
+    "start Firebox as root, or allow unprivileged user namespaces: `firebox doctor` names the switch where it finds one; in a "
+    "chroot the kernel gives none"
+)
 _HINTS = {
-    ("clone", errno.EPERM): "unprivileged user namespaces are not allowed here; see `firebox doctor`",
-    ("unshare", errno.EPERM): "unprivileged user namespaces are not allowed here; see `firebox doctor`",
+    ("clone", errno.EPERM): _NO_USER_NAMESPACE,
+    ("unshare", errno.EPERM): _NO_USER_NAMESPACE,
     ("mount proc", errno.EPERM): "parts of /proc are hidden (a container?); see `firebox doctor`",
 }
 

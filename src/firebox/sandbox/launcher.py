@@ -328,7 +328,6 @@ def main(descriptor: int) -> None:
     """Run as the launcher process. descriptor: its end of the link."""
     gc.disable()  # a collection in a fork would write to, and so copy, every page that holds objects
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server; its end of the link ends us
-    kernel.set_title("firebox-launcher")  # the real command line names folders of the host; sandboxes see it as that of PID 1
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
     os.umask(0o022)
@@ -336,6 +335,9 @@ def main(descriptor: int) -> None:
     if not data:
         return
     try:
+        if not os.path.exists("/proc/self"):
+            raise spec.SandboxFailure("/proc", errno.ENOENT, "it is not mounted", "mount -t proc proc /proc")
+        kernel.set_title("firebox-launcher")  # the real command line names folders of the host; sandboxes see it as PID 1's
         launcher = Launcher(link, spec.decode(data))
         launcher.probe()
     except BrokenPipeError:

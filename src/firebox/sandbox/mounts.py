@@ -7,13 +7,14 @@ inodes of its own, so that locks, leases and watches do not connect two sandboxe
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from firebox.sandbox import ahead, kernel
+from firebox.sandbox import ahead, kernel, spec
 
 HOST = "/host"
 """Where the launcher, after its own pivot_root, sees the host."""
@@ -131,7 +132,13 @@ def lean_root(old_root: str = HOST) -> None:
     own /tmp is visible again below `HOST` afterwards. Modules that are not loaded by now cannot be imported any more.
     What the host unmounts goes here too, else its disk would stay busy as long as we live; nothing goes the other way.
     """
-    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+    try:
+        kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        hint = "before you enter it: `mount --bind DIR DIR`, and `mount -t proc proc DIR/proc`; or `systemd-nspawn -D DIR`"
+        raise spec.SandboxFailure("the root", errno.EINVAL, "this is a chroot whose root is no mount point", hint) from None
     kernel.mount("firebox", "/tmp", "tmpfs", kernel.MS_NOSUID, "mode=755,size=64m")
     os.mkdir("/tmp" + old_root)
     os.mkdir("/tmp" + EMPTY)
