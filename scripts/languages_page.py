@@ -63,6 +63,7 @@ def languages_page() -> str:
     if variants:
         text += "\n## Variants\n\nThe same languages with more in them; a client asks for them by their own names.\n"
         text += _table(variants, measured)
+    text += "".join(_notes(verified))
     text += "".join(_unverified([recipe for recipe in recipes if not recipe.verified]))
     rows = list(measured.values())
     if rows:
@@ -97,6 +98,14 @@ def _table(recipes: list[Recipe], measured: dict[tuple[str, str, str], Any]) -> 
                 cells.append(f"{row['kept_run_ms']:.0f}" if row["kept_run_ms"] is not None else "")
             text += f"| {' | '.join(cells)} |\n"
     return text
+
+
+def _notes(recipes: list[Recipe]) -> Iterator[str]:
+    """Yield what recipes say about themselves."""
+    yield "\n## Notes\n\n"
+    for recipe in recipes:
+        if recipe.notes:
+            yield f"* `{recipe.name}`: {recipe.notes}\n"
 
 
 def _unverified(recipes: list[Recipe]) -> Iterator[str]:

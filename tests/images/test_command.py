@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from firebox.cli.exec_code import read_code
+from firebox.cli.image_building.inside import offer_commands
 from firebox.cli.image_building.installation import read_installation
 from firebox.packages.building import debian
 from firebox.packages.building.debian import sources
+from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.images.conftest import run_container
 from tests.support.images import glot_image
@@ -27,6 +29,13 @@ NO_ENGINE = "unix:///nonexistent/docker.sock"
 
 def images(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return run_firebox("images", *arguments, env=env, timeout_s=600)
+
+
+def test_links_the_commands_that_an_image_lacks(tmp_path: Path) -> None:
+    commands = {"firebox-test-command": "/bin/sh", "sh": "/bin/sh", "gone": "/nonexistent"}
+    runtime = Runtime(language="x", version="1.0.0", main_name="main.x", run=("x",), commands=commands)
+    offer_commands([runtime, runtime], tmp_path)
+    assert {link.name: str(link.readlink()) for link in tmp_path.iterdir()} == {"firebox-test-command": "/bin/sh"}
 
 
 @pytest.mark.slow

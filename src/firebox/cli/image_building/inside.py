@@ -26,9 +26,11 @@ def main() -> None:
     language = sys.argv[1]
     settings = container_settings()
     definitions = named(shipped_definitions(language), language)
-    scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=lambda _each: True)
+    search_path = os.environ.get("PATH", os.defpath)
+    # First, so that the second look misses none of them.
+    offer_commands(scan_host(search_path, definitions).runtimes, COMMANDS)
+    scan = scan_host(search_path, definitions, data_folder=settings.data_dir, only=lambda _each: True)
     problems = [problem for preparation in scan.preparations if (problem := preparation.execute())]
-    offer_commands(scan.runtimes, COMMANDS)
     for path in (settings.data_dir, *settings.data_dir.rglob("*")):  # read by whoever the image's user is
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
@@ -45,5 +47,7 @@ def offer_commands(runtimes: Iterable[Runtime], folder: Path) -> None:
     """Link the names that people type into a folder of PATH, except those that are commands already."""
     for runtime in runtimes:
         for name, program in runtime.commands.items():
-            if shutil.which(name, path=BASE_ENVIRONMENT["PATH"]) is None and os.access(program, os.X_OK):
-                (folder / name).symlink_to(program)
+            link = folder / name
+            known = shutil.which(name, path=BASE_ENVIRONMENT["PATH"]) is not None or os.path.lexists(link)
+            if not known and os.access(program, os.X_OK):
+                link.symlink_to(program)
