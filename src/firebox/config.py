@@ -67,6 +67,10 @@ class Settings:
     slots: int
     reserved_slots: int
     slots_per_client: int
+    interactive_slots: int
+    interactive_wall_ms: int
+    interactive_cpu_ms: int
+    interactive_idle_ms: int
     queue_length: int
     queue_per_client: int
     ready_sandboxes: int
@@ -173,6 +177,16 @@ class Settings:
         """How many slots only clients without a running job get."""
         reserved = self.reserved_slots if self.reserved_slots >= 0 else max(1, (self.slots or _CORES) // 4)
         return min(reserved, self.slots - 1) if self.slots else reserved
+
+    @property
+    def interactive_slot_count(self) -> int:
+        """How many interactive jobs may run at once."""
+        return self.interactive_slots or 4 * (self.slots or _CORES)
+
+    @property
+    def interactive_reserved_count(self) -> int:
+        """How many of them only clients without one get."""
+        return max(1, self.interactive_slot_count // 4) if self.reserved_slots else 0
 
     @property
     def ready_count(self) -> int:

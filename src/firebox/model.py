@@ -125,6 +125,8 @@ class Job(Struct, frozen=True, kw_only=True):
     stdin: bytes = b""
     interactive: bool = False
     """True: after `stdin`, more comes by `Run.send(Stdin)` until `Run.send(Eof)`."""
+    attended: bool = False
+    """True: a person sits at the other end. Such a run has longer defaults, an idle time, and slots of its own."""
     args: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
     command: str = ""

@@ -225,6 +225,14 @@ GENERAL_ROWS = (
     Row(
         "slots_per_client", "int", 0, "Slots that one client holds at most; its further jobs wait. 0: all but the reserved ones."
     ),
+    Row(
+        "interactive_slots",
+        "int",
+        0,
+        "Interactive runs at once (terminals, WebSockets): they wait for a person most of the time, and take no other slots. "
+        "0: four for each core, or of `slots` four times as many. A quarter is reserved as of the others.",
+        maximum=16_384,
+    ),
     Row("queue_length", "int", 256, "Jobs that may wait for a slot."),
     Row("queue_per_client", "int", 64, "Jobs of one client that may wait for a slot.", minimum=1),
     Row(
@@ -244,6 +252,23 @@ GENERAL_ROWS = (
         "Modules that interpreters of Python, node, Perl and Ruby which are started ahead load while they wait: "
         "`[preload]` with `python = ['json']` in the file, elsewhere `python:json,re perl:POSIX`.",
     ),
+    Row(
+        "interactive_wall_ms",
+        "ms",
+        900_000,
+        "Wall clock of the run stage of an interactive run, where that is more than run_wall_ms; at most max_run_wall_ms if that "
+        "is set.",
+        minimum=1,
+    ),
+    Row(
+        "interactive_cpu_ms",
+        "ms",
+        10_000,
+        "Processor time of the run stage of an interactive run, where that is more than run_cpu_ms; at most max_run_cpu_ms if "
+        "that is set.",
+        minimum=1,
+    ),
+    Row("interactive_idle_ms", "ms", 180_000, "How long an interactive run may go without input and output. 0: for ever."),
     Row(
         "max_body_bytes",
         "bytes",

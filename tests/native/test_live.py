@@ -179,7 +179,7 @@ def queued(client: httpx.Client) -> int:
 
 
 def test_a_client_that_leaves_the_queue_leaves_it_at_once(start_server: Callable[..., RunningServer]) -> None:
-    server = start_server("--slots", "1")
+    server = start_server("--interactive-slots", "1")
     with server.client() as client, open_live(server) as first:
         start(first, "echo ready; sleep 50", limits={"run": {"wall_ms": 20_000}})
         text_until(first, "ready")
@@ -197,7 +197,7 @@ def test_a_client_that_leaves_the_queue_leaves_it_at_once(start_server: Callable
 
 
 def test_what_is_said_in_the_queue_counts_when_the_run_has_its_slot(start_server: Callable[..., RunningServer]) -> None:
-    server = start_server("--slots", "1")
+    server = start_server("--interactive-slots", "1")
     with server.client() as client, open_live(server) as first, open_live(server) as second, open_live(server) as third:
         start(first, "echo ready; read line")
         text_until(first, "ready")
@@ -213,8 +213,24 @@ def test_what_is_said_in_the_queue_counts_when_the_run_has_its_slot(start_server
         assert hear_until(third, "finished")[-1]["result"]["verdict"] == "cancelled"
 
 
+def test_a_person_may_take_time_but_not_fall_asleep(start_server: Callable[..., RunningServer]) -> None:
+    """The usual wall clock counts for programs only; without input and output for long a person is not there any more."""
+    flags = ("--run-wall-ms", "50", "--slots", "1", "--interactive-idle-ms", "1000", "--interactive-wall-ms", "60000")
+    server = start_server(*flags)
+    with server.client() as client, open_live(server) as socket:
+        start(socket, "echo ready; sleep 0.3; read line; echo $line; read line")
+        text_until(socket, "ready")
+        program = {"language": "bash", "code": "sleep 20"}  # which the person does not keep waiting
+        assert client.post("/runs", json=program).json()["verdict"] == "wall_time"
+        say(socket, type="stdin", data="still here\n")
+        text_until(socket, "still here")
+        result = hear_until(socket, "finished")[-1]["result"]
+    assert (result["verdict"], result["reason"]) == ("wall_time", "idle: no input and no output for 1000 ms")
+    assert result["run"]["wall_ms"] > 1000
+
+
 def test_a_bad_message_in_the_queue_is_answered_at_once(start_server: Callable[..., RunningServer]) -> None:
-    server = start_server("--slots", "1")
+    server = start_server("--interactive-slots", "1")
     with server.client() as client, open_live(server) as first, open_live(server) as second:
         start(first, "echo ready; sleep 50", limits={"run": {"wall_ms": 20_000}})
         text_until(first, "ready")

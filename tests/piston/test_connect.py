@@ -360,7 +360,7 @@ def test_a_client_that_leaves_in_order_takes_its_job_along(server: RunningServer
 def test_a_client_that_vanishes_from_the_queue_leaves_it(
     start_server: Callable[..., RunningServer], open_session: OpenSession
 ) -> None:
-    server = start_server("--slots", "1")
+    server = start_server("--interactive-slots", "1")
     first, second = open_session(server), open_session(server)
     first.start("echo ready; sleep 50", run_timeout=60_000)
     first.read_until("ready\n")
@@ -375,7 +375,7 @@ def test_a_client_that_vanishes_from_the_queue_leaves_it(
 
 
 def test_a_full_queue_is_an_error_and_4002(start_server: Callable[..., RunningServer], open_session: OpenSession) -> None:
-    server = start_server("--slots", "1", "--queue-length", "0")
+    server = start_server("--interactive-slots", "1", "--queue-length", "0")
     first, second = open_session(server), open_session(server)
     first.start("echo ready; sleep 50", run_timeout=60_000)
     first.read_until("ready\n")
@@ -443,7 +443,7 @@ def command_line(path: Path) -> bytes:
 def test_a_client_that_does_not_read_costs_no_memory_and_its_job_dies(
     start_server: Callable[..., RunningServer], open_session: OpenSession, flood: str
 ) -> None:
-    server = start_server("--slots", "1", "--run-output-bytes", "64MiB", "--max-run-output-bytes", "64MiB")
+    server = start_server("--interactive-slots", "1", "--run-output-bytes", "64MiB", "--max-run-output-bytes", "64MiB")
     marker = f"flood-{uuid4().hex}"
     before = resident_bytes(server)
     code = f"bash -c {shlex.quote(flood.format(marker=marker))}"
@@ -461,7 +461,7 @@ def test_a_client_that_does_not_read_costs_no_memory_and_its_job_dies(
 def test_a_client_that_sends_without_end_costs_no_memory_and_its_job_dies(
     start_server: Callable[..., RunningServer],
 ) -> None:
-    server = start_server("--slots", "1")
+    server = start_server("--interactive-slots", "1")
     before = resident_bytes(server)
     data = frame(json.dumps({"type": "data", "stream": "stdin", "data": "x" * 1_000_000}).encode())
     sent_bytes = 0

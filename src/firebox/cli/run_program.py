@@ -173,6 +173,7 @@ def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
         version=runtime.version,
         files=read_files(program, request.file, runtime.extensions, runtime.main_name),
         interactive=True,
+        attended=request.tty or os.isatty(0),
         args=request.args,
         env=_variables(request.env),
         command=request.command or "",

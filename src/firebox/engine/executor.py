@@ -14,6 +14,7 @@ from firebox.config import Settings
 from firebox.engine.admission import Admission
 from firebox.engine.cache import JobCache
 from firebox.engine.commands import is_compiled
+from firebox.engine.limits import attended as limits_of_attended
 from firebox.engine.limits import decide
 from firebox.engine.log import LazyLogger
 from firebox.engine.run import LocalRun, Plan
@@ -40,7 +41,10 @@ _log = LazyLogger()
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What the executor is doing now, for metrics and health."""
+    """What the executor is doing now, for metrics and health.
+
+    in_flight, queued: interactive runs too, which have slots of their own.
+    """
 
     slots: int
     in_flight: int
@@ -72,6 +76,13 @@ class LocalExecutor:
             settings.queue_length,
             settings.queue_per_client,
             reserved=settings.reserved_count,
+            slots_per_client=settings.slots_per_client,
+        )
+        self._attended = Admission(
+            settings.interactive_slot_count,
+            settings.queue_length,
+            settings.queue_per_client,
+            reserved=settings.interactive_reserved_count,
             slots_per_client=settings.slots_per_client,
         )
         # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
@@ -109,6 +120,7 @@ class LocalExecutor:
     async def __aexit__(self, *_exception: object) -> None:
         """Cancel what runs and end every sandbox; nothing of them is left afterwards."""
         self.admission.close()
+        self._attended.close()
         for run in list(self._runs):
             run.cancel()
         await asyncio.gather(*(run.wait() for run in list(self._runs)))
@@ -132,11 +144,11 @@ class LocalExecutor:
             self._launchers.forget(layer)
 
     def statistics(self) -> Statistics:
-        admission, pool = self.admission.statistics(), self._pool.statistics()
+        admission, attended, pool = self.admission.statistics(), self._attended.statistics(), self._pool.statistics()
         return Statistics(
             slots=admission.slots,
-            in_flight=admission.in_flight,
-            queued=admission.queued,
+            in_flight=admission.in_flight + attended.in_flight,
+            queued=admission.queued + attended.queued,
             ready_sandboxes=pool.ready,
             ready_target=pool.target,
             made_on_demand=pool.made_on_demand,
@@ -153,7 +165,7 @@ class LocalExecutor:
         plan = self._plan(job)
         with self._hold(plan.runtime.installed) if plan.runtime.installed else nullcontext():
             asked_at = time.monotonic()
-            await self.admission.acquire(job.client)
+            await self._admission_of(job).acquire(job.client)
             queue_ms = (time.monotonic() - asked_at) * 1000
             run = LocalRun(job.id or _new_id(), plan, self._pool, cache=self._cache, queue_ms=queue_ms, finished=self._finished)
             self._runs.add(run)
@@ -165,13 +177,16 @@ class LocalExecutor:
                 await run.wait()
 
     def _finished(self, run: LocalRun, result: Result) -> None:
-        self.admission.release(run.client)
+        self._admission_of(run.job).release(run.job.client)
         self._runs.discard(run)
         for listener in self._listeners:
             try:
                 listener(result)
             except Exception:  # noqa: BLE001 - a listener's fault must not take the run's result with it
                 _log.exception("a result listener failed", run=run.id)
+
+    def _admission_of(self, job: Job) -> Admission:
+        return self._attended if job.attended else self.admission
 
     def _plan(self, job: Job) -> Plan:
         """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
@@ -195,18 +210,18 @@ class LocalExecutor:
             isolation=self._launchers.layers,
             artifact_bytes=self._settings.max_artifact_bytes,
             artifact_files=self._settings.max_artifact_files,
+            idle_ms=self._settings.interactive_idle_ms if job.attended else 0,
             cache_level=job.cache or self._settings.cache_level(runtime.setting_names) or runtime.cache,
             may_start_ahead=self._settings.start_ahead and not job.command and job.terminal is None,
             preload=self._settings.preloaded(runtime.setting_names),
         )
 
     def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
-        return decide(
-            stage,
-            self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage)),
-            self._settings.maximum_limits(stage, runtime.setting_names),
-            job.compile_limits if stage == "compile" else job.run_limits,
-        )
+        defaults = self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage))
+        maximum = self._settings.maximum_limits(stage, runtime.setting_names)
+        if job.attended and stage == "run":
+            defaults, maximum = limits_of_attended(defaults, maximum, self._settings)
+        return decide(stage, defaults, maximum, job.compile_limits if stage == "compile" else job.run_limits)
 
     def _root_of(self, runtime: Runtime) -> SandboxSpec:
         return SandboxSpec(trees=self._trees if runtime.on_host else (), layers=runtime.layers, host=runtime.on_host)

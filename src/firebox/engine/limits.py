@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import math
 
+from msgspec.structs import replace
+
+from firebox.config import Settings
 from firebox.errors import LimitTooHigh
 from firebox.model import LimitRequest, Limits, StageName
 
 ZERO_IS_NO_CAP = ("cpu_ms", "memory_bytes")
+
+
+def attended(defaults: Limits, maximum: Limits, settings: Settings) -> tuple[Limits, Limits]:
+    """Return defaults and maximum of the run stage for a job with a person at the other end, who takes time to think.
+
+    Never more than a maximum that the operator has set.
+    """
+    for name, longer in (("wall_ms", settings.interactive_wall_ms), ("cpu_ms", settings.interactive_cpu_ms)):
+        usual, most = getattr(defaults, name), getattr(maximum, name)
+        is_set = most and settings.source(f"max_run_{name}") != "default"
+        wanted = min(longer, most) if is_set else longer
+        if usual:
+            defaults = replace(defaults, **{name: max(usual, wanted)})
+        if most:
+            maximum = replace(maximum, **{name: max(most, wanted)})
+    return defaults, maximum
 
 
 def decide(stage: StageName, defaults: Limits, maximum: Limits, request: LimitRequest) -> Limits:

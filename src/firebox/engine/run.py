@@ -15,6 +15,7 @@ from msgspec.structs import replace as replace_fields
 from firebox.engine.artifacts import Artifacts, take_artifacts, take_produced
 from firebox.engine.cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
 from firebox.engine.commands import command_line
+from firebox.engine.idle import IdleClock
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
 from firebox.engine.transcript import Transcript
@@ -71,7 +72,7 @@ _log = LazyLogger()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A job with everything decided. compile_limits: None when there is no compile stage."""
+    """A job with everything decided. compile_limits: None when there is no compile stage. idle_ms: 0 for no limit."""
 
     job: Job
     runtime: Runtime
@@ -83,6 +84,7 @@ class Plan:
     isolation: tuple[str, ...]
     artifact_bytes: int
     artifact_files: int
+    idle_ms: int
     cache_level: CacheLevel
     may_start_ahead: bool
     preload: tuple[str, ...]
@@ -102,7 +104,7 @@ class LocalRun:
         finished: Callable[[LocalRun, Result], None],
     ) -> None:
         self.id = identifier
-        self.client = plan.job.client
+        self.job = plan.job
         self.runtime = RuntimeName(plan.runtime.language, plan.runtime.version)
         self._plan = plan
         self._pool = pool
@@ -127,6 +129,7 @@ class LocalRun:
         self._terminal_size = (plan.job.terminal.rows, plan.job.terminal.columns) if plan.job.terminal else None
         self._feeding: asyncio.Task[None] | None = None
         self._artifacts = Artifacts()
+        self._idle = IdleClock(plan.idle_ms, self._end_idle)
 
     def begin(self) -> None:
         self._task = asyncio.create_task(self._work())
@@ -178,6 +181,7 @@ class LocalRun:
             case Cancel():
                 self.cancel()
             case Stdin() | Eof():
+                self._idle.touch()
                 await self._input.put(message)
 
     async def _work(self) -> None:
@@ -306,6 +310,8 @@ class LocalRun:
                     self._pool.count_started_ahead()
                 self._prepare_ms += (time.monotonic() - taken_at) * 1000
                 self._emit(StageStarted(sequence=self._next(), stage=stage))
+                if stage == "run":
+                    self._idle.start()
                 if self._plan.job.interactive and stage == "run":
                     self._feeding = asyncio.create_task(self._input.feed(sandbox))
 
@@ -320,6 +326,8 @@ class LocalRun:
                 self._tell(result)
                 return result, None
             result = result_of(stage, ended, limits, self._transcript.chunks())
+            if self._idle.is_over and ended.killed_by == "wall_time":
+                result = replace_fields(result, reason=f"idle: no input and no output for {self._plan.idle_ms} ms")
             produced: Pack | None = None
             if stage == "compile" and result.verdict is Verdict.OK:
                 result, produced = await take_produced(sandbox, result, limits)
@@ -329,6 +337,7 @@ class LocalRun:
                 )
                 result = replace_fields(result, cpu_ms=result.cpu_ms + self._artifacts.cpu_ms)
         finally:
+            self._idle.stop()
             self._sandbox = None
             sandbox.close()
         self._emit(StageExited(sequence=self._next(), result=result))
@@ -378,11 +387,16 @@ class LocalRun:
     def _take_output(self, stream: StreamName, data: bytes) -> None:
         if self._announce is not None:  # a program may write before its start is reported
             self._announce()
+        self._idle.touch()
         self._transcript.add(stream, data)
         self._buffered_bytes += len(data) + EVENT_BYTES
         self._emit(Output(sequence=self._next(), stage=self._stage, stream=stream, data=data))
         if self._buffered_bytes > BUFFERED_BYTES and self._sandbox is not None and not self._cancelled:
             self._sandbox.pause()
+
+    def _end_idle(self) -> None:
+        if self._sandbox is not None:
+            self._sandbox.kill("wall_time")
 
     def _finish(self, compiled: StageResult | None, ran: StageResult | None, reason: str, *, keep_as: str = "") -> None:
         verdict, reason = conclude(compiled, ran, reason, cancelled=self._cancelled)

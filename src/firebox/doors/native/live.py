@@ -86,7 +86,7 @@ async def serve_live_run(socket: AnySocket, service: Service, caller: Caller) ->
     await socket.accept()
     try:
         start = await _receive_start(socket)
-        job = replace(wire.to_job(start), interactive=True)
+        job = replace(wire.to_job(start), interactive=True, attended=True)
         incoming = _Incoming(socket)
         await first_of(_run(socket, service, job, caller, incoming, exact=start.base64), incoming.work())
         await socket.close(NORMAL_CLOSE)

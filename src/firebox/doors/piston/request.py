@@ -15,6 +15,7 @@ from firebox.doors.json_size import Checked
 from firebox.doors.piston.limits import read_limits
 from firebox.errors import InvalidRequest
 from firebox.model import CacheLevel, File, Job
+from firebox.other_settings.piston import PREFIX
 from firebox.runtimes.runtime import Runtime
 from firebox.service.validation import MAX_FILES, MAX_WORDS, check_count, check_text
 
@@ -65,6 +66,8 @@ def to_job(document: Document, resolve: Resolve, settings: Settings, *, interact
         files=_read_files(entries, all_code=runtime.language == MACHINE_CODE),
         stdin=b"" if interactive else _read_stdin(document),
         interactive=interactive,
+        # Somebody who set Piston's own limit wants it to count for everything, as there.
+        attended=interactive and PREFIX not in settings.source("run_wall_ms"),
         args=_read_args(document),
         env={"PISTON_LANGUAGE": runtime.language},
         compile_limits=compile_limits,
