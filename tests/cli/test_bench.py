@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from firebox.cli.benchmark.samples import summarise
+from firebox.cli.benchmark.report import LanguageReport, Machine, NativeReport, Report, Throughput
+from firebox.cli.benchmark.samples import Duration, summarise
+from firebox.cli.benchmark.serving import Idle
+from firebox.cli.benchmark.tables import COLUMNS, print_tables
 from tests.conftest import require_tool
 from tests.support.server import environment, firebox, unused_uid_base
 
@@ -88,6 +91,30 @@ def test_markdown_is_tables_that_docs_can_take(bench: tuple[dict[str, Any], str]
     rows = [line for line in printed.splitlines() if line.startswith("|")]
     assert sum(set(row) <= set("|-: ") for row in rows) == 3
     assert any(row.startswith("| python") for row in rows)
+
+
+def test_tables_fit_into_the_terminal_that_everybody_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = Duration(200, 12_345.678, 98_765.432)
+    throughput = Throughput(
+        workers=64, callers=64, bare_per_s=12_345.6, http_alone_per_s=12_345.6, http_per_s=12_345.6, ratio=123.45,
+        bare_cpu_ms=1234.56, server_cpu_ms=123.45, http_cpu_ms=1234.56, half_load=slow,
+    )  # fmt: skip
+    durations, ratios = dict.fromkeys(COLUMNS, slow), dict.fromkeys(COLUMNS, 123.45)
+    language = LanguageReport("javascript", "22.14.0-rc.1", durations, ratios, throughput)
+    machine = Machine("A processor with quite a long name", 128, "6.12.0-generic-of-somebody", "3.13.5")
+    report = Report(
+        firebox="0.1.0", machine=machine, isolation=[], languages=[language], native=NativeReport(durations, 12.34),
+        stream=slow, idle=Idle(123 << 20, 0.01), missing=["bubblewrap: bwrap is not installed"],
+    )  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "80")
+    print_tables(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    words = {word for line in lines for word in line.split()}
+    assert {"javascript", "22.14.0-rc.1", "123", "12346", "98765", "1235", *" ".join(COLUMNS).split()} <= words
 
 
 def test_unknown_language_is_refused(tmp_path: Path) -> None:

@@ -18,19 +18,25 @@ from firebox.cli.benchmark.samples import Duration
 
 COLUMNS = (BARE, BARE_RUN, BUBBLEWRAP, ENGINE, HTTP, FIRST, COMMAND)
 _MARKDOWN_WIDTH = 400
-_TERMINAL_WIDTH_AT_LEAST = 100
+_TERMINAL_WIDTH_AT_LEAST = 80
+"""Every table fits into the terminal that everybody has."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How a table looks. between: what stands between the two halves of a cell."""
+    """How a table looks. between: what stands between the parts of a cell; slash: between two figures of one kind.
+
+    wrapped: whether headings may take several lines.
+    """
 
     frame: Box
     between: str
+    slash: str
+    wrapped: bool
 
 
-_TERMINAL = _Style(box.SIMPLE_HEAD, "\n")
-_MARKDOWN = _Style(box.MARKDOWN, " · ")
+_TERMINAL = _Style(box.SIMPLE_HEAD, "\n", "\n", wrapped=True)
+_MARKDOWN = _Style(box.MARKDOWN, " · ", " / ", wrapped=False)
 
 
 def print_tables(report: Report) -> None:
@@ -72,16 +78,19 @@ def _tables(report: Report, style: _Style) -> Iterator[Table]:
 def _durations(report: Report, style: _Style) -> Table:
     table = _table("One run at a time: median against bare, and median / p99 in ms", style)
     table.add_column("hello world", no_wrap=True)
-    for name in COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+    measured = {name for language in report.languages for name in language.durations}
+    measured |= set(report.native.durations) if report.native is not None else set()
+    columns = [name for name in COLUMNS if name in measured]
+    for name in columns:
+        _add_column(table, name, style)
     for language in report.languages:
-        cells = [_cell(language.durations.get(name), language.ratios.get(name), style) for name in COLUMNS]
-        table.add_row(f"{language.language} {language.version}", *cells)
+        cells = [_cell(language.durations.get(name), language.ratios.get(name), style) for name in columns]
+        table.add_row(f"{language.language}{style.between if style.wrapped else ' '}{language.version}", *cells)
     if report.native is not None:
         durations = report.native.durations
         bare_ms = durations[BARE].median_ms
         ratios = {name: duration.median_ms / bare_ms for name, duration in durations.items()}
-        table.add_row("native binary", *(_cell(durations.get(name), ratios.get(name), style) for name in COLUMNS))
+        table.add_row("native binary", *(_cell(durations.get(name), ratios.get(name), style) for name in columns))
     return table
 
 
@@ -93,22 +102,22 @@ def _throughput(languages: Sequence[LanguageReport], style: _Style) -> Table:
     table = _table(title, style)
     table.add_column("hello world", no_wrap=True)
     for heading in ("bare", "http, 1", f"http, {first.callers}", "against bare", "CPU bare", "CPU http", "server's", "half load"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        _add_column(table, heading, style)
     for language in languages:
         measured = language.throughput
         if measured is not None:
             rates = (measured.bare_per_s, measured.http_alone_per_s, measured.http_per_s)
             times_ms = (measured.bare_cpu_ms, measured.http_cpu_ms, measured.server_cpu_ms)
-            cells = [*(f"{rate:.1f}" for rate in rates), f"{measured.ratio:.2f} x", *(f"{each:.2f}" for each in times_ms)]
+            cells = [*map(_short, rates), _times(measured.ratio), *map(_short, times_ms)]
             half = measured.half_load
-            cells.append(f"{_short(half.median_ms)} / {_short(half.p99_ms)}{style.between}{half.p99_ms / half.median_ms:.1f} x")
+            cells.append(_parts(half, f"{half.p99_ms / half.median_ms:.1f} x", style, first=False))
             table.add_row(language.language, *cells)
     return table
 
 
 def _others(report: Report, style: _Style) -> Table:
     table = _table("The rest", style)
-    table.add_column("what", no_wrap=True)
+    table.add_column("what")
     table.add_column("measured", justify="right", no_wrap=True)
     if report.native is not None:
         table.add_row("sandbox cost of a native binary (engine less bare)", f"{report.native.cost_ms:.2f} ms")
@@ -121,13 +130,31 @@ def _others(report: Report, style: _Style) -> Table:
 
 
 def _table(title: str, style: _Style) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=style.frame)
+    table = Table(title=title, title_justify="left", title_style="bold", box=style.frame)
+    if style.wrapped:
+        table.padding = (0, 0)
+    return table
+
+
+def _add_column(table: Table, heading: str, style: _Style) -> None:
+    """Add a column of figures. A heading that may be wrapped has each of its words on a line."""
+    table.add_column(heading.replace(" ", "\n") if style.wrapped else heading, justify="right", no_wrap=True)
 
 
 def _cell(duration: Duration | None, ratio: float | None, style: _Style) -> str:
     if duration is None or ratio is None:
         return "-"
-    return f"{ratio:.2f} x{style.between}{_short(duration.median_ms)} / {_short(duration.p99_ms)}"
+    return _parts(duration, _times(ratio), style, first=True)
+
+
+def _parts(duration: Duration, ratio: str, style: _Style, *, first: bool) -> str:
+    """Write a cell: median, p99 and a ratio, which comes first or last."""
+    times = f"{_short(duration.median_ms)}{style.slash}{_short(duration.p99_ms)}"
+    return f"{ratio}{style.between}{times}" if first else f"{times}{style.between}{ratio}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} x" if ratio < 10 else f"{ratio:.3g} x"
 
 
 def _short(milliseconds: float) -> str:
