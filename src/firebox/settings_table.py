@@ -119,7 +119,7 @@ _LIMITS = (
               "Everything that the {stage} stage writes, together."),
     _LimitRow("writable_inodes", "int",   16,     100_000,   20_000,    1_000_000, 1_000_000,
               "Files and folders that the {stage} stage may make."),
-    _LimitRow("output_bytes",    "bytes", 1,      _MIB,      _MIB,      64 * _MIB, 64 * _MIB,
+    _LimitRow("output_bytes",    "bytes", 1,      _MIB,      _MIB,      8 * _MIB,  8 * _MIB,
               "What is kept of each of stdout and stderr of the {stage} stage."),
 )
 # fmt: on

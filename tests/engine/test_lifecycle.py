@@ -305,7 +305,7 @@ async def test_a_listener_that_fails_takes_no_result_with_it(engine: Engine) -> 
 async def test_attack_23_a_vanished_reader_frees_its_slot(make_engine: MakeEngine) -> None:
     """Nobody takes the events any more and the program floods: leaving ends it although nothing was read."""
     engine = await make_engine(slots=1)
-    limits = LimitRequest(output_bytes=64 << 20, wall_ms=20_000)
+    limits = LimitRequest(output_bytes=8 << 20, wall_ms=20_000)
     async with engine.executor.start(job("bash", "yes", run_limits=limits)) as run:
         assert isinstance(run, LocalRun)
         await until(lambda: run._buffered_bytes > 1 << 20)

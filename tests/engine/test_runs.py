@@ -214,10 +214,10 @@ async def test_leaving_the_context_kills_the_program(engine: Engine) -> None:
 
 
 async def test_attack_23_a_reader_that_stops_makes_the_program_wait(engine: Engine) -> None:
-    """64 MiB are offered to a reader that looks away: no more than the buffer is held, and the wall clock still ends it."""
-    limits = LimitRequest(output_bytes=64 << 20, wall_ms=700)
+    """8 MiB are offered to a reader that looks away: no more than the buffer is held, and the wall clock still ends it."""
+    limits = LimitRequest(output_bytes=8 << 20, wall_ms=700)
     held = 0
-    async with engine.executor.start(job("bash", "head -c 67108864 /dev/zero; echo done >&2", run_limits=limits)) as run:
+    async with engine.executor.start(job("bash", "head -c 8388608 /dev/zero; echo done >&2", run_limits=limits)) as run:
         stream = run.events()
         async for event in stream:
             if isinstance(event, Output):

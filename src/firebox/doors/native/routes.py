@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated, Any
 
+import msgspec
 import structlog
 from litestar import Response, Router, delete, get, post, websocket
 from litestar.di import Provide
@@ -22,6 +23,7 @@ from firebox.doors.native.event_stream import MEDIA_TYPE, event_stream, read_las
 from firebox.doors.native.events import translate
 from firebox.doors.native.live import refuse_live_run, serve_live_run
 from firebox.doors.native.openapi import RunOperation
+from firebox.doors.output import Pieces
 from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, FireboxError
 from firebox.service.runs import StoredRun
@@ -99,14 +101,16 @@ async def create_run(request: AnyRequest, service: Service, settings: Settings) 
     if _prefers_async(request.headers.get("prefer", "")):
         stored = await service.runs.submit(job, caller)
         headers = {"Location": f"{PREFIX}/runs/{stored.id}", "Preference-Applied": "respond-async"}
-        return Response(_state(stored), status_code=202, headers=headers)
+        return await _answer_state(stored, status=202, headers=headers)
     result = await while_connected(request, service.execute(job, caller))
-    return Response(wire.from_result(result, exact=body.base64))
+    pieces = Pieces()
+    large = await wire.write_large(result, pieces, exact=body.base64)
+    return pieces.answer(msgspec.json.encode(wire.from_result(result, exact=body.base64, large=large)))
 
 
 @get("/runs/{run_id:str}", summary="Ask how far an asynchronous run is", responses=_refusals(401, 404))
-async def read_run(request: AnyRequest, run_id: str, service: Service, base64: bool = False) -> wire.RunState:
-    return _state(service.runs.get(run_id, await identify(request, service)), exact=base64)
+async def read_run(request: AnyRequest, run_id: str, service: Service, base64: bool = False) -> Response[wire.RunState]:
+    return await _answer_state(service.runs.get(run_id, await identify(request, service)), exact=base64)
 
 
 @delete(
@@ -116,8 +120,8 @@ async def read_run(request: AnyRequest, run_id: str, service: Service, base64: b
     description="Answers when nothing of it is left. A run that has ended already stays as it is.",
     responses=_refusals(401, 404),
 )
-async def cancel_run(request: AnyRequest, run_id: str, service: Service) -> wire.RunState:
-    return _state(await service.runs.cancel(run_id, await identify(request, service)))
+async def cancel_run(request: AnyRequest, run_id: str, service: Service) -> Response[wire.RunState]:
+    return await _answer_state(await service.runs.cancel(run_id, await identify(request, service)))
 
 
 @get(
@@ -191,6 +195,12 @@ def _prefers_async(prefer: str) -> bool:
     return any(word.split(";")[0].strip().lower() == "respond-async" for word in prefer.split(","))
 
 
-def _state(stored: StoredRun, *, exact: bool = False) -> wire.RunState:
-    result = wire.from_result(stored.result, exact=exact) if stored.result else None
-    return wire.RunState(stored.id, stored.runtime, stored.state, result)
+async def _answer_state(
+    stored: StoredRun, *, exact: bool = False, status: int = 200, headers: dict[str, str] | None = None
+) -> Response[Any]:
+    state, result, pieces = stored.state, stored.result, Pieces()
+    answer = None
+    if result is not None:
+        answer = wire.from_result(result, exact=exact, large=await wire.write_large(result, pieces, exact=exact))
+    body = msgspec.json.encode(wire.RunState(stored.id, stored.runtime, state, answer))
+    return pieces.answer(body, status, headers)

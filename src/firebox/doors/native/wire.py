@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox import errors, model
+from firebox.doors.output import LARGE_BYTES, Pieces, Texts, is_large, plain_texts
 from firebox.doors.status import status_of
 from firebox.runtimes.runtime import Runtime
 from firebox.service.validation import MAX_FILES, check_count
+
+
+class Large(NamedTuple):
+    """What of a result is large: names that stand for it until it is sent, see `Pieces`."""
+
+    texts: Mapping[model.StageName, Texts]
+    exact: Mapping[tuple[model.StageName, model.StreamName], str]
+    artifacts: Mapping[str, Any]
+    """By the names of files. Content is declared as bytes, which become base64; these are already."""
+
+
+_NOTHING_LARGE = Large({}, {}, {})
 
 
 class FileRequest(Struct, forbid_unknown_fields=True):
@@ -250,21 +263,37 @@ def from_base64(text: str, where: str) -> bytes:
         raise errors.InvalidRequest("not base64", where=where) from None
 
 
-def from_result(result: model.Result, *, exact: bool = False) -> ResultWithOutput:
-    """Translate a result with its output. exact: give the bytes of output that is not UTF-8 as well."""
+def from_result(result: model.Result, *, exact: bool = False, large: Large = _NOTHING_LARGE) -> ResultWithOutput:
+    """Translate a result with its output.
+
+    exact: give the bytes of output that is not UTF-8 as well. large: names that stand for what is large.
+    """
     return ResultWithOutput(
         id=result.id,
         runtime=result.runtime,
         verdict=result.verdict,
         reason=result.reason,
-        compile=_stage_with_output(result.compile, exact=exact) if result.compile else None,
-        run=_stage_with_output(result.run, exact=exact) if result.run else None,
+        compile=_stage_with_output(result.compile, large, exact=exact) if result.compile else None,
+        run=_stage_with_output(result.run, large, exact=exact) if result.run else None,
         timings=_timings(result.timings),
-        artifacts=_artifacts(result.artifacts),
+        artifacts=_artifacts(result.artifacts, large),
         left_out=[LeftOut(each.name, each.reason) for each in result.left_out],
         cache=result.cache,
         isolation=list(result.isolation),
     )
+
+
+async def write_large(result: model.Result, pieces: Pieces, *, exact: bool) -> Large:
+    """Write what is large of a result, piece by piece."""
+    exactly: dict[tuple[model.StageName, model.StreamName], str] = {}
+    for stage in (result.compile, result.run):
+        if exact and stage is not None and is_large(stage):
+            streams: tuple[tuple[model.StreamName, bytes], ...] = (("stdout", stage.stdout), ("stderr", stage.stderr))
+            for stream, data in streams:
+                if not _is_utf8(data):
+                    exactly[stage.stage, stream] = await pieces.base64(data)
+    artifacts = {file.name: await pieces.base64(file.content) for file in result.artifacts if len(file.content) > LARGE_BYTES}
+    return Large(await pieces.texts_of(result), exactly, artifacts)
 
 
 def from_streamed_result(result: model.Result) -> Result:
@@ -299,23 +328,23 @@ def from_stage(stage: model.StageResult) -> Stage:
     )
 
 
-def _stage_with_output(stage: model.StageResult, *, exact: bool) -> StageWithOutput:
-    stdout, stderr = stage.stdout, stage.stderr
+def _stage_with_output(stage: model.StageResult, large: Large = _NOTHING_LARGE, *, exact: bool) -> StageWithOutput:
+    text = large.texts.get(stage.stage) or plain_texts(stage)
     return StageWithOutput(
         verdict=stage.verdict,
         reason=stage.reason,
         exit_code=stage.exit_code,
         signal=stage.signal,
-        stdout=stdout.decode(errors="replace"),
-        stderr=stderr.decode(errors="replace"),
-        output=model.interleave(stage.chunks),
+        stdout=text.stdout,
+        stderr=text.stderr,
+        output=text.output,
         stdout_truncated=stage.stdout_truncated,
         stderr_truncated=stage.stderr_truncated,
         wall_ms=round(stage.wall_ms, 3),
         cpu_ms=round(stage.cpu_ms, 3),
         memory_peak_bytes=stage.memory_peak_bytes,
-        stdout_base64=_exact(stdout) if exact else UNSET,
-        stderr_base64=_exact(stderr) if exact else UNSET,
+        stdout_base64=_exact(stage, "stdout", large) if exact else UNSET,
+        stderr_base64=_exact(stage, "stderr", large) if exact else UNSET,
     )
 
 
@@ -328,16 +357,23 @@ def _timings(timings: model.Timings) -> model.Timings:
     )
 
 
-def _exact(data: bytes) -> str | UnsetType:
+def _exact(stage: model.StageResult, stream: model.StreamName, large: Large) -> str | UnsetType:
+    data = stage.stdout if stream == "stdout" else stage.stderr
+    if _is_utf8(data):
+        return UNSET
+    return large.exact.get((stage.stage, stream)) or base64.b64encode(data).decode()
+
+
+def _is_utf8(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError:
-        return base64.b64encode(data).decode()
-    return UNSET
+        return False
+    return True
 
 
-def _artifacts(files: Iterable[model.File]) -> list[Artifact]:
-    return [Artifact(file.name, file.content, len(file.content)) for file in files]
+def _artifacts(files: Iterable[model.File], large: Large = _NOTHING_LARGE) -> list[Artifact]:
+    return [Artifact(file.name, large.artifacts.get(file.name, file.content), len(file.content)) for file in files]
 
 
 def from_runtime(runtime: Runtime) -> RuntimeEntry:

@@ -14,6 +14,7 @@ from litestar.types import Method
 
 from firebox.config import Settings
 from firebox.doors.http import AnyRequest, read_json_body, require_json, while_connected
+from firebox.doors.output import Pieces
 from firebox.doors.piston import package_wire, wire
 from firebox.doors.piston.operators import packages_of, require_operator
 from firebox.doors.piston.progress_stream import follow, wanted_format
@@ -124,7 +125,7 @@ class PackageDoor:
         purged = await self._service.purge_cache(found)
         return _answer(package_wire.Purged(package, version, purged))
 
-    async def execute(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:
+    async def execute(self, request: AnyRequest, package: str, version: str) -> Response[Any]:
         """Run a job with this very package; a client that goes away cancels it. Nobody's allowance is charged."""
         caller = await require_operator(request, self._service)
         document = await self._read(request)
@@ -135,7 +136,8 @@ class PackageDoor:
             raise InvalidRequest("language must be a string")
         job = to_package_job(document, await packages.runtime_of(found, language or None), self._settings)
         result = await while_connected(request, self._service.execute(job, caller, counted=False))
-        return _answer(package_wire.from_result(result, found))
+        pieces = Pieces()
+        return pieces.answer(wire.encode(package_wire.from_result(result, found, await pieces.texts_of(result))))
 
     async def _read(self, request: AnyRequest) -> Document:
         """Read a body, which may be empty.

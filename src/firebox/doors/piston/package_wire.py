@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox import model
+from firebox.doors.output import Texts
 from firebox.doors.piston import wire
 from firebox.doors.status import status_of
 from firebox.errors import FireboxError
@@ -167,9 +168,9 @@ def from_progress(progress: PackageProgress) -> Progress:
     return Progress(package=progress.package, step=progress.step, done=progress.done, total=progress.total, words=progress.words)
 
 
-def from_result(result: model.Result, package: Installed) -> Execution:
-    """Translate a result. When compiling failed, `run` repeats it, as in version 2."""
-    execution = wire.from_result(result)
+def from_result(result: model.Result, package: Installed, texts: Mapping[model.StageName, Texts]) -> Execution:
+    """Translate a result. When compiling failed, `run` repeats it, as in version 2. texts: as there."""
+    execution = wire.from_result(result, texts)
     return Execution(
         package=package.entry.language,
         version=package.entry.version,

@@ -15,6 +15,7 @@ from litestar.types import ControllerRouterHandler, Method
 from firebox.config import Settings
 from firebox.doors.credentials import identify
 from firebox.doors.http import AnyRequest, AnySocket, check_origin, read_json_body, read_origins, while_connected
+from firebox.doors.output import Pieces
 from firebox.doors.piston import package_routes, wire
 from firebox.doors.piston.connect import serve_connection
 from firebox.doors.piston.operators import packages_of, require_operator
@@ -37,7 +38,7 @@ _log = structlog.get_logger("firebox.piston")
 def routers(service: Service, settings: Settings) -> list[Router]:
     """Make the routes of this door: those of version 2 once for each prefix, and those of version 3."""
     door = Door(service, settings)
-    table: dict[str, list[tuple[tuple[Method, ...], Callable[..., Awaitable[ASGIResponse]]]]] = {
+    table: dict[str, list[tuple[tuple[Method, ...], Callable[..., Awaitable[Any]]]]] = {
         "/execute": [(("POST",), door.execute)],
         "/runtimes": [(WITHOUT_BODY, door.list_runtimes)],
         "/packages": [(WITHOUT_BODY, door.list_packages), (("POST",), door.install), (("DELETE",), door.uninstall)],
@@ -72,13 +73,14 @@ class Door:
         """Stay one: Litestar copies its handlers for each router, and the service with them unless told not to."""
         return self
 
-    async def execute(self, request: AnyRequest) -> ASGIResponse:
+    async def execute(self, request: AnyRequest) -> Response[Any]:
         """Run a job to its end; a client that goes away cancels it."""
         caller = await identify(request, self._service)
         document = await self._read(request)
         job = to_job(document, self._service.resolve, self._settings)
         result = await while_connected(request, self._service.execute(job, caller))
-        return _answer(wire.encode(wire.from_result(result)))
+        pieces = Pieces()
+        return pieces.answer(wire.encode(wire.from_result(result, await pieces.texts_of(result))))
 
     async def list_runtimes(self) -> ASGIResponse:
         """List what can run here."""

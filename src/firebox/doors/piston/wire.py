@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from firebox import errors, model
 from firebox.doors import status
+from firebox.doors.output import Texts, plain_texts
 from firebox.model import Verdict
 from firebox.runtimes.runtime import Runtime
 from firebox.service.packages import Listed
@@ -20,6 +21,9 @@ Status = Literal["RE", "SG", "TO", "OL", "EL", "XX"]
 """Non-zero exit, died on a signal, out of time, too much on stdout, too much on stderr, our own failure."""
 
 encode = msgspec.json.Encoder().encode
+
+
+_NO_TEXTS: Mapping[model.StageName, Texts] = {}
 
 
 class Message(Struct, frozen=True):
@@ -76,11 +80,14 @@ class PackageName(Struct, frozen=True):
     version: str
 
 
-def from_result(result: model.Result) -> Execution:
-    """Translate a result. When compiling failed, `run` repeats it: old clients read `run` only."""
-    compiled = _stage(result.compile) if result.compile else None
+def from_result(result: model.Result, texts: Mapping[model.StageName, Texts] = _NO_TEXTS) -> Execution:
+    """Translate a result. When compiling failed, `run` repeats it: old clients read `run` only.
+
+    texts: of stages with a lot of output, or names that stand for it: see `Pieces`.
+    """
+    compiled = _stage(result.compile, texts) if result.compile else None
     if result.run is not None:
-        run = _stage(result.run)
+        run = _stage(result.run, texts)
     elif compiled is not None and compiled.status is not None:
         run = compiled
     else:
@@ -128,13 +135,14 @@ def outcome(stage: model.StageResult) -> tuple[int | None, str | None]:
             return None, "SIGKILL"
 
 
-def _stage(stage: model.StageResult) -> Stage:
+def _stage(stage: model.StageResult, texts: Mapping[model.StageName, Texts]) -> Stage:
+    text = texts.get(stage.stage) or plain_texts(stage)
     code, signal = outcome(stage)
     status, message = _verdict(stage)
     return Stage(
-        stdout=stage.stdout.decode(errors="replace"),
-        stderr=stage.stderr.decode(errors="replace"),
-        output=model.interleave(stage.chunks),
+        stdout=text.stdout,
+        stderr=text.stderr,
+        output=text.output,
         code=code,
         signal=signal,
         message=message,

@@ -16,6 +16,7 @@ from litestar.types import ControllerRouterHandler, Method
 from firebox.config import Settings
 from firebox.doors.credentials import identify
 from firebox.doors.http import AnyRequest, check_origin, read_json_body, read_origins, while_connected
+from firebox.doors.output import Pieces
 from firebox.doors.runner import wire
 from firebox.doors.runner.calls import Calls
 from firebox.doors.runner.openapi import PATH as DESCRIPTION_PATH
@@ -29,7 +30,7 @@ from firebox.service.service import Service
 
 Asked = TypeVar("Asked", bound=Message)
 Answered = TypeVar("Answered", bound=Message)
-Handler = Callable[..., Awaitable[ASGIResponse]]
+Handler = Callable[..., Awaitable[Any]]
 
 METHODS: tuple[Method, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice
@@ -71,25 +72,25 @@ class Door:
         """Stay one: Litestar copies its handlers, and the service with them unless told not to."""
         return self
 
-    async def run(self, request: AnyRequest) -> ASGIResponse:
+    async def run(self, request: AnyRequest) -> Response[Any]:
         """RunCode; a client that goes away cancels its run."""
         return await self._call_with_body(request, self._calls.run_code)
 
-    async def share(self, request: AnyRequest) -> ASGIResponse:
+    async def share(self, request: AnyRequest) -> Response[Any]:
         """ShareCode."""
         return await self._call_with_body(request, self._calls.share_code)
 
-    async def get(self, request: AnyRequest, snippet: str) -> ASGIResponse:
+    async def get(self, request: AnyRequest, snippet: str) -> Response[Any]:
         """GetCodeByID."""
         caller = await identify(request, self._service)
         asked = IdRequest(id=wire.read_int64(snippet, "id"))
-        return _answer(await self._calls.get_code(asked, caller))
+        return await _answer(await self._calls.get_code(asked, caller))
 
-    async def delete(self, request: AnyRequest, snippet: str) -> ASGIResponse:
+    async def delete(self, request: AnyRequest, snippet: str) -> Response[Any]:
         """DeleteCode."""
         caller = await identify(request, self._service)
         asked = DeleteCodeRequest(id=wire.read_int64(snippet, "id"), user_id=_user_id(request))
-        return _answer(await while_connected(request, self._calls.delete_code(asked, caller)))
+        return await _answer(await while_connected(request, self._calls.delete_code(asked, caller)))
 
     async def describe(self, request: AnyRequest) -> ASGIResponse:
         """Give the OpenAPI document of the four calls."""
@@ -103,7 +104,7 @@ class Door:
 
     async def _call_with_body(
         self, request: AnyRequest, call: Callable[[CodeRequest, Caller], Awaitable[Answered]]
-    ) -> ASGIResponse:
+    ) -> Response[Any]:
         if not request.headers.get("content-type", "").lower().startswith("application/json"):
             # Runner's gateway reads JSON whatever it is called, so clients leave the name out. Browsers send such a request to
             # another site without asking it first, but say whose page it was.
@@ -111,7 +112,7 @@ class Door:
         caller = await identify(request, self._service)
         body = await read_json_body(request.receive, request.headers, self._settings.max_body_bytes)
         asked = wire.from_json(body, CodeRequest)
-        return _answer(await while_connected(request, call(asked, caller)))
+        return await _answer(await while_connected(request, call(asked, caller)))
 
 
 async def answer_unknown_method(request: AnyRequest) -> ASGIResponse:
@@ -148,8 +149,9 @@ def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
 
 
-def _answer(message: Message) -> ASGIResponse:
-    return ASGIResponse(body=wire.to_json(message), media_type=MediaType.JSON)
+async def _answer(message: Message) -> Response[Any]:
+    pieces = Pieces()
+    return pieces.answer(await wire.to_json(message, pieces))
 
 
 def _user_id(request: AnyRequest) -> int:

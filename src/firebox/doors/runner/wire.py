@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from firebox import errors
 from firebox.doors import json_body, json_size, refusals
+from firebox.doors.output import Pieces
 
 M = TypeVar("M", bound=Message)
 
@@ -134,7 +135,9 @@ def error_body(status: Status, message: str) -> bytes:
 
 def cut(message: str) -> str:
     """Shorten words to what a status can carry: `MESSAGE_BYTES` of them, percent-encoded."""
-    if len(message) * 12 <= MESSAGE_BYTES or len(quote(message, safe=_UNQUOTED)) <= MESSAGE_BYTES:
+    if len(message) * 12 <= MESSAGE_BYTES:
+        return message
+    if len(message) <= MESSAGE_BYTES and len(quote(message, safe=_UNQUOTED)) <= MESSAGE_BYTES:
         return message
     shortest, longest = 0, min(len(message), MESSAGE_BYTES)
     while shortest < longest:
@@ -149,10 +152,17 @@ def cut(message: str) -> str:
 _UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
-def to_json(message: Message) -> bytes:
-    """Write a message in the JSON mapping of proto3: 64-bit numbers as strings, and no field left out."""
+async def to_json(message: Message, pieces: Pieces) -> bytes:
+    """Write a message in the JSON mapping of proto3: 64-bit numbers as strings, and no field left out.
+
+    pieces: take long texts.
+    """
     fields = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
-    return msgspec.json.encode({field.json_name: fields[field.json_name] for field in message.DESCRIPTOR.fields})
+    written: dict[str, object] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = fields[field.json_name]
+        written[field.json_name] = await pieces.text(value) if isinstance(value, str) else value
+    return msgspec.json.encode(written)
 
 
 def from_json(body: json_size.Checked, type_: type[M]) -> M:

@@ -1,0 +1,139 @@
+"""Large output and artifacts of a run: written in pieces, and the same answer as if they were written at once."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from firebox.doors.native import wire
+from firebox.doors.output import LARGE_BYTES, SENT_BYTES, Pieces, is_large
+from firebox.doors.piston import wire as piston
+from firebox.doors.runner import wire as runner
+from firebox.doors.runner.proto.runner_pb2 import CodeResponse
+from firebox.model import Chunk, File, Result, RuntimeName, StageResult, StreamName, Timings, Verdict
+from tests.support.server import RunningServer, server
+
+__all__ = ["server"]
+
+EURO = "€".encode()
+
+
+def made(chunks: Sequence[tuple[StreamName, bytes]], artifacts: tuple[File, ...] = ()) -> Result:
+    stage = StageResult(
+        stage="run",
+        verdict=Verdict.OK,
+        reason="",
+        exit_code=0,
+        signal=None,
+        chunks=tuple(Chunk(stream, data) for stream, data in chunks),
+        stdout_truncated=False,
+        stderr_truncated=False,
+        wall_ms=1,
+        cpu_ms=1,
+        memory_peak_bytes=1,
+    )
+    return Result(
+        id="1",
+        runtime=RuntimeName("bash", "5"),
+        verdict=Verdict.OK,
+        reason="",
+        compile=None,
+        run=stage,
+        timings=Timings(queue_ms=0, prepare_ms=0, compile_ms=0, run_ms=1),
+        artifacts=artifacts,
+        isolation=(),
+    )
+
+
+OUTPUT: dict[str, list[tuple[StreamName, bytes]]] = {
+    "control characters": [("stdout", b"\0" * 200_000), ("stderr", b"\x1b" * 100)],
+    "nothing valid": [("stderr", b"\xff" * 200_000)],
+    "quotes": [("stdout", b'"\\' * 100_000)],
+    "characters that are cut": [
+        ("stdout", b"x" + EURO * 60_000),
+        ("stderr", EURO[:2]),
+        ("stdout", EURO[:1]),
+        ("stderr", EURO[2:]),
+    ],
+    "both streams by turns": [("stdout", b"a\xe2"), ("stderr", EURO)] * 20_000,
+}
+
+
+@pytest.mark.parametrize("what", OUTPUT)
+async def test_an_answer_in_pieces_is_the_one_that_is_written_at_once(what: str) -> None:
+    files = (File("small", b"\0\1"), File("large", bytes(range(256)) * 1000), File('"', b"x" * 100_001))
+    result = made(OUTPUT[what], files)
+    assert result.run is not None
+    assert is_large(result.run)
+    pieces = Pieces()
+    large = await wire.write_large(result, pieces, exact=True)
+    skeleton = msgspec.json.encode(wire.from_result(result, exact=True, large=large))
+    parts = pieces.put_into(skeleton)
+    assert b"".join(parts) == msgspec.json.encode(wire.from_result(result, exact=True))
+    assert max(map(len, parts)) <= 6 * LARGE_BYTES
+    pieces = Pieces()
+    skeleton = piston.encode(piston.from_result(result, await pieces.texts_of(result)))
+    assert b"".join(pieces.put_into(skeleton)) == piston.encode(piston.from_result(result))
+
+
+async def test_others_have_their_turn_between_pieces() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    result = made([("stdout", b"\0" * (64 * LARGE_BYTES))], (File("a", b"x" * (64 * LARGE_BYTES)),))
+    pieces = Pieces()
+    large = await wire.write_large(result, pieces, exact=False)
+    assert turns >= 128
+    answer: Any = pieces.answer(msgspec.json.encode(wire.from_result(result, large=large)))
+    turns = 0
+    sent = [part async for part in answer.iterator]
+    assert turns >= len(sent) - 2
+    assert max(map(len, sent)) <= SENT_BYTES + 6 * LARGE_BYTES
+    assert sum(map(len, sent)) == int(answer.headers["content-length"])
+    counting.cancel()
+
+
+async def test_long_texts_of_the_gateway_are_in_pieces_too() -> None:
+    message = CodeResponse(code="\0€" * 50_000, output='"' * 100_000, error="")
+    pieces = Pieces()
+    body = b"".join(pieces.put_into(await runner.to_json(message, pieces)))
+    assert msgspec.json.decode(body) == {"code": message.code, "output": message.output, "error": ""}
+
+
+def test_words_of_a_status_are_cut_without_reading_all_of_them() -> None:
+    assert runner.cut("é" * 10_000_000) == runner.cut("é" * 10_000)
+
+
+def test_large_output_arrives_whole(server: RunningServer) -> None:
+    code = "head -c 400000 /dev/zero; head -c 100000 /dev/zero | tr '\\0' '\\377' >&2; head -c 200000 /dev/zero > a"
+    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+        answer = client.post("/api/v1/runs", json={"language": "bash", "code": code, "artifacts": ["a"], "base64": True})
+        result = answer.json()
+        assert answer.headers["content-type"] == "application/json"
+        assert int(answer.headers["content-length"]) == len(answer.content)
+        assert result["run"]["stdout"] == "\0" * 400_000
+        assert result["run"]["stderr"] == "\ufffd" * 100_000
+        assert base64.b64decode(result["run"]["stderr_base64"]) == b"\xff" * 100_000
+        assert base64.b64decode(result["artifacts"][0]["content"]) == b"\0" * 200_000
+        body = {"language": "bash", "version": "*", "files": [{"content": code}]}
+        assert client.post("/api/v2/execute", json=body).json()["run"]["stdout"] == "\0" * 400_000
+        submitted = client.post(
+            "/api/v1/runs", json={"language": "bash", "code": code}, headers={"Prefer": "respond-async"}
+        ).json()
+        path = f"/api/v1/runs/{submitted['id']}"
+        while client.get(path).json()["state"] != "ended":
+            pass
+        assert client.get(path).json()["result"]["run"]["stdout"] == "\0" * 400_000
+        assert client.delete(path).json()["result"]["run"]["stdout"] == "\0" * 400_000
