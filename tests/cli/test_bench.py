@@ -101,8 +101,8 @@ def test_tables_fit_into_the_terminal_that_everybody_has(
         workers=64, callers=64, bare_per_s=12_345.6, http_alone_per_s=12_345.6, http_per_s=12_345.6, ratio=123.45,
         bare_cpu_ms=1234.56, server_cpu_ms=123.45, http_cpu_ms=1234.56, half_load=slow,
     )  # fmt: skip
-    columns: tuple[str, ...] = COLUMNS
-    durations, ratios = dict.fromkeys(columns, slow), dict.fromkeys(columns, 123.45)
+    durations = {str(name): slow for name in COLUMNS}
+    ratios = {str(name): 123.45 for name in COLUMNS}
     language = LanguageReport("javascript", "22.14.0-rc.1", durations, ratios, throughput)
     machine = Machine("A processor with quite a long name", 128, "6.12.0-generic-of-somebody", "3.13.5")
     report = Report(
