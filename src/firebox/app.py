@@ -54,4 +54,9 @@ def answer_http_error(request: AnyRequest, error: HTTPException) -> Response[Any
         return package_routes.answer_http_error(request, error)
     if runner.belongs_here(path) and error.status_code == HTTPStatus.NOT_FOUND:
         return runner.answer_unknown_route()
-    return native.answer_http_error(request, error)
+    answer = native.answer_http_error(request, error)
+    if path.startswith(f"{native.PREFIX}/"):
+        return answer
+    # Nobody knows whose client this is: the others look for `message`.
+    detail = answer.content.error
+    return Response({"error": detail, "message": detail.message}, status_code=answer.status_code, headers=error.headers)

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.server import RunningServer
+
 OK = {"language": "bash", "code": "true"}
 
 
@@ -174,6 +176,12 @@ def test_unknown_paths_and_runs_are_404(client: httpx.Client, path: str) -> None
     assert answer.status_code == 404
     assert len(answer.text) < 300
     assert answer.json()["error"]["code"] in {"request.not_found", "http.not_found"}
+
+
+def test_a_path_that_no_door_has_is_answered_in_words_that_every_client_finds(server: RunningServer) -> None:
+    answer = httpx.get(f"{server.url}/nothing", timeout=60, trust_env=False)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+    assert answer.json() == {"error": {"code": "http.not_found", "message": "Not Found"}, "message": "Not Found"}
 
 
 def test_wrong_method_is_405(client: httpx.Client) -> None:
