@@ -31,7 +31,11 @@ OPTIONAL = {"go", "llvm_ir", "nasm64"}
 PATIENT = LimitRequest(wall_ms=100_000, cpu_ms=60_000)
 """For what has to end well, however busy the machine is."""
 
-ROOMY = {"slots": 2, **{f"max_{stage}_{kind}_ms": 200_000 for stage in ("compile", "run") for kind in ("wall", "cpu")}}
+ROOMY = {
+    "slots": 2,
+    "reserved_slots": 0,
+    **{f"max_{stage}_{kind}_ms": 200_000 for stage in ("compile", "run") for kind in ("wall", "cpu")},
+}
 """Settings with room for that."""
 
 SHORT = LimitRequest(wall_ms=5000, cpu_ms=3000, memory_bytes=256 << 20, output_bytes=64 << 10)
