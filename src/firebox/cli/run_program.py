@@ -31,8 +31,8 @@ def run_program(request: RunRequest) -> int:
     """Run a program as the command line says. Returns the exit status. Raises: FireboxError, OSError."""
     gc.disable()  # loading modules makes no garbage
     with _launcher_ahead() as launcher:
-        # asyncio would load OpenSSL, msgspec a library of types that Python has itself.
-        with absent("ssl", "typing_extensions"):
+        # asyncio and hashlib would load OpenSSL, msgspec a library of types that Python has itself.
+        with absent("ssl", "_hashlib", "typing_extensions"):
             settings = _settings(request)
             ready = _configure(launcher, settings)
             import asyncio

@@ -101,11 +101,11 @@ class Launcher:
             if not child.dead:
                 os.waitpid(child.pid, 0)
             self._forget(child)
-        for _attempt in range(100):
+        for _attempt in range(500):
             self._leaves_to_remove = [leaf for leaf in self._leaves_to_remove if not leaf.remove()]
             if not self._leaves_to_remove:
                 break
-            select.select([], [], [], 0.01)
+            select.select([], [], [], 0.002)
         self._groups.close()
 
     def _obey(self) -> bool:
