@@ -164,6 +164,7 @@ def test_what_runs_is_not_uninstalled(here: Packaged, v2: httpx.Client) -> None:
             status, refused = ask(v2, "DELETE", name)
             assert status == 500
             assert f"{name}-1.0.0 is used by runs" in refused["message"]
+            assert "uninstall_wait_ms" in refused["message"], "Piston's clients show nothing but the message"
             assert listed(v2, name) == [("1.0.0", True)]
             native.delete(f"/runs/{started}")
     assert ask(v2, "DELETE", name) == (200, {"language": name, "version": "1.0.0"})

@@ -399,6 +399,15 @@ def test_an_answer_says_what_served_it(here: Packaged, v3: httpx.Client) -> None
     assert second["run"]["stdout"] == first["run"]["stdout"]
 
 
+def test_a_package_may_ask_for_its_outcomes_to_be_kept(here: Packaged, v3: httpx.Client) -> None:
+    add(here, v3, "keeping", cache="output")
+    add(here, v3, "misspelt", cache="always")
+    must_install(v3, "keeping")
+    assert [run(v3, "keeping", "1.0.0", "echo $$").json()["cache"] for _ in range(2)] == ["none", "output"]
+    refused = install(v3, "misspelt")
+    assert (refused.status_code, refused.json()["code"]) == (422, "package.unusable")
+
+
 def test_the_operator_settles_cache_and_limits_of_one_package(here: Packaged, v3: httpx.Client) -> None:
     for version in ("1.0.0", "1.1.0"):
         add(here, v3, "settled", version)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct, field
 
 from firebox.errors import UnusablePackage
-from firebox.model import LimitRequest
+from firebox.model import CacheLevel, LimitRequest
 from firebox.packages.entry import Entry
 from firebox.packages.index import is_language
 from firebox.packages.machine import architecture as machine_architecture
@@ -48,7 +48,7 @@ class Provided(Struct, frozen=True, kw_only=True):
 
 
 class PackageInfo(Struct, frozen=True, kw_only=True):
-    """`pkg-info.json`. Source: Piston's package format, versions 2 and 3; `architecture` and `inputs` are ours."""
+    """`pkg-info.json`. Source: Piston's package format, versions 2 and 3; `architecture`, `inputs` and `cache` are ours."""
 
     language: str
     version: str
@@ -60,6 +60,8 @@ class PackageInfo(Struct, frozen=True, kw_only=True):
     limit_overrides: dict[str, int] = field(default_factory=dict[str, int])
     architecture: str = ""
     inputs: tuple[str, ...] = ()
+    cache: CacheLevel | None = None
+    """Of an archive in Piston's form: what may be kept of its jobs; None: as its stages say."""
 
 
 def check_name(language: str, version: str) -> None:

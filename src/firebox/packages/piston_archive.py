@@ -87,7 +87,7 @@ def runtimes_of(info: PackageInfo, folder: Path, environment: Mapping[str, str])
                 compile_limits=limits["compile"],
                 run_limits=limits["run"],
                 package=info.language if each else None,
-                cache="binary" if compile_ else "none",
+                cache=info.cache or ("binary" if compile_ else "none"),
             )
         )
     return runtimes

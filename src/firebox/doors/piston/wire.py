@@ -226,7 +226,7 @@ def from_error(error: errors.FireboxError) -> tuple[int, Message]:
     Piston's clients show `message` and nothing else, so what an operator can do about a package stands in it too.
     """
     words = words_of(error)
-    if isinstance(error, errors.PackageError) and error.hint:
+    if isinstance(error, errors.PackageError | errors.Conflict) and error.hint:
         words = f"{words} ({error.hint})"
     return status.status_of(error, STATUS), Message(words)
 
