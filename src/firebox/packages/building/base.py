@@ -56,7 +56,7 @@ def find_or_build_base(suite: str, output: Path, downloads: Path, say: Callable[
     Raises: BuildFailed.
     """
     name = f"debian-{suite}"
-    with _alone(output, name):
+    with alone(output, name):
         files = [] if anew else list(output.glob(f"{name}-*-{architecture()}.squashfs"))
         if not files:
             files = [_build(suite, name, output, downloads, say)]
@@ -146,8 +146,8 @@ def _version_in_name(file: Path) -> Any:
 
 
 @contextmanager
-def _alone(output: Path, name: str) -> Generator[None]:
-    """Let one process at a time make a base."""
+def alone(output: Path, name: str) -> Generator[None]:
+    """Let one process at a time make a package of this name in a folder."""
     with (output / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

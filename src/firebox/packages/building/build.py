@@ -18,7 +18,7 @@ from msgspec import Struct
 from firebox.config import Settings
 from firebox.errors import BuildFailed
 from firebox.packages.build_file import address_of_build_file, write_build_file
-from firebox.packages.building.base import Base, find_or_build_base
+from firebox.packages.building.base import Base, alone, find_or_build_base
 from firebox.packages.building.debian import run_mmdebstrap
 from firebox.packages.building.extras import write_extras
 from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
@@ -78,20 +78,21 @@ def build(
         report(Progress(package=recipe.package, step="build", words=words))
 
     base = find_or_build_base(recipe.suite, output.resolve(), downloads, say, anew=rebuild_base)
-    untested = Untested(output, recipe, base, sources or {})
-    if untested.find() is not None:
-        say("it was built before: only its test is run again")
-    else:
-        with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
-            untested.keep(*_build(recipe, base, Path(place), downloads, dict(sources or {}), say))
-    entry = untested.entry()
-    if test is not None:
-        test(Built(file=untested.image, entry=entry), output)
-    file = output / unquote(entry.download)
-    untested.release(file)
-    write_build_file(file, f"firebox packages build {recipe.package}@{recipe.series}", recipe.texts())
-    entry = msgspec.structs.replace(entry, buildfile=address_of_build_file(file))
-    add_to_index(output, entry)
+    with alone(output, recipe.package):
+        untested = Untested(output, recipe, base, sources or {})
+        if untested.find() is not None:
+            say("it was built before: only its test is run again")
+        else:
+            with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
+                untested.keep(*_build(recipe, base, Path(place), downloads, dict(sources or {}), say))
+        entry = untested.entry()
+        if test is not None:
+            test(Built(file=untested.image, entry=entry), output)
+        file = output / unquote(entry.download)
+        untested.release(file)
+        write_build_file(file, f"firebox packages build {recipe.package}@{recipe.series}", recipe.texts())
+        entry = msgspec.structs.replace(entry, buildfile=address_of_build_file(file))
+        add_to_index(output, entry)
     say(f"{file.name}: {file.stat().st_size >> 20} MiB")
     return Built(file=file, entry=placed(entry, output.resolve()))
 
