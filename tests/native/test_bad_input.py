@@ -168,6 +168,13 @@ def test_unknown_key_has_the_nearest_as_hint(client: httpx.Client) -> None:
     assert answer.json()["error"]["hint"] == "did you mean 'wall_ms'?"
 
 
+@pytest.mark.parametrize(("language", "recipe"), [("brainfuck", "brainfuck"), ("bf", "brainfuck"), ("Befunge93", "befunge93")])
+def test_a_language_that_is_not_here_has_its_installation_as_hint(client: httpx.Client, language: str, recipe: str) -> None:
+    answer = client.post("/runs", json={**OK, "language": language})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "request.unknown_runtime")
+    assert f"firebox packages install --build {recipe}" in answer.json()["error"]["hint"]
+
+
 @pytest.mark.parametrize(
     "path", ["/runs/x", "/runs/%00", "/runs/..%2f..%2fetc", "/runs/" + "x" * 5000, "/nothing", "/runs/x/y/z"]
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from firebox.runtimes.definition import Definition, shipped_definitions
+from firebox.runtimes.definition import Definition, read_definition, shipped_definitions
 
 _RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 _LONGEST_NAME = 64
@@ -33,10 +33,26 @@ def installing_hint(name: str, definitions: Iterable[Definition] | None = None) 
     if not wanted or len(wanted) > _LONGEST_NAME:
         return ""
     known = named(shipped_definitions(wanted) if definitions is None else definitions, wanted)
-    recipe = next((recipe for definition in known if (recipe := _recipe_of(definition.language))), "")
+    recipe = wanted if wanted in _recipes() else next((each for one in known if (each := _recipe_of(one.language))), "")
+    recipe = recipe or _recipe_with_own(wanted)
     if recipe:
         return f"firebox packages install --build {recipe} (without --build from your repositories)"
     return next((words for definition in known if (words := definition.packages.words())), "")
+
+
+@lru_cache(maxsize=1)
+def _recipes() -> frozenset[str]:
+    """The names of the recipes that come with Firebox."""
+    return frozenset(file.parent.parent.name for file in _RECIPES.glob("*/*/recipe.toml"))
+
+
+def _recipe_with_own(name: str) -> str:
+    """Name the recipe that brings the definition of a language itself, "" when none does."""
+    for file in sorted(_RECIPES.glob("*/*/runtimes/*.toml")):
+        text = file.read_text(encoding="utf-8")
+        if f'"{name}"' in text and named([read_definition(text, file.name)], name):
+            return file.parents[2].name
+    return ""
 
 
 @lru_cache(maxsize=128)
