@@ -1,4 +1,4 @@
-"""The native API, version 1, below /api/v1. What goes over the wire: `wire`, `events`, `live`; in words: docs/native-api.md."""
+"""The native API, version 1, below /api/v1. What goes over the wire: `wire`, `events`, `live`; described: `openapi`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import structlog
 from litestar import Response, Router, delete, get, post, websocket
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.response import Stream
 
@@ -22,7 +21,6 @@ from firebox.doors.native import wire
 from firebox.doors.native.event_stream import MEDIA_TYPE, event_stream, read_last_event_id
 from firebox.doors.native.events import translate
 from firebox.doors.native.live import refuse_live_run, serve_live_run
-from firebox.doors.native.openapi import RunOperation
 from firebox.doors.output import Pieces
 from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, FireboxError
@@ -35,13 +33,6 @@ PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prom
 _log = structlog.get_logger("firebox.native")
 
 
-def _refusals(*statuses: int) -> dict[int, ResponseSpec]:
-    return {
-        status: ResponseSpec(wire.ErrorBody, description=HTTPStatus(status).phrase, generate_examples=False)
-        for status in statuses
-    }
-
-
 def router(service: Service, settings: Settings) -> Router:
     """Make the routes of this door."""
     return Router(
@@ -52,7 +43,6 @@ def router(service: Service, settings: Settings) -> Router:
             "settings": Provide(lambda: settings, sync_to_thread=False),
         },
         exception_handlers={FireboxError: answer_error, HTTPException: answer_http_error, Exception: answer_bug},
-        tags=["native"],
     )
 
 
@@ -79,21 +69,7 @@ def answer_bug(_request: AnyRequest, error: Exception) -> Response[wire.ErrorBod
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-@post(
-    "/runs",
-    status_code=200,
-    operation_class=RunOperation,
-    summary="Run a program",
-    description=(
-        "Answers when the program has ended. With `Prefer: respond-async` it answers at once, and the run is asked about, "
-        "followed and cancelled by its id. A client that closes its connection before the answer cancels its run."
-    ),
-    responses={
-        200: ResponseSpec(wire.ResultWithOutput, description="The run has ended.", generate_examples=False),
-        202: ResponseSpec(wire.RunState, description="The run is under way.", generate_examples=False),
-        **_refusals(400, 401, 403, 408, 413, 415, 429, 500, 503),
-    },
-)
+@post("/runs", status_code=200)
 async def create_run(request: AnyRequest, service: Service, settings: Settings) -> Response[Any]:
     caller = await identify(request, service)
     body = await read_json(request, wire.RunRequest, settings.max_body_bytes)
@@ -108,37 +84,22 @@ async def create_run(request: AnyRequest, service: Service, settings: Settings) 
     return pieces.answer(msgspec.json.encode(wire.from_result(result, exact=body.base64, large=large)))
 
 
-@get("/runs/{run_id:str}", summary="Ask how far an asynchronous run is", responses=_refusals(401, 404))
+@get("/runs/{run_id:str}")
 async def read_run(request: AnyRequest, run_id: str, service: Service, base64: bool = False) -> Response[wire.RunState]:
     return await _answer_state(service.runs.get(run_id, await identify(request, service)), exact=base64)
 
 
-@delete(
-    "/runs/{run_id:str}",
-    status_code=200,
-    summary="Cancel an asynchronous run",
-    description="Answers when nothing of it is left. A run that has ended already stays as it is.",
-    responses=_refusals(401, 404),
-)
+@delete("/runs/{run_id:str}", status_code=200)
 async def cancel_run(request: AnyRequest, run_id: str, service: Service) -> Response[wire.RunState]:
     return await _answer_state(await service.runs.cancel(run_id, await identify(request, service)))
 
 
-@get(
-    "/runs/{run_id:str}/events",
-    summary="Follow an asynchronous run",
-    description=(
-        "Server-sent events from the first one, or from the one after `Last-Event-ID`; ends after `finished`. "
-        "204 when that one has been seen already, so that a browser stops asking."
-    ),
-    media_type=MEDIA_TYPE,
-    responses={204: ResponseSpec(None, description="Nothing more will come."), **_refusals(400, 401, 404)},
-)
+@get("/runs/{run_id:str}/events", media_type=MEDIA_TYPE)
 async def follow_run(
     request: AnyRequest,
     run_id: str,
     service: Service,
-    last_event_id: Annotated[str, Parameter(header="Last-Event-ID", description="Sequence number of the last event seen.")] = "",
+    last_event_id: Annotated[str, Parameter(header="Last-Event-ID")] = "",
     base64: bool = False,
 ) -> Response[Any]:
     after_sequence = read_last_event_id(last_event_id)
@@ -160,17 +121,12 @@ async def live_run(socket: AnySocket, service: Service, settings: Settings) -> N
         await serve_live_run(socket, service, caller)
 
 
-@get("/runtimes", summary="List what can run here")
+@get("/runtimes")
 async def list_runtimes(service: Service) -> list[wire.RuntimeEntry]:
     return [wire.from_runtime(runtime) for runtime in service.runtimes()]
 
 
-@get(
-    "/health",
-    summary="Ask whether new runs are taken",
-    description="200 while they are, 503 while the server is stopping.",
-    responses={503: ResponseSpec(wire.Health, description="The server is stopping.", generate_examples=False)},
-)
+@get("/health")
 async def read_health(service: Service) -> Response[wire.Health]:
     statistics = service.statistics()
     health = wire.Health(
@@ -184,7 +140,7 @@ async def read_health(service: Service) -> Response[wire.Health]:
     return Response(health, status_code=503 if service.stopping else 200)
 
 
-@get("/metrics", summary="Numbers for Prometheus", media_type=PROMETHEUS_TEXT, responses=_refusals(401))
+@get("/metrics", media_type=PROMETHEUS_TEXT)
 async def read_metrics(request: AnyRequest, service: Service) -> Response[bytes]:
     await identify(request, service)
     return Response(service.metrics.text(), media_type=PROMETHEUS_TEXT)

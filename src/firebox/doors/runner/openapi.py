@@ -1,4 +1,7 @@
-"""The OpenAPI document of the JSON gateway, made from the protocol's own descriptors."""
+"""What the JSON gateway offers, as OpenAPI: its messages from the protocol's own descriptors. In words: docs/runner.md.
+
+`/runner/openapi.json` describes the gateway alone, as Runner's clients look for it; the document of all doors has it too.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import msgspec
 from google.protobuf.descriptor import FieldDescriptor
 
 import firebox
+from firebox.doors.description import ASKER, NO_TOKEN, TEXT, Answer, Door, Named, Operation, Parameter, Schema
 from firebox.doors.runner.proto.runner_pb2 import DESCRIPTOR
 
-PATH = "/runner/openapi.json"
+TAG = "runner"
 
 _TYPES: dict[int, dict[str, str]] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
@@ -29,18 +33,92 @@ _STATUS = {
     },
 }
 _ID = {"name": "id", "in": "path", "required": True, "schema": _TYPES[FieldDescriptor.TYPE_INT64]}
+_WHO = "Who wants this. With a token: the user of the token, unless that is an admin."
 _USER_ID = {
     "name": "user_id",
     "in": "query",
     "required": False,
     "schema": _TYPES[FieldDescriptor.TYPE_INT64],
-    "description": "Who wants this. With a token: the user of the token, unless that is an admin.",
+    "description": _WHO,
+}
+_RUN = {
+    "go": ("A Go program", {"code": "package main\n\nfunc main() { println(6 * 7) }"}),
+    "python": ("Any other language", {"code": "print(6 * 7)", "language": "python"}),
 }
 
 
+def describe() -> Door:
+    """Describe the operations for the document of all doors."""
+    snippet = Parameter("snippet", "Number of the program.", schema=_TYPES[FieldDescriptor.TYPE_INT64])
+    who = Parameter("user_id", _WHO, "query", schema=_TYPES[FieldDescriptor.TYPE_INT64])
+    body = (400, 408, 413, 415)
+    return Door(
+        tags={TAG: "Runner's JSON gateway: runs code, and keeps what ran well."},
+        failure=Named("Status"),
+        prefix="Runner",
+        schemas={"Status": _STATUS, **{name: _schema(name) for name in DESCRIPTOR.message_types_by_name}},
+        operations=[
+            Operation(
+                "post",
+                "/run",
+                "runner_run",
+                TAG,
+                "Run a program to its end",
+                body=Named("CodeRequest"),
+                examples=_RUN,
+                answers={200: Answer("The program has ended.", Named("CodeResponse"))},
+                errors=(*body, *ASKER),
+            ),
+            Operation(
+                "post",
+                "/share",
+                "runner_share",
+                TAG,
+                "Run a program and keep it, unless it has errors",
+                body=Named("CodeRequest"),
+                examples=_RUN,
+                answers={200: Answer("It is kept.", Named("ShareResponse"))},
+                errors=(*body, *ASKER),
+            ),
+            Operation(
+                "get",
+                "/shared/{snippet}",
+                "runner_get_shared",
+                TAG,
+                "Fetch a kept program",
+                parameters=[snippet],
+                answers={200: Answer("The program and its output.", Named("CodeResponse"))},
+                errors=(400, 404, *ASKER),
+            ),
+            Operation(
+                "delete",
+                "/shared/{snippet}",
+                "runner_delete_shared",
+                TAG,
+                "Forget a kept program; admins only",
+                parameters=[snippet, who],
+                answers={
+                    200: Answer("It is forgotten.", Named("DeleteCodeResponse")),
+                    499: Answer("Who asks is no admin.", Named("Status")),
+                },
+                errors=(400, 404, *ASKER),
+            ),
+            Operation(
+                "get",
+                "/metrics",
+                "get_prometheus_metrics",
+                TAG,
+                "Numbers for Prometheus, where it looks for them",
+                answers={200: Answer("The numbers.", media={TEXT: str})},
+                security=NO_TOKEN,
+            ),
+        ],
+    )
+
+
 @cache
-def describe() -> bytes:
-    """Write the document, as JSON."""
+def describe_gateway() -> bytes:
+    """Write the document of the gateway alone, as JSON."""
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -62,7 +140,7 @@ def describe() -> bytes:
     )
 
 
-def _operation(name: str, summary: str, *parameters: dict[str, Any]) -> dict[str, Any]:
+def _operation(name: str, summary: str, *parameters: dict[str, Any]) -> Schema:
     method = DESCRIPTOR.services_by_name["Runner"].methods_by_name[name]
     request = {"parameters": list(parameters)} if parameters else {"requestBody": _content(method.input_type.name, required=True)}
     return {
@@ -77,10 +155,10 @@ def _operation(name: str, summary: str, *parameters: dict[str, Any]) -> dict[str
     }
 
 
-def _content(name: str, **more: object) -> dict[str, Any]:
+def _content(name: str, **more: object) -> Schema:
     return {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}, **more}
 
 
-def _schema(name: str) -> dict[str, Any]:
+def _schema(name: str) -> Schema:
     fields = DESCRIPTOR.message_types_by_name[name].fields
     return {"type": "object", "properties": {field.json_name: _TYPES[field.type] for field in fields}}

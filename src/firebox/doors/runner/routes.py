@@ -19,8 +19,6 @@ from firebox.doors.http import AnyRequest, check_origin, read_json_body, read_or
 from firebox.doors.output import Pieces
 from firebox.doors.runner import wire
 from firebox.doors.runner.calls import Calls
-from firebox.doors.runner.openapi import PATH as DESCRIPTION_PATH
-from firebox.doors.runner.openapi import describe
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest, DeleteCodeRequest, IdRequest
 from firebox.doors.runner.wire import Status
 from firebox.doors.status import headers_of
@@ -34,6 +32,8 @@ Handler = Callable[..., Awaitable[Any]]
 
 METHODS: tuple[Method, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice
+
+DESCRIPTION_PATH = "/runner/openapi.json"
 
 _log = structlog.get_logger("firebox.runner")
 
@@ -95,7 +95,10 @@ class Door:
     async def describe(self, request: AnyRequest) -> ASGIResponse:
         """Give the OpenAPI document of the four calls."""
         del request
-        return ASGIResponse(body=describe(), media_type=MediaType.JSON)
+        # Needed once somebody asks, and by no start.
+        from firebox.doors.runner.openapi import describe_gateway
+
+        return ASGIResponse(body=describe_gateway(), media_type=MediaType.JSON)
 
     async def read_metrics(self, request: AnyRequest) -> ASGIResponse:
         """Give the numbers for Prometheus, where it looks for them."""
