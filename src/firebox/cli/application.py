@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 HELP_FLAGS = ("-h", "--help")
+_WHOLE_SENTENCE = 1000
+"""Characters of a command's line among others: all of its first sentence."""
 _OPTIONS, _COMMANDS = "Options", "Commands"
 
 
@@ -36,7 +38,7 @@ class Group(TyperGroup):
         widest = max((len(name) for rows in sections.values() for name, _command in rows), default=0)
         for title, rows in sections.items():
             with formatter.section(title):
-                lines = [(name.ljust(widest), command.get_short_help_str(formatter.width)) for name, command in rows]
+                lines = [(name.ljust(widest), command.get_short_help_str(_WHOLE_SENTENCE)) for name, command in rows]
                 formatter.write_dl(lines)
 
 

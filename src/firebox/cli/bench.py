@@ -76,6 +76,8 @@ def bench(
     if door not in DOORS:
         raise typer.BadParameter(f"one of {', '.join(DOORS)}", param_hint="--door")
     target = Path.cwd() / json_file if json_file is not None and str(json_file) != "-" else None
+    if target is not None and not target.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {target.parent}", param_hint="--json")  # before minutes are spent
     try:
         with contextlib.chdir(Path.cwd()), tempfile.TemporaryDirectory(prefix="firebox-bench-") as folder:
             bench = Bench(settings, Path(folder), runs=runs, callers=callers, seconds=seconds, door=door)

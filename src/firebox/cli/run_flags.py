@@ -24,8 +24,8 @@ class Flag(NamedTuple):
 
 # fmt: off
 FLAGS = (
-    Flag("language", ("--language", "-l"), "word", "Language; otherwise the file's ending decides."),
-    Flag("version", ("--version",), "word", "SemVer range; the newest match runs."),
+    Flag("language", ("--language", "-l"), "word", "Language; otherwise the file's ending decides.", "NAME"),
+    Flag("version", ("--version",), "word", "SemVer range; the newest match runs.", "RANGE"),
     Flag("time", ("--time", "-t"), "word", "Wall clock of the program, like 5s or 500ms.", "TIME"),
     Flag("cpu", ("--cpu",), "word", "Processor time of the program, like 5s.", "TIME"),
     Flag("memory", ("--memory", "-m"), "word", "Memory of the program, like 256m or 1g.", "SIZE"),
@@ -33,7 +33,7 @@ FLAGS = (
     Flag("limit", ("--limit",), "words", "Any limit; compile.NAME for the compile stage.", "NAME=VALUE"),
     Flag("env", ("--env", "-e"), "words", "A variable for the program.", "NAME=VALUE"),
     Flag("file", ("--file", "-f"), "words", "A further file beside the program.", "FILE"),
-    Flag("command", ("--command", "-c"), "word", "Run this by `sh -c` instead of compiling and running."),
+    Flag("command", ("--command", "-c"), "word", "Run this by `sh -c` instead of compiling and running.", "COMMAND"),
     Flag("artifact", ("--artifact",), "words", "Files to fetch after the run.", "GLOB"),
     Flag("cache", ("--cache",), "word", "What may be kept for the next run; as usual: binary.", "none|binary|output"),
     Flag("output", ("--output", "-o"), "word", "Where fetched files go.", "FOLDER"),
