@@ -37,13 +37,13 @@ def check_trust(entry: Entry, settings: Settings) -> list[Cert]:
 def how_to_trust(repository: str, *, signed: bool) -> str:
     """Name the command and the setting that let packages of a repository in.
 
-    signed: its packages carry signatures. Piston's indices never do, and a key would not help there.
+    signed: its packages carry signatures. Piston's indices never do, and a key alone would not help there.
     """
     allow = f"set {ALLOW} (setting allow_unsigned_packages; restart a running server)"
+    trust = f"firebox packages trust {repository or 'NAME'} KEY.asc"
     if not signed:
-        return f"its index has no signatures: to install on the word of its checksums alone, {allow}"
-    trust = f"trust its key: firebox packages trust {repository or 'NAME'} KEY.asc"
-    return f"{trust}; or, to install on the word of its checksums alone, {allow}"
+        return f"nothing is signed there: to install on the word of its checksums alone, {allow}; once it is signed, {trust}"
+    return f"trust its key: {trust}; or, to install on the word of its checksums alone, {allow}"
 
 
 def untrusted_sources(settings: Settings) -> list[Source]:
