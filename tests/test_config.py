@@ -315,6 +315,15 @@ def test_a_file_of_the_data_folder_that_cannot_be_meant_is_an_error(tmp_path: Pa
         load_settings({"data_dir": tmp_path}, None, {})
 
 
+def test_a_file_of_the_data_folder_that_everybody_can_write_is_an_error(tmp_path: Path) -> None:
+    file = write(tmp_path, "port = 1\n")
+    file.chmod(0o666)
+    with pytest.raises(SettingsError, match="not everybody can write"):
+        load_settings({"data_dir": tmp_path}, None, {})
+    file.chmod(0o664)
+    assert load_settings({"data_dir": tmp_path}, None, {}).port == 1
+
+
 def test_cache_levels(tmp_path: Path) -> None:
     file = write(tmp_path, "[cache_levels]\nPython = 'output'\n'lua-5.4.7' = 'none'\n")
     for settings in (load(file=file), load({"FIREBOX_CACHE_LEVELS": "Python:output lua-5.4.7:none"})):

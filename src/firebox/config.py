@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -307,11 +308,14 @@ def _read_data_file(folder: Path) -> dict[str, Given]:
     """Read the settings that lie in the data folder, if there are any. Raises: SettingsError."""
     file = folder / DATA_FILE
     try:
-        file.stat()
+        mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise SettingsError("config", str(file), "a file that can be read", hint=f"{error.strerror}") from None
+    if mode & stat.S_IWOTH:
+        # Nobody named this file, so nobody may have looked at it.
+        raise SettingsError("config", str(file), "a file that not everybody can write", hint=f"chmod o-w {file}")
     given = _read_file(file)
     if "data_dir" in given:
         raise SettingsError("data_dir", given["data_dir"].value, "set elsewhere: this file lies in it", source=f"file {file}")
