@@ -128,6 +128,8 @@ class Job(Struct, frozen=True, kw_only=True):
     attended: bool = False
     """True: a person sits at the other end. Such a run has longer defaults, an idle time, and slots of its own."""
     args: tuple[str, ...] = ()
+    compile_args: tuple[str, ...] = ()
+    """Arguments of the compiler: those that the runtime allows, `Runtime.compile_args`."""
     env: dict[str, str] = field(default_factory=dict[str, str])
     command: str = ""
     """When not empty: replaces compile and run, by `sh -c` in the folder of the files."""

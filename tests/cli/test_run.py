@@ -126,6 +126,12 @@ def test_artifacts_are_fetched(run: Run, tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in (tmp_path / "fetched/out").iterdir()} == {"a": b"\0", "b": b"b\n"}
 
 
+def test_the_compiler_takes_arguments(run: Run) -> None:
+    require_tool("gcc")
+    done = run("--compile-arg=-DSTATUS=7", "--compile-arg", "-O3", "main.c", main_c="int main() { return STATUS; }")
+    assert done.returncode == 7, done.stderr
+
+
 def test_an_artifact_never_goes_through_a_link(run: Run, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("safe")
     (tmp_path / "a").symlink_to("victim")

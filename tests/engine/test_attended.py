@@ -7,7 +7,7 @@ import pytest
 from firebox.config import load_settings
 from firebox.engine.limits import attended, decide
 from firebox.errors import LimitTooHigh
-from firebox.model import Finished, LimitRequest, Limits, Output, Stdin, Verdict
+from firebox.model import Finished, LimitRequest, Limits, Output, Result, Stdin, Verdict
 from tests.engine.conftest import job
 from tests.engine.test_cache import MakeEngine
 
@@ -43,6 +43,7 @@ def test_a_request_may_ask_for_as_much() -> None:
 
 async def test_idle_means_neither_input_nor_output(make_engine: MakeEngine) -> None:
     engine = await make_engine(interactive_idle_ms=800, run_wall_ms=10)
+    result: Result | None = None
     code = "for n in 1 2 3 4; do sleep 0.3; echo $n; done; read line; echo $line; read line"
     async with engine.executor.start(job("bash", code, interactive=True, attended=True)) as run:
         async for event in run.events():
@@ -50,6 +51,7 @@ async def test_idle_means_neither_input_nor_output(make_engine: MakeEngine) -> N
                 await run.send(Stdin(b"typed\n"))
             elif isinstance(event, Finished):
                 result = event.result
+    assert result is not None
     assert result.run is not None
     assert result.run.stdout == b"1\n2\n3\n4\ntyped\n"
     assert (result.verdict, result.reason) == (Verdict.WALL_TIME, "idle: no input and no output for 800 ms")

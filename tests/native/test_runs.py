@@ -194,3 +194,14 @@ def test_outcome_is_kept_for_who_asks(client: httpx.Client) -> None:
     assert second["cache"] == "output"
     assert first["run"]["stdout"] == second["run"]["stdout"]
     assert run(client, language="python", code=code)["run"]["stdout"] != first["run"]["stdout"]
+
+
+def test_the_compiler_takes_arguments_and_each_is_another_program(client: httpx.Client) -> None:
+    code = '#include <stdio.h>\nint main() { printf("%d %d\\n", NUMBER, __OPTIMIZE__); }'
+    for number in (1, 2, 1):
+        result = run(client, language="c", code=code, compile_args=[f"-DNUMBER={number}", "-O3", "-Werror=format"])
+        assert result["run"]["stdout"] == f"{number} 1\n", result
+    refused = client.post("/runs", json={"language": "c", "code": code, "compile_args": ["-O2", "-fplugin=./x.so"]})
+    assert (refused.status_code, refused.json()["error"]["where"]) == (400, "compile_args[1]")
+    refused = client.post("/runs", json={"language": "bash", "code": "true", "compile_args": ["-O2"]})
+    assert (refused.status_code, refused.json()["error"]["where"]) == (400, "compile_args")

@@ -33,6 +33,7 @@ FLAGS = (
     Flag("limit", ("--limit",), "words", "Any limit; compile.NAME for the compile stage.", "NAME=VALUE"),
     Flag("env", ("--env", "-e"), "words", "A variable for the program.", "NAME=VALUE"),
     Flag("file", ("--file", "-f"), "words", "A further file beside the program.", "FILE"),
+    Flag("compile_arg", ("--compile-arg",), "words", "An argument of the compiler, like --compile-arg=-O3.", "ARGUMENT"),
     Flag("command", ("--command", "-c"), "word", "Run this by `sh -c` instead of compiling and running.", "COMMAND"),
     Flag("artifact", ("--artifact",), "words", "Files to fetch after the run.", "GLOB"),
     Flag("cache", ("--cache",), "word", "What may be kept for the next run; as usual: binary.", "none|binary|output"),
@@ -62,6 +63,7 @@ class RunRequest(NamedTuple):
     limit: Sequence[str] = ()
     env: Sequence[str] = ()
     file: Sequence[str] = ()
+    compile_arg: Sequence[str] = ()
     command: str | None = None
     artifact: Sequence[str] = ()
     cache: str | None = None

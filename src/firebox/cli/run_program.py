@@ -175,6 +175,7 @@ def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
         interactive=True,
         attended=request.tty or os.isatty(0),
         args=request.args,
+        compile_args=tuple(request.compile_arg),
         env=_variables(request.env),
         command=request.command or "",
         compile_limits=limits["compile"],

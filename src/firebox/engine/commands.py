@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from firebox.errors import InvalidRequest
 from firebox.model import Job, StageName
 from firebox.runtimes.runtime import Runtime, shell_line
 
@@ -13,9 +14,16 @@ def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence
     if job.command:
         return ["/bin/sh", "-c", job.command, "sh", *job.args]
     if stage == "compile":
-        steps = runtime.compile_commands(sources, memory_bytes)
+        steps = runtime.compile_commands(sources, memory_bytes, job.compile_args)
         return steps[0] if len(steps) == 1 else ["/bin/sh", "-c", shell_line(steps)]
     return runtime.run_command(sources, job.args, memory_bytes)
+
+
+def check_compile_args(job: Job, runtime: Runtime) -> None:
+    """Refuse arguments for a compiler that is not run, or that it may not be given. Raises: InvalidRequest."""
+    if job.command and job.compile_args:
+        raise InvalidRequest("a command replaces the compiler", where="compile_args")
+    runtime.check_compile_args(job.compile_args)
 
 
 def is_compiled(job: Job, runtime: Runtime, sources: Sequence[str]) -> bool:

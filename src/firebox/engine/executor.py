@@ -13,7 +13,7 @@ from typing import Self
 from firebox.config import Settings
 from firebox.engine.admission import Admission
 from firebox.engine.cache import JobCache
-from firebox.engine.commands import is_compiled
+from firebox.engine.commands import check_compile_args, is_compiled
 from firebox.engine.limits import attended as limits_of_attended
 from firebox.engine.limits import decide
 from firebox.engine.log import LazyLogger
@@ -191,6 +191,7 @@ class LocalExecutor:
     def _plan(self, job: Job) -> Plan:
         """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
         runtime = self._registry.resolve(job.language, job.version, job.installed)
+        check_compile_args(job, runtime)
         files = runtime.place(job.files)
         compile_limits = self._limits("compile", job, runtime)
         run_limits = self._limits("run", job, runtime)

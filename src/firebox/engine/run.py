@@ -354,7 +354,7 @@ class LocalRun:
         elif runtime.compile_ahead is None:
             return specification, command
         else:
-            words = compile_words(runtime.compile_commands(self._sources(), command.memory_bytes))
+            words = compile_words(runtime.compile_commands(self._sources(), command.memory_bytes, job.compile_args))
             ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes, job_env=job.env)
         return replace(specification, ahead=ahead), replace(command, tell=words if ahead is not None else None)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from firebox.config import Settings
-from firebox.engine.commands import command_line, is_compiled
+from firebox.engine.commands import check_compile_args, command_line, is_compiled
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, refused, result_of
 from firebox.errors import InvalidRequest, LimitNotEnforceable
@@ -91,6 +91,7 @@ class UnsandboxedExecutor:
         runtime = self._registry.resolve(job.language, job.version, job.installed)
         if job.terminal is not None or job.artifacts:
             raise InvalidRequest("terminals and artifacts need the sandbox", where="terminal" if job.terminal else "artifacts")
+        check_compile_args(job, runtime)
         limits: dict[StageName, Limits] = {
             "compile": self._limits("compile", runtime, job.compile_limits),
             "run": self._limits("run", runtime, job.run_limits),

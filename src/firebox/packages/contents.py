@@ -170,6 +170,9 @@ def _check_runtime(runtime: Runtime, where: str) -> None:
     for stage in STAGES:
         check_limits(runtime.limits("compile" if stage == "compile" else "run"), stage, where)
     _check_pattern(runtime.name_pattern, where)
+    for pattern in runtime.compile_args:
+        if pattern not in _our_patterns():
+            _check_pattern(f"({pattern})", where)
 
 
 def _check_words(where: str, words: Iterable[str]) -> None:
@@ -193,7 +196,8 @@ def _check_pattern(pattern: str, where: str) -> None:
 
 @lru_cache(maxsize=1)
 def _our_patterns() -> frozenset[str]:
-    return frozenset(definition.name_pattern for definition in shipped_definitions())
+    shipped = shipped_definitions()
+    return frozenset(pattern for each in shipped for pattern in (each.name_pattern, *each.compile_args))
 
 
 def _words(dependencies: Mapping[str, str]) -> str:

@@ -90,6 +90,7 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     needs_extension: bool = False
     name_pattern: str = ""
     compile: list[list[str]] = field(default_factory=list[list[str]])
+    compile_args: list[str] = field(default_factory=list[str])
     run: list[str]
     run_with_others: list[str] = field(default_factory=list[str])
     env: dict[str, str] = field(default_factory=dict[str, str])
@@ -274,6 +275,10 @@ def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
     patterns = {"detect.pattern": definition.detect.pattern, "name_pattern": definition.name_pattern}
     for key, pattern in patterns.items():
         yield key, pattern, _is_pattern(pattern), "a regular expression"
+    for pattern in definition.compile_args:
+        yield "compile_args", pattern, _is_pattern(pattern), "a regular expression"
+    good = any("{compile_args}" in step for step in definition.compile) or not definition.compile_args
+    yield "compile_args", definition.compile_args, good, "with the word {compile_args} in a step of `compile`"
     good = not definition.name_pattern or re.compile(definition.name_pattern).groups >= 1
     yield "name_pattern", definition.name_pattern, good, "a regular expression with a group"
     tools: dict[str, Sequence[str]] = {"detect": definition.detect.programs}

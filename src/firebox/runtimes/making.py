@@ -36,6 +36,7 @@ def make_runtime(
         extensions=tuple(definition.extensions),
         main_name=definition.main_name,
         compile=tuple(tuple(fill(word, values) for word in step) for step in definition.compile),
+        compile_args=tuple(definition.compile_args),
         run=tuple(fill(word, values) for word in definition.run),
         run_with_others=tuple(fill(word, values) for word in definition.run_with_others),
         env=env,

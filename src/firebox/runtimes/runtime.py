@@ -10,6 +10,7 @@ from posixpath import basename, dirname, splitext
 
 from msgspec import Struct, field
 
+from firebox.errors import InvalidRequest
 from firebox.model import CacheLevel, File, LimitRequest, StageName
 from firebox.sandbox.mounts import HOME
 
@@ -26,7 +27,7 @@ BASE_ENVIRONMENT = {
 """What a program finds when neither its runtime nor its job says otherwise."""
 
 WORD_PLACEHOLDERS = ("main", "base", "stem", "Stem", "memory_mb")
-LIST_PLACEHOLDERS = ("sources", "others", "reversed", "siblings")
+LIST_PLACEHOLDERS = ("sources", "others", "reversed", "siblings", "compile_args")
 """These stand for any number of words, so they must be a word of their own."""
 STEP_PLACEHOLDER = "other"
 """In a compile step: the step is taken once for each of the others, and not at all where there are none."""
@@ -34,6 +35,8 @@ STEP_PLACEHOLDER = "other"
 _WORD = re.compile(r"(?<![$%])\{(" + "|".join((*WORD_PLACEHOLDERS, STEP_PLACEHOLDER)) + r")\}")
 _EACH = re.compile(r"(?<![$%])\{" + STEP_PLACEHOLDER + r"\}")
 _SEARCHED_BYTES = 64 << 10
+_COMPILE_ARGUMENT = 512
+"""Characters of one at most."""
 _NAMELESS_EXTENSIONS = ("", ".code")
 """Endings that say nothing about a language: Piston's clients send `file0.code` for a file without a name."""
 
@@ -62,6 +65,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     | `{others}`    | the sources except main that have one of the runtime's extensions; a word each      |
     | `{reversed}`  | the same in reverse order, for compilers that want what is used before its user     |
     | `{siblings}`  | those of them that lie in main's folder; a word each                                |
+    | `{compile_args}` | arguments of the compiler that the job asks for, in compile steps only; a word each   |
     | `{other}`     | one of the others: the compile step is taken once for each, and not at all for none |
     | `{memory_mb}` | the stage's memory limit in MiB, or the machine's memory where there is no limit    |
     """
@@ -76,6 +80,8 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """Name of the main file when the client gave none."""
     compile: tuple[tuple[str, ...], ...] = ()
     """Steps, each a command line, all in one stage; empty: nothing to compile."""
+    compile_args: tuple[str, ...] = ()
+    """Which arguments a job may give to the compiler: regular expressions, of which one matches the whole argument."""
     run: tuple[str, ...]
     run_with_others: tuple[str, ...] = ()
     """What is run instead where there are other source files; empty: the same."""
@@ -131,17 +137,17 @@ class Runtime(Struct, frozen=True, kw_only=True):
         """Give what this language wants instead of a stage's usual limits."""
         return self.compile_limits if stage == "compile" else self.run_limits
 
-    def compile_commands(self, files: Sequence[str], memory_bytes: int) -> list[list[str]]:
+    def compile_commands(self, files: Sequence[str], memory_bytes: int, compile_args: Sequence[str] = ()) -> list[list[str]]:
         """Give the command lines of the compile stage, in order; none for an interpreted language.
 
-        files: names of the source files, main first. memory_bytes: the stage's limit, 0 for none.
+        files: names of the source files, main first. memory_bytes: the stage's limit, 0 for none. compile_args: checked already.
         """
         steps: list[list[str]] = []
         for template in self.compile:
             if any(_EACH.search(word) for word in template):
-                steps += [self._fill(template, files, memory_bytes, other) for other in self._others(files)]
+                steps += [self._fill(template, files, memory_bytes, other, compile_args) for other in self._others(files)]
             else:
-                steps.append(self._fill(template, files, memory_bytes))
+                steps.append(self._fill(template, files, memory_bytes, "", compile_args))
         return steps
 
     def compile_ahead_command(self, memory_bytes: int) -> list[str]:
@@ -152,6 +158,18 @@ class Runtime(Struct, frozen=True, kw_only=True):
         """Give the command line of the run stage. Arguments as of `compile_commands`."""
         template = self.run_with_others if self.run_with_others and self._others(files) else self.run
         return [*self._fill(template, files, memory_bytes), *args]
+
+    def check_compile_args(self, compile_args: Sequence[str]) -> None:
+        """Refuse arguments of the compiler that this runtime does not allow. Raises: InvalidRequest."""
+        if compile_args and not self.compile_args:
+            raise InvalidRequest(f"{self.language} {self.version} takes no arguments for a compiler", where="compile_args")
+        for index, word in enumerate(compile_args):
+            if len(word) > _COMPILE_ARGUMENT or not any(re.fullmatch(allowed, word) for allowed in self.compile_args):
+                raise InvalidRequest(
+                    f"{word[:64]!r} is not among the arguments that may be given to the compiler of {self.language}",
+                    where=f"compile_args[{index}]",
+                    hint="docs/native-api.md lists them; an argument and its value are one word, as in -DNAME=1",
+                )
 
     def place(self, files: Sequence[File]) -> tuple[File, ...]:
         """Give every source file the name that the toolchain insists on.
@@ -191,7 +209,14 @@ class Runtime(Struct, frozen=True, kw_only=True):
     def _others(self, files: Sequence[str]) -> list[str]:
         return [_as_path(name) for name in files[1:] if splitext(name)[1] in self.extensions]
 
-    def _fill(self, template: Sequence[str], files: Sequence[str], memory_bytes: int, other: str = "") -> list[str]:
+    def _fill(
+        self,
+        template: Sequence[str],
+        files: Sequence[str],
+        memory_bytes: int,
+        other: str = "",
+        compile_args: Sequence[str] = (),
+    ) -> list[str]:
         main = _as_path(files[0]) if files else ""
         base = splitext(main)[0]
         stem = basename(base)
@@ -207,6 +232,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
         lists = {
             "{sources}": [main, *map(_as_path, files[1:])] if files else [],
             "{others}": others,
+            "{compile_args}": list(compile_args),
             "{reversed}": others[::-1],
             "{siblings}": [name for name in others if dirname(name) == dirname(main)],
         }

@@ -24,6 +24,7 @@ MAX_WORDS = 10_000
 MAX_WORDS_BYTES = 1024 * 1024
 """All arguments and variables: half of what Linux gives a program with the usual 8 MiB of stack, the rest is for the
 runtime's own. Source: execve(2), "Limits on size of arguments and environment"."""
+MAX_COMPILE_ARGS = 100
 MAX_ARTIFACT_GLOBS = 100
 MAX_GLOBS_BYTES = 16 * 1024
 MAX_TERMINAL = 1000
@@ -49,6 +50,9 @@ def check_job(job: Job) -> None:
     if not job.command and not any(file.source for file in job.files):
         raise InvalidRequest("there is no source file to run", where="files", hint="send at least one file with code")
     check_words(job.args, job.env, job.command)
+    check_count(len(job.compile_args), MAX_COMPILE_ARGS, "arguments", "compile_args")
+    for index, word in enumerate(job.compile_args):
+        check_word(word, f"compile_args[{index}]")
     check_globs(job.artifacts)
     check_limits("compile", job.compile_limits)
     check_limits("run", job.run_limits)

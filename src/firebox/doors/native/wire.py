@@ -69,6 +69,7 @@ class RunRequest(Struct, forbid_unknown_fields=True):
     code: Annotated[str | None, Meta(description="Short for `files` with one file.")] = None
     stdin: Annotated[str, Meta(description="Standard input.")] = ""
     args: Annotated[list[str], Meta(description="Arguments of the program.")] = []
+    compile_args: Annotated[list[str], Meta(description="Arguments of the compiler, of those that its language allows.")] = []
     env: Annotated[dict[str, str], Meta(description="Variables, added to the runtime's own.")] = {}
     command: Annotated[str, Meta(description="Runs instead of compiling and running: `sh -c` in the folder of the files.")] = ""
     limits: Annotated[Limits, Meta(description="Limits of the compile stage and the run stage.")] = Limits()
@@ -216,6 +217,7 @@ def to_job(request: RunRequest) -> model.Job:
         files=tuple(files),
         stdin=utf8(request.stdin, "stdin"),
         args=tuple(request.args),
+        compile_args=tuple(request.compile_args),
         env=request.env,
         command=request.command,
         compile_limits=request.limits.compile,
