@@ -213,11 +213,8 @@ def _value_at(table: Any, key: str) -> object:
     return found
 
 
-def _check(definition: Definition, source: str) -> None:
-    """Refuse what has the right type and still makes no sense."""
-    for key, value, good, allowed in _rules(definition):
-        if not good:
-            raise _refused(source, key, value, allowed)
+def check_limits(definition: Definition, source: str) -> None:
+    """Check the limits that a definition wants. Raises: SettingsError."""
     for stage in STAGES:
         wanted = definition.compile_limits if stage == "compile" else definition.run_limits
         for name, value in wanted.items():
@@ -228,6 +225,14 @@ def _check(definition: Definition, source: str) -> None:
                 row.read(value)
             except ValueError:
                 raise _refused(source, f"{stage}_limits.{name}", value, row.allowed) from None
+
+
+def _check(definition: Definition, source: str) -> None:
+    """Refuse what has the right type and still makes no sense."""
+    for key, value, good, allowed in _rules(definition):
+        if not good:
+            raise _refused(source, key, value, allowed)
+    check_limits(definition, source)
     tools = {"tool", *definition.tools}
     single = {*WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS, *tools}
     words = [("run", definition.run)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.errors import BuildFailed, InvalidRequest, NotFound
+from firebox.errors import BuildFailed, InvalidRequest, NotFound, SettingsError
 from firebox.packages.building.recipe import all_recipes, find_recipe, read_recipe
 from tests.packages.building.conftest import RECIPE, write_recipe
 
@@ -43,6 +43,13 @@ def test_refuses(what: str, tmp_path: Path) -> None:
     (recipe.folder / "recipe.toml").write_text(text + more)
     with pytest.raises(BuildFailed, match=words):
         read_recipe(recipe.folder)
+
+
+def test_its_limits_go_before_those_of_its_definitions(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, "[run_limits]\nwall_ms = '15s'\n")
+    assert [definition.limits("run").wall_ms for definition in recipe.definitions()] == [15_000]
+    with pytest.raises(SettingsError, match="recipe tiny/1"):
+        write_recipe(tmp_path, "[run_limits]\nwall = 15\n")
 
 
 def test_its_name_is_its_folders(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import semantic_version
 from msgspec import Struct, field
 
 from firebox.errors import BuildFailed, InvalidRequest, NotFound
-from firebox.runtimes.definition import Definition, read_definition
+from firebox.runtimes.definition import Definition, check_limits, read_definition
 
 AUTHOR = "Firebox contributors <contributors@firebox.invalid>"
 """Of a recipe that names nobody else."""
@@ -91,6 +91,8 @@ class _Written(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     verified: bool = True
     rank: int | None = None
     aliases: list[str] = field(default_factory=list[str])
+    run_limits: dict[str, int | str] = field(default_factory=dict[str, int | str])
+    """Instead of those of the definitions: what a variant brings may take longer to load."""
     notes: str = ""
     pypi: list[Wheel] = field(default_factory=list[Wheel])
     npm: list[Tarball] = field(default_factory=list[Tarball])
@@ -123,7 +125,11 @@ class Recipe(_Written, frozen=True, kw_only=True):
 
         Raises: SettingsError, BuildFailed.
         """
-        return [read_definition(_text(file), str(file)) for file in self._definition_files()]
+        found = [read_definition(_text(file), str(file)) for file in self._definition_files()]
+        for definition in found:
+            definition.run_limits |= self.run_limits
+            check_limits(definition, f"recipe {self.name}")
+        return found
 
     def texts(self) -> dict[str, str]:
         """Read everything that the recipe consists of: names as in its folder, and contents. Raises: BuildFailed."""
