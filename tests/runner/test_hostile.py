@@ -15,6 +15,7 @@ from firebox.config import load_settings
 from firebox.doors.runner import guard, messages
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest
+from firebox.doors.runner.reflection import add_reflection
 from tests.runner.conftest import CONNECTIONS_OF_A_CLIENT
 from tests.runner.frames import (
     CONTINUATION,
@@ -36,6 +37,8 @@ MIB = 1024 * 1024
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED = 3, 8
 ECHO = CodeRequest(code="echo served", language="bash").SerializeToString()
 OTHER = "127.0.0.2"
+LIST_SERVICES = b"\x3a\x00"
+"""A question of reflection: field 7, empty."""
 
 METHODS = [
     "/runner.Runner/RunCode",
@@ -178,6 +181,30 @@ async def test_only_so_many_messages_come_in_at_once() -> None:
         done.set()
     assert len(reading) == 26
     assert turns._addresses == {}
+
+
+async def test_a_stream_on_which_nothing_is_asked_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep a turn for as long as its client likes."""
+
+    async def refuse(context: Any, error: Exception) -> None:
+        await context.abort(grpc.StatusCode.INTERNAL, str(error))
+
+    monkeypatch.setattr(messages, "PAUSE_S", 0.1)
+    alone = {"max_body_bytes": MIB, "held_bytes_per_client": MIB}
+    server = grpc.aio.server(interceptors=[messages.Messages(load_settings(alone, environ={}), refuse)])
+    add_reflection(server, [])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        ask: Any = channel.stream_stream(METHODS[-1])
+        silent, other = ask(), ask(iter([LIST_SERVICES]))
+        await silent.write(LIST_SERVICES)
+        assert b"ServerReflection" in await silent.read()
+        async with asyncio.timeout(30):
+            assert b"ServerReflection" in await other.read()
+            assert await silent.read() == grpc.aio.EOF
+            assert await silent.code() is grpc.StatusCode.OK
+    await server.stop(None)
 
 
 def test_heads_are_followed_wherever_the_pieces_of_a_connection_end() -> None:

@@ -27,6 +27,8 @@ CALLS_OF_AN_ADDRESS = 256
 """Calls that one client may have at once: it cannot take all that there are."""
 MESSAGE_TIMEOUT_S = 60.0
 """As long as a body over HTTP may take."""
+PAUSE_S = 10.0
+"""Between two messages of a stream; after a longer one the stream is over."""
 RETRY_AFTER_S = 1.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -77,8 +79,13 @@ class Messages(grpc.aio.ServerInterceptor):
         behave = handler.stream_stream if handler.response_streaming else handler.stream_unary
 
         async def take_all(requests: Requests, context: Context) -> AsyncGenerator[Any]:
-            while (message := await self._take(requests, context, handler.request_deserializer)) is not None:
+            message = await self._take(requests, context, handler.request_deserializer)
+            while message is not None:
                 yield message
+                try:
+                    message = await self._take(requests, context, handler.request_deserializer, PAUSE_S)
+                except BodyTimeout:
+                    return  # a client that has nothing to ask keeps no turn; it may call again
 
         async def serve(requests: Requests, context: Context) -> Any:
             async with self._admitted(context):
@@ -105,17 +112,19 @@ class Messages(grpc.aio.ServerInterceptor):
             self._log.info("gRPC calls refused", reason=error.message, address=address)
             await self._refuse(context, error)
 
-    async def _take(self, requests: Requests, context: Context, deserialize: Deserialize) -> Any:
+    async def _take(
+        self, requests: Requests, context: Context, deserialize: Deserialize, timeout_s: float = MESSAGE_TIMEOUT_S
+    ) -> Any:
         """Take the next message; None: there is none.
 
         Raises: BodyTimeout, InvalidRequest.
         """
         async with self._turns.turn(client_address(context.peer())):
             try:
-                async with asyncio.timeout(MESSAGE_TIMEOUT_S):
+                async with asyncio.timeout(timeout_s):
                     data = await anext(requests, None)
             except TimeoutError:
-                raise BodyTimeout(MESSAGE_TIMEOUT_S) from None
+                raise BodyTimeout(timeout_s) from None
         try:
             return None if data is None else deserialize(data)
         except DecodeError:

@@ -49,8 +49,9 @@ _RUN = {
 
 def describe() -> Door:
     """Describe the operations for the document of all doors."""
-    snippet = Parameter("snippet", "Number of the program.", schema=_TYPES[FieldDescriptor.TYPE_INT64])
-    who = Parameter("user_id", _WHO, "query", schema=_TYPES[FieldDescriptor.TYPE_INT64])
+    number = {**_TYPES[FieldDescriptor.TYPE_INT64], "pattern": "^[+-]?[0-9]{1,19}$"}
+    snippet = Parameter("snippet", "Number of the program.", schema=number)
+    who = Parameter("user_id", _WHO, "query", schema=number)
     body = (400, 408, 413, 415)
     return Door(
         tags={TAG: "Runner's JSON gateway: runs code, and keeps what ran well."},
