@@ -23,10 +23,10 @@ test: ## Check and run every test; with ARGS only the tests that they select
 	@$(if $(ARGS),,scripts/check)
 	@$(BIN)/pytest $(WORKERS) $(ARGS)
 
-test-fast: ## Run the tests that take less than tens of seconds, without type checkers
+test-fast: ## Run one variant of each test that takes less than tens of seconds, without type checkers
 	@scripts/setup test
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
-	@$(BIN)/pytest $(WORKERS) -m "not slow" $(ARGS)
+	@$(BIN)/pytest $(WORKERS) --one-variant -m "not slow" $(ARGS)
 
 test-vm: ## Run the sandbox tests in a virtual machine with cgroup v2, as root and as an ordinary user
 	@scripts/setup test

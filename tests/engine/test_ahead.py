@@ -253,6 +253,7 @@ class TestOneInterpreter:
                 await engine.full()
                 await until(lambda: not programs_that_wait(executor))
 
+    @pytest.mark.slow
     async def test_one_that_waits_longer_than_a_lease_lasts_is_started_anew(self, tmp_path: Path) -> None:
         settings = load_settings({"ready_sandboxes": 1, "data_dir": str(tmp_path)}, environ={})
         wanted = job("lua", "print('here')")

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -129,14 +129,22 @@ def running_server(*flags: str, env: Mapping[str, str] | None = None, forked: bo
             assert line, f"the server did not start within {START_S} s: {log.read_text()}"
             yield RunningServer(json.loads(line), process, log)
         finally:
-            if process.poll() is None:
-                process.terminate()
             try:
-                process.wait(timeout=60)
+                _stop(process)
             finally:
                 process.kill()
                 if process.stdout is not None:
                     process.stdout.close()
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ask it to stop, and, when it waits for programs that a test left behind, not to wait for them."""
+    for patience_s in (1, 60):
+        if process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=patience_s)
+    assert process.poll() is not None, "the server did not stop within a minute"
 
 
 @pytest.fixture(scope="session")
