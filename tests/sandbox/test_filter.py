@@ -11,13 +11,23 @@ from collections.abc import Iterator
 import pyseccomp
 import pytest
 
-from firebox.sandbox.seccomp import ALLOWED, DENIED, IGNORED, PERSONALITIES, SOCKET_FAMILIES, compile_filters
+from firebox.sandbox.seccomp import (
+    ALLOWED,
+    DENIED,
+    IGNORED,
+    PERSONALITIES,
+    SOCKET_FAMILIES,
+    UNCOUNTED,
+    Filters,
+    compile_filters,
+)
 from scripts.system_calls_page import system_calls_page
 from tests.conftest import ROOT
 from tests.sandbox.conftest import Box
 from tests.sandbox.raw_calls import IS_X86_64, number_of, raw_files
 
-KILL_PROCESS, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+KILL_PROCESS, ERRNO, USER_NOTIF, ALLOW = 0x80000000, 0x00050000, 0x7FC00000, 0x7FFF0000
+EINVAL, ENOMEM, ENOPROTOOPT = 22, 12, 92
 EPERM, ENOSYS, EAFNOSUPPORT, EPROTONOSUPPORT, ESOCKTNOSUPPORT = 1, 38, 97, 93, 94
 ARCHITECTURES = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7, "arm": 0x40000028}
 NATIVE = ARCHITECTURES["x86_64" if IS_X86_64 else "aarch64"]
@@ -57,15 +67,21 @@ def run_bpf(program: bytes, data: bytes) -> int:
 
 
 @functools.cache
-def filters() -> tuple[bytes, ...]:
-    return compile_filters().programs
+def compiled() -> Filters:
+    return compile_filters()
 
 
-def answer(number: int, *arguments: int, architecture: int = NATIVE) -> int:
+def filters(*, counted: bool = True) -> tuple[bytes, ...]:
+    """Return the programs as they are loaded."""
+    ask, _refuse = compiled().supervised if counted else compiled().supervised_uncounted
+    return (ask, *compiled().programs)
+
+
+def answer(number: int, *arguments: int, architecture: int = NATIVE, counted: bool = True) -> int:
     """What the kernel makes of the answers of all filters: the strictest, of equal ones that of the last loaded."""
     data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, architecture, 0, *[*arguments, 0, 0, 0, 0, 0, 0][:6])
-    answers = [run_bpf(program, data) for program in filters()]
-    order = (KILL_PROCESS, ERRNO, ALLOW)
+    answers = [run_bpf(program, data) for program in filters(counted=counted)]
+    order = (KILL_PROCESS, ERRNO, USER_NOTIF, ALLOW)
     return min(reversed(answers), key=lambda each: order.index(each & 0xFFFF0000))
 
 
@@ -153,7 +169,7 @@ def test_every_new_namespace_is_refused_to_clone() -> None:
 
 def test_only_three_socket_families_and_the_usual_protocols_pass() -> None:
     families = {family for family in range(300) if answer(numbers("socket"), family, 1, 0) == ALLOW}
-    assert families == set(SOCKET_FAMILIES.values())
+    assert families == set(SOCKET_FAMILIES.values())  # netlink has another type
     usual = {(2, 1): {0, 6}, (2, 2): {0, 17, 1}, (10, 1): {0, 6}, (10, 2): {0, 17, 58}}  # TCP, UDP, ICMP, ICMPv6
     for (family, kind), protocols in usual.items():
         for flags in (0, 0o4000, 0o2004000):  # SOCK_NONBLOCK, SOCK_CLOEXEC
@@ -161,6 +177,68 @@ def test_only_three_socket_families_and_the_usual_protocols_pass() -> None:
             assert passing == protocols
     for family, kind in itertools.product((2, 10), (0, 4, 5, 6, 10)):
         assert answer(numbers("socket"), family, kind, 0) == ERRNO | ESOCKTNOSUPPORT
+
+
+def test_only_route_of_netlink_passes_and_pid_1_is_asked() -> None:
+    netlink = 16
+    for counted, flags in ((True, 0), (False, 0o2004000)):
+        asked = {
+            (kind, protocol)
+            for kind, protocol in itertools.product(range(16), range(34))
+            if answer(numbers("socket"), GARBAGE | netlink, kind | flags, protocol, counted=counted) == USER_NOTIF
+        }
+        assert asked == {(2, 0), (3, 0)}
+    for bit in range(32):
+        assert answer(numbers("socket"), netlink, 3, 1 << bit) == ERRNO | EPROTONOSUPPORT
+    assert answer(numbers("socketpair"), netlink, 3, 0) == ERRNO | EAFNOSUPPORT
+
+
+def test_attack_12_no_filter_of_its_own_and_nothing_else_that_is_one_for_the_machine() -> None:
+    """Each of these takes of something that has one limit for the machine and that no control group counts."""
+    level, tcp, ipv6 = 1, 6, 41
+    for garbage in (0, GARBAGE):
+        for option in (26, 50, 51, 52):  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
+            assert answer(numbers("setsockopt"), 3, garbage | level, garbage | option) == ERRNO | EPERM
+        for where, option in ((tcp, 14), (tcp, 32), (tcp, 38), (ipv6, 32)):  # TCP_MD5SIG, TCP_AO_ADD_KEY, IPV6_FLOWLABEL_MGR
+            assert answer(numbers("setsockopt"), 3, garbage | where, garbage | option) == ERRNO | ENOPROTOOPT
+        assert answer(numbers("seccomp"), garbage | 1) == ERRNO | EINVAL
+        assert answer(numbers("prctl"), garbage | 22, 2) == ERRNO | EINVAL
+        assert answer(numbers("mmap"), 0, 1 << 21, 3, garbage | 0x40022) == ERRNO | ENOMEM
+        assert answer(numbers("memfd_create"), 0, garbage | 4) == ERRNO | ENOMEM
+        assert answer(numbers("shmget"), 0, 1 << 21, garbage | 0o5600) == ERRNO | ENOMEM
+    assert answer(numbers("setsockopt"), 3, level, 27) == ALLOW  # SO_DETACH_FILTER
+    assert answer(numbers("seccomp"), 0) == answer(numbers("prctl"), 22, 1) == ALLOW  # the strict mode, which costs nothing
+
+
+def test_where_nobody_counts_memory_it_cannot_be_hidden() -> None:
+    names = [name for name in UNCOUNTED.split() if name in ("memfd_create", "splice", "tee", "vmsplice")]
+    assert {answer(numbers(name), counted=False) for name in names} == {ERRNO | ENOSYS}
+    assert {answer(numbers(name)) for name in names} == {ALLOW}
+    shared, private, of_a_file = 0x21, 0x22, 0x01
+    for flags, answers in ((shared, USER_NOTIF), (private, ALLOW), (of_a_file, ALLOW)):
+        for more in (0, GARBAGE, 0x4000, 0x8000):  # MAP_NORESERVE, MAP_POPULATE
+            assert answer(numbers("mmap"), 0, 4096, 3, flags | more, counted=False) == answers
+            assert answer(numbers("mmap"), 0, 4096, 3, flags | more) == ALLOW
+    assert answer(numbers("prctl"), 4, 0, counted=False) == ERRNO | 0  # PR_SET_DUMPABLE: answered and not done
+    assert answer(numbers("fcntl"), 3, 1031, 1 << 20, counted=False) == ERRNO | EPERM  # F_SETPIPE_SZ
+    assert answer(numbers("setsockopt"), 3, 1, 7, counted=False) == ERRNO | 0  # SO_SNDBUF
+
+
+async def test_attack_12_filters_are_refused_to_a_program(box: Box) -> None:
+    """As from a kernel without them: what can do without goes on."""
+    code = """
+import socket, struct
+from raw import *
+program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000))
+filter = struct.pack("HxxxxxxP", 1, ctypes.addressof(program))
+link = socket.socket()
+call("prctl", 38, 1, 0, 0, 0)
+tell(seccomp=call("seccomp", 1, 0, ctypes.create_string_buffer(filter)), prctl=call("prctl", 22, 2, ctypes.create_string_buffer(filter)),
+     is_there=call("seccomp", 1, 0, 0), socket=attempt(lambda: link.setsockopt(socket.SOL_SOCKET, 26, filter) or "attached"))
+"""
+    outcome = await box.python(code, files=raw_files("seccomp", "prctl"))
+    answers = json.loads(outcome.text)
+    assert answers == {"seccomp": "EINVAL", "prctl": "EINVAL", "is_there": "EINVAL", "socket": "EPERM"}
 
 
 def test_attack_66_personality_can_be_asked_but_not_changed() -> None:

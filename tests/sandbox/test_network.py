@@ -197,11 +197,11 @@ tell(down=ioctl(0x8914, struct.pack("16sh22x", b"lo", 0)), address=ioctl(0x8916,
      bind=attempt(lambda: control.setsockopt(socket.SOL_SOCKET, socket.SO_MARK,
          1)), transparent=attempt(lambda: control.setsockopt(0, 19, 1)),
      netlink=attempt(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW,
-         0) and "made"), forward=write("/proc/sys/net/ipv4/ip_forward", "1"))
+         16) and "made"), forward=write("/proc/sys/net/ipv4/ip_forward", "1"))
 """,
     )
-    assert set(answers.values()) <= {"EPERM", "EACCES", "EROFS", "EAFNOSUPPORT", "ENOENT", "ENODEV"}, answers
-    assert answers["netlink"] == "EAFNOSUPPORT"
+    assert set(answers.values()) <= {"EPERM", "EACCES", "EROFS", "EPROTONOSUPPORT", "ENOENT", "ENODEV"}, answers
+    assert answers["netlink"] == "EPROTONOSUPPORT"  # NETLINK_GENERIC; what NETLINK_ROUTE may do is tried below
 
 
 async def test_loopback_works_within_one_run(box: Box) -> None:
@@ -231,3 +231,61 @@ async def test_no_descriptor_of_the_network_of_the_host_is_left(box: Box) -> Non
     own = os.readlink("/proc/self/ns/net")
     outcome = await box.shell("readlink /proc/self/ns/net; readlink /proc/self/ns/net | grep -c .")
     assert outcome.text.split()[0] != own
+
+
+async def test_network_interfaces_can_be_listed(box: Box) -> None:
+    """By netlink, as if_nameindex(3), getifaddrs(3), Node, Go, Java and .NET do."""
+    answers = await told(
+        box,
+        """
+import fcntl, struct, subprocess, shutil
+class Address(ctypes.Structure): pass
+Address._fields_ = [("next", ctypes.POINTER(Address)), ("name", ctypes.c_char_p)]
+first, names = ctypes.POINTER(Address)(), set()
+assert libc.getifaddrs(ctypes.byref(first)) == 0
+each = first
+while each: names.add(each.contents.name.decode()); each = each.contents.next
+node = "console.log(Object.keys(require('os').networkInterfaces()).join())"
+tell(index=[name for _, name in socket.if_nameindex()], addresses=sorted(names),
+     ip=subprocess.run(["ip", "-o", "addr"], capture_output=True, text=True).stdout if shutil.which("ip") else "lo 127.0.0.1/8",
+     node=subprocess.run(["node", "-e", node], capture_output=True, text=True).stdout if shutil.which("node") else "lo\\n")
+""",
+    )
+    assert "lo" in answers["index"]
+    assert "lo" in answers["addresses"]
+    assert "127.0.0.1/8" in answers["ip"]
+    assert "lo" in answers["node"].strip().split(",")
+
+
+async def test_attack_68_netlink_tells_and_changes_nothing(box: Box) -> None:
+    """Every message of NETLINK_ROUTE that is not a question needs a capability, which is checked before anything else."""
+    modules = Path("/proc/modules").read_text() if os.path.exists("/proc/modules") else ""
+    answers = await told(
+        box,
+        """
+import errno, struct
+route = socket.socket(16, socket.SOCK_RAW, 0)
+route.bind((0, 0))
+def ask(kind, body, flags=0x605):  # NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+    route.send(struct.pack("IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+    answer = route.recv(65536)
+    (what,), (number,) = struct.unpack_from("H", answer, 4), struct.unpack_from("i", answer, 16)
+    return errno.errorcode.get(-number, number) if what == 2 else "an answer"
+info = lambda name: struct.pack("HH8s", 12, 1, name)  # IFLA_INFO_KIND
+link = struct.pack("BBHiII", 0, 0, 0, 0, 0, 0)
+made = {name.decode(): ask(16, link + struct.pack("HH", 16, 18) + info(name)) for name in (b"dummy", b"vlan", b"bridge", b"wireguar")}
+changes = {kind: ask(kind, bytes(32)) for kind in range(16, 120) if kind % 4 != 2}
+down = ask(19, struct.pack("BBHiII", 0, 0, 0, 1, 0, 1))  # lo, without IFF_UP
+other = socket.socket(16, socket.SOCK_DGRAM, 0)
+other.bind((0, 0))
+sent = attempt(lambda: route.sendto(b"x" * 32, other.getsockname()) and "sent")
+group = attempt(lambda: route.sendto(b"x" * 32, (0, 1)) and "sent")
+tell(made=made, changes=changes, down=down, sent=sent, group=group, names=[name for _, name in socket.if_nameindex()])
+""",
+    )
+    assert set(answers["made"].values()) == {"EPERM"}
+    assert set(answers["changes"].values()) == {"EPERM"}
+    assert (answers["down"], answers["sent"], answers["group"]) == ("EPERM", "EPERM", "EPERM")
+    assert not {"dummy0", "bridge0"} & set(answers["names"])
+    if modules:
+        assert Path("/proc/modules").read_text() == modules

@@ -20,9 +20,10 @@ from firebox.sandbox import spec
 from firebox.sandbox.ahead import Waiting
 from firebox.sandbox.collect import collect
 from firebox.sandbox.sampling import Sampler
+from firebox.sandbox.supervisor import Supervisor
 
 _SAMPLE_MS = 10
-_OUT_OF_THE_WAY = 100
+OUT_OF_THE_WAY = 100
 """Where descriptors are that must not take the low numbers."""
 OOM_SCORE_DESCRIPTOR = 4
 """Where a sandbox keeps its own oom_score_adj open until the program is started."""
@@ -40,8 +41,11 @@ _SIGNALS_TO_RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 class Init:
     """The served part: says ready, waits for the command, runs it, reaps, reports, collects. ahead: started before that."""
 
-    def __init__(self, link: socket.socket, *, sampled: bool, ahead: spec.Ahead | None = None) -> None:
+    def __init__(
+        self, link: socket.socket, supervisor: Supervisor | None, *, sampled: bool, ahead: spec.Ahead | None = None
+    ) -> None:
         self._link = link
+        self._supervisor = supervisor
         self._sampled = sampled
         self._ahead = ahead
         self._used_before_ms = 0.0
@@ -55,7 +59,7 @@ class Init:
         spec.send(self._link, {"ready": True}, (stdin_write, stdout_read, stderr_read))
         outputs: list[int] = []
         if self._ahead is not None:
-            outputs = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for each in (stdout_read, stderr_read)]
+            outputs = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) for each in (stdout_read, stderr_read)]
         for descriptor in (stdin_write, stdout_read, stderr_read):
             os.close(descriptor)
         # Low numbers: posix_spawn takes none that RLIMIT_NOFILE, lowered below, would not allow.
@@ -93,6 +97,8 @@ class Init:
             lower(resource.RLIMIT_NOFILE, command["open_files"])
             lower(resource.RLIMIT_FSIZE, command["file_size_bytes"])
             lower(resource.RLIMIT_NPROC, command["processes"] + 1)
+            if self._supervisor is not None:
+                self._supervisor.shared_limit_bytes = command["memory_bytes"]
             step = "start"
             released = self._release(waiting, command)
             pid = released or _spawn_with_cpu_limit(command, streams, slave)
@@ -108,7 +114,7 @@ class Init:
         for descriptor in terminal:
             os.close(descriptor)
         if self._sampled:
-            self._sampler = Sampler(command["memory_bytes"], command["cpu_ms"], self._used_before_ms)
+            self._sampler = Sampler(command["memory_bytes"], command["cpu_ms"], self._used_before_ms, self._supervisor)
         status = self._watch(pid, wake_read)
         _kill_everything()
         for descriptor in held:
@@ -147,6 +153,7 @@ class Init:
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
         poll.register(wake_read, select.POLLIN)
+        self._register_supervisor(poll)
         while waiting is not None:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
@@ -155,6 +162,7 @@ class Init:
                 return None
             patience_ms = None if waiting.patience_s is None else waiting.patience_s * 1000
             ready = [descriptor for descriptor, _event in poll.poll(patience_ms)]
+            self._answer(ready)
             if self._link.fileno() in ready:
                 break
             if not ready:
@@ -182,10 +190,12 @@ class Init:
         poll = select.poll()
         poll.register(wake_read, select.POLLIN)
         poll.register(self._link, select.POLLIN)
+        self._register_supervisor(poll)
         while True:
-            for descriptor, _event in poll.poll(_SAMPLE_MS if self._sampled else None):
-                if descriptor == self._link.fileno():
-                    self._obey(pid)
+            ready = [descriptor for descriptor, _event in poll.poll(_SAMPLE_MS if self._sampled else None)]
+            self._answer(ready)
+            if self._link.fileno() in ready:
+                self._obey(pid)
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
             while True:
@@ -201,6 +211,15 @@ class Init:
                 self._sampler.sample()
                 if self._sampler.exceeded:
                     _kill_everything(reap=False)
+
+    def _register_supervisor(self, poll: select.poll) -> None:
+        if self._supervisor is not None:
+            poll.register(self._supervisor.descriptor, select.POLLIN)
+
+    def _answer(self, ready: Iterable[int]) -> None:
+        """Decide a system call that waits for us."""
+        if self._supervisor is not None and self._supervisor.descriptor in ready:
+            self._supervisor.answer()
 
     def _obey(self, pid: int) -> None:
         data, _descriptors = spec.receive(self._link)
@@ -257,7 +276,7 @@ def _rehearse() -> None:
     _executable(command["argv"][0], command["env"]["PATH"])
     for limit in _INHERITED_LIMITS:
         resource.setrlimit(limit, resource.getrlimit(limit))
-    _write_files({"packs": [[]]}, [os.memfd_create("rehearsal", os.MFD_CLOEXEC)], {})
+    _write_files({"packs": [[]]}, [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)], {})
 
 
 def _renumbered(descriptor: int) -> int:
@@ -399,12 +418,3 @@ def lower(limit: int, value: int) -> None:
     hard = resource.getrlimit(limit)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(limit, (value, value))
-
-
-def write_file(path: str, data: bytes) -> None:
-    """Write to a file of the kernel that is there already."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, data)
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from firebox.sandbox import kernel, mounts, spec
-from firebox.sandbox.init import OOM_SCORE_DESCRIPTOR, Init, lower, write_file
+from firebox.sandbox.init import OOM_SCORE_DESCRIPTOR, OUT_OF_THE_WAY, Init, lower
+from firebox.sandbox.supervisor import Supervisor
 
 _HARD_LIMITS = {
     resource.RLIMIT_CORE: 1,  # 0 would not keep the kernel from starting the host's crash handler, 1 does: core(5), coredump.c
@@ -49,7 +50,8 @@ class Making:
 
     uid: the sandbox's own, in the launcher's user namespace. own_user_namespace: False where the host refuses one to a
     process that already is unprivileged; the uid then is the boundary. drop_groups: False where the kernel forbids it
-    (a rootless launcher without a subordinate group range).
+    (a rootless launcher without a subordinate group range). supervised: the filter of the calls that PID 1 decides, and the one
+    that refuses them instead. oom_score_is_free: the kernel would let programs lower their oom_score_adj again.
     """
 
     skeleton: mounts.Skeleton
@@ -58,10 +60,12 @@ class Making:
     specification: spec.SandboxSpec
     uid: int
     seccomp_programs: tuple[bytes, ...]
+    supervised: tuple[bytes, bytes]
     overlay: bool
     own_user_namespace: bool
     drop_groups: bool
     sampled: bool
+    oom_score_is_free: bool
 
 
 def live(link: socket.socket, making: Making) -> NoReturn:
@@ -71,8 +75,10 @@ def live(link: socket.socket, making: Making) -> NoReturn:
     try:
         for step in make(link, making):
             steps.append(step)  # noqa: PERF402 - one at a time: the last is the one that failed
+        steps.append("7 system call filter")
+        supervisor = _load_filters(making)
         steps.append("serve")
-        Init(link, sampled=making.sampled, ahead=making.specification.ahead).serve()
+        Init(link, supervisor, sampled=making.sampled, ahead=making.specification.ahead).serve()
     except BaseException as error:  # noqa: BLE001 - the last frame of this process: everything must become a message
         number = error.errno if isinstance(error, OSError) else None
         hint = getattr(error, "hint", "")
@@ -100,7 +106,7 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
     socket.sethostname("firebox")
     kernel.raise_loopback()
 
-    own_limits = _open_high(mounts.HOST + "/proc/sys/user")  # later it cannot be reached any more
+    proc = _open_high(mounts.HOST + "/proc")  # later it cannot be reached any more, and ours may be read-only
     wanted = making.specification
     for each in mounts.plan(
         making.skeleton,
@@ -110,12 +116,14 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
         writable_bytes=wanted.writable_bytes,
         writable_inodes=wanted.writable_inodes,
         overlay=making.overlay,
+        writable_proc=not making.oom_score_is_free,
+        counted=not making.sampled,
     ):
         yield each
         each.execute()
 
     yield "4 become the sandbox's own user"
-    _offer_to_oom_killer()
+    _offer_to_oom_killer(proc)
     if making.drop_groups:
         os.setgroups([])
         os.setresgid(making.uid, making.uid, making.uid)
@@ -128,9 +136,9 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
             ("uid_map", f"{spec.INSIDE_UID} {making.uid} 1"),
             ("gid_map", f"{spec.INSIDE_UID} {making.uid} 1"),
         ):
-            write_file(f"/proc/self/{name}", line.encode())
-        _lower_user_limits(own_limits)
-    os.close(own_limits)
+            _write_at(proc, f"self/{name}", line.encode())
+        _lower_user_limits(proc)
+    os.close(proc)
 
     yield "5 drop every capability, for good"
     if making.own_user_namespace:
@@ -145,11 +153,25 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
     for limit, value in _HARD_LIMITS.items():
         lower(limit, value)
     os.umask(0o022)
-
-    yield "7 system call filter"
-    for program in making.seccomp_programs:
-        kernel.load_seccomp(program)
     os.chdir(mounts.WORK)
+
+
+def _load_filters(making: Making) -> Supervisor | None:
+    """Load every system call filter. Returns None where this kernel, or a filter around us with a listener, allows none."""
+    ask, refuse = making.supervised
+    supervisor: Supervisor | None = None
+    try:
+        listener = kernel.load_seccomp(ask, kernel.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+    except kernel.KernelError as error:
+        if error.errno not in (errno.EBUSY, errno.EINVAL):
+            raise
+        kernel.load_seccomp(refuse)
+    else:
+        supervisor = Supervisor(fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY))
+        os.close(listener)
+    for program in making.seccomp_programs:  # last: they refuse to load another
+        kernel.load_seccomp(program)
+    return supervisor
 
 
 def _open_high(folder: str) -> int:
@@ -161,26 +183,32 @@ def _open_high(folder: str) -> int:
         os.close(opened)
 
 
-def _lower_user_limits(folder: int) -> None:
+def _write_at(proc: int, name: str, data: bytes) -> None:
+    opened = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        os.write(opened, data)
+    finally:
+        os.close(opened)
+
+
+def _lower_user_limits(proc: int) -> None:
     """Bound what the present user namespace may take of the counts that the kernel keeps for each user.
 
-    folder: /proc/sys/user; it shows each user namespace its own values. Where it is read-only, as in most containers, the
-    host's values hold.
+    /proc/sys/user shows each user namespace its own values. Where it is read-only, as in most containers, the host's values
+    hold.
     """
     for name, value in _USER_LIMITS.items():
         try:
-            opened = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+            _write_at(proc, f"sys/user/{name}", value)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT):
                 raise
             return
-        os.write(opened, value)
-        os.close(opened)
 
 
-def _offer_to_oom_killer() -> None:
+def _offer_to_oom_killer(proc: int) -> None:
     """Raise our score, and keep the file open: from step 5 on it belongs to root, and the program shall have a higher one."""
-    opened = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    opened = os.open("self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC, dir_fd=proc)
     if opened != OOM_SCORE_DESCRIPTOR:
         os.dup2(opened, OOM_SCORE_DESCRIPTOR, inheritable=False)
         os.close(opened)

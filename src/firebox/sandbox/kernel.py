@@ -51,12 +51,13 @@ SECBITS_ALL_LOCKED = 0b11101111
 """NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE on, KEEP_CAPS off, each with its lock."""
 
 SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 0x8
 
 _machine = os.uname().machine
-_X86_64 = _machine == "x86_64"
-SYS_clone = 56 if _X86_64 else 220
-SYS_pivot_root = 155 if _X86_64 else 41
-SYS_seccomp = 317 if _X86_64 else 277
+IS_X86_64 = _machine == "x86_64"
+SYS_clone = 56 if IS_X86_64 else 220
+SYS_pivot_root = 155 if IS_X86_64 else 41
+SYS_seccomp = 317 if IS_X86_64 else 277
 SYS_mount_setattr = 442
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -174,14 +175,14 @@ def clear_capabilities() -> None:
     _check(_libc.capset(header, bytes(24)), "capset")
 
 
-def load_seccomp(program: bytes) -> None:
+def load_seccomp(program: bytes, flags: int = 0) -> int:
     """Load a compiled BPF program as a seccomp filter; needs no_new_privs.
 
-    Source: seccomp(2), `struct sock_fprog`.
+    Returns the descriptor of its listener where the flags ask for one. Source: seccomp(2), `struct sock_fprog`.
     """
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
-    _check(_libc.syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, fprog), "seccomp")
+    return _check(_libc.syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, fprog), "seccomp")
 
 
 def raise_loopback() -> None:

@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ class Launcher:
     def __init__(self, link: socket.socket, settings: dict[str, Any]) -> None:
         self._link = link
         self._hooks: dict[str, str] = settings["hooks"]
-        self._seccomp = tuple(bytes.fromhex(program) for program in settings["seccomp"])
+        self._seccomp = _programs(settings["seccomp"])
         self._children: dict[int, Child] = {}
         self._by_descriptor: dict[int, Child] = {}
         self._skeletons: dict[tuple[bool, tuple[str, ...]], mounts.Skeleton] = {}
@@ -58,6 +59,10 @@ class Launcher:
         self._uids = enter_namespaces(settings["uid_base"])
         self._many_uids = len(self._uids) > 1
         self._groups, self._group_reasons = cgroups.choose(mounts.HOST)
+        sampled = self._groups.kind == "none"
+        ask, refuse = _programs(settings["supervised_uncounted" if sampled else "supervised"])
+        self._supervised = ask, refuse
+        self._oom_score_is_free = _can_lower_oom_score()
         os.makedirs("/roots", exist_ok=True)
         os.mkdir("/new")
         self._overlay = True
@@ -182,10 +187,12 @@ class Launcher:
             specification=specification,
             uid=uid,
             seccomp_programs=self._seccomp,
+            supervised=self._supervised,
             overlay=self._overlay,
             own_user_namespace=self._own_user_namespace,
             drop_groups=self._privileged or self._many_uids,
             sampled=self._groups.kind == "none",
+            oom_score_is_free=self._oom_score_is_free,
         )
 
     def _skeleton(self, specification: spec.SandboxSpec) -> mounts.Skeleton:
@@ -317,6 +324,31 @@ def _top_level_folders() -> list[str]:
     ]
 
 
+def _programs(texts: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(bytes.fromhex(text) for text in texts)
+
+
+def _can_lower_oom_score() -> bool:
+    """Tell whether a process without capabilities may lower the oom_score_adj that we gave it.
+
+    The kernel keeps what was set with CAP_SYS_RESOURCE in its own user namespace as the least. Source: proc_pid_oom_score_adj(5).
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with open(mounts.HOST + "/proc/self/oom_score_adj", "w", encoding="ascii", buffering=1) as score:
+                score.write("1000\n")
+                kernel.clear_capabilities()
+                score.write("999\n")
+        except PermissionError:
+            os._exit(1)
+        except BaseException:  # noqa: BLE001 - the last frame of this process; what cannot be told counts as free
+            os._exit(0)
+        os._exit(0)
+    _pid, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) != 1
+
+
 def _kill(child: Child) -> None:
     try:
         signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
@@ -331,7 +363,7 @@ def main(descriptor: int) -> None:
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
     os.umask(0o022)
-    data, _descriptors = spec.receive(link)
+    data, _descriptors = spec.receive(link, spec.MESSAGE_BYTES)
     if not data:
         return
     try:

@@ -35,12 +35,13 @@ class StartedLauncher(NamedTuple):
         """Send the settings. The launcher then proves that it can make a sandbox, and answers. Raises: OSError."""
         from firebox.sandbox.spec import send
 
-        message = {
-            "seccomp": [program.hex() for program in filters.programs],
-            "uid_base": uid_base,
-            "hooks": dict(hooks),
+        programs = {
+            "seccomp": filters.programs,
+            "supervised": filters.supervised,
+            "supervised_uncounted": filters.supervised_uncounted,
         }
-        send(self.link, message)
+        texts = {name: [program.hex() for program in each] for name, each in programs.items()}
+        send(self.link, {**texts, "uid_base": uid_base, "hooks": dict(hooks)})
 
 
 def start_launcher(

@@ -281,12 +281,16 @@ def plan(
     writable_bytes: int,
     writable_inodes: int,
     overlay: bool,
+    writable_proc: bool = True,
+    counted: bool = True,
 ) -> Iterator[Step]:
     """Yield the steps that build a sandbox's tree at the empty folder `root` and pivot into it.
 
     layers: folders below the skeleton, topmost first. uid: owner of everything writable, in the launcher's user namespace.
     overlay: False where the kernel refuses overlays here; trees are then shared inodes, read-only all the same, and there
-    can be no layers.
+    can be no layers. writable_proc: False makes all of /proc read-only, /proc/self included.
+    counted: False where no control group counts memory: a shared mapping of /dev/zero would be memory that nobody sees, so
+    /dev/full is there, which reads the same and cannot be mapped.
     """
     shown = kernel.MS_RDONLY | kernel.MS_NOSUID
     if overlay:
@@ -303,9 +307,13 @@ def plan(
     if not skeleton.nodes_are_real:
         for name in DEVICE_NODES:
             yield Mount(f"{HOST}/dev/{name}", f"{root}/dev/{name}", None, kernel.MS_BIND)
+    if not counted:
+        yield Mount(f"{HOST}/dev/full", f"{root}/dev/zero", None, kernel.MS_BIND)
 
     yield Mount("proc", root + "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     yield from _mask_proc(root)
+    if not writable_proc:
+        yield Restrict(root + "/proc", kernel.MOUNT_ATTR_RDONLY)
 
     yield Mount("devpts", root + "/dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, _PTY_OPTIONS)
     options = f"mode=755,size={writable_bytes},nr_inodes={writable_inodes}"

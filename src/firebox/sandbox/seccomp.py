@@ -1,11 +1,13 @@
 """Which system calls a program may make, each group with its reason, and the compiled filters.
 
-Two filters are loaded, and the kernel takes the stricter answer of both:
+Three filters are loaded, and the kernel takes the strictest answer:
 
 * the *allow-list*: what is in `ALLOWED` passes, what is in `DENIED` fails with EPERM, everything else (newer than this
   table) fails with ENOSYS, so that libraries fall back to what they used before;
 * the *argument filter*: calls that are allowed in general and not with certain arguments. Comparisons are masked to the
-  bits the kernel looks at, so that garbage in the upper half of a register does not slip by.
+  bits the kernel looks at, so that garbage in the upper half of a register does not slip by;
+* the *supervised calls*: what PID 1 decides, because it must be counted (see `supervisor`). Where that is not possible a
+  filter that refuses them takes its place.
 
 A call made through a foreign ABI (32-bit `int 0x80`, x32) kills the process.
 Compiled once in the server with libseccomp; sandboxes only load the bytes.
@@ -32,7 +34,7 @@ ALLOWED: dict[str, str] = {
         fremovexattr""",
     "reading and writing": """
         read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek sendfile copy_file_range splice tee
-        vmsplice readahead dup dup2 dup3 pipe pipe2 ioctl memfd_create memfd_secret""",
+        vmsplice readahead dup dup2 dup3 pipe pipe2 ioctl memfd_create""",
     "waiting": """
         poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd eventfd2
         signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime inotify_init inotify_init1 inotify_add_watch
@@ -86,6 +88,7 @@ ABSENT = {
     "io_uring": "does the work of other calls in the kernel, where no filter sees it",
     "io_setup": "the number of its contexts is bounded for the whole machine, so one run could take them all",
     "clone3": "its flags lie in memory, where no filter sees them; libraries fall back to clone",
+    "memfd_secret": "its pages leave the kernel's own map, which then is split for good and slower for the whole machine",
 }
 """Known and left out on purpose: a program is told ENOSYS, as for everything that this table does not name."""
 
@@ -94,7 +97,12 @@ IGNORED: dict[str, str] = {
 }
 """Answered with success, and nothing is done."""
 
+UNCOUNTED = "memfd_create splice tee vmsplice"
+"""Absent where no control group counts memory: pages that they hold belong to no process that could be asked."""
+
 SOCKET_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
+AF_NETLINK, NETLINK_ROUTE = 16, 0
+NETLINK_TYPES = {"SOCK_DGRAM": 2, "SOCK_RAW": 3}
 PROTOCOLS = {
     "TCP": (("AF_INET", "AF_INET6"), 1, (0, 6)),
     "UDP": (("AF_INET", "AF_INET6"), 2, (0, 17)),
@@ -130,13 +138,39 @@ REFUSED_IOCTLS: dict[str, dict[str, int]] = {
     },
 }
 
+REFUSED_SOCKET_OPTIONS: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
+    "compiles a filter into memory that has one limit for the machine and counts for nobody": (
+        errno.EPERM,
+        {
+            "SO_ATTACH_FILTER": (1, 26),
+            "SO_ATTACH_BPF": (1, 50),
+            "SO_ATTACH_REUSEPORT_CBPF": (1, 51),
+            "SO_ATTACH_REUSEPORT_EBPF": (1, 52),
+        },
+    ),
+    "the kernel has 4,096 flow labels for the whole machine": (errno.ENOPROTOOPT, {"IPV6_FLOWLABEL_MGR": (41, 32)}),
+    "keys of routers; the kernel counts their memory for nobody": (
+        errno.ENOPROTOOPT,
+        {"TCP_MD5SIG": (6, 14), "TCP_MD5SIG_EXT": (6, 32), "TCP_AO_ADD_KEY": (6, 38)},
+    ),
+    "TLS in the kernel has a history": (errno.ENOENT, {"TCP_ULP": (6, 31)}),
+}
+"""why -> (error, name -> (level, option))."""
+
 OTHER_RULES = {
+    "seccomp(SECCOMP_SET_MODE_FILTER), prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER)": "EINVAL, as from a kernel without it: "
+    "every filter is compiled into memory that has one limit for the machine (net.core.bpf_jit_limit), counts for nobody and "
+    "stays as long as its process, so that some thousands of tiny ones in each of many processes fill it; then no sandbox "
+    "could load its own. Neither a control group nor a resource limit bounds their number, and the strict mode remains",
+    "setsockopt(SO_RCVBUF)": "answered with success and ignored, as where net.core.rmem_max is small: what waits in a netlink "
+    "socket counts for nobody; TCP adjusts its own",
+    "mmap(MAP_HUGETLB), memfd_create(MFD_HUGETLB), shmget(SHM_HUGETLB)": "ENOMEM, as from an empty pool: the host's huge "
+    "pages are one pool for the machine, outside of the memory limit",
     "prctl(PR_SET_PTRACER)": "EPERM: nobody traces anybody here",
     "prctl(PR_SCHED_CORE)": "EPERM: it would keep the other half of a processor core idle",
     "prlimit64(1, ...)": "EPERM: PID 1 has the same uid, so a program could take its descriptors or its life",
     "setrlimit(RLIMIT_CORE)": "answered with success and ignored: the limit of one byte is what keeps the host's crash "
     "handler away, lowering it to 0 would call it (core(5))",
-    "setsockopt(TCP_ULP)": "ENOENT: TLS in the kernel has a history",
 }
 """What `compile_filters` holds besides the tables, in words, for the documentation."""
 
@@ -146,14 +180,26 @@ _PR_SCHED_CORE = 62
 _RLIMIT_CORE = 4
 _SOCK_TYPES, _SOCK_RAW = 0xF, 3
 _REFUSED_PROTOCOLS = (1, 6, 17, 33, 58, 115, 132, 136, 262)
-_SOL_TCP, _TCP_ULP = 6, 31
+_SECCOMP_SET_MODE_FILTER = 1
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_MAP_HUGETLB, _MFD_HUGETLB, _SHM_HUGETLB = 0x40000, 0x4, 0o4000
+_MAP_SHARED_ANONYMOUS, _MAP_TYPE_AND_ANONYMOUS = 0x21, 0x2F
+_PR_SET_DUMPABLE = 4
+_F_SETPIPE_SZ = 1031
+_SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Compiled BPF programs, in the order in which they are loaded."""
+    """Compiled BPF programs. programs: those of every sandbox, in the order in which they are loaded.
+
+    They are loaded last: they refuse to load another. supervised, supervised_uncounted: (the filter that asks PID 1, the one
+    that refuses in its place), with control groups and without.
+    """
 
     programs: tuple[bytes, ...]
+    supervised: tuple[bytes, bytes]
+    supervised_uncounted: tuple[bytes, bytes]
 
 
 def compile_filters() -> Filters:
@@ -164,9 +210,6 @@ def compile_filters() -> Filters:
     """
     # Importing it loads libseccomp.so: only the server needs that, and says in words when it is missing.
     import pyseccomp
-
-    def low(position: int, value: int, mask: int = _LOW_32) -> Any:
-        return pyseccomp.Arg(position, pyseccomp.MASKED_EQ, mask, value)
 
     allow_list = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.ENOSYS))
     allow_list.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
@@ -180,7 +223,7 @@ def compile_filters() -> Filters:
     for names in IGNORED.values():
         for name in names.split():
             _add(allow_list, pyseccomp.ERRNO(0), name)
-    allow_list.add_rule(pyseccomp.ALLOW, "socket", low(0, SOCKET_FAMILIES["AF_UNIX"]))
+    allow_list.add_rule(pyseccomp.ALLOW, "socket", _low(0, SOCKET_FAMILIES["AF_UNIX"]))
     passing = {
         (SOCKET_FAMILIES[family], kind, protocol)
         for families, kind, protocols in PROTOCOLS.values()
@@ -188,41 +231,92 @@ def compile_filters() -> Filters:
         for protocol in protocols
     }
     for family, kind, protocol in sorted(passing):
-        allow_list.add_rule(pyseccomp.ALLOW, "socket", low(0, family), low(1, kind, _SOCK_TYPES), low(2, protocol))
+        allow_list.add_rule(pyseccomp.ALLOW, "socket", _low(0, family), _low(1, kind, _SOCK_TYPES), _low(2, protocol))
     for family in _INTERNET:  # refused by the kernel, with the error that programs expect
-        allow_list.add_rule(pyseccomp.ALLOW, "socket", low(0, family), low(1, _SOCK_RAW, _SOCK_TYPES))
+        allow_list.add_rule(pyseccomp.ALLOW, "socket", _low(0, family), _low(1, _SOCK_RAW, _SOCK_TYPES))
+    for kind in NETLINK_TYPES.values():
+        route = _low(0, AF_NETLINK), _low(1, kind, _SOCK_TYPES), _low(2, NETLINK_ROUTE)
+        allow_list.add_rule(pyseccomp.ALLOW, "socket", *route)
     for persona in PERSONALITIES.values():
-        allow_list.add_rule(pyseccomp.ALLOW, "personality", low(0, persona))
+        allow_list.add_rule(pyseccomp.ALLOW, "personality", _low(0, persona))
 
     arguments = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     arguments.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
     eperm = pyseccomp.ERRNO(errno.EPERM)
     for flag in _CLONE_NEW_FLAGS.values():
-        arguments.add_rule(eperm, "clone", low(0, flag, flag))
+        arguments.add_rule(eperm, "clone", _low(0, flag, flag))
     for requests in REFUSED_IOCTLS.values():
         for request in requests.values():
-            arguments.add_rule(eperm, "ioctl", low(1, request))
-    arguments.add_rule(eperm, "prctl", low(0, _PR_SET_PTRACER))
-    arguments.add_rule(eperm, "prctl", low(0, _PR_SCHED_CORE))
-    arguments.add_rule(eperm, "prlimit64", low(0, 1))
+            arguments.add_rule(eperm, "ioctl", _low(1, request))
+    arguments.add_rule(eperm, "prctl", _low(0, _PR_SET_PTRACER))
+    arguments.add_rule(eperm, "prctl", _low(0, _PR_SCHED_CORE))
+    arguments.add_rule(eperm, "prlimit64", _low(0, 1))
     succeed, null = pyseccomp.ERRNO(0), pyseccomp.Arg(3, pyseccomp.EQ, 0)
-    arguments.add_rule(succeed, "prlimit64", low(1, _RLIMIT_CORE), pyseccomp.Arg(2, pyseccomp.NE, 0), null)
+    arguments.add_rule(succeed, "prlimit64", _low(1, _RLIMIT_CORE), pyseccomp.Arg(2, pyseccomp.NE, 0), null)
     not_null = pyseccomp.Arg(3, pyseccomp.NE, 0)
-    arguments.add_rule(eperm, "prlimit64", low(1, _RLIMIT_CORE), pyseccomp.Arg(2, pyseccomp.NE, 0), not_null)
-    arguments.add_rule(succeed, "setrlimit", low(0, _RLIMIT_CORE))
-    arguments.add_rule(pyseccomp.ERRNO(errno.ENOENT), "setsockopt", low(1, _SOL_TCP), low(2, _TCP_ULP))
+    arguments.add_rule(eperm, "prlimit64", _low(1, _RLIMIT_CORE), pyseccomp.Arg(2, pyseccomp.NE, 0), not_null)
+    arguments.add_rule(succeed, "setrlimit", _low(0, _RLIMIT_CORE))
+    for number, options in REFUSED_SOCKET_OPTIONS.values():
+        for level, option in options.values():
+            arguments.add_rule(pyseccomp.ERRNO(number), "setsockopt", _low(1, level), _low(2, option))
+    arguments.add_rule(succeed, "setsockopt", _low(1, _SOL_SOCKET), _low(2, _SO_RCVBUF))
+    arguments.add_rule(pyseccomp.ERRNO(errno.EINVAL), "seccomp", _low(0, _SECCOMP_SET_MODE_FILTER))
+    arguments.add_rule(pyseccomp.ERRNO(errno.EINVAL), "prctl", _low(0, _PR_SET_SECCOMP), _low(1, _SECCOMP_MODE_FILTER))
+    for name, position, flag in (
+        ("mmap", 3, _MAP_HUGETLB),
+        ("memfd_create", 1, _MFD_HUGETLB),
+        ("shmget", 2, _SHM_HUGETLB),
+    ):
+        arguments.add_rule(pyseccomp.ERRNO(errno.ENOMEM), name, _low(position, flag, flag))
     for family in set(range(64)) - set(SOCKET_FAMILIES.values()):
         refused = pyseccomp.ERRNO(errno.EAFNOSUPPORT)
-        arguments.add_rule(refused, "socket", low(0, family))
-        arguments.add_rule(refused, "socketpair", low(0, family))
+        arguments.add_rule(refused, "socketpair", _low(0, family))
+        if family != AF_NETLINK:
+            arguments.add_rule(refused, "socket", _low(0, family))
+    for bit in range(32):
+        other = _low(2, 1 << bit, 1 << bit)
+        arguments.add_rule(pyseccomp.ERRNO(errno.EPROTONOSUPPORT), "socket", _low(0, AF_NETLINK), other)
+    for kind in set(range(_SOCK_TYPES + 1)) - set(NETLINK_TYPES.values()):
+        route = _low(0, AF_NETLINK), _low(1, kind, _SOCK_TYPES), _low(2, NETLINK_ROUTE)
+        arguments.add_rule(pyseccomp.ERRNO(errno.ESOCKTNOSUPPORT), "socket", *route)
     for family in _INTERNET:
         for kind in set(range(_SOCK_TYPES + 1)) - {1, 2, _SOCK_RAW}:
-            arguments.add_rule(pyseccomp.ERRNO(errno.ESOCKTNOSUPPORT), "socket", low(0, family), low(1, kind, _SOCK_TYPES))
+            arguments.add_rule(pyseccomp.ERRNO(errno.ESOCKTNOSUPPORT), "socket", _low(0, family), _low(1, kind, _SOCK_TYPES))
         for kind, protocol in itertools.product((1, 2), _REFUSED_PROTOCOLS):
             if (family, kind, protocol) not in passing:
                 refused = pyseccomp.ERRNO(errno.EPROTONOSUPPORT)
-                arguments.add_rule(refused, "socket", low(0, family), low(1, kind, _SOCK_TYPES), low(2, protocol))
-    return Filters((_export(allow_list), _export(arguments)))
+                arguments.add_rule(refused, "socket", _low(0, family), _low(1, kind, _SOCK_TYPES), _low(2, protocol))
+    return Filters(
+        (_export(allow_list), _export(arguments)),
+        (_supervised(ask=True, counted=True), _supervised(ask=False, counted=True)),
+        (_supervised(ask=True, counted=False), _supervised(ask=False, counted=False)),
+    )
+
+
+def _supervised(*, ask: bool, counted: bool) -> bytes:
+    """Compile the filter of the calls that PID 1 decides. ask: False refuses them. counted: by control groups."""
+    import pyseccomp
+
+    supervised = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    supervised.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+    netlink = pyseccomp.NOTIFY if ask else pyseccomp.ERRNO(errno.EAFNOSUPPORT)
+    supervised.add_rule(netlink, "socket", _low(0, AF_NETLINK))
+    if not counted:
+        shared = pyseccomp.NOTIFY if ask else pyseccomp.ERRNO(errno.ENOMEM)
+        supervised.add_rule(shared, "mmap", _low(3, _MAP_SHARED_ANONYMOUS, _MAP_TYPE_AND_ANONYMOUS))
+        for name in UNCOUNTED.split():
+            supervised.add_rule(pyseccomp.ERRNO(errno.ENOSYS), name)
+        supervised.add_rule(pyseccomp.ERRNO(errno.EPERM), "fcntl", _low(1, _F_SETPIPE_SZ))
+        supervised.add_rule(pyseccomp.ERRNO(0), "setsockopt", _low(1, _SOL_SOCKET), _low(2, _SO_SNDBUF))
+        supervised.add_rule(pyseccomp.ERRNO(0), "prctl", _low(0, _PR_SET_DUMPABLE))
+    return _export(supervised)
+
+
+def _low(position: int, value: int, mask: int = _LOW_32) -> Any:
+    """Return a comparison of an argument's bits of `mask`, by default those of an int."""
+    import pyseccomp
+
+    return pyseccomp.Arg(position, pyseccomp.MASKED_EQ, mask, value)
 
 
 def _add(syscall_filter: pyseccomp.SyscallFilter, action: int, name: str) -> None:
