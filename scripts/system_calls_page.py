@@ -57,13 +57,13 @@ One run must not take what another needs. Memory of the kernel is charged to the
 | netlink buffers | 16 sockets in a sandbox |
 | process numbers | the limit on processes |
 | open files of the machine | the limits on processes and on open files; charged |
-| inotify instances and watches | 16 and 8,192 in the sandbox's user namespace; with a uid of its own the host's count is its own too |
+| inotify instances and watches | 16 and 8,192 in the sandbox's user namespace; of the host's, those of its uid |
 | pending signals and POSIX timers | 4,096, by RLIMIT_SIGPENDING |
 | POSIX queues | 819,200 bytes, by RLIMIT_MSGQUEUE |
 | System V segments, queues, semaphores | those of its own IPC namespace; charged |
 | locked memory | 64 MiB, by RLIMIT_MEMLOCK; charged |
 | terminals | 64, by the devpts |
-| pipe pages, epoll watches, descriptors on their way | counted for each uid of the host, of which a sandbox has its own; charged |
+| pipe pages, epoll watches, descriptors on their way | counted for each uid, of which a sandbox has its own; charged |
 | namespaces, mounts, loop devices | cannot be made |
 | TCP and UDP buffers | charged (version 1: apart, up to the same limit) |
 | TCP connections closed with data unsent (`net.ipv4.tcp_max_orphans`) | the limits on processes and on open files |
@@ -84,7 +84,8 @@ PID 1 then adds it up every 10 ms. What it could not see is refused, or counts a
 | TCP and UDP sockets | twice what waits in them |
 | page tables, what lies in swap, System V queues and semaphores | counted |
 
-Not counted: the kernel's own records of mappings, file locks and watches. When the host runs out of memory, programs are what it takes first.
+Not counted: the kernel's own records of mappings, file locks and watches. When the host runs out of memory, it takes programs
+first.
 """
 
 

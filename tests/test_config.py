@@ -66,6 +66,7 @@ def test_defaults_without_anything() -> None:
         wall_ms=3000,
         cpu_ms=3000,
         memory_bytes=512 * MIB,
+        stack_bytes=0,
         processes=128,
         open_files=1024,
         file_size_bytes=64 * MIB,

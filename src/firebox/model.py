@@ -61,6 +61,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Processor time of the whole tree, user and system."""
     memory_bytes: int
     """Resident memory of the whole tree, swap, tmpfs and kernel memory included."""
+    stack_bytes: int
+    """Stack of the main thread, and what libraries give each further thread that does not say otherwise; it is memory too.
+    In defaults and maxima 0 means as large as `memory_bytes`."""
     processes: int
     """Processes and threads alive at once; never 0."""
     open_files: int
@@ -82,6 +85,7 @@ class LimitRequest(Struct, frozen=True, kw_only=True):
     wall_ms: int | None = None
     cpu_ms: int | None = None
     memory_bytes: int | None = None
+    stack_bytes: int | None = None
     processes: int | None = None
     open_files: int | None = None
     file_size_bytes: int | None = None

@@ -109,6 +109,8 @@ _LIMITS = (
               "Processor time of the {stage} stage, all its processes together."),
     _LimitRow("memory_bytes",    "bytes", 0,      _GIB,      _GIB // 2, 8 * _GIB,  4 * _GIB,
               "Memory of the {stage} stage, all its processes and everything they write together."),
+    _LimitRow("stack_bytes",     "bytes", 0,      0,         0,         0,         0,
+              "Stack of the {stage} stage's programs and threads, a part of memory; as large as that where there is no cap."),
     _LimitRow("processes",       "int",   1,      512,       128,       4096,      2048,
               "Processes and threads alive at once in the {stage} stage."),
     _LimitRow("open_files",      "int",   8,      1024,      1024,      65_536,    65_536,

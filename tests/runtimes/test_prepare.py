@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plan(folder: Path, text: str = DEFINITION) -> Preparation:
     planned = plan_preparation(read_definition(text, "x.toml"), "1.0.0", {"tool": "/bin/x"}, os.defpath, folder)
-    assert planned is not None
+    assert isinstance(planned, Preparation)
     return planned
 
 
@@ -96,7 +97,7 @@ def test_another_build_of_the_toolchain_gets_another_folder(tmp_path: Path, name
 
     def folder() -> Path:
         planned = plan_preparation(definition, "1.0.0", {"tool": str(tmp_path / "tool")}, os.defpath, tmp_path)
-        assert planned is not None
+        assert isinstance(planned, Preparation)
         return planned.folder
 
     before = folder()
@@ -105,10 +106,22 @@ def test_another_build_of_the_toolchain_gets_another_folder(tmp_path: Path, name
     assert folder() != before
 
 
-def test_nothing_is_planned_where_it_could_not_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "COVERED", (str(tmp_path),))
+def test_what_could_not_be_shown_is_not_planned_and_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "prepared" / "home")
     definition = read_definition(DEFINITION, "x.toml")
-    assert plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, os.defpath, tmp_path) is None
+    words = plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, os.defpath, tmp_path)
+    assert isinstance(words, str)
+    assert "would show too much; set data_dir to another folder" in words
+
+
+def test_a_data_folder_below_tmp_is_shown_where_the_sandbox_has_no_folder_of_its_own() -> None:
+    definition = read_definition(DEFINITION, "x.toml")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        planned = plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, os.defpath, Path(folder))
+        assert isinstance(planned, Preparation)
+        assert planned.folder.is_relative_to(folder)
+        assert planned.shown_at == f"/.host{planned.folder}"
 
 
 def test_a_command_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -562,7 +562,7 @@ tell(unshare={name: call("unshare", flag) for name, flag in flags.items()},
     for name in ("unshare", "clone", "setns"):
         assert set(answers[name].values()) == {"EPERM"}, answers[name]
     assert answers["pidfd"] == "EPERM"
-    assert set(answers["maps"].values()) <= {"EPERM", "EACCES"}
+    assert set(answers["maps"].values()) <= {"EPERM", "EACCES", "EROFS"}
 
 
 async def test_attack_60_nothing_can_be_mounted(box: Box) -> None:
@@ -830,7 +830,7 @@ tell(capabilities={name: status[name].strip() for name in ("CapInh", "CapPrm", "
     # Rootless without a subordinate group range the kernel forbids to drop groups; this launcher was started without any.
     assert answers["groups"] == []
     assert answers["ids"] == [[1000] * 3, [1000] * 3]
-    assert (answers["seccomp"], answers["filters"]) == ("2", "2")
+    assert (answers["seccomp"], answers["filters"]) == ("2", "3")
     assert answers["securebits"] == 0b11101111
     assert (answers["unlocked"], answers["ambient"], answers["bounding"]) == (-1, -1, 0)
 
@@ -841,8 +841,13 @@ async def test_attack_72_a_program_from_memory_is_held_like_any_other(box: Box) 
         box,
         """
 import glob, subprocess
-descriptor = os.memfd_create("program")
+try:
+    descriptor = os.memfd_create("program")
+except OSError:  # not where no control group counts memory: there a file without a name does
+    descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o700)
 os.write(descriptor, open("/usr/bin/env", "rb").read())
+written, descriptor = descriptor, os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
+os.close(written)
 pid = os.fork()
 if pid == 0:
     os.execve(descriptor, ["env", "/bin/true"], {"PATH": "/usr/bin:/bin"})

@@ -230,3 +230,14 @@ def loops_of(layers: tuple[str, ...]) -> int:
     """Count the loop devices that show one of these files."""
     backing = Path("/sys/block").glob("loop*/loop/backing_file")
     return sum(any(file.read_text().strip().endswith(Path(layer).name) for layer in layers) for file in backing)
+
+
+async def test_a_tree_below_tmp_is_shown_beside_it(box: Box) -> None:
+    """At its own place the sandbox's own folder would cover it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        Path(folder, "file").write_text("seen")
+        Path(folder, "file").chmod(0o644)
+        script = f"cat /.host{folder}/file; echo .; ls -A /tmp; echo x > /.host{folder}/file || echo read-only"
+        outcome = await box.shell(script, specification=SandboxSpec(trees=(folder,)))
+        assert outcome.text == "seen.\nread-only\n", outcome.error_text

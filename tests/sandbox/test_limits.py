@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -302,3 +304,60 @@ async def test_node_fits_into_its_memory(box: Box) -> None:
     code = "console.log(JSON.stringify([process.version.startsWith('v'), 6 * 7]))"
     outcome = await box.run("/usr/bin/node", "-e", code, memory_bytes=256 * MIB)
     assert json.loads(outcome.text) == [True, 42], outcome.error_text
+
+
+async def test_the_stack_is_as_large_as_was_said(box: Box) -> None:
+    """Soft and hard, for the program and for what it starts; deep recursion reaches it, and past it the program dies."""
+    script = "ulimit -Ss; ulimit -Hs; exec python3 main.py"
+    code = """
+import resource
+print(*resource.getrlimit(resource.RLIMIT_STACK))
+"""
+    outcome = await box.shell(script, files={"main.py": code}, stack_bytes=300 * MIB)
+    assert outcome.text.split() == [str(300 * 1024)] * 2 + [str(300 * MIB)] * 2
+
+
+DEEP = """
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+static int next[1000001];
+static volatile long sum;
+static int depth(int node) {
+    volatile char room[64];
+    room[0] = 1;
+    int below = next[node] ? depth(next[node]) : 0;
+    sum += room[0];
+    return below + 1;
+}
+static void *deep(void *unused) { return (void *)(long)depth(0); }
+static void *idle(void *barrier) { pthread_barrier_wait(barrier); return 0; }
+int main(void) {
+    for (int node = 0; node < 1000000; node++) next[node] = node + 1;
+    printf("%d\\n", depth(0));
+    fflush(stdout);
+    void *answer;
+    pthread_t thread, threads[100];
+    if (pthread_create(&thread, 0, deep, 0)) return 3;
+    pthread_join(thread, &answer);
+    pthread_barrier_t barrier;
+    pthread_barrier_init(&barrier, 0, 101);
+    for (int each = 0; each < 100; each++) if (pthread_create(&threads[each], 0, idle, &barrier)) return 4;
+    pthread_barrier_wait(&barrier);
+    for (int each = 0; each < 100; each++) pthread_join(threads[each], 0);
+    printf("%ld and 100 threads\\n", (long)answer);
+}
+"""
+
+
+async def test_a_search_a_million_deep_and_many_threads_have_room(box: Box, tmp_path: Path) -> None:
+    """A stack of the size of the memory is what judges give; threads get as much, which is only a promise until it is used."""
+    compiler = require_tool("gcc")
+    (tmp_path / "deep.c").write_text(DEEP)
+    subprocess.run([compiler, "-O1", "-fno-optimize-sibling-calls", "-pthread", "-o", "deep", "deep.c"], cwd=tmp_path, check=True)
+    program = (tmp_path / "deep").read_bytes()
+    run = "chmod 700 deep; exec ./deep"
+    outcome = await box.shell(run, files={"deep": program}, memory_bytes=512 * MIB, stack_bytes=512 * MIB)
+    assert outcome.text == "1000001\n1000001 and 100 threads\n", outcome.exit
+    small = await box.shell(run, files={"deep": program}, memory_bytes=512 * MIB, stack_bytes=8 * MIB)
+    assert (small.text, small.exit.signal) == ("", signal.SIGSEGV)

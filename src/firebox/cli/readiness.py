@@ -11,6 +11,7 @@ from firebox.cli.catalogue import find_host_runtimes
 from firebox.config import Settings
 from firebox.runtimes.ahead import hook_texts, plan_ahead, plan_compiler_ahead
 from firebox.runtimes.definition import Definition
+from firebox.runtimes.host import HostScan
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.host import Finding
@@ -28,11 +29,22 @@ def measure_readiness(settings: Settings) -> list[Finding]:
 
     Not to be called from a running event loop.
     """
-    runtimes = find_host_runtimes(settings, _can_wait).runtimes if settings.start_ahead else []
+    scan = find_host_runtimes(settings)
+    runtimes = list(filter(_can_wait, scan.runtimes)) if settings.start_ahead else []
     try:
-        return asyncio.run(_measure(settings, runtimes))
+        return [*asyncio.run(_measure(settings, runtimes)), _toolchains(settings, scan)]
     except SandboxFailure:
         return []
+
+
+def _toolchains(settings: Settings, scan: HostScan) -> Finding:
+    """Say whether toolchains can have what makes them quick."""
+    if not settings.prepare_toolchains:
+        return Finding("toolchains", True, False, "nothing is prepared: prepare_toolchains is off")
+    if scan.unprepared:
+        return Finding("toolchains", False, False, "; ".join(scan.unprepared), "set data_dir to a folder that may be shown")
+    names = sorted({each.language for each in scan.preparations})
+    return Finding("toolchains", True, False, f"can be prepared: {', '.join(names) or 'none that is here needs it'}")
 
 
 async def _measure(settings: Settings, runtimes: list[Runtime]) -> list[Finding]:

@@ -29,6 +29,7 @@ FLAGS = (
     Flag("time", ("--time", "-t"), "word", "Wall clock of the program, like 5s or 500ms.", "TIME"),
     Flag("cpu", ("--cpu",), "word", "Processor time of the program, like 5s.", "TIME"),
     Flag("memory", ("--memory", "-m"), "word", "Memory of the program, like 256m or 1g.", "SIZE"),
+    Flag("stack", ("--stack",), "word", "Stack of the program, like 64m; otherwise as large as its memory.", "SIZE"),
     Flag("processes", ("--processes",), "word", "Processes and threads at once.", "NUMBER"),
     Flag("limit", ("--limit",), "words", "Any limit; compile.NAME for the compile stage.", "NAME=VALUE"),
     Flag("env", ("--env", "-e"), "words", "A variable for the program.", "NAME=VALUE"),
@@ -59,6 +60,7 @@ class RunRequest(NamedTuple):
     time: str | None = None
     cpu: str | None = None
     memory: str | None = None
+    stack: str | None = None
     processes: str | None = None
     limit: Sequence[str] = ()
     env: Sequence[str] = ()

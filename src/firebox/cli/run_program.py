@@ -176,7 +176,7 @@ def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
         attended=request.tty or os.isatty(0),
         args=request.args,
         compile_args=tuple(request.compile_arg),
-        env=_variables(request.env),
+        env={**(_terminal_kind() if request.tty else {}), **_variables(request.env)},
         command=request.command or "",
         compile_limits=limits["compile"],
         run_limits=limits["run"],
@@ -184,6 +184,12 @@ def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
         cache=_cache_level(request.cache),
         terminal=terminal_size() if request.tty else None,
     )
+
+
+def _terminal_kind() -> dict[str, str]:
+    """Return the variable that names the kind of the terminal that this runs in."""
+    kind = os.environ.get("TERM", "")
+    return {"TERM": kind} if kind else {}
 
 
 def _variables(words: Sequence[str]) -> dict[str, str]:
@@ -211,7 +217,7 @@ def _named_limits(request: RunRequest) -> LimitRequest:
     from firebox.cli.limits import read_limits
     from firebox.model import LimitRequest
 
-    values = {"time": request.time, "cpu": request.cpu, "memory": request.memory, "processes": request.processes}
+    values = {flag: getattr(request, flag) for flag in ("time", "cpu", "memory", "stack", "processes")}
     limits = LimitRequest()
     for flag, value in values.items():
         if value is not None:

@@ -6,7 +6,22 @@ from collections.abc import Sequence
 
 from firebox.errors import InvalidRequest
 from firebox.model import Job, StageName
-from firebox.runtimes.runtime import Runtime, shell_line
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime, shell_line
+
+TERM = "xterm-256color"
+"""What a terminal is when the job does not say."""
+
+_LEAK_OPTIONS, _NO_LEAKS = "LSAN_OPTIONS", "detect_leaks=0"
+"""LeakSanitizer, a part of AddressSanitizer, traces the program when it ends; that is refused here, and it calls a correct
+program faulty then. The last word counts, and what ASAN_OPTIONS says does not."""
+
+
+def variables(stage: StageName, job: Job, runtime: Runtime) -> dict[str, str]:
+    """Return the environment of a stage's command in a sandbox."""
+    terminal = {"TERM": TERM} if job.terminal is not None and stage == "run" else {}
+    chosen = {**BASE_ENVIRONMENT, **terminal, **runtime.environment(stage), **job.env}
+    own = chosen.get(_LEAK_OPTIONS)
+    return {**chosen, _LEAK_OPTIONS: f"{own}:{_NO_LEAKS}" if own else _NO_LEAKS}
 
 
 def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence[str], memory_bytes: int) -> list[str]:

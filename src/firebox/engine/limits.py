@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+from functools import cache
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -10,7 +13,12 @@ from firebox.config import Settings
 from firebox.errors import LimitTooHigh
 from firebox.model import LimitRequest, Limits, StageName
 
-ZERO_IS_NO_CAP = ("cpu_ms", "memory_bytes")
+ZERO_IS_NO_CAP = ("cpu_ms", "memory_bytes", "stack_bytes")
+
+STACK_WITHOUT_MEMORY_LIMIT_BYTES = 1 << 30
+"""Not without bound: the kernel then lays out memory in another way, and libraries choose a size of their own for threads."""
+
+_USUAL_STACK_BYTES = 8 << 20
 
 
 def attended(defaults: Limits, maximum: Limits, settings: Settings) -> tuple[Limits, Limits]:
@@ -45,4 +53,20 @@ def decide(stage: StageName, defaults: Limits, maximum: Limits, request: LimitRe
             if allowed and (asked > allowed or unlimited):
                 raise LimitTooHigh(f"{stage}.{name}", math.inf if unlimited else asked, allowed)
         decided[name] = asked
+    if not decided["stack_bytes"]:
+        wanted = min(decided["memory_bytes"] or STACK_WITHOUT_MEMORY_LIMIT_BYTES, _largest_stack_bytes())
+        decided["stack_bytes"] = min(wanted, maximum.stack_bytes or wanted)
     return Limits(**decided)
+
+
+@cache
+def _largest_stack_bytes() -> int:
+    """Return the largest stack that each of many threads can be given here, whether it is used or not.
+
+    Source: the kernel's vm/overcommit-accounting.rst: 2 counts what is promised, 0 refuses what is more than there is at all.
+    """
+    try:
+        strict = Path("/proc/sys/vm/overcommit_memory").read_text(encoding="ascii").strip() == "2"
+    except OSError:
+        strict = False
+    return _USUAL_STACK_BYTES if strict else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -14,7 +14,7 @@ from msgspec.structs import replace as replace_fields
 
 from firebox.engine.artifacts import Artifacts, take_artifacts, take_produced
 from firebox.engine.cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
-from firebox.engine.commands import command_line
+from firebox.engine.commands import command_line, variables
 from firebox.engine.idle import IdleClock
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
@@ -48,7 +48,7 @@ from firebox.model import (
     Verdict,
 )
 from firebox.runtimes.ahead import compile_words, plan_ahead, plan_compiler_ahead
-from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
+from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.pool import Pool
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure, SandboxSpec
@@ -364,7 +364,7 @@ class LocalRun:
         is_run = stage == "run"
         return Command(
             argv=tuple(argv),
-            env={**BASE_ENVIRONMENT, **runtime.environment(stage), **job.env},
+            env=variables(stage, job, runtime),
             files=() if packed is not None else tuple(InputFile(file.name, file.content) for file in self._plan.files),
             packed=packed,
             stdin=job.stdin if is_run and not job.interactive else b"",
@@ -373,6 +373,7 @@ class LocalRun:
             wall_ms=limits.wall_ms,
             cpu_ms=limits.cpu_ms,
             memory_bytes=limits.memory_bytes,
+            stack_bytes=limits.stack_bytes,
             processes=min(limits.processes, _PROCESSES_AT_MOST),
             open_files=limits.open_files,
             file_size_bytes=limits.file_size_bytes,

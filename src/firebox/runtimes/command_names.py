@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from firebox.runtimes.places import STANDARD_FOLDERS, UnusableToolError, folders_to_show
+from firebox.runtimes.places import STANDARD_FOLDERS, UnusableToolError, check_may_be_shown
 from firebox.runtimes.prepare import PREPARED
 
 
@@ -37,7 +37,7 @@ def offer_commands(commands: Mapping[str, str], own_folders: Sequence[str], data
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             _make(folder, missing)
-        folders_to_show([str(folder.parent)], [])
+        check_may_be_shown(folder.parent)
     except (OSError, UnusableToolError):
         return None
     return folder

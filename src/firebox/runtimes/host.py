@@ -37,6 +37,8 @@ class HostScan:
     problems: list[str] = field(default_factory=list[str])
     preparations: list[Preparation] = field(default_factory=list[Preparation])
     """What makes some of them quicker, to be executed once when there is time."""
+    unprepared: list[str] = field(default_factory=list[str])
+    """Words about those that stay slow, because nothing of the data folder can be shown to programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class _Found:
     definition: Definition
     executable: Path
     version: str
+
+
+_Completed = tuple[Runtime, Preparation | str]
+"""A runtime and what is to be prepared for it; "" for nothing, words where nothing can be."""
 
 
 def find_host_runtimes(path: str, definitions: Iterable[Definition] | None = None) -> list[Runtime]:
@@ -77,7 +83,7 @@ def scan_host(
     def ask(candidate: tuple[Definition, Path]) -> _Found | str:
         return _ask(*candidate, path, cache)
 
-    def complete(found: _Found) -> tuple[Runtime, Preparation | None] | str:
+    def complete(found: _Found) -> _Completed | str:
         return _complete(found, search, path, data_folder)
 
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
@@ -88,7 +94,10 @@ def scan_host(
             else:
                 runtime, preparation = answer
                 scan.runtimes.append(runtime)
-                scan.preparations.extend([preparation] if preparation else [])
+                if isinstance(preparation, Preparation):
+                    scan.preparations.append(preparation)
+                elif preparation:
+                    scan.unprepared.append(preparation)
     cache.save(complete=only is None)
     return scan
 
@@ -121,7 +130,7 @@ def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCac
         return f"{definition.language}: {candidate}: {error}"
 
 
-def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | None) -> tuple[Runtime, Preparation | None] | str:
+def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | None) -> _Completed | str:
     """Make the runtime: find its other tools and the folders to show; words when something is missing."""
     definition = found.definition
     executables = [found.executable]
@@ -134,12 +143,16 @@ def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | 
         folders = folders_to_show([fill(mount, values) for mount in definition.mounts], executables)
     except (UnusableToolError, OSError) as error:
         return f"{definition.language} {found.version}: {found.executable}: {error}"
-    preparation = None
+    preparation: Preparation | str = ""
     if definition.prepare and data_folder is not None:
         preparation = plan_preparation(definition, found.version, values, path, data_folder)
+    values["prepared"] = _NOTHING_PREPARED
+    if isinstance(preparation, Preparation):
+        folders += (str(preparation.folder.parent),)
+        values["prepared"] = preparation.shown_at
     commands = None
     if data_folder is not None:
         commands = offer_commands(commands_of(definition, values), own_folders(executables), data_folder)
-    folders += tuple({str(made.parent) for made in (preparation.folder if preparation else None, commands) if made is not None})
-    values["prepared"] = str(preparation.folder) if preparation else _NOTHING_PREPARED
-    return make_runtime(definition, found.version, values, executables, folders, commands), preparation
+    if commands is not None:
+        folders += (str(commands.parent),)
+    return make_runtime(definition, found.version, values, executables, tuple(dict.fromkeys(folders)), commands), preparation

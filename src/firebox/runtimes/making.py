@@ -8,6 +8,7 @@ from pathlib import Path
 from firebox.runtimes.definition import Definition, fill
 from firebox.runtimes.places import STANDARD_FOLDERS
 from firebox.runtimes.runtime import CompilerAhead, Runtime
+from firebox.sandbox.mounts import shown_at
 
 
 def make_runtime(
@@ -27,7 +28,7 @@ def make_runtime(
     env = {name: fill(value, values) for name, value in definition.env.items()}
     own = own_folders(tools)
     if own or commands_folder is not None:
-        last = [str(commands_folder)] if commands_folder is not None else []
+        last = [shown_at(str(commands_folder))] if commands_folder is not None else []
         env.setdefault("PATH", ":".join([*own, *STANDARD_FOLDERS, *last]))
     return Runtime(
         language=definition.language,

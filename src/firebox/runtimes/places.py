@@ -7,16 +7,13 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from firebox.sandbox.mounts import STANDARD_TREES
+from firebox.sandbox.mounts import COVERED, STANDARD_TREES
 
 STANDARD_FOLDERS = ("/usr/local/bin", "/usr/bin", "/bin")
 """What PATH of every program has."""
 
 SHARED_STORES = ("/nix/store", "/gnu/store", "/home/linuxbrew/.linuxbrew", "/snap")
 """Package managers whose programs lean on each other all over one folder: shown whole."""
-
-COVERED = ("/box", "/dev", "/etc", "/home/firebox", "/proc", "/run", "/sys", "/tmp", "/var/tmp")  # noqa: S108 - only named
-"""A sandbox has its own of these: nothing of the host's can be shown there."""
 
 _TOO_MUCH = ("/", "/boot", "/home", "/media", "/mnt", "/root", "/srv", "/var", "/var/lib")
 
@@ -49,7 +46,9 @@ def folders_to_show(wanted: Iterable[str], executables: Iterable[Path]) -> tuple
     shown |= {_store(path) or path.parent for path in real if not any(path.is_relative_to(folder) for folder in shown)}
     shown = {folder for folder in shown if not is_standard(folder)}
     for folder in shown:
-        _check(folder)
+        if any(folder.is_relative_to(covered) for covered in COVERED):
+            raise UnusableToolError(f"{folder} is covered by a sandbox's own folder")
+        check_may_be_shown(folder)
     return tuple(sorted(str(folder) for folder in shown if not shown.intersection(folder.parents)))
 
 
@@ -57,10 +56,9 @@ def _store(path: Path) -> Path | None:
     return next((Path(store) for store in SHARED_STORES if path.is_relative_to(store)), None)
 
 
-def _check(folder: Path) -> None:
+def check_may_be_shown(folder: Path) -> None:
+    """Raises: UnusableToolError for a folder, a real path, that would show too much, or that programs could not read."""
     home = Path.home().resolve()
-    if any(folder.is_relative_to(covered) for covered in COVERED):
-        raise UnusableToolError(f"{folder} is covered by a sandbox's own folder")
     if str(folder) in _TOO_MUCH or home.is_relative_to(folder) or folder == home / ".local":
         raise UnusableToolError(f"showing {folder} to programs would show too much")
     if os.geteuid() == 0 and folder.stat().st_mode & 0o005 != 0o005:

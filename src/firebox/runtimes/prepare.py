@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from firebox.runtimes.definition import Definition, fill
-from firebox.runtimes.places import UnusableToolError, folders_to_show
+from firebox.runtimes.places import UnusableToolError, check_may_be_shown
+from firebox.sandbox.mounts import shown_at
 
 PREPARED = "prepared"
 """The folder of the data folder that programs are shown."""
@@ -37,6 +38,11 @@ class Preparation:
     @property
     def done(self) -> bool:
         return self.folder.is_dir()
+
+    @property
+    def shown_at(self) -> str:
+        """Where programs see it."""
+        return shown_at(str(self.folder))
 
     def execute(self) -> str:
         """Run the commands; returns "" or words about what went wrong. The folder appears whole or not at all.
@@ -106,10 +112,10 @@ def _state(file: str) -> tuple[int, int]:
 
 def plan_preparation(
     definition: Definition, version: str, values: Mapping[str, str], path: str, data_folder: Path
-) -> Preparation | None:
+) -> Preparation | str:
     """Plan what a definition wants prepared, and make the folder that holds such things.
 
-    None where nothing of `data_folder` can be shown to programs, or it cannot be written: they do without, more slowly.
+    Words where nothing of `data_folder` can be shown to programs, or it cannot be written: they do without, more slowly.
     Another recipe gets another folder, and so does another build of the tool. values: placeholders.
     """
     state = [_state(file) for file in (values["tool"], *definition.prepare_follows)]
@@ -117,9 +123,9 @@ def plan_preparation(
     folder = data_folder.resolve() / PREPARED / f"{definition.language}-{version}-{recipe}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        folders_to_show([str(folder.parent)], [])
-    except (UnusableToolError, OSError):
-        return None
+        check_may_be_shown(folder.parent)
+    except (UnusableToolError, OSError) as error:
+        return f"nothing can be prepared for {definition.language} {version}: {error}; set data_dir to another folder"
     filled = {**values, "prepared": str(folder)}
     commands = tuple(tuple(fill(word, filled) for word in step) for step in definition.prepare)
     return Preparation(definition.language, version, folder, commands, definition.prepare_files, path)

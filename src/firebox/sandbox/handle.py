@@ -563,6 +563,7 @@ def _start_message(command: Command, packs: list[list[tuple[str, int, int, int]]
         "terminal": command.terminal,
         "cpu_ms": command.cpu_ms,
         "memory_bytes": command.memory_bytes,
+        "stack_bytes": command.stack_bytes,
         "processes": command.processes,
         "open_files": command.open_files,
         "file_size_bytes": command.file_size_bytes,

@@ -31,7 +31,9 @@ OOM_SCORE_DESCRIPTOR = 4
 _OOM_SCORE_OF_PROGRAM = b"1000"
 _CPU_SLACK_S = 2
 """How much later than our own clock the kernel's ends a program."""
-_INHERITED_LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
+_STACK_AT_LEAST_BYTES = 128 << 10
+"""With less, no program can be started with arguments."""
+_INHERITED_LIMITS = (resource.RLIMIT_STACK, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC)
 _REHEARSED = b'{"argv":["/bin/sh","main.sh"],"env":{"PATH":"/usr/bin:/bin"},"packs":[[["main.sh",0,7,420]]],"cpu_ms":1}'
 """A command as it comes."""
 _SIGNALS_TO_RESET = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
@@ -94,6 +96,7 @@ class Init:
                 # Ours as long as the program runs: else closing its streams would hang up a terminal that it may use again.
                 held = [os.open(slave, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)]
             step = "limits"
+            lower(resource.RLIMIT_STACK, max(command["stack_bytes"], _STACK_AT_LEAST_BYTES))
             lower(resource.RLIMIT_NOFILE, command["open_files"])
             lower(resource.RLIMIT_FSIZE, command["file_size_bytes"])
             lower(resource.RLIMIT_NPROC, command["processes"] + 1)

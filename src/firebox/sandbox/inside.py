@@ -33,6 +33,8 @@ _HARD_LIMITS = {
     resource.RLIMIT_RTPRIO: 0,
 }
 
+_STACK_BYTES = 512 << 20
+
 _OOM_SCORE = 500
 """When the host runs out of memory it takes sandboxes first. As root it is also the least that a program can go back to."""
 
@@ -152,6 +154,10 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
     yield "6 limits"
     for limit, value in _HARD_LIMITS.items():
         lower(limit, value)
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    # What is started ahead is laid out for this one; it becomes that of the command when that comes.
+    wanted_stack = wanted.memory_bytes or _STACK_BYTES
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted_stack if hard == resource.RLIM_INFINITY else min(wanted_stack, hard), hard))
     os.umask(0o022)
     os.chdir(mounts.WORK)
 

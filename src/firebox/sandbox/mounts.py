@@ -26,6 +26,12 @@ HOME = "/home/firebox"
 
 STANDARD_TREES = ("/usr",)
 
+COVERED = ("/box", "/dev", "/etc", HOME, "/proc", "/run", "/sys", "/tmp", "/var/tmp")
+"""A sandbox has its own of these: nothing of the host's can be seen at its place there."""
+
+MOVED = "/.host"
+"""Where in a sandbox a tree of the host is shown that lies below one of them."""
+
 EMPTY = "/empty"
 """An empty folder of the launcher's lean root: an overlay without an upper layer needs two lower ones."""
 
@@ -146,6 +152,11 @@ def lean_root(old_root: str = HOST) -> None:
     os.chdir("/")
 
 
+def shown_at(path: str) -> str:
+    """Return where in a sandbox a path of a shown tree is: the same as on the host, unless it is covered there."""
+    return MOVED + path if any(f"{path}/".startswith(f"{covered}/") for covered in COVERED) else path
+
+
 def submounts(trees: Iterable[str]) -> Iterator[str]:
     """Yield the trees and every folder mounted on the host below one of them: an overlay shows a single file system."""
     with open(HOST + "/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
@@ -182,7 +193,7 @@ class Skeleton:
         for folder in ("box", "dev/pts", "dev/shm", "etc", "home/firebox", "proc", "run", "sys", "tmp", "usr", "var", ".mask"):
             os.makedirs(f"{path}/{folder}", 0o755, exist_ok=True)
         for tree in self.trees:
-            os.makedirs(path + tree, 0o755, exist_ok=True)
+            os.makedirs(path + shown_at(tree), 0o755, exist_ok=True)
         for link in USRMERGE_LINKS if host else ():
             if os.path.islink(HOST + link):
                 os.symlink(os.readlink(HOST + link), path + link)
@@ -298,11 +309,11 @@ def plan(
         yield Mount("firebox", root, "overlay", shown | kernel.MS_NODEV, _stacked(skeleton.path, *layers, EMPTY))
         yield Mount("firebox", root + "/dev", "overlay", shown, _stacked(skeleton.path + "/dev", EMPTY))
         for tree in skeleton.trees:
-            yield Mount("firebox", root + tree, "overlay", shown | kernel.MS_NODEV, _stacked(HOST + tree, EMPTY))
+            yield Mount("firebox", root + shown_at(tree), "overlay", shown | kernel.MS_NODEV, _stacked(HOST + tree, EMPTY))
     else:
         yield Mount(skeleton.path, root, None, kernel.MS_BIND)
         for tree in skeleton.trees:
-            yield Mount(HOST + tree, root + tree, None, kernel.MS_BIND | kernel.MS_REC)
+            yield Mount(HOST + tree, root + shown_at(tree), None, kernel.MS_BIND | kernel.MS_REC)
         yield Restrict(root, kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID)
     if not skeleton.nodes_are_real:
         for name in DEVICE_NODES:

@@ -123,7 +123,8 @@ def _pipe_bytes(pids: Iterable[str]) -> int:
         try:
             descriptors = os.listdir(f"/proc/{pid}/fd")
         except PermissionError:
-            hidden += resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            if _has_memory(pid):
+                hidden += resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             continue
         except OSError:  # it ended
             continue
@@ -133,6 +134,15 @@ def _pipe_bytes(pids: Iterable[str]) -> int:
                 if stat.S_ISFIFO(status.st_mode):
                     pipes.add((status.st_dev, status.st_ino))
     return (len(pipes) + hidden) * _PIPE_BYTES
+
+
+def _has_memory(pid: str) -> bool:
+    """Tell a process that hides its descriptors, as one does whose program cannot be read, from one that is ending."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return any(line.startswith(b"VmRSS:") for line in file)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _socket_bytes() -> int:

@@ -94,6 +94,7 @@ class Command:
     wall_ms: int = 3_000
     cpu_ms: int = 3_000
     memory_bytes: int = 512 << 20
+    stack_bytes: int = 512 << 20
     processes: int = 128
     open_files: int = 1024
     file_size_bytes: int = 64 << 20
