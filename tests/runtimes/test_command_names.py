@@ -10,6 +10,7 @@ from firebox.runtimes import places
 from firebox.runtimes.command_names import offer_commands
 from firebox.runtimes.definition import read_definition
 from firebox.runtimes.host import scan_host
+from firebox.sandbox.mounts import shown_at
 
 DEFINITION = """
 language = "x"
@@ -37,9 +38,10 @@ def test_a_runtime_of_the_host_gets_the_names_that_the_host_lacks(data_folder: P
         (runtime,) = scan_host(str(tool.parent), [definition], data_folder=data_folder).runtimes
         *before, last = runtime.env["PATH"].split(":")
         assert before == [str(tool.parent), "/usr/local/bin", "/usr/bin", "/bin"]
-        assert {link.name: link.readlink() for link in Path(last).iterdir()} == {"x": tool}
-        assert str(Path(last).parent) in runtime.mounts
-        assert [path.name for path in Path(last).parent.iterdir()] == [Path(last).name]
+        (folder,) = data_folder.glob("prepared/*")
+        assert last == shown_at(str(folder))
+        assert {link.name: link.readlink() for link in folder.iterdir()} == {"x": tool}
+        assert str(folder.parent) in runtime.mounts
 
 
 def test_nothing_is_offered_where_nothing_is_missing_or_can_be_shown(
@@ -47,6 +49,6 @@ def test_nothing_is_offered_where_nothing_is_missing_or_can_be_shown(
 ) -> None:
     assert offer_commands({"sh": "/bin/sh", "gone": "/nonexistent"}, [], data_folder) is None
     assert not data_folder.exists()
-    covered = tmp_path / "covered"
-    monkeypatch.setattr(places, "COVERED", (str(covered),))
-    assert offer_commands({"no-such-command": "/bin/sh"}, [], covered) is None
+    home = tmp_path / "prepared" / "home"
+    monkeypatch.setattr(Path, "home", lambda: home)
+    assert offer_commands({"no-such-command": "/bin/sh"}, [], tmp_path) is None
