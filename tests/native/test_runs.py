@@ -205,3 +205,21 @@ def test_the_compiler_takes_arguments_and_each_is_another_program(client: httpx.
     assert (refused.status_code, refused.json()["error"]["where"]) == (400, "compile_args[1]")
     refused = client.post("/runs", json={"language": "bash", "code": "true", "compile_args": ["-O2"]})
     assert (refused.status_code, refused.json()["error"]["where"]) == (400, "compile_args")
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("bash", "echo hi"),
+        ("python", "print('hi')"),
+        ("perl", "print 'hi'"),
+        ("awk", 'BEGIN { print "hi" }'),
+        ("c", '#include <stdio.h>\nint main() { puts("hi"); }'),
+        ("node", "console.log('hi')"),
+        ("java", 'class A { public static void main(String[] a) { System.out.println("hi"); } }'),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_the_program(client: httpx.Client, language: str, code: str) -> None:
+    require_tool({"c": "gcc", "java": "javac", "python": "python3"}.get(language, language))
+    result = run(client, language=language, code="\ufeff" + code)
+    assert result["run"]["stdout"].strip() == "hi", result

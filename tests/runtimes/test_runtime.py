@@ -124,3 +124,19 @@ def test_contents_and_order_survive_placing() -> None:
     files = (File("a.code", b"1"), File("b.code", b"2"))
     placed = runtime("t", needs_extension=True).place(files)
     assert placed == (File("a.x", b"1"), File("b.x", b"2"))
+
+
+def test_a_byte_order_mark_is_taken_from_sources_only() -> None:
+    marked = b"\xef\xbb\xbfcode"
+    files = [
+        File("main", marked),
+        File("b.x", marked),
+        File("c.txt", marked),
+        File("d.x", marked, source=False),
+        File("e.x", b""),
+    ]
+    contents = {file.name: file.content for file in runtime("t").place(files)}
+    assert contents == {"main": b"code", "b.x": b"code", "c.txt": marked, "d.x": marked, "e.x": b""}
+    assert runtime("t", byte_order_mark=True).place(files) == tuple(files)
+    named = runtime("t", name_pattern=r"^(\w+)").place([File("main.x", marked)])
+    assert named == (File("code.x", b"code"),)

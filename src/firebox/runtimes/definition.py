@@ -88,6 +88,7 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     ahead: str = ""
     compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
+    byte_order_mark: bool = False
     name_pattern: str = ""
     compile: list[list[str]] = field(default_factory=list[list[str]])
     compile_args: list[str] = field(default_factory=list[str])

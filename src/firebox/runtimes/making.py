@@ -51,6 +51,7 @@ def make_runtime(
         ahead=definition.ahead,
         compile_ahead=_fill_compiler(definition.compile_ahead, values),
         needs_extension=definition.needs_extension,
+        byte_order_mark=definition.byte_order_mark,
         name_pattern=definition.name_pattern,
         commands=commands_of(definition, values),
     )

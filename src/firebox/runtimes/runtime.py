@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from posixpath import basename, dirname, splitext
 
@@ -110,6 +111,8 @@ class Runtime(Struct, frozen=True, kw_only=True):
     compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
     """True: the toolchain refuses a source file that has none of `extensions`."""
+    byte_order_mark: bool = False
+    """True: a byte order mark at the start of a source means something to the toolchain; else it is taken away."""
     name_pattern: str = ""
     """Where the toolchain wants the main file named after something in it: a regular expression with that as group 1."""
     commands: dict[str, str] = field(default_factory=dict[str, str])
@@ -172,11 +175,13 @@ class Runtime(Struct, frozen=True, kw_only=True):
                 )
 
     def place(self, files: Sequence[File]) -> tuple[File, ...]:
-        """Give every source file the name that the toolchain insists on.
+        """Give every source file the name that the toolchain insists on, and take byte order marks away.
 
         Only some do: javac wants a file named after its public class, others refuse a strange extension. A name that is
         taken already is left as it was.
         """
+        if not self.byte_order_mark:
+            files = self._without_marks(files)
         if not (self.needs_extension or self.name_pattern) or not self.extensions:
             return tuple(files)
         taken = {file.name for file in files}
@@ -193,6 +198,18 @@ class Runtime(Struct, frozen=True, kw_only=True):
             else:
                 placed.append(file)
         return tuple(placed)
+
+    def _without_marks(self, files: Sequence[File]) -> Sequence[File]:
+        """Take the UTF-8 byte order mark from sources: many toolchains stumble over it, and some editors write it."""
+        if not any(file.source and file.content.startswith(BOM_UTF8) for file in files):
+            return files
+        main = next(file for file in files if file.source)
+        return [
+            File(file.name, file.content.removeprefix(BOM_UTF8))
+            if file is main or (file.source and splitext(file.name)[1] in self.extensions)
+            else file
+            for file in files
+        ]
 
     def _source_name(self, file: File) -> str:
         base, extension = splitext(file.name)
