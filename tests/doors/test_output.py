@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,13 @@ import httpx
 import msgspec
 import pytest
 
+from firebox.doors.json_size import check
 from firebox.doors.native import wire
 from firebox.doors.output import LARGE_BYTES, SENT_BYTES, Pieces, is_large
 from firebox.doors.piston import wire as piston
 from firebox.doors.runner import wire as runner
-from firebox.doors.runner.proto.runner_pb2 import CodeResponse
+from firebox.doors.runner.proto.runner_pb2 import CodeRequest, CodeResponse, IdRequest
+from firebox.errors import InvalidRequest
 from firebox.model import Chunk, File, Result, RuntimeName, StageResult, StreamName, Timings, Verdict
 from tests.support.server import RunningServer, server
 
@@ -110,6 +113,18 @@ async def test_long_texts_of_the_gateway_are_in_pieces_too() -> None:
     pieces = Pieces()
     body = b"".join(pieces.put_into(await runner.to_json(message, pieces)))
     assert msgspec.json.decode(body) == {"code": message.code, "output": message.output, "error": ""}
+
+
+@pytest.mark.parametrize("size", [10, LARGE_BYTES + 1])
+def test_texts_of_the_gateway_are_read_alike_whatever_their_size(size: int) -> None:
+    fields = {"code": "\0€" * size, "language": "go", "unknown": "x" * size}
+    message = runner.from_json(check(json.dumps(fields)), CodeRequest)
+    assert (message.code, message.language) == (fields["code"], "go")
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        runner.from_json(check(json.dumps({"code": "x" * size + "\ud800"})), CodeRequest)
+    with pytest.raises(InvalidRequest) as refusal:
+        runner.from_json(check(json.dumps({"id": "x" * size})), IdRequest)
+    assert len(refusal.value.message) < 2000
 
 
 def test_words_of_a_status_are_cut_without_reading_all_of_them() -> None:
