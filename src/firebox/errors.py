@@ -12,7 +12,7 @@
     │   └── Forbidden
     ├── CapacityError           try again later
     │   ├── QueueFull
-    │   ├── BodiesFull          too much that clients have sent is held already
+    │   ├── BodiesFull          too much is held already of what clients send or do not take
     │   ├── RateLimited         this client has used up what it may use for now
     │   ├── ShuttingDown
     │   └── PartUnavailable     a part that we depend on does not answer: database, container engine, sign-on service
@@ -146,12 +146,12 @@ class QueueFull(CapacityError):
 
 
 class BodiesFull(CapacityError):
-    """Too much of what clients have sent is held already. whose: "this client's ..."; allowed_bytes: how much of it."""
+    """Too much is held already of what clients send or do not take. what: in words; allowed_bytes: how much of it may be held."""
 
     code = "capacity.bodies_full"
 
-    def __init__(self, whose: str, allowed_bytes: int) -> None:
-        super().__init__(f"{whose} take more than {allowed_bytes} bytes together", retry_after_s=1.0)
+    def __init__(self, what: str, allowed_bytes: int) -> None:
+        super().__init__(f"{what} would be more than {allowed_bytes} bytes", retry_after_s=1.0)
         self.allowed_bytes = allowed_bytes
 
 

@@ -281,10 +281,10 @@ GENERAL_ROWS = (
     Row(
         "held_bytes",
         "bytes",
-        256 * _MIB,
-        "Large bodies that are being received or served, and unfinished messages, of all clients together.",
+        512 * _MIB,
+        "Large bodies that are being received or served, unfinished messages, and answers that nobody takes, of all clients.",
     ),
-    Row("held_bytes_per_client", "bytes", 32 * _MIB, "The same of one address."),
+    Row("held_bytes_per_client", "bytes", 64 * _MIB, "The same of one address."),
     Row(
         "connections",
         "int",

@@ -65,7 +65,8 @@ class Listening:
             await send({"type": "websocket.accept"})
             while (message := await receive())["type"] == "websocket.receive":
                 self.bodies.append(message.get("bytes") or message["text"].encode())
-                await send({"type": "websocket.send", "text": str(len(self.bodies[-1]))})
+                answer = "x" * int(self.bodies[-1][4:]) if self.bodies[-1].startswith(b"big ") else str(len(self.bodies[-1]))
+                await send({"type": "websocket.send", "text": answer})
             return
         status, body = 200, scope["path"].encode()
         try:
@@ -73,6 +74,8 @@ class Listening:
         except BodiesFull as error:
             self.refusals.append(error.message)
             status, body = 429, b""
+        if scope["path"].startswith("/big/"):
+            body = b"x" * int(scope["path"].removeprefix("/big/"))
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -302,7 +305,7 @@ async def test_unfinished_bodies_of_a_client_are_bounded_together() -> None:
         reader, writer = await place.connect()
         writer.write(head + b"x" * 100_000)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 429")
-        assert place.refusals == ["this client's bodies and messages take more than 400000 bytes together"]
+        assert place.refusals == ["what is held for this client would be more than 400000 bytes"]
         # A small one has always room, and ends that are given up make room.
         assert (await place.ask(POST + b"Connection: close\r\nContent-Length: 2\r\n\r\nok")).startswith(b"HTTP/1.1 200")
         for _, other in held:
@@ -322,7 +325,7 @@ async def test_clients_behind_a_trusted_proxy_have_bounds_of_their_own() -> None
             writer.write(POST + named + b"Content-Length: 200000\r\n\r\n" + b"x" * 199_000)
         # Three of four fit into what all of them may take.
         await until(lambda: len(place.refusals) == 1)
-        assert place.refusals == ["the bodies and messages of all clients take more than 600000 bytes together"]
+        assert place.refusals == ["what is held for all clients would be more than 600000 bytes"]
         assert place.front.bounds.held.per_client.keys() < {f"192.0.2.{number}" for number in range(4)}
         for _, writer in held:
             writer.close()
@@ -340,12 +343,53 @@ async def test_unfinished_messages_of_a_client_are_bounded_together() -> None:
             with pytest.raises(ConnectionClosedError) as closed:
                 await third.recv()
             assert closed.value.rcvd is not None
-            assert (closed.value.rcvd.code, "take more than" in closed.value.rcvd.reason) == (1013, True)
+            assert (closed.value.rcvd.code, "would be more than" in closed.value.rcvd.reason) == (1013, True)
         for _, writer in held:
             writer.write(whole[-1:])
         for reader, writer in held:
             assert (await reader.readexactly(8)).endswith(b"199000")
             writer.close()
+        await until(lambda: place.front.bounds.held.held_bytes == 0)
+
+
+LARGE = 20_000_000
+"""More than the kernel takes for a client that does not read."""
+
+
+async def test_answers_that_a_client_does_not_take_are_bounded_together() -> None:
+    async with listening(**FEW) as place:
+        request = b"GET /big/%d HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        reader, writer = await place.connect()
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        writer.write(request % LARGE)
+        # An answer may be of any size while nothing else is held.
+        await until(lambda: place.front.bounds.held.held_bytes == LARGE)
+        refused = await place.ask(request % 100_000)
+        assert refused.startswith(b"HTTP/1.1 429")
+        assert b"retry-after: 1" in refused
+        assert b'"capacity.bodies_full"' in refused
+        assert (await place.ask(request % 1000)).endswith(b"x" * 1000)
+        cast(asyncio.Transport, writer.transport).resume_reading()
+        assert (await reader.read()).endswith(b"x" * LARGE)
+        await until(lambda: place.front.bounds.held.held_bytes == 0)
+        assert (await place.ask(request % 100_000)).endswith(b"x" * 100_000)
+
+
+async def test_messages_that_a_client_does_not_take_are_bounded_together() -> None:
+    async with listening(**FEW) as place:
+        ask = frame(Opcode.TEXT, b"big %d" % LARGE)
+        _, first = await open_socket(place)
+        cast(asyncio.Transport, first.transport).pause_reading()
+        first.write(ask)
+        await until(lambda: place.front.bounds.held.held_bytes > LARGE // 2)
+        reader, second = await open_socket(place)
+        cast(asyncio.Transport, second.transport).pause_reading()
+        second.write(ask)
+        await until(lambda: len(place.server.server_state.connections) == 1)
+        cast(asyncio.Transport, second.transport).resume_reading()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(LARGE)
+        first.transport.abort()
         await until(lambda: place.front.bounds.held.held_bytes == 0)
 
 

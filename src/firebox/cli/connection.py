@@ -331,6 +331,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._guarded.resume("writing")
+        if not self.transport.is_closing():
+            self._hold()
         self._slices.wake()
 
     def data_received(self, data: bytes) -> None:
@@ -372,6 +374,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         await super().send(message)
+        if not self.transport.is_closing():
+            self._hold()
         # A client may have answered a close already.
         self._slices.wake()
 
@@ -403,17 +407,20 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def _hold(self) -> None:
         """Count what is held for this client; one for whom there is no room is told to come again."""
-        size_bytes = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + self._queued_bytes
+        received_bytes = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + self._queued_bytes
+        size_bytes = received_bytes + self._guarded.get_write_buffer_size()
         if self._holding is None:
             if size_bytes < self._bounds.uncounted_bytes:
                 return
             # By now the application has put the client's own address in the place of a proxy's.
             self._holding = self._bounds.held.open(self.scope["client"][0] if self.scope["client"] else "")
         try:
-            self._holding.set(size_bytes)
+            self._holding.set(size_bytes, whatever_size=size_bytes > received_bytes)
         except BodiesFull as error:
             self.conn.fail(CloseCode.TRY_AGAIN_LATER, error.message[:120])
             self.handle_parser_exception()
+            if size_bytes > received_bytes:
+                self._guarded.abort()  # it does not take what was sent, so it would not take this either
 
 
 def peer_of(transport: asyncio.BaseTransport) -> str:

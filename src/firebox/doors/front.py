@@ -10,7 +10,7 @@ import ipaddress
 import json
 import re
 import socket
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
@@ -20,10 +20,13 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from firebox.config import Settings
-from firebox.doors.held import Bounds, is_counted
-from firebox.errors import SettingsError
+from firebox.doors.held import UNCOUNTED_BYTES, Bounds, Holding, answer_bytes, is_counted
+from firebox.doors.status import headers_of
+from firebox.errors import BodiesFull, SettingsError
 
 ANY = "*"
+SENT_BYTES = 256 * 1024
+"""What of an answer is handed to its connection in one go."""
 FORWARDED_BYTES = 4096
 FORWARDED_HOPS = 32
 """What is looked at of X-Forwarded-For, from its end."""
@@ -38,7 +41,7 @@ _log = structlog.get_logger("firebox.front")
 
 class Front:
     """Wraps the application: refuses names that are not this server's, puts the client's own address into the scope, and counts
-    what is held of large bodies.
+    what is held of large bodies and answers.
 
     bounds: for the listener, which counts connections and messages with them.
     """
@@ -58,19 +61,49 @@ class Front:
                 return
             if self._proxies:
                 self._proxies.name_client(scope)
-            if scope["type"] == ScopeType.HTTP and is_counted(scope["headers"]):
+            if scope["type"] == ScopeType.HTTP:
                 await self._serve_counted(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
     async def _serve_counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request with a body that counts until its answer is complete: the job that it becomes may wait as long."""
+        """Serve a request. A large body counts until its answer begins: the job that it becomes may wait as long. A large answer
+        counts until it is sent.
+        """
+        body: Holding | None = None
+        answer: Holding | None = None
+        is_refused = False
         client = scope["client"]
-        holding = self.bounds.held.open(client[0] if client else "")
+        address = client[0] if client else ""
+        if is_counted(scope["headers"]):
+            body = self.bounds.held.open(address)
+            receive = body.counting(receive, self.bounds.max_body_bytes)
+
+        async def send_counted(message: Any) -> None:
+            nonlocal answer, is_refused
+            if message["type"] == "http.response.start":
+                if body is not None:
+                    body.close()
+                size_bytes = answer_bytes(message["headers"])
+                if size_bytes > UNCOUNTED_BYTES:
+                    answer = self.bounds.held.open(address)
+                    try:
+                        answer.set(size_bytes, whatever_size=True)
+                    except BodiesFull as error:
+                        is_refused = True
+                        await _answer(send, HTTPStatus.TOO_MANY_REQUESTS, error.code, error.message, headers_of(error))
+            elif len(message.get("body", b"")) > SENT_BYTES and not is_refused:
+                await _send_in_parts(send, message)
+                return
+            if not is_refused:
+                await send(message)
+
         try:
-            await self._app(scope, holding.counting(receive, self.bounds.max_body_bytes), send)
+            await self._app(scope, receive, send_counted)
         finally:
-            holding.close()
+            for holding in (body, answer):
+                if holding is not None:
+                    holding.close()
 
 
 class HostNames:
@@ -204,19 +237,28 @@ def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     return [value for key, value in headers if key == name]
 
 
+async def _send_in_parts(send: Send, message: Any) -> None:
+    """Send a part of an answer so that no more of it is handed over than its client takes."""
+    body = message["body"]
+    for start in range(0, len(body), SENT_BYTES):
+        more = start + SENT_BYTES < len(body) or message.get("more_body", False)
+        await send({"type": "http.response.body", "body": body[start : start + SENT_BYTES], "more_body": more})
+
+
 async def _refuse(scope: Scope, send: Send, problem: str) -> None:
     """Answer in the shapes of all doors at once: no door has seen the request. A WebSocket's handshake can only be refused."""
     if scope["type"] == ScopeType.WEBSOCKET:
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
         return
     hint = "call it by another name, or have the operator add this one to allowed_hosts"
-    error = {"code": "http.misdirected_request", "message": problem, "hint": hint}
-    body = json.dumps({"error": error, "message": f"{problem}: {hint}"}).encode()
-    await send(
-        {
-            "type": "http.response.start",
-            "status": HTTPStatus.MISDIRECTED_REQUEST,
-            "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
-        }
-    )
+    await _answer(send, HTTPStatus.MISDIRECTED_REQUEST, "http.misdirected_request", problem, {}, hint)
+
+
+async def _answer(send: Send, status: HTTPStatus, code: str, message: str, headers: Mapping[str, str], hint: str = "") -> None:
+    """Answer in the shapes of all doors at once."""
+    error = {"code": code, "message": message, **({"hint": hint} if hint else {})}
+    body = json.dumps({"error": error, "message": f"{message}: {hint}" if hint else message}).encode()
+    fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    fields += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,6 +1,7 @@
-"""What clients make the server hold: connections, and what they have sent of bodies and messages; each client's and everybody's.
+"""What clients make the server hold: connections, what they have sent of bodies and messages, and answers that they do not take.
 
-A client that sends much and never ends it must not take the memory that others need. One address counts as one client.
+A client that sends much and never ends it, or takes no answers, must not take the memory that others need. Counted for each
+client, which is an address, and for all of them.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Connections:
 
 
 class HeldBytes:
-    """Counts bytes that were sent and are still held."""
+    """Counts bytes that are held: received ones, and those that are to be sent."""
 
     def __init__(self, allowed: int, allowed_per_client: int) -> None:
         self.allowed = allowed
@@ -85,16 +86,20 @@ class Holding:
         self._client = client
         self._bytes = 0
 
-    def set(self, size_bytes: int) -> None:
-        """Change what is held. Raises: BodiesFull when that is more than there is room for; it then stays as it was."""
+    def set(self, size_bytes: int, *, whatever_size: bool = False) -> None:
+        """Change what is held.
+
+        whatever_size: for answers, which may be larger than what a client may send: let it pass while nothing else is held.
+        Raises: BodiesFull when that is more than there is room for; it then stays as it was.
+        """
         counted, more = self._counted, size_bytes - self._bytes
         if more > 0:
-            if counted.per_client[self._client] + more > counted.allowed_per_client:
-                _drop_zero(counted.per_client, self._client)
-                raise BodiesFull("this client's bodies and messages", counted.allowed_per_client)
-            if counted.held_bytes + more > counted.allowed:
-                _drop_zero(counted.per_client, self._client)
-                raise BodiesFull("the bodies and messages of all clients", counted.allowed)
+            of_client = counted.per_client[self._client]
+            _drop_zero(counted.per_client, self._client)
+            if of_client + more > counted.allowed_per_client and not (whatever_size and of_client == self._bytes):
+                raise BodiesFull("what is held for this client", counted.allowed_per_client)
+            if counted.held_bytes + more > counted.allowed and not (whatever_size and counted.held_bytes == self._bytes):
+                raise BodiesFull("what is held for all clients", counted.allowed)
         counted.held_bytes += more
         counted.per_client[self._client] += more
         self._bytes = size_bytes
@@ -122,6 +127,11 @@ class Holding:
 def is_counted(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Say whether a request's body may be too large not to be counted."""
     return any(name == b"transfer-encoding" or (name == b"content-length" and _is_large(value)) for name, value in headers)
+
+
+def answer_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """Read how large an answer is; 0 when it does not say."""
+    return next((int(value) for name, value in headers if name == b"content-length"), 0)
 
 
 def _is_large(length: bytes) -> bool:
