@@ -5,6 +5,7 @@ The page is our own, since nothing may be loaded from elsewhere: its policy allo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
@@ -47,7 +48,8 @@ class Reference:
 
         @get("/openapi.json", include_in_schema=False)
         async def description() -> ASGIResponse:
-            return ASGIResponse(body=self._encoded(), media_type=OPENAPI)
+            # Making it takes longer than others should wait.
+            return ASGIResponse(body=await asyncio.to_thread(self._encoded), media_type=OPENAPI)
 
         return Router(PREFIX, route_handlers=[page, description, *map(_part, PARTS)])
 
@@ -56,7 +58,8 @@ class Reference:
         if message["type"] != "http.response.start" or scope["type"] != ScopeType.HTTP or scope["method"] != "OPTIONS":
             return
         # A question of a browser before a request from another site has none: no route has seen it.
-        described = self._describe()["paths"].get(cast("dict[str, Any]", scope).get("path_template"))
+        template = cast("dict[str, Any]", scope).get("path_template")
+        described = (await asyncio.to_thread(self._describe))["paths"].get(template)
         if described is None:
             return
         message["headers"] = [
