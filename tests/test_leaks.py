@@ -51,7 +51,7 @@ def footprint(launcher_pid: int) -> Footprint:
         launcher_children=len(children),
         mounts=own_mounts_of(launcher_pid),
         groups=sum(len(names) for folder, names, _ in os.walk("/sys/fs/cgroup") if f"-{launcher_pid}-" in Path(folder).name),
-        folders=sum(1 for name in os.listdir(tempfile.gettempdir()) if name.startswith("firebox-run")),
+        folders=len(os.listdir(tempfile.gettempdir())),
         memory_kib=sum(_resident_kib(pid) for pid in (os.getpid(), launcher_pid)),
     )
 
@@ -87,6 +87,15 @@ async def settled(executor: LocalExecutor, launcher_pid: int) -> Footprint:
 
     await until(is_settled, "the pool is full and ended sandboxes are removed")
     return footprint(launcher_pid)
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for temporary files that nobody else writes to: whatever is in it is ours."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
 
 
 async def check(runs: int, data_folder: Path) -> None:
