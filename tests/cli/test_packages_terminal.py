@@ -6,6 +6,7 @@ import os
 import pty
 import random
 import re
+import select
 import signal
 import string
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from tests.support.package_commands import PackageCommands, filled_folder
 from tests.support.package_folder import FileServer, PackageFolder, serving
+from tests.support.waiting import PATIENCE_S
 
 LARGE_BYTES = 4_000_000
 
@@ -48,6 +50,8 @@ class Terminal:
 
     def read(self) -> bool:
         """Read a piece; False when the command has gone."""
+        ready, _, _ = select.select([self.descriptor], [], [], PATIENCE_S)
+        assert ready, f"nothing more for {PATIENCE_S:.0f} s after:\n{self.seen}"
         try:
             data = os.read(self.descriptor, 4096)
         except OSError:
