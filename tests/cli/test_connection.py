@@ -352,6 +352,17 @@ async def test_unfinished_messages_of_a_client_are_bounded_together() -> None:
         await until(lambda: place.front.bounds.held.held_bytes == 0)
 
 
+@pytest.mark.parametrize("rest", [frame(Opcode.TEXT, b"x" * 190_000)[:-1], frame(Opcode.TEXT, b"x" * 190_000, fin=False)])
+async def test_nothing_is_held_for_a_client_that_leaves_within_a_message(rest: bytes) -> None:
+    async with listening(**FEW) as place:
+        _, writer = await open_socket(place)
+        writer.write(frame(Opcode.TEXT, b"before") + rest)
+        await until(lambda: place.front.bounds.held.held_bytes > 180_000)
+        writer.transport.abort()
+        await until(lambda: not place.server.server_state.tasks and not place.server.server_state.connections)
+        assert (place.bodies, place.front.bounds.held.held_bytes) == ([b"before"], 0)
+
+
 LARGE = 20_000_000
 """More than the kernel takes for a client that does not read."""
 

@@ -407,6 +407,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def _hold(self) -> None:
         """Count what is held for this client; one for whom there is no room is told to come again."""
+        if self.disconnected:
+            return  # the application still takes what came before, but nobody would stop counting what never ended
         received_bytes = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + self._queued_bytes
         size_bytes = received_bytes + self._guarded.get_write_buffer_size()
         if self._holding is None:
