@@ -246,13 +246,14 @@ def test_a_terminal_for_the_program(tmp_path: Path, settings_of_tests: dict[str,
     env: dict[str, Any] = {**settings_of_tests}
     env.pop("COLUMNS", None)
     env.pop("LINES", None)
+    os.write(master, b"typed early, ")
     with Command[bytes](
         [*FIREBOX_RUN, "--tty", "main.sh"], cwd=tmp_path, env=env, stdin=slave, stdout=slave, stderr=slave
     ) as process:
         os.close(slave)
         assert "33 77" in read_until(master, "77")
-        os.write(master, b"typed\n")
-        assert "got typed" in read_until(master, "got typed")
+        os.write(master, b"and late\n")
+        assert "got typed early, and late" in read_until(master, "got typed early, and late")
         assert process.wait(timeout=60) == 0
     os.close(master)
 

@@ -106,7 +106,7 @@ def _raw_terminal() -> Generator[None]:
         yield
         return
     before: list[Any] = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # otherwise what was typed while we started would be lost
     try:
         yield
     finally:
