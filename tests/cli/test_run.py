@@ -70,6 +70,7 @@ def test_the_exit_status_says_how_it_ended(run: Run, code: str, flags: tuple[str
     done = run(*flags, "main.sh", main_sh=code)
     assert done.returncode == status
     assert (b"firebox: " in done.stderr) == (status != 7)
+    assert done.stderr.count(b"wall time") == (flags[:1] == ("--time",))
 
 
 def test_the_memory_limit_is_137(run: Run) -> None:

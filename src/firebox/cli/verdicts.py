@@ -38,8 +38,9 @@ def exit_status(result: Result) -> int:
 def say_reason(result: Result) -> None:
     """Say why a program did not end by itself; an exit code speaks for itself."""
     if result.verdict not in {Verdict.OK, Verdict.RUNTIME_ERROR}:
-        reason = f": {escape(result.reason)}" if result.reason else ""
-        print(f"firebox: {result.verdict.value.replace('_', ' ')}{reason}", file=sys.stderr)
+        verdict = result.verdict.value.replace("_", " ")
+        words = escape(result.reason) or verdict
+        print(f"firebox: {words if words.startswith(verdict) else f'{verdict}: {words}'}", file=sys.stderr)
     for stage in (result.compile, result.run):
         if stage is not None and (stage.stdout_truncated or stage.stderr_truncated):
             print(f"firebox: output of the {stage.stage} stage was cut", file=sys.stderr)
