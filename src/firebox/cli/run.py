@@ -20,9 +20,10 @@ def run(
 ) -> None:
     """Run a program in a sandbox.
 
-    Input and output are the program's own, as they come. Of a folder everything runs together: its main file is the one called
-    main, or the only source. Exit status: the program's; 128 + n for signal n; 124 for its time limit; 137 for its memory or
-    output limit; 2 when the command line is at fault; 125 when Firebox is.
+    Input and output are the program's own, as they come. Of a folder everything runs together, except links and names that
+    begin with a dot: its main file is the one called main, or the only source. Exit status: the program's; 128 + n for
+    signal n; 124 for its time limit; 137 for its memory or output limit; 2 when the command line is at fault; 125 when
+    Firebox is.
     """
     from firebox.cli.run_program import run_program
 

@@ -37,7 +37,7 @@ FLAGS = (
     Flag("compile_arg", ("--compile-arg",), "words", "An argument of the compiler, like --compile-arg=-O3.", "ARGUMENT"),
     Flag("command", ("--command", "-c"), "word", "Run this by `sh -c` instead of compiling and running.", "COMMAND"),
     Flag("artifact", ("--artifact",), "words", "Files to fetch after the run.", "GLOB"),
-    Flag("cache", ("--cache",), "word", "What may be kept for the next run; as usual: binary.", "none|binary|output"),
+    Flag("cache", ("--cache",), "word", "What may be kept for the next run; usually binary.", "none|binary|output"),
     Flag("output", ("--output", "-o"), "word", "Where fetched files go.", "FOLDER"),
     Flag("tty", ("--tty",), "switch", "A terminal for the program instead of pipes."),
     Flag("as_json", ("--json",), "switch", "Print the result as JSON instead of the program's output."),
