@@ -31,6 +31,7 @@ CLOSED = [
     ("DELETE", RUN),
     ("GET", RUN + "/events"),
     ("GET", "/api/v1/metrics"),
+    ("GET", "/metrics"),
     ("POST", "/api/v2/execute"),
     ("POST", "/api/v2/piston/execute"),
     ("GET", "/api/v2/packages"),

@@ -12,7 +12,7 @@ import msgspec
 from google.protobuf.descriptor import FieldDescriptor
 
 import firebox
-from firebox.doors.description import ASKER, NO_TOKEN, TEXT, Answer, Door, Named, Operation, Parameter, Schema
+from firebox.doors.description import ASKER, TEXT, Answer, Door, Named, Operation, Parameter, Schema
 from firebox.doors.runner.proto.runner_pb2 import DESCRIPTOR
 
 TAG = "runner"
@@ -111,7 +111,7 @@ def describe() -> Door:
                 TAG,
                 "Numbers for Prometheus, where it looks for them",
                 answers={200: Answer("The numbers.", media={TEXT: str})},
-                security=NO_TOKEN,
+                errors=ASKER,
             ),
         ],
     )

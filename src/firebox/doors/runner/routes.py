@@ -102,7 +102,7 @@ class Door:
 
     async def read_metrics(self, request: AnyRequest) -> ASGIResponse:
         """Give the numbers for Prometheus, where it looks for them."""
-        del request
+        await identify(request, self._service)
         return ASGIResponse(body=self._service.metrics.text(), media_type=PROMETHEUS_TEXT)
 
     async def _call_with_body(
