@@ -209,7 +209,7 @@ async def test_a_stream_on_which_nothing_is_asked_ends(monkeypatch: pytest.Monke
 
 def test_heads_are_followed_wherever_the_pieces_of_a_connection_end() -> None:
     sent = call(1, ECHO, more=field(b"x", b"y" * 40_000)) * 3
-    whole = guard.Frames()
+    whole = guard.Frames(OTHER, guard.FrameRate())
     for index in range(len(sent)):
         whole.feed(sent[index : index + 1])
     whole.feed(frame(HEADERS, 0, 1, b"x" * guard.HEAD_BYTES))
@@ -217,14 +217,20 @@ def test_heads_are_followed_wherever_the_pieces_of_a_connection_end() -> None:
         whole.feed(frame(CONTINUATION, END_HEADERS, 1, b"x"))
 
 
-def test_frames_are_counted_anew_every_second() -> None:
+def test_frames_of_a_client_are_counted_together_and_anew_every_second() -> None:
     now = 0.0
-    frames = guard.Frames(lambda: now)
-    frames.feed(frame(PING, 0, 0, b"12345678") * guard.FRAMES_A_SECOND)
-    now = 1.0
-    frames.feed(frame(PING, 0, 0, b"12345678") * guard.FRAMES_A_SECOND)
-    with pytest.raises(guard.OutOfBounds):
-        frames.feed(frame(PING, 0, 0, b"12345678"))
+    rate = guard.FrameRate(lambda: now)
+
+    def connect_and_send(client: str, frames: int) -> None:
+        guard.Frames(client, rate).feed(frame(PING, 0, 0, b"12345678") * frames)
+
+    for _ in range(2):
+        connect_and_send("192.0.2.1", guard.FRAMES_A_SECOND - 1)
+        connect_and_send("192.0.2.1", 1)
+        with pytest.raises(guard.OutOfBounds):
+            connect_and_send("192.0.2.1", 1)
+        connect_and_send("192.0.2.2", 1)
+        now += 1.0
 
 
 def test_what_happens_again_and_again_is_logged_once() -> None:

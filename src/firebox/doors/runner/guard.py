@@ -22,12 +22,13 @@ from urllib.parse import unquote
 
 from firebox.config import Settings
 from firebox.doors.runner.grpc_logs import SparingLog
+from firebox.service.callers import countable
 
 HEAD_BYTES = 64 * 1024
 """Of one call, packed. What they unpack to is bounded by the library, with the same number."""
 HEAD_FRAMES = 64
 FRAMES_A_SECOND = 20_000
-"""A body of 32 MiB has 2,000."""
+"""Of all connections of a client: to follow so many takes 20 ms. A body of 32 MiB has 2,000."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PREFACE_TIMEOUT_S = 10.0
 READER_TIMEOUT_S = 30.0
@@ -43,17 +44,41 @@ class OutOfBounds(Exception):
     """A client sent what no client needs to."""
 
 
-class Frames:
-    """Follows the frames that a client sends, and keeps none of them."""
+class FrameRate:
+    """Counts the frames of each client in a second."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
+        self._began = now()
+        self._frames = Counter[str]()
+
+    def count(self, client: str) -> None:
+        """Count one. Raises: OutOfBounds."""
+        self._frames[client] += 1
+        if self._frames[client] > FRAMES_A_SECOND:
+            self.begin_anew()
+            self._frames[client] += 1
+            if self._frames[client] > FRAMES_A_SECOND:
+                raise OutOfBounds("too many frames")
+
+    def begin_anew(self) -> None:
+        """Forget what was counted if the second is over."""
+        now = self._now()
+        if now - self._began >= 1:
+            self._began = now
+            self._frames.clear()
+
+
+class Frames:
+    """Follows the frames that a client sends on one connection, and keeps none of them."""
+
+    def __init__(self, client: str, rate: FrameRate) -> None:
+        self._client = client
+        self._rate = rate
         self._left_bytes = 0
         self._begun = b""
         self._head_bytes = 0
         self._head_frames = 0
-        self._second = now()
-        self._frames = 0
 
     def feed(self, data: bytes) -> None:
         """Follow the next piece of a connection, after its preface. Raises: OutOfBounds."""
@@ -73,12 +98,7 @@ class Frames:
                 self._check(kind=head[3], flags=head[4], size_bytes=self._left_bytes)
 
     def _check(self, kind: int, flags: int, size_bytes: int) -> None:
-        self._frames += 1
-        if self._frames > FRAMES_A_SECOND:
-            now = self._now()
-            if now - self._second < 1:
-                raise OutOfBounds("too many frames")
-            self._second, self._frames = now, 1
+        self._rate.count(self._client)
         if kind not in (_HEADERS, _CONTINUATION):
             return
         if kind == _HEADERS:
@@ -98,6 +118,7 @@ class Guard:
         self._inner = inner
         self._settings = settings
         self._connections = Counter[str]()
+        self._rate = FrameRate()
         self._serving: set[asyncio.Task[None]] = set()
         self._numbers = count()
         # Whoever could guess a name might take it before us, and have connections fail.
@@ -118,13 +139,15 @@ class Guard:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = str((writer.get_extra_info("peername") or ("",))[0])
-        if not self._has_room(address):
+        client = countable(address)
+        self._rate.begin_anew()
+        if not self._has_room(client):
             self._log.info("gRPC connections refused", reason="too many at once", address=address)
             writer.transport.abort()
             return
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._serving.add(task)
-        self._connections[address] += 1
+        self._connections[client] += 1
         try:
             await self._serve(reader, writer, address)
         except OutOfBounds as problem:
@@ -134,15 +157,15 @@ class Guard:
         finally:
             writer.transport.abort()
             self._serving.discard(task)
-            self._connections[address] -= 1
-            if not self._connections[address]:
-                del self._connections[address]
+            self._connections[client] -= 1
+            if not self._connections[client]:
+                del self._connections[client]
 
-    def _has_room(self, address: str) -> bool:
-        """Say whether one more connection may be open, in all and of an address."""
+    def _has_room(self, client: str) -> bool:
+        """Say whether one more connection may be open, in all and of a client."""
         return (
             self._connections.total() < self._settings.connections
-            and self._connections[address] < self._settings.connections_per_client
+            and self._connections[client] < self._settings.connections_per_client
         )
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
@@ -154,7 +177,7 @@ class Guard:
         try:
             inner_writer.write(preface)
             ways = [
-                asyncio.ensure_future(_pass_on(reader, inner_writer, Frames().feed)),
+                asyncio.ensure_future(_pass_on(reader, inner_writer, Frames(countable(address), self._rate).feed)),
                 asyncio.ensure_future(_pass_on(inner_reader, writer)),
             ]
             try:
