@@ -338,6 +338,19 @@ finally:
         assert outcome.exit.memory_peak_bytes < 4 * 96 * MIB  # seen soon
 
 
+async def test_attack_09_a_shared_mapping_of_a_byte_counts_as_a_page(box: Box) -> None:
+    code = """
+import mmap
+keep = []
+while True:
+    keep.append(mmap.mmap(-1, 1))
+    keep[-1][0] = 1
+    keep[-1].madvise(mmap.MADV_DONTNEED)
+"""
+    outcome = await box.python(code, memory_bytes=16 * MIB, wall_ms=30_000)
+    assert outcome.exit.killed_by == "memory", (outcome.text, outcome.error_text, outcome.exit)
+
+
 async def test_attack_12_netlink_sockets_are_few(box: Box) -> None:
     """What waits in one counts for nobody, so all processes together get a few, and none of them a larger buffer."""
     code = """

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
 
@@ -38,10 +39,11 @@ class Supervisor:
         self._latest_bytes: dict[int, int] = {}
         """thread -> length of its last mapping, which it may not have made yet."""
         self._older_bytes: list[int] = []
+        self._older_sum_bytes = 0
 
     def shared_bytes(self) -> int:
         """Return the most that shared anonymous mappings can hold."""
-        return sum(self._older_bytes) + sum(self._latest_bytes.values())
+        return self._older_sum_bytes + sum(self._latest_bytes.values())
 
     def forget_unmapped(self) -> None:
         """Keep what can still be there: which mapping has gone is not known, so the largest ones are taken to have stayed."""
@@ -50,6 +52,7 @@ class Supervisor:
         alive = _shared_mappings()
         if alive is not None:
             self._older_bytes = sorted(self._older_bytes, reverse=True)[:alive]
+        self._older_sum_bytes = sum(self._older_bytes)
 
     def answer(self) -> None:
         """Answer one call. Raises nothing for a caller that has gone meanwhile."""
@@ -62,11 +65,12 @@ class Supervisor:
         if number == _SYS_socket:
             self._reply(identifier, 0 if _netlink_sockets() < NETLINK_SOCKETS else errno.ENOBUFS)
         elif number == _SYS_mmap:
-            length = arguments[1]
+            length = -(-arguments[1] // mmap.PAGESIZE) * mmap.PAGESIZE  # what the kernel maps for it; nothing for 0
             refused = self._refuse_shared(length)
-            if self._reply(identifier, refused) and not refused:
+            if self._reply(identifier, refused) and not refused and length:
                 if thread in self._latest_bytes:
                     self._older_bytes.append(self._latest_bytes[thread])
+                    self._older_sum_bytes += self._latest_bytes[thread]
                 self._latest_bytes[thread] = length
         else:
             self._reply(identifier, errno.ENOSYS)
