@@ -36,7 +36,7 @@ def installing_hint(name: str, definitions: Iterable[Definition] | None = None) 
     recipe = wanted if wanted in _recipes() else next((each for one in known if (each := _recipe_of(one.language))), "")
     recipe = recipe or _recipe_with_own(wanted)
     if recipe:
-        return f"firebox packages install --build {recipe} (without --build from your repositories)"
+        return f"`firebox packages install --build {recipe}` builds it; without --build it comes from your repositories"
     return next((words for definition in known if (words := definition.packages.words())), "")
 
 

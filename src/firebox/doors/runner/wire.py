@@ -121,7 +121,8 @@ def from_error(error: errors.FireboxError) -> tuple[Status, str]:
     """Translate a failure into a status and its words."""
     status = next(STATUS[class_] for class_ in type(error).__mro__ if class_ in STATUS)
     where = f"{error.where}: " if isinstance(error, errors.InvalidRequest) and error.where else ""
-    return status, cut(where + error.message)
+    hint = f" ({error.hint})" if error.hint else ""
+    return status, cut(f"{where}{error.message}{hint}")
 
 
 def http_status(error: errors.FireboxError) -> int:
