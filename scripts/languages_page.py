@@ -44,7 +44,8 @@ compile error, standard error, an endless loop. The sizes are those of the image
 essential part, {base}) apart: all packages of a release share one. *First* is the time that a client waits for the answer to the
 first hello after the server came to know the package, compiling included; *again* is the middle one of five more, each
 compiled anew; *× bash* is that in hellos of bash; *kept* is what it takes when the server has [kept](performance.md) what
-compiling made. Other work kept that machine busy meanwhile: compare the rows with each other, not with a stopwatch.
+compiling made. An empty cell was not measured. Other work kept that machine busy meanwhile: compare the rows with each
+other, not with a stopwatch.
 
 Anew: `FIREBOX_LANGUAGES_MEASURE=1 make test-languages`, then `make docs`.
 """
