@@ -17,9 +17,10 @@ TABLE = [(program, door) for program in PROGRAMS for door in DOORS if program.ne
 
 def limits(wall: str) -> dict[str, str]:
     """The settings that give a program the same limits through every door."""
-    clocks = ("RUN_WALL_MS", "DOCKER_RUN_TIMEOUT_MS", "GROUNDS_WALL_MS", "RUNNER_TIMEOUT_MS", "RUN_CPU_MS")
+    wall_clocks = ("RUN_WALL_MS", "INTERACTIVE_WALL_MS", "DOCKER_RUN_TIMEOUT_MS", "GROUNDS_WALL_MS", "RUNNER_TIMEOUT_MS")
+    cpu_clocks = ("RUN_CPU_MS", "INTERACTIVE_CPU_MS")
     return {
-        **{f"FIREBOX_{clock}": wall for clock in clocks},
+        **{f"FIREBOX_{clock}": wall for clock in wall_clocks + cpu_clocks},
         "FIREBOX_RUN_OUTPUT_BYTES": str(OUTPUT_LIMIT_BYTES),
         "FIREBOX_GLOT_OUTPUT_BYTES": str(OUTPUT_LIMIT_BYTES),
         "FIREBOX_RUN_OUTPUT_MODE": "kill",

@@ -290,16 +290,16 @@ def test_a_server_that_stops_leaves_nothing_half_installed(tmp_path: Path) -> No
 
 
 def test_a_damaged_package_is_uninstalled_all_the_same(here: Packaged, v3: httpx.Client) -> None:
-    for name in ("damaged", "whole"):
+    for name in ("unreadable", "whole"):
         add(here, v3, name)
-    must_install(v3, "damaged")
+    must_install(v3, "unreadable")
     installed = here.folder.path.parent / "data" / "packages" / "installed"
-    (installed / "damaged-1.0.0" / "package.json").write_text("{")
+    (installed / "unreadable-1.0.0" / "package.json").write_text("{")
     must_install(v3, "whole")  # the server looks again
-    assert v3.get("/packages/damaged/1.0.0").status_code == 404
-    assert v3.delete("/packages/damaged/1.0.0").json() == {"package": "damaged", "version": "1.0.0"}
-    assert not (installed / "damaged-1.0.0").exists()
-    assert v3.delete("/packages/damaged/1.0.0").status_code == 404
+    assert v3.get("/packages/unreadable/1.0.0").status_code == 404
+    assert v3.delete("/packages/unreadable/1.0.0").json() == {"package": "unreadable", "version": "1.0.0"}
+    assert not (installed / "unreadable-1.0.0").exists()
+    assert v3.delete("/packages/unreadable/1.0.0").status_code == 404
 
 
 def test_an_uninstallation_waits_for_the_run_and_refuses_new_ones(here: Packaged, v3: httpx.Client) -> None:
