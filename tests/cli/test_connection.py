@@ -22,6 +22,7 @@ from firebox.config import load_settings
 from firebox.doors.front import Front
 from firebox.doors.http import read_body
 from firebox.errors import BodiesFull
+from tests.support.waiting import until
 
 MOST_SENT_BYTES = 64 << 20
 """More than the kernel keeps for a receiver that has stopped; far less than what an endless head would send."""
@@ -417,9 +418,3 @@ async def test_connections_of_a_client_are_bounded() -> None:
         second.close()
         await until(lambda: not place.server.server_state.connections)
         assert (await place.ask(POST + b"Connection: close\r\n\r\n")).startswith(b"HTTP/1.1 200")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the server work; the test's own timeout is the only one."""
-    while not condition():
-        await asyncio.sleep(0.001)
