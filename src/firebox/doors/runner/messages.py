@@ -20,6 +20,7 @@ from firebox.doors.refusals import BodyTimeout
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.doors.runner.guard import HEAD_BYTES, client_address
 from firebox.errors import FireboxError, InvalidRequest, QueueFull
+from firebox.service.callers import countable
 
 FIELDS = 100
 """Of a call's metadata."""
@@ -97,17 +98,18 @@ class Messages(grpc.aio.ServerInterceptor):
     async def _admitted(self, context: Context) -> AsyncGenerator[None]:
         """Count a call, and end it with a status when it is refused."""
         address = client_address(context.peer())
+        client = countable(address)
         try:
-            if self._calls[address] >= CALLS_OF_AN_ADDRESS:
+            if self._calls[client] >= CALLS_OF_AN_ADDRESS:
                 raise QueueFull(f"this client has {CALLS_OF_AN_ADDRESS} calls at once already", retry_after_s=RETRY_AFTER_S)
-            self._calls[address] += 1
+            self._calls[client] += 1
             try:
                 _check_metadata(context)
                 yield
             finally:
-                self._calls[address] -= 1
-                if not self._calls[address]:
-                    del self._calls[address]
+                self._calls[client] -= 1
+                if not self._calls[client]:
+                    del self._calls[client]
         except FireboxError as error:
             self._log.info("gRPC calls refused", reason=error.message, address=address)
             await self._refuse(context, error)
@@ -119,7 +121,7 @@ class Messages(grpc.aio.ServerInterceptor):
 
         Raises: BodyTimeout, InvalidRequest.
         """
-        async with self._turns.turn(client_address(context.peer())):
+        async with self._turns.turn(countable(client_address(context.peer()))):
             try:
                 async with asyncio.timeout(timeout_s):
                     data = await anext(requests, None)
