@@ -105,6 +105,18 @@ async def test_closing_refuses_those_who_wait_and_those_who_come() -> None:
         await admission.acquire("c")
 
 
+async def test_giving_up_in_the_moment_of_closing_returns_no_slot_that_was_never_taken() -> None:
+    admission = Admission(slots=1, queue_length=4, queue_per_client=4)
+    await admission.acquire("a")
+    waiting = asyncio.create_task(admission.acquire("b"))
+    await settle()
+    admission.close()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert admission.statistics().in_flight == 1
+
+
 async def test_a_client_never_takes_the_last_slot_while_another_may_come() -> None:
     admission = Admission(slots=3, queue_length=10, queue_per_client=10, reserved=1)
     await admission.acquire("a")

@@ -63,7 +63,7 @@ class Admission:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.release(client)  # the slot came in the same moment
             else:
                 self._leave(client, turn)
