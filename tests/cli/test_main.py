@@ -145,7 +145,9 @@ def test_help_loses_nothing_of_what_a_setting_is() -> None:
     assert [row.help for row in TABLE if "".join(row.help.split()) not in shown] == []
 
 
-def test_completion_can_be_installed(tmp_path: Path) -> None:
+def test_completion_can_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # typer would ask which shell started this, and there may be none.
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     done = CliRunner().invoke(app, ["--show-completion", "bash"], prog_name="firebox")
     assert "_FIREBOX_COMPLETE=complete_bash" in done.stdout
     completed = call(_FIREBOX_COMPLETE="complete_bash", COMP_WORDS="firebox packages ins", COMP_CWORD="2")

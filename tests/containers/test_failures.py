@@ -26,6 +26,8 @@ from tests.containers.conftest import containers_at, own_containers, python, run
 from tests.support.server import environment
 from tests.support.services import DockerEngine
 
+pytestmark = pytest.mark.slow
+
 ENDLESS = python("import time; print('first', flush=True); time.sleep(1000)")
 
 

@@ -22,6 +22,8 @@ from tests.support.images import glot_image
 from tests.support.server import RunningServer, running_server
 from tests.support.services import DockerEngine
 
+pytestmark = pytest.mark.slow
+
 RUN = "/languages/probe/1"
 RUNNER = b"""#!/usr/bin/python3 -IS
 import json, os, sys

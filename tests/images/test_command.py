@@ -97,6 +97,7 @@ def test_says_that_mmdebstrap_is_missing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_says_what_mmdebstrap_said_and_leaves_nothing(tmp_path: Path) -> None:
     require_tool("mmdebstrap")
     output = tmp_path / "root.tar"

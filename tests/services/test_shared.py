@@ -128,6 +128,7 @@ def wait_for_the_end_of(pid: int) -> None:
         os.close(descriptor)
 
 
+@pytest.mark.slow
 def test_workers_share_one_instance_and_each_test_has_a_database_of_its_own(
     suite: Suite, postgres_server: PostgresServer, redis_server: RedisServer
 ) -> None:

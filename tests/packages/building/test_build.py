@@ -27,7 +27,7 @@ from firebox.packages.publishing import announced_in
 from firebox.packages.sources import INDEX_NAME, location_of, path_of
 from tests.packages.building.conftest import write_recipe
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
 """The first test builds the base of a Debian release."""
 
 
@@ -115,7 +115,6 @@ def test_bash_is_all_in_the_base_and_still_a_package(output: Path, settings: Set
     try_package(find_recipe("bash"), first, settings)
 
 
-@pytest.mark.slow
 def test_a_base_built_twice_is_the_same(lua: Built, settings: Settings, tmp_path: Path) -> None:
     again = build(write_recipe(tmp_path), settings, tmp_path / "again", rebuild_base=True)
     base = next(again.file.parent.glob("debian-trixie-*.squashfs"))
