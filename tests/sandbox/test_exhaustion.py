@@ -334,7 +334,7 @@ finally:
         assert outcome.text.endswith("9\n"), "what cannot be counted is not there"
     else:
         assert outcome.exit.killed_by == "memory", (outcome.text, outcome.error_text, outcome.exit)
-    if box.launcher.cgroups == "none" and kind != "unix sockets":  # each of those counts as full, however little it holds
+    if box.launcher.cgroups == "none":
         assert outcome.exit.memory_peak_bytes < 4 * 96 * MIB  # seen soon
 
 

@@ -60,9 +60,9 @@ class Sampler:
             hidden_bytes += hidden
             cpu_ticks += sum(map(int, fields[11:15]))
         if self._samples % _SAMPLES_A_LOOK_AT_DESCRIPTORS == 0:
-            self._waiting_bytes = _pipe_bytes(pids) + _socket_bytes()
+            self._waiting_bytes = _pipe_bytes(pids) + _internet_socket_bytes()
         self._samples += 1
-        kernel_bytes = hidden_bytes + self._waiting_bytes + _system_v_queue_bytes()
+        kernel_bytes = hidden_bytes + self._waiting_bytes + _local_socket_bytes() + _system_v_queue_bytes()
         held_bytes = self._held_bytes()
         if self._memory_bytes and kernel_bytes + anonymous_bytes + max(mapped_bytes, held_bytes) > self._memory_bytes:
             # So far a shared page counted once for each sharer, and a mapping that has gone as if it were there.
@@ -145,10 +145,15 @@ def _has_memory(pid: str) -> bool:
         return False
 
 
-def _socket_bytes() -> int:
-    """Return about the most that waits in the sockets of this network namespace, on their way to another process too."""
+def _local_socket_bytes() -> int:
+    """Return about the most that waits in Unix and netlink sockets of this network namespace, on their way to a process too."""
     with open("/proc/net/protocols", "rb") as lines:
-        local = sum(int(line.split()[2]) for line in lines if line.startswith((b"UNIX", b"NETLINK")))
+        sockets = sum(int(line.split()[2]) for line in lines if line.startswith((b"UNIX", b"NETLINK")))
+    return sockets * _LOCAL_SOCKET_BYTES
+
+
+def _internet_socket_bytes() -> int:
+    """Return about the most that waits in TCP and UDP sockets of this network namespace."""
     waiting = 0
     for name in ("tcp", "tcp6", "udp", "udp6"):
         with contextlib.suppress(FileNotFoundError), open(f"/proc/net/{name}", "rb") as lines:
@@ -156,7 +161,7 @@ def _socket_bytes() -> int:
             for line in lines:
                 sent, _, received = line.split()[4].partition(b":")
                 waiting += _INTERNET_SOCKET_BYTES + 2 * (int(sent, 16) + int(received, 16))
-    return local * _LOCAL_SOCKET_BYTES + waiting
+    return waiting
 
 
 def _system_v_memory_bytes() -> int:
