@@ -142,13 +142,13 @@ async def test_a_refusal_by_one_limit_leaves_nothing_of_another_taken(stores: St
     server = allowances(stores.counters)
     limited = user(runs_per_minute=1, concurrent_runs=1)
     refused_by: list[str] = []
-    while not refused_by:  # twice, or once more when a minute ends in between
+    for _ in range(3):  # once more than needed: a minute may end in between
         try:
             async with server.charged(limited):
                 pass
         except RateLimited as refusal:
             refused_by.append(refusal.limit)
-    assert refused_by == ["runs_per_minute"]
+    assert set(refused_by) == {"runs_per_minute"}
     assert await server.take(user(concurrent_runs=1)) is not None
 
 

@@ -13,6 +13,7 @@ from websockets.sync.client import connect
 
 from tests.accounts.people import People, program
 from tests.support.server import RunningServer
+from tests.support.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 RUN = "/api/v1/runs/01KBX3W7Y5B7V0M4C1ZQ9T8RDE"
@@ -182,8 +183,8 @@ def test_a_disabled_user_is_refused_and_an_enabled_one_let_in(closed: RunningSer
     with members.client(closed, None) as client:
         assert client.post("/api/v1/runs", json=program(), headers=headers).status_code == 403
         members.ask("enable", "dora")
-        while client.post("/api/v1/runs", json=program(), headers=headers).status_code == 403:
-            pass  # what this server remembers of her is a few seconds old at most
+        # What this server remembers of her is a few seconds old at most.
+        wait_until(lambda: client.post("/api/v1/runs", json=program(), headers=headers).status_code != 403)
         assert client.post("/api/v1/runs", json=program(), headers=headers).status_code == 200
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import firebox
 from firebox.cli.commands import COMMANDS, app
-from firebox.cli.logs import escape
+from firebox.cli.logs import _render_json, _render_text, escape
 from firebox.config import load_settings
 from firebox.settings_table import TABLE
 from tests.support.server import RunningServer, environment, run_firebox
@@ -197,4 +197,9 @@ def test_settings_of_the_process_are_used_when_none_are_given() -> None:
     ("text", "escaped"), [("a\nb", "a\\nb"), ("\x1b[0m", "\\x1b[0m"), ("\u2028", "\\u2028"), ("\ud800", "\\ud800"), ("é€", "é€")]
 )
 def test_log_lines_cannot_be_forged(text: str, escaped: str) -> None:
+    event = {"timestamp": "now", "level": "info", "event": text, "client": text, "exception": text}
+    for render in (_render_text, _render_json):
+        written = render(None, "info", dict(event))
+        assert all(line.startswith("    | ") for line in written.split("\n")[1:])  # a traceback's own
+        assert text.isprintable() or text not in written
     assert escape(text) == escaped

@@ -10,6 +10,7 @@ import select
 import signal
 import string
 import subprocess
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,9 @@ class Terminal:
 
     def wait_for(self, pattern: str) -> None:
         """Read until this is there."""
+        deadline = time.monotonic() + PATIENCE_S
         while not re.search(pattern, self.seen):
+            assert time.monotonic() < deadline, f"{pattern!r} did not come within {PATIENCE_S:.0f} s:\n{self.seen}"
             assert self.read(), f"{pattern!r} never came:\n{self.seen}"
 
     def type(self, text: str) -> None:

@@ -21,6 +21,7 @@ from firebox.doors.runner.proto.runner_pb2 import CodeRequest, CodeResponse, IdR
 from firebox.errors import InvalidRequest
 from firebox.model import Chunk, File, Result, RuntimeName, StageResult, StreamName, Timings, Verdict
 from tests.support.server import RunningServer, server
+from tests.support.waiting import wait_until
 
 __all__ = ["server"]
 
@@ -148,7 +149,6 @@ def test_large_output_arrives_whole(server: RunningServer) -> None:
             "/api/v1/runs", json={"language": "bash", "code": code}, headers={"Prefer": "respond-async"}
         ).json()
         path = f"/api/v1/runs/{submitted['id']}"
-        while client.get(path).json()["state"] != "ended":
-            pass
+        wait_until(lambda: client.get(path).json()["state"] == "ended")
         assert client.get(path).json()["result"]["run"]["stdout"] == "\0" * 400_000
         assert client.delete(path).json()["result"]["run"]["stdout"] == "\0" * 400_000

@@ -31,7 +31,7 @@ from firebox.model import (
     Verdict,
 )
 from tests.engine.conftest import Engine, job
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 MakeEngine = Callable[..., Awaitable[Engine]]
 
@@ -50,9 +50,10 @@ async def test_no_more_run_at_once_than_there_are_slots(make_engine: MakeEngine)
     engine = await make_engine(slots=2)
     results = [asyncio.create_task(engine.result(job("bash", "echo $$", client=str(number)))) for number in range(12)]
     most = 0
-    while not all(result.done() for result in results):
-        most = max(most, engine.executor.statistics().in_flight)
-        await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE_S):
+        while not all(result.done() for result in results):
+            most = max(most, engine.executor.statistics().in_flight)
+            await asyncio.sleep(0)
     assert most == 2
     assert {(await result).verdict for result in results} == {Verdict.OK}
     assert (engine.executor.statistics().in_flight, engine.executor.statistics().queued) == (0, 0)

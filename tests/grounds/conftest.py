@@ -149,6 +149,14 @@ class Poller:
         assert answer.status_code == 200, answer.text
         return answer.text.split("\x1e")
 
+    async def poll_until(self, *words: str) -> list[str]:
+        """Everything up to the poll that brings a packet with one of these words."""
+        packets: list[str] = []
+        async with asyncio.timeout(PATIENCE_S):  # pings come for as long as the session lasts
+            while not any(word in packet for packet in packets for word in words):
+                packets += await self.poll()
+        return packets
+
     async def begin_poll(self) -> Callable[[], Awaitable[None]]:
         """Send a poll on a connection of its own; returns what closes that."""
         reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)

@@ -41,11 +41,10 @@ async def hear(socket: ClientConnection) -> str:
 
 
 async def close_of(socket: ClientConnection) -> tuple[int, str]:
-    try:
-        while True:
-            await hear(socket)
-    except ConnectionClosed:
-        pass
+    with suppress(ConnectionClosed):
+        async with asyncio.timeout(PATIENCE_S):  # pings come for as long as it is open
+            while True:
+                await hear(socket)
     assert socket.close_code is not None
     return socket.close_code, socket.close_reason or ""
 
@@ -127,8 +126,9 @@ async def test_a_packet_of_no_use_changes_nothing(server: RunningServer, packet:
         await socket.send(packet)
         await socket.send(RUN)
         heard = [await hear(socket)]
-        while "status" not in heard[-1] and "Spam" not in heard[-1]:
-            heard.append(await hear(socket))
+        async with asyncio.timeout(PATIENCE_S):
+            while "status" not in heard[-1] and "Spam" not in heard[-1]:
+                heard.append(await hear(socket))
     check(server)
 
 
@@ -170,10 +170,11 @@ async def test_a_flood_of_packets_closes_the_connection(server: RunningServer, j
     async with raw(server.url, join=join) as socket:
         # Who takes no answers is not read from either: only one that reads can flood.
         reading = asyncio.create_task(close_of(socket))
-        while not reading.done():
-            with suppress(ConnectionClosed):
-                await socket.send(packet)
-            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_S):
+            while not reading.done():
+                with suppress(ConnectionClosed):
+                    await socket.send(packet)
+                await asyncio.sleep(0)
         code, reason = await reading
         assert code == POLICY
         assert reason == ("too many packets" if join else "too many attempts to connect")
@@ -244,10 +245,7 @@ async def test_a_handover_that_is_none_leaves_the_session_polling(server: Runnin
                 if packets:
                     assert (await close_of(socket))[0] == POLICY
         await poller.post(RUN)
-        heard: list[str] = []
-        while not any("status" in packet for packet in heard):
-            heard += await poller.poll()
-        assert any("fine" in packet for packet in heard)
+        assert any("fine" in packet for packet in await poller.poll_until('"status"'))
     check(server)
 
 
@@ -270,9 +268,7 @@ async def test_requests_of_many_connections_are_bounded_together(place: Place) -
         for _ in range(25):
             async with polling(place.url) as poller:
                 await poller.post('42["run",{"language":"sh","code":""}]')
-                heard = await poller.poll()
-                while not any('"status"' in packet or '"error"' in packet for packet in heard):
-                    heard += await poller.poll()
+                heard = await poller.poll_until('"status"', '"error"')
                 refused += "Spam prevention." in heard[-1]
         assert refused == 5
         place.clock.pass_by(0.5)

@@ -57,10 +57,11 @@ async def test_a_websocket_that_is_not_read_stops_the_program() -> None:
                 await is_over(server, runs=2)
                 # The program was stopped by its time: it had to wait for us. Only then do we read what was kept.
                 heard = ""
-                while '"error"' not in heard:
-                    packet = await asyncio.wait_for(client.recv(), PATIENCE_S)
-                    assert isinstance(packet, str)
-                    heard = packet if "stdout" not in packet else heard
+                async with asyncio.timeout(PATIENCE_S):
+                    while '"error"' not in heard:
+                        packet = await client.recv()
+                        assert isinstance(packet, str)
+                        heard = packet if "stdout" not in packet else heard
                 assert "Timeout exceeded." in heard
         assert most_memory_bytes(server) - before < ROOM_BYTES * 2
 
@@ -71,9 +72,7 @@ async def test_a_client_that_does_not_poll_stops_the_program() -> None:
         async with polling(server.url) as poller:
             await poller.post(ASK)
             await is_over(server, runs=2)
-            heard: list[str] = []
-            while not any('"error"' in packet for packet in heard):
-                heard += await poller.poll()
+            heard = await poller.poll_until('"error"')
             assert "Timeout exceeded." in heard[-1]
             written = sum(len(packet) for packet in heard if '"stdout"' in packet)
             assert 0 < written < ROOM_BYTES
@@ -87,10 +86,11 @@ async def test_a_client_that_reads_gets_everything() -> None:
             await client.send("40")
             await client.send("42" + json.dumps(["run", {"language": "python3", "code": code}]))
             heard: list[str] = []
-            while not heard or '"status"' not in heard[-1]:
-                packet = await asyncio.wait_for(client.recv(), PATIENCE_S)
-                assert isinstance(packet, str)
-                heard.append(packet)
+            async with asyncio.timeout(PATIENCE_S):
+                while not heard or '"status"' not in heard[-1]:
+                    packet = await client.recv()
+                    assert isinstance(packet, str)
+                    heard.append(packet)
         replies = [json.loads(packet[2:])[1] for packet in heard if packet.startswith("42")]
         output = "".join(reply["chunk"] for reply in replies if reply["stream"] == "stdout")
         assert output == "".join(f"{number:07d}\n" * 1000 for number in range(400))
@@ -101,8 +101,7 @@ async def warm_up(server: RunningServer) -> None:
     """Run something: what the first run loads is not what is measured."""
     async with polling(server.url) as poller:
         await poller.post('42["run",{"language":"python3","code":"print(1)"}]')
-        while not any('"status"' in packet for packet in await poller.poll()):
-            pass
+        await poller.poll_until('"status"')
 
 
 async def is_over(server: RunningServer, runs: int) -> None:

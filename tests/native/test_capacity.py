@@ -63,7 +63,7 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(narrow: RunningServer) -> 
             assert int(answer.headers["retry-after"]) >= 1
         with connect(narrow.live_url, proxy=None) as socket:
             socket.send(json.dumps({"type": "start", **body("true")}))
-            assert json.loads(socket.recv())["type"] == "started"  # interactive runs have slots of their own
+            assert json.loads(socket.recv(timeout=60))["type"] == "started"  # interactive runs have slots of their own
         client.delete(f"/runs/{running}")
         wait_until(lambda: client.get(f"/runs/{waiting['id']}").json()["state"] == "ended")
         state = client.get(f"/runs/{waiting['id']}").json()

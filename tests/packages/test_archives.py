@@ -117,6 +117,7 @@ def test_refuses(what: str, tmp_path: Path, folder: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"a\.tar\.gz"):
         unpack(archive, folder, BOUNDS)
     assert not (tmp_path / "file").exists()
+    assert not Path("/outside").exists()
     assert not Path("/tmp/file").exists()
 
 

@@ -19,7 +19,7 @@ from firebox.errors import Conflict, NotFound
 from firebox.packages.store import PackageStore
 from tests.conftest import ROOT
 from tests.packages.making import Bench, file, image, piston, runtime
-from tests.support.waiting import PAUSE_S
+from tests.support.waiting import until
 
 HOLDER = """
 import sys
@@ -71,13 +71,18 @@ async def line_of(process: subprocess.Popen[str]) -> str:
 
 async def until_refused(store: PackageStore, package: str) -> str:
     """Wait until new holds are refused. Returns the words."""
-    while True:
+    words: list[str] = []
+
+    def is_refused() -> bool:
         try:
             with store.hold(package):
                 pass
         except Conflict as error:
-            return error.message
-        await asyncio.sleep(PAUSE_S)
+            words.append(error.message)
+        return bool(words)
+
+    await until(is_refused)
+    return words[0]
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:

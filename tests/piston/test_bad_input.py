@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -145,7 +146,7 @@ def test_every_content_type_that_begins_like_json_is_taken(piston: httpx.Client,
 
 
 def test_a_compressed_body_is_415(piston: httpx.Client) -> None:
-    answer = piston.post("/execute", content=job(), headers={**JSON, "content-encoding": "gzip"})
+    answer = piston.post("/execute", content=gzip.compress(job()), headers={**JSON, "content-encoding": "gzip"})
     assert (answer.status_code, answer.json()) == (415, {"message": "the content encoding is 'gzip'"})
 
 

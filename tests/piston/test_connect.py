@@ -53,7 +53,7 @@ class Session:
         self.send({"type": "signal", "signal": name})
 
     def receive(self) -> Any:
-        return json.loads(self.connection.recv())
+        return json.loads(self.connection.recv(timeout=60))
 
     def read_until(self, text: str) -> str:
         """Receive until the output so far ends in a text; return that output."""
@@ -398,7 +398,9 @@ def open_raw(server: RunningServer, *messages: dict[str, Any]) -> socket.socket:
     )
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
-        answer += connection.recv(1)
+        byte = connection.recv(1)
+        assert byte, answer
+        answer += byte
     for message in messages:
         connection.sendall(frame(json.dumps(message).encode()))
     return connection

@@ -16,6 +16,7 @@ from tests.piston.packaged import Packaged, install, must_install, packaged, rea
 from tests.support.package_folder import AUTHOR, PackageFolder, serving
 from tests.support.repository import announced, new_key, trust, write_index
 from tests.support.server import RunningServer
+from tests.support.waiting import wait_until
 
 EVENT_STREAM = "text/event-stream"
 LINES = "application/x-ndjson"
@@ -216,8 +217,7 @@ def test_an_installation_goes_on_when_its_client_goes_away(here: Packaged, v3: h
             assert json.loads(next(answer.iter_lines()))["type"] == "progress"
         assert v3.get("/packages/left-alone/1.0.0").status_code == 404
         let_go.set()
-        while v3.get("/packages/left-alone/1.0.0").status_code == 404:
-            pass
+        wait_until(lambda: v3.get("/packages/left-alone/1.0.0").status_code != 404)
     assert run(v3, "left-alone", "1.0.0").status_code == 200
 
 
@@ -313,10 +313,15 @@ def test_an_uninstallation_waits_for_the_run_and_refuses_new_ones(here: Packaged
         while "up\n" not in output:
             output += json.loads(socket.recv(timeout=60)).get("data", "")
         going = threads.submit(delete, here, "in-use")
-        while (refused := run(v3, "in-use", "1.0.0", ":")).status_code == 200:
-            assert not going.done()
-        assert refused.status_code == 409
-        assert "in-use-1.0.0" in refused.json()["message"]
+        answers: list[httpx.Response] = []
+
+        def is_refused() -> bool:
+            answers.append(run(v3, "in-use", "1.0.0", ":"))
+            return answers[-1].status_code != 200
+
+        wait_until(is_refused)
+        assert answers[-1].status_code == 409
+        assert "in-use-1.0.0" in answers[-1].json()["message"]
         assert not going.done()
         socket.send(json.dumps({"type": "data", "stream": "stdin", "data": "the end\n"}))
         while "the end\n" not in output:

@@ -32,6 +32,7 @@ from tests.runner.frames import (
     head,
 )
 from tests.support.server import RunningServer
+from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED = 3, 8
@@ -144,8 +145,7 @@ def test_calls_without_messages_do_not_keep_others_out(place: str) -> None:
                 break
         assert end[1:] == (RESOURCE_EXHAUSTED, "this client has 256 calls at once already")
         assert is_served(place)
-    while not is_served(place, "127.0.0.1"):
-        pass  # until the server has noticed that the calls are gone
+    wait_until(lambda: is_served(place, "127.0.0.1"), "the server notices that the calls are gone")
 
 
 def test_connections_of_one_client_do_not_keep_others_out(place: str) -> None:

@@ -386,7 +386,7 @@ async def test_mistake_of_ours_is_not_blamed_on_the_database(stores: Stores) -> 
         await stores.database.read(mistake)
 
 
-async def test_neither_code_nor_token_is_in_the_log(stores: Stores) -> None:
+async def test_neither_code_nor_output_is_in_the_log(stores: Stores) -> None:
     failures._quiet.forget()
     await stores.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE shared_codes"))
     with capture_logs() as lines, pytest.raises(PartUnavailable) as refused:
