@@ -42,6 +42,16 @@ SIBLINGS = {
     "other.rb": b"def f = raise('inside')\nf\n",
 }
 LIMITS = LimitRequest(wall_ms=10_000, cpu_ms=10_000, output_bytes=300_000)
+SMALL_STACK = Runtime(
+    language="small-stack",
+    version="1.0.0",
+    main_name="main.small",
+    extensions=(".small",),
+    run=("/bin/sh", "-c", 'STARTED_WITH=$(ulimit -s) exec /bin/sh "$0"', "{main}"),
+    run_limits=LimitRequest(stack_bytes=8 << 20),
+    ahead="file",
+)
+"""It may not be started with the stack that others get."""
 
 
 def runtime(language: str) -> Runtime:
@@ -69,7 +79,7 @@ def job(language: str, code: str, **fields: Any) -> Job:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engines(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Engine, Warm]]:
-    registry = Registry([runtime(language) for language in PROGRAMS])
+    registry = Registry([*(runtime(language) for language in PROGRAMS), SMALL_STACK])
     folder = str(tmp_path_factory.mktemp("data"))
     cold = load_settings({"ready_sandboxes": 1, "start_ahead": False, "data_dir": folder}, environ={})
     warm = load_settings({"ready_sandboxes": 2, "data_dir": folder}, environ={})
@@ -142,6 +152,15 @@ class TestOneInterpreter:
             left = await warm.result(job(language, leaves))
             assert left.verdict is Verdict.OK
             assert told(await warm.result(looks)) == seen_first
+
+    @pytest.mark.parametrize("stack_kib", [8192, 32768])
+    async def test_starts_with_the_stack_that_its_language_or_the_job_wants(
+        self, engines: tuple[Engine, Warm], stack_kib: int
+    ) -> None:
+        _cold, warm = engines
+        limits = LimitRequest() if stack_kib == 8192 else LimitRequest(stack_bytes=stack_kib << 10)
+        wanted = Job(language="small-stack", files=(File("main.small", b"echo $STARTED_WITH $(ulimit -s)"),), run_limits=limits)
+        assert told(await warm.result(wanted))["stdout"] == f"{stack_kib} {stack_kib}\n"
 
     async def test_its_limits_are_the_jobs(self, engines: tuple[Engine, Warm]) -> None:
         _cold, warm = engines

@@ -356,6 +356,8 @@ class LocalRun:
         else:
             words = compile_words(runtime.compile_commands(self._sources(), command.memory_bytes, job.compile_args))
             ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes, job_env=job.env)
+        if ahead is not None and runtime.limits(stage).stack_bytes:
+            ahead = replace(ahead, stack_bytes=command.stack_bytes)
         return replace(specification, ahead=ahead), replace(command, tell=words if ahead is not None else None)
 
     def _command(self, stage: StageName, limits: Limits, packed: Pack | None) -> Command:

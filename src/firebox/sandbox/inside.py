@@ -156,7 +156,8 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
         lower(limit, value)
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     # What is started ahead is laid out for this one; it becomes that of the command when that comes.
-    wanted_stack = wanted.memory_bytes or _STACK_BYTES
+    ahead_stack = wanted.ahead.stack_bytes if wanted.ahead is not None else 0
+    wanted_stack = ahead_stack or wanted.memory_bytes or _STACK_BYTES
     resource.setrlimit(resource.RLIMIT_STACK, (wanted_stack if hard == resource.RLIM_INFINITY else min(wanted_stack, hard), hard))
     os.umask(0o022)
     os.chdir(mounts.WORK)

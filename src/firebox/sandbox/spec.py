@@ -39,12 +39,14 @@ class Ahead:
 
     env: what it is started with, more than it will have once its hook is done. main: a file that must be there before it
     starts, relative to the working directory; "" for none. held: it waits where it opens that file, else at a hook.
+    stack_bytes: of a program that must not be started with a stack as large as its memory; 0 for any other.
     """
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     main: str = ""
     held: bool = False
+    stack_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
