@@ -24,6 +24,7 @@ from tests.support.languages import (
     can_wait,
     chosen_cases,
     read_programs,
+    typed_lines,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -31,6 +32,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ATTEMPTS = 10
 LOOP_MS = 1500
 """What an endless program gets."""
+COMMAND_MS = 60_000
+"""What a command gets that tells its version: some start a virtual machine first."""
 CASES = [pytest.param(case, id=case.id) for case in chosen_cases()]
 
 
@@ -53,17 +56,24 @@ def test_program(case: Case, kind: str, door: str, ready: Callable[[Case, str], 
 def test_commands_that_people_type(case: Case, ready: Callable[[Case, str], Ready]) -> None:
     programs = read_programs(case.stem)
     language = ready(case, case.selector(programs))
-    names = sorted(language.runtime.commands)
-    assert names == sorted(case.definition.commands)
+    assert sorted(language.runtime.commands) == sorted(case.definition.commands)
+    answers = {line: run_command(language, line) for line in typed_lines(case, programs)}
+    failed = {line: result["run"]["output"] for line, result in answers.items() if result["verdict"] != "ok"}
+    assert failed == {}
+
+
+def run_command(language: Ready, line: str) -> Any:
+    """Run a line as somebody would type it. It finds an empty standard input."""
     body = {
         "language": language.selector,
         "version": language.runtime.version,
         "files": [{"name": "main", "content": ""}],
-        "command": 'for name; do command -v "$name" > /dev/null || echo "$name"; done',
-        "args": names,
+        "command": line,
+        "limits": {"run": {"wall_ms": COMMAND_MS, "cpu_ms": COMMAND_MS}},
     }
     answer = httpx.post(f"{language.server.url}/api/v1/runs", json=body, timeout=ANSWER_TIMEOUT_S, trust_env=False)
-    assert (answer.json()["verdict"], answer.json()["run"]["stdout"]) == ("ok", ""), answer.text
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in chosen_cases() if can_wait(case)])

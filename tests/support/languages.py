@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import tomllib
 from collections.abc import Generator, Iterator
@@ -69,6 +70,8 @@ class Programs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All programs of a language. selector: what a client asks for."""
 
     selector: str
+    commands: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    """Lines to type for names that do not tell their version, by name."""
     hello: Program
     stdin: Program
     args: Program
@@ -137,6 +140,14 @@ class Case:
     def selector(self, programs: Programs) -> str:
         """What to ask for: of a variant by its own name."""
         return self.recipe.aliases[0] if self.recipe.aliases else programs.selector
+
+
+def typed_lines(case: Case, programs: Programs) -> list[str]:
+    """Give a line for each name that people type for a language: it succeeds where that is the program it should be."""
+    detect, commands = case.definition.detect, {case.definition.detect.programs[0]: "{tool}", **case.definition.commands}
+    assert programs.commands.keys() <= commands.keys(), f"lines for what is no command of {case.stem}"
+    asking = {name: detect.version if program == "{tool}" else ["--version"] for name, program in commands.items()}
+    return [programs.commands.get(name, shlex.join([name, *asking[name]])) for name in commands]
 
 
 def _newest_series(package: str) -> str:

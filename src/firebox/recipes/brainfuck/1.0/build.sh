@@ -1,4 +1,4 @@
-# brainfuck SOURCE PROGRAM
+# brainfuck SOURCE [PROGRAM]: makes the program, or runs it at once.
 cat > /usr/local/bin/brainfuck <<'END'
 #!/bin/sh -eu
 if [ "$1" = --version ]; then
@@ -38,6 +38,6 @@ C
         END { if (depth) { print (depth < 0 ? "a ] too many" : "a ] is missing") > "/dev/stderr"; exit 1 } }'
     echo 'return 0; }'
 } > "$folder/main.c"
-tcc -o "$2" "$folder/main.c"
+if [ $# = 1 ]; then tcc -run "$folder/main.c"; else tcc -o "$2" "$folder/main.c"; fi
 END
 chmod 755 /usr/local/bin/brainfuck

@@ -1,1 +1,2 @@
 (println (upper-case "ok"))
+(exit)
