@@ -22,7 +22,7 @@ import pytest
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
-from tests.sandbox.leftovers import descendants_of, groups_of, holdings_of, is_gone
+from tests.sandbox.leftovers import Holdings, descendants_of, groups_of, holdings_of, is_gone
 from tests.support.waiting import until
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -126,18 +126,73 @@ def sandbox_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def box(sandbox_kind: str, readable_source: str) -> AsyncIterator[Box]:
-    """A launcher of its own for each test; afterwards nothing of it is left."""
+async def own_box(sandbox_kind: str, readable_source: str) -> AsyncIterator[Box]:
+    """A launcher of a test's own, which may be killed or keep something; afterwards nothing of it is left."""
     launcher = launcher_of(sandbox_kind, readable_source)
     await launcher.start()
+    yield Box(launcher, sandbox_kind)
+    await close(launcher)
+
+
+async def close(launcher: LauncherProcess) -> None:
+    """End a launcher; nothing of it is left."""
     pid = launcher.pid
     assert pid is not None
-    yield Box(launcher, sandbox_kind)
     processes = descendants_of(pid)
     await asyncio.wait_for(launcher.close(), 30)
     assert not os.path.exists(f"/proc/{pid}")
     assert groups_of(pid) == []
     await until(lambda: all(map(is_gone, processes)))
+
+
+@pytest.fixture(scope="session")
+def shared_launchers() -> Iterator[dict[str, LauncherProcess]]:
+    """One launcher of each kind, started by the first test that asks. Between tests no event loop listens to it."""
+    launchers: dict[str, LauncherProcess] = {}
+    yield launchers
+    for launcher in launchers.values():
+        asyncio.run(close(launcher))
+
+
+@pytest.fixture
+async def box(sandbox_kind: str, readable_source: str, shared_launchers: dict[str, LauncherProcess]) -> AsyncIterator[Box]:
+    """The launcher that tests share as the runs of a server do; each leaves it as it was."""
+    launcher = shared_launchers.pop(sandbox_kind, None)  # it comes back if all is well
+    loop = asyncio.get_running_loop()
+    if launcher is None:
+        launcher = launcher_of(sandbox_kind, readable_source)
+        await launcher.start()
+    else:
+        assert launcher._link is not None
+        loop.add_reader(launcher._link, launcher._hear)
+    pid = launcher.pid
+    assert pid is not None
+    before = holdings_of(pid)
+    yield Box(launcher, sandbox_kind)
+    try:
+        await _let_go(launcher)
+        assert (launcher.pid, launcher.starts) == (pid, 1), "a test that ends its launcher wants own_box"
+        await _until_it_holds(pid, before)
+    except BaseException:
+        await launcher.close()
+        raise
+    assert launcher._link is not None
+    loop.remove_reader(launcher._link)
+    shared_launchers[sandbox_kind] = launcher
+
+
+async def _let_go(launcher: LauncherProcess) -> None:
+    """End the sandboxes that a test left."""
+    launcher._catch_up()
+    for number in list(launcher._alive):
+        launcher.end(number)
+    await until(lambda: launcher.alive == 0, "the sandboxes of a test end")
+
+
+async def _until_it_holds(pid: int, before: Holdings) -> None:
+    with contextlib.suppress(TimeoutError):
+        await until(lambda: holdings_of(pid) == before)
+    assert holdings_of(pid) == before
 
 
 @pytest.fixture
@@ -147,6 +202,4 @@ async def nothing_left(box: Box) -> AsyncIterator[None]:
     assert pid is not None
     before = holdings_of(pid)
     yield
-    with contextlib.suppress(TimeoutError):
-        await until(lambda: holdings_of(pid) == before)
-    assert holdings_of(pid) == before
+    await _until_it_holds(pid, before)

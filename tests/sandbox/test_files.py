@@ -15,6 +15,7 @@ import pytest
 
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, PackedFile, SandboxFailure, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.support.waiting import until
 
 HERE = Path(__file__)
 
@@ -216,7 +217,7 @@ for number in range(10_000):
     outcome = await box.python(code, collect=["*"], specification=SandboxSpec(writable_inodes=20_000))
     assert outcome.exit.status == 0, outcome.error_text
     assert 60 < len(outcome.artifacts) < 80  # as deep as anybody looks
-    await box.launcher.ended(1)
+    await until(lambda: box.launcher.alive == 0)
 
 
 async def test_attack_16_odd_file_names_come_out_as_they_are(box: Box) -> None:

@@ -20,6 +20,13 @@ from tests.conftest import require_tool
 from tests.sandbox.conftest import ENVIRONMENT, Box
 from tests.support.waiting import until
 
+
+@pytest.fixture
+def box(own_box: Box) -> Box:
+    """A launcher keeps the layers that it has shown, so each test has one of its own."""
+    return own_box
+
+
 PROGRAMS = ("sh", "cat", "ls", "flock", "mknod", "sleep", "touch")
 
 

@@ -24,6 +24,13 @@ from tests.sandbox.conversation import talk
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
 from tests.support.waiting import until
 
+
+@pytest.fixture
+def box(own_box: Box) -> Box:
+    """Tests here kill their launcher."""
+    return own_box
+
+
 SERVER = """
 import asyncio, sys
 from firebox.sandbox.spec import Command, SandboxSpec
