@@ -6,16 +6,14 @@ TOML, or Runner's YAML.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -46,8 +44,7 @@ _READY_AT_LEAST = 4
 _CORES = os.cpu_count() or 1
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A value somebody gave for a setting, before it is read. source: "flag", "environment NAME" or "file PATH"."""
 
     value: object
@@ -332,6 +329,8 @@ def _file_of(environ: Mapping[str, str]) -> Path | None:
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Say "did you mean ...?" for a misspelt name, or "" when nothing is near. prefix: "FIREBOX_" to spell it as a variable."""
+    import difflib  # no command that is right needs it
+
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {prefix + (close[0].upper() if prefix else close[0])}?" if close else ""
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from firebox.model import OutputMode, StageName
 from firebox.secret_values import hide_secret
@@ -21,8 +20,7 @@ _MIB = 1 << 20
 _GIB = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One setting.
 
     default: as `read` gives it; aliases: environment names of other servers that set it; file_keys: keys of Runner's file that
@@ -86,8 +84,7 @@ def default_data_folder(environ: Mapping[str, str], uid: int) -> Path:
     return data_home / "firebox"
 
 
-@dataclass(frozen=True, slots=True)
-class _LimitRow:
+class _LimitRow(NamedTuple):
     """One field of `model.Limits`: defaults of the two stages, and the maximum of each."""
 
     name: str

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Box:
         sandbox = await self.launcher.make(specification or SandboxSpec())
         streams: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         try:
-            wanted = replace(Command(argv=argv, env=env, files=inputs, wall_ms=20_000, cpu_ms=20_000), **command)
+            wanted = Command(argv=argv, env=env, files=inputs, wall_ms=20_000, cpu_ms=20_000)._replace(**command)
             ended = await sandbox.run(wanted, lambda name, data: streams[name].append(data))
             outcome = Outcome(ended, b"".join(streams["stdout"]), b"".join(streams["stderr"]))
             if collect is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from firebox.sandbox.handle import Sandbox
@@ -80,7 +79,7 @@ async def talk(
     """Start a program that stays until it is told to go, or killed on leaving. command: fields of `Command`."""
     fields: dict[str, Any] = {"interactive": True, "wall_ms": 120_000, "cpu_ms": 0, **command}
     inputs = tuple(InputFile(name, content.encode()) for name, content in (files or {}).items())
-    wanted = replace(Command(argv=argv, env={**ENVIRONMENT, **fields.pop("env", {})}, files=inputs), **fields)
+    wanted = Command(argv=argv, env={**ENVIRONMENT, **fields.pop("env", {})}, files=inputs)._replace(**fields)
     sandbox = await box.launcher.make(specification or SandboxSpec())
     conversation = Conversation(sandbox, wanted)
     try:

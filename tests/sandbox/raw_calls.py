@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 
-import pyseccomp
+from firebox.sandbox.libseccomp import system_call_number
 
 IS_X86_64 = platform.machine() == "x86_64"
 
@@ -62,10 +62,9 @@ def tell(**values):
 def number_of(name: str) -> int | None:
     """Return the number of a system call on this machine, or None where there is no such call."""
     try:
-        number: int = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
-    except (ValueError, OSError, RuntimeError):
+        return system_call_number(name)
+    except KeyError:
         return None
-    return number if number >= 0 else None
 
 
 def raw_files(*names: str) -> dict[str, bytes | str]:

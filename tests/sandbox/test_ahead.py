@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -52,19 +51,19 @@ async def test_file_may_lie_in_a_folder(box: Box) -> None:
 
 async def test_limits_hold_for_every_process_that_was_started(box: Box) -> None:
     script = "(read -r word < main.sh; ulimit -n; ulimit -f); ulimit -n; ulimit -f"
-    limited = replace(command(script), open_files=77, file_size_bytes=512 * 9)
+    limited = command(script)._replace(open_files=77, file_size_bytes=512 * 9)
     assert await run(box, ahead(script), limited) == ("77\n9\n77\n9\n", True)
 
 
 @pytest.mark.parametrize(
-    "wanted", [replace(command(WORDS), tell=None), command("echo here", name="other.sh")], ids=["fresh", "file"]
+    "wanted", [command(WORDS)._replace(tell=None), command("echo here", name="other.sh")], ids=["fresh", "file"]
 )
 async def test_another_command_is_started_anew(box: Box, wanted: Command) -> None:
     assert await run(box, ahead(WORDS), wanted) == ("here\n", False)
 
 
 async def test_program_that_waits_is_gone_when_another_command_comes(box: Box) -> None:
-    listing = replace(command("echo /proc/[0-9]*", name="other.sh"), tell=None)
+    listing = command("echo /proc/[0-9]*", name="other.sh")._replace(tell=None)
     heard, _waited = await run(box, ahead(WORDS), listing)
     assert len(heard.split()) == 2
 

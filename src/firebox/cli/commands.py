@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-import firebox
 from firebox.cli.absent_modules import absent
 from firebox.cli.application import Application, Group
+from firebox.cli.version import FLAGS, show_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ app = Application(cls=LazyGroup, no_args_is_help=True, add_completion=True)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"firebox {firebox.__version__}")
+        show_version()
         raise typer.Exit
 
 
 @app.callback()
 def firebox_command(
-    version: bool = typer.Option(False, "--version", "-V", callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(False, *FLAGS, callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Run code nobody trusts."""

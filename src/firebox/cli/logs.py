@@ -10,15 +10,9 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from firebox.cli.absent_modules import absent
-from firebox.engine.log import set_up_later
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN = re.compile(r"[^\s=\"\\]+")
-
-
-def set_up_logs_later(level: str, format_: str) -> None:
-    """Do as `set_up_logs` when there is something to say: for commands that are to be quick and mostly have nothing."""
-    set_up_later(lambda: set_up_logs(level, format_))
 
 
 def set_up_logs(level: str, format_: str) -> None:

@@ -197,7 +197,7 @@ def _with_what_is_there(job: Job, settings: Settings, registry: Registry, folder
 async def _executor(settings: Settings, registry: Registry, way: Way, folder: Path | None) -> AsyncGenerator[Executor]:
     """Only what is needed is loaded: each is a good part of the time that a small program takes."""
     if way.sandbox or folder is None:
-        from firebox.cli.logs import set_up_logs_later
+        from firebox.cli.late_logs import set_up_logs_later
         from firebox.engine.executor import LocalExecutor
 
         set_up_logs_later("error", "text")  # nothing but the answer may be on standard output

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from firebox.errors import InvalidRequest
 from firebox.model import File
@@ -19,8 +19,7 @@ _MOST_FILES = 5000
 _SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """What the command line names. main: the main file's name relative to `folder`, "" for standard input."""
 
     main: str

@@ -8,68 +8,85 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, get_args
 
 from firebox.cli.absent_modules import absent
 from firebox.cli.run_flags import RunRequest
-from firebox.sandbox.launcher_start import StartedLauncher, compiled_filters, start_launcher
+from firebox.sandbox.launcher_start import StartedLauncher, start_launcher
 
 if TYPE_CHECKING:
     from firebox.cli.run_files import Program
     from firebox.config import Settings
     from firebox.engine.executor import LocalExecutor
     from firebox.errors import UnknownRuntime
-    from firebox.model import CacheLevel, Job, LimitRequest, Result
+    from firebox.model import CacheLevel, Job, LimitRequest, Result, Terminal
     from firebox.runtimes.definition import Definition
     from firebox.runtimes.registry import Registry
     from firebox.runtimes.runtime import Runtime
 
 
-def run_program(request: RunRequest) -> int:
-    """Run a program as the command line says. Returns the exit status. Raises: FireboxError, OSError."""
+def run_program(request: RunRequest, launcher: StartedLauncher | None = None) -> int:
+    """Run a program as the command line says. Returns the exit status. Raises: FireboxError, OSError.
+
+    launcher: one that has been started; it may have ended afterwards.
+    """
+    if launcher is None:
+        launcher = start_launcher()
+        try:
+            return run_program(request, launcher)
+        finally:
+            launcher.end()
     gc.disable()  # loading modules makes no garbage
-    with _launcher_ahead() as launcher:
-        # asyncio and hashlib would load OpenSSL, msgspec a library of types that Python has itself.
-        with absent("ssl", "_hashlib", "typing_extensions"):
-            settings = _settings(request)
-            ready = _configure(launcher, settings)
+    # asyncio and hashlib would load OpenSSL, msgspec a library of types that Python has itself.
+    with absent("ssl", "_hashlib", "typing_extensions"):
+        settings = _settings(request)
+        is_ready = _configure(launcher, settings)
+        program, runtime, registry = _choose(request, settings)
+        job = _job(request, program, runtime)
+        with _kept(runtime, settings):
+            if is_ready:
+                _ask_for_sandbox(launcher, job, settings, registry)
+            # From here on the launcher makes the sandbox while this process loads the rest.
             import asyncio
 
             from firebox.cli.catalogue import open_store
             from firebox.cli.verdicts import exit_status
             from firebox.engine.executor import LocalExecutor
-            from firebox.service.validation import check_job
-        program, runtime, registry = _choose(request, settings)
-        job = _job(request, program, runtime)
-        check_job(job)
-        executor = LocalExecutor(settings, registry, hold=open_store(settings).hold, launcher=ready)
-        gc.enable()
-        return exit_status(asyncio.run(_execute(executor, job, request)))
+
+            hold = open_store(settings).hold
+            executor = LocalExecutor(settings, registry, hold=hold, launcher=launcher if is_ready else None)
+            gc.freeze()
+            gc.enable()
+            return exit_status(asyncio.run(_execute(executor, job, request)))
 
 
-@contextmanager
-def _launcher_ahead() -> Generator[StartedLauncher]:
-    """Start a launcher, which ends with the context."""
-    launcher = start_launcher()
-    try:
-        yield launcher
-    finally:
-        launcher.link.close()
-        launcher.process.wait()
-
-
-def _configure(launcher: StartedLauncher, settings: Settings) -> StartedLauncher | None:
-    """Tell the launcher its settings; None when it cannot be used: the executor will find out why, and say it."""
+def _configure(launcher: StartedLauncher, settings: Settings) -> bool:
+    """Tell the launcher its settings. False when it cannot be used: the executor will find out why, and say it."""
     from firebox.runtimes.ahead import hook_texts
-    from firebox.sandbox.spec import SandboxFailure
 
     try:
-        launcher.configure(compiled_filters(), uid_base=settings.uid_base, hooks=hook_texts())
-    except (SandboxFailure, OSError):
-        return None
-    return launcher
+        launcher.configure(uid_base=settings.uid_base, hooks=hook_texts(), prove=False)
+    except OSError:
+        return False
+    return True
+
+
+def _kept(runtime: Runtime, settings: Settings) -> AbstractContextManager[object]:
+    """Keep the runtime's package, if it is of one, from being uninstalled meanwhile."""
+    from firebox.cli.catalogue import open_store
+
+    return open_store(settings).hold(runtime.installed) if runtime.installed else nullcontext()
+
+
+def _ask_for_sandbox(launcher: StartedLauncher, job: Job, settings: Settings, registry: Registry) -> None:
+    """Have the launcher make the first sandbox of a job. Raises: RequestError."""
+    from firebox.engine.plan import Planner
+
+    specification = Planner(settings, registry).plan(job).first_specification
+    with suppress(OSError):  # it has ended: the executor will find out why, and say it
+        launcher.ask(specification)
 
 
 def _settings(request: RunRequest) -> Settings:
@@ -87,7 +104,7 @@ def _settings(request: RunRequest) -> Settings:
 def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, Registry]:
     """Find the main file and the runtime that is meant."""
     from firebox.cli.catalogue import find_definitions, find_runtimes
-    from firebox.cli.logs import set_up_logs_later
+    from firebox.cli.late_logs import set_up_logs_later
     from firebox.cli.run_files import FROM_STDIN, find_program
     from firebox.errors import InvalidRequest, UnknownRuntime
     from firebox.runtimes.registry import Registry
@@ -162,11 +179,11 @@ def _language_of(program: Program, settings: Settings) -> str:
 def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
     from firebox.cli.limits import read_limits
     from firebox.cli.run_files import read_files
-    from firebox.cli.session import terminal_size
     from firebox.model import Job
+    from firebox.service.validation import check_job
 
     limits = read_limits(request.limit, _named_limits(request))
-    return Job(
+    job = Job(
         # Nobody but the JSON answer shows it, and to make one costs more than to run a small program.
         id="" if request.as_json else "run",
         language=runtime.language,
@@ -182,8 +199,16 @@ def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
         run_limits=limits["run"],
         artifacts=tuple(request.artifact),
         cache=_cache_level(request.cache),
-        terminal=terminal_size() if request.tty else None,
+        terminal=_terminal() if request.tty else None,
     )
+    check_job(job)
+    return job
+
+
+def _terminal() -> Terminal:
+    from firebox.cli.session import terminal_size
+
+    return terminal_size()
 
 
 def _terminal_kind() -> dict[str, str]:

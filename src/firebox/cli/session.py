@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import termios
@@ -22,6 +21,8 @@ _DESCRIPTORS = {"stdout": 1, "stderr": 2}
 
 def terminal_size() -> Terminal:
     """Measure the window this runs in."""
+    import shutil  # most runs have no terminal of their own
+
     size = shutil.get_terminal_size()
     return Terminal(rows=size.lines, columns=size.columns)
 

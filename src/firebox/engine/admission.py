@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from firebox.errors import QueueFull, ShuttingDown
 
 _RETRY_AFTER_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class AdmissionStatistics:
+class AdmissionStatistics(NamedTuple):
     slots: int
     in_flight: int
     queued: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -29,8 +29,7 @@ _CHARACTERS = 200
 _log = LazyLogger()
 
 
-@dataclass(frozen=True, slots=True)
-class Artifacts:
+class Artifacts(NamedTuple):
     """What a run handed back. cpu_ms: processor time that looking for it took."""
 
     files: tuple[File, ...] = ()

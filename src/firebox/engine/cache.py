@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,6 +143,8 @@ class JobCache:
             count = sum(1 for _entry in folder.iterdir())
         except FileNotFoundError:
             return 0
+        import tempfile  # what is kept rarely changes
+
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".gone-") as gone:
             folder.rename(Path(gone, "entries"))
         self._bytes = None
@@ -189,6 +190,8 @@ class JobCache:
                 return
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._make_room(size)
+            import tempfile
+
             with tempfile.NamedTemporaryFile(dir=place, prefix=".unfinished-") as file:
                 file.write(_HEAD.pack(_FORMAT, len(header)) + header)
                 for piece in _pieces(pack):

@@ -6,20 +6,17 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Self
+from typing import NamedTuple, Self
 
 from firebox.config import Settings
 from firebox.engine.admission import Admission
 from firebox.engine.cache import JobCache
-from firebox.engine.commands import check_compile_args, is_compiled
-from firebox.engine.limits import attended as limits_of_attended
-from firebox.engine.limits import decide
 from firebox.engine.log import LazyLogger
-from firebox.engine.run import LocalRun, Plan
-from firebox.errors import InvalidRequest, SandboxError
-from firebox.model import Job, Limits, Result, Run, StageName
+from firebox.engine.plan import Planner
+from firebox.engine.run import LocalRun
+from firebox.errors import SandboxError
+from firebox.model import Job, Result, Run
 from firebox.runtimes.ahead import hook_texts
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
@@ -27,7 +24,7 @@ from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.launcher_start import StartedLauncher
 from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.pool import Pool
-from firebox.sandbox.spec import SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import SandboxFailure
 
 ResultListener = Callable[[Result], None]
 CACHE = "job-cache"
@@ -39,8 +36,7 @@ Hold = Callable[[str], AbstractContextManager[object]]
 _log = LazyLogger()
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """What the executor is doing now, for metrics and health.
 
     in_flight, queued: interactive runs too, which have slots of their own.
@@ -66,7 +62,7 @@ class LocalExecutor:
         folder = settings.data_dir / CACHE
         self._cache = JobCache(folder, max_bytes=settings.job_cache_bytes, max_age_s=settings.job_cache_s)
         self._settings = settings
-        self._registry = registry
+        self._planner = Planner(settings, registry)
         self._hold = hold
         hooks = hook_texts()
         started = (launcher, *repeat(None, settings.launcher_count - 1))
@@ -85,10 +81,7 @@ class LocalExecutor:
             reserved=settings.interactive_reserved_count,
             slots_per_client=settings.slots_per_client,
         )
-        # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
-        self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
-        kept = tuple(_with_room(SandboxSpec(trees=self._trees), settings.default_limits(stage)) for stage in ("run", "compile"))
-        self._pool = Pool(self._launchers, kept, settings.ready_count)
+        self._pool = Pool(self._launchers, self._planner.usual_specifications, settings.ready_count)
         self._listeners: list[ResultListener] = []
         self._runs: set[LocalRun] = set()
 
@@ -162,12 +155,20 @@ class LocalExecutor:
 
     @asynccontextmanager
     async def _start(self, job: Job) -> AsyncGenerator[Run]:
-        plan = self._plan(job)
+        plan = self._planner.plan(job)
         with self._hold(plan.runtime.installed) if plan.runtime.installed else nullcontext():
             asked_at = time.monotonic()
             await self._admission_of(job).acquire(job.client)
             queue_ms = (time.monotonic() - asked_at) * 1000
-            run = LocalRun(job.id or _new_id(), plan, self._pool, cache=self._cache, queue_ms=queue_ms, finished=self._finished)
+            run = LocalRun(
+                job.id or _new_id(),
+                plan,
+                self._pool,
+                isolation=self._launchers.layers,
+                cache=self._cache,
+                queue_ms=queue_ms,
+                finished=self._finished,
+            )
             self._runs.add(run)
             run.begin()
             try:
@@ -187,49 +188,6 @@ class LocalExecutor:
 
     def _admission_of(self, job: Job) -> Admission:
         return self._attended if job.attended else self.admission
-
-    def _plan(self, job: Job) -> Plan:
-        """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
-        runtime = self._registry.resolve(job.language, job.version, job.installed)
-        check_compile_args(job, runtime)
-        files = runtime.place(job.files)
-        compile_limits = self._limits("compile", job, runtime)
-        run_limits = self._limits("run", job, runtime)
-        has_compile_stage = is_compiled(job, runtime, [file.name for file in files if file.source])
-        room = min(compile_limits.writable_bytes, run_limits.writable_bytes) if has_compile_stage else run_limits.writable_bytes
-        total = sum(len(file.content) for file in files)
-        if total > room:
-            raise InvalidRequest(f"the files are {total} bytes together, more than the {room} that can be written", where="files")
-        return Plan(
-            job=job,
-            runtime=runtime,
-            files=files,
-            compile_limits=compile_limits if has_compile_stage else None,
-            run_limits=run_limits,
-            compile_specification=_with_room(self._root_of(runtime), compile_limits),
-            run_specification=_with_room(self._root_of(runtime), run_limits),
-            isolation=self._launchers.layers,
-            artifact_bytes=self._settings.max_artifact_bytes,
-            artifact_files=self._settings.max_artifact_files,
-            idle_ms=self._settings.interactive_idle_ms if job.attended else 0,
-            cache_level=job.cache or self._settings.cache_level(runtime.setting_names) or runtime.cache,
-            may_start_ahead=self._settings.start_ahead and not job.command and job.terminal is None,
-            preload=self._settings.preloaded(runtime.setting_names),
-        )
-
-    def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
-        defaults = self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage))
-        maximum = self._settings.maximum_limits(stage, runtime.setting_names)
-        if job.attended and stage == "run":
-            defaults, maximum = limits_of_attended(defaults, maximum, self._settings)
-        return decide(stage, defaults, maximum, job.compile_limits if stage == "compile" else job.run_limits)
-
-    def _root_of(self, runtime: Runtime) -> SandboxSpec:
-        return SandboxSpec(trees=self._trees if runtime.on_host else (), layers=runtime.layers, host=runtime.on_host)
-
-
-def _with_room(specification: SandboxSpec, limits: Limits) -> SandboxSpec:
-    return replace(specification, writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes)
 
 
 def _new_id() -> str:

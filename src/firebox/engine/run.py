@@ -8,7 +8,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
 
 from msgspec.structs import replace as replace_fields
 
@@ -18,6 +17,7 @@ from firebox.engine.commands import command_line, variables
 from firebox.engine.idle import IdleClock
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
+from firebox.engine.plan import Plan
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, refused, result_of
 from firebox.errors import InvalidRequest
@@ -27,9 +27,7 @@ from firebox.model import (
     Cancel,
     Eof,
     Event,
-    File,
     Finished,
-    Job,
     Limits,
     Message,
     Output,
@@ -48,7 +46,6 @@ from firebox.model import (
     Verdict,
 )
 from firebox.runtimes.ahead import compile_words, plan_ahead, plan_compiler_ahead
-from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.pool import Pool
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure, SandboxSpec
@@ -70,26 +67,6 @@ _REPEATABLE = (Verdict.OK, Verdict.RUNTIME_ERROR)
 _log = LazyLogger()
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A job with everything decided. compile_limits: None when there is no compile stage. idle_ms: 0 for no limit."""
-
-    job: Job
-    runtime: Runtime
-    files: tuple[File, ...]
-    compile_limits: Limits | None
-    run_limits: Limits
-    compile_specification: SandboxSpec
-    run_specification: SandboxSpec
-    isolation: tuple[str, ...]
-    artifact_bytes: int
-    artifact_files: int
-    idle_ms: int
-    cache_level: CacheLevel
-    may_start_ahead: bool
-    preload: tuple[str, ...]
-
-
 class LocalRun:
     """Implements `model.Run`."""
 
@@ -99,6 +76,7 @@ class LocalRun:
         plan: Plan,
         pool: Pool,
         *,
+        isolation: tuple[str, ...],
         cache: JobCache | None,
         queue_ms: float,
         finished: Callable[[LocalRun, Result], None],
@@ -108,6 +86,7 @@ class LocalRun:
         self.runtime = RuntimeName(plan.runtime.language, plan.runtime.version)
         self._plan = plan
         self._pool = pool
+        self._isolation = isolation
         self._cache = cache if plan.cache_level != "none" else None
         self._served: CacheLevel = "none"
         self._waiting: asyncio.Task[Turn] | None = None
@@ -357,8 +336,8 @@ class LocalRun:
             words = compile_words(runtime.compile_commands(self._sources(), command.memory_bytes, job.compile_args))
             ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes, job_env=job.env)
         if ahead is not None and runtime.limits(stage).stack_bytes:
-            ahead = replace(ahead, stack_bytes=command.stack_bytes)
-        return replace(specification, ahead=ahead), replace(command, tell=words if ahead is not None else None)
+            ahead = ahead._replace(stack_bytes=command.stack_bytes)
+        return specification._replace(ahead=ahead), command._replace(tell=words if ahead is not None else None)
 
     def _command(self, stage: StageName, limits: Limits, packed: Pack | None) -> Command:
         job, runtime = self._plan.job, self._plan.runtime
@@ -419,7 +398,7 @@ class LocalRun:
             artifacts=self._artifacts.files,
             left_out=self._artifacts.left_out,
             cache=self._served,
-            isolation=self._plan.isolation,
+            isolation=self._isolation,
         )
         if self._cache is not None and keep_as and result.verdict in (*_REPEATABLE, Verdict.COMPILE_ERROR, Verdict.SIGNAL):
             self._cache.keep_outcome(self._plan.runtime, keep_as, result)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The settings that another system's names decide.
 
     values: setting -> value and the name it came from, as the user wrote that name; warnings: sentences about names that were

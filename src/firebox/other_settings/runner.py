@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from typing import cast
@@ -146,6 +145,8 @@ def duration_ms(value: object) -> int:
     Returns: milliseconds, rounded up. Raises: ValueError.
     Source: Go's package time, "ParseDuration".
     """
+    from fractions import Fraction  # takes longer to load than all of this module, which every command loads
+
     if isinstance(value, int) and not isinstance(value, bool):
         total = Fraction(value)
     else:

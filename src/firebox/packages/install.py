@@ -23,7 +23,8 @@ from firebox.errors import Conflict, DependencyConflict, NotFound, PackageError,
 from firebox.packages.contents import check_architecture, check_name
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.environment import LauncherMaker, evaluate
-from firebox.packages.locks import is_at, wait_for
+from firebox.packages.file_locks import is_at
+from firebox.packages.locks import wait_for
 from firebox.packages.piston_archive import home_of, runtimes_of
 from firebox.packages.preparation import Prepared, describe, prepare
 from firebox.packages.staging import Room, Staging, in_thread

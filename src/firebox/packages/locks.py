@@ -1,35 +1,19 @@
-"""Locks between processes: flock(2), which the kernel lets go of however their holder ends.
-
-Source: flock(2): a lock belongs to the open file description, so two parts of one process exclude each other as well.
-"""
+"""Waiting for locks between processes, see `file_locks`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from firebox.packages.file_locks import is_at, take
+
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.2
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-def take(descriptor: int, *, shared: bool = False) -> bool:
-    """Take a lock at once, or tell that somebody else has it."""
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def let_go(descriptor: int) -> None:
-    """Give a lock back and keep the descriptor open."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 async def wait_for(descriptor: int, *, patience_s: float | None = None) -> bool:
@@ -77,13 +61,3 @@ async def _locked(file: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def is_at(descriptor: int, path: Path) -> bool:
-    """Tell whether what is open is still what is found at this place."""
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return False
-    opened = os.fstat(descriptor)
-    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)

@@ -16,7 +16,8 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from firebox.packages.locks import alone, let_go, take
+from firebox.packages.file_locks import let_go, take
+from firebox.packages.locks import alone
 from firebox.packages.tree import bring_names_to_disk, remove
 
 _Made = TypeVar("_Made")

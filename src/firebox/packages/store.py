@@ -15,7 +15,6 @@ import os
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -25,7 +24,7 @@ from msgspec import Struct
 
 from firebox.errors import Conflict, NotFound
 from firebox.packages.entry import Entry
-from firebox.packages.locks import is_at, let_go, take
+from firebox.packages.file_locks import is_at, let_go, take
 from firebox.runtimes.runtime import Runtime
 
 DESCRIPTION = "package.json"
@@ -60,8 +59,7 @@ class Installed(Struct, frozen=True, kw_only=True):
         return self.entry.name
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(Struct):
     """A package in use by this process. Its folder is locked as long as `count` is not 0."""
 
     folder: int

@@ -8,16 +8,16 @@ compiler in its own process, and whatever else the compile stage does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from firebox.runtimes.runtime import Runtime, shell_line
 from firebox.sandbox.ahead import FOLDER, WORD_BYTES
 from firebox.sandbox.spec import Ahead
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(Struct, frozen=True):
     """name: of the file that the interpreter looks for; env: how it is made to. takes_args, preloads: whether it can be given
     arguments, and modules to load.
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,9 +23,11 @@ def offer_commands(commands: Mapping[str, str], own_folders: Sequence[str], data
     commands: name -> program. own_folders: what PATH of the runtime has before the usual folders.
     None when nothing is missing, or nothing of `data_folder` can be written or shown to programs.
     """
-    path = ":".join([*own_folders, *STANDARD_FOLDERS])
+    folders = (*own_folders, *STANDARD_FOLDERS)
     missing = {
-        name: program for name, program in commands.items() if not shutil.which(name, path=path) and os.access(program, os.X_OK)
+        name: program
+        for name, program in commands.items()
+        if not any(_is_program(f"{folder}/{name}") for folder in folders) and _is_program(program)
     }
     if not missing:
         return None
@@ -43,7 +43,14 @@ def offer_commands(commands: Mapping[str, str], own_folders: Sequence[str], data
     return folder
 
 
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)  # noqa: PTH113 - for each name in each folder
+
+
 def _make(folder: Path, commands: Mapping[str, str]) -> None:
+    import shutil  # mostly it is there already
+    import tempfile
+
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         for name, program in commands.items():

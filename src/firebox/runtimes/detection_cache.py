@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -46,6 +45,8 @@ class DetectionCache:
         tools = self._used if complete else {**self._known, **self._used}
         if self._file is None or tools == self._known:
             return
+        import tempfile  # mostly nothing has changed
+
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(dir=self._file.parent, prefix=self._file.name)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import Struct, field
 
 from firebox.runtimes.command_names import offer_commands
 from firebox.runtimes.definition import Definition, fill, shipped_definitions
@@ -29,8 +30,7 @@ _THREADS = 16
 _NOTHING_PREPARED = "/nonexistent"
 
 
-@dataclass(frozen=True, slots=True)
-class HostScan:
+class HostScan(Struct, frozen=True):
     """What was found. problems: words about tools that are there and still cannot be used."""
 
     runtimes: list[Runtime] = field(default_factory=list[Runtime])
@@ -41,8 +41,7 @@ class HostScan:
     """Words about those that stay slow, because nothing of the data folder can be shown to programs."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A definition's program. executable: as it is to be called."""
 
     definition: Definition
@@ -86,9 +85,9 @@ def scan_host(
     def complete(found: _Found) -> _Completed | str:
         return _complete(found, search, path, data_folder)
 
-    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        found = _one_a_version(pool.map(ask, candidates), scan.problems)
-        for answer in pool.map(complete, found):
+    with _workers(len(candidates)) as do_each:
+        found = _one_a_version(do_each(ask, candidates), scan.problems)
+        for answer in do_each(complete, found):
             if isinstance(answer, str):
                 scan.problems.append(answer)
             else:
@@ -100,6 +99,18 @@ def scan_host(
                     scan.unprepared.append(preparation)
     cache.save(complete=only is None)
     return scan
+
+
+@contextmanager
+def _workers(wanted: int) -> Generator[Callable[..., Iterable[Any]]]:
+    """Yield what does as the built-in `map`, several at a time where there are several."""
+    if wanted < 2:
+        yield map
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        yield pool.map
 
 
 def _one_a_version(answers: Iterable[_Found | str], problems: list[str]) -> Iterator[_Found]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,6 +38,8 @@ def folders_to_show(wanted: Iterable[str], executables: Iterable[Path]) -> tuple
     wanted: folders as the definition names them, patterns allowed; ones that do not exist are left out.
     Raises: UnusableToolError where one is covered by a sandbox's own folder, or would show somebody's home.
     """
+    if wanted := tuple(wanted):
+        import glob  # programs of the system need no folder
     named = [Path(path).resolve() for pattern in wanted for path in glob.glob(pattern)]  # noqa: PTH207 - absolute patterns
     shown = {_store(folder) or folder for folder in named if folder.is_dir()}
     # What a definition forgot: at least the program itself has to be seen.

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct, field
 
 from firebox.runtimes.definition import Definition, fill
 from firebox.runtimes.places import UnusableToolError, check_may_be_shown
@@ -24,8 +21,7 @@ PREPARED = "prepared"
 PREPARATION_TIMEOUT_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Preparation:
+class Preparation(Struct, frozen=True):
     """Commands, run on the host with the operator's own toolchain and never with a client's files, that fill a folder."""
 
     language: str
@@ -51,6 +47,9 @@ class Preparation:
         """
         if self.done:
             return ""
+        import shutil  # only a server prepares anything
+        import tempfile
+
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._sweep()
         with tempfile.TemporaryDirectory(prefix="firebox-prepare-") as work:
@@ -72,12 +71,17 @@ class Preparation:
 
     def _sweep(self) -> None:
         """Remove what a killed server left half done."""
+        import shutil
+
         for left in self.folder.parent.glob(f".{self.folder.name}.*"):
             with contextlib.suppress(OSError):
                 if left.stat().st_mtime < time.time() - PREPARATION_TIMEOUT_S:
                     shutil.rmtree(left)
 
     def _run(self, command: tuple[str, ...], work: str, target: Path) -> str:
+        import shutil
+        import subprocess
+
         environment = {"PATH": self.path, "HOME": work, "TMPDIR": work, "LANG": "C.UTF-8", "PREPARED": str(target)}
         words = [word.replace(str(self.folder), str(target)) for word in command]
         if shutil.which("nice", path=self.path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -103,6 +102,8 @@ class Registry:
 
         if words := installing_hint(selector):
             return words
+        import difflib
+
         near = difflib.get_close_matches(selector.lower()[:64], self._by_name, n=3, cutoff=0.6)
         if near:
             return f"did you mean {' or '.join(near)}?"

@@ -17,7 +17,8 @@ class SearchPath:
     def __init__(self, path: str) -> None:
         """path: folders with ":" between them; empty and relative ones are left out."""
         folders = dict.fromkeys(Path(folder) for folder in path.split(":") if folder.startswith("/"))
-        self._names = {folder: _names(folder) for folder in folders}
+        names = {real: _names(real) for real in {os.path.realpath(folder) for folder in folders}}  # /bin is /usr/bin
+        self._names = {folder: names[os.path.realpath(folder)] for folder in folders}
 
     def find(self, programs: Sequence[str], *, first_in: Path | None = None) -> list[Path]:
         """List the programs with one of these names, by name, then by folder; one path a real file.
@@ -29,15 +30,17 @@ class SearchPath:
         found: dict[Path, Path] = {}
         for program in programs:
             pattern = re.compile(fnmatch.translate(program)) if _PATTERN.search(program) else None
+            beginning = _PATTERN.split(program, maxsplit=1)[0]
             for folder, names in places.items():
-                matching = sorted(filter(pattern.match, names)) if pattern else names & {program}
+                similar = [name for name in names if name.startswith(beginning)] if pattern else []
+                matching = sorted(filter(pattern.match, similar)) if pattern else names & {program}
                 for candidate in (folder / name for name in matching):
                     if _is_program(candidate) and (pattern is None or _is_compiled(candidate)):
                         found.setdefault(candidate.resolve(), candidate)
         return list(found.values())
 
 
-def _names(folder: Path) -> frozenset[str]:
+def _names(folder: str | Path) -> frozenset[str]:
     try:
         return frozenset(os.listdir(folder))  # noqa: PTH208 - a path object for each of thousands takes its time
     except OSError:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +92,8 @@ def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
 
     Raises: UnusableToolError when it fails or takes too long; OSError when it cannot be started.
     """
+    import subprocess  # mostly everything is known already
+
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= {"PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
     pipe = subprocess.PIPE

@@ -13,7 +13,6 @@ import socket
 import struct
 import termios
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any, NoReturn
 
 from firebox.sandbox import spec
@@ -144,7 +143,7 @@ class Init:
             return _spawn_marked(command, streams, "", further)
 
         try:
-            return Waiting(asdict(self._ahead), spawn)
+            return Waiting(self._ahead._asdict(), spawn)
         except OSError:
             return None  # the command will be started the usual way, or say what is wrong
 

@@ -17,8 +17,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from firebox.sandbox import kernel, mounts, spec
 from firebox.sandbox.init import OOM_SCORE_DESCRIPTOR, OUT_OF_THE_WAY, Init, lower
@@ -46,8 +45,7 @@ Source: the kernel's admin-guide/sysctl/user.rst.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Making:
+class Making(NamedTuple):
     """What the launcher has prepared for one sandbox.
 
     uid: the sandbox's own, in the launcher's user namespace. own_user_namespace: False where the host refuses one to a

@@ -13,45 +13,60 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import itertools
 import os
 import select
 import signal
 import socket
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from firebox.sandbox import cgroups, images, inside, kernel, mounts, spec
 from firebox.sandbox.identity import enter_namespaces
+from firebox.sandbox.seccomp import Filters, compile_filters
 
 _NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 _REMOVE_AGAIN_MS = 20
 
 
-@dataclass(slots=True)
 class Child:
-    """A sandbox as the launcher sees it. link: until it is handed over. released: the server needs its meters no more."""
+    """A sandbox as the launcher sees it."""
 
-    number: int
-    pid: int
-    pidfd: int
-    link: socket.socket | None
-    leaf: cgroups.Leaf
-    uid: int
-    dead: bool = False
-    released: bool = False
+    __slots__ = ("dead", "leaf", "link", "number", "pid", "pidfd", "released", "specification", "uid")
+
+    def __init__(
+        self,
+        number: int,
+        specification: spec.SandboxSpec,
+        pid: int,
+        pidfd: int,
+        link: socket.socket,
+        leaf: cgroups.Leaf,
+        uid: int,
+    ) -> None:
+        self.number = number
+        self.specification = specification
+        self.pid = pid
+        self.pidfd = pidfd
+        self.link: socket.socket | None = link
+        """Until it is handed over."""
+        self.leaf = leaf
+        self.uid = uid
+        self.dead = False
+        self.released = False
+        """Whether the server needs its meters no more."""
 
 
 class Launcher:
     """Answers Make, Kill, End and Forget on the link until it ends."""
 
-    def __init__(self, link: socket.socket, settings: dict[str, Any]) -> None:
+    def __init__(self, link: socket.socket, settings: dict[str, Any], filters: Filters) -> None:
         self._link = link
         self._hooks: dict[str, str] = settings["hooks"]
-        self._seccomp = _programs(settings["seccomp"])
+        self._seccomp = filters.programs
         self._children: dict[int, Child] = {}
         self._by_descriptor: dict[int, Child] = {}
-        self._skeletons: dict[tuple[bool, tuple[str, ...]], mounts.Skeleton] = {}
+        self._skeletons: dict[tuple[bool, tuple[str, ...], bool], mounts.Skeleton] = {}
+        self._roots = itertools.count()
         self._images = images.Images()
         self._leaves_to_remove: list[cgroups.Leaf] = []
         self._poll = select.poll()
@@ -60,18 +75,21 @@ class Launcher:
         self._many_uids = len(self._uids) > 1
         self._groups, self._group_reasons = cgroups.choose(mounts.HOST)
         sampled = self._groups.kind == "none"
-        ask, refuse = _programs(settings["supervised_uncounted" if sampled else "supervised"])
-        self._supervised = ask, refuse
+        self._supervised = filters.supervised_uncounted if sampled else filters.supervised
         self._oom_score_is_free = _can_lower_oom_score()
         os.makedirs("/roots", exist_ok=True)
         os.mkdir("/new")
         self._overlay = True
         self._own_user_namespace = True
+        self._spare: mounts.Skeleton | None = self._new_skeleton(host=True)
+        """Made before anybody says what it shows: somebody waits for the first sandbox."""
+        self.is_proven = False
+        """Whether a sandbox was made; until then a failure is the host's."""
 
-    def probe(self) -> None:
+    def prove(self) -> None:
         """Make sandboxes until one succeeds, giving up one optional layer at a time; tell the server how it went.
 
-        Raises: SandboxFailure when a layer without a substitute fails.
+        Raises: SandboxFailure when a layer without a substitute fails, OSError.
         """
         while True:
             failure = self._try_one()
@@ -84,9 +102,18 @@ class Launcher:
                 self._own_user_namespace = False
             else:
                 raise spec.SandboxFailure(step, failure["errno"], failure["detail"], failure["hint"])
-        spec.send(self._link, {"probed": self._layers(), "cgroups": self._groups.kind, "reasons": self._group_reasons})
+        self._tell_proof()
+
+    def _tell_proof(self) -> None:
+        self.is_proven = True
+        spec.send(self._link, {"proven": self._layers(), "cgroups": self._groups.kind, "reasons": self._group_reasons})
 
     def serve(self) -> None:
+        """Do what the server says until it is gone.
+
+        The first sandbox is as good a proof as one that is thrown away. Where it fails, a plain one tells whether the host is
+        the reason. Raises then: SandboxFailure, OSError.
+        """
         self._poll.register(self._link, select.POLLIN)
         while True:
             pause_ms = _REMOVE_AGAIN_MS if self._leaves_to_remove else None
@@ -124,12 +151,14 @@ class Launcher:
         message = spec.decode(data)
         if "make" in message:
             number = message["make"]
+            specification = spec.spec_from_message(message["spec"])
             try:
-                self._make(number, spec.spec_from_message(message["spec"]))
-            except OSError as error:
-                detail = f"{type(error).__name__}: {error}"
-                failed = {"failed": "make", "errno": error.errno or 0, "detail": detail, "hint": ""}
-                spec.send(self._link, {**failed, "number": number})
+                self._make(number, specification)
+            except (OSError, spec.SandboxFailure) as error:
+                if self.is_proven:
+                    self._send_failure(number, error)
+                else:
+                    self._prove_and_make(number, specification)
         elif "forget" in message:
             self._images.forget(message["forget"])
         elif "kill" in message and message["kill"] in self._children:
@@ -138,8 +167,22 @@ class Launcher:
             self._release(self._children[message["end"]])
         return True
 
+    def _send_failure(self, number: int, error: OSError | spec.SandboxFailure) -> None:
+        spec.send(self._link, {**_failure(error, "make"), "number": number})
+
+    def _prove_and_make(self, number: int, specification: spec.SandboxSpec) -> None:
+        """Make the first sandbox again after a proof, perhaps without a layer that this host refuses.
+
+        Raises: SandboxFailure, OSError when there is no proof.
+        """
+        self.prove()
+        try:
+            self._make(number, specification)
+        except (OSError, spec.SandboxFailure) as error:
+            self._send_failure(number, error)
+
     def _make(self, number: int, specification: spec.SandboxSpec) -> Child:
-        """Begin a sandbox; it says by its link when it is ready. Raises: OSError, with nothing left behind."""
+        """Begin a sandbox; it says by its link when it is ready. Raises: OSError, SandboxFailure, with nothing left behind."""
         skeleton = self._skeleton(specification)
         layers = self._layers_of(specification)
         if not self._uids:
@@ -162,7 +205,7 @@ class Launcher:
                 os.waitpid(pid, 0)
                 raise
             undo.pop_all()
-        child = Child(number, pid, pidfd, ours, leaf, uid)
+        child = Child(number, specification, pid, pidfd, ours, leaf, uid)
         if self._many_uids:
             self._uids.remove(uid)
         self._children[number] = child
@@ -173,8 +216,8 @@ class Launcher:
             leaf.join(pid)
             ours.send(b"g")
         except OSError as error:
-            # Without its limits nothing may run: the child is killed and the server hears why.
-            self._fail(child, {"failed": "control group", "errno": error.errno or 0, "detail": str(error), "hint": ""})
+            self._throw_away(child)  # without its limits nothing may run
+            raise spec.SandboxFailure("control group", error.errno or 0, str(error)) from None
         return child
 
     def _making(
@@ -196,18 +239,23 @@ class Launcher:
         )
 
     def _skeleton(self, specification: spec.SandboxSpec) -> mounts.Skeleton:
-        key = (specification.host, specification.trees)
+        key = (specification.host, specification.trees, self._own_user_namespace)
         if key not in self._skeletons:
+            spare, self._spare = self._spare if specification.host and self._own_user_namespace else None, None
+            skeleton = spare or self._new_skeleton(host=specification.host)
             standard = [*mounts.STANDARD_TREES, *_top_level_folders()] if specification.host else []
-            self._skeletons[key] = mounts.Skeleton(
-                f"/roots/{len(self._skeletons)}",
-                [*standard, *specification.trees],
-                passwd_uid=spec.INSIDE_UID if self._own_user_namespace else self._uids[0],
-                make_nodes=self._privileged,
-                host=specification.host,
-                hooks=self._hooks,
-            )
+            skeleton.show([*standard, *specification.trees])
+            self._skeletons[key] = skeleton
         return self._skeletons[key]
+
+    def _new_skeleton(self, *, host: bool) -> mounts.Skeleton:
+        return mounts.Skeleton(
+            f"/roots/{next(self._roots)}",
+            passwd_uid=spec.INSIDE_UID if self._own_user_namespace else self._uids[0],
+            make_nodes=self._privileged,
+            host=host,
+            hooks=self._hooks,
+        )
 
     def _layers_of(self, specification: spec.SandboxSpec) -> tuple[str, ...]:
         """Give the folders of the layers, as we see them. Raises: OSError."""
@@ -221,7 +269,8 @@ class Launcher:
         if child is None:
             return
         if descriptor == child.pidfd:
-            os.waitpid(child.pid, 0)
+            if os.waitpid(child.pid, os.WNOHANG) == (0, 0):
+                return  # the number was another's when poll(2) returned
             child.dead = True
             self._poll.unregister(child.pidfd)
             del self._by_descriptor[child.pidfd]
@@ -231,11 +280,7 @@ class Launcher:
             elif child.released:
                 self._release(child)
         elif child.link is not None:
-            try:
-                data, descriptors = spec.receive(child.link)
-            except ConnectionResetError:
-                data, descriptors = b"", []
-            message = spec.decode(data) if data else {"failed": "make", "errno": 0, "detail": "no word", "hint": ""}
+            message, descriptors = _hear(child)
             if "ready" in message:
                 self._hand_over(child, descriptors)
             else:
@@ -245,6 +290,8 @@ class Launcher:
         """Pass the sandbox to the server: its link, its streams, its meters. We keep the pidfd."""
         link, child.link = child.link, None
         assert link is not None  # noqa: S101 - called once a child, right after its link was read
+        if not self.is_proven:
+            self._tell_proof()
         self._poll.unregister(link)
         del self._by_descriptor[link.fileno()]
         meters = child.leaf.descriptors()
@@ -260,8 +307,12 @@ class Launcher:
             del self._by_descriptor[child.link.fileno()]
             child.link.close()
             child.link = None
-        spec.send(self._link, {**message, "number": child.number})
-        self._release(child)
+        if self.is_proven:
+            spec.send(self._link, {**message, "number": child.number})
+            self._release(child)
+        else:
+            self._throw_away(child)
+            self._prove_and_make(child.number, child.specification)
 
     def _release(self, child: Child) -> None:
         """Remove everything of a sandbox, at once when it is dead, else when it will be."""
@@ -286,22 +337,20 @@ class Launcher:
             self._leaves_to_remove.append(child.leaf)
 
     def _try_one(self) -> dict[str, Any] | None:
-        """Make one sandbox and throw it away; the failure message, or None."""
+        """Make one sandbox and throw it away; the failure message, or None. Raises: OSError, SandboxFailure."""
         child = self._make(0, spec.SandboxSpec())
-        failure: dict[str, Any] | None = None
-        link = child.link
-        if link is None:
-            failure = {"failed": "control group", "errno": errno.EACCES, "detail": "cannot join", "hint": ""}
-        else:
-            data, descriptors = spec.receive(link)
-            message = spec.decode(data) if data else {"failed": "make", "errno": 0, "detail": "no word", "hint": ""}
-            failure = None if "ready" in message else message
-            for descriptor in descriptors:
-                os.close(descriptor)
-        _kill(child)
-        os.waitpid(child.pid, 0)
+        message, descriptors = _hear(child)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._throw_away(child)
+        return None if "ready" in message else message
+
+    def _throw_away(self, child: Child) -> None:
+        """Remove everything of a sandbox that the server knows nothing of, and wait for it."""
+        if not child.dead:
+            _kill(child)
+            os.waitpid(child.pid, 0)
         self._forget(child)
-        return failure
 
     def _layers(self) -> list[str]:
         """Name the isolation layers that every sandbox of this launcher has, as `firebox doctor` calls them."""
@@ -317,6 +366,25 @@ class Launcher:
         return layers
 
 
+def _hear(child: Child) -> tuple[dict[str, Any], list[int]]:
+    """Receive what a sandbox says when it is made, or has failed; and its streams."""
+    assert child.link is not None  # noqa: S101 - it has not been handed over
+    try:
+        data, descriptors = spec.receive(child.link)
+    except ConnectionResetError:
+        data, descriptors = b"", []
+    message = spec.decode(data) if data else {"failed": "make", "errno": 0, "detail": "no word", "hint": ""}
+    return message, descriptors
+
+
+def _failure(error: OSError | spec.SandboxFailure, usual_step: str) -> dict[str, Any]:
+    """Put an error into a message."""
+    if isinstance(error, spec.SandboxFailure):
+        return {"failed": error.step, "errno": error.errno, "detail": error.detail, "hint": error.hint}
+    step, hint = getattr(error, "step", usual_step), getattr(error, "hint", "")
+    return {"failed": step, "errno": error.errno or 0, "detail": f"{type(error).__name__}: {error}", "hint": hint}
+
+
 def _top_level_folders() -> list[str]:
     """Return /bin, /lib ... on a host where they are folders of their own and not links into /usr."""
     return [
@@ -324,8 +392,13 @@ def _top_level_folders() -> list[str]:
     ]
 
 
-def _programs(texts: Iterable[str]) -> tuple[bytes, ...]:
-    return tuple(bytes.fromhex(text) for text in texts)
+def _compiled_filters() -> Filters:
+    """Compile the filters of system calls. Raises: SandboxFailure when libseccomp is missing."""
+    try:
+        return compile_filters()
+    except (OSError, RuntimeError) as error:
+        hint = "install libseccomp (Debian: apt install libseccomp2)"
+        raise spec.SandboxFailure("seccomp", detail=str(error), hint=hint) from None
 
 
 def _can_lower_oom_score() -> bool:
@@ -363,26 +436,26 @@ def main(descriptor: int) -> None:
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
     os.umask(0o022)
-    data, _descriptors = spec.receive(link, spec.MESSAGE_BYTES)
-    if not data:
-        return
+    launcher: Launcher | None = None
     try:
+        filters = _compiled_filters()  # whoever started us has not come to the settings yet
+        data, _descriptors = spec.receive(link, spec.MESSAGE_BYTES)
+        if not data:
+            return
         if not os.path.exists("/proc/self"):
             raise spec.SandboxFailure("/proc", errno.ENOENT, "it is not mounted", "mount -t proc proc /proc")
         kernel.set_title("firebox-launcher")  # the real command line names folders of the host; sandboxes see it as PID 1's
-        launcher = Launcher(link, spec.decode(data))
-        launcher.probe()
-    except BrokenPipeError:
-        return  # whoever started us has changed its mind
-    except (OSError, spec.SandboxFailure) as error:
-        step = getattr(error, "step", "start")
-        hint = getattr(error, "hint", "")
-        detail = error.detail if isinstance(error, spec.SandboxFailure) else str(error)
-        spec.send(link, {"failed": step, "errno": error.errno or 0, "detail": detail, "hint": hint, "number": -1})
-        return
-    try:
+        settings = spec.decode(data)
+        launcher = Launcher(link, settings, filters)
+        if settings["prove"]:
+            launcher.prove()
         launcher.serve()
     except BrokenPipeError:
-        pass  # the server died while we told it something
+        pass  # the server has died, or changed its mind
+    except (OSError, spec.SandboxFailure) as error:
+        if launcher is not None and launcher.is_proven:
+            raise
+        spec.send(link, {**_failure(error, "start"), "number": -1})
     finally:
-        launcher.close()
+        if launcher is not None:
+            launcher.close()

@@ -6,13 +6,11 @@ import asyncio
 import errno
 import os
 import socket
-import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from firebox.sandbox.handle import KILL_PATIENCE_S, Sandbox
-from firebox.sandbox.launcher_start import StartedLauncher, compiled_filters, start_launcher
-from firebox.sandbox.seccomp import Filters
+from firebox.sandbox.launcher_start import FIRST, StartedLauncher, start_launcher
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec, decode, receive, send, spec_to_message
 
 _STREAMS_AND_LINK = 4
@@ -24,7 +22,7 @@ class LauncherProcess:
 
     hooks: name -> text of what sandboxes show below `ahead.FOLDER`. run_as: (uid, gid) to start it as another user; only root
     can. python: the interpreter that runs it. source: the folder that holds the package; both must be readable by that user.
-    started: a process that has its settings already, to be used instead of a first one.
+    started: a process that has its settings already, and perhaps makes its first sandbox, to be used instead of a first one.
     """
 
     def __init__(
@@ -43,14 +41,15 @@ class LauncherProcess:
         self._python = python
         self._source = source
         self._started = started
-        self._filters: Filters | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: StartedLauncher | None = None
         self._link: socket.socket | None = None
-        self._probed: asyncio.Future[dict[str, Any]] | None = None
+        self._proven: asyncio.Future[dict[str, Any]] | None = None
+        self._first: tuple[SandboxSpec, asyncio.Future[Sandbox]] | None = None
+        """The sandbox that whoever started the launcher has asked for, until it is taken."""
         self._making: dict[int, asyncio.Future[Sandbox]] = {}
         self._alive: dict[int, asyncio.Event] = {}
         self._work_for_later: list[Callable[[], None]] = []
-        self._next_number = 1
+        self._next_number = FIRST
         self._starting = asyncio.Lock()
         self._closed = False
         self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
@@ -83,50 +82,59 @@ class LauncherProcess:
                 raise SandboxFailure("start", detail="the launcher is closed")
             try:
                 self._spawn()
-                assert self._probed is not None  # noqa: S101 - set by _spawn
-                probed = await self._probed
+                assert self._proven is not None  # noqa: S101 - set by _spawn
+                proven = await self._proven
             except SandboxFailure:
                 self._lost("the launcher could not make a sandbox")
                 raise
             except OSError as error:
                 self._lost("the launcher ended at once")
                 raise SandboxFailure("launcher", error.errno or 0, f"it could not be started: {error}") from None
-            self.layers = tuple(probed["probed"])
-            self.cgroups = probed["cgroups"]
-            self.reasons = tuple(probed["reasons"])
+            self.layers = tuple(proven["proven"])
+            self.cgroups = proven["cgroups"]
+            self.reasons = tuple(proven["reasons"])
 
     def _spawn(self) -> None:
         started, self._started = self._started, None
         configured = started is not None
         if started is None:
-            if self._filters is None:
-                self._filters = compiled_filters()
             started = start_launcher(run_as=self._run_as, python=self._python, source=self._source)
-        self._process = started.process
+        self._process = started
         started.link.setblocking(False)
         self.starts += 1
         self._link = started.link
         loop = asyncio.get_running_loop()
-        self._probed = loop.create_future()
+        self._proven = loop.create_future()
+        if started.first is not None:
+            self._first = started.first, self._expect(FIRST)
+            self._next_number = FIRST + 1
         loop.add_reader(self._link.fileno(), self._hear)
         if not configured:
-            assert self._filters is not None  # noqa: S101 - compiled above
-            started.configure(self._filters, uid_base=self._uid_base, hooks=self._hooks)
+            started.configure(uid_base=self._uid_base, hooks=self._hooks)
 
     async def make(self, specification: SandboxSpec) -> Sandbox:
         """Make a sandbox. Raises: SandboxFailure."""
         await self.start()
-        number = self._next_number
-        self._next_number += 1
-        made: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
-        self._making[number] = made
-        self._alive[number] = asyncio.Event()
-        self._tell({"make": number, "spec": spec_to_message(specification)})
+        if self._first is not None and self._first[0] == specification:
+            made = self._first[1]
+            self._first = None
+        else:
+            number = self._next_number
+            self._next_number += 1
+            made = self._expect(number)
+            self._tell({"make": number, "spec": spec_to_message(specification)})
         try:
             return await asyncio.shield(made)
         except asyncio.CancelledError:
             made.add_done_callback(_throw_away)
             raise
+
+    def _expect(self, number: int) -> asyncio.Future[Sandbox]:
+        """Note that a sandbox will come."""
+        made: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+        self._making[number] = made
+        self._alive[number] = asyncio.Event()
+        return made
 
     def owns(self, number: int) -> bool:
         """Tell whether a sandbox is one of the launcher that runs now; those of a dead one are dying."""
@@ -169,15 +177,13 @@ class LauncherProcess:
         """End the launcher and with it every sandbox; wait until it is gone."""
         self._closed = True
         self._catch_up()
-        process = self._process
         if self._link is not None:
             self._link.shutdown(socket.SHUT_WR)
+        process, self._process = self._process, None
         if process is not None:
-            try:
-                await asyncio.to_thread(process.wait, KILL_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                await asyncio.to_thread(process.wait)
+            await _end_of(process)
+            process.kill()
+            process.close()
         self._lost("the launcher was closed")
         if self.null >= 0:
             os.close(self.null)
@@ -228,12 +234,12 @@ class LauncherProcess:
             waiting = self._making.pop(message["number"], None)
             if waiting is not None and not waiting.done():
                 waiting.set_exception(failure)
-            elif self._probed is not None and not self._probed.done():
-                self._probed.set_exception(failure)
+            elif self._proven is not None and not self._proven.done():
+                self._proven.set_exception(failure)
             elif message["number"] in self._alive:
                 self._alive.pop(message["number"]).set()
-        elif "probed" in message and self._probed is not None and not self._probed.done():
-            self._probed.set_result(message)
+        elif "proven" in message and self._proven is not None and not self._proven.done():
+            self._proven.set_result(message)
 
     def _refuse_incomplete(self, number: int, descriptors: list[int]) -> None:
         """Give up a sandbox whose descriptors did not all fit into this process."""
@@ -253,19 +259,39 @@ class LauncherProcess:
             asyncio.get_running_loop().remove_reader(self._link.fileno())
             self._link.close()
             self._link = None
-        if self._process is not None and self._process.poll() is None and not self._closed:
+        if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.close()
+            self._process = None
         failure = SandboxFailure("launcher", detail=why, hint="it is started again; see the log for its last words")
-        if self._probed is not None and not self._probed.done():
-            self._probed.set_exception(failure)
+        if self._proven is not None and not self._proven.done():
+            self._proven.set_exception(failure)
         for waiting in self._making.values():
             if not waiting.done():
                 waiting.set_exception(failure)
         self._making.clear()
+        if self._first is not None:
+            self._first[1].add_done_callback(_throw_away)
+            self._first = None
         for event in self._alive.values():
             event.set()
         self._alive.clear()
+
+
+async def _end_of(process: StartedLauncher) -> None:
+    """Wait until the process has ended, if it does so within `KILL_PATIENCE_S`."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    def note() -> None:
+        loop.remove_reader(process.pidfd)
+        ended.set_result(None)
+
+    loop.add_reader(process.pidfd, note)
+    try:
+        await asyncio.wait([ended], timeout=KILL_PATIENCE_S)
+    finally:
+        loop.remove_reader(process.pidfd)
 
 
 def _throw_away(made: asyncio.Future[Sandbox]) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from firebox.sandbox import ahead, kernel, spec
 
@@ -63,8 +63,7 @@ _PTY_OPTIONS = "newinstance,ptmxmode=0666,mode=0620,max=64"
 """The number of terminals is bounded for the whole machine (kernel.pty.max); one sandbox must not take them all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """One mount(2). kind None: a bind of `source`."""
 
     source: str
@@ -80,8 +79,7 @@ class Mount:
         return f"mount {self.kind or 'bind'} {self.source} on {self.target} {self.options}".rstrip()
 
 
-@dataclass(frozen=True, slots=True)
-class Restrict:
+class Restrict(NamedTuple):
     """Give a mount and all below it attributes such as read-only."""
 
     target: str
@@ -94,8 +92,7 @@ class Restrict:
         return f"restrict {self.target} to {self.attributes:#x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(NamedTuple):
     """Make a folder with exactly this mode and owner."""
 
     path: str
@@ -112,8 +109,7 @@ class Folder:
         return f"make folder {self.path} with mode {self.mode:o} for {self.uid}"
 
 
-@dataclass(frozen=True, slots=True)
-class Pivot:
+class Pivot(NamedTuple):
     """Make `root` the root and let go of everything else."""
 
     root: str
@@ -170,15 +166,16 @@ def submounts(trees: Iterable[str]) -> Iterator[str]:
 class Skeleton:
     """The read-only bottom of a root: folders, links, a synthetic /etc, device nodes, and the mount points of the trees.
 
-    trees: host folders to show, without trailing slash. host: whether what the host's toolchains keep outside of them is shown
-    too; without it everything comes from the layers below. hooks: name -> text, see `ahead`. Built once by the launcher, shared
-    by every sandbox with that root.
+    host: whether what the host's toolchains keep outside of the trees is shown too; without it everything comes from the layers
+    below. hooks: name -> text, see `ahead`. Built once by the launcher, shared by every sandbox with that root. `show` comes
+    once, before the first of them.
     """
+
+    trees: tuple[str, ...] = ()
 
     def __init__(
         self,
         path: str,
-        trees: Sequence[str],
         *,
         passwd_uid: int,
         make_nodes: bool,
@@ -186,14 +183,10 @@ class Skeleton:
         hooks: Mapping[str, str] | None = None,
     ) -> None:
         self.path = path
-        self.trees = _without_nested([tree for tree in trees if os.path.isdir(HOST + tree)])
-        self.trees = tuple(submounts(self.trees))
         self.nodes_are_real = make_nodes
         os.mkdir(path, 0o755)
         for folder in ("box", "dev/pts", "dev/shm", "etc", "home/firebox", "proc", "run", "sys", "tmp", "usr", "var", ".mask"):
             os.makedirs(f"{path}/{folder}", 0o755, exist_ok=True)
-        for tree in self.trees:
-            os.makedirs(path + shown_at(tree), 0o755, exist_ok=True)
         for link in USRMERGE_LINKS if host else ():
             if os.path.islink(HOST + link):
                 os.symlink(os.readlink(HOST + link), path + link)
@@ -211,6 +204,12 @@ class Skeleton:
         for name, text in (hooks or {}).items():
             with open(f"{path}{ahead.FOLDER}/{name}", "w", encoding="utf-8") as file:
                 file.write(text)
+
+    def show(self, trees: Sequence[str]) -> None:
+        """Make the mount points of folders of the host. trees: without trailing slash; those that are not there are left out."""
+        self.trees = tuple(submounts(_without_nested([tree for tree in trees if os.path.isdir(HOST + tree)])))
+        for tree in self.trees:
+            os.makedirs(self.path + shown_at(tree), 0o755, exist_ok=True)
 
     def _make_devices(self, make_nodes: bool) -> None:
         for name, (major, minor) in DEVICE_NODES.items():

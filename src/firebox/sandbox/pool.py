@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launchers import Launchers
@@ -39,8 +39,7 @@ _PAUSE_AFTER_FAILURE_S = 1.0
 _LOOK_EVERY_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
+class PoolStatistics(NamedTuple):
     """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none; started_ahead: programs
     that had been started already.
 
@@ -56,15 +55,15 @@ class PoolStatistics:
     alive: int
 
 
-@dataclass(slots=True)
 class _Shelf:
     """Ready sandboxes of one kind. named: at the start. demand: takes, each counting less as time goes by, at `counted_at`."""
 
-    named: bool
-    demand: float
-    counted_at: float
-    ready: deque[Sandbox] = field(default_factory=deque[Sandbox])
-    making: int = 0
+    def __init__(self, *, named: bool, demand: float, counted_at: float) -> None:
+        self.named = named
+        self.demand = demand
+        self.counted_at = counted_at
+        self.ready = deque[Sandbox]()
+        self.making = 0
 
     def demand_at(self, now: float) -> float:
         return float(self.demand * 0.5 ** ((now - self.counted_at) / HALF_LIFE_S))
@@ -90,7 +89,7 @@ class Pool:
         self._clock = clock
         now = clock()
         kinds = dict.fromkeys(map(_interchangeable, named))
-        self._shelves = {kind: _Shelf(True, most + 1.0, now) for kind in kinds}
+        self._shelves = {kind: _Shelf(named=True, demand=most + 1.0, counted_at=now) for kind in kinds}
         self._is_low_on_memory = False
         self._wake = asyncio.Event()
         self._refilling: asyncio.Task[None] | None = None
@@ -124,7 +123,7 @@ class Pool:
         self._wake.set()
         if kind.ahead is not None:
             # To start a program ahead for somebody who waits would take longer than to start it.
-            return await self._take(replace(kind, ahead=None))
+            return await self._take(kind._replace(ahead=None))
         self._made_on_demand += 1
         return await self._launchers.make(kind)
 
@@ -167,7 +166,7 @@ class Pool:
             others = [other for other, each in self._shelves.items() if not each.named]
             if len(others) >= SHELVES:
                 self._remove(min(others, key=lambda other: self._shelves[other].counted_at))
-            shelf = self._shelves[kind] = _Shelf(False, 0.0, now)
+            shelf = self._shelves[kind] = _Shelf(named=False, demand=0.0, counted_at=now)
         shelf.count_take(now)
         return shelf
 
@@ -257,7 +256,7 @@ class Pool:
 def _interchangeable(specification: SandboxSpec) -> SandboxSpec:
     """Forget what can still be set when the command comes."""
     defaults = SandboxSpec()
-    return replace(specification, memory_bytes=defaults.memory_bytes, processes=defaults.processes)
+    return specification._replace(memory_bytes=defaults.memory_bytes, processes=defaults.processes)
 
 
 def _available_part_of_memory() -> float:

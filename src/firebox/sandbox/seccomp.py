@@ -10,19 +10,28 @@ Three filters are loaded, and the kernel takes the strictest answer:
   filter that refuses them takes its place.
 
 A call made through a foreign ABI (32-bit `int 0x80`, x32) kills the process.
-Compiled once in the server with libseccomp; sandboxes only load the bytes.
+Compiled once in each launcher with libseccomp; sandboxes only load the bytes.
 """
 
 from __future__ import annotations
 
 import errno
 import itertools
-import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import pyseccomp
+from firebox.sandbox.libseccomp import (
+    ALLOW,
+    ATTR_ACT_BADARCH,
+    ATTR_CTL_OPTIMIZE,
+    CMP_EQ,
+    CMP_MASKED_EQ,
+    CMP_NE,
+    KILL_PROCESS,
+    NOTIFY,
+    Comparison,
+    SystemCallFilter,
+    errno_action,
+)
 
 ALLOWED: dict[str, str] = {
     "files by name and descriptor": """
@@ -189,8 +198,7 @@ _F_SETPIPE_SZ = 1031
 _SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
+class Filters(NamedTuple):
     """Compiled BPF programs. programs: those of every sandbox, in the order in which they are loaded.
 
     They are loaded last: they refuse to load another. supervised, supervised_uncounted: (the filter that asks PID 1, the one
@@ -205,25 +213,22 @@ class Filters:
 def compile_filters() -> Filters:
     """Compile both filters for this machine.
 
-    Raises: ImportError when libseccomp is not installed.
+    Raises: OSError when libseccomp is not installed.
     Source: seccomp_rule_add(3), seccomp(2).
     """
-    # Importing it loads libseccomp.so: only the server needs that, and says in words when it is missing.
-    import pyseccomp
-
-    allow_list = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.ENOSYS))
-    allow_list.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
+    allow_list = SystemCallFilter(errno_action(errno.ENOSYS))
+    allow_list.set(ATTR_ACT_BADARCH, KILL_PROCESS)
     _optimize(allow_list)
     for names in ALLOWED.values():
         for name in names.split():
-            _add(allow_list, pyseccomp.ALLOW, name)
+            _add(allow_list, ALLOW, name)
     for names in DENIED.values():
         for name in names.split():
-            _add(allow_list, pyseccomp.ERRNO(errno.EPERM), name)
+            _add(allow_list, errno_action(errno.EPERM), name)
     for names in IGNORED.values():
         for name in names.split():
-            _add(allow_list, pyseccomp.ERRNO(0), name)
-    allow_list.add_rule(pyseccomp.ALLOW, "socket", _low(0, SOCKET_FAMILIES["AF_UNIX"]))
+            _add(allow_list, errno_action(0), name)
+    allow_list.add(ALLOW, "socket", _low(0, SOCKET_FAMILIES["AF_UNIX"]))
     passing = {
         (SOCKET_FAMILIES[family], kind, protocol)
         for families, kind, protocols in PROTOCOLS.values()
@@ -231,63 +236,63 @@ def compile_filters() -> Filters:
         for protocol in protocols
     }
     for family, kind, protocol in sorted(passing):
-        allow_list.add_rule(pyseccomp.ALLOW, "socket", _low(0, family), _low(1, kind, _SOCK_TYPES), _low(2, protocol))
+        allow_list.add(ALLOW, "socket", _low(0, family), _low(1, kind, _SOCK_TYPES), _low(2, protocol))
     for family in _INTERNET:  # refused by the kernel, with the error that programs expect
-        allow_list.add_rule(pyseccomp.ALLOW, "socket", _low(0, family), _low(1, _SOCK_RAW, _SOCK_TYPES))
+        allow_list.add(ALLOW, "socket", _low(0, family), _low(1, _SOCK_RAW, _SOCK_TYPES))
     for kind in NETLINK_TYPES.values():
         route = _low(0, AF_NETLINK), _low(1, kind, _SOCK_TYPES), _low(2, NETLINK_ROUTE)
-        allow_list.add_rule(pyseccomp.ALLOW, "socket", *route)
+        allow_list.add(ALLOW, "socket", *route)
     for persona in PERSONALITIES.values():
-        allow_list.add_rule(pyseccomp.ALLOW, "personality", _low(0, persona))
+        allow_list.add(ALLOW, "personality", _low(0, persona))
 
-    arguments = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-    arguments.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
-    eperm = pyseccomp.ERRNO(errno.EPERM)
+    arguments = SystemCallFilter(ALLOW)
+    arguments.set(ATTR_ACT_BADARCH, KILL_PROCESS)
+    eperm = errno_action(errno.EPERM)
     for flag in _CLONE_NEW_FLAGS.values():
-        arguments.add_rule(eperm, "clone", _low(0, flag, flag))
+        arguments.add(eperm, "clone", _low(0, flag, flag))
     for requests in REFUSED_IOCTLS.values():
         for request in requests.values():
-            arguments.add_rule(eperm, "ioctl", _low(1, request))
-    arguments.add_rule(eperm, "prctl", _low(0, _PR_SET_PTRACER))
-    arguments.add_rule(eperm, "prctl", _low(0, _PR_SCHED_CORE))
-    arguments.add_rule(eperm, "prlimit64", _low(0, 1))
-    succeed, null = pyseccomp.ERRNO(0), pyseccomp.Arg(3, pyseccomp.EQ, 0)
-    arguments.add_rule(succeed, "prlimit64", _low(1, _RLIMIT_CORE), pyseccomp.Arg(2, pyseccomp.NE, 0), null)
-    not_null = pyseccomp.Arg(3, pyseccomp.NE, 0)
-    arguments.add_rule(eperm, "prlimit64", _low(1, _RLIMIT_CORE), pyseccomp.Arg(2, pyseccomp.NE, 0), not_null)
-    arguments.add_rule(succeed, "setrlimit", _low(0, _RLIMIT_CORE))
+            arguments.add(eperm, "ioctl", _low(1, request))
+    arguments.add(eperm, "prctl", _low(0, _PR_SET_PTRACER))
+    arguments.add(eperm, "prctl", _low(0, _PR_SCHED_CORE))
+    arguments.add(eperm, "prlimit64", _low(0, 1))
+    succeed, null = errno_action(0), Comparison(3, CMP_EQ, 0)
+    arguments.add(succeed, "prlimit64", _low(1, _RLIMIT_CORE), Comparison(2, CMP_NE, 0), null)
+    not_null = Comparison(3, CMP_NE, 0)
+    arguments.add(eperm, "prlimit64", _low(1, _RLIMIT_CORE), Comparison(2, CMP_NE, 0), not_null)
+    arguments.add(succeed, "setrlimit", _low(0, _RLIMIT_CORE))
     for number, options in REFUSED_SOCKET_OPTIONS.values():
         for level, option in options.values():
-            arguments.add_rule(pyseccomp.ERRNO(number), "setsockopt", _low(1, level), _low(2, option))
-    arguments.add_rule(succeed, "setsockopt", _low(1, _SOL_SOCKET), _low(2, _SO_RCVBUF))
-    arguments.add_rule(pyseccomp.ERRNO(errno.EINVAL), "seccomp", _low(0, _SECCOMP_SET_MODE_FILTER))
-    arguments.add_rule(pyseccomp.ERRNO(errno.EINVAL), "prctl", _low(0, _PR_SET_SECCOMP), _low(1, _SECCOMP_MODE_FILTER))
+            arguments.add(errno_action(number), "setsockopt", _low(1, level), _low(2, option))
+    arguments.add(succeed, "setsockopt", _low(1, _SOL_SOCKET), _low(2, _SO_RCVBUF))
+    arguments.add(errno_action(errno.EINVAL), "seccomp", _low(0, _SECCOMP_SET_MODE_FILTER))
+    arguments.add(errno_action(errno.EINVAL), "prctl", _low(0, _PR_SET_SECCOMP), _low(1, _SECCOMP_MODE_FILTER))
     for name, position, flag in (
         ("mmap", 3, _MAP_HUGETLB),
         ("memfd_create", 1, _MFD_HUGETLB),
         ("shmget", 2, _SHM_HUGETLB),
     ):
-        arguments.add_rule(pyseccomp.ERRNO(errno.ENOMEM), name, _low(position, flag, flag))
+        arguments.add(errno_action(errno.ENOMEM), name, _low(position, flag, flag))
     for family in set(range(64)) - set(SOCKET_FAMILIES.values()):
-        refused = pyseccomp.ERRNO(errno.EAFNOSUPPORT)
-        arguments.add_rule(refused, "socketpair", _low(0, family))
+        refused = errno_action(errno.EAFNOSUPPORT)
+        arguments.add(refused, "socketpair", _low(0, family))
         if family != AF_NETLINK:
-            arguments.add_rule(refused, "socket", _low(0, family))
+            arguments.add(refused, "socket", _low(0, family))
     for bit in range(32):
         other = _low(2, 1 << bit, 1 << bit)
-        arguments.add_rule(pyseccomp.ERRNO(errno.EPROTONOSUPPORT), "socket", _low(0, AF_NETLINK), other)
+        arguments.add(errno_action(errno.EPROTONOSUPPORT), "socket", _low(0, AF_NETLINK), other)
     for kind in set(range(_SOCK_TYPES + 1)) - set(NETLINK_TYPES.values()):
         route = _low(0, AF_NETLINK), _low(1, kind, _SOCK_TYPES), _low(2, NETLINK_ROUTE)
-        arguments.add_rule(pyseccomp.ERRNO(errno.ESOCKTNOSUPPORT), "socket", *route)
+        arguments.add(errno_action(errno.ESOCKTNOSUPPORT), "socket", *route)
     for family in _INTERNET:
         for kind in set(range(_SOCK_TYPES + 1)) - {1, 2, _SOCK_RAW}:
-            arguments.add_rule(pyseccomp.ERRNO(errno.ESOCKTNOSUPPORT), "socket", _low(0, family), _low(1, kind, _SOCK_TYPES))
+            arguments.add(errno_action(errno.ESOCKTNOSUPPORT), "socket", _low(0, family), _low(1, kind, _SOCK_TYPES))
         for kind, protocol in itertools.product((1, 2), _REFUSED_PROTOCOLS):
             if (family, kind, protocol) not in passing:
-                refused = pyseccomp.ERRNO(errno.EPROTONOSUPPORT)
-                arguments.add_rule(refused, "socket", _low(0, family), _low(1, kind, _SOCK_TYPES), _low(2, protocol))
+                refused = errno_action(errno.EPROTONOSUPPORT)
+                arguments.add(refused, "socket", _low(0, family), _low(1, kind, _SOCK_TYPES), _low(2, protocol))
     return Filters(
-        (_export(allow_list), _export(arguments)),
+        (allow_list.compiled(), arguments.compiled()),
         (_supervised(ask=True, counted=True), _supervised(ask=False, counted=True)),
         (_supervised(ask=True, counted=False), _supervised(ask=False, counted=False)),
     )
@@ -295,48 +300,37 @@ def compile_filters() -> Filters:
 
 def _supervised(*, ask: bool, counted: bool) -> bytes:
     """Compile the filter of the calls that PID 1 decides. ask: False refuses them. counted: by control groups."""
-    import pyseccomp
-
-    supervised = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-    supervised.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
-    netlink = pyseccomp.NOTIFY if ask else pyseccomp.ERRNO(errno.EAFNOSUPPORT)
-    supervised.add_rule(netlink, "socket", _low(0, AF_NETLINK))
+    supervised = SystemCallFilter(ALLOW)
+    supervised.set(ATTR_ACT_BADARCH, KILL_PROCESS)
+    netlink = NOTIFY if ask else errno_action(errno.EAFNOSUPPORT)
+    supervised.add(netlink, "socket", _low(0, AF_NETLINK))
     if not counted:
-        shared = pyseccomp.NOTIFY if ask else pyseccomp.ERRNO(errno.ENOMEM)
-        supervised.add_rule(shared, "mmap", _low(3, _MAP_SHARED_ANONYMOUS, _MAP_TYPE_AND_ANONYMOUS))
+        shared = NOTIFY if ask else errno_action(errno.ENOMEM)
+        supervised.add(shared, "mmap", _low(3, _MAP_SHARED_ANONYMOUS, _MAP_TYPE_AND_ANONYMOUS))
         for name in UNCOUNTED.split():
-            supervised.add_rule(pyseccomp.ERRNO(errno.ENOSYS), name)
-        supervised.add_rule(pyseccomp.ERRNO(errno.EPERM), "fcntl", _low(1, _F_SETPIPE_SZ))
-        supervised.add_rule(pyseccomp.ERRNO(0), "setsockopt", _low(1, _SOL_SOCKET), _low(2, _SO_SNDBUF))
-        supervised.add_rule(pyseccomp.ERRNO(0), "prctl", _low(0, _PR_SET_DUMPABLE))
-    return _export(supervised)
+            supervised.add(errno_action(errno.ENOSYS), name)
+        supervised.add(errno_action(errno.EPERM), "fcntl", _low(1, _F_SETPIPE_SZ))
+        supervised.add(errno_action(0), "setsockopt", _low(1, _SOL_SOCKET), _low(2, _SO_SNDBUF))
+        supervised.add(errno_action(0), "prctl", _low(0, _PR_SET_DUMPABLE))
+    return supervised.compiled()
 
 
-def _low(position: int, value: int, mask: int = _LOW_32) -> Any:
+def _low(position: int, value: int, mask: int = _LOW_32) -> Comparison:
     """Return a comparison of an argument's bits of `mask`, by default those of an int."""
-    import pyseccomp
-
-    return pyseccomp.Arg(position, pyseccomp.MASKED_EQ, mask, value)
+    return Comparison(position, CMP_MASKED_EQ, mask, value)
 
 
-def _add(syscall_filter: pyseccomp.SyscallFilter, action: int, name: str) -> None:
+def _add(syscall_filter: SystemCallFilter, action: int, name: str) -> None:
     """Add a rule; a name that this libseccomp or this processor does not know needs none: the default refuses it."""
     try:
-        syscall_filter.add_rule(action, name)
-    except (OSError, ValueError, RuntimeError):
+        syscall_filter.add(action, name)
+    except OSError:
         return
 
 
-def _optimize(syscall_filter: pyseccomp.SyscallFilter) -> None:
+def _optimize(syscall_filter: SystemCallFilter) -> None:
     """Ask for a binary tree instead of a list of comparisons; older libseccomp has no such attribute."""
     try:
-        syscall_filter.set_attr(8, 2)  # SCMP_FLTATR_CTL_OPTIMIZE
-    except (OSError, ValueError, RuntimeError):
+        syscall_filter.set(ATTR_CTL_OPTIMIZE, 2)
+    except OSError:
         return
-
-
-def _export(syscall_filter: pyseccomp.SyscallFilter) -> bytes:
-    with os.fdopen(os.memfd_create("firebox-filter", os.MFD_CLOEXEC), "w+b") as file:
-        syscall_filter.export_bpf(file)
-        file.seek(0)
-        return file.read()

@@ -1,0 +1,99 @@
+"""What is decided about a job before it runs: its files, its limits, what its sandboxes are made of.
+
+Without an event loop: `firebox run` asks for its first sandbox before it loads one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from firebox.config import Settings
+from firebox.engine.commands import check_compile_args, is_compiled
+from firebox.engine.limits import attended as limits_of_attended
+from firebox.engine.limits import decide
+from firebox.errors import InvalidRequest
+from firebox.model import CacheLevel, File, Job, Limits, StageName
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
+from firebox.sandbox.spec import SandboxSpec
+
+
+class Plan(NamedTuple):
+    """A job with everything decided. compile_limits: None when there is no compile stage. idle_ms: 0 for no limit."""
+
+    job: Job
+    runtime: Runtime
+    files: tuple[File, ...]
+    compile_limits: Limits | None
+    run_limits: Limits
+    compile_specification: SandboxSpec
+    run_specification: SandboxSpec
+    artifact_bytes: int
+    artifact_files: int
+    idle_ms: int
+    cache_level: CacheLevel
+    may_start_ahead: bool
+    preload: tuple[str, ...]
+
+    @property
+    def first_specification(self) -> SandboxSpec:
+        """What the sandbox of its first stage is made of."""
+        return self.run_specification if self.compile_limits is None else self.compile_specification
+
+
+class Planner:
+    """Plans jobs of the runtimes of a registry."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._settings = settings
+        self._registry = registry
+        # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
+        self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
+
+    @property
+    def usual_specifications(self) -> tuple[SandboxSpec, ...]:
+        """What the sandboxes of most jobs are made of."""
+        usual = SandboxSpec(trees=self._trees)
+        return tuple(_with_room(usual, self._settings.default_limits(stage)) for stage in ("run", "compile"))
+
+    def plan(self, job: Job) -> Plan:
+        """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
+        runtime = self._registry.resolve(job.language, job.version, job.installed)
+        check_compile_args(job, runtime)
+        files = runtime.place(job.files)
+        compile_limits = self._limits("compile", job, runtime)
+        run_limits = self._limits("run", job, runtime)
+        has_compile_stage = is_compiled(job, runtime, [file.name for file in files if file.source])
+        room = min(compile_limits.writable_bytes, run_limits.writable_bytes) if has_compile_stage else run_limits.writable_bytes
+        total = sum(len(file.content) for file in files)
+        if total > room:
+            raise InvalidRequest(f"the files are {total} bytes together, more than the {room} that can be written", where="files")
+        return Plan(
+            job=job,
+            runtime=runtime,
+            files=files,
+            compile_limits=compile_limits if has_compile_stage else None,
+            run_limits=run_limits,
+            compile_specification=_with_room(self._root_of(runtime), compile_limits),
+            run_specification=_with_room(self._root_of(runtime), run_limits),
+            artifact_bytes=self._settings.max_artifact_bytes,
+            artifact_files=self._settings.max_artifact_files,
+            idle_ms=self._settings.interactive_idle_ms if job.attended else 0,
+            cache_level=job.cache or self._settings.cache_level(runtime.setting_names) or runtime.cache,
+            may_start_ahead=self._settings.start_ahead and not job.command and job.terminal is None,
+            preload=self._settings.preloaded(runtime.setting_names),
+        )
+
+    def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
+        defaults = self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage))
+        maximum = self._settings.maximum_limits(stage, runtime.setting_names)
+        if job.attended and stage == "run":
+            defaults, maximum = limits_of_attended(defaults, maximum, self._settings)
+        return decide(stage, defaults, maximum, job.compile_limits if stage == "compile" else job.run_limits)
+
+    def _root_of(self, runtime: Runtime) -> SandboxSpec:
+        return SandboxSpec(trees=self._trees if runtime.on_host else (), layers=runtime.layers, host=runtime.on_host)
+
+
+def _with_room(specification: SandboxSpec, limits: Limits) -> SandboxSpec:
+    return specification._replace(writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes)
