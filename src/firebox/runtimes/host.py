@@ -17,14 +17,15 @@ import msgspec
 from msgspec import Struct, field
 
 from firebox.runtimes.command_names import offer_commands
-from firebox.runtimes.definition import Definition, fill, shipped_definitions
+from firebox.runtimes.definition import Definition, Tool, fill, shipped_definitions
 from firebox.runtimes.detection_cache import DetectionCache, key_of
 from firebox.runtimes.making import commands_of, make_runtime, own_folders
 from firebox.runtimes.places import UnusableToolError, folders_to_show
 from firebox.runtimes.prepare import Preparation, plan_preparation
 from firebox.runtimes.runtime import Runtime
 from firebox.runtimes.search_path import SearchPath
-from firebox.runtimes.tools import ask_version, find_tool, real_program, tool_values
+from firebox.runtimes.shims import what_decides
+from firebox.runtimes.tools import ask_version, environment_of_tools, find_tool, real_program, tool_values
 
 _THREADS = 16
 _NOTHING_PREPARED = "/nonexistent"
@@ -83,7 +84,7 @@ def scan_host(
         return _ask(*candidate, path, cache)
 
     def complete(found: _Found) -> _Completed | str:
-        return _complete(found, search, path, data_folder)
+        return _complete(found, search, path, data_folder, cache)
 
     with _workers(len(candidates)) as do_each:
         found = _one_a_version(do_each(ask, candidates), scan.problems)
@@ -127,28 +128,59 @@ def _one_a_version(answers: Iterable[_Found | str], problems: list[str]) -> Iter
 def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCache) -> _Found | str:
     """Find the real program behind `candidate`, and its version; words when that fails."""
     try:
-        key = key_of(hashlib.sha256(msgspec.json.encode(definition.detect)).hexdigest()[:16], candidate)
-        known = cache.get(key)
-        if known is not None and os.access(known[0], os.X_OK):
-            return _Found(definition, Path(known[0]), known[1])
-        executable = real_program(definition.detect, candidate, path)
-        version = ask_version(definition.detect, executable, path)
-        if executable.resolve() == candidate.resolve():
-            # Not for shims: what they stand for changes without them.
+        fingerprint = _fingerprint(definition.detect)
+        known = _known(key_of(fingerprint, candidate), cache)
+        if known is not None:
+            return _Found(definition, *known)
+        executable, is_known_shim = _real_program(definition.detect, candidate, path, cache)
+        key = key_of(fingerprint, executable)
+        known = _known(key, cache)
+        version = known[1] if known is not None else ask_version(definition.detect, executable, path)
+        # Not what is a shim of nobody's we know: what it stands for changes without it.
+        if is_known_shim or executable.resolve() == candidate.resolve():
             cache.put(key, str(executable), version)
         return _Found(definition, executable, version)
     except (UnusableToolError, OSError) as error:
         return f"{definition.language}: {candidate}: {error}"
 
 
-def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | None) -> _Completed | str:
+def _real_program(tool: Tool, candidate: Path, path: str, cache: DetectionCache) -> tuple[Path, bool]:
+    """Find the real program behind `candidate`, and tell whether that is a shim of a manager that is known.
+
+    Such a shim is asked only where something has changed that decides its answer. Raises: UnusableToolError, OSError.
+    """
+    decided_by = what_decides(candidate, path, environment_of_tools(path)) if tool.locate else None
+    if decided_by is None:
+        return real_program(tool, candidate, path), False
+    key = f"{_fingerprint(tool)}:shim:{decided_by}"
+    known = _known(key, cache)
+    executable = known[0] if known is not None else real_program(tool, candidate, path)
+    cache.put(key, str(executable), "")
+    return executable, True
+
+
+def _fingerprint(tool: Tool) -> str:
+    return hashlib.sha256(msgspec.json.encode(tool)).hexdigest()[:16]
+
+
+def _known(key: str, cache: DetectionCache) -> tuple[Path, str] | None:
+    """Return an executable and its version from the memory, if it is still there."""
+    known = cache.get(key)
+    return (Path(known[0]), known[1]) if known is not None and os.access(known[0], os.X_OK) else None
+
+
+def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | None, cache: DetectionCache) -> _Completed | str:
     """Make the runtime: find its other tools and the folders to show; words when something is missing."""
     definition = found.definition
     executables = [found.executable]
+
+    def real(tool: Tool, candidate: Path) -> Path:
+        return _real_program(tool, candidate, path, cache)[0]
+
     try:
         values = tool_values(found.executable)
         for name in definition.tools:
-            tool = find_tool(definition.tool(name), search, path, found.executable.resolve().parent)
+            tool = find_tool(definition.tool(name), search, real, found.executable.resolve().parent)
             executables.append(tool)
             values[name] = str(tool)
         folders = folders_to_show([fill(mount, values) for mount in definition.mounts], executables)

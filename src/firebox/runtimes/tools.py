@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from firebox.runtimes.definition import Detect, Tool, fill
@@ -70,12 +70,15 @@ def read_version(detect: Detect, text: str) -> str:
     return version
 
 
-def find_tool(tool: Tool, search: SearchPath, path: str, beside: Path) -> Path:
-    """Find a further program of a runtime, first in the folder of its main program. Raises: UnusableToolError."""
+def find_tool(tool: Tool, search: SearchPath, real: Callable[[Tool, Path], Path], beside: Path) -> Path:
+    """Find a further program of a runtime, first in the folder of its main program. Raises: UnusableToolError.
+
+    real: as `real_program`, for some PATH.
+    """
     problem = "it is not on PATH"
     for candidate in search.find(tool.programs, first_in=beside):
         try:
-            return real_program(tool, candidate, path)
+            return real(tool, candidate)
         except (UnusableToolError, OSError) as error:
             problem = str(error)
     raise UnusableToolError(f"it needs {tool.programs[0]}: {problem}")
@@ -87,6 +90,12 @@ def tool_values(executable: Path) -> dict[str, str]:
     return {"tool": str(executable), "prefix": str(prefix_of(real)), "folder": str(real.parent)}
 
 
+def environment_of_tools(path: str) -> dict[str, str]:
+    """Return the variables that programs of the host are run with."""
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return passed_on | {"PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+
+
 def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
     """Run a program of the host and give what it printed, stdout first. What it started dies with it.
 
@@ -94,8 +103,7 @@ def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
     """
     import subprocess  # mostly everything is known already
 
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment |= {"PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+    environment = environment_of_tools(path)
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd="/", start_new_session=True

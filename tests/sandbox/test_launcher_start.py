@@ -1,0 +1,85 @@
+"""A launcher that was started, and asked for its first sandbox, before anybody took it over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+
+from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.launcher_start import StartedLauncher, start_launcher
+from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
+from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, ORDINARY_USER, PYTHON
+from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
+
+FIRST = SandboxSpec(writable_bytes=1 << 20)
+
+
+@contextmanager
+def asked_for(first: SandboxSpec, kind: str, source: str) -> Iterator[StartedLauncher]:
+    """A launcher that makes its first sandbox."""
+    run_as = ORDINARY_USER if kind == "rootless" and IS_ROOT else None
+    started = start_launcher(run_as=run_as, python=PYTHON if IS_ROOT else None, source=source)
+    try:
+        started.configure(uid_base=210_000, hooks={}, prove=False)
+        started.ask(first)
+        yield started
+    finally:
+        started.end()
+
+
+@asynccontextmanager
+async def taken_over(started: StartedLauncher) -> AsyncIterator[LauncherProcess]:
+    """The launcher as a server holds it. Nothing is left of it afterwards, nor open."""
+    before = set(os.listdir("/proc/self/fd"))
+    launcher = LauncherProcess(started=started)
+    try:
+        await launcher.start()
+        processes = [started.pid, *descendants_of(started.pid)]
+        yield launcher
+    finally:
+        await launcher.close()
+    assert all(map(is_gone, processes))
+    assert groups_of(started.pid) == []
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+async def says_hello(launcher: LauncherProcess, specification: SandboxSpec) -> bool:
+    sandbox = await launcher.make(specification)
+    heard: list[bytes] = []
+    command = Command(argv=("/bin/sh", "-c", "echo hello"), env=ENVIRONMENT)
+    ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
+    sandbox.close()
+    return ended.status == 0 and heard == [b"hello\n"]
+
+
+async def test_its_first_sandbox_is_the_proof_and_is_taken_once(sandbox_kind: str, readable_source: str) -> None:
+    with asked_for(FIRST, sandbox_kind, readable_source) as started:
+        async with taken_over(started) as launcher:
+            assert "seccomp" in launcher.layers
+            assert len(descendants_of(started.pid)) == launcher.alive == 1
+            assert [await says_hello(launcher, FIRST) for _ in range(2)] == [True, True]
+
+
+async def test_a_first_sandbox_of_another_kind_is_left(sandbox_kind: str, readable_source: str) -> None:
+    with asked_for(FIRST, sandbox_kind, readable_source) as started:
+        async with taken_over(started) as launcher:
+            assert await says_hello(launcher, SandboxSpec())
+
+
+async def test_a_first_sandbox_that_cannot_be_made_says_so_and_others_can(sandbox_kind: str, readable_source: str) -> None:
+    impossible = SandboxSpec(layers=("/nowhere/at/all",))
+    with asked_for(impossible, sandbox_kind, readable_source) as started:
+        async with taken_over(started) as launcher:
+            with pytest.raises(SandboxFailure, match="/nowhere/at/all"):
+                await launcher.make(impossible)
+            assert await says_hello(launcher, SandboxSpec())
+
+
+def test_one_that_nobody_takes_over_ends_with_its_link(sandbox_kind: str, readable_source: str) -> None:
+    with asked_for(FIRST, sandbox_kind, readable_source) as started:
+        assert not started.has_ended()
+    assert started.has_ended()
+    assert groups_of(started.pid) == []
