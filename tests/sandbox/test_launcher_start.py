@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -18,7 +18,7 @@ FIRST = SandboxSpec(writable_bytes=1 << 20)
 
 
 @contextmanager
-def asked_for(first: SandboxSpec, kind: str, source: str) -> Iterator[StartedLauncher]:
+def asked_for(first: SandboxSpec, kind: str, source: str) -> Generator[StartedLauncher]:
     """A launcher that makes its first sandbox."""
     run_as = ORDINARY_USER if kind == "rootless" and IS_ROOT else None
     started = start_launcher(run_as=run_as, python=PYTHON if IS_ROOT else None, source=source)
@@ -31,7 +31,7 @@ def asked_for(first: SandboxSpec, kind: str, source: str) -> Iterator[StartedLau
 
 
 @asynccontextmanager
-async def taken_over(started: StartedLauncher) -> AsyncIterator[LauncherProcess]:
+async def taken_over(started: StartedLauncher) -> AsyncGenerator[LauncherProcess]:
     """The launcher as a server holds it. Nothing is left of it afterwards, nor open."""
     before = set(os.listdir("/proc/self/fd"))
     launcher = LauncherProcess(started=started)

@@ -38,9 +38,7 @@ def folders_to_show(wanted: Iterable[str], executables: Iterable[Path]) -> tuple
     wanted: folders as the definition names them, patterns allowed; ones that do not exist are left out.
     Raises: UnusableToolError where one is covered by a sandbox's own folder, or would show somebody's home.
     """
-    if wanted := tuple(wanted):
-        import glob  # programs of the system need no folder
-    named = [Path(path).resolve() for pattern in wanted for path in glob.glob(pattern)]  # noqa: PTH207 - absolute patterns
+    named = [Path(path).resolve() for pattern in wanted for path in _matching(pattern)]
     shown = {_store(folder) or folder for folder in named if folder.is_dir()}
     # What a definition forgot: at least the program itself has to be seen.
     real = [executable.resolve() for executable in executables]
@@ -51,6 +49,12 @@ def folders_to_show(wanted: Iterable[str], executables: Iterable[Path]) -> tuple
             raise UnusableToolError(f"{folder} is covered by a sandbox's own folder")
         check_may_be_shown(folder)
     return tuple(sorted(str(folder) for folder in shown if not shown.intersection(folder.parents)))
+
+
+def _matching(pattern: str) -> list[str]:
+    import glob  # programs of the system need no folder
+
+    return glob.glob(pattern)  # noqa: PTH207 - patterns are absolute
 
 
 def _store(path: Path) -> Path | None:
