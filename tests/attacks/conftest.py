@@ -23,6 +23,8 @@ from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import missing, require_tool
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
+from tests.support.server import data_folder
+from tests.support.toolchains import prepare_go
 from tests.support.waiting import until
 
 OPTIONAL = {"go", "llvm_ir", "nasm64"}
@@ -38,7 +40,7 @@ ROOMY = {
 }
 """Settings with room for that."""
 
-SHORT = LimitRequest(wall_ms=5000, cpu_ms=3000, memory_bytes=256 << 20, output_bytes=64 << 10)
+SHORT = LimitRequest(wall_ms=5000, cpu_ms=1500, memory_bytes=256 << 20, output_bytes=64 << 10)
 """For what does not end by itself."""
 
 ENDED = {Verdict.COMPILE_ERROR, Verdict.WALL_TIME, Verdict.CPU_TIME, Verdict.MEMORY, Verdict.OUTPUT, Verdict.RUNTIME_ERROR}
@@ -48,7 +50,7 @@ ENDED = {Verdict.COMPILE_ERROR, Verdict.WALL_TIME, Verdict.CPU_TIME, Verdict.MEM
 @cache
 def registry() -> Registry:
     """Every runtime of this machine."""
-    return Registry(scan_host(os.environ["PATH"]).runtimes)
+    return Registry(scan_host(os.environ["PATH"], data_folder=data_folder()).runtimes)
 
 
 def require(language: str) -> Runtime:
@@ -57,6 +59,8 @@ def require(language: str) -> Runtime:
         if language in OPTIONAL:
             pytest.skip(f"{language} is not installed")
         missing(f"{language} is not installed")
+    if language == "go":
+        prepare_go(data_folder())
     return registry().resolve(language)
 
 

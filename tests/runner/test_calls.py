@@ -11,10 +11,10 @@ import pytest
 
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest, CodeResponse, DeleteCodeRequest, IdRequest
 from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
-from tests.conftest import require_tool
 from tests.runner.people import add_user
 from tests.runner.waiting import until_in_flight
-from tests.support.server import RunningServer
+from tests.support.server import RunningServer, data_folder
+from tests.support.toolchains import prepare_go
 
 Start = Callable[..., RunningServer]
 SLEEP = CodeRequest(code="sleep 50", language="bash")
@@ -29,28 +29,28 @@ async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
 
 @pytest.mark.slow
 async def test_go_runs_by_default(runner: RunnerStub) -> None:
-    require_tool("go")
+    await asyncio.to_thread(prepare_go, data_folder())
     code = 'package main\n\nimport "fmt"\n\nfunc main() { fmt.Println("hello") }\n'
     assert await runner.RunCode(CodeRequest(code=code)) == CodeResponse(code=code, output="hello\n", error="")
 
 
 @pytest.mark.slow
 async def test_a_go_program_that_panics_ends_with_the_words_of_go_run(runner: RunnerStub) -> None:
-    require_tool("go")
+    await asyncio.to_thread(prepare_go, data_folder())
     answer = await runner.RunCode(CodeRequest(code='package main\n\nfunc main() { print("a "); panic("b") }\n'))
     assert answer.error.startswith("a panic: b\n\ngoroutine 1 [running]:\n")
     assert answer.error.endswith("\nexit status 2\n")
 
 
 async def test_of_go_the_first_syntax_error_is_the_error(runner: RunnerStub) -> None:
-    require_tool("go")
+    await asyncio.to_thread(prepare_go, data_folder())
     answer = await runner.RunCode(CodeRequest(code="package main\n\nfunc main() { x := }\n\nfunc }\n"))
     assert answer.output == ""
     assert answer.error == "syntax error: unexpected }, expected expression"
 
 
 async def test_no_code_is_a_program_that_fails(runner: RunnerStub) -> None:
-    require_tool("go")
+    await asyncio.to_thread(prepare_go, data_folder())
     answer = await runner.RunCode(CodeRequest())
     assert answer.error.startswith("syntax error: ") or "expected 'package'" in answer.error
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import missing, require_tool
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.support.toolchains import prepare_go
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -145,12 +146,13 @@ async def test_a_compiler_with_its_temporary_files(box: Box) -> None:
 
 @pytest.mark.slow
 async def test_go_under_256_mib(box: Box, tmp_path: Path) -> None:
-    """Compiled outside, which takes its time where nothing is cached: a Go program reserves far more than it uses."""
+    """Compiled outside: a Go program reserves far more than it uses."""
+    cache = await asyncio.to_thread(prepare_go, tmp_path / "data")
     go = require_tool("go")
     lines = ["func main() {", "c := make(chan int)", "for i := 0; i < 100; i++ { go func() { c <- 1 }() }", "s := 0"]
     lines += ["for i := 0; i < 100; i++ { s += <-c }", "fmt.Println(s)", "}"]
     (tmp_path / "main.go").write_text("\n".join(["package main", 'import "fmt"', *lines]))
-    environment = {**os.environ, "GO111MODULE": "off", "CGO_ENABLED": "0"}
+    environment = {**os.environ, "GO111MODULE": "off", "CGO_ENABLED": "0", "GOCACHE": str(cache)}
     building = await asyncio.create_subprocess_exec(go, "build", "-o", "main", "main.go", cwd=tmp_path, env=environment)
     assert await building.wait() == 0
     outcome = await box.shell("chmod +x main && ./main", files={"main": (tmp_path / "main").read_bytes()}, memory_bytes=256 * MIB)

@@ -12,6 +12,8 @@ from firebox.runtimes.packages import named
 from tests.conftest import missing
 from tests.runtimes.test_real_tools import HELLO, of
 from tests.stdio.conftest import ask, request
+from tests.support.server import data_folder
+from tests.support.toolchains import prepare_go
 
 LANGUAGES = (
     "assembly", "ats", "bash", "c", "clisp", "clojure", "cobol", "coffeescript", "cpp", "crystal", "csharp", "d",
@@ -109,6 +111,8 @@ def need(language: str) -> None:
         if language == "assembly":
             pytest.skip("nasm is not installed")
         missing(f"{program} is not installed")
+    if language == "go":
+        prepare_go(data_folder())
 
 
 def test_there_are_forty_four() -> None:
@@ -133,6 +137,8 @@ def test_runs_or_names_its_package(language: str) -> None:
         assert re.fullmatch(rf"{language} is not installed here: (apt-get|pip|npm|no package) .+", answer["error"])
         assert answer["stdout"] == answer["stderr"] == ""
     else:
+        if language == "go":
+            prepare_go(data_folder())
         output, error = ask(request(language, (main_name(language), hello(language)))).outcome
         assert (output.strip().strip('"'), error) == ("hello", "")
 
