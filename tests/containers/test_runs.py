@@ -14,7 +14,7 @@ from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.containers import Containers
 from firebox.errors import ContainerError, NotFound, QueueFull, ShuttingDown
 from firebox.model import OutputMode
-from tests.containers.conftest import containers_at, own_containers, python, run, wait_for
+from tests.containers.conftest import MEMORY_BYTES, containers_at, own_containers, python, run, wait_for
 from tests.support.guarded import free_port
 from tests.support.images import glot_image
 from tests.support.services import DockerEngine
@@ -130,7 +130,8 @@ print(json.dumps({
     "no_new_privileges": status["NoNewPrivs"].strip(), "seccomp": status["Seccomp"].strip(),
     "interfaces": sorted(line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line),
     "reached": reached, "files": len(files), "core": resource.getrlimit(resource.RLIMIT_CORE)[1],
-    "children": children, "user": os.getuid(), "host": socket.gethostname(), "devices": os.path.exists("/dev/kmsg"),
+    "stack": resource.getrlimit(resource.RLIMIT_STACK), "children": children, "user": os.getuid(), "host": socket.gethostname(),
+    "devices": os.path.exists("/dev/kmsg"),
 }))
 """
     outcome = await run(containers, python(code, processes=20, open_files=50, user="glot", hostname="glot-runner"))
@@ -143,6 +144,7 @@ print(json.dumps({
     assert 0 < found["files"] < 50
     assert 0 < found["children"] < 20
     assert found["core"] == 0
+    assert found["stack"] == [MEMORY_BYTES, MEMORY_BYTES]
     assert found["user"] != 0
     assert found["host"] == "glot-runner"
     assert not found["devices"]

@@ -14,6 +14,7 @@ from firebox.engine.container_attachment import Attachment
 from firebox.engine.container_engine import ContainerEngine
 from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.container_sweeper import labels_of_a_run
+from firebox.engine.limits import default_stack_bytes
 from firebox.errors import FireboxError
 from firebox.model import Chunk, OutputMode, StreamName
 
@@ -185,6 +186,7 @@ def configuration_of(spec: ContainerSpec) -> dict[str, Any]:
     Source: Docker Engine API, "Create a container".
     """
     stdin = spec.stdin is not None
+    stack_bytes = default_stack_bytes(spec.memory_bytes)
     return {
         "Image": spec.image,
         **({"Cmd": list(spec.arguments)} if spec.arguments else {}),
@@ -207,6 +209,7 @@ def configuration_of(spec: ContainerSpec) -> dict[str, Any]:
             "PidsLimit": spec.processes,
             "Ulimits": [
                 {"Name": "nofile", "Soft": max(1, spec.open_files * 9 // 10), "Hard": spec.open_files},
+                {"Name": "stack", "Soft": stack_bytes, "Hard": stack_bytes},
                 {"Name": "core", "Soft": 0, "Hard": 0},
             ],
             "CapDrop": ["ALL"],

@@ -54,9 +54,14 @@ def decide(stage: StageName, defaults: Limits, maximum: Limits, request: LimitRe
                 raise LimitTooHigh(f"{stage}.{name}", math.inf if unlimited else asked, allowed)
         decided[name] = asked
     if not decided["stack_bytes"]:
-        wanted = min(decided["memory_bytes"] or STACK_WITHOUT_MEMORY_LIMIT_BYTES, _largest_stack_bytes())
+        wanted = default_stack_bytes(decided["memory_bytes"])
         decided["stack_bytes"] = min(wanted, maximum.stack_bytes or wanted)
     return Limits(**decided)
+
+
+def default_stack_bytes(memory_bytes: int) -> int:
+    """Return the stack of programs that may use so much memory, 0 for no cap: all of it, as judges have it."""
+    return min(memory_bytes or STACK_WITHOUT_MEMORY_LIMIT_BYTES, _largest_stack_bytes())
 
 
 @cache
