@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,28 @@ def test_settings_come_from_a_file_too(start_server: Callable[..., RunningServer
         result = client.post("/runs", json={"language": "bash", "code": "sleep 9"}).json()
     assert result["verdict"] == "wall_time"
     assert all(json.loads(line)["level"] for line in server.log.read_text().splitlines())
+
+
+def test_toolchains_that_stay_slow_are_in_the_log_and_in_the_metrics(
+    start_server: Callable[..., RunningServer], tmp_path: Path
+) -> None:
+    (tmp_path / "runtimes").mkdir()
+    tmp_path.joinpath("runtimes", "lame.toml").write_text("""
+language = "lame"
+extensions = [".lame"]
+main_name = "main.lame"
+run = ["{tool}", "{prepared}"]
+prepare = [["true"]]
+
+[detect]
+programs = ["true"]
+""")
+    (tmp_path / "prepared").write_text("a file where the folder would be")
+    server = start_server("--prepare-toolchains", "--data-dir", str(tmp_path))
+    with server.client() as client:
+        numbers = client.get("/metrics").text
+    assert re.search(r'^firebox_slow_toolchains\{language="lame",version="[^"]+"\} 1\.0$', numbers, re.MULTILINE)
+    assert re.search(r"a toolchain stays slow.*lame", server.log.read_text())
 
 
 def test_nothing_of_a_client_gets_into_the_log_but_that_it_called(start_server: Callable[..., RunningServer]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from firebox.runtimes import places, prepare
 from firebox.runtimes.definition import read_definition
-from firebox.runtimes.prepare import Preparation, plan_preparation
+from firebox.runtimes.prepare import Preparation, Unprepared, plan_preparation
 
 DEFINITION = """
 language = "x"
@@ -109,9 +109,9 @@ def test_another_build_of_the_toolchain_gets_another_folder(tmp_path: Path, name
 def test_what_could_not_be_shown_is_not_planned_and_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "prepared" / "home")
     definition = read_definition(DEFINITION, "x.toml")
-    words = plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, os.defpath, tmp_path)
-    assert isinstance(words, str)
-    assert "would show too much; set data_dir to another folder" in words
+    planned = plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, os.defpath, tmp_path)
+    assert isinstance(planned, Unprepared)
+    assert "would show too much; set data_dir to another folder" in planned.reason
 
 
 def test_a_data_folder_below_tmp_is_shown_where_the_sandbox_has_no_folder_of_its_own() -> None:

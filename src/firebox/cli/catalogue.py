@@ -51,6 +51,6 @@ def find_host_runtimes(settings: Settings, only: Only | None = None, mentioning:
     scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=only)
     for problem in scan.problems:
         _log.debug("a tool cannot be used", problem=problem)
-    for problem in scan.unprepared if settings.prepare_toolchains else ():
-        _log.warning("a toolchain stays slow", problem=problem)
+    for each in scan.unprepared if settings.prepare_toolchains else ():
+        _log.warning("a toolchain stays slow", language=each.language, problem=each.reason)
     return scan

@@ -42,7 +42,13 @@ def _toolchains(settings: Settings, scan: HostScan) -> Finding:
     if not settings.prepare_toolchains:
         return Finding("toolchains", True, False, "nothing is prepared: prepare_toolchains is off")
     if scan.unprepared:
-        return Finding("toolchains", False, False, "; ".join(scan.unprepared), "set data_dir to a folder that may be shown")
+        return Finding(
+            "toolchains",
+            False,
+            False,
+            "; ".join(each.reason for each in scan.unprepared),
+            "set data_dir to a folder that may be shown",
+        )
     names = sorted({each.language for each in scan.preparations})
     return Finding("toolchains", True, False, f"can be prepared: {', '.join(names) or 'none that is here needs it'}")
 

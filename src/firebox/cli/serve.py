@@ -39,6 +39,7 @@ from firebox.runtimes.prepare import Preparation
 from firebox.runtimes.registry import Registry
 from firebox.sandbox.host import explain
 from firebox.service.installed_runtimes import InstalledRuntimes
+from firebox.service.metrics import Metrics
 from firebox.service.packages import Packages
 from firebox.service.retention import retention
 from firebox.service.service import Service
@@ -94,6 +95,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
             _log.warning("nothing can be installed from a repository: no key is trusted", repository=source.name, hint=hint)
         packages = Packages(store, repositories, Installer(settings, store, repositories), registry, installed.reload)
         service = Service(executor, registry, settings, stores, containers, packages)
+        for each in scan.unprepared if settings.prepare_toolchains else ():
+            service.metrics.note_slow_toolchain(each.language, each.version)
         grpc_address = await stack.enter_async_context(serve_grpc(service, settings))
         metrics_url = await stack.enter_async_context(serve_metrics(service, settings))
 
@@ -108,17 +111,18 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
                 **({"metrics": metrics_url} if metrics_url else {}),
             }
             print(json.dumps(line), flush=True)
-            Thread(target=_prepare, args=(preparations,), daemon=True, name="toolchains").start()
+            Thread(target=_prepare, args=(preparations, service.metrics), daemon=True, name="toolchains").start()
 
         await Server(service, settings, announce).serve(sockets=[listener])
 
 
-def _prepare(preparations: Iterable[Preparation]) -> None:
+def _prepare(preparations: Iterable[Preparation], metrics: Metrics) -> None:
     """Make toolchains quick, one after the other. A thread that does not hold up the end of the server."""
     for preparation in preparations:
         problem = preparation.execute()
         if problem:
             _log.warning("a toolchain stays slow", language=preparation.language, problem=problem)
+            metrics.note_slow_toolchain(preparation.language, preparation.version)
         else:
             _log.info("a toolchain is prepared", language=preparation.language, version=preparation.version)
 

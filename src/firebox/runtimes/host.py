@@ -21,7 +21,7 @@ from firebox.runtimes.definition import Definition, Tool, fill, shipped_definiti
 from firebox.runtimes.detection_cache import DetectionCache, key_of
 from firebox.runtimes.making import commands_of, make_runtime, own_folders
 from firebox.runtimes.places import UnusableToolError, folders_to_show
-from firebox.runtimes.prepare import Preparation, plan_preparation
+from firebox.runtimes.prepare import Preparation, Unprepared, plan_preparation
 from firebox.runtimes.runtime import Runtime
 from firebox.runtimes.search_path import SearchPath
 from firebox.runtimes.shims import what_decides
@@ -38,8 +38,8 @@ class HostScan(Struct, frozen=True):
     problems: list[str] = field(default_factory=list[str])
     preparations: list[Preparation] = field(default_factory=list[Preparation])
     """What makes some of them quicker, to be executed once when there is time."""
-    unprepared: list[str] = field(default_factory=list[str])
-    """Words about those that stay slow, because nothing of the data folder can be shown to programs."""
+    unprepared: list[Unprepared] = field(default_factory=list[Unprepared])
+    """Those that stay slow, because nothing of the data folder can be shown to programs."""
 
 
 class _Found(NamedTuple):
@@ -50,8 +50,8 @@ class _Found(NamedTuple):
     version: str
 
 
-_Completed = tuple[Runtime, Preparation | str]
-"""A runtime and what is to be prepared for it; "" for nothing, words where nothing can be."""
+_Completed = tuple[Runtime, Preparation | Unprepared | None]
+"""A runtime and what is to be prepared for it; None for nothing."""
 
 
 def find_host_runtimes(path: str, definitions: Iterable[Definition] | None = None) -> list[Runtime]:
@@ -96,7 +96,7 @@ def scan_host(
                 scan.runtimes.append(runtime)
                 if isinstance(preparation, Preparation):
                     scan.preparations.append(preparation)
-                elif preparation:
+                elif preparation is not None:
                     scan.unprepared.append(preparation)
     cache.save(complete=only is None)
     return scan
@@ -186,7 +186,7 @@ def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | 
         folders = folders_to_show([fill(mount, values) for mount in definition.mounts], executables)
     except (UnusableToolError, OSError) as error:
         return f"{definition.language} {found.version}: {found.executable}: {error}"
-    preparation: Preparation | str = ""
+    preparation: Preparation | Unprepared | None = None
     if definition.prepare and data_folder is not None:
         preparation = plan_preparation(definition, found.version, values, path, data_folder)
     values["prepared"] = _NOTHING_PREPARED

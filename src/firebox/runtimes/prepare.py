@@ -98,6 +98,15 @@ class Preparation(Struct, frozen=True):
         return f"preparing {self.language} {self.version}: {command[0]} exits with {done.returncode}: {words_of_tool}"
 
 
+@dataclass(frozen=True, slots=True)
+class Unprepared:
+    """A toolchain that stays slow. reason: in words."""
+
+    language: str
+    version: str
+    reason: str
+
+
 def _let_all_read(folder: Path) -> None:
     """Make everything readable for the users that programs run as, whatever the umask was."""
     for path in (folder, *folder.rglob("*")):
@@ -116,10 +125,10 @@ def _state(file: str) -> tuple[int, int]:
 
 def plan_preparation(
     definition: Definition, version: str, values: Mapping[str, str], path: str, data_folder: Path
-) -> Preparation | str:
+) -> Preparation | Unprepared:
     """Plan what a definition wants prepared, and make the folder that holds such things.
 
-    Words where nothing of `data_folder` can be shown to programs, or it cannot be written: they do without, more slowly.
+    Unprepared where nothing of `data_folder` can be shown to programs, or it cannot be written: they do without, more slowly.
     Another recipe gets another folder, and so does another build of the tool. values: placeholders.
     """
     state = [_state(file) for file in (values["tool"], *definition.prepare_follows)]
@@ -129,7 +138,8 @@ def plan_preparation(
         folder.parent.mkdir(parents=True, exist_ok=True)
         check_may_be_shown(folder.parent)
     except (UnusableToolError, OSError) as error:
-        return f"nothing can be prepared for {definition.language} {version}: {error}; set data_dir to another folder"
+        reason = f"nothing can be prepared for {definition.language} {version}: {error}; set data_dir to another folder"
+        return Unprepared(definition.language, version, reason)
     filled = {**values, "prepared": str(folder)}
     commands = tuple(tuple(fill(word, filled) for word in step) for step in definition.prepare)
     return Preparation(definition.language, version, folder, commands, definition.prepare_files, path)

@@ -57,6 +57,12 @@ class Metrics:
         self._prepare = Histogram(
             "firebox_prepare_seconds", "Time spent getting and filling sandboxes.", buckets=SECONDS, registry=self._registry
         )
+        self._slow = Gauge(
+            "firebox_slow_toolchains",
+            "1 for each toolchain that could not be prepared, so its compiler stays slow; the log says why.",
+            ["language", "version"],
+            registry=self._registry,
+        )
         for name, words, read in (
             ("firebox_slots", "Jobs that run at once.", lambda: statistics().slots),
             ("firebox_in_flight", "Jobs running now.", lambda: statistics().in_flight),
@@ -91,6 +97,10 @@ class Metrics:
     def count_container(self, outcome: str) -> None:
         """Count a run in a container that ended. outcome: "exited", "timed_out", "overflowed" or "failed"."""
         self._containers.labels(outcome).inc()
+
+    def note_slow_toolchain(self, language: str, version: str) -> None:
+        """Note a toolchain that could not be prepared. Called from any thread."""
+        self._slow.labels(language, version).set(1)
 
     def text(self) -> bytes:
         """Write everything in Prometheus' text format, version 0.0.4."""
