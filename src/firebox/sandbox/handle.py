@@ -306,8 +306,7 @@ class Sandbox:
                 raise
             data = encode(message)
             if len(data) > LONG_COMMAND_BYTES:
-                words = "arguments, environment and file names are too long together"
-                raise CommandRefused("start", errno.E2BIG, words) from None
+                raise CommandRefused("start", errno.E2BIG, os.strerror(errno.E2BIG)) from None
             long = os.memfd_create("command", os.MFD_CLOEXEC)
             try:
                 write_all(long, data)
