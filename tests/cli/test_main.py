@@ -165,6 +165,43 @@ def test_completion_can_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert completed.stdout.split() == ["install"]
 
 
+@pytest.fixture(scope="module")
+def known_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with installed packages, and with the indices of repositories."""
+    folder = tmp_path_factory.mktemp("known")
+    for name, text in {
+        "packages/installed/kotlin-2.4.20/runtimes.json": '[{"language":"kotlin","aliases":["kt"]}]',
+        "packages/installed/klingon-extra-1.0.0/runtimes.json": '[{"language":"klingon","aliases":["tlh"]}]',
+        "packages/repositories/one/0.index": 'packages:\n- language: kitten\n  version: 1.0.0\n- language: "kit\x1b[31m"\n',
+        "packages/repositories/two/0.index": f"kite,1.0.0,{'0' * 64},http://localhost/kite.tar.gz\n",
+    }.items():
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("run -l kl", ["klingon"]),
+        ("run --language ko", ["kotlin"]),
+        ("run -l tl", ["tlh"]),
+        ("run -l nothing", []),
+        ("images build scal", ["scala"]),
+        ("packages install ki", ["kite", "kitten"]),
+        ("packages install befung", ["befunge93"]),
+        ("packages build befung", ["befunge93"]),
+        ("packages uninstall kl", ["klingon-extra"]),
+    ],
+)
+def test_languages_and_packages_are_completed(known_here: Path, line: str, words: list[str]) -> None:
+    position = str(len(line.split()))
+    env = {"_FIREBOX_COMPLETE": "complete_bash", "COMP_WORDS": f"firebox {line}", "COMP_CWORD": position}
+    done = quickly(FIREBOX_DATA_DIR=str(known_here), **env)
+    assert done.stdout.split() == words
+    assert done.stderr == ""
+
+
 def test_settings_say_where_they_come_from() -> None:
     done = quickly("settings", "--json", "--port", "0", FIREBOX_SLOTS="3", PISTON_RUN_TIMEOUT="1234")
     values = json.loads(done.stdout)

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 
 from firebox.cli.application import Application
 from firebox.cli.catalogue import find_definitions
+from firebox.cli.completion import offer_languages
 from firebox.cli.image_building.contract import CONTRACTS, Contract, ContractName, contract_of
 from firebox.cli.image_building.debian import Recipe, build_root
 from firebox.cli.image_building.engine import Image, open_engine
@@ -41,7 +42,7 @@ DockerUrl = Annotated[
 
 @app.command()
 def build(
-    language: Annotated[str, typer.Argument(help="A language, by any of its names.")],
+    language: Annotated[str, typer.Argument(help="A language, by any of its names.", autocompletion=offer_languages)],
     contract: Annotated[
         str, typer.Option("--contract", metavar="|".join(CONTRACTS), help="What the image is started like.")
     ] = "glot",

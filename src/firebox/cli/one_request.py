@@ -26,7 +26,7 @@ from firebox.files.folder import read_files, write_files
 from firebox.model import Executor, Finished, Job, Result
 from firebox.runtimes.definition import read_definitions, shipped_definitions
 from firebox.runtimes.host import scan_host
-from firebox.runtimes.packages import named
+from firebox.runtimes.packages import installing_hint, named
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.settings_table import LIMIT_NAMES, ROWS, STAGES
@@ -88,7 +88,7 @@ def _answer(way: Way) -> wire.Answer:
     settings = sandbox_settings(way.config, way.data_dir) if way.sandbox else container_settings()
     job = wire.to_job(wire.read_request(0, settings.max_body_bytes))
     try:
-        packaged = _open_store(settings).runtimes()[0] if way.sandbox else []
+        packaged = _open_store(settings).runtimes()[0] if way.sandbox else None
         registry = find_registry(job.language, settings, without_tools=bool(job.command), packaged=packaged)
     except UnknownRuntime as error:
         if not error.hint:
@@ -116,19 +116,18 @@ def container_settings() -> Settings:
 
 
 def find_registry(
-    language: str, settings: Settings, *, without_tools: bool = False, packaged: Iterable[Runtime] = ()
+    language: str, settings: Settings, *, without_tools: bool = False, packaged: Iterable[Runtime] | None = None
 ) -> Registry:
     """Find the runtimes of one language. without_tools: the job brings its own command, so none of them is needed.
 
-    packaged: what installed packages bring.
-
+    packaged: what installed packages bring; None where packages cannot be used, inside a container.
     Raises: UnknownRuntime, with a hint only where the language is known and its tools are not here.
     """
     own = read_definitions(settings.runtimes_dir)
     definitions = named([*own, *shipped_definitions(language.strip().lower())], language)
     scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=lambda _each: True)
     wanted = language.strip().lower()
-    scan.runtimes[:0] = [runtime for runtime in packaged if wanted in {name.lower() for name in runtime.names}]
+    scan.runtimes[:0] = [runtime for runtime in packaged or () if wanted in {name.lower() for name in runtime.names}]
     if not scan.runtimes and definitions and without_tools:
         known = definitions[0]
         nothing = Runtime(
@@ -136,10 +135,13 @@ def find_registry(
         )
         return Registry([nothing])
     if not scan.runtimes:
-        words = next(filter(None, (definition.packages.words() for definition in definitions)), "")
-        problems = "; ".join(scan.problems[:1])
-        hint = "; ".join(filter(None, [words, problems])) or "see docs/rce-runner.md"
-        raise UnknownRuntime(language, "*", hint=hint if definitions else "")
+        if packaged is not None:
+            words = installing_hint(language, definitions)
+        else:
+            words = next(filter(None, (definition.packages.words() for definition in definitions)), "")
+        if definitions and not words:
+            words = "see docs/rce-runner.md"
+        raise UnknownRuntime(language, "*", hint="; ".join(filter(None, [words, *scan.problems[:1]])))
     return Registry(scan.runtimes)
 
 

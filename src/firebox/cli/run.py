@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from firebox.cli.application import Application
+from firebox.cli.completion import offer_languages
 from firebox.cli.run_flags import FLAGS, Flag, RunRequest
 
 app = Application()
@@ -33,7 +34,8 @@ def run(
 
 def _parameter(flag: Flag) -> inspect.Parameter:
     types: dict[str, Any] = {"word": str | None, "words": list[str] | None, "switch": bool}
-    option = typer.Option(*flag.spellings, metavar=flag.metavar, help=flag.help, show_default=False)
+    words = offer_languages if flag.name == "language" else None
+    option = typer.Option(*flag.spellings, metavar=flag.metavar, help=flag.help, show_default=False, autocompletion=words)
     default = False if flag.kind == "switch" else None
     type_: Any = types[flag.kind]
     return inspect.Parameter(flag.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type_, option])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from firebox.cli.completion import offer_recipes
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.cli.package_commands.names import NAMES_METAVAR, Selector, near_names, read_recipe_selector
 from firebox.cli.package_commands.parts import PLACE_ROWS, AsJson, interruptible, open_settings
@@ -30,7 +31,8 @@ KEPT = "what was built is kept: the same command tests it again, and `firebox pa
 @settings_flags(PLACE_ROWS)
 def build(
     packages: Annotated[
-        list[str] | None, typer.Argument(metavar=NAMES_METAVAR, help="Recipes by the names of their packages.")
+        list[str] | None,
+        typer.Argument(metavar=NAMES_METAVAR, help="Recipes by the names of their packages.", autocompletion=offer_recipes),
     ] = None,
     all_needed: Annotated[
         bool, typer.Option("--all-needed", help="Every recipe whose package is not in the output yet.")

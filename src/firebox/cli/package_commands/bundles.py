@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firebox.cli.completion import offer_packages
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.cli.package_commands.finding import find_package
 from firebox.cli.package_commands.installing import install_all
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 def export_packages(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to be written.")],
     packages: Annotated[
-        list[str] | None, typer.Argument(metavar=NAMES_METAVAR, help="Packages by name, with a version range if need be.")
+        list[str] | None,
+        typer.Argument(
+            metavar=NAMES_METAVAR, help="Packages by name, with a version range if need be.", autocompletion=offer_packages
+        ),
     ] = None,
     installed: Annotated[bool, typer.Option("--installed", help="Everything that is installed here.")] = False,
     repository: RepositoryName = "all",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firebox.cli.completion import offer_packages
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.cli.package_commands.building import built_folder, check_recipes, find_recipe, make
 from firebox.cli.package_commands.finding import find_package
@@ -31,7 +32,12 @@ INTERRUPTED = "packages that were not finished are not installed; what was downl
 @settings_flags(PACKAGE_ROWS)
 def install(
     packages: Annotated[
-        list[str], typer.Argument(metavar=NAMES_METAVAR, help="Packages by name, with a version range if need be; or files.")
+        list[str],
+        typer.Argument(
+            metavar=NAMES_METAVAR,
+            help="Packages by name, with a version range if need be; or files.",
+            autocompletion=offer_packages,
+        ),
     ],
     repository: RepositoryName = "all",
     build: Annotated[

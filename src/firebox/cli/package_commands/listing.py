@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from firebox.cli.completion import offer_packages
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.cli.package_commands.names import matches, newest_first, read_selector, unknown_package, usable
 from firebox.cli.package_commands.parts import REPOSITORY_ROWS, AsJson, Parts, RepositoryName, Sync, open_parts, run
@@ -107,7 +108,10 @@ def search(
 
 @settings_flags(REPOSITORY_ROWS)
 def info(
-    package: Annotated[str, typer.Argument(metavar="NAME[@RANGE]", help="A package; of several versions the newest.")],
+    package: Annotated[
+        str,
+        typer.Argument(metavar="NAME[@RANGE]", help="A package; of several versions the newest.", autocompletion=offer_packages),
+    ],
     repository: RepositoryName = "all",
     as_json: AsJson = False,
     config: ConfigFile = None,

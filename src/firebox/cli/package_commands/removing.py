@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firebox.cli.completion import offer_installed
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.cli.package_commands.finding import find_installed
 from firebox.cli.package_commands.names import NAMES_METAVAR
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 def uninstall(
     packages: Annotated[
         list[str],
-        typer.Argument(metavar=NAMES_METAVAR, help="Installed ones; of several versions all that fit."),
+        typer.Argument(
+            metavar=NAMES_METAVAR, help="Installed ones; of several versions all that fit.", autocompletion=offer_installed
+        ),
     ],
     as_json: AsJson = False,
     config: ConfigFile = None,
