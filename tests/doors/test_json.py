@@ -119,7 +119,7 @@ def test_too_many_files_and_words_are_refused_before_they_are_looked_at() -> Non
     with pytest.raises(InvalidRequest, match="5001 files, at most 5000 are allowed"):
         request._check_entries([0] * 5001)
     with pytest.raises(InvalidRequest, match="10001 arguments, at most 10000 are allowed"):
-        request._read_args({"args": [0] * 10_001})
+        request._read_words({"args": [0] * 10_001}, "args")
     with pytest.raises(InvalidRequest, match="10001 arguments, at most 10000 are allowed"):
         check_words(["\0"] * 10_001, {}, "")
     with pytest.raises(InvalidRequest, match="10001 variables, at most 10000 are allowed"):

@@ -99,6 +99,21 @@ def test_arguments_arrive_as_they_were_sent(piston: httpx.Client) -> None:
     assert output(piston, "python", {"content": "import sys; print(sys.argv[1:])"}, args=args) == f"{args}\n"
 
 
+def test_the_compiler_takes_arguments_too(piston: httpx.Client) -> None:
+    program = {"content": "int main(void) { return NUMBER; }"}
+    body = {"language": "c", "version": "*", "files": [program]}
+    ran = piston.post("/execute", json={**body, "compile_args": ["-DNUMBER=3"]}).json()
+    assert ran["run"]["code"] == 3, ran
+    for words, message in (
+        (["-DNUMBER=3", "-fplugin=x"], "compile_args[1]: "),
+        ("-O2", "compile_args must be an array of strings"),
+        ([1], "compile_args[0] must be a string"),
+    ):
+        answer = piston.post("/execute", json={**body, "compile_args": words})
+        assert answer.status_code == 400
+        assert answer.json()["message"].startswith(message)
+
+
 @pytest.mark.parametrize("version", ["*", "3.x", "3", ">=3.0.0 <4", "^3.0.0", "~3", "3.x || 99.x"])
 def test_versions_are_ranges(piston: httpx.Client, version: str) -> None:
     body = {"language": "python", "version": version, "files": [{"content": "print(1)"}]}

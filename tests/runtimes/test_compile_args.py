@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from msgspec.structs import replace
 
+import firebox
 from firebox.engine.commands import check_compile_args, command_line
 from firebox.errors import InvalidRequest
 from firebox.model import Job
-from firebox.runtimes.definition import Definition, shipped_definitions
+from firebox.runtimes.definition import Definition, read_definition, shipped_definitions
 from firebox.runtimes.runtime import Runtime
 
 _WORDS = """
@@ -42,6 +45,23 @@ _WORDS = """
 -femit-bin=x -lc:x --libc -cflags --zig-lib-dir -I -isystem -fsoname=x -target --cache-dir --mod -fPIC=x
 -largs -bargs -cargs -gnatec=x -gnatem=x -gnateD=x -gnatG --RTS=/x -aI/ -aO/ -A/ -P -eS -f=x -gnateT=x
 -J= -J/ -cpp=x -fintrinsic-modules-path=/ -Hf=x -Hd=x -Xf=x -Df=x -deps=x -conf=x -od=x -of=x -lib -run -linkonly
+-Xplugin=x -P -Xprofile=x -Xbuild-file=x -Xfriend-paths=x -Xklib=x -Xdump-directory=x -Xjava-source-roots=x -Xcompiler-plugin=x
+-Xexplicit-api=a/b -kotlin-home -jdk-home -script -opt-in=a/b -language-version=@x -jvm-target=../x -J-Xmx9g -J
+-Xpluginsdir:x -Xplugin-require:x -Xgenerate-phase-graph:x -Ydump-classes:x -Ygen-asmp:x -Yprofile-destination:x
+-toolcp -bootclasspath -dependencyfile -make:x -language:a/b -source:../x -Wconf:src=x:s
+-pp -ppx -pp=x -ppx=x -cc -cc=x -ccopt -ccopt=-fplugin=x -cclib -cclib=-lx -I=. -I=/ -I=+../x -impl -intf -plugin
+-args -args0 -open=x
+-w=a/b -where -output-obj -dllpath -use-runtime x.cmxa ../str.cmxa ./str.cmxa str.cma
+--link-flags=x --prelude=x --emit=asm --cross-compile --target=x --mcpu=a/b --define=x=y/z --cache=x --stdin-filename=x
+--vapidir=x --pkg=../x --pkg=/x --pkg=-x --pkg=x/y -X --Xcc=x --cc=x --pkg-config=x --girdir=x --gresources=x
+--run-args=x --basedir=/
+-C --header=x --vapi=x --deps=x --symbols=x --includedir=x --ccode --define=a/b
+-A-fplugin=x -Q-T,x -conf=x -K -T/x -t/x -P/x -ext=x -std=../x -std=a/b -std= -i -j -b -m
+--simpleresolution --lib:x -I:x --out:x --resource:x --win32res:x --use:x --load:x --exec --compilertool:x --keyfile:x
+--doc:x --sig:x
+--pathmap:a=b --staticlink:x --standalone --define:a/b -imports:x -sdkpath:x -vbruntime:x -rootnamespace:x -errorlog:x -define:a"b
+--outDir --outFile=x --project -p --typeRoots --rootDir --tsBuildInfoFile --generateTrace --init --build --watch
+--strict=x --plugins
 ; $(x) `x` a.c /etc/passwd ../x main.c -- - =
 """
 REFUSED = _WORDS.split()
@@ -58,17 +78,44 @@ ALLOWED = {
     ("haskell", "ghc"): "-O2 -Wall -XGADTs -threaded",
     ("fortran", "gfortran"): "-O3 -ffree-form -fcheck=all -fdefault-real-8",
     ("nim", "nim"): "-d:release --mm:orc --opt:speed",
+    ("objective-c", "gcc"): "-O3 -Wall -DX=1 -fobjc-nilcheck -fno-nil-receivers",
+    (
+        "kotlin",
+        "kotlinc",
+    ): "-Werror -Xcontext-parameters -Xassertions=jvm -opt-in=kotlin.ExperimentalStdlibApi -language-version=2.3",
+    (
+        "scala",
+        "scalac",
+    ): "-deprecation -Xfatal-warnings -Xlint:infer-any -Ywarn-dead-code -language:implicitConversions,higherKinds",
+    ("ocaml", "ocamlopt"): "-O3 -unsafe -inline=5 -w=+a-4 -warn-error=-a -I=+str str.cmxa",
+    ("crystal", "crystal"): "--release -O2 --error-on-warnings -Dpreview_mt --mcpu=native",
+    ("vala", "valac"): "-g --define=HELLO --pkg=gio-2.0 --target-glib=2.56 --enable-checking --disable-assert",
+    ("cobol", "cobc"): "-O2 -free -debug -Wall -Wno-unfinished -std=ibm -DABC=1 -fno-trunc -fsign=ASCII",
+    ("fsharp", "fsharpc"): "--optimize+ --warnaserror+ --nowarn:40,64 --warnon:1182 --define:X --langversion:4.7",
+    ("fsharp.net", "dotnet"): "--optimize+ --warnaserror+ --nowarn:40,64 --warnon:1182 --define:X --langversion:4.7",
+    ("basic.net", "dotnet"): "-optionstrict+ -optioninfer- -optioncompare:text -define:X=1 -nowarn:42353 -warnaserror+",
+    ("csharp.net", "dotnet"): "-checked+ -unsafe -nullable:enable -define:A;B -nowarn:CS0168 -langversion:13",
+    ("csharp", "mcs"): "-optimize -define:A;B -warn:4",
+    ("pascal", "fpc"): "-O2 -Mobjfpc -Cr -gl",
+    ("zig", "zig"): "-OReleaseFast -fsingle-threaded",
+    ("typescript", "tsc"): "--strict --noImplicitAny --experimentalDecorators",
+    ("ada", "gnatmake"): "-O2 -gnat2022 -gnata -gnatwa",
+    ("swift", "swiftc"): "-O -DX -warnings-as-errors",
+    ("d", "ldmd2"): "-release -inline -version=X",
 }
 
 _LIBRARIES = ["-load", "-load-plugin-library", "-largs", "-lib", "-linkonly"]
 HARMLESS = {
-    **{language: [*_LIBRARIES, "-Df=x"] for language in ("c", "c++", "fortran")},
+    **{language: [*_LIBRARIES, "-Df=x"] for language in ("c", "c++", "fortran", "objective-c")},
     "d": [*_LIBRARIES, "-d"],
-    "pascal": ["-dumpdir", "-dynload"],
+    "pascal": ["-dumpdir", "-dynload", "-dependencyfile", "-dllpath"],
 }
 """What another compiler would be dangerous with and this one takes for the name of a library or of a definition."""
 
-WITH_ARGUMENTS = [definition for definition in shipped_definitions() if definition.compile_args]
+OF_RECIPES = [
+    read_definition(file.read_text(), file.name) for file in Path(firebox.__file__).parent.glob("recipes/*/*/runtimes/*.toml")
+]
+WITH_ARGUMENTS = [definition for definition in (*shipped_definitions(), *OF_RECIPES) if definition.compile_args]
 
 
 of_each_compiler = pytest.mark.parametrize(
@@ -105,8 +152,6 @@ def test_attack_39_arguments_that_reach_further_are_refused_by_every_compiler(de
 @of_each_compiler
 def test_what_people_use_is_allowed_and_reaches_the_compiler(definition: Definition) -> None:
     words = tuple(ALLOWED.get((definition.language, definition.detect.programs[0]), "-O").split())
-    if definition.language in ("go", "java", "csharp", "pascal", "zig", "rust", "nim") and words == ("-O",):
-        words = {"csharp": ("-optimize",), "pascal": ("-O2",), "zig": ("-OReleaseFast",)}[definition.language]
     job = Job(language=definition.language, compile_args=words)
     check_compile_args(job, runtime_of(definition))
     line = " ".join(command_line("compile", job, runtime_of(definition), [definition.main_name], 0))

@@ -40,6 +40,9 @@ class ExecuteRequest(Limits, kw_only=True):
     files: Annotated[list[File], Meta(description="The first one is the main file; one at least must be text.")]
     stdin: str = ""
     args: list[str] = field(default_factory=list[str])
+    compile_args: Annotated[list[str], Meta(description="Arguments of the compiler, of those that its language allows.")] = field(
+        default_factory=list[str]
+    )
 
 
 class PackageRequest(Struct):

@@ -23,6 +23,9 @@ class ExecuteRequest(Limits, kw_only=True):
     language: Annotated[str | None, Meta(description="Which one, where the package brings several.")] = None
     stdin: str = ""
     args: list[str] = field(default_factory=list[str])
+    compile_args: Annotated[list[str], Meta(description="Arguments of the compiler, of those that its language allows.")] = field(
+        default_factory=list[str]
+    )
     cache: Annotated[model.CacheLevel | None, Meta(description="What may be kept and served again.")] = None
 
 

@@ -68,7 +68,8 @@ def to_job(document: Document, resolve: Resolve, settings: Settings, *, interact
         interactive=interactive,
         # Somebody who set Piston's own limit wants it to count for everything, as there.
         attended=interactive and PREFIX not in settings.source("run_wall_ms"),
-        args=_read_args(document),
+        args=_read_words(document, "args"),
+        compile_args=_read_words(document, "compile_args"),
         env={"PISTON_LANGUAGE": runtime.language},
         compile_limits=compile_limits,
         run_limits=run_limits,
@@ -95,7 +96,8 @@ def to_package_job(document: Document, runtime: Runtime, settings: Settings) -> 
         installed=runtime.installed,
         files=_read_files(_check_entries(files), all_code=False) if code is None else (File("", check_text(code, "code")),),
         stdin=check_text(_read_input(document), "stdin"),
-        args=_read_args(document),
+        args=_read_words(document, "args"),
+        compile_args=_read_words(document, "compile_args"),
         env={"PISTON_LANGUAGE": runtime.language},
         compile_limits=compile_limits,
         run_limits=run_limits,
@@ -150,17 +152,17 @@ def _read_input(document: Document) -> str:
     return text
 
 
-def _read_args(document: Document) -> tuple[str, ...]:
-    args = document.get("args")
-    if args is None:
+def _read_words(document: Document, key: str) -> tuple[str, ...]:
+    words = document.get(key)
+    if words is None:
         return ()
-    if not isinstance(args, list):
-        raise InvalidRequest("args must be an array of strings")
-    check_count(len(cast(list[object], args)), MAX_WORDS, "arguments", "args")
-    for index, word in enumerate(cast(list[object], args)):
+    if not isinstance(words, list):
+        raise InvalidRequest(f"{key} must be an array of strings")
+    check_count(len(cast(list[object], words)), MAX_WORDS, "arguments", key)
+    for index, word in enumerate(cast(list[object], words)):
         if not isinstance(word, str):
-            raise InvalidRequest(f"args[{index}] must be a string")
-    return tuple(cast(list[str], args))
+            raise InvalidRequest(f"{key}[{index}] must be a string")
+    return tuple(cast(list[str], words))
 
 
 def _read_files(entries: list[Document], *, all_code: bool) -> tuple[File, ...]:

@@ -13,7 +13,14 @@ for word; do
 done
 exec java "${java[@]}" -cp /opt/kotlin/lib/kotlin-compiler.jar org.jetbrains.kotlin.cli.jvm.K2JVMCompiler "${words[@]}"
 END
-chmod 755 /usr/local/bin/kotlinc
+# The runner, in a process less than the one beside the compiler: kotlin MainKt, kotlin main.jar, kotlin main.kts, kotlin -e CODE.
+cat > /usr/local/bin/kotlin <<'END'
+#!/bin/bash
+java=(-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData --enable-native-access=ALL-UNNAMED --sun-misc-unsafe-memory-access=allow)
+while [[ ${1-} == -J* ]]; do java+=("${1#-J}"); shift; done
+exec java "${java[@]}" -Dkotlin.home=/opt/kotlin -cp /opt/kotlin/lib/kotlin-runner.jar org.jetbrains.kotlin.runner.Main "$@"
+END
+chmod 755 /usr/local/bin/kotlinc /usr/local/bin/kotlin
 mkdir -p "$HOME"
 cd "$HOME"
 cat > main.kt <<'END'
