@@ -177,6 +177,23 @@ def test_metrics_count_runs(client: httpx.Client) -> None:
         assert line in answer.text
 
 
+def test_network_interfaces_can_be_listed_from_java(client: httpx.Client) -> None:
+    """The others: tests/sandbox/test_network.py."""
+    require_tool("javac")
+    code = """
+import java.net.*;
+public class Main {
+    public static void main(String[] words) throws Exception {
+        for (NetworkInterface each : java.util.Collections.list(NetworkInterface.getNetworkInterfaces()))
+            System.out.println(each.getName() + " " + each.isUp() + " " + each.getInterfaceAddresses());
+    }
+}
+"""
+    printed = run(client, language="java", code=code, limits={"run": {"wall_ms": 30_000, "cpu_ms": 30_000}})["run"]["stdout"]
+    assert printed.startswith("lo true ")
+    assert "127.0.0.1/8" in printed
+
+
 def test_compiled_program_is_kept_and_the_answer_says_so(client: httpx.Client) -> None:
     code = f'#include <stdio.h>\nint main(void) {{ puts("{uuid.uuid4()}"); return 0; }}\n'
     first = run(client, language="c", code=code)

@@ -66,6 +66,29 @@ def test_a_package_of_a_repository_is_shown_with_everything_the_index_says(here:
         assert shown in v3.get(f"/repos/{repository}/packages").json()
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "hint"),
+    [
+        (
+            "GET",
+            "/repos/main/packages/lua/*",
+            "Firebox has a recipe: `firebox packages install --build lua` builds and installs it",
+        ),
+        ("POST", "/repos/all/packages/kt/2.x/install", "Firebox has a recipe: `firebox packages install --build kotlin` builds"),
+        ("POST", "/packages/befunge93/1.0.0/execute", "`firebox packages install --build befunge93` builds it"),
+        ("DELETE", "/packages/lua/5.4.7", "`firebox packages install --build lua` builds it"),
+        ("GET", "/repos/main/packages/greet/9.x", "versions of greet there: 1.0.0"),
+        ("GET", "/repos/nowhere/packages/lua/*", ""),
+        ("GET", "/repos/main/packages/klingon/*", ""),
+    ],
+)
+def test_a_package_that_is_not_there_says_how_to_get_it(v3: httpx.Client, method: str, path: str, hint: str) -> None:
+    answer = v3.request(method, path, json={"files": [{"content": "x"}]} if method == "POST" else None)
+    assert (answer.status_code, answer.json()["code"]) == (404, "request.not_found")
+    assert answer.json().get("hint", "").startswith(hint)
+    assert ("hint" in answer.json()) == bool(hint)
+
+
 def test_an_index_is_read_anew_when_asked(here: Packaged, v3: httpx.Client) -> None:
     v3.get("/repos/main/packages")
     here.folder.add_archive("fresh", "1.0.0")

@@ -22,7 +22,7 @@ from firebox.packages.machine import architecture, fits
 from firebox.packages.repository_state import StateFolder
 from firebox.packages.signatures import MOST_SIGNATURE_BYTES, key_file, trusted_keys, verify_bytes
 from firebox.packages.sources import ALL, BUILT, Source, packages_folder, sources_of
-from firebox.packages.versions import by_repository, newest, preferred
+from firebox.packages.versions import by_repository, newest, preferred, version_words
 
 _NO_SIGNATURE = {403, 404, 410}
 """How servers say that there is no such file."""
@@ -102,7 +102,10 @@ class Repositories:
             raise UnusablePackage(f"{foreign.name} is for {foreign.architecture}, and this machine is {architecture()}")
         if failure is not None:
             raise failure
-        raise NotFound("package", f"{language}-{version_range}")
+        error = NotFound("package", f"{language}-{version_range}")
+        if named:
+            error.hint = f"versions of {language} there: {version_words(named)}"
+        raise error
 
     async def plan(self, entry: Entry, installed: Sequence[Entry]) -> list[Entry]:
         """List what has to be installed for an entry: dependencies first, the entry last, nothing that is there already.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import semantic_version
@@ -12,6 +13,7 @@ from firebox.packages.entry import Entry
 
 LONGEST_VERSION = 64
 LONGEST_RANGE = 256
+MOST_NAMED = 12
 
 
 def is_version(text: str) -> bool:
@@ -68,6 +70,12 @@ def matching(entries: Iterable[Entry], version_range: str) -> list[Entry]:
 def newest_first(entries: Iterable[Entry]) -> list[Entry]:
     """Sort by version, downwards; equals stay in their order."""
     return sorted(entries, key=lambda entry: sort_key(entry.version), reverse=True)
+
+
+def version_words(entries: Iterable[Entry]) -> str:
+    """List the versions for a message, newest first, at most `MOST_NAMED`."""
+    versions = dict.fromkeys(entry.version for entry in newest_first(entries))
+    return ", ".join(islice(versions, MOST_NAMED))
 
 
 @lru_cache(maxsize=65_536)

@@ -29,21 +29,34 @@ def installing_hint(name: str, definitions: Iterable[Definition] | None = None) 
 
     definitions: those that come with Firebox when None. name: a language or an alias; may be anything a client sent.
     """
-    wanted = name.strip().lower()
-    if not wanted or len(wanted) > _LONGEST_NAME:
+    if not name.strip() or len(name) > _LONGEST_NAME:
         return ""
-    known = named(shipped_definitions(wanted) if definitions is None else definitions, wanted)
-    recipe = wanted if wanted in _recipes() else next((each for one in known if (each := _recipe_of(one.language))), "")
-    recipe = recipe or _recipe_with_own(wanted)
-    if recipe:
+    known = named(shipped_definitions(name.strip().lower()) if definitions is None else definitions, name)
+    if recipe := _recipe_for(name, known):
         return f"`firebox packages install --build {recipe}` builds it; without --build it comes from your repositories"
     return next((words for definition in known if (words := definition.packages.words())), "")
+
+
+def building_hint(name: str) -> str:
+    """Say how to build what no repository has, "" when there is no recipe. name: as of `installing_hint`."""
+    if not name.strip() or len(name) > _LONGEST_NAME:
+        return ""
+    recipe = _recipe_for(name, named(shipped_definitions(name.strip().lower()), name))
+    return f"Firebox has a recipe: `firebox packages install --build {recipe}` builds and installs it" if recipe else ""
 
 
 @lru_cache(maxsize=1)
 def _recipes() -> frozenset[str]:
     """The names of the recipes that come with Firebox."""
     return frozenset(file.parent.parent.name for file in _RECIPES.glob("*/*/recipe.toml"))
+
+
+def _recipe_for(name: str, known: Iterable[Definition]) -> str:
+    """Name the recipe that brings a language, "" when none does. known: the definitions of this name."""
+    wanted = name.strip().lower()
+    if wanted in _recipes():
+        return wanted
+    return next((recipe for one in known if (recipe := _recipe_of(one.language))), "") or _recipe_with_own(wanted)
 
 
 def _recipe_with_own(name: str) -> str:

@@ -12,7 +12,8 @@ from msgspec import Struct
 from firebox.errors import Conflict, InvalidRequest, NotFound, ShuttingDown, UnknownRuntime
 from firebox.packages.entry import Entry, Progress, Report
 from firebox.packages.store import Installed, PackageStore
-from firebox.packages.versions import newest, sort_key
+from firebox.packages.versions import newest, sort_key, version_words
+from firebox.runtimes.packages import building_hint, installing_hint
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.installations import Installation, note_outcome
@@ -91,7 +92,12 @@ class Packages:
         Raises: NotFound, InvalidRequest, RepositoryError, NotTrusted.
         """
         check_selector(language, version_range)
-        return await self._repositories.find(language, version_range, repository=repository)
+        try:
+            return await self._repositories.find(language, version_range, repository=repository)
+        except NotFound as error:
+            if error.kind == "package" and not error.hint:
+                error.hint = building_hint(language)
+            raise
 
     def find_installed(self, language: str, version_range: str) -> Installed | None:
         """Find the newest installed package of this name whose version matches. Names are of small letters."""
@@ -113,7 +119,7 @@ class Packages:
         # One id may be cut into name and version in more than one way: `a-1` 2.0.0 and `a` 1-2.0.0.
         found = self._store.get(f"{language}-{version}")
         if found is None or (found.entry.language, found.entry.version) != (language, version):
-            raise NotFound("package", f"{language}-{version}")
+            raise self._not_installed(language, version)
         return found
 
     def removable(self, language: str, version: str) -> str:
@@ -204,6 +210,13 @@ class Packages:
         for task in leaving:
             task.cancel()
         await asyncio.gather(*(each.cancel() for each in list(self._under_way.values())), *leaving, return_exceptions=True)
+
+    def _not_installed(self, language: str, version: str) -> NotFound:
+        """Say that an installed package is not there, and what can be had instead."""
+        error = NotFound("package", f"{language}-{version}")
+        versions = version_words(each.entry for each in self._store.all() if each.entry.language == language)
+        error.hint = f"versions of {language} here: {versions}" if versions else installing_hint(language)
+        return error
 
     async def _uninstall(self, id_: str) -> None:
         try:
