@@ -98,8 +98,7 @@ class Preparation(Struct, frozen=True):
         return f"preparing {self.language} {self.version}: {command[0]} exits with {done.returncode}: {words_of_tool}"
 
 
-@dataclass(frozen=True, slots=True)
-class Unprepared:
+class Unprepared(Struct, frozen=True):
     """A toolchain that stays slow. reason: in words."""
 
     language: str
