@@ -219,16 +219,23 @@ def test_runtimes_as_table_and_as_json() -> None:
     assert "bash" in quickly("runtimes").stdout
 
 
-def test_doctor_names_every_layer_and_the_status_says_whether_the_boundary_holds() -> None:
-    done = quickly("doctor", "--json")
-    findings = json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def doctor() -> subprocess.CompletedProcess[str]:
+    """What `firebox doctor --json` does with nothing set."""
+    return quickly("doctor", "--json")
+
+
+def test_doctor_names_every_layer_and_the_status_says_whether_the_boundary_holds(
+    doctor: subprocess.CompletedProcess[str],
+) -> None:
+    findings = json.loads(doctor.stdout)
     assert {"seccomp", "network", "pid"} <= {finding["name"] for finding in findings}
-    assert done.returncode == int(any(finding["boundary"] and not finding["ok"] for finding in findings))
+    assert doctor.returncode == int(any(finding["boundary"] and not finding["ok"] for finding in findings))
     assert all(finding["hint"] for finding in findings if not finding["ok"])
 
 
-def test_doctor_says_what_it_costs_to_have_things_ready() -> None:
-    details = {finding["name"]: finding["detail"] for finding in json.loads(quickly("doctor", "--json").stdout)}
+def test_doctor_says_what_it_costs_to_have_things_ready(doctor: subprocess.CompletedProcess[str]) -> None:
+    details = {finding["name"]: finding["detail"] for finding in json.loads(doctor.stdout)}
     assert re.fullmatch(r"up to 4 of a kind; \d+ ms to make one(, \d+\.\d MiB)?", details["ready-sandboxes"])
     assert re.search(r"when used often: .*python", details["started-ahead"])
     off = quickly("doctor", "--json", FIREBOX_START_AHEAD="no", FIREBOX_READY_SANDBOXES="7")

@@ -7,16 +7,18 @@ DESCRIPTOR is a socket of type SOCK_SEQPACKET. Each message is a JSON object, {"
 becomes the process that `python -m module arguments...` would be. Its process id is written to the pipe, then, when it has
 ended, its status as wait(2) returns it, a line each.
 
-Ends when nobody holds the other end of the socket. The forks go on.
+Ends when nobody holds the other end of the socket. Forks that still run are then asked to end: whoever started them is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 from importlib import import_module
@@ -27,6 +29,7 @@ from firebox.cli.commands import COMMANDS
 LOADED = ("run", "serve", "stdio", "packages", "runtimes", "users", "doctor", "db", "settings")
 """The commands that tests start often."""
 MAX_MESSAGE_BYTES = 1 << 20
+PR_SET_PDEATHSIG = 1
 
 
 def wait_for_work(control: socket.socket) -> dict[str, Any]:
@@ -76,6 +79,7 @@ def load() -> None:
 
 def become(wanted: dict[str, Any]) -> None:
     """Do what `python -m module arguments...` does, in its environment."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.closerange(3, 1 << 20)
     os.chdir(wanted["folder"])
     os.environ.clear()
