@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from firebox.packages.building.recipe import all_recipes
 from firebox.runtimes.definition import shipped_definitions
-from tests.support.languages import PROGRAMS, each_program, read_programs
+from tests.support.languages import PROGRAMS, each_program, read_programs, recipes
 
-PROVIDED = sorted({stem for recipe in all_recipes() for stem in recipe.provides})
+PROVIDED = sorted({stem for recipe in recipes() for stem in recipe.provides})
 
 
 @pytest.mark.parametrize("stem", PROVIDED)
@@ -27,7 +26,7 @@ def test_every_program_is_of_a_packaged_language() -> None:
 def test_a_selector_is_a_name_of_what_it_is_for() -> None:
     names = {
         stem: {definition.language, *definition.aliases}
-        for recipe in all_recipes()
+        for recipe in recipes()
         for stem, definition in zip(recipe.provides, recipe.definitions(), strict=True)
     }
     wrong = {stem: read_programs(stem).selector for stem in PROVIDED if read_programs(stem).selector not in names[stem]}
@@ -35,6 +34,6 @@ def test_a_selector_is_a_name_of_what_it_is_for() -> None:
 
 
 def test_every_definition_that_names_debian_packages_has_a_recipe() -> None:
-    packaged = {definition.language for recipe in all_recipes() for definition in recipe.definitions()}
+    packaged = {definition.language for recipe in recipes() for definition in recipe.definitions()}
     without = {each.language for each in shipped_definitions() if each.packages.debian and each.language not in packaged}
     assert without == set()
