@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import astuple
 from typer.testing import CliRunner
 
 from firebox.cli import run_program
@@ -23,7 +24,7 @@ LINES = [
 
 def values(request: RunRequest) -> list[object]:
     """The values of a request, lists and tuples alike."""
-    return [tuple(value) if isinstance(value, list) else value for value in request]
+    return [tuple(value) if isinstance(value, list) else value for value in astuple(request)]
 
 
 def read_by_typer(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> RunRequest:
@@ -54,4 +55,4 @@ def test_what_has_to_be_explained_is_left_to_typer(line: str) -> None:
 
 
 def test_every_flag_has_its_field() -> None:
-    assert {flag.name for flag in FLAGS} == set(RunRequest._fields) - {"program", "args"}
+    assert {flag.name for flag in FLAGS} == set(RunRequest.__struct_fields__) - {"program", "args"}

@@ -5,6 +5,7 @@ The launcher starts before anything else is loaded, so that it and this process 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 from firebox.sandbox.launcher_start import start_launcher
@@ -20,9 +21,12 @@ def run_quickly(words: Sequence[str]) -> int | None:
     if not words or not _HELP.isdisjoint(words):
         return None
     launcher = start_launcher()
+    gc.disable()  # loading modules makes no garbage
     try:
-        from firebox.cli.run_flags import read_quickly
+        from firebox.cli.absent_modules import absent
 
+        with absent("typing_extensions"):  # which msgspec loads where it is installed, and does not need
+            from firebox.cli.run_flags import read_quickly
         request = read_quickly(words)
         if request is None:
             return None

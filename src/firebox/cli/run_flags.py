@@ -1,18 +1,20 @@
 """What `firebox run` understands: one table of its flags, from which typer's options are made and a quick reader reads.
 
 Typer takes longer to load than a small program takes to run. So a command line without a mistake is read here, and only one
-with a mistake, or with `--help`, goes to typer, which explains. Named tuples, as dataclasses take their time as well.
+with a mistake, or with `--help`, goes to typer, which explains. Structs, as dataclasses take their time as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+from msgspec import Struct
 
 Kind = Literal["word", "words", "switch"]
 
 
-class Flag(NamedTuple):
+class Flag(Struct, frozen=True):
     """One flag. kind: takes a value, may be repeated with a value each, or takes none."""
 
     name: str
@@ -50,7 +52,7 @@ FLAGS = (
 _BY_SPELLING = {spelling: flag for flag in FLAGS for spelling in flag.spellings}
 
 
-class RunRequest(NamedTuple):
+class RunRequest(Struct, frozen=True):
     """A command line of `firebox run`, as it was typed. program: the main file, a folder, or "-"."""
 
     program: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, get_args
 
 from firebox.cli.absent_modules import absent
@@ -38,28 +38,30 @@ def run_program(request: RunRequest, launcher: StartedLauncher | None = None) ->
             return run_program(request, launcher)
         finally:
             launcher.end()
-    gc.disable()  # loading modules makes no garbage
-    # asyncio and hashlib would load OpenSSL, msgspec a library of types that Python has itself.
-    with absent("ssl", "_hashlib", "typing_extensions"):
-        settings = _settings(request)
-        is_ready = _configure(launcher, settings)
-        program, runtime, registry = _choose(request, settings)
-        job = _job(request, program, runtime)
-        with _kept(runtime, settings):
+    gc.disable()
+    with ExitStack() as kept:
+        # asyncio and hashlib would load OpenSSL, msgspec a library of types that Python has itself.
+        with absent("ssl", "_hashlib", "typing_extensions"):
+            settings = _settings(request)
+            is_ready = _configure(launcher, settings)
+            program, runtime, registry = _choose(request, settings)
+            job = _job(request, program, runtime)
+            from firebox.cli.catalogue import open_store
+
+            hold = open_store(settings).hold
+            if runtime.installed:
+                kept.enter_context(hold(runtime.installed))
             if is_ready:
                 _ask_for_sandbox(launcher, job, settings, registry)
             # From here on the launcher makes the sandbox while this process loads the rest.
             import asyncio
 
-            from firebox.cli.catalogue import open_store
             from firebox.cli.verdicts import exit_status
             from firebox.engine.executor import LocalExecutor
-
-            hold = open_store(settings).hold
-            executor = LocalExecutor(settings, registry, hold=hold, launcher=launcher if is_ready else None)
-            gc.freeze()
-            gc.enable()
-            return exit_status(asyncio.run(_execute(executor, job, request)))
+        executor = LocalExecutor(settings, registry, hold=hold, launcher=launcher if is_ready else None)
+        gc.freeze()
+        gc.enable()
+        return exit_status(asyncio.run(_execute(executor, job, request)))
 
 
 def _configure(launcher: StartedLauncher, settings: Settings) -> bool:
@@ -71,13 +73,6 @@ def _configure(launcher: StartedLauncher, settings: Settings) -> bool:
     except OSError:
         return False
     return True
-
-
-def _kept(runtime: Runtime, settings: Settings) -> AbstractContextManager[object]:
-    """Keep the runtime's package, if it is of one, from being uninstalled meanwhile."""
-    from firebox.cli.catalogue import open_store
-
-    return open_store(settings).hold(runtime.installed) if runtime.installed else nullcontext()
 
 
 def _ask_for_sandbox(launcher: StartedLauncher, job: Job, settings: Settings, registry: Registry) -> None:

@@ -11,8 +11,8 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers know the name; to load `typing` would be half of what this module costs
 if TYPE_CHECKING:
     from firebox.sandbox.spec import SandboxSpec
 
