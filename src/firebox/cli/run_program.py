@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, get_args
 
 from firebox.cli.absent_modules import absent
+from firebox.cli.interrupts import raise_at_interrupts
 from firebox.cli.run_flags import RunRequest
 from firebox.sandbox.launcher_start import StartedLauncher, start_launcher
 
@@ -44,6 +45,7 @@ def run_program(request: RunRequest, launcher: StartedLauncher | None = None) ->
         with absent("ssl", "_hashlib", "typing_extensions"):
             settings = _settings(request)
             is_ready = _configure(launcher, settings)
+            raise_at_interrupts()  # what is found out about tools is written to the data folder
             program, runtime, registry = _choose(request, settings)
             job = _job(request, program, runtime)
             from firebox.cli.catalogue import open_store

@@ -179,12 +179,12 @@ class LauncherProcess:
         self._catch_up()
         if self._link is not None:
             self._link.shutdown(socket.SHUT_WR)
-        process, self._process = self._process, None
-        if process is not None:
-            await _end_of(process)
-            process.kill()
-            process.close()
+        if self._process is not None and not self._process.has_ended():
+            await _end_of(self._process)
+            self._process.kill()
         self._lost("the launcher was closed")
+        if self._process is not None:
+            self._process.close()
         if self.null >= 0:
             os.close(self.null)
             self.null = -1
@@ -259,10 +259,9 @@ class LauncherProcess:
             asyncio.get_running_loop().remove_reader(self._link.fileno())
             self._link.close()
             self._link = None
-        if self._process is not None:
+        if self._process is not None and not self._closed:
             self._process.kill()
             self._process.close()
-            self._process = None
         failure = SandboxFailure("launcher", detail=why, hint="it is started again; see the log for its last words")
         if self._proven is not None and not self._proven.done():
             self._proven.set_exception(failure)
