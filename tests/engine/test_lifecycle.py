@@ -217,7 +217,7 @@ async def test_each_stage_has_limits_of_its_own(engine: Engine) -> None:
     assert result.compile is not None
     assert result.run is not None
     assert (result.compile.verdict, result.run.verdict, result.verdict) == (Verdict.OK, Verdict.WALL_TIME, Verdict.WALL_TIME)
-    assert result.compile.wall_ms >= 300
+    assert result.compile.wall_ms > 200, "longer than the run may take"
     assert result.timings.compile_ms == result.compile.wall_ms
     assert result.timings.run_ms == result.run.wall_ms
 
