@@ -21,52 +21,28 @@ from firebox.packages.store import PackageStore
 from firebox.sandbox.images import cannot_mount
 from tests.conftest import ROOT, missing, require_tool
 from tests.packages.making import Bench, announce, file, image, info_of, link, piston, runtime, squash
+from tests.support.command import Command
 
 IS_ROOT = os.geteuid() == 0
 ORDINARY_USER = 65533
-
-CHILD = """
-import asyncio, os, signal, sys
-from pathlib import Path
-from tests.packages.making import Bench
-folder, package, moment, index = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-bench = Bench(folder, repositories="local=" + index)
-NAMES = "mkdir rename link symlink remove rmdir chmod chown utime truncate"
-WATCHED = {"open", "fcntl.flock", "subprocess.Popen", *("os." + name for name in NAMES.split())}
-count = 0
-def hook(event, arguments):
-    global count
-    if event in WATCHED:
-        count += 1
-        if count == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-async def main():
-    entry = await bench.repositories.find(package)
-    sys.addaudithook(hook)
-    installed = await bench.installer.install(entry)
-    moments = count
-    print("moments", moments, *[each.id for each in installed], flush=True)
-try:
-    asyncio.run(main())
-except Exception as error:
-    print("error", type(error).__name__, error, flush=True)
-"""
-"""Installs, and kills itself when the interpreter is about to do the given one of all the things it does to files."""
+MODULE = "tests.packages.installing"
 
 
 def child(
-    folder: Path, package: str, moment: int = 0, *before: str, script: str = CHILD, index: Path | None = None
+    folder: Path, package: str, moment: int = 0, *before: str, deed: str = "install", index: Path | None = None
 ) -> subprocess.Popen[str]:
-    """Start a process that installs from the repository of `folder`, or from another one."""
-    index = index or folder / "index.yaml"
-    command = [*before, sys.executable, "-c", script, str(folder), package, str(moment), str(index)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd="/")
+    """Start a process that installs from the repository of `folder`, or from another one. before: a command that starts it."""
+    words = [MODULE, deed, str(folder), package, str(moment), str(index or folder / "index.yaml")]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    if before:
+        command = [*before, sys.executable, "-m", *words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd="/")
+    return Command[str](words, stdout=subprocess.PIPE, text=True, env=environment, cwd="/")
 
 
 def said(process: subprocess.Popen[str]) -> list[str]:
     """What a child prints, in words."""
-    output, _ = process.communicate()
+    output, _ = process.communicate(timeout=120)
     return str(output).split()
 
 
@@ -205,19 +181,15 @@ async def test_killed_at_any_moment_leaves_what_was_there(tmp_path: Path) -> Non
         shutil.rmtree(folder)
 
 
-INSTALLS = "installed = await bench.installer.install(entry)"
-UNINSTALLER = CHILD.replace(INSTALLS, "installed = await bench.installer.uninstall(entry.name) or []")
-
-
 async def test_killed_while_uninstalling_the_package_is_there_or_not(tmp_path: Path) -> None:
     bench = repository(tmp_path)
     await bench.install("toy")
-    moments = int(said(child(tmp_path, "toy", script=UNINSTALLER))[1])
+    moments = int(said(child(tmp_path, "toy", deed="uninstall"))[1])
     assert moments > 10
     for moment in range(1, moments + 1, max(1, moments // 8)):
         if "toy-1.0.0" not in bench.ids:
             await bench.install("toy")
-        process = child(tmp_path, "toy", moment, script=UNINSTALLER)
+        process = child(tmp_path, "toy", moment, deed="uninstall")
         assert said(process) == [] or moment > moments // 2
         assert process.returncode in {-signal.SIGKILL, 0}
         assert PackageStore(bench.store.folder).runtimes()[1] == []
@@ -266,7 +238,7 @@ async def test_a_full_disk_leaves_what_was_there(package: str, tmp_path: Path) -
         "INDEX": str(tmp_path / "index.yaml"),
         "PACKAGE": package,
     }
-    command = [*before, "sh", "-euc", script, "sh", sys.executable, "-c", CHILD, str(tmp_path)]
+    command = [*before, "sh", "-euc", script, "sh", sys.executable, "-m", MODULE, "install", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split("\n")
