@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import termios
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -21,7 +22,7 @@ from firebox.sandbox.collect import collect
 from firebox.sandbox.sampling import Sampler
 from firebox.sandbox.supervisor import Supervisor
 
-_SAMPLE_MS = 10
+_SAMPLE_S = 0.01
 OUT_OF_THE_WAY = 100
 """Where descriptors are that must not take the low numbers."""
 OOM_SCORE_DESCRIPTOR = 4
@@ -193,8 +194,10 @@ class Init:
         poll.register(wake_read, select.POLLIN)
         poll.register(self._link, select.POLLIN)
         self._register_supervisor(poll)
+        sample_at = time.monotonic() + _SAMPLE_S
         while True:
-            ready = [descriptor for descriptor, _event in poll.poll(_SAMPLE_MS if self._sampled else None)]
+            patience_ms = max(0.0, sample_at - time.monotonic()) * 1000 if self._sampled else None
+            ready = [descriptor for descriptor, _event in poll.poll(patience_ms)]
             self._answer(ready)
             if self._link.fileno() in ready:
                 self._obey(pid)
@@ -209,10 +212,13 @@ class Init:
                     return status
                 if not reaped:
                     break
-            if self._sampler is not None and not self._sampler.exceeded:
-                self._sampler.sample()
-                if self._sampler.exceeded:
-                    _kill_everything(reap=False)
+            # Not after each call that was decided: a program that makes many would have us do nothing but look.
+            if self._sampler is not None and time.monotonic() >= sample_at:
+                if not self._sampler.exceeded:
+                    self._sampler.sample()
+                    if self._sampler.exceeded:
+                        _kill_everything(reap=False)
+                sample_at = time.monotonic() + _SAMPLE_S
 
     def _register_supervisor(self, poll: select.poll) -> None:
         if self._supervisor is not None:

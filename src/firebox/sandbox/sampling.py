@@ -11,7 +11,8 @@ import contextlib
 import os
 import resource
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 from firebox.sandbox import mounts
 from firebox.sandbox.supervisor import Supervisor
@@ -24,7 +25,8 @@ _INTERNET_SOCKET_BYTES = 4 << 10
 """An internet socket itself; the kernel tells what waits in it, without its own share, which is about as much."""
 _MESSAGE_BYTES, _QUEUE_BYTES = 64, 512
 """What the kernel adds to a System V message, and what a queue or a set of semaphores is at least; a semaphore is a message."""
-_SAMPLES_A_LOOK_AT_DESCRIPTORS = 10
+_LOOKING_SHARE = 0.2
+"""How much of the time goes into looking at descriptors: at a few in every sample, at thousands as often as that allows."""
 
 
 class Sampler:
@@ -34,14 +36,22 @@ class Sampler:
     none. exceeded: "memory" or "cpu_time" once a limit is passed.
     """
 
-    def __init__(self, memory_bytes: int, cpu_ms: int, used_before_ms: float, supervisor: Supervisor | None) -> None:
+    def __init__(
+        self,
+        memory_bytes: int,
+        cpu_ms: int,
+        used_before_ms: float,
+        supervisor: Supervisor | None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._memory_bytes = memory_bytes
         self._cpu_ms = cpu_ms
         self._used_before_ms = used_before_ms
         self.memory_peak_bytes = 0
         self.exceeded = ""
         self._supervisor = supervisor
-        self._samples = 0
+        self._now = now
+        self._look_again_at = 0.0
         self._waiting_bytes = 0
 
     def sample(self) -> None:
@@ -59,9 +69,11 @@ class Sampler:
             anonymous_bytes, mapped_bytes = anonymous_bytes + anonymous, mapped_bytes + shared
             hidden_bytes += hidden
             cpu_ticks += sum(map(int, fields[11:15]))
-        if self._samples % _SAMPLES_A_LOOK_AT_DESCRIPTORS == 0:
+        began = self._now()
+        if began >= self._look_again_at:
             self._waiting_bytes = _pipe_bytes(pids) + _internet_socket_bytes()
-        self._samples += 1
+            ended = self._now()
+            self._look_again_at = ended + (ended - began) * (1 / _LOOKING_SHARE - 1)
         kernel_bytes = hidden_bytes + self._waiting_bytes + _local_socket_bytes() + _system_v_queue_bytes()
         held_bytes = self._held_bytes()
         if self._memory_bytes and kernel_bytes + anonymous_bytes + max(mapped_bytes, held_bytes) > self._memory_bytes:
