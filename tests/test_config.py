@@ -396,9 +396,9 @@ def test_a_runtime_gets_what_it_wants_where_the_operator_left_the_default_alone(
     limits = load().default_limits("compile", ["x"], wants)
     assert (limits.wall_ms, limits.memory_bytes) == (20_000, 2 << 30)
     assert limits.processes == load().maximum_limits("compile").processes, "never above the maximum"
-    strict = load({"FIREBOX_COMPILE_WALL_MS": "5s", "FIREBOX_LIMIT_OVERRIDES": '{"x": {"compile_memory_bytes": 7}}'})
+    strict = load({"FIREBOX_COMPILE_WALL_MS": "5s", "FIREBOX_LIMIT_OVERRIDES": '{"x": {"compile_memory_bytes": 7000000}}'})
     limits = strict.default_limits("compile", ["x"], wants)
-    assert (limits.wall_ms, limits.memory_bytes) == (5000, 7)
+    assert (limits.wall_ms, limits.memory_bytes) == (5000, 7_000_000)
 
 
 def test_a_runtime_that_wants_no_cap_gets_the_maximum() -> None:

@@ -45,9 +45,11 @@ def read_value(kind: Kind, value: object) -> Value:
     return _READERS[kind](value)
 
 
-def allowed_values(kind: Kind, minimum: int, maximum: int | None) -> str:
-    """Say in words which values are allowed. maximum: None for no upper bound."""
+def allowed_values(kind: Kind, minimum: int, maximum: int | None, least: int = 0) -> str:
+    """Say in words which values are allowed. maximum: None for no upper bound; least: the lowest besides a minimum of 0."""
     span = f"from {minimum} to {maximum}" if maximum is not None else f"{minimum} or more"
+    if minimum < least - 1:
+        span = f"{minimum}, or {least} or more"
     return {
         "int": f"a whole number, {span}",
         "bytes": f"a size in bytes, {span}, also written like 64MiB or 64m",

@@ -23,8 +23,8 @@ _GIB = 1 << 30
 class Row(NamedTuple):
     """One setting.
 
-    default: as `read` gives it; aliases: environment names of other servers that set it; file_keys: keys of Runner's file that
-    do; secret: never shown.
+    default: as `read` gives it; least: where 0 means no limit, the lowest other value; aliases: names in the environment of other
+    servers that set it; file_keys: keys of Runner's file that do; secret: never shown.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Row(NamedTuple):
     default: Value
     help: str
     minimum: int = 0
+    least: int = 0
     maximum: int | None = None
     choices: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -51,7 +52,7 @@ class Row(NamedTuple):
         """Say in words which values are allowed."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        return allowed_values(self.kind, self.minimum, self.maximum)
+        return allowed_values(self.kind, self.minimum, self.maximum, self.least)
 
     def shown(self, value: object) -> object:
         """The value as it may be shown to anybody, whether or not it is one of the allowed ones."""
@@ -64,7 +65,7 @@ class Row(NamedTuple):
         """
         result = read_value(self.kind, value)
         too_low_or_high = isinstance(result, int) and (
-            result < self.minimum or (self.maximum is not None and result > self.maximum)
+            result < self.minimum or 0 < result < self.least or (self.maximum is not None and result > self.maximum)
         )
         if too_low_or_high or (self.choices and result not in self.choices):
             raise ValueError(value)
@@ -123,6 +124,20 @@ _LIMITS = (
 )
 # fmt: on
 
+_LEAST_MEMORY_BYTES = 4 * _MIB
+_LEAST_COMPILE_PROCESSES = 3
+"""A compiler, what it starts, and what that starts: gcc tries for 15 s to start the linker where it may not."""
+
+
+def least_limit(stage: StageName, name: str) -> int:
+    """Return the lowest value of a limit, other than 0 for no cap, with which the sandbox and what it starts still fit."""
+    if name == "memory_bytes":
+        return _LEAST_MEMORY_BYTES
+    if stage == "compile" and name == "processes":
+        return _LEAST_COMPILE_PROCESSES
+    return max(1, next(limit.minimum for limit in _LIMITS if limit.name == name))
+
+
 LIMIT_NAMES = (*(row.name for row in _LIMITS), "output_mode")
 """Fields of `model.Limits`, in order."""
 
@@ -153,7 +168,8 @@ def _limit_rows() -> tuple[Row, ...]:
                     limit.kind,
                     limit.compile if stage == "compile" else limit.run,
                     limit.help.format(stage=stage) + zero,
-                    minimum=limit.minimum,
+                    minimum=limit.minimum and least_limit(stage, limit.name),
+                    least=least_limit(stage, limit.name),
                     aliases=_limit_aliases(stage, limit.name),
                 )
             )
@@ -174,6 +190,7 @@ def _limit_rows() -> tuple[Row, ...]:
                 limit.kind,
                 limit.compile_maximum if stage == "compile" else limit.run_maximum,
                 f"The most that a request may ask for {stage}_{limit.name}. 0: no maximum.",
+                least=least_limit(stage, limit.name),
                 aliases=_limit_aliases(stage, limit.name),
             )
             for limit in _LIMITS
@@ -279,7 +296,8 @@ GENERAL_ROWS = (
         "held_bytes",
         "bytes",
         512 * _MIB,
-        "Large bodies that are being received or served, unfinished messages, and answers that nobody takes, of all clients.",
+        "Large bodies that are being received or served, unfinished messages, and answers that nobody takes, of all clients; "
+        "once more as much for jobs that wait for a slot.",
     ),
     Row("held_bytes_per_client", "bytes", 64 * _MIB, "The same of one address."),
     Row(
@@ -293,7 +311,7 @@ GENERAL_ROWS = (
         "connections_per_client",
         "int",
         512,
-        "The same of one address; trusted proxies may open more HTTP connections.",
+        "The same of one address; trusted proxies may open more.",
         minimum=1,
     ),
     Row("max_artifact_bytes", "bytes", 16 * _MIB, "Files handed back by one run, together."),

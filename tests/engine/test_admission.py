@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from firebox.engine.admission import Admission
-from firebox.errors import QueueFull, ShuttingDown
+from firebox.engine.admission import Admission, WaitingBytes
+from firebox.errors import BodiesFull, QueueFull, ShuttingDown
 
 
 async def settle() -> None:
@@ -170,3 +170,26 @@ async def test_a_client_holds_no_more_than_its_slots() -> None:
     with pytest.raises(QueueFull, match="2 of 4 slots"):
         await admission.acquire("a")
     await admission.acquire("b")
+
+
+async def test_what_waiting_jobs_hold_is_bounded_for_each_client_and_in_all_queues_together() -> None:
+    waiting_bytes = WaitingBytes(allowed=250, allowed_per_client=100)
+    queues = [Admission(slots=1, queue_length=10, queue_per_client=10, waiting_bytes=waiting_bytes) for _ in range(2)]
+    for queue in queues:
+        await queue.acquire("runs", 1000)
+    waiting = [asyncio.create_task(queues[0].acquire("a", 150)), asyncio.create_task(queues[1].acquire("b", 60))]
+    await settle()
+    for client, size_bytes in (("a", 1), ("b", 41), ("c", 41)):
+        with pytest.raises(BodiesFull):
+            await queues[1].acquire(client, size_bytes)
+    waiting.append(asyncio.create_task(queues[0].acquire("b", 40)))
+    await settle()
+    queues[0].release("runs")  # to "a"
+    waiting[2].cancel()
+    await settle()
+    waiting += [asyncio.create_task(queues[0].acquire(client, 90)) for client in ("a", "c")]
+    await settle()
+    assert [task.done() for task in waiting] == [True, False, True, False, False]
+    for queue in queues:
+        queue.close()
+    await asyncio.gather(*waiting, return_exceptions=True)

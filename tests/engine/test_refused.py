@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from firebox.errors import InvalidRequest
+from firebox.config import load_settings
+from firebox.errors import InvalidRequest, SettingsError
 from firebox.model import File, Job, LimitRequest, StageName, Verdict
-from firebox.service.validation import LEAST_LIMITS, check_limits
-from firebox.settings_table import LIMIT_NAMES
+from firebox.service.validation import check_limits
+from firebox.settings_table import LIMIT_NAMES, STAGES, least_limit
 from tests.engine.conftest import Engine, job
 from tests.engine.test_cache import MakeEngine
 
@@ -70,10 +71,17 @@ async def test_arguments_that_the_kernel_does_not_pass_are_the_jobs_fault(engine
     )
 
 
-@pytest.mark.parametrize("name", LEAST_LIMITS)
-@pytest.mark.parametrize("stage", ["compile", "run"])
+LEAST = [
+    (stage, name)
+    for stage in STAGES
+    for name in ("memory_bytes", "processes", "open_files", "writable_bytes", "writable_inodes")
+    if least_limit(stage, name) > 1
+]
+
+
+@pytest.mark.parametrize(("stage", "name"), LEAST)
 def test_a_limit_too_small_for_the_sandbox_is_refused_with_the_least(stage: StageName, name: str) -> None:
-    least = LEAST_LIMITS[name]
+    least = least_limit(stage, name)
     check_limits(stage, limit(name, least))
     for value in {1, least - 1}:
         with pytest.raises(InvalidRequest, match=f"at least {least} is needed") as refused:
@@ -81,10 +89,19 @@ def test_a_limit_too_small_for_the_sandbox_is_refused_with_the_least(stage: Stag
         assert refused.value.where == f"{stage}.{name}"
 
 
+@pytest.mark.parametrize(("stage", "name"), LEAST)
+@pytest.mark.parametrize("prefix", ["", "max_"])
+def test_an_operators_limit_too_small_for_the_sandbox_is_refused_with_the_least(prefix: str, stage: StageName, name: str) -> None:
+    setting, least = f"{prefix}{stage}_{name}", least_limit(stage, name)
+    load_settings({setting: least}, environ={})
+    with pytest.raises(SettingsError, match=f"{least} or more"):
+        load_settings({setting: least - 1}, environ={})
+
+
 SMALL = [
-    *((name, value) for name in LEAST_LIMITS for value in (LEAST_LIMITS[name], LEAST_LIMITS[name] * 2)),
+    *((name, least_limit(stage, name) * factor) for stage, name in LEAST if stage == "run" for factor in (1, 2)),
     *((name, value) for name in ("wall_ms", "cpu_ms", "processes", "file_size_bytes", "output_bytes") for value in (1, 3)),
-    ("memory_bytes", 1),  # of the operator: no request may ask for it
+    ("memory_bytes", 1),  # nobody may ask for it
     ("memory_bytes", MIB),
     ("memory_bytes", 16 * MIB),
     *((name, 2**53) for name in LIMIT_NAMES if name != "output_mode"),

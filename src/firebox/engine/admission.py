@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
-from firebox.errors import QueueFull, ShuttingDown
+from firebox.errors import BodiesFull, QueueFull, ShuttingDown
 
 _RETRY_AFTER_S = 1.0
 
@@ -22,16 +24,51 @@ class AdmissionStatistics(NamedTuple):
     queued: int
 
 
+class WaitingBytes:
+    """Bounds what jobs that wait hold in memory, of each client and of all; queues may share it. One job may always wait."""
+
+    def __init__(self, allowed: int, allowed_per_client: int) -> None:
+        self._allowed = allowed
+        self._allowed_per_client = allowed_per_client
+        self._per_client: Counter[str] = Counter()
+        self._all = 0
+
+    @contextmanager
+    def held(self, client: str, size_bytes: int) -> Generator[None]:
+        """Count a job while the context is open. Raises: BodiesFull on entry."""
+        of_client = self._per_client[client]
+        if of_client and of_client + size_bytes > self._allowed_per_client:
+            raise BodiesFull("what this client's jobs hold that wait for a slot", self._allowed_per_client)
+        if self._all and self._all + size_bytes > self._allowed:
+            raise BodiesFull("what jobs hold that wait for a slot", self._allowed)
+        self._all += size_bytes
+        self._per_client[client] += size_bytes
+        try:
+            yield
+        finally:
+            self._all -= size_bytes
+            self._per_client[client] -= size_bytes
+            _drop_zero(self._per_client, client)
+
+
 class Admission:
     """Hands out slots; `acquire` and `release` belong together.
 
-    reserved: how many slots only clients without one may take. slots_per_client: the most that a client holds; 0 for no
-    further limit. Both hold for each client, so with one slot there is nothing to reserve.
+    waiting_bytes: None for no bound. reserved: how many slots only clients without one may take. slots_per_client: the most that
+    a client holds; 0 for no further limit. Both hold for each client, so with one slot there is nothing to reserve.
     """
 
     def __init__(
-        self, slots: int, queue_length: int, queue_per_client: int, *, reserved: int = 0, slots_per_client: int = 0
+        self,
+        slots: int,
+        queue_length: int,
+        queue_per_client: int,
+        *,
+        waiting_bytes: WaitingBytes | None = None,
+        reserved: int = 0,
+        slots_per_client: int = 0,
     ) -> None:
+        self._waiting_bytes = waiting_bytes
         self._slots = slots
         self._queue_length = queue_length
         self._queue_per_client = queue_per_client
@@ -44,8 +81,8 @@ class Admission:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._closed = False
 
-    async def acquire(self, client: str) -> None:
-        """Take a slot, waiting for a turn. Raises: QueueFull, ShuttingDown."""
+    async def acquire(self, client: str, size_bytes: int = 0) -> None:
+        """Take a slot, waiting for a turn. size_bytes: what the job holds. Raises: QueueFull, BodiesFull, ShuttingDown."""
         if self._closed:
             raise ShuttingDown("the server is stopping", retry_after_s=_RETRY_AFTER_S)
         if self._may_take(client):
@@ -56,6 +93,10 @@ class Admission:
             raise QueueFull(f"{self._busy()} and {self._queued} jobs wait", retry_after_s=_RETRY_AFTER_S)
         if mine is not None and len(mine) >= self._queue_per_client:
             raise QueueFull(f"{len(mine)} jobs of this client wait already", retry_after_s=_RETRY_AFTER_S)
+        with self._waiting_bytes.held(client, size_bytes) if self._waiting_bytes is not None else nullcontext():
+            await self._wait(client)
+
+    async def _wait(self, client: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(client, deque()).append(turn)
         self._queued += 1
@@ -122,3 +163,8 @@ class Admission:
         if self._in_flight == self._slots:
             return f"all {self._slots} slots are busy"
         return f"{self._in_flight} of {self._slots} slots are busy, the others are kept for other clients,"
+
+
+def _drop_zero(counts: Counter[str], key: str) -> None:
+    if not counts[key]:
+        del counts[key]

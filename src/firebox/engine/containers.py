@@ -78,7 +78,7 @@ class Containers:
 
     @asynccontextmanager
     async def _start(self, spec: ContainerSpec, client: str) -> AsyncGenerator[ContainerRun]:
-        await self._admission.acquire(client)
+        await self._admission.acquire(client, len(spec.stdin or b""))
         if self._closed:
             self._admission.release(client)
             raise ShuttingDown("the server is stopping", retry_after_s=1.0)

@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import NamedTuple, Self
 
 from firebox.config import Settings
-from firebox.engine.admission import Admission
+from firebox.engine.admission import Admission, WaitingBytes
 from firebox.engine.cache import JobCache
 from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Planner
@@ -67,10 +67,12 @@ class LocalExecutor:
         hooks = hook_texts()
         started = (launcher, *repeat(None, settings.launcher_count - 1))
         self._launchers = Launchers(LauncherProcess(uid_base=settings.uid_base, hooks=hooks, started=each) for each in started)
+        waiting_bytes = WaitingBytes(settings.held_bytes, settings.held_bytes_per_client)
         self.admission = Admission(
             settings.slot_count,
             settings.queue_length,
             settings.queue_per_client,
+            waiting_bytes=waiting_bytes,
             reserved=settings.reserved_count,
             slots_per_client=settings.slots_per_client,
         )
@@ -78,6 +80,7 @@ class LocalExecutor:
             settings.interactive_slot_count,
             settings.queue_length,
             settings.queue_per_client,
+            waiting_bytes=waiting_bytes,
             reserved=settings.interactive_reserved_count,
             slots_per_client=settings.slots_per_client,
         )
@@ -158,7 +161,7 @@ class LocalExecutor:
         plan = self._planner.plan(job)
         with self._hold(plan.runtime.installed) if plan.runtime.installed else nullcontext():
             asked_at = time.monotonic()
-            await self._admission_of(job).acquire(job.client)
+            await self._admission_of(job).acquire(job.client, _held_bytes(job))
             queue_ms = (time.monotonic() - asked_at) * 1000
             run = LocalRun(
                 job.id or _new_id(),
@@ -195,3 +198,9 @@ def _new_id() -> str:
     from ulid import ULID
 
     return str(ULID())
+
+
+def _held_bytes(job: Job) -> int:
+    """Add up what a job holds in memory while it waits: about what its request was."""
+    words = (*job.args, *job.compile_args, *job.env, *job.env.values(), *job.artifacts, job.command)
+    return len(job.stdin) + sum(len(file.content) + len(file.name) for file in job.files) + sum(map(len, words))

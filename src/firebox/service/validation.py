@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 
 from firebox.errors import InvalidRequest
 from firebox.model import File, Job, LimitRequest, StageName, Terminal
-from firebox.settings_table import ROWS
+from firebox.settings_table import least_limit
 
 MAX_FILES = 5000
 MAX_SELECTOR = 256
@@ -33,11 +33,6 @@ MAX_NUMBER = 2**53
 
 _MAY_BE_ZERO = {"cpu_ms", "memory_bytes"}
 """0 means no cap there; everywhere else 0 would mean a program that cannot run."""
-LEAST_LIMITS = {
-    "memory_bytes": 4 << 20,
-    **{name: ROWS[f"run_{name}"].minimum for name in ("open_files", "writable_bytes", "writable_inodes")},
-}
-"""Below these the sandbox itself does not fit; elsewhere 1 is the least."""
 
 
 def check_job(job: Job) -> None:
@@ -189,7 +184,7 @@ def check_limits(stage: StageName, limits: LimitRequest) -> None:
     for name, value in asdict(limits).items():
         if not isinstance(value, int):
             continue
-        least = LEAST_LIMITS.get(name, 1)
+        least = least_limit(stage, name)
         if value < least and not (value == 0 and name in _MAY_BE_ZERO):
             no_cap = ", or 0 for no cap" if name in _MAY_BE_ZERO else ""
             raise InvalidRequest(f"{value}, at least {least} is needed{no_cap}", where=f"{stage}.{name}")
