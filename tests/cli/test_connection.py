@@ -6,24 +6,25 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from itertools import count
 from typing import Any, cast
 
 import pytest
-import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from firebox.cli.connection import HEAD_BYTES, HEAD_FIELDS, SLICE_BYTES, BoundedConnection, BoundedWebSocket, Turns
+from firebox.cli.connection import FRAME_CHARACTERS, HEAD_BYTES, HEAD_FIELDS, SLICE_BYTES, BoundedConnection, BoundedWebSocket
+from firebox.cli.http_server import HttpServer
 from firebox.cli.metrics import serve_metrics
 from firebox.config import load_settings
 from firebox.doors.front import Front
 from firebox.doors.http import read_body
+from firebox.doors.turns import Turns
 from firebox.errors import BodiesFull
 from tests.support.waiting import until
 
+FLOODING = "127.0.0.2"
 MOST_SENT_BYTES = 64 << 20
 """More than the kernel keeps for a receiver that has stopped; far less than what an endless head would send."""
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
@@ -43,19 +44,8 @@ class Listening:
         self.bodies: list[bytes] = []
         self.refusals: list[str] = []
         self.front = Front(cast(Any, self._serve), self.settings)
-        turns = Turns()
-        config = uvicorn.Config(
-            cast(Any, self.front),
-            http=cast(Any, partial(BoundedConnection, self.front.bounds, turns)),
-            ws=cast(Any, partial(BoundedWebSocket, self.front.bounds, turns)),
-            ws_max_size=self.settings.max_body_bytes,
-            ws_per_message_deflate=False,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-        )
-        self.server = uvicorn.Server(config)
+        self.turns = Turns()
+        self.server = HttpServer(self.front, self.front.bounds, self.turns, lifespan="off")
         self.port = 0
         self._clients: list[asyncio.StreamWriter] = []
 
@@ -85,8 +75,8 @@ class Listening:
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/"
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def connect(self, address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(address, 0))
         self._clients.append(writer)
         return reader, writer
 
@@ -172,7 +162,7 @@ async def test_heads_without_end_are_refused(what: str) -> None:
 
 async def test_the_listener_of_metrics_refuses_heads_without_end() -> None:
     settings = load_settings({"data_dir": "/nowhere", "metrics_port": 0}, environ={})
-    async with serve_metrics(cast(Any, None), settings) as url:
+    async with serve_metrics(cast(Any, None), settings, Turns()) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
         writer.write(b"GET /metrics HTTP/1.1\r\n")
         assert (await flood(reader, writer, field))[:12] in {b"HTTP/1.1 431", b""}
@@ -230,9 +220,13 @@ def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
     return Frame(opcode, data, fin).serialize(mask=True, extensions=[])
 
 
-async def open_socket(place: Listening) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+def get(path: bytes) -> bytes:
+    return b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def open_socket(place: Listening, address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Open a WebSocket to be spoken by hand."""
-    reader, writer = await place.connect()
+    reader, writer = await place.connect(address)
     writer.write(UPGRADE + b"\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
     return reader, writer
@@ -418,3 +412,64 @@ async def test_connections_of_a_client_are_bounded() -> None:
         second.close()
         await until(lambda: not place.server.server_state.connections)
         assert (await place.ask(POST + b"Connection: close\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_requests_without_end_let_others_come_first() -> None:
+    connections, requests = 40, 10
+    async with listening() as place:
+        flooding = [(await place.connect(FLOODING))[1] for _ in range(connections)]
+        reader, writer = await place.connect()
+        for number, each in enumerate(flooding):
+            each.write(b"".join(get(b"/%d/%d" % (number, index)) for index in range(requests)))
+        writer.write(get(b"/other"))
+        await reader.readuntil(b"/other")
+        assert len(place.scopes) < connections // 2, "those of the others were served first"
+        await until(lambda: len(place.scopes) == connections * requests + 1)
+
+
+async def test_messages_without_end_let_others_come_first() -> None:
+    connections, messages = 20, 50
+    async with listening() as place:
+        flooding = [(await open_socket(place, FLOODING))[1] for _ in range(connections)]
+        reader, writer = await open_socket(place)
+        for each in flooding:
+            each.write(frame(Opcode.TEXT, b"12345") * messages)
+        writer.write(frame(Opcode.TEXT, b"1"))
+        await reader.readexactly(3)
+        assert len(place.bodies) < messages // 2, "those of the others were served first"
+        await until(lambda: len(place.bodies) == connections * messages + 1)
+
+
+async def test_a_large_message_goes_out_in_frames_as_its_reader_takes_them() -> None:
+    size = 16 << 20
+    async with listening() as place:
+        reader, writer = await open_socket(place)
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        writer.write(frame(Opcode.TEXT, b"big %d" % size))
+        await until(lambda: place.front.bounds.held.held_bytes > size // 2)
+        (protocol,) = place.server.server_state.connections
+        assert cast(BoundedWebSocket, protocol).transport.get_write_buffer_size() < 2 * FRAME_CHARACTERS
+        cast(asyncio.Transport, writer.transport).resume_reading()
+        received, frames, is_last = 0, 0, False
+        while not is_last:
+            head = await reader.readexactly(10)
+            is_last, length = bool(head[0] & 0x80), int.from_bytes(head[2:])
+            assert (head[0] & 0xF, head[1]) == (Opcode.CONT if frames else Opcode.TEXT, 127)
+            assert await reader.readexactly(length) == b"x" * length
+            received, frames = received + length, frames + 1
+        assert (received, frames) == (size, size // FRAME_CHARACTERS)
+        await until(lambda: place.front.bounds.held.held_bytes == 0)
+
+
+async def test_a_connection_is_cut_off_when_the_application_gives_up_within_a_message() -> None:
+    async with listening() as place:
+        reader, writer = await open_socket(place)
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        writer.write(frame(Opcode.TEXT, b"big %d" % (16 << 20)))
+        await until(lambda: place.front.bounds.held.held_bytes > 0)
+        for task in place.server.server_state.tasks:
+            task.cancel()
+        cast(asyncio.Transport, writer.transport).resume_reading()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(16 << 20)
+        await until(lambda: place.front.bounds.held.held_bytes == 0)

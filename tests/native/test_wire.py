@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 
 from firebox.doors import refusals
 from firebox.doors.native import events, live, wire
+from firebox.doors.output import LARGE_BYTES
 from firebox.doors.status import STATUS
 from firebox.errors import FireboxError, InvalidRequest, LimitTooHigh, UnknownRuntime
-from firebox.model import Chunk, StageResult, Verdict
+from firebox.model import Chunk, File, Finished, Result, RuntimeName, StageResult, Timings, Verdict
 
 
 def all_errors(base: type[FireboxError] = FireboxError) -> Iterator[type[FireboxError]]:
@@ -56,6 +58,26 @@ def test_output_is_in_the_order_of_arrival_and_characters_stay_whole() -> None:
     )  # fmt: skip
     stage = wire._stage_with_output(result, exact=False)
     assert (stage.stdout, stage.stderr, stage.output, stage.wall_ms) == ("a€", "!�", "a!€�", 0.333)
+
+
+async def test_the_last_event_of_a_run_is_written_in_pieces() -> None:
+    content = bytes(range(256)) * 8192
+    timings = Timings(queue_ms=0, prepare_ms=0, compile_ms=0, run_ms=0)
+    result = Result(
+        id="1",
+        runtime=RuntimeName("bash", "5"),
+        verdict=Verdict.OK,
+        reason="",
+        compile=None,
+        run=None,
+        timings=timings,
+        artifacts=(File("large", content), File("small", b"x")),
+        isolation=(),
+    )
+    (written,) = [each async for each in events.EventTranslator().feed(Finished(sequence=1, result=result))]
+    assert max(map(len, written.parts)) <= LARGE_BYTES
+    artifacts = msgspec.json.decode(b"".join(written.parts))["result"]["artifacts"]
+    assert [base64.b64decode(each["content"]) for each in artifacts] == [content, b"x"]
 
 
 @pytest.fixture(scope="module")

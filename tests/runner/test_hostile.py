@@ -214,10 +214,20 @@ def test_heads_are_followed_wherever_the_pieces_of_a_connection_end() -> None:
     sent = call(1, ECHO, more=field(b"x", b"y" * 40_000)) * 3
     whole = guard.Frames(OTHER, guard.FrameRate())
     for index in range(len(sent)):
-        whole.feed(sent[index : index + 1])
-    whole.feed(frame(HEADERS, 0, 1, b"x" * guard.HEAD_BYTES))
+        assert b"".join(whole.feed(sent[index : index + 1])) == sent[index : index + 1]
+    list(whole.feed(frame(HEADERS, 0, 1, b"x" * guard.HEAD_BYTES)))
     with pytest.raises(guard.OutOfBounds):
-        whole.feed(frame(CONTINUATION, END_HEADERS, 1, b"x"))
+        list(whole.feed(frame(CONTINUATION, END_HEADERS, 1, b"x")))
+
+
+def test_calls_and_many_frames_are_passed_on_in_parts() -> None:
+    pings = frame(PING, 0, 0, b"12345678")
+    frames = guard.Frames(OTHER, guard.FrameRate())
+    sent = call(1, ECHO) * 3 + pings * guard.FRAMES_A_TURN * 2
+    parts = list(frames.feed(sent))
+    assert b"".join(parts) == sent
+    assert len(parts) > 3 + 2
+    assert max(part.count(pings) for part in parts) <= guard.FRAMES_A_TURN
 
 
 def test_frames_of_a_client_are_counted_together_and_anew_every_second() -> None:
@@ -225,7 +235,7 @@ def test_frames_of_a_client_are_counted_together_and_anew_every_second() -> None
     rate = guard.FrameRate(lambda: now)
 
     def connect_and_send(client: str, frames: int) -> None:
-        guard.Frames(client, rate).feed(frame(PING, 0, 0, b"12345678") * frames)
+        list(guard.Frames(client, rate).feed(frame(PING, 0, 0, b"12345678") * frames))
 
     for _ in range(2):
         connect_and_send("192.0.2.1", guard.FRAMES_A_SECOND - 1)

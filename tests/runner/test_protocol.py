@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from firebox.doors.runner.guard import client_address
+from firebox.doors.runner.clients import client_address
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest
 from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
 from scripts.generate_grpc import SOURCE, generate
 from tests.runner.waiting import until_in_flight
-from tests.support.server import RunningServer, run_firebox, unused_uid_base
+from tests.support.server import RunningServer, run_firebox, running_server, unused_uid_base
 
 # These publish types for the synchronous library only.
 HEALTH: Any = health_pb2_grpc
@@ -173,3 +174,26 @@ def test_the_server_listens_where_http_does(server: RunningServer) -> None:
 )
 def test_the_address_of_a_peer_is_read(peer: str, address: str) -> None:
     assert client_address(peer) == address
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, Path]]:
+    """A server behind a proxy, and the folder of its temporary files."""
+    folder = tmp_path_factory.mktemp("proxied")
+    flags = ("--grpc-port", "0", "--trusted-proxies", "127.0.0.1", "--anonymous-runs-per-minute", "1")
+    with running_server(*flags, "--database-url", f"sqlite:///{folder / 'runner.db'}", env={"TMPDIR": str(folder)}) as started:
+        yield started, folder
+
+
+async def test_clients_behind_a_trusted_proxy_have_limits_of_their_own(proxied: tuple[RunningServer, Path]) -> None:
+    async with grpc.aio.insecure_channel(proxied[0].ready["grpc"]) as channel:
+        run, request = RunnerStub(channel).RunCode, CodeRequest(code="echo served", language="bash")
+        for address in ("192.0.2.1", "192.0.2.2"):
+            assert (await run(request, metadata=(("x-forwarded-for", address),))).output == "served\n"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await run(request, metadata=(("x-forwarded-for", "192.0.2.1"),))
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_no_file_is_kept_for_the_librarys_socket(proxied: tuple[RunningServer, Path]) -> None:
+    assert not list(proxied[1].glob("firebox-grpc-*"))

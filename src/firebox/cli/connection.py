@@ -1,7 +1,7 @@
 """HTTP and WebSocket connections that no client can make grow without bound or keep the event loop busy.
 
 uvicorn bounds neither the head of a request nor what it parses in one go. Here a head is bounded in bytes, fields and time, and
-what was read from a socket is parsed in small slices, with a turn for everybody else in between. What is held for connections
+what was read from a socket is parsed in small slices, and requests begin, as `doors.turns` allows. What is held for connections
 is counted in `doors.held`.
 """
 
@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame
 
+from firebox.doors.accepting import Admitted
 from firebox.doors.held import Bounds, Holding
+from firebox.doors.turns import Turns
 from firebox.errors import BodiesFull
 
 HEAD_TIMEOUT_S = 20.0
@@ -31,8 +34,8 @@ AT_ONCE_BYTES = 1024
 """What is parsed as soon as it is read: an ordinary request."""
 SLICE_BYTES = 4 * 1024
 """What is parsed in one go of anything that is larger: up to 700 frames of a WebSocket."""
-TURN_S = 0.005
-"""How long larger things of all connections are parsed before the event loop does something else."""
+FRAME_CHARACTERS = 128 * 1024
+"""A message that is longer is sent in frames of this size."""
 MESSAGE_BYTES = 512
 """What a message in the queue takes besides its data."""
 
@@ -44,21 +47,17 @@ class HeadTooLarge(Exception):
 class GuardedTransport:
     """A transport that reads only while nobody wants it to pause, and that counts as a connection of its client."""
 
-    def __init__(self, transport: asyncio.Transport, bounds: Bounds) -> None:
+    def __init__(self, transport: asyncio.Transport, admitted: Admitted) -> None:
+        self.counted_client = admitted.client
         self._transport = transport
         self._pauses: set[str] = set()
-        self._connection = bounds.connections.open(peer_of(transport))
+        self._close_counted: Callable[[], None] | None = admitted.close
         self.write = transport.write
         self.is_closing = transport.is_closing
         self.close = transport.close
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
-
-    @property
-    def is_admitted(self) -> bool:
-        """Whether there is room for this connection."""
-        return self._connection is not None
 
     def pause(self, reason: str) -> None:
         """Stop reading until `resume` is called for the same reason."""
@@ -80,46 +79,9 @@ class GuardedTransport:
 
     def lost(self) -> None:
         """Stop counting the connection: it is gone."""
-        if self._connection is not None:
-            self._connection()
-            self._connection = None
-
-
-class Turns:
-    """Shares the time of the event loop among connections that have sent a lot: `TURN_S` for all of them, then everybody else."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Slices] = deque()
-        self._left_s = TURN_S
-        self._scheduled = False
-
-    def join(self, slices: Slices) -> None:
-        """Parse slices as far as this turn lasts; the rest waits for the next one."""
-        self._waiting.append(slices)
-        self._work()
-        self._schedule()
-
-    def _work(self) -> None:
-        now = time.monotonic()
-        end = now + self._left_s
-        while self._waiting and now < end:
-            slices = self._waiting.popleft()
-            if slices.parse_next():
-                self._waiting.append(slices)
-            now = time.monotonic()
-        self._left_s = end - now
-
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._begin)
-
-    def _begin(self) -> None:
-        self._scheduled = False
-        self._left_s = TURN_S
-        if self._waiting:
-            self._work()
-            self._schedule()
+        if self._close_counted is not None:
+            self._close_counted()
+            self._close_counted = None
 
 
 class Slices:
@@ -130,14 +92,16 @@ class Slices:
     ) -> None:
         self._turns = turns
         self._transport = transport
+        self._client = transport.counted_client
         self._parse = parse
         self._is_blocked = is_blocked
         self._waiting: deque[memoryview] = deque()
         self._joined = False
 
     def feed(self, data: bytes) -> None:
-        """Parse what was read: a little of it at once, more in turn."""
-        if not self._waiting and len(data) <= AT_ONCE_BYTES and not self._is_blocked():
+        """Parse what was read: a little of it at once if this is its client's turn, more when that comes."""
+        if len(data) <= AT_ONCE_BYTES and not self._waiting and self._turns.is_open(self._client) and not self._is_blocked():
+            self._turns.take(self._client)
             self._parse(memoryview(data))
             return
         self._waiting.append(memoryview(data))
@@ -149,9 +113,9 @@ class Slices:
         """Go on: what blocked may be over."""
         if self._waiting and not self._joined and not self._is_blocked():
             self._joined = True
-            self._turns.join(self)
+            self._turns.join(self._client, self._parse_next)
 
-    def parse_next(self) -> bool:
+    def _parse_next(self) -> bool:
         """Parse a slice. Returns whether there is more to be parsed now."""
         if self._transport.is_closing():
             self._waiting.clear()
@@ -181,19 +145,17 @@ class BoundedConnection(HttpToolsProtocol):
     _silent_bytes = 0
     """What the parser has taken since it last reported anything: the part of a field, of a trailer or of a chunk extension."""
     _is_head_too_large = False
+    _has_turn = False
 
-    def __init__(self, bounds: Bounds, turns: Turns, *arguments: Any, **named: Any) -> None:
+    def __init__(self, turns: Turns, admitted: Admitted, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._bounds = bounds
         self._turns = turns
+        self._admitted = admitted
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._guarded = GuardedTransport(transport, self._bounds)
+        self._guarded = GuardedTransport(transport, self._admitted)
         self._slices = Slices(self._turns, self._guarded, self._parse, self._waits_for_answer)
         super().connection_made(cast(asyncio.Transport, self._guarded))
-        if not self._guarded.is_admitted:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "http.too_many_connections", "there are too many connections")
-            return
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -241,7 +203,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._parsed = True
         self._in_head = False
         self._stop_waiting()
+        self._turns.take(self._admitted.client)
+        self._has_turn = True
         super().on_headers_complete()
+        self._has_turn = False
 
     def on_body(self, body: bytes) -> None:
         self._parsed = True
@@ -250,6 +215,21 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._parsed = True
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Serve a request: at once if it has just been parsed, in another turn if it was sent ahead of an answer."""
+        if self._has_turn:
+            super()._start_asgi_task(cycle, app)
+            return
+        start = super()._start_asgi_task
+
+        def begin() -> bool:
+            if not self.transport.is_closing():
+                self._turns.take(self._admitted.client)
+                start(cycle, app)
+            return False
+
+        self._turns.join(self._admitted.client, begin)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -281,9 +261,7 @@ class BoundedConnection(HttpToolsProtocol):
     def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
         """Answer in the shapes of all doors at once, unless an earlier request is being answered, and close."""
         if not self._is_answering():
-            body = json.dumps({"error": {"code": code, "message": message}, "message": message}).encode()
-            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-            self.transport.write(STATUS_LINE[status] + head + body)
+            self.transport.write(refusal(status, code, message))
         self.transport.close()
 
     def _is_answering(self) -> bool:
@@ -303,9 +281,11 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     """A WebSocket. Frames are parsed only while its client takes what it is sent and the application takes what came before."""
 
     _queued_bytes = 0
+    _unsent_bytes = 0
 
     def __init__(self, bounds: Bounds, turns: Turns, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._sending = asyncio.Lock()
         self._bounds = bounds
         self._turns = turns
         self._holding: Holding | None = None
@@ -365,6 +345,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self._end()
 
     async def receive(self) -> Any:
+        if not self.queue.empty():  # many came in one slice; a single one has had its client's turn when it was parsed
+            await self._turns.wait(self._guarded.counted_client)
         message = await super().receive()
         if self.queue.empty():
             self._queued_bytes = 0
@@ -373,11 +355,40 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
-        await super().send(message)
+        async with self._sending:
+            text = message.get("text") if message["type"] == "websocket.send" and not self.close_sent else None
+            if text is not None and len(text) > FRAME_CHARACTERS:
+                await self._send_in_frames(text)
+            else:
+                await super().send(message)
         if not self.transport.is_closing():
             self._hold()
         # A client may have answered a close already.
         self._slices.wake()
+
+    async def _send_in_frames(self, text: str) -> None:
+        """Send a large message in several frames, each when the one before it has gone out, with turns for others in between."""
+        try:
+            for start in range(0, len(text), FRAME_CHARACTERS):
+                await self.writable.wait()
+                if self.disconnected:
+                    raise ClientDisconnected
+                frame, end = text[start : start + FRAME_CHARACTERS].encode(), start + FRAME_CHARACTERS
+                if start:
+                    self.conn.send_continuation(frame, end >= len(text))
+                else:
+                    self.conn.send_text(frame, fin=False)
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self._unsent_bytes = max(0, len(text) - end)
+                self._hold()
+                await asyncio.sleep(0)
+        except InvalidState:
+            raise ClientDisconnected from None
+        finally:
+            if self._unsent_bytes:
+                # Nothing else may follow half a message.
+                self._unsent_bytes = 0
+                self._guarded.abort()
 
     def _begin(self, kind: Any, event: Frame) -> None:
         self.curr_msg_data_type = kind
@@ -399,6 +410,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.conn.fail(CloseCode.INVALID_DATA)
             self.handle_parser_exception()
             return
+        self._turns.take(self._guarded.counted_client)
         self._queued_bytes += len(data) + MESSAGE_BYTES
         self.queue.put_nowait(message)
         if not self.read_paused:
@@ -410,7 +422,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         if self.disconnected:
             return  # the application still takes what came before, but nobody would stop counting what never ended
         received_bytes = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + self._queued_bytes
-        size_bytes = received_bytes + self._guarded.get_write_buffer_size()
+        size_bytes = received_bytes + self._guarded.get_write_buffer_size() + self._unsent_bytes
         if self._holding is None:
             if size_bytes < self._bounds.uncounted_bytes:
                 return
@@ -425,7 +437,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
                 self._guarded.abort()  # it does not take what was sent, so it would not take this either
 
 
-def peer_of(transport: asyncio.BaseTransport) -> str:
-    """Return the address at the other end, "" where there is none."""
-    peer: object = transport.get_extra_info("peername")
-    return str(cast("tuple[object, ...]", peer)[0]) if isinstance(peer, tuple) and peer else ""
+def refusal(status: HTTPStatus, code: str, message: str) -> bytes:
+    """Write an answer in the shapes of all doors, after which the connection is closed."""
+    body = json.dumps({"error": {"code": code, "message": message}, "message": message}).encode()
+    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    return STATUS_LINE[status] + head + body

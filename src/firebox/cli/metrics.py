@@ -6,16 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
-import uvicorn
 from litestar import Litestar, Request, Response, get
 
-from firebox.cli.connection import BoundedConnection, Turns
+from firebox.cli.http_server import HttpServer
 from firebox.cli.listener import url_of
 from firebox.config import Settings
 from firebox.doors.held import Bounds
+from firebox.doors.turns import Turns
 from firebox.errors import SettingsError
 from firebox.service.service import Service
 
@@ -23,7 +22,7 @@ PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prom
 
 
 @asynccontextmanager
-async def serve_metrics(service: Service, settings: Settings) -> AsyncGenerator[str]:
+async def serve_metrics(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
     """Serve while the context is open; gives the URL, "" when `metrics_port` is -1.
 
     Raises: SettingsError for an address that cannot be had.
@@ -39,7 +38,7 @@ async def serve_metrics(service: Service, settings: Settings) -> AsyncGenerator[
 
     application = Litestar([read_metrics], openapi_config=None, logging_config=None)
     with _open_listener(settings) as listener:
-        server = MetricsServer(application, Bounds(settings, lambda _address: False))
+        server = MetricsServer(application, Bounds(settings, lambda _address: False), turns)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await server.started_listening.wait()
         try:
@@ -49,23 +48,11 @@ async def serve_metrics(service: Service, settings: Settings) -> AsyncGenerator[
             await serving
 
 
-class MetricsServer(uvicorn.Server):
+class MetricsServer(HttpServer):
     """uvicorn, without a say in when the process ends."""
 
-    def __init__(self, application: Litestar, bounds: Bounds) -> None:
-        super().__init__(
-            uvicorn.Config(
-                application,
-                http=cast("Any", partial(BoundedConnection, bounds, Turns())),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
+    def __init__(self, application: Litestar, bounds: Bounds, turns: Turns) -> None:
+        super().__init__(application, bounds, turns, ws="none", lifespan="off", timeout_graceful_shutdown=1)
         self.started_listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -10,25 +10,23 @@ import signal
 import socket
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AsyncExitStack, contextmanager
-from functools import partial
 from threading import Thread
-from typing import Any, cast
 
 import structlog
-import uvicorn
 import uvloop
 
 from firebox.app import create_app
 from firebox.cli.absent_modules import absent
 from firebox.cli.application import Application
 from firebox.cli.catalogue import find_host_runtimes, open_store
-from firebox.cli.connection import BoundedConnection, BoundedWebSocket, Turns
+from firebox.cli.http_server import HttpServer
 from firebox.cli.listener import is_loopback, open_listener, url_of
 from firebox.cli.logs import set_up_logs
 from firebox.cli.metrics import serve_metrics
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.config import Settings, load_settings
 from firebox.doors.runner.server import serve_grpc
+from firebox.doors.turns import Turns
 from firebox.engine.containers import open_containers
 from firebox.engine.executor import LocalExecutor
 from firebox.errors import SettingsError
@@ -97,8 +95,9 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         service = Service(executor, registry, settings, stores, containers, packages)
         for each in scan.unprepared if settings.prepare_toolchains else ():
             service.metrics.note_slow_toolchain(each.language, each.version)
-        grpc_address = await stack.enter_async_context(serve_grpc(service, settings))
-        metrics_url = await stack.enter_async_context(serve_metrics(service, settings))
+        turns = Turns()
+        grpc_address = await stack.enter_async_context(serve_grpc(service, settings, turns))
+        metrics_url = await stack.enter_async_context(serve_metrics(service, settings, turns))
 
         def announce() -> None:
             line = {
@@ -113,7 +112,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
             print(json.dumps(line), flush=True)
             Thread(target=_prepare, args=(preparations, service.metrics), daemon=True, name="toolchains").start()
 
-        await Server(service, settings, announce).serve(sockets=[listener])
+        await Server(service, settings, turns, announce).serve(sockets=[listener])
 
 
 def _prepare(preparations: Iterable[Preparation], metrics: Metrics) -> None:
@@ -127,28 +126,13 @@ def _prepare(preparations: Iterable[Preparation], metrics: Metrics) -> None:
             _log.info("a toolchain is prepared", language=preparation.language, version=preparation.version)
 
 
-class Server(uvicorn.Server):
+class Server(HttpServer):
     """uvicorn, with an orderly stop: runs first, then answers, then connections."""
 
-    def __init__(self, service: Service, settings: Settings, announce: Callable[[], None]) -> None:
+    def __init__(self, service: Service, settings: Settings, turns: Turns, announce: Callable[[], None]) -> None:
         with absent("pydantic"):  # Litestar's plug-in for it would be loaded, for nothing
             application = create_app(service, settings)
-        turns = Turns()
-        super().__init__(
-            uvicorn.Config(
-                application,
-                http=cast("Any", partial(BoundedConnection, application.bounds, turns)),
-                ws=cast("Any", partial(BoundedWebSocket, application.bounds, turns)),
-                ws_max_size=settings.max_body_bytes,
-                ws_per_message_deflate=False,
-                log_config=None,
-                access_log=False,
-                # Whoever connects is the client; a header that says otherwise is the client's own invention.
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=CONNECTIONS_GRACE_S,
-            )
-        )
+        super().__init__(application, application.bounds, turns, timeout_graceful_shutdown=CONNECTIONS_GRACE_S)
         self._service = service
         self._announce = announce
         self._stopping: asyncio.Task[None] | None = None

@@ -27,9 +27,7 @@ class Bounds:
     def __init__(self, settings: Settings, is_proxy: Callable[[str], bool]) -> None:
         self.max_body_bytes = settings.max_body_bytes
         self.uncounted_bytes = min(UNCOUNTED_BYTES, settings.max_body_bytes)
-        # Runs need descriptors too.
-        allowed = min(settings.connections, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
-        self.connections = Connections(allowed, settings.connections_per_client, is_proxy)
+        self.connections = Connections(settings, is_proxy)
         # One body of the largest size can always be sent.
         self.held = HeldBytes(
             max(settings.held_bytes, settings.max_body_bytes), max(settings.held_bytes_per_client, settings.max_body_bytes)
@@ -37,17 +35,18 @@ class Bounds:
 
 
 class Connections:
-    """Counts open connections."""
+    """Counts the open connections of a listener. is_proxy: as for `Bounds`."""
 
-    def __init__(self, allowed: int, allowed_per_client: int, is_proxy: Callable[[str], bool]) -> None:
-        self._allowed = allowed
-        self._allowed_per_client = allowed_per_client
+    def __init__(self, settings: Settings, is_proxy: Callable[[str], bool]) -> None:
+        # Runs need descriptors too.
+        self._allowed = min(settings.connections, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+        self._allowed_per_client = settings.connections_per_client
         self._is_proxy = is_proxy
         self._open = 0
         self._per_client: Counter[str] = Counter()
 
     def open(self, address: str) -> Callable[[], None] | None:
-        """Count a connection. Returns what to call when it is closed, None where there is no room."""
+        """Count a connection. Returns what to call when it is closed, once or more often; None where there is no room."""
         client = countable(address)
         is_full = self._per_client[client] >= self._allowed_per_client and not self._is_proxy(address)
         if self._open >= self._allowed or is_full:
@@ -56,7 +55,13 @@ class Connections:
         self._open += 1
         self._per_client[client] += 1
 
+        is_open = True
+
         def close() -> None:
+            nonlocal is_open
+            if not is_open:
+                return
+            is_open = False
             self._open -= 1
             self._per_client[client] -= 1
             _drop_zero(self._per_client, client)

@@ -99,10 +99,12 @@ class Pieces:
             return Response(body, media_type=MediaType.JSON, status_code=status, headers=headers)
         pieces = self.put_into(body)
         length = {"content-length": str(sum(map(len, pieces)))}
-        return Stream(_sent(pieces), media_type=MediaType.JSON, status_code=status, headers={**(headers or {}), **length})
+        return Stream(in_turns(pieces), media_type=MediaType.JSON, status_code=status, headers={**(headers or {}), **length})
 
     def put_into(self, body: bytes) -> list[bytes]:
         """Put the pieces into the places of their names."""
+        if not self._named:
+            return [body]
         names = re.compile(b"(" + b"|".join(self._named) + b")")
         return [piece for part in names.split(body) for piece in self._named.get(part, [part])]
 
@@ -135,7 +137,7 @@ def _content(text: str) -> bytes:
     return _encode(text)[1:-1]
 
 
-async def _sent(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+async def in_turns(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
     """Collect small pieces, and hand out enough at once to be worth it."""
     waiting, waiting_bytes = list[bytes](), 0
     for piece in pieces:

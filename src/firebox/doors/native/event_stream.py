@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import msgspec
-
-from firebox.doors.native.events import AnyEvent
+from firebox.doors.native.events import AnyEvent, Written
+from firebox.doors.output import in_turns
 from firebox.errors import InvalidRequest
 
 KEEP_ALIVE_S = 15.0
@@ -15,12 +14,10 @@ KEEP_ALIVE_S = 15.0
 
 MEDIA_TYPE = "text/event-stream"
 
-_encode = msgspec.json.Encoder().encode
 
-
-async def event_stream(events: AsyncIterator[AnyEvent], *, keep_alive_s: float = KEEP_ALIVE_S) -> AsyncIterator[bytes]:
+async def event_stream(events: AsyncIterator[Written], *, keep_alive_s: float = KEEP_ALIVE_S) -> AsyncIterator[bytes]:
     """Write events in the stream's format. The number in `id` is what a client sends back as Last-Event-ID."""
-    waiting: asyncio.Future[AnyEvent | None] | None = None
+    waiting: asyncio.Future[Written | None] | None = None
     try:
         while True:
             waiting = waiting or asyncio.ensure_future(_next(events))
@@ -28,11 +25,13 @@ async def event_stream(events: AsyncIterator[AnyEvent], *, keep_alive_s: float =
             if not done:
                 yield b": still there\n\n"
                 continue
-            event = waiting.result()
+            written = waiting.result()
             waiting = None
-            if event is None:
+            if written is None:
                 return
-            yield b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, _name(event), _encode(event))
+            event, parts = written
+            async for piece in in_turns((b"id: %d\nevent: %s\ndata: " % (event.sequence, _name(event)), *parts, b"\n\n")):
+                yield piece
     finally:
         if waiting is not None:
             waiting.cancel()
@@ -50,7 +49,7 @@ def read_last_event_id(text: str) -> int:
     return int(text)
 
 
-async def _next(events: AsyncIterator[AnyEvent]) -> AnyEvent | None:
+async def _next(events: AsyncIterator[Written]) -> Written | None:
     return await anext(events, None)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Iterator
-from typing import Annotated
+from collections.abc import AsyncIterator
+from typing import Annotated, NamedTuple
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox import model
 from firebox.doors.native import wire
+from firebox.doors.output import Pieces
 from firebox.doors.text import StreamText
 
 
@@ -49,6 +51,15 @@ class Finished(Event, frozen=True, kw_only=True, tag="finished"):
 
 AnyEvent = StageStarted | Output | StageExited | Finished
 
+_encode = msgspec.json.Encoder().encode
+
+
+class Written(NamedTuple):
+    """An event, and its JSON in parts."""
+
+    event: AnyEvent
+    parts: list[bytes]
+
 
 class EventTranslator:
     """Translates the events of one run, in order from the first. exact: give the bytes of output too."""
@@ -57,33 +68,41 @@ class EventTranslator:
         self._exact = exact
         self._text = StreamText()
 
-    def feed(self, event: model.Event) -> Iterator[AnyEvent]:
+    async def feed(self, event: model.Event) -> AsyncIterator[Written]:
         """Translate an event; a piece of output that ends within a character may give none yet."""
         match event:
             case model.StageStarted():
-                yield StageStarted(sequence=event.sequence, stage=event.stage)
+                yield _written(StageStarted(sequence=event.sequence, stage=event.stage))
             case model.Output():
                 text = self._text.feed(event)
                 exact = base64.b64encode(event.data).decode() if self._exact else UNSET
                 if text or exact:
-                    yield Output(sequence=event.sequence, stage=event.stage, stream=event.stream, data=text, base64=exact)
+                    output = Output(sequence=event.sequence, stage=event.stage, stream=event.stream, data=text, base64=exact)
+                    yield _written(output)
             case model.StageExited(result=result):
                 for stream, text in self._text.rest():
-                    yield Output(sequence=event.sequence, stage=result.stage, stream=stream, data=text)
-                yield StageExited(sequence=event.sequence, stage=result.stage, result=wire.from_stage(result))
+                    yield _written(Output(sequence=event.sequence, stage=result.stage, stream=stream, data=text))
+                yield _written(StageExited(sequence=event.sequence, stage=result.stage, result=wire.from_stage(result)))
             case model.Finished(result=result):
-                yield Finished(sequence=event.sequence, result=wire.from_streamed_result(result))
+                pieces = Pieces()
+                large = await wire.write_artifacts(result, pieces)
+                finished = Finished(sequence=event.sequence, result=wire.from_streamed_result(result, large))
+                yield Written(finished, pieces.put_into(_encode(finished)))
 
 
 async def translate(
     events: AsyncIterator[model.Event], after_sequence: int = -1, *, exact: bool = False
-) -> AsyncIterator[AnyEvent]:
+) -> AsyncIterator[Written]:
     """Translate a run's events from its first one, and give those after a sequence number.
 
     From the first, because a character may have begun before that number and ended after it.
     """
     translator = EventTranslator(exact=exact)
     async for event in events:
-        for translated in translator.feed(event):
+        async for written in translator.feed(event):
             if event.sequence > after_sequence:
-                yield translated
+                yield written
+
+
+def _written(event: AnyEvent) -> Written:
+    return Written(event, [_encode(event)])

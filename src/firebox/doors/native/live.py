@@ -148,8 +148,8 @@ async def _run(socket: AnySocket, service: Service, job: model.Job, caller: Call
         await _send(socket, Started(run.id, run.runtime))
         incoming.attach(run)
         async for event in run.events():
-            for translated in translator.feed(event):
-                await _send(socket, translated)
+            async for written in translator.feed(event):
+                await socket.send_data(b"".join(written.parts), mode="text")
 
 
 class _Incoming(Incoming):

@@ -294,12 +294,18 @@ async def write_large(result: model.Result, pieces: Pieces, *, exact: bool) -> L
             for stream, data in streams:
                 if not _is_utf8(data):
                     exactly[stage.stage, stream] = await pieces.base64(data)
-    artifacts = {file.name: await pieces.base64(file.content) for file in result.artifacts if len(file.content) > LARGE_BYTES}
+    artifacts = (await write_artifacts(result, pieces)).artifacts
     return Large(await pieces.texts_of(result), exactly, artifacts)
 
 
-def from_streamed_result(result: model.Result) -> Result:
-    """Translate a result for a client that has had the output already."""
+async def write_artifacts(result: model.Result, pieces: Pieces) -> Large:
+    """Write the large ones of a result's artifacts, piece by piece."""
+    large = {file.name: await pieces.base64(file.content) for file in result.artifacts if len(file.content) > LARGE_BYTES}
+    return Large({}, {}, large)
+
+
+def from_streamed_result(result: model.Result, large: Large) -> Result:
+    """Translate a result for a client that has had the output already. large: names that stand for large artifacts."""
     return Result(
         id=result.id,
         runtime=result.runtime,
@@ -308,7 +314,7 @@ def from_streamed_result(result: model.Result) -> Result:
         compile=from_stage(result.compile) if result.compile else None,
         run=from_stage(result.run) if result.run else None,
         timings=_timings(result.timings),
-        artifacts=_artifacts(result.artifacts),
+        artifacts=_artifacts(result.artifacts, large),
         left_out=[LeftOut(each.name, each.reason) for each in result.left_out],
         cache=result.cache,
         isolation=list(result.isolation),

@@ -13,22 +13,25 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 from typing import cast
-from urllib.parse import unquote
 
 from firebox.config import Settings
+from firebox.doors.accepting import Acceptor, Admitted
+from firebox.doors.front import Proxies
+from firebox.doors.held import Connections
 from firebox.doors.runner.grpc_logs import SparingLog
-from firebox.service.callers import countable
+from firebox.doors.turns import Turns
 
 HEAD_BYTES = 64 * 1024
 """Of one call, packed. What they unpack to is bounded by the library, with the same number."""
 HEAD_FRAMES = 64
 FRAMES_A_SECOND = 20_000
 """Of all connections of a client: to follow so many takes 20 ms. A body of 32 MiB has 2,000."""
+FRAMES_A_TURN = 256
+"""Of one connection; a call takes a turn, and so do further frames."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PREFACE_TIMEOUT_S = 10.0
 READER_TIMEOUT_S = 30.0
@@ -70,19 +73,23 @@ class FrameRate:
 
 
 class Frames:
-    """Follows the frames that a client sends on one connection, and keeps none of them."""
+    """Follows the frames that a client sends on one connection, and keeps none of them. rate: None for a trusted proxy."""
 
-    def __init__(self, client: str, rate: FrameRate) -> None:
+    def __init__(self, client: str, rate: FrameRate | None) -> None:
         self._client = client
         self._rate = rate
+        self._frames = 0
         self._left_bytes = 0
         self._begun = b""
         self._head_bytes = 0
         self._head_frames = 0
 
-    def feed(self, data: bytes) -> None:
-        """Follow the next piece of a connection, after its preface. Raises: OutOfBounds."""
-        position = 0
+    def feed(self, data: bytes) -> Generator[bytes]:
+        """Follow the next piece of a connection, after its preface, and yield it in parts: each for a turn of its client.
+
+        Raises: OutOfBounds.
+        """
+        position = begin = 0
         while position < len(data):
             if self._left_bytes:
                 skipped = min(self._left_bytes, len(data) - position)
@@ -96,9 +103,15 @@ class Frames:
                 head, self._begun = self._begun, b""
                 self._left_bytes = int.from_bytes(head[:3])
                 self._check(kind=head[3], flags=head[4], size_bytes=self._left_bytes)
+                self._frames += 1
+                if head[3] == _HEADERS or self._frames % FRAMES_A_TURN == 0:
+                    yield data[begin:position]
+                    begin = position
+        yield data[begin:]
 
     def _check(self, kind: int, flags: int, size_bytes: int) -> None:
-        self._rate.count(self._client)
+        if self._rate is not None:
+            self._rate.count(self._client)
         if kind not in (_HEADERS, _CONTINUATION):
             return
         if kind == _HEADERS:
@@ -112,12 +125,13 @@ class Frames:
 
 
 class Guard:
-    """Passes connections on to the library's socket. inner: its path."""
+    """Passes connections on to the library's socket. inner: a path that leads to it."""
 
-    def __init__(self, inner: Path, settings: Settings) -> None:
+    def __init__(self, inner: str, settings: Settings, turns: Turns) -> None:
         self._inner = inner
-        self._settings = settings
-        self._connections = Counter[str]()
+        self._turns = turns
+        self._is_proxy = Proxies(settings).include
+        self._connections = Connections(settings, self._is_proxy)
         self._rate = FrameRate()
         self._serving: set[asyncio.Task[None]] = set()
         self._numbers = count()
@@ -128,57 +142,52 @@ class Guard:
     @asynccontextmanager
     async def listening(self, listener: socket.socket) -> AsyncGenerator[None]:
         """Serve while the context is open; what is still connected then is cut off."""
-        server = await asyncio.start_server(self._accept, sock=listener, limit=CHUNK_BYTES)
+        acceptor = Acceptor(listener, self._turns, self._connections, self._make, refused=self._note_refusal)
         try:
             yield
         finally:
-            server.close()
+            acceptor.close()
             for task in self._serving:
                 task.cancel()
             await asyncio.gather(*self._serving, return_exceptions=True)
+            await acceptor.wait_closed()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        address = str((writer.get_extra_info("peername") or ("",))[0])
-        client = countable(address)
-        self._rate.begin_anew()
-        if not self._has_room(client):
-            self._log.info("gRPC connections refused", reason="too many at once", address=address)
-            writer.transport.abort()
-            return
+    def _make(self, admitted: Admitted) -> asyncio.Protocol:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._serve_counted(reader, writer, admitted)
+
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=CHUNK_BYTES), serve)
+
+    def _note_refusal(self, address: str) -> None:
+        self._log.info("gRPC connections refused", reason="too many at once", address=address)
+
+    async def _serve_counted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, admitted: Admitted) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._serving.add(task)
-        self._connections[client] += 1
+        self._rate.begin_anew()
         try:
-            await self._serve(reader, writer, address)
+            await self._serve(reader, writer, admitted)
         except OutOfBounds as problem:
-            self._log.info("gRPC connections closed", reason=str(problem), address=address)
+            self._log.info("gRPC connections closed", reason=str(problem), address=admitted.address)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the client or the library went away
         finally:
             writer.transport.abort()
             self._serving.discard(task)
-            self._connections[client] -= 1
-            if not self._connections[client]:
-                del self._connections[client]
+            admitted.close()
 
-    def _has_room(self, client: str) -> bool:
-        """Say whether one more connection may be open, in all and of a client."""
-        return (
-            self._connections.total() < self._settings.connections
-            and self._connections[client] < self._settings.connections_per_client
-        )
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: str) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, admitted: Admitted) -> None:
         async with asyncio.timeout(PREFACE_TIMEOUT_S):
             preface = await reader.readexactly(len(PREFACE))
         if preface != PREFACE:
             raise OutOfBounds("not HTTP/2")
-        inner_reader, inner_writer = await asyncio.open_unix_connection(sock=self._connect(address), limit=CHUNK_BYTES)
+        inner_socket = self._connect(admitted.address)
+        inner_reader, inner_writer = await asyncio.open_unix_connection(sock=inner_socket, limit=CHUNK_BYTES)
         try:
             inner_writer.write(preface)
             ways = [
-                asyncio.ensure_future(_pass_on(reader, inner_writer, Frames(countable(address), self._rate).feed)),
-                asyncio.ensure_future(_pass_on(inner_reader, writer)),
+                asyncio.ensure_future(self._pass_in(reader, inner_writer, admitted)),
+                asyncio.ensure_future(_pass_out(inner_reader, writer)),
             ]
             try:
                 done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -191,30 +200,36 @@ class Guard:
         finally:
             inner_writer.transport.abort()
 
+    async def _pass_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, admitted: Admitted) -> None:
+        """Pass on what a client sends, as its turns come."""
+        frames = Frames(admitted.client, None if self._is_proxy(admitted.address) else self._rate)
+        while data := await reader.read(CHUNK_BYTES):
+            await self._turns.wait(admitted.client)
+            parts = frames.feed(data)
+            writer.write(next(parts))
+            for part in parts:
+                await self._turns.wait(admitted.client)
+                writer.write(part)
+            await _drain(writer)
+
     def _connect(self, address: str) -> socket.socket:
         """Connect to the library, under a name from which it knows who the client is. Raises: OSError."""
         inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             inner.bind(f"\0{self._name}-{next(self._numbers)}/{address}")
-            inner.connect(str(self._inner))
+            inner.connect(self._inner)
         except OSError:
             inner.close()
             raise
         return inner
 
 
-def client_address(peer: str) -> str:
-    """Read the address out of what gRPC calls a peer: "unix-abstract:firebox-grpc-7-f00-0/192.0.2.1". "" for another kind."""
-    family, _, name = unquote(peer).partition(":")
-    return name.rpartition("/")[2] if family == "unix-abstract" else ""
-
-
-async def _pass_on(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, check: Callable[[bytes], None] | None = None
-) -> None:
+async def _pass_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(CHUNK_BYTES):
-        if check is not None:
-            check(data)
         writer.write(data)
-        async with asyncio.timeout(READER_TIMEOUT_S):
-            await writer.drain()
+        await _drain(writer)
+
+
+async def _drain(writer: asyncio.StreamWriter) -> None:
+    async with asyncio.timeout(READER_TIMEOUT_S):
+        await writer.drain()

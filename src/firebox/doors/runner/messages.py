@@ -16,9 +16,11 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from firebox.config import Settings
+from firebox.doors.front import Proxies
 from firebox.doors.refusals import BodyTimeout
+from firebox.doors.runner.clients import client_of
 from firebox.doors.runner.grpc_logs import SparingLog
-from firebox.doors.runner.guard import HEAD_BYTES, client_address
+from firebox.doors.runner.guard import HEAD_BYTES
 from firebox.errors import FireboxError, InvalidRequest, QueueFull
 from firebox.service.callers import countable
 
@@ -44,6 +46,7 @@ class Messages(grpc.aio.ServerInterceptor):
     def __init__(self, settings: Settings, refuse: Refuse) -> None:
         self._refuse = refuse
         self._calls = Counter[str]()
+        self._proxies = Proxies(settings)
         self._turns = Turns(settings)
         self._log = SparingLog("firebox.runner")
 
@@ -97,7 +100,7 @@ class Messages(grpc.aio.ServerInterceptor):
     @asynccontextmanager
     async def _admitted(self, context: Context) -> AsyncGenerator[None]:
         """Count a call, and end it with a status when it is refused."""
-        address = client_address(context.peer())
+        address = client_of(context, self._proxies)
         client = countable(address)
         try:
             if self._calls[client] >= CALLS_OF_AN_ADDRESS:
@@ -121,7 +124,7 @@ class Messages(grpc.aio.ServerInterceptor):
 
         Raises: BodyTimeout, InvalidRequest.
         """
-        async with self._turns.turn(countable(client_address(context.peer()))):
+        async with self._turns.turn(countable(client_of(context, self._proxies))):
             try:
                 async with asyncio.timeout(timeout_s):
                     data = await anext(requests, None)

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 
 from firebox.config import Settings
 from firebox.doors.runner.grpc_logs import silence
+from firebox.doors.turns import Turns
 from firebox.service.service import Service
 
 
 @asynccontextmanager
-async def serve_grpc(service: Service, settings: Settings) -> AsyncGenerator[str]:
+async def serve_grpc(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
     """Serve while the context is open; gives the address that is listened on, "" when `grpc_port` is -1.
 
     Raises: SettingsError for an address that cannot be had.
@@ -23,5 +24,5 @@ async def serve_grpc(service: Service, settings: Settings) -> AsyncGenerator[str
     # The library costs a server 12 MB: only who wants it pays.
     from firebox.doors.runner.servicer import open_server
 
-    async with open_server(service, settings) as address:
+    async with open_server(service, settings, turns) as address:
         yield address

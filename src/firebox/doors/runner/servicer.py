@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -18,8 +19,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from firebox.config import Settings
 from firebox.doors.credentials import token_of
+from firebox.doors.front import Proxies
 from firebox.doors.runner.calls import Calls
-from firebox.doors.runner.guard import HEAD_BYTES, Guard, client_address
+from firebox.doors.runner.clients import client_of
+from firebox.doors.runner.guard import HEAD_BYTES, Guard
 from firebox.doors.runner.messages import Messages
 from firebox.doors.runner.proto.runner_pb2 import (
     DESCRIPTOR,
@@ -33,6 +36,7 @@ from firebox.doors.runner.proto.runner_pb2 import (
 from firebox.doors.runner.proto.runner_pb2_grpc import RunnerServicer, add_RunnerServicer_to_server
 from firebox.doors.runner.reflection import add_reflection
 from firebox.doors.runner.wire import Status, from_error
+from firebox.doors.turns import Turns
 from firebox.errors import CapacityError, FireboxError, SettingsError
 from firebox.service.callers import Caller
 from firebox.service.service import Service
@@ -52,24 +56,22 @@ _log = structlog.get_logger("firebox.runner")
 
 
 @asynccontextmanager
-async def open_server(service: Service, settings: Settings) -> AsyncGenerator[str]:
+async def open_server(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
     """Serve while the context is open; gives the address that is listened on, "127.0.0.1:44000".
 
-    The library listens in a folder of ours, and the guard where clients come.
+    The library listens where only the guard reaches it, and the guard where clients come.
     Raises: SettingsError for an address that cannot be had.
     """
-    with _listen(settings) as listener, tempfile.TemporaryDirectory(prefix="firebox-grpc-") as folder:
-        inner = Path(folder) / "socket"
+    with _listen(settings) as listener:
         server = grpc.aio.server(
             interceptors=[Messages(settings, _refuse)], options=_options(settings), maximum_concurrent_rpcs=CALLS_AT_ONCE
         )
         add_RunnerServicer_to_server(Servicer(service, settings), server)
         state = await _add_health(server)
         add_reflection(server, (SERVICE, health.SERVICE_NAME))
-        server.add_insecure_port(f"unix:{inner}")
-        await server.start()
+        inner = await _start(server)
         leaving = asyncio.create_task(_say_when_leaving(service, state))
-        async with Guard(inner, settings).listening(listener):
+        async with Guard(f"/proc/self/fd/{inner}", settings, turns).listening(listener):
             try:
                 host, port = listener.getsockname()[:2]
                 yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -77,6 +79,19 @@ async def open_server(service: Service, settings: Settings) -> AsyncGenerator[st
                 leaving.cancel()
                 await state.enter_graceful_shutdown()
                 await server.stop(STOP_GRACE_S)
+                os.close(inner)
+
+
+async def _start(server: grpc.aio.Server) -> int:
+    """Have the library listen on a socket of which no name is left, even if this process is killed.
+
+    Returns a descriptor through which it can be reached. Source: open(2), O_PATH.
+    """
+    with tempfile.TemporaryDirectory(prefix="firebox-grpc-") as folder:
+        path = Path(folder) / "socket"
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        return os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 
 class Servicer(RunnerServicer):
@@ -88,6 +103,7 @@ class Servicer(RunnerServicer):
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._calls = Calls(service, settings)
+        self._proxies = Proxies(settings)
 
     async def RunCode(self, request: CodeRequest, context: grpc.aio.ServicerContext[CodeRequest, CodeResponse]) -> CodeResponse:
         return await self._answer(self._calls.run_code, request, context)
@@ -112,7 +128,7 @@ class Servicer(RunnerServicer):
         context: grpc.aio.ServicerContext[Asked, Answered],
     ) -> Answered:
         try:
-            caller = await self._service.accounts.identify(_token(context), client_address(context.peer()))
+            caller = await self._service.accounts.identify(_token(context), client_of(context, self._proxies))
             return await call(request, caller)
         except FireboxError as error:
             failure = error
