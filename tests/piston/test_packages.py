@@ -47,6 +47,21 @@ def listed(client: httpx.Client, name: str) -> list[tuple[str, bool]]:
     return [(each["language_version"], each["installed"]) for each in client.get("/packages").json() if each["language"] == name]
 
 
+def test_what_others_are_built_on_is_not_listed_while_they_need_it(here: Packaged, v2: httpx.Client) -> None:
+    """`ppman spec` uninstalls what it did not ask for: it would fail at a base, each time."""
+    name = name_for(v2, "tower")
+    add(here, f"{name}-base", runs=False)
+    add(here, name, dependencies={f"{name}-base": "*"})
+    assert listed(v2, f"{name}-base") == [("1.0.0", False)]
+    assert ask(v2, "POST", name)[0] == 200
+    assert listed(v2, name) == [("1.0.0", True)]
+    assert listed(v2, f"{name}-base") == []
+    assert ask(v2, "DELETE", f"{name}-base")[0] == 500
+    assert ask(v2, "DELETE", name)[0] == 200
+    assert listed(v2, f"{name}-base") == [("1.0.0", True)]
+    assert ask(v2, "DELETE", f"{name}-base")[0] == 200
+
+
 def test_the_newest_match_is_installed_and_uninstalled(here: Packaged, v2: httpx.Client) -> None:
     name = name_for(v2, "newest")
     add(here, name, "1.2.0", "1.10.0", "2.0.0", "2.1.0-rc.1")

@@ -40,13 +40,15 @@ class PackageFolder:
     path: Path
     entries: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
-    def add_archive(self, name: str, version: str, *, announced: dict[str, Any] | None = None, **info: Any) -> Path:
-        """Add a package in Piston's own format. announced: what the index says otherwise."""
+    def add_archive(
+        self, name: str, version: str, *, announced: dict[str, Any] | None = None, runs: bool = True, **info: Any
+    ) -> Path:
+        """Add a package in Piston's own format. announced: what the index says otherwise. runs: it brings a language."""
         file = self.path / f"{name}-{version}.pkg.tar.gz"
         files = {
             "pkg-info.json": json.dumps(info_of(name, version, **info)),
-            "run": RUN,
             "environment": f"export GREETING='hello from {name} {version}'\n",
+            **({"run": RUN} if runs else {}),
         }
         with tarfile.open(file, "w:gz") as archive:
             for member, content in files.items():

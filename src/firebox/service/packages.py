@@ -64,12 +64,18 @@ class Packages:
     async def all(self) -> list[Listed]:
         """List what repositories have and what is installed, by name and the newest first.
 
-        Languages of the host are no packages: nobody can install or uninstall them here.
+        Languages of the host are no packages: nobody can install or uninstall them here. Neither is what others are built on as
+        long as they need it: a base brings nothing that can run, and a client that tidies up could only fail at it.
         Raises: RepositoryError, NotTrusted.
         """
         known = await self._known()
         # Tens of thousands take a while to sort, and anybody may ask for them.
-        return await asyncio.to_thread(_listed, self._store.all(), known)
+        installed = self._store.all()
+        needed = {id_ for each in installed for id_ in each.requires}
+        bases = {
+            (each.entry.language, each.entry.version) for each in installed if each.id in needed and not self.runtimes_of(each)
+        }
+        return await asyncio.to_thread(_listed, installed, known, bases)
 
     def repositories(self) -> list[str]:
         """Name the repositories, in the order in which they are asked."""
@@ -244,11 +250,10 @@ class Packages:
         return listing.result()
 
 
-def _listed(installed: Iterable[Installed], known: Iterable[Entry]) -> list[Listed]:
+def _listed(installed: Iterable[Installed], known: Iterable[Entry], hidden: set[tuple[str, str]]) -> list[Listed]:
     there = {(each.entry.language, each.entry.version) for each in installed}
-    names = sorted(
-        {*there, *((entry.language, entry.version) for entry in known)}, key=lambda name: sort_key(name[1]), reverse=True
-    )
+    shown = {*there, *((entry.language, entry.version) for entry in known)} - hidden
+    names = sorted(shown, key=lambda name: sort_key(name[1]), reverse=True)
     names.sort(key=lambda name: name[0])
     return [Listed(language, version, (language, version) in there) for language, version in names]
 
