@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import msgspec
 import structlog
 from litestar import Response, Router, delete, get, post, websocket
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 from litestar.response import Stream
 
 import firebox
@@ -70,7 +70,9 @@ def answer_bug(_request: AnyRequest, error: Exception) -> Response[wire.ErrorBod
 
 
 @post("/runs", status_code=200)
-async def create_run(request: AnyRequest, service: Service, settings: Settings) -> Response[Any]:
+async def create_run(
+    request: AnyRequest, service: NamedDependency[Service], settings: NamedDependency[Settings]
+) -> Response[Any]:
     caller = await identify(request, service)
     body = await read_json(request, wire.RunRequest, settings.max_body_bytes)
     job = wire.to_job(body)
@@ -85,12 +87,14 @@ async def create_run(request: AnyRequest, service: Service, settings: Settings) 
 
 
 @get("/runs/{run_id:str}")
-async def read_run(request: AnyRequest, run_id: str, service: Service, base64: bool = False) -> Response[wire.RunState]:
+async def read_run(
+    request: AnyRequest, run_id: str, service: NamedDependency[Service], base64: bool = False
+) -> Response[wire.RunState]:
     return await _answer_state(service.runs.get(run_id, await identify(request, service)), exact=base64)
 
 
 @delete("/runs/{run_id:str}", status_code=200)
-async def cancel_run(request: AnyRequest, run_id: str, service: Service) -> Response[wire.RunState]:
+async def cancel_run(request: AnyRequest, run_id: str, service: NamedDependency[Service]) -> Response[wire.RunState]:
     return await _answer_state(await service.runs.cancel(run_id, await identify(request, service)))
 
 
@@ -98,8 +102,8 @@ async def cancel_run(request: AnyRequest, run_id: str, service: Service) -> Resp
 async def follow_run(
     request: AnyRequest,
     run_id: str,
-    service: Service,
-    last_event_id: Annotated[str, Parameter(header="Last-Event-ID")] = "",
+    service: NamedDependency[Service],
+    last_event_id: Annotated[str, HeaderParameter(name="Last-Event-ID")] = "",
     base64: bool = False,
 ) -> Response[Any]:
     after_sequence = read_last_event_id(last_event_id)
@@ -111,7 +115,7 @@ async def follow_run(
 
 
 @websocket("/runs/live")
-async def live_run(socket: AnySocket, service: Service, settings: Settings) -> None:
+async def live_run(socket: AnySocket, service: NamedDependency[Service], settings: NamedDependency[Settings]) -> None:
     try:
         check_origin(socket, read_origins(settings.cors_origins))
         caller = await identify(socket, service)
@@ -122,12 +126,12 @@ async def live_run(socket: AnySocket, service: Service, settings: Settings) -> N
 
 
 @get("/runtimes")
-async def list_runtimes(service: Service) -> list[wire.RuntimeEntry]:
+async def list_runtimes(service: NamedDependency[Service]) -> list[wire.RuntimeEntry]:
     return [wire.from_runtime(runtime) for runtime in service.runtimes()]
 
 
 @get("/health")
-async def read_health(service: Service) -> Response[wire.Health]:
+async def read_health(service: NamedDependency[Service]) -> Response[wire.Health]:
     statistics = service.statistics()
     health = wire.Health(
         status="stopping" if service.stopping else "ok",
@@ -141,7 +145,7 @@ async def read_health(service: Service) -> Response[wire.Health]:
 
 
 @get("/metrics", media_type=PROMETHEUS_TEXT)
-async def read_metrics(request: AnyRequest, service: Service) -> Response[bytes]:
+async def read_metrics(request: AnyRequest, service: NamedDependency[Service]) -> Response[bytes]:
     await identify(request, service)
     return Response(service.metrics.text(), media_type=PROMETHEUS_TEXT)
 
