@@ -83,3 +83,16 @@ def test_one_that_nobody_takes_over_ends_with_its_link(sandbox_kind: str, readab
         assert not started.has_ended()
     assert started.has_ended()
     assert groups_of(started.pid) == []
+
+
+async def test_what_keeps_it_from_starting_is_said_though_it_was_asked_for_a_sandbox(readable_source: str) -> None:
+    started = start_launcher(python=PYTHON if IS_ROOT else None, source=readable_source)
+    try:
+        started.configure(uid_base=210_000, hooks={"no/such/folder": ""}, prove=False)
+        started.ask(FIRST)
+        launcher = LauncherProcess(started=started)
+        with pytest.raises(SandboxFailure, match="no/such/folder"):
+            await launcher.start()
+        await launcher.close()
+    finally:
+        started.end()

@@ -456,6 +456,9 @@ def main(descriptor: int) -> None:
         if launcher is not None and launcher.is_proven:
             raise
         spec.send(link, {**_failure(error, "start"), "number": -1})
+        with contextlib.suppress(OSError):
+            while spec.receive(link, spec.MESSAGE_BYTES)[0]:
+                pass  # to end with a message unread would take away what we have just said
     finally:
         if launcher is not None:
             launcher.close()
