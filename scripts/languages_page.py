@@ -34,14 +34,25 @@ FIREBOX_LANGUAGES_SOURCES names a folder with what they want; elsewhere it skips
 | --- | --- | --- | --- |
 """
 
+RAN = """\
+
+## What was run
+
+`make test-languages` builds every package, installs it on a machine that has none, and runs eight programs through the native
+API and through Piston's: a hello with an emoji, input, arguments, two files, an exit status, a compile error, standard error, an
+endless loop. It tries a hello that was [started ahead](decisions/0009-started-ahead.md) where a language can wait, and types
+each name that a language offers (`[commands]` of its [definition](add-a-language.md)). On {day} all {count} packages above
+passed, made of what Debian, PyPI and npm had then.
+"""
+
+RAN_ON = "2026-11-30"
+
 MEASURING = """\
 
 ## How it was measured
 
-On {machines}, {days}. `make test-languages` builds every package, installs it on a machine that has none, and runs eight
-programs through the native API and through Piston's: a hello with an emoji, input, arguments, two files, an exit status, a
-compile error, standard error, an endless loop. The sizes are those of the image that is downloaded, its base (Debian's
-essential part, {base}) apart: all packages of a release share one. *First* is the time that a client waits for the answer to the
+On {machines}, {days}. The sizes are those of the image that is downloaded, its base (Debian's essential part, {base})
+apart: all packages of a release share one. *First* is the time that a client waits for the answer to the
 first hello after the server came to know the package, compiling included; *again* is the middle one of five more, each
 compiled anew; *× bash* is that in hellos of bash; *kept* is what it takes when the server has [kept](performance.md) what
 compiling made. An empty cell was not measured. Other work kept that machine busy meanwhile: compare the rows with each
@@ -65,6 +76,7 @@ def languages_page() -> str:
         text += "\n## Variants\n\nThe same languages with more in them; a client asks for them by their own names.\n"
         text += _table(variants, measured)
     text += "".join(_notes(verified))
+    text += RAN.format(day=RAN_ON, count=len(verified))
     text += "".join(_unverified([recipe for recipe in recipes if not recipe.verified]))
     rows = list(measured.values())
     if rows:
