@@ -73,6 +73,26 @@ async def test_who_waits_no_longer_takes_no_turn() -> None:
     assert begun
 
 
+async def test_work_that_fails_or_joins_further_work_takes_nothing_from_others() -> None:
+    turns, begun, failures = Turns(), list[str](), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context["exception"]))
+    failure = ValueError("a fault of ours")
+
+    def fail() -> bool:
+        raise failure
+
+    def join_more() -> bool:
+        turns.join(FLOODING, beginning(turns, FLOODING, begun))
+        turns.join(OTHER, beginning(turns, OTHER, begun))
+        return False
+
+    turns.join(FLOODING, fail)
+    turns.join(FLOODING, join_more)
+    await turns.wait(OTHER)
+    assert sorted(begun) == [FLOODING, OTHER]
+    assert failures == [failure]
+
+
 class Made(asyncio.Protocol):
     """A connection that was made."""
 

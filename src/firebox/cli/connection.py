@@ -123,7 +123,11 @@ class Slices:
             data = self._waiting.popleft()
             if len(data) > SLICE_BYTES:
                 self._waiting.appendleft(data[SLICE_BYTES:])
-            self._parse(data[:SLICE_BYTES])
+            try:
+                self._parse(data[:SLICE_BYTES])
+            except BaseException:
+                self._transport.abort()  # as asyncio does where data is parsed at once
+                raise
         if not self._waiting:
             self._transport.resume("slices")
         self._joined = bool(self._waiting) and not self._is_blocked()

@@ -18,7 +18,10 @@ CLIENTS_A_TURN = 8
 """How many clients begin something in a turn; the next turn begins with the others."""
 
 Work = Callable[[], bool]
-"""Does a part of what waits. Returns whether there is more. One that begins something calls `Turns.take`."""
+"""Does a part of what waits. Returns whether there is more. One that begins something calls `Turns.take`.
+
+One that fails is logged and done no more; to close what it belongs to is up to it.
+"""
 
 
 class Turns:
@@ -29,6 +32,7 @@ class Turns:
         self._took: set[str] = set()
         self._left_s = TURN_S
         self._scheduled = False
+        self._is_working = False
 
     def is_open(self, client: str) -> bool:
         """Say whether a client may still begin something in this turn."""
@@ -62,21 +66,34 @@ class Turns:
         await come
 
     def _work(self) -> None:
+        if self._is_working:
+            return  # what is being worked on has joined something
+        self._is_working = True
         now = time.monotonic()
         end = now + self._left_s
         while now < end and (client := self._next()) is not None:
-            works = self._waiting[client]
-            work = works.popleft()
-            if work():
-                works.append(work)
-            if works:
-                self._waiting.move_to_end(client)
-            else:
-                del self._waiting[client]
+            self._work_for(client)
             now = time.monotonic()
         self._left_s = end - now
+        self._is_working = False
+
+    def _work_for(self, client: str) -> None:
+        works = self._waiting[client]
+        work = works.popleft()
+        try:
+            if work():
+                works.append(work)
+        except Exception as error:  # noqa: BLE001 - it is one client's; whoever joins or waits is another
+            context = {"message": "work of a client has failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+        if works:
+            self._waiting.move_to_end(client)
+        else:
+            del self._waiting[client]
 
     def _next(self) -> str | None:
+        if len(self._took) >= CLIENTS_A_TURN:
+            return None  # without a look at each of the thousands that may wait
         return next((client for client in self._waiting if self.is_open(client)), None)
 
     def _schedule(self) -> None:
