@@ -80,7 +80,7 @@ def test_limits_are_read_like_settings() -> None:
         ({"tools": "{node = []}"}, "tools.node.programs", "names of programs"),
         ({"run_limits": "{memory = 1}"}, "run_limits.memory", "memory_bytes"),
         ({"run_limits": "{wall_ms = 'soon'}"}, "run_limits.wall_ms", "milliseconds"),
-        ({"compile_limits": "{processes = 0}"}, "compile_limits.processes", "1 or more"),
+        ({"compile_limits": "{processes = 0}"}, "compile_limits.processes", "3 or more"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(changes: dict[str, str | None], key: str, words: str) -> None:
