@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -96,3 +97,23 @@ async def test_what_keeps_it_from_starting_is_said_though_it_was_asked_for_a_san
         await launcher.close()
     finally:
         started.end()
+
+
+@pytest.mark.parametrize("hooks", [{}, {"no/such/folder": ""}], ids=["and succeeds", "and fails"])
+async def test_a_start_goes_on_for_others_when_who_began_it_leaves(hooks: dict[str, str], readable_source: str) -> None:
+    launcher = LauncherProcess(hooks=hooks, python=PYTHON if IS_ROOT else None, source=readable_source)
+    try:
+        beginning, made = asyncio.ensure_future(launcher.start()), asyncio.ensure_future(launcher.make(FIRST))
+        await asyncio.sleep(0)
+        assert launcher.starts == 1
+        beginning.cancel()
+        done, _ = await asyncio.wait([made], timeout=60)
+        assert done
+        if hooks:
+            assert "no/such/folder" in str(made.exception())
+        else:
+            made.result().close()
+            assert "seccomp" in launcher.layers
+            assert launcher.starts == 1
+    finally:
+        await launcher.close()

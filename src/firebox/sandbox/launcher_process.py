@@ -76,14 +76,14 @@ class LauncherProcess:
         Raises: SandboxFailure with the step that is not possible here.
         """
         async with self._starting:
-            if self._link is not None:
-                return
-            if self._closed:
+            if self._link is None and self._closed:
                 raise SandboxFailure("start", detail="the launcher is closed")
             try:
-                self._spawn()
+                if self._link is None:
+                    self._spawn()
                 assert self._proven is not None  # noqa: S101 - set by _spawn
-                proven = await self._proven
+                # Whoever comes next waits for the same proof when this one leaves.
+                proven = await asyncio.shield(self._proven)
             except SandboxFailure:
                 self._lost("the launcher could not make a sandbox")
                 raise
