@@ -76,6 +76,7 @@ async def test_a_first_sandbox_that_cannot_be_made_says_so_and_others_can(sandbo
         async with taken_over(started) as launcher:
             with pytest.raises(SandboxFailure, match="/nowhere/at/all"):
                 await launcher.make(impossible)
+            assert launcher.alive == 0
             assert await says_hello(launcher, SandboxSpec())
 
 

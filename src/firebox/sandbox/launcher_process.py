@@ -231,13 +231,14 @@ class LauncherProcess:
                 event.set()
         elif "failed" in message:
             failure = SandboxFailure(message["failed"], message["errno"], message["detail"], message["hint"])
+            event = self._alive.pop(message["number"], None)  # of one that did not come to be, no end is announced
+            if event is not None:
+                event.set()
             waiting = self._making.pop(message["number"], None)
             if waiting is not None and not waiting.done():
                 waiting.set_exception(failure)
             elif self._proven is not None and not self._proven.done():
                 self._proven.set_exception(failure)
-            elif message["number"] in self._alive:
-                self._alive.pop(message["number"]).set()
         elif "proven" in message and self._proven is not None and not self._proven.done():
             self._proven.set_result(message)
 
