@@ -166,12 +166,12 @@ def test_another_protocol_is_cut_off(place: str) -> None:
 
 async def test_only_so_many_messages_come_in_at_once() -> None:
     limits = {"max_body_bytes": MIB, "held_bytes_per_client": 2 * MIB, "held_bytes": 8 * MIB}
-    turns = messages.Turns(load_settings(limits, environ={}))
+    intake = messages.Intake(load_settings(limits, environ={}))
     reading: list[str] = []
     done = asyncio.Event()
 
     async def read(address: str) -> None:
-        async with turns.turn(address):
+        async with intake.place(address):
             reading.append(address)
             await done.wait()
 
@@ -183,11 +183,11 @@ async def test_only_so_many_messages_come_in_at_once() -> None:
         assert reading.count("greedy") == 2
         done.set()
     assert len(reading) == 26
-    assert turns._addresses == {}
+    assert intake._addresses == {}
 
 
 async def test_a_stream_on_which_nothing_is_asked_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would keep a turn for as long as its client likes."""
+    """It would keep a place for as long as its client likes."""
 
     async def refuse(context: Any, error: Exception) -> None:
         await context.abort(grpc.StatusCode.INTERNAL, str(error))

@@ -136,7 +136,7 @@ def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCac
         key = key_of(fingerprint, executable)
         known = _known(key, cache)
         version = known[1] if known is not None else ask_version(definition.detect, executable, path)
-        # Not what is a shim of nobody's we know: what it stands for changes without it.
+        # Not for a shim of an unknown manager: what it stands for changes while the shim does not.
         if is_known_shim or executable.resolve() == candidate.resolve():
             cache.put(key, str(executable), version)
         return _Found(definition, executable, version)

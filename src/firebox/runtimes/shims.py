@@ -1,7 +1,7 @@
 """Shims of version managers, and what decides which program one stands for.
 
-To ask a shim starts a shell, which takes longer than all the rest of a start. What it answered holds as long as nothing has
-changed that its manager goes by; for a script that is nobody's we know, it has to be asked each time.
+Asking a shim starts a shell, which takes longer than everything else in a start. Its answer is valid until something changes
+that its manager depends on. A script of an unknown manager is asked each time.
 """
 
 from __future__ import annotations

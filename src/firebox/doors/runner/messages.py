@@ -47,7 +47,7 @@ class Messages(grpc.aio.ServerInterceptor):
         self._refuse = refuse
         self._calls = Counter[str]()
         self._proxies = Proxies(settings)
-        self._turns = Turns(settings)
+        self._intake = Intake(settings)
         self._log = SparingLog("firebox.runner")
 
     async def intercept_service(
@@ -124,7 +124,7 @@ class Messages(grpc.aio.ServerInterceptor):
 
         Raises: BodyTimeout, InvalidRequest.
         """
-        async with self._turns.turn(countable(client_of(context, self._proxies))):
+        async with self._intake.place(countable(client_of(context, self._proxies))):
             try:
                 async with asyncio.timeout(timeout_s):
                     data = await anext(requests, None)
@@ -136,7 +136,7 @@ class Messages(grpc.aio.ServerInterceptor):
             raise InvalidRequest("the message cannot be read as protocol buffers of its type") from None
 
 
-class Turns:
+class Intake:
     """Lets only so many messages come in at once, in all and of each client.
 
     The others wait at their senders: the library lets 64 KiB of each in before it is taken.
@@ -149,8 +149,8 @@ class Turns:
         self._waiting = Counter[str]()
 
     @asynccontextmanager
-    async def turn(self, address: str) -> AsyncGenerator[None]:
-        """Wait for one's turn, and have it while the context is open."""
+    async def place(self, address: str) -> AsyncGenerator[None]:
+        """Wait for a place, and hold it while the context is open."""
         own = self._addresses.setdefault(address, asyncio.Semaphore(self._of_an_address))
         self._waiting[address] += 1
         try:
