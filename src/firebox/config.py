@@ -298,7 +298,8 @@ def load_settings(
 
 def _data_folder(given: Mapping[str, Given], environ: Mapping[str, str]) -> Path:
     folder = _read(ROWS["data_dir"], given["data_dir"]) if "data_dir" in given else default_data_folder(environ, os.geteuid())
-    return Path.cwd() / str(folder)
+    path = Path(str(folder))
+    return path if path.is_absolute() else Path.cwd() / path  # of a removed folder there is no name
 
 
 def _read_data_file(folder: Path) -> dict[str, Given]:

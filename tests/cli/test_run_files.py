@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from firebox.cli.run_files import find_program, read_files
+from firebox.cli import run_files
+from firebox.cli.failures import EXIT_USAGE, exit_status, report
+from firebox.cli.run_files import Program, find_program, read_files
+from firebox.config import load_settings
 from firebox.errors import InvalidRequest
 
 SOURCES = {".py", ".java"}
@@ -71,3 +74,30 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert [file.name for file in read_files(program, [], [".py"], "main.py")] == ["main.py"]
     with pytest.raises(InvalidRequest, match=r"\\xff"):
         read_files(program, [str(make(tmp_path, "c\udcff.txt") / "c\udcff.txt")], [".py"], "main.py")
+
+
+def test_a_file_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_files, "_MOST_BYTES", 1 << 20)
+    program = find_program(str(make(tmp_path, "main.py") / "main.py"), SOURCES.__contains__)
+    wrong: tuple[tuple[Program, list[str]], ...] = ((Program("zero", Path("/dev")), []), (program, ["/dev/zero"]))
+    for named, others in wrong:
+        with pytest.raises(InvalidRequest, match="more than 1048576 bytes together"):
+            read_files(named, others, [".py"], "main.py")
+
+
+def test_an_empty_name_is_no_folder() -> None:
+    with pytest.raises(InvalidRequest, match="empty"):
+        find_program("", SOURCES.__contains__)
+
+
+def test_a_removed_current_folder_is_named_as_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert load_settings({"data_dir": "/data"}, None).data_dir == Path("/data")
+    with pytest.raises(FileNotFoundError) as failed:
+        load_settings({"data_dir": "data"}, None)
+    report(failed.value)
+    assert "current folder has been removed" in capsys.readouterr().err
+    assert exit_status(FileNotFoundError(2, "none", "/file"), ["/file", "word"]) == EXIT_USAGE

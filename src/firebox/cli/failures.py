@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -20,8 +21,8 @@ DEBUG_VARIABLE = "FIREBOX_DEBUG"
 def exit_status(error: Exception, words: Iterable[str] = ()) -> int:
     """Choose the exit status for a failure. words: the command line, whose files are the user's own."""
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
-        name = Path(os.fsdecode(error.filename)).absolute()
-        return EXIT_USAGE if any(Path(word.rpartition("=")[2]).absolute() == name for word in words) else EXIT_FAILED
+        name = _from_here(os.fsdecode(error.filename))
+        return EXIT_USAGE if any(_from_here(word.rpartition("=")[2]) == name for word in words) else EXIT_FAILED
     return EXIT_USAGE if isinstance(error, RequestError | SettingsError) else EXIT_FAILED
 
 
@@ -36,9 +37,24 @@ def report(error: Exception) -> None:
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename is not None else ""
         print(f"firebox: {name}{error.strerror or error}", file=sys.stderr)
+        if error.errno == errno.ENOENT and error.filename is None and _is_nowhere():
+            print("  hint: the current folder has been removed", file=sys.stderr)
         return
     print(f"firebox: a bug: {type(error).__name__}: {error}", file=sys.stderr)
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
     else:
         print(f"  hint: set {DEBUG_VARIABLE}=1 to see where", file=sys.stderr)
+
+
+def _from_here(word: str) -> Path:
+    """Make a path absolute, unless the current folder has been removed."""
+    return Path(word) if _is_nowhere() else Path(word).absolute()
+
+
+def _is_nowhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False

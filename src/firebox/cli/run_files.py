@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from firebox.errors import InvalidRequest
 from firebox.model import File
@@ -15,6 +16,7 @@ FROM_STDIN = "-"
 MAIN = "main"
 _MOST_BYTES = 1 << 30
 """Of all files together; the limits of a run are lower, and this keeps a wrong folder from filling the memory."""
+_PIECE_BYTES = 1 << 20
 _MOST_FILES = 5000
 _SHOWN = 5
 
@@ -41,6 +43,8 @@ def find_program(word: str, is_source: Callable[[str], bool], language: str | No
     """
     if word == FROM_STDIN:
         return Program("", Path())
+    if not word:
+        raise InvalidRequest("the name of the file is empty")
     path = Path(word)
     if not path.is_dir():
         return Program(path.name, path.parent)
@@ -62,7 +66,7 @@ def find_program(word: str, is_source: Callable[[str], bool], language: str | No
 
 def check_main(program: Program) -> None:
     """Refuse a main file that cannot be read. Raises: InvalidRequest."""
-    _read(program.folder, program.main, True)
+    _read(program.folder, program.main, True, _MOST_BYTES)
 
 
 def read_files(program: Program, others: Sequence[str], extensions: Iterable[str], stdin_name: str) -> tuple[File, ...]:
@@ -74,20 +78,18 @@ def read_files(program: Program, others: Sequence[str], extensions: Iterable[str
     sources = set(extensions)
     if program.main:
         called = program.main if _is_text(program.main) else stdin_name
-        main = _read(program.folder, program.main, True, called=called)
+        main = _read(program.folder, program.main, True, _MOST_BYTES, called=called)
     else:
-        main = File(stdin_name, sys.stdin.buffer.read())
+        main = File(stdin_name, _read_to_end(sys.stdin.buffer, _MOST_BYTES, "standard input"))
     files = [main]
-    total_bytes = len(main.content)
+    room_bytes = _MOST_BYTES - len(main.content)
     beside = [(program.folder / name, name) for name in program.others]
     beside += [(Path(word), _name_below(program.folder, Path(word))) for word in others]
     for path, name in beside:
         if not _is_text(name):
             raise InvalidRequest(f"{os.fsencode(path)!r}: the name of a file is UTF-8 in a sandbox", hint="give it another name")
-        file = _read(path.parent, path.name, path.suffix in sources, called=name)
-        total_bytes += len(file.content)
-        if total_bytes > _MOST_BYTES:
-            raise InvalidRequest(f"the files are more than {_MOST_BYTES} bytes together", where=str(path))
+        file = _read(path.parent, path.name, path.suffix in sources, room_bytes, called=name)
+        room_bytes -= len(file.content)
         files.append(file)
     return tuple(files)
 
@@ -97,13 +99,24 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _read(folder: Path, name: str, source: bool, *, called: str = "") -> File:
+def _read(folder: Path, name: str, source: bool, room_bytes: int, *, called: str = "") -> File:
     path = folder / name
     try:
-        return File(called or name, path.read_bytes(), source)
+        with path.open("rb") as stream:
+            return File(called or name, _read_to_end(stream, room_bytes, str(path)), source)
     except OSError as error:
         hint = "name its files, or run the folder that holds the program" if path.is_dir() else ""
         raise InvalidRequest(f"{path}: {error.strerror}", hint=hint) from None
+
+
+def _read_to_end(stream: BinaryIO, room_bytes: int, where: str) -> bytes:
+    """Read a stream that may have no end, as a device or a pipe. Raises: InvalidRequest when there is more than room for."""
+    content = BytesIO()
+    while piece := stream.read(_PIECE_BYTES):
+        if content.tell() + len(piece) > room_bytes:
+            raise InvalidRequest(f"the files are more than {_MOST_BYTES} bytes together", where=where)
+        content.write(piece)
+    return content.getvalue()
 
 
 def _names_below(folder: Path) -> list[str]:

@@ -187,9 +187,9 @@ def check_limits(stage: StageName, limits: LimitRequest) -> None:
         least = least_limit(stage, name)
         if value < least and not (value == 0 and name in _MAY_BE_ZERO):
             no_cap = ", or 0 for no cap" if name in _MAY_BE_ZERO else ""
-            raise InvalidRequest(f"{value}, at least {least} is needed{no_cap}", where=f"{stage}.{name}")
+            raise InvalidRequest(f"{value} is too small: at least {least} is needed{no_cap}", where=f"{stage}.{name}")
         if value > MAX_NUMBER:
-            raise InvalidRequest(f"{value}, at most {MAX_NUMBER} is understood", where=f"{stage}.{name}")
+            raise InvalidRequest(f"{value} is too large: at most {MAX_NUMBER} is understood", where=f"{stage}.{name}")
 
 
 def check_terminal(terminal: Terminal) -> None:
