@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from firebox.cli.inherited import put_in_order
 from firebox.cli.interrupts import end_at_interrupts, raise_at_interrupts
-from firebox.cli.standard_streams import open_missing_streams
 
 NAME = "firebox"
 _COMPLETING = "_FIREBOX_COMPLETE"
@@ -20,7 +19,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status; a failure is one sentence on stderr, never a traceback."""
     put_in_order()
     end_at_interrupts()
-    open_missing_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run_quickly(words) if _COMPLETING not in os.environ else None

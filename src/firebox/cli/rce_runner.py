@@ -8,14 +8,12 @@ from collections.abc import Sequence
 
 from firebox.cli.inherited import put_in_order
 from firebox.cli.interrupts import end_at_interrupts, raise_at_interrupts
-from firebox.cli.standard_streams import open_missing_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Answer one request and exit with its status."""
     put_in_order()
     end_at_interrupts()
-    open_missing_streams()
     import argparse
     from pathlib import Path
 
