@@ -7,7 +7,7 @@ import pytest
 from firebox.cli.limits import read_limit, read_limits
 from firebox.errors import InvalidRequest
 from firebox.model import LimitRequest, OutputMode
-from firebox.settings_table import TABLE
+from firebox.settings_table import TABLE, least_limit
 
 
 def test_names_with_and_without_units_stages_and_the_last_word_wins() -> None:
@@ -54,6 +54,11 @@ def test_a_size_without_a_unit_is_refused_with_both_meanings() -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_limits(["memory=64"], LimitRequest(), where="--memory")
     assert (refused.value.where, refused.value.hint) == ("--memory", "64m for MiB, 64b for bytes")
+
+
+def test_a_size_that_is_too_small_is_refused_with_the_least() -> None:
+    with pytest.raises(InvalidRequest, match=f"at least {least_limit('run', 'memory_bytes')} bytes"):
+        read_limits(["memory=1b"], LimitRequest())
 
 
 def test_every_setting_that_is_a_time_or_a_size_says_its_unit() -> None:

@@ -102,6 +102,13 @@ def test_a_file_that_is_no_program(make_tool: MakeTool, tmp_path: Path) -> None:
     assert "Exec format error" in scan.problems[0]
 
 
+@pytest.mark.parametrize("stream", ["", " >&2"])
+def test_a_tool_that_never_stops_talking_is_given_up(make_tool: MakeTool, tmp_path: Path, stream: str) -> None:
+    make_tool("shout", f"exec yes 1.0{stream}")
+    scan = scan_host(path_of(tmp_path) + ":/usr/bin:/bin", [definition()])
+    assert scan.problems[0].endswith("it says more than 1048576 bytes")
+
+
 def test_a_tool_that_hangs_is_given_up_with_its_children(
     make_tool: MakeTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

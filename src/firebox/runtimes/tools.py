@@ -6,16 +6,23 @@ import contextlib
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from firebox.runtimes.definition import Detect, Tool, fill
 from firebox.runtimes.places import UnusableToolError, is_standard, prefix_of
 from firebox.runtimes.search_path import SearchPath
 from firebox.runtimes.version import to_semver
 
+if TYPE_CHECKING:
+    from subprocess import Popen
+
 ANSWER_TIMEOUT_S = 10.0
 """How long a tool may take to answer; a JVM on a busy machine takes a second."""
+_MOST_ANSWER_BYTES = 1 << 20
+"""How much a tool may say; a program of the same name may never end."""
 
 _PASSED_ON = ("CARGO_HOME", "HOME", "JAVA_HOME", "PYENV_ROOT", "PYENV_VERSION", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN")
 """What version managers go by."""
@@ -99,7 +106,7 @@ def environment_of_tools(path: str) -> dict[str, str]:
 def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
     """Run a program of the host and give what it printed, stdout first. What it started dies with it.
 
-    Raises: UnusableToolError when it fails or takes too long; OSError when it cannot be started.
+    Raises: UnusableToolError when it fails, takes too long or says too much; OSError when it cannot be started.
     """
     import subprocess  # mostly everything is known already
 
@@ -109,8 +116,8 @@ def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
         command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd="/", start_new_session=True
     ) as process:
         try:
-            stdout, stderr = process.communicate(stdin.encode(), timeout=ANSWER_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+            stdout, stderr = _hear(process, stdin.encode(), time.monotonic() + ANSWER_TIMEOUT_S)
+        except TimeoutError:
             raise UnusableToolError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -120,3 +127,38 @@ def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
         first = text.splitlines()[0] if text else "nothing"
         raise UnusableToolError(f"it exits with {process.returncode} and says {first[:120]!r}")
     return text
+
+
+def _hear(process: Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes, bytes]:
+    """Read what a program says on both streams, to its end. stdin: less than a pipe holds.
+
+    Raises: UnusableToolError when it is too much, TimeoutError.
+    """
+    import selectors
+    import subprocess
+
+    assert process.stdin and process.stdout and process.stderr
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(stdin)
+    streams = (process.stdout, process.stderr)
+    heard = {stream.fileno(): bytearray() for stream in streams}
+    with selectors.DefaultSelector() as selector:
+        for descriptor in heard:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline_s - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                piece = os.read(key.fd, _MOST_ANSWER_BYTES)
+                heard[key.fd] += piece
+                if not piece:
+                    selector.unregister(key.fd)
+            if sum(map(len, heard.values())) > _MOST_ANSWER_BYTES:
+                raise UnusableToolError(f"it says more than {_MOST_ANSWER_BYTES} bytes")
+    try:
+        process.wait(max(0.0, deadline_s - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    stdout, stderr = (bytes(heard[stream.fileno()]) for stream in streams)
+    return stdout, stderr
