@@ -12,10 +12,10 @@ from firebox.settings_table import TABLE, least_limit
 
 def test_names_with_and_without_units_stages_and_the_last_word_wins() -> None:
     limits = read_limits(
-        ["wall=5s", "memory_bytes=1k", "compile.cpu=500ms", "compile.open-files=9", "output_mode=kill", "wall_ms=7"],
+        ["wall=5s", "memory_bytes=8000k", "compile.cpu=500ms", "compile.open-files=9", "output_mode=kill", "wall_ms=7"],
         LimitRequest(wall_ms=1, processes=3),
     )
-    assert limits["run"] == LimitRequest(wall_ms=7, memory_bytes=1024, processes=3, output_mode=OutputMode.KILL)
+    assert limits["run"] == LimitRequest(wall_ms=7, memory_bytes=8000 << 10, processes=3, output_mode=OutputMode.KILL)
     assert limits["compile"] == LimitRequest(cpu_ms=500, open_files=9)
 
 
@@ -31,8 +31,8 @@ def test_names_with_and_without_units_stages_and_the_last_word_wins() -> None:
         ("memory", "256m", 256 << 20),
         ("memory", "64M", 64 << 20),
         ("memory", "1g", 1 << 30),
-        ("memory", "4096b", 4096),
-        ("memory_bytes", "4096", 4096),
+        ("memory", "5000000b", 5_000_000),
+        ("memory_bytes", "5000000", 5_000_000),
         ("file-size", "1.5k", 1536),
         ("processes", "5", 5),
     ],

@@ -51,7 +51,7 @@ def read_limit(name: str, value: str, *, where: str) -> int | OutputMode:
     if name.replace("-", "_") != full_name:
         is_bare = _BARE.fullmatch(value) is not None
         if row.kind == "bytes":
-            allowed = f"a size with its unit, like 256m, 1g or 4096b, of at least {max(row.minimum, row.least)} bytes"
+            allowed = f"a size with its unit, like 256m or 1g, of at least {max(row.minimum, row.least)} bytes"
             if is_bare:
                 hint = f"{value.strip()}m for MiB, {value.strip()}b for bytes"
                 raise InvalidRequest(f"{value!r} has no unit; allowed: {allowed}", where=where, hint=hint)

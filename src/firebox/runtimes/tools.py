@@ -137,11 +137,10 @@ def _hear(process: Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes
     import selectors
     import subprocess
 
-    assert process.stdin and process.stdout and process.stderr
-    with contextlib.suppress(BrokenPipeError), process.stdin:
-        process.stdin.write(stdin)
-    streams = (process.stdout, process.stderr)
-    heard = {stream.fileno(): bytearray() for stream in streams}
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(stdin)
+    heard = {stream.fileno(): bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
     with selectors.DefaultSelector() as selector:
         for descriptor in heard:
             selector.register(descriptor, selectors.EVENT_READ)
@@ -160,5 +159,5 @@ def _hear(process: Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes
         process.wait(max(0.0, deadline_s - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
-    stdout, stderr = (bytes(heard[stream.fileno()]) for stream in streams)
+    stdout, stderr = map(bytes, heard.values())
     return stdout, stderr
