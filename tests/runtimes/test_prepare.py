@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from firebox.runtimes import places, prepare
-from firebox.runtimes.definition import read_definition
+from firebox.runtimes.definition import read_definition, shipped_definitions
 from firebox.runtimes.prepare import Preparation, Unprepared, plan_preparation
+from tests.conftest import require_tool
 
 DEFINITION = """
 language = "x"
@@ -128,3 +131,22 @@ def test_a_command_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(prepare, "PREPARATION_TIMEOUT_S", 0.2)
     lines = ['prepare = [["sleep", "600"]]' if line.startswith("prepare =") else line for line in DEFINITION.splitlines()]
     assert "timed out" in plan(tmp_path, "\n".join(lines)).execute()
+
+
+def test_every_go_of_this_host_has_the_packages_that_are_prepared(tmp_path: Path) -> None:
+    """Debian 12 has Go 1.19, which lacks some."""
+    require_tool("go")
+    (definition,) = shipped_definitions("go")
+    for name, text in definition.prepare_files.items():
+        (tmp_path / name).write_text(text)
+    for program in [shutil.which("go") or "", *map(str, Path("/usr/lib").glob("go-*/bin/go"))]:
+        listed = subprocess.run(
+            [program, "list", "-deps", "."],
+            cwd=tmp_path,
+            env={"GO111MODULE": "auto", "GOTOOLCHAIN": "local", "GOPATH": f"{tmp_path}/path", "GOCACHE": f"{tmp_path}/cache"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert "unicode/utf8" in listed.stdout.split()
