@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_a_data_folder_below_tmp_is_shown_where_the_sandbox_has_no_folder_of_its
 def test_a_command_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "PREPARATION_TIMEOUT_S", 0.2)
     lines = ['prepare = [["sleep", "600"]]' if line.startswith("prepare =") else line for line in DEFINITION.splitlines()]
-    assert "timed out" in plan(tmp_path, "\n".join(lines)).execute()
+    assert "sleep takes more than 0.2 s" in plan(tmp_path, "\n".join(lines)).execute()
 
 
 def test_every_go_of_this_host_has_the_packages_that_are_prepared(tmp_path: Path) -> None:
@@ -150,3 +151,21 @@ def test_every_go_of_this_host_has_the_packages_that_are_prepared(tmp_path: Path
             check=True,
         )
         assert "unicode/utf8" in listed.stdout.split()
+
+
+PREPARES = """
+import sys
+from pathlib import Path
+from firebox.runtimes.prepare import Preparation
+words = "exec 9> $0; sleep 60 & wait"
+Preparation("x", "1", Path(sys.argv[1], "x"), (("sh", "-c", words, sys.argv[2]),), {}, "/usr/bin:/bin").execute()
+"""
+
+
+def test_nothing_goes_on_when_the_server_is_killed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "alive")
+    server = subprocess.Popen([sys.executable, "-c", PREPARES, str(tmp_path), str(tmp_path / "alive")])
+    with open(tmp_path / "alive", "rb") as alive:  # opens once the command holds the other side
+        server.kill()
+        server.wait()
+        assert alive.read() == b"", "the end comes only when nobody holds the other side any more"

@@ -19,6 +19,15 @@ from firebox.sandbox.mounts import shown_at
 PREPARED = "prepared"
 """The folder of the data folder that programs are shown."""
 PREPARATION_TIMEOUT_S = 600.0
+_UNTIL_INPUT_ENDS = """
+exec 3<&0
+(read -r line <&3; kill -KILL 0) &
+"$@" </dev/null 3<&-
+status=$?
+kill $!
+exit $status
+"""
+"""Runs a command, and kills everything of its group once whoever holds the other end of the input is gone, however that ended."""
 
 
 class Preparation(Struct, frozen=True):
@@ -83,15 +92,28 @@ class Preparation(Struct, frozen=True):
         import subprocess
 
         environment = {"PATH": self.path, "HOME": work, "TMPDIR": work, "LANG": "C.UTF-8", "PREPARED": str(target)}
-        words = [word.replace(str(self.folder), str(target)) for word in command]
+        words = ["/bin/sh", "-c", _UNTIL_INPUT_ENDS, "sh", *(word.replace(str(self.folder), str(target)) for word in command)]
         if shutil.which("nice", path=self.path):
             words = ["nice", "-n", "10", *words]  # runs are more urgent
+        watched, held = os.pipe()
         try:
             done = subprocess.run(
-                words, cwd=work, env=environment, capture_output=True, check=False, timeout=PREPARATION_TIMEOUT_S
+                words,
+                cwd=work,
+                env=environment,
+                stdin=watched,
+                capture_output=True,
+                check=False,
+                timeout=PREPARATION_TIMEOUT_S,
+                start_new_session=True,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired:
+            return f"preparing {self.language} {self.version}: {command[0]} takes more than {PREPARATION_TIMEOUT_S:g} s"
+        except OSError as error:
             return f"preparing {self.language} {self.version}: {error}"
+        finally:
+            os.close(watched)
+            os.close(held)
         if done.returncode == 0:
             return ""
         words_of_tool = done.stderr.decode(errors="replace").strip()[-200:]
