@@ -122,6 +122,7 @@ def test_a_second_signal_stops_at_once(start_server: Callable[..., RunningServer
         server.process.wait(timeout=60)
         with suppress(httpx.HTTPError):  # whether the answer still gets out is a race
             assert running.result().json()["verdict"] == "cancelled"
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_readers_of_events_are_let_go_at_the_end(start_server: Callable[..., RunningServer]) -> None:

@@ -142,6 +142,12 @@ class Server(HttpServer):
         await super().startup(sockets)
         self._announce()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening. The application hears of a stop at once as well, or its end would be logged as a failure."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Stop in order at the first SIGTERM or SIGINT, at once at the second."""

@@ -61,8 +61,10 @@ class Preparation(Struct, frozen=True):
 
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        with tempfile.TemporaryDirectory(prefix="firebox-prepare-") as work:
-            target = Path(tempfile.mkdtemp(dir=self.folder.parent, prefix=f".{self.folder.name}."))
+        parent, prefix = self.folder.parent, f".{self.folder.name}."
+        # A server that ends while commands run removes what it can, and the next one sweeps up the rest.
+        with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as work:
+            target = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
             target.chmod(0o755)
             try:
                 for name, content in self.files.items():
