@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections import Counter
@@ -36,17 +37,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what `--one-variant` asks to leave out, and let what takes long begin first.
+    """Leave out what `--one-variant` asks to leave out, and let each worker begin with a share of the slow files.
 
-    Every promise is still tried, in the first of its variants. Neighbours stay together: they share servers.
+    Every promise is still tried, in the first of its variants.
     """
     if config.getoption("--one-variant"):
         first = set({item.nodeid.partition("[")[0]: item for item in reversed(items)}.values())
         config.hook.pytest_deselected(items=[item for item in items if item not in first])
         items[:] = [item for item in items if item in first]
-    # One that took a minute at the very end would have all other workers wait for it.
-    slow = {item.path.parent for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path.parent not in slow)
+    items[:] = _slow_files_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _slow_files_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Order tests so that the slow files are spread over the workers, which get equal parts of the list and start at the top.
+
+    A test that takes a minute would have all others wait if it came last. Other neighbours stay together: they share servers.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    slow = [file for file in files.values() if any(item.get_closest_marker("slow") for item in file)]
+    others = iter([item for file in files.values() if file not in slow for item in file])
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        ordered += itertools.chain.from_iterable(slow[worker::workers])
+        ordered += itertools.islice(others, max(0, len(items) * (worker + 1) // workers - len(ordered)))
+    return [*ordered, *others]
 
 
 @pytest.fixture
