@@ -15,6 +15,7 @@ from firebox.sandbox.seccomp import (
     PROTOCOLS,
     REFUSED_IOCTLS,
     REFUSED_SOCKET_OPTIONS,
+    SEMAPHORES_A_SET,
     SOCKET_FAMILIES,
     UNCOUNTED,
 )
@@ -79,6 +80,7 @@ PID 1 then adds it up every 10 ms. What it could not see is refused, or counts a
 | `mmap` of shared anonymous memory | PID 1 decides: its length counts from the start, and `ENOMEM` past the memory limit |
 | `/dev/zero` | is `/dev/full`, which reads the same and cannot be mapped |
 | `prctl(PR_SET_DUMPABLE)`, `setsockopt(SO_SNDBUF)` | answered with success and ignored |
+| `semget` of more than {semaphores} semaphores | EINVAL: 32,000 sets of them, the kernel's own limit, are 150 MB |
 | `fcntl(F_SETPIPE_SZ)` | EPERM; a pipe counts as full, 64 KiB |
 | Unix and netlink sockets | 256 KiB each, in whoever's hands they are |
 | TCP and UDP sockets | twice what waits in them |
@@ -115,13 +117,17 @@ def system_calls_page() -> str:
         ),
         *(f"| `{what}` | {answer} |\n" for what, answer in OTHER_RULES.items()),
         NETLINK,
-        MACHINE.replace("{uncounted}", " ".join(f"`{name}`" for name in UNCOUNTED.split())),
+        MACHINE.replace("{uncounted}", _code(UNCOUNTED)).replace("{semaphores}", str(SEMAPHORES_A_SET)),
     ]
     return "".join(parts)
 
 
 def _rows(table: Mapping[str, str]) -> Iterable[str]:
-    return (f"| {group} | {' '.join(f'`{name}`' for name in names.split())} |\n" for group, names in table.items())
+    return (f"| {group} | {_code(names)} |\n" for group, names in table.items())
+
+
+def _code(names: str) -> str:
+    return " ".join(f"`{name}`" for name in names.split())
 
 
 def _list(names: Iterable[str]) -> str:

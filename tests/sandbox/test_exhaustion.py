@@ -304,7 +304,7 @@ def hoard():
     "system v semaphores": """
 def hoard():
     while True:
-        if libc.semget(0, 32000, 0o1600) < 0: raise OSError(ctypes.get_errno(), 'semget')
+        if libc.semget(0, 64, 0o1600) < 0: raise OSError(ctypes.get_errno(), 'semget')
 """,
     "shared mappings": """
 def hoard():
@@ -356,6 +356,16 @@ finally:
         assert outcome.exit.killed_by == "memory", (outcome.text, outcome.error_text, outcome.exit)
     if box.launcher.cgroups == "none":
         assert outcome.exit.memory_peak_bytes < 4 * 96 * MIB  # seen soon
+
+
+async def test_attack_09_no_call_makes_megabytes_of_semaphores_where_nobody_counts(box: Box) -> None:
+    code = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+print(*(libc.semget(0, number, 0o1600) >= 0 for number in (1, 64, 65, 32000)))
+"""
+    most = box.launcher.cgroups != "none"
+    assert (await box.python(code)).text == f"True True {most} {most}\n"
 
 
 async def test_attack_09_a_shared_mapping_of_a_byte_counts_as_a_page(box: Box) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -68,6 +69,19 @@ async def test_a_first_sandbox_of_another_kind_is_left(sandbox_kind: str, readab
     with asked_for(FIRST, sandbox_kind, readable_source) as started:
         async with taken_over(started) as launcher:
             assert await says_hello(launcher, SandboxSpec())
+
+
+async def test_a_first_sandbox_that_nobody_took_is_let_go_when_the_launcher_dies(sandbox_kind: str, readable_source: str) -> None:
+    with asked_for(FIRST, sandbox_kind, readable_source) as started:
+        before = set(os.listdir("/proc/self/fd"))
+        launcher = LauncherProcess(started=started)
+        try:
+            assert await says_hello(launcher, SandboxSpec())
+            os.kill(started.pid, signal.SIGKILL)
+            os.waitid(os.P_PIDFD, started.pidfd, os.WEXITED | os.WNOWAIT)
+        finally:
+            await launcher.close()
+        assert set(os.listdir("/proc/self/fd")) <= before
 
 
 async def test_a_first_sandbox_that_cannot_be_made_says_so_and_others_can(sandbox_kind: str, readable_source: str) -> None:

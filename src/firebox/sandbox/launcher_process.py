@@ -271,7 +271,7 @@ class LauncherProcess:
                 waiting.set_exception(failure)
         self._making.clear()
         if self._first is not None:
-            self._first[1].add_done_callback(_throw_away)
+            _throw_away(self._first[1])
             self._first = None
         for event in self._alive.values():
             event.set()

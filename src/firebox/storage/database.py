@@ -94,7 +94,7 @@ def _transactions(address: Address, *, single: bool, patience_s: float) -> Trans
     if address.path is not None:
         from firebox.storage.sqlite import SqliteTransactions
 
-        return SqliteTransactions(address.path)
+        return SqliteTransactions(address.path, busy_s=patience_s if single else None)
     from firebox.storage.postgresql import PostgresqlTransactions
 
     return PostgresqlTransactions(address, single=single, statement_s=patience_s if single else None)

@@ -25,12 +25,15 @@ _WRITES = "firebox_writes"
 
 
 class SqliteTransactions:
-    """See `Transactions`. Whoever gives up waiting leaves the transaction to its thread: it is kept as a whole or not at all."""
+    """See `Transactions`. Whoever gives up waiting leaves the transaction to its thread: it is kept as a whole or not at all.
 
-    def __init__(self, path: Path) -> None:
+    busy_s: instead of `BUSY_S`.
+    """
+
+    def __init__(self, path: Path, *, busy_s: float | None = None) -> None:
         self._engine = create_engine(
             URL.create("sqlite+pysqlite", database=str(path)),
-            connect_args={"isolation_level": None, "timeout": BUSY_S},
+            connect_args={"isolation_level": None, "timeout": busy_s or BUSY_S},
             hide_parameters=True,
             pool_size=READERS + 1,
             max_overflow=0,
