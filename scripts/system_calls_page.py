@@ -15,10 +15,10 @@ from firebox.sandbox.seccomp import (
     PROTOCOLS,
     REFUSED_IOCTLS,
     REFUSED_SOCKET_OPTIONS,
-    SEMAPHORES_A_SET,
     SOCKET_FAMILIES,
     UNCOUNTED,
 )
+from firebox.sandbox.supervisor import SEMAPHORES_A_SET, SYSTEM_V_QUEUES
 
 HEAD = """\
 # System calls
@@ -80,7 +80,8 @@ PID 1 then adds it up every 10 ms. What it could not see is refused, or counts a
 | `mmap` of shared anonymous memory | PID 1 decides: its length counts from the start, and `ENOMEM` past the memory limit |
 | `/dev/zero` | is `/dev/full`, which reads the same and cannot be mapped |
 | `prctl(PR_SET_DUMPABLE)`, `setsockopt(SO_SNDBUF)` | answered with success and ignored |
-| `semget` of more than {semaphores} semaphores | EINVAL: 32,000 sets of them, the kernel's own limit, are 150 MB |
+| `shmget` | PID 1 decides: `ENOMEM` where the sizes of all segments would pass the memory limit |
+| `msgget` `semget` | PID 1 decides: {queues} queues and {queues} sets of at most {semaphores} semaphores, then `ENOSPC` |
 | `fcntl(F_SETPIPE_SZ)` | EPERM; a pipe counts as full, 64 KiB |
 | Unix and netlink sockets | 256 KiB each, in whoever's hands they are |
 | TCP and UDP sockets | twice what waits in them |
@@ -117,7 +118,9 @@ def system_calls_page() -> str:
         ),
         *(f"| `{what}` | {answer} |\n" for what, answer in OTHER_RULES.items()),
         NETLINK,
-        MACHINE.replace("{uncounted}", _code(UNCOUNTED)).replace("{semaphores}", str(SEMAPHORES_A_SET)),
+        MACHINE.replace("{uncounted}", _code(UNCOUNTED))
+        .replace("{queues}", str(SYSTEM_V_QUEUES))
+        .replace("{semaphores}", str(SEMAPHORES_A_SET)),
     ]
     return "".join(parts)
 

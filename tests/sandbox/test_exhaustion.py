@@ -326,11 +326,26 @@ def hoard():
 }
 
 
+REFUSED_WHERE_NOBODY_COUNTS = [
+    "memfd",
+    "memfd of a process that hides",
+    "memfd on its way",
+    "/dev/zero",
+    "system v messages",
+    "system v semaphores",
+]
+"""What PID 1 could not see, or not soon enough, is not there or comes to an end before the limit."""
+DECIDED_WHERE_NOBODY_COUNTS = ["shared mappings", "shared mappings whose pages were let go", "system v memory"]
+"""What is held to the limit by itself, however seldom PID 1 looks; with the rest of the program it is over."""
+
+
 @pytest.mark.parametrize("kind", HOARDS)
 async def test_attack_09_memory_that_belongs_to_no_process_counts(box: Box, kind: str) -> None:
     """Each child hoards until its descriptors run out; together they would hold far more than the limit."""
+    counted = box.launcher.cgroups != "none"
     if kind in ("tcp", "udp") and box.launcher.cgroups == "v1":
         pytest.skip("bounded by memory.kmem.tcp.limit_in_bytes: the program waits, and is not killed")
+    refused = not counted and kind in REFUSED_WHERE_NOBODY_COUNTS
     code = f"""
 import ctypes, errno, mmap, os, socket, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -342,30 +357,36 @@ try:
         if os.fork() == 0:
             try: hoard()
             except OSError as error:
-                if error.errno in (errno.ENOSYS, errno.ENODEV): os._exit(9)
+                if {refused} and error.errno in (errno.ENOSYS, errno.ENODEV, errno.ENOSPC): os._exit(9)
                 print(error, flush=True)
             time.sleep(1000)
-    print(os.waitstatus_to_exitcode(os.wait()[1]))
+    print(*(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(12)))
 finally:
     sys.exit(1)
 """
     outcome = await box.python(code, memory_bytes=96 * MIB, wall_ms=30_000, open_files=512)
-    if box.launcher.cgroups == "none" and ("memfd" in kind or kind == "/dev/zero"):
-        assert outcome.text.endswith("9\n"), "what cannot be counted is not there"
+    if refused:
+        assert outcome.text == "9 " * 11 + "9\n", (outcome.error_text, outcome.exit)
     else:
         assert outcome.exit.killed_by == "memory", (outcome.text, outcome.error_text, outcome.exit)
-    if box.launcher.cgroups == "none":
-        assert outcome.exit.memory_peak_bytes < 4 * 96 * MIB  # seen soon
+    if not counted and kind in REFUSED_WHERE_NOBODY_COUNTS + DECIDED_WHERE_NOBODY_COUNTS:
+        assert outcome.exit.memory_peak_bytes < 3 * 96 * MIB
 
 
-async def test_attack_09_no_call_makes_megabytes_of_semaphores_where_nobody_counts(box: Box) -> None:
+async def test_attack_09_few_queues_and_semaphores_where_nobody_counts(box: Box) -> None:
     code = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
-print(*(libc.semget(0, number, 0o1600) >= 0 for number in (1, 64, 65, 32000)))
+def made(name, *arguments): return getattr(libc, name)(*arguments, 0o1600) >= 0
+print(*(made('semget', 0, number) for number in (1, 64, 65, 32000)))
+print(sum(made('semget', 0, 1) for _ in range(100)), sum(made('msgget', 0) for _ in range(100)))
+print(sum(made('msgget', key) for key in range(1, 101)), libc.msgget(1, 0) >= 0, libc.shmget(7, 4096, 0))
 """
-    most = box.launcher.cgroups != "none"
-    assert (await box.python(code)).text == f"True True {most} {most}\n"
+    outcome = await box.python(code)
+    if box.launcher.cgroups == "none":
+        assert outcome.text == "True True False False\n30 32\n0 False -1\n"
+    else:
+        assert outcome.text == "True True True True\n100 100\n100 True -1\n"
 
 
 async def test_attack_09_a_shared_mapping_of_a_byte_counts_as_a_page(box: Box) -> None:

@@ -219,6 +219,12 @@ def test_where_nobody_counts_memory_it_cannot_be_hidden() -> None:
         for more in (0, GARBAGE, 0x4000, 0x8000):  # MAP_NORESERVE, MAP_POPULATE
             assert answer(numbers("mmap"), 0, 4096, 3, flags | more, counted=False) == answers
             assert answer(numbers("mmap"), 0, 4096, 3, flags | more) == ALLOW
+    for name, flags in (("shmget", 2), ("msgget", 1), ("semget", 2)):
+        for key, flag, answers in ((0, 0o600, USER_NOTIF), (7, 0o1600, USER_NOTIF), (7, 0o600, ALLOW)):  # IPC_PRIVATE, IPC_CREAT
+            arguments = [GARBAGE | key, 1, 1]
+            arguments[flags] = GARBAGE | flag
+            assert answer(numbers(name), *arguments, counted=False) == answers
+            assert answer(numbers(name), *arguments) == ALLOW
     assert answer(numbers("prctl"), 4, 0, counted=False) == ERRNO | 0  # PR_SET_DUMPABLE: answered and not done
     assert answer(numbers("fcntl"), 3, 1031, 1 << 20, counted=False) == ERRNO | EPERM  # F_SETPIPE_SZ
     assert answer(numbers("setsockopt"), 3, 1, 7, counted=False) == ERRNO | 0  # SO_SNDBUF

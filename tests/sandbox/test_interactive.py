@@ -13,6 +13,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 MIB = 1 << 20
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+SLEEPING = "while True: time.sleep(0.1)"
+"""A signal that comes between Python's last look for one and the system call does not end a sleep: so it is a short one."""
 
 
 async def test_lines_go_back_and_forth(box: Box) -> None:
@@ -67,10 +69,9 @@ async def test_input_after_the_program_closed_it_or_ended_is_ignored(box: Box) -
 
 async def test_a_signal_reaches_the_whole_group(box: Box) -> None:
     code = (
-        "import os, signal, time\nchild = os.fork()\n"
-        "def caught(*_):\n os.write(1, b'parent ' if child else b'child ')\n if not child: os._exit(0)\n"
-        "signal.signal(signal.SIGUSR1, caught)\nos.write(1, b'ready ' if child else b'set ')\n"
-        "os.waitpid(child, 0) if child else time.sleep(60)"
+        "import os, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\nchild = os.fork()\n"
+        "os.write(1, b'ready ' if child else b'set ')\nsignal.sigwait([signal.SIGUSR1])\n"
+        "os.write(1, b'parent ' if child else b'child ')\nif child: os.waitpid(child, 0)"
     )
     async with talk_python(box, code) as program:
         await program.hear(b"ready ")
@@ -100,7 +101,7 @@ async def test_stop_and_continue(box: Box) -> None:
 
 
 async def test_sigint_interrupts_as_on_a_keyboard(box: Box) -> None:
-    code = "import time\ntry: print('on'); time.sleep(60)\nexcept KeyboardInterrupt: print('off')"
+    code = f"import time\ntry:\n print('on')\n {SLEEPING}\nexcept KeyboardInterrupt: print('off')"
     async with talk_python(box, code, env=UNBUFFERED) as program:
         await program.hear(b"on\n")
         program.sandbox.signal(2)
@@ -182,7 +183,7 @@ print(repr(os.read(0, 1)), end='\\r\\n')
 
 
 async def test_control_c_on_a_terminal_interrupts(box: Box) -> None:
-    async with talk_python(box, "import time\nprint('on')\ntime.sleep(60)", terminal=(24, 80)) as program:
+    async with talk_python(box, f"import time\nprint('on')\n{SLEEPING}", terminal=(24, 80)) as program:
         await program.hear(b"on\r\n")
         await program.sandbox.write_stdin(b"\x03")
         assert (await program.end()).signal == 2

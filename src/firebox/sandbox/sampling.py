@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 
-from firebox.sandbox import mounts
+from firebox.sandbox import mounts, system_v
 from firebox.sandbox.supervisor import Supervisor
 
 _PIPE_BYTES = 64 << 10
@@ -23,8 +23,6 @@ _LOCAL_SOCKET_BYTES = 256 << 10
 """What waits in a Unix socket, about: net.core.wmem_default and what the kernel adds."""
 _INTERNET_SOCKET_BYTES = 4 << 10
 """An internet socket itself; the kernel tells what waits in it, without its own share, which is about as much."""
-_MESSAGE_BYTES, _QUEUE_BYTES = 64, 512
-"""What the kernel adds to a System V message, and what a queue or a set of semaphores is at least; a semaphore is a message."""
 _LOOKING_SHARE = 0.2
 """How much of the time goes into looking at descriptors: at a few in every sample, at thousands as often as that allows."""
 
@@ -74,7 +72,7 @@ class Sampler:
             self._waiting_bytes = _pipe_bytes(pids) + _internet_socket_bytes()
             ended = self._now()
             self._look_again_at = ended + (ended - began) * (1 / _LOOKING_SHARE - 1)
-        kernel_bytes = hidden_bytes + self._waiting_bytes + _local_socket_bytes() + _system_v_queue_bytes()
+        kernel_bytes = hidden_bytes + self._waiting_bytes + _local_socket_bytes() + system_v.kernel_bytes()
         held_bytes = self._held_bytes()
         if self._memory_bytes and kernel_bytes + anonymous_bytes + max(mapped_bytes, held_bytes) > self._memory_bytes:
             # So far a shared page counted once for each sharer, and a mapping that has gone as if it were there.
@@ -97,7 +95,7 @@ class Sampler:
         """Add up the memory that belongs to no process: files, System V segments, shared anonymous mappings."""
         written = os.statvfs(mounts.WORK)
         shared_bytes = self._supervisor.shared_bytes() if self._supervisor is not None else 0
-        return (written.f_blocks - written.f_bfree) * written.f_frsize + _system_v_memory_bytes() + shared_bytes
+        return (written.f_blocks - written.f_bfree) * written.f_frsize + system_v.resident_bytes() + shared_bytes
 
 
 def _resident_bytes(pid: str) -> tuple[int, int, int]:
@@ -174,19 +172,3 @@ def _internet_socket_bytes() -> int:
                 sent, _, received = line.split()[4].partition(b":")
                 waiting += _INTERNET_SOCKET_BYTES + 2 * (int(sent, 16) + int(received, 16))
     return waiting
-
-
-def _system_v_memory_bytes() -> int:
-    """Add up the segments of this IPC namespace. Source: sysvipc(7), the columns rss and swap."""
-    return sum(int(words[14]) + int(words[15]) for words in _system_v("shm"))
-
-
-def _system_v_queue_bytes() -> int:
-    """Add up messages and semaphores of this IPC namespace. Source: sysvipc(7), the columns cbytes and qnum, nsems."""
-    queues = sum(_QUEUE_BYTES + int(words[3]) + int(words[4]) * _MESSAGE_BYTES for words in _system_v("msg"))
-    return queues + sum(_QUEUE_BYTES + int(words[3]) * _MESSAGE_BYTES for words in _system_v("sem"))
-
-
-def _system_v(kind: str) -> Iterable[list[bytes]]:
-    with open(f"/proc/sysvipc/{kind}", "rb") as lines:
-        return [line.split() for line in lines][1:]

@@ -24,7 +24,6 @@ from firebox.sandbox.libseccomp import (
     ATTR_ACT_BADARCH,
     ATTR_CTL_OPTIMIZE,
     CMP_EQ,
-    CMP_GT,
     CMP_MASKED_EQ,
     CMP_NE,
     KILL_PROCESS,
@@ -109,8 +108,6 @@ IGNORED: dict[str, str] = {
 
 UNCOUNTED = "memfd_create splice tee vmsplice"
 """Absent where no control group counts memory: pages that they hold belong to no process that could be asked."""
-SEMAPHORES_A_SET = 64
-"""There. The kernel gives 32,000 sets of up to 32,000: 2 MB a call, faster than anybody could look. So all sets are 150 MB."""
 
 SOCKET_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
 AF_NETLINK, NETLINK_ROUTE = 16, 0
@@ -197,6 +194,7 @@ _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _MAP_HUGETLB, _MFD_HUGETLB, _SHM_HUGETLB = 0x40000, 0x4, 0o4000
 _MAP_SHARED_ANONYMOUS, _MAP_TYPE_AND_ANONYMOUS = 0x21, 0x2F
 _PR_SET_DUMPABLE = 4
+_IPC_PRIVATE, _IPC_CREAT = 0, 0o1000
 _F_SETPIPE_SZ = 1031
 _SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
 
@@ -310,9 +308,12 @@ def _supervised(*, ask: bool, counted: bool) -> bytes:
     if not counted:
         shared = NOTIFY if ask else errno_action(errno.ENOMEM)
         supervised.add(shared, "mmap", _low(3, _MAP_SHARED_ANONYMOUS, _MAP_TYPE_AND_ANONYMOUS))
+        made = NOTIFY if ask else errno_action(errno.ENOSPC)
+        for name, flags in (("shmget", 2), ("msgget", 1), ("semget", 2)):
+            supervised.add(made, name, _low(0, _IPC_PRIVATE))
+            supervised.add(made, name, _low(flags, _IPC_CREAT, _IPC_CREAT))
         for name in UNCOUNTED.split():
             supervised.add(errno_action(errno.ENOSYS), name)
-        supervised.add(errno_action(errno.EINVAL), "semget", Comparison(1, CMP_GT, SEMAPHORES_A_SET, 0))
         supervised.add(errno_action(errno.EPERM), "fcntl", _low(1, _F_SETPIPE_SZ))
         supervised.add(errno_action(0), "setsockopt", _low(1, _SOL_SOCKET), _low(2, _SO_SNDBUF))
         supervised.add(errno_action(0), "prctl", _low(0, _PR_SET_DUMPABLE))

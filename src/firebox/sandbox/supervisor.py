@@ -4,8 +4,11 @@ The kernel stops the caller and sends its arguments here; the answer is an error
 looked at: nobody can change them while the caller waits. Source: seccomp_unotify(2).
 
 * `socket(AF_NETLINK, ..., NETLINK_ROUTE)`: the kernel charges what such a socket has received to nobody, so a sandbox gets few.
-* `mmap(MAP_SHARED | MAP_ANONYMOUS)`, only where no control group counts: pages that are in no page table and in no file
-  system are visible nowhere, so the length of the mapping counts from the start.
+* Only where no control group counts: what could be filled faster than PID 1 looks.
+  * `mmap(MAP_SHARED | MAP_ANONYMOUS)`: pages that are in no page table and in no file system are visible nowhere, so the
+    length of the mapping counts from the start.
+  * `shmget`, `msgget` and `semget` that make something new: the sizes of all segments stay within the memory limit, and
+    queues and sets of semaphores, of which the kernel gives 32,000 each, are few.
 """
 
 from __future__ import annotations
@@ -16,10 +19,15 @@ import mmap
 import os
 import struct
 
-from firebox.sandbox import kernel
+from firebox.sandbox import kernel, system_v
 
 NETLINK_SOCKETS = 16
 """At most so many at a time in one sandbox, and one more for each thread that asks at the same moment."""
+
+SYSTEM_V_QUEUES = 32
+"""The same for message queues, each of which holds about a mebibyte at most, and for sets of semaphores."""
+SEMAPHORES_A_SET = 64
+"""The kernel gives up to 32,000, which are 2 MB."""
 
 _SHARED_BYTES_BEFORE_START = 64 << 20
 _RECEIVE = struct.Struct("=QIIiIQ6Q")
@@ -28,6 +36,9 @@ _GO_ON = 1
 _NOTIF_RECV, _NOTIF_SEND = 0xC0502100, 0xC0182101
 _SYS_socket = 41 if kernel.IS_X86_64 else 198
 _SYS_mmap = 9 if kernel.IS_X86_64 else 222
+_SYS_shmget = 29 if kernel.IS_X86_64 else 194
+_SYS_msgget = 68 if kernel.IS_X86_64 else 186
+_SYS_semget = 64 if kernel.IS_X86_64 else 190
 
 
 class Supervisor:
@@ -72,6 +83,14 @@ class Supervisor:
                     self._older_bytes.append(self._latest_bytes[thread])
                     self._older_sum_bytes += self._latest_bytes[thread]
                 self._latest_bytes[thread] = length
+        elif number == _SYS_shmget:
+            over = 0 < self.shared_limit_bytes < system_v.segments_bytes() + arguments[1]
+            self._reply(identifier, errno.ENOMEM if over else 0)
+        elif number == _SYS_semget and arguments[1] & 0xFFFFFFFF > SEMAPHORES_A_SET:
+            self._reply(identifier, errno.EINVAL)
+        elif number in (_SYS_msgget, _SYS_semget):
+            made = system_v.queues() if number == _SYS_msgget else system_v.semaphore_sets()
+            self._reply(identifier, 0 if made < SYSTEM_V_QUEUES else errno.ENOSPC)
         else:
             self._reply(identifier, errno.ENOSYS)
 
