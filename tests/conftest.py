@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-pytest_plugins = ["tests.support.services"]
+pytest_plugins = ["tests.support.package_workshop", "tests.support.services"]
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""

@@ -1,4 +1,4 @@
-"""One folder to build packages in, one machine to install them on, one real server that runs them: each once a process."""
+"""One machine to install packages on, one real server that runs them: each once a process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from firebox.runtimes.runtime import Runtime
-from tests.conftest import require_tool
-from tests.support.languages import Case, Machine, Workshop, missing_sources, workshop_folder
+from tests.support.languages import Case, Machine
+from tests.support.package_workshop import Workshop, missing_sources
 from tests.support.server import RunningServer, running_server
 from tests.support.waiting import wait_until
 
@@ -32,20 +32,9 @@ class Ready:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    """Where packages are built. Several processes of one test run share it."""
-    for tool in ("mmdebstrap", "mksquashfs", "sqfstar"):
-        require_tool(tool)
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if base.name.startswith("popen-") else base
-    with workshop_folder(shared / "packages") as folder:
-        yield Workshop(folder)
-
-
-@pytest.fixture(scope="session")
-def machine(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+def machine(package_workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """A machine on which nothing is installed yet."""
-    return Machine(tmp_path_factory.mktemp("machine"), workshop)
+    return Machine(tmp_path_factory.mktemp("machine"), package_workshop)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from firebox.runtimes.definition import shipped_definitions
-from tests.support.languages import PROGRAMS, each_program, read_programs, recipes
+from tests.support.languages import PROGRAMS, each_program, read_programs
+from tests.support.package_workshop import recipes
 
 PROVIDED = sorted({stem for recipe in recipes() for stem in recipe.provides})
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from firebox.config import Settings, load_settings
-from firebox.packages import building
+from firebox.config import Settings
 from firebox.packages.building.recipe import Recipe, read_recipe
-from tests.conftest import missing, require_tool
+from tests.conftest import missing
+from tests.support.package_workshop import Workshop
 
 RECIPE = """
 package = "{package}"
@@ -36,34 +35,15 @@ command = ["echo", "1.2.3"]
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that every process of this test run builds into: the base is made once.
-
-    It is kept between runs where FIREBOX_PACKAGES_CACHE names a folder for that, until anything of how a base is made changes.
-    """
-    cache = os.environ.get("FIREBOX_PACKAGES_CACHE")
-    if cache:
-        code = b"".join(file.read_bytes() for file in sorted(Path(building.__path__[0]).glob("*.py")))
-        folder = Path(cache, f"building-{hashlib.sha256(code).hexdigest()[:16]}")
-    else:
-        own = tmp_path_factory.getbasetemp()
-        folder = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "building"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def output(shared: Path) -> Path:
+def output(package_workshop: Workshop) -> Path:
     if os.geteuid() != 0:
         missing("building is tested as root")
-    for tool in ("mmdebstrap", "mksquashfs", "unsquashfs"):
-        require_tool(tool)
-    return shared / "output"
+    return package_workshop.repository
 
 
 @pytest.fixture(scope="session")
-def settings(shared: Path) -> Settings:
-    return load_settings({"data_dir": str(shared / "data")}, environ={})
+def settings(package_workshop: Workshop) -> Settings:
+    return package_workshop.settings
 
 
 def write_recipe(folder: Path, more: str = "", *, script: str = "", definition: str = "", test: str = "echo OK\n") -> Recipe:

@@ -26,6 +26,7 @@ from firebox.packages.index import read_index
 from firebox.packages.publishing import announced_in
 from firebox.packages.sources import INDEX_NAME, location_of, path_of
 from tests.packages.building.conftest import write_recipe
+from tests.support.package_workshop import Workshop, file_of
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
 """The first test builds the base of a Debian release."""
@@ -45,9 +46,14 @@ def elsewhere(output: Path, folder: Path) -> Path:
     return folder
 
 
+def built_in(workshop: Workshop, package: str) -> Built:
+    entry = workshop.package(find_recipe(package))
+    return Built(file=file_of(entry), entry=entry)
+
+
 @pytest.fixture(scope="module")
-def lua(output: Path, settings: Settings) -> Built:
-    return build(find_recipe("lua"), settings, output)
+def lua(output: Path, package_workshop: Workshop) -> Built:
+    return built_in(package_workshop, "lua")
 
 
 def test_a_language_is_an_image_of_what_its_base_lacks(lua: Built, tmp_path: Path) -> None:
@@ -107,8 +113,10 @@ def test_the_same_inputs_make_the_same_bytes(lua: Built, output: Path, settings:
     assert again.entry.checksums == lua.entry.checksums
 
 
-def test_bash_is_all_in_the_base_and_still_a_package(output: Path, settings: Settings, tmp_path: Path) -> None:
-    first = build(find_recipe("bash"), settings, output)
+def test_bash_is_all_in_the_base_and_still_a_package(
+    output: Path, package_workshop: Workshop, settings: Settings, tmp_path: Path
+) -> None:
+    first = built_in(package_workshop, "bash")
     second = build(find_recipe("bash"), settings, elsewhere(output, tmp_path / "again"))
     assert first.entry.checksums == second.entry.checksums
     assert "usr/bin/bash" not in names_in(first.file, tmp_path)
@@ -263,10 +271,10 @@ def test_names_every_program_that_is_missing_before_it_does_anything(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_fails_its_test_is_kept_and_only_tested_again(output: Path, shared: Path, tmp_path: Path) -> None:
+def test_what_fails_its_test_is_kept_and_only_tested_again(output: Path, package_workshop: Workshop, tmp_path: Path) -> None:
     # Clients get 0.3 s at most; a test has limits of its own.
     limits = {f"{prefix}run_{name}_ms": "300" for prefix in ("", "max_") for name in ("wall", "cpu")}
-    settings = load_settings({"data_dir": str(shared / "data"), **limits}, environ={})
+    settings = load_settings({**package_workshop.settings_given, **limits}, environ={})
     folder = elsewhere(output, tmp_path / "out")
     seen: list[Progress] = []
     with pytest.raises(BuildFailed, match="its test program does not print OK") as refused:

@@ -44,6 +44,8 @@ def _arguments(recipe: Recipe, own: Path, entry: Path) -> list[str]:
     return [
         "--variant=minbase",
         f"--include={','.join(dict.fromkeys(packages))}",
+        # A package that is not there is told of now instead of after the essential ones are installed.
+        f'--extract-hook=APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq --simulate install {" ".join(packages)} > /dev/null',
         # Java's packages put links there and fail when it is missing.
         '--essential-hook=mkdir -p "$1/usr/share/man/man1"',
         f"--customize-hook=tar-in {own} /",

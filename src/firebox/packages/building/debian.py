@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from collections import deque
@@ -17,12 +18,20 @@ PROXY_OPTIONS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::http
 ROLLING = ("sid", "forky", "unstable", "testing")
 """Releases without updates of their own; a mirror may have them as they were some time ago, past their date."""
 
-LEFT_OUT = (
-    "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/doc-base/*",
-    "/usr/share/lintian/*", "/usr/share/bug/*",
-)  # fmt: skip
-"""Nobody reads manuals in a sandbox; who wrote what has to stay."""
-KEPT = ("/usr/share/doc/*/copyright",)
+_LEFT_OUT = ("man", "info", "locale", "doc-base", "lintian", "bug")
+"""Folders of /usr/share, and so is doc, but for who wrote what: nobody reads manuals in a sandbox."""
+_SAID_TO_DPKG = [
+    *(f"path-exclude=/usr/share/{name}/*" for name in (*_LEFT_OUT, "doc")),
+    "path-include=/usr/share/doc/*/copyright",
+]
+_LEAVE_OUT = (
+    '--setup-hook=mkdir -p "$1/etc/dpkg/dpkg.cfg.d"',
+    f"""--setup-hook=printf '%s\\n' {shlex.join(_SAID_TO_DPKG)} > "$1/etc/dpkg/dpkg.cfg.d/98firebox\"""",
+    f"""--extract-hook=for name in {" ".join(_LEFT_OUT)}; do rm -rf "$1/usr/share/$name"/*; done""",
+    """--extract-hook=test ! -d "$1/usr/share/doc" || find "$1/usr/share/doc" ! -type d ! -name copyright -delete""",
+)
+"""What mmdebstrap unpacks itself, before dpkg works, is removed afterwards. Told by `--dpkgopt=path-exclude`, it would lead all
+of that through a filter, which takes a third of the time of a base."""
 
 _LINES_SHOWN = 8
 _OWN_WORDS = ("I: ", "E: setup failed: ", "E: mmdebstrap failed ")
@@ -45,9 +54,7 @@ def run_mmdebstrap(
     command += [f"--aptopt={option}" for option in _apt_options()]
     if suite in ROLLING:
         command.append('--aptopt=Acquire::Check-Valid-Until "false"')
-    command += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
-    command += [f"--dpkgopt=path-include={pattern}" for pattern in KEPT]
-    _run([*command, *arguments, suite, str(target), *sources(suite)], progress, variables or {})
+    _run([*command, *_LEAVE_OUT, *arguments, suite, str(target), *sources(suite)], progress, variables or {})
 
 
 def sources(suite: str) -> list[str]:

@@ -30,8 +30,9 @@ _LEFT_OUT = re.compile(
         for pattern in (
             "etc/machine-id", "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/shadow*", "etc/gshadow*", "etc/passwd-",
             "etc/group-", "etc/subuid*", "etc/subgid*", "etc/.pwd.lock", "etc/mtab", "etc/apt", "etc/apt/*",
-            "etc/dpkg/dpkg.cfg.d/99mmdebstrap", "var/lib/dpkg/*-old", "var/lib/dpkg/lock*", "var/lib/dpkg/triggers/Lock",
-            "var/lib/systemd", "var/lib/systemd/*", "usr/sbin/policy-rc.d", BUILDING, f"{BUILDING}/*",
+            "etc/dpkg/dpkg.cfg.d/98firebox", "etc/dpkg/dpkg.cfg.d/99mmdebstrap", "var/lib/dpkg/*-old", "var/lib/dpkg/lock*",
+            "var/lib/dpkg/triggers/Lock", "var/lib/systemd", "var/lib/systemd/*", "usr/sbin/policy-rc.d",
+            BUILDING, f"{BUILDING}/*",
         )
     )
 )  # fmt: skip
