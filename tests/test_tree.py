@@ -38,6 +38,7 @@ FLOORS = {
     "doors": 7,
     "app": 8,
     "cli": 8,
+    "__main__": 8,
 }
 """Every part of the package, by the floor it lives on. Source: ARCHITECTURE.md."""
 

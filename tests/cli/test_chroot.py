@@ -34,7 +34,7 @@ def in_chroot(folder: Path, *words: str, bind: str = "no", proc: str = "yes") ->
     """Run `firebox` in a chroot that shows this machine's own folders. bind: make its root a mount point first."""
     root = folder / "root"
     root.mkdir()
-    command = [sys.executable, "-m", "firebox.cli.main", *words]
+    command = [sys.executable, "-m", "firebox", *words]
     enter = ["unshare", "--mount", "--propagation", "private", "bash", "-c", ENTER, "bash", str(root), bind, proc, *command]
     return subprocess.run(enter, capture_output=True, text=True, env=environment(), timeout=120, check=False)
 

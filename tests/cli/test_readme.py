@@ -27,7 +27,7 @@ def test_what_the_readme_says_is_printed(tmp_path: Path, server: RunningServer) 
     require_tool("curl")
     program = tmp_path / "bin/firebox"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m firebox.cli.main "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m firebox "$@"\n')
     program.chmod(0o755)
     env = environment({"PATH": f"{program.parent}:{os.environ['PATH']}", "FIREBOX_DATA_DIR": str(tmp_path / "data")})
     path, *others = commands()

@@ -117,14 +117,19 @@ class TestCompiledPrograms:
         assert len({output_of(result) for result in results}) == 1
         assert sorted(result.cache for result in results) == ["binary"] * 7 + ["none"]
 
-    async def test_who_waits_for_anothers_compiler_can_be_cancelled(self, engine: Engine) -> None:
+    @pytest.mark.parametrize("turns", [0, 10], ids=["before it waits", "while it waits"])
+    async def test_who_waits_for_anothers_compiler_can_be_cancelled(self, engine: Engine, turns: int) -> None:
         slow = job("kept", "echo begun; sleep 60")
         async with engine.executor.start(slow) as first:
             async for event in first.events():
                 if isinstance(event, Output):
                     break
+            compiling = asyncio.create_task(first.wait())
             async with engine.executor.start(slow) as second:
-                pass  # leaving cancels
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                # Leaving cancels.
+            assert not compiling.done()
             last = [event async for event in second.events()][-1]
             assert getattr(last, "result").verdict is Verdict.CANCELLED  # noqa: B009 - the type of the last event is the promise
         assert (await engine.result(job("kept", NEW))).verdict is Verdict.OK

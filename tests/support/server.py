@@ -81,7 +81,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def firebox(*arguments: str) -> list[str]:
     """The command line of `firebox`, for tests of how it starts. The others have `run_firebox`, which is quicker."""
-    return [sys.executable, "-m", "firebox.cli.main", *arguments]
+    return [sys.executable, "-m", "firebox", *arguments]
 
 
 def run_firebox(

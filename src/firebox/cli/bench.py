@@ -221,7 +221,7 @@ class Bench:
 def _firebox_command() -> list[str]:
     """Say how to start `firebox`: the installed command beside this interpreter, else the module."""
     installed = Path(sys.executable).with_name("firebox")
-    return [str(installed)] if installed.exists() else [sys.executable, "-m", "firebox.cli.main"]
+    return [str(installed)] if installed.exists() else [sys.executable, "-m", "firebox"]
 
 
 def _native_program() -> Program | None:

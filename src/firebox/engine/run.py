@@ -205,6 +205,8 @@ class LocalRun:
         key = compile_key(plan.runtime, list(command.argv), dict(command.env), plan.files, limits)
         found = self._cache.compiled(plan.runtime, key)
         if found is None:
+            if self._cancelled:  # before there was anything to wake up
+                return _never_started("compile"), None
             self._waiting = asyncio.create_task(self._cache.take_turn(key))
             try:
                 turn = await self._waiting
