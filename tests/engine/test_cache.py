@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from firebox.engine.cache import JobCache
 from firebox.engine.executor import CACHE
 from firebox.model import CacheLevel, File, Job, Output, Result, StageExited, StageStarted, Verdict
 from tests.engine.conftest import RUNTIMES, Engine, job
@@ -21,7 +23,7 @@ NEW = "cp /proc/sys/kernel/random/uuid number; echo 'cat number' > built.sh; ech
 """A compile stage that makes another program each time: whoever prints the same number was served from what was kept."""
 FRESH = "cat /proc/sys/kernel/random/uuid"
 """A program that prints something else each time."""
-KEPT = next(runtime for runtime in RUNTIMES if runtime.language == "kept")
+BASH, KEPT = (next(runtime for runtime in RUNTIMES if runtime.language == name) for name in ("bash", "kept"))
 
 MakeEngine = Callable[..., Awaitable[Engine]]
 
@@ -37,7 +39,7 @@ def output_of(result: Result) -> bytes:
 
 async def written(engine: Engine) -> None:
     """Wait until what is to be kept is on the disk."""
-    await engine.executor._cache.close()
+    await engine.executor._cache.written()
 
 
 class TestCompiledPrograms:
@@ -121,15 +123,16 @@ class TestCompiledPrograms:
     async def test_who_waits_for_anothers_compiler_can_be_cancelled(self, engine: Engine, turns: int) -> None:
         slow = job("kept", "echo begun; sleep 60")
         async with engine.executor.start(slow) as first:
-            async for event in first.events():
-                if isinstance(event, Output):
-                    break
-            compiling = asyncio.create_task(first.wait())
+            events = first.events()
+            while not isinstance(await anext(events), Output):
+                pass
+            next_event = asyncio.ensure_future(anext(events))
             async with engine.executor.start(slow) as second:
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 # Leaving cancels.
-            assert not compiling.done()
+            assert not next_event.done(), "the first one compiles still"
+            next_event.cancel()
             last = [event async for event in second.events()][-1]
             assert getattr(last, "result").verdict is Verdict.CANCELLED  # noqa: B009 - the type of the last event is the promise
         assert (await engine.result(job("kept", NEW))).verdict is Verdict.OK
@@ -263,6 +266,19 @@ class TestFolder:
         assert await engine.executor.purge(KEPT) == 0
         assert (await engine.result(job("kept", NEW))).cache == "none"
         assert (await engine.result(job("bash", FRESH, cache="output"))).cache == "output"
+
+    async def test_purge_forgets_what_is_being_written_too(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        write, may_write = JobCache._write, threading.Event()
+
+        def wait_and_write(cache: JobCache, *what: Any) -> None:
+            may_write.wait(10)
+            write(cache, *what)
+
+        monkeypatch.setattr(JobCache, "_write", wait_and_write)
+        await engine.result(job("bash", FRESH, cache="output"))
+        asyncio.get_running_loop().call_later(0.05, may_write.set)
+        assert await engine.executor.purge(BASH) == 1
+        assert (await engine.result(job("bash", FRESH, cache="output"))).cache == "none"
 
     async def test_folder_that_cannot_be_written_only_costs_time(self, make_engine: MakeEngine, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir()

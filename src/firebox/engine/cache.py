@@ -126,8 +126,8 @@ class JobCache:
         self._unwritten[key] = result
         self._keep(runtime, key, Outcome(result, time.time()), None).add_done_callback(lambda _task: self._unwritten.pop(key))
 
-    async def close(self) -> None:
-        """Wait until everything is written."""
+    async def written(self) -> None:
+        """Wait until everything that is to be kept is written."""
         await asyncio.gather(*self._writing)
 
     def _keep(self, runtime: Runtime, key: str, entry: Compiled | Outcome, pack: Pack | None) -> asyncio.Task[None]:
@@ -136,8 +136,12 @@ class JobCache:
         task.add_done_callback(self._writing.discard)
         return task
 
-    def purge(self, runtime: Runtime) -> int:
+    async def purge(self, runtime: Runtime) -> int:
         """Forget everything of a runtime. Returns how many entries there were. Raises: OSError."""
+        await self.written()  # what is on its way would come back
+        return await asyncio.to_thread(self._purge, runtime)
+
+    def _purge(self, runtime: Runtime) -> int:
         folder = self._place(runtime)
         try:
             count = sum(1 for _entry in folder.iterdir())

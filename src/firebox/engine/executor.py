@@ -120,7 +120,7 @@ class LocalExecutor:
         for run in list(self._runs):
             run.cancel()
         await asyncio.gather(*(run.wait() for run in list(self._runs)))
-        await self._cache.close()
+        await self._cache.written()
         await self._pool.close()
         await self._launchers.close()
 
@@ -130,7 +130,7 @@ class LocalExecutor:
 
     async def purge(self, runtime: Runtime) -> int:
         """Forget what is kept of jobs of a runtime. Returns how many entries there were. Raises: OSError."""
-        return await asyncio.to_thread(self._cache.purge, runtime)
+        return await self._cache.purge(runtime)
 
     def forget_layers(self, layers: Iterable[str]) -> None:
         """Let go of images whose packages are gone; runs that still use them keep them."""
