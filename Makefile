@@ -23,7 +23,7 @@ test: ## Check and run every test; with ARGS only the tests that they select
 	@$(if $(ARGS),,scripts/check)
 	@$(BIN)/pytest $(WORKERS) $(ARGS)
 
-test-fast: ## Run one variant of each test that takes less than tens of seconds, without type checkers
+test-fast: ## Run one variant of each test but the slow ones, without type checkers
 	@scripts/setup test
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
 	@$(BIN)/pytest $(WORKERS) --one-variant -m "not slow" $(ARGS)

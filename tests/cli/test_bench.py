@@ -39,6 +39,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str
     return report, done.stdout
 
 
+@pytest.mark.slow
 def test_report_has_every_way_of_running_each_language(bench: tuple[dict[str, Any], str]) -> None:
     report, _printed = bench
     assert [entry["language"] for entry in report["languages"]] == ["python", "bash"]
@@ -51,6 +52,7 @@ def test_report_has_every_way_of_running_each_language(bench: tuple[dict[str, An
             assert 0 < duration["median_ms"] <= duration["p99_ms"]
 
 
+@pytest.mark.slow
 def test_compiled_language_is_measured_with_and_without_its_compiler(tmp_path: Path) -> None:
     require_tool("gcc")
     done = run_bench(tmp_path, *SMALLEST, "--languages", "c", "--json", "-")
@@ -59,6 +61,7 @@ def test_compiled_language_is_measured_with_and_without_its_compiler(tmp_path: P
     assert {"bare", "bare run", "http", "http, first"} <= set(c["durations"])
 
 
+@pytest.mark.slow
 def test_report_has_runs_a_second_bare_and_over_http(bench: tuple[dict[str, Any], str]) -> None:
     report, _printed = bench
     for entry in report["languages"]:
@@ -69,6 +72,7 @@ def test_report_has_runs_a_second_bare_and_over_http(bench: tuple[dict[str, Any]
         assert 0 < throughput["half_load"]["median_ms"] <= throughput["half_load"]["p99_ms"]
 
 
+@pytest.mark.slow
 def test_report_has_the_native_binary_the_stream_and_the_idle_server(bench: tuple[dict[str, Any], str]) -> None:
     report, _printed = bench
     native = report["native"]
@@ -80,12 +84,14 @@ def test_report_has_the_native_binary_the_stream_and_the_idle_server(bench: tupl
     assert 0 <= report["idle"]["cpu_share"] < 1
 
 
+@pytest.mark.slow
 def test_report_says_where_it_was_measured(bench: tuple[dict[str, Any], str]) -> None:
     report, _printed = bench
     assert report["machine"]["cores"] >= 1
     assert "seccomp" in report["isolation"]
 
 
+@pytest.mark.slow
 def test_markdown_is_tables_that_docs_can_take(bench: tuple[dict[str, Any], str]) -> None:
     _report, printed = bench
     rows = [line for line in printed.splitlines() if line.startswith("|")]

@@ -198,6 +198,7 @@ class TcpDockerEngine(DockerEngine):
         return recipe
 
 
+@pytest.mark.slow
 async def test_an_engine_over_tcp_is_the_same() -> None:
     with TcpDockerEngine() as engine:
         glot_image(engine.url)

@@ -263,6 +263,7 @@ def test_a_server_that_its_database_does_not_know_says_so_and_ends(postgres_url:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_database_that_goes_and_comes_back_leaves_runs_alone_and_is_found_again() -> None:
     with PostgresServer() as postgres, postgres.database() as url:
         env = {"FIREBOX_DATABASE_URL": url, "FIREBOX_ADMIN_TOKEN": ADMIN_TOKEN}
@@ -312,6 +313,7 @@ def waiting_image(folder: Path) -> bytes:
     return archive.getvalue()
 
 
+@pytest.mark.slow
 def test_a_server_killed_at_work_leaves_nothing_that_its_successor_does_not_clear(
     tmp_path: Path, mark: str, postgres_url: str, redis_url: str
 ) -> None:

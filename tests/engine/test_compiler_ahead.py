@@ -81,6 +81,7 @@ async def test_java_is_compiled_the_same(engines: tuple[Engine, Warm], name: str
     assert told(await warm.result(job(name))) == told(await cold.result(job(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="module")
 class TestOneCompiler:
     async def test_what_it_makes_is_the_same_to_the_byte(self, engines: tuple[Engine, Warm]) -> None:

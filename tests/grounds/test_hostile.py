@@ -249,6 +249,7 @@ async def test_a_handover_that_is_none_leaves_the_session_polling(server: Runnin
     check(server)
 
 
+@pytest.mark.slow
 async def test_one_client_may_have_so_many_connections(place: Place) -> None:
     async with httpx.AsyncClient(base_url=place.url, trust_env=False, timeout=PATIENCE_S) as http:
         address = "/socket.io/?EIO=4&transport=polling"

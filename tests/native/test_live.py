@@ -314,6 +314,7 @@ def test_text_that_is_none_closes_the_connection_without_a_traceback(start_serve
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.slow
 def test_no_message_at_all_is_not_waited_for_for_ever(server: RunningServer) -> None:
     with open_live(server) as socket:
         error, code = refused(socket)

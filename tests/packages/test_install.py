@@ -148,6 +148,7 @@ async def test_many_processes_install_at_once(bench: Bench, tmp_path: Path) -> N
     assert bench.leftovers == []
 
 
+@pytest.mark.slow
 async def test_killed_at_any_moment_leaves_what_was_there(tmp_path: Path) -> None:
     """The child is killed before one of the things it does to files; all of them are counted first."""
     index = tmp_path / "index.yaml"

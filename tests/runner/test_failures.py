@@ -17,6 +17,9 @@ from tests.support.postgres import PostgresServer
 from tests.support.redis import RedisServer
 from tests.support.server import RunningServer, running_server
 
+pytestmark = pytest.mark.slow
+"""They stop databases of their own."""
+
 KEPT = CodeRequest(code="echo kept", language="bash")
 HALFWAY = CodeRequest(code="sleep 2; echo halfway", language="bash")
 

@@ -88,6 +88,7 @@ async def every_use_case(stores: Stores) -> list[str]:
     return told
 
 
+@pytest.mark.slow
 async def test_every_use_case_says_that_postgresql_is_away_and_works_when_it_is_back(postgres: PostgresServer) -> None:
     async with stores_at(postgres.url) as stores:
         await stores.snippets.add(**ROW)
@@ -101,6 +102,7 @@ async def test_every_use_case_says_that_postgresql_is_away_and_works_when_it_is_
         assert (await stores.snippets.add(**ROW)).id >= 2
 
 
+@pytest.mark.slow
 async def test_restart_between_two_use_cases_is_not_noticed(postgres: PostgresServer) -> None:
     async with stores_at(postgres.url) as stores:
         # Several connections, all of them dead after the restart.
@@ -110,6 +112,7 @@ async def test_restart_between_two_use_cases_is_not_noticed(postgres: PostgresSe
         assert await count(stores) == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "stop"])
 async def test_nothing_is_half_written_when_postgresql_ends_in_the_middle(postgres: PostgresServer, how: str) -> None:
     async with stores_at(postgres.url) as stores:
@@ -126,6 +129,7 @@ async def test_nothing_is_half_written_when_postgresql_ends_in_the_middle(postgr
         assert await count(stores) == 0
 
 
+@pytest.mark.slow
 async def test_use_case_is_done_once_when_postgresql_restarts_in_the_middle(postgres: PostgresServer) -> None:
     async with stores_at(postgres.url) as stores:
         restarts = iter([True])
@@ -140,6 +144,7 @@ async def test_use_case_is_done_once_when_postgresql_restarts_in_the_middle(post
         assert await count(stores) == 2
 
 
+@pytest.mark.slow
 async def test_commit_that_fails_is_not_done_again(postgres: PostgresServer) -> None:
     async with stores_at(postgres.url) as stores:
         calls: list[int] = []
@@ -155,6 +160,7 @@ async def test_commit_that_fails_is_not_done_again(postgres: PostgresServer) -> 
         assert await count(stores) == 0
 
 
+@pytest.mark.slow
 async def test_shares_go_on_around_a_restart_of_postgresql(postgres: PostgresServer) -> None:
     async with stores_at(postgres.url) as stores:
         shared: list[int] = []
@@ -191,6 +197,7 @@ async def test_shares_go_on_around_a_restart_of_postgresql(postgres: PostgresSer
         assert len(shared) <= await count(stores) <= len(shared) + len(refused)
 
 
+@pytest.mark.slow
 async def test_server_does_not_start_without_its_database(postgres: PostgresServer) -> None:
     postgres.kill()
     with pytest.raises(PartUnavailable):
@@ -212,6 +219,7 @@ async def test_wrong_login_is_named(postgres_url: str, wrong: str, detail: str) 
     assert name not in refused.value.message
 
 
+@pytest.mark.slow
 async def test_postgresql_that_does_not_answer_is_given_up(postgres: PostgresServer) -> None:
     async with line_to(postgres.port) as line, AsyncExitStack() as stack:
         address = Address("postgresql", "shown", url=postgres.url.replace(f":{postgres.port}/", f":{line.port}/"))
