@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.runtimes.host import scan_host
+from firebox.runtimes.host import HostScan, scan_host
 from firebox.runtimes.shims import what_decides
 from firebox.runtimes.tools import environment_of_tools
 from tests.runtimes.test_host import definition, show_everything, the_only_one
@@ -78,8 +78,11 @@ class Home:
     def path(self) -> str:
         return ":".join(map(str, self.folders))
 
+    def scan(self) -> HostScan:
+        return scan_host(self.path, [WHERE], data_folder=self.data)
+
     def version(self) -> str:
-        return the_only_one(scan_host(self.path, [WHERE], data_folder=self.data)).version
+        return the_only_one(self.scan()).version
 
     def times_asked(self) -> int:
         return len(self._asked.read_text().splitlines())
@@ -112,6 +115,21 @@ def test_another_version_that_is_chosen_is_found(home: Home) -> None:
     assert home.version() == "1.0.0"
     home.decide("2.0")
     assert [home.version(), home.version(), home.times_asked()] == ["2.0.0", "2.0.0", 2]
+
+
+def test_a_shim_that_stands_for_nothing_is_asked_once_too(home: Home) -> None:
+    home.decide("3.0")
+    first, second = home.scan(), home.scan()
+    assert first.runtimes == second.runtimes == []
+    assert first.problems == second.problems != []
+    assert home.times_asked() == 1
+    home.decide("1.0")
+    assert [home.version(), home.times_asked()] == ["1.0.0", 2]
+
+
+def test_a_shim_that_fails_otherwise_is_asked_again(home: Home) -> None:
+    home.program("versions/1.0/bin/shout", "exit 1")
+    assert [home.scan().runtimes, home.scan().runtimes, home.times_asked()] == [[], [], 2]
 
 
 @pytest.mark.parametrize("change", [add_to_path, make_shim_anew, change_path])

@@ -12,7 +12,7 @@ _FORMAT = 1
 
 
 class _Content(msgspec.Struct):
-    """The file. tools: key -> executable and version."""
+    """The file. tools: key -> executable and version; "" and words for a shim that stands for nothing."""
 
     format: int = _FORMAT
     tools: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict[str, tuple[str, str]])

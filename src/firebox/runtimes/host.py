@@ -20,7 +20,7 @@ from firebox.runtimes.command_names import offer_commands
 from firebox.runtimes.definition import Definition, Tool, fill, shipped_definitions
 from firebox.runtimes.detection_cache import DetectionCache, key_of
 from firebox.runtimes.making import commands_of, make_runtime, own_folders
-from firebox.runtimes.places import UnusableToolError, folders_to_show
+from firebox.runtimes.places import StandsForNothingError, UnusableToolError, folders_to_show
 from firebox.runtimes.prepare import Preparation, Unprepared, plan_preparation
 from firebox.runtimes.runtime import Runtime
 from firebox.runtimes.search_path import SearchPath
@@ -153,8 +153,15 @@ def _real_program(tool: Tool, candidate: Path, path: str, cache: DetectionCache)
     if decided_by is None:
         return real_program(tool, candidate, path), False
     key = f"{_fingerprint(tool)}:shim:{decided_by}"
+    absent = cache.get(key)
+    if absent is not None and not absent[0]:
+        raise StandsForNothingError(absent[1])
     known = _known(key, cache)
-    executable = known[0] if known is not None else real_program(tool, candidate, path)
+    try:
+        executable = known[0] if known is not None else real_program(tool, candidate, path)
+    except StandsForNothingError as error:
+        cache.put(key, "", str(error))
+        raise
     cache.put(key, str(executable), "")
     return executable, True
 

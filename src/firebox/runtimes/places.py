@@ -21,6 +21,10 @@ class UnusableToolError(Exception):
     """A tool is there and still cannot be used. The message says why."""
 
 
+class StandsForNothingError(UnusableToolError):
+    """A shim says that there is no such program, as a shell would. Source: POSIX, "Exit Status for Commands"."""
+
+
 def is_standard(path: Path) -> bool:
     """Tell whether every sandbox shows `path`, a real path."""
     return any(path.is_relative_to(tree) for tree in STANDARD_TREES)

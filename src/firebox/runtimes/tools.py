@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firebox.runtimes.definition import Detect, Tool, fill
-from firebox.runtimes.places import UnusableToolError, is_standard, prefix_of
+from firebox.runtimes.places import StandsForNothingError, UnusableToolError, is_standard, prefix_of
 from firebox.runtimes.search_path import SearchPath
 from firebox.runtimes.version import to_semver
 
@@ -26,6 +26,8 @@ _MOST_ANSWER_BYTES = 1 << 20
 
 _PASSED_ON = ("CARGO_HOME", "HOME", "JAVA_HOME", "PYENV_ROOT", "PYENV_VERSION", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN")
 """What version managers go by."""
+_NOT_FOUND = (126, 127)
+"""How a shell ends that finds no program, or none that it may start."""
 
 
 def real_program(tool: Tool, candidate: Path, path: str) -> Path:
@@ -125,7 +127,8 @@ def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
     text = (stdout + b"\n" + stderr).decode(errors="replace").strip()
     if process.returncode != 0:
         first = text.splitlines()[0] if text else "nothing"
-        raise UnusableToolError(f"it exits with {process.returncode} and says {first[:120]!r}")
+        words = f"it exits with {process.returncode} and says {first[:120]!r}"
+        raise StandsForNothingError(words) if process.returncode in _NOT_FOUND else UnusableToolError(words)
     return text
 
 
