@@ -266,3 +266,25 @@ def read_until(descriptor: int, words: str) -> str:
         assert ready, heard
         heard += os.read(descriptor, 4096)
     return heard.decode()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_toolchain_that_is_slow_without_it_is_prepared_before_its_first_program(tmp_path: Path, run: Run, first: bool) -> None:
+    runtimes, data = tmp_path / "runtimes", tmp_path / "data"
+    runtimes.mkdir()
+    (runtimes / "shout.toml").write_text(f"""
+language = "shout"
+extensions = [".shout"]
+main_name = "main.shout"
+run = ["{{tool}}", "-c", 'cat "$1" 2> /dev/null || echo nothing', "sh", "{{prepared}}/made"]
+prepare = [["sh", "-c", 'echo made > "$1/made"', "sh", "{{prepared}}"]]
+prepare_first = {str(first).lower()}
+detect = {{ programs = ["sh"], command = ["echo", "1.2.3"] }}
+""")
+    flags = ("--config", "firebox.toml", "--data-dir", str(data))
+    off = run(*flags, "main.shout", main_shout="", firebox_toml=f"runtimes_dir = '{runtimes}'\nprepare_toolchains = false")
+    assert (off.stdout, off.stderr) == (b"nothing\n", b"")
+    files = {"main_shout": "", "firebox_toml": f"runtimes_dir = '{runtimes}'"}
+    runs = [run(*flags, "main.shout", **files) for _ in range(2)]
+    assert [done.stdout for done in runs] == [b"made\n" if first else b"nothing\n"] * 2
+    assert [done.stderr.startswith(b"firebox: preparing shout 1.2.3, once") for done in runs] == [first, False]

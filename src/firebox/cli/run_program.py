@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, get_args
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from firebox.errors import UnknownRuntime
     from firebox.model import CacheLevel, Job, LimitRequest, Result, Terminal
     from firebox.runtimes.definition import Definition
+    from firebox.runtimes.prepare import Preparation
     from firebox.runtimes.registry import Registry
     from firebox.runtimes.runtime import Runtime
 
@@ -46,7 +48,8 @@ def run_program(request: RunRequest, launcher: StartedLauncher | None = None) ->
             settings = _settings(request)
             is_ready = _configure(launcher, settings)
             raise_at_interrupts()  # what is found out about tools is written to the data folder
-            program, runtime, registry = _choose(request, settings)
+            program, runtime, registry, preparations = _choose(request, settings)
+            _prepare_first(runtime, preparations if settings.prepare_toolchains else [])
             job = _job(request, program, runtime)
             from firebox.cli.catalogue import open_store
 
@@ -98,8 +101,8 @@ def _settings(request: RunRequest) -> Settings:
     return load_settings(flags, Path(request.config) if request.config is not None else None)
 
 
-def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, Registry]:
-    """Find the main file and the runtime that is meant."""
+def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, Registry, list[Preparation]]:
+    """Find the main file and the runtime that is meant, with what may be prepared for such runtimes."""
     from firebox.cli.catalogue import find_definitions, find_runtimes
     from firebox.cli.late_logs import set_up_logs_later
     from firebox.cli.run_files import FROM_STDIN, find_program
@@ -124,7 +127,8 @@ def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, 
         return is_wanted(definition) if wanted is not None else program.ending in definition.extensions
 
     mentioning = wanted if wanted is not None else program.ending
-    registry = Registry(find_runtimes(settings, may_be_meant, mentioning).runtimes)
+    scan = find_runtimes(settings, may_be_meant, mentioning)
+    registry = Registry(scan.runtimes)
     version = request.version if request.version is not None else "*"
     if request.language is not None:
         name = request.language
@@ -132,11 +136,22 @@ def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, 
         found = registry.by_extension(program.ending)
         name = found.language if found is not None else _language_of(program, settings)
     try:
-        return program, registry.resolve(name, version), registry
+        return program, registry.resolve(name, version), registry, scan.preparations
     except UnknownRuntime as error:
         if registry.all():
             raise
         raise _explained(error, settings) from None
+
+
+def _prepare_first(runtime: Runtime, preparations: Sequence[Preparation]) -> None:
+    """Make a toolchain quick without which a program takes as long as that."""
+    for each in preparations:
+        if each.first and (each.language, each.version) == (runtime.language, runtime.version) and not each.done:
+            words = f"firebox: preparing {each.language} {each.version}, once for this version: it takes some seconds"
+            print(words, file=sys.stderr, flush=True)
+            problem = each.execute()
+            if problem:
+                print(f"firebox: {problem}", file=sys.stderr, flush=True)
 
 
 def _explained(error: UnknownRuntime, settings: Settings) -> UnknownRuntime:

@@ -106,6 +106,8 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     """Files put beside them first, by name."""
     prepare_follows: list[str] = field(default_factory=list[str])
     """Files of the host: all is prepared anew when the tool or one of these has changed."""
+    prepare_first: bool = False
+    """True: one program takes as long without it as to prepare, so `firebox run` does that first."""
     detect: Detect
     tools: dict[str, Tool | list[str]] = field(default_factory=dict[str, Tool | list[str]])
     """Further programs that must be there; each name is a placeholder."""

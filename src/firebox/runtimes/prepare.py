@@ -39,6 +39,8 @@ class Preparation(Struct, frozen=True):
     commands: tuple[tuple[str, ...], ...]
     files: dict[str, str] = field(default_factory=dict[str, str])
     path: str = os.defpath
+    first: bool = False
+    """Before the first program, as the definition says."""
 
     @property
     def done(self) -> bool:
@@ -56,7 +58,7 @@ class Preparation(Struct, frozen=True):
         """
         if self.done:
             return ""
-        import shutil  # only a server prepares anything
+        import shutil  # mostly it is done
         import tempfile
 
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -165,4 +167,4 @@ def plan_preparation(
         return Unprepared(definition.language, version, reason)
     filled = {**values, "prepared": str(folder)}
     commands = tuple(tuple(fill(word, filled) for word in step) for step in definition.prepare)
-    return Preparation(definition.language, version, folder, commands, definition.prepare_files, path)
+    return Preparation(definition.language, version, folder, commands, definition.prepare_files, path, definition.prepare_first)
