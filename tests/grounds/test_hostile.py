@@ -263,6 +263,7 @@ async def test_one_client_may_have_so_many_connections(place: Place) -> None:
         assert (await http.get(address)).status_code == 200
 
 
+@pytest.mark.slow
 async def test_requests_of_many_connections_are_bounded_together(place: Place) -> None:
     async with connected(place.url) as first:
         refused = 0

@@ -185,6 +185,7 @@ def test_what_runs_is_not_uninstalled(here: Packaged, v2: httpx.Client) -> None:
     assert ask(v2, "DELETE", name) == (200, {"language": name, "version": "1.0.0"})
 
 
+@pytest.mark.slow
 def test_a_repository_that_does_not_answer_is_named(start_server: Any, tmp_path: Any) -> None:
     server: RunningServer = start_server(
         "--data-dir", str(tmp_path), "--repositories", "gone=http://127.0.0.1:1/index.yaml", "--allow-unsigned-packages"
