@@ -112,6 +112,28 @@ async def test_program_cannot_tell(engines: tuple[Engine, Warm], language: str, 
     assert told(await warm.result(wanted)) == told(await cold.result(wanted))
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engine]:
+    """An executor that gives a job to an interpreter that has only just been started."""
+    settings = load_settings({"ready_sandboxes": 1, "data_dir": str(tmp_path_factory.mktemp("data"))}, environ={})
+    async with LocalExecutor(settings, Registry([runtime(language) for language in PROGRAMS])) as executor:
+        setattr(executor._pool, "_take", executor._launchers.make)  # noqa: B010 - a method is replaced
+        yield Engine(executor)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(
+    ("language", "name"),
+    [case for case in CASES if case.values[1] in ("argv", "empty", "input") or str(case.values[1]).startswith("first_line")],
+)
+async def test_program_cannot_tell_that_it_came_before_its_interpreter_waited(
+    engines: tuple[Engine, Warm], hasty: Engine, language: str, name: str
+) -> None:
+    arguments = () if language in WITHOUT_ARGUMENTS else ("a b", "ü", "")
+    wanted = job(language, PROGRAMS[language][name], stdin="one\ntwo ü\n".encode(), args=arguments)
+    assert told(await hasty.result(wanted)) == told(await engines[0].result(wanted))
+
+
 @pytest.mark.asyncio(loop_scope="module")
 class TestOneInterpreter:
     async def test_is_used_once(self, engines: tuple[Engine, Warm]) -> None:

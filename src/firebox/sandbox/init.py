@@ -384,13 +384,15 @@ def _write_files(command: Mapping[str, Any], descriptors: list[int], held: Mappi
             if name in held:
                 target = os.dup(held[name])
             else:
-                target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+                target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
             try:
+                length = size
                 while size > 0:
                     sent = os.sendfile(target, descriptor, offset, size)
                     if sent == 0:
                         raise OSError(errno.EIO, "the pack is shorter than its index", name)
                     offset, size = offset + sent, size - sent
+                os.ftruncate(target, length)  # last: whoever reads a placeholder must not find it empty for a moment
                 os.fchmod(target, mode)
             finally:
                 os.close(target)
