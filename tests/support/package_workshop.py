@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 import pytest
@@ -24,6 +23,7 @@ from firebox.config import Settings, load_settings
 from firebox.packages.building.recipe import Recipe, all_recipes
 from firebox.packages.entry import Entry, no_report
 from firebox.packages.publishing import write_index
+from firebox.packages.sources import path_of
 from tests.conftest import require_tool
 
 
@@ -85,7 +85,7 @@ class Workshop:
             kept = _kept(note, digest)
             if kept is not None:
                 return kept
-            entry = make(recipe, self.settings, self.repository, no_report, sources_of(recipe)).entry
+            entry = make(recipe, self.settings, self.repository, no_report, _sources_of(recipe)).entry
             note.write_bytes(msgspec.json.encode({"digest": digest, "entry": entry}))
             return entry
 
@@ -97,7 +97,8 @@ class Workshop:
         ]
         for note in outdated:
             with contextlib.suppress(ValueError):
-                file_of(msgspec.convert(msgspec.json.decode(note.read_bytes())["entry"], Entry)).unlink(missing_ok=True)
+                entry = msgspec.convert(msgspec.json.decode(note.read_bytes())["entry"], Entry)
+                path_of(entry.download).unlink(missing_ok=True)
             note.unlink()
         if outdated:
             write_index(self.repository)
@@ -108,13 +109,9 @@ def _kept(note: Path, digest: str) -> Entry | None:
     with contextlib.suppress(OSError, ValueError):
         written = msgspec.json.decode(note.read_bytes())
         entry = msgspec.convert(written["entry"], Entry)
-        if written["digest"] == digest and file_of(entry).is_file():
+        if written["digest"] == digest and path_of(entry.download).is_file():
             return entry
     return None
-
-
-def file_of(entry: Entry) -> Path:
-    return Path(unquote(urlsplit(entry.download).path))
 
 
 def _digest(recipe: Recipe) -> str:
@@ -127,10 +124,10 @@ def _digest(recipe: Recipe) -> str:
 
 def missing_sources(recipe: Recipe) -> list[str]:
     """List what this machine's operator has not supplied, in words."""
-    return [f"{source.name}: {source.hint}" for source in recipe.supplied if source.name not in sources_of(recipe)]
+    return [f"{source.name}: {source.hint}" for source in recipe.supplied if source.name not in _sources_of(recipe)]
 
 
-def sources_of(recipe: Recipe) -> dict[str, Path]:
+def _sources_of(recipe: Recipe) -> dict[str, Path]:
     """Find what the operator supplies in the folder FIREBOX_LANGUAGES_SOURCES."""
     folder = os.environ.get("FIREBOX_LANGUAGES_SOURCES")
     if not folder:

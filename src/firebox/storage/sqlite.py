@@ -37,14 +37,15 @@ class SqliteTransactions:
     """
 
     def __init__(self, path: Path, *, busy_s: float | None = None) -> None:
+        busy_s = busy_s or BUSY_S
         self._engine = create_engine(
             URL.create("sqlite+pysqlite", database=str(path)),
-            connect_args={"isolation_level": None, "timeout": busy_s or BUSY_S},
+            connect_args={"isolation_level": None, "timeout": busy_s},
             hide_parameters=True,
             pool_size=READERS + 1,
             max_overflow=0,
         )
-        event.listen(self._engine, "connect", partial(_prepare, busy_s or BUSY_S))
+        event.listen(self._engine, "connect", partial(_prepare, busy_s))
         event.listen(self._engine, "begin", _begin)
         self._writer = ThreadPoolExecutor(1, "database-writer")
         self._readers = ThreadPoolExecutor(READERS, "database-reader")

@@ -26,7 +26,7 @@ from firebox.packages.index import read_index
 from firebox.packages.publishing import announced_in
 from firebox.packages.sources import INDEX_NAME, location_of, path_of
 from tests.packages.building.conftest import write_recipe
-from tests.support.package_workshop import Workshop, file_of
+from tests.support.package_workshop import Workshop
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
 """The first test builds the base of a Debian release."""
@@ -48,7 +48,7 @@ def elsewhere(output: Path, folder: Path) -> Path:
 
 def built_in(workshop: Workshop, package: str) -> Built:
     entry = workshop.package(find_recipe(package))
-    return Built(file=file_of(entry), entry=entry)
+    return Built(file=path_of(entry.download), entry=entry)
 
 
 @pytest.fixture(scope="module")
