@@ -1,0 +1,119 @@
+#include "kernel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+struct failure failure;
+
+int fail(const char *call, int number)
+{
+    failure.call = call;
+    failure.number = number;
+    return -1;
+}
+
+long check(const char *call, long returned)
+{
+    if (returned == -1)
+        fail(call, errno);
+    return returned;
+}
+
+void *allot(size_t bytes)
+{
+    static char pool[16 << 10];
+    static size_t used;
+    bytes = (bytes + 15) & ~(size_t)15;
+    if (bytes <= sizeof pool - used) {
+        void *here = pool + used;
+        used += bytes;
+        return here;
+    }
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        fail("mmap", errno);
+        return NULL;
+    }
+    return memory;
+}
+
+int open_at(int folder, const char *name, int flags, unsigned mode)
+{
+    return (int)check("open", openat(folder, name, flags | O_CLOEXEC, mode));
+}
+
+long read_file(int folder, const char *name, char *buffer, size_t room)
+{
+    int file = open_at(folder, name, O_RDONLY, 0);
+    if (file < 0)
+        return -1;
+    size_t have = 0;
+    long got = 1;
+    while (have < room - 1 && (got = read(file, buffer + have, room - 1 - have)) > 0)
+        have += (size_t)got;
+    int number = errno;
+    close(file);
+    buffer[have] = '\0';
+    return got < 0 ? fail("read", number) : (long)have;
+}
+
+int write_file(int folder, const char *name, const char *text)
+{
+    int file = open_at(folder, name, O_WRONLY, 0);
+    if (file < 0)
+        return -1;
+    long written = check("write", write(file, text, strlen(text)));
+    close(file);
+    return written < 0 ? -1 : 0;
+}
+
+int write_all(int descriptor, const void *data, size_t bytes)
+{
+    const char *from = data;
+    while (bytes > 0) {
+        long written = write(descriptor, from, bytes);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0)
+            return fail("write", errno);
+        from += written;
+        bytes -= (size_t)written;
+    }
+    return 0;
+}
+
+char *decimal(uint64_t number, char buffer[static 21])
+{
+    char *first = buffer + 20;
+    *first = '\0';
+    do
+        *--first = (char)('0' + number % 10);
+    while ((number /= 10) != 0);
+    return first;
+}
+
+uint64_t parse_decimal(const char **text)
+{
+    uint64_t number = 0;
+    while (**text == ' ' || **text == '\t')
+        ++*text;
+    while (**text >= '0' && **text <= '9')
+        number = number * 10 + (uint64_t)(*(*text)++ - '0');
+    return number;
+}
+
+int64_t clock_us(int clock)
+{
+    struct timespec time;
+    clock_gettime((clockid_t)clock, &time);
+    return (int64_t)time.tv_sec * 1000000 + time.tv_nsec / 1000;
+}
+
+int64_t now_ms(void)
+{
+    return clock_us(CLOCK_MONOTONIC) / 1000;
+}

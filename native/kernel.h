@@ -1,0 +1,49 @@
+/* The kernel as this program uses it: one function a system call, under the kernel's own names.
+ *
+ * A function that fails returns -1 and leaves in `failure` which call it was and why. Nothing here allocates but `allot`.
+ * The program has one thread; a vfork child shares `failure` with its parent on purpose. */
+#ifndef FIREBOX_KERNEL_H
+#define FIREBOX_KERNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct failure {
+    const char *call; /* a string that is never freed */
+    int number;       /* errno */
+};
+extern struct failure failure;
+
+/* Note a failure. Returns -1. */
+int fail(const char *call, int number);
+
+/* Return what a call returned, having noted its errno when that is -1. */
+long check(const char *call, long returned);
+
+/* Allot zeroed memory that is never given back. Returns NULL when there is none. */
+void *allot(size_t bytes);
+
+/* Open a file, close-on-exec. */
+int open_at(int folder, const char *name, int flags, unsigned mode);
+
+/* Read a small file from its beginning, and end it with a NUL. Returns the number of bytes, at most room - 1. */
+long read_file(int folder, const char *name, char *buffer, size_t room);
+
+/* Write a string to a file that exists. */
+int write_file(int folder, const char *name, const char *text);
+
+/* Write everything. */
+int write_all(int descriptor, const void *data, size_t bytes);
+
+/* Format an unsigned number. Returns its first character, which lies in the buffer. */
+char *decimal(uint64_t number, char buffer[static 21]);
+
+/* Read an unsigned decimal number, skipping blanks before it. *text is moved behind it. */
+uint64_t parse_decimal(const char **text);
+
+/* Milliseconds of the monotonic clock, and microseconds of a clock of clock_gettime(2). */
+int64_t now_ms(void);
+int64_t clock_us(int clock);
+
+#endif

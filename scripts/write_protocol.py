@@ -1,0 +1,55 @@
+"""native/protocol.h, from the declarations in src/firebox/sandbox/protocol.py: `make docs` writes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from firebox.sandbox import protocol
+
+HEADER = Path(__file__).resolve().parent.parent / "native/protocol.h"
+_TYPES = {"I": "uint32_t", "i": "int32_t", "Q": "uint64_t"}
+
+
+def protocol_header() -> str:
+    """Return the text of the header."""
+    return "\n".join(_lines()) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield "/* The messages between the server, the launcher and PID 1 of a sandbox."
+    yield " *"
+    yield " * Written by `make docs` from src/firebox/sandbox/protocol.py, which explains every field: change it there. */"
+    yield "#ifndef FIREBOX_PROTOCOL_H"
+    yield "#define FIREBOX_PROTOCOL_H"
+    yield ""
+    yield "#include <stdint.h>"
+    yield ""
+    for name in protocol.CONSTANTS:
+        yield f"#define PROTOCOL_{name} {getattr(protocol, name)}U"
+    for enumeration in protocol.ENUMERATIONS:
+        prefix = _snake(enumeration.__name__)
+        yield ""
+        yield f"enum {prefix} {{"
+        for member in enumeration:
+            yield f"    {prefix.upper()}_{member.name} = {member.value},"
+        yield "};"
+    for structure in protocol.STRUCTURES:
+        name = _snake(structure.__name__)
+        yield ""
+        yield f"struct {name} {{"
+        for field, kind in structure.__annotations__.items():
+            yield f"    {_TYPES[kind.__metadata__[0]]} {field};"
+        yield "};"
+        yield f'_Static_assert(sizeof(struct {name}) == {protocol.layout(structure).size}, "layout of {name}");'
+    yield ""
+    yield "#endif"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+if __name__ == "__main__":
+    HEADER.write_text(protocol_header(), encoding="utf-8")
