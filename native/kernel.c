@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,6 +71,19 @@ int write_file(int folder, const char *name, const char *text)
     long written = check("write", write(file, text, strlen(text)));
     close(file);
     return written < 0 ? -1 : 0;
+}
+
+int set_limit(int pid, int resource, uint64_t value)
+{
+    uint64_t limit[2] = {value, value};
+    return (int)check("prlimit", syscall(SYS_prlimit64, pid, resource, limit, NULL));
+}
+
+uint64_t hard_limit(int resource)
+{
+    uint64_t limit[2] = {RLIM_INFINITY, RLIM_INFINITY};
+    syscall(SYS_prlimit64, 0, resource, NULL, limit);
+    return limit[1];
 }
 
 int write_all(int descriptor, const void *data, size_t bytes)

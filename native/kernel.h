@@ -33,6 +33,10 @@ long read_file(int folder, const char *name, char *buffer, size_t room);
 /* Write a string to a file that exists. */
 int write_file(int folder, const char *name, const char *text);
 
+/* Lower a resource limit of a process, soft and hard; pid 0 is this one. Return what the hard limit of this process is. */
+int set_limit(int pid, int resource, uint64_t value);
+uint64_t hard_limit(int resource);
+
 /* Write everything. */
 int write_all(int descriptor, const void *data, size_t bytes);
 

@@ -71,6 +71,7 @@ enum operation {
     OPERATION_GROUP_OPEN = 13,
     OPERATION_GROUP_EVENT = 14,
     OPERATION_LIMIT = 15,
+    OPERATION_USER_LIMIT = 16,
 };
 
 enum configure_flag {
@@ -118,8 +119,8 @@ struct configure {
     uint32_t flags;
     uint32_t uid_first;
     uint32_t uid_count;
-    uint32_t kept;
     uint32_t groups;
+    uint32_t padding;
     uint32_t uid_map_words;
     uint32_t gid_map_words;
     uint32_t text_bytes;

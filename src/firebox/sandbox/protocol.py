@@ -111,6 +111,7 @@ class Operation(IntEnum):
     GROUP_OPEN = 13
     GROUP_EVENT = 14
     LIMIT = 15
+    USER_LIMIT = 16
 
 
 class ConfigureFlag(IntFlag):
@@ -164,11 +165,11 @@ class LongMessage(NamedTuple):
 
 
 class Configure(NamedTuple):
-    """Settings of a launcher, once. Descriptors: what it keeps open as long as it lives, then one folder for each control group.
+    """Settings of a launcher, once. Descriptors: what it keeps open as long as it lives.
 
-    uid_first, uid_count: uids for sandboxes. uid_map_words, gid_map_words: command lines of newuidmap and newgidmap, in the
-    text; 0 for root and where there are none. filter_bytes, fallback_bytes: the seccomp programs after the text, the second
-    for where no listener is possible.
+    uid_first, uid_count: uids for sandboxes. Text: the command lines of newuidmap and newgidmap, of so many words, 0 for root and
+    where there are none; then the folders of its control groups. filter_bytes, fallback_bytes: the seccomp programs after the
+    text, the second for where no listener is possible.
     """
 
     kind: u32
@@ -176,8 +177,8 @@ class Configure(NamedTuple):
     flags: u32
     uid_first: u32
     uid_count: u32
-    kept: u32
     groups: u32
+    padding: u32
     uid_map_words: u32
     gid_map_words: u32
     text_bytes: u32

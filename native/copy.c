@@ -1,0 +1,106 @@
+#include "copy.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kernel.h"
+
+enum { DEEPEST = 16, LARGEST_BYTES = 16 << 20 };
+
+struct entry { /* `struct linux_dirent64` */
+    uint64_t inode;
+    int64_t offset;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
+static int copy_at(int from, const char *name, int to, const char *target, int depth);
+
+static bool is_missing(int number)
+{
+    return number == ENOENT || number == EACCES || number == EPERM || number == EEXIST;
+}
+
+static int copy_file(int from, const char *name, int to, const char *target, const struct stat *status)
+{
+    int readable = open_at(from, name, O_RDONLY | O_NOFOLLOW, 0);
+    if (readable < 0)
+        return -1;
+    int writable = open_at(to, target, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    long sent = 1;
+    if (writable >= 0) {
+        for (off_t at = 0; sent > 0 && at < status->st_size;)
+            sent = check("sendfile", sendfile(writable, readable, &at, (size_t)(status->st_size - at)));
+        if (sent >= 0)
+            sent = check("chmod", fchmod(writable, (status->st_mode & 0755) | 0444));
+        close(writable);
+    }
+    close(readable);
+    return writable < 0 || sent < 0 ? -1 : 0;
+}
+
+static int copy_link(int from, const char *name, int to, const char *target)
+{
+    char content[PATH_MAX];
+    long length = check("readlink", readlinkat(from, name, content, sizeof content - 1));
+    if (length < 0)
+        return -1;
+    content[length] = '\0';
+    return (int)check("symlink", symlinkat(content, to, target));
+}
+
+static int copy_folder(int from, const char *name, int to, const char *target, int depth)
+{
+    _Alignas(8) char entries[4096];
+    if (check("mkdir", mkdirat(to, target, 0755)) < 0)
+        return -1;
+    int source = open_at(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (source < 0)
+        return -1;
+    int made = open_at(to, target, O_PATH | O_DIRECTORY, 0);
+    long got = made < 0 ? -1 : 1;
+    while (got > 0 && (got = check("getdents64", syscall(SYS_getdents64, source, entries, sizeof entries))) > 0) {
+        for (long at = 0; at < got;) {
+            const struct entry *entry = (const void *)(entries + at);
+            at += entry->length;
+            if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0)
+                continue;
+            if (copy_at(source, entry->name, made, entry->name, depth + 1) < 0) {
+                got = -1;
+                break;
+            }
+        }
+    }
+    if (made >= 0)
+        close(made);
+    close(source);
+    return got < 0 ? -1 : 0;
+}
+
+static int copy_at(int from, const char *name, int to, const char *target, int depth)
+{
+    struct stat status;
+    int done = 0;
+    if (check("stat", fstatat(from, name, &status, AT_SYMLINK_NOFOLLOW)) < 0)
+        done = -1;
+    else if (S_ISLNK(status.st_mode))
+        done = copy_link(from, name, to, target);
+    else if (S_ISDIR(status.st_mode) && (status.st_mode & 0005) == 0005 && depth < DEEPEST)
+        done = copy_folder(from, name, to, target, depth);
+    else if (S_ISREG(status.st_mode) && (status.st_mode & 0004) && status.st_size <= LARGEST_BYTES)
+        done = copy_file(from, name, to, target, &status);
+    return done < 0 && is_missing(failure.number) ? 0 : done;
+}
+
+int copy_readable(const char *source, const char *target)
+{
+    return copy_at(AT_FDCWD, source, AT_FDCWD, target, 0);
+}

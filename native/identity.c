@@ -1,0 +1,104 @@
+#include "identity.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernel.h"
+
+/* Run a program. Returns its exit status, or 1. */
+static int run(const char **words)
+{
+    static char *const environment[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
+    int status;
+    pid_t pid = vfork();
+    if (pid == 0) {
+        execve(words[0], (char *const *)(uintptr_t)words, environment);
+        _exit(1);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        return 1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+/* Start a process that maps subordinate uids and gids into the user namespace that its parent is about to enter: newuidmap must
+ * run outside of that. Source: newuidmap(1). Returns its pid; it begins when a byte arrives on `begin`. */
+static pid_t start_mapper(const char **map_uids, const char **map_gids, const int begin[2])
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        char byte;
+        close(begin[1]);
+        if (read(begin[0], &byte, 1) != 1)
+            _exit(1);
+        _exit(run(map_uids) != 0 || run(map_gids) != 0);
+    }
+    return pid;
+}
+
+/* Be root of the user namespace, and nobody else. */
+static int map_own_ids(uid_t uid, gid_t gid)
+{
+    char line[32], number[21];
+    strcat(strcat(strcpy(line, "0 "), decimal(uid, number)), " 1");
+    if (write_file(AT_FDCWD, "/proc/self/setgroups", "deny") < 0 || write_file(AT_FDCWD, "/proc/self/uid_map", line) < 0)
+        return -1;
+    strcat(strcat(strcpy(line, "0 "), decimal(gid, number)), " 1");
+    return write_file(AT_FDCWD, "/proc/self/gid_map", line);
+}
+
+static int enter_user_namespace(const char **map_uids, const char **map_gids)
+{
+    uid_t uid = geteuid();
+    gid_t gid = getegid();
+    int begin[2], status = 1;
+    pid_t mapper = -1;
+    if (check("pipe", pipe2(begin, O_CLOEXEC)) < 0)
+        return -1;
+    if (map_uids[0] != NULL && map_gids[0] != NULL)
+        mapper = start_mapper(map_uids, map_gids, begin);
+    close(begin[0]);
+    if (check("unshare", unshare(CLONE_NEWUSER | CLONE_NEWNS)) < 0)
+        return -1;
+    if (mapper > 0) {
+        if (write_all(begin[1], "b", 1) < 0 || waitpid(mapper, &status, 0) < 0)
+            status = 1;
+    }
+    close(begin[1]);
+    if (mapper > 0 && status == 0) {
+        if (check("setresgid", syscall(SYS_setresgid, 0, 0, 0)) < 0 || check("setresuid", syscall(SYS_setresuid, 0, 0, 0)) < 0)
+            return -1;
+        return 1;
+    }
+    return map_own_ids(uid, gid);
+}
+
+int enter_namespaces(const char **map_uids, const char **map_gids)
+{
+    if (geteuid() == 0)
+        return check("unshare", unshare(CLONE_NEWNS)) < 0 ? -1 : 1;
+    return enter_user_namespace(map_uids, map_gids);
+}
+
+int enter_lean_root(void)
+{
+    /* What the host unmounts goes here too, else its disk would stay busy as long as we live; nothing goes the other way. */
+    if (check("mount", mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL)) < 0)
+        return -1;
+    /* /tmp always exists; the host's own is visible below /host afterwards. */
+    if (check("mount tmpfs", mount("firebox", "/tmp", "tmpfs", MS_NOSUID, "mode=755,size=64m")) < 0)
+        return -1;
+    static const char *const folders[] = {"/tmp/host", "/tmp/empty", "/tmp/new", "/tmp/roots", "/tmp/images"};
+    for (size_t index = 0; index < sizeof folders / sizeof *folders; ++index)
+        if (check("mkdir", mkdir(folders[index], 0755)) < 0)
+            return -1;
+    if (check("pivot_root", syscall(SYS_pivot_root, "/tmp", "/tmp/host")) < 0)
+        return -1;
+    return (int)check("chdir", chdir("/"));
+}

@@ -1,0 +1,344 @@
+#include "init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "collect.h"
+#include "files.h"
+#include "kernel.h"
+#include "prestart.h"
+#include "program.h"
+#include "sampling.h"
+#include "supervisor.h"
+
+enum { SAMPLE_MS = 10, PIPE_BYTES = 64 << 10 };
+
+/* Words of the command and of a prestarted program lie in the message that brought them: nothing of it is used once the next
+ * one is received. */
+
+static int link_to_server;
+static int children_ended; /* readable when a child has ended */
+static int streams[3];     /* the program's ends of its pipes */
+static int oom_score;
+static bool sampled;
+static int64_t used_before_us;
+
+/* A command, and what it refers to. */
+struct command {
+    const struct start *start;
+    const struct packed_file *files;
+    struct text text;
+    const char **words, **variables, **told;
+    struct message message; /* its descriptors: the packs */
+};
+
+static int64_t children_cpu_us(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_CHILDREN, &used);
+    return (int64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000 + used.ru_utime.tv_usec + used.ru_stime.tv_usec;
+}
+
+/* Make the pipes of the program to come, as the sandbox's own user, so that programs may open /dev/stdout by its name.
+ * ours: the server's ends. */
+static int make_pipes(int ours[3])
+{
+    int ends[2];
+    for (int number = 0; number < 3; ++number) {
+        if (check("pipe", pipe2(ends, O_CLOEXEC)) < 0)
+            return -1;
+        streams[number] = ends[number == 0 ? 0 : 1];
+        ours[number] = ends[number == 0 ? 1 : 0];
+    }
+    return 0;
+}
+
+/* Hand the sandbox over: streams and meters. */
+static int report_ready(const struct sandbox *sandbox, const struct ready *ready, const int ours[3])
+{
+    int descriptors[3 + METERS];
+    const struct surroundings *surroundings = &sandbox->surroundings;
+    memcpy(descriptors, ours, 3 * sizeof(int));
+    memcpy(descriptors + 3, surroundings->meters, (size_t)surroundings->meter_count * sizeof(int));
+    int done = send_message(link_to_server, ready, sizeof *ready, "", descriptors, 3 + surroundings->meter_count);
+    for (int index = 0; index < surroundings->meter_count; ++index)
+        close(surroundings->meters[index]);
+    return done;
+}
+
+static void forget_signal(void)
+{
+    struct signalfd_siginfo information;
+    while (read(children_ended, &information, sizeof information) > 0)
+        ;
+}
+
+/* Throw away what a prestarted program wrote before it ended. */
+static void empty(const int *pipes, int count)
+{
+    char away[4096];
+    for (int index = 0; index < count; ++index) {
+        fcntl(pipes[index], F_SETFL, O_NONBLOCK);
+        for (int left = PIPE_BYTES; left > 0 && read(pipes[index], away, sizeof away) > 0;)
+            left -= (int)sizeof away;
+    }
+}
+
+/* Look after a prestarted program until there is something on the link: start it anew in time, give up one that ends. outputs:
+ * the server's ends of its streams. */
+static void wait_with_prestarted(const int outputs[2])
+{
+    struct pollfd polled[] = {{.fd = link_to_server, .events = POLLIN},
+                              {.fd = children_ended, .events = POLLIN},
+                              {.fd = supervisor_descriptor(), .events = POLLIN}};
+    for (;;) {
+        forget_signal();
+        if (!prestart_waits()) { /* it has ended, perhaps before anything woke us */
+            empty(outputs, 2);
+            return;
+        }
+        int count = poll(polled, 3, prestart_patience_ms());
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (polled[2].revents != 0)
+            supervisor_answer();
+        if (polled[0].revents != 0)
+            return;
+        if (count == 0 && prestart_renew() < 0)
+            return;
+    }
+}
+
+/* Start what is to be started before the command comes. Where that fails the command is started the usual way. */
+static void prestart(const struct sandbox *sandbox, const int ours[3])
+{
+    const struct make *make = sandbox->make;
+    uint32_t offset = 0;
+    struct program program = {.streams = streams, .gate = -1, .oom_score = oom_score};
+    program.words = words_at(&sandbox->text, &offset, make->words);
+    program.variables = program.words == NULL ? NULL : words_at(&sandbox->text, &offset, make->variables);
+    if (program.variables != NULL &&
+        prestart_begin(&program, string_at(&sandbox->text, make->main), make->flags & MAKE_FLAG_HELD) == 0)
+        wait_with_prestarted(ours + 1);
+}
+
+/* Receive the command. Ends when the server is gone. */
+static int receive_command(struct command *command)
+{
+    uint32_t offset = 0;
+    struct message *message = &command->message;
+    if (receive_message(link_to_server, message) < 0 || message->bytes == 0)
+        _exit(0);
+    command->start = take(message, sizeof *command->start);
+    if (command->start == NULL || command->start->kind != KIND_START)
+        return fail("message", EBADMSG);
+    command->files = take(message, (uint64_t)command->start->files * sizeof *command->files);
+    if (command->files == NULL || take_text(message, command->start->text_bytes, &command->text) < 0 ||
+        command->start->packs > (uint32_t)message->descriptor_count)
+        return fail("message", EBADMSG);
+    uint32_t told = command->start->told == PROTOCOL_NO_WORDS ? 0 : command->start->told;
+    command->words = words_at(&command->text, &offset, command->start->words);
+    command->variables = command->words == NULL ? NULL : words_at(&command->text, &offset, command->start->variables);
+    command->told = command->variables == NULL ? NULL : words_at(&command->text, &offset, told);
+    return command->told == NULL ? -1 : 0;
+}
+
+/* Return whether a command brings the file on which a prestarted program waits. */
+static bool brings(const struct command *command, const char *name)
+{
+    for (uint32_t index = 0; index < command->start->files; ++index)
+        if (strcmp(string_at(&command->text, command->files[index].name), name) == 0)
+            return true;
+    return false;
+}
+
+/* Let the prestarted program go on, or start the command. Returns its pid. */
+static pid_t start_command(const struct command *command, const char *terminal, uint32_t *prestarted, const char **about)
+{
+    struct limits limits;
+    limits_of(command->start, &limits);
+    used_before_us = children_cpu_us();
+    if (prestart_waits()) {
+        pid_t pid = prestart_release(command->told, &limits);
+        if (pid > 0) {
+            clockid_t clock = (clockid_t)((~(unsigned)pid << 3) | 2); /* CPU time of a process: clock_getcpuclockid(3) */
+            used_before_us += clock_us(clock);
+            *prestarted = 1;
+            return pid;
+        }
+        used_before_us = children_cpu_us();
+    }
+    struct program program = {.words = command->words, .variables = command->variables, .streams = streams,
+                              .terminal = terminal, .gate = -1, .limits = &limits, .oom_score = oom_score};
+    return start_program(&program, about);
+}
+
+static void refuse(enum phase phase, const char *about)
+{
+    struct refused message = {KIND_REFUSED, phase, (uint32_t)failure.number, (uint32_t)strlen(about)};
+    send_message(link_to_server, &message, sizeof message, about, NULL, 0);
+    _exit(0);
+}
+
+/* Pass on what the server says while the program runs. */
+static void obey(pid_t pid)
+{
+    struct message message;
+    if (receive_message(link_to_server, &message) < 0 || message.bytes == 0)
+        _exit(0); /* the server is gone; the kernel ends everything with us */
+    const struct signal *request = (const void *)message.data;
+    if (message_kind(&message) == KIND_SIGNAL && message.bytes == sizeof *request)
+        kill(-pid, (int)request->signal);
+    else if (message_kind(&message) == KIND_STOP)
+        kill(-1, SIGKILL);
+    close_descriptors(&message);
+}
+
+/* Reap until the program itself has ended. Returns whether it has. */
+static bool reap(pid_t pid, int *status)
+{
+    pid_t reaped;
+    while ((reaped = waitpid(-1, status, WNOHANG)) > 0)
+        if (reaped == pid)
+            return true;
+    return false;
+}
+
+/* Watch the program to its end. Returns its wait status. */
+static int watch(pid_t pid)
+{
+    struct pollfd polled[] = {{.fd = link_to_server, .events = POLLIN},
+                              {.fd = children_ended, .events = POLLIN},
+                              {.fd = supervisor_descriptor(), .events = POLLIN}};
+    int64_t sample_at = now_ms() + SAMPLE_MS;
+    int status;
+    while (!reap(pid, &status)) {
+        int64_t pause_ms = sampled ? sample_at - now_ms() : -1;
+        poll(polled, 3, sampled && pause_ms < 0 ? 0 : (int)pause_ms);
+        if (polled[2].revents != 0)
+            supervisor_answer();
+        if (polled[0].revents != 0)
+            obey(pid);
+        if (polled[1].revents != 0)
+            forget_signal();
+        /* Not after each call that was decided: a program that makes many would have us do nothing but look. */
+        if (sampled && now_ms() >= sample_at) {
+            if (!sampling_exceeded()) {
+                sample();
+                if (sampling_exceeded())
+                    kill(-1, SIGKILL);
+            }
+            sample_at = now_ms() + SAMPLE_MS;
+        }
+    }
+    return status;
+}
+
+static void report_exit(int status)
+{
+    struct rusage used;
+    struct exited message = {.kind = KIND_EXITED, .status = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status)};
+    int64_t cpu_us = children_cpu_us() - used_before_us;
+    message.cpu_us = cpu_us > 0 ? (uint64_t)cpu_us : 0;
+    if (sampled) {
+        getrusage(RUSAGE_CHILDREN, &used);
+        uint64_t largest = (uint64_t)used.ru_maxrss * 1024, seen = sampling_peak_bytes();
+        message.exceeded = sampling_exceeded();
+        message.memory_peak_bytes = largest > seen ? largest : seen;
+    }
+    send_message(link_to_server, &message, sizeof message, "", NULL, 0);
+}
+
+/* Hand files back until the server hangs up: to leave with messages unread would cost it those that were sent. */
+static void collect_when_asked(void)
+{
+    for (;;) {
+        struct message message;
+        struct text text;
+        if (receive_message(link_to_server, &message) < 0 || message.bytes == 0)
+            return;
+        bool wanted = message_kind(&message) == KIND_COLLECT && message.descriptor_count == 1;
+        const struct collect *request = wanted ? take(&message, sizeof *request) : NULL;
+        if (request != NULL && take_text(&message, request->text_bytes, &text) == 0) {
+            uint32_t offset = 0;
+            if (words_at(&text, &offset, request->patterns) != NULL)
+                collect(message.descriptors[0], request, text.data);
+        }
+        close_descriptors(&message);
+    }
+}
+
+/* Write the files, start the program, report it. Returns its pid; a command that cannot be started is refused. terminal: what is
+ * to be kept open as long as the program runs. */
+static pid_t begin(struct command *command, int *terminal)
+{
+    const char *about = "", *path = NULL, *main;
+    struct started started = {KIND_STARTED, 0};
+    int master = -1, held = prestart_held_file(&main);
+    if (prestart_waits() && (command->start->told == PROTOCOL_NO_WORDS || (held >= 0 && !brings(command, main)))) {
+        prestart_end(); /* this is not what it waits for */
+        held = -1;
+    }
+    if (write_files(command->files, command->start->files, &command->text, command->message.descriptors,
+                    (int)command->start->packs, held, main, &about) < 0)
+        refuse(PHASE_FILES, about);
+    close_descriptors(&command->message);
+    if (command->start->flags & START_FLAG_TERMINAL) {
+        master = open_terminal(command->start->rows, command->start->columns, &path);
+        /* Else closing the program's streams would hang up a terminal that it may use again. */
+        *terminal = master < 0 ? -1 : open_at(AT_FDCWD, path, O_RDWR | O_NOCTTY, 0);
+        if (*terminal < 0)
+            refuse(PHASE_TERMINAL, "");
+    }
+    supervisor_limit(command->start->memory_bytes);
+    pid_t pid = start_command(command, path, &started.prestarted, &about);
+    if (pid < 0)
+        refuse(PHASE_PROGRAM, about);
+    close(oom_score);
+    for (int number = 0; number < 3; ++number)
+        close(streams[number]);
+    send_message(link_to_server, &started, sizeof started, "", &master, master < 0 ? 0 : 1);
+    if (master >= 0)
+        close(master);
+    return pid;
+}
+
+void serve_command(const struct sandbox *sandbox, const struct ready *ready)
+{
+    sigset_t child_ended;
+    int ours[3], terminal = -1;
+    struct command command;
+    link_to_server = sandbox->link;
+    oom_score = sandbox->oom_score;
+    sampled = sandbox->make->flags & MAKE_FLAG_SAMPLED;
+    sigemptyset(&child_ended);
+    sigaddset(&child_ended, SIGCHLD); /* blocked since the launcher began */
+    children_ended = (int)check("signalfd", signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (children_ended < 0 || make_pipes(ours) < 0 || report_ready(sandbox, ready, ours) < 0)
+        return;
+    close(ours[0]);
+    if (sandbox->make->flags & MAKE_FLAG_PRESTART)
+        prestart(sandbox, ours);
+    close(ours[1]);
+    close(ours[2]);
+    if (receive_command(&command) < 0)
+        return;
+    pid_t pid = begin(&command, &terminal);
+    if (sampled)
+        sampling_begin(command.start->memory_bytes, command.start->cpu_ms, used_before_us, command.start->open_files);
+    int status = watch(pid);
+    kill_everything();
+    if (terminal >= 0)
+        close(terminal);
+    report_exit(status);
+    collect_when_asked();
+    _exit(0);
+}

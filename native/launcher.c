@@ -1,0 +1,431 @@
+/* The process that makes sandboxes: one thread, holds the privileges, never reads what a user wrote.
+ *
+ * The server starts it with its end of a SOCK_SEQPACKET link as descriptor 3. As root it keeps root; as an ordinary user it
+ * makes itself root of a user namespace first. It enters a lean root that shows the host at /host, and from then on takes
+ * messages: Prepare has it take steps itself, Make has it clone a process that becomes PID 1 of a sandbox (see sandbox.c).
+ * The server and PID 1 talk without it.
+ *
+ * The end of the link is the end of the launcher: PID 1 of every sandbox dies with it, and control groups are removed on the way
+ * out, or by the next server. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "identity.h"
+#include "kernel.h"
+#include "message.h"
+#include "sandbox.h"
+
+enum { LINK = 3, CHILDREN = 4096, PATH_ROOM = 4096, REMOVE_AGAIN_MS = 20, LAST_ATTEMPTS = 500, LAST_PAUSE_US = 2000 };
+
+#define HOST "/host"
+#define NAMESPACES (CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+
+/* A sandbox as the launcher sees it. Its entry is free when it has no number. */
+struct child {
+    uint32_t number;
+    uint32_t uid_index;
+    pid_t pid;     /* 0: it is dead */
+    bool released; /* the server needs its meters no more */
+    bool ended;    /* only its control groups are left */
+};
+
+static struct child children[CHILDREN];
+static uint32_t children_used; /* entries behind this one were never used */
+
+static struct sandbox_kind kind;
+static uid_t first_uid;
+static uint32_t uid_count;
+static bool uid_taken[CHILDREN];
+
+static struct {
+    char path[PATH_ROOM];
+    int folder;
+} groups[GROUPS];
+static int group_count;
+static bool into_group;
+static bool groups_are_left; /* some could not be removed yet */
+
+static struct child *find_child(uint32_t number)
+{
+    for (uint32_t index = 0; index < children_used; ++index)
+        if (children[index].number == number)
+            return &children[index];
+    return NULL;
+}
+
+static struct child *new_child(uint32_t number)
+{
+    struct child *child = find_child(0);
+    if (child == NULL && children_used < CHILDREN)
+        child = &children[children_used++];
+    if (child != NULL)
+        *child = (struct child){.number = number};
+    return child;
+}
+
+/* Choose a uid that no other sandbox has; where there is only one, all share it. */
+static int take_uid(uint32_t *index)
+{
+    for (*index = 0; *index < uid_count; ++*index) {
+        if (!uid_taken[*index] || uid_count == 1) {
+            uid_taken[*index] = true;
+            return 0;
+        }
+    }
+    return fail("uid", EAGAIN);
+}
+
+/* Write the name of a sandbox's control group. */
+static const char *group_name(uint32_t number, char name[static 32])
+{
+    char digits[21];
+    return strcat(strcpy(name, "sandbox-"), decimal(number, digits));
+}
+
+/* Remove the control groups of a sandbox. Returns whether all are gone: the kernel may need a moment after the last process. */
+static bool remove_groups(uint32_t number)
+{
+    char name[32];
+    bool gone = true;
+    group_name(number, name);
+    for (int index = 0; index < group_count; ++index)
+        if (unlinkat(groups[index].folder, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+            gone = false;
+    return gone;
+}
+
+static int make_groups(struct sandbox *sandbox)
+{
+    char name[32];
+    group_name(sandbox->make->number, name);
+    for (int index = 0; index < group_count; ++index) {
+        if (check("mkdir group", mkdirat(groups[index].folder, name, 0755)) < 0)
+            return -1;
+        int folder = open_at(groups[index].folder, name, O_PATH | O_DIRECTORY, 0);
+        if (folder < 0)
+            return -1;
+        sandbox->surroundings.groups[sandbox->surroundings.group_count++] = folder;
+    }
+    return 0;
+}
+
+/* Fork into new namespaces, and into the control group where that is possible. Source: clone(2), clone3. */
+static pid_t clone_process(struct sandbox *sandbox)
+{
+    struct clone_args arguments = {.flags = NAMESPACES, .exit_signal = SIGCHLD};
+    sandbox->joined = into_group;
+    if (into_group) {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = (unsigned)sandbox->surroundings.groups[0];
+    }
+    long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (pid < 0 && (into_group || errno == ENOSYS)) { /* as under the filters of older container engines */
+        sandbox->joined = false;
+        pid = syscall(SYS_clone, (unsigned long)(NAMESPACES | SIGCHLD), 0, 0, 0, 0);
+    }
+    return (pid_t)check("clone", pid);
+}
+
+/* Begin a sandbox. It reports by its link when it is ready. */
+static int begin(struct sandbox *sandbox, struct child *child)
+{
+    if (take_uid(&child->uid_index) < 0)
+        return -1;
+    sandbox->surroundings.uid = first_uid + child->uid_index;
+    pid_t pid = make_groups(sandbox) < 0 ? -1 : clone_process(sandbox);
+    if (pid == 0)
+        live(&kind, sandbox);
+    for (int index = 0; index < sandbox->surroundings.group_count; ++index)
+        close(sandbox->surroundings.groups[index]);
+    if (pid > 0) {
+        child->pid = pid;
+        return 0;
+    }
+    uid_taken[child->uid_index] = false;
+    return -1;
+}
+
+static void make_sandbox(struct message *message)
+{
+    if (message->descriptor_count != 1)
+        return;
+    struct sandbox sandbox = {.link = message->descriptors[0], .surroundings = {.proc = -1}};
+    sandbox.make = take(message, sizeof *sandbox.make);
+    if (sandbox.make == NULL)
+        return;
+    uint64_t steps = (uint64_t)sandbox.make->group_steps + sandbox.make->tree_steps + sandbox.make->limit_steps;
+    sandbox.steps = take(message, steps * sizeof *sandbox.steps);
+    bool whole = sandbox.steps != NULL && take_text(message, sandbox.make->text_bytes, &sandbox.text) == 0;
+    struct child *child = whole && sandbox.make->number != 0 ? new_child(sandbox.make->number) : NULL;
+    if (child == NULL || begin(&sandbox, child) < 0) {
+        send_failed(sandbox.link, sandbox.make->number, PHASE_CLONE, 0);
+        if (child != NULL && remove_groups(child->number))
+            child->number = 0;
+        else if (child != NULL)
+            groups_are_left = child->ended = true;
+    }
+}
+
+static int prepare(struct message *message)
+{
+    const struct prepare *request = take(message, sizeof *request);
+    struct surroundings surroundings = {.proc = -1};
+    struct text text;
+    if (request == NULL)
+        return -1;
+    const struct step *steps = take(message, (uint64_t)request->steps * sizeof *steps);
+    if (steps == NULL || take_text(message, request->text_bytes, &text) < 0)
+        return -1;
+    uint32_t taken = take_steps(steps, request->steps, &text, &surroundings);
+    if (taken < request->steps)
+        return send_failed(LINK, request->number, PHASE_PREPARE, taken);
+    struct prepared done = {KIND_PREPARED, request->number};
+    return send_message(LINK, &done, sizeof done, "", NULL, 0);
+}
+
+static void report_ended(uint32_t number)
+{
+    struct ended message = {KIND_ENDED, number};
+    send_message(LINK, &message, sizeof message, "", NULL, 0);
+}
+
+/* Forget a sandbox that is dead and released. */
+static void end_child(struct child *child)
+{
+    if (!child->ended) {
+        child->ended = true;
+        uid_taken[child->uid_index] = false;
+        report_ended(child->number);
+    }
+    if (remove_groups(child->number))
+        child->number = 0;
+    else
+        groups_are_left = true;
+}
+
+static void release(uint32_t number)
+{
+    struct child *child = find_child(number);
+    if (child == NULL || child->ended) {
+        report_ended(number);
+        return;
+    }
+    child->released = true;
+    if (child->pid > 0)
+        kill(child->pid, SIGKILL);
+    else
+        end_child(child);
+}
+
+/* Do what a message says. Returns -1 when it cannot be obeyed, which the server does not bring about. */
+static int obey(struct message *message)
+{
+    const struct end *about = (const void *)message->data; /* as `struct kill` */
+    struct child *child;
+    switch (message_kind(message)) {
+    case KIND_MAKE:
+        make_sandbox(message);
+        return 0;
+    case KIND_PREPARE:
+        return prepare(message);
+    case KIND_KILL:
+        child = message->bytes == sizeof *about ? find_child(about->number) : NULL;
+        if (child != NULL && child->pid > 0)
+            kill(child->pid, SIGKILL);
+        return 0;
+    case KIND_END:
+        if (message->bytes == sizeof *about)
+            release(about->number);
+        return 0;
+    default:
+        return fail("message", EBADMSG);
+    }
+}
+
+static void reap(void)
+{
+    pid_t pid;
+    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0) {
+        for (uint32_t index = 0; index < children_used; ++index) {
+            struct child *child = &children[index];
+            if (child->number == 0 || child->pid != pid)
+                continue;
+            child->pid = 0;
+            if (child->released)
+                end_child(child);
+        }
+    }
+}
+
+static void remove_left_groups(void)
+{
+    groups_are_left = false;
+    for (uint32_t index = 0; index < children_used; ++index)
+        if (children[index].number != 0 && children[index].ended)
+            end_child(&children[index]);
+}
+
+/* Obey the server until it is gone. */
+static void serve(int children_ended)
+{
+    struct pollfd polled[] = {{.fd = LINK, .events = POLLIN}, {.fd = children_ended, .events = POLLIN}};
+    for (;;) {
+        poll(polled, 2, groups_are_left ? REMOVE_AGAIN_MS : -1);
+        if (polled[1].revents != 0) {
+            struct signalfd_siginfo information;
+            if (read(children_ended, &information, sizeof information) > 0)
+                reap();
+        }
+        if (groups_are_left)
+            remove_left_groups();
+        if (polled[0].revents == 0)
+            continue;
+        struct message message;
+        if (receive_message(LINK, &message) < 0 || message.bytes == 0)
+            return;
+        int done = obey(&message);
+        close_descriptors(&message);
+        if (done < 0)
+            return;
+    }
+}
+
+/* Kill and reap every sandbox and remove all control groups. */
+static void close_down(void)
+{
+    for (uint32_t index = 0; index < children_used; ++index)
+        if (children[index].number != 0 && children[index].pid > 0)
+            kill(children[index].pid, SIGKILL);
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+        ;
+    bool left = true;
+    for (int attempt = 0; left && attempt < LAST_ATTEMPTS; ++attempt) {
+        left = false;
+        for (uint32_t index = 0; index < children_used; ++index)
+            if (children[index].number != 0 && !remove_groups(children[index].number))
+                left = true;
+        if (left)
+            usleep(LAST_PAUSE_US);
+    }
+    for (int index = 0; index < group_count; ++index)
+        rmdir(groups[index].path);
+}
+
+static int open_groups(const struct configure *request, const struct text *text, uint32_t offset)
+{
+    const char **folders = words_at(text, &offset, request->groups);
+    if (folders == NULL || request->groups > GROUPS)
+        return fail("groups", EINVAL);
+    for (uint32_t index = 0; index < request->groups; ++index) {
+        if (strlen(folders[index]) + sizeof HOST > PATH_ROOM)
+            return fail("groups", ENAMETOOLONG);
+        strcat(strcpy(groups[index].path, HOST), folders[index]);
+        groups[index].folder = open_at(AT_FDCWD, groups[index].path, O_PATH | O_DIRECTORY, 0);
+        if (groups[index].folder < 0)
+            return -1;
+        ++group_count;
+    }
+    into_group = request->groups == 1 && (request->flags & CONFIGURE_FLAG_INTO_GROUP);
+    return 0;
+}
+
+static int keep_filter(struct message *message, uint32_t bytes, struct filter *filter)
+{
+    const void *program = take(message, bytes);
+    void *kept = program == NULL ? NULL : allot(bytes);
+    if (kept == NULL)
+        return -1;
+    memcpy(kept, program, bytes);
+    *filter = (struct filter){kept, bytes};
+    return 0;
+}
+
+/* Take the settings. *phase: what was being done when that fails. */
+static int configure(struct message *message, enum phase *phase)
+{
+    const struct configure *request = take(message, sizeof *request);
+    struct text text;
+    *phase = PHASE_MESSAGE;
+    if (request == NULL || request->kind != KIND_CONFIGURE || request->version != PROTOCOL_VERSION)
+        return fail("version", EPROTO);
+    if (take_text(message, request->text_bytes, &text) < 0 || request->uid_count == 0 || request->uid_count > CHILDREN)
+        return fail("message", EBADMSG);
+    if (keep_filter(message, request->filter_bytes, &kind.filter) < 0 ||
+        keep_filter(message, request->fallback_bytes, &kind.fallback) < 0)
+        return -1;
+    uint32_t offset = 0;
+    const char **map_uids = words_at(&text, &offset, request->uid_map_words);
+    const char **map_gids = map_uids == NULL ? NULL : words_at(&text, &offset, request->gid_map_words);
+    if (map_gids == NULL)
+        return -1;
+    *phase = PHASE_IDENTITY;
+    bool is_root = geteuid() == 0;
+    int own_uids = enter_namespaces(map_uids, map_gids);
+    if (own_uids < 0)
+        return -1;
+    first_uid = own_uids ? request->uid_first : 0;
+    uid_count = own_uids ? request->uid_count : 1;
+    kind.drop_groups = is_root || own_uids;
+    *phase = PHASE_LEAN_ROOT;
+    if (enter_lean_root() < 0)
+        return -1;
+    *phase = PHASE_GROUP;
+    return open_groups(request, &text, offset);
+}
+
+/* Become another user, before anything else; only root can. Source: credentials(7). */
+static int become(const char *ids)
+{
+    uid_t uid = (uid_t)parse_decimal(&ids);
+    gid_t gid = *ids == ':' ? (++ids, (gid_t)parse_decimal(&ids)) : 0;
+    if (uid == 0 || gid == 0)
+        return fail("become", EINVAL);
+    if (check("setgroups", syscall(SYS_setgroups, 0, NULL)) < 0 || check("setresgid", syscall(SYS_setresgid, gid, gid, gid)) < 0 ||
+        check("setresuid", syscall(SYS_setresuid, uid, uid, uid)) < 0)
+        return -1;
+    return prctl(PR_SET_DUMPABLE, 1); /* else /proc/self belongs to root, and its maps could not be written */
+}
+
+int main(int argc, char **argv)
+{
+    struct message message;
+    enum phase phase = PHASE_IDENTITY;
+    sigset_t child_ended;
+    syscall(SYS_close_range, LINK + 1, ~0U, 0);
+    fcntl(LINK, F_SETFD, FD_CLOEXEC);
+    sigemptyset(&child_ended);
+    sigaddset(&child_ended, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child_ended, NULL);
+    signal(SIGINT, SIG_IGN); /* Ctrl-C is for the server, whose end of the link ends us */
+    umask(022);
+    if (chdir("/") < 0)
+        return 1;
+    int done = argc == 2 ? become(argv[1]) : 0;
+    if (done == 0 && (receive_message(LINK, &message) < 0 || message.bytes == 0))
+        return 0; /* the server has died, or changed its mind */
+    if (done == 0)
+        done = configure(&message, &phase); /* its descriptors stay open as long as we live */
+    if (done < 0) {
+        send_failed(LINK, 0, phase, 0);
+        while (receive_message(LINK, &message) == 0 && message.bytes > 0)
+            ; /* to end with a message unread would take away what we have just said */
+        return 1;
+    }
+    struct configured configured = {KIND_CONFIGURED, uid_count};
+    if (send_message(LINK, &configured, sizeof configured, "", NULL, 0) == 0)
+        serve(signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK));
+    close_down();
+    return 0;
+}

@@ -1,0 +1,202 @@
+#include "prestart.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "kernel.h"
+
+enum { LEASE_PERCENT = 80 }; /* how much of the time that the kernel gives a lease a program waits before it is started anew */
+
+#define LEASE_TIME "/proc/sys/fs/lease-break-time"
+
+static struct program program;
+static char main_file[PATH_MAX];
+static bool is_held;
+static pid_t pid;
+static int gate = -1, held = -1, patience_ms = -1;
+
+/* Interpreters that open the main file before they come to the hook need one; it is written in place later. */
+static int open_gate(int *read_end)
+{
+    int ends[2];
+    if (*main_file != '\0') {
+        int placeholder = open_at(AT_FDCWD, main_file, O_WRONLY | O_CREAT, 0644);
+        if (placeholder < 0)
+            return -1;
+        long written = write(placeholder, "\n", 1); /* Ruby looks at the first bytes early, and does not come back to an empty file */
+        close(placeholder);
+        if (check("write", written) < 0)
+            return -1;
+    }
+    if (check("pipe", pipe2(ends, O_CLOEXEC | O_NONBLOCK)) < 0)
+        return -1;
+    fcntl(ends[0], F_SETFL, 0);
+    *read_end = ends[0];
+    gate = ends[1];
+    return 0;
+}
+
+/* Take a lease on the main file: an open(2) of it sleeps until that is given back. The kernel takes it away after a while and
+ * sends a signal, which must be ignored. Source: fcntl(2), "Leases". */
+static int hold_main_file(void)
+{
+    char text[32];
+    const char *seconds = text;
+    if (read_file(AT_FDCWD, LEASE_TIME, text, sizeof text) < 0)
+        return -1;
+    uint64_t lease_s = parse_decimal(&seconds);
+    patience_ms = lease_s > 0 && lease_s < 86400 ? (int)(lease_s * 1000 * LEASE_PERCENT / 100) : -1;
+    signal(SIGIO, SIG_IGN);
+    held = open_at(AT_FDCWD, main_file, O_RDWR | O_CREAT, 0644);
+    return held < 0 ? -1 : (int)check("F_SETLEASE", fcntl(held, F_SETLEASE, F_WRLCK));
+}
+
+static void close_both(void)
+{
+    if (gate >= 0)
+        close(gate);
+    if (held >= 0)
+        close(held); /* which ends the lease */
+    gate = held = -1;
+}
+
+static int start(void)
+{
+    const char *about;
+    int read_end = -1;
+    int done = make_folders_above(main_file, &about);
+    if (done == 0)
+        done = is_held ? hold_main_file() : open_gate(&read_end);
+    if (done == 0) {
+        program.gate = read_end;
+        pid = start_program(&program, &about);
+    }
+    if (read_end >= 0)
+        close(read_end);
+    if (done < 0 || pid < 0) {
+        pid = 0;
+        close_both();
+        return -1;
+    }
+    return 0;
+}
+
+int prestart_begin(const struct program *wanted, const char *main, bool waits_at_main)
+{
+    program = *wanted;
+    if (strlen(main) >= sizeof main_file)
+        return fail("prestart", ENAMETOOLONG);
+    strcpy(main_file, main);
+    is_held = waits_at_main;
+    return start();
+}
+
+bool prestart_waits(void)
+{
+    if (pid == 0)
+        return false;
+    if (waitpid(pid, NULL, WNOHANG) == 0)
+        return true;
+    pid = 0;
+    prestart_end();
+    return false;
+}
+
+int prestart_patience_ms(void)
+{
+    return patience_ms;
+}
+
+void prestart_end(void)
+{
+    kill_everything();
+    pid = 0;
+    close_both(); /* last: it would go on */
+}
+
+int prestart_renew(void)
+{
+    prestart_end();
+    return start();
+}
+
+int prestart_held_file(const char **name)
+{
+    *name = main_file;
+    return held;
+}
+
+/* Tell the hook its words. They fit into the pipe without anybody reading. */
+static int tell(const char **words)
+{
+    for (; *words != NULL; ++words) {
+        size_t bytes = strlen(*words) + 1;
+        if (write(gate, *words, bytes) != (long)bytes)
+            return fail("write", EAGAIN);
+    }
+    return 0;
+}
+
+struct entry { /* `struct linux_dirent64` */
+    uint64_t inode;
+    int64_t offset;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
+/* Limit every process here but this one: the program may have children. What they start inherits, so it is over when a pass
+ * finds as many as the one before. */
+static int limit_all(const struct limits *limits)
+{
+    _Alignas(8) char entries[4096];
+    int proc = open_at(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY, 0);
+    uint32_t before = 0, found = 1;
+    if (proc < 0)
+        return -1;
+    while (found != before) {
+        long got;
+        before = found;
+        found = 1;
+        lseek(proc, 0, SEEK_SET);
+        while ((got = syscall(SYS_getdents64, proc, entries, sizeof entries)) > 0) {
+            for (long at = 0; at < got;) {
+                const struct entry *entry = (const void *)(entries + at);
+                const char *digits = entry->name;
+                pid_t each = (pid_t)parse_decimal(&digits);
+                at += entry->length;
+                if (*digits != '\0' || each <= 1)
+                    continue;
+                ++found;
+                if (set_program_limits(each, limits) < 0 && failure.number != ESRCH) {
+                    close(proc);
+                    return -1;
+                }
+            }
+        }
+    }
+    close(proc);
+    return 0;
+}
+
+pid_t prestart_release(const char **words, const struct limits *limits)
+{
+    if (!prestart_waits())
+        return -1;
+    if (limit_all(limits) < 0 || (gate >= 0 && tell(words) < 0)) {
+        prestart_end();
+        return -1;
+    }
+    close_both();
+    pid_t released = pid;
+    pid = 0;
+    return released;
+}

@@ -1,0 +1,160 @@
+#include "program.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kernel.h"
+
+enum {
+    CPU_SLACK_S = 2,                /* how much later than the server's clock the kernel's ends a program */
+    STACK_AT_LEAST_BYTES = 128 << 10 /* with less no program can be started with arguments */
+};
+
+#define OOM_SCORE_OF_PROGRAM "1000"
+#define OOM_SCORE_OF_INIT "500"
+
+static uint64_t at_most_hard(int resource, uint64_t value)
+{
+    uint64_t hard = hard_limit(resource);
+    return hard < value ? hard : value;
+}
+
+void limits_of(const struct start *command, struct limits *limits)
+{
+    uint64_t stack_bytes = command->stack_bytes > STACK_AT_LEAST_BYTES ? command->stack_bytes : STACK_AT_LEAST_BYTES;
+    limits->stack_bytes = at_most_hard(RLIMIT_STACK, stack_bytes);
+    limits->open_files = at_most_hard(RLIMIT_NOFILE, command->open_files);
+    limits->file_size_bytes = at_most_hard(RLIMIT_FSIZE, command->file_size_bytes);
+    limits->processes = at_most_hard(RLIMIT_NPROC, (uint64_t)command->processes + 1);
+    limits->cpu_s = at_most_hard(RLIMIT_CPU, command->cpu_ms > 0 ? command->cpu_ms / 1000 + CPU_SLACK_S : RLIM_INFINITY);
+}
+
+int set_program_limits(pid_t pid, const struct limits *limits)
+{
+    const struct {
+        int resource;
+        uint64_t value;
+    } all[] = {{RLIMIT_STACK, limits->stack_bytes},
+               {RLIMIT_NOFILE, limits->open_files},
+               {RLIMIT_FSIZE, limits->file_size_bytes},
+               {RLIMIT_NPROC, limits->processes},
+               {RLIMIT_CPU, limits->cpu_s}};
+    for (size_t index = 0; index < sizeof all / sizeof *all; ++index)
+        if (set_limit(pid, all[index].resource, all[index].value) < 0)
+            return -1;
+    return 0;
+}
+
+/* Find a program as a shell would. */
+static const char *executable(const char *name, const char **variables)
+{
+    static char path[PATH_MAX];
+    const char *folders = "";
+    if (strchr(name, '/') != NULL)
+        return name;
+    for (const char **variable = variables; *variable != NULL; ++variable)
+        if (strncmp(*variable, "PATH=", 5) == 0)
+            folders = *variable + 5;
+    size_t name_length = strlen(name);
+    while (*folders != '\0') {
+        size_t length = strcspn(folders, ":");
+        if (length > 0 && length + name_length + 2 <= sizeof path) {
+            memcpy(path, folders, length);
+            path[length] = '/';
+            memcpy(path + length + 1, name, name_length + 1);
+            if (access(path, X_OK) == 0)
+                return path;
+        }
+        folders += length + (folders[length] == ':');
+    }
+    fail("execve", ENOENT);
+    return NULL;
+}
+
+/* Connect descriptors 0, 1 and 2. The first terminal that a session leader opens becomes its controlling terminal. */
+static int connect_streams(const struct program *program)
+{
+    if (program->terminal != NULL) {
+        int terminal = (int)check("open", open(program->terminal, O_RDWR));
+        if (terminal < 0)
+            return -1;
+        for (int number = 0; number < 3; ++number)
+            if (check("dup2", dup2(terminal, number)) < 0)
+                return -1;
+        return terminal > 2 ? close(terminal) : 0;
+    }
+    for (int number = 0; number < 3; ++number)
+        if (check("dup2", dup2(program->streams[number], number)) < 0)
+            return -1;
+    return 0;
+}
+
+/* What the child does until it is the program. It shares our memory, so that `failure` tells us what went wrong. */
+static _Noreturn void become_program(const struct program *program, const char *path)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    signal(SIGIO, SIG_DFL); /* the only one that PID 1 may ignore */
+    if (check("setsid", setsid()) >= 0 && connect_streams(program) == 0 &&
+        (program->gate < 0 || check("dup2", dup2(program->gate, PROTOCOL_GATE)) >= 0) &&
+        (program->limits == NULL || set_program_limits(0, program->limits) == 0)) {
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        check("execve", execve(path, (char *const *)(uintptr_t)program->words, (char *const *)(uintptr_t)program->variables));
+    }
+    _exit(127);
+}
+
+pid_t start_program(const struct program *program, const char **about)
+{
+    int status;
+    *about = program->words[0] != NULL ? program->words[0] : "";
+    const char *path = program->words[0] != NULL ? executable(program->words[0], program->variables) : NULL;
+    if (path == NULL)
+        return fail("execve", ENOENT);
+    *about = path;
+    failure.number = 0;
+    /* When memory runs out the kernel shall take the program first: it inherits what this process has for a moment. */
+    if (check("oom_score_adj", pwrite(program->oom_score, OOM_SCORE_OF_PROGRAM, strlen(OOM_SCORE_OF_PROGRAM), 0)) < 0)
+        return -1;
+    pid_t pid = vfork();
+    if (pid == 0)
+        become_program(program, path);
+    int number = pid < 0 ? errno : failure.number;
+    pwrite(program->oom_score, OOM_SCORE_OF_INIT, strlen(OOM_SCORE_OF_INIT), 0);
+    if (number == 0)
+        return pid;
+    if (pid > 0)
+        waitpid(pid, &status, 0);
+    return fail(pid < 0 ? "vfork" : failure.call, number);
+}
+
+void kill_everything(void)
+{
+    do
+        kill(-1, SIGKILL);
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR);
+}
+
+int open_terminal(uint32_t rows, uint32_t columns, const char **path)
+{
+    static char slave[sizeof "/dev/pts/" + 21];
+    struct winsize size = {.ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns};
+    char digits[21];
+    unsigned number;
+    int unlocked = 0, master = open_at(AT_FDCWD, "/dev/ptmx", O_RDWR | O_NOCTTY, 0);
+    if (master < 0)
+        return -1;
+    if (check("TIOCSPTLCK", ioctl(master, TIOCSPTLCK, &unlocked)) < 0 || check("TIOCGPTN", ioctl(master, TIOCGPTN, &number)) < 0 ||
+        check("TIOCSWINSZ", ioctl(master, TIOCSWINSZ, &size)) < 0)
+        return -1;
+    *path = strcat(strcpy(slave, "/dev/pts/"), decimal(number, digits));
+    return master;
+}

@@ -1,0 +1,40 @@
+/* The start of a program by PID 1. */
+#ifndef FIREBOX_PROGRAM_H
+#define FIREBOX_PROGRAM_H
+
+#include <sys/types.h>
+
+#include "protocol.h"
+
+/* Limits of a program, as setrlimit(2) takes them. Source: getrlimit(2). */
+struct limits {
+    uint64_t stack_bytes, open_files, file_size_bytes, processes, cpu_s;
+};
+
+/* words, variables: end with NULL. terminal: path of the terminal, or NULL for the streams. gate: becomes descriptor
+ * PROTOCOL_GATE, or -1. limits: NULL for those of PID 1. oom_score: its oom_score_adj. */
+struct program {
+    const char **words, **variables;
+    const int *streams;
+    const char *terminal;
+    int gate;
+    const struct limits *limits;
+    int oom_score;
+};
+
+/* Work out the limits of a command: never above those of PID 1. */
+void limits_of(const struct start *command, struct limits *limits);
+
+/* Set them for a process, or for this one: 0. */
+int set_program_limits(pid_t pid, const struct limits *limits);
+
+/* Start a program in a session of its own. Returns its pid; *about is what a failure is about. */
+pid_t start_program(const struct program *program, const char **about);
+
+/* Kill every process of the sandbox but this one and reap them, however many there are and whatever they do. */
+void kill_everything(void);
+
+/* Open a terminal of the sandbox's own devpts. Returns the master; *path is that of its other side. */
+int open_terminal(uint32_t rows, uint32_t columns, const char **path);
+
+#endif

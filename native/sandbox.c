@@ -1,0 +1,264 @@
+/* PID 1 of a sandbox: the numbered steps of its making, then one command, then nothing.
+ *
+ * It is a fork of the launcher. While it makes the sandbox it holds the launcher's privileges and reads nothing that a user
+ * wrote; the last steps give everything up for good, and only then is a command taken. The command's files are therefore
+ * written, and results collected, by a process that can do no more than the program itself.
+ *
+ * PID 1 shares its uid with hostile code. It is out of reach: not dumpable (no ptrace, no /proc/1/mem, no /proc/1/fd), signals
+ * from inside its PID namespace do not touch it, and seccomp refuses the calls that read other processes. */
+#include "sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/if.h>
+#include <linux/seccomp.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "init.h"
+#include "kernel.h"
+#include "supervisor.h"
+
+enum { LINK = 3, FIRST_GROUP = 100, OOM_SCORE = 500, SIGNALS = 64, CAPABILITIES = 64 };
+
+#define HOST_PROC "/host/proc"
+#define WORK "/box"
+
+/* NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE on, KEEP_CAPS off, each with its lock. */
+#define SECBITS_ALL_LOCKED 0xEF
+
+/* What failed: a phase, and in it a step. */
+static enum phase phase;
+static uint32_t failed_step;
+
+/* Close every descriptor of the launcher. The link becomes number 3, the folders of control groups follow `FIRST_GROUP`. */
+static int forget_launcher(struct sandbox *sandbox)
+{
+    for (int index = 0; index < sandbox->surroundings.group_count; ++index) {
+        int *folder = &sandbox->surroundings.groups[index];
+        *folder = (int)check("fcntl", fcntl(*folder, F_DUPFD_CLOEXEC, FIRST_GROUP));
+        if (*folder < 0)
+            return -1;
+    }
+    if (check("dup", dup3(sandbox->link, LINK, O_CLOEXEC)) < 0 || check("dup", dup2(0, 2)) < 0 || check("dup", dup2(0, 1)) < 0)
+        return -1;
+    sandbox->link = LINK;
+    syscall(SYS_close_range, LINK + 1, FIRST_GROUP - 1, 0);
+    return (int)check("close_range", syscall(SYS_close_range, FIRST_GROUP + GROUPS, ~0U, 0));
+}
+
+/* Take steps of the plan, from the first of this phase on. */
+static int take_all(struct sandbox *sandbox, uint32_t first, uint32_t count)
+{
+    failed_step = take_steps(sandbox->steps + first, count, &sandbox->text, &sandbox->surroundings);
+    return failed_step < count ? -1 : 0;
+}
+
+/* Limit the control group, enter it and open its meters. */
+static int enter_groups(struct sandbox *sandbox)
+{
+    struct surroundings *surroundings = &sandbox->surroundings;
+    phase = PHASE_GROUP;
+    for (int index = 0; !sandbox->joined && index < surroundings->group_count; ++index)
+        if (write_file(surroundings->groups[index], "cgroup.procs", "0") < 0)
+            return -1;
+    if (take_all(sandbox, 0, sandbox->make->group_steps) < 0)
+        return -1;
+    for (int index = 0; index < surroundings->group_count; ++index)
+        close(surroundings->groups[index]);
+    surroundings->group_count = 0;
+    return 0;
+}
+
+/* Bring `lo` up. Source: netdevice(7). */
+static int raise_loopback(void)
+{
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    int control = (int)check("socket", socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (control < 0)
+        return -1;
+    long done = check("SIOCSIFFLAGS", ioctl(control, SIOCSIFFLAGS, &request));
+    close(control);
+    return (int)done;
+}
+
+static int prepare_namespaces(struct sandbox *sandbox)
+{
+    phase = PHASE_NAMESPACES;
+    /* What the host mounts from now on must not appear here. */
+    if (check("mount", mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)) < 0 || check("setsid", setsid()) < 0)
+        return -1;
+    for (int number = 1; number <= SIGNALS; ++number)
+        signal(number, SIG_DFL); /* whatever started the server may have it ignore some, as nohup(1) does */
+    if (check("unshare", unshare(CLONE_NEWCGROUP)) < 0 || check("sethostname", sethostname("firebox", 7)) < 0 ||
+        raise_loopback() < 0)
+        return -1;
+    /* Later it cannot be reached any more, and the sandbox's own may be read-only. */
+    sandbox->surroundings.proc = open_at(AT_FDCWD, HOST_PROC, O_PATH | O_DIRECTORY, 0);
+    return sandbox->surroundings.proc < 0 ? -1 : 0;
+}
+
+/* Map the sandbox's only uid and gid. */
+static int map_ids(int proc, uid_t inside, uid_t outside)
+{
+    char line[64], number[21];
+    strcat(strcpy(line, decimal(inside, number)), " ");
+    strcat(strcat(line, decimal(outside, number)), " 1");
+    if (write_file(proc, "self/setgroups", "deny") < 0 || write_file(proc, "self/uid_map", line) < 0)
+        return -1;
+    return write_file(proc, "self/gid_map", line);
+}
+
+/* When the host runs out of memory it takes sandboxes first. The file stays open: it will belong to root, and the program
+ * shall have a higher score. Returns its descriptor. */
+static int raise_oom_score(int proc)
+{
+    char score[21];
+    int file = open_at(proc, "self/oom_score_adj", O_RDWR, 0);
+    if (file < 0)
+        return -1;
+    long length = check("read", pread(file, score, sizeof score - 1, 0));
+    if (length < 0)
+        return -1;
+    score[length] = '\0';
+    const char *digits = score;
+    if (score[0] == '-' || parse_decimal(&digits) < OOM_SCORE) /* to go down needs a capability */
+        if (check("oom_score_adj", pwrite(file, "500", 3, 0)) < 0)
+            return -1;
+    return file;
+}
+
+static int become_own_user(const struct sandbox_kind *kind, struct sandbox *sandbox)
+{
+    uid_t uid = sandbox->surroundings.uid;
+    phase = PHASE_OWN_USER;
+    sandbox->oom_score = raise_oom_score(sandbox->surroundings.proc);
+    if (sandbox->oom_score < 0)
+        return -1;
+    if (kind->drop_groups) {
+        if (check("setgroups", syscall(SYS_setgroups, 0, NULL)) < 0 ||
+            check("setresgid", syscall(SYS_setresgid, uid, uid, uid)) < 0 ||
+            check("setresuid", syscall(SYS_setresuid, uid, uid, uid)) < 0)
+            return -1;
+    }
+    if (!(sandbox->make->flags & MAKE_FLAG_OWN_USER_NAMESPACE))
+        return 0;
+    /* Else /proc/self belongs to root, and the maps could not be written. */
+    if (check("prctl", prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)) < 0 || check("unshare", unshare(CLONE_NEWUSER)) < 0)
+        return -1;
+    return map_ids(sandbox->surroundings.proc, sandbox->make->inside_uid, uid);
+}
+
+/* Empty every capability set and, in a user namespace of our own, lock the securebits. Source: capabilities(7). */
+static int drop_capabilities(bool own_user_namespace)
+{
+    phase = PHASE_CAPABILITIES;
+    if (own_user_namespace) {
+        if (check("securebits", prctl(PR_SET_SECUREBITS, SECBITS_ALL_LOCKED, 0, 0, 0)) < 0)
+            return -1;
+        for (unsigned long capability = 0; capability < CAPABILITIES; ++capability) {
+            if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0)
+                continue;
+            if (errno != EINVAL) /* past the last one that this kernel knows */
+                return fail("capbset", errno);
+            break;
+        }
+        if (check("ambient", prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)) < 0)
+            return -1;
+    }
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3];
+    memset(none, 0, sizeof none);
+    if (check("capset", syscall(SYS_capset, &header, none)) < 0 ||
+        check("no_new_privs", prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) < 0 ||
+        check("dumpable", prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)) < 0)
+        return -1;
+    return (int)check("pdeathsig", prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
+}
+
+static int set_limits(struct sandbox *sandbox)
+{
+    const struct make *make = sandbox->make;
+    struct rlimit stack;
+    phase = PHASE_LIMITS;
+    if (take_all(sandbox, make->group_steps + make->tree_steps, make->limit_steps) < 0)
+        return -1;
+    failed_step = make->limit_steps;
+    close(sandbox->surroundings.proc);
+    /* A prestarted program is laid out for this one; it becomes that of the command when that comes. */
+    if (check("getrlimit", getrlimit(RLIMIT_STACK, &stack)) < 0)
+        return -1;
+    stack.rlim_cur = make->stack_bytes < stack.rlim_max ? make->stack_bytes : stack.rlim_max;
+    if (check("setrlimit", setrlimit(RLIMIT_STACK, &stack)) < 0)
+        return -1;
+    return (int)check("chdir", chdir(WORK));
+}
+
+static long load(const struct filter *filter, unsigned flags)
+{
+    struct sock_fprog program = {
+        (unsigned short)(filter->bytes / sizeof(struct sock_filter)), (struct sock_filter *)(uintptr_t)filter->instructions};
+    return check("seccomp", syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program));
+}
+
+/* Load the system call filter. Without a listener, where this kernel or a filter around us allows none, the calls that PID 1
+ * would decide are refused. */
+static int load_filter(const struct sandbox_kind *kind)
+{
+    phase = PHASE_FILTER;
+    int listener = (int)load(&kind->filter, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    if (listener < 0 && failure.number != EBUSY && failure.number != EINVAL)
+        return -1;
+    if (listener < 0 && load(&kind->fallback, 0) < 0)
+        return -1;
+    supervisor_begin(listener);
+    return 0;
+}
+
+/* Return the pid of this process as the launcher's procfs shows it. */
+static uint32_t pid_outside(int proc)
+{
+    char target[21];
+    const char *digits = target;
+    long length = readlinkat(proc, "self", target, sizeof target - 1);
+    target[length < 0 ? 0 : length] = '\0';
+    return (uint32_t)parse_decimal(&digits);
+}
+
+static int make(const struct sandbox_kind *kind, struct sandbox *sandbox, struct ready *ready)
+{
+    const struct make *wanted = sandbox->make;
+    if (forget_launcher(sandbox) < 0 || enter_groups(sandbox) < 0 || prepare_namespaces(sandbox) < 0)
+        return -1;
+    *ready = (struct ready){KIND_READY, pid_outside(sandbox->surroundings.proc)};
+    phase = PHASE_TREE;
+    if (take_all(sandbox, wanted->group_steps, wanted->tree_steps) < 0 || become_own_user(kind, sandbox) < 0 ||
+        drop_capabilities(wanted->flags & MAKE_FLAG_OWN_USER_NAMESPACE) < 0 || set_limits(sandbox) < 0)
+        return -1;
+    return load_filter(kind);
+}
+
+_Noreturn void live(const struct sandbox_kind *kind, struct sandbox *sandbox)
+{
+    struct ready ready;
+    phase = PHASE_CLONE;
+    if (make(kind, sandbox, &ready) == 0) {
+        phase = PHASE_SERVE;
+        serve_command(sandbox, &ready);
+    }
+    send_failed(sandbox->link, sandbox->make->number, phase, failed_step);
+    _exit(2);
+}

@@ -1,0 +1,27 @@
+/* The steps of plans. What a sandbox is made of is decided elsewhere (src/firebox/sandbox/steps.py); here it is done. */
+#ifndef FIREBOX_STEPS_H
+#define FIREBOX_STEPS_H
+
+#include <sys/types.h>
+
+#include "message.h"
+
+enum { GROUPS = 4, METERS = 16 };
+
+/* What steps refer to. */
+struct surroundings {
+    uid_t uid;          /* PROTOCOL_OWN_UID stands for it */
+    int groups[GROUPS]; /* folders of the sandbox's control groups */
+    int group_count;
+    int proc; /* a folder: the procfs of the launcher, or -1 */
+    int meters[METERS];
+    int meter_count;
+};
+
+/* Take one step. */
+int take_step(const struct step *step, const struct text *text, struct surroundings *surroundings);
+
+/* Take steps in order. Returns how many were taken; fewer than there are when one has failed. */
+uint32_t take_steps(const struct step *steps, uint32_t count, const struct text *text, struct surroundings *surroundings);
+
+#endif
