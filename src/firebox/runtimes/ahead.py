@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from firebox.runtimes.runtime import Runtime, shell_line
-from firebox.sandbox.ahead import FOLDER, WORD_BYTES
+from firebox.sandbox.spec import HOOKS, TOLD_BYTES
 from firebox.sandbox.spec import Ahead
 
 
@@ -31,11 +31,11 @@ class Hook(Struct, frozen=True):
 
 
 HOOKS: Mapping[str, Hook] = {
-    "python": Hook("sitecustomize.py", {"PYTHONPATH": FOLDER}),
-    "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {FOLDER}/wait.js"}),
-    "perl": Hook("firebox_wait.pm", {"PERL5LIB": FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
-    "bash": Hook("wait.sh", {"BASH_ENV": f"{FOLDER}/wait.sh"}, takes_args=False, preloads=False),
-    "ruby": Hook("wait.rb", {"RUBYOPT": f"-r{FOLDER}/wait.rb"}),
+    "python": Hook("sitecustomize.py", {"PYTHONPATH": HOOKS}),
+    "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {HOOKS}/wait.js"}),
+    "perl": Hook("firebox_wait.pm", {"PERL5LIB": HOOKS, "PERL5OPT": "-Mfirebox_wait"}),
+    "bash": Hook("wait.sh", {"BASH_ENV": f"{HOOKS}/wait.sh"}, takes_args=False, preloads=False),
+    "ruby": Hook("wait.rb", {"RUBYOPT": f"-r{HOOKS}/wait.rb"}),
     "file": Hook(takes_args=False, preloads=False),
 }
 
@@ -99,7 +99,7 @@ def plan_compiler_ahead(
     """
     if runtime.compile_ahead is None or not _may_wait(words, env, job_env):
         return None
-    argv = (*runtime.compile_ahead_command(memory_bytes), f"{FOLDER}/{COMPILER_HOOKS[runtime.compile_ahead.hook]}")
+    argv = (*runtime.compile_ahead_command(memory_bytes), f"{HOOKS}/{COMPILER_HOOKS[runtime.compile_ahead.hook]}")
     return Ahead(argv=argv, env=tuple(env.items()))
 
 
@@ -110,7 +110,7 @@ def compile_words(steps: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 def _may_wait(words: Sequence[str], env: Mapping[str, str], job_env: Iterable[str]) -> bool:
     """Tell whether nothing in the job keeps it from a program that waits."""
-    if sum(len(word.encode(errors="replace")) + 1 for word in words) > WORD_BYTES:
+    if sum(len(word.encode(errors="replace")) + 1 for word in words) > TOLD_BYTES:
         return False
     if any(name.startswith(_OF_THE_JOB) for name in job_env):
         return False

@@ -1,8 +1,8 @@
 """Control groups, version 2, version 1 or none, behind one face.
 
-The launcher owns one group (`firebox-<pid namespace>-<pid>-<start time>`) with one leaf a sandbox; the name tells a later
-launcher whether the owner is still alive, so that what a killed one left is swept. Leaves are metered and their limits
-changed through descriptors opened here and passed to the server: no privilege and no path is needed there.
+A launcher owns one group (`firebox-<pid namespace>-<pid>-<start time>`) with one leaf a sandbox; the name tells a later
+server whether the launcher is still alive, so that what a killed one left is swept. The launcher makes and removes leaves; their
+limits are changed and their meters read through descriptors: no privilege and no path is needed for that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple
+
+from firebox.sandbox.steps import GroupEvent, GroupOpen, GroupWrite, Step
 
 SUPERVISOR = "firebox-supervisor"
 """Where the processes of a delegated group move: version 2 allows processes only in leaves."""
@@ -23,224 +25,180 @@ _PROCESSES_OF_OURS = 1  # PID 1 of each sandbox lives in its leaf
 _REMOVE_ATTEMPTS = 200
 _REMOVE_PAUSE_S = 0.005
 _V1_UNLIMITED = (1 << 63) - 4096
+_MEMORY, _PROCESSES = "MEMORY", "PROCESSES"
+"""Stand for the limits of a leaf."""
+_MEMORY_EVENT = "memory.event"
 _V1_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
 """Version 1 counts the buffers of TCP apart from everything else, and only where a limit is set."""
 
 
-class Leaf(Protocol):
-    """The group of one sandbox."""
+class Groups(NamedTuple):
+    """The groups of one launcher, and what is to be done with each leaf below them.
 
-    def join(self, pid: int) -> None: ...
-
-    def descriptors(self) -> dict[str, int]:
-        """Open what a `Meter` needs, by file name; the caller closes them."""
-        ...
-
-    def remove(self) -> bool:
-        """Remove the group; False while the kernel still holds processes of it."""
-        ...
-
-
-class Cgroups(Protocol):
-    """A place for leaves."""
+    kind: "v2", "v1" or "none". folders: one a hierarchy; other fields refer to them by index. writes: (group, file, text), where
+    the text may be one of `_MEMORY` and `_PROCESSES`. meters: (group, file, flags of open(2)) of what a `Meter` needs.
+    """
 
     kind: str
-    """ "v2", "v1" or "none"."""
+    folders: tuple[str, ...] = ()
+    writes: tuple[tuple[int, str, str], ...] = ()
+    meters: tuple[tuple[int, str, int], ...] = ()
 
-    def create(self, name: str, memory_bytes: int, processes: int) -> Leaf: ...
+    @property
+    def meter_names(self) -> tuple[str, ...]:
+        """The names of a leaf's descriptors, in the order in which they come."""
+        names = tuple(name for _group, name, _flags in self.meters)
+        return (*names, _MEMORY_EVENT) if self.kind == "v1" else names
 
-    def close(self) -> None:
-        """Remove the launcher's own group."""
-        ...
+    def steps(self, memory_bytes: int, processes: int) -> list[Step]:
+        """Return the steps that limit a new leaf and open its meters. 0 bytes means no limit."""
+        values = {_PROCESSES: str(processes + _PROCESSES_OF_OURS), _MEMORY: str(memory_bytes)}
+        if not memory_bytes:
+            values[_MEMORY] = "max" if self.kind == "v2" else str(_V1_UNLIMITED)
+        steps: list[Step] = [GroupWrite(group, name, values.get(text, text)) for group, name, text in self.writes]
+        steps += [GroupOpen(*meter) for meter in self.meters]
+        if self.kind == "v1":
+            steps.append(GroupEvent(0, self.meter_names.index("memory.oom_control")))
+        return steps
 
 
-def choose(host: str = "") -> tuple[Cgroups, list[str]]:
-    """Take the best version that works here, with the reasons why better ones do not. host: where the host's root is."""
+def choose(pid: int) -> tuple[Groups, list[str]]:
+    """Make the groups of the launcher that is process `pid`, of the best version that works here.
+
+    Returns them with the reasons why better versions do not work.
+    """
     reasons: list[str] = []
-    for version in (Version2, Version1):
+    for version, kind in ((_version_2, "v2"), (_version_1, "v1")):
         try:
-            return version(host), reasons
+            return version(pid), reasons
         except OSError as error:
-            reasons.append(f"{version.kind}: {error}")
-    return NoCgroups(), reasons
+            reasons.append(f"{kind}: {error}")
+    return Groups("none"), reasons
 
 
-class NoCgroups:
-    """No groups here: PID 1 of each sandbox samples memory and processor time instead."""
-
-    kind = "none"
-
-    def create(self, name: str, memory_bytes: int, processes: int) -> NoLeaf:  # noqa: ARG002 - the face of all three
-        return NoLeaf()
-
-    def close(self) -> None:
-        return
-
-
-class NoLeaf:
-    """Nothing to join and nothing to meter."""
-
-    def join(self, pid: int) -> None:  # noqa: ARG002 - the face of all three
-        return
-
-    def descriptors(self) -> dict[str, int]:
-        return {}
-
-    def remove(self) -> bool:
-        return True
-
-
-class Version2:
-    """The unified hierarchy, at its root when we are root, else in the subtree delegated to us.
+def _version_2(pid: int) -> Groups:
+    """Use the unified hierarchy, at its root when we are root, else the subtree delegated to us.
 
     Raises: OSError when there is none with the memory and pids controllers that we may divide.
     Source: Linux admin-guide/cgroup-v2.rst, "Delegation", "No Internal Process Constraint".
     """
-
-    kind = "v2"
-
-    def __init__(self, host: str = "") -> None:
-        mounts = [(point, root) for kind, _options, point, root in _mounts(host) if kind == "cgroup2"]
-        if not mounts:
-            raise FileNotFoundError(errno.ENOENT, "no cgroup2 file system is mounted")
-        top = host + mounts[0][0] if not mounts[0][0].startswith(host) else mounts[0][0]
-        own = _own_paths(host).get("", "/")
-        if own.endswith("/" + SUPERVISOR):
-            own = own.removesuffix("/" + SUPERVISOR) or "/"
-        places = [top] if os.geteuid() == 0 and not _is_delegated(top + own) else []
-        places.append(top + own.rstrip("/"))
-        if os.geteuid() == 0 and top not in places:
-            places.append(top)
-        failure = OSError(errno.EACCES, "no group that may be divided")
-        for place in places:
-            try:
-                self._divide(place)
-                self._group = _Group(place)
-                break
-            except OSError as error:
-                failure = error
-        else:
-            raise failure
-        self._divide(self._group.path)
-        _sweep(place)
-
-    def _divide(self, path: str) -> None:
-        available = _read(f"{path}/cgroup.controllers").split()
-        for controller in ("memory", "pids"):
-            if controller not in available:
-                raise OSError(errno.ENOTSUP, f"the {controller} controller is not delegated", path)
-        wanted = " ".join(f"+{name}" for name in ("memory", "pids", "cpu") if name in available)
+    mounts = [point for kind, _options, point, _root in _mounts() if kind == "cgroup2"]
+    if not mounts:
+        raise FileNotFoundError(errno.ENOENT, "no cgroup2 file system is mounted")
+    top = mounts[0]
+    own = _own_paths().get("", "/")
+    if own.endswith("/" + SUPERVISOR):
+        own = own.removesuffix("/" + SUPERVISOR) or "/"
+    places = [top] if os.geteuid() == 0 and not _is_delegated(top + own) else []
+    places.append(top + own.rstrip("/"))
+    if os.geteuid() == 0 and top not in places:
+        places.append(top)
+    failure = OSError(errno.EACCES, "no group that may be divided")
+    for place in places:
         try:
-            _write(f"{path}/cgroup.subtree_control", wanted)
+            _divide(place)
+            folder = _make_group(place, pid)
+            break
         except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            supervisor = f"{path}/{SUPERVISOR}"
-            os.makedirs(supervisor, exist_ok=True)
-            for pid in _read(f"{path}/cgroup.procs").split():
-                try:
-                    _write(f"{supervisor}/cgroup.procs", pid)
-                except ProcessLookupError:
-                    continue  # it ended meanwhile
-            _write(f"{path}/cgroup.subtree_control", wanted)
-
-    def create(self, name: str, memory_bytes: int, processes: int) -> Version2Leaf:
-        return Version2Leaf(f"{self._group.path}/{name}", memory_bytes, processes)
-
-    def close(self) -> None:
-        self._group.remove()
+            failure = error
+    else:
+        raise failure
+    _divide(folder)
+    _sweep(place)
+    writes = (
+        (0, "memory.max", _MEMORY),
+        (0, "memory.swap.max", "0"),
+        (0, "memory.oom.group", "1"),  # the limit is the tree's: who reaches it ends as a whole
+        (0, "pids.max", _PROCESSES),
+    )
+    meters = _meters(0, ("memory.peak", "memory.current", "memory.events", "cpu.stat"), ("memory.max", "pids.max"))
+    return _as_far_as_there("v2", (folder,), writes, meters)
 
 
-class Version2Leaf:
-    """One sandbox's group in the unified hierarchy."""
+def _divide(path: str) -> None:
+    available = _read(f"{path}/cgroup.controllers").split()
+    for controller in ("memory", "pids"):
+        if controller not in available:
+            raise OSError(errno.ENOTSUP, f"the {controller} controller is not delegated", path)
+    wanted = " ".join(f"+{name}" for name in ("memory", "pids", "cpu") if name in available)
+    try:
+        _write(f"{path}/cgroup.subtree_control", wanted)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        supervisor = f"{path}/{SUPERVISOR}"
+        os.makedirs(supervisor, exist_ok=True)
+        for pid in _read(f"{path}/cgroup.procs").split():
+            try:
+                _write(f"{supervisor}/cgroup.procs", pid)
+            except ProcessLookupError:
+                continue  # it ended meanwhile
+        _write(f"{path}/cgroup.subtree_control", wanted)
 
-    def __init__(self, path: str, memory_bytes: int, processes: int) -> None:
-        self._path = path
-        os.mkdir(path)
-        _write(f"{path}/memory.max", str(memory_bytes or "max"))
-        _write_if_there(f"{path}/memory.swap.max", "0")
-        _write_if_there(f"{path}/memory.oom.group", "1")  # the limit is the tree's: who reaches it ends as a whole
-        _write(f"{path}/pids.max", str(processes + _PROCESSES_OF_OURS))
 
-    def join(self, pid: int) -> None:
-        _write(f"{self._path}/cgroup.procs", str(pid))
-
-    def descriptors(self) -> dict[str, int]:
-        read_only = ("memory.peak", "memory.current", "memory.events", "cpu.stat")
-        return _open_all(self._path, read_only, ("memory.max", "pids.max"))
-
-    def remove(self) -> bool:
-        return _remove(self._path)
-
-
-class Version1:
-    """One hierarchy a controller; root only.
+def _version_1(pid: int) -> Groups:
+    """Use one hierarchy a controller; root only.
 
     Raises: OSError when memory or pids is not mounted or not writable.
     Source: Linux admin-guide/cgroup-v1/memory.rst, pids.rst, cpuacct.rst.
     """
+    own = _own_paths()
+    folders: list[str] = []
+    for controller in ("memory", "pids", "cpuacct"):
+        mounts = [
+            (point, root) for kind, options, point, root in _mounts() if kind == "cgroup" and controller in options.split(",")
+        ]
+        if not mounts:
+            raise FileNotFoundError(errno.ENOENT, f"the version 1 controller {controller} is not mounted")
+        point, root = mounts[0]
+        inside = own.get(controller, "/").removeprefix(root.rstrip("/")) if root != "/" else own.get(controller, "/")
+        place = point + inside.rstrip("/")
+        if not os.path.isdir(place):
+            place = point
+        folders.append(_make_group(place, pid))
+        _sweep(place)
+    # The first group that has such a limit makes the kernel patch itself: ours, so that no sandbox has to wait for it.
+    _write_if_there(f"{folders[0]}/{_V1_TCP_LIMIT}", str(_V1_UNLIMITED))
+    counts_swap = os.path.exists(f"{folders[0]}/memory.memsw.limit_in_bytes")
+    writes = (
+        (0, "memory.limit_in_bytes", _MEMORY),
+        # Where swap is not accounted it is not used.
+        (0, "memory.memsw.limit_in_bytes", _MEMORY) if counts_swap else (0, "memory.swappiness", "0"),
+        (1, "pids.max", _PROCESSES),
+    )
+    meters = (
+        *_meters(
+            0,
+            ("memory.max_usage_in_bytes", "memory.oom_control", "memory.failcnt"),
+            ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", _V1_TCP_LIMIT),
+        ),
+        *_meters(2, ("cpuacct.usage",), ()),
+        *_meters(1, (), ("pids.max",)),
+    )
+    return _as_far_as_there("v1", tuple(folders), writes, meters)
 
-    kind = "v1"
 
-    def __init__(self, host: str = "") -> None:
-        own = _own_paths(host)
-        self._groups: dict[str, _Group] = {}
-        for controller in ("memory", "pids", "cpuacct"):
-            mounts = [
-                (point, root)
-                for kind, options, point, root in _mounts(host)
-                if kind == "cgroup" and controller in options.split(",")
-            ]
-            if not mounts:
-                raise FileNotFoundError(errno.ENOENT, f"the version 1 controller {controller} is not mounted")
-            point, root = mounts[0]
-            inside = own.get(controller, "/").removeprefix(root.rstrip("/")) if root != "/" else own.get(controller, "/")
-            place = (host + point if not point.startswith(host) else point) + inside.rstrip("/")
-            if not os.path.isdir(place):
-                place = host + point if not point.startswith(host) else point
-            self._groups[controller] = _Group(place)
-            _sweep(place)
-        # The first group that has such a limit makes the kernel patch itself: ours, so that no sandbox has to wait for it.
-        _write_if_there(f"{self._groups['memory'].path}/{_V1_TCP_LIMIT}", str(_V1_UNLIMITED))
-
-    def create(self, name: str, memory_bytes: int, processes: int) -> Version1Leaf:
-        paths = {controller: f"{group.path}/{name}" for controller, group in self._groups.items()}
-        return Version1Leaf(paths, memory_bytes, processes)
-
-    def close(self) -> None:
-        for group in self._groups.values():
-            group.remove()
+def _make_group(place: str, pid: int) -> str:
+    """Make the group of a launcher below `place`. Returns its path."""
+    path = f"{place}/{_PREFIX}{_identity(pid)}"
+    os.makedirs(path, exist_ok=True)
+    return path
 
 
-class Version1Leaf:
-    """One sandbox's group in each hierarchy."""
+def _meters(group: int, readable: tuple[str, ...], writable: tuple[str, ...]) -> tuple[tuple[int, str, int], ...]:
+    return (*((group, name, os.O_RDONLY) for name in readable), *((group, name, os.O_WRONLY) for name in writable))
 
-    def __init__(self, paths: Mapping[str, str], memory_bytes: int, processes: int) -> None:
-        self._paths = paths
-        for path in paths.values():
-            os.mkdir(path)
-        if memory_bytes:
-            _write(f"{paths['memory']}/memory.limit_in_bytes", str(memory_bytes))
-            if not _write_if_there(f"{paths['memory']}/memory.memsw.limit_in_bytes", str(memory_bytes)):
-                _write(f"{paths['memory']}/memory.swappiness", "0")  # swap is not accounted here: do not use it
-        _write(f"{paths['pids']}/pids.max", str(processes + _PROCESSES_OF_OURS))
 
-    def join(self, pid: int) -> None:
-        for path in self._paths.values():
-            _write(f"{path}/cgroup.procs", str(pid))
-
-    def descriptors(self) -> dict[str, int]:
-        memory_files = ("memory.max_usage_in_bytes", "memory.oom_control", "memory.failcnt")
-        limits = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", _V1_TCP_LIMIT)
-        opened = _open_all(self._paths["memory"], memory_files, limits)
-        opened |= _open_all(self._paths["cpuacct"], ("cpuacct.usage",), ())
-        opened["memory.event"] = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        _write(f"{self._paths['memory']}/cgroup.event_control", f"{opened['memory.event']} {opened['memory.oom_control']}")
-        return opened | _open_all(self._paths["pids"], (), ("pids.max",))
-
-    def remove(self) -> bool:
-        removed = [_remove(path) for path in self._paths.values()]
-        return all(removed)
+def _as_far_as_there(
+    kind: str, folders: tuple[str, ...], writes: tuple[tuple[int, str, str], ...], meters: tuple[tuple[int, str, int], ...]
+) -> Groups:
+    """Leave out the files that this kernel does not have: a leaf has the same as the group above it."""
+    return Groups(
+        kind,
+        folders,
+        tuple(write for write in writes if os.path.exists(f"{folders[write[0]]}/{write[1]}")),
+        tuple(meter for meter in meters if os.path.exists(f"{folders[meter[0]]}/{meter[1]}")),
+    )
 
 
 class Meter:
@@ -314,27 +272,14 @@ class Meter:
         return {words[0].decode(): words[1] for words in lines if len(words) == 2}
 
 
-class _Group:
-    """The launcher's own group below `place`."""
-
-    def __init__(self, place: str) -> None:
-        self.path = f"{place}/{_PREFIX}{_identity(os.getpid())}"
-        os.mkdir(self.path)
-
-    def remove(self) -> None:
-        remove_tree(self.path)
-
-
-def _identity(pid: int, proc: str = "/proc") -> str:
-    """Return a name for a process that no later process has. proc: where a procfs of our own PID namespace is."""
-    if not os.path.exists(f"{proc}/self"):
-        proc = "/host/proc"
-    with open(f"{proc}/{pid}/stat", "rb") as file:
+def _identity(pid: int) -> str:
+    """Return a name for a process that no later process has."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rsplit(b")", 1)[1].split()
     if fields[0] in (b"Z", b"X"):
         raise ProcessLookupError(errno.ESRCH, "dead, only not reaped yet")
     start_time = fields[19].decode()
-    namespace = os.stat(f"{proc}/self/ns/pid").st_ino
+    namespace = os.stat("/proc/self/ns/pid").st_ino
     return f"{namespace}-{pid}-{start_time}"
 
 
@@ -403,33 +348,22 @@ def _is_delegated(path: str) -> bool:
     return False
 
 
-def _mounts(host: str) -> Iterator[tuple[str, str, str, str]]:
+def _mounts() -> Iterator[tuple[str, str, str, str]]:
     """Yield (file system, its options, mount point, root of the mount) of every mount."""
-    with open(f"{host}/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             before, _, after = line.partition(" - ")
             kind, _source, options = after.split()[:3]
             yield kind, options, before.split()[4], before.split()[3]
 
 
-def _own_paths(host: str) -> dict[str, str]:
+def _own_paths() -> dict[str, str]:
     """Return the path of our group by controller; version 2 has the name ""."""
     paths: dict[str, str] = {}
-    for line in _read(f"{host}/proc/self/cgroup").splitlines():
+    for line in _read("/proc/self/cgroup").splitlines():
         _number, controllers, path = line.split(":", 2)
         paths |= dict.fromkeys(controllers.split(","), path)
     return paths
-
-
-def _open_all(folder: str, readable: tuple[str, ...], writable: tuple[str, ...]) -> dict[str, int]:
-    opened: dict[str, int] = {}
-    for names, flags in ((readable, os.O_RDONLY), (writable, os.O_WRONLY)):
-        for name in names:
-            try:
-                opened[name] = os.open(f"{folder}/{name}", flags | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue  # not in this kernel
-    return opened
 
 
 def _read(path: str) -> str:

@@ -15,22 +15,14 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
 
+from firebox.sandbox import protocol
 from firebox.sandbox.cgroups import Meter
 from firebox.sandbox.pack import Collected, PackReader, write_all
-from firebox.sandbox.spec import (
-    LONG_COMMAND_BYTES,
-    Command,
-    CommandRefused,
-    Exit,
-    SandboxFailure,
-    decode,
-    encode,
-    receive,
-    send,
-)
+from firebox.sandbox.protocol import Exceeded, Exited, Kind, Phase, StartFlag
+from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure
 
 READ_BYTES = 64 << 10
 KILL_PATIENCE_S = 15.0
@@ -43,6 +35,11 @@ _DISCARD_BYTES = 1 << 20
 _COLLECT_MEMORY_BYTES = 128 << 20
 COLLECT_BUDGET_MS = 10_000.0
 """How long PID 1 looks for files when nobody says how long it may."""
+
+_KILLED = Exited(Kind.EXITED, -signal.SIGKILL, Exceeded.NOTHING, 0, 0, 0)
+"""Instead of a report, where the whole sandbox was killed."""
+_EXCEEDED = {Exceeded.NOTHING: "", Exceeded.MEMORY: "memory", Exceeded.CPU_TIME: "cpu_time"}
+_REFUSED_STEPS: dict[int, str] = {Phase.FILES: "files", Phase.TERMINAL: "terminal"}
 
 StreamName = Literal["stdout", "stderr"]
 OutputSink = Callable[[StreamName, bytes], None]
@@ -76,20 +73,28 @@ class Sandbox:
     Life: `run` once, `collect` after it at will, `close` always. Everything else is for while it runs.
     """
 
-    def __init__(self, owner: Owner, number: int, pid: int, descriptors: Sequence[int], meters: Sequence[str]) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        number: int,
+        pid: int,
+        link: socket.socket,
+        streams: Sequence[int],
+        meters: Mapping[str, int],
+    ) -> None:
+        """link: non-blocking. streams: stdin, stdout, stderr. meters: file of the control group -> descriptor. All become ours."""
         self.number = number
         self.pid = pid
         self.was_started_ahead = False
         """Whether the program went on that had been started before its command came; known once it has begun."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._link = socket.socket(fileno=descriptors[0])
-        self._link.setblocking(False)
-        self._stdin, stdout, stderr = descriptors[1:4]
+        self._link = link
+        self._stdin, stdout, stderr = streams
         self._streams: dict[StreamName, int] = {"stdout": stdout, "stderr": stderr}
-        for descriptor in descriptors[1:4]:
+        for descriptor in streams:
             os.set_blocking(descriptor, False)
-        self._meter = Meter(dict(zip(meters, descriptors[4:], strict=True)))
+        self._meter = Meter(meters)
         self._command: Command | None = None
         self._output: OutputSink = _ignore
         self._counts = {"stdout": 0, "stderr": 0}
@@ -97,7 +102,7 @@ class Sandbox:
         self._paused = False
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._finished: asyncio.Future[None] = self._loop.create_future()
-        self._exit_message: dict[str, Any] | None = None
+        self._exit_message: Exited | None = None
         self._link_open = True
         self._killed_by = ""
         self._terminal = -1
@@ -171,7 +176,7 @@ class Sandbox:
         """Send a signal to the program's process group."""
         if self._exit_message is None and self._link_open:
             try:
-                send(self._link, {"signal": number})
+                protocol.send(self._link, protocol.pack(protocol.Signal(Kind.SIGNAL, number)))
             except OSError:
                 return  # it has just ended, or a flood of signals: what does not fit is lost, as signals are
 
@@ -210,7 +215,7 @@ class Sandbox:
         Where there are no groups only it knows what was used, and where files are wanted only it can hand them back.
         """
         try:
-            send(self._link, {"stop": True})
+            protocol.send(self._link, protocol.pack(protocol.Stop(Kind.STOP, 0)))
         except OSError:
             return False
         return True
@@ -230,11 +235,12 @@ class Sandbox:
             if self._meter and command is not None and command.memory_bytes:
                 # What the program wrote is memory too, and may be all that it was given; only our PID 1 is left to use more.
                 self._meter.limit(command.memory_bytes + _COLLECT_MEMORY_BYTES, command.processes)
-            message = {"collect": list(patterns), "max_bytes": max_bytes, "max_files": max_files, "budget_ms": budget_ms}
-            send(self._link, message, (writable,))
-        except OSError as error:
+            text = protocol.Text(patterns)
+            head = protocol.Collect(Kind.COLLECT, len(patterns), max_bytes, max_files, int(budget_ms), text.bytes, 0)
+            protocol.send(self._link, protocol.pack(head) + text.encoded(), (writable,))
+        except (OSError, ValueError) as error:
             os.close(readable)
-            raise SandboxFailure("collect", error.errno or 0, str(error)) from None
+            raise SandboxFailure("collect", getattr(error, "errno", 0) or 0, str(error)) from None
         finally:
             os.close(writable)
         reader = PackReader(readable, max_bytes, max_files, budget_ms)
@@ -267,26 +273,25 @@ class Sandbox:
         self._meter.close()
 
     def _start(self, command: Command) -> None:
-        # Everything that travels by descriptor: the pack of an earlier stage, and one memfd with the job's own files.
-        packs: list[list[tuple[str, int, int, int]]] = []
+        # Contents travel by descriptor: the pack of an earlier stage, and one memfd with the job's own files.
         descriptors: list[int] = []
         own = -1
         try:
             if self._meter:
                 self._meter.limit(command.memory_bytes, command.processes)
             if command.packed is not None:
-                packs.append([(file.name, file.offset, file.size, file.mode) for file in command.packed.files])
                 descriptors.append(command.packed.descriptor)
             if command.files:
                 own = os.memfd_create("files", os.MFD_CLOEXEC)
-                offset, index = 0, list[tuple[str, int, int, int]]()
                 for file in command.files:
-                    index.append((file.name, offset, len(file.content), file.mode))
-                    offset += write_all(own, file.content)
-                packs.append(index)
+                    write_all(own, file.content)
                 descriptors.append(own)
-            self._send_start(_start_message(command, packs), descriptors)
+            protocol.send(self._link, _start_message(command), descriptors)
+        except ValueError as error:
+            raise CommandRefused("start", errno.EINVAL, str(error)) from None
         except OSError as error:
+            if error.errno == errno.E2BIG:
+                raise CommandRefused("start", errno.E2BIG, os.strerror(errno.E2BIG)) from None
             # Less than is in use already: version 1 of control groups refuses it, version 2 kills what is there.
             if command.memory_bytes and self._meter and (error.errno == errno.EBUSY or self._meter.memory_kills()):
                 raise CommandRefused("memory", error.errno or 0, "more memory is in use before the program starts") from None
@@ -297,23 +302,6 @@ class Sandbox:
         self._loop.add_reader(self._link.fileno(), self._hear)
         self._listen()
 
-    def _send_start(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """Send the command; one that is too long for a message goes in a memfd. Raises: OSError, CommandRefused."""
-        try:
-            send(self._link, message, descriptors)
-        except OSError as error:
-            if error.errno != errno.EMSGSIZE:
-                raise
-            data = encode(message)
-            if len(data) > LONG_COMMAND_BYTES:
-                raise CommandRefused("start", errno.E2BIG, os.strerror(errno.E2BIG)) from None
-            long = os.memfd_create("command", os.MFD_CLOEXEC)
-            try:
-                write_all(long, data)
-                send(self._link, {"long": len(data)}, [*descriptors, long])
-            finally:
-                os.close(long)
-
     def _listen(self) -> None:
         for name, descriptor in self._streams.items():
             self._loop.add_reader(descriptor, self._read, name)
@@ -321,47 +309,61 @@ class Sandbox:
     def _hear(self) -> None:
         """Take what PID 1 says. It shares the sandbox with hostile code: nothing is believed that has the wrong shape."""
         try:
-            data, descriptors = receive(self._link)
+            data, descriptors = protocol.receive(self._link)
         except BlockingIOError:
             return
         except OSError:
             data, descriptors = b"", []
         try:
-            self._take(decode(data) if data else {}, descriptors)
-        except SandboxFailure as failure:
+            if data:
+                self._take(data, descriptors)
+            else:
+                self._take_end()
+        except (SandboxFailure, ValueError) as error:
             self._hang_up()
-            self._break(failure)
+            self._break(error if isinstance(error, SandboxFailure) else SandboxFailure("message", detail=str(error)))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """Act on a message; takes what it keeps out of `descriptors`. Raises: SandboxFailure."""
-        if "started" in message and not self._started.done():
-            self.was_started_ahead = message.get("ahead") is True
+    def _take(self, data: bytes, descriptors: list[int]) -> None:
+        """Act on a message; takes what it keeps out of `descriptors`. Raises: SandboxFailure, ValueError."""
+        kind = protocol.kind_of(data)
+        if kind == Kind.STARTED and not self._started.done():
+            self.was_started_ahead = protocol.unpack(protocol.Started, data).prestarted == 1
             self._begin(descriptors)
-        elif "exited" in message and self._started.done() and self._exit_message is None:
+        elif kind == Kind.EXITED and self._started.done() and self._exit_message is None:
+            message = protocol.unpack(Exited, data)
             _check_exit(message)
             self._ended_at = time.monotonic()
             self._exit_message = message
             self._timers.append(self._loop.call_later(KILL_PATIENCE_S, self._end_stragglers))
             self.resume()
             self._finish_when_complete()
-        elif "refused" in message and not self._started.done():
-            detail, number = str(message.get("detail", "")), message.get("errno")
-            self._started.set_exception(CommandRefused(str(message["refused"]), number if isinstance(number, int) else 0, detail))
+        elif kind == Kind.REFUSED and not self._started.done():
+            refused, about = protocol.unpack_with_text(protocol.Refused, data)
+            words = os.strerror(refused.error)
+            detail = f"{words}: {about}" if about else words
+            step = _REFUSED_STEPS.get(refused.phase, "start")
+            self._started.set_exception(CommandRefused(step, refused.error, detail))
+        elif kind == Kind.FAILED and not self._started.done():
+            failed, call = protocol.unpack_with_text(protocol.Failed, data)
+            raise SandboxFailure("serve", failed.error, f"{os.strerror(failed.error)}: {call}")
         else:
-            self._hang_up()
-            if message.get("failed"):
-                self._break(SandboxFailure(str(message["failed"]), detail=str(message.get("detail", ""))))
-            elif not self._started.done() and self._killed_by:  # so early that its start was not reported
+            raise SandboxFailure("message", detail="not expected now")
+
+    def _take_end(self) -> None:
+        """Act on the end of PID 1, which may have been killed by the kernel or by us."""
+        self._hang_up()
+        if not self._started.done():
+            if self._killed_by:  # so early that its start was not reported
                 self._started_at = self._ended_at
                 self._started.set_result(None)
-            elif not self._started.done() and self._meter and self._meter.memory_kills():
+            elif self._meter and self._meter.memory_kills():
                 self._started.set_exception(CommandRefused("memory", errno.ENOMEM, "the sandbox itself had not enough memory"))
-            elif not self._started.done():
+            else:
                 self._break(SandboxFailure("start", detail="the sandbox ended before the program started"))
-            self._finish_when_complete()
+        self._finish_when_complete()
 
     def _hang_up(self) -> None:
         """Listen no more: PID 1 is gone or talks nonsense."""
@@ -471,30 +473,27 @@ class Sandbox:
             self._owner.kill(self.number)
 
     def _exit(self) -> Exit:
-        message, command = self._exit_message, self._command
+        message, command = self._exit_message or _KILLED, self._command
         assert command is not None  # noqa: S101 - set by run
-        code: int | None = message["exited"] if message is not None else -signal.SIGKILL
+        code = message.status
         memory_kills = self._meter.memory_kills() if self._meter else 0
         # Until we hear of its start a program has used some already, which the group's meter does not tell from ours.
-        cpu_ms = max(self._cpu_ms() if self._meter else 0.0, (message or {}).get("cpu_ms", 0.0))
-        peak = self._meter.memory_peak_bytes() if self._meter else (message or {}).get("memory_peak_bytes", 0)
-        killed_by = self._killed_by
-        exceeded = (message or {}).get("exceeded", "")
-        if not killed_by and exceeded in ("memory", "cpu_time"):
-            killed_by = exceeded
+        cpu_ms = max(self._cpu_ms() if self._meter else 0.0, message.cpu_us / 1000)
+        peak = self._meter.memory_peak_bytes() if self._meter else message.memory_peak_bytes
+        killed_by = self._killed_by or _EXCEEDED[Exceeded(message.exceeded)]
         if not killed_by and memory_kills and code != 0:
             killed_by = "memory"
         if not killed_by and code in (-signal.SIGXCPU, -signal.SIGKILL) and command.cpu_ms and cpu_ms >= command.cpu_ms:
             killed_by = "cpu_time"  # the backstop, RLIMIT_CPU
-        if message is None and not killed_by:
+        if self._exit_message is None and not killed_by:
             raise SandboxFailure("run", detail="the sandbox ended without a report", hint="was the launcher killed?")
         return Exit(
-            status=code if code is not None and code >= 0 else None,
-            signal=-code if code is not None and code < 0 else None,
+            status=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
             killed_by=killed_by,
             wall_ms=(self._ended_at - self._started_at) * 1000,
-            cpu_ms=float(cpu_ms),
-            memory_peak_bytes=int(peak),
+            cpu_ms=cpu_ms,
+            memory_peak_bytes=peak,
             memory_limit_hit=memory_kills > 0 or killed_by == "memory",
             stdout_truncated=self._truncated["stdout"],
             stderr_truncated=self._truncated["stderr"],
@@ -544,30 +543,54 @@ class Sandbox:
             self._cpu_timer.cancel()
 
 
-def _check_exit(message: dict[str, Any]) -> None:
+def _check_exit(message: Exited) -> None:
     """Raises: SandboxFailure when the report of the end is not one that a process can have."""
-    code, exceeded = message["exited"], message.get("exceeded", "")
-    numbers: tuple[Any, ...] = (message.get("cpu_ms"), message.get("memory_peak_bytes", 0))
-    if type(code) is not int or not -signal.NSIG < code < 256 or exceeded not in ("", "memory", "cpu_time"):
-        raise SandboxFailure("exit", detail="malformed report")
-    if not all(isinstance(number, int | float) and 0 <= number < 1 << 63 for number in numbers):
+    numbers = (message.cpu_us, message.memory_peak_bytes)
+    if not -signal.NSIG < message.status < 256 or message.exceeded not in _EXCEEDED or max(numbers) >= 1 << 63:
         raise SandboxFailure("exit", detail="malformed report")
 
 
-def _start_message(command: Command, packs: list[list[tuple[str, int, int, int]]]) -> dict[str, Any]:
-    return {
-        "argv": command.argv,
-        "env": dict(command.env),
-        "packs": packs,
-        "terminal": command.terminal,
-        "cpu_ms": command.cpu_ms,
-        "memory_bytes": command.memory_bytes,
-        "stack_bytes": command.stack_bytes,
-        "processes": command.processes,
-        "open_files": command.open_files,
-        "file_size_bytes": command.file_size_bytes,
-        "tell": command.tell,
-    }
+def _start_message(command: Command) -> bytes:
+    """Encode the command. Raises: ValueError for a NUL in a string, or a name of a variable that none can have."""
+    if any("=" in name or not name for name in command.env):
+        raise ValueError("illegal name of an environment variable")
+    text = protocol.Text(command.argv)
+    for name, value in command.env.items():
+        text.add(f"{name}={value}")
+    for word in command.tell or ():
+        text.add(word)
+    layout = protocol.layout(protocol.PackedFile)
+    files: list[bytes] = []
+    packs = 0
+    if command.packed is not None:
+        files += [layout.pack(each.offset, each.size, each.mode, packs, text.add(each.name), 0) for each in command.packed.files]
+        packs += 1
+    if command.files:
+        offset = 0
+        for file in command.files:
+            files.append(layout.pack(offset, len(file.content), file.mode, packs, text.add(file.name), 0))
+            offset += len(file.content)
+        packs += 1
+    rows, columns = command.terminal or (0, 0)
+    head = protocol.Start(
+        kind=Kind.START,
+        flags=StartFlag.TERMINAL if command.terminal is not None else 0,
+        rows=rows,
+        columns=columns,
+        cpu_ms=command.cpu_ms,
+        memory_bytes=command.memory_bytes,
+        stack_bytes=command.stack_bytes,
+        file_size_bytes=command.file_size_bytes,
+        processes=command.processes,
+        open_files=command.open_files,
+        words=len(command.argv),
+        variables=len(command.env),
+        told=len(command.tell) if command.tell is not None else protocol.NO_WORDS,
+        packs=packs,
+        files=len(files),
+        text_bytes=text.bytes,
+    )
+    return b"".join((protocol.pack(head), *files, text.encoded()))
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

@@ -1,4 +1,4 @@
-"""Who the launcher is and which uids it may give away: root's own block, a subordinate range, or just one."""
+"""Who a launcher is and which uids it may give away: root's own block, a subordinate range, or just one."""
 
 from __future__ import annotations
 
@@ -7,96 +7,104 @@ import errno
 import fcntl
 import os
 import pwd
-import socket
+import shutil
+import struct
+from typing import NamedTuple
 
-from firebox.sandbox import kernel, mounts, spec
+from firebox.sandbox.spec import SandboxFailure
 
 UIDS_A_LAUNCHER = 512
 UID_LOCKS = "/run/firebox-uids.lock"
 
+_F_OFD_SETLK = 37
+_FLOCK = struct.Struct("hhqqi4x")
+"""`struct flock`: type, whence, start, length, pid."""
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+"""The inode of /proc/self/ns/user in the namespace that the kernel began with: PROC_USER_INIT_INO."""
+_CAP_SYS_RESOURCE = 24
 
-def enter_namespaces(uid_base: int) -> list[int]:
-    """Get a mount namespace with a lean root, and a user namespace when we are not root. Returns uids for sandboxes.
 
-    More than one uid: every concurrent sandbox gets its own. Exactly one: there is no other here.
+class Identity(NamedTuple):
+    """uid_first, uid_count: uids for sandboxes. is_root: whether the launcher has root's powers.
+
+    uid_map, gid_map: command lines that give an ordinary user's launcher its subordinate uids; empty where there are none.
+    lock: a descriptor that reserves the uids as long as the launcher has it open, or -1.
     """
-    uids: list[int]
-    if os.geteuid() == 0:
-        uids = _own_uids(uid_base)
-        kernel.unshare(kernel.CLONE_NEWNS)
-    else:
-        uids = _become_root_of_user_namespace()
-    mounts.lean_root()
-    return uids
+
+    uid_first: int
+    uid_count: int
+    is_root: bool
+    uid_map: tuple[str, ...] = ()
+    gid_map: tuple[str, ...] = ()
+    lock: int = -1
 
 
-def _own_uids(uid_base: int) -> list[int]:
-    """Reserve a block of uids that no other launcher on this machine uses, as long as this process lives.
+def choose_identity(uid_base: int, pid: int, run_as: tuple[int, int] | None = None) -> Identity:
+    """Choose for the launcher that is process `pid`. run_as: (uid, gid) of another user. Raises: SandboxFailure, OSError."""
+    uid, gid = run_as or (os.geteuid(), os.getegid())
+    if uid == 0:
+        return _own_uids(uid_base)
+    ranges = _subordinate_range("/etc/subuid", uid), _subordinate_range("/etc/subgid", uid)
+    maps: list[tuple[str, ...]] = []
+    for tool, own, (first, count) in (("newuidmap", uid, ranges[0]), ("newgidmap", gid, ranges[1])):
+        path = shutil.which(tool, path="/usr/local/bin:/usr/bin:/bin")
+        if path is not None and count:
+            maps.append((path, str(pid), "0", str(own), "1", "1", str(first), str(count)))
+    if len(maps) < 2:
+        return Identity(0, 1, is_root=False)
+    return Identity(1, min(UIDS_A_LAUNCHER, ranges[0][1]), is_root=False, uid_map=maps[0], gid_map=maps[1])
 
-    The reservation is a record lock on a file that only root can open: gone with us, however we end, and not ours to lose
-    to another user of the machine. Forks do not inherit it. Source: fcntl_locking(2).
+
+def can_programs_lower_oom_score(*, run_as: tuple[int, int] | None) -> bool:
+    """Check whether a program without capabilities may lower the oom_score_adj that PID 1 gave it.
+
+    The kernel keeps as the least what was set with CAP_SYS_RESOURCE in the initial user namespace. Where that cannot be told, the
+    answer is yes. Source: proc_pid_oom_score_adj(5).
+    """
+    if run_as is not None:
+        return True
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+            effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+        is_initial = os.stat("/proc/self/ns/user").st_ino == _INITIAL_USER_NAMESPACE
+    except (OSError, StopIteration, ValueError):
+        return True
+    return not (is_initial and effective >> _CAP_SYS_RESOURCE & 1)
+
+
+def _own_uids(uid_base: int) -> Identity:
+    """Reserve a block of uids that no other launcher on this machine uses.
+
+    The reservation is a lock on a file that only root can open. It belongs to the open file, so it lasts as long as the launcher
+    has that: however it ends, it is free again. Source: fcntl(2), "Open file description locks".
     """
     with open("/proc/self/uid_map", encoding="ascii") as lines:
         ranges = [(int(first), int(count)) for first, _outside, count in map(str.split, lines)]
     bases = [*range(uid_base, uid_base + 64 * UIDS_A_LAUNCHER, UIDS_A_LAUNCHER), 60_000, 59_000, 58_000, 57_000]
     try:
-        locks = os.open(UID_LOCKS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)  # stays open until we end
+        lock = os.open(UID_LOCKS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise spec.SandboxFailure("own uids", error.errno or 0, detail=UID_LOCKS, hint="make /run writable for root") from None
+        raise SandboxFailure("own uids", error.errno or 0, detail=UID_LOCKS, hint="make /run writable for root") from None
     for base in bases:
-        if not any(first <= base and base + UIDS_A_LAUNCHER <= first + count for first, count in ranges):
-            continue
-        try:
-            fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, base)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            continue
-        return list(range(base, base + UIDS_A_LAUNCHER))
-    raise spec.SandboxFailure("own uids", detail="every block of uids is taken", hint="set uid_base to another range")
+        if any(first <= base and base + UIDS_A_LAUNCHER <= first + count for first, count in ranges) and _reserve(lock, base):
+            return Identity(base, UIDS_A_LAUNCHER, is_root=True, lock=lock)
+    os.close(lock)
+    raise SandboxFailure("own uids", detail="every block of uids is taken", hint="set uid_base to another range")
 
 
-def _become_root_of_user_namespace() -> list[int]:
-    """Enter a user namespace as its root, with subordinate uids where newuidmap grants them. Returns uids for sandboxes."""
-    uid, gid, pid = os.geteuid(), os.getegid(), os.getpid()
-    ranges = _subordinate_range("/etc/subuid", uid), _subordinate_range("/etc/subgid", uid)
-    parent, child = socket.socketpair()
-    helper = os.fork() if all(ranges) else -1
-    if helper == 0:
-        parent.close()
-        child.recv(1)
-        os._exit(_map_with_helpers(pid, uid, gid, ranges))
-    child.close()
-    kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
-    if helper > 0:
-        parent.send(b"g")
-        _pid, status = os.waitpid(helper, 0)
-        if status == 0:
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
-            return list(range(1, min(UIDS_A_LAUNCHER, ranges[0][1])))
-    for name, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(line)
-    return [0]
-
-
-def _map_with_helpers(pid: int, uid: int, gid: int, ranges: tuple[tuple[int, int], tuple[int, int]]) -> int:
-    """Run newuidmap and newgidmap on `pid`. Returns an exit status. Source: newuidmap(1)."""
-    import subprocess  # root's launcher, which needs no helper, starts sooner without
-
-    for tool, own, (first, count) in (("newuidmap", uid, ranges[0]), ("newgidmap", gid, ranges[1])):
-        arguments = [tool, str(pid), "0", str(own), "1", "1", str(first), str(count)]
-        try:
-            if subprocess.run(arguments, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:
-                return 1
-        except FileNotFoundError:
-            return 1
-    return 0
+def _reserve(lock: int, byte: int) -> bool:
+    """Lock one byte of a file. False when it is locked already."""
+    try:
+        fcntl.fcntl(lock, _F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        return False
+    return True
 
 
 def _subordinate_range(path: str, uid: int) -> tuple[int, int]:
-    """Return (first, count) that `path` grants to this user, (0, 0) when none."""
+    """Return (first, count) that `path` grants to a user, (0, 0) when none."""
     names = {str(uid)}
     with contextlib.suppress(KeyError):
         names.add(pwd.getpwuid(uid).pw_name)

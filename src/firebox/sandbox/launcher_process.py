@@ -6,22 +6,36 @@ import asyncio
 import errno
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from firebox.sandbox import protocol
 from firebox.sandbox.handle import KILL_PATIENCE_S, Sandbox
 from firebox.sandbox.launcher_start import FIRST, StartedLauncher, start_launcher
-from firebox.sandbox.spec import SandboxFailure, SandboxSpec, decode, receive, send, spec_to_message
+from firebox.sandbox.plans import Plans
+from firebox.sandbox.protocol import Kind, Phase
+from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
-_STREAMS_AND_LINK = 4
+_STREAMS = 3
 _LATER_S = 0.003
+_TELL_AGAIN_S = 0.005
+
+
+class _Making:
+    """A sandbox that is being made. link: our end of its link, ours to close until `made` has a sandbox."""
+
+    def __init__(self, specification: SandboxSpec, link: socket.socket) -> None:
+        self.specification = specification
+        self.link = link
+        self.made: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+        self.failed: protocol.Failed | None = None
 
 
 class LauncherProcess:
     """The launcher as a child of the server; started again when it dies.
 
-    hooks: name -> text of what sandboxes show below `ahead.FOLDER`. run_as: (uid, gid) to start it as another user; only root
-    can. python: the interpreter that runs it. source: the folder that holds the package; both must be readable by that user.
+    hooks: name -> text of what sandboxes show below `spec.HOOKS`. run_as: (uid, gid) to start it as another user; only root can.
     started: a process that has its settings already, and perhaps makes its first sandbox, to be used instead of a first one.
     """
 
@@ -31,22 +45,24 @@ class LauncherProcess:
         uid_base: int = 210_000,
         hooks: Mapping[str, str] | None = None,
         run_as: tuple[int, int] | None = None,
-        python: str | None = None,
-        source: str = "",
         started: StartedLauncher | None = None,
     ) -> None:
         self._hooks = dict(hooks or {})
         self._uid_base = uid_base
         self._run_as = run_as
-        self._python = python
-        self._source = source
         self._started = started
         self._process: StartedLauncher | None = None
         self._link: socket.socket | None = None
-        self._proven: asyncio.Future[dict[str, Any]] | None = None
-        self._first: tuple[SandboxSpec, asyncio.Future[Sandbox]] | None = None
-        """The sandbox that whoever started the launcher has asked for, until it is taken."""
-        self._making: dict[int, asyncio.Future[Sandbox]] = {}
+        self._plans: Plans | None = None
+        self._configured: asyncio.Future[None] | None = None
+        self._proven: asyncio.Task[None] | None = None
+        self._first: _Making | None = None
+        """The sandbox that was asked for when the launcher was started, until it is taken."""
+        self._making: dict[int, _Making] = {}
+        self._backlog: deque[tuple[bytes, socket.socket | None]] = deque()
+        """What the launcher has not been told yet: it is far behind."""
+        self._prepared_for: dict[int, set[int]] = {}
+        """Number of a preparation -> sandboxes that were asked for since then and need it."""
         self._alive: dict[int, asyncio.Event] = {}
         self._work_for_later: list[Callable[[], None]] = []
         self._next_number = FIRST
@@ -57,7 +73,6 @@ class LauncherProcess:
         self.starts = 0
         """How often a launcher was started; one is normal."""
         self.layers: tuple[str, ...] = ()
-        self.cgroups = ""
         self.reasons: tuple[str, ...] = ()
         """Why better kinds of control groups are not used."""
 
@@ -82,59 +97,109 @@ class LauncherProcess:
                 if self._link is None:
                     self._spawn()
                 assert self._proven is not None  # noqa: S101 - set by _spawn
-                # Whoever comes next waits for the same proof when this one leaves.
-                proven = await asyncio.shield(self._proven)
+                # Others wait for the same proof when this caller leaves.
+                await asyncio.shield(self._proven)
             except SandboxFailure:
                 self._lost("the launcher could not make a sandbox")
                 raise
             except OSError as error:
                 self._lost("the launcher ended at once")
                 raise SandboxFailure("launcher", error.errno or 0, f"it could not be started: {error}") from None
-            self.layers = tuple(proven["proven"])
-            self.cgroups = proven["cgroups"]
-            self.reasons = tuple(proven["reasons"])
 
     def _spawn(self) -> None:
         started, self._started = self._started, None
-        configured = started is not None
         if started is None:
-            started = start_launcher(run_as=self._run_as, python=self._python, source=self._source)
+            started = start_launcher(run_as=self._run_as)
         self._process = started
-        started.link.setblocking(False)
-        self.starts += 1
         self._link = started.link
+        self.starts += 1
+        self._backlog.clear()
+        self._prepared_for.clear()
+        self._proven = asyncio.create_task(self._bring_up(started))
+        self._proven.add_done_callback(_look_at)
+
+    async def _bring_up(self, started: StartedLauncher) -> None:
+        """Give a launcher its settings and wait until it has made a sandbox. Raises: SandboxFailure, OSError."""
+        if started.plans is None:
+            # Control groups that a dead launcher left are removed first, which may take a while.
+            await asyncio.to_thread(started.configure, uid_base=self._uid_base, hooks=self._hooks)
+        assert started.plans is not None  # noqa: S101 - it is configured
+        self._plans = started.plans
+        started.link.setblocking(False)
         loop = asyncio.get_running_loop()
-        self._proven = loop.create_future()
+        configured = self._configured = loop.create_future()
+        loop.add_reader(started.link.fileno(), self._hear)
         if started.first is not None:
-            self._first = started.first, self._expect(FIRST)
+            self._first = self._expect(FIRST, *started.first)
+            started.first = None
             self._next_number = FIRST + 1
-        loop.add_reader(self._link.fileno(), self._hear)
-        if not configured:
-            started.configure(uid_base=self._uid_base, hooks=self._hooks)
+        await configured
+        await self._prove(started.plans)
+        self.layers = started.plans.layers()
+        self.reasons = tuple(started.plans.group_reasons)
+
+    async def _prove(self, plans: Plans) -> None:
+        """Make a sandbox, giving up one optional layer at a time. The first that was asked for is as good a proof as another.
+
+        Raises: SandboxFailure when a layer without a substitute fails.
+        """
+        making = self._first or self._ask(SandboxSpec())
+        while True:
+            try:
+                sandbox = await asyncio.shield(making.made)
+            except SandboxFailure:
+                given_up = making.failed is not None and plans.give_up_layer(making.failed, making.specification)
+                # One of a kind that cannot be made says nothing about the host; a plain one does.
+                if not given_up and making is not self._first:
+                    raise
+                self._first = None
+                making = self._ask(SandboxSpec())
+            else:
+                if making is not self._first:
+                    sandbox.close()
+                return
 
     async def make(self, specification: SandboxSpec) -> Sandbox:
         """Make a sandbox. Raises: SandboxFailure."""
         await self.start()
-        if self._first is not None and self._first[0] == specification:
-            made = self._first[1]
+        if self._first is not None and self._first.specification == specification:
+            made = self._first.made
             self._first = None
         else:
-            number = self._next_number
-            self._next_number += 1
-            made = self._expect(number)
-            self._tell({"make": number, "spec": spec_to_message(specification)})
+            made = self._ask(specification).made
         try:
             return await asyncio.shield(made)
         except asyncio.CancelledError:
             made.add_done_callback(_throw_away)
             raise
 
-    def _expect(self, number: int) -> asyncio.Future[Sandbox]:
-        """Note that a sandbox will come."""
-        made: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
-        self._making[number] = made
+    def _ask(self, specification: SandboxSpec) -> _Making:
+        """Have the launcher make a sandbox. Raises: SandboxFailure."""
+        assert self._plans is not None  # noqa: S101 - it was started
+        for preparation in self._plans.prepare(specification):
+            self._prepared_for[preparation.number] = set()
+            self._tell(preparation.message())
+        number = self._next_number
+        message = self._plans.make(number, specification)
+        self._next_number += 1
+        for waiting in self._prepared_for.values():
+            waiting.add(number)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise _too_many_files(error.errno or 0) from None
+        making = self._expect(number, specification, ours)
+        self._tell(message, theirs)
+        return making
+
+    def _expect(self, number: int, specification: SandboxSpec, link: socket.socket) -> _Making:
+        """Note that a sandbox will report on a link."""
+        link.setblocking(False)
+        making = _Making(specification, link)
+        self._making[number] = making
         self._alive[number] = asyncio.Event()
-        return made
+        asyncio.get_running_loop().add_reader(link.fileno(), self._hear_made, number)
+        return making
 
     def owns(self, number: int) -> bool:
         """Tell whether a sandbox is one of the launcher that runs now; those of a dead one are dying."""
@@ -143,12 +208,12 @@ class LauncherProcess:
     def kill(self, number: int) -> None:
         """Have every process of a sandbox killed; its meters can still be read. Returns at once."""
         if number in self._alive:
-            self._tell({"kill": number})
+            self._tell(protocol.pack(protocol.Kill(Kind.KILL, number)))
 
     def end(self, number: int) -> None:
         """Have a sandbox killed and everything of it removed. Returns at once."""
         if number in self._alive:
-            self._tell({"end": number})
+            self._tell(protocol.pack(protocol.End(Kind.END, number)))
 
     def later(self, work: Callable[[], None]) -> None:
         """Do what nobody waits for, once those who wait have been served."""
@@ -166,7 +231,9 @@ class LauncherProcess:
 
     def forget(self, layer: str) -> None:
         """Have the launcher let go of an image whose package is going away. Returns at once."""
-        self._tell({"forget": layer})
+        message = self._plans.forget_layer(layer) if self._plans is not None else None
+        if message is not None:
+            self._tell(message)
 
     async def ended(self, number: int) -> None:
         """Wait until nothing of a sandbox is left."""
@@ -177,6 +244,8 @@ class LauncherProcess:
         """End the launcher and with it every sandbox; wait until it is gone."""
         self._closed = True
         self._catch_up()
+        if self._proven is not None and self._configured is None:
+            await asyncio.wait([self._proven])  # a thread uses the link
         if self._link is not None:
             self._link.shutdown(socket.SHUT_WR)
         if self._process is not None and not self._process.has_ended():
@@ -189,70 +258,123 @@ class LauncherProcess:
             os.close(self.null)
             self.null = -1
 
-    def _tell(self, message: dict[str, Any]) -> None:
-        if self._link is None:
-            return
-        try:
-            send(self._link, message)
-        except BlockingIOError:
-            # The launcher is far behind; the socket's buffer holds hundreds of messages.
-            asyncio.get_running_loop().call_later(0.005, self._tell, message)
-        except OSError:
-            self._lost("the launcher died")
+    def _tell(self, message: bytes, link: socket.socket | None = None) -> None:
+        """Send a message, with the other end of a sandbox's link, which is closed then."""
+        self._backlog.append((message, link))
+        if len(self._backlog) == 1:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Send what has not been sent yet, in order."""
+        while self._backlog:
+            message, link = self._backlog[0]
+            if self._link is not None:
+                try:
+                    protocol.send(self._link, message, (link.fileno(),) if link is not None else ())
+                except BlockingIOError:
+                    # The socket's buffer holds dozens of messages.
+                    asyncio.get_running_loop().call_later(_TELL_AGAIN_S, self._tell_all)
+                    return
+                except OSError:
+                    self._lost("the launcher died")
+            if link is not None:
+                link.close()
+            if self._backlog:
+                self._backlog.popleft()
 
     def _hear(self) -> None:
+        """Take what the launcher says."""
         while self._link is not None:
             try:
-                data, descriptors = receive(self._link)
+                data, descriptors = protocol.receive(self._link)
             except BlockingIOError:
                 return
             except OSError:
                 data, descriptors = b"", []
+            for descriptor in descriptors:
+                os.close(descriptor)
             if not data:
                 self._lost("the launcher died")
                 return
-            self._take(decode(data), descriptors)
+            self._take(data)
 
-    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        if "ready" in message:
-            number = message["ready"]
-            if len(descriptors) != _STREAMS_AND_LINK + len(message["meters"]):
-                self._refuse_incomplete(number, descriptors)
-                return
-            sandbox = Sandbox(self, number, message["pid"], descriptors, message["meters"])
-            waiting = self._making.pop(number, None)
-            if waiting is None or waiting.done():
+    def _take(self, data: bytes) -> None:
+        assert self._plans is not None and self._configured is not None  # noqa: S101, PT018 - set before there is a reader
+        kind = protocol.kind_of(data)
+        if kind == Kind.CONFIGURED:
+            self._plans.many_uids = protocol.unpack(protocol.Configured, data).uid_count > 1
+            self._configured.set_result(None)
+        elif kind == Kind.PREPARED:
+            self._prepared_for.pop(protocol.unpack(protocol.Prepared, data).number, None)
+        elif kind == Kind.ENDED:
+            event = self._alive.pop(protocol.unpack(protocol.Ended, data).number, None)
+            if event is not None:
+                event.set()
+        elif kind == Kind.FAILED:
+            failed, call = protocol.unpack_with_text(protocol.Failed, data)
+            if failed.phase == Phase.PREPARE:
+                self._fail_prepared(failed, call)
+            elif not self._configured.done():
+                self._configured.set_exception(self._plans.failure(failed, call))
+
+    def _fail_prepared(self, failed: protocol.Failed, call: str) -> None:
+        """Fail every sandbox that needs what could not be prepared."""
+        assert self._plans is not None  # noqa: S101 - as in _take
+        failure = self._plans.failure(failed, call, self._plans.forget_preparation(failed.number))
+        for number in self._prepared_for.pop(failed.number, ()):
+            self._fail(number, failure)
+
+    def _hear_made(self, number: int) -> None:
+        """Take the first word of a sandbox, which has taken every step of its making or failed."""
+        making = self._making[number]
+        try:
+            data, descriptors = protocol.receive(making.link)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        try:
+            self._take_made(number, making, data, descriptors)
+        except ValueError as error:
+            self._fail(number, SandboxFailure("message", detail=str(error)))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _take_made(self, number: int, making: _Making, data: bytes, descriptors: list[int]) -> None:
+        """Act on the first word of a sandbox; takes what it keeps out of `descriptors`. Raises: ValueError."""
+        assert self._plans is not None  # noqa: S101 - set before anything is made
+        meters = self._plans.groups.meter_names
+        kind = protocol.kind_of(data) if data else 0
+        if kind == Kind.READY and len(descriptors) == _STREAMS + len(meters):
+            ready = protocol.unpack(protocol.Ready, data)
+            del self._making[number]
+            asyncio.get_running_loop().remove_reader(making.link.fileno())
+            sandbox = Sandbox(self, number, ready.pid, making.link, descriptors[:_STREAMS], dict(zip(meters, descriptors[_STREAMS:], strict=True)))
+            descriptors.clear()
+            if making.made.done():
                 sandbox.close()
             else:
-                waiting.set_result(sandbox)
-        elif "ended" in message:
-            event = self._alive.pop(message["ended"], None)
-            if event is not None:
-                event.set()
-        elif "failed" in message:
-            failure = SandboxFailure(message["failed"], message["errno"], message["detail"], message["hint"])
-            event = self._alive.pop(message["number"], None)  # of one that did not come to be, no end is announced
-            if event is not None:
-                event.set()
-            waiting = self._making.pop(message["number"], None)
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(failure)
-            elif self._proven is not None and not self._proven.done():
-                self._proven.set_exception(failure)
-        elif "proven" in message and self._proven is not None and not self._proven.done():
-            self._proven.set_result(message)
+                making.made.set_result(sandbox)
+        elif kind == Kind.READY:
+            self._fail(number, _too_many_files(errno.EMFILE))
+        elif kind == Kind.FAILED:
+            making.failed, call = protocol.unpack_with_text(protocol.Failed, data)
+            self._fail(number, self._plans.failure(making.failed, call, self._plans.steps_of(making.failed, making.specification)))
+        else:
+            self._fail(number, SandboxFailure("make", detail="the sandbox ended while it was made"))
 
-    def _refuse_incomplete(self, number: int, descriptors: list[int]) -> None:
-        """Give up a sandbox whose descriptors did not all fit into this process."""
-        for descriptor in descriptors:
-            os.close(descriptor)
+    def _fail(self, number: int, failure: SandboxFailure) -> None:
+        """Give up a sandbox that was being made."""
+        making = self._making.pop(number, None)
+        if making is None:
+            return
+        asyncio.get_running_loop().remove_reader(making.link.fileno())
+        making.link.close()
         self.end(number)
-        failure = SandboxFailure(
-            "descriptors", errno.EMFILE, "this process has too many open files", hint="raise `ulimit -n` or lower `slots`"
-        )
-        waiting = self._making.pop(number, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_exception(failure)
+        if not making.made.done():
+            making.made.set_exception(failure)
+            _look_at(making.made)
 
     def _lost(self, why: str) -> None:
         """Forget a launcher that is gone. Sandboxes notice by themselves: their links end."""
@@ -263,16 +385,19 @@ class LauncherProcess:
         if self._process is not None and not self._closed:
             self._process.kill()
             self._process.close()
+        while self._backlog:
+            _message, link = self._backlog.popleft()
+            if link is not None:
+                link.close()
         failure = SandboxFailure("launcher", detail=why, hint="it is started again; see the log for its last words")
-        if self._proven is not None and not self._proven.done():
-            self._proven.set_exception(failure)
-        for waiting in self._making.values():
-            if not waiting.done():
-                waiting.set_exception(failure)
-        self._making.clear()
-        if self._first is not None:
-            _throw_away(self._first[1])
-            self._first = None
+        if self._configured is not None and not self._configured.done():
+            self._configured.set_exception(failure)
+            _look_at(self._configured)
+        for number in list(self._making):
+            self._fail(number, failure)
+        self._first, first = None, self._first
+        if first is not None:
+            first.made.add_done_callback(_throw_away)
         for event in self._alive.values():
             event.set()
         self._alive.clear()
@@ -298,3 +423,15 @@ def _throw_away(made: asyncio.Future[Sandbox]) -> None:
     """Close a sandbox that nobody waits for any more."""
     if not made.cancelled() and made.exception() is None:
         made.result().close()
+
+
+def _look_at(done: asyncio.Future[Any]) -> None:
+    """Have asyncio not complain about an exception that perhaps nobody waits for."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _too_many_files(number: int) -> SandboxFailure:
+    return SandboxFailure(
+        "descriptors", number, "this process has too many open files", hint="raise `ulimit -n` or lower `slots`"
+    )

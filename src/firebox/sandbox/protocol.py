@@ -4,8 +4,10 @@ scripts/write_protocol.py writes native/protocol.h from this module; a test comp
 what it counts: further structures, then text, which is strings with a NUL after each. Structures refer to a string by its
 offset in the text. Numbers are little-endian and at their natural alignment.
 
-    server <-> launcher      Configure, Prepare, Make (+ the link of the sandbox), Kill, End -> Configured, Prepared, Failed, Ended
-    server <-> PID 1         Start, Signal, Stop, Collect -> Ready (+ streams and meters), Failed, Started (+ terminal), Refused, Exited
+    server -> launcher    Configure, Prepare, Make (+ the link of the sandbox), Kill, End
+    launcher -> server    Configured, Prepared, Failed, Ended
+    server -> PID 1       Start, Signal, Stop, Collect
+    PID 1 -> server       Ready (+ streams and meters), Failed, Started (+ the terminal), Refused, Exited
 
 Links are SOCK_SEQPACKET sockets, one message a packet. A message that is longer than `MESSAGE_BYTES` travels as a `LongMessage`.
 
@@ -21,9 +23,9 @@ from enum import IntEnum, IntFlag
 from functools import cache
 from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 
-u32: TypeAlias = Annotated[int, "I"]
-i32: TypeAlias = Annotated[int, "i"]
-u64: TypeAlias = Annotated[int, "Q"]
+U32: TypeAlias = Annotated[int, "I"]
+I32: TypeAlias = Annotated[int, "i"]
+U64: TypeAlias = Annotated[int, "Q"]
 """Fields of structures, with their format as the module `struct` has it. This module evaluates its annotations for that."""
 
 VERSION = 1
@@ -159,9 +161,9 @@ class LeftOut(IntEnum):
 class LongMessage(NamedTuple):
     """The message itself, `bytes` long, lies at the start of the memfd that is the last descriptor."""
 
-    kind: u32
-    padding: u32
-    bytes: u64
+    kind: U32
+    padding: U32
+    bytes: U64
 
 
 class Configure(NamedTuple):
@@ -172,51 +174,51 @@ class Configure(NamedTuple):
     text, the second for where no listener is possible.
     """
 
-    kind: u32
-    version: u32
-    flags: u32
-    uid_first: u32
-    uid_count: u32
-    groups: u32
-    padding: u32
-    uid_map_words: u32
-    gid_map_words: u32
-    text_bytes: u32
-    filter_bytes: u32
-    fallback_bytes: u32
+    kind: U32
+    version: U32
+    flags: U32
+    uid_first: U32
+    uid_count: U32
+    groups: U32
+    padding: U32
+    uid_map_words: U32
+    gid_map_words: U32
+    text_bytes: U32
+    filter_bytes: U32
+    fallback_bytes: U32
 
 
 class Configured(NamedTuple):
     """uid_count: how many uids sandboxes really have; 1 means that all share one."""
 
-    kind: u32
-    uid_count: u32
+    kind: U32
+    uid_count: U32
 
 
 class Step(NamedTuple):
     """One step of a plan. source, target, type, options: strings."""
 
-    operation: u32
-    mode: u32
-    flags: u64
-    source: u32
-    target: u32
-    type: u32
-    options: u32
+    operation: U32
+    mode: U32
+    flags: U64
+    source: U32
+    target: U32
+    type: U32
+    options: U32
 
 
 class Prepare(NamedTuple):
     """Steps that the launcher takes itself. Answered with Prepared, or Failed with the number. Then: steps, text."""
 
-    kind: u32
-    number: u32
-    steps: u32
-    text_bytes: u32
+    kind: U32
+    number: U32
+    steps: U32
+    text_bytes: U32
 
 
 class Prepared(NamedTuple):
-    kind: u32
-    number: u32
+    kind: U32
+    number: U32
 
 
 class Make(NamedTuple):
@@ -227,66 +229,66 @@ class Make(NamedTuple):
     strings of the text; main: the file that it will open.
     """
 
-    kind: u32
-    number: u32
-    flags: u32
-    inside_uid: u32
-    group_steps: u32
-    tree_steps: u32
-    limit_steps: u32
-    words: u32
-    variables: u32
-    main: u32
-    stack_bytes: u64
-    memory_bytes: u64
-    text_bytes: u32
-    padding: u32
+    kind: U32
+    number: U32
+    flags: U32
+    inside_uid: U32
+    group_steps: U32
+    tree_steps: U32
+    limit_steps: U32
+    words: U32
+    variables: U32
+    main: U32
+    stack_bytes: U64
+    memory_bytes: U64
+    text_bytes: U32
+    padding: U32
 
 
 class Kill(NamedTuple):
-    kind: u32
-    number: u32
+    kind: U32
+    number: U32
 
 
 class End(NamedTuple):
     """Kill the sandbox and remove everything of it. Answered with Ended once nothing is left."""
 
-    kind: u32
-    number: u32
+    kind: U32
+    number: U32
 
 
 class Ended(NamedTuple):
-    kind: u32
-    number: u32
+    kind: U32
+    number: U32
 
 
 class Failed(NamedTuple):
     """phase: a `Phase`. step: index of the step that failed, among those of its phase. Then: the call that failed, text."""
 
-    kind: u32
-    number: u32
-    phase: u32
-    step: u32
-    error: u32
-    text_bytes: u32
+    kind: U32
+    number: U32
+    phase: U32
+    step: U32
+    error: U32
+    text_bytes: U32
 
 
 class Ready(NamedTuple):
     """Descriptors: stdin, stdout and stderr of the program to come, then the meters. pid: as the launcher sees it."""
 
-    kind: u32
-    pid: u32
+    kind: U32
+    pid: U32
 
 
 class PackedFile(NamedTuple):
     """A file that a command brings. pack: which descriptor it lies in. name: a string."""
 
-    offset: u64
-    size: u64
-    mode: u32
-    pack: u32
-    name: u32
-    padding: u32
+    offset: U64
+    size: U64
+    mode: U32
+    pack: U32
+    name: U32
+    padding: U32
 
 
 class Start(NamedTuple):
@@ -295,101 +297,101 @@ class Start(NamedTuple):
     Limits as in `spec.Command`, 0 means none. told: what a prestarted program needs to go on as this command, or `NO_WORDS`.
     """
 
-    kind: u32
-    flags: u32
-    rows: u32
-    columns: u32
-    cpu_ms: u64
-    memory_bytes: u64
-    stack_bytes: u64
-    file_size_bytes: u64
-    processes: u32
-    open_files: u32
-    words: u32
-    variables: u32
-    told: u32
-    packs: u32
-    files: u32
-    text_bytes: u32
+    kind: U32
+    flags: U32
+    rows: U32
+    columns: U32
+    cpu_ms: U64
+    memory_bytes: U64
+    stack_bytes: U64
+    file_size_bytes: U64
+    processes: U32
+    open_files: U32
+    words: U32
+    variables: U32
+    told: U32
+    packs: U32
+    files: U32
+    text_bytes: U32
 
 
 class Started(NamedTuple):
     """Descriptor: the terminal, where one was asked for. prestarted: whether the program was waiting."""
 
-    kind: u32
-    prestarted: u32
+    kind: U32
+    prestarted: U32
 
 
 class Refused(NamedTuple):
     """The command could not be started because of what it asks. Then: what it is about, text."""
 
-    kind: u32
-    phase: u32
-    error: u32
-    text_bytes: u32
+    kind: U32
+    phase: U32
+    error: U32
+    text_bytes: U32
 
 
 class Signal(NamedTuple):
-    kind: u32
-    signal: u32
+    kind: U32
+    signal: U32
 
 
 class Stop(NamedTuple):
-    kind: u32
-    padding: u32
+    kind: U32
+    padding: U32
 
 
 class Exited(NamedTuple):
     """The end of the program. status: exit code, or minus the signal. exceeded: an `Exceeded`."""
 
-    kind: u32
-    status: i32
-    exceeded: u32
-    padding: u32
-    cpu_us: u64
-    memory_peak_bytes: u64
+    kind: U32
+    status: I32
+    exceeded: U32
+    padding: U32
+    cpu_us: U64
+    memory_peak_bytes: U64
 
 
 class Collect(NamedTuple):
     """Send the files that match. Descriptor: where to. Then: patterns, text."""
 
-    kind: u32
-    patterns: u32
-    max_bytes: u64
-    max_files: u32
-    budget_ms: u32
-    text_bytes: u32
-    padding: u32
+    kind: U32
+    patterns: U32
+    max_bytes: U64
+    max_files: U32
+    budget_ms: U32
+    text_bytes: U32
+    padding: U32
 
 
 class CollectIndex(NamedTuple):
     """First on the descriptor of a Collect. Then: files, what was left out, text; then the contents, one after the other."""
 
-    files: u32
-    left_out: u32
-    text_bytes: u32
-    padding: u32
-    cpu_us: u64
+    files: U32
+    left_out: U32
+    text_bytes: U32
+    padding: U32
+    cpu_us: U64
 
 
 class CollectedFile(NamedTuple):
-    size: u64
-    mode: u32
-    name: u32
+    size: U64
+    mode: U32
+    name: U32
 
 
 class CollectedLeftOut(NamedTuple):
     """reason: a `LeftOut`. error: an errno, for `LeftOut.ERROR`."""
 
-    name: u32
-    reason: u32
-    error: u32
-    padding: u32
+    name: U32
+    reason: U32
+    error: U32
+    padding: U32
 
 
 STRUCTURES: tuple[type[NamedTuple], ...] = (
-    LongMessage, Configure, Configured, Step, Prepare, Prepared, Make, Kill, End, Ended, Failed, Ready, PackedFile, Start, Started,
-    Refused, Signal, Stop, Exited, Collect, CollectIndex, CollectedFile, CollectedLeftOut,
+    LongMessage, Configure, Configured, Step, Prepare, Prepared, Make, Kill, End, Ended, Failed, Ready, PackedFile, Start,
+    Started, Refused, Signal, Stop, Exited, Collect, CollectIndex, CollectedFile, CollectedLeftOut,
 )  # fmt: skip
 ENUMERATIONS: tuple[type[IntEnum] | type[IntFlag], ...] = (
     Kind, Phase, Operation, ConfigureFlag, MakeFlag, StartFlag, Exceeded, LeftOut,

@@ -1,41 +1,25 @@
-"""The whole contract of this floor: what a sandbox is made of, what is run in it, what comes back, and the messages between.
+"""The contract of this floor: what a sandbox is made of, what is run in it, what comes back.
 
-Two SOCK_SEQPACKET links, each message one JSON object, descriptors beside it:
-
-    server <-> launcher      Make, Kill, End, Forget -> Ready (+ descriptors), Failed, Ended
-    server <-> PID 1         Start, Signal, Stop, Collect  ->  Started (+ the terminal), Refused, Exited
-
-PID 1 is ours but shares its sandbox with hostile code: what it says is checked like any other input.
-
-Named tuples, here and in what the launcher loads: dataclasses would double the time that it takes to load.
+Named tuples, here and in what a command loads before it runs: dataclasses would double the time that it takes to load.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import socket
-import struct
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Any, NamedTuple, cast
-
-MESSAGE_BYTES = 160 << 10
-"""Largest message; a longer command travels in a memfd, as the contents of files do."""
-
-LONG_COMMAND_BYTES = 16 << 20
-"""Largest command of all: more than the kernel passes to a program, and the names of more files than a job may have."""
-
-SMALL_MESSAGE_BYTES = 32 << 10
-"""Largest of every other message: a buffer of this size costs a tenth of the large one."""
+from collections.abc import Mapping
+from typing import NamedTuple
 
 INSIDE_UID = 1000
 """Who every program is, in its own user namespace."""
 
+HOOKS = "/.ahead"
+"""Where the hooks of prestarted interpreters lie, in every sandbox, read-only."""
+
+TOLD_BYTES = 32 << 10
+"""Words that a hook can be told: they fit into a pipe without anybody reading, together."""
+
 
 class Ahead(NamedTuple):
-    """A program that a ready sandbox has started already; see `ahead`. Whoever asks for it says what to tell it: `Command.tell`.
+    """A program that a ready sandbox has started already; see native/prestart.h. `Command.tell` is what it is told.
 
     env: what it is started with, more than it will have once its hook is done. main: a file that must be there before it
     starts, relative to the working directory; "" for none. held: it waits where it opens that file, else at a hook.
@@ -155,57 +139,3 @@ class CommandRefused(Exception):
         self.step = step
         self.errno = errno
         self.detail = detail
-
-
-def encode(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, separators=(",", ":")).encode()
-
-
-def decode(data: bytes) -> dict[str, Any]:
-    """Parse a message. Raises: SandboxFailure when it is not a JSON object."""
-    try:
-        message = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise SandboxFailure("message", detail=str(error)) from None
-    if not isinstance(message, dict):
-        raise SandboxFailure("message", detail="not an object")
-    return cast("dict[str, Any]", message)
-
-
-def spec_from_message(message: Mapping[str, Any]) -> SandboxSpec:
-    fields: dict[str, Any] = {**message, "trees": tuple(message["trees"]), "layers": tuple(message["layers"])}
-    if message["ahead"] is not None:
-        fields["ahead"] = Ahead(**message["ahead"])  # lists for tuples: here it is only passed on
-    return SandboxSpec(**fields)
-
-
-@lru_cache(maxsize=64)
-def spec_to_message(spec: SandboxSpec) -> Mapping[str, Any]:
-    return {**spec._asdict(), "ahead": spec.ahead._asdict() if spec.ahead is not None else None}
-
-
-def receive(link: socket.socket, at_most_bytes: int = SMALL_MESSAGE_BYTES) -> tuple[bytes, list[int]]:
-    """Receive one message and the descriptors beside it, close-on-exec. b"" means the other side is gone.
-
-    Raises: BlockingIOError on a non-blocking link with nothing to read.
-    """
-    space = socket.CMSG_SPACE(32 * 4)
-    data, ancillary, _flags, _address = link.recvmsg(at_most_bytes, space, socket.MSG_CMSG_CLOEXEC)
-    descriptors: list[int] = []
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors += struct.unpack(f"{len(payload) // 4}i", payload[: len(payload) // 4 * 4])
-    return data, descriptors
-
-
-def send(link: socket.socket, message: Mapping[str, Any], descriptors: Iterable[int] = ()) -> None:
-    """Send one message; the other side gets its own copies of the descriptors.
-
-    Raises: OSError; with EMSGSIZE when it is longer than what `receive` takes.
-    """
-    data = encode(message)
-    if len(data) > MESSAGE_BYTES:
-        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-    numbers = list(descriptors)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(numbers)}i", *numbers))] if numbers else []
-    link.sendmsg([data], rights)
