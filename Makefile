@@ -73,6 +73,6 @@ lock: ## Write the lock files anew, with the newest versions
 	@scripts/lock
 
 clean: ## Remove the virtual environment, the native launcher and all caches
-	rm -f src/firebox/sandbox/firebox-launcher
+	rm -f src/firebox/sandbox/firebox-launcher src/firebox/sandbox/.firebox-launcher.stamp
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

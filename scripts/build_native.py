@@ -28,7 +28,7 @@ NATIVE = ROOT / "native"
 EXECUTABLE = ROOT / "src/firebox/sandbox/firebox-launcher"
 """Where the product looks for it; git ignores it, and wheels carry it."""
 BUILD = ROOT / "build/native"
-"""For stamps, for what is not finished yet and for executables of other processors."""
+"""For what is not finished yet and for executables of other processors."""
 
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wvla")
 COMPILE = ("-std=gnu11", "-O2", "-fstack-protector-strong", "-fstack-clash-protection", "-ffunction-sections", "-fdata-sections")
@@ -38,7 +38,8 @@ FORTIFY = ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2")
 
 ZIG_TARGETS = {"x86_64": "x86_64-linux-musl", "aarch64": "aarch64-linux-musl"}
 _MACHINES = {62: "x86_64", 183: "aarch64"}
-_PT_INTERP = 3
+PT_INTERP = 3
+"""The program header of what is not static."""
 _TIMEOUT_S = 600
 """Zig compiles its C library before its first program, which takes a minute."""
 _PROBE = """
@@ -71,8 +72,11 @@ class Compiler:
 @dataclass(frozen=True)
 class Elf:
     machine: str
-    segments: dict[int, int]
-    """The flags of each program header, by its type."""
+    segments: tuple[tuple[int, int], ...]
+    """Type and flags of each program header."""
+
+    def has(self, kind: int) -> bool:
+        return any(kind == each for each, _ in self.segments)
 
 
 def build(output: Path = EXECUTABLE, *, target: str = "", strict: bool = False) -> Path:
@@ -85,23 +89,23 @@ def build(output: Path = EXECUTABLE, *, target: str = "", strict: bool = False) 
     """
     if strict or not is_built(output, target=target):
         compiler = find_compiler(target=target)
-        with _workplace() as folder:
+        # On the same file system, but not inside of the package, of which tests and builds copy all that is there.
+        with _workplace(BUILD if output == EXECUTABLE else output.parent) as folder:
             made = folder / output.name
             flags = (*WARNINGS, "-Werror") if strict else WARNINGS
             _compile(compiler, [path.name for path in sources()], made, flags=flags, folder=NATIVE)
             made.chmod(0o755)
             stamp = folder / "stamp"
             stamp.write_text(json.dumps({"ingredients": _ingredients(target), "executable": _digest(made)}))
-            output.parent.mkdir(parents=True, exist_ok=True)
             made.replace(output)
-            stamp.replace(_stamp(target))
+            stamp.replace(_stamp(output))
     return output
 
 
 def is_built(output: Path = EXECUTABLE, *, target: str = "") -> bool:
     """Check whether the executable is there and was made of what is there now."""
     try:
-        stamp = json.loads(_stamp(target).read_text())
+        stamp = json.loads(_stamp(output).read_text())
         return stamp == {"ingredients": _ingredients(target), "executable": _digest(output)} and os.access(output, os.X_OK)
     except (OSError, ValueError):
         return False
@@ -121,7 +125,7 @@ def find_compiler(*, target: str = "", with_zig: bool = True) -> Compiler:
     Raises BuildError, which says for each why it was not taken.
     """
     refused: list[str] = []
-    with _workplace() as folder:
+    with _workplace(BUILD) as folder:
         for compiler in _candidates(target, with_zig=with_zig):
             reason = _reason_against(compiler, folder, target)
             if reason is None:
@@ -141,7 +145,7 @@ def read_elf(path: Path) -> Elf:
     (offset,) = struct.unpack_from("<Q", content, 32)
     size, count = struct.unpack_from("<HH", content, 54)
     headers = (struct.unpack_from("<II", content, offset + size * number) for number in range(count))
-    return Elf(_MACHINES.get(machine, str(machine)), dict(headers))
+    return Elf(_MACHINES.get(machine, str(machine)), tuple(headers))
 
 
 def wheel_tag(executable: Path) -> str:
@@ -195,7 +199,7 @@ def _reason_against(compiler: Compiler, folder: Path, target: str) -> str | None
     probe = folder / "probe"
     try:
         _compile(compiler, ["probe.c"], probe, flags=(), folder=folder)
-        if _PT_INTERP in read_elf(probe).segments:
+        if read_elf(probe).has(PT_INTERP):
             return "its program is not static"
         if not target and read_elf(probe).machine == platform.machine():
             subprocess.run([probe], check=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL)
@@ -250,15 +254,16 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _stamp(target: str) -> Path:
-    return BUILD / f"{target or 'here'}.stamp"
+def _stamp(output: Path) -> Path:
+    """Return the file that tells what an executable was made of."""
+    return output.with_name(f".{output.name}.stamp")
 
 
 @contextmanager
-def _workplace() -> Iterator[Path]:
-    """Give a folder that goes away again, on the file system that the executable will be on."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+def _workplace(place: Path) -> Iterator[Path]:
+    """Make a folder in a place, which is removed afterwards."""
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         yield Path(folder)
 
 
