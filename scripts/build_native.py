@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,7 +260,7 @@ def _stamp(output: Path) -> Path:
 
 
 @contextmanager
-def _workplace(place: Path) -> Iterator[Path]:
+def _workplace(place: Path) -> Generator[Path]:
     """Make a folder in a place, which is removed afterwards."""
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place) as folder:
