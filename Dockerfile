@@ -8,7 +8,9 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/source
-COPY pyproject.toml README.md LICENSE requirements-dev.lock ./
+COPY pyproject.toml hatch_build.py README.md LICENSE requirements-dev.lock ./
+COPY scripts/build_native.py ./scripts/
+COPY native ./native
 COPY src ./src
 # The versions that the tests ran with.
 RUN sed -n 's/^\([a-z0-9-]*==[^ ;]*\).*/\1/p' requirements-dev.lock >constraints.txt \

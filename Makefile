@@ -1,6 +1,6 @@
 # The targets set up what they need; see scripts/setup. ARGS is passed on: make test ARGS="-k memory".
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-vm test-vm-quick test-languages services-up services-down bench check fmt docs lock clean
+.PHONY: help run test test-fast test-vm test-vm-quick test-languages services-up services-down native bench check fmt docs lock clean
 
 # Where this is set every process compiles every module anew, and tests start hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE
@@ -48,6 +48,10 @@ services-down: ## Stop them; what they keep stays in your cache folder
 	@scripts/setup test
 	@$(BIN)/python -m scripts.services down
 
+native: ## Compile the native launcher; with ARGS=--strict let warnings be errors
+	@scripts/setup run
+	@$(BIN)/python scripts/build_native.py $(ARGS)
+
 bench: ## Measure against the bare interpreters and compilers of this machine
 	@scripts/setup test
 	@$(BIN)/firebox bench $(ARGS)
@@ -68,6 +72,7 @@ docs: ## Write the generated pages of docs/ anew
 lock: ## Write the lock files anew, with the newest versions
 	@scripts/lock
 
-clean: ## Remove the virtual environment and all caches
+clean: ## Remove the virtual environment, the native launcher and all caches
+	rm -f src/firebox/sandbox/firebox-launcher src/firebox/sandbox/.firebox-launcher.stamp
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -184,7 +184,7 @@ def test_tree_names_no(what: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock", "requirements-build.lock"])
+@pytest.mark.parametrize("name", [f"requirements{what}.lock" for what in ("", "-dev", "-build", "-compiler")])
 def test_lock_files_pin_by_hash_and_say_nothing_of_where_from(name: str) -> None:
     for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
         assert re.match(r"\s*#|[a-z0-9._-]+(\[[a-z,]+\])?==\S+( ;.*)? \\$|    --hash=sha256:[0-9a-f]{64}( \\)?$", line), (

@@ -1,0 +1,59 @@
+"""Sources of native/ compiled together with a test's own C file, with sanitizers that end the program at its first mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.build_native import NATIVE, WARNINGS
+from tests.conftest import require_tool
+
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+SANITIZER_OPTIONS = {
+    # Nothing of native/ is ever given back, so nothing of it leaks.
+    "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1:strict_string_checks=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
+
+
+def compile_harness(
+    sources: Sequence[str | Path],
+    output: Path,
+    *,
+    flags: Sequence[str] = (),
+    sanitize: bool = True,
+    compiler: str = "cc",
+) -> Path:
+    """Compile C files into one program, not static, and return where it is. Warnings are errors.
+
+    sources: names of files in native/ ("kernel.c") and paths of the test's own, which include headers of native/ by their names.
+    flags: more for the compiler, such as `-DNAME=value` or `-Wl,--wrap=read`.
+    compiler: "clang" with the flag `-fsanitize=fuzzer` makes a fuzzer of a harness that has LLVMFuzzerTestOneInput.
+
+    A compiler that is missing skips the test, or fails it in CI.
+    """
+    command = [
+        *(require_tool(compiler), "-std=gnu11", "-g", "-O1", *WARNINGS, "-Werror", f"-I{NATIVE}"),
+        *(SANITIZE if sanitize else ()),
+        *flags,
+        # A path that is not relative stays as it is.
+        *(str(NATIVE / source) for source in sources),
+        *("-o", str(output)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return output
+
+
+def run_harness(program: Path, *arguments: str, given: bytes = b"", timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
+    """Run a compiled harness; what a sanitizer finds makes it exit with a failure and is on its standard error."""
+    return subprocess.run(
+        [program, *arguments],
+        input=given,
+        capture_output=True,
+        env=os.environ | SANITIZER_OPTIONS,
+        check=False,
+        timeout=timeout_s,
+    )
