@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from fnmatch import fnmatchcase
 
 import pytest
 
 from firebox.model import Cancel, Finished, LimitRequest, Output, OutputMode, Result, Verdict
-from firebox.sandbox.patterns import Pattern
 from tests.engine.conftest import Engine, job
 from tests.engine.test_cache import MakeEngine
 
@@ -127,17 +124,3 @@ async def test_what_a_compile_stage_makes_too_much_of_is_its_own_fault(engine: E
     result = await engine.result(job("copied", code, compile_limits=LimitRequest(writable_bytes=5000)))
     assert result.verdict is Verdict.COMPILE_ERROR
     assert "too large" in result.reason
-
-
-def test_patterns_match_as_those_of_fnmatch() -> None:
-    source = random.Random(9)
-    for _ in range(20_000):
-        pattern = "".join(source.choices("ab*?[!]-/", k=source.randrange(9)))
-        name = "".join(source.choices("ab!-]/[", k=source.randrange(8)))
-        assert Pattern(pattern).matches(name) == fnmatchcase(name, pattern), (pattern, name)
-
-
-def test_no_pattern_makes_a_name_expensive() -> None:
-    """A matcher that backtracks does not come to its end here."""
-    pattern = Pattern("*a" * 2000 + "*[b]?*")
-    assert not pattern.matches("a" * 4000)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from firebox.engine.log import LazyLogger
 from firebox.model import File, LeftOut, Limits, StageResult, Verdict
-from firebox.sandbox import collect
+from firebox.sandbox import pack as packs
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.spec import Exit, Pack, SandboxFailure
 
@@ -37,7 +37,7 @@ class Artifacts(NamedTuple):
     cpu_ms: float = 0.0
 
 
-_TOO_MUCH = (collect.TOO_LARGE, collect.TOO_MANY, collect.TOO_MANY_ENTRIES, collect.OUT_OF_TIME)
+_TOO_MUCH = (packs.TOO_LARGE, packs.TOO_MANY, packs.TOO_MANY_ENTRIES, packs.OUT_OF_TIME)
 
 
 async def take_artifacts(
@@ -85,13 +85,13 @@ def _named(skipped: Iterable[tuple[str, str]], most_bytes: int, most_files: int)
 
 def _in_words(why: str, most_bytes: int, most_files: int) -> str:
     match why:
-        case collect.TOO_LARGE:
+        case packs.TOO_LARGE:
             return f"too large: all files together may have {most_bytes} bytes"
-        case collect.TOO_MANY:
+        case packs.TOO_MANY:
             return f"too many: at most {most_files} files are taken"
-        case collect.TOO_MANY_ENTRIES:
+        case packs.TOO_MANY_ENTRIES:
             return "too many files and folders to look through"
-        case collect.OUT_OF_TIME:
+        case packs.OUT_OF_TIME:
             return "the time to look for files was over"
         case _:
             return why

@@ -1,0 +1,151 @@
+#include "patterns.h"
+
+#include "kernel.h"
+
+#include <string.h>
+#include <time.h>
+
+#define STEPS_BETWEEN_CHECKS 65536U
+
+/* Decode the character at *text, which is moved behind it. Where no valid UTF-8 begins there, it is one byte. */
+static uint32_t next_character(const char **text)
+{
+    static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+    const unsigned char *at = (const unsigned char *)*text;
+    unsigned more = *at < 0xC2 ? 0 : *at < 0xE0 ? 1 : *at < 0xF0 ? 2 : *at < 0xF5 ? 3 : 0;
+    uint32_t character = more == 0 ? *at : *at & 0x3FU >> more;
+    for (unsigned i = 1; i <= more; i++) {
+        if ((at[i] & 0xC0) != 0x80) /* the NUL at the end is none either */
+            more = 0;
+        else
+            character = character << 6 | (at[i] & 0x3FU);
+    }
+    bool surrogate = character >= 0xD800 && character <= 0xDFFF;
+    if (*at >= 0x80 && (more == 0 || character < least[more] || character > 0x10FFFF || surrogate)) {
+        more = 0;
+        character = 0xDC00U + *at;
+    }
+    *text += 1 + more;
+    return character;
+}
+
+size_t decode_name(const char *text, uint32_t *characters)
+{
+    size_t length = 0;
+    while (*text != '\0')
+        characters[length++] = next_character(&text);
+    return length;
+}
+
+/* Find the bracket that closes the one before `inside`: not the first character. Returns NULL when there is none. */
+static const char *closing_bracket(const char *inside)
+{
+    if (*inside == '!')
+        inside++;
+    if (*inside == ']')
+        inside++;
+    return strchr(inside, ']');
+}
+
+/* Compile what lies between two brackets. Returns where the next sign belongs.
+ *
+ * A range whose ends are in the wrong order is nothing. As fnmatch drops it before it looks for the `!` at the beginning,
+ * `[z-a!b]` means `[!b]`; and what is a range from `!` then is a hyphen and the end of the range. */
+static struct sign *compile_set(const char *inside, const char *end, struct sign *set)
+{
+    struct sign *next = set + 1;
+    bool negated = *inside == '!';
+    if (negated)
+        inside++;
+    while (inside < end) {
+        uint32_t low = next_character(&inside);
+        uint32_t high = low;
+        bool is_range = end - inside >= 2 && *inside == '-';
+        if (is_range) {
+            inside++;
+            high = next_character(&inside);
+        }
+        if (low > high)
+            continue;
+        if (low == '!' && !negated && next == set + 1) {
+            negated = true;
+            if (!is_range)
+                continue;
+            *next++ = (struct sign){.kind = SIGN_RANGE, .low = '-', .high = '-'};
+            low = high;
+        }
+        *next++ = (struct sign){.kind = SIGN_RANGE, .low = low, .high = high};
+    }
+    *set = (struct sign){.kind = negated ? SIGN_NOT_IN_SET : SIGN_SET, .ranges = (uint32_t)(next - set - 1)};
+    return next;
+}
+
+void pattern_compile(const char *text, struct sign *signs)
+{
+    while (*text != '\0') {
+        const char *end = *text == '[' ? closing_bracket(text + 1) : NULL;
+        if (end != NULL) {
+            signs = compile_set(text + 1, end, signs);
+            text = end + 1;
+        } else if (*text == '*') {
+            *signs++ = (struct sign){.kind = SIGN_STAR};
+            text++;
+        } else if (*text == '?') {
+            *signs++ = (struct sign){.kind = SIGN_NOT_IN_SET, .ranges = 0};
+            text++;
+        } else {
+            uint32_t character = next_character(&text);
+            *signs++ = (struct sign){.kind = SIGN_RANGE, .low = character, .high = character};
+        }
+    }
+    *signs = (struct sign){.kind = SIGN_END};
+}
+
+static bool in_range(const struct sign *range, uint32_t character)
+{
+    return range->low <= character && character <= range->high;
+}
+
+/* Check whether a sign that is neither a star nor the end matches a character. */
+static bool fits(const struct sign *sign, uint32_t character)
+{
+    if (sign->kind == SIGN_RANGE)
+        return in_range(sign, character);
+    bool found = false;
+    for (uint32_t i = 1; i <= sign->ranges && !found; i++)
+        found = in_range(sign + i, character);
+    return found == (sign->kind == SIGN_SET);
+}
+
+/* What lies between two stars is looked for from left to right: the first place where it fits is as good as any later one, so
+ * only the last star is ever tried again. */
+bool pattern_matches(const struct sign *pattern, const uint32_t *name, size_t length, int64_t deadline_us)
+{
+    const struct sign *behind_star = NULL;
+    size_t at = 0, tried = 0; /* tried: where what follows the last star was looked for */
+    size_t steps = 0;
+    for (;;) {
+        steps += 1 + pattern->ranges;
+        if (steps >= STEPS_BETWEEN_CHECKS) {
+            if (clock_us(CLOCK_MONOTONIC) >= deadline_us)
+                return false;
+            steps = 0;
+        }
+        if (pattern->kind == SIGN_STAR) {
+            behind_star = ++pattern;
+            tried = at;
+        } else if (pattern->kind == SIGN_END && at == length) {
+            return true;
+        } else if (pattern->kind != SIGN_END && at == length) {
+            return false; /* from a later place on there is even less */
+        } else if (pattern->kind != SIGN_END && fits(pattern, name[at])) {
+            pattern += 1 + pattern->ranges;
+            at++;
+        } else if (behind_star != NULL) {
+            pattern = behind_star;
+            at = ++tried;
+        } else {
+            return false;
+        }
+    }
+}
