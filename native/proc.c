@@ -9,12 +9,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PAIRS_MOST ((size_t)1 << 20) /* 16 MiB */
-#define PAIRS_FIRST ((size_t)256)    /* a page */
+#define PAIRS_FIRST ((size_t)256) /* a page */
 #define LINE_BYTES ((size_t)16 << 10)
 #define LINE_HEAD ((size_t)8 << 10) /* what is kept of the beginning of a line that is longer, */
 #define LINE_TAIL ((size_t)1 << 10) /* and of its end */
 #define ENTRIES_BYTES (16 << 10)
+#define OUT_OF_THE_WAY 100 /* the low descriptors are for what the limit on open files must allow later */
 
 static const char *proc_root = "/proc";
 
@@ -162,8 +162,14 @@ int lines_close(void)
 int proc_folder(void)
 {
     static int folder = -1;
-    if (folder < 0)
-        folder = open_at(AT_FDCWD, proc_root, O_RDONLY | O_DIRECTORY, 0);
+    if (folder < 0) {
+        int low = open_at(AT_FDCWD, proc_root, O_RDONLY | O_DIRECTORY, 0);
+        folder = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+        if (folder >= 0)
+            close(low);
+        else
+            folder = low;
+    }
     return folder;
 }
 

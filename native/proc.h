@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A growing list. Its memory is kept for the next use: set `used` to 0. */
+/* A list that grows up to a bound, which is 4 MiB. Its memory is kept for the next use: set `used` to 0. */
+#define PAIRS_MOST ((size_t)1 << 18)
 struct pair {
     uint64_t high, low;
 };
@@ -41,7 +42,7 @@ bool proc_list(struct pairs *processes);
 /* Return the path of a file of a process, relative to /proc, for use before the next call. */
 const char *proc_path(uint64_t pid, const char *name);
 
-/* A descriptor of /proc, or -1. It is opened once. */
+/* A descriptor of /proc, or -1. It is opened once, at the first call: early, while descriptors are plenty. */
 int proc_folder(void);
 
 /* Tell from an errno whether a process has ended, or a file is not there. */

@@ -58,6 +58,7 @@ void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_
     limits.cpu_us = times(cpu_ms, 1000);
     limits.used_before_us = used_before_us > 0 ? used_before_us : 0;
     limits.open_files = open_files;
+    proc_folder();
 }
 
 uint32_t sampling_exceeded(void)
@@ -190,6 +191,7 @@ static bool has_memory(uint64_t pid)
 
 struct pipes {
     struct pairs distinct; /* (device, inode) */
+    bool crowded;          /* there are so many that removing equal ones no longer helps */
     uint64_t unknown;      /* descriptors that may be further ones */
 };
 
@@ -204,7 +206,10 @@ static void add_if_pipe(int folder, const char *name, void *context)
     }
     if (!S_ISFIFO(status.st_mode) || pairs_add(&pipes->distinct, status.st_dev, status.st_ino))
         return;
-    pairs_distinct(&pipes->distinct);
+    if (!pipes->crowded) {
+        pairs_distinct(&pipes->distinct);
+        pipes->crowded = pipes->distinct.used > PAIRS_MOST / 2;
+    }
     if (!pairs_add(&pipes->distinct, status.st_dev, status.st_ino))
         ++pipes->unknown;
 }
@@ -214,6 +219,7 @@ static uint64_t pipe_bytes(void)
 {
     static struct pipes pipes;
     pipes.distinct.used = 0;
+    pipes.crowded = false;
     pipes.unknown = 0;
     for (size_t index = 0; index < processes.used; ++index) {
         uint64_t pid = processes.of[index].low;

@@ -37,6 +37,8 @@ static uint64_t older_sum_bytes, unlisted_bytes;
 void supervisor_begin(int listener)
 {
     listener_descriptor = listener;
+    if (listener >= 0)
+        proc_folder(); /* before the limit on open files is lowered */
 }
 
 int supervisor_descriptor(void)

@@ -7,6 +7,17 @@
 
 #include "sampling.c"
 
+#include <linux/filter.h>
+#include <poll.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/sem.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -74,10 +85,101 @@ static void print_sample(void)
     print("peak", peak_bytes);
 }
 
+/* Load a filter that asks about some calls. Returns its listener. */
+static int ask_about_calls(void)
+{
+    struct sock_filter asked[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_semget, 6, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 5, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 0, 2),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MAP_SHARED | MAP_ANONYMOUS, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+    };
+    struct sock_fprog program = {sizeof asked / sizeof *asked, asked};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+}
+
+/* Start a process that shares our descriptors, so that we have its listener. Returns the pid. */
+static pid_t start_asking(int link[2], int *listener)
+{
+    pid_t pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
+    if (pid == 0) {
+        int mine = ask_about_calls();
+        write_all(link[1], &mine, sizeof mine);
+        return 0;
+    }
+    if (read(link[0], listener, sizeof *listener) != sizeof *listener)
+        abort();
+    if (*listener < 0)
+        _exit(77);
+    return pid;
+}
+
+static void print_call(const char *name, long returned)
+{
+    print(name, returned < 0 ? (uint64_t)errno : 0);
+    fflush(stdout);
+}
+
+static void *share(size_t bytes)
+{
+    return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
+
+/* Let a program make calls that are decided. */
+static void answer_calls(void)
+{
+    int link[2], listener;
+    if (pipe(link) != 0)
+        abort();
+    pid_t pid = start_asking(link, &listener);
+    if (pid == 0) {
+        print_call("socket", socket(AF_INET, SOCK_STREAM, 0));
+        print_call("mapped", share(1 << 20) == MAP_FAILED ? -1 : 0);
+        print_call("large", share((64 << 20) + 1) == MAP_FAILED ? -1 : 0);
+        print_call("twice", share((63 << 20) + 1) == MAP_FAILED ? -1 : 0);
+        print_call("semget", semget(IPC_PRIVATE, 65, 0600));
+        print_call("getppid", syscall(SYS_getppid));
+        _exit(0);
+    }
+    supervisor_begin(listener);
+    while (waitpid(pid, NULL, WNOHANG) == 0) {
+        struct pollfd ready = {listener, POLLIN, 0};
+        if (poll(&ready, 1, 10) == 1 && ready.revents == POLLIN)
+            supervisor_answer();
+    }
+    print("bytes", supervisor_shared_bytes());
+    close(listener);
+}
+
+/* Kill a program that is waiting for the answer. */
+static void answer_too_late(void)
+{
+    int link[2], listener;
+    if (pipe(link) != 0)
+        abort();
+    pid_t pid = start_asking(link, &listener);
+    if (pid == 0)
+        _exit((int)syscall(SYS_getppid));
+    supervisor_begin(listener);
+    struct pollfd ready = {listener, POLLIN, 0};
+    print("asked", (uint64_t)poll(&ready, 1, 10000));
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    supervisor_answer();
+    print("answered", 1);
+}
+
 /* Usage: sampling_harness ROOT looks LOOK_US
  *        sampling_harness ROOT sample|blind MEMORY_BYTES CPU_MS OPEN_FILES
  *        sampling_harness ROOT decide LIMIT_BYTES CALL:ARGUMENT...
- *        sampling_harness ROOT mappings THREAD:LENGTH... */
+ *        sampling_harness ROOT mappings THREAD:LENGTH...
+ *        sampling_harness ROOT answer calls|late */
 int main(int count, char **words)
 {
     if (count < 4)
@@ -114,6 +216,11 @@ int main(int count, char **words)
                     print(calls[call].name, (uint64_t)decide(calls[call].number, arguments));
             }
         }
+    } else if (strcmp(words[2], "answer") == 0) {
+        if (strcmp(words[3], "late") == 0)
+            answer_too_late();
+        else
+            answer_calls();
     } else {
         for (int index = 3; index < count; ++index)
             note_mapping(number(words[index]), number(strchr(words[index], ':') + 1));
