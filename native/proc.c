@@ -207,7 +207,7 @@ static void list_process(int folder, const char *name, void *context)
     for (const char *digit = name; *digit != '\0'; ++digit) {
         if (*digit < '0' || *digit > '9')
             return;
-        pid = plus(times(pid, 10), (uint64_t)(*digit - '0'));
+        pid = bounded_sum(bounded_product(pid, 10), (uint64_t)(*digit - '0'));
     }
     if (pid != 1 && !pairs_add(listing->processes, 0, pid))
         listing->complete = false;
@@ -254,7 +254,7 @@ uint64_t number_at(const char *line, unsigned index)
 {
     uint64_t number = 0;
     for (const char *digit = word_at(line, index); *digit >= '0' && *digit <= '9'; ++digit)
-        number = plus(times(number, 10), (uint64_t)(*digit - '0'));
+        number = bounded_sum(bounded_product(number, 10), (uint64_t)(*digit - '0'));
     return number;
 }
 
@@ -269,17 +269,17 @@ uint64_t hexadecimal(const char **text)
                                                       : 16;
         if (value == 16)
             return number;
-        number = plus(times(number, 16), value);
+        number = bounded_sum(bounded_product(number, 16), value);
     }
 }
 
-uint64_t plus(uint64_t one, uint64_t other)
+uint64_t bounded_sum(uint64_t one, uint64_t other)
 {
     uint64_t sum;
     return __builtin_add_overflow(one, other, &sum) ? UINT64_MAX : sum;
 }
 
-uint64_t times(uint64_t one, uint64_t other)
+uint64_t bounded_product(uint64_t one, uint64_t other)
 {
     uint64_t product;
     return __builtin_mul_overflow(one, other, &product) ? UINT64_MAX : product;

@@ -37,8 +37,7 @@ static int64_t monotonic_us(void);
 static int64_t (*now_us)(void) = monotonic_us;
 
 static struct {
-    uint64_t memory_bytes, cpu_us;
-    int64_t used_before_us;
+    uint64_t memory_bytes, cpu_us, used_before_us;
     uint32_t open_files;
 } limits;
 static uint64_t peak_bytes;
@@ -55,8 +54,8 @@ static int64_t monotonic_us(void)
 void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint32_t open_files)
 {
     limits.memory_bytes = memory_bytes;
-    limits.cpu_us = times(cpu_ms, 1000);
-    limits.used_before_us = used_before_us > 0 ? used_before_us : 0;
+    limits.cpu_us = bounded_product(cpu_ms, 1000);
+    limits.used_before_us = used_before_us > 0 ? (uint64_t)used_before_us : 0;
     limits.open_files = open_files;
     proc_folder();
 }
@@ -87,7 +86,7 @@ static int read_fields(const char *path, struct field *fields, size_t count)
     for (const char *line; found < count && (line = lines_next()) != NULL;) {
         for (size_t index = found; index < count; ++index) {
             if (strncmp(line, fields[index].name, strlen(fields[index].name)) == 0) {
-                fields[index].bytes = times(number_at(line, 1), 1024);
+                fields[index].bytes = bounded_product(number_at(line, 1), 1024);
                 found = index + 1;
                 break;
             }
@@ -106,7 +105,7 @@ static int read_resident(uint64_t pid, struct memory *memory)
 {
     struct field fields[] = {{"RssAnon:", 0}, {"RssShmem:", 0}, {"VmPTE:", 0}, {"VmSwap:", 0}};
     int error = read_fields(proc_path(pid, "status"), fields, sizeof fields / sizeof *fields);
-    *memory = (struct memory){fields[0].bytes, fields[1].bytes, plus(fields[2].bytes, fields[3].bytes)};
+    *memory = (struct memory){fields[0].bytes, fields[1].bytes, bounded_sum(fields[2].bytes, fields[3].bytes)};
     return error;
 }
 
@@ -125,7 +124,7 @@ static int read_ticks(uint64_t pid, uint64_t *ticks)
     const char *name_end = strrchr(text, ')');
     *ticks = 0;
     for (unsigned index = 11; name_end != NULL && index < 15; ++index)
-        *ticks = plus(*ticks, number_at(name_end + 1, index));
+        *ticks = bounded_sum(*ticks, number_at(name_end + 1, index));
     return 0;
 }
 
@@ -147,10 +146,10 @@ static void add_up(struct memory *sum, uint64_t *ticks)
             continue;
         if (error != 0)
             memory.hidden = UINT64_MAX;
-        sum->anonymous = plus(sum->anonymous, memory.anonymous);
-        sum->shared = plus(sum->shared, memory.shared);
-        sum->hidden = plus(sum->hidden, memory.hidden);
-        *ticks = plus(*ticks, used);
+        sum->anonymous = bounded_sum(sum->anonymous, memory.anonymous);
+        sum->shared = bounded_sum(sum->shared, memory.shared);
+        sum->hidden = bounded_sum(sum->hidden, memory.hidden);
+        *ticks = bounded_sum(*ticks, used);
     }
 }
 
@@ -170,8 +169,8 @@ static void divide_among_sharers(struct memory *sum)
         }
         if (proc_gone(error))
             continue;
-        sum->anonymous = plus(sum->anonymous, memory.anonymous);
-        sum->shared = plus(sum->shared, memory.shared);
+        sum->anonymous = bounded_sum(sum->anonymous, memory.anonymous);
+        sum->shared = bounded_sum(sum->shared, memory.shared);
     }
 }
 
@@ -230,10 +229,10 @@ static uint64_t pipe_bytes(void)
             close(folder);
         }
         if ((folder < 0 || error != 0) && !proc_gone(error) && has_memory(pid))
-            pipes.unknown = plus(pipes.unknown, limits.open_files);
+            pipes.unknown = bounded_sum(pipes.unknown, limits.open_files);
     }
     pairs_distinct(&pipes.distinct);
-    return times(plus(pipes.distinct.used, pipes.unknown), PIPE_BYTES);
+    return bounded_product(bounded_sum(pipes.distinct.used, pipes.unknown), PIPE_BYTES);
 }
 
 /* Return about the most that waits in Unix and netlink sockets of this network namespace, on their way to a process too. */
@@ -244,8 +243,8 @@ static uint64_t local_socket_bytes(void)
     uint64_t sockets = 0;
     for (const char *line; (line = lines_next()) != NULL;)
         if (strncmp(line, "UNIX", 4) == 0 || strncmp(line, "NETLINK", 7) == 0)
-            sockets = plus(sockets, number_at(line, 2));
-    return lines_close() == 0 ? times(sockets, LOCAL_SOCKET_BYTES) : UINT64_MAX;
+            sockets = bounded_sum(sockets, number_at(line, 2));
+    return lines_close() == 0 ? bounded_product(sockets, LOCAL_SOCKET_BYTES) : UINT64_MAX;
 }
 
 /* Return about the most that waits in TCP and UDP sockets of this network namespace. */
@@ -265,8 +264,8 @@ static uint64_t internet_socket_bytes(void)
             uint64_t bytes = hexadecimal(&queues);
             if (*queues == ':')
                 ++queues;
-            bytes = plus(bytes, hexadecimal(&queues));
-            waiting = plus(waiting, plus(INTERNET_SOCKET_BYTES, times(bytes, 2)));
+            bytes = bounded_sum(bytes, hexadecimal(&queues));
+            waiting = bounded_sum(waiting, bounded_sum(INTERNET_SOCKET_BYTES, bounded_product(bytes, 2)));
         }
         if (lines_close() != 0)
             return UINT64_MAX;
@@ -280,7 +279,7 @@ static void look_at_descriptors(void)
     int64_t began = now_us();
     if (began < look_again_at_us)
         return;
-    waiting_bytes = plus(pipe_bytes(), internet_socket_bytes());
+    waiting_bytes = bounded_sum(pipe_bytes(), internet_socket_bytes());
     int64_t ended = now_us();
     look_again_at_us = ended + (ended - began) * PAUSES_FOR_A_LOOK;
 }
@@ -292,14 +291,26 @@ static uint64_t held_bytes(void)
     if (statfs(work, &written) != 0)
         return UINT64_MAX;
     uint64_t blocks = written.f_blocks > written.f_bfree ? written.f_blocks - written.f_bfree : 0;
-    uint64_t files = times(blocks, (uint64_t)written.f_frsize);
-    return plus(files, plus(system_v_resident_bytes(), supervisor_shared_bytes()));
+    uint64_t files = bounded_product(blocks, (uint64_t)written.f_frsize);
+    return bounded_sum(files, bounded_sum(system_v_resident_bytes(), supervisor_shared_bytes()));
 }
 
 /* Add up. What is held may be mapped as well: the larger sum is the one that is certain. */
 static uint64_t memory_of(uint64_t kernel_bytes, const struct memory *sum, uint64_t held)
 {
-    return plus(kernel_bytes, plus(sum->anonymous, sum->shared > held ? sum->shared : held));
+    return bounded_sum(kernel_bytes, bounded_sum(sum->anonymous, sum->shared > held ? sum->shared : held));
+}
+
+/* Return the CPU time that counts: of processes that are there, in ticks, and of those that PID 1 has waited for. */
+static uint64_t cpu_us(uint64_t ticks)
+{
+    struct rusage ended;
+    getrusage(RUSAGE_CHILDREN, &ended);
+    int64_t ended_us = (ended.ru_utime.tv_sec + ended.ru_stime.tv_sec) * INT64_C(1000000);
+    ended_us += ended.ru_utime.tv_usec + ended.ru_stime.tv_usec;
+    uint64_t tick_us = (uint64_t)(1000000 / sysconf(_SC_CLK_TCK));
+    uint64_t used_us = bounded_sum(bounded_product(ticks, tick_us), (uint64_t)ended_us);
+    return used_us > limits.used_before_us ? used_us - limits.used_before_us : 0;
 }
 
 void sample(void)
@@ -308,7 +319,8 @@ void sample(void)
     uint64_t ticks;
     add_up(&sum, &ticks);
     look_at_descriptors();
-    uint64_t kernel_bytes = plus(plus(sum.hidden, waiting_bytes), plus(local_socket_bytes(), system_v_kernel_bytes()));
+    uint64_t kernel_bytes = bounded_sum(bounded_sum(sum.hidden, waiting_bytes), local_socket_bytes());
+    kernel_bytes = bounded_sum(kernel_bytes, system_v_kernel_bytes());
     uint64_t memory_bytes = memory_of(kernel_bytes, &sum, held_bytes());
     if (limits.memory_bytes != 0 && memory_bytes > limits.memory_bytes) {
         /* So far a shared page counted once for each sharer, and a mapping that has gone as if it were there. */
@@ -320,15 +332,8 @@ void sample(void)
     uint64_t seen_bytes = memory_bytes < UINT64_MAX ? memory_bytes : limits.memory_bytes;
     if (seen_bytes > peak_bytes)
         peak_bytes = seen_bytes;
-    struct rusage ended;
-    getrusage(RUSAGE_CHILDREN, &ended);
-    int64_t ended_us = (ended.ru_utime.tv_sec + ended.ru_stime.tv_sec) * INT64_C(1000000) + ended.ru_utime.tv_usec
-        + ended.ru_stime.tv_usec;
-    uint64_t used_us = plus(times(ticks, (uint64_t)(1000000 / sysconf(_SC_CLK_TCK))), (uint64_t)ended_us);
-    uint64_t used_before_us = (uint64_t)limits.used_before_us;
-    uint64_t cpu_us = used_us > used_before_us ? used_us - used_before_us : 0;
     if (limits.memory_bytes != 0 && memory_bytes > limits.memory_bytes)
         exceeded = EXCEEDED_MEMORY;
-    else if (limits.cpu_us != 0 && cpu_us > limits.cpu_us)
+    else if (limits.cpu_us != 0 && cpu_us(ticks) > limits.cpu_us)
         exceeded = EXCEEDED_CPU_TIME;
 }

@@ -33,6 +33,7 @@ static uint64_t shared_limit_bytes = SHARED_BYTES_BEFORE_START;
  * before (0, length); and those for which there was no room in the lists, which count for ever. */
 static struct pairs latest, older;
 static uint64_t older_sum_bytes, unlisted_bytes;
+static bool crowded; /* so many have stayed that a full list is not worth looking through again */
 
 void supervisor_begin(int listener)
 {
@@ -53,9 +54,9 @@ void supervisor_limit(uint64_t bytes)
 
 uint64_t supervisor_shared_bytes(void)
 {
-    uint64_t bytes = plus(older_sum_bytes, unlisted_bytes);
+    uint64_t bytes = bounded_sum(older_sum_bytes, unlisted_bytes);
     for (size_t index = 0; index < latest.used; ++index)
-        bytes = plus(bytes, latest.of[index].low);
+        bytes = bounded_sum(bytes, latest.of[index].low);
     return bytes;
 }
 
@@ -115,17 +116,18 @@ void supervisor_forget_unmapped(void)
     }
     older_sum_bytes = 0;
     for (size_t index = 0; index < older.used; ++index)
-        older_sum_bytes = plus(older_sum_bytes, older.of[index].low);
+        older_sum_bytes = bounded_sum(older_sum_bytes, older.of[index].low);
+    crowded = latest.used > PAIRS_MOST / 2 || older.used > PAIRS_MOST / 2;
 }
 
-/* Add to a list, which is made shorter when it is full. */
-static void add(struct pairs *list, uint64_t thread, uint64_t length)
+/* Add to a list, which is made shorter when it is full. Returns false when there is no room. */
+static bool add(struct pairs *list, uint64_t thread, uint64_t length)
 {
     if (pairs_add(list, thread, length))
-        return;
-    supervisor_forget_unmapped();
-    if (!pairs_add(list, thread, length))
-        unlisted_bytes = plus(unlisted_bytes, length);
+        return true;
+    if (!crowded)
+        supervisor_forget_unmapped();
+    return pairs_add(list, thread, length);
 }
 
 /* Count a mapping that a thread is going to make. */
@@ -135,13 +137,16 @@ static void note_mapping(uint64_t thread, uint64_t length)
     while (index < latest.used && latest.of[index].high != thread)
         ++index;
     if (index == latest.used) {
-        add(&latest, thread, length);
+        if (!add(&latest, thread, length))
+            unlisted_bytes = bounded_sum(unlisted_bytes, length);
         return;
     }
     uint64_t before = latest.of[index].low;
     latest.of[index].low = length;
-    older_sum_bytes = plus(older_sum_bytes, before);
-    add(&older, 0, before);
+    if (add(&older, 0, before))
+        older_sum_bytes = bounded_sum(older_sum_bytes, before);
+    else
+        unlisted_bytes = bounded_sum(unlisted_bytes, before);
 }
 
 /* Return ENOMEM when a mapping would pass the limit, else 0. */
@@ -149,16 +154,16 @@ static int refuse_shared(uint64_t length)
 {
     if (shared_limit_bytes == 0)
         return 0;
-    if (plus(supervisor_shared_bytes(), length) > shared_limit_bytes)
+    if (bounded_sum(supervisor_shared_bytes(), length) > shared_limit_bytes)
         supervisor_forget_unmapped();
-    return plus(supervisor_shared_bytes(), length) > shared_limit_bytes ? ENOMEM : 0;
+    return bounded_sum(supervisor_shared_bytes(), length) > shared_limit_bytes ? ENOMEM : 0;
 }
 
 /* Return what the kernel maps for a length: whole pages, nothing for 0. */
 static uint64_t whole_pages(uint64_t length)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    return plus(length, page - 1) / page * page;
+    return bounded_sum(length, page - 1) / page * page;
 }
 
 /* Count the netlink sockets of programs in our network namespace, in all hands; too many where nothing tells. */
@@ -189,7 +194,7 @@ static int decide(int number, const uint64_t *arguments)
     case SYS_shmget:
         if (shared_limit_bytes == 0)
             return 0;
-        return plus(system_v_segments_bytes(), arguments[1]) > shared_limit_bytes ? ENOMEM : 0;
+        return bounded_sum(system_v_segments_bytes(), arguments[1]) > shared_limit_bytes ? ENOMEM : 0;
     case SYS_msgget:
         return system_v_queues() < PROTOCOL_SYSTEM_V_QUEUES ? 0 : ENOSPC;
     case SYS_semget:

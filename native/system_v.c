@@ -16,7 +16,7 @@ static uint64_t sum(const char *name, uint64_t (*of)(const char *line))
     uint64_t total = 0;
     lines_next();
     for (const char *line; (line = lines_next()) != NULL;)
-        total = plus(total, of(line));
+        total = bounded_sum(total, of(line));
     return lines_close() == 0 ? total : UINT64_MAX;
 }
 
@@ -34,19 +34,19 @@ static uint64_t size(const char *line)
 /* The columns rss and swap. */
 static uint64_t resident(const char *line)
 {
-    return plus(number_at(line, 14), number_at(line, 15));
+    return bounded_sum(number_at(line, 14), number_at(line, 15));
 }
 
 /* The columns cbytes and qnum. */
 static uint64_t queue(const char *line)
 {
-    return plus(OBJECT_BYTES, plus(number_at(line, 3), times(number_at(line, 4), MESSAGE_BYTES)));
+    return bounded_sum(OBJECT_BYTES, bounded_sum(number_at(line, 3), bounded_product(number_at(line, 4), MESSAGE_BYTES)));
 }
 
 /* The column nsems. */
 static uint64_t semaphores(const char *line)
 {
-    return plus(OBJECT_BYTES, times(number_at(line, 3), MESSAGE_BYTES));
+    return bounded_sum(OBJECT_BYTES, bounded_product(number_at(line, 3), MESSAGE_BYTES));
 }
 
 uint64_t system_v_queues(void)
@@ -71,5 +71,5 @@ uint64_t system_v_resident_bytes(void)
 
 uint64_t system_v_kernel_bytes(void)
 {
-    return plus(sum("sysvipc/msg", queue), sum("sysvipc/sem", semaphores));
+    return bounded_sum(sum("sysvipc/msg", queue), sum("sysvipc/sem", semaphores));
 }

@@ -7,6 +7,7 @@
 
 #include "sampling.c"
 
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <poll.h>
 #include <linux/sched.h>
@@ -54,6 +55,15 @@ static void open_nothing_more(void)
     struct rlimit none = {0, 0};
     proc_folder();
     setrlimit(RLIMIT_NOFILE, &none);
+}
+
+/* Let the modes of files hold for us, as they do for a process in a sandbox. */
+static void drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct none[2] = {{0, 0, 0}};
+    if (syscall(SYS_capset, &header, none) != 0)
+        abort();
 }
 
 static void print_sample(void)
@@ -178,7 +188,7 @@ static void answer_too_late(void)
 /* Usage: sampling_harness ROOT looks LOOK_US
  *        sampling_harness ROOT sample|blind MEMORY_BYTES CPU_MS OPEN_FILES
  *        sampling_harness ROOT decide LIMIT_BYTES CALL:ARGUMENT...
- *        sampling_harness ROOT mappings THREAD:LENGTH...
+ *        sampling_harness ROOT mappings TIMES THREAD:LENGTH...
  *        sampling_harness ROOT answer calls|late */
 int main(int count, char **words)
 {
@@ -194,6 +204,7 @@ int main(int count, char **words)
         }
         print("looks", (uint64_t)looks);
     } else if (strcmp(words[2], "sample") == 0 || strcmp(words[2], "blind") == 0) {
+        drop_capabilities();
         sampling_begin(number(words[3]), number(words[4]), 0, (uint32_t)number(words[5]));
         if (strcmp(words[2], "blind") == 0)
             open_nothing_more();
@@ -222,8 +233,9 @@ int main(int count, char **words)
         else
             answer_calls();
     } else {
-        for (int index = 3; index < count; ++index)
-            note_mapping(number(words[index]), number(strchr(words[index], ':') + 1));
+        for (int index = 4; index < count; ++index)
+            for (uint64_t times = number(words[3]); times > 0; --times)
+                note_mapping(number(words[index]), number(strchr(words[index], ':') + 1));
         print("before", supervisor_shared_bytes());
         supervisor_forget_unmapped();
         print("after", supervisor_shared_bytes());

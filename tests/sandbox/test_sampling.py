@@ -13,6 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 KIB, MIB = 1 << 10, 1 << 20
 MOST = (1 << 64) - 1
+LISTED = 1 << 18
+"""PAIRS_MOST."""
+SHARED = "7f00-7f01 rw-s 0000 00:01 {} /dev/zero (deleted)\n"
 STATUS = "Name:\t{name}\nVmRSS:\t{rss} kB\nRssAnon:\t{anonymous} kB\nRssFile:\t8 kB\nRssShmem:\t{shared} kB\nVmPTE:\t{pte} kB\nVmSwap:\t{swap} kB\n"
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n"
 MESSAGES = "       key      msqid perms      cbytes       qnum lspid\n"
@@ -156,6 +159,21 @@ def test_each_pipe_counts_once(harness: Path, proc: Path) -> None:
     assert run(harness, proc, "sample", 0, 0, 16)["pipes"] == 401 * 64 * KIB
 
 
+def test_hidden_descriptors_and_mappings_count_as_the_most(harness: Path, proc: Path) -> None:
+    for pid in (20, 21, 22):
+        add_process(proc, pid, anonymous=100, shared=10)
+    os.mkfifo(proc / "20/fd/3")
+    write(proc, "22/status", "Name:\tx\nState:\tZ (zombie)\n")
+    for name in ("21/fd", "21/maps", "21/smaps_rollup", "22/fd"):
+        (proc / name).chmod(0)
+    seen = run(harness, proc, "sample", 0, 0, 50)
+    (proc / "21/fd").chmod(0o700)
+    (proc / "22/fd").chmod(0o700)
+    assert seen["pipes"] == (1 + 50) * 64 * KIB  # the zombie has none
+    assert seen["mappings"] == MOST
+    assert (seen["proportional_anonymous"], seen["proportional_shared"]) == ((50 + 100 + 50) * KIB, (5 + 10 + 5) * KIB)
+
+
 def test_sockets_count_as_full(harness: Path, proc: Path) -> None:
     waiting = [(0, 0), (0xFFFFFFFF, 1), (0x10, 0x20)] * 3000
     lines = [
@@ -235,12 +253,22 @@ def test_shared_memory_is_bounded_before_the_start(harness: Path, proc: Path) ->
 
 def test_the_largest_mappings_are_taken_to_have_stayed(harness: Path, proc: Path) -> None:
     add_process(proc, 20)
-    line = "7f00-7f01 rw-s 0000 00:01 {} /dev/zero (deleted)\n"
-    write(proc, "20/maps", line.format(7) + line.format(8) + line.format(7) + "7f00-7f01 rw-p 0000 00:01 9 /dev/zero\n")
+    write(proc, "20/maps", SHARED.format(7) + SHARED.format(8) + SHARED.format(7) + "7f00-7f01 rw-p 0000 00:01 9 /dev/zero\n")
     # The last one of a thread that is there is kept whatever; of the others the two largest.
     words = ["20:4096", "20:8192", "20:12288", "20:100", "30:20480", "30:1"]
-    seen = run(harness, proc, "mappings", *words)
+    seen = run(harness, proc, "mappings", 1, *words)
     assert (seen["before"], seen["after"]) == (4096 + 8192 + 12288 + 100 + 20480 + 1, 100 + 20480 + 12288)
+
+
+def test_more_mappings_than_are_listed(harness: Path, proc: Path) -> None:
+    add_process(proc, 20)
+    write(proc, "20/maps", SHARED.format(7) + SHARED.format(8))
+    seen = run(harness, proc, "mappings", 300_000, "20:4096")
+    # The list was full once: two were kept of what was in it. One more is the thread's last.
+    assert (seen["before"], seen["after"]) == ((300_000 - LISTED + 2) * 4096, 3 * 4096)
+    write(proc, "20/maps", "".join(map(SHARED.format, range(LISTED + 1))))
+    seen = run(harness, proc, "mappings", 300_000, "20:4096")
+    assert seen["before"] == seen["after"] == 300_000 * 4096
 
 
 def test_a_program_is_answered(harness: Path) -> None:
