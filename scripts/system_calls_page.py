@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Mapping
 
+from firebox.sandbox.protocol import SEMAPHORES_A_SET, SYSTEM_V_QUEUES
 from firebox.sandbox.seccomp import (
     ABSENT,
     ALLOWED,
@@ -18,7 +19,6 @@ from firebox.sandbox.seccomp import (
     SOCKET_FAMILIES,
     UNCOUNTED,
 )
-from firebox.sandbox.supervisor import SEMAPHORES_A_SET, SYSTEM_V_QUEUES
 
 HEAD = """\
 # System calls

@@ -49,6 +49,15 @@ COLLECT_INDEX_BYTES = 8 << 20
 GATE = 200
 """The descriptor that the hook of a prestarted interpreter reads; so high that the interpreter's own have their usual numbers."""
 
+NETLINK_SOCKETS = 16
+"""At most so many at a time in one sandbox, and one more for each thread that asks at the same moment."""
+
+SYSTEM_V_QUEUES = 32
+"""The same for message queues, each of which holds about a mebibyte at most, and for sets of semaphores."""
+
+SEMAPHORES_A_SET = 64
+"""The kernel gives up to 32,000, which are 2 MB."""
+
 
 class Kind(IntEnum):
     """The first field of every message."""
@@ -396,7 +405,10 @@ STRUCTURES: tuple[type[NamedTuple], ...] = (
 ENUMERATIONS: tuple[type[IntEnum] | type[IntFlag], ...] = (
     Kind, Phase, Operation, ConfigureFlag, MakeFlag, StartFlag, Exceeded, LeftOut,
 )  # fmt: skip
-CONSTANTS = ("VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "OWN_UID", "COLLECT_INDEX_BYTES", "GATE")
+CONSTANTS = (
+    "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "OWN_UID", "COLLECT_INDEX_BYTES", "GATE", "NETLINK_SOCKETS",
+    "SYSTEM_V_QUEUES", "SEMAPHORES_A_SET",
+)  # fmt: skip
 _SMALL_MESSAGE_BYTES = 4 << 10
 _DESCRIPTORS = 32
 

@@ -1,0 +1,286 @@
+#include "proc.h"
+
+#include "kernel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PAIRS_FIRST ((size_t)256) /* a page */
+#define LINE_BYTES ((size_t)16 << 10)
+#define LINE_HEAD ((size_t)8 << 10) /* what is kept of the beginning of a line that is longer, */
+#define LINE_TAIL ((size_t)1 << 10) /* and of its end */
+#define ENTRIES_BYTES (16 << 10)
+#define OUT_OF_THE_WAY 100 /* the low descriptors are for what the limit on open files must allow later */
+
+static const char *proc_root = "/proc";
+
+/* struct linux_dirent64, see getdents64(2). */
+struct entry {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t bytes;
+    uint8_t type;
+    char name[];
+};
+
+/* The file whose lines are read. What has been read and not returned yet lies in text[begin..end); a byte remains for a NUL. */
+static struct {
+    int file, error;
+    bool at_end;
+    size_t begin, end;
+    char text[LINE_BYTES + 1];
+} lines = {.file = -1};
+
+bool pairs_add(struct pairs *pairs, uint64_t high, uint64_t low)
+{
+    if (pairs->used == pairs->room) {
+        size_t room = pairs->room == 0 ? PAIRS_FIRST : 2 * pairs->room;
+        if (room > PAIRS_MOST)
+            return false;
+        void *memory = mmap(NULL, room * sizeof *pairs->of, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED)
+            return false;
+        if (pairs->room > 0) {
+            memcpy(memory, pairs->of, pairs->used * sizeof *pairs->of);
+            munmap(pairs->of, pairs->room * sizeof *pairs->of);
+        }
+        pairs->of = memory;
+        pairs->room = room;
+    }
+    pairs->of[pairs->used++] = (struct pair){high, low};
+    return true;
+}
+
+static bool less(struct pair one, struct pair other)
+{
+    return one.high != other.high ? one.high < other.high : one.low < other.low;
+}
+
+/* Let the pair at `parent` sink until both its children in of[0..count) are smaller. */
+static void sink(struct pair *of, size_t parent, size_t count)
+{
+    struct pair sinking = of[parent];
+    for (size_t child; (child = 2 * parent + 1) < count; parent = child) {
+        if (child + 1 < count && less(of[child], of[child + 1]))
+            ++child;
+        if (!less(sinking, of[child]))
+            break;
+        of[parent] = of[child];
+    }
+    of[parent] = sinking;
+}
+
+/* Heapsort: no order that a program arranges makes it slow, and it needs no memory. */
+void pairs_sort(struct pairs *pairs)
+{
+    struct pair *of = pairs->of;
+    for (size_t parent = pairs->used / 2; parent-- > 0;)
+        sink(of, parent, pairs->used);
+    for (size_t count = pairs->used; count > 1;) {
+        struct pair largest = of[0];
+        of[0] = of[--count];
+        of[count] = largest;
+        sink(of, 0, count);
+    }
+}
+
+void pairs_distinct(struct pairs *pairs)
+{
+    pairs_sort(pairs);
+    size_t kept = 0;
+    for (size_t next = 0; next < pairs->used; ++next)
+        if (kept == 0 || less(pairs->of[kept - 1], pairs->of[next]))
+            pairs->of[kept++] = pairs->of[next];
+    pairs->used = kept;
+}
+
+int lines_open(const char *name)
+{
+    lines.begin = lines.end = 0;
+    lines.at_end = false;
+    lines.error = 0;
+    int folder = proc_folder();
+    lines.file = folder < 0 ? -1 : open_at(folder, name, O_RDONLY, 0);
+    return lines.file < 0 ? failure.number : 0;
+}
+
+/* Read more behind what is there. Of a line that fills the buffer the beginning and the end are kept. */
+static void read_more(void)
+{
+    memmove(lines.text, lines.text + lines.begin, lines.end - lines.begin);
+    lines.end -= lines.begin;
+    lines.begin = 0;
+    if (lines.end == LINE_BYTES) {
+        memmove(lines.text + LINE_HEAD, lines.text + LINE_BYTES - LINE_TAIL, LINE_TAIL);
+        lines.end = LINE_HEAD + LINE_TAIL;
+    }
+    ssize_t got;
+    do
+        got = read(lines.file, lines.text + lines.end, LINE_BYTES - lines.end);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        lines.error = errno;
+    if (got <= 0)
+        lines.at_end = true;
+    else
+        lines.end += (size_t)got;
+}
+
+const char *lines_next(void)
+{
+    size_t looked_at = 0;
+    for (;;) {
+        size_t have = lines.end - lines.begin;
+        char *line = lines.text + lines.begin;
+        char *newline = memchr(line + looked_at, '\n', have - looked_at);
+        if (newline != NULL) {
+            *newline = '\0';
+            lines.begin = (size_t)(newline + 1 - lines.text);
+            return line;
+        }
+        if (lines.at_end) {
+            line[have] = '\0';
+            lines.begin = lines.end;
+            return have > 0 ? line : NULL;
+        }
+        read_more();
+        looked_at = have == LINE_BYTES ? LINE_HEAD + LINE_TAIL : have;
+    }
+}
+
+int lines_close(void)
+{
+    close(lines.file);
+    lines.file = -1;
+    return lines.error;
+}
+
+int proc_folder(void)
+{
+    static int folder = -1;
+    if (folder < 0) {
+        int low = open_at(AT_FDCWD, proc_root, O_RDONLY | O_DIRECTORY, 0);
+        folder = low < 0 ? -1 : fcntl(low, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+        if (folder >= 0)
+            close(low);
+        else
+            folder = low;
+    }
+    return folder;
+}
+
+bool proc_gone(int number)
+{
+    return number == ENOENT || number == ESRCH;
+}
+
+int each_entry(int folder, void (*entry)(int folder, const char *name, void *context), void *context)
+{
+    static _Alignas(struct entry) char buffer[ENTRIES_BYTES];
+    for (;;) {
+        long got = syscall(SYS_getdents64, folder, buffer, sizeof buffer);
+        if (got <= 0)
+            return got < 0 ? errno : 0;
+        for (long at = 0; at < got;) {
+            const struct entry *here = (const struct entry *)(const void *)(buffer + at);
+            if (strcmp(here->name, ".") != 0 && strcmp(here->name, "..") != 0)
+                entry(folder, here->name, context);
+            at += here->bytes;
+        }
+    }
+}
+
+struct listing {
+    struct pairs *processes;
+    bool complete;
+};
+
+static void list_process(int folder, const char *name, void *context)
+{
+    (void)folder;
+    struct listing *listing = context;
+    uint64_t pid = 0;
+    for (const char *digit = name; *digit != '\0'; ++digit) {
+        if (*digit < '0' || *digit > '9')
+            return;
+        pid = bounded_sum(bounded_product(pid, 10), (uint64_t)(*digit - '0'));
+    }
+    if (pid != 1 && !pairs_add(listing->processes, 0, pid))
+        listing->complete = false;
+}
+
+bool proc_list(struct pairs *processes)
+{
+    struct listing listing = {processes, true};
+    processes->used = 0;
+    int folder = proc_folder();
+    if (folder < 0 || lseek(folder, 0, SEEK_SET) < 0)
+        return false;
+    return each_entry(folder, list_process, &listing) == 0 && listing.complete;
+}
+
+const char *proc_path(uint64_t pid, const char *name)
+{
+    static char path[64];
+    char digits[21];
+    char *end = stpcpy(path, decimal(pid, digits));
+    *end++ = '/';
+    strncpy(end, name, sizeof path - (size_t)(end - path) - 1);
+    return path;
+}
+
+static bool is_blank(char letter)
+{
+    return letter == ' ' || (letter >= '\t' && letter <= '\r');
+}
+
+const char *word_at(const char *line, unsigned index)
+{
+    for (;; --index) {
+        while (is_blank(*line))
+            ++line;
+        if (index == 0 || *line == '\0')
+            return line;
+        while (*line != '\0' && !is_blank(*line))
+            ++line;
+    }
+}
+
+uint64_t number_at(const char *line, unsigned index)
+{
+    uint64_t number = 0;
+    for (const char *digit = word_at(line, index); *digit >= '0' && *digit <= '9'; ++digit)
+        number = bounded_sum(bounded_product(number, 10), (uint64_t)(*digit - '0'));
+    return number;
+}
+
+uint64_t hexadecimal(const char **text)
+{
+    uint64_t number = 0;
+    for (;; ++*text) {
+        char digit = **text;
+        unsigned value = digit >= '0' && digit <= '9' ? (unsigned)(digit - '0')
+            : digit >= 'A' && digit <= 'F'            ? (unsigned)(digit - 'A') + 10
+            : digit >= 'a' && digit <= 'f'            ? (unsigned)(digit - 'a') + 10
+                                                      : 16;
+        if (value == 16)
+            return number;
+        number = bounded_sum(bounded_product(number, 16), value);
+    }
+}
+
+uint64_t bounded_sum(uint64_t one, uint64_t other)
+{
+    uint64_t sum;
+    return __builtin_add_overflow(one, other, &sum) ? UINT64_MAX : sum;
+}
+
+uint64_t bounded_product(uint64_t one, uint64_t other)
+{
+    uint64_t product;
+    return __builtin_mul_overflow(one, other, &product) ? UINT64_MAX : product;
+}

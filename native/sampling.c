@@ -1,0 +1,339 @@
+/* Between two looks a program can go over. What the kernel does not show is counted as the most that it can be: a pipe or a
+ * socket as full, a shared anonymous mapping as touched (see supervisor.c), what cannot be read as all there is. Calls that
+ * would make more of it invisible are refused by the filter for the case. */
+#include "sampling.h"
+
+#include "kernel.h"
+#include "proc.h"
+#include "protocol.h"
+#include "supervisor.h"
+#include "system_v.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+/* What a pipe holds; the filter keeps programs from making one larger. */
+#define PIPE_BYTES ((uint64_t)64 << 10)
+
+/* What waits in a Unix socket, about: net.core.wmem_default and what the kernel adds. */
+#define LOCAL_SOCKET_BYTES ((uint64_t)256 << 10)
+
+/* An internet socket itself; the kernel tells what waits in it, without its own share, which is about as much. */
+#define INTERNET_SOCKET_BYTES ((uint64_t)4 << 10)
+
+/* A fifth of the time goes into looking at descriptors: at a few in every sample, at thousands as often as that allows. */
+#define PAUSES_FOR_A_LOOK 4
+
+static const char *work = "/box";
+static int64_t monotonic_us(void);
+static int64_t (*now_us)(void) = monotonic_us;
+
+static struct {
+    uint64_t memory_bytes, cpu_us, used_before_us;
+    uint32_t open_files;
+} limits;
+static uint64_t peak_bytes;
+static uint32_t exceeded;
+static int64_t look_again_at_us;
+static uint64_t waiting_bytes; /* in pipes and internet sockets, at the last look */
+static struct pairs processes;
+
+static int64_t monotonic_us(void)
+{
+    return clock_us(CLOCK_MONOTONIC);
+}
+
+void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint32_t open_files)
+{
+    limits.memory_bytes = memory_bytes;
+    limits.cpu_us = bounded_product(cpu_ms, 1000);
+    limits.used_before_us = used_before_us > 0 ? (uint64_t)used_before_us : 0;
+    limits.open_files = open_files;
+    proc_folder();
+}
+
+uint32_t sampling_exceeded(void)
+{
+    return exceeded;
+}
+
+uint64_t sampling_peak_bytes(void)
+{
+    return peak_bytes;
+}
+
+/* Lines that end in a number of KiB, by their names in the order of the file, and where the bytes go. */
+struct field {
+    const char *name;
+    uint64_t bytes;
+};
+
+/* Read such lines of a file; what is missing, as of a process that is ending, stays 0. Returns 0 or an errno. */
+static int read_fields(const char *path, struct field *fields, size_t count)
+{
+    int error = lines_open(path);
+    if (error != 0)
+        return error;
+    size_t found = 0;
+    for (const char *line; found < count && (line = lines_next()) != NULL;) {
+        for (size_t index = found; index < count; ++index) {
+            if (strncmp(line, fields[index].name, strlen(fields[index].name)) == 0) {
+                fields[index].bytes = bounded_product(number_at(line, 1), 1024);
+                found = index + 1;
+                break;
+            }
+        }
+    }
+    return lines_close();
+}
+
+/* Memory of a process: the anonymous and the shared that it has mapped, and its page tables with what lies in swap. */
+struct memory {
+    uint64_t anonymous, shared, hidden;
+};
+
+/* Source: proc_pid_status(5). Returns 0 or an errno. */
+static int read_resident(uint64_t pid, struct memory *memory)
+{
+    struct field fields[] = {{"RssAnon:", 0}, {"RssShmem:", 0}, {"VmPTE:", 0}, {"VmSwap:", 0}};
+    int error = read_fields(proc_path(pid, "status"), fields, sizeof fields / sizeof *fields);
+    *memory = (struct memory){fields[0].bytes, fields[1].bytes, bounded_sum(fields[2].bytes, fields[3].bytes)};
+    return error;
+}
+
+/* Add up the CPU time of a process and of its children that have ended. Returns 0 or an errno. */
+static int read_ticks(uint64_t pid, uint64_t *ticks)
+{
+    char text[2048]; /* the name, which may hold anything, and 50 numbers */
+    int file = open_at(proc_folder(), proc_path(pid, "stat"), O_RDONLY, 0);
+    if (file < 0)
+        return failure.number;
+    long got = check("read", read(file, text, sizeof text - 1));
+    close(file);
+    if (got < 0)
+        return failure.number;
+    text[got] = '\0';
+    const char *name_end = strrchr(text, ')');
+    *ticks = 0;
+    for (unsigned index = 11; name_end != NULL && index < 15; ++index)
+        *ticks = bounded_sum(*ticks, number_at(name_end + 1, index));
+    return 0;
+}
+
+/* Add up memory and CPU time of all processes; one that has ended meanwhile is none. */
+static void add_up(struct memory *sum, uint64_t *ticks)
+{
+    *sum = (struct memory){0};
+    *ticks = 0;
+    if (!proc_list(&processes))
+        sum->hidden = UINT64_MAX;
+    for (size_t index = 0; index < processes.used; ++index) {
+        struct memory memory;
+        uint64_t used = 0;
+        uint64_t pid = processes.of[index].low;
+        int error = read_resident(pid, &memory);
+        if (error == 0)
+            error = read_ticks(pid, &used);
+        if (proc_gone(error))
+            continue;
+        if (error != 0)
+            memory.hidden = UINT64_MAX;
+        sum->anonymous = bounded_sum(sum->anonymous, memory.anonymous);
+        sum->shared = bounded_sum(sum->shared, memory.shared);
+        sum->hidden = bounded_sum(sum->hidden, memory.hidden);
+        *ticks = bounded_sum(*ticks, used);
+    }
+}
+
+/* Add up the mapped memory of all processes, each page divided among its sharers; all of it where that cannot be read. */
+static void divide_among_sharers(struct memory *sum)
+{
+    sum->anonymous = sum->shared = 0;
+    for (size_t index = 0; index < processes.used; ++index) {
+        struct field fields[] = {{"Pss_Anon:", 0}, {"Pss_Shmem:", 0}};
+        uint64_t pid = processes.of[index].low;
+        int error = read_fields(proc_path(pid, "smaps_rollup"), fields, sizeof fields / sizeof *fields);
+        struct memory memory = {fields[0].bytes, fields[1].bytes, 0};
+        if (error != 0 && !proc_gone(error)) {
+            error = read_resident(pid, &memory);
+            if (error != 0 && !proc_gone(error))
+                memory.anonymous = UINT64_MAX;
+        }
+        if (proc_gone(error))
+            continue;
+        sum->anonymous = bounded_sum(sum->anonymous, memory.anonymous);
+        sum->shared = bounded_sum(sum->shared, memory.shared);
+    }
+}
+
+/* Tell a process that hides its descriptors, as one does whose program cannot be read, from one that is ending. */
+static bool has_memory(uint64_t pid)
+{
+    static const char name[] = "VmRSS:";
+    int error = lines_open(proc_path(pid, "status"));
+    if (error != 0)
+        return !proc_gone(error);
+    bool found = false;
+    for (const char *line; !found && (line = lines_next()) != NULL;)
+        found = strncmp(line, name, sizeof name - 1) == 0;
+    error = lines_close();
+    return found || (error != 0 && !proc_gone(error));
+}
+
+struct pipes {
+    struct pairs distinct; /* (device, inode) */
+    bool crowded;          /* there are so many that removing equal ones no longer helps */
+    uint64_t unknown;      /* descriptors that may be further ones */
+};
+
+static void add_if_pipe(int folder, const char *name, void *context)
+{
+    struct pipes *pipes = context;
+    struct stat status;
+    if (fstatat(folder, name, &status, 0) != 0) {
+        if (!proc_gone(errno))
+            ++pipes->unknown;
+        return;
+    }
+    if (!S_ISFIFO(status.st_mode) || pairs_add(&pipes->distinct, status.st_dev, status.st_ino))
+        return;
+    if (!pipes->crowded) {
+        pairs_distinct(&pipes->distinct);
+        pipes->crowded = pipes->distinct.used > PAIRS_MOST / 2;
+    }
+    if (!pairs_add(&pipes->distinct, status.st_dev, status.st_ino))
+        ++pipes->unknown;
+}
+
+/* Return the most that waits in the pipes of all processes, each once; hidden descriptors may all be pipes. */
+static uint64_t pipe_bytes(void)
+{
+    static struct pipes pipes;
+    pipes.distinct.used = 0;
+    pipes.crowded = false;
+    pipes.unknown = 0;
+    for (size_t index = 0; index < processes.used; ++index) {
+        uint64_t pid = processes.of[index].low;
+        int folder = open_at(proc_folder(), proc_path(pid, "fd"), O_RDONLY | O_DIRECTORY, 0);
+        int error = failure.number;
+        if (folder >= 0) {
+            error = each_entry(folder, add_if_pipe, &pipes);
+            close(folder);
+        }
+        if ((folder < 0 || error != 0) && !proc_gone(error) && has_memory(pid))
+            pipes.unknown = bounded_sum(pipes.unknown, limits.open_files);
+    }
+    pairs_distinct(&pipes.distinct);
+    return bounded_product(bounded_sum(pipes.distinct.used, pipes.unknown), PIPE_BYTES);
+}
+
+/* Return about the most that waits in Unix and netlink sockets of this network namespace, on their way to a process too. */
+static uint64_t local_socket_bytes(void)
+{
+    if (lines_open("net/protocols") != 0)
+        return UINT64_MAX;
+    uint64_t sockets = 0;
+    for (const char *line; (line = lines_next()) != NULL;)
+        if (strncmp(line, "UNIX", 4) == 0 || strncmp(line, "NETLINK", 7) == 0)
+            sockets = bounded_sum(sockets, number_at(line, 2));
+    return lines_close() == 0 ? bounded_product(sockets, LOCAL_SOCKET_BYTES) : UINT64_MAX;
+}
+
+/* Return about the most that waits in TCP and UDP sockets of this network namespace. */
+static uint64_t internet_socket_bytes(void)
+{
+    static const char *const names[] = {"net/tcp", "net/tcp6", "net/udp", "net/udp6"};
+    uint64_t waiting = 0;
+    for (size_t index = 0; index < sizeof names / sizeof *names; ++index) {
+        int error = lines_open(names[index]);
+        if (error == ENOENT)
+            continue; /* the kernel has no such protocol */
+        if (error != 0)
+            return UINT64_MAX;
+        lines_next(); /* the names of the columns */
+        for (const char *line; (line = lines_next()) != NULL;) {
+            const char *queues = word_at(line, 4);
+            uint64_t bytes = hexadecimal(&queues);
+            if (*queues == ':')
+                ++queues;
+            bytes = bounded_sum(bytes, hexadecimal(&queues));
+            waiting = bounded_sum(waiting, bounded_sum(INTERNET_SOCKET_BYTES, bounded_product(bytes, 2)));
+        }
+        if (lines_close() != 0)
+            return UINT64_MAX;
+    }
+    return waiting;
+}
+
+/* Look at what waits in pipes and internet sockets, unless the last look took so long that this one would come too early. */
+static void look_at_descriptors(void)
+{
+    int64_t began = now_us();
+    if (began < look_again_at_us)
+        return;
+    waiting_bytes = bounded_sum(pipe_bytes(), internet_socket_bytes());
+    int64_t ended = now_us();
+    look_again_at_us = ended + (ended - began) * PAUSES_FOR_A_LOOK;
+}
+
+/* Add up the memory that belongs to no process: files, System V segments, shared anonymous mappings. */
+static uint64_t held_bytes(void)
+{
+    struct statfs written;
+    if (statfs(work, &written) != 0)
+        return UINT64_MAX;
+    uint64_t blocks = written.f_blocks > written.f_bfree ? written.f_blocks - written.f_bfree : 0;
+    uint64_t files = bounded_product(blocks, (uint64_t)written.f_frsize);
+    return bounded_sum(files, bounded_sum(system_v_resident_bytes(), supervisor_shared_bytes()));
+}
+
+/* Add up. What is held may be mapped as well: the larger sum is the one that is certain. */
+static uint64_t memory_of(uint64_t kernel_bytes, const struct memory *sum, uint64_t held)
+{
+    return bounded_sum(kernel_bytes, bounded_sum(sum->anonymous, sum->shared > held ? sum->shared : held));
+}
+
+/* Return the CPU time that counts: of processes that are there, in ticks, and of those that PID 1 has waited for. */
+static uint64_t cpu_us(uint64_t ticks)
+{
+    struct rusage ended;
+    getrusage(RUSAGE_CHILDREN, &ended);
+    int64_t ended_us = (ended.ru_utime.tv_sec + ended.ru_stime.tv_sec) * INT64_C(1000000);
+    ended_us += ended.ru_utime.tv_usec + ended.ru_stime.tv_usec;
+    uint64_t tick_us = (uint64_t)(1000000 / sysconf(_SC_CLK_TCK));
+    uint64_t used_us = bounded_sum(bounded_product(ticks, tick_us), (uint64_t)ended_us);
+    return used_us > limits.used_before_us ? used_us - limits.used_before_us : 0;
+}
+
+void sample(void)
+{
+    struct memory sum;
+    uint64_t ticks;
+    add_up(&sum, &ticks);
+    look_at_descriptors();
+    uint64_t kernel_bytes = bounded_sum(bounded_sum(sum.hidden, waiting_bytes), local_socket_bytes());
+    kernel_bytes = bounded_sum(kernel_bytes, system_v_kernel_bytes());
+    uint64_t memory_bytes = memory_of(kernel_bytes, &sum, held_bytes());
+    if (limits.memory_bytes != 0 && memory_bytes > limits.memory_bytes) {
+        /* So far a shared page counted once for each sharer, and a mapping that has gone as if it were there. */
+        divide_among_sharers(&sum);
+        supervisor_forget_unmapped();
+        memory_bytes = memory_of(kernel_bytes, &sum, held_bytes());
+    }
+    /* What could not be read is more than is allowed, but nothing that was seen. */
+    uint64_t seen_bytes = memory_bytes < UINT64_MAX ? memory_bytes : limits.memory_bytes;
+    if (seen_bytes > peak_bytes)
+        peak_bytes = seen_bytes;
+    if (limits.memory_bytes != 0 && memory_bytes > limits.memory_bytes)
+        exceeded = EXCEEDED_MEMORY;
+    else if (limits.cpu_us != 0 && cpu_us(ticks) > limits.cpu_us)
+        exceeded = EXCEEDED_CPU_TIME;
+}
