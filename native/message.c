@@ -50,11 +50,10 @@ int receive_message(int link, struct message *message)
     while (got < 0 && errno == EINTR);
     if (got < 0)
         return errno == ECONNRESET ? 0 : fail("recvmsg", errno);
-    for (struct cmsghdr *each = CMSG_FIRSTHDR(&header); each != NULL; each = CMSG_NXTHDR(&header, each)) {
-        if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS)
-            continue;
-        size_t count = (each->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(message->descriptors, CMSG_DATA(each), count * sizeof(int));
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&header); /* there is room for one only */
+    if (rights != NULL && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
+        size_t count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(message->descriptors, CMSG_DATA(rights), count * sizeof(int));
         message->descriptor_count = (int)count;
     }
     message->bytes = (size_t)got;

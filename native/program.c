@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,7 +19,6 @@ enum {
 };
 
 #define OOM_SCORE_OF_PROGRAM "1000"
-#define OOM_SCORE_OF_INIT "500"
 
 static uint64_t at_most_hard(int resource, uint64_t value)
 {
@@ -112,8 +111,14 @@ static _Noreturn void become_program(const struct program *program, const char *
     _exit(127);
 }
 
+static int set_oom_score(const struct program *program, const char *score, size_t length)
+{
+    return check("oom_score_adj", pwrite(program->oom_score, score, length, 0)) < 0 ? -1 : 0;
+}
+
 pid_t start_program(const struct program *program, const char **about)
 {
+    char own_score[16];
     int status;
     *about = program->words[0] != NULL ? program->words[0] : "";
     const char *path = program->words[0] != NULL ? executable(program->words[0], program->variables) : NULL;
@@ -122,18 +127,24 @@ pid_t start_program(const struct program *program, const char **about)
     *about = path;
     failure.number = 0;
     /* When memory runs out the kernel shall take the program first: it inherits what this process has for a moment. */
-    if (check("oom_score_adj", pwrite(program->oom_score, OOM_SCORE_OF_PROGRAM, strlen(OOM_SCORE_OF_PROGRAM), 0)) < 0)
+    long length = check("oom_score_adj", pread(program->oom_score, own_score, sizeof own_score, 0));
+    if (length < 0 || set_oom_score(program, OOM_SCORE_OF_PROGRAM, strlen(OOM_SCORE_OF_PROGRAM)) < 0)
         return -1;
     pid_t pid = vfork();
     if (pid == 0)
         become_program(program, path);
-    int number = pid < 0 ? errno : failure.number;
-    pwrite(program->oom_score, OOM_SCORE_OF_INIT, strlen(OOM_SCORE_OF_INIT), 0);
-    if (number == 0)
+    if (pid < 0)
+        fail("vfork", errno);
+    struct failure why = failure;
+    if (set_oom_score(program, own_score, (size_t)length) < 0)
+        why = failure;
+    if (why.number == 0)
         return pid;
-    if (pid > 0)
+    if (pid > 0) {
+        kill(pid, SIGKILL);
         waitpid(pid, &status, 0);
-    return fail(pid < 0 ? "vfork" : failure.call, number);
+    }
+    return fail(why.call, why.number);
 }
 
 void kill_everything(void)
@@ -152,8 +163,8 @@ int open_terminal(uint32_t rows, uint32_t columns, const char **path)
     int unlocked = 0, master = open_at(AT_FDCWD, "/dev/ptmx", O_RDWR | O_NOCTTY, 0);
     if (master < 0)
         return -1;
-    if (check("TIOCSPTLCK", ioctl(master, TIOCSPTLCK, &unlocked)) < 0 || check("TIOCGPTN", ioctl(master, TIOCGPTN, &number)) < 0 ||
-        check("TIOCSWINSZ", ioctl(master, TIOCSWINSZ, &size)) < 0)
+    if (check("TIOCSPTLCK", syscall(SYS_ioctl, master, TIOCSPTLCK, &unlocked)) < 0 || check("TIOCGPTN", syscall(SYS_ioctl, master, TIOCGPTN, &number)) < 0 ||
+        check("TIOCSWINSZ", syscall(SYS_ioctl, master, TIOCSWINSZ, &size)) < 0)
         return -1;
     *path = strcat(strcpy(slave, "/dev/pts/"), decimal(number, digits));
     return master;

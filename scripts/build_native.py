@@ -31,7 +31,15 @@ BUILD = ROOT / "build/native"
 """For what is not finished yet and for executables of other processors."""
 
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Wvla")
-COMPILE = ("-std=gnu11", "-O2", "-fstack-protector-strong", "-fstack-clash-protection", "-ffunction-sections", "-fdata-sections")
+COMPILE = (
+    "-std=gnu11",
+    "-D_GNU_SOURCE",
+    "-O2",
+    "-fstack-protector-strong",
+    "-fstack-clash-protection",
+    "-ffunction-sections",
+    "-fdata-sections",
+)
 LINK = ("-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--gc-sections", "-Wl,--build-id=none", "-s")
 FORTIFY = ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2")
 """Checks of glibc's headers; musl has none. Some compilers define it themselves, and warn about a second definition."""
