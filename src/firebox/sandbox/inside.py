@@ -50,8 +50,9 @@ class Making(NamedTuple):
 
     uid: the sandbox's own, in the launcher's user namespace. own_user_namespace: False where the host refuses one to a
     process that already is unprivileged; the uid then is the boundary. drop_groups: False where the kernel forbids it
-    (a rootless launcher without a subordinate group range). supervised: the filter of the calls that PID 1 decides, and the one
-    that refuses them instead. oom_score_is_free: the kernel would let programs lower their oom_score_adj again.
+    (a rootless launcher without a subordinate group range). filters: of system calls, the one that has PID 1 decide
+    some, and the one that refuses these instead. oom_score_is_free: the kernel would let programs lower their oom_score_adj
+    again.
     """
 
     skeleton: mounts.Skeleton
@@ -59,8 +60,7 @@ class Making(NamedTuple):
     root: str
     specification: spec.SandboxSpec
     uid: int
-    seccomp_programs: tuple[bytes, ...]
-    supervised: tuple[bytes, bytes]
+    filters: tuple[bytes, bytes]
     overlay: bool
     own_user_namespace: bool
     drop_groups: bool
@@ -76,7 +76,7 @@ def live(link: socket.socket, making: Making) -> NoReturn:
         for step in make(link, making):
             steps.append(step)  # noqa: PERF402 - one at a time: the last is the one that failed
         steps.append("7 system call filter")
-        supervisor = _load_filters(making)
+        supervisor = _load_filter(making)
         steps.append("serve")
         Init(link, supervisor, sampled=making.sampled, ahead=making.specification.ahead).serve()
     except BaseException as error:  # noqa: BLE001 - the last frame of this process: everything must become a message
@@ -161,9 +161,9 @@ def make(link: socket.socket, making: Making) -> Iterator[str | mounts.Step]:
     os.chdir(mounts.WORK)
 
 
-def _load_filters(making: Making) -> Supervisor | None:
-    """Load every system call filter. Returns None where this kernel, or a filter around us with a listener, allows none."""
-    ask, refuse = making.supervised
+def _load_filter(making: Making) -> Supervisor | None:
+    """Load the filter of system calls. Returns None where this kernel, or a filter around us with a listener, allows none."""
+    ask, refuse = making.filters
     supervisor: Supervisor | None = None
     try:
         listener = kernel.load_seccomp(ask, kernel.SECCOMP_FILTER_FLAG_NEW_LISTENER)
@@ -174,8 +174,6 @@ def _load_filters(making: Making) -> Supervisor | None:
     else:
         supervisor = Supervisor(fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, OUT_OF_THE_WAY))
         os.close(listener)
-    for program in making.seccomp_programs:  # last: they refuse to load another
-        kernel.load_seccomp(program)
     return supervisor
 
 

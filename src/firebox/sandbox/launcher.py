@@ -22,7 +22,7 @@ from typing import Any
 
 from firebox.sandbox import cgroups, images, inside, kernel, mounts, spec
 from firebox.sandbox.identity import enter_namespaces
-from firebox.sandbox.seccomp import Filters, compile_filters
+from firebox.sandbox.seccomp import compile_filter
 
 _NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 _REMOVE_AGAIN_MS = 20
@@ -59,10 +59,9 @@ class Child:
 class Launcher:
     """Answers Make, Kill, End and Forget on the link until it ends."""
 
-    def __init__(self, link: socket.socket, settings: dict[str, Any], filters: Filters) -> None:
+    def __init__(self, link: socket.socket, settings: dict[str, Any]) -> None:
         self._link = link
         self._hooks: dict[str, str] = settings["hooks"]
-        self._seccomp = filters.programs
         self._children: dict[int, Child] = {}
         self._by_descriptor: dict[int, Child] = {}
         self._skeletons: dict[tuple[bool, tuple[str, ...], bool], mounts.Skeleton] = {}
@@ -75,7 +74,7 @@ class Launcher:
         self._many_uids = len(self._uids) > 1
         self._groups, self._group_reasons = cgroups.choose(mounts.HOST)
         sampled = self._groups.kind == "none"
-        self._supervised = filters.supervised_uncounted if sampled else filters.supervised
+        self._filters = _compiled_filters(counted=not sampled)
         self._oom_score_is_free = _can_lower_oom_score()
         os.makedirs("/roots", exist_ok=True)
         os.mkdir("/new")
@@ -229,8 +228,7 @@ class Launcher:
             root="/new",
             specification=specification,
             uid=uid,
-            seccomp_programs=self._seccomp,
-            supervised=self._supervised,
+            filters=self._filters,
             overlay=self._overlay,
             own_user_namespace=self._own_user_namespace,
             drop_groups=self._privileged or self._many_uids,
@@ -392,13 +390,12 @@ def _top_level_folders() -> list[str]:
     ]
 
 
-def _compiled_filters() -> Filters:
-    """Compile the filters of system calls. Raises: SandboxFailure when libseccomp is missing."""
+def _compiled_filters(*, counted: bool) -> tuple[bytes, bytes]:
+    """Compile the filter that asks PID 1 and the one that refuses. Raises: SandboxFailure on a processor without a table."""
     try:
-        return compile_filters()
-    except (OSError, RuntimeError) as error:
-        hint = "install libseccomp (Debian: apt install libseccomp2)"
-        raise spec.SandboxFailure("seccomp", detail=str(error), hint=hint) from None
+        return compile_filter(ask=True, counted=counted), compile_filter(ask=False, counted=counted)
+    except OSError as error:
+        raise spec.SandboxFailure("seccomp", detail=str(error), hint="x86-64 and arm64 have one") from None
 
 
 def _can_lower_oom_score() -> bool:
@@ -438,7 +435,6 @@ def main(descriptor: int) -> None:
     os.umask(0o022)
     launcher: Launcher | None = None
     try:
-        filters = _compiled_filters()  # whoever started us has not come to the settings yet
         data, _descriptors = spec.receive(link, spec.MESSAGE_BYTES)
         if not data:
             return
@@ -446,7 +442,7 @@ def main(descriptor: int) -> None:
             raise spec.SandboxFailure("/proc", errno.ENOENT, "it is not mounted", "mount -t proc proc /proc")
         kernel.set_title("firebox-launcher")  # the real command line names folders of the host; sandboxes see it as PID 1's
         settings = spec.decode(data)
-        launcher = Launcher(link, settings, filters)
+        launcher = Launcher(link, settings)
         if settings["prove"]:
             launcher.prove()
         launcher.serve()
