@@ -25,9 +25,9 @@ HEAD = """\
 
 <!-- Written by `make docs` from src/firebox/sandbox/seccomp.py: change it there. -->
 
-What a program may ask of the kernel. Filters hold it, see [decision 4](decisions/0004-two-filters.md); a call made through
-a foreign ABI (32-bit `int 0x80`, x32) kills the process. A call that is new or unknown to this table fails with `ENOSYS`, so
-that libraries use what they used before. A name that a processor or libseccomp does not know needs no rule and fails likewise.
+What a program may ask of the kernel. A filter holds it, see [decision 4](decisions/0004-one-filter.md); a call made through a
+foreign ABI (32-bit `int 0x80`, x32) kills the process. A call that is new or unknown to this table fails with `ENOSYS`, so
+that libraries use what they used before. A name that a processor does not have needs no rule and fails likewise.
 """
 
 NETLINK = """
@@ -103,7 +103,7 @@ def system_calls_page() -> str:
         "\n## Ignored: success, and nothing is done\n\n| why | calls |\n| --- | --- |\n",
         *_rows(IGNORED),
         "\n## Absent on purpose: ENOSYS\n\n| | why |\n| --- | --- |\n",
-        *(f"| `{name}` | {why} |\n" for name, why in ABSENT.items()),
+        *(f"| {_code(names)} | {why} |\n" for names, why in ABSENT.items()),
         "\n## Held by their arguments\n\nOnly the bits that the kernel looks at are compared.\n\n",
         "| what | answer |\n| --- | --- |\n",
         "| `clone` with a new namespace | EPERM |\n",

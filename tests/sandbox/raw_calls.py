@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 
-from firebox.sandbox.libseccomp import system_call_number
+from firebox.sandbox.system_call_numbers import system_call_numbers
 
 IS_X86_64 = platform.machine() == "x86_64"
 
@@ -61,10 +61,7 @@ def tell(**values):
 
 def number_of(name: str) -> int | None:
     """Return the number of a system call on this machine, or None where there is no such call."""
-    try:
-        return system_call_number(name)
-    except KeyError:
-        return None
+    return system_call_numbers(platform.machine()).get(name)
 
 
 def raw_files(*names: str) -> dict[str, bytes | str]:

@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
+import platform
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 
-from firebox.sandbox.libseccomp import interface_version
+from firebox.sandbox.bpf import MOST_INSTRUCTIONS
 from firebox.sandbox.seccomp import (
     ALLOWED,
     DENIED,
+    FREQUENT,
     IGNORED,
     PERSONALITIES,
     SOCKET_FAMILIES,
     UNCOUNTED,
-    Filters,
+    compile_filter,
     compile_filters,
+    every_call,
 )
+from firebox.sandbox.system_call_numbers import system_call_numbers
 from scripts.system_calls_page import system_calls_page
-from tests.conftest import ROOT
+from scripts.write_system_call_numbers import header_numbers
+from tests.conftest import ROOT, require_tool
 from tests.sandbox.conftest import Box
 from tests.sandbox.raw_calls import IS_X86_64, number_of, raw_files
 
 KILL_PROCESS, ERRNO, USER_NOTIF, ALLOW = 0x80000000, 0x00050000, 0x7FC00000, 0x7FFF0000
 EINVAL, ENOMEM, ENOPROTOOPT = 22, 12, 92
 EPERM, ENOSYS, EAFNOSUPPORT, EPROTONOSUPPORT, ESOCKTNOSUPPORT = 1, 38, 97, 93, 94
-ARCHITECTURES = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7, "arm": 0x40000028}
-NATIVE = ARCHITECTURES["x86_64" if IS_X86_64 else "aarch64"]
-FOREIGN = ARCHITECTURES["i386" if IS_X86_64 else "arm"]
 GARBAGE = 0xDEADBEEF << 32
 HIGHEST_NUMBER = 700
+LOAD, RETURN, GO, JUMPS = 0x20, 0x06, 0x05, (0x15, 0x25, 0x35, 0x45)
 
 only_x86_64 = pytest.mark.skipif(not IS_X86_64, reason="this way of making a system call exists on x86-64 only")
 
 
-def run_bpf(program: bytes, data: bytes) -> int:
-    """Interpret a seccomp program as the kernel would. Returns its answer. Source: linux/filter.h, linux/bpf_common.h."""
-    instructions: list[tuple[int, int, int, int]] = list(struct.iter_unpack("<HBBI", program))
+def instructions_of(program: bytes) -> list[tuple[int, int, int, int]]:
+    """Return code, jump if true, jump if false and operand of each instruction. Source: `struct sock_filter`."""
+    return list(struct.iter_unpack("<HBBI", program))
+
+
+def run_bpf(program: bytes, data: bytes) -> tuple[int, list[int]]:
+    """Interpret a seccomp program as the kernel would. Source: linux/filter.h, linux/bpf_common.h.
+
+    Returns: its answer and the codes of the instructions on the way there.
+    """
+    instructions = instructions_of(program)
     accumulator, at = 0, 0
+    codes: list[int] = []
     while True:
         code, if_true, if_false, operand = instructions[at]
         at += 1
+        codes.append(code)
         match code:
             case 0x20:  # load a word of the data
                 (accumulator,) = struct.unpack_from("<I", data, operand)
@@ -61,41 +76,44 @@ def run_bpf(program: bytes, data: bytes) -> int:
             case 0x45:
                 at += if_true if accumulator & operand else if_false
             case 0x06:
-                return operand
+                return operand, codes
             case _:
                 raise AssertionError(f"unknown instruction {code:#x}")
 
 
-@functools.cache
-def compiled() -> Filters:
-    return compile_filters()
+class Machine(NamedTuple):
+    """One that we have a table for. Its filter can be tried on any other."""
+
+    name: str
+    architecture: int
+    foreign: int
+
+    def run(
+        self, number: int, *arguments: int, architecture: int | None = None, counted: bool = True, ask: bool = True
+    ) -> tuple[int, list[int]]:
+        words = [*arguments, 0, 0, 0, 0, 0, 0][:6]
+        data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, architecture or self.architecture, 0, *words)
+        return run_bpf(compile_filter(ask=ask, counted=counted, machine=self.name), data)
+
+    def answer(
+        self, number: int, *arguments: int, architecture: int | None = None, counted: bool = True, ask: bool = True
+    ) -> int:
+        return self.run(number, *arguments, architecture=architecture, counted=counted, ask=ask)[0]
+
+    def number(self, name: str) -> int:
+        return system_call_numbers(self.name)[name]
+
+    def named(self, table: dict[str, str]) -> Iterator[tuple[str, int]]:
+        numbers = system_call_numbers(self.name)
+        return ((name, numbers[name]) for names in table.values() for name in names.split() if name in numbers)
 
 
-def filters(*, counted: bool = True) -> tuple[bytes, ...]:
-    """Return the programs as they are loaded."""
-    ask, _refuse = compiled().supervised if counted else compiled().supervised_uncounted
-    return (ask, *compiled().programs)
+MACHINES = (Machine("x86_64", 0xC000003E, 0x40000003), Machine("aarch64", 0xC00000B7, 0x40000028))
 
 
-def answer(number: int, *arguments: int, architecture: int = NATIVE, counted: bool = True) -> int:
-    """What the kernel makes of the answers of all filters: the strictest, of equal ones that of the last loaded."""
-    data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, architecture, 0, *[*arguments, 0, 0, 0, 0, 0, 0][:6])
-    answers = [run_bpf(program, data) for program in filters(counted=counted)]
-    order = (KILL_PROCESS, ERRNO, USER_NOTIF, ALLOW)
-    return min(reversed(answers), key=lambda each: order.index(each & 0xFFFF0000))
-
-
-def named(table: dict[str, str]) -> Iterator[tuple[str, int]]:
-    for names in table.values():
-        for name in names.split():
-            number = number_of(name)
-            if number is not None:
-                yield name, number
-
-
-def numbers(name: str) -> int:
-    found = number_of(name)
-    assert found is not None
+@pytest.fixture(params=MACHINES, ids=lambda machine: machine.name)
+def machine(request: pytest.FixtureRequest) -> Machine:
+    found: Machine = request.param
     return found
 
 
@@ -105,129 +123,140 @@ def test_no_call_is_both_allowed_and_denied() -> None:
     assert not twice
 
 
-def test_every_denied_call_is_refused_by_the_filter_itself() -> None:
-    wrong = {name: hex(answer(number)) for name, number in named(DENIED) if answer(number) != ERRNO | EPERM}
-    assert not wrong
-
-
-def test_every_allowed_call_passes_with_harmless_arguments() -> None:
-    unix = {"socketpair": (1,)}
-    answers = {name: answer(number, *unix.get(name, ())) for name, number in named(ALLOWED)}
-    assert {name: hex(said) for name, said in answers.items() if said != ALLOW} == {}
-
-
-def test_a_call_that_is_not_in_the_table_does_not_exist() -> None:
-    known = {number for table in (ALLOWED, DENIED, IGNORED) for _name, number in named(table)}
-    known |= {numbers("socket"), numbers("personality")}  # held by their arguments
+def test_every_denied_call_is_refused_by_the_filter_itself(machine: Machine) -> None:
     wrong = {
-        number: hex(answer(number))
-        for number in range(HIGHEST_NUMBER)
-        if number not in known and answer(number) != ERRNO | ENOSYS
+        name: hex(machine.answer(number)) for name, number in machine.named(DENIED) if machine.answer(number) != ERRNO | EPERM
     }
     assert not wrong
 
 
-def test_attack_64_a_call_of_a_foreign_architecture_kills() -> None:
+def test_every_allowed_call_passes_with_harmless_arguments(machine: Machine) -> None:
+    unix = {"socketpair": (1,)}
+    answers = {name: machine.answer(number, *unix.get(name, ())) for name, number in machine.named(ALLOWED)}
+    assert {name: hex(said) for name, said in answers.items() if said != ALLOW} == {}
+
+
+def test_a_call_that_is_not_in_the_table_does_not_exist(machine: Machine) -> None:
+    known = {number for table in (ALLOWED, DENIED, IGNORED) for _name, number in machine.named(table)}
+    known |= {machine.number("socket"), machine.number("personality")}  # held by their arguments
+    wrong = {
+        number: hex(machine.answer(number))
+        for number in range(HIGHEST_NUMBER)
+        if number not in known and machine.answer(number) != ERRNO | ENOSYS
+    }
+    assert not wrong
+
+
+def test_attack_64_a_call_of_a_foreign_architecture_kills(machine: Machine) -> None:
     for number in range(HIGHEST_NUMBER):
-        assert answer(number, architecture=FOREIGN) == KILL_PROCESS
+        assert machine.answer(number, architecture=machine.foreign) == KILL_PROCESS
 
 
-@only_x86_64
 def test_attack_64_a_number_of_the_x32_abi_kills() -> None:
-    for number in range(HIGHEST_NUMBER):
-        assert answer(number | 0x40000000) == KILL_PROCESS
+    x86_64, arm64 = MACHINES
+    for number in (*range(HIGHEST_NUMBER), 0x3FFFFFFF, 0xBFFFFFFE):
+        assert x86_64.answer(number | 0x40000000) == KILL_PROCESS
+        assert arm64.answer(number | 0x40000000) == ERRNO | ENOSYS
 
 
-def test_attack_64_garbage_in_the_upper_half_of_an_argument_changes_nothing() -> None:
+def test_a_number_that_is_none_does_not_exist(machine: Machine) -> None:
+    assert {machine.answer(number) for number in (-1, 4095, 0x3FFFFFFF)} == {ERRNO | ENOSYS}
+
+
+def test_attack_64_garbage_in_the_upper_half_of_an_argument_changes_nothing(machine: Machine) -> None:
     """The kernel reads `int` arguments from the lower half of a register; so must the filters."""
     cases = [
-        (numbers("clone"), (GARBAGE | 0x10000000 | 17,)),  # CLONE_NEWUSER
-        (numbers("ioctl"), (0, GARBAGE | 0x5412)),  # TIOCSTI
-        (numbers("ioctl"), (0, GARBAGE | 0x541C)),  # TIOCLINUX
-        (numbers("ioctl"), (0, GARBAGE | 0x5423)),  # TIOCSETD
-        (numbers("prctl"), (GARBAGE | 0x59616D61, 1)),  # PR_SET_PTRACER
-        (numbers("prctl"), (GARBAGE | 62, 1)),  # PR_SCHED_CORE
-        (numbers("prlimit64"), (GARBAGE | 1, 7, 1)),  # of PID 1
+        (machine.number("clone"), (GARBAGE | 0x10000000 | 17,)),  # CLONE_NEWUSER
+        (machine.number("ioctl"), (0, GARBAGE | 0x5412)),  # TIOCSTI
+        (machine.number("ioctl"), (0, GARBAGE | 0x541C)),  # TIOCLINUX
+        (machine.number("ioctl"), (0, GARBAGE | 0x5423)),  # TIOCSETD
+        (machine.number("prctl"), (GARBAGE | 0x59616D61, 1)),  # PR_SET_PTRACER
+        (machine.number("prctl"), (GARBAGE | 62, 1)),  # PR_SCHED_CORE
+        (machine.number("prlimit64"), (GARBAGE | 1, 7, 1)),  # of PID 1
     ]
     for number, arguments in cases:
-        assert answer(number, *arguments) == ERRNO | EPERM, (number, arguments)
+        assert machine.answer(number, *arguments) == ERRNO | EPERM, (number, arguments)
     vsock, inet, unix = 40, 2, 1
-    assert answer(numbers("socket"), GARBAGE | vsock, 1, 0) == ERRNO | EAFNOSUPPORT
-    assert answer(numbers("socket"), GARBAGE | inet, GARBAGE | 1, GARBAGE | 132) == ERRNO | EPROTONOSUPPORT
-    assert answer(numbers("socketpair"), GARBAGE | vsock, 1, 0) == ERRNO | EAFNOSUPPORT
-    assert answer(numbers("socket"), GARBAGE | unix, GARBAGE | 1, GARBAGE) == ALLOW
-    assert answer(numbers("personality"), GARBAGE | 0x0040000) == ERRNO | ENOSYS
+    assert machine.answer(machine.number("socket"), GARBAGE | vsock, 1, 0) == ERRNO | EAFNOSUPPORT
+    assert machine.answer(machine.number("socket"), GARBAGE | inet, GARBAGE | 1, GARBAGE | 132) == ERRNO | EPROTONOSUPPORT
+    assert machine.answer(machine.number("socketpair"), GARBAGE | vsock, 1, 0) == ERRNO | EAFNOSUPPORT
+    assert machine.answer(machine.number("socket"), GARBAGE | unix, GARBAGE | 1, GARBAGE) == ALLOW
+    assert machine.answer(machine.number("personality"), GARBAGE | 0x0040000) == ERRNO | ENOSYS
 
 
-def test_every_new_namespace_is_refused_to_clone() -> None:
+def test_every_new_namespace_is_refused_to_clone(machine: Machine) -> None:
     for bit in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
-        assert answer(numbers("clone"), bit | 17) == ERRNO | EPERM
-        assert answer(numbers("clone"), bit | 0x00010F00) == ERRNO | EPERM  # beside the flags of a thread
-    assert answer(numbers("clone"), 17) == ALLOW
-    assert answer(numbers("clone"), 0x003D0F00) == ALLOW
+        assert machine.answer(machine.number("clone"), bit | 17) == ERRNO | EPERM
+        assert machine.answer(machine.number("clone"), bit | 0x00010F00) == ERRNO | EPERM  # beside the flags of a thread
+    assert machine.answer(machine.number("clone"), 17) == ALLOW
+    assert machine.answer(machine.number("clone"), 0x003D0F00) == ALLOW
 
 
-def test_only_three_socket_families_and_the_usual_protocols_pass() -> None:
-    families = {family for family in range(300) if answer(numbers("socket"), family, 1, 0) == ALLOW}
+def test_only_three_socket_families_and_the_usual_protocols_pass(machine: Machine) -> None:
+    families = {family for family in range(300) if machine.answer(machine.number("socket"), family, 1, 0) == ALLOW}
     assert families == set(SOCKET_FAMILIES.values())  # netlink has another type
     usual = {(2, 1): {0, 6}, (2, 2): {0, 17, 1}, (10, 1): {0, 6}, (10, 2): {0, 17, 58}}  # TCP, UDP, ICMP, ICMPv6
     for (family, kind), protocols in usual.items():
         for flags in (0, 0o4000, 0o2004000):  # SOCK_NONBLOCK, SOCK_CLOEXEC
-            passing = {number for number in range(300) if answer(numbers("socket"), family, kind | flags, number) == ALLOW}
+            passing = {
+                number for number in range(300) if machine.answer(machine.number("socket"), family, kind | flags, number) == ALLOW
+            }
             assert passing == protocols
     for family, kind in itertools.product((2, 10), (0, 4, 5, 6, 10)):
-        assert answer(numbers("socket"), family, kind, 0) == ERRNO | ESOCKTNOSUPPORT
+        assert machine.answer(machine.number("socket"), family, kind, 0) == ERRNO | ESOCKTNOSUPPORT
 
 
-def test_only_route_of_netlink_passes_and_pid_1_is_asked() -> None:
+def test_only_route_of_netlink_passes_and_pid_1_is_asked(machine: Machine) -> None:
     netlink = 16
     for counted, flags in ((True, 0), (False, 0o2004000)):
         asked = {
             (kind, protocol)
             for kind, protocol in itertools.product(range(16), range(34))
-            if answer(numbers("socket"), GARBAGE | netlink, kind | flags, protocol, counted=counted) == USER_NOTIF
+            if machine.answer(machine.number("socket"), GARBAGE | netlink, kind | flags, protocol, counted=counted) == USER_NOTIF
         }
         assert asked == {(2, 0), (3, 0)}
     for bit in range(32):
-        assert answer(numbers("socket"), netlink, 3, 1 << bit) == ERRNO | EPROTONOSUPPORT
-    assert answer(numbers("socketpair"), netlink, 3, 0) == ERRNO | EAFNOSUPPORT
+        assert machine.answer(machine.number("socket"), netlink, 3, 1 << bit) == ERRNO | EPROTONOSUPPORT
+    assert machine.answer(machine.number("socketpair"), netlink, 3, 0) == ERRNO | EAFNOSUPPORT
 
 
-def test_attack_12_no_filter_of_its_own_and_nothing_else_that_is_one_for_the_machine() -> None:
+def test_attack_12_no_filter_of_its_own_and_nothing_else_that_is_one_for_the_machine(machine: Machine) -> None:
     """Each of these takes of something that has one limit for the machine and that no control group counts."""
     level, tcp, ipv6 = 1, 6, 41
     for garbage in (0, GARBAGE):
         for option in (26, 50, 51, 52):  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
-            assert answer(numbers("setsockopt"), 3, garbage | level, garbage | option) == ERRNO | EPERM
+            assert machine.answer(machine.number("setsockopt"), 3, garbage | level, garbage | option) == ERRNO | EPERM
         for where, option in ((tcp, 14), (tcp, 32), (tcp, 38), (ipv6, 32)):  # TCP_MD5SIG, TCP_AO_ADD_KEY, IPV6_FLOWLABEL_MGR
-            assert answer(numbers("setsockopt"), 3, garbage | where, garbage | option) == ERRNO | ENOPROTOOPT
-        assert answer(numbers("seccomp"), garbage | 1) == ERRNO | EINVAL
-        assert answer(numbers("prctl"), garbage | 22, 2) == ERRNO | EINVAL
-        assert answer(numbers("mmap"), 0, 1 << 21, 3, garbage | 0x40022) == ERRNO | ENOMEM
-        assert answer(numbers("memfd_create"), 0, garbage | 4) == ERRNO | ENOMEM
-        assert answer(numbers("shmget"), 0, 1 << 21, garbage | 0o5600) == ERRNO | ENOMEM
-    assert answer(numbers("setsockopt"), 3, level, 27) == ALLOW  # SO_DETACH_FILTER
-    assert answer(numbers("seccomp"), 0) == answer(numbers("prctl"), 22, 1) == ALLOW  # the strict mode, which costs nothing
+            assert machine.answer(machine.number("setsockopt"), 3, garbage | where, garbage | option) == ERRNO | ENOPROTOOPT
+        assert machine.answer(machine.number("seccomp"), garbage | 1) == ERRNO | EINVAL
+        assert machine.answer(machine.number("prctl"), garbage | 22, 2) == ERRNO | EINVAL
+        assert machine.answer(machine.number("mmap"), 0, 1 << 21, 3, garbage | 0x40022) == ERRNO | ENOMEM
+        assert machine.answer(machine.number("memfd_create"), 0, garbage | 4) == ERRNO | ENOMEM
+        assert machine.answer(machine.number("shmget"), 0, 1 << 21, garbage | 0o5600) == ERRNO | ENOMEM
+    assert machine.answer(machine.number("setsockopt"), 3, level, 27) == ALLOW  # SO_DETACH_FILTER
+    assert (
+        machine.answer(machine.number("seccomp"), 0) == machine.answer(machine.number("prctl"), 22, 1) == ALLOW
+    )  # the strict mode, which costs nothing
 
 
-def test_where_nobody_counts_memory_it_cannot_be_hidden() -> None:
+def test_where_nobody_counts_memory_it_cannot_be_hidden(machine: Machine) -> None:
     names = [name for name in UNCOUNTED.split() if name in ("memfd_create", "splice", "tee", "vmsplice")]
-    assert {answer(numbers(name), counted=False) for name in names} == {ERRNO | ENOSYS}
-    assert {answer(numbers(name)) for name in names} == {ALLOW}
+    assert {machine.answer(machine.number(name), counted=False) for name in names} == {ERRNO | ENOSYS}
+    assert {machine.answer(machine.number(name)) for name in names} == {ALLOW}
     shared, private, of_a_file = 0x21, 0x22, 0x01
     for flags, answers in ((shared, USER_NOTIF), (private, ALLOW), (of_a_file, ALLOW)):
         for more in (0, GARBAGE, 0x4000, 0x8000):  # MAP_NORESERVE, MAP_POPULATE
-            assert answer(numbers("mmap"), 0, 4096, 3, flags | more, counted=False) == answers
-            assert answer(numbers("mmap"), 0, 4096, 3, flags | more) == ALLOW
+            assert machine.answer(machine.number("mmap"), 0, 4096, 3, flags | more, counted=False) == answers
+            assert machine.answer(machine.number("mmap"), 0, 4096, 3, flags | more) == ALLOW
     for name, flags in (("shmget", 2), ("msgget", 1), ("semget", 2)):
         for key, flag, answers in ((0, 0o600, USER_NOTIF), (7, 0o1600, USER_NOTIF), (7, 0o600, ALLOW)):  # IPC_PRIVATE, IPC_CREAT
             arguments = [GARBAGE | key, 1, 1]
             arguments[flags] = GARBAGE | flag
-            assert answer(numbers(name), *arguments, counted=False) == answers
-            assert answer(numbers(name), *arguments) == ALLOW
-    assert answer(numbers("prctl"), 4, 0, counted=False) == ERRNO | 0  # PR_SET_DUMPABLE: answered and not done
-    assert answer(numbers("fcntl"), 3, 1031, 1 << 20, counted=False) == ERRNO | EPERM  # F_SETPIPE_SZ
-    assert answer(numbers("setsockopt"), 3, 1, 7, counted=False) == ERRNO | 0  # SO_SNDBUF
+            assert machine.answer(machine.number(name), *arguments, counted=False) == answers
+            assert machine.answer(machine.number(name), *arguments) == ALLOW
+    assert machine.answer(machine.number("prctl"), 4, 0, counted=False) == ERRNO | 0  # PR_SET_DUMPABLE: answered and not done
+    assert machine.answer(machine.number("fcntl"), 3, 1031, 1 << 20, counted=False) == ERRNO | EPERM  # F_SETPIPE_SZ
+    assert machine.answer(machine.number("setsockopt"), 3, 1, 7, counted=False) == ERRNO | 0  # SO_SNDBUF
 
 
 async def test_attack_12_filters_are_refused_to_a_program(box: Box) -> None:
@@ -247,21 +276,23 @@ tell(seccomp=call("seccomp", 1, 0, ctypes.create_string_buffer(filter)), prctl=c
     assert answers == {"seccomp": "EINVAL", "prctl": "EINVAL", "is_there": "EINVAL", "socket": "EPERM"}
 
 
-def test_attack_66_personality_can_be_asked_but_not_changed() -> None:
+def test_attack_66_personality_can_be_asked_but_not_changed(machine: Machine) -> None:
     passing = {
-        value for value in (*(1 << bit for bit in range(32)), 0, 8, 0xFFFFFFFF) if answer(numbers("personality"), value) == ALLOW
+        value
+        for value in (*(1 << bit for bit in range(32)), 0, 8, 0xFFFFFFFF)
+        if machine.answer(machine.number("personality"), value) == ALLOW
     }
     assert passing == set(PERSONALITIES.values())
 
 
-def test_syncing_the_disks_of_the_host_is_answered_and_not_done() -> None:
-    for name, number in named(IGNORED):
-        assert answer(number) == ERRNO | 0, name
+def test_syncing_the_disks_of_the_host_is_answered_and_not_done(machine: Machine) -> None:
+    for name, number in machine.named(IGNORED):
+        assert machine.answer(number) == ERRNO | 0, name
 
 
 async def test_attack_66_every_denied_call_fails_for_a_program(box: Box) -> None:
     """Arguments that the kernel itself would answer with another error: zeros, or an address that is not there."""
-    names = [name for name, _number in named(DENIED)]
+    names = [name for names in DENIED.values() for name in names.split() if number_of(name) is not None]
     code = f"from raw import call, tell\ntell(**{{name: call(name, 0, 0, 0, 0, 0, 0) for name in {names!r}}})"
     outcome = await box.python(code, files=raw_files(*names))
     answers = json.loads(outcome.text)
@@ -400,8 +431,118 @@ def test_documentation_lists_exactly_what_the_table_says() -> None:
     assert page == system_calls_page(), "run `make docs`"
 
 
-def test_libseccomp_compiles_small_filters() -> None:
-    """The kernel takes at most 4,096 instructions a filter, and every one costs time at each call that is not cached."""
-    assert interface_version() >= 3
-    for program in filters():
-        assert len(program) // 8 < 1500
+def test_the_limit_of_one_byte_on_core_files_stays(machine: Machine) -> None:
+    number, core, some, address = machine.number("prlimit64"), 4, 7, 0x7F00 << 32
+    assert machine.answer(number, 0, GARBAGE | core, 0, address) == ALLOW  # asks only
+    assert machine.answer(number, 0, GARBAGE | core, address, 0) == ERRNO | 0
+    assert machine.answer(number, 0, GARBAGE | core, address, address) == ERRNO | EPERM
+    assert machine.answer(number, 0, some, address, address) == ALLOW
+    assert machine.answer(machine.number("setrlimit"), GARBAGE | core, address) == ERRNO | 0
+
+
+def test_where_pid_1_cannot_be_asked_the_same_calls_are_refused(machine: Machine) -> None:
+    shared = 0x21
+    cases = [
+        ("socket", (16, 3, 0), EAFNOSUPPORT),
+        ("mmap", (0, 4096, 3, shared), ENOMEM),
+        ("shmget", (0, 1, 0), 28),
+        ("msgget", (7, 0o1000), 28),
+    ]
+    for name, arguments, error in cases:
+        asked = machine.answer(machine.number(name), *arguments, counted=False)
+        refused = machine.answer(machine.number(name), *arguments, counted=False, ask=False)
+        assert (asked, refused) == (USER_NOTIF, ERRNO | error), name
+
+
+def test_no_program_that_refuses_asks(machine: Machine) -> None:
+    for counted in (True, False):
+        program = compile_filter(ask=False, counted=counted, machine=machine.name)
+        assert all(operand != USER_NOTIF for code, _, _, operand in instructions_of(program) if code == RETURN)
+
+
+def test_every_name_of_the_tables_is_a_call() -> None:
+    known = {name for machine in MACHINES for name in system_call_numbers(machine.name)}
+    assert known == every_call()
+
+
+def test_numbers_are_those_of_the_kernels_headers() -> None:
+    """Those that are installed may be older than the table."""
+    require_tool("gcc")
+    if not IS_X86_64:
+        pytest.skip("the headers of x86-64 are elsewhere")
+    found = header_numbers(["/usr/include/x86_64-linux-gnu", "/usr/include"], "__x86_64__")
+    assert len(found) > 300
+    numbers = system_call_numbers("x86_64")
+    assert {name: numbers.get(name) for name in found} == found
+
+
+def test_a_processor_without_a_table_is_named() -> None:
+    with pytest.raises(OSError, match="riscv64"):
+        compile_filter(ask=True, counted=True, machine="riscv64")
+
+
+def test_programs_are_what_the_kernel_takes(machine: Machine) -> None:
+    """Every jump leads forward to an instruction, the last one returns, and what is loaded is a word of the data."""
+    for program in compile_filters(machine.name):
+        instructions = instructions_of(program)
+        assert len(instructions) < 300 < MOST_INSTRUCTIONS
+        assert instructions[-1][0] == RETURN
+        for at, (code, if_true, if_false, operand) in enumerate(instructions):
+            if code in JUMPS:
+                assert max(if_true, if_false) < len(instructions) - at - 1
+            elif code == GO:
+                assert operand < len(instructions) - at - 1
+            elif code == LOAD:
+                assert operand % 4 == 0
+                assert operand < 64
+
+
+def test_the_kernel_takes_the_programs() -> None:
+    """In a process of its own: a filter stays."""
+    code = """
+import ctypes, errno, sys
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+libc = ctypes.CDLL(None, use_errno=True)
+instructions = sys.stdin.buffer.read()
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+program = Program(len(instructions) // 8, instructions)
+assert libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0, ctypes.get_errno()  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+assert libc.unshare(0) == -1 and ctypes.get_errno() == errno.EPERM
+"""
+    for program in compile_filters(platform.machine()):
+        subprocess.run([sys.executable, "-I", "-S", "-c", code], input=program, check=True)
+
+
+def test_calls_that_always_pass_load_no_argument_so_that_the_kernel_lets_them_pass_itself(machine: Machine) -> None:
+    """It takes the filter apart when it is loaded: an answer that depends on architecture and number only is kept in a bitmap."""
+    held = {
+        "clone",
+        "ioctl",
+        "mmap",
+        "memfd_create",
+        "prctl",
+        "prlimit64",
+        "seccomp",
+        "setrlimit",
+        "setsockopt",
+        "shmget",
+        "socketpair",
+    }
+    for name, number in machine.named(ALLOWED):
+        _said, codes = machine.run(number, 1)
+        assert (codes.count(LOAD) > 2) == (name in held), name
+
+
+def test_frequent_calls_are_answered_in_few_steps(machine: Machine) -> None:
+    private = 0x22
+    numbers = system_call_numbers(machine.name)
+    for counted in (True, False):
+        steps = {
+            name: len(machine.run(numbers[name], 0, 0, 0, private, counted=counted)[1])
+            for name in FREQUENT.split()
+            if name in numbers
+        }
+        assert max(steps[name] for name in ("mmap", "read", "close", "openat", "newfstatat", "futex")) <= 11
+        assert max(steps.values()) <= 18
+    assert max(len(machine.run(number)[1]) for number in range(HIGHEST_NUMBER)) <= 30

@@ -1,37 +1,25 @@
-"""Which system calls a program may make, each group with its reason, and the compiled filters.
+"""Which system calls a program may make, each group with its reason, and the filter that holds it.
 
-Three filters are loaded, and the kernel takes the strictest answer:
+A filter is one program that answers for every call:
 
-* the *allow-list*: what is in `ALLOWED` passes, what is in `DENIED` fails with EPERM, everything else (newer than this
-  table) fails with ENOSYS, so that libraries fall back to what they used before;
-* the *argument filter*: calls that are allowed in general and not with certain arguments. Comparisons are masked to the
-  bits the kernel looks at, so that garbage in the upper half of a register does not slip by;
-* the *supervised calls*: what PID 1 decides, because it must be counted (see `supervisor`). Where that is not possible a
-  filter that refuses them takes its place.
+* what is in `ALLOWED` passes, what is in `DENIED` fails with EPERM, everything else (newer than this table) fails with ENOSYS,
+  so that libraries fall back to what they used before;
+* calls that are allowed in general and not with certain arguments have rules. They compare the bits the kernel looks at, so
+  that garbage in the upper half of a register does not slip by;
+* PID 1 decides some, because what they take must be counted (see `supervisor`). Where that is not possible they are refused.
 
 A call made through a foreign ABI (32-bit `int 0x80`, x32) kills the process.
-Compiled once in each launcher with libseccomp; sandboxes only load the bytes.
 """
 
 from __future__ import annotations
 
 import errno
-import itertools
+import os
+from functools import cache
 from typing import NamedTuple
 
-from firebox.sandbox.libseccomp import (
-    ALLOW,
-    ATTR_ACT_BADARCH,
-    ATTR_CTL_OPTIMIZE,
-    CMP_EQ,
-    CMP_MASKED_EQ,
-    CMP_NE,
-    KILL_PROCESS,
-    NOTIFY,
-    Comparison,
-    SystemCallFilter,
-    errno_action,
-)
+from firebox.sandbox.bpf import ALLOW, KILL_PROCESS, NOTIFY, Condition, Rule, Rules, any_bit, compiled, errno_action, low, null
+from firebox.sandbox.system_call_numbers import system_call_numbers
 
 ALLOWED: dict[str, str] = {
     "files by name and descriptor": """
@@ -57,7 +45,7 @@ ALLOWED: dict[str, str] = {
         prctl sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_setparam sched_getscheduler
         sched_setscheduler sched_getattr sched_setattr sched_get_priority_max sched_get_priority_min sched_rr_get_interval
         getpriority setpriority ioprio_get ioprio_set getrlimit setrlimit prlimit64 getrusage times getcpu pidfd_open
-        set_thread_area get_thread_area restart_syscall riscv_flush_icache seccomp landlock_create_ruleset landlock_add_rule
+        set_thread_area get_thread_area restart_syscall seccomp landlock_create_ruleset landlock_add_rule
         landlock_restrict_self""",
     "signals; the process tree ends at the PID namespace": """
         kill tkill tgkill rt_sigaction rt_sigprocmask rt_sigpending rt_sigqueueinfo rt_tgsigqueueinfo rt_sigreturn
@@ -69,7 +57,7 @@ ALLOWED: dict[str, str] = {
         time gettimeofday clock_gettime clock_getres clock_nanosleep nanosleep alarm getitimer setitimer timer_create
         timer_settime timer_gettime timer_getoverrun timer_delete""",
     "the machine": "uname sysinfo getrandom",
-    "sockets inside the sandbox's own network; families are held by the rule in `compile_filters`": """
+    "sockets inside the sandbox's own network; families are held by the rules in `_by_arguments`": """
         socketpair bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt shutdown sendto
         recvfrom sendmsg recvmsg sendmmsg recvmmsg""",
     "System V and POSIX queues, semaphores and memory of the sandbox's own IPC namespace": """
@@ -79,12 +67,11 @@ ALLOWED: dict[str, str] = {
 
 DENIED: dict[str, str] = {
     "mounts and roots: the tree is fixed": """
-        mount umount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr""",
+        mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr""",
     "namespaces": "unshare setns",
     "other processes' memory and descriptors": "ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp",
     "kernel surface with a history": """
-        bpf perf_event_open userfaultfd add_key request_key keyctl fanotify_init fanotify_mark modify_ldt lookup_dcookie
-        vm86 vm86old""",
+        bpf perf_event_open userfaultfd add_key request_key keyctl fanotify_init fanotify_mark modify_ldt lookup_dcookie""",
     "handles that step around path checks": "open_by_handle_at name_to_handle_at",
     "the machine itself": """
         reboot kexec_load kexec_file_load init_module finit_module delete_module swapon swapoff syslog acct quotactl
@@ -94,7 +81,7 @@ DENIED: dict[str, str] = {
 }
 
 ABSENT = {
-    "io_uring": "does the work of other calls in the kernel, where no filter sees it",
+    "io_uring_setup io_uring_enter io_uring_register": "does the work of other calls in the kernel, where no filter sees it",
     "io_setup": "the number of its contexts is bounded for the whole machine, so one run could take them all",
     "clone3": "its flags lie in memory, where no filter sees them; libraries fall back to clone",
     "memfd_secret": "its pages leave the kernel's own map, which then is split for good and slower for the whole machine",
@@ -123,7 +110,6 @@ outside of every limit: SCTP, DCCP, L2TP ... have a history."""
 
 PERSONALITIES = {"PER_LINUX": 0, "read only": 0xFFFFFFFF}
 
-_LOW_32 = 0xFFFFFFFF
 _CLONE_NEW_FLAGS = {
     "NEWNS": 0x00020000,
     "NEWCGROUP": 0x02000000,
@@ -181,13 +167,20 @@ OTHER_RULES = {
     "setrlimit(RLIMIT_CORE)": "answered with success and ignored: the limit of one byte is what keeps the host's crash "
     "handler away, lowering it to 0 would call it (core(5))",
 }
-"""What `compile_filters` holds besides the tables, in words, for the documentation."""
+"""What `_by_arguments` holds besides the tables, in words, for the documentation."""
+
+FREQUENT = """
+    mmap ioctl newfstatat openat close read futex rt_sigaction mprotect rt_sigprocmask fcntl lseek write munmap readlink brk
+    pread64 fstat stat access getpid epoll_wait epoll_pwait poll ppoll gettid clock_gettime getrandom madvise sysinfo prctl
+    recvmsg sendmsg sendto recvfrom wait4 clone execve"""
+"""What Python, Node.js, Java, C programs, a compiler and shells call most (strace -c), the most expensive first: `mmap` and
+`ioctl` have rules, so the kernel runs the filter for them; what always passes it lets pass itself."""
 
 _INTERNET = (SOCKET_FAMILIES["AF_INET"], SOCKET_FAMILIES["AF_INET6"])
 _PR_SET_PTRACER = 0x59616D61
 _PR_SCHED_CORE = 62
 _RLIMIT_CORE = 4
-_SOCK_TYPES, _SOCK_RAW = 0xF, 3
+_SOCK_TYPES, _SOCK_STREAM, _SOCK_DGRAM, _SOCK_RAW = 0xF, 1, 2, 3
 _REFUSED_PROTOCOLS = (1, 6, 17, 33, 58, 115, 132, 136, 262)
 _SECCOMP_SET_MODE_FILTER = 1
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
@@ -197,145 +190,156 @@ _PR_SET_DUMPABLE = 4
 _IPC_PRIVATE, _IPC_CREAT = 0, 0o1000
 _F_SETPIPE_SZ = 1031
 _SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
+_FAMILIES_WITH_A_NAME = 64
+"""Above are none, and the kernel says so itself."""
+
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+"""AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64."""
+_X32 = 0x40000000
+_PASS, _EPERM, _ENOSYS, _SUCCEED = (
+    Rule(action) for action in (ALLOW, errno_action(errno.EPERM), errno_action(errno.ENOSYS), errno_action(0))
+)
 
 
 class Filters(NamedTuple):
-    """Compiled BPF programs. programs: those of every sandbox, in the order in which they are loaded.
+    """Programs, each of them the whole filter of a sandbox. They refuse to load another.
 
-    They are loaded last: they refuse to load another. supervised, supervised_uncounted: (the filter that asks PID 1, the one
-    that refuses in its place), with control groups and without.
+    ask, ask_uncounted: PID 1 decides the supervised calls; to be loaded with a listener. refuse, refuse_uncounted: these calls
+    are refused, for where no listener is possible. uncounted: where no control group counts memory.
     """
 
-    programs: tuple[bytes, ...]
-    supervised: tuple[bytes, bytes]
-    supervised_uncounted: tuple[bytes, bytes]
+    ask: bytes
+    refuse: bytes
+    ask_uncounted: bytes
+    refuse_uncounted: bytes
 
 
-def compile_filters() -> Filters:
-    """Compile both filters for this machine.
-
-    Raises: OSError when libseccomp is not installed.
-    Source: seccomp_rule_add(3), seccomp(2).
-    """
-    allow_list = SystemCallFilter(errno_action(errno.ENOSYS))
-    allow_list.set(ATTR_ACT_BADARCH, KILL_PROCESS)
-    _optimize(allow_list)
-    for names in ALLOWED.values():
-        for name in names.split():
-            _add(allow_list, ALLOW, name)
-    for names in DENIED.values():
-        for name in names.split():
-            _add(allow_list, errno_action(errno.EPERM), name)
-    for names in IGNORED.values():
-        for name in names.split():
-            _add(allow_list, errno_action(0), name)
-    allow_list.add(ALLOW, "socket", _low(0, SOCKET_FAMILIES["AF_UNIX"]))
-    passing = {
-        (SOCKET_FAMILIES[family], kind, protocol)
-        for families, kind, protocols in PROTOCOLS.values()
-        for family in families
-        for protocol in protocols
-    }
-    for family, kind, protocol in sorted(passing):
-        allow_list.add(ALLOW, "socket", _low(0, family), _low(1, kind, _SOCK_TYPES), _low(2, protocol))
-    for family in _INTERNET:  # refused by the kernel, with the error that programs expect
-        allow_list.add(ALLOW, "socket", _low(0, family), _low(1, _SOCK_RAW, _SOCK_TYPES))
-    for kind in NETLINK_TYPES.values():
-        route = _low(0, AF_NETLINK), _low(1, kind, _SOCK_TYPES), _low(2, NETLINK_ROUTE)
-        allow_list.add(ALLOW, "socket", *route)
-    for persona in PERSONALITIES.values():
-        allow_list.add(ALLOW, "personality", _low(0, persona))
-
-    arguments = SystemCallFilter(ALLOW)
-    arguments.set(ATTR_ACT_BADARCH, KILL_PROCESS)
-    eperm = errno_action(errno.EPERM)
-    for flag in _CLONE_NEW_FLAGS.values():
-        arguments.add(eperm, "clone", _low(0, flag, flag))
-    for requests in REFUSED_IOCTLS.values():
-        for request in requests.values():
-            arguments.add(eperm, "ioctl", _low(1, request))
-    arguments.add(eperm, "prctl", _low(0, _PR_SET_PTRACER))
-    arguments.add(eperm, "prctl", _low(0, _PR_SCHED_CORE))
-    arguments.add(eperm, "prlimit64", _low(0, 1))
-    succeed, null = errno_action(0), Comparison(3, CMP_EQ, 0)
-    arguments.add(succeed, "prlimit64", _low(1, _RLIMIT_CORE), Comparison(2, CMP_NE, 0), null)
-    not_null = Comparison(3, CMP_NE, 0)
-    arguments.add(eperm, "prlimit64", _low(1, _RLIMIT_CORE), Comparison(2, CMP_NE, 0), not_null)
-    arguments.add(succeed, "setrlimit", _low(0, _RLIMIT_CORE))
-    for number, options in REFUSED_SOCKET_OPTIONS.values():
-        for level, option in options.values():
-            arguments.add(errno_action(number), "setsockopt", _low(1, level), _low(2, option))
-    arguments.add(succeed, "setsockopt", _low(1, _SOL_SOCKET), _low(2, _SO_RCVBUF))
-    arguments.add(errno_action(errno.EINVAL), "seccomp", _low(0, _SECCOMP_SET_MODE_FILTER))
-    arguments.add(errno_action(errno.EINVAL), "prctl", _low(0, _PR_SET_SECCOMP), _low(1, _SECCOMP_MODE_FILTER))
-    for name, position, flag in (
-        ("mmap", 3, _MAP_HUGETLB),
-        ("memfd_create", 1, _MFD_HUGETLB),
-        ("shmget", 2, _SHM_HUGETLB),
-    ):
-        arguments.add(errno_action(errno.ENOMEM), name, _low(position, flag, flag))
-    for family in set(range(64)) - set(SOCKET_FAMILIES.values()):
-        refused = errno_action(errno.EAFNOSUPPORT)
-        arguments.add(refused, "socketpair", _low(0, family))
-        if family != AF_NETLINK:
-            arguments.add(refused, "socket", _low(0, family))
-    for bit in range(32):
-        other = _low(2, 1 << bit, 1 << bit)
-        arguments.add(errno_action(errno.EPROTONOSUPPORT), "socket", _low(0, AF_NETLINK), other)
-    for kind in set(range(_SOCK_TYPES + 1)) - set(NETLINK_TYPES.values()):
-        route = _low(0, AF_NETLINK), _low(1, kind, _SOCK_TYPES), _low(2, NETLINK_ROUTE)
-        arguments.add(errno_action(errno.ESOCKTNOSUPPORT), "socket", *route)
-    for family in _INTERNET:
-        for kind in set(range(_SOCK_TYPES + 1)) - {1, 2, _SOCK_RAW}:
-            arguments.add(errno_action(errno.ESOCKTNOSUPPORT), "socket", _low(0, family), _low(1, kind, _SOCK_TYPES))
-        for kind, protocol in itertools.product((1, 2), _REFUSED_PROTOCOLS):
-            if (family, kind, protocol) not in passing:
-                refused = errno_action(errno.EPROTONOSUPPORT)
-                arguments.add(refused, "socket", _low(0, family), _low(1, kind, _SOCK_TYPES), _low(2, protocol))
+def compile_filters(machine: str | None = None) -> Filters:
+    """Compile all filters. machine: as uname(2) has it, by default this one. Raises: OSError for one that has no table."""
     return Filters(
-        (allow_list.compiled(), arguments.compiled()),
-        (_supervised(ask=True, counted=True), _supervised(ask=False, counted=True)),
-        (_supervised(ask=True, counted=False), _supervised(ask=False, counted=False)),
+        compile_filter(ask=True, counted=True, machine=machine),
+        compile_filter(ask=False, counted=True, machine=machine),
+        compile_filter(ask=True, counted=False, machine=machine),
+        compile_filter(ask=False, counted=False, machine=machine),
     )
 
 
-def _supervised(*, ask: bool, counted: bool) -> bytes:
-    """Compile the filter of the calls that PID 1 decides. ask: False refuses them. counted: by control groups."""
-    supervised = SystemCallFilter(ALLOW)
-    supervised.set(ATTR_ACT_BADARCH, KILL_PROCESS)
-    netlink = NOTIFY if ask else errno_action(errno.EAFNOSUPPORT)
-    supervised.add(netlink, "socket", _low(0, AF_NETLINK))
+@cache
+def compile_filter(*, ask: bool, counted: bool, machine: str | None = None) -> bytes:
+    """Compile one of `Filters`.
+
+    ask: PID 1 decides the supervised calls; False refuses them. counted: by control groups. machine: as uname(2) has it, by
+    default this one. Raises: OSError for one that has no table.
+    """
+    machine = machine or os.uname().machine
+    if machine not in _ARCHITECTURES:
+        raise OSError(errno.ENOTSUP, f"there is no table of the system calls of {machine}")
+    numbers = system_call_numbers(machine)
+    rules = _by_name(ask=ask, counted=counted)
+    calls = {numbers[name]: rules[name] for name in rules if name in numbers}
+    # The number -1, which tracers use for "no call", is none of x32.
+    beyond = {_X32: (Rule(KILL_PROCESS),), 0xFFFFFFFF: (_ENOSYS,)} if machine == "x86_64" else {}
+    frequent = FREQUENT.split()
+    weights = {numbers[name]: 1000 // place for place, name in enumerate(frequent, 1) if name in numbers}
+    return compiled(_ARCHITECTURES[machine], calls, (_ENOSYS,), beyond, weights)
+
+
+def every_call() -> set[str]:
+    """Return the names of all calls that a table here names."""
+    listed = " ".join(names for table in (ALLOWED, DENIED, IGNORED) for names in table.values())
+    return {*listed.split(), *" ".join(ABSENT).split(), *FREQUENT.split(), *_by_arguments(ask=True, counted=False)}
+
+
+def _by_name(*, ask: bool, counted: bool) -> dict[str, Rules]:
+    """Return the rules of every call that does not simply fail with ENOSYS."""
+    rules: dict[str, Rules] = {}
+    for table, answer in ((ALLOWED, _PASS), (DENIED, _EPERM), (IGNORED, _SUCCEED)):
+        for names in table.values():
+            rules.update(dict.fromkeys(names.split(), (answer,)))
     if not counted:
-        shared = NOTIFY if ask else errno_action(errno.ENOMEM)
-        supervised.add(shared, "mmap", _low(3, _MAP_SHARED_ANONYMOUS, _MAP_TYPE_AND_ANONYMOUS))
+        rules.update(dict.fromkeys(UNCOUNTED.split(), (_ENOSYS,)))
+    for name, own in _by_arguments(ask=ask, counted=counted).items():
+        rules[name] = (*own, *rules.get(name, (_ENOSYS,)))
+    return rules
+
+
+def _by_arguments(*, ask: bool, counted: bool) -> dict[str, list[Rule]]:
+    """Return the rules of calls that are held by their arguments; where none matches, the tables have the answer."""
+    eperm, einval, enomem = errno_action(errno.EPERM), errno_action(errno.EINVAL), errno_action(errno.ENOMEM)
+    rules = {
+        "clone": [Rule(eperm, (any_bit(0, sum(_CLONE_NEW_FLAGS.values())),))],
+        "fcntl": [],
+        "ioctl": [Rule(eperm, (low(1, request),)) for requests in REFUSED_IOCTLS.values() for request in requests.values()],
+        "mmap": [Rule(enomem, (any_bit(3, _MAP_HUGETLB),))],
+        "memfd_create": [Rule(enomem, (any_bit(1, _MFD_HUGETLB),))],
+        "msgget": [],
+        "personality": [Rule(ALLOW, (low(0, persona),)) for persona in PERSONALITIES.values()],
+        "prctl": [
+            Rule(eperm, (low(0, _PR_SET_PTRACER),)),
+            Rule(eperm, (low(0, _PR_SCHED_CORE),)),
+            Rule(einval, (low(0, _PR_SET_SECCOMP), low(1, _SECCOMP_MODE_FILTER))),
+        ],
+        "prlimit64": [
+            Rule(eperm, (low(0, 1),)),
+            Rule(ALLOW, (low(1, _RLIMIT_CORE), *null(2))),
+            Rule(errno_action(0), (low(1, _RLIMIT_CORE), *null(3))),
+            Rule(eperm, (low(1, _RLIMIT_CORE),)),  # it asks for the old limit as well, which a filter cannot write
+        ],
+        "seccomp": [Rule(einval, (low(0, _SECCOMP_SET_MODE_FILTER),))],
+        "semget": [],
+        "setrlimit": [Rule(errno_action(0), (low(0, _RLIMIT_CORE),))],
+        "setsockopt": [
+            *(
+                Rule(errno_action(number), (low(1, level), low(2, option)))
+                for number, options in REFUSED_SOCKET_OPTIONS.values()
+                for level, option in options.values()
+            ),
+            Rule(errno_action(0), (low(1, _SOL_SOCKET), low(2, _SO_RCVBUF))),
+        ],
+        "shmget": [Rule(enomem, (any_bit(2, _SHM_HUGETLB),))],
+        "socket": _socket(NOTIFY if ask else errno_action(errno.EAFNOSUPPORT)),
+        "socketpair": [
+            *(Rule(ALLOW, (low(0, family),)) for family in SOCKET_FAMILIES.values()),
+            Rule(errno_action(errno.EAFNOSUPPORT), (_family_with_a_name(),)),
+        ],
+    }
+    if not counted:
+        rules["mmap"].append(Rule(NOTIFY if ask else enomem, (low(3, _MAP_SHARED_ANONYMOUS, _MAP_TYPE_AND_ANONYMOUS),)))
         made = NOTIFY if ask else errno_action(errno.ENOSPC)
         for name, flags in (("shmget", 2), ("msgget", 1), ("semget", 2)):
-            supervised.add(made, name, _low(0, _IPC_PRIVATE))
-            supervised.add(made, name, _low(flags, _IPC_CREAT, _IPC_CREAT))
-        for name in UNCOUNTED.split():
-            supervised.add(errno_action(errno.ENOSYS), name)
-        supervised.add(errno_action(errno.EPERM), "fcntl", _low(1, _F_SETPIPE_SZ))
-        supervised.add(errno_action(0), "setsockopt", _low(1, _SOL_SOCKET), _low(2, _SO_SNDBUF))
-        supervised.add(errno_action(0), "prctl", _low(0, _PR_SET_DUMPABLE))
-    return supervised.compiled()
+            rules[name] += [Rule(made, (low(0, _IPC_PRIVATE),)), Rule(made, (any_bit(flags, _IPC_CREAT),))]
+        rules["fcntl"].append(Rule(eperm, (low(1, _F_SETPIPE_SZ),)))
+        rules["setsockopt"].append(Rule(errno_action(0), (low(1, _SOL_SOCKET), low(2, _SO_SNDBUF))))
+        rules["prctl"].append(Rule(errno_action(0), (low(0, _PR_SET_DUMPABLE),)))
+    return rules
 
 
-def _low(position: int, value: int, mask: int = _LOW_32) -> Comparison:
-    """Return a comparison of an argument's bits of `mask`, by default those of an int."""
-    return Comparison(position, CMP_MASKED_EQ, mask, value)
+def _socket(route: int) -> list[Rule]:
+    """Return the rules of `socket`. route: the answer for netlink that passes."""
+    no_family, no_type, no_protocol = (
+        errno_action(number) for number in (errno.EAFNOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EPROTONOSUPPORT)
+    )
+    netlink = low(0, AF_NETLINK)
+    rules = [
+        Rule(ALLOW, (low(0, SOCKET_FAMILIES["AF_UNIX"]),)),
+        Rule(no_protocol, (netlink, any_bit(2, 0xFFFFFFFF ^ NETLINK_ROUTE))),
+        *(Rule(route, (netlink, low(1, kind, _SOCK_TYPES))) for kind in NETLINK_TYPES.values()),
+        Rule(no_type, (netlink,)),
+    ]
+    for families, kind, protocols in PROTOCOLS.values():
+        for name in families:
+            here = low(0, SOCKET_FAMILIES[name]), low(1, kind, _SOCK_TYPES)
+            rules += [Rule(ALLOW, (*here, low(2, protocol))) for protocol in protocols]
+    for family in _INTERNET:
+        of_family = low(0, family)
+        for kind in (_SOCK_STREAM, _SOCK_DGRAM):
+            here = of_family, low(1, kind, _SOCK_TYPES)
+            rules += [Rule(no_protocol, (*here, low(2, protocol))) for protocol in _REFUSED_PROTOCOLS]
+            rules.append(Rule(_ENOSYS.action, here))
+        # Raw ones are refused by the kernel, with the error that programs expect.
+        rules += [Rule(ALLOW, (of_family, low(1, _SOCK_RAW, _SOCK_TYPES))), Rule(no_type, (of_family,))]
+    return [*rules, Rule(no_family, (_family_with_a_name(),))]
 
 
-def _add(syscall_filter: SystemCallFilter, action: int, name: str) -> None:
-    """Add a rule; a name that this libseccomp or this processor does not know needs none: the default refuses it."""
-    try:
-        syscall_filter.add(action, name)
-    except OSError:
-        return
-
-
-def _optimize(syscall_filter: SystemCallFilter) -> None:
-    """Ask for a binary tree instead of a list of comparisons; older libseccomp has no such attribute."""
-    try:
-        syscall_filter.set(ATTR_CTL_OPTIMIZE, 2)
-    except OSError:
-        return
+def _family_with_a_name() -> Condition:
+    return low(0, 0, 0xFFFFFFFF ^ (_FAMILIES_WITH_A_NAME - 1))

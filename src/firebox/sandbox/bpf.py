@@ -1,0 +1,226 @@
+"""A compiler of seccomp filters: from rules for each system call to one program of classic BPF.
+
+A program reads `struct seccomp_data`, eight bytes an instruction, and every jump leads forward. It looks at the architecture
+first, then searches for the number of the call in a binary tree, weighted so that frequent calls are found in few steps,
+and then follows the rules of that call. Where the answer of a call depends on nothing but its number, no argument is loaded
+on the way: the kernel finds that out when the program is loaded, and does not run it for such a call.
+
+Code is written backwards, from the answers to the start: what an instruction jumps to exists before it, so that distances are
+known, and equal pieces are written once. Source: linux/filter.h, linux/bpf_common.h, linux/seccomp.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+KILL_PROCESS = 0x80000000
+NOTIFY = 0x7FC00000
+ALLOW = 0x7FFF0000
+
+MOST_INSTRUCTIONS = 4096
+"""Of one program, by the kernel (BPF_MAXINSNS)."""
+
+_LOAD, _AND, _RETURN, _GO = 0x20, 0x54, 0x06, 0x05
+_IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT = 0x15, 0x35, 0x45
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
+_FARTHEST = 254
+"""One less than eight bits hold: the way to the other target of the same jump may come between."""
+_ALL = 0xFFFFFFFF
+
+
+def errno_action(number: int) -> int:
+    """Return the action that fails a call with this error; 0 is success."""
+    return 0x00050000 | number
+
+
+class Condition(NamedTuple):
+    """Holds when the bits of `mask` in a 32-bit word of the data are `value`; where that is None, when any of them is set."""
+
+    word: int
+    mask: int
+    value: int | None
+
+
+class Rule(NamedTuple):
+    """action: the answer of the filter where all conditions hold."""
+
+    action: int
+    conditions: tuple[Condition, ...] = ()
+
+
+Rules = tuple[Rule, ...]
+"""The first that matches is the answer. The last has no conditions."""
+
+
+class _Span(NamedTuple):
+    """Numbers with the same rules, from `first` to before that of the next span."""
+
+    first: int
+    rules: Rules
+    weight: int
+
+
+def low(argument: int, value: int, mask: int = _ALL) -> Condition:
+    """Return: these bits of an argument's lower half are `value`. By default all of it, what the kernel sees of an int."""
+    return Condition(_ARGUMENTS + 8 * argument, mask, value)
+
+
+def any_bit(argument: int, bits: int) -> Condition:
+    """Return: one of these bits of an argument's lower half is set."""
+    return Condition(_ARGUMENTS + 8 * argument, bits, None)
+
+
+def null(argument: int) -> tuple[Condition, Condition]:
+    """Return: all 64 bits of an argument are zero."""
+    return low(argument, 0), Condition(_ARGUMENTS + 8 * argument + 4, _ALL, 0)
+
+
+def compiled(
+    architecture: int, calls: Mapping[int, Rules], default: Rules, beyond: Mapping[int, Rules], weights: Mapping[int, int]
+) -> bytes:
+    """Compile a program. Calls of a foreign architecture kill the process.
+
+    architecture: AUDIT_ARCH_... . calls: rules by number; `default` those of numbers between. beyond: rules of all numbers from
+    here on. weights: how frequent a call is; 1 where nothing is said.
+    """
+    code = _Code()
+    found = code.search(_spans(calls, default, beyond, weights))
+    native = code.load(_NUMBER, found)
+    code.load(_ARCHITECTURE, code.branch(_IF_EQUAL, architecture, native, code.answer(KILL_PROCESS)))
+    return code.program()
+
+
+def _spans(calls: Mapping[int, Rules], default: Rules, beyond: Mapping[int, Rules], weights: Mapping[int, int]) -> list[_Span]:
+    """Return all numbers, in order, as few spans as there can be."""
+    starts: dict[int, Rules] = {0: default}
+    for number in sorted(calls):
+        starts[number] = calls[number]
+        starts[number + 1] = default
+    starts.update(beyond)
+    spans: list[_Span] = []
+    for first, rules in sorted(starts.items()):
+        weight = weights.get(first, 1)
+        if spans and spans[-1].rules == rules:
+            last = spans.pop()
+            first, weight = last.first, last.weight + weight
+        spans.append(_Span(first, rules, weight))
+    return spans
+
+
+class _Code:
+    """Instructions in reverse. A position counts from the end of the program, so it stays true when code is put before."""
+
+    def __init__(self) -> None:
+        self._reversed: list[bytes] = []
+        self._written: dict[tuple[int, int, int, int], int] = {}
+        """Where an instruction with these targets stands already."""
+        self._returns: dict[int, int] = {}
+        """The position of the latest return of each action."""
+        self._actions: dict[int, int] = {}
+        """The action of each return, by its position."""
+
+    def program(self) -> bytes:
+        if len(self._reversed) > MOST_INSTRUCTIONS:
+            raise ValueError(f"{len(self._reversed)} instructions are more than the kernel takes")
+        return b"".join(reversed(self._reversed))
+
+    def search(self, spans: Sequence[_Span]) -> int:
+        """Write a tree that finds the span of the number in the accumulator; each cut leaves about equal weights."""
+        if len(spans) == 1:
+            return self._follow(spans[0].rules, {}, (_NUMBER, _ALL))
+        total, left, cut = sum(span.weight for span in spans), spans[0].weight, 1
+        while cut < len(spans) - 1 and 2 * left + spans[cut].weight <= total:
+            left += spans[cut].weight
+            cut += 1
+        above = self.search(spans[cut:])
+        return self.branch(_IF_AT_LEAST, spans[cut].first, above, self.search(spans[:cut]))
+
+    def _follow(self, rules: Rules, facts: Mapping[Condition, bool], held: tuple[int, int]) -> int:
+        """Write what decides by rules.
+
+        facts: conditions that were tested on the way here. held: word and mask of what is in the accumulator.
+        """
+        for index, (action, conditions) in enumerate(rules):
+            known = [_known(condition, facts) for condition in conditions]
+            if False in known:
+                continue
+            if None not in known:
+                return self.answer(action)
+            return self._test(conditions[known.index(None)], rules[index:], facts, held)
+        raise ValueError("the last rule has conditions")
+
+    def _test(self, condition: Condition, rules: Rules, facts: Mapping[Condition, bool], held: tuple[int, int]) -> int:
+        word, mask, value = condition
+        # A jump on bits changes nothing in the accumulator; a comparison needs it masked.
+        wanted = (word, _ALL if value is None else mask)
+        otherwise = self._follow(rules, {**facts, condition: False}, wanted)
+        matching = self._follow(rules, {**facts, condition: True}, wanted)
+        if value is None:
+            at = self.branch(_IF_ANY_BIT, mask, matching, otherwise)
+        else:
+            at = self.branch(_IF_EQUAL, value, matching, otherwise)
+        if held == wanted:
+            return at
+        if wanted != (word, _ALL):
+            at = self._straight(_AND, mask, at)
+        return at if held == (word, _ALL) else self.load(word, at)
+
+    def answer(self, action: int) -> int:
+        if action not in self._returns:
+            self._return(action)
+        return self._returns[action]
+
+    def load(self, word: int, following: int) -> int:
+        return self._straight(_LOAD, word, following)
+
+    def branch(self, code: int, operand: int, if_true: int, if_false: int) -> int:
+        key = (code, operand, if_true, if_false)
+        if key not in self._written:
+            near_true, near_false = self._near(if_true), self._near(if_false)
+            self._written[key] = self._write(code, operand, self._distance(near_true), self._distance(near_false))
+        return self._written[key]
+
+    def _straight(self, code: int, operand: int, following: int) -> int:
+        """Write an instruction that is followed by the one at `following`."""
+        key = (code, operand, following, following)
+        if key not in self._written:
+            if self._distance(following) != 0:
+                self._go(following)
+            self._written[key] = self._write(code, operand)
+        return self._written[key]
+
+    def _near(self, target: int) -> int:
+        """Return a position in reach of a jump that does the same as `target`."""
+        if self._distance(target) <= _FARTHEST:
+            return target
+        return self._return(self._actions[target]) if target in self._actions else self._go(target)
+
+    def _return(self, action: int) -> int:
+        at = self._write(_RETURN, action)
+        self._returns[action], self._actions[at] = at, action
+        return at
+
+    def _go(self, target: int) -> int:
+        """Write a jump of any distance."""
+        return self._write(_GO, self._distance(target))
+
+    def _distance(self, target: int) -> int:
+        """Return how many instructions are between the next one that is written and `target`."""
+        return len(self._reversed) - 1 - target
+
+    def _write(self, code: int, operand: int, if_true: int = 0, if_false: int = 0) -> int:
+        """Write an instruction before all others. Returns its position. if_true, if_false: how many to skip."""
+        self._reversed.append(struct.pack("<HBBI", code, if_true, if_false, operand))
+        return len(self._reversed) - 1
+
+
+def _known(condition: Condition, facts: Mapping[Condition, bool]) -> bool | None:
+    """Tell whether a condition holds, by what was tested already. Returns None where that says nothing."""
+    if condition in facts:
+        return facts[condition]
+    for (word, mask, value), holds in facts.items():
+        if holds and value is not None and condition.value is not None and (word, mask) == condition[:2]:
+            return False  # these bits are another value
+    return None
