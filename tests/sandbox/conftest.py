@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,25 +96,9 @@ class Box:
         return await self.run("/bin/sh", "-c", script, **command)
 
 
-@pytest.fixture(scope="session")
-def readable_source() -> Iterator[str]:
-    """Copy the package to where an ordinary user may read it: a checkout may lie in root's home."""
-    if not IS_ROOT:
-        yield str(SOURCE)
-        return
-    folder = tempfile.mkdtemp(prefix="firebox-test-source-")
-    shutil.copytree(SOURCE / "firebox", f"{folder}/firebox", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [folder, *map(str, Path(folder).rglob("*"))]:
-        os.chmod(path, 0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-def launcher_of(kind: str, source: str) -> LauncherProcess:
+def launcher_of(kind: str) -> LauncherProcess:
     """Return a launcher, not started, of a kind."""
-    if kind == "rootless" and IS_ROOT:
-        return LauncherProcess(run_as=ORDINARY_USER, python=PYTHON, source=source)
-    return LauncherProcess(python=PYTHON if IS_ROOT else sys.executable)
+    return LauncherProcess(run_as=ORDINARY_USER if kind == "rootless" and IS_ROOT else None)
 
 
 @pytest.fixture(params=KINDS)
@@ -126,9 +107,9 @@ def sandbox_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def own_box(sandbox_kind: str, readable_source: str) -> AsyncIterator[Box]:
+async def own_box(sandbox_kind: str) -> AsyncIterator[Box]:
     """A launcher of a test's own, which may be killed or keep something; afterwards nothing of it is left."""
-    launcher = launcher_of(sandbox_kind, readable_source)
+    launcher = launcher_of(sandbox_kind)
     await launcher.start()
     yield Box(launcher, sandbox_kind)
     await close(launcher)
@@ -155,12 +136,12 @@ def shared_launchers() -> Iterator[dict[str, LauncherProcess]]:
 
 
 @pytest.fixture
-async def box(sandbox_kind: str, readable_source: str, shared_launchers: dict[str, LauncherProcess]) -> AsyncIterator[Box]:
+async def box(sandbox_kind: str, shared_launchers: dict[str, LauncherProcess]) -> AsyncIterator[Box]:
     """The launcher that tests share as the runs of a server do; each leaves it as it was."""
     launcher = shared_launchers.pop(sandbox_kind, None)  # it comes back if all is well
     loop = asyncio.get_running_loop()
     if launcher is None:
-        launcher = launcher_of(sandbox_kind, readable_source)
+        launcher = launcher_of(sandbox_kind)
         await launcher.start()
     else:
         assert launcher._link is not None

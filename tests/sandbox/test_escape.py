@@ -13,18 +13,10 @@ from typing import Any
 
 import pytest
 
-from firebox.sandbox import handle
+from firebox.sandbox import handle, protocol
 from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.spec import (
-    LONG_COMMAND_BYTES,
-    MESSAGE_BYTES,
-    Command,
-    CommandRefused,
-    InputFile,
-    Pack,
-    SandboxFailure,
-    receive,
-)
+from firebox.sandbox.protocol import LONG_MESSAGE_BYTES, MESSAGE_BYTES, Kind
+from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, SOURCE, Box
 from tests.sandbox.raw_calls import raw_files
 
@@ -244,15 +236,15 @@ class Peer:
     def __init__(self) -> None:
         self.owner = FakeOwner()
         theirs, self.link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setblocking(False)
         stdin_read, stdin_write = os.pipe()
         stdout_read, self.stdout = os.pipe()
         stderr_read, self.stderr = os.pipe()
         self.stdin = stdin_read
-        self.sandbox = Sandbox(self.owner, 1, 0, [theirs.detach(), stdin_write, stdout_read, stderr_read], [])
+        self.sandbox = Sandbox(self.owner, 1, 0, theirs, [stdin_write, stdout_read, stderr_read], {})
 
-    def say(self, message: object, descriptors: Sequence[int] = ()) -> None:
-        data = message if isinstance(message, bytes) else json.dumps(message).encode()
-        socket.send_fds(self.link, [data], descriptors)
+    def say(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
+        socket.send_fds(self.link, [message], descriptors)
 
     def end_streams(self) -> None:
         for descriptor in (self.stdout, self.stderr):
@@ -295,27 +287,33 @@ async def running_of(peer: Peer, command: Command = COMMAND) -> asyncio.Task[Any
     """Start a command and take its message, as PID 1 would."""
     running = asyncio.create_task(peer.sandbox.run(command, lambda _name, _data: None))
     await asyncio.sleep(0)
-    _data, descriptors = receive(peer.link)
+    _data, descriptors, _flags, _address = socket.recv_fds(peer.link, 1 << 20, 32)
     for descriptor in descriptors:
         os.close(descriptor)
     return running
 
 
-NONSENSE: dict[str, object] = {
-    "no JSON": b"started",
-    "not UTF-8": b'{"started":"\xff\xfe"}',
+STARTED = protocol.pack(protocol.Started(Kind.STARTED, 0))
+
+
+def exited(status: int = 0, exceeded: int = 0, cpu_us: int = 0, memory_peak_bytes: int = 0) -> bytes:
+    return protocol.pack(protocol.Exited(Kind.EXITED, status, exceeded, 0, cpu_us, memory_peak_bytes))
+
+
+NONSENSE: dict[str, bytes] = {
+    "less than a kind": b"\x0d\0",
+    "text": b"started",
     "NUL": b"\0" * 10,
-    "a list": [1, 2],
-    "a number": b"7",
-    "deep": b"[" * 100_000,
-    "deep object": b'{"a":' * 20_000,
-    "longer than a message": b'{"started":"' + b"x" * (MESSAGE_BYTES + 100) + b'"}',
-    "unknown": {"hello": 1},
-    "nothing": {},
-    "huge number": b'{"exited":' + b"9" * 100_000 + b"}",
-    "exited before it started": {"exited": 0, "cpu_ms": 0},
-    "collect": {"collect": ["*"]},
-    "failed": {"failed": ["a"], "detail": {"b": 1}},
+    "half a message": exited()[:20],
+    "longer than a message": exited() + b"x" * (MESSAGE_BYTES + 100),
+    "unknown": b"\xff" * 16,
+    "exited before it started": exited(),
+    "ready": protocol.pack(protocol.Ready(Kind.READY, 1)),
+    "collect": protocol.pack(protocol.Collect(Kind.COLLECT, 0, 0, 0, 0, 0, 0)),
+    "long": protocol.pack(protocol.LongMessage(Kind.LONG, 0, 1 << 60)),
+    "failed": protocol.pack(protocol.Failed(Kind.FAILED, 1, 99, 1 << 31, (1 << 32) - 1, 0)),
+    "text of another length": protocol.pack(protocol.Failed(Kind.FAILED, 1, 1, 1, 1, 1 << 31)) + b"mount",
+    "refused with text of another length": protocol.pack(protocol.Refused(Kind.REFUSED, 1, 1, 1 << 31)),
 }
 
 
@@ -326,32 +324,22 @@ async def test_attack_58_nonsense_before_the_start_is_a_failure(peer: Peer, what
     await fails(running)
 
 
-EXITS: dict[str, dict[str, object]] = {
-    "text": {"exited": "0"},
-    "true": {"exited": True},
-    "float": {"exited": 0.0},
-    "null": {"exited": None},
-    "list": {"exited": [0]},
-    "too large": {"exited": 256},
-    "no such signal": {"exited": -200},
-    "huge": {"exited": 10**30},
-    "no time": {"exited": 0, "cpu_ms": None},
-    "negative time": {"exited": 0, "cpu_ms": -1},
-    "not a number": {"exited": 0, "cpu_ms": float("nan")},
-    "endless time": {"exited": 0, "cpu_ms": float("inf")},
-    "time as text": {"exited": 0, "cpu_ms": "1"},
-    "memory as text": {"exited": 0, "memory_peak_bytes": "abc"},
-    "negative memory": {"exited": 0, "memory_peak_bytes": -5},
-    "unknown limit": {"exited": 0, "exceeded": "patience"},
-    "limit as list": {"exited": 0, "exceeded": ["memory"]},
+EXITS = {
+    "too large": exited(256),
+    "no such signal": exited(-200),
+    "huge": exited((1 << 31) - 1),
+    "smallest": exited(-(1 << 31)),
+    "endless time": exited(cpu_us=1 << 63),
+    "endless memory": exited(memory_peak_bytes=(1 << 64) - 1),
+    "unknown limit": exited(exceeded=3),
 }
 
 
 @pytest.mark.parametrize("what", EXITS)
 async def test_attack_58_a_malformed_end_is_a_failure(peer: Peer, what: str) -> None:
     running = await running_of(peer)
-    peer.say({"started": True})
-    peer.say({"cpu_ms": 1, **EXITS[what]})
+    peer.say(STARTED)
+    peer.say(EXITS[what])
     peer.end_streams()
     await fails(running)
 
@@ -359,14 +347,14 @@ async def test_attack_58_a_malformed_end_is_a_failure(peer: Peer, what: str) -> 
 @pytest.mark.parametrize("what", NONSENSE)
 async def test_attack_58_nonsense_while_it_runs_ends_the_run(peer: Peer, what: str) -> None:
     running = await running_of(peer)
-    peer.say({"started": True})
+    peer.say(STARTED)
     peer.say(NONSENSE[what], [peer.stdin])
     peer.end_streams()
     if what == "exited before it started":  # a true report by now
         assert (await running).status == 0
     else:
         await fails(running)
-        peer.say({"exited": 0, "cpu_ms": 0})  # nobody listens any more
+        peer.say(exited())  # nobody listens any more
         await asyncio.sleep(0)
 
 
@@ -374,10 +362,10 @@ async def test_attack_58_descriptors_that_nobody_asked_for_are_closed(peer: Peer
     """More than one, beside every kind of message; they are not taken for a terminal either."""
     running = await running_of(peer)
     mine, other = os.pipe()
-    peer.say({"started": True}, [mine, other] * 10)
+    peer.say(STARTED, [mine, other] * 10)
     os.close(other)
     assert await asyncio.to_thread(os.read, mine, 1) == b""  # every copy of the writing end is closed
-    peer.say({"exited": 5, "cpu_ms": 1.5, "exceeded": ""}, [mine] * 5)
+    peer.say(exited(5, cpu_us=1500), [mine] * 5)
     peer.end_streams()
     ended = await asyncio.wait_for(running, 10)
     assert (ended.status, ended.cpu_ms) == (5, 1.5)
@@ -387,8 +375,8 @@ async def test_attack_58_descriptors_that_nobody_asked_for_are_closed(peer: Peer
 async def test_attack_58_more_descriptors_than_a_terminal_needs_are_closed(peer: Peer) -> None:
     running = await running_of(peer, Command(("true",), {}, terminal=(24, 80)))
     mine, other = os.pipe()
-    peer.say({"started": True}, [mine] * 30)
-    peer.say({"exited": 0, "cpu_ms": 0})
+    peer.say(STARTED, [mine] * 30)
+    peer.say(exited())
     os.close(other)
     assert (await asyncio.wait_for(running, 10)).status == 0
     os.close(mine)
@@ -396,16 +384,16 @@ async def test_attack_58_more_descriptors_than_a_terminal_needs_are_closed(peer:
 
 async def test_attack_58_a_terminal_that_does_not_arrive_is_a_failure(peer: Peer) -> None:
     running = await running_of(peer, Command(("true",), {}, terminal=(24, 80)))
-    peer.say({"started": True})
+    peer.say(STARTED)
     assert (await fails(running)).step == "terminal"
 
 
 async def test_attack_58_a_refusal_of_any_shape_is_a_refusal(peer: Peer) -> None:
     running = await running_of(peer)
-    peer.say({"refused": {"a": [1]}, "errno": "x", "detail": ["y"]}, [peer.stdin])
+    peer.say(protocol.pack(protocol.Refused(Kind.REFUSED, 99, (1 << 32) - 1, 2)) + b"\xff\0", [peer.stdin])
     with pytest.raises(CommandRefused) as caught:
         await asyncio.wait_for(running, 10)
-    assert caught.value.errno == 0
+    assert caught.value.step == "start"
 
 
 async def test_attack_58_silence_after_the_end_does_not_hold_a_run(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,8 +402,8 @@ async def test_attack_58_silence_after_the_end_does_not_hold_a_run(peer: Peer, m
     peer.owner.on_kill = [peer.stdout, peer.stderr]
     peer.stdout = peer.stderr = -1
     running = await running_of(peer)
-    peer.say({"started": True})
-    peer.say({"exited": 0, "cpu_ms": 0})
+    peer.say(STARTED)
+    peer.say(exited())
     assert (await asyncio.wait_for(running, 10)).status == 0
     assert peer.owner.killed == [1]
 
@@ -438,13 +426,13 @@ async def test_a_kill_before_the_start_was_reported_is_no_failure(peer: Peer) ->
 async def pack_of(peer: Peer, data: bytes, *, max_bytes: int = 1000, max_files: int = 10) -> Pack:
     """Let the sandbox collect, and let PID 1 answer with `data`."""
     running = await running_of(peer)
-    peer.say({"started": True})
-    peer.say({"exited": 0, "cpu_ms": 0})
+    peer.say(STARTED)
+    peer.say(exited())
     peer.end_streams()
     await asyncio.wait_for(running, 10)
     collecting = asyncio.create_task(peer.sandbox.collect(["*"], max_bytes, max_files))
     await asyncio.sleep(0)
-    _message, (sink,) = receive(peer.link)
+    _message, (sink,), _flags, _address = socket.recv_fds(peer.link, 1 << 20, 32)
 
     def write() -> None:
         with open(sink, "wb", buffering=0) as file:
@@ -463,67 +451,34 @@ async def pack_of(peer: Peer, data: bytes, *, max_bytes: int = 1000, max_files: 
     return pack
 
 
-def framed(index: object, contents: bytes = b"") -> bytes:
-    data = index if isinstance(index, bytes) else json.dumps(index).encode()
-    return len(data).to_bytes(4, "little") + data + contents
-
-
-def index_of(*files: object, skipped: object = ()) -> dict[str, object]:
-    return {"files": files, "skipped": skipped}
+def stream(*files: tuple[str, int, int], contents: bytes = b"") -> bytes:
+    """What PID 1 sends when it collects. files: name, size, mode."""
+    text = protocol.Text()
+    entries = [protocol.pack(protocol.CollectedFile(size, mode, text.add(name))) for name, size, mode in files]
+    index = protocol.pack(protocol.CollectIndex(len(files), 0, text.bytes, 0, 0))
+    return b"".join((index, *entries, text.encoded(), contents))
 
 
 PACKS: dict[str, bytes] = {
     "nothing": b"",
-    "half a length": b"\x01\0",
-    "a length and nothing": b"\xff\0\0\0",
-    "an endless index": b"\xff\xff\xff\x7f" + b"x" * 100_000,
-    "no JSON": framed(b"hello"),
-    "deep": framed(b"[" * 200_000),
-    "a list": framed([]),
-    "no files": framed({"skipped": []}),
-    "no skipped": framed({"files": []}),
-    "files are a number": framed({"files": 5, "skipped": []}),
-    "files are null": framed({"files": None, "skipped": None}),
-    "a file is a number": framed(index_of(5)),
-    "a file is too short": framed(index_of(["a", 1])),
-    "a name that leaves": framed(index_of(["../a", 1, 0o644]), b"x"),
-    "a name that leaves late": framed(index_of(["a/../../b", 1, 0o644]), b"x"),
-    "an absolute name": framed(index_of(["/etc/passwd", 1, 0o644]), b"x"),
-    "an empty name": framed(index_of(["", 1, 0o644]), b"x"),
-    "a dot": framed(index_of([".", 1, 0o644]), b"x"),
-    "a NUL": framed(index_of(["a\0b", 1, 0o644]), b"x"),
-    "a folder": framed(index_of(["a/", 1, 0o644]), b"x"),
-    "a name that is a number": framed(index_of([7, 1, 0o644]), b"x"),
-    "a name that is a list": framed(index_of([["a"], 1, 0o644]), b"x"),
-    "a name twice": framed(index_of(["a", 1, 0o644], ["a", 1, 0o644]), b"xx"),
-    "a name too long": framed(index_of(["x" * 5000, 1, 0o644]), b"x"),
-    "a negative size": framed(index_of(["a", -1, 0o644], ["b", 2, 0o644]), b"x"),
-    "a size that is true": framed(index_of(["a", True, 0o644]), b"x"),
-    "a size that is text": framed(index_of(["a", "1", 0o644]), b"x"),
-    "a size that is a fraction": framed(index_of(["a", 1.0, 0o644]), b"x"),
-    "a huge size": framed(index_of(["a", 10**30, 0o644]), b"x"),
-    "fewer bytes than said": framed(index_of(["a", 10, 0o644]), b"x"),
-    "more bytes than said": framed(index_of(["a", 1, 0o644]), b"xyz"),
-    "more bytes than allowed": framed(index_of(["a", 1_000_000, 0o644]), b"x" * 1_000_000),
-    "more files than allowed": framed(index_of(*([f"{number}", 0, 0o644] for number in range(11)))),
-    "a set-uid bit": framed(index_of(["a", 1, 0o4755]), b"x"),
-    "a negative mode": framed(index_of(["a", 1, -1]), b"x"),
-    "a mode that is text": framed(index_of(["a", 1, "644"]), b"x"),
-    "skipped is a number": framed(index_of(skipped=7)),
-    "skipped has odd pairs": framed(index_of(skipped=[["a"]])),
+    "half an index": stream()[:10],
+    "a name that leaves": stream(("../a", 1, 0o644), contents=b"x"),
+    "fewer bytes than said": stream(("a", 10, 0o644), contents=b"x"),
+    "more bytes than allowed": stream(("a", 1_000_000, 0o644), contents=b"x" * 1_000_000),
+    "more files than allowed": stream(*((f"{number}", 0, 0o644) for number in range(11))),
 }
+"""The rest is in test_collect.py."""
 
 
 @pytest.mark.parametrize("what", PACKS)
 async def test_attack_58_a_malformed_pack_is_a_failure(peer: Peer, what: str) -> None:
     with pytest.raises(SandboxFailure) as caught:
         os.close((await pack_of(peer, PACKS[what])).descriptor)
-    assert caught.value.step in ("collect", "message")
+    assert caught.value.step == "collect"
 
 
 async def test_attack_58_a_good_pack_passes(peer: Peer) -> None:
-    data = framed(index_of(["a", 1, 0o644], ["b/c", 0, 0o755], ["..d", 2, 0o600], skipped=[["e", "too large"]]), b"xyz")
-    pack = await pack_of(peer, data)
+    pack = await pack_of(peer, stream(("a", 1, 0o644), ("b/c", 0, 0o755), ("..d", 2, 0o600), contents=b"xyz"))
     assert [(file.name, os.pread(pack.descriptor, file.size, file.offset)) for file in pack.files] == [
         ("a", b"x"),
         ("b/c", b""),
@@ -537,7 +492,7 @@ async def test_a_command_may_be_as_long_as_the_kernel_takes_it(box: Box) -> None
     for size in (MESSAGE_BYTES - 10_000, MESSAGE_BYTES + 5000, 1_000_000):
         outcome = await box.run("/bin/sh", "-c", "echo $#", "sh", *["x" * 990] * (size // 1000))
         assert outcome.text == f"{size // 1000}\n"
-    for size in (8_000_000, LONG_COMMAND_BYTES + 1000):
+    for size in (8_000_000, LONG_MESSAGE_BYTES + 1000):
         with pytest.raises(CommandRefused) as caught:
             await box.run("/bin/echo", *["x" * 1000] * (size // 1000))
         assert caught.value.errno == 7  # E2BIG

@@ -119,11 +119,11 @@ async def test_a_flood_of_signals_is_harmless(box: Box) -> None:
         assert (await program.end()).killed_by == ""
 
 
-async def test_a_signal_that_the_server_ignores_ends_programs_all_the_same(sandbox_kind: str, readable_source: str) -> None:
+async def test_a_signal_that_the_server_ignores_ends_programs_all_the_same(sandbox_kind: str) -> None:
     """As under nohup(1), or in the background of a shell without job control."""
     ignored = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
     before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
-    launcher = launcher_of(sandbox_kind, readable_source)
+    launcher = launcher_of(sandbox_kind)
     try:
         await launcher.start()
         for number, handler in zip(ignored, before, strict=True):

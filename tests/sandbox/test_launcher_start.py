@@ -13,19 +13,19 @@ import pytest
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.launcher_start import StartedLauncher, start_launcher
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, ORDINARY_USER, PYTHON
+from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, ORDINARY_USER
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
 
 FIRST = SandboxSpec(writable_bytes=1 << 20)
 
 
 @contextmanager
-def asked_for(first: SandboxSpec, kind: str, source: str) -> Generator[StartedLauncher]:
+def asked_for(first: SandboxSpec, kind: str) -> Generator[StartedLauncher]:
     """A launcher that makes its first sandbox."""
     run_as = ORDINARY_USER if kind == "rootless" and IS_ROOT else None
-    started = start_launcher(run_as=run_as, python=PYTHON if IS_ROOT else None, source=source)
+    started = start_launcher(run_as=run_as)
     try:
-        started.configure(uid_base=210_000, hooks={}, prove=False)
+        started.configure(uid_base=210_000, hooks={})
         started.ask(first)
         yield started
     finally:
@@ -57,22 +57,22 @@ async def says_hello(launcher: LauncherProcess, specification: SandboxSpec) -> b
     return ended.status == 0 and heard == [b"hello\n"]
 
 
-async def test_its_first_sandbox_is_the_proof_and_is_taken_once(sandbox_kind: str, readable_source: str) -> None:
-    with asked_for(FIRST, sandbox_kind, readable_source) as started:
+async def test_its_first_sandbox_is_the_proof_and_is_taken_once(sandbox_kind: str) -> None:
+    with asked_for(FIRST, sandbox_kind) as started:
         async with taken_over(started) as launcher:
             assert "seccomp" in launcher.layers
             assert len(descendants_of(started.pid)) == launcher.alive == 1
             assert [await says_hello(launcher, FIRST) for _ in range(2)] == [True, True]
 
 
-async def test_a_first_sandbox_of_another_kind_is_left(sandbox_kind: str, readable_source: str) -> None:
-    with asked_for(FIRST, sandbox_kind, readable_source) as started:
+async def test_a_first_sandbox_of_another_kind_is_left(sandbox_kind: str) -> None:
+    with asked_for(FIRST, sandbox_kind) as started:
         async with taken_over(started) as launcher:
             assert await says_hello(launcher, SandboxSpec())
 
 
-async def test_a_first_sandbox_that_nobody_took_is_let_go_when_the_launcher_dies(sandbox_kind: str, readable_source: str) -> None:
-    with asked_for(FIRST, sandbox_kind, readable_source) as started:
+async def test_a_first_sandbox_that_nobody_took_is_let_go_when_the_launcher_dies(sandbox_kind: str) -> None:
+    with asked_for(FIRST, sandbox_kind) as started:
         before = set(os.listdir("/proc/self/fd"))
         launcher = LauncherProcess(started=started)
         try:
@@ -84,9 +84,9 @@ async def test_a_first_sandbox_that_nobody_took_is_let_go_when_the_launcher_dies
         assert set(os.listdir("/proc/self/fd")) <= before
 
 
-async def test_a_first_sandbox_that_cannot_be_made_says_so_and_others_can(sandbox_kind: str, readable_source: str) -> None:
+async def test_a_first_sandbox_that_cannot_be_made_says_so_and_others_can(sandbox_kind: str) -> None:
     impossible = SandboxSpec(layers=("/nowhere/at/all",))
-    with asked_for(impossible, sandbox_kind, readable_source) as started:
+    with asked_for(impossible, sandbox_kind) as started:
         async with taken_over(started) as launcher:
             with pytest.raises(SandboxFailure, match="/nowhere/at/all"):
                 await launcher.make(impossible)
@@ -94,17 +94,17 @@ async def test_a_first_sandbox_that_cannot_be_made_says_so_and_others_can(sandbo
             assert await says_hello(launcher, SandboxSpec())
 
 
-def test_one_that_nobody_takes_over_ends_with_its_link(sandbox_kind: str, readable_source: str) -> None:
-    with asked_for(FIRST, sandbox_kind, readable_source) as started:
+def test_one_that_nobody_takes_over_ends_with_its_link(sandbox_kind: str) -> None:
+    with asked_for(FIRST, sandbox_kind) as started:
         assert not started.has_ended()
     assert started.has_ended()
     assert groups_of(started.pid) == []
 
 
-async def test_what_keeps_it_from_starting_is_said_though_it_was_asked_for_a_sandbox(readable_source: str) -> None:
-    started = start_launcher(python=PYTHON if IS_ROOT else None, source=readable_source)
+async def test_what_keeps_it_from_starting_is_said_though_it_was_asked_for_a_sandbox() -> None:
+    started = start_launcher()
     try:
-        started.configure(uid_base=210_000, hooks={"no/such/folder": ""}, prove=False)
+        started.configure(uid_base=210_000, hooks={"no/such/folder": ""})
         started.ask(FIRST)
         launcher = LauncherProcess(started=started)
         with pytest.raises(SandboxFailure, match="no/such/folder"):
@@ -115,8 +115,8 @@ async def test_what_keeps_it_from_starting_is_said_though_it_was_asked_for_a_san
 
 
 @pytest.mark.parametrize("hooks", [{}, {"no/such/folder": ""}], ids=["and succeeds", "and fails"])
-async def test_a_start_goes_on_for_others_when_who_began_it_leaves(hooks: dict[str, str], readable_source: str) -> None:
-    launcher = LauncherProcess(hooks=hooks, python=PYTHON if IS_ROOT else None, source=readable_source)
+async def test_a_start_goes_on_for_others_when_who_began_it_leaves(hooks: dict[str, str]) -> None:
+    launcher = LauncherProcess(hooks=hooks)
     try:
         beginning, made = asyncio.ensure_future(launcher.start()), asyncio.ensure_future(launcher.make(FIRST))
         await asyncio.sleep(0)

@@ -17,8 +17,8 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-async def launchers(sandbox_kind: str, readable_source: str) -> AsyncIterator[Launchers]:
-    both = Launchers(launcher_of(sandbox_kind, readable_source) for _ in range(2))
+async def launchers(sandbox_kind: str) -> AsyncIterator[Launchers]:
+    both = Launchers(launcher_of(sandbox_kind) for _ in range(2))
     await both.start()
     pids = both.pids
     yield both

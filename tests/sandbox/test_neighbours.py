@@ -410,9 +410,9 @@ async def test_each_sandbox_has_a_uid_of_its_own(box: Box) -> None:
     assert not any("\t0\t" in line + "\t" for line in outside)
 
 
-async def test_two_launchers_never_share_a_uid(sandbox_kind: str, readable_source: str) -> None:
+async def test_two_launchers_never_share_a_uid(sandbox_kind: str) -> None:
     """Two servers on one machine: their sandboxes have different uids, and nothing of one is reachable from the other."""
-    first, second = (launcher_of(sandbox_kind, readable_source) for _ in range(2))
+    first, second = (launcher_of(sandbox_kind) for _ in range(2))
     await asyncio.gather(first.start(), second.start())
     try:
         box = Box(second, sandbox_kind)

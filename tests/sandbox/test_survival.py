@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.sandbox import cgroups
+from firebox.sandbox import cgroups, launcher_start
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
@@ -69,10 +69,10 @@ class Server:
         await until(lambda: all(map(is_gone, [self.launcher_pid, *self.processes])))
 
 
-async def start_server(kind: str, source: str) -> Server:
+async def start_server(kind: str) -> Server:
     environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{SOURCE.parent}"}
     # Whoever starts the tests may ignore signals, as a shell does for what it runs in the background.
-    arguments = ("/usr/bin/env", "--default-signal=HUP,INT,TERM", sys.executable, "-c", SERVER, kind, source)
+    arguments = ("/usr/bin/env", "--default-signal=HUP,INT,TERM", sys.executable, "-c", SERVER, kind)
     process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     pid = int(await process.stdout.readline())
@@ -82,13 +82,13 @@ async def start_server(kind: str, source: str) -> Server:
 
 
 @pytest.fixture
-async def server(sandbox_kind: str, readable_source: str) -> Server:
-    return await start_server(sandbox_kind, readable_source)
+async def server(sandbox_kind: str) -> Server:
+    return await start_server(sandbox_kind)
 
 
 @asynccontextmanager
-async def launched(kind: str, source: str) -> AsyncGenerator[LauncherProcess]:
-    launcher = launcher_of(kind, source)
+async def launched(kind: str) -> AsyncGenerator[LauncherProcess]:
+    launcher = launcher_of(kind)
     await launcher.start()
     try:
         yield launcher
@@ -159,28 +159,26 @@ async def test_a_server_that_ends_by_a_signal_leaves_nothing(server: Server, num
     await until(lambda: groups_of(server.launcher_pid) == [])
 
 
-async def test_attack_100_server_and_launcher_killed_at_once_are_swept_by_the_next(
-    server: Server, sandbox_kind: str, readable_source: str
-) -> None:
+async def test_attack_100_server_and_launcher_killed_at_once_are_swept_by_the_next(server: Server, sandbox_kind: str) -> None:
     os.kill(server.launcher_pid, signal.SIGKILL)
     server.process.kill()
     await server.is_gone()
-    async with launched(sandbox_kind, readable_source):
+    async with launched(sandbox_kind):
         await until(lambda: groups_of(server.launcher_pid) == [])
 
 
-async def test_launchers_that_start_at_once_do_not_trip_over_what_they_sweep(sandbox_kind: str, readable_source: str) -> None:
+async def test_launchers_that_start_at_once_do_not_trip_over_what_they_sweep(sandbox_kind: str) -> None:
     """All of them find the same groups of dead launchers; none may take that for a host without control groups."""
-    async with launched(sandbox_kind, readable_source) as launcher:
+    async with launched(sandbox_kind) as launcher:
         wanted = launcher.cgroups
     for _ in range(2):
-        servers = [await start_server(sandbox_kind, readable_source) for _ in range(2)]
+        servers = [await start_server(sandbox_kind) for _ in range(2)]
         for server in servers:
             os.kill(server.launcher_pid, signal.SIGKILL)
             server.process.kill()
         for server in servers:
             await server.is_gone()
-        launchers = [launcher_of(sandbox_kind, readable_source) for _ in range(5)]
+        launchers = [launcher_of(sandbox_kind) for _ in range(5)]
         try:
             await asyncio.gather(*(launcher.start() for launcher in launchers))
             assert [launcher.cgroups for launcher in launchers] == [wanted] * 5, launchers[0].reasons
@@ -253,8 +251,8 @@ async def test_the_host_can_unmount_what_a_launcher_saw_and_sandboxes_see_no_new
         sandbox.close()
 
 
-async def test_closing_ends_what_runs(sandbox_kind: str, readable_source: str) -> None:
-    async with launched(sandbox_kind, readable_source) as launcher:
+async def test_closing_ends_what_runs(sandbox_kind: str) -> None:
+    async with launched(sandbox_kind) as launcher:
         async with talk(Box(launcher, sandbox_kind), "/bin/cat") as run:
             await run.ask("up", b"up")
             pid = launcher.pid
@@ -267,8 +265,10 @@ async def test_closing_ends_what_runs(sandbox_kind: str, readable_source: str) -
         assert groups_of(pid) == []
 
 
-async def test_a_host_that_allows_nothing_says_which_step_failed() -> None:
-    launcher = LauncherProcess(python="/bin/false")
-    with pytest.raises(SandboxFailure):
+@pytest.mark.parametrize("program", ["/bin/false", "/bin/cat", "/nowhere/at/all"])
+async def test_a_launcher_that_does_not_start_is_a_clear_failure(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_start, "LAUNCHER", program)
+    launcher = LauncherProcess()
+    with pytest.raises(SandboxFailure, match="launcher"):
         await launcher.start()
     await launcher.close()

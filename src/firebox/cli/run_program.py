@@ -74,7 +74,7 @@ def _configure(launcher: StartedLauncher, settings: Settings) -> bool:
     from firebox.runtimes.ahead import hook_texts
 
     try:
-        launcher.configure(uid_base=settings.uid_base, hooks=hook_texts(), prove=False)
+        launcher.configure(uid_base=settings.uid_base, hooks=hook_texts())
     except OSError:
         return False
     return True

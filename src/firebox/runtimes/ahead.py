@@ -13,8 +13,7 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from firebox.runtimes.runtime import Runtime, shell_line
-from firebox.sandbox.spec import HOOKS, TOLD_BYTES
-from firebox.sandbox.spec import Ahead
+from firebox.sandbox.spec import HOOKS_FOLDER, TOLD_BYTES, Ahead
 
 
 class Hook(Struct, frozen=True):
@@ -31,11 +30,11 @@ class Hook(Struct, frozen=True):
 
 
 HOOKS: Mapping[str, Hook] = {
-    "python": Hook("sitecustomize.py", {"PYTHONPATH": HOOKS}),
-    "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {HOOKS}/wait.js"}),
-    "perl": Hook("firebox_wait.pm", {"PERL5LIB": HOOKS, "PERL5OPT": "-Mfirebox_wait"}),
-    "bash": Hook("wait.sh", {"BASH_ENV": f"{HOOKS}/wait.sh"}, takes_args=False, preloads=False),
-    "ruby": Hook("wait.rb", {"RUBYOPT": f"-r{HOOKS}/wait.rb"}),
+    "python": Hook("sitecustomize.py", {"PYTHONPATH": HOOKS_FOLDER}),
+    "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {HOOKS_FOLDER}/wait.js"}),
+    "perl": Hook("firebox_wait.pm", {"PERL5LIB": HOOKS_FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
+    "bash": Hook("wait.sh", {"BASH_ENV": f"{HOOKS_FOLDER}/wait.sh"}, takes_args=False, preloads=False),
+    "ruby": Hook("wait.rb", {"RUBYOPT": f"-r{HOOKS_FOLDER}/wait.rb"}),
     "file": Hook(takes_args=False, preloads=False),
 }
 
@@ -99,7 +98,7 @@ def plan_compiler_ahead(
     """
     if runtime.compile_ahead is None or not _may_wait(words, env, job_env):
         return None
-    argv = (*runtime.compile_ahead_command(memory_bytes), f"{HOOKS}/{COMPILER_HOOKS[runtime.compile_ahead.hook]}")
+    argv = (*runtime.compile_ahead_command(memory_bytes), f"{HOOKS_FOLDER}/{COMPILER_HOOKS[runtime.compile_ahead.hook]}")
     return Ahead(argv=argv, env=tuple(env.items()))
 
 

@@ -82,7 +82,7 @@ class Sandbox:
         streams: Sequence[int],
         meters: Mapping[str, int],
     ) -> None:
-        """link: non-blocking. streams: stdin, stdout, stderr. meters: file of the control group -> descriptor. All become ours."""
+        """link: non-blocking. streams: stdin, stdout, stderr. meters: name -> descriptor. All of them become ours."""
         self.number = number
         self.pid = pid
         self.was_started_ahead = False
@@ -342,13 +342,13 @@ class Sandbox:
             self._finish_when_complete()
         elif kind == Kind.REFUSED and not self._started.done():
             refused, about = protocol.unpack_with_text(protocol.Refused, data)
-            words = os.strerror(refused.error)
+            words = protocol.error_text(refused.error)
             detail = f"{words}: {about}" if about else words
             step = _REFUSED_STEPS.get(refused.phase, "start")
             self._started.set_exception(CommandRefused(step, refused.error, detail))
         elif kind == Kind.FAILED and not self._started.done():
             failed, call = protocol.unpack_with_text(protocol.Failed, data)
-            raise SandboxFailure("serve", failed.error, f"{os.strerror(failed.error)}: {call}")
+            raise SandboxFailure("serve", failed.error, f"{protocol.error_text(failed.error)}: {call}")
         else:
             raise SandboxFailure("message", detail="not expected now")
 

@@ -33,7 +33,6 @@ _PROBE_IMAGE = base64.b85decode(
 """The smallest image there is, compressed with zstd as real ones are: one file of two letters."""
 
 
-
 @lru_cache(maxsize=1)
 def cannot_mount() -> str:
     """Say why images cannot be mounted here, by having a launcher mount one; "" when they can."""
@@ -67,7 +66,7 @@ def _mount(image: str) -> str:
                 return ""
             if protocol.kind_of(data) == Kind.FAILED:
                 failed, call = protocol.unpack_with_text(protocol.Failed, data)
-                return f"{call}: {os.strerror(failed.error)}"
+                return f"{call}: {protocol.error_text(failed.error)}"
         launcher.kill()
         return "the launcher does not answer"
     finally:

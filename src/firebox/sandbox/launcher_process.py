@@ -35,8 +35,8 @@ class _Making:
 class LauncherProcess:
     """The launcher as a child of the server; started again when it dies.
 
-    hooks: name -> text of what sandboxes show below `spec.HOOKS`. run_as: (uid, gid) to start it as another user; only root can.
-    started: a process that has its settings already, and perhaps makes its first sandbox, to be used instead of a first one.
+    hooks: name -> text of what sandboxes show below `spec.HOOKS_FOLDER`. run_as: (uid, gid) to start it as another user; only
+    root can. started: a process that has its settings already, and perhaps makes its first sandbox, to be used instead of a first one.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class LauncherProcess:
         self.starts = 0
         """How often a launcher was started; one is normal."""
         self.layers: tuple[str, ...] = ()
+        self.cgroups = ""
+        """Their version: "v2", "v1" or "none"."""
         self.reasons: tuple[str, ...] = ()
         """Why better kinds of control groups are not used."""
 
@@ -136,6 +138,7 @@ class LauncherProcess:
         await configured
         await self._prove(started.plans)
         self.layers = started.plans.layers()
+        self.cgroups = started.plans.groups.kind
         self.reasons = tuple(started.plans.group_reasons)
 
     async def _prove(self, plans: Plans) -> None:
@@ -350,7 +353,8 @@ class LauncherProcess:
             ready = protocol.unpack(protocol.Ready, data)
             del self._making[number]
             asyncio.get_running_loop().remove_reader(making.link.fileno())
-            sandbox = Sandbox(self, number, ready.pid, making.link, descriptors[:_STREAMS], dict(zip(meters, descriptors[_STREAMS:], strict=True)))
+            streams, metered = descriptors[:_STREAMS], dict(zip(meters, descriptors[_STREAMS:], strict=True))
+            sandbox = Sandbox(self, number, ready.pid, making.link, streams, metered)
             descriptors.clear()
             if making.made.done():
                 sandbox.close()
@@ -360,7 +364,8 @@ class LauncherProcess:
             self._fail(number, _too_many_files(errno.EMFILE))
         elif kind == Kind.FAILED:
             making.failed, call = protocol.unpack_with_text(protocol.Failed, data)
-            self._fail(number, self._plans.failure(making.failed, call, self._plans.steps_of(making.failed, making.specification)))
+            steps = self._plans.steps_of(making.failed, making.specification)
+            self._fail(number, self._plans.failure(making.failed, call, steps))
         else:
             self._fail(number, SandboxFailure("make", detail="the sandbox ended while it was made"))
 

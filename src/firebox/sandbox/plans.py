@@ -94,9 +94,7 @@ class Plans:
     answered. Raises, when made: SandboxFailure, OSError.
     """
 
-    def __init__(
-        self, pid: int, *, uid_base: int, hooks: Mapping[str, str], run_as: tuple[int, int] | None = None
-    ) -> None:
+    def __init__(self, pid: int, *, uid_base: int, hooks: Mapping[str, str], run_as: tuple[int, int] | None = None) -> None:
         self._hooks = dict(hooks)
         self._identity = identity.choose_identity(uid_base, pid, run_as)
         # Another user could not enter groups of ours.
@@ -190,9 +188,10 @@ class Plans:
                 counted=self.groups.kind != "none",
             )
             user_limits = USER_LIMITS if self.own_user_namespace else {}
-            limits = (*(UserLimit(*each) for each in user_limits.items()), *(Limit(*each) for each in HARD_LIMITS.items()))
+            limits: list[Step] = [UserLimit(*each) for each in user_limits.items()]
+            limits += [Limit(*each) for each in HARD_LIMITS.items()]
             group = self.groups.steps(specification.memory_bytes, specification.processes)
-            plan = self._plans[specification] = Plan(tuple(group), tuple(tree), limits)
+            plan = self._plans[specification] = Plan(tuple(group), tuple(tree), tuple(limits))
         return plan
 
     def forget_layer(self, layer: str) -> bytes | None:
@@ -263,7 +262,7 @@ class Plans:
             return SandboxFailure(words, failed.error, "this is a chroot whose root is no mount point", _CHROOT)
         elif isinstance(step, Mount) and step.kind == "proc" and failed.error == errno.EPERM:
             hint = _HIDDEN_PROC
-        return SandboxFailure(words, failed.error, f"{os.strerror(failed.error)}: {call}", hint)
+        return SandboxFailure(words, failed.error, f"{protocol.error_text(failed.error)}: {call}", hint)
 
     def _encoded(self, specification: SandboxSpec) -> bytes:
         plan = self.plan(specification)

@@ -411,6 +411,8 @@ CONSTANTS = (
 )  # fmt: skip
 _SMALL_MESSAGE_BYTES = 4 << 10
 _DESCRIPTORS = 32
+_ERRNO_END = 4096
+"""Source: the kernel's MAX_ERRNO."""
 
 _Structure = TypeVar("_Structure", bound=tuple[int, ...])
 
@@ -473,6 +475,11 @@ def unpack_with_text(structure: type[_Structure], data: bytes) -> tuple[_Structu
     if len(data) != begin + value[-1]:
         raise ValueError(f"a {structure.__name__} with text of another length")
     return value, os.fsdecode(data[begin:].rstrip(b"\0"))
+
+
+def error_text(number: int) -> str:
+    """Return the words for an errno that somebody sent."""
+    return os.strerror(number) if number < _ERRNO_END else f"Unknown error {number}"
 
 
 def kind_of(data: bytes) -> int:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from firebox.sandbox.mounts import DEVICE_NODES, HOME, HOST, STANDARD_TREES, USRMERGE_LINKS, shown_at, shown_trees
-from firebox.sandbox.spec import HOOKS
+from firebox.sandbox.spec import HOOKS_FOLDER
 from firebox.sandbox.steps import Copy, Folders, Link, Node, Step, TextFile
 
 ETC_PATHS = (
@@ -66,9 +66,9 @@ class Skeleton:
         yield from self._own_etc()
         yield TextFile(f"{self.path}/.mask/file", "", 0o444)
         yield Folders(f"{self.path}/.mask/folder", 0o555)
-        yield Folders(self.path + HOOKS)
+        yield Folders(self.path + HOOKS_FOLDER)
         for name, text in self._hooks.items():
-            yield TextFile(f"{self.path}{HOOKS}/{name}", text)
+            yield TextFile(f"{self.path}{HOOKS_FOLDER}/{name}", text)
         for tree in self.trees:
             yield Folders(self.path + shown_at(tree))
 

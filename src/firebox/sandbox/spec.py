@@ -11,7 +11,7 @@ from typing import NamedTuple
 INSIDE_UID = 1000
 """Who every program is, in its own user namespace."""
 
-HOOKS = "/.ahead"
+HOOKS_FOLDER = "/.ahead"
 """Where the hooks of prestarted interpreters lie, in every sandbox, read-only."""
 
 TOLD_BYTES = 32 << 10
