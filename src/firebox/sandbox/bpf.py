@@ -143,12 +143,14 @@ class _Code:
         facts: conditions that were tested on the way here. held: word and mask of what is in the accumulator.
         """
         for index, (action, conditions) in enumerate(rules):
-            known = [_known(condition, facts) for condition in conditions]
-            if False in known:
-                continue
-            if None not in known:
+            for condition in conditions:
+                known = _known(condition, facts)
+                if known is None:
+                    return self._test(condition, rules[index:], facts, held)
+                if not known:
+                    break
+            else:
                 return self.answer(action)
-            return self._test(conditions[known.index(None)], rules[index:], facts, held)
         raise ValueError("the last rule has conditions")
 
     def _test(self, condition: Condition, rules: Rules, facts: Mapping[Condition, bool], held: tuple[int, int]) -> int:
@@ -225,7 +227,8 @@ def _known(condition: Condition, facts: Mapping[Condition, bool]) -> bool | None
     """Tell whether a condition holds, by what was tested already. Returns None where that says nothing."""
     if condition in facts:
         return facts[condition]
-    for (word, mask, value), holds in facts.items():
-        if holds and value is not None and condition.value is not None and (word, mask) == condition[:2]:
+    word, mask, value = condition
+    for other, holds in facts.items():
+        if holds and other.word == word and other.mask == mask and value is not None and other.value is not None:
             return False  # these bits are another value
     return None
