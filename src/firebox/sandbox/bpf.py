@@ -63,17 +63,17 @@ class _Span(NamedTuple):
 
 
 def low(argument: int, value: int, mask: int = _ALL) -> Condition:
-    """Return: these bits of an argument's lower half are `value`. By default all of it, what the kernel sees of an int."""
+    """Return the condition that these bits of an argument's lower half are `value`; by default all 32, those of an int."""
     return Condition(_ARGUMENTS + 8 * argument, mask, value)
 
 
 def any_bit(argument: int, bits: int) -> Condition:
-    """Return: one of these bits of an argument's lower half is set."""
+    """Return the condition that one of these bits of an argument's lower half is set."""
     return Condition(_ARGUMENTS + 8 * argument, bits, None)
 
 
 def null(argument: int) -> tuple[Condition, Condition]:
-    """Return: all 64 bits of an argument are zero."""
+    """Return the conditions that all 64 bits of an argument are zero."""
     return low(argument, 0), Condition(_ARGUMENTS + 8 * argument + 4, _ALL, 0)
 
 
@@ -143,15 +143,18 @@ class _Code:
         facts: conditions that were tested on the way here. held: word and mask of what is in the accumulator.
         """
         for index, (action, conditions) in enumerate(rules):
-            known = [_known(condition, facts) for condition in conditions]
-            if False in known:
-                continue
-            if None not in known:
+            for condition in conditions:
+                known = _known(condition, facts)
+                if known is None:
+                    return self._test(condition, rules[index:], facts, held)
+                if not known:
+                    break
+            else:
                 return self.answer(action)
-            return self._test(conditions[known.index(None)], rules[index:], facts, held)
         raise ValueError("the last rule has conditions")
 
     def _test(self, condition: Condition, rules: Rules, facts: Mapping[Condition, bool], held: tuple[int, int]) -> int:
+        """Write a test of a condition, and behind it what decides by rules when it holds and when it does not."""
         word, mask, value = condition
         # A jump on bits changes nothing in the accumulator; a comparison needs it masked.
         wanted = (word, _ALL if value is None else mask)
@@ -168,6 +171,7 @@ class _Code:
         return at if held == (word, _ALL) else self.load(word, at)
 
     def answer(self, action: int) -> int:
+        """Write the end of the program with this action, or find the one that stands already."""
         if action not in self._returns:
             self._return(action)
         return self._returns[action]
@@ -176,6 +180,7 @@ class _Code:
         return self._straight(_LOAD, word, following)
 
     def branch(self, code: int, operand: int, if_true: int, if_false: int) -> int:
+        """Write a comparison of the accumulator that jumps to one of two positions."""
         key = (code, operand, if_true, if_false)
         if key not in self._written:
             near_true, near_false = self._near(if_true), self._near(if_false)
@@ -193,6 +198,8 @@ class _Code:
 
     def _near(self, target: int) -> int:
         """Return a position in reach of a jump that does the same as `target`."""
+        if target in self._actions:
+            target = self.answer(self._actions[target])  # a later copy is nearer
         if self._distance(target) <= _FARTHEST:
             return target
         return self._return(self._actions[target]) if target in self._actions else self._go(target)
@@ -203,7 +210,7 @@ class _Code:
         return at
 
     def _go(self, target: int) -> int:
-        """Write a jump of any distance."""
+        """Write a jump of any distance, and no condition."""
         return self._write(_GO, self._distance(target))
 
     def _distance(self, target: int) -> int:
@@ -220,7 +227,8 @@ def _known(condition: Condition, facts: Mapping[Condition, bool]) -> bool | None
     """Tell whether a condition holds, by what was tested already. Returns None where that says nothing."""
     if condition in facts:
         return facts[condition]
-    for (word, mask, value), holds in facts.items():
-        if holds and value is not None and condition.value is not None and (word, mask) == condition[:2]:
+    word, mask, value = condition
+    for other, holds in facts.items():
+        if holds and other.word == word and other.mask == mask and value is not None and other.value is not None:
             return False  # these bits are another value
     return None

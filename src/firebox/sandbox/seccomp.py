@@ -39,7 +39,7 @@ ALLOWED: dict[str, str] = {
     "memory": """
         brk mmap munmap mremap mprotect madvise mincore msync mlock mlock2 mlockall munlock munlockall pkey_alloc pkey_free
         pkey_mprotect membarrier get_mempolicy set_mempolicy mbind set_mempolicy_home_node map_shadow_stack mseal""",
-    "processes and threads; new namespaces are refused by the argument filter, clone3 hides its flags and is not here": """
+    "processes and threads; new namespaces are refused by the flags of clone, clone3 hides its flags and is not here": """
         clone fork vfork execve execveat exit exit_group wait4 waitid getpid getppid gettid getpgid getpgrp setpgid getsid setsid
         set_tid_address set_robust_list get_robust_list futex futex_waitv futex_wake futex_wait futex_requeue rseq arch_prctl
         prctl sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_setparam sched_getscheduler
@@ -57,7 +57,7 @@ ALLOWED: dict[str, str] = {
         time gettimeofday clock_gettime clock_getres clock_nanosleep nanosleep alarm getitimer setitimer timer_create
         timer_settime timer_gettime timer_getoverrun timer_delete""",
     "the machine": "uname sysinfo getrandom",
-    "sockets inside the sandbox's own network; families are held by the rules in `_by_arguments`": """
+    "sockets inside the sandbox's own network; families are held by rules, see below": """
         socketpair bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt shutdown sendto
         recvfrom sendmsg recvmsg sendmmsg recvmmsg""",
     "System V and POSIX queues, semaphores and memory of the sandbox's own IPC namespace": """
