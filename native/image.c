@@ -38,7 +38,21 @@ static int mount_on_free_device(int control, int image, const char *node, const 
     return done;
 }
 
-int mount_image(const char *path, const char *folder)
+/* Check that an image holds the folder that is to be stacked; unmount it where it does not. */
+static int check_tree(const char *folder, const char *tree)
+{
+    struct stat status;
+    int above = open_at(AT_FDCWD, folder, O_PATH | O_DIRECTORY, 0);
+    bool is_there = above >= 0 && fstatat(above, tree, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(status.st_mode);
+    if (above >= 0)
+        close(above);
+    if (is_there)
+        return 0;
+    umount2(folder, MNT_DETACH);
+    return fail("tree", ENOTDIR);
+}
+
+int mount_image(const char *path, const char *folder, const char *tree)
 {
     char node[PATH_MAX];
     if (strlen(folder) + sizeof ".loop" > sizeof node)
@@ -54,6 +68,8 @@ int mount_image(const char *path, const char *folder)
         do /* somebody else may take the free device first */
             done = mount_on_free_device(control, image, node, folder);
         while (done < 0 && failure.number == EBUSY && ++attempts < ATTEMPTS);
+        if (done == 0)
+            done = check_tree(folder, tree);
         if (done < 0)
             rmdir(folder);
     }

@@ -181,10 +181,13 @@ static pid_t start_command(const struct command *command, const char *terminal, 
     return start_program(&program, about);
 }
 
-static void refuse(enum phase phase, const char *about)
+/* Report that the command cannot be started, and end. about: what that is about, of which the beginning will do. */
+static _Noreturn void refuse(enum phase phase, const char *about)
 {
-    struct refused message = {KIND_REFUSED, phase, (uint32_t)failure.number, (uint32_t)strlen(about)};
-    send_message(link_to_server, &message, sizeof message, about, NULL, 0);
+    char shown[1024] = "";
+    strncat(shown, about, sizeof shown - 1);
+    struct refused message = {KIND_REFUSED, phase, (uint32_t)failure.number, (uint32_t)strlen(shown)};
+    send_message(link_to_server, &message, sizeof message, shown, NULL, 0);
     _exit(0);
 }
 

@@ -204,15 +204,16 @@ static void report_ended(uint32_t number)
 /* Forget a sandbox that is dead and released. */
 static void end_child(struct child *child)
 {
-    if (!child->ended) {
-        child->ended = true;
-        uid_taken[child->uid_index] = false;
-        report_ended(child->number);
-    }
-    if (remove_groups(child->number))
+    uint32_t number = child->number;
+    bool is_new = !child->ended;
+    child->ended = true;
+    uid_taken[child->uid_index] = false;
+    if (remove_groups(number))
         child->number = 0;
     else
         groups_are_left = true;
+    if (is_new)
+        report_ended(number);
 }
 
 static void release(uint32_t number)

@@ -162,6 +162,25 @@ static int become_own_user(const struct sandbox_kind *kind, struct sandbox *sand
     return map_ids(sandbox->surroundings.proc, sandbox->make->inside_uid, uid);
 }
 
+/* Some limits need the capabilities that the user namespace gives. */
+static int set_limits(struct sandbox *sandbox)
+{
+    const struct make *make = sandbox->make;
+    struct rlimit stack;
+    phase = PHASE_LIMITS;
+    if (take_all(sandbox, make->group_steps + make->tree_steps, make->limit_steps) < 0)
+        return -1;
+    failed_step = make->limit_steps;
+    close(sandbox->surroundings.proc);
+    /* A prestarted program is laid out for this one; it becomes that of the command when that comes. */
+    if (check("getrlimit", getrlimit(RLIMIT_STACK, &stack)) < 0)
+        return -1;
+    stack.rlim_cur = make->stack_bytes < stack.rlim_max ? make->stack_bytes : stack.rlim_max;
+    if (check("setrlimit", setrlimit(RLIMIT_STACK, &stack)) < 0)
+        return -1;
+    return (int)check("chdir", chdir(WORK));
+}
+
 /* Empty every capability set and, in a user namespace of our own, lock the securebits. Source: capabilities(7). */
 static int drop_capabilities(bool own_user_namespace)
 {
@@ -187,24 +206,6 @@ static int drop_capabilities(bool own_user_namespace)
         check("dumpable", prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)) < 0)
         return -1;
     return (int)check("pdeathsig", prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
-}
-
-static int set_limits(struct sandbox *sandbox)
-{
-    const struct make *make = sandbox->make;
-    struct rlimit stack;
-    phase = PHASE_LIMITS;
-    if (take_all(sandbox, make->group_steps + make->tree_steps, make->limit_steps) < 0)
-        return -1;
-    failed_step = make->limit_steps;
-    close(sandbox->surroundings.proc);
-    /* A prestarted program is laid out for this one; it becomes that of the command when that comes. */
-    if (check("getrlimit", getrlimit(RLIMIT_STACK, &stack)) < 0)
-        return -1;
-    stack.rlim_cur = make->stack_bytes < stack.rlim_max ? make->stack_bytes : stack.rlim_max;
-    if (check("setrlimit", setrlimit(RLIMIT_STACK, &stack)) < 0)
-        return -1;
-    return (int)check("chdir", chdir(WORK));
 }
 
 static long load(const struct filter *filter, unsigned flags)
@@ -246,7 +247,7 @@ static int make(const struct sandbox_kind *kind, struct sandbox *sandbox, struct
     *ready = (struct ready){KIND_READY, pid_outside(sandbox->surroundings.proc)};
     phase = PHASE_TREE;
     if (take_all(sandbox, wanted->group_steps, wanted->tree_steps) < 0 || become_own_user(kind, sandbox) < 0 ||
-        drop_capabilities(wanted->flags & MAKE_FLAG_OWN_USER_NAMESPACE) < 0 || set_limits(sandbox) < 0)
+        set_limits(sandbox) < 0 || drop_capabilities(wanted->flags & MAKE_FLAG_OWN_USER_NAMESPACE) < 0)
         return -1;
     return load_filter(kind);
 }

@@ -173,7 +173,7 @@ int take_step(const struct step *step, const struct text *text, struct surroundi
     case OPERATION_PIVOT:
         return pivot(target);
     case OPERATION_IMAGE:
-        return mount_image(source, target);
+        return mount_image(source, target, type);
     case OPERATION_UNMOUNT:
         return unmount(target);
     case OPERATION_GROUP_WRITE:

@@ -550,8 +550,30 @@ def _check_exit(message: Exited) -> None:
         raise SandboxFailure("exit", detail="malformed report")
 
 
+def _packed_files(command: Command, text: protocol.Text) -> tuple[list[bytes], int]:
+    """Encode where the files of a command lie. Returns them, and in how many packs. Raises: CommandRefused."""
+    layout = protocol.layout(protocol.PackedFile)
+    files: list[bytes] = []
+    packs = 0
+    try:
+        if command.packed is not None:
+            files += [
+                layout.pack(each.offset, each.size, each.mode, packs, text.add(each.name), 0) for each in command.packed.files
+            ]
+            packs += 1
+        if command.files:
+            offset = 0
+            for file in command.files:
+                files.append(layout.pack(offset, len(file.content), file.mode, packs, text.add(file.name), 0))
+                offset += len(file.content)
+            packs += 1
+    except ValueError as error:
+        raise CommandRefused("files", errno.EINVAL, str(error)) from None
+    return files, packs
+
+
 def _start_message(command: Command) -> bytes:
-    """Encode the command. Raises: ValueError for a NUL in a string, or a name of a variable that none can have."""
+    """Encode the command. Raises: ValueError for a NUL in a string or a name that no variable can have, CommandRefused."""
     if any("=" in name or not name for name in command.env):
         raise ValueError("illegal name of an environment variable")
     text = protocol.Text(command.argv)
@@ -559,18 +581,7 @@ def _start_message(command: Command) -> bytes:
         text.add(f"{name}={value}")
     for word in command.tell or ():
         text.add(word)
-    layout = protocol.layout(protocol.PackedFile)
-    files: list[bytes] = []
-    packs = 0
-    if command.packed is not None:
-        files += [layout.pack(each.offset, each.size, each.mode, packs, text.add(each.name), 0) for each in command.packed.files]
-        packs += 1
-    if command.files:
-        offset = 0
-        for file in command.files:
-            files.append(layout.pack(offset, len(file.content), file.mode, packs, text.add(file.name), 0))
-            offset += len(file.content)
-        packs += 1
+    files, packs = _packed_files(command, text)
     rows, columns = command.terminal or (0, 0)
     head = protocol.Start(
         kind=Kind.START,

@@ -51,7 +51,7 @@ def cannot_mount() -> str:
 
 def _mount(image: str) -> str:
     """Return why a launcher could not mount an image, or "". Raises: OSError, SandboxFailure, ValueError."""
-    step = MountImage(HOST + image, "/images/probe")
+    step = MountImage(HOST + image, "/images/probe", ".")
     launcher = start_launcher()
     try:
         launcher.configure(uid_base=_UID_BASE, hooks={})

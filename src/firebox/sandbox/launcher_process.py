@@ -36,7 +36,8 @@ class LauncherProcess:
     """The launcher as a child of the server; started again when it dies.
 
     hooks: name -> text of what sandboxes show below `spec.HOOKS_FOLDER`. run_as: (uid, gid) to start it as another user; only
-    root can. started: a process that has its settings already, and perhaps makes its first sandbox, to be used instead of a first one.
+    root can. started: a process that has its settings already, and perhaps makes its first sandbox, to be used instead of a
+    first one.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class LauncherProcess:
             else:
                 if making is not self._first:
                     sandbox.close()
+                    await self.ended(sandbox.number)
                 return
 
     async def make(self, specification: SandboxSpec) -> Sandbox:
@@ -329,7 +331,11 @@ class LauncherProcess:
 
     def _hear_made(self, number: int) -> None:
         """Take the first word of a sandbox, which has taken every step of its making or failed."""
-        making = self._making[number]
+        if self._prepared_for:
+            self._hear()  # what the launcher prepared before comes first
+        making = self._making.get(number)
+        if making is None:
+            return
         try:
             data, descriptors = protocol.receive(making.link)
         except BlockingIOError:
@@ -402,7 +408,7 @@ class LauncherProcess:
             self._fail(number, failure)
         self._first, first = None, self._first
         if first is not None:
-            first.made.add_done_callback(_throw_away)
+            _throw_away(first.made)
         for event in self._alive.values():
             event.set()
         self._alive.clear()

@@ -162,7 +162,7 @@ def _parse_index(data: bytes) -> tuple[tuple[PackedFile, ...], list[tuple[str, s
     files: dict[bytes, PackedFile] = {}
     content_offset = 0
     for _ in range(counts.files):
-        file = unpack(CollectedFile, data, position)
+        file = unpack_from(CollectedFile, data, position)
         position += layout(CollectedFile).size
         if file.mode & ~0o777:
             raise ValueError("mode")
@@ -173,7 +173,7 @@ def _parse_index(data: bytes) -> tuple[tuple[PackedFile, ...], list[tuple[str, s
         content_offset += file.size
     skipped: list[tuple[str, str]] = []
     for _ in range(counts.left_out):
-        left_out = unpack(CollectedLeftOut, data, position)
+        left_out = unpack_from(CollectedLeftOut, data, position)
         position += layout(CollectedLeftOut).size
         shown = os.fsdecode(text.at(left_out.name))
         skipped.append((shown, _why(shown, left_out)))

@@ -41,8 +41,8 @@ _PHASES: dict[int, str] = {
     Phase.NAMESPACES: "2 mounts, control group, host name and loopback of its own",
     Phase.TREE: "3",
     Phase.OWN_USER: "4 become the sandbox's own user",
-    Phase.CAPABILITIES: "5 drop every capability, for good",
-    Phase.LIMITS: "6 limits",
+    Phase.LIMITS: "5 limits",
+    Phase.CAPABILITIES: "6 drop every capability, for good",
     Phase.FILTER: "7 system call filter",
 }
 _NO_USER_NAMESPACE = (
@@ -68,9 +68,9 @@ class Plan(NamedTuple):
         yield "3 file tree"
         yield from (f"  {step.describe()}" for step in self.tree)
         yield _PHASES[Phase.OWN_USER]
-        yield _PHASES[Phase.CAPABILITIES]
         yield _PHASES[Phase.LIMITS]
         yield from (f"  {step.describe()}" for step in self.limits)
+        yield _PHASES[Phase.CAPABILITIES]
         yield _PHASES[Phase.FILTER]
 
 
@@ -145,7 +145,7 @@ class Plans:
             if layer not in self._images and not os.path.isdir(layer):
                 number = self._number()
                 folder = f"/images/{number}"
-                self._images[layer] = folder, Preparation(number, (MountImage(mounts.HOST + layer, folder),))
+                self._images[layer] = folder, Preparation(number, (MountImage(mounts.HOST + layer, folder, IMAGE_TREE),))
                 missing.append(self._images[layer][1])
         key = (specification.host, specification.trees)
         if key not in self._skeletons:
@@ -213,6 +213,8 @@ class Plans:
 
     def give_up_layer(self, failure: protocol.Failed, specification: SandboxSpec) -> bool:
         """Do without the optional layer that could not be made. False when there is no such layer: this host makes no sandbox."""
+        if specification.layers:
+            return False  # an image that cannot be used says nothing about the host
         if failure.phase == Phase.TREE and self.overlay:
             step = self._step(self.plan(specification).tree, failure.step)
             self.overlay = not (isinstance(step, Mount) and step.kind == "overlay")
@@ -252,6 +254,8 @@ class Plans:
         hint = ""
         if failed.phase == Phase.PREPARE and step is not None:
             words = step.describe()
+            if isinstance(step, MountImage) and failed.error == errno.ENOTDIR:
+                return SandboxFailure(words, failed.error, f"the image has no folder {step.tree}")
         elif failed.phase in (Phase.TREE, Phase.GROUP, Phase.LIMITS) and step is not None:
             words = f"{words} {step.describe()}"
         elif failed.phase == Phase.LEAN_ROOT:

@@ -460,8 +460,16 @@ def pack(value: tuple[int, ...]) -> bytes:
     return layout(type(value)).pack(*value)
 
 
-def unpack(structure: type[_Structure], data: bytes, offset: int = 0) -> _Structure:
-    """Decode a structure. Raises: ValueError when the data is too short."""
+def unpack(structure: type[_Structure], data: bytes) -> _Structure:
+    """Decode a message that is one structure. Raises: ValueError for another length."""
+    try:
+        return structure(*layout(structure).unpack(data))
+    except struct.error:
+        raise ValueError(f"a {structure.__name__} has another length") from None
+
+
+def unpack_from(structure: type[_Structure], data: bytes, offset: int = 0) -> _Structure:
+    """Decode a structure at an offset. Raises: ValueError when the data is too short."""
     try:
         return structure(*layout(structure).unpack_from(data, offset))
     except struct.error:
@@ -470,7 +478,7 @@ def unpack(structure: type[_Structure], data: bytes, offset: int = 0) -> _Struct
 
 def unpack_with_text(structure: type[_Structure], data: bytes) -> tuple[_Structure, str]:
     """Decode a structure whose last field counts the text after it. Raises: ValueError for another length."""
-    value = unpack(structure, data)
+    value = unpack_from(structure, data)
     begin = layout(structure).size
     if len(data) != begin + value[-1]:
         raise ValueError(f"a {structure.__name__} with text of another length")

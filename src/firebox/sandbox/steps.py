@@ -157,13 +157,14 @@ class Copy(NamedTuple):
 
 
 class MountImage(NamedTuple):
-    """Mount a squashfs image on a new folder."""
+    """Mount a squashfs image on a new folder. tree: the folder in it that is stacked, relative."""
 
     image: str
     folder: str
+    tree: str
 
     def encoded(self, text: Text) -> protocol.Step:
-        return _step(text, Operation.IMAGE, source=self.image, target=self.folder)
+        return _step(text, Operation.IMAGE, source=self.image, target=self.folder, kind=self.tree)
 
     def describe(self) -> str:
         return f"mount image {self.image} on {self.folder}"
