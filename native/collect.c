@@ -22,10 +22,10 @@
 #define OPEN_FLAGS (O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
 
 /* What remains of an index once all its structures are there. */
-#define TEXT_BYTES                                                                                                                \
-    (PROTOCOL_COLLECT_INDEX_BYTES - sizeof(struct collect_index) - MOST_ENTRIES * sizeof(struct collected_file) -                 \
+#define STRUCTURES_BYTES                                                                                \
+    (sizeof(struct collect_index) + MOST_ENTRIES * sizeof(struct collected_file) +                      \
      MOST_LEFT_OUT * sizeof(struct collected_left_out))
-
+#define TEXT_BYTES (PROTOCOL_COLLECT_INDEX_BYTES - STRUCTURES_BYTES)
 _Static_assert(TEXT_BYTES > MOST_NAME_BYTES + MOST_LEFT_OUT * (PATH_MAX + NAME_MAX + 2), "room for every name");
 
 /* The first character of an entry's name in memory: files sort before folders. */

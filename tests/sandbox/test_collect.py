@@ -44,9 +44,10 @@ SIGNS = (
 """What patterns and names are made of: all that means something to fnmatch or to a regular expression, and UTF-8, also bad."""
 
 ODD_PATTERNS = (
-    b"[z-a!b]", b"[z-a!-~]", b"[z-a!-!]", b"[z-a!]", b"[!z-a]", b"[z-a]", b"[]a]", b"[!]a]", b"[]-a]", b"[!]-A]", b"[a", b"[!]", b"[]",
-    b"[[]", b"[a-]", b"[-a]", b"[!-a]", b"[--a]", b"[a--]", b"[a---z]", b"[a-b-c]", b"[a-b-]", b"[a&&b]", b"[a~~b]", b"[a||b]", b"[\\]",
-    b"[\\-a]", b"[^a]", b"[!^a]", b"[!!]", b"[\x80-\xff]", b"[a-\xc3\xa9]", b"[\xc3\xa9-\xff]", b"\\*", b"\\?", b"[*]", b"[?]",
+    b"[z-a!b]", b"[z-a!-~]", b"[z-a!-!]", b"[z-a!]", b"[!z-a]", b"[z-a]", b"[]a]", b"[!]a]", b"[]-a]", b"[!]-A]", b"[a", b"[!]",
+    b"[]", b"[[]", b"[a-]", b"[-a]", b"[!-a]", b"[--a]", b"[a--]", b"[a---z]", b"[a-b-c]", b"[a-b-]", b"[a&&b]", b"[a~~b]",
+    b"[a||b]", b"[\\]", b"[\\-a]", b"[^a]", b"[!^a]", b"[!!]", b"[\x80-\xff]", b"[a-\xc3\xa9]", b"[\xc3\xa9-\xff]", b"\\*",
+    b"\\?", b"[*]", b"[?]",
 )  # fmt: skip
 
 
