@@ -4,7 +4,7 @@ FROM debian:trixie-slim
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
         python3 python3-venv ca-certificates \
-        bash gcc g++ libc6-dev golang-go nodejs perl php-cli ruby \
+        bash gcc g++ libc6-dev musl-tools golang-go nodejs perl php-cli ruby \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /opt/source

@@ -14,7 +14,7 @@ from firebox.sandbox.protocol import (
     CollectIndex,
     LeftOut,
     layout,
-    unpack,
+    unpack_from,
 )
 from firebox.sandbox.spec import Pack, PackedFile, SandboxFailure
 
@@ -104,7 +104,7 @@ class PackReader:
         if self._counts is None:
             if len(self._head) < layout(CollectIndex).size:
                 return b""
-            self._counts = unpack(CollectIndex, bytes(self._head))
+            self._counts = unpack_from(CollectIndex, bytes(self._head))
             if self._counts.files > self._max_files or self._counts.left_out > _LEFT_OUT:
                 raise SandboxFailure("collect", detail="more files than allowed")
             if _index_bytes(self._counts) > COLLECT_INDEX_BYTES:
@@ -156,7 +156,7 @@ def _index_bytes(counts: CollectIndex) -> int:
 
 def _parse_index(data: bytes) -> tuple[tuple[PackedFile, ...], list[tuple[str, str]], float]:
     """Return the files, what was left out and why, and the processor time in milliseconds. Raises: ValueError."""
-    counts = unpack(CollectIndex, data)
+    counts = unpack_from(CollectIndex, data)
     text = _Text(data[len(data) - counts.text_bytes :])
     position = layout(CollectIndex).size
     files: dict[bytes, PackedFile] = {}
