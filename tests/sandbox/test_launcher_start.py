@@ -15,6 +15,7 @@ from firebox.sandbox.launcher_start import StartedLauncher, start_launcher
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, ORDINARY_USER
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
+from tests.support.waiting import until
 
 FIRST = SandboxSpec(writable_bytes=1 << 20)
 
@@ -90,7 +91,7 @@ async def test_a_first_sandbox_that_cannot_be_made_says_so_and_others_can(sandbo
         async with taken_over(started) as launcher:
             with pytest.raises(SandboxFailure, match="/nowhere/at/all"):
                 await launcher.make(impossible)
-            assert launcher.alive == 0
+            await until(lambda: launcher.alive == 0)
             assert await says_hello(launcher, SandboxSpec())
 
 

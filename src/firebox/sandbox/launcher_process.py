@@ -134,6 +134,7 @@ class LauncherProcess:
         loop.add_reader(started.link.fileno(), self._hear)
         if started.first is not None:
             self._first = self._expect(FIRST, *started.first)
+            self._prepared_for = {number: {FIRST} for number in started.prepared}
             started.first = None
             self._next_number = FIRST + 1
         await configured

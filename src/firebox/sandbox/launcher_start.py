@@ -37,6 +37,8 @@ class StartedLauncher:
         """What it is told; known once it is configured."""
         self.first: tuple[SandboxSpec, socket.socket] | None = None
         """The kind of sandbox `FIRST` and our end of its link, where it has been asked for."""
+        self.prepared: list[int] = []
+        """Numbers of what is prepared for that sandbox."""
         self._run_as = run_as
         self._has_ended = False
 
@@ -58,6 +60,7 @@ class StartedLauncher:
         assert self.plans is not None  # noqa: S101 - it has been configured
         for preparation in self.plans.prepare(first):
             protocol.send(self.link, preparation.message())
+            self.prepared.append(preparation.number)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             protocol.send(self.link, self.plans.make(FIRST, first), (theirs.fileno(),))
