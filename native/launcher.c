@@ -207,7 +207,8 @@ static void end_child(struct child *child)
     uint32_t number = child->number;
     bool is_new = !child->ended;
     child->ended = true;
-    uid_taken[child->uid_index] = false;
+    if (is_new)
+        uid_taken[child->uid_index] = false; /* not again: another sandbox may have it by then */
     if (remove_groups(number))
         child->number = 0;
     else
