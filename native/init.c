@@ -285,8 +285,9 @@ static pid_t begin(struct command *command, int *terminal)
 {
     const char *about = "", *path = NULL, *main;
     struct started started = {KIND_STARTED, 0};
+    bool waits = prestart_waits(); /* first: where it has ended its file is closed */
     int master = -1, held = prestart_held_file(&main);
-    if (prestart_waits() && (command->start->told == PROTOCOL_NO_WORDS || (held >= 0 && !brings(command, main)))) {
+    if (waits && (command->start->told == PROTOCOL_NO_WORDS || (held >= 0 && !brings(command, main)))) {
         prestart_end(); /* this is not what it waits for */
         held = -1;
     }
