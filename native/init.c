@@ -185,7 +185,11 @@ static pid_t start_command(const struct command *command, const char *terminal, 
 static _Noreturn void refuse(enum phase phase, const char *about)
 {
     char shown[1024] = "";
-    strncat(shown, about, sizeof shown - 1);
+    size_t bytes = strlen(about);
+    if (bytes >= sizeof shown)
+        for (bytes = sizeof shown - 1; bytes > 0 && (about[bytes] & 0xC0) == 0x80;)
+            --bytes; /* not within a character */
+    memcpy(shown, about, bytes);
     struct refused message = {KIND_REFUSED, phase, (uint32_t)failure.number, (uint32_t)strlen(shown)};
     send_message(link_to_server, &message, sizeof message, shown, NULL, 0);
     _exit(0);
