@@ -47,7 +47,7 @@ void limits_of(const struct start *command, struct limits *limits)
     limits->stack_bytes = at_most_hard(RLIMIT_STACK, stack_bytes);
     limits->open_files = at_most_hard(RLIMIT_NOFILE, command->open_files);
     limits->file_size_bytes = at_most_hard(RLIMIT_FSIZE, command->file_size_bytes);
-    limits->processes = at_most_hard(RLIMIT_NPROC, (uint64_t)command->processes + 1);
+    limits->processes = at_most_hard(RLIMIT_NPROC, command->processes + 1);
     limits->cpu_s = at_most_hard(RLIMIT_CPU, command->cpu_ms > 0 ? command->cpu_ms / 1000 + CPU_SLACK_S : RLIM_INFINITY);
 }
 

@@ -234,8 +234,8 @@ struct start {
     uint64_t memory_bytes;
     uint64_t stack_bytes;
     uint64_t file_size_bytes;
-    uint32_t processes;
-    uint32_t open_files;
+    uint64_t processes;
+    uint64_t open_files;
     uint32_t words;
     uint32_t variables;
     uint32_t told;
@@ -243,7 +243,7 @@ struct start {
     uint32_t files;
     uint32_t text_bytes;
 };
-_Static_assert(sizeof(struct start) == 80, "layout of start");
+_Static_assert(sizeof(struct start) == 88, "layout of start");
 
 struct started {
     uint32_t kind;
@@ -285,10 +285,9 @@ struct collect {
     uint32_t kind;
     uint32_t patterns;
     uint64_t max_bytes;
-    uint32_t max_files;
+    uint64_t max_files;
     uint32_t budget_ms;
     uint32_t text_bytes;
-    uint32_t padding;
 };
 _Static_assert(sizeof(struct collect) == 32, "layout of collect");
 

@@ -38,7 +38,7 @@ static int64_t (*now_us)(void) = monotonic_us;
 
 static struct {
     uint64_t memory_bytes, cpu_us, used_before_us;
-    uint32_t open_files;
+    uint64_t open_files;
 } limits;
 static uint64_t peak_bytes;
 static uint32_t exceeded;
@@ -51,7 +51,7 @@ static int64_t monotonic_us(void)
     return clock_us(CLOCK_MONOTONIC);
 }
 
-void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint32_t open_files)
+void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint64_t open_files)
 {
     limits.memory_bytes = memory_bytes;
     limits.cpu_us = bounded_product(cpu_ms, 1000);

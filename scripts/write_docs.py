@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/ anew. A test holds that each is what this would write."""
+"""Write the generated pages of docs/ and the generated header of native/. Tests check that each is up to date."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from firebox.settings_table import TABLE
 from scripts.attacks_page import attacks_page
 from scripts.languages_page import languages_page
 from scripts.system_calls_page import system_calls_page
+from scripts.write_protocol import HEADER, protocol_header
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -69,6 +70,8 @@ def main() -> None:
     for name, write in PAGES.items():
         (DOCS / name).write_text(write(), encoding="utf-8")
         print(f"docs/{name}")
+    HEADER.write_text(protocol_header(), encoding="utf-8")
+    print("native/protocol.h")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,3 @@ def _lines() -> Iterator[str]:
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-if __name__ == "__main__":
-    HEADER.write_text(protocol_header(), encoding="utf-8")

@@ -258,3 +258,12 @@ def test_log_lines_cannot_be_forged(text: str, escaped: str) -> None:
         assert all(line.startswith("    | ") for line in written.split("\n")[1:])  # a traceback's own
         assert text.isprintable() or text not in written
     assert escape(text) == escaped
+
+
+def test_the_plan_of_a_sandbox_is_printed_in_words() -> None:
+    done = run_firebox("doctor", "--plan")
+    steps = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert [step[0] for step in steps if not step.startswith(" ")] == list("1234567")
+    assert any(step.startswith("  mount proc proc on") for step in steps)
+    assert "  pivot_root into /new" in steps

@@ -309,7 +309,7 @@ NONSENSE: dict[str, bytes] = {
     "unknown": b"\xff" * 16,
     "exited before it started": exited(),
     "ready": protocol.pack(protocol.Ready(Kind.READY, 1)),
-    "collect": protocol.pack(protocol.Collect(Kind.COLLECT, 0, 0, 0, 0, 0, 0)),
+    "collect": protocol.pack(protocol.Collect(Kind.COLLECT, 0, 0, 0, 0, 0)),
     "long": protocol.pack(protocol.LongMessage(Kind.LONG, 0, 1 << 60)),
     "failed": protocol.pack(protocol.Failed(Kind.FAILED, 1, 99, 1 << 31, (1 << 32) - 1, 0)),
     "text of another length": protocol.pack(protocol.Failed(Kind.FAILED, 1, 1, 1, 1, 1 << 31)) + b"mount",

@@ -12,7 +12,8 @@ from firebox.cli.logs import set_up_logs
 from firebox.cli.options import ConfigFile, DataDir
 from firebox.cli.readiness import measure_readiness
 from firebox.config import load_settings
-from firebox.sandbox.host import Finding, examine
+from firebox.sandbox.host import Finding, describe_plan, examine
+from firebox.sandbox.spec import SandboxFailure
 
 EXIT_BOUNDARY_MISSING = 1
 
@@ -21,7 +22,10 @@ app = Application()
 
 @app.command()
 def examine_host(
-    config: ConfigFile = None, data_dir: DataDir = None, as_json: bool = typer.Option(False, "--json", help="Print JSON.")
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    plan: bool = typer.Option(False, "--plan", help="Print how a sandbox is made here, step by step, and examine nothing else."),
 ) -> None:
     """Try every isolation layer on this host, and give the exact fix for each miss; say what it costs to have things ready.
 
@@ -29,6 +33,9 @@ def examine_host(
     """
     settings = load_settings({"data_dir": data_dir}, config)
     set_up_logs("error", "text")
+    if plan:
+        _print_plan()
+        return
     findings = [*examine(), *measure_readiness(settings)]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
@@ -37,6 +44,14 @@ def examine_host(
             print(_line(finding))
     if any(finding.boundary and not finding.ok for finding in findings):
         raise typer.Exit(EXIT_BOUNDARY_MISSING)
+
+
+def _print_plan() -> None:
+    try:
+        print("\n".join(describe_plan()))
+    except SandboxFailure as failure:
+        print(f"no sandbox can be made here: {failure}\n{failure.hint}".rstrip())
+        raise typer.Exit(EXIT_BOUNDARY_MISSING) from None
 
 
 def _line(finding: Finding) -> str:

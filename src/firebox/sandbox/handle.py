@@ -236,7 +236,7 @@ class Sandbox:
                 # What the program wrote is memory too, and may be all that it was given; only our PID 1 is left to use more.
                 self._meter.limit(command.memory_bytes + _COLLECT_MEMORY_BYTES, command.processes)
             text = protocol.Text(patterns)
-            head = protocol.Collect(Kind.COLLECT, len(patterns), max_bytes, max_files, int(budget_ms), text.bytes, 0)
+            head = protocol.Collect(Kind.COLLECT, len(patterns), max_bytes, max_files, int(budget_ms), text.bytes)
             protocol.send(self._link, protocol.pack(head) + text.encoded(), (writable,))
         except (OSError, ValueError) as error:
             os.close(readable)

@@ -16,7 +16,7 @@ from pathlib import Path
 from firebox.sandbox.images import cannot_mount
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.mounts import HOST
-from firebox.sandbox.spec import SandboxFailure
+from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
 OLDEST_KERNEL = (5, 15)
 
@@ -63,6 +63,23 @@ def explain(layers: Iterable[str], reasons: Iterable[str] = ()) -> list[Finding]
     findings = [Finding(name, name in have, True, detail) for name, detail in BOUNDARY_LAYERS.items()]
     findings += [_identity(have), _control_groups(have, list(reasons)), _swap(have), _private_inodes(have), _own_uid(have)]
     return findings
+
+
+def describe_plan() -> list[str]:
+    """Return the steps in which this host makes a sandbox, in words. Not to be called from a running event loop.
+
+    Raises: SandboxFailure when it cannot make one.
+    """
+    return asyncio.run(_describe_plan())
+
+
+async def _describe_plan() -> list[str]:
+    launcher = LauncherProcess()
+    try:
+        await launcher.start()
+        return launcher.describe(SandboxSpec())
+    finally:
+        await launcher.close()
 
 
 async def _examine() -> list[Finding]:

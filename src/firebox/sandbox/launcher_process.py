@@ -208,6 +208,11 @@ class LauncherProcess:
         asyncio.get_running_loop().add_reader(link.fileno(), self._hear_made, number)
         return making
 
+    def describe(self, specification: SandboxSpec) -> list[str]:
+        """Return the steps in which a sandbox of this kind is made, in words; one has been made. Raises: SandboxFailure."""
+        assert self._plans is not None  # noqa: S101 - it was started
+        return list(self._plans.plan(specification).describe())
+
     def owns(self, number: int) -> bool:
         """Tell whether a sandbox is one of the launcher that runs now; those of a dead one are dying."""
         return number in self._alive

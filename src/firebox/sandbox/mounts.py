@@ -119,7 +119,7 @@ def plan(
         yield Mount(f"{HOST}/dev/full", f"{ROOT}/dev/zero", None, steps.MS_BIND)
 
     yield Mount("proc", ROOT + "/proc", "proc", steps.MS_NOSUID | steps.MS_NODEV | steps.MS_NOEXEC)
-    yield from _mask_proc()
+    yield from _mask_proc(PROC_READ_ONLY if writable_proc else ())
     if not writable_proc:
         yield Restrict(ROOT + "/proc", steps.MOUNT_ATTR_RDONLY)
 
@@ -146,12 +146,21 @@ def _stacked(*folders: str) -> str:
     return "lowerdir=" + ":".join(folder.replace("\\", "\\\\").replace(":", "\\:") for folder in folders)
 
 
-def _mask_proc() -> Iterator[Step]:
+def _mask_proc(read_only: Iterable[str]) -> Iterator[Step]:
+    """Yield the steps that make parts of /proc read-only and hide others.
+
+    What only root may read needs no mask: a mount for each would be a tenth of what a sandbox costs, and no program is that root,
+    whatever it becomes in its own user namespace.
+    """
     proc, mask = ROOT + "/proc", ROOT + "/.mask"
-    there = frozenset(os.listdir("/proc"))
-    for name in filter(there.__contains__, PROC_READ_ONLY):
+    for name in filter(_is_in_proc, read_only):
         yield Mount(f"{proc}/{name}", f"{proc}/{name}", None, steps.MS_BIND)
         yield Restrict(f"{proc}/{name}", steps.MOUNT_ATTR_RDONLY)
     for names, cover in ((PROC_MASKED_FILES, "file"), (PROC_MASKED_FOLDERS, "folder")):
-        for name in filter(there.__contains__, names):
-            yield Mount(f"{mask}/{cover}", f"{proc}/{name}", None, steps.MS_BIND)
+        for name in filter(_is_in_proc, names):
+            if os.stat(f"/proc/{name}").st_mode & 0o077:
+                yield Mount(f"{mask}/{cover}", f"{proc}/{name}", None, steps.MS_BIND)
+
+
+def _is_in_proc(name: str) -> bool:
+    return os.path.exists(f"/proc/{name}")

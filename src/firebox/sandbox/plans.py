@@ -95,6 +95,8 @@ class Plans:
     """
 
     def __init__(self, pid: int, *, uid_base: int, hooks: Mapping[str, str], run_as: tuple[int, int] | None = None) -> None:
+        if not os.path.exists("/proc/self"):
+            raise SandboxFailure("/proc", errno.ENOENT, "it is not mounted", "mount -t proc proc /proc")
         self._hooks = dict(hooks)
         self._identity = identity.choose_identity(uid_base, pid, run_as)
         # Another user could not enter groups of ours.

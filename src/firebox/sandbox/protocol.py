@@ -314,8 +314,8 @@ class Start(NamedTuple):
     memory_bytes: U64
     stack_bytes: U64
     file_size_bytes: U64
-    processes: U32
-    open_files: U32
+    processes: U64
+    open_files: U64
     words: U32
     variables: U32
     told: U32
@@ -367,10 +367,9 @@ class Collect(NamedTuple):
     kind: U32
     patterns: U32
     max_bytes: U64
-    max_files: U32
+    max_files: U64
     budget_ms: U32
     text_bytes: U32
-    padding: U32
 
 
 class CollectIndex(NamedTuple):
