@@ -401,7 +401,7 @@ static int become(const char *ids)
     if (check("setgroups", syscall(SYS_setgroups, 0, NULL)) < 0 || check("setresgid", syscall(SYS_setresgid, gid, gid, gid)) < 0 ||
         check("setresuid", syscall(SYS_setresuid, uid, uid, uid)) < 0)
         return -1;
-    return prctl(PR_SET_DUMPABLE, 1); /* else /proc/self belongs to root, and its maps could not be written */
+    return (int)check("prctl", prctl(PR_SET_DUMPABLE, 1)); /* else /proc/self belongs to root, and its maps could not be written */
 }
 
 int main(int argc, char **argv)

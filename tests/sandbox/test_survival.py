@@ -321,3 +321,14 @@ async def test_a_sandbox_whose_link_cannot_be_sent_fails_alone(box: Box, monkeyp
         await run.ask("still there", b"still there")
     assert (await box.run("/bin/echo", "again")).text == "again\n"
     assert box.launcher.starts == 1
+
+
+async def test_a_launcher_that_cannot_begin_leaves_no_group(sandbox_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "VERSION", protocol.VERSION + 1)
+    launcher = launcher_of(sandbox_kind)
+    with pytest.raises(SandboxFailure, match="version"):
+        await launcher.start()
+    pid = launcher.pid
+    assert pid is not None
+    await launcher.close()
+    assert groups_of(pid) == []

@@ -98,6 +98,8 @@ class StartedLauncher:
         self.link.close()
         if self.first is not None:
             self.first[1].close()
+        if self.plans is not None:
+            self.plans.forget_groups()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1

@@ -5,6 +5,7 @@ This is the policy; native/ carries it out. A plan is data, computed once for ea
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -139,6 +140,12 @@ class Plans:
         if self._identity.lock >= 0:
             os.close(self._identity.lock)
             self._identity = self._identity._replace(lock=-1)
+
+    def forget_groups(self) -> None:
+        """Remove the groups of a launcher that has ended without doing so; where sandboxes are still dying the next one does."""
+        for folder in self.groups.folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     def prepare(self, specification: SandboxSpec) -> list[Preparation]:
         """Return what has to be prepared before the first sandbox of this kind, or of one with a part in common."""
