@@ -185,7 +185,11 @@ static pid_t start_command(const struct command *command, const char *terminal, 
 static _Noreturn void refuse(enum phase phase, const char *about)
 {
     char shown[1024] = "";
-    strncat(shown, about, sizeof shown - 1);
+    size_t bytes = strlen(about);
+    if (bytes >= sizeof shown)
+        for (bytes = sizeof shown - 1; bytes > 0 && (about[bytes] & 0xC0) == 0x80;)
+            --bytes; /* not within a character */
+    memcpy(shown, about, bytes);
     struct refused message = {KIND_REFUSED, phase, (uint32_t)failure.number, (uint32_t)strlen(shown)};
     send_message(link_to_server, &message, sizeof message, shown, NULL, 0);
     _exit(0);
@@ -285,8 +289,9 @@ static pid_t begin(struct command *command, int *terminal)
 {
     const char *about = "", *path = NULL, *main;
     struct started started = {KIND_STARTED, 0};
+    bool waits = prestart_waits(); /* first: where it has ended its file is closed */
     int master = -1, held = prestart_held_file(&main);
-    if (prestart_waits() && (command->start->told == PROTOCOL_NO_WORDS || (held >= 0 && !brings(command, main)))) {
+    if (waits && (command->start->told == PROTOCOL_NO_WORDS || (held >= 0 && !brings(command, main)))) {
         prestart_end(); /* this is not what it waits for */
         held = -1;
     }

@@ -123,7 +123,7 @@ uint64_t parse_decimal(const char **text)
 
 int64_t clock_us(int clock)
 {
-    struct timespec time;
+    struct timespec time = {0, 0};
     clock_gettime((clockid_t)clock, &time);
     return (int64_t)time.tv_sec * 1000000 + time.tv_nsec / 1000;
 }

@@ -56,6 +56,7 @@ static struct {
 static int group_count;
 static bool into_group;
 static bool groups_are_left; /* some could not be removed yet */
+static bool link_is_broken;  /* the server has missed a message, and would wait for it */
 
 static struct child *find_child(uint32_t number)
 {
@@ -72,6 +73,8 @@ static struct child *new_child(uint32_t number)
         child = &children[children_used++];
     if (child != NULL)
         *child = (struct child){.number = number};
+    else
+        fail("sandboxes", EAGAIN); /* there are too many */
     return child;
 }
 
@@ -131,7 +134,7 @@ static pid_t clone_process(struct sandbox *sandbox)
         arguments.cgroup = (unsigned)sandbox->surroundings.groups[0];
     }
     long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
-    if (pid < 0 && (into_group || errno == ENOSYS)) { /* as under the filters of older container engines */
+    if (pid < 0) { /* older container engines refuse it, with ENOSYS or EPERM */
         sandbox->joined = false;
         pid = syscall(SYS_clone, (unsigned long)(NAMESPACES | SIGCHLD), 0, 0, 0, 0);
     }
@@ -198,7 +201,8 @@ static int prepare(struct message *message)
 static void report_ended(uint32_t number)
 {
     struct ended message = {KIND_ENDED, number};
-    send_message(LINK, &message, sizeof message, "", NULL, 0);
+    if (send_message(LINK, &message, sizeof message, "", NULL, 0) < 0)
+        link_is_broken = true;
 }
 
 /* Forget a sandbox that is dead and released. */
@@ -207,7 +211,8 @@ static void end_child(struct child *child)
     uint32_t number = child->number;
     bool is_new = !child->ended;
     child->ended = true;
-    uid_taken[child->uid_index] = false;
+    if (is_new)
+        uid_taken[child->uid_index] = false; /* not again: another sandbox may have it by then */
     if (remove_groups(number))
         child->number = 0;
     else
@@ -282,7 +287,7 @@ static void remove_left_groups(void)
 static void serve(int children_ended)
 {
     struct pollfd polled[] = {{.fd = LINK, .events = POLLIN}, {.fd = children_ended, .events = POLLIN}};
-    for (;;) {
+    while (!link_is_broken) {
         poll(polled, 2, groups_are_left ? REMOVE_AGAIN_MS : -1);
         if (polled[1].revents != 0) {
             struct signalfd_siginfo information;
@@ -413,7 +418,8 @@ int main(int argc, char **argv)
     umask(022);
     if (chdir("/") < 0)
         return 1;
-    int done = argc == 2 ? become(argv[1]) : 0;
+    int children_ended = (int)check("signalfd", signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK));
+    int done = children_ended < 0 ? -1 : argc == 2 ? become(argv[1]) : 0;
     if (done == 0 && (receive_message(LINK, &message) < 0 || message.bytes == 0))
         return 0; /* the server has died, or changed its mind */
     if (done == 0)
@@ -426,7 +432,7 @@ int main(int argc, char **argv)
     }
     struct configured configured = {KIND_CONFIGURED, uid_count};
     if (send_message(LINK, &configured, sizeof configured, "", NULL, 0) == 0)
-        serve(signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK));
+        serve(children_ended);
     close_down();
     return 0;
 }

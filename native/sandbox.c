@@ -72,6 +72,7 @@ static int enter_groups(struct sandbox *sandbox)
 {
     struct surroundings *surroundings = &sandbox->surroundings;
     phase = PHASE_GROUP;
+    failed_step = sandbox->make->group_steps; /* none of them */
     for (int index = 0; !sandbox->joined && index < surroundings->group_count; ++index)
         if (write_file(surroundings->groups[index], "cgroup.procs", "0") < 0)
             return -1;

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 
 from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, Box
+from tests.sandbox.leftovers import descendants_of
+from tests.support.waiting import until
 
 WORDS = "read -r word < main.sh; echo $word"
 """A shell that opens the main file late: it waits there."""
@@ -72,3 +76,18 @@ async def test_program_without_a_command_goes_with_its_sandbox(box: Box, nothing
     sandbox = await box.launcher.make(SandboxSpec(ahead=ahead(WORDS)))
     await asyncio.sleep(0.1)
     sandbox.close()
+
+
+async def test_program_that_ends_as_its_command_comes_is_started_anew(box: Box) -> None:
+    sandbox = await box.launcher.make(SandboxSpec(ahead=ahead(WORDS)))
+    heard: list[bytes] = []
+    try:
+        await until(lambda: len(descendants_of(sandbox.pid)) == 1)
+        os.kill(sandbox.pid, signal.SIGSTOP)  # so that its PID 1 hears of both at once
+        for pid in descendants_of(sandbox.pid):
+            os.kill(pid, signal.SIGKILL)
+        asyncio.get_running_loop().call_later(0.1, os.kill, sandbox.pid, signal.SIGCONT)
+        ended = await sandbox.run(command(WORDS), lambda _stream, data: heard.append(data))
+        assert (ended.status, b"".join(heard), sandbox.was_started_ahead) == (0, b"here\n", False)
+    finally:
+        sandbox.close()

@@ -630,3 +630,21 @@ print(sorted(places), total, last)
     assert {each.strip(" '") for each in places.split(",")} == wanted
     assert 14 * MIB <= int(total) <= 16 * MIB
     assert last == "ENOSPC"
+
+
+async def test_a_program_cannot_have_pid_1_wait_for_a_processor(box: Box) -> None:
+    """Where no control group counts, a memory limit is as good as the moments at which PID 1 looks."""
+    code = """
+import errno, os
+def name(action):
+    try:
+        return action()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+idle = os.sched_param(0)
+for who in (1, 0):
+    print(name(lambda: os.sched_setaffinity(who, {0})), name(lambda: os.sched_setscheduler(who, os.SCHED_IDLE, idle)),
+          name(lambda: os.setpriority(os.PRIO_PROCESS, who, 19)), name(lambda: os.setpriority(os.PRIO_PGRP, who, 19)))
+print(name(lambda: os.setpriority(os.PRIO_USER, 0, 19)), os.sched_getscheduler(1), os.getpriority(os.PRIO_PROCESS, 1))
+"""
+    assert (await box.python(code)).text == "EPERM EPERM EPERM EPERM\nNone None None None\nEPERM 0 0\n"

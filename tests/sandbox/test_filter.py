@@ -134,6 +134,14 @@ def test_attack_64_garbage_in_the_upper_half_of_an_argument_changes_nothing(mach
         (machine.number("prctl"), (GARBAGE | 0x59616D61, 1)),  # PR_SET_PTRACER
         (machine.number("prctl"), (GARBAGE | 62, 1)),  # PR_SCHED_CORE
         (machine.number("prlimit64"), (GARBAGE | 1, 7, 1)),  # of PID 1
+        *((machine.number(f"sched_set{what}"), (GARBAGE | 1, 1, 1)) for what in ("affinity", "attr", "param", "scheduler")),
+        *(
+            (machine.number(name), (GARBAGE | kind, GARBAGE | 1, 1))
+            for name in ("setpriority", "ioprio_set")
+            for kind in range(4)
+        ),
+        (machine.number("setpriority"), (GARBAGE | 2, 0, 1)),  # of a user, who is PID 1's as well
+        (machine.number("ioprio_set"), (GARBAGE | 3, 0, 1)),
     ]
     for number, arguments in cases:
         assert machine.answer(number, *arguments) == ERRNO | EPERM, (number, arguments)
@@ -471,11 +479,17 @@ def test_calls_that_always_pass_load_no_argument_so_that_the_kernel_lets_them_pa
     held = {
         "clone",
         "ioctl",
+        "ioprio_set",
         "mmap",
         "memfd_create",
         "prctl",
         "prlimit64",
+        "sched_setaffinity",
+        "sched_setattr",
+        "sched_setparam",
+        "sched_setscheduler",
         "seccomp",
+        "setpriority",
         "setrlimit",
         "setsockopt",
         "shmget",

@@ -133,3 +133,15 @@ async def test_a_start_goes_on_for_others_when_who_began_it_leaves(hooks: dict[s
             assert launcher.starts == 1
     finally:
         await launcher.close()
+
+
+async def test_a_launcher_hears_of_the_end_of_sandboxes_though_whoever_started_it_ignores_that(sandbox_kind: str) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        started = start_launcher(run_as=ORDINARY_USER if sandbox_kind == "rootless" and IS_ROOT else None)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    async with taken_over(started) as launcher:
+        sandbox = await launcher.make(FIRST)
+        sandbox.close()
+        await asyncio.wait_for(launcher.ended(sandbox.number), 10)

@@ -248,3 +248,11 @@ async def test_a_tree_below_tmp_is_shown_beside_it(box: Box) -> None:
         script = f"cat /.host{folder}/file; echo .; ls -A /tmp; echo x > /.host{folder}/file || echo read-only"
         outcome = await box.shell(script, specification=SandboxSpec(trees=(folder,)))
         assert outcome.text == "seen.\nread-only\n", outcome.error_text
+
+
+async def test_a_package_that_cannot_be_shown_fails_nobody_else(box: Box, tmp_path: Path) -> None:
+    broken = SandboxSpec(layers=(str(tmp_path / "nothing"),), host=False)
+    failed, made = await asyncio.gather(box.launcher.make(broken), box.make(), return_exceptions=True)
+    assert isinstance(failed, SandboxFailure)
+    assert isinstance(made, Sandbox), made
+    made.close()

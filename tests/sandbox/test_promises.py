@@ -142,6 +142,12 @@ async def test_a_program_that_is_not_there_is_refused_with_its_name(box: Box, pr
     assert program in refused.value.detail
 
 
+async def test_what_a_refusal_is_about_is_cut_between_characters(box: Box) -> None:
+    with pytest.raises(CommandRefused) as refused:
+        await box.run("/bin/true", files={"\u00e9" * 2000: ""})
+    assert refused.value.detail.endswith("\u00e9")
+
+
 async def test_a_kill_before_the_end_and_after_it_count_once(box: Box) -> None:
     async with talk(box, "/bin/cat") as program:
         await program.ask("up", b"up")

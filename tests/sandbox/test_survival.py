@@ -272,3 +272,30 @@ async def test_a_launcher_that_does_not_start_is_a_clear_failure(program: str, m
     with pytest.raises(SandboxFailure, match="launcher"):
         await launcher.start()
     await launcher.close()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root's sandboxes have groups that can be kept from going")
+async def test_a_group_that_stays_does_not_give_its_uid_to_two_sandboxes(box: Box) -> None:
+    pid = box.launcher.pid
+    assert pid is not None
+    if not groups_of(pid) or "own-uid" not in box.launcher.layers:
+        pytest.skip("no control groups or no uids here")
+    first = await box.make()
+    number = first.number
+    kept = [Path(group) / f"sandbox-{number}" / "kept" for group in groups_of(pid)]
+    for folder in kept:
+        folder.mkdir()
+    first.close()
+    await box.launcher.ended(number)
+    sandboxes: list[Sandbox] = []
+    try:
+        for _ in range(3):
+            sandboxes.append(await box.make())
+            await asyncio.sleep(0.1)  # the launcher tries again to remove the groups
+        uids = {Path(f"/proc/{each.pid}/status").read_text().partition("Uid:")[2].split()[0] for each in sandboxes}
+        assert len(uids) == 3, uids
+    finally:
+        for sandbox in sandboxes:
+            sandbox.close()
+        for folder in kept:
+            folder.rmdir()

@@ -188,8 +188,9 @@ class LauncherProcess:
         number = self._next_number
         message = self._plans.make(number, specification)
         self._next_number += 1
-        for waiting in self._prepared_for.values():
-            waiting.add(number)
+        for preparation in self._plans.needed(specification):
+            if preparation in self._prepared_for:
+                self._prepared_for[preparation].add(number)
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:

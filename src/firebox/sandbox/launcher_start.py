@@ -121,7 +121,7 @@ def start_launcher(*, run_as: tuple[int, int] | None = None) -> StartedLauncher:
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                 ],
                 setsid=True,
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+                setsigdef=[signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ],
             )
         except BaseException:
             ours.close()

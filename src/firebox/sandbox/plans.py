@@ -164,6 +164,13 @@ class Plans:
             missing.append(self._skeletons[key][1])
         return missing
 
+    def needed(self, specification: SandboxSpec) -> Iterator[int]:
+        """Yield the numbers of what has to be prepared for a sandbox, or is already."""
+        yield self._skeletons[specification.host, specification.trees][1].number
+        for layer in specification.layers:
+            if layer in self._images:
+                yield self._images[layer][1].number
+
     def make(self, number: int, specification: SandboxSpec) -> bytes:
         """Return the Make message for a sandbox; what `prepare` returned has been sent. Raises: SandboxFailure."""
         message = self._messages.get(specification)

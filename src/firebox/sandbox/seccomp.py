@@ -164,6 +164,8 @@ OTHER_RULES = {
     "prctl(PR_SET_PTRACER)": "EPERM: nobody traces anybody here",
     "prctl(PR_SCHED_CORE)": "EPERM: it would keep the other half of a processor core idle",
     "prlimit64(1, ...)": "EPERM: PID 1 has the same uid, so a program could take its descriptors or its life",
+    "sched_set*(1, ...), setpriority and ioprio_set of PID 1 or of a user": "EPERM: "
+    "where no control group counts PID 1 does, and it must not have to wait for a processor that a program keeps busy",
     "setrlimit(RLIMIT_CORE)": "answered with success and ignored: the limit of one byte is what keeps the host's crash "
     "handler away, lowering it to 0 would call it (core(5))",
 }
@@ -182,6 +184,8 @@ _PR_SCHED_CORE = 62
 _RLIMIT_CORE = 4
 _SOCK_TYPES, _SOCK_STREAM, _SOCK_DGRAM, _SOCK_RAW = 0xF, 1, 2, 3
 _REFUSED_PROTOCOLS = (1, 6, 17, 33, 58, 115, 132, 136, 262)
+_SCHEDULING = ("sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
+_PRIO_USER, _IOPRIO_WHO_USER = 2, 3
 _SECCOMP_SET_MODE_FILTER = 1
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _MAP_HUGETLB, _MFD_HUGETLB, _SHM_HUGETLB = 0x40000, 0x4, 0o4000
@@ -285,6 +289,9 @@ def _by_arguments(*, ask: bool, counted: bool) -> dict[str, list[Rule]]:
             Rule(errno_action(0), (low(1, _RLIMIT_CORE), *null(3))),
             Rule(eperm, (low(1, _RLIMIT_CORE),)),  # it asks for the old limit as well, which a filter cannot write
         ],
+        **{name: [Rule(eperm, (low(0, 1),))] for name in _SCHEDULING},
+        "setpriority": [Rule(eperm, (low(1, 1),)), Rule(eperm, (low(0, _PRIO_USER),))],
+        "ioprio_set": [Rule(eperm, (low(1, 1),)), Rule(eperm, (low(0, _IOPRIO_WHO_USER),))],
         "seccomp": [Rule(einval, (low(0, _SECCOMP_SET_MODE_FILTER),))],
         "semget": [],
         "setrlimit": [Rule(errno_action(0), (low(0, _RLIMIT_CORE),))],
