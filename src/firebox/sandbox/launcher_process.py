@@ -68,6 +68,8 @@ class LauncherProcess:
         self._work_for_later: list[Callable[[], None]] = []
         self._next_number = FIRST
         self._starting = asyncio.Lock()
+        self._is_proven = False
+        """Whether the launcher that runs now has made a sandbox."""
         self._closed = False
         self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         """Where sandboxes let output go that nobody will see."""
@@ -116,7 +118,7 @@ class LauncherProcess:
         self._process = started
         self._link = started.link
         self.starts += 1
-        self._backlog.clear()
+        self._configured = None
         self._prepared_for.clear()
         self._proven = asyncio.create_task(self._bring_up(started))
         self._proven.add_done_callback(_look_at)
@@ -140,6 +142,7 @@ class LauncherProcess:
         await configured
         await self._prove(started.plans)
         self.layers = started.plans.layers()
+        self._is_proven = True
         self.cgroups = started.plans.groups.kind
         self.reasons = tuple(started.plans.group_reasons)
 
@@ -167,7 +170,8 @@ class LauncherProcess:
 
     async def make(self, specification: SandboxSpec) -> Sandbox:
         """Make a sandbox. Raises: SandboxFailure."""
-        await self.start()
+        if not self._is_proven:
+            await self.start()
         if self._first is not None and self._first.specification == specification:
             made = self._first.made
             self._first = None
@@ -396,6 +400,7 @@ class LauncherProcess:
 
     def _lost(self, why: str) -> None:
         """Forget a launcher that is gone. Sandboxes notice by themselves: their links end."""
+        self._is_proven = False
         if self._link is not None:
             asyncio.get_running_loop().remove_reader(self._link.fileno())
             self._link.close()
@@ -419,6 +424,7 @@ class LauncherProcess:
         for event in self._alive.values():
             event.set()
         self._alive.clear()
+        self._plans = None
 
 
 async def _end_of(process: StartedLauncher) -> None:
