@@ -192,9 +192,9 @@ class LauncherProcess:
         number = self._next_number
         message = self._plans.make(number, specification)
         self._next_number += 1
-        for preparation in self._plans.needed(specification):
-            if preparation in self._prepared_for:
-                self._prepared_for[preparation].add(number)
+        for needed in self._plans.needed(specification):
+            if needed in self._prepared_for:
+                self._prepared_for[needed].add(number)
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
