@@ -1,6 +1,7 @@
 # The targets set up what they need; see scripts/setup. ARGS is passed on: make test ARGS="-k memory".
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-sanitized fuzz test-vm test-vm-quick test-languages services-up services-down native bench check fmt docs lock clean
+.PHONY: help run test test-fast test-sanitized fuzz test-vm test-vm-quick test-vm-arm64 test-languages services-up services-down native bench check
+.PHONY: fmt docs lock clean
 
 # Where this is set every process compiles every module anew, and tests start hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE
@@ -48,6 +49,10 @@ test-vm: ## Run the sandbox tests in a virtual machine with cgroup v2, as root a
 test-vm-quick: ## Run the bounded part of test-vm
 	@scripts/setup test
 	@scripts/test-vm --quick $(ARGS)
+
+test-vm-arm64: ## The same, with the filter's tests, in an emulated arm64 machine
+	@scripts/setup test
+	@scripts/test-vm --arm64 --quick $(ARGS)
 
 test-languages: ## Build, install and run every recipe; FIREBOX_LANGUAGES=python,lua limits it
 	@scripts/setup test
