@@ -130,5 +130,5 @@ def _make(number: int) -> bytes:
 
 def _collect(*patterns: str) -> bytes:
     text = Text(patterns)
-    head = protocol.Collect(Kind.COLLECT, len(patterns), 1 << 20, 100, 20, text.bytes, 0)
+    head = protocol.Collect(Kind.COLLECT, len(patterns), 1 << 20, 100, 20, text.bytes)
     return protocol.pack(head) + text.encoded()
