@@ -20,6 +20,21 @@ enum {
 
 #define OOM_SCORE_OF_PROGRAM "1000"
 
+#if defined __aarch64__ && !defined __GLIBC__
+/* musl before 1.2.4 has fork(2) under the name of vfork here: the child would not share our memory, nor would we wait for it.
+ * Returns a negative errno when it fails. Source: clone(2), CLONE_VM | CLONE_VFORK | SIGCHLD. */
+pid_t vfork_on_arm(void) __attribute__((returns_twice));
+__asm__(".text\n"
+        ".type vfork_on_arm, %function\n"
+        "vfork_on_arm:\n"
+        "    mov x8, 220\n"
+        "    mov x0, 0x4111\n"
+        "    mov x1, 0\n"
+        "    svc 0\n"
+        "    ret\n");
+#define vfork() vfork_on_arm()
+#endif
+
 static uint64_t at_most_hard(int resource, uint64_t value)
 {
     uint64_t hard = hard_limit(resource);
@@ -134,7 +149,7 @@ pid_t start_program(const struct program *program, const char **about)
     if (pid == 0)
         become_program(program, path);
     if (pid < 0)
-        fail("vfork", errno);
+        fail("vfork", pid == -1 ? errno : -pid);
     struct failure why = failure;
     if (set_oom_score(program, own_score, (size_t)length) < 0)
         why = failure;
