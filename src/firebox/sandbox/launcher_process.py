@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from firebox.sandbox import protocol
+from firebox.sandbox.cgroups import Meter
 from firebox.sandbox.handle import KILL_PATIENCE_S, Sandbox
 from firebox.sandbox.launcher_start import FIRST, StartedLauncher, start_launcher
 from firebox.sandbox.plans import Plans
@@ -370,8 +371,9 @@ class LauncherProcess:
             ready = protocol.unpack(protocol.Ready, data)
             del self._making[number]
             asyncio.get_running_loop().remove_reader(making.link.fileno())
-            streams, metered = descriptors[:_STREAMS], dict(zip(meters, descriptors[_STREAMS:], strict=True))
-            sandbox = Sandbox(self, number, ready.pid, making.link, streams, metered)
+            wanted = making.specification
+            meter = Meter(dict(zip(meters, descriptors[_STREAMS:], strict=True)), wanted.memory_bytes, wanted.processes)
+            sandbox = Sandbox(self, number, ready.pid, making.link, descriptors[:_STREAMS], meter)
             descriptors.clear()
             if making.made.done():
                 sandbox.close()
