@@ -23,6 +23,7 @@ _GROUP = (
     steps.Limit(4, 1),
     steps.UserLimit("max_inotify_watches", 8192),
 )
+_MANY_METERS = tuple(steps.GroupOpen(index % 3, "memory.current", os.O_RDONLY) for index in range(17))
 _TREE = (
     steps.Folders("/new/box/deep"),
     steps.OwnFolder("/new/box", 0o700),
@@ -41,13 +42,14 @@ _TREE = (
 
 def launcher_seeds() -> list[bytes]:
     """Return conversations of a server with a launcher."""
-    prepare, make = _prepare(_TREE), _make(3)
+    prepare, make, many_meters = _prepare(_TREE), _make(3, _GROUP), _make(4, _MANY_METERS)
     end, kill = (protocol.pack(of(kind, 3)) for of, kind in ((protocol.End, Kind.END), (protocol.Kill, Kind.KILL)))
-    conversation = [(_configure(), 1), (prepare, 0), (make, 1), (kill, 0), (end, 0)]
+    conversation = [(_configure(1), 1), (prepare, 0), (make, 1), (kill, 0), (end, 0)]
     # The first byte of a tape is a number of uids; clones return what comes later, 0 in the sandbox.
     tapes = [b"\x02", b"\x02" + bytes(8) + b"\x05" * 40, bytes(range(128)), bytes(60) + b"\x07" * 60]
     seeds = [_conversation(tape, conversation) for tape in tapes]
     seeds += [_conversation(b"\x03" + bytes(count) + b"\x09" * 12, [(make, 1), (make, 1), (end, 0)]) for count in range(0, 12, 2)]
+    seeds += [_conversation(b"\x03", [(_configure(groups), 0), (many_meters, 1), (end, 0)]) for groups in range(6)]
     seeds.append(_conversation(b"\x01", [(make, 1 | _LONG), (prepare, _LONG), (end, _LONG | _LONGER), (prepare, _DESCRIPTORS)]))
     return seeds
 
@@ -68,7 +70,7 @@ def init_seeds() -> list[bytes]:
         for tape in tapes
         for start in (plain, told, terminal)
     ]
-    seeds.append(_conversation(b"", [(outside, 1), (collect, 1)]))
+    seeds += [_conversation(b"", [(start, 1), (collect, 1)]) for start in (outside, _start_with_packs(36))]
     seeds.append(_conversation(b"", [(plain, 1 | _LONG), (collect, 1 | _LONG)]))
     return seeds
 
@@ -107,9 +109,10 @@ def _conversation(tape: bytes, messages: Iterable[tuple[bytes, int]]) -> bytes:
     return b"".join((struct.pack("<H", len(tape)), tape, *packets))
 
 
-def _configure() -> bytes:
-    text = Text(("newuidmap", "1", "0", "100000", "1", "newgidmap", "1", "/sys/fs/cgroup/firebox"))
-    head = protocol.Configure(Kind.CONFIGURE, protocol.VERSION, 1, 100_000, 16, 1, 0, 5, 2, text.bytes, 24, 16)
+def _configure(groups: int) -> bytes:
+    folders = (f"/sys/fs/cgroup/{index}/firebox" for index in range(groups))
+    text = Text(("newuidmap", "1", "0", "100000", "1", "newgidmap", "1", *folders))
+    head = protocol.Configure(Kind.CONFIGURE, protocol.VERSION, 1, 100_000, 16, groups, 0, 5, 2, text.bytes, 24, 16)
     return protocol.pack(head) + text.encoded() + bytes(40)
 
 
@@ -119,13 +122,22 @@ def _prepare(tree: Sequence[steps.Step]) -> bytes:
     return protocol.pack(protocol.Prepare(Kind.PREPARE, 1, len(tree), text.bytes)) + encoded + text.encoded()
 
 
-def _make(number: int) -> bytes:
+def _make(number: int, group: Sequence[steps.Step]) -> bytes:
     text = Text(("python3", "-S", "PATH=/usr/bin"))
-    encoded = steps.encode((*_GROUP, *_TREE, *_GROUP[3:]), text)
+    encoded = steps.encode((*group, *_TREE, *_GROUP[3:]), text)
     flags = MakeFlag.OWN_USER_NAMESPACE | MakeFlag.PRESTART
-    counts = (len(_GROUP), len(_TREE), 2, 2, 1)
+    counts = (len(group), len(_TREE), 2, 2, 1)
     head = protocol.Make(Kind.MAKE, number, flags, 1000, *counts, text.offset_of("main.py"), 8 << 20, 64 << 20, text.bytes, 0)
     return protocol.pack(head) + encoded + text.encoded()
+
+
+def _start_with_packs(packs: int) -> bytes:
+    """Return a command that says to bring more packs than it does, and uses the last one."""
+    text = Text(("sh",))
+    name = text.add("file")
+    empty = protocol.Start(Kind.START, *[0] * (len(protocol.Start._fields) - 1))
+    head = empty._replace(words=1, packs=packs, files=1, text_bytes=text.bytes)
+    return protocol.pack(head) + protocol.pack(protocol.PackedFile(0, 1, 0o644, packs - 1, name, 0)) + text.encoded()
 
 
 def _collect(*patterns: str) -> bytes:

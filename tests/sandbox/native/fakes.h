@@ -51,6 +51,7 @@ pid_t fake_pid(pid_t least);
 pid_t fake_wait(int *status);
 long fake_read(void *data, size_t bytes);
 long fake_written(size_t bytes);
+long fake_copied(int from, size_t bytes);
 long fake_write(const void *data, size_t bytes);
 long fake_send(const struct msghdr *header);
 int fake_poll(struct pollfd *polled, unsigned long count);
@@ -89,7 +90,7 @@ void *__wrap_allot(size_t bytes); /* by -Wl,--wrap=allot */
 #define readlinkat(folder, path, data, bytes) ((void)(folder), fake_path(path), fake_read(data, bytes))
 #define write(file, data, bytes) ((void)(file), fake_write(data, bytes))
 #define pwrite(file, data, bytes, at) ((void)(file), fake_write(data, bytes))
-#define sendfile(to, from, at, bytes) ((void)(to), (void)(from), (void)(at), fake_written(bytes))
+#define sendfile(to, from, at, bytes) ((void)(to), (void)(at), fake_copied(from, bytes))
 #define sendmsg(link, header, flags) ((void)(link), fake_send(header))
 #define pipe2(ends, flags) fake_pipe(ends)
 #define eventfd(value, flags) fake_descriptor()

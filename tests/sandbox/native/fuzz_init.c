@@ -112,7 +112,7 @@ void sample(void)
 {
 }
 
-void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t before_us, uint32_t open_files)
+void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t before_us, uint64_t open_files)
 {
     (void)memory_bytes;
     (void)cpu_ms;
