@@ -61,6 +61,18 @@ static int make_pipes(int ours[3])
     return 0;
 }
 
+/* Send a message with descriptors. The kernel refuses when all sandboxes of the same uid have more under way than the sender may
+ * have open, and a program may see to that: for this moment we may have as many as there can be. */
+static int send_descriptors(const void *message, size_t bytes, const int *descriptors, int count)
+{
+    struct rlimit own = {0, 0};
+    getrlimit(RLIMIT_NOFILE, &own);
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){own.rlim_max, own.rlim_max});
+    int done = send_message(link_to_server, message, bytes, "", descriptors, count);
+    setrlimit(RLIMIT_NOFILE, &own);
+    return done;
+}
+
 /* Hand the sandbox over: streams and meters. */
 static int report_ready(const struct sandbox *sandbox, const struct ready *ready, const int ours[3])
 {
@@ -68,7 +80,7 @@ static int report_ready(const struct sandbox *sandbox, const struct ready *ready
     const struct surroundings *surroundings = &sandbox->surroundings;
     memcpy(descriptors, ours, 3 * sizeof(int));
     memcpy(descriptors + 3, surroundings->meters, (size_t)surroundings->meter_count * sizeof(int));
-    int done = send_message(link_to_server, ready, sizeof *ready, "", descriptors, 3 + surroundings->meter_count);
+    int done = send_descriptors(ready, sizeof *ready, descriptors, 3 + surroundings->meter_count);
     for (int index = 0; index < surroundings->meter_count; ++index)
         close(surroundings->meters[index]);
     return done;
@@ -313,7 +325,7 @@ static pid_t begin(struct command *command, int *terminal)
     close(oom_score);
     for (int number = 0; number < 3; ++number)
         close(streams[number]);
-    send_message(link_to_server, &started, sizeof started, "", &master, master < 0 ? 0 : 1);
+    send_descriptors(&started, sizeof started, &master, master < 0 ? 0 : 1);
     if (master >= 0)
         close(master);
     return pid;

@@ -12,16 +12,20 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import socket
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, launcher_of
+from tests.sandbox.conversation import talk_python
 from tests.sandbox.raw_calls import raw_files
 
 SHARED_FILE = "/usr/bin/env"
@@ -427,3 +431,39 @@ async def test_two_launchers_never_share_a_uid(sandbox_kind: str) -> None:
             assert seen["bound"] == ["free"] * 3
     finally:
         await asyncio.gather(first.close(), second.close())
+
+
+DESCRIPTORS_UNDER_WAY = """
+import os, socket, time
+kept, (readable, _writable) = [], os.pipe()
+try:
+    while len(kept) < 100:
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        kept.append((left, right))
+        left.setblocking(False)
+        try:
+            while True:
+                socket.send_fds(left, [b"x"], [readable] * 250)
+        except BlockingIOError:
+            pass
+except OSError as error:
+    print("refused", error.errno, flush=True)
+time.sleep(60)
+"""
+
+
+async def test_descriptors_under_way_keep_nobody_from_a_sandbox(sandbox_kind: str) -> None:
+    """The kernel counts them by user, and holds them against the sender's limit on open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("so few descriptors that a program may have as many as a sandbox")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    launcher = launcher_of(sandbox_kind)
+    try:
+        await launcher.start()
+        async with talk_python(Box(launcher, sandbox_kind), DESCRIPTORS_UNDER_WAY) as attacker:
+            await attacker.hear(b"refused 109")
+            assert (await Box(launcher, sandbox_kind).shell("echo well", terminal=(24, 80))).text == "well\r\n"
+    finally:
+        await launcher.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

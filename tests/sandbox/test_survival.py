@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from firebox.sandbox import cgroups, launcher_start
+from firebox.sandbox import cgroups, launcher_start, protocol
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
@@ -299,3 +301,23 @@ async def test_a_group_that_stays_does_not_give_its_uid_to_two_sandboxes(box: Bo
             sandbox.close()
         for folder in kept:
             folder.rmdir()
+
+
+async def test_a_sandbox_whose_link_cannot_be_sent_fails_alone(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when programs of the same user have so many descriptors under way that the kernel sends no more."""
+    async with talk(box, "/bin/cat") as run:
+        await run.ask("up", b"up")
+        send = protocol.send
+
+        def refuse(link: socket.socket, message: bytes, descriptors: Sequence[int] = ()) -> None:
+            if descriptors:
+                raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+            send(link, message)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(protocol, "send", refuse)
+            with pytest.raises(SandboxFailure):
+                await box.make()
+        await run.ask("still there", b"still there")
+    assert (await box.run("/bin/echo", "again")).text == "again\n"
+    assert box.launcher.starts == 1

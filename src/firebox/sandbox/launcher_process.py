@@ -21,6 +21,7 @@ from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 _STREAMS = 3
 _LATER_S = 0.003
 _TELL_AGAIN_S = 0.005
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 
 
 class _Making:
@@ -292,8 +293,10 @@ class LauncherProcess:
                     # The socket's buffer holds dozens of messages.
                     asyncio.get_running_loop().call_later(_TELL_AGAIN_S, self._tell_all)
                     return
-                except OSError:
-                    self._lost("the launcher died")
+                except OSError as error:
+                    # Where only descriptors cannot be sent, the sandbox fails because its link ends here.
+                    if link is None or error.errno not in _NO_DESCRIPTORS:
+                        self._lost("the launcher died")
             if link is not None:
                 link.close()
             if self._backlog:
