@@ -1,6 +1,7 @@
 # The targets set up what they need; see scripts/setup. ARGS is passed on: make test ARGS="-k memory".
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-vm test-vm-quick test-languages services-up services-down native bench check fmt docs lock clean
+.PHONY: help run test test-fast test-sanitized fuzz test-vm test-vm-quick test-vm-arm64 test-languages services-up services-down native bench check
+.PHONY: fmt docs lock clean
 
 # Where this is set every process compiles every module anew, and tests start hundreds of them.
 unexport PYTHONDONTWRITEBYTECODE
@@ -9,6 +10,9 @@ BIN := .venv/bin
 ARGS :=
 # Many tests wait, so there are twice as many workers as processors. Each takes neighbours, which share servers.
 WORKERS = -n $(shell expr 2 '*' $$(nproc)) --dist worksteal
+# Each path through the launcher and PID 1, and no exact amounts of memory, of which sanitizers take some.
+SANITIZED = $(addprefix tests/sandbox/test_,ahead.py files.py interactive.py launchers.py layers.py output.py survival.py)
+SECONDS := 60
 
 help: ## Show these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -28,6 +32,16 @@ test-fast: ## Run one variant of each test but the slow ones, without type check
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet
 	@$(BIN)/pytest $(WORKERS) --one-variant -m "not slow" $(ARGS)
 
+test-sanitized: ## Run a part of the sandbox tests with a launcher that checks itself
+	@scripts/setup test
+	@$(BIN)/python -m tests.support.native_harness build/native/firebox-launcher-sanitized
+	@FIREBOX_TEST_LAUNCHER=build/native/firebox-launcher-sanitized \
+		$(BIN)/pytest $(WORKERS) --one-variant -m "not slow" $(SANITIZED) $(ARGS)
+
+fuzz: ## Fuzz the native code with clang, SECONDS=60 for each fuzzer
+	@scripts/setup test
+	@$(BIN)/python -m tests.support.fuzzing $(SECONDS) $(ARGS)
+
 test-vm: ## Run the sandbox tests in a virtual machine with cgroup v2, as root and as an ordinary user
 	@scripts/setup test
 	@scripts/test-vm $(ARGS)
@@ -35,6 +49,10 @@ test-vm: ## Run the sandbox tests in a virtual machine with cgroup v2, as root a
 test-vm-quick: ## Run the bounded part of test-vm
 	@scripts/setup test
 	@scripts/test-vm --quick $(ARGS)
+
+test-vm-arm64: ## The same, with the filter's tests, in an emulated arm64 machine
+	@scripts/setup test
+	@scripts/test-vm --arm64 --quick $(ARGS)
 
 test-languages: ## Build, install and run every recipe; FIREBOX_LANGUAGES=python,lua limits it
 	@scripts/setup test

@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,15 +30,6 @@ _Static_assert(TEXT_BYTES > MOST_NAME_BYTES + MOST_LEFT_OUT * (PATH_MAX + NAME_M
 /* The first character of an entry's name in memory: files sort before folders. */
 #define ENTRY_FILE '\1'
 #define ENTRY_FOLDER '\2'
-
-/* As getdents64(2) has it. */
-struct linux_dirent64 {
-    uint64_t d_ino;
-    int64_t d_off;
-    unsigned short d_reclen;
-    unsigned char d_type;
-    char d_name[];
-};
 
 struct pattern {
     const char *text;
@@ -228,7 +218,7 @@ static bool look_at(struct search *search, const struct linux_dirent64 *entry)
 }
 
 /* Read the folder that is visited. */
-static void read_folder(struct search *search)
+static void read_level(struct search *search)
 {
     static _Alignas(struct linux_dirent64) char buffer[32 << 10];
     int folder = open_at(AT_FDCWD, search->path[0] != '\0' ? search->path : ".", OPEN_FLAGS | O_DIRECTORY, 0);
@@ -238,7 +228,7 @@ static void read_folder(struct search *search)
     }
     bool going_on = true;
     while (going_on) {
-        long got = syscall(SYS_getdents64, folder, buffer, sizeof buffer);
+        long got = read_folder(folder, buffer, sizeof buffer);
         if (got < 0)
             leave_out_folder(search, LEFT_OUT_ERROR, errno);
         going_on = got > 0;
@@ -283,7 +273,7 @@ static void enter(struct search *search)
         .names_begin = search->names_used,
         .begin = search->order_used,
     };
-    read_folder(search);
+    read_level(search);
     level->next = level->begin;
     level->end = search->order_used;
     sort(search, level);

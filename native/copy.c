@@ -7,20 +7,11 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "kernel.h"
 
 enum { DEEPEST = 16, LARGEST_BYTES = 16 << 20 };
-
-struct entry { /* `struct linux_dirent64` */
-    uint64_t inode;
-    int64_t offset;
-    unsigned short length;
-    unsigned char type;
-    char name[];
-};
 
 static int copy_at(int from, const char *name, int to, const char *target, int depth);
 
@@ -59,7 +50,7 @@ static int copy_link(int from, const char *name, int to, const char *target)
 
 static int copy_folder(int from, const char *name, int to, const char *target, int depth)
 {
-    _Alignas(8) char entries[4096];
+    _Alignas(struct linux_dirent64) char entries[4096];
     if (check("mkdir", mkdirat(to, target, 0755)) < 0)
         return -1;
     int source = open_at(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
@@ -67,13 +58,13 @@ static int copy_folder(int from, const char *name, int to, const char *target, i
         return -1;
     int made = open_at(to, target, O_PATH | O_DIRECTORY, 0);
     long got = made < 0 ? -1 : 1;
-    while (got > 0 && (got = check("getdents64", syscall(SYS_getdents64, source, entries, sizeof entries))) > 0) {
+    while (got > 0 && (got = read_folder(source, entries, sizeof entries)) > 0) {
         for (long at = 0; at < got;) {
-            const struct entry *entry = (const void *)(entries + at);
-            at += entry->length;
-            if (strcmp(entry->name, ".") == 0 || strcmp(entry->name, "..") == 0)
+            const struct linux_dirent64 *entry = (const void *)(entries + at);
+            at += entry->d_reclen;
+            if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                 continue;
-            if (copy_at(source, entry->name, made, entry->name, depth + 1) < 0) {
+            if (copy_at(source, entry->d_name, made, entry->d_name, depth + 1) < 0) {
                 got = -1;
                 break;
             }

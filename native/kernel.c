@@ -73,6 +73,11 @@ int write_file(int folder, const char *name, const char *text)
     return written < 0 ? -1 : 0;
 }
 
+long read_folder(int folder, void *entries, size_t room)
+{
+    return check("getdents64", syscall(SYS_getdents64, folder, entries, room));
+}
+
 int set_limit(int pid, int resource, uint64_t value)
 {
     uint64_t limit[2] = {value, value};

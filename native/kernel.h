@@ -33,6 +33,18 @@ long read_file(int folder, const char *name, char *buffer, size_t room);
 /* Write a string to a file that exists. */
 int write_file(int folder, const char *name, const char *text);
 
+/* An entry of a folder, as getdents64(2) has it. */
+struct linux_dirent64 {
+    uint64_t d_ino;
+    int64_t d_off;
+    uint16_t d_reclen;
+    uint8_t d_type;
+    char d_name[];
+};
+
+/* Read entries of a folder into a buffer that is aligned like them. Returns how many bytes, 0 at the end. */
+long read_folder(int folder, void *entries, size_t room);
+
 /* Lower a resource limit of a process, soft and hard; pid 0 is this one. Return what the hard limit of this process is. */
 int set_limit(int pid, int resource, uint64_t value);
 uint64_t hard_limit(int resource);

@@ -27,7 +27,7 @@
 #include "message.h"
 #include "sandbox.h"
 
-enum { LINK = 3, CHILDREN = 4096, PATH_ROOM = 4096, REMOVE_AGAIN_MS = 20, LAST_ATTEMPTS = 500, LAST_PAUSE_US = 2000 };
+enum { LINK = 3, SIGNALS = 64, CHILDREN = 4096, PATH_ROOM = 4096, REMOVE_AGAIN_MS = 20, LAST_ATTEMPTS = 500, LAST_PAUSE_US = 2000 };
 
 #define HOST "/host"
 #define NAMESPACES (CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
@@ -414,6 +414,8 @@ int main(int argc, char **argv)
     sigemptyset(&child_ended);
     sigaddset(&child_ended, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child_ended, NULL);
+    for (int number = 1; number <= SIGNALS; ++number)
+        signal(number, SIG_DFL); /* whatever started the server may have it ignore some, as nohup(1) does */
     signal(SIGINT, SIG_IGN); /* Ctrl-C is for the server, whose end of the link ends us */
     umask(022);
     if (chdir("/") < 0)

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -145,19 +144,11 @@ static int tell(const char **words)
     return 0;
 }
 
-struct entry { /* `struct linux_dirent64` */
-    uint64_t inode;
-    int64_t offset;
-    unsigned short length;
-    unsigned char type;
-    char name[];
-};
-
 /* Limit every process here but this one: the program may have children. What they start inherits, so it is over when a pass
  * finds as many as the one before. */
 static int limit_all(const struct limits *limits)
 {
-    _Alignas(8) char entries[4096];
+    _Alignas(struct linux_dirent64) char entries[4096];
     int proc = open_at(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY, 0);
     uint32_t before = 0, found = 1;
     if (proc < 0)
@@ -167,12 +158,12 @@ static int limit_all(const struct limits *limits)
         before = found;
         found = 1;
         lseek(proc, 0, SEEK_SET);
-        while ((got = syscall(SYS_getdents64, proc, entries, sizeof entries)) > 0) {
+        while ((got = read_folder(proc, entries, sizeof entries)) > 0) {
             for (long at = 0; at < got;) {
-                const struct entry *entry = (const void *)(entries + at);
-                const char *digits = entry->name;
+                const struct linux_dirent64 *entry = (const void *)(entries + at);
+                const char *digits = entry->d_name;
                 pid_t each = (pid_t)parse_decimal(&digits);
-                at += entry->length;
+                at += entry->d_reclen;
                 if (*digits != '\0' || each <= 1)
                     continue;
                 ++found;

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PAIRS_FIRST ((size_t)256) /* a page */
@@ -17,15 +16,6 @@
 #define OUT_OF_THE_WAY 100 /* the low descriptors are for what the limit on open files must allow later */
 
 static const char *proc_root = "/proc";
-
-/* struct linux_dirent64, see getdents64(2). */
-struct entry {
-    uint64_t inode;
-    int64_t offset;
-    uint16_t bytes;
-    uint8_t type;
-    char name[];
-};
 
 /* The file whose lines are read. What has been read and not returned yet lies in text[begin..end); a byte remains for a NUL. */
 static struct {
@@ -180,16 +170,16 @@ bool proc_gone(int number)
 
 int each_entry(int folder, void (*entry)(int folder, const char *name, void *context), void *context)
 {
-    static _Alignas(struct entry) char buffer[ENTRIES_BYTES];
+    static _Alignas(struct linux_dirent64) char buffer[ENTRIES_BYTES];
     for (;;) {
-        long got = syscall(SYS_getdents64, folder, buffer, sizeof buffer);
+        long got = read_folder(folder, buffer, sizeof buffer);
         if (got <= 0)
-            return got < 0 ? errno : 0;
+            return got < 0 ? failure.number : 0;
         for (long at = 0; at < got;) {
-            const struct entry *here = (const struct entry *)(const void *)(buffer + at);
-            if (strcmp(here->name, ".") != 0 && strcmp(here->name, "..") != 0)
-                entry(folder, here->name, context);
-            at += here->bytes;
+            const struct linux_dirent64 *here = (const void *)(buffer + at);
+            if (strcmp(here->d_name, ".") != 0 && strcmp(here->d_name, "..") != 0)
+                entry(folder, here->d_name, context);
+            at += here->d_reclen;
         }
     }
 }

@@ -32,7 +32,7 @@
 #include "kernel.h"
 #include "supervisor.h"
 
-enum { LINK = 3, FIRST_GROUP = 100, OOM_SCORE = 500, SIGNALS = 64, CAPABILITIES = 64 };
+enum { LINK = 3, FIRST_GROUP = 100, OOM_SCORE = 500, CAPABILITIES = 64 };
 
 #define HOST_PROC "/host/proc"
 #define WORK "/box"
@@ -102,8 +102,7 @@ static int prepare_namespaces(struct sandbox *sandbox)
     /* What the host mounts from now on must not appear here. */
     if (check("mount", mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)) < 0 || check("setsid", setsid()) < 0)
         return -1;
-    for (int number = 1; number <= SIGNALS; ++number)
-        signal(number, SIG_DFL); /* whatever started the server may have it ignore some, as nohup(1) does */
+    signal(SIGINT, SIG_DFL);
     if (check("unshare", unshare(CLONE_NEWCGROUP)) < 0 || check("sethostname", sethostname("firebox", 7)) < 0 ||
         raise_loopback() < 0)
         return -1;

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from firebox.sandbox import launcher_start
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
@@ -28,6 +30,9 @@ IS_ROOT = os.geteuid() == 0
 KINDS = ("root", "rootless") if IS_ROOT else ("rootless",)
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/home/firebox", "LANG": "C.UTF-8", "TMPDIR": "/tmp"}
 PYTHON = "/usr/bin/python3"
+
+# Another launcher for all tests of sandboxes, such as one that checks itself: `make test-sanitized`.
+launcher_start.LAUNCHER = os.path.abspath(os.environ.get("FIREBOX_TEST_LAUNCHER", launcher_start.LAUNCHER))
 
 
 @dataclass
@@ -99,6 +104,16 @@ class Box:
 def launcher_of(kind: str) -> LauncherProcess:
     """Return a launcher, not started, of a kind."""
     return LauncherProcess(run_as=ORDINARY_USER if kind == "rootless" and IS_ROOT else None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test during which a sanitizer reported something, be it of a process whose end nobody looks at."""
+    report = yield
+    if report.passed and re.search(r"native/\w+\.[ch]:[\d:]+ runtime error: |ERROR: AddressSanitizer", report.capstderr):
+        report.outcome = "failed"
+        report.longrepr = "a sanitizer reported a mistake of the launcher or of PID 1"
+    return report
 
 
 @pytest.fixture(params=KINDS)

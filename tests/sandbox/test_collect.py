@@ -32,7 +32,7 @@ from tests.conftest import require_tool
 from tests.sandbox.conftest import IS_ROOT, ORDINARY_USER
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SOURCES = ("tests/native/collect_harness.c", "native/collect.c", "native/patterns.c", "native/kernel.c")
+SOURCES = ("tests/sandbox/native/collect_harness.c", "native/collect.c", "native/patterns.c", "native/kernel.c")
 FLAGS = ("-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Inative")
 SANITIZER = {"ASAN_OPTIONS": "detect_leaks=0"}
 """Looking for leaks needs ptrace, which a container may not have."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from firebox.sandbox import handle, protocol
+from firebox.sandbox.cgroups import Meter
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.protocol import LONG_MESSAGE_BYTES, MESSAGE_BYTES, Kind
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure
@@ -241,7 +242,7 @@ class Peer:
         stdout_read, self.stdout = os.pipe()
         stderr_read, self.stderr = os.pipe()
         self.stdin = stdin_read
-        self.sandbox = Sandbox(self.owner, 1, 0, theirs, [stdin_write, stdout_read, stderr_read], {})
+        self.sandbox = Sandbox(self.owner, 1, 0, theirs, [stdin_write, stdout_read, stderr_read], Meter({}))
 
     def say(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
         socket.send_fds(self.link, [message], descriptors)

@@ -40,6 +40,7 @@ GARBAGE = 0xDEADBEEF << 32
 HIGHEST_NUMBER = 700
 
 only_x86_64 = pytest.mark.skipif(not IS_X86_64, reason="this way of making a system call exists on x86-64 only")
+only_arm64 = pytest.mark.skipif(platform.machine() != "aarch64", reason="this way of making a system call exists on arm64 only")
 
 
 class Machine(NamedTuple):
@@ -316,6 +317,31 @@ async def test_attack_64_x32_kills_the_program(box: Box) -> None:
     assert outcome.exit.signal == 31
 
 
+@only_arm64
+async def test_attack_64_a_32_bit_program_is_killed(box: Box) -> None:
+    """It begins to run where the kernel and the processor know such programs, and dies of its first system call."""
+    code = """
+import os, struct
+exit_with_0 = struct.pack("<3I", 0xE3A00000, 0xE3A07001, 0xEF000000)  # mov r0, #0; mov r7, #1; svc #0
+size, start = 52 + 32 + len(exit_with_0), 0x10000
+head = struct.pack("<4s5B7x2H5I6H", b"\\x7fELF", 1, 1, 1, 0, 0, 2, 40, 1, start + 84, 52, 0, 0x5000000, 52, 32, 1, 0, 0, 0)
+segment = struct.pack("<8I", 1, 0, start, start, size, size, 5, 4096)
+with open("program", "wb") as file:
+    file.write(head + segment + exit_with_0)
+os.chmod("program", 0o755)
+print("before", flush=True)
+try:
+    os.execv("program", ["program"])
+except OSError as error:
+    print(error.strerror)
+"""
+    outcome = await box.python(code)
+    if outcome.text == "before\nExec format error\n":
+        pytest.skip("this machine runs no 32-bit programs")
+    assert outcome.text == "before\n"
+    assert outcome.exit.signal == 31
+
+
 async def test_attack_64_odd_numbers_mean_what_the_kernel_makes_of_them(box: Box) -> None:
     """Only the lower half of the number counts, for the kernel and for the filter alike."""
     code = """
@@ -437,11 +463,10 @@ def test_every_name_of_the_tables_is_a_call() -> None:
 def test_numbers_are_those_of_the_kernels_headers() -> None:
     """Those that are installed may be older than the table."""
     require_tool("gcc")
-    if not IS_X86_64:
-        pytest.skip("the headers of x86-64 are elsewhere")
-    found = header_numbers(["/usr/include/x86_64-linux-gnu", "/usr/include"], "__x86_64__")
-    assert len(found) > 300
-    numbers = system_call_numbers("x86_64")
+    machine = platform.machine()
+    found = header_numbers([f"/usr/include/{machine}-linux-gnu", "/usr/include"], f"__{machine}__")
+    assert len(found) > (300 if IS_X86_64 else 260)
+    numbers = system_call_numbers(machine)
     assert {name: numbers.get(name) for name in found} == found
 
 

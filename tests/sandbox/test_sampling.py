@@ -34,7 +34,7 @@ NETLINK   1100      4      -1   NI       0   yes  kernel      y  n
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("harness") / "harness"
     flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Werror", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    source = ROOT / "tests/native/sampling_harness.c"
+    source = ROOT / "tests/sandbox/native/sampling_harness.c"
     subprocess.run(["gcc", *flags, "-I", str(ROOT / "native"), "-o", str(program), str(source)], check=True)
     return program
 

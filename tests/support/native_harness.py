@@ -1,14 +1,24 @@
-"""Sources of native/ compiled together with a test's own C file, with sanitizers that end the program at its first mistake."""
+"""Sources of native/ compiled together with a test's own C file, with sanitizers that end the program at its first mistake.
+
+    python -m tests.support.native_harness OUTPUT
+
+compiles the whole launcher so, for FIREBOX_TEST_LAUNCHER of tests/sandbox.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.build_native import NATIVE, WARNINGS
-from tests.conftest import require_tool
+from scripts.build_native import sources as native_sources
+from tests.conftest import ROOT, require_tool
+
+HARNESSES = ROOT / "tests" / "sandbox" / "native"
+"""The C files of tests."""
 
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 SANITIZER_OPTIONS = {
@@ -35,7 +45,7 @@ def compile_harness(
     A compiler that is missing skips the test, or fails it in CI.
     """
     command = [
-        *(require_tool(compiler), "-std=gnu11", "-g", "-O1", *WARNINGS, "-Werror", f"-I{NATIVE}"),
+        *(require_tool(compiler), "-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", *WARNINGS, "-Werror", f"-I{NATIVE}"),
         *(SANITIZE if sanitize else ()),
         *flags,
         # A path that is not relative stays as it is.
@@ -45,6 +55,15 @@ def compile_harness(
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return output
+
+
+def compile_sanitized_launcher(output: Path) -> Path:
+    """Compile the launcher, PID 1 included, so that its first mistake ends it with a report on its standard error.
+
+    Its addresses are fixed: what is reported inside a sandbox, where no file can be opened, is found without.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return compile_harness((*native_sources(), HARNESSES / "sanitized.c"), output, flags=("-no-pie", "-Wl,--wrap=dup2"))
 
 
 def run_harness(program: Path, *arguments: str, given: bytes = b"", timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
@@ -57,3 +76,7 @@ def run_harness(program: Path, *arguments: str, given: bytes = b"", timeout_s: f
         check=False,
         timeout=timeout_s,
     )
+
+
+if __name__ == "__main__":
+    compile_sanitized_launcher(Path(sys.argv[1]))

@@ -164,12 +164,13 @@ def _version_1(pid: int) -> Groups:
         (0, "memory.limit_in_bytes", _MEMORY),
         # Where swap is not accounted it is not used.
         (0, "memory.memsw.limit_in_bytes", _MEMORY) if counts_swap else (0, "memory.swappiness", "0"),
+        (0, _V1_TCP_LIMIT, _MEMORY),
         (1, "pids.max", _PROCESSES),
     )
     meters = (
         *_meters(
             0,
-            ("memory.max_usage_in_bytes", "memory.oom_control", "memory.failcnt"),
+            ("memory.max_usage_in_bytes", "memory.oom_control"),
             ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", _V1_TCP_LIMIT),
         ),
         *_meters(2, ("cpuacct.usage",), ()),
@@ -204,8 +205,10 @@ def _as_far_as_there(
 class Meter:
     """Reads a leaf and changes its limits through its descriptors. Owns them: call `close`."""
 
-    def __init__(self, descriptors: Mapping[str, int]) -> None:
+    def __init__(self, descriptors: Mapping[str, int], memory_bytes: int = 0, processes: int = 0) -> None:
+        """descriptors: by name of the file. memory_bytes, processes: the limits of the leaf."""
         self._descriptors = dict(descriptors)
+        self._limits = memory_bytes, processes
         self._peak_bytes = 0
 
     def __bool__(self) -> bool:
@@ -236,6 +239,9 @@ class Meter:
 
     def limit(self, memory_bytes: int, processes: int) -> None:
         """Change the limits. Raises: OSError; nothing may be started then."""
+        if self._limits == (memory_bytes, processes):
+            return
+        self._limits = memory_bytes, processes
         self._write("pids.max", str(processes + _PROCESSES_OF_OURS))
         if "memory.max" in self._descriptors:
             self._write("memory.max", str(memory_bytes or "max"))

@@ -15,7 +15,7 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from firebox.sandbox import protocol
@@ -80,9 +80,9 @@ class Sandbox:
         pid: int,
         link: socket.socket,
         streams: Sequence[int],
-        meters: Mapping[str, int],
+        meter: Meter,
     ) -> None:
-        """link: non-blocking. streams: stdin, stdout, stderr. meters: name -> descriptor. All of them become ours."""
+        """link: non-blocking. streams: stdin, stdout, stderr. All of them become ours."""
         self.number = number
         self.pid = pid
         self.was_started_ahead = False
@@ -94,7 +94,7 @@ class Sandbox:
         self._streams: dict[StreamName, int] = {"stdout": stdout, "stderr": stderr}
         for descriptor in streams:
             os.set_blocking(descriptor, False)
-        self._meter = Meter(meters)
+        self._meter = meter
         self._command: Command | None = None
         self._output: OutputSink = _ignore
         self._counts = {"stdout": 0, "stderr": 0}

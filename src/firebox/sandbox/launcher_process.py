@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from firebox.sandbox import protocol
+from firebox.sandbox.cgroups import Meter
 from firebox.sandbox.handle import KILL_PATIENCE_S, Sandbox
 from firebox.sandbox.launcher_start import FIRST, StartedLauncher, start_launcher
 from firebox.sandbox.plans import Plans
@@ -69,6 +70,8 @@ class LauncherProcess:
         self._work_for_later: list[Callable[[], None]] = []
         self._next_number = FIRST
         self._starting = asyncio.Lock()
+        self._is_proven = False
+        """Whether the launcher that runs now has made a sandbox."""
         self._closed = False
         self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         """Where sandboxes let output go that nobody will see."""
@@ -117,7 +120,7 @@ class LauncherProcess:
         self._process = started
         self._link = started.link
         self.starts += 1
-        self._backlog.clear()
+        self._configured = None
         self._prepared_for.clear()
         self._proven = asyncio.create_task(self._bring_up(started))
         self._proven.add_done_callback(_look_at)
@@ -141,6 +144,7 @@ class LauncherProcess:
         await configured
         await self._prove(started.plans)
         self.layers = started.plans.layers()
+        self._is_proven = True
         self.cgroups = started.plans.groups.kind
         self.reasons = tuple(started.plans.group_reasons)
 
@@ -168,7 +172,8 @@ class LauncherProcess:
 
     async def make(self, specification: SandboxSpec) -> Sandbox:
         """Make a sandbox. Raises: SandboxFailure."""
-        await self.start()
+        if not self._is_proven:
+            await self.start()
         if self._first is not None and self._first.specification == specification:
             made = self._first.made
             self._first = None
@@ -369,8 +374,9 @@ class LauncherProcess:
             ready = protocol.unpack(protocol.Ready, data)
             del self._making[number]
             asyncio.get_running_loop().remove_reader(making.link.fileno())
-            streams, metered = descriptors[:_STREAMS], dict(zip(meters, descriptors[_STREAMS:], strict=True))
-            sandbox = Sandbox(self, number, ready.pid, making.link, streams, metered)
+            wanted = making.specification
+            meter = Meter(dict(zip(meters, descriptors[_STREAMS:], strict=True)), wanted.memory_bytes, wanted.processes)
+            sandbox = Sandbox(self, number, ready.pid, making.link, descriptors[:_STREAMS], meter)
             descriptors.clear()
             if making.made.done():
                 sandbox.close()
@@ -399,6 +405,7 @@ class LauncherProcess:
 
     def _lost(self, why: str) -> None:
         """Forget a launcher that is gone. Sandboxes notice by themselves: their links end."""
+        self._is_proven = False
         if self._link is not None:
             asyncio.get_running_loop().remove_reader(self._link.fileno())
             self._link.close()
@@ -422,6 +429,7 @@ class LauncherProcess:
         for event in self._alive.values():
             event.set()
         self._alive.clear()
+        self._plans = None
 
 
 async def _end_of(process: StartedLauncher) -> None:

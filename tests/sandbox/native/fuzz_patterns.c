@@ -1,8 +1,4 @@
-/* Fuzz native/patterns.c with libFuzzer: a pattern, a NUL, a name.
- *
- *   clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -Inative tests/native/fuzz_patterns.c native/patterns.c \
- *       native/kernel.c -o fuzz_patterns && ./fuzz_patterns -max_total_time=60 -max_len=256
- */
+/* Fuzz native/patterns.c: a pattern, a NUL, a name. */
 #include "patterns.h"
 
 #include <stdlib.h>
