@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -332,3 +333,14 @@ async def test_a_launcher_that_cannot_begin_leaves_no_group(sandbox_kind: str, m
     assert pid is not None
     await launcher.close()
     assert groups_of(pid) == []
+
+
+async def test_a_launcher_that_has_died_unheard_is_a_clear_failure_for_another_kind_of_sandbox(box: Box) -> None:
+    pid = box.launcher.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    while not is_gone(pid):
+        time.sleep(0.001)
+    with pytest.raises(SandboxFailure):
+        await asyncio.wait_for(box.make(trees=("/opt",)), 20)
+    assert (await box.run("/bin/echo", "again")).text == "again\n"

@@ -187,14 +187,17 @@ class LauncherProcess:
 
     def _ask(self, specification: SandboxSpec) -> _Making:
         """Have the launcher make a sandbox. Raises: SandboxFailure."""
-        assert self._plans is not None  # noqa: S101 - it was started
-        for preparation in self._plans.prepare(specification):
+        plans = self._plans
+        assert plans is not None  # noqa: S101 - it was started
+        for preparation in plans.prepare(specification):
             self._prepared_for[preparation.number] = set()
             self._tell(preparation.message())
+        if self._link is None:
+            raise _lost_launcher("the launcher died")
         number = self._next_number
-        message = self._plans.make(number, specification)
+        message = plans.make(number, specification)
         self._next_number += 1
-        for needed in self._plans.needed(specification):
+        for needed in plans.needed(specification):
             if needed in self._prepared_for:
                 self._prepared_for[needed].add(number)
         try:
@@ -417,7 +420,7 @@ class LauncherProcess:
             _message, link = self._backlog.popleft()
             if link is not None:
                 link.close()
-        failure = SandboxFailure("launcher", detail=why, hint="it is started again; see the log for its last words")
+        failure = _lost_launcher(why)
         if self._configured is not None and not self._configured.done():
             self._configured.set_exception(failure)
             _look_at(self._configured)
@@ -458,6 +461,10 @@ def _look_at(done: asyncio.Future[Any]) -> None:
     """Have asyncio not complain about an exception that perhaps nobody waits for."""
     if not done.cancelled():
         done.exception()
+
+
+def _lost_launcher(why: str) -> SandboxFailure:
+    return SandboxFailure("launcher", detail=why, hint="it is started again; see the log for its last words")
 
 
 def _too_many_files(number: int) -> SandboxFailure:
