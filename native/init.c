@@ -66,6 +66,8 @@ static int make_pipes(int ours[3])
 static int send_descriptors(const void *message, size_t bytes, const int *descriptors, int count)
 {
     struct rlimit own = {0, 0};
+    if (count == 0)
+        return send_message(link_to_server, message, bytes, "", NULL, 0);
     getrlimit(RLIMIT_NOFILE, &own);
     setrlimit(RLIMIT_NOFILE, &(struct rlimit){own.rlim_max, own.rlim_max});
     int done = send_message(link_to_server, message, bytes, "", descriptors, count);
