@@ -69,7 +69,8 @@ static int send_descriptors(const void *message, size_t bytes, const int *descri
     if (count == 0)
         return send_message(link_to_server, message, bytes, "", NULL, 0);
     getrlimit(RLIMIT_NOFILE, &own);
-    setrlimit(RLIMIT_NOFILE, &(struct rlimit){own.rlim_max, own.rlim_max});
+    struct rlimit most = {own.rlim_max, own.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &most);
     int done = send_message(link_to_server, message, bytes, "", descriptors, count);
     setrlimit(RLIMIT_NOFILE, &own);
     return done;
