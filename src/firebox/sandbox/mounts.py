@@ -10,13 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from firebox.sandbox import steps
 from firebox.sandbox.steps import Mount, OwnFolder, Pivot, Restrict, Step
-
-if TYPE_CHECKING:
-    from firebox.sandbox.skeleton import Skeleton
 
 HOST = "/host"
 """Where the launcher, in its own root, sees the host."""
@@ -84,9 +80,11 @@ def _without_nested(trees: Sequence[str]) -> tuple[str, ...]:
 
 
 def plan(
-    skeleton: Skeleton,
+    skeleton: str,
+    trees: Sequence[str],
     layers: Sequence[str],
     *,
+    nodes_are_real: bool,
     writable_bytes: int,
     writable_inodes: int,
     overlay: bool,
@@ -95,24 +93,26 @@ def plan(
 ) -> Iterator[Step]:
     """Yield the steps that build a sandbox's tree at the empty folder `ROOT` and pivot into it.
 
-    layers: folders below the skeleton, topmost first, as the launcher sees them. overlay: False where the kernel refuses overlays
-    here; trees are then shared inodes, read-only all the same, and there can be no layers. writable_proc: False makes all of
-    /proc read-only, /proc/self included. counted: False where no control group counts memory: a shared mapping of /dev/zero would
-    be memory that nobody sees, so /dev/full is there, which reads the same and cannot be mapped.
+    skeleton: its folder. trees: of the host, shown above it. layers: folders below the skeleton, topmost first, as the launcher
+    sees them. nodes_are_real: devices are in the skeleton, else they are shown from the host's /dev. overlay: False where the
+    kernel refuses overlays here; trees are then shared inodes, read-only all the same, and there can be no layers.
+    writable_proc: False makes all of /proc read-only, /proc/self included. counted: False where no control group counts memory:
+    a shared mapping of /dev/zero would be memory that nobody sees, so /dev/full is there, which reads the same and cannot be
+    mapped.
     """
     shown = steps.MS_RDONLY | steps.MS_NOSUID
     if overlay:
         # What a layer calls a device is none; ours lie in a mount of their own.
-        yield Mount("firebox", ROOT, "overlay", shown | steps.MS_NODEV, _stacked(skeleton.path, *layers, EMPTY))
-        yield Mount("firebox", ROOT + "/dev", "overlay", shown, _stacked(skeleton.path + "/dev", EMPTY))
-        for tree in skeleton.trees:
+        yield Mount("firebox", ROOT, "overlay", shown | steps.MS_NODEV, _stacked(skeleton, *layers, EMPTY))
+        yield Mount("firebox", ROOT + "/dev", "overlay", shown, _stacked(skeleton + "/dev", EMPTY))
+        for tree in trees:
             yield Mount("firebox", ROOT + shown_at(tree), "overlay", shown | steps.MS_NODEV, _stacked(HOST + tree, EMPTY))
     else:
-        yield Mount(skeleton.path, ROOT, None, steps.MS_BIND)
-        for tree in skeleton.trees:
+        yield Mount(skeleton, ROOT, None, steps.MS_BIND)
+        for tree in trees:
             yield Mount(HOST + tree, ROOT + shown_at(tree), None, steps.MS_BIND | steps.MS_REC)
         yield Restrict(ROOT, steps.MOUNT_ATTR_RDONLY | steps.MOUNT_ATTR_NOSUID)
-    if not skeleton.nodes_are_real:
+    if not nodes_are_real:
         for name in DEVICE_NODES:
             yield Mount(f"{HOST}/dev/{name}", f"{ROOT}/dev/{name}", None, steps.MS_BIND)
     if not counted:

@@ -195,8 +195,10 @@ class Plans:
         if plan is None:
             skeleton, _preparation = self._skeletons[specification.host, specification.trees]
             tree = mounts.plan(
-                skeleton,
+                skeleton.path,
+                skeleton.trees,
                 [self._layer(layer) for layer in specification.layers],
+                nodes_are_real=self._identity.is_root,
                 writable_bytes=specification.writable_bytes,
                 writable_inodes=specification.writable_inodes,
                 overlay=self.overlay,

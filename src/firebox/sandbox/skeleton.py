@@ -44,7 +44,7 @@ class Skeleton:
         hooks: Mapping[str, str] | None = None,
     ) -> None:
         self.path = path
-        self.nodes_are_real = nodes_are_real
+        self._nodes_are_real = nodes_are_real
         self._passwd_uid = passwd_uid
         self._host = host
         self._hooks = hooks or {}
@@ -75,7 +75,7 @@ class Skeleton:
     def _devices(self) -> Iterator[Step]:
         for name, (major, minor) in DEVICE_NODES.items():
             path = f"{self.path}/dev/{name}"
-            yield Node(path, major, minor) if self.nodes_are_real else TextFile(path, "")
+            yield Node(path, major, minor) if self._nodes_are_real else TextFile(path, "")
         links = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
         for name, target in {**links, "ptmx": "pts/ptmx"}.items():
             yield Link(target, f"{self.path}/dev/{name}")
