@@ -46,12 +46,11 @@ static pid_t start_mapper(const char **map_uids, const char **map_gids, const in
 /* Be root of the user namespace, and nobody else. */
 static int map_own_ids(uid_t uid, gid_t gid)
 {
-    char line[32], number[21];
-    strcat(strcat(strcpy(line, "0 "), decimal(uid, number)), " 1");
-    if (write_file(AT_FDCWD, "/proc/self/setgroups", "deny") < 0 || write_file(AT_FDCWD, "/proc/self/uid_map", line) < 0)
-        return -1;
-    strcat(strcat(strcpy(line, "0 "), decimal(gid, number)), " 1");
-    return write_file(AT_FDCWD, "/proc/self/gid_map", line);
+    int proc = open_at(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0);
+    int done = proc < 0 ? -1 : map_ids(proc, 0, uid, gid);
+    if (proc >= 0)
+        close(proc);
+    return done;
 }
 
 static int enter_user_namespace(const char **map_uids, const char **map_gids)

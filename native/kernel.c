@@ -91,6 +91,28 @@ uint64_t hard_limit(int resource)
     return limit[1];
 }
 
+int become_user(uid_t uid, gid_t gid)
+{
+    if (check("setgroups", syscall(SYS_setgroups, 0, NULL)) < 0 || check("setresgid", syscall(SYS_setresgid, gid, gid, gid)) < 0)
+        return -1;
+    return (int)check("setresuid", syscall(SYS_setresuid, uid, uid, uid));
+}
+
+/* Write a map of one id. */
+static int map_id(int proc, const char *file, uint32_t inside, uint32_t outside)
+{
+    char line[64], number[21];
+    strcat(strcpy(line, decimal(inside, number)), " ");
+    return write_file(proc, file, strcat(strcat(line, decimal(outside, number)), " 1"));
+}
+
+int map_ids(int proc, uid_t inside, uid_t uid, gid_t gid)
+{
+    if (write_file(proc, "self/setgroups", "deny") < 0 || map_id(proc, "self/uid_map", inside, uid) < 0)
+        return -1;
+    return map_id(proc, "self/gid_map", inside, gid);
+}
+
 int write_all(int descriptor, const void *data, size_t bytes)
 {
     const char *from = data;
@@ -122,8 +144,20 @@ uint64_t parse_decimal(const char **text)
     while (**text == ' ' || **text == '\t')
         ++*text;
     while (**text >= '0' && **text <= '9')
-        number = number * 10 + (uint64_t)(*(*text)++ - '0');
+        number = bounded_sum(bounded_product(number, 10), (uint64_t)(*(*text)++ - '0'));
     return number;
+}
+
+uint64_t bounded_sum(uint64_t one, uint64_t other)
+{
+    uint64_t sum;
+    return __builtin_add_overflow(one, other, &sum) ? UINT64_MAX : sum;
+}
+
+uint64_t bounded_product(uint64_t one, uint64_t other)
+{
+    uint64_t product;
+    return __builtin_mul_overflow(one, other, &product) ? UINT64_MAX : product;
 }
 
 int64_t clock_us(int clock)

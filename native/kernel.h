@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct failure {
     const char *call; /* a string that is never freed */
@@ -49,14 +50,24 @@ long read_folder(int folder, void *entries, size_t room);
 int set_limit(int pid, int resource, uint64_t value);
 uint64_t hard_limit(int resource);
 
+/* Become a user, with no supplementary groups and for good. */
+int become_user(uid_t uid, gid_t gid);
+
+/* Map one uid and one gid into the user namespace of this process, both as `inside`. proc: a folder, a procfs. */
+int map_ids(int proc, uid_t inside, uid_t uid, gid_t gid);
+
 /* Write everything. */
 int write_all(int descriptor, const void *data, size_t bytes);
 
 /* Format an unsigned number. Returns its first character, which lies in the buffer. */
 char *decimal(uint64_t number, char buffer[static 21]);
 
-/* Read an unsigned decimal number, skipping blanks before it. *text is moved behind it. */
+/* Read an unsigned decimal number, UINT64_MAX where it is larger, skipping blanks before it. *text is moved behind it. */
 uint64_t parse_decimal(const char **text);
+
+/* Add and multiply, up to UINT64_MAX. */
+uint64_t bounded_sum(uint64_t one, uint64_t other);
+uint64_t bounded_product(uint64_t one, uint64_t other);
 
 /* Milliseconds of the monotonic clock, and microseconds of a clock of clock_gettime(2). */
 int64_t now_ms(void);

@@ -15,7 +15,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -398,8 +397,7 @@ static int become(const char *ids)
     gid_t gid = *ids == ':' ? (++ids, (gid_t)parse_decimal(&ids)) : 0;
     if (uid == 0 || gid == 0)
         return fail("become", EINVAL);
-    if (check("setgroups", syscall(SYS_setgroups, 0, NULL)) < 0 || check("setresgid", syscall(SYS_setresgid, gid, gid, gid)) < 0 ||
-        check("setresuid", syscall(SYS_setresuid, uid, uid, uid)) < 0)
+    if (become_user(uid, gid) < 0)
         return -1;
     return (int)check("prctl", prctl(PR_SET_DUMPABLE, 1)); /* else /proc/self belongs to root, and its maps could not be written */
 }

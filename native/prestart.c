@@ -11,6 +11,7 @@
 
 #include "files.h"
 #include "kernel.h"
+#include "proc.h"
 
 enum { LEASE_PERCENT = 80 }; /* how much of the time that the kernel gives a lease a program waits before it is started anew */
 
@@ -148,33 +149,16 @@ static int tell(const char **words)
  * finds as many as the one before. */
 static int limit_all(const struct limits *limits)
 {
-    _Alignas(struct linux_dirent64) char entries[4096];
-    int proc = open_at(AT_FDCWD, "/proc", O_RDONLY | O_DIRECTORY, 0);
-    uint32_t before = 0, found = 1;
-    if (proc < 0)
-        return -1;
-    while (found != before) {
-        long got;
-        before = found;
-        found = 1;
-        lseek(proc, 0, SEEK_SET);
-        while ((got = read_folder(proc, entries, sizeof entries)) > 0) {
-            for (long at = 0; at < got;) {
-                const struct linux_dirent64 *entry = (const void *)(entries + at);
-                const char *digits = entry->d_name;
-                pid_t each = (pid_t)parse_decimal(&digits);
-                at += entry->d_reclen;
-                if (*digits != '\0' || each <= 1)
-                    continue;
-                ++found;
-                if (set_program_limits(each, limits) < 0 && failure.number != ESRCH) {
-                    close(proc);
-                    return -1;
-                }
-            }
-        }
-    }
-    close(proc);
+    static struct pairs processes;
+    size_t before;
+    do {
+        before = processes.used;
+        if (!proc_list(&processes))
+            return -1;
+        for (size_t index = 0; index < processes.used; ++index)
+            if (set_program_limits((pid_t)processes.of[index].low, limits) < 0 && failure.number != ESRCH)
+                return -1;
+    } while (processes.used != before);
     return 0;
 }
 

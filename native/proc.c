@@ -193,13 +193,9 @@ static void list_process(int folder, const char *name, void *context)
 {
     (void)folder;
     struct listing *listing = context;
-    uint64_t pid = 0;
-    for (const char *digit = name; *digit != '\0'; ++digit) {
-        if (*digit < '0' || *digit > '9')
-            return;
-        pid = bounded_sum(bounded_product(pid, 10), (uint64_t)(*digit - '0'));
-    }
-    if (pid != 1 && !pairs_add(listing->processes, 0, pid))
+    const char *behind = name;
+    uint64_t pid = parse_decimal(&behind);
+    if (*behind == '\0' && pid != 1 && !pairs_add(listing->processes, 0, pid))
         listing->complete = false;
 }
 
@@ -242,10 +238,8 @@ const char *word_at(const char *line, unsigned index)
 
 uint64_t number_at(const char *line, unsigned index)
 {
-    uint64_t number = 0;
-    for (const char *digit = word_at(line, index); *digit >= '0' && *digit <= '9'; ++digit)
-        number = bounded_sum(bounded_product(number, 10), (uint64_t)(*digit - '0'));
-    return number;
+    const char *word = word_at(line, index);
+    return parse_decimal(&word);
 }
 
 uint64_t hexadecimal(const char **text)
@@ -261,16 +255,4 @@ uint64_t hexadecimal(const char **text)
             return number;
         number = bounded_sum(bounded_product(number, 16), value);
     }
-}
-
-uint64_t bounded_sum(uint64_t one, uint64_t other)
-{
-    uint64_t sum;
-    return __builtin_add_overflow(one, other, &sum) ? UINT64_MAX : sum;
-}
-
-uint64_t bounded_product(uint64_t one, uint64_t other)
-{
-    uint64_t product;
-    return __builtin_mul_overflow(one, other, &product) ? UINT64_MAX : product;
 }

@@ -58,8 +58,4 @@ const char *word_at(const char *line, unsigned index);
 uint64_t number_at(const char *line, unsigned index);
 uint64_t hexadecimal(const char **text);
 
-/* Add and multiply, up to UINT64_MAX. */
-uint64_t bounded_sum(uint64_t one, uint64_t other);
-uint64_t bounded_product(uint64_t one, uint64_t other);
-
 #endif

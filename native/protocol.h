@@ -10,7 +10,6 @@
 #define PROTOCOL_MESSAGE_BYTES 131072U
 #define PROTOCOL_LONG_MESSAGE_BYTES 16777216U
 #define PROTOCOL_NO_WORDS 4294967295U
-#define PROTOCOL_OWN_UID 4294967295U
 #define PROTOCOL_COLLECT_INDEX_BYTES 8388608U
 #define PROTOCOL_GATE 200U
 #define PROTOCOL_NETLINK_SOCKETS 16U
@@ -54,8 +53,7 @@ enum phase {
     PHASE_SERVE = 13,
     PHASE_FILES = 14,
     PHASE_TERMINAL = 15,
-    PHASE_COMMAND_LIMITS = 16,
-    PHASE_PROGRAM = 17,
+    PHASE_PROGRAM = 16,
 };
 
 enum operation {
@@ -175,11 +173,10 @@ struct make {
     uint32_t variables;
     uint32_t main;
     uint64_t stack_bytes;
-    uint64_t memory_bytes;
     uint32_t text_bytes;
     uint32_t padding;
 };
-_Static_assert(sizeof(struct make) == 64, "layout of make");
+_Static_assert(sizeof(struct make) == 56, "layout of make");
 
 struct kill {
     uint32_t kind;

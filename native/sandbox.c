@@ -10,12 +10,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/if.h>
 #include <linux/seccomp.h>
-#include <linux/securebits.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -111,17 +109,6 @@ static int prepare_namespaces(struct sandbox *sandbox)
     return sandbox->surroundings.proc < 0 ? -1 : 0;
 }
 
-/* Map the sandbox's only uid and gid. */
-static int map_ids(int proc, uid_t inside, uid_t outside)
-{
-    char line[64], number[21];
-    strcat(strcpy(line, decimal(inside, number)), " ");
-    strcat(strcat(line, decimal(outside, number)), " 1");
-    if (write_file(proc, "self/setgroups", "deny") < 0 || write_file(proc, "self/uid_map", line) < 0)
-        return -1;
-    return write_file(proc, "self/gid_map", line);
-}
-
 /* When the host runs out of memory it takes sandboxes first. The file stays open: it will belong to root, and the program
  * shall have a higher score. Returns its descriptor. */
 static int raise_oom_score(int proc)
@@ -148,18 +135,14 @@ static int become_own_user(const struct sandbox_kind *kind, struct sandbox *sand
     sandbox->oom_score = raise_oom_score(sandbox->surroundings.proc);
     if (sandbox->oom_score < 0)
         return -1;
-    if (kind->drop_groups) {
-        if (check("setgroups", syscall(SYS_setgroups, 0, NULL)) < 0 ||
-            check("setresgid", syscall(SYS_setresgid, uid, uid, uid)) < 0 ||
-            check("setresuid", syscall(SYS_setresuid, uid, uid, uid)) < 0)
-            return -1;
-    }
+    if (kind->drop_groups && become_user(uid, uid) < 0)
+        return -1;
     if (!(sandbox->make->flags & MAKE_FLAG_OWN_USER_NAMESPACE))
         return 0;
     /* Else /proc/self belongs to root, and the maps could not be written. */
     if (check("prctl", prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)) < 0 || check("unshare", unshare(CLONE_NEWUSER)) < 0)
         return -1;
-    return map_ids(sandbox->surroundings.proc, sandbox->make->inside_uid, uid);
+    return map_ids(sandbox->surroundings.proc, sandbox->make->inside_uid, uid, uid);
 }
 
 /* Some limits need the capabilities that the user namespace gives. */

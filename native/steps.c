@@ -155,7 +155,7 @@ int take_step(const struct step *step, const struct text *text, struct surroundi
     }
     switch ((enum operation)step->operation) {
     case OPERATION_FOLDER:
-        return make_folder(target, step->mode, step->flags == PROTOCOL_OWN_UID ? surroundings->uid : (uid_t)step->flags);
+        return make_folder(target, step->mode, surroundings->uid);
     case OPERATION_FOLDERS:
         return make_folders(target, step->mode);
     case OPERATION_LINK:

@@ -10,7 +10,7 @@ enum { GROUPS = 4, METERS = 16 };
 
 /* What steps refer to. */
 struct surroundings {
-    uid_t uid;          /* PROTOCOL_OWN_UID stands for it */
+    uid_t uid;          /* of the sandbox */
     int groups[GROUPS]; /* folders of the sandbox's control groups */
     int group_count;
     int proc; /* a folder: the procfs of the launcher, or -1 */

@@ -10,6 +10,7 @@
  *   queues and sets of semaphores, of which the kernel gives 32,000 each, are few. */
 #include "supervisor.h"
 
+#include "kernel.h"
 #include "proc.h"
 #include "protocol.h"
 #include "system_v.h"

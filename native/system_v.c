@@ -1,5 +1,6 @@
 #include "system_v.h"
 
+#include "kernel.h"
 #include "proc.h"
 
 #include <stddef.h>

@@ -127,7 +127,7 @@ def _make(number: int, group: Sequence[steps.Step]) -> bytes:
     encoded = steps.encode((*group, *_TREE, *_GROUP[3:]), text)
     flags = MakeFlag.OWN_USER_NAMESPACE | MakeFlag.PRESTART
     counts = (len(group), len(_TREE), 2, 2, 1)
-    head = protocol.Make(Kind.MAKE, number, flags, 1000, *counts, text.offset_of("main.py"), 8 << 20, 64 << 20, text.bytes, 0)
+    head = protocol.Make(Kind.MAKE, number, flags, 1000, *counts, text.offset_of("main.py"), 8 << 20, text.bytes, 0)
     return protocol.pack(head) + encoded + text.encoded()
 
 

@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 
 from firebox.sandbox import protocol
 from firebox.sandbox.cgroups import Meter
-from firebox.sandbox.pack import Collected, PackReader, write_all
+from firebox.sandbox.pack import Collected, PackReader
 from firebox.sandbox.protocol import Exceeded, Exited, Kind, Phase, StartFlag
 from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure
 
@@ -284,7 +284,7 @@ class Sandbox:
             if command.files:
                 own = os.memfd_create("files", os.MFD_CLOEXEC)
                 for file in command.files:
-                    write_all(own, file.content)
+                    protocol.write_all(own, file.content)
                 descriptors.append(own)
             protocol.send(self._link, _start_message(command), descriptors)
         except ValueError as error:
@@ -312,8 +312,6 @@ class Sandbox:
             data, descriptors = protocol.receive(self._link)
         except BlockingIOError:
             return
-        except OSError:
-            data, descriptors = b"", []
         try:
             if data:
                 self._take(data, descriptors)

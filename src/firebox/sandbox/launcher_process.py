@@ -312,8 +312,6 @@ class LauncherProcess:
                 data, descriptors = protocol.receive(self._link)
             except BlockingIOError:
                 return
-            except OSError:
-                data, descriptors = b"", []
             for descriptor in descriptors:
                 os.close(descriptor)
             if not data:
@@ -358,8 +356,6 @@ class LauncherProcess:
             data, descriptors = protocol.receive(making.link)
         except BlockingIOError:
             return
-        except OSError:
-            data, descriptors = b"", []
         try:
             self._take_made(number, making, data, descriptors)
         except ValueError as error:

@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 from firebox.sandbox.protocol import (
     COLLECT_INDEX_BYTES,
+    MAX_ERRNO,
     CollectedFile,
     CollectedLeftOut,
     CollectIndex,
     LeftOut,
     layout,
     unpack_from,
+    write_all,
 )
 from firebox.sandbox.spec import Pack, PackedFile, SandboxFailure
 
@@ -30,8 +32,6 @@ READ_BYTES = 64 << 10
 _PATH_BYTES = 4095
 _LEFT_OUT = 100
 _NAME_SHOWN = 64
-_ERRNO = 4095
-"""The largest that a system call can return."""
 PATIENCE_S = 30.0
 """How long PID 1 may take to send what it found, after its time for looking is over."""
 
@@ -184,7 +184,7 @@ def _why(name: str, left_out: CollectedLeftOut) -> str:
     """Return the words for why something was left out. Raises: ValueError for a reason that does not exist."""
     match LeftOut(left_out.reason):
         case LeftOut.ERROR:
-            if left_out.error > _ERRNO:
+            if left_out.error > MAX_ERRNO:
                 raise ValueError("error")
             return os.strerror(left_out.error)
         case LeftOut.TOO_LARGE:
@@ -206,11 +206,3 @@ def _why(name: str, left_out: CollectedLeftOut) -> str:
 def _stays_inside(name: bytes) -> bool:
     """Tell whether a relative name can be written below a folder, whatever that folder holds."""
     return len(name) <= _PATH_BYTES and not {b"", b".", b".."} & set(name.split(b"/"))
-
-
-def write_all(descriptor: int, data: bytes) -> int:
-    """Write everything. Returns the number of bytes."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    return len(data)

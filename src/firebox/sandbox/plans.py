@@ -313,7 +313,6 @@ class Plans:
             variables=len(ahead.env) if ahead is not None else 0,
             main=text.offset_of(main),
             stack_bytes=(ahead.stack_bytes if ahead is not None else 0) or specification.memory_bytes or _STACK_BYTES,
-            memory_bytes=specification.memory_bytes,
             text_bytes=text.bytes,
             padding=0,
         )

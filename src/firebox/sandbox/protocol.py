@@ -40,11 +40,11 @@ LONG_MESSAGE_BYTES = 16 << 20
 NO_WORDS = 0xFFFFFFFF
 """Instead of a number of words: none are told, the command is started anew."""
 
-OWN_UID = 0xFFFFFFFF
-"""In a step, instead of a uid: the sandbox's own."""
-
 COLLECT_INDEX_BYTES = 8 << 20
 """Longest index of collected files, text included."""
+
+MAX_ERRNO = 4095
+"""The largest error that a system call can return, by the kernel's linux/err.h."""
 
 GATE = 200
 """The descriptor that the hook of a prestarted interpreter reads; so high that the interpreter's own have their usual numbers."""
@@ -100,8 +100,7 @@ class Phase(IntEnum):
     SERVE = 13
     FILES = 14
     TERMINAL = 15
-    COMMAND_LIMITS = 16
-    PROGRAM = 17
+    PROGRAM = 16
 
 
 class Operation(IntEnum):
@@ -249,7 +248,6 @@ class Make(NamedTuple):
     variables: U32
     main: U32
     stack_bytes: U64
-    memory_bytes: U64
     text_bytes: U32
     padding: U32
 
@@ -405,13 +403,11 @@ ENUMERATIONS: tuple[type[IntEnum] | type[IntFlag], ...] = (
     Kind, Phase, Operation, ConfigureFlag, MakeFlag, StartFlag, Exceeded, LeftOut,
 )  # fmt: skip
 CONSTANTS = (
-    "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "OWN_UID", "COLLECT_INDEX_BYTES", "GATE", "NETLINK_SOCKETS",
+    "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "COLLECT_INDEX_BYTES", "GATE", "NETLINK_SOCKETS",
     "SYSTEM_V_QUEUES", "SEMAPHORES_A_SET",
 )  # fmt: skip
 _SMALL_MESSAGE_BYTES = 4 << 10
 _DESCRIPTORS = 32
-_ERRNO_END = 4096
-"""Source: the kernel's MAX_ERRNO."""
 
 _Structure = TypeVar("_Structure", bound=tuple[int, ...])
 
@@ -486,7 +482,7 @@ def unpack_with_text(structure: type[_Structure], data: bytes) -> tuple[_Structu
 
 def error_text(number: int) -> str:
     """Return the words for an errno that somebody sent."""
-    return os.strerror(number) if number < _ERRNO_END else f"Unknown error {number}"
+    return os.strerror(number) if number <= MAX_ERRNO else f"Unknown error {number}"
 
 
 def kind_of(data: bytes) -> int:
@@ -497,13 +493,18 @@ def kind_of(data: bytes) -> int:
 
 
 def receive(link: socket.socket) -> tuple[bytes, list[int]]:
-    """Receive one short message and its descriptors, close-on-exec. b"" means the other side is gone.
+    """Receive one short message and its descriptors, close-on-exec. b"" means the other side is gone, or the link is broken.
 
-    Raises: BlockingIOError on a non-blocking link with nothing to read, OSError.
+    Raises: BlockingIOError on a non-blocking link with nothing to read.
     """
-    data, ancillary, _flags, _address = link.recvmsg(
-        _SMALL_MESSAGE_BYTES, socket.CMSG_SPACE(_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
-    )
+    try:
+        data, ancillary, _flags, _address = link.recvmsg(
+            _SMALL_MESSAGE_BYTES, socket.CMSG_SPACE(_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
+        )
+    except BlockingIOError:
+        raise
+    except OSError:
+        return b"", []
     descriptors: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -523,12 +524,18 @@ def send(link: socket.socket, message: bytes, descriptors: Sequence[int] = ()) -
         raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
     memory = os.memfd_create("message", os.MFD_CLOEXEC)
     try:
-        view = memoryview(message)
-        while view:
-            view = view[os.write(memory, view) :]
+        write_all(memory, message)
         _send(link, pack(LongMessage(Kind.LONG, 0, len(message))), [*descriptors, memory])
     finally:
         os.close(memory)
+
+
+def write_all(descriptor: int, data: bytes) -> int:
+    """Write everything. Returns the number of bytes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    return len(data)
 
 
 def _send(link: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:

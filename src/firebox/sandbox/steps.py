@@ -82,7 +82,7 @@ class OwnFolder(NamedTuple):
     mode: int
 
     def encoded(self, text: Text) -> protocol.Step:
-        return _step(text, Operation.FOLDER, mode=self.mode, flags=protocol.OWN_UID, target=self.path)
+        return _step(text, Operation.FOLDER, mode=self.mode, target=self.path)
 
     def describe(self) -> str:
         return f"make folder {self.path} with mode {self.mode:o} for the sandbox's user"
