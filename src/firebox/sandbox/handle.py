@@ -38,6 +38,7 @@ COLLECT_BUDGET_MS = 10_000.0
 
 _KILLED = Exited(Kind.EXITED, -signal.SIGKILL, Exceeded.NOTHING, 0, 0, 0)
 """Instead of a report, where the whole sandbox was killed."""
+_KILLED_HINT = "was the launcher killed?"
 _EXCEEDED = {Exceeded.NOTHING: "", Exceeded.MEMORY: "memory", Exceeded.CPU_TIME: "cpu_time"}
 _REFUSED_STEPS: dict[int, str] = {Phase.FILES: "files", Phase.TERMINAL: "terminal"}
 
@@ -155,7 +156,7 @@ class Sandbox:
             raise
         except OSError as error:
             # The meters are gone: whoever made the sandbox has removed it, so it cannot vouch for how it ended.
-            raise SandboxFailure("run", error.errno or 0, "the sandbox was taken away while it ran") from None
+            raise SandboxFailure("run", error.errno or 0, "the sandbox was taken away while it ran", _KILLED_HINT) from None
         finally:
             self._stop_clocks()
 
@@ -484,7 +485,7 @@ class Sandbox:
         if not killed_by and code in (-signal.SIGXCPU, -signal.SIGKILL) and command.cpu_ms and cpu_ms >= command.cpu_ms:
             killed_by = "cpu_time"  # the backstop, RLIMIT_CPU
         if self._exit_message is None and not killed_by:
-            raise SandboxFailure("run", detail="the sandbox ended without a report", hint="was the launcher killed?")
+            raise SandboxFailure("run", detail="the sandbox ended without a report", hint=_KILLED_HINT)
         return Exit(
             status=code if code >= 0 else None,
             signal=-code if code < 0 else None,
