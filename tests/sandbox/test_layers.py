@@ -234,9 +234,9 @@ async def test_layer_that_is_not_there_is_refused(box: Box, tmp_path: Path) -> N
 
 
 def loops_of(layers: tuple[str, ...]) -> int:
-    """Count the loop devices that show one of these files."""
-    backing = Path("/sys/block").glob("loop*/loop/backing_file")
-    return sum(any(file.read_text().strip().endswith(Path(layer).name) for layer in layers) for file in backing)
+    """Count the loop devices that show one of these files, not those of another test, which have the same names."""
+    shown = [file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
+    return sum(path.endswith(layer) for path in shown for layer in layers)
 
 
 async def test_a_tree_below_tmp_is_shown_beside_it(box: Box) -> None:
