@@ -74,7 +74,10 @@ class _Shelf:
 
 
 class Pool:
-    """Keeps up to `most` sandboxes of a kind ready. named: the kinds that are kept from the start on."""
+    """Keeps up to `most` sandboxes of a kind ready.
+
+    named: the kinds that are kept from the start on. template_age_s, template_runs: after which a template is made anew.
+    """
 
     def __init__(
         self,
@@ -82,6 +85,8 @@ class Pool:
         named: Iterable[SandboxSpec],
         most: int,
         *,
+        template_age_s: float = 600.0,
+        template_runs: int = 1000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._launchers = launchers

@@ -23,7 +23,8 @@ class Ahead(NamedTuple):
 
     env: what it is started with, more than it will have once its hook is done. main: a file that must be there before it
     starts, relative to the working directory; "" for none. held: it waits where it opens that file, else at a hook.
-    stack_bytes: of a program that must not be started with a stack as large as its memory; 0 for any other.
+    stack_bytes: of a program that must not be started with a stack as large as its memory; 0 for any other. template: whose
+    template it may be restored from, "" for everybody's; None: it is started each time.
     """
 
     argv: tuple[str, ...]
@@ -31,6 +32,7 @@ class Ahead(NamedTuple):
     main: str = ""
     held: bool = False
     stack_bytes: int = 0
+    template: str | None = None
 
 
 class SandboxSpec(NamedTuple):
