@@ -137,7 +137,7 @@ static void prestart(const struct sandbox *sandbox, const int ours[3])
 {
     const struct make *make = sandbox->make;
     uint32_t offset = 0;
-    struct program program = {.streams = streams, .gate = -1, .oom_score = oom_score};
+    struct program program = {.streams = streams, .gate = -1, .template = sandbox->template, .oom_score = oom_score};
     program.words = words_at(&sandbox->text, &offset, make->words);
     program.variables = program.words == NULL ? NULL : words_at(&sandbox->text, &offset, make->variables);
     if (program.variables != NULL &&
@@ -192,7 +192,9 @@ static pid_t start_command(const struct command *command, const char *terminal, 
         used_before_us = children_cpu_us();
     }
     struct program program = {.words = command->words, .variables = command->variables, .streams = streams,
-                              .terminal = terminal, .gate = -1, .limits = &limits, .oom_score = oom_score};
+                              .terminal = terminal, .gate = -1, .template = -1, .limits = &limits, .oom_score = oom_score};
+    if (command->start->flags & START_FLAG_CAPTURE)
+        program.captured = command->told[0] != NULL ? command->told[0] : "";
     return start_program(&program, about);
 }
 
@@ -352,6 +354,7 @@ void serve_command(const struct sandbox *sandbox, const struct ready *ready)
         prestart(sandbox, ours);
     close(ours[1]);
     close(ours[2]);
+    close(sandbox->template);
     if (receive_command(&command) < 0)
         return;
     pid_t pid = begin(&command, &terminal);

@@ -161,15 +161,21 @@ static int begin(struct sandbox *sandbox, struct child *child)
 
 static void make_sandbox(struct message *message)
 {
-    if (message->descriptor_count != 1)
+    if (message->descriptor_count != 1 && message->descriptor_count != 2)
         return;
-    struct sandbox sandbox = {.link = message->descriptors[0], .surroundings = {.proc = -1}};
+    struct sandbox sandbox = {.link = message->descriptors[0], .template = -1, .surroundings = {.proc = -1}};
+    if (message->descriptor_count == 2)
+        sandbox.template = message->descriptors[1];
     sandbox.make = take(message, sizeof *sandbox.make);
     if (sandbox.make == NULL)
         return;
     uint64_t steps = (uint64_t)sandbox.make->group_steps + sandbox.make->tree_steps + sandbox.make->limit_steps;
     sandbox.steps = take(message, steps * sizeof *sandbox.steps);
     bool whole = sandbox.steps != NULL && take_text(message, sandbox.make->text_bytes, &sandbox.text) == 0;
+    if (whole && sandbox.make->filter_bytes > 0) {
+        sandbox.filter = (struct filter){take(message, sandbox.make->filter_bytes), sandbox.make->filter_bytes};
+        whole = sandbox.filter.instructions != NULL;
+    }
     struct child *child = whole && sandbox.make->number != 0 ? new_child(sandbox.make->number) : NULL;
     if (child == NULL || begin(&sandbox, child) < 0) {
         send_failed(sandbox.link, sandbox.make->number, PHASE_CLONE, 0);

@@ -6,12 +6,15 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/personality.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "capture.h"
 #include "kernel.h"
+#include "template.h"
 
 enum {
     CPU_SLACK_S = 2,                /* how much later than the server's clock the kernel's ends a program */
@@ -111,6 +114,17 @@ static int connect_streams(const struct program *program)
     return 0;
 }
 
+/* Become a program by way of a template. Returns where that is not possible. Source: execveat(2). */
+static void become_restored(int template)
+{
+    char *words[] = {(char[]){TEMPLATE_COMMAND}, NULL}, *variables[] = {NULL};
+    int before = personality(ADDR_NO_RANDOMIZE); /* container engines may refuse it */
+    if (before < 0)
+        return;
+    syscall(SYS_execveat, template, "", words, variables, AT_EMPTY_PATH);
+    personality((unsigned long)before);
+}
+
 /* What the child does until it is the program. It shares our memory, so that `failure` tells us what went wrong. */
 static _Noreturn void become_program(const struct program *program, const char *path)
 {
@@ -121,6 +135,10 @@ static _Noreturn void become_program(const struct program *program, const char *
         (program->gate < 0 || check("dup2", dup2(program->gate, PROTOCOL_GATE)) >= 0) &&
         (program->limits == NULL || set_program_limits(0, program->limits) == 0)) {
         sigprocmask(SIG_SETMASK, &none, NULL);
+        if (program->captured != NULL)
+            let_be_captured(program->captured, program->streams[2]);
+        if (program->template >= 0)
+            become_restored(program->template);
         check("execve", execve(path, (char *const *)(uintptr_t)program->words, (char *const *)(uintptr_t)program->variables));
     }
     _exit(127);
@@ -145,7 +163,7 @@ pid_t start_program(const struct program *program, const char **about)
     long length = check("oom_score_adj", pread(program->oom_score, own_score, sizeof own_score, 0));
     if (length < 0 || set_oom_score(program, OOM_SCORE_OF_PROGRAM, strlen(OOM_SCORE_OF_PROGRAM)) < 0)
         return -1;
-    pid_t pid = vfork();
+    pid_t pid = program->captured != NULL ? fork() : vfork();
     if (pid == 0)
         become_program(program, path);
     if (pid < 0)

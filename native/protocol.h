@@ -6,12 +6,13 @@
 
 #include <stdint.h>
 
-#define PROTOCOL_VERSION 1U
+#define PROTOCOL_VERSION 2U
 #define PROTOCOL_MESSAGE_BYTES 131072U
 #define PROTOCOL_LONG_MESSAGE_BYTES 16777216U
 #define PROTOCOL_NO_WORDS 4294967295U
 #define PROTOCOL_COLLECT_INDEX_BYTES 8388608U
 #define PROTOCOL_GATE 200U
+#define PROTOCOL_TEMPLATE "template"
 #define PROTOCOL_NETLINK_SOCKETS 16U
 #define PROTOCOL_SYSTEM_V_QUEUES 32U
 #define PROTOCOL_SEMAPHORES_A_SET 64U
@@ -88,6 +89,7 @@ enum make_flag {
 
 enum start_flag {
     START_FLAG_TERMINAL = 1,
+    START_FLAG_CAPTURE = 2,
 };
 
 enum exceeded {
@@ -174,7 +176,7 @@ struct make {
     uint32_t main;
     uint64_t stack_bytes;
     uint32_t text_bytes;
-    uint32_t padding;
+    uint32_t filter_bytes;
 };
 _Static_assert(sizeof(struct make) == 56, "layout of make");
 

@@ -30,7 +30,7 @@
 #include "kernel.h"
 #include "supervisor.h"
 
-enum { LINK = 3, FIRST_GROUP = 100, OOM_SCORE = 500, CAPABILITIES = 64 };
+enum { LINK = 3, FIRST_GROUP = 100, TEMPLATE = FIRST_GROUP + GROUPS, OOM_SCORE = 500, CAPABILITIES = 64 };
 
 #define HOST_PROC "/host/proc"
 #define WORK "/box"
@@ -42,7 +42,8 @@ enum { LINK = 3, FIRST_GROUP = 100, OOM_SCORE = 500, CAPABILITIES = 64 };
 static enum phase phase;
 static uint32_t failed_step;
 
-/* Close every descriptor of the launcher. The link becomes number 3, the folders of control groups follow `FIRST_GROUP`. */
+/* Close every descriptor of the launcher. The link becomes number 3, the folders of control groups follow `FIRST_GROUP`, and the
+ * template them. */
 static int forget_launcher(struct sandbox *sandbox)
 {
     for (int index = 0; index < sandbox->surroundings.group_count; ++index) {
@@ -51,11 +52,16 @@ static int forget_launcher(struct sandbox *sandbox)
         if (*folder < 0)
             return -1;
     }
+    if (sandbox->template >= 0) {
+        if (check("dup", dup3(sandbox->template, TEMPLATE, O_CLOEXEC)) < 0)
+            return -1;
+        sandbox->template = TEMPLATE;
+    }
     if (check("dup", dup3(sandbox->link, LINK, O_CLOEXEC)) < 0 || check("dup", dup2(0, 2)) < 0 || check("dup", dup2(0, 1)) < 0)
         return -1;
     sandbox->link = LINK;
     syscall(SYS_close_range, LINK + 1, FIRST_GROUP - 1, 0);
-    return (int)check("close_range", syscall(SYS_close_range, FIRST_GROUP + GROUPS, ~0U, 0));
+    return (int)check("close_range", syscall(SYS_close_range, sandbox->template >= 0 ? TEMPLATE + 1 : TEMPLATE, ~0U, 0));
 }
 
 /* Take steps of the plan, from the first of this phase on. */
@@ -200,9 +206,13 @@ static long load(const struct filter *filter, unsigned flags)
 
 /* Load the system call filter. Without a listener, where this kernel or a filter around us allows none, the calls that PID 1
  * would decide are refused. */
-static int load_filter(const struct sandbox_kind *kind)
+static int load_filter(const struct sandbox_kind *kind, const struct filter *own)
 {
     phase = PHASE_FILTER;
+    if (own->bytes > 0) {
+        supervisor_begin(-1);
+        return (int)load(own, 0);
+    }
     int listener = (int)load(&kind->filter, SECCOMP_FILTER_FLAG_NEW_LISTENER);
     if (listener < 0 && failure.number != EBUSY && failure.number != EINVAL)
         return -1;
@@ -232,7 +242,7 @@ static int make(const struct sandbox_kind *kind, struct sandbox *sandbox, struct
     if (take_all(sandbox, wanted->group_steps, wanted->tree_steps) < 0 || become_own_user(kind, sandbox) < 0 ||
         set_limits(sandbox) < 0 || drop_capabilities(wanted->flags & MAKE_FLAG_OWN_USER_NAMESPACE) < 0)
         return -1;
-    return load_filter(kind);
+    return load_filter(kind, &sandbox->filter);
 }
 
 _Noreturn void live(const struct sandbox_kind *kind, struct sandbox *sandbox)

@@ -24,6 +24,8 @@ struct sandbox {
     const struct step *steps;
     struct text text;
     int link;      /* to the server */
+    int template;  /* from which a prestarted program is restored, or -1 */
+    struct filter filter; /* of its own, which needs no listener; empty: that of the kind */
     bool joined;   /* whether it was created in its control groups */
     int oom_score; /* oom_score_adj of PID 1 */
     struct surroundings surroundings;

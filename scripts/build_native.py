@@ -1,5 +1,7 @@
 """Compile native/*.c into one static executable, the launcher of sandboxes: `make native`.
 
+It contains another one, native/restorer/, as bytes: the beginning of the templates that it makes.
+
 The build hook (hatch_build.py), scripts/setup and tests use this. It needs nothing but the standard library, as scripts/setup
 runs it before anything is installed.
 """
@@ -41,6 +43,13 @@ COMPILE = (
     "-fdata-sections",
 )
 LINK = ("-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--gc-sections", "-Wl,--build-id=none", "-s")
+RESTORER = (
+    *("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-static-pie", "-fPIE", "-nostdlib", "-nostartfiles", "-ffreestanding"),
+    *("-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-fno-sanitize=all"),
+    *("-Wl,-pie", "-Wl,--no-dynamic-linker", "-Wl,-z,noexecstack", "-Wl,-z,norelro", "-Wl,-z,noseparate-code"),
+    *("-Wl,-z,max-page-size=4096", "-Wl,--build-id=none", "-s"),
+)
+"""It copies itself to another place while it runs: no C library, no relocations, nothing but code."""
 FORTIFY = ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2")
 """Checks of glibc's headers; musl has none. Some compilers define it themselves, and warn about a second definition."""
 
@@ -74,7 +83,9 @@ class BuildError(Exception):
 class Compiler:
     command: tuple[str, ...]
     flags: tuple[str, ...]
-    """Those that make its programs static, and what else this one needs."""
+    """Those that make its programs static."""
+    headers: tuple[str, ...] = ()
+    """Those with which it finds Linux' headers."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,10 @@ def build(output: Path = EXECUTABLE, *, target: str = "", strict: bool = False) 
         with _workplace(BUILD if output == EXECUTABLE else output.parent) as folder:
             made = folder / output.name
             flags = (*WARNINGS, "-Werror") if strict else WARNINGS
-            _compile(compiler, [path.name for path in sources()], made, flags=flags, folder=NATIVE)
+            write_restorer(compiler, folder, flags, target=target)
+            names = [path.name for path in sources()]
+            options = [*compiler.flags, *COMPILE, *flags, f"-I{folder}"]
+            _compile(compiler, [*options, *names, *LINK], made, folder=NATIVE)
             made.chmod(0o755)
             stamp = folder / "stamp"
             stamp.write_text(json.dumps({"ingredients": _ingredients(target), "executable": _digest(made)}))
@@ -122,6 +136,16 @@ def is_built(output: Path = EXECUTABLE, *, target: str = "") -> bool:
 def sources() -> list[Path]:
     """Return the files that are compiled, in a fixed order."""
     return sorted(NATIVE.glob("*.c"))
+
+
+def write_restorer(compiler: Compiler, folder: Path, flags: Sequence[str] = (), *, target: str = "") -> None:
+    """Compile native/restorer/ and write it into a folder as restorer.inc, an array of C. Not for processors without templates."""
+    if not (target or platform.machine()).startswith("x86_64"):
+        return
+    made = folder / "restorer"
+    _compile(compiler, [*RESTORER, *flags, "restorer/restorer.c"], made, folder=NATIVE)
+    content = ",".join(map(str, made.read_bytes()))
+    (folder / "restorer.inc").write_text(f"static const unsigned char restorer[] = {{{content}}};\n")
 
 
 def find_compiler(*, target: str = "", with_zig: bool = True) -> Compiler:
@@ -196,8 +220,8 @@ def _static(command: Sequence[str]) -> Iterator[Compiler]:
         headers = ("-idirafter", "/usr/include", "-idirafter", f"/usr/include/{machine}-linux-gnu")
         # It does not know -static-pie, but musl has what that takes. The linker finds these in the folder of the library.
         start = ("-nostartfiles", "-l:rcrt1.o", "-l:crti.o", "-l:crtn.o", "-Wl,-pie,--no-dynamic-linker,-z,text")
-        yield Compiler(tuple(command), ("-static", "-fPIE", *start, *headers))
-        yield Compiler(tuple(command), ("-static", *headers))
+        yield Compiler(tuple(command), ("-static", "-fPIE", *start), headers)
+        yield Compiler(tuple(command), ("-static",), headers)
     else:
         yield Compiler(tuple(command), ("-static-pie", "-fPIE", *FORTIFY))
         yield Compiler(tuple(command), ("-static", *FORTIFY))
@@ -206,7 +230,7 @@ def _static(command: Sequence[str]) -> Iterator[Compiler]:
 def _zig(target: str) -> Compiler | None:
     if not target or importlib.util.find_spec("ziglang") is None:
         return None
-    return Compiler((sys.executable, "-m", "ziglang", "cc"), ("-target", target, "-static", "-fPIE", "-pie"))
+    return Compiler((sys.executable, "-m", "ziglang", "cc", "-target", target), ("-static", "-fPIE", "-pie"))
 
 
 def _reason_against(compiler: Compiler, folder: Path, target: str) -> str | None:
@@ -214,7 +238,7 @@ def _reason_against(compiler: Compiler, folder: Path, target: str) -> str | None
     (folder / "probe.c").write_text(_PROBE)
     probe = folder / "probe"
     try:
-        _compile(compiler, ["probe.c"], probe, flags=(), folder=folder)
+        _compile(compiler, [*compiler.flags, *COMPILE, "probe.c", *LINK], probe, folder=folder)
         if read_elf(probe).has(PT_INTERP):
             return "its program is not static"
         if not target and read_elf(probe).machine == platform.machine():
@@ -226,9 +250,9 @@ def _reason_against(compiler: Compiler, folder: Path, target: str) -> str | None
     return None
 
 
-def _compile(compiler: Compiler, names: Sequence[str], output: Path, *, flags: Sequence[str], folder: Path) -> None:
-    """Compile files of a folder, which become the same program wherever that folder is."""
-    command = [*compiler.command, *compiler.flags, *COMPILE, *flags, *names, *LINK, "-o", str(output)]
+def _compile(compiler: Compiler, words: Sequence[str], output: Path, *, folder: Path) -> None:
+    """Compile files of a folder, which become the same program wherever that folder is. words: options, and their names."""
+    command = [*compiler.command, *compiler.headers, *words, "-o", str(output)]
     # Zig keeps what it compiled of its C library: here rather than in a home, which may not be there.
     cache = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(BUILD / "zig"))
     try:
@@ -254,7 +278,7 @@ def _compile(compiler: Compiler, names: Sequence[str], output: Path, *, flags: S
 def _ingredients(target: str) -> str:
     """Return a digest of all that the executable is made from: the files, and which compilers there are to choose from."""
     digest = hashlib.sha256()
-    for path in (*sources(), *sorted(NATIVE.glob("*.h")), Path(__file__), ROOT / "requirements-compiler.lock"):
+    for path in (*sources(), *sorted(NATIVE.glob("*.h")), NATIVE / "restorer/restorer.c", Path(__file__), ROOT / "requirements-compiler.lock"):
         content = path.read_bytes() if path.exists() else b""
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     chosen = shlex.split(os.environ.get("CC", ""))

@@ -27,7 +27,8 @@ def _lines() -> Iterator[str]:
     yield "#include <stdint.h>"
     yield ""
     for name in protocol.CONSTANTS:
-        yield f"#define PROTOCOL_{name} {getattr(protocol, name)}U"
+        value = getattr(protocol, name)
+        yield f"#define PROTOCOL_{name} " + (f'"{value}"' if isinstance(value, str) else f"{value}U")
     for enumeration in protocol.ENUMERATIONS:
         prefix = _snake(enumeration.__name__)
         yield ""

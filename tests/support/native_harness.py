@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.build_native import NATIVE, WARNINGS
+from scripts.build_native import NATIVE, WARNINGS, find_compiler, write_restorer
 from scripts.build_native import sources as native_sources
 from tests.conftest import ROOT, require_tool
 
@@ -63,7 +63,9 @@ def compile_sanitized_launcher(output: Path) -> Path:
     Its addresses are fixed: what is reported inside a sandbox, where no file can be opened, is found without.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    return compile_harness((*native_sources(), HARNESSES / "sanitized.c"), output, flags=("-no-pie", "-Wl,--wrap=dup2"))
+    write_restorer(find_compiler(), output.parent)
+    flags = ("-no-pie", "-Wl,--wrap=dup2", f"-I{output.parent}")
+    return compile_harness((*native_sources(), HARNESSES / "sanitized.c"), output, flags=flags)
 
 
 def run_harness(program: Path, *arguments: str, given: bytes = b"", timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:

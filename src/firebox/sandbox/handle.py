@@ -578,13 +578,15 @@ def _start_message(command: Command) -> bytes:
     text = protocol.Text(command.argv)
     for name, value in command.env.items():
         text.add(f"{name}={value}")
-    for word in command.tell or ():
+    told = command.tell if command.capture is None else (command.capture,)
+    for word in told or ():
         text.add(word)
     files, packs = _packed_files(command, text)
     rows, columns = command.terminal or (0, 0)
     head = protocol.Start(
         kind=Kind.START,
-        flags=StartFlag.TERMINAL if command.terminal is not None else 0,
+        flags=(StartFlag.TERMINAL if command.terminal is not None else 0)
+        | (StartFlag.CAPTURE if command.capture is not None else 0),
         rows=rows,
         columns=columns,
         cpu_ms=command.cpu_ms,
@@ -595,7 +597,7 @@ def _start_message(command: Command) -> bytes:
         open_files=command.open_files,
         words=len(command.argv),
         variables=len(command.env),
-        told=len(command.tell) if command.tell is not None else protocol.NO_WORDS,
+        told=len(told) if told is not None else protocol.NO_WORDS,
         packs=packs,
         files=len(files),
         text_bytes=text.bytes,

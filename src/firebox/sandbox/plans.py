@@ -116,8 +116,7 @@ class Plans:
         """Return the Configure message and its descriptors; `forget_lock` closes them once they have been sent."""
         chosen = self._identity
         text = Text((*chosen.uid_map, *chosen.gid_map, *self.groups.folders))
-        counted = self.groups.kind != "none"
-        programs = compile_filter(ask=True, counted=counted), compile_filter(ask=False, counted=counted)
+        programs = compile_filter(ask=True, counted=self._counted), compile_filter(ask=False, counted=self._counted)
         head = protocol.Configure(
             kind=Kind.CONFIGURE,
             version=protocol.VERSION,
@@ -203,7 +202,7 @@ class Plans:
                 writable_inodes=specification.writable_inodes,
                 overlay=self.overlay,
                 writable_proc=not self._oom_score_is_free,
-                counted=self.groups.kind != "none",
+                counted=self._counted,
             )
             user_limits = USER_LIMITS if self.own_user_namespace else {}
             limits: list[Step] = [UserLimit(*each) for each in user_limits.items()]
@@ -301,6 +300,7 @@ class Plans:
                 text.add(word)
         main = os.path.normpath(ahead.main) if ahead is not None and ahead.main else ""
         steps = b"".join(encode(part, text) for part in plan)
+        own_filter = compile_filter(ask=False, counted=self._counted, traces=True) if specification.captures else b""
         head = protocol.Make(
             kind=Kind.MAKE,
             number=0,
@@ -314,13 +314,17 @@ class Plans:
             main=text.offset_of(main),
             stack_bytes=(ahead.stack_bytes if ahead is not None else 0) or specification.memory_bytes or _STACK_BYTES,
             text_bytes=text.bytes,
-            padding=0,
+            filter_bytes=len(own_filter),
         )
-        return protocol.pack(head) + steps + text.encoded()
+        return protocol.pack(head) + steps + text.encoded() + own_filter
 
     def _layer(self, layer: str) -> str:
         image = self._images.get(layer)
         return f"{image[0]}/{IMAGE_TREE}" if image is not None else mounts.HOST + layer
+
+    @property
+    def _counted(self) -> bool:
+        return self.groups.kind != "none"
 
     def _number(self) -> int:
         number, self._next_number = self._next_number, self._next_number + 1

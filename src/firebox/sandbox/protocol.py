@@ -28,7 +28,7 @@ I32: TypeAlias = Annotated[int, "i"]
 U64: TypeAlias = Annotated[int, "Q"]
 """Fields of structures, with their format as the module `struct` has it. This module evaluates its annotations for that."""
 
-VERSION = 1
+VERSION = 2
 """Of this protocol: a launcher refuses another one."""
 
 MESSAGE_BYTES = 128 << 10
@@ -48,6 +48,9 @@ MAX_ERRNO = 4095
 
 GATE = 200
 """The descriptor that the hook of a prestarted interpreter reads; so high that the interpreter's own have their usual numbers."""
+
+TEMPLATE = "template"
+"""The file that a program leaves which was captured, in the working directory."""
 
 NETLINK_SOCKETS = 16
 """At most so many at a time in one sandbox, and one more for each thread that asks at the same moment."""
@@ -142,7 +145,10 @@ class MakeFlag(IntFlag):
 
 
 class StartFlag(IntFlag):
+    """CAPTURE: the program becomes a template where it waits."""
+
     TERMINAL = 1
+    CAPTURE = 2
 
 
 class Exceeded(IntEnum):
@@ -230,11 +236,12 @@ class Prepared(NamedTuple):
 
 
 class Make(NamedTuple):
-    """Make a sandbox, which answers on its own link, the descriptor beside this message. Then: steps, text.
+    """Make a sandbox, which answers on its own link. Descriptors: that and, where a program is restored ahead, its template.
+    Then: steps, text, seccomp program.
 
     group_steps, tree_steps, limit_steps: how many there are, in this order. inside_uid: in its user namespace. stack_bytes: of
     a program that is started before its command comes. words, variables: command line and environment of that, the first
-    strings of the text; main: the file that it will open.
+    strings of the text; main: the file that it will open. filter_bytes: of a seccomp program instead of the launcher's, or 0.
     """
 
     kind: U32
@@ -249,7 +256,7 @@ class Make(NamedTuple):
     main: U32
     stack_bytes: U64
     text_bytes: U32
-    padding: U32
+    filter_bytes: U32
 
 
 class Kill(NamedTuple):
@@ -301,7 +308,8 @@ class PackedFile(NamedTuple):
 class Start(NamedTuple):
     """The command. Descriptors: packs. Then: files, text, which begins with words, variables and told words.
 
-    Limits as in `spec.Command`, 0 means none. told: what a prestarted program needs to go on as this command, or `NO_WORDS`.
+    Limits as in `spec.Command`, 0 means none. told: what a prestarted program needs to go on as this command, or `NO_WORDS`; with
+    CAPTURE the file where it waits, or none for its hook.
     """
 
     kind: U32
@@ -403,7 +411,7 @@ ENUMERATIONS: tuple[type[IntEnum] | type[IntFlag], ...] = (
     Kind, Phase, Operation, ConfigureFlag, MakeFlag, StartFlag, Exceeded, LeftOut,
 )  # fmt: skip
 CONSTANTS = (
-    "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "COLLECT_INDEX_BYTES", "GATE", "NETLINK_SOCKETS",
+    "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "COLLECT_INDEX_BYTES", "GATE", "TEMPLATE", "NETLINK_SOCKETS",
     "SYSTEM_V_QUEUES", "SEMAPHORES_A_SET",
 )  # fmt: skip
 _SMALL_MESSAGE_BYTES = 4 << 10

@@ -108,7 +108,8 @@ PROTOCOLS = {
 """Families, type and protocol numbers that may be asked for. Anything else makes the kernel load a module, or call modprobe
 outside of every limit: SCTP, DCCP, L2TP ... have a history."""
 
-PERSONALITIES = {"PER_LINUX": 0, "read only": 0xFFFFFFFF}
+PERSONALITIES = {"PER_LINUX": 0, "ADDR_NO_RANDOMIZE": 0x0040000, "read only": 0xFFFFFFFF}
+"""The second one lays a program out for its template."""
 
 _CLONE_NEW_FLAGS = {
     "NEWNS": 0x00020000,
@@ -229,17 +230,20 @@ def compile_filters(machine: str | None = None) -> Filters:
 
 
 @cache
-def compile_filter(*, ask: bool, counted: bool, machine: str | None = None) -> bytes:
-    """Compile one of `Filters`.
+def compile_filter(*, ask: bool, counted: bool, traces: bool = False, machine: str | None = None) -> bytes:
+    """Compile one of `Filters`, or one for the making of a template.
 
-    ask: PID 1 decides the supervised calls; False refuses them. counted: by control groups. machine: as uname(2) has it, by
-    default this one. Raises: OSError for one that has no table.
+    ask: PID 1 decides the supervised calls; False refuses them. counted: by control groups. traces: programs may trace each
+    other, which is for the making of templates only. machine: as uname(2) has it, by default this one. Raises: OSError for one that has no table.
     """
     machine = machine or os.uname().machine
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOTSUP, f"there is no table of the system calls of {machine}")
     numbers = system_call_numbers(machine)
     rules = _by_name(ask=ask, counted=counted)
+    if traces:
+        rules["ptrace"] = (_PASS,)
+        rules["prctl"] = (Rule(ALLOW, (low(0, _PR_SET_PTRACER),)), *rules["prctl"])
     calls = {numbers[name]: rules[name] for name in rules if name in numbers}
     # The number -1, which tracers use for "no call", is none of x32.
     beyond = {_X32: (Rule(KILL_PROCESS),), 0xFFFFFFFF: (_ENOSYS,)} if machine == "x86_64" else {}

@@ -41,6 +41,7 @@ class SandboxSpec(NamedTuple):
     trees: host folders shown read-only besides the standard ones. layers: what else the root is stacked from, topmost first:
     squashfs images, or folders, of the host. host: whether the standard folders are shown at all. memory_bytes and processes
     can be changed until the start of the program; the size of what can be written cannot. ahead: what is started already.
+    captures: its program may be captured, by another one there; for the making of templates only.
     """
 
     trees: tuple[str, ...] = ()
@@ -51,6 +52,7 @@ class SandboxSpec(NamedTuple):
     memory_bytes: int = 512 << 20
     processes: int = 128
     ahead: Ahead | None = None
+    captures: bool = False
 
 
 class InputFile(NamedTuple):
@@ -66,7 +68,8 @@ class Command(NamedTuple):
 
     tell: the words that a program which was started ahead needs so that it goes on as this command; None: start it anew.
     Numbers as in the model's limits: milliseconds and bytes, 0 means no cap. terminal: (rows, columns), or None for pipes.
-    keep_files: files are collected afterwards, even when a limit ends the program.
+    keep_files: files are collected afterwards, even when a limit ends the program. capture: the file where the program waits to be
+    captured, "" for its hook; None: it just runs.
     """
 
     argv: tuple[str, ...]
@@ -87,6 +90,7 @@ class Command(NamedTuple):
     kill_on_output: bool = False
     keep_files: bool = False
     tell: tuple[str, ...] | None = None
+    capture: str | None = None
 
 
 class PackedFile(NamedTuple):

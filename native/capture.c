@@ -1,0 +1,520 @@
+#include "capture.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernel.h"
+
+/* Say why there will be no template, and end, and the interpreter with us. */
+static _Noreturn void give_up(const char *why)
+{
+    write_all(2, why, strlen(why));
+    _exit(1);
+}
+
+#ifndef __x86_64__
+void let_be_captured(const char *main_file, int error_stream)
+{
+    (void)main_file;
+    dup2(error_stream, 2);
+    give_up("templates are for x86-64");
+}
+#else
+
+#include <elf.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/ptrace.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+
+#include "proc.h"
+#include "protocol.h"
+#include "restorer.inc"
+#include "template.h"
+
+/* The tracer is a child of the process that becomes the interpreter, so that this has the pid that a program always has: its C
+ * library keeps that in its memory. */
+
+enum { MAPPINGS = 2048, PIECES = 8192, TEXT_BYTES = 128 << 10, SCRATCH_BYTES = 256, PAGES_AT_ONCE = 512, PROCESSES = 2 };
+
+#define PAGE_PRESENT (1ULL << 63)
+#define PAGE_SWAPPED (1ULL << 62)
+#define PAGE_OF_FILE (1ULL << 61) /* Source: the kernel's admin-guide/mm/pagemap.rst */
+#define TRACED_CALL (SIGTRAP | 0x80)
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08 /* Linux 6.11 */
+#endif
+
+_Static_assert(sizeof restorer <= TEMPLATE_AT, "the restorer's place");
+_Static_assert(sizeof(struct template_head) + MAPPINGS * sizeof(struct template_mapping) +
+                       PIECES * sizeof(struct template_piece) + TEXT_BYTES <=
+                   TEMPLATE_TABLES_BYTES,
+               "the place of the tables");
+
+static pid_t interpreter;
+static int memory = -1; /* the interpreter's */
+static int output;
+static uint64_t output_bytes;
+
+static struct template_head head;
+static struct template_mapping mappings[MAPPINGS];
+static struct template_piece pieces[PIECES];
+static char text[TEXT_BYTES];
+static uint32_t text_bytes = 1; /* offset 0: "" */
+
+static void must(const char *what, bool done)
+{
+    char why[128], digits[21];
+    if (done)
+        return;
+    strncat(strcpy(why, what), ": error ", sizeof why - 32);
+    give_up(strcat(why, decimal((uint64_t)errno, digits)));
+}
+
+/* Make a call of ptrace(2); the C libraries declare it each in its own way. */
+static void trace(const char *name, long request, uintptr_t address, const void *data)
+{
+    must(name, syscall(SYS_ptrace, request, interpreter, address, data) >= 0);
+}
+
+/* Wait until the interpreter stops. Returns its wait status. */
+static int wait_for_stop(void)
+{
+    int status;
+    must("waitpid", waitpid(interpreter, &status, __WALL) >= 0);
+    if (!WIFSTOPPED(status))
+        give_up("it ended before it waited");
+    return status;
+}
+
+/* Let it go on to the beginning or the end of a system call. */
+static void go_on(void)
+{
+    for (int passed_on = 0;;) {
+        trace("PTRACE_SYSCALL", PTRACE_SYSCALL, 0, (void *)(intptr_t)passed_on);
+        int status = wait_for_stop();
+        if (WSTOPSIG(status) == TRACED_CALL)
+            return;
+        passed_on = status >> 16 == 0 ? WSTOPSIG(status) : 0;
+    }
+}
+
+static void open_memory(void)
+{
+    if (memory >= 0)
+        close(memory); /* which may be of the program before its execve(2) */
+    memory = open_at(proc_folder(), proc_path((uint64_t)interpreter, "mem"), O_RDWR, 0);
+    must("mem", memory >= 0);
+}
+
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash == NULL ? path : slash + 1;
+}
+
+/* Return whether open(2) is asked for a file of this name. */
+static bool opens(uint64_t path_address, uint64_t flags, const char *main_file)
+{
+    char path[PATH_MAX];
+    open_memory();
+    long got = pread(memory, path, sizeof path - 1, (off_t)path_address);
+    path[got < 0 ? 0 : got] = '\0';
+    return !(flags & O_PATH) && strcmp(last_part(path), last_part(main_file)) == 0;
+}
+
+/* Return whether this is the call in which it waits. */
+static bool waits_in(const struct ptrace_syscall_info *info, const char *main_file)
+{
+    if (info->op != PTRACE_SYSCALL_INFO_ENTRY)
+        return false;
+    if (*main_file == '\0')
+        return info->entry.nr == SYS_read && info->entry.args[0] == PROTOCOL_GATE;
+    return (info->entry.nr == SYS_openat && opens(info->entry.args[1], info->entry.args[2], main_file)) ||
+           (info->entry.nr == SYS_open && opens(info->entry.args[0], info->entry.args[1], main_file));
+}
+
+static void run_until_it_waits(const char *main_file)
+{
+    struct ptrace_syscall_info info;
+    do {
+        go_on();
+        trace("PTRACE_GET_SYSCALL_INFO", PTRACE_GET_SYSCALL_INFO, sizeof info, &info);
+    } while (!waits_in(&info, main_file));
+}
+
+/* Keep the registers as they are before the call in which it waits, and leave that call out. */
+static void take_registers(void)
+{
+    struct user_fpregs_struct floating;
+    trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &head.registers);
+    trace("PTRACE_GETFPREGS", PTRACE_GETFPREGS, 0, &floating);
+    head.mxcsr = floating.mxcsr;
+    head.x87_control = floating.cwd;
+    struct user_regs_struct without = head.registers;
+    without.orig_rax = ~0ULL;
+    trace("PTRACE_SETREGS", PTRACE_SETREGS, 0, &without);
+    go_on();
+    head.registers.rip -= 2; /* the instruction `syscall` */
+    head.registers.rax = head.registers.orig_rax;
+}
+
+/* Have the interpreter make a system call of ours. It has stopped at the end of one. */
+static long call_there(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+    struct user_regs_struct registers = head.registers;
+    registers.rax = (uint64_t)number;
+    registers.orig_rax = ~0ULL; /* none to be started again */
+    registers.rdi = a;
+    registers.rsi = b;
+    registers.rdx = c;
+    registers.r10 = d;
+    trace("PTRACE_SETREGS", PTRACE_SETREGS, 0, &registers);
+    go_on();
+    go_on();
+    trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &registers);
+    return (long)registers.rax;
+}
+
+static void read_there(uint64_t address, void *to, size_t bytes)
+{
+    must("its memory", pread(memory, to, bytes, (off_t)address) == (long)bytes);
+}
+
+/* Make a call that writes an answer to the address which is one of its arguments, and fetch that. */
+static void ask_there(const char *name, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t at, void *answer,
+                      size_t bytes)
+{
+    errno = 0;
+    must(name, call_there(number, a, b, c, d) >= 0);
+    read_there(at, answer, bytes);
+}
+
+/* Ask the kernel, in the interpreter's name, what that has told it. */
+static void take_settings(void)
+{
+    char saved[SCRATCH_BYTES];
+    struct itimerval timer;
+    struct ptrace_rseq_configuration sequence;
+    uint64_t scratch = (head.registers.rsp - 2 * TEMPLATE_PAGE) & ~15ULL;
+    read_there(scratch, saved, sizeof saved);
+    for (uint64_t signal = 1; signal <= TEMPLATE_SIGNALS; ++signal)
+        ask_there("rt_sigaction", SYS_rt_sigaction, signal, 0, scratch, 8, scratch, &head.actions[signal],
+                  sizeof head.actions[signal]);
+    ask_there("sigaltstack", SYS_sigaltstack, 0, scratch, 0, 0, scratch, &head.signal_stack, sizeof head.signal_stack);
+    ask_there("rt_sigprocmask", SYS_rt_sigprocmask, 0, 0, scratch, 8, scratch, &head.signal_mask, sizeof head.signal_mask);
+    ask_there("get_robust_list", SYS_get_robust_list, 0, scratch, scratch + 8, 0, scratch, head.robust_list,
+              sizeof head.robust_list);
+    ask_there("PR_GET_TID_ADDRESS", SYS_prctl, PR_GET_TID_ADDRESS, scratch, 0, 0, scratch, &head.tid_address,
+              sizeof head.tid_address);
+    for (uint64_t which = ITIMER_REAL; which <= ITIMER_PROF; ++which) {
+        ask_there("getitimer", SYS_getitimer, which, scratch, 0, 0, scratch, &timer, sizeof timer);
+        if (timer.it_value.tv_sec != 0 || timer.it_value.tv_usec != 0)
+            give_up("it has set a timer");
+    }
+    trace("PTRACE_GET_RSEQ_CONFIGURATION", PTRACE_GET_RSEQ_CONFIGURATION, sizeof sequence, &sequence);
+    head.rseq = sequence.rseq_abi_pointer;
+    head.rseq_bytes = sequence.rseq_abi_size;
+    head.rseq_signature = sequence.signature;
+    head.layout.brk = (uint64_t)call_there(SYS_brk, 0, 0, 0, 0);
+    must("its memory", pwrite(memory, saved, sizeof saved, (off_t)scratch) == sizeof saved);
+}
+
+/* Read a short file of the interpreter's /proc. */
+static void read_about(const char *name, void *buffer, size_t room)
+{
+    errno = 0;
+    must(name, read_file(proc_folder(), proc_path((uint64_t)interpreter, name), buffer, room) >= 0);
+}
+
+/* Keep where the kernel believes its parts to be. Source: proc(5), /proc/PID/stat, which counts fields from 1. */
+static void take_layout(void)
+{
+    char line[4096], name[64] = "";
+    read_about("stat", line, sizeof line);
+    const char *state = strrchr(line, ')'); /* is field 2 */
+    if (state == NULL || *++state == '\0')
+        give_up("stat");
+    head.layout = (struct template_layout){
+        .start_code = number_at(state, 26 - 3), .end_code = number_at(state, 27 - 3), .start_stack = number_at(state, 28 - 3),
+        .start_data = number_at(state, 45 - 3), .end_data = number_at(state, 46 - 3), .start_brk = number_at(state, 47 - 3),
+        .arg_start = number_at(state, 48 - 3), .arg_end = number_at(state, 49 - 3), .env_start = number_at(state, 50 - 3),
+        .env_end = number_at(state, 51 - 3), .brk = head.layout.brk, .program = ~0U};
+    int file = open_at(proc_folder(), proc_path((uint64_t)interpreter, "auxv"), O_RDONLY, 0);
+    long bytes = file < 0 ? -1 : read(file, head.auxv, sizeof head.auxv);
+    must("auxv", bytes >= 0);
+    close(file);
+    head.layout.auxv_bytes = (uint32_t)bytes;
+    for (size_t index = 0; index + 1 < TEMPLATE_AUXV && head.auxv[index] != AT_NULL; index += 2)
+        if (head.auxv[index] == AT_SYSINFO_EHDR)
+            head.vdso = head.auxv[index + 1];
+    read_about("comm", name, sizeof name);
+    name[strcspn(name, "\n")] = '\0';
+    memcpy(head.command, name, sizeof head.command - 1); /* the kernel has no longer ones */
+}
+
+static uint32_t keep_text(const char *word)
+{
+    size_t bytes = strlen(word) + 1;
+    if (bytes > TEXT_BYTES - text_bytes)
+        give_up("it has mapped too many files");
+    memcpy(text + text_bytes, word, bytes);
+    text_bytes += (uint32_t)bytes;
+    return text_bytes - (uint32_t)bytes;
+}
+
+/* Return whether `VmFlags` of a mapping have a flag, two letters. Source: proc(5), /proc/PID/smaps. */
+static bool has_flag(const char *flags, const char *flag)
+{
+    const char *found = strstr(flags, flag);
+    return found != NULL && found[-1] == ' ';
+}
+
+static void write_out(const void *data, size_t bytes, uint64_t at)
+{
+    must("lseek", lseek(output, (off_t)at, SEEK_SET) >= 0);
+    if (write_all(output, data, bytes) < 0)
+        must("write", (errno = failure.number) == 0);
+}
+
+/* Keep a page, in the piece that ends before it or in a new one. */
+static void keep_page(struct template_mapping *mapping, uint64_t address)
+{
+    static const char zeros[TEMPLATE_PAGE];
+    char page[TEMPLATE_PAGE];
+    read_there(address, page, sizeof page);
+    if (mapping->source == TEMPLATE_ANONYMOUS && memcmp(page, zeros, sizeof page) == 0)
+        return;
+    struct template_piece *last = mapping->pieces > 0 ? &pieces[head.pieces - 1] : NULL;
+    if (last == NULL || last->address + last->bytes != address) {
+        if (head.pieces == PIECES)
+            give_up("its memory is in too many pieces");
+        last = &pieces[head.pieces++];
+        *last = (struct template_piece){address, 0, output_bytes};
+        ++mapping->pieces;
+    }
+    write_out(page, sizeof page, output_bytes);
+    last->bytes += sizeof page;
+    output_bytes += sizeof page;
+}
+
+/* Keep what a mapping holds besides zeros or the contents of its file. */
+static void keep_contents(struct template_mapping *mapping, int page_map)
+{
+    uint64_t pages[PAGES_AT_ONCE];
+    for (uint64_t address = mapping->start; address < mapping->end;) {
+        uint64_t count = (mapping->end - address) / TEMPLATE_PAGE;
+        size_t bytes = (count < PAGES_AT_ONCE ? count : PAGES_AT_ONCE) * sizeof *pages;
+        must("pagemap", pread(page_map, pages, bytes, (off_t)(address / TEMPLATE_PAGE * sizeof *pages)) == (long)bytes);
+        for (size_t index = 0; index < bytes / sizeof *pages; ++index, address += TEMPLATE_PAGE) {
+            bool is_files = mapping->source == TEMPLATE_FILE && (pages[index] & PAGE_OF_FILE);
+            if ((pages[index] & (PAGE_PRESENT | PAGE_SWAPPED)) && !is_files)
+                keep_page(mapping, address);
+        }
+    }
+}
+
+/* Find out where a mapping comes from. Returns whether it has contents to be kept. */
+static bool find_source(struct template_mapping *mapping, const char *name, const char *flags)
+{
+    static const char *const refused[] = {"ht", "io", "pf", "lo", "um", "uw", "wf", "dc", "ss"};
+    bool is_shared = mapping->flags & MAP_SHARED;
+    struct stat status;
+    if (strncmp(name, "[v", 2) == 0) { /* vvar, vvar_vclock, vdso */
+        mapping->source = TEMPLATE_KERNEL;
+        if (head.kernel == 0)
+            head.kernel = mapping->start;
+        return false;
+    }
+    for (size_t index = 0; index < sizeof refused / sizeof *refused; ++index)
+        if (has_flag(flags, refused[index]))
+            give_up("it has memory of a special kind");
+    if (is_shared && (mapping->protection & PROT_WRITE))
+        give_up("it shares memory");
+    if (has_flag(flags, "nr"))
+        mapping->flags |= MAP_NORESERVE;
+    if (strcmp(name, "[stack]") == 0) {
+        mapping->source = TEMPLATE_STACK;
+        head.stack_end = mapping->end;
+    } else if (has_flag(flags, "gd")) {
+        give_up("it has a second stack");
+    } else if (*name != '/') {
+        mapping->source = TEMPLATE_ANONYMOUS;
+        if (has_flag(flags, "dp")) { /* of vgetrandom(): random numbers that must not be drawn twice */
+            mapping->flags = (mapping->flags & ~(uint32_t)MAP_PRIVATE) | MAP_DROPPABLE;
+            return false;
+        }
+    } else {
+        mapping->source = TEMPLATE_FILE;
+        mapping->path = keep_text(name);
+        must(name, stat(name, &status) == 0);
+        mapping->file_bytes = (uint64_t)status.st_size;
+        mapping->file_modified_ns = (uint64_t)status.st_mtim.tv_sec * 1000000000 + (uint64_t)status.st_mtim.tv_nsec;
+    }
+    return !is_shared;
+}
+
+/* Parse the first line about a mapping. Returns its name, "" for none. Source: proc(5), /proc/PID/maps. */
+static const char *parse_mapping(const char *line, struct template_mapping *mapping)
+{
+    const char *start = line, *permissions = word_at(line, 1), *offset = word_at(line, 2);
+    *mapping = (struct template_mapping){.start = hexadecimal(&start), .file_offset = hexadecimal(&offset)};
+    ++start;
+    mapping->end = hexadecimal(&start);
+    mapping->protection = (permissions[0] == 'r' ? PROT_READ : 0U) | (permissions[1] == 'w' ? PROT_WRITE : 0U) |
+                          (permissions[2] == 'x' ? PROT_EXEC : 0U);
+    mapping->flags = permissions[3] == 's' ? MAP_SHARED : MAP_PRIVATE;
+    return word_at(line, 5);
+}
+
+/* Keep all mappings and what they hold. */
+static void take_memory(void)
+{
+    struct template_mapping mapping = {0};
+    char name[PATH_MAX] = "";
+    const char *line;
+    int page_map = open_at(proc_folder(), proc_path((uint64_t)interpreter, "pagemap"), O_RDONLY, 0);
+    must("pagemap", page_map >= 0);
+    must("smaps", (errno = lines_open(proc_path((uint64_t)interpreter, "smaps"))) == 0);
+    while ((line = lines_next()) != NULL) {
+        bool is_first = (*line >= '0' && *line <= '9') || (*line >= 'a' && *line <= 'f');
+        if (is_first)
+            strncpy(name, parse_mapping(line, &mapping), sizeof name - 1);
+        if (strncmp(line, "VmFlags:", strlen("VmFlags:")) != 0 || strcmp(name, "[vsyscall]") == 0)
+            continue;
+        if (head.mappings == MAPPINGS)
+            give_up("it has too many mappings");
+        mapping.first_piece = head.pieces;
+        if (find_source(&mapping, name, line))
+            keep_contents(&mapping, page_map);
+        mappings[head.mappings++] = mapping;
+    }
+    must("smaps", (errno = lines_close()) == 0);
+    close(page_map);
+}
+
+/* Find a place for the restorer, below everything else where possible. */
+static void find_room(void)
+{
+    head.room = 1ULL << 36;
+    for (uint32_t index = 0; index < head.mappings && mappings[index].start < head.room + TEMPLATE_ROOM_BYTES; ++index)
+        if (mappings[index].end > head.room)
+            head.room = mappings[index].end;
+}
+
+static void count(int folder, const char *name, void *context)
+{
+    (void)folder, (void)name;
+    ++*(int *)context;
+}
+
+static void check_descriptor(int folder, const char *name, void *context)
+{
+    (void)folder, (void)context;
+    uint64_t number = number_at(name, 0);
+    if (number > 2 && number != PROTOCOL_GATE)
+        give_up("it has opened something");
+}
+
+static void for_each_in(const char *name, void (*entry)(int folder, const char *name, void *context), void *context)
+{
+    int folder = open_at(proc_folder(), proc_path((uint64_t)interpreter, name), O_RDONLY | O_DIRECTORY, 0);
+    must(name, folder >= 0);
+    must(name, (errno = each_entry(folder, entry, context)) == 0);
+    close(folder);
+}
+
+/* Refuse what could not be made again. */
+static void check_alone(void)
+{
+    static struct pairs processes;
+    char timers[64];
+    int threads = 0;
+    for_each_in("task", count, &threads);
+    if (threads != 1)
+        give_up("it has threads");
+    if (!proc_list(&processes) || processes.used != PROCESSES)
+        give_up("it has started a program");
+    for_each_in("fd", check_descriptor, NULL);
+    if (read_file(proc_folder(), proc_path((uint64_t)interpreter, "timers"), timers, sizeof timers) > 0)
+        give_up("it has set a timer");
+}
+
+static void write_template(void)
+{
+    char path[PATH_MAX];
+    long length = readlinkat(proc_folder(), proc_path((uint64_t)interpreter, "exe"), path, sizeof path - 1);
+    must("exe", length >= 0);
+    path[length] = '\0';
+    head.interpreter = keep_text(path);
+    head.magic = TEMPLATE_MAGIC;
+    const struct {
+        const void *data;
+        size_t bytes;
+    } tables[] = {{&head, sizeof head},
+                  {mappings, head.mappings * sizeof *mappings},
+                  {pieces, head.pieces * sizeof *pieces},
+                  {text, text_bytes}};
+    for (size_t index = 0; index < sizeof tables / sizeof *tables; ++index)
+        head.tables_bytes += (uint32_t)tables[index].bytes;
+    uint64_t at = TEMPLATE_AT;
+    for (size_t index = 0; index < sizeof tables / sizeof *tables; at += tables[index++].bytes)
+        write_out(tables[index].data, tables[index].bytes, at);
+    write_out(restorer, sizeof restorer, 0); /* last: without it the file is none */
+}
+
+/* Follow the interpreter to where it waits, and write its template. followed: where to say that it may begin. */
+static _Noreturn void capture(const char *main_file, int followed)
+{
+    trace("PTRACE_SEIZE", PTRACE_SEIZE, 0, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL));
+    trace("PTRACE_INTERRUPT", PTRACE_INTERRUPT, 0, NULL);
+    wait_for_stop();
+    must("write", write(followed, "", 1) == 1);
+    output = open_at(AT_FDCWD, PROTOCOL_TEMPLATE, O_WRONLY | O_CREAT | O_EXCL, 0755);
+    must("open", output >= 0);
+    output_bytes = TEMPLATE_AT + TEMPLATE_TABLES_BYTES;
+    run_until_it_waits(main_file);
+    open_memory();
+    check_alone();
+    take_registers();
+    take_settings();
+    take_layout();
+    take_memory();
+    find_room();
+    write_template();
+    _exit(0); /* and with us the interpreter */
+}
+
+void let_be_captured(const char *main_file, int error_stream)
+{
+    int ends[2], gate[2];
+    char said;
+    interpreter = getpid();
+    if (pipe2(ends, O_CLOEXEC) < 0 || pipe2(gate, O_CLOEXEC) < 0)
+        _exit(1);
+    pid_t tracer = fork();
+    if (tracer == 0) {
+        close(ends[0]);
+        close(gate[0]); /* not the other end, which is open as long as we are there */
+        dup2(error_stream, 2);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        capture(main_file, ends[1]);
+    }
+    close(ends[1]);
+    close(gate[1]);
+    prctl(PR_SET_PTRACER, tracer); /* it is no ancestor of ours, which matters to Yama; without Yama this fails */
+    if (tracer < 0 || read(ends[0], &said, 1) != 1)
+        _exit(1);
+    if (*main_file == '\0' && dup2(gate[0], PROTOCOL_GATE) < 0)
+        _exit(1);
+    personality(ADDR_NO_RANDOMIZE);
+}
+#endif

@@ -1,0 +1,11 @@
+/* The making of a template; see template.h. */
+#ifndef FIREBOX_CAPTURE_H
+#define FIREBOX_CAPTURE_H
+
+/* Have a process of ours follow this one, which is about to become an interpreter, to where that waits: in its hook or, where
+ * main_file is not empty, when it opens that file. What it is then is left in the working directory as PROTOCOL_TEMPLATE, and it
+ * ends by SIGKILL. Where there is no template `error_stream` is told why.
+ * Returns once it is followed. */
+void let_be_captured(const char *main_file, int error_stream);
+
+#endif

@@ -1,0 +1,236 @@
+/* The restorer: the executable part of a template. See template.h.
+ *
+ * It runs as the program of a sandbox, with no more rights than that, and turns its own process into the interpreter that the
+ * template was made of: it moves out of the way, maps what was mapped, fills in what was written, tells the kernel what the
+ * interpreter had told it, and jumps to the system call in which that waits. Where something is not as it was it ends, and PID 1
+ * starts the interpreter itself.
+ *
+ * No C library, no writable data of its own: its code is copied to another place while it runs. */
+#include <asm/prctl.h>
+#include <fcntl.h>
+#include <linux/auxvec.h>
+#include <linux/mman.h>
+#include <linux/prctl.h>
+#include <linux/stat.h>
+#include <sys/syscall.h>
+
+#include "../template.h"
+
+enum { FAILED = 127, POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE, SET_MASK = 2 /* SIG_SETMASK */, STACK_AT_START_BYTES = 1 << 20 };
+
+extern const char image_start[] __asm__("__ehdr_start") __attribute__((visibility("hidden")));
+extern const char image_end[] __asm__("_end") __attribute__((visibility("hidden")));
+
+/* What the copy of this program works with. It lies on its stack, in the room. */
+struct work {
+    const struct template_head *head;
+    const struct template_mapping *mappings;
+    const struct template_piece *pieces;
+    const char *text;
+    uint64_t vdso_at; /* where the kernel has put it now */
+    int file;
+};
+
+static long call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+{
+    long returned;
+    register uint64_t fourth __asm__("r10") = d;
+    register uint64_t fifth __asm__("r8") = e;
+    register uint64_t sixth __asm__("r9") = f;
+    __asm__ volatile("syscall"
+                     : "=a"(returned)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(fourth), "r"(fifth), "r"(sixth)
+                     : "rcx", "r11", "memory");
+    return returned;
+}
+
+static _Noreturn void give_up(void)
+{
+    for (;;)
+        call(SYS_exit_group, FAILED, 0, 0, 0, 0, 0);
+}
+
+/* Make a system call that must not fail. */
+static long must(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+{
+    long returned = call(number, a, b, c, d, e, f);
+    if (returned < 0 && returned > -TEMPLATE_PAGE)
+        give_up();
+    return returned;
+}
+
+static uint64_t address_of(const void *pointer)
+{
+    return (uint64_t)(uintptr_t)pointer;
+}
+
+static int same(const char *one, const char *other)
+{
+    while (*one != '\0' && *one == *other)
+        ++one, ++other;
+    return *one == *other;
+}
+
+/* Move the kernel's mappings, which lie beside each other: from an address to another, both of the first one. */
+static void move_kernel(const struct work *work, uint64_t from, uint64_t to)
+{
+    for (uint32_t index = 0; index < work->head->mappings; ++index) {
+        const struct template_mapping *mapping = &work->mappings[index];
+        if (mapping->source != TEMPLATE_KERNEL)
+            continue;
+        uint64_t bytes = mapping->end - mapping->start, offset = mapping->start - work->head->kernel;
+        must(SYS_mremap, from + offset, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to + offset, 0);
+    }
+}
+
+/* Open the file of a mapping. It must be the one that it was. */
+static int open_file(const struct template_mapping *mapping, const char *path)
+{
+    struct statx status;
+    int file = (int)must(SYS_openat, (uint64_t)AT_FDCWD, address_of(path), O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    must(SYS_statx, (uint64_t)file, address_of(""), AT_EMPTY_PATH, STATX_SIZE | STATX_MTIME, address_of(&status), 0);
+    if (status.stx_size != mapping->file_bytes ||
+        (uint64_t)status.stx_mtime.tv_sec * 1000000000 + status.stx_mtime.tv_nsec != mapping->file_modified_ns)
+        give_up();
+    return file;
+}
+
+static void restore_mapping(const struct work *work, const struct template_mapping *mapping)
+{
+    uint64_t bytes = mapping->end - mapping->start;
+    uint32_t protection = mapping->protection | (mapping->pieces > 0 ? PROT_WRITE : 0);
+    if (mapping->source == TEMPLATE_STACK) {
+        *(volatile char *)mapping->start; /* it grows down to where it is touched */
+    } else if (mapping->source == TEMPLATE_ANONYMOUS) {
+        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_ANONYMOUS | MAP_FIXED, ~0UL, 0);
+    } else if (mapping->source == TEMPLATE_FILE) {
+        int file = open_file(mapping, work->text + mapping->path);
+        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)file, mapping->file_offset);
+        call(SYS_close, (uint64_t)file, 0, 0, 0, 0, 0);
+    }
+    for (uint32_t index = 0; index < mapping->pieces; ++index) {
+        const struct template_piece *piece = &work->pieces[mapping->first_piece + index];
+        if (piece->bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a fault for each page */
+            call(SYS_madvise, piece->address, piece->bytes, MADV_POPULATE_WRITE, 0, 0, 0);
+        if (must(SYS_pread64, (uint64_t)work->file, piece->address, piece->bytes, piece->offset, 0, 0) != (long)piece->bytes)
+            give_up();
+    }
+    if (protection != mapping->protection)
+        must(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
+}
+
+/* Tell the kernel what the interpreter had told it. */
+static void restore_settings(const struct work *work)
+{
+    const struct template_head *head = work->head;
+    struct template_layout layout = head->layout;
+    layout.auxv = address_of(head->auxv);
+    /* Without it, on a kernel that has no checkpoints, the heap grows elsewhere and /proc/self/cmdline is empty. */
+    call(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, address_of(&layout), sizeof layout, 0, 0);
+    for (uint64_t number = 1; number <= TEMPLATE_SIGNALS; ++number)
+        if (head->actions[number].handler != 0)
+            must(SYS_rt_sigaction, number, address_of(&head->actions[number]), 0, sizeof(uint64_t), 0, 0);
+    must(SYS_sigaltstack, address_of(&head->signal_stack), 0, 0, 0, 0, 0);
+    must(SYS_set_robust_list, head->robust_list[0], head->robust_list[1], 0, 0, 0, 0);
+    must(SYS_set_tid_address, head->tid_address, 0, 0, 0, 0, 0);
+    if (head->rseq != 0)
+        must(SYS_rseq, head->rseq, head->rseq_bytes, 0, head->rseq_signature, 0, 0);
+    must(SYS_prctl, PR_SET_NAME, address_of(head->command), 0, 0, 0, 0);
+    must(SYS_personality, 0, 0, 0, 0, 0, 0); /* what it starts has random addresses again */
+    must(SYS_rt_sigprocmask, SET_MASK, address_of(&head->signal_mask), 0, sizeof(uint64_t), 0, 0);
+    must(SYS_arch_prctl, ARCH_SET_FS, head->registers.fs_base, 0, 0, 0, 0);
+    __asm__ volatile("ldmxcsr %0\n fldcw %1" : : "m"(head->mxcsr), "m"(head->x87_control));
+}
+
+#define FIELD(name) [name] "i"(__builtin_offsetof(struct user_regs_struct, name))
+
+/* Load the registers and go on there. rcx and r11 are those that a system call spoils, so that one of them can hold the way. */
+static _Noreturn void jump(const struct user_regs_struct *registers)
+{
+    __asm__ volatile("mov %c[r15](%%rcx), %%r15\n mov %c[r14](%%rcx), %%r14\n mov %c[r13](%%rcx), %%r13\n mov %c[r12](%%rcx), %%r12\n"
+                     "mov %c[rbp](%%rcx), %%rbp\n mov %c[rbx](%%rcx), %%rbx\n mov %c[r10](%%rcx), %%r10\n mov %c[r9](%%rcx), %%r9\n"
+                     "mov %c[r8](%%rcx), %%r8\n mov %c[rax](%%rcx), %%rax\n mov %c[rdx](%%rcx), %%rdx\n mov %c[rsi](%%rcx), %%rsi\n"
+                     "mov %c[rdi](%%rcx), %%rdi\n mov %c[rsp](%%rcx), %%rsp\n"
+                     "mov %c[rip](%%rcx), %%rcx\n jmp *%%rcx"
+                     :
+                     : "c"(registers), FIELD(r15), FIELD(r14), FIELD(r13), FIELD(r12), FIELD(rbp), FIELD(rbx), FIELD(r10),
+                       FIELD(r9), FIELD(r8), FIELD(rax), FIELD(rdx), FIELD(rsi), FIELD(rdi), FIELD(rsp), FIELD(rip)
+                     : "memory");
+    __builtin_unreachable();
+}
+
+/* Everything, from the copy of this program and its own stack on. */
+static _Noreturn void restore(const struct work *work)
+{
+    const struct template_head *head = work->head;
+    struct user_regs_struct registers = head->registers;
+    must(SYS_munmap, address_of(image_start), (uint64_t)(image_end - image_start), 0, 0, 0, 0);
+    uint64_t kernel_at = work->vdso_at - (head->vdso - head->kernel);
+    if (kernel_at != head->kernel) { /* the places may overlap */
+        uint64_t between = head->room + TEMPLATE_ROOM_BYTES - TEMPLATE_KERNEL_BYTES;
+        move_kernel(work, kernel_at, between);
+        move_kernel(work, between, head->kernel);
+    }
+    for (uint32_t index = 0; index < head->mappings; ++index)
+        restore_mapping(work, &work->mappings[index]);
+    restore_settings(work);
+    call(SYS_close, (uint64_t)work->file, 0, 0, 0, 0, 0);
+    must(SYS_munmap, address_of(head), head->tables_bytes, 0, 0, 0, 0);
+    jump(&registers);
+}
+
+/* Return a value of the auxiliary vector. */
+static uint64_t auxiliary(const uint64_t *vector, uint64_t type)
+{
+    for (; vector[0] != AT_NULL; vector += 2)
+        if (vector[0] == type)
+            return vector[1];
+    give_up();
+}
+
+static void copy(char *to, const char *from, uint64_t bytes)
+{
+    for (uint64_t index = 0; index < bytes; ++index)
+        ((volatile char *)to)[index] = from[index]; /* volatile: else the compiler calls memcpy, which is not there */
+}
+
+/* What the kernel starts. stack: number of arguments, arguments, variables and auxiliary vector, as execve(2) leaves them. */
+__attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
+{
+    struct template_head start; /* of which the first fields count; the rest is read in its place */
+    const uint64_t *variables = stack + stack[0] + 2, *vector = variables;
+    while (*vector++ != 0)
+        ;
+    struct work work = {.vdso_at = auxiliary(vector, AT_SYSINFO_EHDR)};
+    work.file = (int)must(SYS_openat, (uint64_t)AT_FDCWD, address_of("/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    must(SYS_pread64, (uint64_t)work.file, address_of(&start), sizeof start, TEMPLATE_AT, 0, 0);
+    if (start.magic != TEMPLATE_MAGIC || start.tables_bytes > TEMPLATE_TABLES_BYTES)
+        give_up();
+    uint64_t code = start.room, tables = code + TEMPLATE_AT + TEMPLATE_STACK_BYTES;
+    must(SYS_mmap, code, TEMPLATE_AT + TEMPLATE_STACK_BYTES, PROT_READ | PROT_WRITE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0UL, 0);
+    must(SYS_mmap, tables, start.tables_bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, (uint64_t)work.file, TEMPLATE_AT);
+    work.head = (const void *)tables;
+    work.mappings = (const void *)(work.head + 1);
+    work.pieces = (const void *)(work.mappings + start.mappings);
+    work.text = (const void *)(work.pieces + start.pieces);
+    if (stack[0] == 0 || !same((const char *)stack[1], TEMPLATE_COMMAND)) {
+        call(SYS_execve, address_of(work.text + start.interpreter), address_of(stack + 1), address_of(variables), 0, 0, 0);
+        give_up();
+    }
+    if (start.stack_end - address_of(stack) > STACK_AT_START_BYTES) /* addresses are random after all */
+        give_up();
+    copy((char *)code, image_start, (uint64_t)(image_end - image_start));
+    must(SYS_mprotect, code, TEMPLATE_AT, PROT_READ | PROT_EXEC, 0, 0, 0);
+    struct work *there = (struct work *)tables - 1;
+    copy((char *)there, (const char *)&work, sizeof work);
+    uint64_t entry = code + (uint64_t)((const char *)(uintptr_t)restore - image_start);
+    uint64_t top = (address_of(there) & ~15UL) - 8; /* as after a call */
+    __asm__ volatile("mov %0, %%rsp\n jmp *%1" : : "r"(top), "r"(entry), "D"(there) : "memory");
+    __builtin_unreachable();
+}
+
+__attribute__((naked, used)) void _start(void)
+{
+    __asm__ volatile("mov %rsp, %rdi\n and $-16, %rsp\n call begin");
+}

@@ -1,0 +1,79 @@
+/* A template: an interpreter that has started and waits, as a file. Its memory, registers and settings, and the program that
+ * makes a process of them again, the restorer.
+ *
+ * The file is an ELF executable: the restorer at its beginning, which the kernel loads, then at TEMPLATE_AT this head, mappings,
+ * pieces and text, then the contents of memory. It is good for the machine that made it until that starts anew, and for sandboxes
+ * with the same file tree. Addresses are those that a process has without randomization, so that in another one they are free. */
+#ifndef FIREBOX_TEMPLATE_H
+#define FIREBOX_TEMPLATE_H
+
+#include <stdint.h>
+#include <sys/user.h>
+
+#define TEMPLATE_MAGIC 0x74786246U /* "Fbxt" */
+
+/* What the restorer is started as. By any other name it starts the interpreter itself: /proc/self/exe leads here. */
+#define TEMPLATE_COMMAND "firebox-restore"
+
+enum {
+    TEMPLATE_PAGE = 4096,
+    TEMPLATE_AT = 16 << 10,
+    TEMPLATE_SIGNALS = 64,
+    TEMPLATE_AUXV = 64,
+    /* The restorer's place while it works: its code, its stack, the tables, and the kernel's pages on their way. */
+    TEMPLATE_STACK_BYTES = 16 << 10,
+    TEMPLATE_TABLES_BYTES = 1 << 20,
+    TEMPLATE_KERNEL_BYTES = 1 << 20,
+    TEMPLATE_ROOM_BYTES = TEMPLATE_AT + TEMPLATE_STACK_BYTES + TEMPLATE_TABLES_BYTES + TEMPLATE_KERNEL_BYTES,
+};
+
+/* Of the kernel, not of a C library. Source: rt_sigaction(2), sigaltstack(2). */
+struct template_action {
+    uint64_t handler, flags, restorer, mask;
+};
+
+struct template_stack {
+    uint64_t address, flags, bytes;
+};
+
+/* Where the kernel believes the parts of a program to be: `struct prctl_mm_map`, PR_SET_MM_MAP of prctl(2). */
+struct template_layout {
+    uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack, arg_start, arg_end, env_start, env_end, auxv;
+    uint32_t auxv_bytes, program;
+};
+
+/* Where memory comes from. KERNEL: the vDSO and its data, which are there already, in another place. */
+enum template_source { TEMPLATE_ANONYMOUS, TEMPLATE_FILE, TEMPLATE_STACK, TEMPLATE_KERNEL };
+
+/* A mapping, as /proc/PID/maps has it. path: offset in the text; file_*: of the file then, so that another one is noticed.
+ * Its pieces are what it holds besides zeros or the file's own contents. */
+struct template_mapping {
+    uint64_t start, end, file_offset;
+    uint32_t source, protection, flags, path;
+    uint32_t first_piece, pieces;
+    uint64_t file_bytes, file_modified_ns;
+};
+
+/* A piece of memory, and where in this file its contents lie. */
+struct template_piece {
+    uint64_t address, bytes, offset;
+};
+
+struct template_head {
+    uint32_t magic, tables_bytes; /* of head, mappings, pieces and text */
+    uint32_t mappings, pieces;
+    uint32_t interpreter; /* path of the program, an offset in the text */
+    uint32_t rseq_bytes, rseq_signature, unused;
+    uint64_t room; /* an address with TEMPLATE_ROOM_BYTES free from there on */
+    uint64_t stack_end, kernel, vdso; /* where these are; kernel: the first of its mappings */
+    uint64_t robust_list[2], tid_address, rseq, signal_mask;
+    struct template_stack signal_stack;
+    struct template_action actions[TEMPLATE_SIGNALS + 1];
+    struct template_layout layout; /* auxv: filled in by the restorer */
+    uint64_t auxv[TEMPLATE_AUXV];
+    struct user_regs_struct registers; /* so that it makes the system call in which it waits */
+    uint32_t mxcsr, x87_control;
+    char command[16];
+};
+
+#endif

@@ -1,0 +1,164 @@
+"""Templates: what a waiting interpreter is restored from, instead of being started again and again.
+
+A template is the memory of an interpreter that has started and waits, taken once, before it has seen anything of a job. It is
+made in a sandbox of its own, by native/capture.c; PID 1 of another sandbox executes it (native/restorer/). What it is restored to
+is the real interpreter, which goes on as one that was started ahead does: see decision 0012.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+from firebox.sandbox.handle import Sandbox
+from firebox.sandbox.protocol import TEMPLATE
+from firebox.sandbox.spec import Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
+
+TEMPLATE_BYTES = 64 << 20
+"""Largest template: a sandbox that is restored from it holds a copy of each of its pages."""
+TOTAL_BYTES = 256 << 20
+"""All templates together; beyond, interpreters are started."""
+
+_WALL_MS = 30_000
+_OUTPUT_BYTES = 4 << 10
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+class Template:
+    """The template of one kind of sandbox, as a memfd that can be executed and not be changed. It is closed when nobody has it."""
+
+    def __init__(self, descriptor: int, made_at: float) -> None:
+        self.descriptor = descriptor
+        self.bytes = os.fstat(descriptor).st_size
+        self.made_at = made_at
+        self.runs = 0
+        self.failed = False
+        """Whether something that was restored from it has ended before it could go on."""
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class Templates:
+    """The templates of the kinds of sandboxes that are kept ready.
+
+    make: makes a sandbox. age_s, runs: after which a template is made anew, while the old one serves on.
+    """
+
+    def __init__(
+        self, make: Callable[[SandboxSpec], Awaitable[Sandbox]], *, age_s: float, runs: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._make = make
+        self._age_s = age_s
+        self._runs = runs
+        self._clock = clock
+        self._templates: dict[SandboxSpec, Template] = {}
+        self._not_before: dict[SandboxSpec, float] = {}
+        """When a kind that could not be captured, or not be restored, is tried again."""
+        self._reasons: dict[SandboxSpec, str] = {}
+        self._under_way: dict[SandboxSpec, asyncio.Task[None]] = {}
+
+    def take(self, kind: SandboxSpec) -> Template | None:
+        """Return the template to restore one sandbox of a kind from; None while there is none. One that is missing is made."""
+        if kind.ahead is None or kind.ahead.template is None:
+            return None
+        template = self._templates.get(kind)
+        if template is not None and template.failed:
+            del self._templates[kind]
+            self._give_up(kind, "a program that was restored ended before it could go on")
+            template = None
+        if template is None or template.runs >= self._runs or self._clock() - template.made_at >= self._age_s:
+            self._renew(kind)
+        if template is not None:
+            template.runs += 1
+        return template
+
+    def forget(self, kind: SandboxSpec) -> None:
+        """Let go of the template of a kind that is not kept ready any more."""
+        self._templates.pop(kind, None)
+        self._not_before.pop(kind, None)
+        self._reasons.pop(kind, None)
+        task = self._under_way.pop(kind, None)
+        if task is not None:
+            task.cancel()
+
+    def reason(self, kind: SandboxSpec) -> str:
+        """Return why a kind has no template, or ""."""
+        return self._reasons.get(kind, "")
+
+    async def close(self) -> None:
+        """Stop making templates."""
+        tasks = list(self._under_way.values())
+        for kind in {*self._templates, *self._under_way}:
+            self.forget(kind)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _renew(self, kind: SandboxSpec) -> None:
+        if kind in self._under_way or self._clock() < self._not_before.get(kind, 0.0):
+            return
+        self._under_way[kind] = asyncio.create_task(self._capture(kind))
+
+    def _give_up(self, kind: SandboxSpec, reason: str) -> None:
+        """Start interpreters of a kind as they are, for as long as a template would have lived."""
+        self._reasons[kind] = reason
+        self._not_before[kind] = self._clock() + self._age_s
+
+    async def _capture(self, kind: SandboxSpec) -> None:
+        try:
+            template = Template(await capture(kind, self._make), self._clock())
+            others = sum(other.bytes for each, other in self._templates.items() if each != kind)
+            if others + template.bytes > TOTAL_BYTES:
+                self._give_up(kind, "the templates of others leave no room")
+                return
+            self._templates[kind] = template
+            self._reasons.pop(kind, None)
+        except (SandboxFailure, CommandRefused, OSError) as failure:
+            self._give_up(kind, str(failure))
+        finally:
+            self._under_way.pop(kind, None)
+
+
+async def capture(kind: SandboxSpec, make: Callable[[SandboxSpec], Awaitable[Sandbox]]) -> int:
+    """Make the template of a kind. Returns its descriptor. Raises: SandboxFailure with the reason, CommandRefused, OSError."""
+    ahead = kind.ahead
+    assert ahead is not None  # noqa: S101 - else nothing waits
+    errors = bytearray()
+
+    def take_output(stream: str, data: bytes) -> None:
+        if stream == "stderr":
+            errors.extend(data)
+
+    command = Command(
+        argv=ahead.argv,
+        env=dict(ahead.env),
+        # As PID 1 leaves it for a program that waits; see native/prestart.c.
+        files=(InputFile(ahead.main, b"" if ahead.held else b"\n"),) if ahead.main else (),
+        wall_ms=_WALL_MS,
+        cpu_ms=_WALL_MS,
+        memory_bytes=kind.memory_bytes,
+        stack_bytes=ahead.stack_bytes or kind.memory_bytes,
+        processes=kind.processes,
+        file_size_bytes=TEMPLATE_BYTES,
+        output_bytes=_OUTPUT_BYTES,
+        keep_files=True,
+        capture=ahead.main if ahead.held else "",
+    )
+    sandbox = await make(kind._replace(ahead=None, captures=True))
+    try:
+        await sandbox.run(command, take_output)
+        collected = await sandbox.collect([TEMPLATE], TEMPLATE_BYTES, 1)
+    finally:
+        sandbox.close()
+    content = collected.pack.descriptor
+    try:
+        if len(collected.pack.files) != 1 or os.pread(content, 4, 0) != b"\x7fELF":
+            raise SandboxFailure("capture", detail=errors.decode(errors="replace").strip() or "the program ended before it waited")
+        os.fchmod(content, 0o555)
+        fcntl.fcntl(content, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(content)
+        raise
+    return content
