@@ -158,6 +158,15 @@ def test_times(name: str, text: str, value: int) -> None:
     assert load({ROWS[name].variable: text}).value(name) == value
 
 
+def test_templates_can_be_turned_off_everywhere(tmp_path: Path) -> None:
+    assert (load().templates, load().isolate_templates) == (True, False)
+    assert (load().template_age_s, load().template_runs) == (600, 1000)
+    for text in ("'off'", "false"):
+        assert load(file=write(tmp_path, f"templates = {text}\n")).templates is False
+    settings = load({"FIREBOX_TEMPLATES": "off", "FIREBOX_ISOLATE_TEMPLATES": "on"}, {"template_age_s": "1h"})
+    assert (settings.templates, settings.isolate_templates, settings.template_age_s) == (False, True, 3600)
+
+
 def test_part_of_a_second_is_no_number_of_seconds() -> None:
     with pytest.raises(SettingsError):
         load({"FIREBOX_RUN_RETENTION_S": "1500ms"})
@@ -178,6 +187,9 @@ def test_switches(text: str, value: bool) -> None:
         ({"FIREBOX_RUN_WALL_MS": "0"}, "run_wall_ms", "milliseconds, 1 or more"),
         ({"FIREBOX_MAX_BODY_BYTES": "12 parsecs"}, "max_body_bytes", "a size in bytes, 1024 or more"),
         ({"FIREBOX_ALLOW_PUBLIC": "maybe"}, "allow_public", "true or false"),
+        ({"FIREBOX_TEMPLATES": "maybe"}, "templates", "true or false"),
+        ({"FIREBOX_TEMPLATE_AGE_S": "0"}, "template_age_s", "seconds, from 1 to 86400"),
+        ({"FIREBOX_TEMPLATE_RUNS": "0"}, "template_runs", "a whole number, from 1 to 1000000"),
         ({"FIREBOX_LOG_FORMAT": "xml"}, "log_format", "one of text, json"),
         ({"FIREBOX_RUN_OUTPUT_MODE": "drop"}, "run_output_mode", "one of cut, kill"),
         ({"FIREBOX_DATA_DIR": "~nobody-of-that-name/x"}, "data_dir", "a path"),

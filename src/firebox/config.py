@@ -74,6 +74,10 @@ class Settings:
     ready_sandboxes: int
     launchers: int
     start_ahead: bool
+    templates: bool
+    template_age_s: int
+    template_runs: int
+    isolate_templates: bool
     max_body_bytes: int
     held_bytes: int
     held_bytes_per_client: int

@@ -141,11 +141,15 @@ class Job(Struct, frozen=True, kw_only=True):
     run_limits: LimitRequest = LimitRequest()
     cache: CacheLevel | None = None
     """What may be kept of it and served again; None: what is usual for the runtime."""
+    fresh: bool = False
+    """True: its programs are started when it comes, none of them before, and none is restored from a template."""
     artifacts: tuple[str, ...] = ()
     """Globs, relative to the folder: files to hand back after the run."""
     terminal: Terminal | None = None
     client: str = ""
     """Whom fairness counts this job against: a user, a token, an address."""
+    account: str = ""
+    """Whom the job belongs to: a user or the operator; "" for a client without a token."""
 
 
 class Chunk(Struct, frozen=True):

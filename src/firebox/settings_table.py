@@ -269,6 +269,22 @@ GENERAL_ROWS = (
         "`[preload]` with `python = ['json']` in the file, elsewhere `python:json,re perl:POSIX`.",
     ),
     Row(
+        "templates",
+        "bool",
+        True,
+        "Restore interpreters of Python that are started ahead from a template, a memory image that was taken once of such an "
+        "interpreter before any user's code, instead of starting each.",
+    ),
+    Row("template_age_s", "s", 600, "How long a template is used before it is made anew.", minimum=1, maximum=86_400),
+    Row("template_runs", "int", 1000, "Runs that a template serves before it is made anew.", minimum=1, maximum=1_000_000),
+    Row(
+        "isolate_templates",
+        "bool",
+        False,
+        "Make templates for each user, so that runs of two users never share addresses and hash seed; requests without a token "
+        "share theirs. Off: a template serves everybody.",
+    ),
+    Row(
         "interactive_wall_ms",
         "ms",
         900_000,

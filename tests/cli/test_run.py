@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from firebox.cli import run_program
+from firebox.cli.run_files import Program
+from firebox.cli.run_flags import RunRequest
+from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.support.command import Command, run_command
 from tests.support.server import environment, unused_uid_base
@@ -118,6 +122,13 @@ def test_a_language_that_is_not_here_is_one_command_away(run: Run, words: tuple[
     done = run(*words, main_x="+", main_bf="+")
     assert done.returncode == 2
     assert b"firebox packages install --build brainfuck" in done.stderr
+
+
+def test_a_program_is_started_anew(run: Run, tmp_path: Path) -> None:
+    assert run("--fresh", "main.sh", main_sh="echo out").stdout == b"out\n"
+    program, bash = Program("main.sh", tmp_path), Runtime(language="bash", version="5.0.0", main_name="main.sh", run=("{main}",))
+    jobs = [run_program._job(RunRequest("main.sh", fresh=fresh), program, bash) for fresh in (False, True)]
+    assert [job.fresh for job in jobs] == [False, True]
 
 
 def test_artifacts_are_fetched(run: Run, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ LINES = [
     "-e A=1 -e B=2=3 --env=C= --file b.py -f c.py --artifact *.txt --limit wall=5s a.py x y",
     "-l python --version ^3 --cache none -o out --tty --json -v --config c.toml --data-dir d -",
     "--processes 5 --command ls --output=. folder",
+    "--fresh a.py --fresh",
 ]
 
 
@@ -48,7 +49,8 @@ def test_the_quick_reader_reads_what_typer_reads(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "line", ["", "--help", "-h", "--tme 5s a.py", "--time", "--time --json a.py", "--json=1 a.py", "-vt 5s a.py", "-l"]
+    "line",
+    ["", "--help", "-h", "--tme 5s a.py", "--time", "--time --json a.py", "--json=1 a.py", "--fresh=1 a.py", "-vt 5s a.py", "-l"],
 )
 def test_what_has_to_be_explained_is_left_to_typer(line: str) -> None:
     assert read_quickly(line.split()) is None

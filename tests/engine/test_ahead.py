@@ -214,8 +214,14 @@ class TestOneInterpreter:
 
     @pytest.mark.parametrize(
         "fields",
-        [{"terminal": Terminal()}, {"command": "echo x"}, {"env": {"PYTHONPATH": "/box"}}, {"env": {"PYTHONHASHSEED": "0"}}],
-        ids=["terminal", "command", "path", "seed"],
+        [
+            {"terminal": Terminal()},
+            {"command": "echo x"},
+            {"fresh": True},
+            {"env": {"PYTHONPATH": "/box"}},
+            {"env": {"PYTHONHASHSEED": "0"}},
+        ],
+        ids=["terminal", "command", "fresh", "path", "seed"],
     )
     async def test_what_needs_a_fresh_start_gets_one(self, engines: tuple[Engine, Warm], fields: dict[str, Any]) -> None:
         _cold, warm = engines

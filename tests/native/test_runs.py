@@ -35,6 +35,10 @@ def test_answers_with_a_whole_result(client: httpx.Client) -> None:
     assert "stdout_base64" not in stage
 
 
+def test_a_program_that_is_started_anew_runs_as_any_other(client: httpx.Client) -> None:
+    assert run(client, code="echo out", fresh=True)["run"]["stdout"] == "out\n"
+
+
 def test_stdin_args_and_variables_arrive(client: httpx.Client) -> None:
     result = run(client, code='cat; echo "$1|$2|$FRUIT"', stdin="in\n", args=["a b", "$(x)"], env={"FRUIT": "é=1"})
     assert result["run"]["stdout"] == "in\na b|$(x)|é=1\n"

@@ -50,6 +50,13 @@ def test_places_are_spelled_as_the_client_wrote_them() -> None:
     }
 
 
+@pytest.mark.parametrize(("more", "fresh"), [({}, False), ({"fresh": False}, False), ({"fresh": True}, True)])
+def test_a_program_may_be_started_anew(more: dict[str, bool], fresh: bool) -> None:
+    body = {"language": "bash", "code": "", **more}
+    assert wire.to_job(msgspec.convert(body, wire.RunRequest)).fresh is fresh
+    assert wire.to_job(msgspec.convert({"type": "start", **body}, live.Start)).fresh is fresh
+
+
 def test_output_is_in_the_order_of_arrival_and_characters_stay_whole() -> None:
     chunks = (Chunk("stdout", b"a\xe2\x82"), Chunk("stderr", b"!"), Chunk("stdout", b"\xac"), Chunk("stderr", b"\xc3"))
     result = StageResult(

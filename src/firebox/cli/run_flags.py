@@ -40,6 +40,7 @@ FLAGS = (
     Flag("command", ("--command", "-c"), "word", "Run this by `sh -c` instead of compiling and running.", "COMMAND"),
     Flag("artifact", ("--artifact",), "words", "Files to fetch after the run.", "GLOB"),
     Flag("cache", ("--cache",), "word", "What may be kept for the next run; usually binary.", "none|binary|output"),
+    Flag("fresh", ("--fresh",), "switch", "Start the program for this run: not one that waits, nor one out of a template."),
     Flag("output", ("--output", "-o"), "word", "Where fetched files go.", "FOLDER"),
     Flag("tty", ("--tty",), "switch", "A terminal for the program instead of pipes."),
     Flag("as_json", ("--json",), "switch", "Print the result as JSON instead of the program's output."),
@@ -71,6 +72,7 @@ class RunRequest(Struct, frozen=True):
     command: str | None = None
     artifact: Sequence[str] = ()
     cache: str | None = None
+    fresh: bool = False
     output: str | None = None
     tty: bool = False
     as_json: bool = False

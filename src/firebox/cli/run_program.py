@@ -211,6 +211,7 @@ def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
         run_limits=limits["run"],
         artifacts=tuple(request.artifact),
         cache=_cache_level(request.cache),
+        fresh=request.fresh,
         terminal=_terminal() if request.tty else None,
     )
     check_job(job)

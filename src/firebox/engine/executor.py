@@ -84,7 +84,13 @@ class LocalExecutor:
             reserved=settings.interactive_reserved_count,
             slots_per_client=settings.slots_per_client,
         )
-        self._pool = Pool(self._launchers, self._planner.usual_specifications, settings.ready_count)
+        self._pool = Pool(
+            self._launchers,
+            self._planner.usual_specifications,
+            settings.ready_count,
+            template_age_s=settings.template_age_s,
+            template_runs=settings.template_runs,
+        )
         self._listeners: list[ResultListener] = []
         self._runs: set[LocalRun] = set()
 

@@ -19,7 +19,10 @@ from firebox.sandbox.spec import SandboxSpec
 
 
 class Plan(NamedTuple):
-    """A job with everything decided. compile_limits: None when there is no compile stage. idle_ms: 0 for no limit."""
+    """A job with everything decided. compile_limits: None when there is no compile stage. idle_ms: 0 for no limit.
+
+    template: as of `Ahead`, where the runtime allows for one; None: templates are off.
+    """
 
     job: Job
     runtime: Runtime
@@ -34,6 +37,7 @@ class Plan(NamedTuple):
     cache_level: CacheLevel
     may_start_ahead: bool
     preload: tuple[str, ...]
+    template: str | None
 
     @property
     def first_specification(self) -> SandboxSpec:
@@ -80,9 +84,13 @@ class Planner:
             artifact_files=self._settings.max_artifact_files,
             idle_ms=self._settings.interactive_idle_ms if job.attended else 0,
             cache_level=job.cache or self._settings.cache_level(runtime.setting_names) or runtime.cache,
-            may_start_ahead=self._settings.start_ahead and not job.command and job.terminal is None,
+            may_start_ahead=self._settings.start_ahead and not job.fresh and not job.command and job.terminal is None,
             preload=self._settings.preloaded(runtime.setting_names),
+            template=self._template_for(job) if self._settings.templates else None,
         )
+
+    def _template_for(self, job: Job) -> str:
+        return job.account if self._settings.isolate_templates else ""
 
     def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
         defaults = self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage))

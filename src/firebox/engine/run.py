@@ -330,7 +330,14 @@ class LocalRun:
         if stage == "run":
             words = job.args
             ahead = plan_ahead(
-                runtime, command.argv, words, command.env, self._plan.preload, job_env=job.env, alone=len(job.files) == 1
+                runtime,
+                command.argv,
+                words,
+                command.env,
+                self._plan.preload,
+                job_env=job.env,
+                alone=len(job.files) == 1,
+                template=self._plan.template,
             )
         elif runtime.compile_ahead is None:
             return specification, command

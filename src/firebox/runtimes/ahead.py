@@ -65,11 +65,13 @@ def plan_ahead(
     *,
     job_env: Iterable[str] = (),
     alone: bool = True,
+    template: str | None = None,
 ) -> Ahead | None:
     """Say what to start so that it can go on as this command, told `args`; None when that must be a fresh start.
 
     command: ends with the main file, perhaps options, and then `args`. env: of the program, complete; job_env: names of those
-    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one.
+    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one. template: as of `Ahead`; the
+    program is started each time all the same where the runtime does not allow for one.
     """
     hook = HOOKS.get(runtime.ahead)
     if hook is None or (args and not hook.takes_args) or not _may_wait(args, env, job_env):
@@ -86,6 +88,7 @@ def plan_ahead(
         env=(*env.items(), *hook.env.items(), *preload),  # last, so that the others stay where they are when these go
         main=main,
         held=not hook.name,
+        template=template if runtime.template else None,
     )
 
 

@@ -145,7 +145,7 @@ class Service:
         counted: False for a job that nobody's allowance is charged with.
         Raises: InvalidRequest, UnknownRuntime, RateLimited, PartUnavailable, ShuttingDown.
         """
-        job = replace(job, client=caller.key)
+        job = replace(job, client=caller.key, account=caller.account)
         try:
             self._check_open()
             job = self._with_names(job)

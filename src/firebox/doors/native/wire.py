@@ -78,6 +78,9 @@ class RunRequest(Struct, forbid_unknown_fields=True):
         model.CacheLevel | None,
         Meta(description="What may be kept and served again: nothing, the compiled program, or the outcome too. null: as usual."),
     ] = None
+    fresh: Annotated[
+        bool, Meta(description="Start the program for this run: not one that was started before, nor one out of a template.")
+    ] = False
     terminal: Annotated[
         bool | TerminalSize, Meta(description="A terminal instead of pipes: everything then comes on stdout.")
     ] = False
@@ -224,6 +227,7 @@ def to_job(request: RunRequest) -> model.Job:
         run_limits=request.limits.run,
         artifacts=tuple(request.artifacts),
         cache=request.cache,
+        fresh=request.fresh,
         terminal=_terminal(request.terminal),
     )
 

@@ -1,0 +1,35 @@
+"""What the service adds to a job before the engine sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firebox.config import load_settings
+from firebox.engine.executor import LocalExecutor
+from firebox.model import File, Job
+from firebox.runtimes.registry import Registry
+from firebox.service.callers import Caller
+from firebox.service.service import Service
+from firebox.storage.stores import open_stores
+
+ADDRESS = "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    ("caller", "client", "account"),
+    [
+        (Caller(address=ADDRESS, user_id=7, name="ann"), "user 7", "user 7"),
+        (Caller(address=ADDRESS, role="admin"), "admin", "admin"),
+        (Caller(address=ADDRESS), f"address {ADDRESS}", ""),
+    ],
+    ids=["user", "operator", "anonymous"],
+)
+async def test_a_job_says_whose_it_is(tmp_path: Path, caller: Caller, client: str, account: str) -> None:
+    settings = load_settings({"data_dir": str(tmp_path)}, environ={})
+    wanted = Job(language="x", files=(File("main.x", b""),), client="somebody else", account="somebody else")
+    async with open_stores(settings) as stores:
+        service = Service(LocalExecutor(settings, Registry([])), Registry([]), settings, stores)
+        job = (await service.admit(wanted, caller)).job
+    assert (job.client, job.account) == (client, account)
