@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from firebox.errors import Conflict, DependencyConflict, NotFound, PackageError, UnusablePackage, WrongChecksum
-from firebox.packages.contents import read_runtimes
 from firebox.packages.entry import Progress
 from firebox.packages.store import PackageStore
 from firebox.sandbox.images import cannot_mount
@@ -350,12 +349,6 @@ async def test_refuses_runtimes_with(what: str, tmp_path: Path) -> None:
     with pytest.raises(UnusablePackage):
         await bench.install_file(path)
     assert bench.ids == bench.leftovers == []
-
-
-def test_a_package_says_what_may_wait_and_what_may_be_restored() -> None:
-    tables = [{**runtime("toy", "1.0.0"), "ahead": "python", "template": True}, runtime("old", "1.0.0")]
-    runtimes = read_runtimes(json.dumps(tables).encode(), "toy-1.0.0")
-    assert [(each.ahead, each.template) for each in runtimes] == [("python", True), ("", False)]
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", "[1]", "null", "[" * 100_000])

@@ -9,7 +9,6 @@ import pytest
 from firebox.errors import SettingsError
 from firebox.model import LimitRequest, OutputMode
 from firebox.runtimes.definition import read_definition, read_definitions, shipped_definitions
-from firebox.runtimes.making import make_runtime
 
 BASE = {
     "language": '"x"',
@@ -41,8 +40,6 @@ def test_limits_are_read_like_settings() -> None:
     ("changes", "key", "words"),
     [
         ({"ahead": '"file"', "run": '["{tool}", "{main}", "x"]'}, "run", "the last that is none"),
-        ({"template": "true"}, "template", "only together with `ahead`"),
-        ({"template": '"yes"', "ahead": '"file"'}, "template", "Expected `bool`"),
         ({"compile_ahead": '{hook = "gcc", command = ["x"]}'}, "compile_ahead.hook", "javac"),
         ({"compile_ahead": '{hook = "javac", command = []}'}, "compile_ahead.command", "at least one word"),
         ({"compile_ahead": '{hook = "javac", command = ["{main}"]}'}, "compile_ahead.command", "{memory_mb}"),
@@ -111,15 +108,6 @@ def test_a_misspelt_key_gets_the_nearest_one(changes: dict[str, str | None], mea
         read_definition(toml(**changes), "x.toml")
     assert caught.value.hint == f"did you mean {meant}?"
     assert meant in caught.value.allowed
-
-
-def test_only_python_3_may_be_restored_from_a_template() -> None:
-    assert read_definition(toml(ahead='"file"', template="true"), "x.toml").template
-    assert not read_definition(toml(ahead='"file"'), "x.toml").template
-    allowed = [each for each in shipped_definitions() if each.template]
-    assert [(each.language, each.package) for each in allowed] == [("python", None)]
-    runtime = make_runtime(allowed[0], "3.13.5", {"tool": "/usr/bin/python3"}, [Path("/usr/bin/python3")])
-    assert (runtime.ahead, runtime.template) == ("python", True)
 
 
 def test_text_that_is_no_toml() -> None:

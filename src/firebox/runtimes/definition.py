@@ -87,7 +87,6 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     cache: CacheLevel | None = None
     """None: "binary" where there is something to compile, else "none"."""
     ahead: str = ""
-    template: bool = False
     compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
     byte_order_mark: bool = False
@@ -281,7 +280,6 @@ def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
         yield "extensions", extension, re.match(r"^\.[\w+.-]+$", extension) is not None, "endings with their dot, as .py"
     yield "main_name", definition.main_name, re.match(r"^[\w.-]+$", definition.main_name) is not None, "a plain file name"
     yield "ahead", definition.ahead, definition.ahead in ("", *HOOKS), "one of " + ", ".join(HOOKS)
-    yield "template", definition.template, bool(definition.ahead) or not definition.template, "true only together with `ahead`"
     last = next((word for word in reversed(definition.run) if not word.startswith("-")), "")
     good = not definition.ahead or "{main}" in last or "{base}" in last
     yield "run", definition.run, good, "with `ahead`: options, and the main file as the last that is none"

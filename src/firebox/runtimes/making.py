@@ -49,7 +49,6 @@ def make_runtime(
         rank=definition.rank,
         cache=definition.cache or ("binary" if definition.compile else "none"),
         ahead=definition.ahead,
-        template=definition.template,
         compile_ahead=_fill_compiler(definition.compile_ahead, values),
         needs_extension=definition.needs_extension,
         byte_order_mark=definition.byte_order_mark,

@@ -108,8 +108,6 @@ class Runtime(Struct, frozen=True, kw_only=True):
     cache: CacheLevel = "none"
     ahead: str = ""
     """The hook at which its program can wait for a job, "" for none; see `ahead`."""
-    template: bool = False
-    """True: a program that waits there may be restored from a memory image of another one that did."""
     compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
     """True: the toolchain refuses a source file that has none of `extensions`."""

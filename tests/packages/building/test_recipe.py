@@ -52,11 +52,6 @@ def test_its_limits_go_before_those_of_its_definitions(tmp_path: Path) -> None:
         write_recipe(tmp_path, "[run_limits]\nwall = 15\n")
 
 
-def test_only_those_of_python_3_may_be_restored_from_a_template() -> None:
-    allowed = {recipe.package for recipe in all_recipes() for definition in recipe.definitions() if definition.template}
-    assert allowed == {"python", "python-science"}
-
-
 def test_its_name_is_its_folders(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     renamed = recipe.folder.parent.rename(tmp_path / "other") / "1"
