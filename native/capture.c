@@ -43,7 +43,7 @@ void let_be_captured(const char *main_file, int error_stream)
 /* The tracer is a child of the process that becomes the interpreter, so that this has the pid that a program always has: its C
  * library keeps that in its memory. */
 
-enum { MAPPINGS = 2048, PIECES = 8192, TEXT_BYTES = 128 << 10, SCRATCH_BYTES = 256, PAGES_AT_ONCE = 512, PROCESSES = 2 };
+enum { MAPPINGS = 2048, PIECES = 8192, TEXT_BYTES = 128 << 10, PAGES_AT_ONCE = 512, PROCESSES = 2 };
 
 #define PAGE_PRESENT (1ULL << 63)
 #define PAGE_SWAPPED (1ULL << 62)
@@ -111,7 +111,7 @@ static void open_memory(void)
 {
     if (memory >= 0)
         close(memory); /* which may be of the program before its execve(2) */
-    memory = open_at(proc_folder(), proc_path((uint64_t)interpreter, "mem"), O_RDWR, 0);
+    memory = open_at(proc_folder(), proc_path((uint64_t)interpreter, "mem"), O_RDONLY, 0);
     must("mem", memory >= 0);
 }
 
@@ -201,11 +201,9 @@ static void ask_there(const char *name, long number, uint64_t a, uint64_t b, uin
 /* Ask the kernel, in the interpreter's name, what that has told it. */
 static void take_settings(void)
 {
-    char saved[SCRATCH_BYTES];
     struct itimerval timer;
     struct ptrace_rseq_configuration sequence;
-    uint64_t scratch = (head.registers.rsp - 2 * TEMPLATE_PAGE) & ~15ULL;
-    read_there(scratch, saved, sizeof saved);
+    uint64_t scratch = (head.registers.rsp - TEMPLATE_PAGE) & ~15ULL; /* behind the end of the stack, where nothing counts */
     for (uint64_t signal = 1; signal <= TEMPLATE_SIGNALS; ++signal)
         ask_there("rt_sigaction", SYS_rt_sigaction, signal, 0, scratch, 8, scratch, &head.actions[signal],
                   sizeof head.actions[signal]);
@@ -225,7 +223,6 @@ static void take_settings(void)
     head.rseq_bytes = sequence.rseq_abi_size;
     head.rseq_signature = sequence.signature;
     head.layout.brk = (uint64_t)call_there(SYS_brk, 0, 0, 0, 0);
-    must("its memory", pwrite(memory, saved, sizeof saved, (off_t)scratch) == sizeof saved);
 }
 
 /* Read a short file of the interpreter's /proc. */
@@ -500,6 +497,8 @@ void let_be_captured(const char *main_file, int error_stream)
     interpreter = getpid();
     if (pipe2(ends, O_CLOEXEC) < 0 || pipe2(gate, O_CLOEXEC) < 0)
         _exit(1);
+    prctl(PR_SET_DUMPABLE, 1); /* as a fork of PID 1 we are not, until our execve(2) */
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* it will be no ancestor, which matters to Yama; without Yama this fails */
     pid_t tracer = fork();
     if (tracer == 0) {
         close(ends[0]);
@@ -510,7 +509,6 @@ void let_be_captured(const char *main_file, int error_stream)
     }
     close(ends[1]);
     close(gate[1]);
-    prctl(PR_SET_PTRACER, tracer); /* it is no ancestor of ours, which matters to Yama; without Yama this fails */
     if (tracer < 0 || read(ends[0], &said, 1) != 1)
         _exit(1);
     if (*main_file == '\0' && dup2(gate[0], PROTOCOL_GATE) < 0)

@@ -278,7 +278,13 @@ def _compile(compiler: Compiler, words: Sequence[str], output: Path, *, folder: 
 def _ingredients(target: str) -> str:
     """Return a digest of all that the executable is made from: the files, and which compilers there are to choose from."""
     digest = hashlib.sha256()
-    for path in (*sources(), *sorted(NATIVE.glob("*.h")), NATIVE / "restorer/restorer.c", Path(__file__), ROOT / "requirements-compiler.lock"):
+    for path in (
+        *sources(),
+        *sorted(NATIVE.glob("*.h")),
+        NATIVE / "restorer/restorer.c",
+        Path(__file__),
+        ROOT / "requirements-compiler.lock",
+    ):
         content = path.read_bytes() if path.exists() else b""
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     chosen = shlex.split(os.environ.get("CC", ""))

@@ -28,6 +28,7 @@ struct work {
     const struct template_piece *pieces;
     const char *text;
     uint64_t vdso_at; /* where the kernel has put it now */
+    uint64_t image, image_bytes; /* what the kernel has loaded; its names here mean the copy */
     int file;
 };
 
@@ -164,7 +165,7 @@ static _Noreturn void restore(const struct work *work)
 {
     const struct template_head *head = work->head;
     struct user_regs_struct registers = head->registers;
-    must(SYS_munmap, address_of(image_start), (uint64_t)(image_end - image_start), 0, 0, 0, 0);
+    must(SYS_munmap, work->image, work->image_bytes, 0, 0, 0, 0);
     uint64_t kernel_at = work->vdso_at - (head->vdso - head->kernel);
     if (kernel_at != head->kernel) { /* the places may overlap */
         uint64_t between = head->room + TEMPLATE_ROOM_BYTES - TEMPLATE_KERNEL_BYTES;
@@ -201,7 +202,9 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
     const uint64_t *variables = stack + stack[0] + 2, *vector = variables;
     while (*vector++ != 0)
         ;
-    struct work work = {.vdso_at = auxiliary(vector, AT_SYSINFO_EHDR)};
+    struct work work = {.vdso_at = auxiliary(vector, AT_SYSINFO_EHDR),
+                        .image = address_of(image_start),
+                        .image_bytes = (uint64_t)(image_end - image_start)};
     work.file = (int)must(SYS_openat, (uint64_t)AT_FDCWD, address_of("/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0, 0, 0);
     must(SYS_pread64, (uint64_t)work.file, address_of(&start), sizeof start, TEMPLATE_AT, 0, 0);
     if (start.magic != TEMPLATE_MAGIC || start.tables_bytes > TEMPLATE_TABLES_BYTES)
@@ -220,7 +223,7 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
     }
     if (start.stack_end - address_of(stack) > STACK_AT_START_BYTES) /* addresses are random after all */
         give_up();
-    copy((char *)code, image_start, (uint64_t)(image_end - image_start));
+    copy((char *)code, image_start, work.image_bytes);
     must(SYS_mprotect, code, TEMPLATE_AT, PROT_READ | PROT_EXEC, 0, 0, 0);
     struct work *there = (struct work *)tables - 1;
     copy((char *)there, (const char *)&work, sizeof work);

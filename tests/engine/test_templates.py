@@ -27,7 +27,6 @@ PYTHON = Runtime(
     extensions=(".py",),
     run=("/usr/bin/python3", "{main}"),
     ahead="python",
-    template=True,
 )
 BASH = Runtime(
     language="bash", version="5.0.0", main_name="main.sh", extensions=(".sh",), run=("/bin/bash", "{main}"), ahead="bash"
@@ -103,10 +102,9 @@ async def test_only_the_run_stage_has_one(
     assert (run.ahead.template if run.ahead else None) == template
 
 
-def test_a_runtime_that_does_not_allow_for_one_has_none() -> None:
+def test_a_job_with_variables_of_its_own_has_none() -> None:
     command = PYTHON.run_command(["main.py"], (), 0)
-    refuses = replace(PYTHON, template=False)
-    plans = [plan_ahead(runtime, command, (), {}, template="user 7") for runtime in (PYTHON, refuses)]
+    plans = [plan_ahead(PYTHON, command, (), {"A": "b"}, job_env=names, template="user 7") for names in ((), ("A",))]
     assert [plan.template for plan in plans if plan is not None] == ["user 7", None]
 
 

@@ -287,8 +287,7 @@ class LocalRun:
                 if self._announce is None:
                     return
                 self._announce = None
-                if sandbox.was_started_ahead:
-                    self._pool.count_started_ahead()
+                self._pool.count_start(sandbox)
                 self._prepare_ms += (time.monotonic() - taken_at) * 1000
                 self._emit(StageStarted(sequence=self._next(), stage=stage))
                 if stage == "run":

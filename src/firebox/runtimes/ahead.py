@@ -7,7 +7,7 @@ compiler in its own process, and whatever else the compile stage does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -18,7 +18,8 @@ from firebox.sandbox.spec import HOOKS_FOLDER, TOLD_BYTES, Ahead
 
 class Hook(Struct, frozen=True):
     """name: of the file that the interpreter looks for; env: how it is made to. takes_args, preloads: whether it can be given
-    arguments, and modules to load.
+    arguments, and modules to load. has_template: whether the interpreter can be restored from one; the hook then draws new random
+    numbers for each run.
 
     Its text is `hooks/NAME.hook`. Without a name there is none: the program waits where it opens its main file.
     """
@@ -27,10 +28,11 @@ class Hook(Struct, frozen=True):
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     takes_args: bool = True
     preloads: bool = True
+    has_template: bool = False
 
 
 HOOKS: Mapping[str, Hook] = {
-    "python": Hook("sitecustomize.py", {"PYTHONPATH": HOOKS_FOLDER}),
+    "python": Hook("sitecustomize.py", {"PYTHONPATH": HOOKS_FOLDER}, has_template=True),
     "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {HOOKS_FOLDER}/wait.js"}),
     "perl": Hook("firebox_wait.pm", {"PERL5LIB": HOOKS_FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
     "bash": Hook("wait.sh", {"BASH_ENV": f"{HOOKS_FOLDER}/wait.sh"}, takes_args=False, preloads=False),
@@ -63,15 +65,15 @@ def plan_ahead(
     env: Mapping[str, str],
     modules: Sequence[str] = (),
     *,
-    job_env: Iterable[str] = (),
+    job_env: Collection[str] = (),
     alone: bool = True,
     template: str | None = None,
 ) -> Ahead | None:
     """Say what to start so that it can go on as this command, told `args`; None when that must be a fresh start.
 
     command: ends with the main file, perhaps options, and then `args`. env: of the program, complete; job_env: names of those
-    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one. template: as of `Ahead`; the
-    program is started each time all the same where the runtime does not allow for one.
+    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one. template: as of `Ahead`, where
+    there can be one: a template does not keep what a job brings.
     """
     hook = HOOKS.get(runtime.ahead)
     if hook is None or (args and not hook.takes_args) or not _may_wait(args, env, job_env):
@@ -88,7 +90,7 @@ def plan_ahead(
         env=(*env.items(), *hook.env.items(), *preload),  # last, so that the others stay where they are when these go
         main=main,
         held=not hook.name,
-        template=template if runtime.template else None,
+        template=template if hook.has_template and not job_env else None,
     )
 
 

@@ -23,6 +23,7 @@ from firebox.sandbox.cgroups import Meter
 from firebox.sandbox.pack import Collected, PackReader
 from firebox.sandbox.protocol import Exceeded, Exited, Kind, Phase, StartFlag
 from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure
+from firebox.sandbox.template import Template
 
 READ_BYTES = 64 << 10
 KILL_PATIENCE_S = 15.0
@@ -88,6 +89,8 @@ class Sandbox:
         self.pid = pid
         self.was_started_ahead = False
         """Whether the program went on that had been started before its command came; known once it has begun."""
+        self.template: Template | None = None
+        """From which that program was restored."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._link = link

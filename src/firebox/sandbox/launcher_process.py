@@ -17,6 +17,7 @@ from firebox.sandbox.launcher_start import FIRST, StartedLauncher, start_launche
 from firebox.sandbox.plans import Plans
 from firebox.sandbox.protocol import Kind, Phase
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
+from firebox.sandbox.template import Template
 
 _STREAMS = 3
 _LATER_S = 0.003
@@ -30,6 +31,7 @@ class _Making:
     def __init__(self, specification: SandboxSpec, link: socket.socket) -> None:
         self.specification = specification
         self.link = link
+        self.template: Template | None = None
         self.made: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
         self.failed: protocol.Failed | None = None
 
@@ -62,7 +64,7 @@ class LauncherProcess:
         self._first: _Making | None = None
         """The sandbox that was asked for when the launcher was started, until it is taken."""
         self._making: dict[int, _Making] = {}
-        self._backlog: deque[tuple[bytes, socket.socket | None]] = deque()
+        self._backlog: deque[tuple[bytes, socket.socket | None, Template | None]] = deque()
         """What the launcher has not been told yet: it is far behind."""
         self._prepared_for: dict[int, set[int]] = {}
         """Number of a preparation -> sandboxes that were asked for since then and need it."""
@@ -170,22 +172,22 @@ class LauncherProcess:
                     await self.ended(sandbox.number)
                 return
 
-    async def make(self, specification: SandboxSpec) -> Sandbox:
-        """Make a sandbox. Raises: SandboxFailure."""
+    async def make(self, specification: SandboxSpec, template: Template | None = None) -> Sandbox:
+        """Make a sandbox. template: from which its program is restored ahead. Raises: SandboxFailure."""
         if not self._is_proven:
             await self.start()
         if self._first is not None and self._first.specification == specification:
             made = self._first.made
             self._first = None
         else:
-            made = self._ask(specification).made
+            made = self._ask(specification, template).made
         try:
             return await asyncio.shield(made)
         except asyncio.CancelledError:
             made.add_done_callback(_throw_away)
             raise
 
-    def _ask(self, specification: SandboxSpec) -> _Making:
+    def _ask(self, specification: SandboxSpec, template: Template | None = None) -> _Making:
         """Have the launcher make a sandbox. Raises: SandboxFailure."""
         plans = self._plans
         assert plans is not None  # noqa: S101 - it was started
@@ -205,7 +207,8 @@ class LauncherProcess:
         except OSError as error:
             raise _too_many_files(error.errno or 0) from None
         making = self._expect(number, specification, ours)
-        self._tell(message, theirs)
+        making.template = template
+        self._tell(message, theirs, template)
         return making
 
     def _expect(self, number: int, specification: SandboxSpec, link: socket.socket) -> _Making:
@@ -279,19 +282,22 @@ class LauncherProcess:
             os.close(self.null)
             self.null = -1
 
-    def _tell(self, message: bytes, link: socket.socket | None = None) -> None:
-        """Send a message, with the other end of a sandbox's link, which is closed then."""
-        self._backlog.append((message, link))
+    def _tell(self, message: bytes, link: socket.socket | None = None, template: Template | None = None) -> None:
+        """Send a message, with the other end of a sandbox's link, which is closed then, and its template."""
+        self._backlog.append((message, link, template))
         if len(self._backlog) == 1:
             self._tell_all()
 
     def _tell_all(self) -> None:
         """Send what has not been sent yet, in order."""
         while self._backlog:
-            message, link = self._backlog[0]
+            message, link, template = self._backlog[0]
             if self._link is not None:
+                descriptors = [link.fileno()] if link is not None else []
+                if template is not None:
+                    descriptors.append(template.descriptor)
                 try:
-                    protocol.send(self._link, message, (link.fileno(),) if link is not None else ())
+                    protocol.send(self._link, message, descriptors)
                 except BlockingIOError:
                     # The socket's buffer holds dozens of messages.
                     asyncio.get_running_loop().call_later(_TELL_AGAIN_S, self._tell_all)
@@ -376,6 +382,7 @@ class LauncherProcess:
             wanted = making.specification
             meter = Meter(dict(zip(meters, descriptors[_STREAMS:], strict=True)), wanted.memory_bytes, wanted.processes)
             sandbox = Sandbox(self, number, ready.pid, making.link, descriptors[:_STREAMS], meter)
+            sandbox.template = making.template
             descriptors.clear()
             if making.made.done():
                 sandbox.close()
@@ -413,7 +420,7 @@ class LauncherProcess:
             self._process.kill()
             self._process.close()
         while self._backlog:
-            _message, link = self._backlog.popleft()
+            _message, link, _template = self._backlog.popleft()
             if link is not None:
                 link.close()
         failure = _lost_launcher(why)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import SandboxSpec
+from firebox.sandbox.template import Template
 
 
 class Launchers:
@@ -44,9 +45,9 @@ class Launchers:
         """Start all of them. Raises: SandboxFailure when one cannot make a sandbox; some may be started then: close."""
         await asyncio.gather(*(each.start() for each in self._all))
 
-    async def make(self, specification: SandboxSpec) -> Sandbox:
-        """Make a sandbox. Raises: SandboxFailure."""
-        return await min(self._all, key=lambda each: each.alive).make(specification)
+    async def make(self, specification: SandboxSpec, template: Template | None = None) -> Sandbox:
+        """Make a sandbox. template: from which its program is restored ahead. Raises: SandboxFailure."""
+        return await min(self._all, key=lambda each: each.alive).make(specification, template)
 
     def forget(self, layer: str) -> None:
         """Have all let go of an image whose package is going away. Returns at once."""

@@ -60,7 +60,7 @@ class PackReader:
         self._head = bytearray()
         self._counts: CollectIndex | None = None
         self._index: bytes | None = None
-        self._contents = os.memfd_create("pack", os.MFD_CLOEXEC)
+        self._contents = os.memfd_create("pack", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._received = 0
         self._complete: asyncio.Future[None] = self._loop.create_future()
 

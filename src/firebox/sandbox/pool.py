@@ -18,6 +18,7 @@ from typing import NamedTuple
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
+from firebox.sandbox.templates import Templates
 
 HALF_LIFE_S = 20.0
 """After how long a take counts half."""
@@ -90,6 +91,7 @@ class Pool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._launchers = launchers
+        self._templates = Templates(launchers.make, age_s=template_age_s, runs=template_runs, clock=clock)
         self._most = most
         self._clock = clock
         now = clock()
@@ -132,9 +134,12 @@ class Pool:
         self._made_on_demand += 1
         return await self._launchers.make(kind)
 
-    def count_started_ahead(self) -> None:
-        """Note that the program of a sandbox of ours had been started before its command came."""
-        self._started_ahead += 1
+    def count_start(self, sandbox: Sandbox) -> None:
+        """Note how the program of a sandbox of ours has begun."""
+        if sandbox.was_started_ahead:
+            self._started_ahead += 1
+        elif sandbox.template is not None:
+            sandbox.template.failed = True
 
     def forget(self, layers: Iterable[str]) -> None:
         """Let go of what is ready above these layers: their package is gone."""
@@ -160,6 +165,7 @@ class Pool:
             self._refilling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refilling
+        await self._templates.close()
         for kind in list(self._shelves):
             self._remove(kind)
 
@@ -239,7 +245,7 @@ class Pool:
 
     async def _add(self, kind: SandboxSpec, shelf: _Shelf) -> None:
         try:
-            sandbox = await self._launchers.make(kind)
+            sandbox = await self._launchers.make(kind, self._templates.take(kind))
         except SandboxFailure:
             # A request that needs one now hears the reason; the pool only tries again later.
             asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
@@ -254,6 +260,7 @@ class Pool:
 
     def _remove(self, kind: SandboxSpec) -> None:
         shelf = self._shelves.pop(kind)
+        self._templates.forget(kind)
         while shelf.ready:
             shelf.ready.pop().close()
 

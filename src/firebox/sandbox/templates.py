@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.protocol import TEMPLATE
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.template import Template
 
 TEMPLATE_BYTES = 64 << 20
 """Largest template: a sandbox that is restored from it holds a copy of each of its pages."""
@@ -27,21 +28,6 @@ _OUTPUT_BYTES = 4 << 10
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
-class Template:
-    """The template of one kind of sandbox, as a memfd that can be executed and not be changed. It is closed when nobody has it."""
-
-    def __init__(self, descriptor: int, made_at: float) -> None:
-        self.descriptor = descriptor
-        self.bytes = os.fstat(descriptor).st_size
-        self.made_at = made_at
-        self.runs = 0
-        self.failed = False
-        """Whether something that was restored from it has ended before it could go on."""
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
-
-
 class Templates:
     """The templates of the kinds of sandboxes that are kept ready.
 
@@ -49,7 +35,12 @@ class Templates:
     """
 
     def __init__(
-        self, make: Callable[[SandboxSpec], Awaitable[Sandbox]], *, age_s: float, runs: int, clock: Callable[[], float] = time.monotonic
+        self,
+        make: Callable[[SandboxSpec], Awaitable[Sandbox]],
+        *,
+        age_s: float,
+        runs: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make = make
         self._age_s = age_s
@@ -155,7 +146,9 @@ async def capture(kind: SandboxSpec, make: Callable[[SandboxSpec], Awaitable[San
     content = collected.pack.descriptor
     try:
         if len(collected.pack.files) != 1 or os.pread(content, 4, 0) != b"\x7fELF":
-            raise SandboxFailure("capture", detail=errors.decode(errors="replace").strip() or "the program ended before it waited")
+            raise SandboxFailure(
+                "capture", detail=errors.decode(errors="replace").strip() or "the program ended before it waited"
+            )
         os.fchmod(content, 0o555)
         fcntl.fcntl(content, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
