@@ -102,9 +102,8 @@ async def test_only_the_run_stage_has_one(
     assert (run.ahead.template if run.ahead else None) == template
 
 
-def test_a_job_with_variables_of_its_own_has_none() -> None:
-    command = PYTHON.run_command(["main.py"], (), 0)
-    plans = [plan_ahead(PYTHON, command, (), {"A": "b"}, job_env=names, template="user 7") for names in ((), ("A",))]
+def test_only_some_interpreters_can_have_one() -> None:
+    plans = [plan_ahead(each, each.run_command([each.main_name], (), 0), (), {}, template="user 7") for each in (PYTHON, BASH)]
     assert [plan.template for plan in plans if plan is not None] == ["user 7", None]
 
 

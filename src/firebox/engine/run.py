@@ -287,7 +287,6 @@ class LocalRun:
                 if self._announce is None:
                     return
                 self._announce = None
-                self._pool.count_start(sandbox)
                 self._prepare_ms += (time.monotonic() - taken_at) * 1000
                 self._emit(StageStarted(sequence=self._next(), stage=stage))
                 if stage == "run":
@@ -298,6 +297,7 @@ class LocalRun:
             self._announce = started
             try:
                 ended = await sandbox.run(command, self._take_output, started)
+                self._pool.count_start(sandbox)
             except CommandRefused as refusal:
                 result = refused(stage, command.argv[0], refusal, limits)
                 if result is None:

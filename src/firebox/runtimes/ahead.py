@@ -7,7 +7,7 @@ compiler in its own process, and whatever else the compile stage does.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -65,7 +65,7 @@ def plan_ahead(
     env: Mapping[str, str],
     modules: Sequence[str] = (),
     *,
-    job_env: Collection[str] = (),
+    job_env: Iterable[str] = (),
     alone: bool = True,
     template: str | None = None,
 ) -> Ahead | None:
@@ -73,7 +73,7 @@ def plan_ahead(
 
     command: ends with the main file, perhaps options, and then `args`. env: of the program, complete; job_env: names of those
     that the job brings. modules: loaded while it waits. alone: the main file is the job's only one. template: as of `Ahead`, where
-    there can be one: a template does not keep what a job brings.
+    the interpreter can have one.
     """
     hook = HOOKS.get(runtime.ahead)
     if hook is None or (args and not hook.takes_args) or not _may_wait(args, env, job_env):
@@ -90,7 +90,7 @@ def plan_ahead(
         env=(*env.items(), *hook.env.items(), *preload),  # last, so that the others stay where they are when these go
         main=main,
         held=not hook.name,
-        template=template if hook.has_template and not job_env else None,
+        template=template if hook.has_template else None,
     )
 
 

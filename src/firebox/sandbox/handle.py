@@ -87,8 +87,8 @@ class Sandbox:
         """link: non-blocking. streams: stdin, stdout, stderr. All of them become ours."""
         self.number = number
         self.pid = pid
-        self.was_started_ahead = False
-        """Whether the program went on that had been started before its command came; known once it has begun."""
+        self.was_started_ahead: bool | None = None
+        """Whether the program went on that had been started before its command came; None until PID 1 has said so."""
         self.template: Template | None = None
         """From which that program was restored."""
         self._owner = owner

@@ -128,17 +128,18 @@ class Pool:
                 return sandbox
             sandbox.close()
         self._wake.set()
-        if kind.ahead is not None:
+        template = self._templates.take(kind)
+        if kind.ahead is not None and template is None:
             # To start a program ahead for somebody who waits would take longer than to start it.
             return await self._take(kind._replace(ahead=None))
         self._made_on_demand += 1
-        return await self._launchers.make(kind)
+        return await self._launchers.make(kind, template)
 
     def count_start(self, sandbox: Sandbox) -> None:
-        """Note how the program of a sandbox of ours has begun."""
+        """Note how the program of a sandbox of ours began, which has ended."""
         if sandbox.was_started_ahead:
             self._started_ahead += 1
-        elif sandbox.template is not None:
+        elif sandbox.was_started_ahead is False and sandbox.template is not None:
             sandbox.template.failed = True
 
     def forget(self, layers: Iterable[str]) -> None:
@@ -244,6 +245,7 @@ class Pool:
         self._wake.set()
 
     async def _add(self, kind: SandboxSpec, shelf: _Shelf) -> None:
+        self._templates.want(kind)
         try:
             sandbox = await self._launchers.make(kind, self._templates.take(kind))
         except SandboxFailure:

@@ -53,19 +53,23 @@ class Templates:
         self._under_way: dict[SandboxSpec, asyncio.Task[None]] = {}
 
     def take(self, kind: SandboxSpec) -> Template | None:
-        """Return the template to restore one sandbox of a kind from; None while there is none. One that is missing is made."""
-        if kind.ahead is None or kind.ahead.template is None:
-            return None
+        """Return the template to restore the program of one sandbox of a kind from; None while there is none."""
         template = self._templates.get(kind)
         if template is not None and template.failed:
             del self._templates[kind]
             self._give_up(kind, "a program that was restored ended before it could go on")
             template = None
-        if template is None or template.runs >= self._runs or self._clock() - template.made_at >= self._age_s:
-            self._renew(kind)
         if template is not None:
             template.runs += 1
         return template
+
+    def want(self, kind: SandboxSpec) -> None:
+        """Begin to make the template of a kind, if it can have one and that is missing or worn."""
+        if kind.ahead is None or kind.ahead.template is None:
+            return
+        template = self._templates.get(kind)
+        if template is None or template.runs >= self._runs or self._clock() - template.made_at >= self._age_s:
+            self._renew(kind)
 
     def forget(self, kind: SandboxSpec) -> None:
         """Let go of the template of a kind that is not kept ready any more."""
@@ -94,7 +98,7 @@ class Templates:
 
     def _give_up(self, kind: SandboxSpec, reason: str) -> None:
         """Start interpreters of a kind as they are, for as long as a template would have lived."""
-        self._reasons[kind] = reason
+        self._reasons[kind] = reason; import sys; print("TEMPLATE", kind, reason, file=sys.stderr, flush=True)
         self._not_before[kind] = self._clock() + self._age_s
 
     async def _capture(self, kind: SandboxSpec) -> None:
