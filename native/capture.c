@@ -45,6 +45,7 @@ void let_be_captured(const char *main_file, int error_stream)
 
 enum { MAPPINGS = 2048, PIECES = 8192, TEXT_BYTES = 128 << 10, PAGES_AT_ONCE = 512, PROCESSES = 2 };
 
+#define QUERY_PERSONALITY 0xFFFFFFFFUL
 #define PAGE_PRESENT (1ULL << 63)
 #define PAGE_SWAPPED (1ULL << 62)
 #define PAGE_OF_FILE (1ULL << 61) /* Source: the kernel's admin-guide/mm/pagemap.rst */
@@ -471,6 +472,8 @@ static void write_template(void)
 /* Follow the interpreter to where it waits, and write its template. followed: where to say that it may begin. */
 static _Noreturn void capture(const char *main_file, int followed)
 {
+    if (!(personality(QUERY_PERSONALITY) & ADDR_NO_RANDOMIZE))
+        give_up("addresses are always random here");
     trace("PTRACE_SEIZE", PTRACE_SEIZE, 0, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL));
     trace("PTRACE_INTERRUPT", PTRACE_INTERRUPT, 0, NULL);
     wait_for_stop();
@@ -513,6 +516,5 @@ void let_be_captured(const char *main_file, int error_stream)
         _exit(1);
     if (*main_file == '\0' && dup2(gate[0], PROTOCOL_GATE) < 0)
         _exit(1);
-    personality(ADDR_NO_RANDOMIZE);
 }
 #endif

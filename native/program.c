@@ -114,15 +114,11 @@ static int connect_streams(const struct program *program)
     return 0;
 }
 
-/* Become a program by way of a template. Returns where that is not possible. Source: execveat(2). */
+/* Become a program by way of a template, with the addresses that PID 1 has seen to. Returns where that is not possible. */
 static void become_restored(int template)
 {
     char *words[] = {(char[]){TEMPLATE_COMMAND}, NULL}, *variables[] = {NULL};
-    int before = personality(ADDR_NO_RANDOMIZE); /* container engines may refuse it */
-    if (before < 0)
-        return;
     syscall(SYS_execveat, template, "", words, variables, AT_EMPTY_PATH);
-    personality((unsigned long)before);
 }
 
 /* What the child does until it is the program. It shares our memory, so that `failure` tells us what went wrong. */
@@ -139,6 +135,8 @@ static _Noreturn void become_program(const struct program *program, const char *
             let_be_captured(program->captured, program->streams[2]);
         if (program->template >= 0)
             become_restored(program->template);
+        if (program->captured == NULL)
+            personality(PER_LINUX);
         check("execve", execve(path, (char *const *)(uintptr_t)program->words, (char *const *)(uintptr_t)program->variables));
     }
     _exit(127);

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -242,6 +243,10 @@ static int make(const struct sandbox_kind *kind, struct sandbox *sandbox, struct
     if (take_all(sandbox, wanted->group_steps, wanted->tree_steps) < 0 || become_own_user(kind, sandbox) < 0 ||
         set_limits(sandbox) < 0 || drop_capabilities(wanted->flags & MAKE_FLAG_OWN_USER_NAMESPACE) < 0)
         return -1;
+    /* Templates are of programs without random addresses; the filter leaves only the way back. A container engine may refuse it:
+     * then there are none. */
+    if (sandbox->template >= 0 || sandbox->filter.bytes > 0)
+        personality(ADDR_NO_RANDOMIZE);
     return load_filter(kind, &sandbox->filter);
 }
 

@@ -139,7 +139,7 @@ def sources() -> list[Path]:
 
 
 def write_restorer(compiler: Compiler, folder: Path, flags: Sequence[str] = (), *, target: str = "") -> None:
-    """Compile native/restorer/ and write it into a folder as restorer.inc, an array of C. Not for processors without templates."""
+    """Compile native/restorer/ and write it into a folder as restorer.inc, an array of C, for processors with templates."""
     if not (target or platform.machine()).startswith("x86_64"):
         return
     made = folder / "restorer"
@@ -278,13 +278,8 @@ def _compile(compiler: Compiler, words: Sequence[str], output: Path, *, folder: 
 def _ingredients(target: str) -> str:
     """Return a digest of all that the executable is made from: the files, and which compilers there are to choose from."""
     digest = hashlib.sha256()
-    for path in (
-        *sources(),
-        *sorted(NATIVE.glob("*.h")),
-        NATIVE / "restorer/restorer.c",
-        Path(__file__),
-        ROOT / "requirements-compiler.lock",
-    ):
+    files = (*sources(), *sorted(NATIVE.glob("*.h")), NATIVE / "restorer/restorer.c", Path(__file__))
+    for path in (*files, ROOT / "requirements-compiler.lock"):
         content = path.read_bytes() if path.exists() else b""
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     chosen = shlex.split(os.environ.get("CC", ""))

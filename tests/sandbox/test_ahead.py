@@ -34,7 +34,7 @@ async def run(box: Box, started: Ahead, wanted: Command) -> tuple[str, bool]:
         await asyncio.sleep(0.1)  # so that it is more likely to wait already; the outcome must be the same
         ended = await sandbox.run(wanted, lambda _stream, data: heard.append(data))
         assert ended.status == 0, (ended, heard)
-        return b"".join(heard).decode(), sandbox.was_started_ahead
+        return b"".join(heard).decode(), bool(sandbox.was_started_ahead)
     finally:
         sandbox.close()
 

@@ -24,7 +24,7 @@ from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.launcher_start import StartedLauncher
 from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.pool import Pool
-from firebox.sandbox.spec import SandboxFailure
+from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 
 ResultListener = Callable[[Result], None]
 CACHE = "job-cache"
@@ -49,6 +49,7 @@ class Statistics(NamedTuple):
     ready_target: int
     made_on_demand: int
     started_ahead: int
+    restored: int
     launcher_restarts: int
 
 
@@ -90,6 +91,7 @@ class LocalExecutor:
             settings.ready_count,
             template_age_s=settings.template_age_s,
             template_runs=settings.template_runs,
+            no_template=_note_no_template,
         )
         self._listeners: list[ResultListener] = []
         self._runs: set[LocalRun] = set()
@@ -155,6 +157,7 @@ class LocalExecutor:
             ready_target=pool.target,
             made_on_demand=pool.made_on_demand,
             started_ahead=pool.started_ahead,
+            restored=pool.restored,
             launcher_restarts=pool.launcher_restarts,
         )
 
@@ -210,3 +213,8 @@ def _held_bytes(job: Job) -> int:
     """Add up what a job holds in memory while it waits: about what its request was."""
     words = (*job.args, *job.compile_args, *job.env, *job.env.values(), *job.artifacts, job.command)
     return len(job.stdin) + sum(len(file.content) + len(file.name) for file in job.files) + sum(map(len, words))
+
+
+def _note_no_template(kind: SandboxSpec, reason: str) -> None:
+    command = kind.ahead.argv if kind.ahead is not None else ()
+    _log.warning("there is no template: the interpreter is started each time", command=command, reason=reason)

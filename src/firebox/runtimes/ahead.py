@@ -72,8 +72,8 @@ def plan_ahead(
     """Say what to start so that it can go on as this command, told `args`; None when that must be a fresh start.
 
     command: ends with the main file, perhaps options, and then `args`. env: of the program, complete; job_env: names of those
-    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one. template: as of `Ahead`, where
-    the interpreter can have one.
+    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one. template: as of `Ahead`,
+    where the interpreter can have one.
     """
     hook = HOOKS.get(runtime.ahead)
     if hook is None or (args and not hook.takes_args) or not _may_wait(args, env, job_env):

@@ -42,7 +42,7 @@ _LOOK_EVERY_S = 5.0
 
 class PoolStatistics(NamedTuple):
     """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none; started_ahead: programs
-    that had been started already.
+    that had been started already, restored: from a template.
 
     launcher_restarts: beyond the first start. alive: sandboxes there are, ready or in use.
     """
@@ -52,6 +52,7 @@ class PoolStatistics(NamedTuple):
     taken: int
     made_on_demand: int
     started_ahead: int
+    restored: int
     launcher_restarts: int
     alive: int
 
@@ -78,6 +79,7 @@ class Pool:
     """Keeps up to `most` sandboxes of a kind ready.
 
     named: the kinds that are kept from the start on. template_age_s, template_runs: after which a template is made anew.
+    no_template: is told which kind has none although it could, and why.
     """
 
     def __init__(
@@ -88,10 +90,11 @@ class Pool:
         *,
         template_age_s: float = 600.0,
         template_runs: int = 1000,
+        no_template: Callable[[SandboxSpec, str], None] = lambda _kind, _reason: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._launchers = launchers
-        self._templates = Templates(launchers.make, age_s=template_age_s, runs=template_runs, clock=clock)
+        self._templates = Templates(launchers.make, age_s=template_age_s, runs=template_runs, note=no_template, clock=clock)
         self._most = most
         self._clock = clock
         now = clock()
@@ -104,6 +107,7 @@ class Pool:
         self._taken = 0
         self._made_on_demand = 0
         self._started_ahead = 0
+        self._restored = 0
 
     async def start(self) -> None:
         """Start the launchers and begin to fill. Raises: SandboxFailure when this host cannot make a sandbox."""
@@ -139,6 +143,7 @@ class Pool:
         """Note how the program of a sandbox of ours began, which has ended."""
         if sandbox.was_started_ahead:
             self._started_ahead += 1
+            self._restored += sandbox.template is not None
         elif sandbox.was_started_ahead is False and sandbox.template is not None:
             sandbox.template.failed = True
 
@@ -156,6 +161,7 @@ class Pool:
             taken=self._taken,
             made_on_demand=self._made_on_demand,
             started_ahead=self._started_ahead,
+            restored=self._restored,
             launcher_restarts=self._launchers.restarts,
             alive=self._launchers.alive,
         )

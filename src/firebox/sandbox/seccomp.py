@@ -108,8 +108,7 @@ PROTOCOLS = {
 """Families, type and protocol numbers that may be asked for. Anything else makes the kernel load a module, or call modprobe
 outside of every limit: SCTP, DCCP, L2TP ... have a history."""
 
-PERSONALITIES = {"PER_LINUX": 0, "ADDR_NO_RANDOMIZE": 0x0040000, "read only": 0xFFFFFFFF}
-"""The second one lays a program out for its template."""
+PERSONALITIES = {"PER_LINUX": 0, "read only": 0xFFFFFFFF}
 
 _CLONE_NEW_FLAGS = {
     "NEWNS": 0x00020000,
@@ -234,7 +233,8 @@ def compile_filter(*, ask: bool, counted: bool, traces: bool = False, machine: s
     """Compile one of `Filters`, or one for the making of a template.
 
     ask: PID 1 decides the supervised calls; False refuses them. counted: by control groups. traces: programs may trace each
-    other, which is for the making of templates only. machine: as uname(2) has it, by default this one. Raises: OSError for one that has no table.
+    other, which is for the making of templates only. machine: as uname(2) has it, by default this one. Raises: OSError for one
+    that has no table.
     """
     machine = machine or os.uname().machine
     if machine not in _ARCHITECTURES:

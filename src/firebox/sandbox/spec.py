@@ -68,8 +68,8 @@ class Command(NamedTuple):
 
     tell: the words that a program which was started ahead needs so that it goes on as this command; None: start it anew.
     Numbers as in the model's limits: milliseconds and bytes, 0 means no cap. terminal: (rows, columns), or None for pipes.
-    keep_files: files are collected afterwards, even when a limit ends the program. capture: the file where the program waits to be
-    captured, "" for its hook; None: it just runs.
+    keep_files: files are collected afterwards, even when a limit ends the program. capture: the file where the program waits to
+    be captured, "" for its hook; None: it just runs.
     """
 
     argv: tuple[str, ...]

@@ -6,7 +6,7 @@ import os
 
 
 class Template:
-    """The template of one kind of sandbox, as a memfd that can be executed and not be changed. It is closed when nobody has it."""
+    """The template of one kind of sandbox: a memfd that can be executed and not be changed, closed when nobody has it."""
 
     def __init__(self, descriptor: int, made_at: float) -> None:
         self.descriptor = descriptor

@@ -31,7 +31,8 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 class Templates:
     """The templates of the kinds of sandboxes that are kept ready.
 
-    make: makes a sandbox. age_s, runs: after which a template is made anew, while the old one serves on.
+    make: makes a sandbox. age_s, runs: after which a template is made anew, while the old one serves on. note: is told which kind
+    has no template, and why.
     """
 
     def __init__(
@@ -40,16 +41,17 @@ class Templates:
         *,
         age_s: float,
         runs: int,
+        note: Callable[[SandboxSpec, str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make = make
         self._age_s = age_s
         self._runs = runs
+        self._note = note
         self._clock = clock
         self._templates: dict[SandboxSpec, Template] = {}
         self._not_before: dict[SandboxSpec, float] = {}
         """When a kind that could not be captured, or not be restored, is tried again."""
-        self._reasons: dict[SandboxSpec, str] = {}
         self._under_way: dict[SandboxSpec, asyncio.Task[None]] = {}
 
     def take(self, kind: SandboxSpec) -> Template | None:
@@ -75,14 +77,9 @@ class Templates:
         """Let go of the template of a kind that is not kept ready any more."""
         self._templates.pop(kind, None)
         self._not_before.pop(kind, None)
-        self._reasons.pop(kind, None)
         task = self._under_way.pop(kind, None)
         if task is not None:
             task.cancel()
-
-    def reason(self, kind: SandboxSpec) -> str:
-        """Return why a kind has no template, or ""."""
-        return self._reasons.get(kind, "")
 
     async def close(self) -> None:
         """Stop making templates."""
@@ -98,7 +95,7 @@ class Templates:
 
     def _give_up(self, kind: SandboxSpec, reason: str) -> None:
         """Start interpreters of a kind as they are, for as long as a template would have lived."""
-        self._reasons[kind] = reason; import sys; print("TEMPLATE", kind, reason, file=sys.stderr, flush=True)
+        self._note(kind, reason)
         self._not_before[kind] = self._clock() + self._age_s
 
     async def _capture(self, kind: SandboxSpec) -> None:
@@ -109,7 +106,6 @@ class Templates:
                 self._give_up(kind, "the templates of others leave no room")
                 return
             self._templates[kind] = template
-            self._reasons.pop(kind, None)
         except (SandboxFailure, CommandRefused, OSError) as failure:
             self._give_up(kind, str(failure))
         finally:

@@ -31,6 +31,8 @@ class Statistics(Protocol):
     @property
     def started_ahead(self) -> int: ...
     @property
+    def restored(self) -> int: ...
+    @property
     def launcher_restarts(self) -> int: ...
 
 
@@ -71,6 +73,7 @@ class Metrics:
             ("firebox_ready_wanted", "Sandboxes that demand and memory ask for.", lambda: statistics().ready_target),
             ("firebox_made_on_demand", "Stages that found no sandbox ready.", lambda: statistics().made_on_demand),
             ("firebox_started_ahead", "Stages whose program had been started already.", lambda: statistics().started_ahead),
+            ("firebox_restored", "Programs that were restored from a template.", lambda: statistics().restored),
             (
                 "firebox_launcher_restarts",
                 "Times the launcher died and was started again.",
