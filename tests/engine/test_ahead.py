@@ -13,11 +13,12 @@ import pytest_asyncio
 from firebox.config import load_settings
 from firebox.engine.executor import LocalExecutor
 from firebox.model import File, Finished, Job, LimitRequest, Result, Terminal, Verdict
+from firebox.runtimes.ahead import HOOKS
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.engine import ahead_programs
-from tests.engine.conftest import Engine, Warm, programs_that_wait
+from tests.engine.conftest import Engine, Restored, Warm, programs_that_wait
 from tests.support.waiting import until
 
 ENDINGS = {"python": "py", "node": "js", "perl": "pl", "bash": "sh", "ruby": "rb", "php": "php", "lua": "lua"}
@@ -32,6 +33,7 @@ PROGRAMS = {
 }
 WITHOUT_HOOK = ("php", "lua")
 """These wait where they open the main file."""
+WITH_TEMPLATE = tuple(language for language in PROGRAMS if language in HOOKS and HOOKS[language].has_template)
 WITHOUT_ARGUMENTS = ("bash", *WITHOUT_HOOK)
 CASES = [pytest.param(language, name, id=f"{language}-{name}") for language, programs in PROGRAMS.items() for name in programs]
 SIBLINGS = {
@@ -82,9 +84,24 @@ async def engines(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
     registry = Registry([*(runtime(language) for language in PROGRAMS), SMALL_STACK])
     folder = str(tmp_path_factory.mktemp("data"))
     cold = load_settings({"ready_sandboxes": 1, "start_ahead": False, "data_dir": folder}, environ={})
-    warm = load_settings({"ready_sandboxes": 2, "data_dir": folder}, environ={})
+    warm = load_settings({"ready_sandboxes": 2, "templates": False, "data_dir": folder}, environ={})
     async with LocalExecutor(cold, registry) as first, LocalExecutor(warm, registry) as second:
         yield Engine(first), Warm(second)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def restored(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Restored]:
+    settings = load_settings({"ready_sandboxes": 2, "data_dir": str(tmp_path_factory.mktemp("data"))}, environ={})
+    async with LocalExecutor(settings, Registry([runtime(language) for language in WITH_TEMPLATE])) as executor:
+        yield Restored(executor)
+
+
+def compared(language: str, name: str) -> Job:
+    """Make the job of one of the programs that are run in several ways."""
+    if name == "endless_output":
+        return job(language, PROGRAMS[language][name], run_limits=LimitRequest(wall_ms=600, output_bytes=1000))
+    arguments = () if language in WITHOUT_ARGUMENTS else ("a b", "ü", "")
+    return job(language, PROGRAMS[language][name], stdin="one\ntwo ü\n".encode(), args=arguments)
 
 
 def told(result: Result) -> dict[str, object]:
@@ -105,11 +122,17 @@ def told(result: Result) -> dict[str, object]:
 @pytest.mark.parametrize(("language", "name"), CASES)
 async def test_program_cannot_tell(engines: tuple[Engine, Warm], language: str, name: str) -> None:
     cold, warm = engines
-    arguments = () if language in WITHOUT_ARGUMENTS else ("a b", "ü", "")
-    wanted = job(language, PROGRAMS[language][name], stdin="one\ntwo ü\n".encode(), args=arguments)
-    if name == "endless_output":
-        wanted = job(language, PROGRAMS[language][name], run_limits=LimitRequest(wall_ms=600, output_bytes=1000))
+    wanted = compared(language, name)
     assert told(await warm.result(wanted)) == told(await cold.result(wanted))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("language", "name"), [case for case in CASES if case.values[0] in WITH_TEMPLATE])
+async def test_program_cannot_tell_that_it_came_out_of_a_template(
+    engines: tuple[Engine, Warm], restored: Restored, language: str, name: str
+) -> None:
+    wanted = compared(language, name)
+    assert told(await restored.result(wanted)) == told(await engines[0].result(wanted))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -129,8 +152,7 @@ async def hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engin
 async def test_program_cannot_tell_that_it_came_before_its_interpreter_waited(
     engines: tuple[Engine, Warm], hasty: Engine, language: str, name: str
 ) -> None:
-    arguments = () if language in WITHOUT_ARGUMENTS else ("a b", "ü", "")
-    wanted = job(language, PROGRAMS[language][name], stdin="one\ntwo ü\n".encode(), args=arguments)
+    wanted = compared(language, name)
     assert told(await hasty.result(wanted)) == told(await engines[0].result(wanted))
 
 
