@@ -1,6 +1,7 @@
 #include "capture.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -34,6 +35,7 @@ void let_be_captured(const char *main_file, int error_stream)
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "proc.h"
 #include "protocol.h"
@@ -203,6 +205,7 @@ static void ask_there(const char *name, long number, uint64_t a, uint64_t b, uin
 static void take_settings(void)
 {
     struct itimerval timer;
+    struct itimerspec made;
     struct ptrace_rseq_configuration sequence;
     uint64_t scratch = (head.registers.rsp - TEMPLATE_PAGE) & ~15ULL; /* behind the end of the stack, where nothing counts */
     for (uint64_t signal = 1; signal <= TEMPLATE_SIGNALS; ++signal)
@@ -217,6 +220,11 @@ static void take_settings(void)
     for (uint64_t which = ITIMER_REAL; which <= ITIMER_PROF; ++which) {
         ask_there("getitimer", SYS_getitimer, which, scratch, 0, 0, scratch, &timer, sizeof timer);
         if (timer.it_value.tv_sec != 0 || timer.it_value.tv_usec != 0)
+            give_up("it has set a timer");
+    }
+    for (uint32_t index = 0; index < head.timers; ++index) {
+        ask_there("timer_gettime", SYS_timer_gettime, (uint64_t)head.timer[index].number, scratch, 0, 0, scratch, &made, sizeof made);
+        if (made.it_value.tv_sec != 0 || made.it_value.tv_nsec != 0)
             give_up("it has set a timer");
     }
     trace("PTRACE_GET_RSEQ_CONFIGURATION", PTRACE_GET_RSEQ_CONFIGURATION, sizeof sequence, &sequence);
@@ -414,12 +422,36 @@ static void count(int folder, const char *name, void *context)
     ++*(int *)context;
 }
 
-static void check_descriptor(int folder, const char *name, void *context)
+/* Return the number behind a name in a file of /proc, 0 where it is not there. */
+static uint64_t value_of(const char *listing, const char *name, int base)
 {
-    (void)folder, (void)context;
-    uint64_t number = number_at(name, 0);
-    if (number > 2 && number != PROTOCOL_GATE)
-        give_up("it has opened something");
+    const char *found = strstr(listing, name);
+    return found == NULL ? 0 : strtoull(found + strlen(name), NULL, base);
+}
+
+/* Keep a descriptor: of a file, or an eventfd. Source: proc(5), /proc/PID/fdinfo. */
+static void take_descriptor(int folder, const char *name, void *context)
+{
+    char about[1024], target[PATH_MAX], number[sizeof "fdinfo/" + 20];
+    (void)context;
+    uint32_t which = (uint32_t)number_at(name, 0);
+    if (which <= 2 || which == PROTOCOL_GATE)
+        return;
+    long length = readlinkat(folder, name, target, sizeof target - 1);
+    must("fd", length >= 0);
+    target[length] = '\0';
+    read_about(strncat(strcpy(number, "fdinfo/"), name, 20), about, sizeof about);
+    bool is_event = strcmp(target, "anon_inode:[eventfd]") == 0;
+    struct stat status;
+    if (head.descriptors == TEMPLATE_DESCRIPTORS)
+        give_up("it has opened too much");
+    if (!is_event && (*target != '/' || stat(target, &status) < 0 || !S_ISREG(status.st_mode)))
+        give_up("it has opened something that is no file");
+    head.descriptor[head.descriptors++] = (struct template_descriptor){
+        .number = which,
+        .flags = (uint32_t)value_of(about, "flags:", 8),
+        .path = is_event ? 0 : keep_text(target),
+        .value = is_event ? value_of(about, "eventfd-count:", 16) : value_of(about, "pos:", 10)};
 }
 
 static void for_each_in(const char *name, void (*entry)(int folder, const char *name, void *context), void *context)
@@ -430,20 +462,33 @@ static void for_each_in(const char *name, void (*entry)(int folder, const char *
     close(folder);
 }
 
-/* Refuse what could not be made again. */
-static void check_alone(void)
+/* Keep the timers. Source: proc(5), /proc/PID/timers. */
+static void take_timers(void)
+{
+    char listing[2048];
+    read_about("timers", listing, sizeof listing);
+    for (const char *here = listing; (here = strstr(here, "ID: ")) != NULL && (here == listing || here[-1] == '\n'); ++here) {
+        if (head.timers == TEMPLATE_TIMERS || value_of(here, "notify: signal/pid.", 10) != (uint64_t)interpreter)
+            give_up("it has made timers of a special kind");
+        const char *value = strchr(strstr(here, "signal: "), '/');
+        head.timer[head.timers++] = (struct template_timer){.number = (int32_t)value_of(here, "ID: ", 10),
+                                                            .clock = (int32_t)value_of(here, "ClockID: ", 10),
+                                                            .signal = (int32_t)value_of(here, "signal: ", 10),
+                                                            .value = value == NULL ? 0 : strtoull(value + 1, NULL, 16)};
+    }
+}
+
+/* Keep the descriptors, and refuse what could not be made again. */
+static void take_descriptors(void)
 {
     static struct pairs processes;
-    char timers[64];
     int threads = 0;
     for_each_in("task", count, &threads);
     if (threads != 1)
         give_up("it has threads");
     if (!proc_list(&processes) || processes.used != PROCESSES)
         give_up("it has started a program");
-    for_each_in("fd", check_descriptor, NULL);
-    if (read_file(proc_folder(), proc_path((uint64_t)interpreter, "timers"), timers, sizeof timers) > 0)
-        give_up("it has set a timer");
+    for_each_in("fd", take_descriptor, NULL);
 }
 
 static void write_template(void)
@@ -483,7 +528,8 @@ static _Noreturn void capture(const char *main_file, int followed)
     output_bytes = TEMPLATE_AT + TEMPLATE_TABLES_BYTES;
     run_until_it_waits(main_file);
     open_memory();
-    check_alone();
+    take_descriptors();
+    take_timers();
     take_registers();
     take_settings();
     take_layout();

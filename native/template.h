@@ -20,6 +20,8 @@ enum {
     TEMPLATE_AT = 16 << 10,
     TEMPLATE_SIGNALS = 64,
     TEMPLATE_AUXV = 64,
+    TEMPLATE_DESCRIPTORS = 16,
+    TEMPLATE_TIMERS = 4,
     /* The restorer's place while it works: its code, its stack, the tables, and the kernel's pages on their way. */
     TEMPLATE_STACK_BYTES = 16 << 10,
     TEMPLATE_TABLES_BYTES = 1 << 20,
@@ -59,11 +61,23 @@ struct template_piece {
     uint64_t address, bytes, offset;
 };
 
+/* A descriptor of its own. path: offset in the text, of a file, which is at `value`; 0: an eventfd that counts `value`. */
+struct template_descriptor {
+    uint32_t number, flags, path, unused;
+    uint64_t value;
+};
+
+/* A timer that it has made and not set, and the signal that it would send. Source: timer_create(2). */
+struct template_timer {
+    int32_t number, clock, signal, unused;
+    uint64_t value;
+};
+
 struct template_head {
     uint32_t magic, tables_bytes; /* of head, mappings, pieces and text */
     uint32_t mappings, pieces;
-    uint32_t interpreter; /* path of the program, an offset in the text */
-    uint32_t rseq_bytes, rseq_signature, unused;
+    uint32_t unused, interpreter; /* path of the program, an offset in the text */
+    uint32_t rseq_bytes, rseq_signature, descriptors, timers;
     uint64_t room; /* an address with TEMPLATE_ROOM_BYTES free from there on */
     uint64_t stack_end, kernel, vdso; /* where these are; kernel: the first of its mappings */
     uint64_t robust_list[2], tid_address, rseq, signal_mask;
@@ -71,6 +85,8 @@ struct template_head {
     struct template_action actions[TEMPLATE_SIGNALS + 1];
     struct template_layout layout; /* auxv: filled in by the restorer */
     uint64_t auxv[TEMPLATE_AUXV];
+    struct template_descriptor descriptor[TEMPLATE_DESCRIPTORS];
+    struct template_timer timer[TEMPLATE_TIMERS];
     struct user_regs_struct registers; /* so that it makes the system call in which it waits */
     uint32_t mxcsr, x87_control;
     char command[16];

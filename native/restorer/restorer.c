@@ -12,11 +12,12 @@
 #include <linux/mman.h>
 #include <linux/prctl.h>
 #include <linux/stat.h>
+#include <signal.h>
 #include <sys/syscall.h>
 
 #include "../template.h"
 
-enum { FAILED = 127, POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE, SET_MASK = 2 /* SIG_SETMASK */, STACK_AT_START_BYTES = 1 << 20 };
+enum { FAILED = 127, POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE, SET_MASK = 2 /* SIG_SETMASK */, FROM_START = 0 /* SEEK_SET */, OPENING = O_CREAT | O_EXCL | O_TRUNC, STACK_AT_START_BYTES = 1 << 20 };
 
 extern const char image_start[] __asm__("__ehdr_start") __attribute__((visibility("hidden")));
 extern const char image_end[] __asm__("_end") __attribute__((visibility("hidden")));
@@ -120,6 +121,23 @@ static void restore_mapping(const struct work *work, const struct template_mappi
         must(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
 }
 
+/* Open what it had opened, the lowest number first. */
+static void restore_descriptors(const struct work *work)
+{
+    for (uint32_t index = 0; index < work->head->descriptors; ++index) {
+        const struct template_descriptor *wanted = &work->head->descriptor[index];
+        long got = wanted->path == 0
+            ? must(SYS_eventfd2, wanted->value, wanted->flags & (O_CLOEXEC | O_NONBLOCK), 0, 0, 0, 0)
+            : must(SYS_openat, (uint64_t)AT_FDCWD, address_of(work->text + wanted->path), wanted->flags & ~(uint32_t)OPENING, 0, 0, 0);
+        if (wanted->path != 0)
+            must(SYS_lseek, (uint64_t)got, wanted->value, FROM_START, 0, 0, 0);
+        if (got != wanted->number) {
+            must(SYS_dup3, (uint64_t)got, wanted->number, wanted->flags & O_CLOEXEC, 0, 0, 0);
+            call(SYS_close, (uint64_t)got, 0, 0, 0, 0, 0);
+        }
+    }
+}
+
 /* Tell the kernel what the interpreter had told it. */
 static void restore_settings(const struct work *work)
 {
@@ -136,6 +154,15 @@ static void restore_settings(const struct work *work)
     must(SYS_set_tid_address, head->tid_address, 0, 0, 0, 0, 0);
     if (head->rseq != 0)
         must(SYS_rseq, head->rseq, head->rseq_bytes, 0, head->rseq_signature, 0, 0);
+    for (uint32_t index = 0; index < head->timers; ++index) {
+        const struct template_timer *wanted = &head->timer[index];
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = wanted->signal};
+        int number;
+        event.sigev_value.sival_ptr = (void *)wanted->value;
+        must(SYS_timer_create, (uint64_t)wanted->clock, address_of(&event), address_of(&number), 0, 0, 0);
+        if (number != wanted->number)
+            give_up();
+    }
     must(SYS_prctl, PR_SET_NAME, address_of(head->command), 0, 0, 0, 0);
     must(SYS_personality, 0, 0, 0, 0, 0, 0); /* what it starts has random addresses again */
     must(SYS_rt_sigprocmask, SET_MASK, address_of(&head->signal_mask), 0, sizeof(uint64_t), 0, 0);
@@ -176,6 +203,7 @@ static _Noreturn void restore(const struct work *work)
         restore_mapping(work, &work->mappings[index]);
     restore_settings(work);
     call(SYS_close, (uint64_t)work->file, 0, 0, 0, 0, 0);
+    restore_descriptors(work);
     must(SYS_munmap, address_of(head), head->tables_bytes, 0, 0, 0, 0);
     jump(&registers);
 }

@@ -68,7 +68,7 @@ def runtime(language: str) -> Runtime:
         extensions=(f".{ending}",),
         run=run,
         env=env,
-        ahead="file" if language in WITHOUT_HOOK else language,
+        ahead="file" if language == "lua" else language,
     )
 
 

@@ -36,7 +36,8 @@ HOOKS: Mapping[str, Hook] = {
     "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {HOOKS_FOLDER}/wait.js"}),
     "perl": Hook("firebox_wait.pm", {"PERL5LIB": HOOKS_FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
     "bash": Hook("wait.sh", {"BASH_ENV": f"{HOOKS_FOLDER}/wait.sh"}, takes_args=False, preloads=False),
-    "ruby": Hook("wait.rb", {"RUBYOPT": f"-r{HOOKS_FOLDER}/wait.rb"}),
+    "ruby": Hook("wait.rb", {"RUBYOPT": f"-r{HOOKS_FOLDER}/wait.rb"}, has_template=True),
+    "php": Hook(takes_args=False, preloads=False, has_template=True),
     "file": Hook(takes_args=False, preloads=False),
 }
 
