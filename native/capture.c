@@ -554,6 +554,7 @@ void let_be_captured(const char *main_file, int error_stream)
         close(gate[0]); /* not the other end, which is open as long as we are there */
         dup2(error_stream, 2);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        signal(SIGXFSZ, SIG_IGN); /* what becomes too large is told of */
         capture(main_file, ends[1]);
     }
     close(ends[1]);

@@ -23,7 +23,7 @@ TEMPLATE_BYTES = 64 << 20
 TOTAL_BYTES = 256 << 20
 """All templates together; beyond, interpreters are started."""
 
-_WALL_MS = 30_000
+_WALL_MS = 20_000
 _OUTPUT_BYTES = 4 << 10
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 

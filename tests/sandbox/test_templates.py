@@ -1,0 +1,284 @@
+"""Templates: an interpreter is captured once where it waits, and restored in other sandboxes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from firebox.sandbox import templates
+from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.template import Template
+from firebox.sandbox.templates import Templates, capture
+from tests.sandbox.conftest import ENVIRONMENT, Box
+from tests.support.waiting import until
+
+PYTHON = "/usr/bin/python3"
+GOES_ON = """
+import os, sys
+words = b""
+while piece := os.read(200, 4096):
+    words += piece
+os.close(200)
+exec(open("main.py").read())
+"""
+"""What waits as a hook does, and then runs the main file."""
+
+
+def kind_of(before: str = "", **fields: object) -> SandboxSpec:
+    """Return the kind of sandbox in which a Python waits that has run some code before."""
+    ahead = Ahead((PYTHON, "-c", before + GOES_ON), tuple(ENVIRONMENT.items()), "main.py", template="")
+    return SandboxSpec(ahead=ahead)._replace(**fields)  # type: ignore[arg-type]
+
+
+async def template_of(box: Box, kind: SandboxSpec) -> Template:
+    return Template(await capture(kind, box.launcher.make), 0.0)
+
+
+async def run(box: Box, kind: SandboxSpec, template: Template | None, code: str) -> tuple[str, bool]:
+    """Run code in a sandbox of this kind. Returns what it wrote, and whether it went on with the program that waited."""
+    sandbox = await box.launcher.make(kind, template)
+    heard: list[bytes] = []
+    assert kind.ahead is not None
+    command = Command(
+        argv=(PYTHON, "main.py"),
+        env=ENVIRONMENT,
+        files=(InputFile("main.py", code.encode()),),
+        tell=(),
+        wall_ms=20_000,
+        cpu_ms=20_000,
+    )
+    try:
+        ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
+        assert ended.status == 0, (ended, heard)
+        return b"".join(heard).decode(), bool(sandbox.was_started_ahead)
+    finally:
+        sandbox.close()
+
+
+async def test_what_was_loaded_is_there_and_what_one_run_changes_is_not_seen_by_the_next(box: Box, nothing_left: None) -> None:
+    kind = kind_of("import json\nseen = []\n")
+    template = await template_of(box, kind)
+    code = "seen.append(1); print(len(seen), 'json' in sys.modules, os.getpid())"
+    assert [await run(box, kind, template, code) for _ in range(3)] == [("1 True 2\n", True)] * 3
+
+
+async def test_has_the_descriptors_that_a_program_has_that_was_started(box: Box) -> None:
+    kind = kind_of()
+    template = await template_of(box, kind)
+    code = (
+        "print([(number, os.readlink(f'/proc/self/fd/{number}')[:5]) for number in (0, 1, 2)], len(os.listdir('/proc/self/fd')))"
+    )
+    restored, was_ahead = await run(box, kind, template, code)
+    assert was_ahead
+    assert restored == (await run(box, kind, None, code))[0]
+
+
+async def test_files_that_it_has_opened_are_open_where_it_was(box: Box) -> None:
+    kind = kind_of("file = open('/etc/passwd', 'rb', buffering=0)\nfirst = file.read(4)\n")
+    template = await template_of(box, kind)
+    code = "print(first, file.read(1), file.fileno())"
+    assert await run(box, kind, template, code) == ("b'root' b':' 3\n", True)
+
+
+async def test_what_it_starts_has_random_addresses(box: Box) -> None:
+    kind = kind_of()
+    template = await template_of(box, kind)
+    code = "import subprocess; print(subprocess.run(['cat', '/proc/self/maps'], capture_output=True, text=True).stdout)"
+    stacks = set[str]()
+    for _ in range(3):
+        output, was_ahead = await run(box, kind, template, code)
+        assert was_ahead
+        stacks.update(line for line in output.splitlines() if line.endswith("[stack]"))
+    assert len(stacks) == 3
+
+
+async def test_the_program_file_is_the_interpreter(box: Box) -> None:
+    kind = kind_of()
+    template = await template_of(box, kind)
+    code = "os.execv('/proc/self/exe', ['python3', '-c', 'print(6 * 7)'])"
+    assert await run(box, kind, template, code) == ("42\n", True)
+
+
+async def test_memory_stack_and_threads_grow_as_ever(box: Box) -> None:
+    kind = kind_of()
+    template = await template_of(box, kind)
+    code = (
+        "import threading\n"
+        "sys.setrecursionlimit(50_000)\n"
+        "def deep(n): return n and 1 + deep(n - 1)\n"
+        "data = bytearray(100 << 20)\n"
+        "data[::4096] = data[::4096]\n"
+        "small = [bytes(1000) for _ in range(20_000)]\n"
+        "thread = threading.Thread(target=lambda: print(deep(20_000)))\n"
+        "threading.stack_size(64 << 20)\n"
+        "thread.start(); thread.join()\n"
+        "print(deep(40_000), len(data), len(small))\n"
+    )
+    assert await run(box, kind, template, code) == ("20000\n40000 104857600 20000\n", True)
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        ("raise SystemExit\n", "ended before it waited"),
+        ("import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n", "it has threads"),
+        ("import subprocess\nchild = subprocess.Popen(['/bin/sleep', '9'])\n", "it has started a program"),
+        ("import socket\nopened = socket.socket()\n", "it has opened something that is no file"),
+        (
+            "import mmap\nwith open('/tmp/file', 'w+b') as file:\n  file.truncate(9)\n  shared = mmap.mmap(file.fileno(), 0)\n",
+            "it shares memory",
+        ),
+        ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 9)\n", "it has set a timer"),
+        ("import os\nlarge = os.urandom(70 << 20)\n", "write: error 27"),
+    ],
+    ids=["ended", "threads", "child", "socket", "shared", "timer", "large"],
+)
+async def test_there_is_no_template_of_what_could_not_be_made_again(
+    box: Box, nothing_left: None, before: str, reason: str
+) -> None:
+    with pytest.raises(SandboxFailure, match=reason):
+        await template_of(box, kind_of(before))
+
+
+@pytest.fixture
+def shown() -> Iterator[Path]:
+    """A folder that sandboxes can be shown."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+async def test_is_not_restored_when_a_file_it_had_mapped_is_another_one(box: Box, shown: Path) -> None:
+    file = shown / "mapped"
+    file.write_bytes(b"x" * 8192)
+    file.chmod(0o644)
+    kind = kind_of(
+        f"import mmap\nfile = os.open('/.host{file}', os.O_RDONLY) if (os := __import__('os')) else 0\n"
+        "mapped = mmap.mmap(file, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)\nos.close(file)\n",
+        trees=(str(shown),),
+    )
+    template = await template_of(box, kind)
+    code = "print('here')"
+    assert await run(box, kind, template, code) == ("here\n", True)
+    file.write_bytes(b"y" * 8193)
+    assert await run(box, kind, template, code) == ("here\n", False)
+
+
+async def test_cannot_be_changed(box: Box) -> None:
+    template = await template_of(box, kind_of())
+    for change in (
+        lambda: os.pwrite(template.descriptor, b"x", 0),
+        lambda: os.ftruncate(template.descriptor, 0),
+        lambda: os.ftruncate(template.descriptor, template.bytes + 1),
+    ):
+        with pytest.raises(PermissionError):
+            change()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Kept:
+    """Templates with a clock of ours, and what was noted."""
+
+    def __init__(self, box: Box, *, age_s: float = 100, runs: int = 3) -> None:
+        self.clock = Clock()
+        self.noted: list[str] = []
+        self.templates = Templates(
+            box.launcher.make, age_s=age_s, runs=runs, note=lambda _kind, reason: self.noted.append(reason), clock=self.clock
+        )
+
+    async def made(self, kind: SandboxSpec, other_than: Template | None = None) -> Template:
+        """Want a template and wait until there is one."""
+        self.templates.want(kind)
+        await until(lambda: self.templates._templates.get(kind) not in (None, other_than), "there is a new template")
+        return self.templates._templates[kind]
+
+
+async def test_is_made_anew_after_so_many_runs_and_after_a_while(box: Box, nothing_left: None) -> None:
+    kept, kind = Kept(box), kind_of()
+    assert kept.templates.take(kind) is None
+    first = await kept.made(kind)
+    for _ in range(3):
+        assert kept.templates.take(kind) is first
+        kept.templates.want(kind) if first.runs < 3 else None
+    assert not kept.templates._under_way
+    second = await kept.made(kind, first)
+    kept.templates.want(kind)
+    assert not kept.templates._under_way
+    kept.clock.now_s = 100.0
+    kept.templates.want(kind)
+    assert kept.templates.take(kind) is second  # the old one serves on
+    third = await kept.made(kind, second)
+    assert third.made_at == 100.0
+    await kept.templates.close()
+    assert kept.noted == []
+
+
+async def test_one_that_does_not_work_is_given_up_for_a_while(box: Box, nothing_left: None) -> None:
+    kept, kind = Kept(box), kind_of()
+    first = await kept.made(kind)
+    first.failed = True
+    assert kept.templates.take(kind) is None
+    kept.templates.want(kind)
+    assert not kept.templates._under_way
+    assert kept.noted == ["a program that was restored ended before it could go on"]
+    kept.clock.now_s = 100.0
+    await kept.made(kind)
+    await kept.templates.close()
+
+
+async def test_what_cannot_be_captured_is_noted_and_tried_again_later(box: Box, nothing_left: None) -> None:
+    kept, kind = Kept(box), kind_of("raise SystemExit\n")
+    kept.templates.want(kind)
+    await until(lambda: kept.noted != [] and not kept.templates._under_way, "a reason is noted")
+    assert "ended before it waited" in kept.noted[0]
+    kept.templates.want(kind)
+    assert not kept.templates._under_way
+    kept.clock.now_s = 100.0
+    kept.templates.want(kind)
+    assert kept.templates._under_way
+    await kept.templates.close()
+
+
+async def test_all_together_are_bounded(box: Box, nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, first, second = Kept(box), kind_of(), kind_of("import json\n")
+    template = await kept.made(first)
+    monkeypatch.setattr(templates, "TOTAL_BYTES", template.bytes + 1)
+    kept.templates.want(second)
+    await until(lambda: kept.noted != [], "a reason is noted")
+    assert kept.noted == ["the templates of others leave no room"]
+    assert kept.templates.take(second) is None
+    await kept.templates.close()
+
+
+async def test_a_kind_without_a_template_and_one_that_is_forgotten_make_none(box: Box, nothing_left: None) -> None:
+    kept, kind = Kept(box), kind_of()
+    assert kind.ahead is not None
+    for other in (SandboxSpec(), kind._replace(ahead=kind.ahead._replace(template=None))):
+        kept.templates.want(other)
+    assert not kept.templates._under_way
+    kept.templates.want(kind)
+    kept.templates.forget(kind)
+    await asyncio.sleep(0)
+    assert kept.templates.take(kind) is None
+    await kept.templates.close()
+
+
+@pytest.mark.parametrize(
+    "code", ["import ctypes; print(ctypes.CDLL(None, use_errno=True).ptrace(0, 0, 0, 0), ctypes.get_errno())"]
+)
+async def test_nobody_traces_in_a_sandbox_for_programs(box: Box, code: str) -> None:
+    kind = kind_of()
+    template = await template_of(box, kind)
+    assert await run(box, kind, template, code) == ("-1 1\n", True)
