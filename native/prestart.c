@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,7 +14,7 @@
 #include "kernel.h"
 #include "proc.h"
 
-enum { LEASE_PERCENT = 80 }; /* how much of the time that the kernel gives a lease a program waits before it is started anew */
+enum { RESTORE_MS = 10000 /* a restorer that takes longer is given up */, LEASE_PERCENT = 80 }; /* how much of the time that the kernel gives a lease a program waits before it is started anew */
 
 #define LEASE_TIME "/proc/sys/fs/lease-break-time"
 
@@ -21,7 +22,7 @@ static struct program program;
 static char main_file[PATH_MAX];
 static bool is_held;
 static pid_t pid;
-static int gate = -1, held = -1, patience_ms = -1;
+static int gate = -1, held = -1, restored = -1, patience_ms = -1;
 
 /* Interpreters that open the main file before they come to the hook need one; it is written in place later. */
 static int open_gate(int *read_end)
@@ -59,31 +60,38 @@ static int hold_main_file(void)
     return held < 0 ? -1 : (int)check("F_SETLEASE", fcntl(held, F_SETLEASE, F_WRLCK));
 }
 
-static void close_both(void)
+static void close_all(void)
 {
-    if (gate >= 0)
-        close(gate);
-    if (held >= 0)
-        close(held); /* which ends the lease */
-    gate = held = -1;
+    int *all[] = {&gate, &held /* which ends the lease */, &restored};
+    for (size_t index = 0; index < sizeof all / sizeof *all; ++index) {
+        if (*all[index] >= 0)
+            close(*all[index]);
+        *all[index] = -1;
+    }
 }
 
 static int start(void)
 {
     const char *about;
-    int read_end = -1;
+    int read_end = -1, ends[2] = {-1, -1};
     int done = make_folders_above(main_file, &about);
     if (done == 0)
         done = is_held ? hold_main_file() : open_gate(&read_end);
+    if (done == 0 && program.template >= 0)
+        done = (int)check("pipe", pipe2(ends, O_CLOEXEC));
+    restored = ends[0];
     if (done == 0) {
         program.gate = read_end;
+        program.restored = ends[1];
         pid = start_program(&program, &about);
     }
     if (read_end >= 0)
         close(read_end);
+    if (ends[1] >= 0)
+        close(ends[1]);
     if (done < 0 || pid < 0) {
         pid = 0;
-        close_both();
+        close_all();
         return -1;
     }
     return 0;
@@ -119,7 +127,7 @@ void prestart_end(void)
 {
     kill_everything();
     pid = 0;
-    close_both(); /* last: it would go on */
+    close_all(); /* last: it would go on */
 }
 
 int prestart_renew(void)
@@ -162,15 +170,23 @@ static int limit_all(const struct limits *limits)
     return 0;
 }
 
+/* Wait until the program is there that is being restored. Returns whether it is: a restorer that cannot do it ends. */
+static bool is_restored(void)
+{
+    struct pollfd polled = {.fd = restored, .events = POLLIN};
+    char said;
+    return restored < 0 || (poll(&polled, 1, RESTORE_MS) == 1 && read(restored, &said, 1) == 1);
+}
+
 pid_t prestart_release(const char **words, const struct limits *limits)
 {
     if (!prestart_waits())
         return -1;
-    if (limit_all(limits) < 0 || (gate >= 0 && tell(words) < 0)) {
+    if (!is_restored() || limit_all(limits) < 0 || (gate >= 0 && tell(words) < 0)) {
         prestart_end();
         return -1;
     }
-    close_both();
+    close_all();
     pid_t released = pid;
     pid = 0;
     return released;

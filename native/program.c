@@ -114,11 +114,15 @@ static int connect_streams(const struct program *program)
     return 0;
 }
 
-/* Become a program by way of a template, with the addresses that PID 1 has seen to. Returns where that is not possible. */
-static void become_restored(int template)
+/* Become a program by way of a template, with the addresses that PID 1 has seen to. Returns where that cannot even begin. */
+static void become_restored(const struct program *program)
 {
     char *words[] = {(char[]){TEMPLATE_COMMAND}, NULL}, *variables[] = {NULL};
-    syscall(SYS_execveat, template, "", words, variables, AT_EMPTY_PATH);
+    if (dup2(program->restored, PROTOCOL_RESTORED) >= 0)
+        syscall(SYS_execveat, program->template, "", words, variables, AT_EMPTY_PATH);
+    close(PROTOCOL_RESTORED);
+    if (write(program->restored, "", 1) < 0) /* the interpreter itself is as good */
+        _exit(127);
 }
 
 /* What the child does until it is the program. It shares our memory, so that `failure` tells us what went wrong. */
@@ -134,7 +138,7 @@ static _Noreturn void become_program(const struct program *program, const char *
         if (program->captured != NULL)
             let_be_captured(program->captured, program->streams[2]);
         if (program->template >= 0)
-            become_restored(program->template);
+            become_restored(program);
         if (program->captured == NULL)
             personality(PER_LINUX);
         check("execve", execve(path, (char *const *)(uintptr_t)program->words, (char *const *)(uintptr_t)program->variables));

@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
+#include "../protocol.h"
 #include "../template.h"
 
 enum { FAILED = 127, POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE, SET_MASK = 2 /* SIG_SETMASK */, FROM_START = 0 /* SEEK_SET */, OPENING = O_CREAT | O_EXCL | O_TRUNC, STACK_AT_START_BYTES = 1 << 20 };
@@ -205,6 +206,8 @@ static _Noreturn void restore(const struct work *work)
     call(SYS_close, (uint64_t)work->file, 0, 0, 0, 0, 0);
     restore_descriptors(work);
     must(SYS_munmap, address_of(head), head->tables_bytes, 0, 0, 0, 0);
+    must(SYS_write, PROTOCOL_RESTORED, address_of(""), 1, 0, 0, 0);
+    call(SYS_close, PROTOCOL_RESTORED, 0, 0, 0, 0, 0);
     jump(&registers);
 }
 

@@ -49,6 +49,9 @@ MAX_ERRNO = 4095
 GATE = 200
 """The descriptor that the hook of a prestarted interpreter reads; so high that the interpreter's own have their usual numbers."""
 
+RESTORED = 201
+"""The descriptor to which something is written once an interpreter has been restored."""
+
 TEMPLATE = "template"
 """The file that a program leaves which was captured, in the working directory."""
 
@@ -411,7 +414,8 @@ ENUMERATIONS: tuple[type[IntEnum] | type[IntFlag], ...] = (
     Kind, Phase, Operation, ConfigureFlag, MakeFlag, StartFlag, Exceeded, LeftOut,
 )  # fmt: skip
 CONSTANTS = (
-    "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "COLLECT_INDEX_BYTES", "GATE", "TEMPLATE", "NETLINK_SOCKETS",
+    "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "COLLECT_INDEX_BYTES", "GATE", "RESTORED", "TEMPLATE",
+    "NETLINK_SOCKETS",
     "SYSTEM_V_QUEUES", "SEMAPHORES_A_SET",
 )  # fmt: skip
 _SMALL_MESSAGE_BYTES = 4 << 10
