@@ -16,7 +16,9 @@ from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.host import Finding
 from firebox.sandbox.launcher_process import LauncherProcess
-from firebox.sandbox.spec import Ahead, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Ahead, CommandRefused, SandboxFailure, SandboxSpec
+from firebox.sandbox.template import Template
+from firebox.sandbox.templates import capture
 from firebox.settings_table import STAGES
 
 _TRIES = 5
@@ -67,25 +69,51 @@ async def _measure(settings: Settings, runtimes: list[Runtime]) -> list[Finding]
             sandbox.close()
         each = f"{statistics.median(times_ms):.0f} ms to make one{_memory(empty_bytes, ', ')}"
         ready = Finding("ready-sandboxes", True, False, f"up to {settings.ready_count} of a kind; {each}")
-        return [ready, await _started_ahead(settings, launcher, runtimes, empty_bytes)]
+        trees = tuple(sorted({mount for runtime in runtimes for mount in runtime.mounts}))
+        plans = {name: ahead for runtime in reversed(runtimes) for name, ahead in _plans(runtime, settings)}
+        kinds = {name: SandboxSpec(trees=trees, ahead=ahead) for name, ahead in sorted(plans.items())}
+        return [
+            ready,
+            await _started_ahead(settings, launcher, kinds, empty_bytes),
+            await _templates(settings, launcher, kinds),
+        ]
     finally:
         await launcher.close()
 
 
-async def _started_ahead(settings: Settings, launcher: LauncherProcess, runtimes: list[Runtime], empty_bytes: int) -> Finding:
+async def _started_ahead(
+    settings: Settings, launcher: LauncherProcess, kinds: dict[str, SandboxSpec], empty_bytes: int
+) -> Finding:
     if not settings.start_ahead:
         return Finding("started-ahead", True, False, "nothing: start_ahead is off")
-    trees = tuple(sorted({mount for runtime in runtimes for mount in runtime.mounts}))
-    plans = {name: ahead for runtime in reversed(runtimes) for name, ahead in _plans(runtime, settings)}
 
-    async def measured(name: str, ahead: Ahead) -> str:
-        sandbox = await launcher.make(SandboxSpec(trees=trees, ahead=ahead))
+    async def measured(name: str, kind: SandboxSpec) -> str:
+        sandbox = await launcher.make(kind)
         more_bytes = await _settled_bytes(sandbox) - empty_bytes
         sandbox.close()
         return name + _memory(more_bytes, " ")
 
-    detail = ", ".join(await asyncio.gather(*(measured(name, ahead) for name, ahead in sorted(plans.items()))))
+    detail = ", ".join(await asyncio.gather(*(measured(name, kind) for name, kind in kinds.items())))
     return Finding("started-ahead", True, False, f"when used often: {detail}" if detail else "nothing: no such program here")
+
+
+async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[str, SandboxSpec]) -> Finding:
+    """Say which interpreters can be restored from a template, and why others cannot."""
+    if not (settings.start_ahead and settings.templates):
+        return Finding("templates", True, False, f"none: {'templates' if settings.start_ahead else 'start_ahead'} is off")
+    made: list[str] = []
+    missing: list[str] = []
+    for name, kind in kinds.items():
+        if kind.ahead is None or kind.ahead.template is None:
+            continue
+        try:
+            template = Template(await capture(kind, launcher.make), made_at=0.0)
+        except (SandboxFailure, CommandRefused) as failure:
+            missing.append(f"none of {name}: {failure.detail}")
+        else:
+            made.append(f"{name}{_memory(template.bytes, ' ')}")
+    hint = "these interpreters are started each time; `templates = false` says that you want that for all" if missing else ""
+    return Finding("templates", not missing, False, "; ".join([", ".join(made) or "none", *missing]), hint)
 
 
 def _can_wait(each: Definition | Runtime) -> bool:
@@ -96,7 +124,8 @@ def _plans(runtime: Runtime, settings: Settings) -> Iterator[tuple[str, Ahead]]:
     """Yield what of a runtime can wait, by name."""
     command = runtime.run_command([runtime.main_name], (), 0)
     env = {stage: {**BASE_ENVIRONMENT, **runtime.environment(stage)} for stage in STAGES}
-    interpreter = plan_ahead(runtime, command, (), env["run"], settings.preloaded(runtime.setting_names))
+    preload = settings.preloaded(runtime.setting_names)
+    interpreter = plan_ahead(runtime, command, (), env["run"], preload, template="" if settings.templates else None)
     if interpreter is not None:
         yield runtime.language, interpreter
     memory_bytes = settings.default_limits("compile", runtime.setting_names, runtime.limits("compile")).memory_bytes
