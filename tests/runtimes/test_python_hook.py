@@ -1,0 +1,118 @@
+"""The hook of Python in copies of one memory: what must be another in each of them is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from firebox.runtimes.ahead import hook_texts
+from tests.conftest import require_tool
+
+PYTHON = "/usr/bin/python3"
+COPIES = 12
+COPYING = """
+import ctypes, os, sys
+hook, program, preloaded, number = sys.argv[1:]
+
+# A fork of C, of which Python and its modules do not hear.
+fork, wait = ctypes.CDLL(None).fork, ctypes.CDLL(None).wait
+
+def read(_descriptor, _size):
+    for _ in range(int(number)):
+        if fork() == 0:
+            return b""
+        wait(0)
+    os._exit(0)
+
+os.dup2(os.open("/dev/null", os.O_RDONLY), 200)
+os.environ.update(PYTHONPATH="/nowhere", FIREBOX_PRELOAD=preloaded)
+sys.path.append("/nowhere")
+os.read, real = read, os.read
+try:
+    exec(compile(hook, "sitecustomize.py", "exec"), {})
+except ImportError:
+    pass
+os.read = real
+exec(compile(program, "main.py", "exec"), {})
+sys.stdout.flush()
+os._exit(0)
+"""
+"""Stands in for what restores an interpreter from a copy of its memory, at the read of the hook."""
+
+WITHOUT = """
+import os, sys
+for name in os.environ["FIREBOX_PRELOAD"].split():
+    __import__(name)
+if "_ssl" in sys.modules:
+    sys.modules["_ssl"].RAND_bytes(1)
+os.read(200, 1)
+"""
+"""A hook that does nothing about it: what it shows to be the same in all copies is what a test can fail with."""
+
+
+@pytest.fixture(scope="module")
+def one_pid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library with which each process has the same number, like each first process of a namespace: OpenSSL looks at that."""
+    folder = tmp_path_factory.mktemp("one_pid")
+    (folder / "one_pid.c").write_text("int getpid(void) { return 77; }\n")
+    command = [require_tool("cc"), "-shared", "-fPIC", "-o", "one_pid.so", "one_pid.c"]
+    subprocess.run(command, cwd=folder, check=True, timeout=60)
+    return folder / "one_pid.so"
+
+
+def run_copies(one_pid: Path, hook: str, program: str, preloaded: str) -> list[str]:
+    """Return what each copy printed, without its last new line."""
+    command = [PYTHON, "-S", "-c", COPYING, hook, program, preloaded, str(COPIES)]
+    env = {"LD_PRELOAD": str(one_pid), "PATH": os.environ["PATH"]}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == COPIES
+    return lines
+
+
+GENERATORS = {
+    "random": ("random", "import random; print(random.random())"),
+    "gauss": ("random", "import random; print(random.gauss(0, 1))"),
+    "openssl": ("ssl", "import ssl; print(ssl.RAND_bytes(16))"),
+    "key_of_processes": ("multiprocessing", "import multiprocessing as m; print(bytes(m.current_process().authkey))"),
+}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_start_anew_in_each_copy(one_pid: Path, name: str) -> None:
+    preloaded, program = GENERATORS[name]
+    assert len(set(run_copies(one_pid, WITHOUT, program, preloaded))) == 1
+    assert len(set(run_copies(one_pid, hook_texts()["sitecustomize.py"], program, preloaded))) == COPIES
+
+
+def test_numpy_gets_a_new_generator(one_pid: Path) -> None:
+    """A stand-in, because numpy is not among what tests need: it hears what the real one would."""
+    preloaded = "numpy.random.mtrand"
+    program = "import sys; print(sys.modules['numpy.random.mtrand'].heard)"
+    numpy = """
+import sys, types
+sys.modules["numpy.random._mt19937"] = types.SimpleNamespace(MT19937=lambda: "new")
+mtrand = sys.modules["numpy.random.mtrand"] = types.SimpleNamespace(heard=[])
+mtrand.set_bit_generator = mtrand.heard.append
+del sys, types, mtrand
+"""
+    assert run_copies(one_pid, numpy + hook_texts()["sitecustomize.py"], program, preloaded) == ["['new']"] * COPIES
+
+
+def test_addresses_of_new_objects_are_others_in_each_copy(one_pid: Path) -> None:
+    program = """
+class Plain: pass
+class Full:
+    def __init__(self): self.a = 1
+some = [[0], {0: 0}, object(), Plain(), Full(), len(Plain.__name__) * 1.5, str(Plain), 2000 * len(str(Plain)), KeyError(), Full]
+some += [object() for _ in range(2000)][-1:] + [Plain() for _ in range(2000)][-1:] + [bytes(200_000)]
+print(*map(id, some))
+"""
+    same, others = (run_copies(one_pid, hook, program, "") for hook in (WITHOUT, hook_texts()["sitecustomize.py"]))
+    assert len(set(same)) == 1
+    for addresses in zip(*map(str.split, others), strict=True):
+        assert len(set(addresses)) > 1, others
