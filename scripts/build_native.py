@@ -43,11 +43,13 @@ COMPILE = (
     "-fdata-sections",
 )
 LINK = ("-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--gc-sections", "-Wl,--build-id=none", "-s")
-RESTORER = (
-    *("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-static-pie", "-fPIE", "-nostdlib", "-nostartfiles", "-ffreestanding"),
-    *("-fno-stack-protector", "-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-fno-sanitize=all"),
-    *("-Wl,-pie", "-Wl,--no-dynamic-linker", "-Wl,-z,noexecstack", "-Wl,-z,norelro", "-Wl,-z,noseparate-code"),
-    *("-Wl,-z,max-page-size=4096", "-Wl,--build-id=none", "-s"),
+COMPILE_RESTORER = (
+    *("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-fPIE", "-ffreestanding", "-fno-stack-protector", "-fcf-protection=none"),
+    *("-fno-asynchronous-unwind-tables", "-fno-sanitize=all", "-c"),
+)
+LINK_RESTORER = (
+    *("-static", "-nostdlib", "-Wl,--no-dynamic-linker", "-Wl,-z,noexecstack", "-Wl,-z,norelro", "-Wl,-z,max-page-size=4096"),
+    *("-Wl,--build-id=none", "-s"),
 )
 """It copies itself to another place while it runs: no C library, no relocations, nothing but code."""
 FORTIFY = ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2")
@@ -142,9 +144,10 @@ def write_restorer(compiler: Compiler, folder: Path, flags: Sequence[str] = (), 
     """Compile native/restorer/ and write it into a folder as restorer.inc, an array of C, for processors with templates."""
     if not (target or platform.machine()).startswith("x86_64"):
         return
-    made = folder / "restorer"
-    _compile(compiler, [*RESTORER, *flags, "restorer/restorer.c"], made, folder=NATIVE)
-    content = ",".join(map(str, made.read_bytes()))
+    compiled, linked = folder / "restorer.o", folder / "restorer"
+    _compile(compiler, [*COMPILE_RESTORER, *flags, "restorer/restorer.c"], compiled, folder=NATIVE)
+    _compile(compiler, [*LINK_RESTORER, str(compiled)], linked, folder=NATIVE)
+    content = ",".join(map(str, linked.read_bytes()))
     (folder / "restorer.inc").write_text(f"static const unsigned char restorer[] = {{{content}}};\n")
 
 

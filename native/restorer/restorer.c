@@ -6,7 +6,7 @@
  * starts the interpreter itself.
  *
  * No C library, no writable data of its own: its code is copied to another place while it runs. */
-#include <asm/prctl.h>
+#include <elf.h>
 #include <fcntl.h>
 #include <linux/auxvec.h>
 #include <linux/mman.h>
@@ -20,8 +20,10 @@
 
 enum { FAILED = 127, POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE, SET_MASK = 2 /* SIG_SETMASK */, FROM_START = 0 /* SEEK_SET */, OPENING = O_CREAT | O_EXCL | O_TRUNC, STACK_AT_START_BYTES = 1 << 20 };
 
-extern const char image_start[] __asm__("__ehdr_start") __attribute__((visibility("hidden")));
-extern const char image_end[] __asm__("_end") __attribute__((visibility("hidden")));
+#define ARCH_SET_FS 0x1002 /* arch_prctl(2) */
+
+/* Where this program begins, with its ELF header. */
+extern const char image[] __asm__("__ehdr_start") __attribute__((visibility("hidden")));
 
 /* What the copy of this program works with. It lies on its stack, in the room. */
 struct work {
@@ -30,7 +32,7 @@ struct work {
     const struct template_piece *pieces;
     const char *text;
     uint64_t vdso_at; /* where the kernel has put it now */
-    uint64_t image, image_bytes; /* what the kernel has loaded; its names here mean the copy */
+    uint64_t image, image_bytes; /* what the kernel has loaded; names mean the copy here */
     int file;
 };
 
@@ -67,6 +69,12 @@ static uint64_t address_of(const void *pointer)
     return (uint64_t)(uintptr_t)pointer;
 }
 
+/* The same of what a call fills in. */
+static uint64_t address_for(void *pointer)
+{
+    return (uint64_t)(uintptr_t)pointer;
+}
+
 static int same(const char *one, const char *other)
 {
     while (*one != '\0' && *one == *other)
@@ -91,7 +99,7 @@ static int open_file(const struct template_mapping *mapping, const char *path)
 {
     struct statx status;
     int file = (int)must(SYS_openat, (uint64_t)AT_FDCWD, address_of(path), O_RDONLY | O_CLOEXEC, 0, 0, 0);
-    must(SYS_statx, (uint64_t)file, address_of(""), AT_EMPTY_PATH, STATX_SIZE | STATX_MTIME, address_of(&status), 0);
+    must(SYS_statx, (uint64_t)file, address_of(""), AT_EMPTY_PATH, STATX_SIZE | STATX_MTIME, address_for(&status), 0);
     if (status.stx_size != mapping->file_bytes ||
         (uint64_t)status.stx_mtime.tv_sec * 1000000000 + status.stx_mtime.tv_nsec != mapping->file_modified_ns)
         give_up();
@@ -160,7 +168,7 @@ static void restore_settings(const struct work *work)
         struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = wanted->signal};
         int number;
         event.sigev_value.sival_ptr = (void *)wanted->value;
-        must(SYS_timer_create, (uint64_t)wanted->clock, address_of(&event), address_of(&number), 0, 0, 0);
+        must(SYS_timer_create, (uint64_t)wanted->clock, address_of(&event), address_for(&number), 0, 0, 0);
         if (number != wanted->number)
             give_up();
     }
@@ -226,6 +234,29 @@ static void copy(char *to, const char *from, uint64_t bytes)
         ((volatile char *)to)[index] = from[index]; /* volatile: else the compiler calls memcpy, which is not there */
 }
 
+/* Copy this program, as far as it is in memory. Returns how far that reaches from its beginning. */
+static uint64_t copy_image(char *to)
+{
+    const Elf64_Ehdr *file = (const void *)image;
+    const Elf64_Phdr *segments = (const void *)(image + file->e_phoff);
+    uint64_t first = ~0UL, end = 0;
+    for (int pass = 0; pass < 2; ++pass) {
+        for (unsigned index = 0; index < file->e_phnum; ++index) {
+            const Elf64_Phdr *segment = &segments[index];
+            if (segment->p_type != PT_LOAD)
+                continue;
+            if (pass == 0 && segment->p_vaddr < first)
+                first = segment->p_vaddr;
+            uint64_t offset = segment->p_vaddr - first;
+            if (pass == 1 && offset + segment->p_filesz > end)
+                end = offset + segment->p_filesz;
+            if (pass == 1 && end <= TEMPLATE_AT)
+                copy(to + offset, image + offset, segment->p_filesz);
+        }
+    }
+    return end;
+}
+
 /* What the kernel starts. stack: number of arguments, arguments, variables and auxiliary vector, as execve(2) leaves them. */
 __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
 {
@@ -233,11 +264,9 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
     const uint64_t *variables = stack + stack[0] + 2, *vector = variables;
     while (*vector++ != 0)
         ;
-    struct work work = {.vdso_at = auxiliary(vector, AT_SYSINFO_EHDR),
-                        .image = address_of(image_start),
-                        .image_bytes = (uint64_t)(image_end - image_start)};
+    struct work work = {.vdso_at = auxiliary(vector, AT_SYSINFO_EHDR), .image = address_of(image)};
     work.file = (int)must(SYS_openat, (uint64_t)AT_FDCWD, address_of("/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0, 0, 0);
-    must(SYS_pread64, (uint64_t)work.file, address_of(&start), sizeof start, TEMPLATE_AT, 0, 0);
+    must(SYS_pread64, (uint64_t)work.file, address_for(&start), sizeof start, TEMPLATE_AT, 0, 0);
     if (start.magic != TEMPLATE_MAGIC || start.tables_bytes > TEMPLATE_TABLES_BYTES)
         give_up();
     uint64_t code = start.room, tables = code + TEMPLATE_AT + TEMPLATE_STACK_BYTES;
@@ -254,11 +283,11 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
     }
     if (start.stack_end - address_of(stack) > STACK_AT_START_BYTES) /* addresses are random after all */
         give_up();
-    copy((char *)code, image_start, work.image_bytes);
+    work.image_bytes = copy_image((char *)code);
     must(SYS_mprotect, code, TEMPLATE_AT, PROT_READ | PROT_EXEC, 0, 0, 0);
     struct work *there = (struct work *)tables - 1;
     copy((char *)there, (const char *)&work, sizeof work);
-    uint64_t entry = code + (uint64_t)((const char *)(uintptr_t)restore - image_start);
+    uint64_t entry = code + (uint64_t)((const char *)(uintptr_t)restore - image);
     uint64_t top = (address_of(there) & ~15UL) - 8; /* as after a call */
     __asm__ volatile("mov %0, %%rsp\n jmp *%1" : : "r"(top), "r"(entry), "D"(there) : "memory");
     __builtin_unreachable();
