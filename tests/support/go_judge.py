@@ -55,7 +55,7 @@ class _Requests(BaseHTTPRequestHandler):
         del self._kept[self.path.removeprefix("/file/")]
         self._answer({})
 
-    def log_message(self, *_words: object) -> None:
+    def log_message(self, format: str, *_args: object) -> None:  # noqa: A002 - the base class calls it so
         """Say nothing: the flag -silent."""
 
     def _run(self, command: Mapping[str, Any]) -> dict[str, Any]:

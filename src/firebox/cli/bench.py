@@ -24,6 +24,7 @@ from firebox.cli.benchmark.engine import ENGINE, Engine, EngineRuns
 from firebox.cli.benchmark.execute import (
     DOORS,
     FIRST,
+    HTTP,
     Connection,
     Exchange,
     HttpRuns,
@@ -240,7 +241,8 @@ class Bench:
                 alone,
                 Target(server, exchange, first),
                 peer,
-                run_ms=durations[BARE].median_ms,
+                bare_ms=durations[BARE].median_ms,
+                http_ms=durations[HTTP].median_ms,
                 runs=self._runs,
                 callers=self._callers,
                 workers=os.cpu_count() or 1,

@@ -102,5 +102,5 @@ def _is_first_of_a_namespace(pid: int) -> bool:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
+    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), ["1"])
     return len(numbers) > 1 and numbers[-1] == "1"
