@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from firebox.cli.benchmark.report import LanguageReport, Machine, NativeReport, Report, Throughput
+from firebox.cli.benchmark.judging import Judging
+from firebox.cli.benchmark.process_tree import Idle
+from firebox.cli.benchmark.report import (
+    LanguageReport,
+    Machine,
+    NativeReport,
+    Peer,
+    PeerThroughput,
+    Report,
+    Start,
+    Throughput,
+)
 from firebox.cli.benchmark.samples import Duration, summarise
-from firebox.cli.benchmark.serving import Idle
 from firebox.cli.benchmark.tables import COLUMNS, print_tables
 from tests.conftest import require_tool
 from tests.support.server import environment, firebox, unused_uid_base
@@ -20,7 +31,12 @@ SMALLEST = ("bench", "--runs", "2", "--seconds", "1", "--callers", "2")
 
 
 def run_bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    settings = {"FIREBOX_DATA_DIR": str(folder / "data"), "FIREBOX_UID_BASE": str(unused_uid_base())}
+    settings = {
+        "FIREBOX_DATA_DIR": str(folder / "data"),
+        "FIREBOX_UID_BASE": str(unused_uid_base()),
+        "FIREBOX_PREPARE_TOOLCHAINS": "false",
+        "PATH": os.pathsep.join([str(folder), os.environ["PATH"]]),
+    }
     return subprocess.run(
         firebox(*arguments), cwd=folder, env=environment(settings), capture_output=True, text=True, timeout=240, check=False
     )
@@ -57,8 +73,11 @@ def test_compiled_language_is_measured_with_and_without_its_compiler(tmp_path: P
     require_tool("gcc")
     done = run_bench(tmp_path, *SMALLEST, "--languages", "c", "--json", "-")
     assert done.returncode == 0, done.stderr
-    [c] = json.loads(done.stdout)["languages"]
+    report = json.loads(done.stdout)
+    [c] = report["languages"]
     assert {"bare", "bare run", "http", "http, first"} <= set(c["durations"])
+    assert c["throughput"]["first_cpu_ms"] > 0
+    assert report["judging"] is None
 
 
 @pytest.mark.slow
@@ -82,6 +101,10 @@ def test_report_has_the_native_binary_the_stream_and_the_idle_server(bench: tupl
     assert report["stream"]["median_ms"] > 0
     assert report["idle"]["memory_bytes"] > 1 << 20
     assert 0 <= report["idle"]["cpu_share"] < 1
+    assert report["start"]["language"] == "python"
+    assert report["start"]["seconds"] > 0
+    if os.geteuid() == 0:
+        assert 0 < report["idle"]["ready_bytes"] < report["idle"]["memory_bytes"]
 
 
 @pytest.mark.slow
@@ -105,7 +128,8 @@ def test_tables_fit_into_the_terminal_that_everybody_has(
     slow = Duration(200, 12_345.678, 98_765.432)
     throughput = Throughput(
         workers=64, callers=64, bare_per_s=12_345.6, http_alone_per_s=12_345.6, http_per_s=12_345.6, ratio=123.45,
-        bare_cpu_ms=1234.56, server_cpu_ms=123.45, http_cpu_ms=1234.56, half_load=slow,
+        bare_cpu_ms=1234.56, server_cpu_ms=123.45, http_cpu_ms=1234.56, half_load=slow, first_cpu_ms=12_345.6,
+        peer=PeerThroughput(12_345.6, 1234.56),
     )  # fmt: skip
     durations = {str(name): slow for name in COLUMNS}
     ratios = {str(name): 123.45 for name in COLUMNS}
@@ -113,7 +137,10 @@ def test_tables_fit_into_the_terminal_that_everybody_has(
     machine = Machine("A processor with quite a long name", 128, "6.12.0-generic-of-somebody", "3.13.5")
     report = Report(
         firebox="0.1.0", machine=machine, isolation=[], languages=[language], native=NativeReport(durations, 12.34),
-        stream=slow, idle=Idle(123 << 20, 0.01), missing=["bubblewrap: bwrap is not installed"],
+        stream=slow, idle=Idle(123 << 20, 0.01, 1234 << 10), start=Start("javascript", 12.34),
+        judging=Judging(100, {"go-judge": 12.34}, {"go-judge": 123.45}),
+        peer=Peer("v1.11.3-of-somebody", Start("javascript", 12.34), Idle(123 << 20, 0.01)),
+        missing=["bubblewrap: bwrap is not installed"],
     )  # fmt: skip
     monkeypatch.setenv("COLUMNS", "80")
     print_tables(report)

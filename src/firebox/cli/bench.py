@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -20,21 +21,37 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from firebox.cli.application import Application
 from firebox.cli.benchmark.contender import BenchmarkFailed, Contender
 from firebox.cli.benchmark.engine import ENGINE, Engine, EngineRuns
-from firebox.cli.benchmark.execute import DOORS, FIRST, Connection, HttpRuns, execute_request, first_requests
-from firebox.cli.benchmark.measure import Advance, load, take_turns
+from firebox.cli.benchmark.execute import (
+    DOORS,
+    FIRST,
+    HTTP,
+    Connection,
+    Exchange,
+    HttpRuns,
+    execute_exchange,
+    first_exchanges,
+    run_with_callers,
+)
+from firebox.cli.benchmark.go_judge import GO_JUDGE, GoJudge, find_go_judge
+from firebox.cli.benchmark.judging import LANGUAGE as JUDGED
+from firebox.cli.benchmark.judging import BareJudge, FireboxJudge, GoJudgeJudge, Judge, Judging, compare_judges
+from firebox.cli.benchmark.measure import Advance, Target, load, take_turns
+from firebox.cli.benchmark.process_tree import Idle
 from firebox.cli.benchmark.processes import BARE, BUBBLEWRAP, bare, bare_run, bubblewrap, firebox_run
 from firebox.cli.benchmark.programs import SOURCES, Program, choose_programs, native_program
 from firebox.cli.benchmark.report import (
     LanguageReport,
     NativeReport,
+    Peer,
     Report,
+    Start,
     Throughput,
     describe_machine,
     language_report,
     version_of_firebox,
 )
 from firebox.cli.benchmark.samples import Duration, summarise
-from firebox.cli.benchmark.serving import Idle, Server
+from firebox.cli.benchmark.serving import Served, Server
 from firebox.cli.benchmark.stream import measure_stream
 from firebox.cli.benchmark.tables import print_markdown, print_tables
 from firebox.cli.catalogue import find_runtimes
@@ -65,7 +82,7 @@ def bench(
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Measure Firebox against the bare interpreters and compilers of this machine, and against bubblewrap where it is.
+    """Measure Firebox against the bare interpreters and compilers of this machine, and bubblewrap and go-judge where they are.
 
     All of them take turns within each round. docs/performance.md says how to read the result. On a machine that does other
     work too, only the ratios mean something.
@@ -129,14 +146,22 @@ class Bench:
             self._missing.append(f"{BUBBLEWRAP}: bwrap is not installed")
         share_s = self._seconds * (1 - _SHARE_OF_LOAD) / (len(programs) + 1)
         load_s = self._seconds * _SHARE_OF_LOAD / max(len(programs), 1)
-        with (
-            self._progress,
-            Server(self._command, self._folder / "data") as server,
-            Engine(self._settings, registry) as engine,
-        ):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._progress)
+            start = self._start(programs)
+            server = stack.enter_context(Server(self._command, self._folder / "data"))
             idle = self._idle(server)
-            reports = [self._language(program, server, engine, share_s, load_s) for program in programs]
-            native_report = self._native(native, engine, share_s / 2) if native is not None else None
+            go_judge, peer = self._open_go_judge(stack, programs)
+            engine = stack.enter_context(Engine(self._settings, registry))
+            reports: list[LanguageReport] = []
+            judging: Judging | None = None
+            for program in programs:
+                exchange = self._go_judge_exchange(go_judge, program)
+                target = Target(go_judge, exchange) if go_judge is not None and exchange is not None else None
+                reports.append(self._language(program, server, engine, target, share_s, load_s))
+                if program.language == JUDGED:
+                    judging = self._judging(program, server, go_judge if target is not None else None, share_s / 2)
+            native_report = self._native(native, engine, go_judge, share_s / 2) if native is not None else None
             stream = self._stream(server, registry)
             isolation = list(engine.isolation)
         return Report(
@@ -147,22 +172,65 @@ class Bench:
             native=native_report,
             stream=stream,
             idle=idle,
+            start=start,
+            judging=judging,
+            peer=peer,
             missing=self._missing,
         )
 
-    def _language(self, program: Program, server: Server, engine: Engine, share_s: float, load_s: float) -> LanguageReport:
+    def _start(self, programs: Sequence[Program]) -> Start | None:
+        if not programs:
+            return None
+        # A compiler at work in the background would go on after the end of this server.
+        flags = ("--no-prepare-toolchains",)
+        with self._task("the first answer"), Server(self._command, self._folder / "first", *flags) as server:
+            return _first_answer(server, programs[0], execute_exchange(programs[0], server.url, self._door))
+
+    def _open_go_judge(self, stack: contextlib.ExitStack, programs: Sequence[Program]) -> tuple[GoJudge | None, Peer | None]:
+        """Start go-judge twice: once to see how long it takes, once for all the rest. Returns None where that does not work."""
+        tool, problem = find_go_judge()
+        mounts = [tree for program in programs for tree in program.runtime.mounts]
+        if tool is not None:
+            try:
+                with self._task(GO_JUDGE), GoJudge(tool, self._folder / "go-judge-first", mounts) as server:
+                    exchange = self._go_judge_exchange(server, programs[0]) if programs else None
+                    start = _first_answer(server, programs[0], exchange) if exchange is not None else None
+                server = stack.enter_context(GoJudge(tool, self._folder / GO_JUDGE, mounts))
+                return server, Peer(server.version, start, self._idle(server))
+            except (BenchmarkFailed, OSError) as failure:
+                problem = str(failure)
+        self._missing.append(f"{GO_JUDGE}: {problem}")
+        return None, None
+
+    def _go_judge_exchange(self, server: GoJudge | None, program: Program) -> Exchange | None:
+        """Return the request of a program, tried once; None where go-judge cannot run it, which goes into the report."""
+        if server is None:
+            return None
+        made = self._made(program)
+        try:
+            exchange = server.exchange(program, server.prepare(program, made))
+            run_with_callers(server.url, [exchange], 1)
+        except BenchmarkFailed as failure:
+            self._missing.append(f"{GO_JUDGE}, {program.language}: {failure}")
+            return None
+        return exchange
+
+    def _language(
+        self, program: Program, server: Server, engine: Engine, peer: Target | None, share_s: float, load_s: float
+    ) -> LanguageReport:
         folder = self._program_folder(program)
-        request = execute_request(program, server.url, self._door)
+        exchange = execute_exchange(program, server.url, self._door)
+        first = first_exchanges(program, server.url, self._door) if program.runtime.compiled else None
         alone = bare(program, folder)
-        with contextlib.closing(Connection(server.url)) as connection:
-            is_compiled = program.runtime.compiled
-            first = first_requests(program, server.url, self._door)
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(contextlib.closing(Connection(server.url)))
             others = (
-                bare_run(program, folder) if is_compiled else None,
+                bare_run(program, folder) if program.runtime.compiled else None,
                 bubblewrap(program, folder),
+                _http_runs(stack, peer) if peer is not None else None,
                 EngineRuns(engine, program),
-                HttpRuns(connection, repeat(request), program.expected),
-                HttpRuns(connection, first, program.expected, FIRST) if is_compiled else None,
+                HttpRuns(connection, repeat(exchange)),
+                HttpRuns(connection, first, FIRST) if first is not None else None,
                 firebox_run(program, folder, self._command, every=COMMAND_EVERY),
             )
             contenders: list[Contender] = [alone, *(contender for contender in others if contender is not None)]
@@ -171,10 +239,10 @@ class Bench:
         with self._task(f"{program.language}, {self._callers} callers") as advance:
             throughput: Throughput = load(
                 alone,
-                server,
-                request,
-                program.expected,
-                run_ms=durations[BARE].median_ms,
+                Target(server, exchange, first),
+                peer,
+                bare_ms=durations[BARE].median_ms,
+                http_ms=durations[HTTP].median_ms,
                 runs=self._runs,
                 callers=self._callers,
                 workers=os.cpu_count() or 1,
@@ -183,15 +251,29 @@ class Bench:
             )
         return language_report(program.language, program.runtime.version, durations, BARE, throughput)
 
-    def _native(self, program: Program, engine: Engine, seconds: float) -> NativeReport:
+    def _native(self, program: Program, engine: Engine, go_judge: GoJudge | None, seconds: float) -> NativeReport:
         folder = self._program_folder(program)
         contenders: list[Contender] = [bare(program, folder), EngineRuns(engine, program)]
         wrapped = bubblewrap(program, folder)
         if wrapped is not None:
             contenders.append(wrapped)
-        with self._task("a native binary") as advance:
-            durations = take_turns(contenders, self._runs, seconds, advance)
+        exchange = self._go_judge_exchange(go_judge, program)
+        with contextlib.ExitStack() as stack:
+            if go_judge is not None and exchange is not None:
+                contenders.append(_http_runs(stack, Target(go_judge, exchange)))
+            with self._task("a native binary") as advance:
+                durations = take_turns(contenders, self._runs, seconds, advance)
         return NativeReport(durations, round(durations[ENGINE].median_ms - durations[BARE].median_ms, 4))
+
+    def _judging(self, program: Program, server: Server, go_judge: GoJudge | None, seconds: float) -> Judging:
+        folder = self._folder / "judged"
+        folder.mkdir()
+        workers = os.cpu_count() or 1
+        judges: list[Judge] = [BareJudge(folder), FireboxJudge(server, self._door, workers)]
+        if go_judge is not None:
+            judges.append(GoJudgeJudge(go_judge, workers, self._made(program)))
+        with self._task(f"{program.language}, compiled once"):
+            return compare_judges(judges, program, seconds)
 
     def _stream(self, server: Server, registry: Registry) -> Duration | None:
         if registry.by_extension(".py") is None:
@@ -200,22 +282,41 @@ class Bench:
         with self._task("streamed output"):
             return summarise(measure_stream(server.url, self._runs * _STREAM_LINES_A_RUN))
 
-    def _idle(self, server: Server) -> Idle:
-        with self._task("the idle server"):
-            return server.idle(min(_IDLE_AT_MOST_S, self._seconds / 20))
+    def _idle(self, server: Served) -> Idle:
+        with self._task("an idle server"):
+            return server.tree.idle(min(_IDLE_AT_MOST_S, self._seconds / 20))
 
     def _program_folder(self, program: Program) -> Path:
         folder = self._folder / program.language
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         if program.source:
             (folder / program.runtime.main_name).write_text(program.source)
         return folder
+
+    def _made(self, program: Program) -> list[str]:
+        """Return the names of what the compiler makes of a program; none for one without a compiler."""
+        if not program.runtime.compiled:
+            return []
+        folder = self._program_folder(program)
+        bare(program, folder).run()
+        return sorted(path.name for path in folder.iterdir() if path.name != program.runtime.main_name)
 
     @contextlib.contextmanager
     def _task(self, description: str) -> Generator[Advance]:
         task = self._progress.add_task(description, total=1.0)
         yield lambda done: self._progress.update(task, completed=done)
         self._progress.update(task, completed=1.0)
+
+
+def _first_answer(server: Served, program: Program, exchange: Exchange) -> Start:
+    """Run a program once and return how long ago the server was started."""
+    run_with_callers(server.url, [exchange], 1)
+    return Start(program.language, round(time.perf_counter() - server.started_s, 3))
+
+
+def _http_runs(stack: contextlib.ExitStack, peer: Target) -> HttpRuns:
+    connection = stack.enter_context(contextlib.closing(Connection(peer.server.url)))
+    return HttpRuns(connection, repeat(peer.exchange), GO_JUDGE)
 
 
 def _firebox_command() -> list[str]:

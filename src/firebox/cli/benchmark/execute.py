@@ -9,9 +9,10 @@ import random
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, count
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from firebox.cli.benchmark.contender import SETTLE_S, BenchmarkFailed
@@ -81,18 +82,40 @@ def _content_length(head: bytes) -> int:
     raise BenchmarkFailed("an answer without content-length")
 
 
-def execute_request(program: Program, url: str, door: str) -> bytes:
-    """Write the whole request of one run. door: one of `DOORS`."""
-    path, translate = DOORS[door]
-    body = json.dumps(translate(program)).encode()
+class Exchange(NamedTuple):
+    """A whole request, and a part of its answer by which success is known."""
+
+    request: bytes
+    mark: bytes
+
+
+def post_request(url: str, path: str, body: Mapping[str, object]) -> bytes:
+    """Write a whole request."""
+    data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
 
 
-def first_requests(program: Program, url: str, door: str) -> Iterator[bytes]:
-    """Write requests of a compiled program that nobody has compiled before: each has a comment of its own."""
+def stdout_mark(expected: bytes) -> bytes:
+    """Return what an answer holds when the program wrote one line. expected: that line, of characters that JSON leaves alone."""
+    return b'"stdout":"' + expected + b'\\n"'
+
+
+def execute_exchange(program: Program, url: str, door: str, stdin: str = "") -> Exchange:
+    """Write the request of one run. door: one of `DOORS`."""
+    path, translate = DOORS[door]
+    return Exchange(post_request(url, path, {**translate(program), "stdin": stdin}), stdout_mark(program.expected))
+
+
+def first_exchanges(program: Program, url: str, door: str) -> Iterator[Exchange]:
+    """Write requests of a compiled program that nobody has compiled before."""
     for number in count(time.time_ns()):
-        yield execute_request(replace(program, source=f"{program.source}// {number}\n"), url, door)
+        yield execute_exchange(never_compiled(program, number), url, door)
+
+
+def never_compiled(program: Program, number: int) -> Program:
+    """Return a program with a comment of its own, which has to be compiled for its sake. number: one never used before."""
+    return replace(program, source=f"{program.source}// {number}\n")
 
 
 def _for_piston(program: Program) -> dict[str, object]:
@@ -119,60 +142,62 @@ DOORS: Mapping[str, tuple[str, Callable[[Program], dict[str, object]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class HttpRuns:
-    """Runs a program through the server. requests: one for each run."""
+    """Runs a program through a server. exchanges: one for each run."""
 
     connection: Connection
-    requests: Iterator[bytes]
-    expected: bytes
+    exchanges: Iterator[Exchange]
     name: str = HTTP
     every: int = 1
 
     def run(self) -> float:
         """Run the program once; see `Contender.run`."""
         self.connection.refresh()
-        request = next(self.requests)
+        exchange = next(self.exchanges)
         started = time.perf_counter()
-        self.connection.send(request)
+        self.connection.send(exchange.request)
         while (body := self.connection.receive()) is None:
             pass
         elapsed_ms = (time.perf_counter() - started) * 1000
-        _check(body, self.expected)
+        _check(body, exchange)
         time.sleep(SETTLE_S)
         return elapsed_ms
 
 
-def run_with_callers(url: str, request: bytes, expected: bytes, runs: int, callers: int) -> Load:
-    """Run a program `runs` times; each of `callers` connections asks again as soon as it has its answer.
+def run_with_callers(url: str, exchanges: Sequence[Exchange], callers: int) -> Load:
+    """Run programs, in this order; each of `callers` connections asks again as soon as it has its answer.
 
-    The load's processor time is 0: the server knows its own.
+    The load's processor time is 0: the server's own is to be had from its processes.
     """
+    runs = len(exchanges)
     connections = [Connection(url) for _ in range(min(callers, runs))]
+    waiting = iter(exchanges)
+    asked: dict[Connection, Exchange] = {}
     try:
         with selectors.DefaultSelector() as selector:
             for connection in connections:
                 selector.register(connection, selectors.EVENT_READ, connection)
             started = time.perf_counter()
             for connection in connections:
-                connection.send(request)
-            begun, ended = len(connections), 0
-            while ended < runs:
+                asked[connection] = next(waiting)
+                connection.send(asked[connection].request)
+            while asked:
                 for key, _events in selector.select():
                     connection = key.data
                     body = connection.receive()
                     if body is None:
                         continue
-                    _check(body, expected)
-                    ended += 1
-                    if begun < runs:
-                        connection.send(request)
-                        begun += 1
+                    _check(body, asked.pop(connection))
+                    following = next(waiting, None)
+                    if following is not None:
+                        asked[connection] = following
+                        connection.send(following.request)
             return Load(runs, time.perf_counter() - started, 0.0)
     finally:
         for connection in connections:
             connection.close()
 
 
-def run_at_rate(url: str, request: bytes, expected: bytes, runs: int, runs_per_s: float) -> list[float]:
+def run_at_rate(url: str, exchange: Exchange, runs: int, runs_per_s: float) -> list[float]:
     """Run a program `runs` times at moments that nobody agreed on. Returns how long each took, in milliseconds.
 
     They come as clients of a site do, without knowing of each other: the pauses are exponentially distributed. A run that has
@@ -194,14 +219,14 @@ def run_at_rate(url: str, request: bytes, expected: bytes, runs: int, runs_per_s
                 while begun < runs and free and moments_s[begun] <= now_s:
                     connection = free.pop()
                     asked_s[connection] = moments_s[begun]
-                    connection.send(request)
+                    connection.send(exchange.request)
                     begun += 1
                 pause_s = max(moments_s[begun] - now_s, 0) if begun < runs and free else None
                 for key, _events in selector.select(pause_s):
                     connection = key.data
                     body = connection.receive()
                     if body is not None:
-                        _check(body, expected)
+                        _check(body, exchange)
                         samples_ms.append((time.perf_counter() - started - asked_s.pop(connection)) * 1000)
                         free.append(connection)
             return samples_ms
@@ -210,6 +235,6 @@ def run_at_rate(url: str, request: bytes, expected: bytes, runs: int, runs_per_s
             connection.close()
 
 
-def _check(body: bytes, expected: bytes) -> None:
-    if b'"stdout":"' + expected + b'\\n"' not in body:
+def _check(body: bytes, exchange: Exchange) -> None:
+    if exchange.mark not in body:
         raise BenchmarkFailed(f"the server's answer is not the expected one: {body[:2000].decode(errors='replace')}")

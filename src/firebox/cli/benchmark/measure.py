@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from statistics import median
 
 from firebox.cli.benchmark.contender import Contender
-from firebox.cli.benchmark.execute import run_at_rate, run_with_callers
+from firebox.cli.benchmark.execute import Exchange, run_at_rate, run_with_callers
 from firebox.cli.benchmark.processes import Processes, run_side_by_side
-from firebox.cli.benchmark.report import Throughput
+from firebox.cli.benchmark.report import PeerThroughput, Throughput
 from firebox.cli.benchmark.samples import Duration, summarise
-from firebox.cli.benchmark.serving import Server
+from firebox.cli.benchmark.serving import Served
 
 Advance = Callable[[float], None]
 """Told how much of the present piece of work is done, from 0 to 1."""
@@ -44,13 +46,39 @@ def take_turns(contenders: Sequence[Contender], rounds: int, seconds: float, adv
     return {name: summarise(samples) for name, samples in samples_ms.items() if samples}
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server, and what it is asked over and over again.
+
+    first: requests of programs that nobody has compiled before, of a compiled language.
+    """
+
+    server: Served
+    exchange: Exchange
+    first: Iterator[Exchange] | None = None
+
+    def run(self, runs: int, callers: int) -> tuple[float, float, float]:
+        """Run the program `runs` times. Returns runs a second, and processor ms of a run: the server's alone, and all."""
+        return self._measure([self.exchange] * runs, callers)
+
+    def run_first(self, runs: int) -> float | None:
+        """Compile and run `runs` programs, one after the other. Returns processor ms of one; None without a compiler."""
+        return self._measure(list(islice(self.first, runs)), 1)[2] if self.first is not None else None
+
+    def _measure(self, exchanges: Sequence[Exchange], callers: int) -> tuple[float, float, float]:
+        before = self.server.tree.used()
+        done = run_with_callers(self.server.url, exchanges, callers)
+        used = self.server.tree.used().since(before)
+        return done.runs / done.wall_s, used.server_s / done.runs * 1000, used.all_s / done.runs * 1000
+
+
 def load(
     bare: Processes,
-    server: Server,
-    request: bytes,
-    expected: bytes,
+    firebox: Target,
+    peer: Target | None,
     *,
-    run_ms: float,
+    bare_ms: float,
+    http_ms: float,
     runs: int,
     callers: int,
     workers: int,
@@ -59,27 +87,34 @@ def load(
 ) -> Throughput:
     """Measure runs a second, bare and by the server with one caller and with several, and durations at half of that rate.
 
-    run_ms: what one run takes about; it decides how many make a slice, never more than `runs` unless that leaves callers idle.
+    peer: another server, measured with several callers. bare_ms, http_ms: what one run takes about; it decides how many make
+    a slice, never more than `runs` unless that leaves callers idle.
     Raises: BenchmarkFailed.
     """
-    slice_runs = max(min(int(_SLICE_S * 1000 / run_ms), runs), callers, workers)
-    rates: dict[str, list[float]] = {"bare": [], "alone": [], "together": []}
-    cpu_ms: dict[str, list[float]] = {"bare": [], "server": [], "http": []}
+    slice_runs = max(min(int(_SLICE_S * 1000 / bare_ms), runs), callers, workers)
+    # Processor time is counted in hundredths of a second: what comes out of the cache is run more often than it is compiled.
+    server_runs = max(min(int(_SLICE_S * 1000 / http_ms), runs), callers)
+    rates: dict[str, list[float]] = {"bare": [], "alone": [], "together": [], "peer": []}
+    cpu_ms: dict[str, list[float]] = {"bare": [], "server": [], "http": [], "first": [], "peer": []}
     half_load_ms: list[float] = []
     started = time.perf_counter()
     while True:
         side_by_side = run_side_by_side(bare, slice_runs, workers)
         rates["bare"].append(side_by_side.runs / side_by_side.wall_s)
         cpu_ms["bare"].append(side_by_side.cpu_s / side_by_side.runs * 1000)
-        alone = run_with_callers(server.url, request, expected, max(slice_runs // 2, 2), 1)
-        rates["alone"].append(alone.runs / alone.wall_s)
-        before = server.used()
-        together = run_with_callers(server.url, request, expected, slice_runs, callers)
-        used = server.used().since(before)
-        rates["together"].append(together.runs / together.wall_s)
-        cpu_ms["server"].append(used.server_s / together.runs * 1000)
-        cpu_ms["http"].append(used.all_s / together.runs * 1000)
-        half_load_ms += run_at_rate(server.url, request, expected, slice_runs, together.runs / together.wall_s / 2)
+        rates["alone"].append(firebox.run(max(server_runs // 2, 2), 1)[0])
+        runs_per_s, server_ms, all_ms = firebox.run(server_runs, callers)
+        rates["together"].append(runs_per_s)
+        cpu_ms["server"].append(server_ms)
+        cpu_ms["http"].append(all_ms)
+        if peer is not None:
+            peer_per_s, _server_ms, peer_ms = peer.run(server_runs, callers)
+            rates["peer"].append(peer_per_s)
+            cpu_ms["peer"].append(peer_ms)
+        first_ms = firebox.run_first(slice_runs)
+        if first_ms is not None:
+            cpu_ms["first"].append(first_ms)
+        half_load_ms += run_at_rate(firebox.server.url, firebox.exchange, server_runs, runs_per_s / 2)
         spent = (time.perf_counter() - started) / seconds
         advance(min(1.0, spent))
         if spent >= 1 or slice_runs >= runs:
@@ -95,5 +130,7 @@ def load(
         bare_cpu_ms=round(median(cpu_ms["bare"]), 3),
         server_cpu_ms=round(median(cpu_ms["server"]), 3),
         http_cpu_ms=round(median(cpu_ms["http"]), 3),
+        first_cpu_ms=round(median(cpu_ms["first"]), 3) if cpu_ms["first"] else None,
         half_load=summarise(half_load_ms),
+        peer=PeerThroughput(round(median(rates["peer"]), 2), round(median(cpu_ms["peer"]), 3)) if rates["peer"] else None,
     )

@@ -24,7 +24,7 @@ _LAST_WORDS_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Runs command lines one after the other in a folder and checks what the last one writes."""
+    """Runs command lines one after the other in a folder and checks what the last one writes. stdin: the path of a file."""
 
     name: str
     steps: Sequence[Sequence[str]]
@@ -32,6 +32,7 @@ class Processes:
     folder: Path
     expected: bytes
     every: int = 1
+    stdin: str = os.devnull
 
     def run(self) -> float:
         """Run all steps; see `Contender.run`."""
@@ -39,7 +40,7 @@ class Processes:
         output = b""
         started = time.perf_counter()
         for step in self.steps:
-            output = _run_one(step, self.environment)
+            output = _run_one(step, self.environment, self.stdin)
         elapsed_ms = (time.perf_counter() - started) * 1000
         if output.strip() != self.expected:
             raise BenchmarkFailed(f"{self.name}: {self.steps[-1][0]} wrote {output!r} instead of {self.expected!r}")
@@ -109,7 +110,7 @@ def run_side_by_side(contender: Processes, runs: int, workers: int) -> Load:
         busy[pidfd] = pid, folder, step
         poll.register(pidfd, select.POLLIN)
 
-    cpu_before_s = _cpu_of_children_s()
+    cpu_before_s = cpu_of_children_s()
     started = time.perf_counter()
     begun = ended = 0
     while ended < runs:
@@ -129,7 +130,7 @@ def run_side_by_side(contender: Processes, runs: int, workers: int) -> Load:
             else:
                 folders.append(folder)
                 ended += 1
-    return Load(runs, time.perf_counter() - started, _cpu_of_children_s() - cpu_before_s)
+    return Load(runs, time.perf_counter() - started, cpu_of_children_s() - cpu_before_s)
 
 
 def _worker_folder(folder: Path, number: int) -> Path:
@@ -146,11 +147,11 @@ def _spawn_silent(argv: Sequence[str], environment: dict[str, str], folder: Path
     return os.posix_spawnp(argv[0], list(argv), environment, file_actions=actions)
 
 
-def _run_one(argv: Sequence[str], environment: dict[str, str]) -> bytes:
+def _run_one(argv: Sequence[str], environment: dict[str, str], stdin: str) -> bytes:
     readable, writable = os.pipe()
     errors = os.memfd_create("errors", os.MFD_CLOEXEC)
     actions = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_DUP2, writable, 1),
         (os.POSIX_SPAWN_DUP2, errors, 2),
     ]
@@ -170,6 +171,7 @@ def _run_one(argv: Sequence[str], environment: dict[str, str]) -> bytes:
         os.close(errors)
 
 
-def _cpu_of_children_s() -> float:
+def cpu_of_children_s() -> float:
+    """Return the processor time of all children of this process that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -20,6 +20,7 @@ SOURCES = {
     "ruby": 'puts "hello"',
     "php": "<?php echo 'hello', PHP_EOL;",
     "c": '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n',
+    "c++": '#include <iostream>\nint main() { std::cout << "hello" << std::endl; }\n',
     "java": 'public class Main { public static void main(String[] args) { System.out.println("hello"); } }\n',
 }
 """By language; the order is the one of the report."""

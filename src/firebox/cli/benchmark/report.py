@@ -9,8 +9,9 @@ from pathlib import Path
 from msgspec import Struct
 
 import firebox
+from firebox.cli.benchmark.judging import Judging
+from firebox.cli.benchmark.process_tree import Idle
 from firebox.cli.benchmark.samples import Duration
-from firebox.cli.benchmark.serving import Idle
 
 
 class Machine(Struct, frozen=True):
@@ -22,12 +23,21 @@ class Machine(Struct, frozen=True):
     python: str
 
 
+class PeerThroughput(Struct, frozen=True):
+    """Runs a second by another server with as many callers, and the processor time of each with everything that it started."""
+
+    per_s: float
+    cpu_ms: float
+
+
 class Throughput(Struct, frozen=True, kw_only=True):
     """Runs a second, and the processor time of each run.
 
     workers: bare runs at once. callers: of the server at once. ratio: the server with them, against bare.
     server_cpu_ms: of the server process alone; http_cpu_ms: with everything that it started, the program included.
+    first_cpu_ms: the same of a program that had to be compiled, which is what bare_cpu_ms is of a compiled language.
     half_load: of runs that came at half the rate that the callers reached, at random moments.
+    peer: by go-judge, where it was measured.
     """
 
     workers: int
@@ -40,6 +50,8 @@ class Throughput(Struct, frozen=True, kw_only=True):
     server_cpu_ms: float
     http_cpu_ms: float
     half_load: Duration
+    first_cpu_ms: float | None = None
+    peer: PeerThroughput | None = None
 
 
 class LanguageReport(Struct, frozen=True):
@@ -59,6 +71,21 @@ class NativeReport(Struct, frozen=True):
     cost_ms: float
 
 
+class Start(Struct, frozen=True):
+    """How long a server took from its start to the answer of its first run. language: of that run."""
+
+    language: str
+    seconds: float
+
+
+class Peer(Struct, frozen=True):
+    """go-judge's server. version: its own word."""
+
+    version: str
+    start: Start | None
+    idle: Idle
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """All of it. missing: what could not be measured here, and why."""
 
@@ -69,6 +96,9 @@ class Report(Struct, frozen=True, kw_only=True):
     native: NativeReport | None
     stream: Duration | None
     idle: Idle
+    start: Start | None
+    judging: Judging | None
+    peer: Peer | None
     missing: list[str]
 
 

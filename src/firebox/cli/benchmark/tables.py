@@ -12,11 +12,12 @@ from rich.table import Table
 
 from firebox.cli.benchmark.engine import ENGINE
 from firebox.cli.benchmark.execute import FIRST, HTTP
+from firebox.cli.benchmark.go_judge import GO_JUDGE
 from firebox.cli.benchmark.processes import BARE, BARE_RUN, BUBBLEWRAP, COMMAND
-from firebox.cli.benchmark.report import LanguageReport, Report
+from firebox.cli.benchmark.report import LanguageReport, PeerThroughput, Report, Start, Throughput
 from firebox.cli.benchmark.samples import Duration
 
-COLUMNS = (BARE, BARE_RUN, BUBBLEWRAP, ENGINE, HTTP, FIRST, COMMAND)
+COLUMNS = (BARE, BARE_RUN, BUBBLEWRAP, GO_JUDGE, ENGINE, HTTP, FIRST, COMMAND)
 _MARKDOWN_WIDTH = 400
 _TERMINAL_WIDTH_AT_LEAST = 80
 """Every table fits into the terminal that everybody has."""
@@ -72,6 +73,13 @@ def _tables(report: Report, style: _Style) -> Iterator[Table]:
     loaded = [language for language in report.languages if language.throughput is not None]
     if loaded:
         yield _throughput(loaded, style)
+    shared = [
+        (language.language, language.throughput, language.throughput.peer)
+        for language in loaded
+        if language.throughput is not None and language.throughput.peer is not None
+    ]
+    if shared:
+        yield _against_go_judge(shared, style)
     yield _others(report, style)
 
 
@@ -115,6 +123,20 @@ def _throughput(languages: Sequence[LanguageReport], style: _Style) -> Table:
     return table
 
 
+def _against_go_judge(languages: Sequence[tuple[str, Throughput, PeerThroughput]], style: _Style) -> Table:
+    """Compare two servers; the ratios are Firebox's figure by the other's."""
+    callers = languages[0][1].callers
+    table = _table(f"Against {GO_JUDGE}: runs a second by {callers} callers; processor ms of one run", style)
+    table.add_column("hello world", no_wrap=True)
+    for heading in ("http", GO_JUDGE, "ratio", "CPU http", f"CPU {GO_JUDGE}", "CPU ratio"):
+        _add_column(table, heading, style)
+    for language, mine, other in languages:
+        rates = [_short(mine.http_per_s), _short(other.per_s), _times(mine.http_per_s / other.per_s)]
+        times_ms = [_short(mine.http_cpu_ms), _short(other.cpu_ms), _ratio(mine.http_cpu_ms, other.cpu_ms)]
+        table.add_row(language, *rates, *times_ms)
+    return table
+
+
 def _others(report: Report, style: _Style) -> Table:
     table = _table("The rest", style)
     table.add_column("what")
@@ -124,9 +146,35 @@ def _others(report: Report, style: _Style) -> Table:
     if report.stream is not None:
         stream = f"{report.stream.median_ms:.2f} ms (p99 {report.stream.p99_ms:.2f})"
         table.add_row("from write(2) in the program to a WebSocket client", stream)
-    table.add_row("memory of the idle server, launcher and ready sandboxes", f"{report.idle.memory_bytes / 2**20:.0f} MiB")
+    for language in report.languages:
+        measured = language.throughput
+        if measured is not None and measured.first_cpu_ms is not None:
+            ratio = _ratio(measured.first_cpu_ms, measured.bare_cpu_ms)
+            cell = f"{_short(measured.first_cpu_ms)} ms ({ratio} bare)"
+            table.add_row(f"processor time of a first compile and run over http, {language.language}", cell)
+    if report.judging is not None:
+        judging = report.judging
+        for name, tests_s in judging.tests_cpu_s.items():
+            what = f"processor time of compiling c++ once, and of {judging.tests} small tests: {name}"
+            table.add_row(what, f"{judging.compile_cpu_s[name]:.2f} s, {tests_s:.2f} s")
+    _add_start(table, "the server", report.start)
+    table.add_row("memory of the idle server, launcher and ready sandboxes", _mebibytes(report.idle.memory_bytes))
+    if report.idle.ready_bytes is not None:
+        table.add_row("memory of PID 1 of a ready sandbox", f"{report.idle.ready_bytes / 2**20:.2f} MiB")
     table.add_row("processor use of the idle server", f"{report.idle.cpu_share:.2%} of a core")
+    if report.peer is not None:
+        _add_start(table, GO_JUDGE, report.peer.start)
+        table.add_row(f"memory of idle {GO_JUDGE} {report.peer.version}", _mebibytes(report.peer.idle.memory_bytes))
     return table
+
+
+def _add_start(table: Table, server: str, start: Start | None) -> None:
+    if start is not None:
+        table.add_row(f"from the start of {server} to the answer of its first run, {start.language}", f"{start.seconds:.2f} s")
+
+
+def _mebibytes(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.0f} MiB"
 
 
 def _table(title: str, style: _Style) -> Table:
@@ -151,6 +199,11 @@ def _parts(duration: Duration, ratio: str, style: _Style, *, first: bool) -> str
     """Write a cell: median, p99 and a ratio, which comes first or last."""
     times = f"{_short(duration.median_ms)}{style.slash}{_short(duration.p99_ms)}"
     return f"{ratio}{style.between}{times}" if first else f"{times}{style.between}{ratio}"
+
+
+def _ratio(mine: float, other: float) -> str:
+    """Write a ratio of processor times; the shortest that can be measured is none at all."""
+    return _times(mine / other) if other else "-"
 
 
 def _times(ratio: float) -> str:

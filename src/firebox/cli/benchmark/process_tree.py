@@ -1,0 +1,106 @@
+"""A process with everything that it started: what all of it uses."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from msgspec import Struct
+
+_CALM_S = 0.5
+_CALM_SHARE = 0.1
+_CALM_WITHIN_S = 60.0
+
+
+class Idle(Struct, frozen=True):
+    """A server that nobody asks anything, with its launcher and its ready sandboxes.
+
+    memory_bytes: pages that several of its processes share count once. cpu_share: of one core.
+    ready_bytes: PID 1 of one ready sandbox, at the median, shared pages counted in the same way; None where that cannot be read.
+    """
+
+    memory_bytes: int
+    cpu_share: float
+    ready_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Processor time so far. server_s: of the server process alone; all_s: with launcher, sandboxes and programs."""
+
+    server_s: float
+    all_s: float
+
+    def since(self, before: Used) -> Used:
+        return Used(self.server_s - before.server_s, self.all_s - before.all_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTree:
+    """A process and everything below it, by the number of the one at the top."""
+
+    pid: int
+
+    def used(self) -> Used:
+        """Read the processor time, of processes that have ended too."""
+        by_pid = {pid: _cpu_s(pid) for pid in self.pids()}
+        return Used(by_pid[self.pid][0], sum(own + of_children for own, of_children in by_pid.values()))
+
+    def idle(self, seconds: float) -> Idle:
+        """Leave it alone for a while, once it is done with what a start brings, and see what it uses."""
+        deadline_s = time.perf_counter() + _CALM_WITHIN_S
+        while self._cpu_share(_CALM_S) > _CALM_SHARE and time.perf_counter() < deadline_s:
+            pass
+        share = self._cpu_share(seconds)
+        memory_bytes = {pid: _memory_bytes(pid) for pid in self.pids()}
+        ready_bytes = [size for pid, size in memory_bytes.items() if size and _is_first_of_a_namespace(pid)]
+        return Idle(sum(memory_bytes.values()), round(share, 5), round(median(ready_bytes)) if ready_bytes else None)
+
+    def _cpu_share(self, seconds: float) -> float:
+        before_s, started = self.used().all_s, time.perf_counter()
+        time.sleep(seconds)
+        return (self.used().all_s - before_s) / (time.perf_counter() - started)
+
+    def pids(self) -> Iterator[int]:
+        """Yield the process and everything below it."""
+        pids = [self.pid]
+        while pids:
+            pid = pids.pop()
+            yield pid
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):  # each thread has those that it started
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    pids += map(int, children.read_text().split())
+
+
+def _cpu_s(pid: int) -> tuple[float, float]:
+    """Return processor time of a process and of its children that it has waited for. Source: proc_pid_stat(5)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0, 0.0
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) / ticks, (int(fields[13]) + int(fields[14])) / ticks
+
+
+def _memory_bytes(pid: int) -> int:
+    """Return the proportional set size. Source: proc_pid_smaps(5), "Pss"."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return 0
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+
+
+def _is_first_of_a_namespace(pid: int) -> bool:
+    """Say whether a process is PID 1 for itself and another one here. Source: proc_pid_status(5), "NSpid"."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), ["1"])
+    return len(numbers) > 1 and numbers[-1] == "1"
