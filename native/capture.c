@@ -83,7 +83,7 @@ static void must(const char *what, bool done)
 }
 
 /* Make a call of ptrace(2); the C libraries declare it each in its own way. */
-static void trace(const char *name, long request, uintptr_t address, const void *data)
+static void trace(const char *name, long request, uintptr_t address, void *data)
 {
     must(name, syscall(SYS_ptrace, request, interpreter, address, data) >= 0);
 }

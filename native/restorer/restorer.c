@@ -13,6 +13,7 @@
 #include <linux/prctl.h>
 #include <linux/stat.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/syscall.h>
 
 #include "../protocol.h"
@@ -62,6 +63,14 @@ static long must(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
     if (returned < 0 && returned > -TEMPLATE_PAGE)
         give_up();
     return returned;
+}
+
+/* Compilers call it for what the language copies. volatile: else this one would be a call of itself. */
+void *memcpy(void *to, const void *from, size_t bytes)
+{
+    for (size_t index = 0; index < bytes; ++index)
+        ((volatile char *)to)[index] = ((const char *)from)[index];
+    return to;
 }
 
 static uint64_t address_of(const void *pointer)
@@ -228,12 +237,6 @@ static uint64_t auxiliary(const uint64_t *vector, uint64_t type)
     give_up();
 }
 
-static void copy(char *to, const char *from, uint64_t bytes)
-{
-    for (uint64_t index = 0; index < bytes; ++index)
-        ((volatile char *)to)[index] = from[index]; /* volatile: else the compiler calls memcpy, which is not there */
-}
-
 /* Copy this program, as far as it is in memory. Returns how far that reaches from its beginning. */
 static uint64_t copy_image(char *to)
 {
@@ -251,7 +254,7 @@ static uint64_t copy_image(char *to)
             if (pass == 1 && offset + segment->p_filesz > end)
                 end = offset + segment->p_filesz;
             if (pass == 1 && end <= TEMPLATE_AT)
-                copy(to + offset, image + offset, segment->p_filesz);
+                memcpy(to + offset, image + offset, segment->p_filesz);
         }
     }
     return end;
@@ -286,7 +289,7 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
     work.image_bytes = copy_image((char *)code);
     must(SYS_mprotect, code, TEMPLATE_AT, PROT_READ | PROT_EXEC, 0, 0, 0);
     struct work *there = (struct work *)tables - 1;
-    copy((char *)there, (const char *)&work, sizeof work);
+    *there = work;
     uint64_t entry = code + (uint64_t)((const char *)(uintptr_t)restore - image);
     uint64_t top = (address_of(there) & ~15UL) - 8; /* as after a call */
     __asm__ volatile("mov %0, %%rsp\n jmp *%1" : : "r"(top), "r"(entry), "D"(there) : "memory");
