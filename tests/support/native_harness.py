@@ -62,9 +62,10 @@ def compile_sanitized_launcher(output: Path) -> Path:
 
     Its addresses are fixed: what is reported inside a sandbox, where no file can be opened, is found without.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_restorer(find_compiler(), output.parent)
-    flags = ("-no-pie", "-Wl,--wrap=dup2", f"-I{output.parent}")
+    folder = output.resolve().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    write_restorer(find_compiler(), folder)
+    flags = ("-no-pie", "-Wl,--wrap=dup2", f"-I{folder}")
     return compile_harness((*native_sources(), HARNESSES / "sanitized.c"), output, flags=flags)
 
 
