@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -105,13 +106,13 @@ def compared(language: str, name: str) -> Job:
 
 
 def told(result: Result) -> dict[str, object]:
-    """Everything that a client hears, but for times and names that are another each time."""
+    """Everything that a client hears, but for times, names that are another each time, and addresses in messages."""
     assert result.run is not None
     stage = result.run
     return {
         "verdict": result.verdict,
         "stdout": stage.stdout.decode(errors="replace"),
-        "stderr": stage.stderr.decode(errors="replace"),
+        "stderr": re.sub("0x[0-9a-f]{8,}", "0x", stage.stderr.decode(errors="replace")),
         "exit_code": stage.exit_code,
         "signal": stage.signal,
         "cut": (stage.stdout_truncated, stage.stderr_truncated),
