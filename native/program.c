@@ -115,10 +115,12 @@ static int connect_streams(const struct program *program)
 }
 
 /* Become a program by way of a template, with the addresses that PID 1 has seen to. Returns where that is not possible. */
-static void become_restored(int template)
+static void become_restored(const struct program *program)
 {
     char *words[] = {(char[]){TEMPLATE_COMMAND}, NULL}, *variables[] = {NULL};
-    syscall(SYS_execveat, template, "", words, variables, AT_EMPTY_PATH);
+    if (dup2(program->template, TEMPLATE_CONTENTS) >= 0)
+        syscall(SYS_execveat, program->restorer, "", words, variables, AT_EMPTY_PATH);
+    close(TEMPLATE_CONTENTS);
 }
 
 /* What the child does until it is the program. It shares our memory, so that `failure` tells us what went wrong. */
@@ -134,7 +136,7 @@ static _Noreturn void become_program(const struct program *program, const char *
         if (program->captured != NULL)
             let_be_captured(program->captured, program->streams[2]);
         if (program->template >= 0)
-            become_restored(program->template);
+            become_restored(program);
         if (program->captured == NULL)
             personality(PER_LINUX);
         check("execve", execve(path, (char *const *)(uintptr_t)program->words, (char *const *)(uintptr_t)program->variables));

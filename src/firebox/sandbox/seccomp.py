@@ -243,7 +243,8 @@ def compile_filter(*, ask: bool, counted: bool, traces: bool = False, machine: s
     rules = _by_name(ask=ask, counted=counted)
     if traces:
         rules["ptrace"] = (_PASS,)
-        rules["prctl"] = (Rule(ALLOW, (low(0, _PR_SET_PTRACER),)), *rules["prctl"])
+        permitted = [Rule(ALLOW, (low(0, option),)) for option in (_PR_SET_PTRACER, _PR_SET_DUMPABLE)]
+        rules["prctl"] = (*permitted, *rules["prctl"])
     calls = {numbers[name]: rules[name] for name in rules if name in numbers}
     # The number -1, which tracers use for "no call", is none of x32.
     beyond = {_X32: (Rule(KILL_PROCESS),), 0xFFFFFFFF: (_ENOSYS,)} if machine == "x86_64" else {}

@@ -1,0 +1,64 @@
+"""What programs that were restored from one template could do to each other."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxSpec
+from firebox.sandbox.template import Template
+from firebox.sandbox.templates import capture
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="templates are for x86-64")
+
+WAITS = """
+import os
+while os.read(200, 4096):
+    pass
+os.close(200)
+exec(open("main.py").read())
+"""
+KIND = SandboxSpec(ahead=Ahead((PYTHON, "-c", WAITS), tuple(ENVIRONMENT.items()), "main.py", template=""))
+
+
+async def run(box: Box, template: Template, code: str) -> str:
+    """Run code in an interpreter that is restored. Returns what it wrote."""
+    sandbox = await box.launcher.make(KIND, template)
+    heard: list[bytes] = []
+    restored = "assert os.readlink('/proc/self/exe').startswith('/memfd:')\n"
+    files = (InputFile("main.py", (restored + code).encode()),)
+    command = Command((PYTHON, "main.py"), ENVIRONMENT, files, tell=(), wall_ms=20_000, cpu_ms=20_000)
+    try:
+        ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
+        assert (ended.status, sandbox.was_started_ahead) == (0, True), (ended, heard)
+        return b"".join(heard).decode()
+    finally:
+        sandbox.close()
+
+
+async def test_program_file_is_each_ones_own(box: Box) -> None:
+    """Else flock(2) and inotify(7) would let programs signal to each other, or tell when others start."""
+    template = Template(await capture(KIND, box.launcher.make), 0.0)
+    files = [
+        await run(box, template, "status = os.stat('/proc/self/exe'); print(status.st_dev, status.st_ino)") for _ in range(3)
+    ]
+    assert len(set(files)) == 3
+
+
+async def test_program_file_can_be_spoiled_for_nobody_else(box: Box) -> None:
+    template = Template(await capture(KIND, box.launcher.make), 0.0)
+    spoil = """
+import contextlib
+for attempt in (
+    lambda: os.chmod("/proc/self/exe", 0o200),
+    lambda: os.utime("/proc/self/exe", (1, 1)),
+    lambda: os.truncate("/proc/self/exe", 0),
+    lambda: open("/proc/self/exe", "r+b"),
+):
+    with contextlib.suppress(OSError):
+        attempt()
+"""
+    await run(box, template, spoil)
+    assert await run(box, template, "print(os.path.getmtime('/proc/self/exe') > 1)") == "True\n"
