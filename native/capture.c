@@ -332,6 +332,11 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
             head.kernel = mapping->start;
         return false;
     }
+    if (has_flag(flags, "dp")) { /* of vgetrandom(): random numbers that must not be drawn twice. It is "wf" as well */
+        mapping->source = TEMPLATE_ANONYMOUS;
+        mapping->flags = MAP_DROPPABLE;
+        return false;
+    }
     for (size_t index = 0; index < sizeof refused / sizeof *refused; ++index)
         if (has_flag(flags, refused[index]))
             give_up("it has memory of a special kind");
@@ -346,10 +351,6 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
         give_up("it has a second stack");
     } else if (*name != '/') {
         mapping->source = TEMPLATE_ANONYMOUS;
-        if (has_flag(flags, "dp")) { /* of vgetrandom(): random numbers that must not be drawn twice */
-            mapping->flags = (mapping->flags & ~(uint32_t)MAP_PRIVATE) | MAP_DROPPABLE;
-            return false;
-        }
     } else {
         mapping->source = TEMPLATE_FILE;
         mapping->path = keep_text(name);

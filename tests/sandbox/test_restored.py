@@ -91,3 +91,28 @@ async def test_draws_random_numbers_of_its_own(box: Box, drawn: str) -> None:
     kind = kind_of(DRAWS, PYTHONPATH=HOOKS_FOLDER)
     template = Template(await capture(kind, box.launcher.make), 0.0)
     assert len({await run(box, template, f"print({drawn})", kind) for _ in range(3)}) == 3
+
+
+async def test_memory_that_the_kernel_may_drop_comes_back_empty(box: Box) -> None:
+    """A C library keeps the state of vgetrandom() there: the same random numbers must not be drawn twice."""
+    before = """
+import ctypes
+mmap = ctypes.CDLL(None).mmap
+mmap.restype, mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+MAP_DROPPABLE, MAP_ANONYMOUS = 0x08, 0x20
+memory = mmap(None, 4096, 3, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0)
+kept = memory != ctypes.c_void_p(-1).value
+if kept:
+    ctypes.memset(memory, 1, 4096)
+"""
+    kind = kind_of(before + WAITS)
+    template = Template(await capture(kind, box.launcher.make), 0.0)
+    looks = """
+if kept:
+    flags = open("/proc/self/smaps").read().split(f"\\n{memory:x}-")[1].split("VmFlags:")[1].split("\\n")[0]
+    print(ctypes.string_at(memory, 4096) == bytes(4096), "dp" in flags)
+"""
+    heard = await run(box, template, looks, kind)
+    if not heard:
+        pytest.skip("this kernel has no such memory")
+    assert heard == "True True\n"
