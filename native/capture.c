@@ -505,6 +505,7 @@ void let_be_captured(const char *main_file, int error_stream)
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* it will be no ancestor, which matters to Yama; without Yama this fails */
     pid_t tracer = fork();
     if (tracer == 0) {
+        prctl(PR_SET_DUMPABLE, 0); /* it must not follow us: we have PID 1's memory and descriptors */
         close(ends[0]);
         close(gate[0]); /* not the other end, which is open as long as we are there */
         dup2(error_stream, 2);

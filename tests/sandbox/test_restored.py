@@ -116,3 +116,22 @@ if kept:
     if not heard:
         pytest.skip("this kernel has no such memory")
     assert heard == "True True\n"
+
+
+async def test_interpreter_cannot_reach_who_captures_it(box: Box) -> None:
+    """The tracer is a fork of PID 1, with its link to the server and what the launcher was told of other sandboxes."""
+    before = """
+import os
+tracer = next(pid for pid in os.listdir("/proc") if pid.isdigit() and pid not in ("1", str(os.getpid())))
+reached = []
+for attempt in (lambda: open(f"/proc/{tracer}/mem", "rb"), lambda: os.listdir(f"/proc/{tracer}/fd")):
+    try:
+        attempt()
+    except PermissionError:
+        pass
+    else:
+        reached.append(attempt)
+"""
+    kind = kind_of(before + WAITS)
+    template = Template(await capture(kind, box.launcher.make), 0.0)
+    assert await run(box, template, "print(reached)", kind) == "[]\n"
