@@ -6,8 +6,7 @@ import platform
 
 import pytest
 
-from firebox.runtimes.ahead import hook_texts
-from firebox.sandbox.spec import HOOKS_FOLDER, Ahead, Command, InputFile, SandboxSpec
+from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxSpec
 from firebox.sandbox.template import Template
 from firebox.sandbox.templates import capture
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
@@ -21,21 +20,10 @@ while os.read(200, 4096):
 os.close(200)
 exec(open("main.py").read())
 """
-DRAWS = f"""
-import multiprocessing, os, random, ssl, tempfile
-random.random(), ssl.RAND_bytes(8), tempfile.mktemp()
-try:
-    exec({hook_texts()["sitecustomize.py"]!r})
-except ImportError:
-    pass
-exec(open("main.py").read())
-"""
-"""It uses, and waits at, the hook itself; a module that is loaded ahead may have drawn random numbers."""
 
 
-def kind_of(script: str, **variables: str) -> SandboxSpec:
-    env = {**ENVIRONMENT, **variables}
-    return SandboxSpec(ahead=Ahead((PYTHON, "-c", script), tuple(env.items()), "main.py", template=""))
+def kind_of(script: str) -> SandboxSpec:
+    return SandboxSpec(ahead=Ahead((PYTHON, "-c", script), tuple(ENVIRONMENT.items()), "main.py", template=""))
 
 
 KIND = kind_of(WAITS)
@@ -80,17 +68,6 @@ for attempt in (
 """
     await run(box, template, spoil)
     assert await run(box, template, "print(os.path.getmtime('/proc/self/exe') > 1)") == "True\n"
-
-
-@pytest.mark.parametrize(
-    "drawn",
-    ["random.random()", "ssl.RAND_bytes(8)", "tempfile.mktemp()", "bytes(multiprocessing.current_process().authkey)"],
-    ids=["random", "ssl", "tempfile", "multiprocessing"],
-)
-async def test_draws_random_numbers_of_its_own(box: Box, drawn: str) -> None:
-    kind = kind_of(DRAWS, PYTHONPATH=HOOKS_FOLDER)
-    template = Template(await capture(kind, box.launcher.make), 0.0)
-    assert len({await run(box, template, f"print({drawn})", kind) for _ in range(3)}) == 3
 
 
 async def test_memory_that_the_kernel_may_drop_comes_back_empty(box: Box) -> None:
