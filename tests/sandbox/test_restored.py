@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import platform
+import signal
 
 import pytest
 
 from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxSpec
 from firebox.sandbox.template import Template
-from firebox.sandbox.templates import capture
+from firebox.sandbox.templates import Templates, capture
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="templates are for x86-64")
 
@@ -112,3 +116,41 @@ for attempt in (lambda: open(f"/proc/{tracer}/mem", "rb"), lambda: os.listdir(f"
     kind = kind_of(before + WAITS)
     template = Template(await capture(kind, box.launcher.make), 0.0)
     assert await run(box, template, "print(reached)", kind) == "[]\n"
+
+
+async def test_is_captured_again_soon_when_the_launcher_was_killed(own_box: Box) -> None:
+    now_s = 0.0
+    noted: list[str] = []
+    templates = Templates(
+        own_box.launcher.make, age_s=1000, runs=10, note=lambda _kind, reason: noted.append(reason), clock=lambda: now_s
+    )
+    kind = kind_of("import time\ntime.sleep(100)")
+    templates.want(kind)
+    assert own_box.launcher.pid is not None
+    os.kill(own_box.launcher.pid, signal.SIGKILL)
+    await until(lambda: not templates._under_way, "the capture fails")
+    assert len(noted) == 1
+    templates.want(kind)
+    assert not templates._under_way
+    now_s = 10.0
+    templates.want(kind)
+    assert templates._under_way
+    await templates.close()
+    await own_box.launcher.start()
+
+
+async def test_a_kind_that_is_wanted_again_is_captured_once(box: Box, nothing_left: None) -> None:
+    noted: list[str] = []
+    templates = Templates(box.launcher.make, age_s=1000, runs=10, note=lambda _kind, reason: noted.append(reason))
+    templates.want(KIND)
+    first = templates._under_way[KIND]
+    await asyncio.sleep(0)
+    templates.forget(KIND)
+    templates.want(KIND)
+    second = templates._under_way[KIND]
+    await asyncio.wait([first])
+    assert templates._under_way == {KIND: second}
+    await second
+    assert templates.take(KIND) is not None
+    assert (templates._under_way, noted) == ({}, [])
+    await templates.close()
