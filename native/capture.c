@@ -473,7 +473,8 @@ static void write_template(void)
 /* Follow the interpreter to where it waits, and write its template. followed: where to say that it may begin. */
 static _Noreturn void capture(const char *main_file, int followed)
 {
-    if (!(personality(QUERY_PERSONALITY) & ADDR_NO_RANDOMIZE))
+    int persona = personality(QUERY_PERSONALITY);
+    if (persona < 0 || !(persona & ADDR_NO_RANDOMIZE))
         give_up("addresses are always random here");
     trace("PTRACE_SEIZE", PTRACE_SEIZE, 0, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL));
     trace("PTRACE_INTERRUPT", PTRACE_INTERRUPT, 0, NULL);

@@ -6,10 +6,13 @@ import asyncio
 import os
 import platform
 import signal
+from pathlib import Path
 
 import pytest
 
-from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxSpec
+from firebox.sandbox import launcher_start
+from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 from firebox.sandbox.templates import Templates, capture
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
@@ -154,3 +157,29 @@ async def test_a_kind_that_is_wanted_again_is_captured_once(box: Box, nothing_le
     assert templates.take(KIND) is not None
     assert (templates._under_way, noted) == ({}, [])
     await templates.close()
+
+
+REFUSES_PERSONALITY = """#!/usr/bin/python3
+import ctypes, os, struct, sys
+NUMBER, IS_PERSONALITY, REFUSE, PASS = (0x20, 0, 0, 0), (0x15, 0, 1, 135), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in (NUMBER, IS_PERSONALITY, REFUSE, PASS)))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(code)))
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+prctl = ctypes.CDLL(None).prctl
+assert prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 == prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
+"""
+
+
+async def test_is_not_captured_where_a_container_engine_refuses_personality(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused with -1 has every bit set, that of addresses which are not random too."""
+    program = tmp_path / "launcher"
+    program.write_text(f"{REFUSES_PERSONALITY}os.execv({launcher_start.LAUNCHER!r}, sys.argv)\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(launcher_start, "LAUNCHER", str(program))
+    launcher = LauncherProcess()
+    await launcher.start()
+    with pytest.raises(SandboxFailure, match="addresses are always random here"):
+        await capture(KIND, launcher.make)
+    await launcher.close()
