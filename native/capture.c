@@ -340,6 +340,11 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
             head.kernel = mapping->start;
         return false;
     }
+    if (has_flag(flags, "dp")) { /* of vgetrandom(): random numbers that must not be drawn twice. It is "wf" as well */
+        mapping->source = TEMPLATE_ANONYMOUS;
+        mapping->flags = MAP_DROPPABLE;
+        return false;
+    }
     for (size_t index = 0; index < sizeof refused / sizeof *refused; ++index)
         if (has_flag(flags, refused[index]))
             give_up("it has memory of a special kind");
@@ -354,10 +359,6 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
         give_up("it has a second stack");
     } else if (*name != '/') {
         mapping->source = TEMPLATE_ANONYMOUS;
-        if (has_flag(flags, "dp")) { /* of vgetrandom(): random numbers that must not be drawn twice */
-            mapping->flags = (mapping->flags & ~(uint32_t)MAP_PRIVATE) | MAP_DROPPABLE;
-            return false;
-        }
     } else {
         mapping->source = TEMPLATE_FILE;
         mapping->path = keep_text(name);
@@ -517,7 +518,8 @@ static void write_template(void)
 /* Follow the interpreter to where it waits, and write its template. followed: where to say that it may begin. */
 static _Noreturn void capture(const char *main_file, int followed)
 {
-    if (!(personality(QUERY_PERSONALITY) & ADDR_NO_RANDOMIZE))
+    int persona = personality(QUERY_PERSONALITY);
+    if (persona < 0 || !(persona & ADDR_NO_RANDOMIZE))
         give_up("addresses are always random here");
     trace("PTRACE_SEIZE", PTRACE_SEIZE, 0, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL));
     trace("PTRACE_INTERRUPT", PTRACE_INTERRUPT, 0, NULL);
@@ -550,6 +552,7 @@ void let_be_captured(const char *main_file, int error_stream)
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* it will be no ancestor, which matters to Yama; without Yama this fails */
     pid_t tracer = fork();
     if (tracer == 0) {
+        prctl(PR_SET_DUMPABLE, 0); /* it must not follow us: we have PID 1's memory and descriptors */
         close(ends[0]);
         close(gate[0]); /* not the other end, which is open as long as we are there */
         dup2(error_stream, 2);

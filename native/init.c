@@ -137,7 +137,8 @@ static void prestart(const struct sandbox *sandbox, const int ours[3])
 {
     const struct make *make = sandbox->make;
     uint32_t offset = 0;
-    struct program program = {.streams = streams, .gate = -1, .template = sandbox->template, .oom_score = oom_score};
+    struct program program = {.streams = streams, .gate = -1, .template = sandbox->template,
+                              .restorer = sandbox->restorer, .oom_score = oom_score};
     program.words = words_at(&sandbox->text, &offset, make->words);
     program.variables = program.words == NULL ? NULL : words_at(&sandbox->text, &offset, make->variables);
     if (program.variables != NULL &&
@@ -354,6 +355,7 @@ void serve_command(const struct sandbox *sandbox, const struct ready *ready)
         prestart(sandbox, ours);
     close(ours[1]);
     close(ours[2]);
+    close(sandbox->restorer);
     close(sandbox->template);
     if (receive_command(&command) < 0)
         return;

@@ -163,7 +163,7 @@ static void make_sandbox(struct message *message)
 {
     if (message->descriptor_count != 1 && message->descriptor_count != 2)
         return;
-    struct sandbox sandbox = {.link = message->descriptors[0], .template = -1, .surroundings = {.proc = -1}};
+    struct sandbox sandbox = {.link = message->descriptors[0], .template = -1, .restorer = -1, .surroundings = {.proc = -1}};
     if (message->descriptor_count == 2)
         sandbox.template = message->descriptors[1];
     sandbox.make = take(message, sizeof *sandbox.make);

@@ -82,7 +82,7 @@ static int start(void)
     restored = ends[0];
     if (done == 0) {
         program.gate = read_end;
-        program.restored = ends[1];
+        program.confirm = ends[1];
         pid = start_program(&program, &about);
     }
     if (read_end >= 0)

@@ -118,10 +118,11 @@ static int connect_streams(const struct program *program)
 static void become_restored(const struct program *program)
 {
     char *words[] = {(char[]){TEMPLATE_COMMAND}, NULL}, *variables[] = {NULL};
-    if (dup2(program->restored, PROTOCOL_RESTORED) >= 0)
-        syscall(SYS_execveat, program->template, "", words, variables, AT_EMPTY_PATH);
+    if (dup2(program->template, TEMPLATE_CONTENTS) >= 0 && dup2(program->confirm, PROTOCOL_RESTORED) >= 0)
+        syscall(SYS_execveat, program->restorer, "", words, variables, AT_EMPTY_PATH);
+    close(TEMPLATE_CONTENTS);
     close(PROTOCOL_RESTORED);
-    if (write(program->restored, "", 1) < 0) /* the interpreter itself is as good */
+    if (write(program->confirm, "", 1) < 0) /* the interpreter itself is as good */
         _exit(127);
 }
 

@@ -12,13 +12,14 @@ struct limits {
 };
 
 /* words, variables: end with NULL. terminal: path of the terminal, or NULL for the streams. gate: becomes descriptor
- * PROTOCOL_GATE, or -1; restored: PROTOCOL_RESTORED. limits: NULL for those of PID 1. oom_score: its oom_score_adj. template: from which it is restored where
- * that is possible, or -1. captured: NULL, or the file where it waits to be captured, "" for its hook. */
+ * PROTOCOL_GATE, or -1. limits: NULL for those of PID 1. oom_score: its oom_score_adj. template: from which it is restored where
+ * that is possible, or -1; restorer: what does it; confirm: where it says so, PROTOCOL_RESTORED. captured: NULL, or the file
+ * where it waits to be captured, "" for its hook. */
 struct program {
     const char **words, **variables;
     const int *streams;
     const char *terminal, *captured;
-    int gate, template, restored;
+    int gate, template, restorer, confirm;
     const struct limits *limits;
     int oom_score;
 };

@@ -18,10 +18,12 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -30,6 +32,11 @@
 #include "init.h"
 #include "kernel.h"
 #include "supervisor.h"
+#include "template.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10U /* Linux 6.3 */
+#endif
 
 enum { LINK = 3, FIRST_GROUP = 100, TEMPLATE = FIRST_GROUP + GROUPS, OOM_SCORE = 500, CAPABILITIES = 64 };
 
@@ -70,6 +77,27 @@ static int take_all(struct sandbox *sandbox, uint32_t first, uint32_t count)
 {
     failed_step = take_steps(sandbox->steps + first, count, &sandbox->text, &sandbox->surroundings);
     return failed_step < count ? -1 : 0;
+}
+
+/* Copy what restores a program into a file of this sandbox's own, which belongs to nobody in it; see TEMPLATE_CONTENTS. Returns
+ * its descriptor, -1 where that is not possible: then the program is started. */
+static int copy_restorer(int template)
+{
+    struct template_head head;
+    off_t from = 0;
+    if (pread(template, &head, sizeof head, TEMPLATE_AT) != (long)sizeof head || head.tables_bytes > TEMPLATE_TABLES_BYTES)
+        return -1;
+    off_t bytes = TEMPLATE_AT + (off_t)head.tables_bytes;
+    int copy = memfd_create("restorer", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+    if (copy < 0) /* before Linux 6.3 every one can be executed */
+        copy = memfd_create("restorer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    while (copy >= 0 && from < bytes && sendfile(copy, template, &from, (size_t)(bytes - from)) > 0)
+        ;
+    if (copy < 0 || (from == bytes && fchmod(copy, 0555) == 0 &&
+                     fcntl(copy, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0))
+        return copy;
+    close(copy);
+    return -1;
 }
 
 /* Limit the control group, enter it and open its meters. */
@@ -238,6 +266,10 @@ static int make(const struct sandbox_kind *kind, struct sandbox *sandbox, struct
     const struct make *wanted = sandbox->make;
     if (forget_launcher(sandbox) < 0 || enter_groups(sandbox) < 0 || prepare_namespaces(sandbox) < 0)
         return -1;
+    if (sandbox->template >= 0 && (sandbox->restorer = copy_restorer(sandbox->template)) < 0) {
+        close(sandbox->template);
+        sandbox->template = -1;
+    }
     *ready = (struct ready){KIND_READY, pid_outside(sandbox->surroundings.proc)};
     phase = PHASE_TREE;
     if (take_all(sandbox, wanted->group_steps, wanted->tree_steps) < 0 || become_own_user(kind, sandbox) < 0 ||

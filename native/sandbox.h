@@ -25,6 +25,7 @@ struct sandbox {
     struct text text;
     int link;      /* to the server */
     int template;  /* from which a prestarted program is restored, or -1 */
+    int restorer;  /* what restores it, a copy of the beginning of the template, or -1 */
     struct filter filter; /* of its own, which needs no listener; empty: that of the kind */
     bool joined;   /* whether it was created in its control groups */
     int oom_score; /* oom_score_adj of PID 1 */

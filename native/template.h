@@ -1,8 +1,8 @@
 /* A template: an interpreter that has started and waits, as a file. Its memory, registers and settings, and the program that
  * makes a process of them again, the restorer.
  *
- * The file is an ELF executable: the restorer at its beginning, which the kernel loads, then at TEMPLATE_AT this head, mappings,
- * pieces and text, then the contents of memory. It is good for the machine that made it until that starts anew, and for sandboxes
+ * The file begins as an ELF executable: the restorer, which the kernel loads, then at TEMPLATE_AT this head, mappings, pieces and
+ * text; the contents of memory follow. It is good for the machine that made it until that starts anew, and for sandboxes
  * with the same file tree. Addresses are those that a process has without randomization, so that in another one they are free. */
 #ifndef FIREBOX_TEMPLATE_H
 #define FIREBOX_TEMPLATE_H
@@ -11,6 +11,11 @@
 #include <sys/user.h>
 
 #define TEMPLATE_MAGIC 0x74786246U /* "Fbxt" */
+
+/* The restorer's descriptor of the template. What is executed is a copy of all that comes before the contents of memory:
+ * /proc/self/exe leads there, and by a file that is the same in several sandboxes their programs could watch and signal to each
+ * other. */
+#define TEMPLATE_CONTENTS 202
 
 /* What the restorer is started as. By any other name it starts the interpreter itself: /proc/self/exe leads here. */
 #define TEMPLATE_COMMAND "firebox-restore"

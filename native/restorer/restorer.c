@@ -34,7 +34,7 @@ struct work {
     const char *text;
     uint64_t vdso_at; /* where the kernel has put it now */
     uint64_t image, image_bytes; /* what the kernel has loaded; names mean the copy here */
-    int file;
+    int file; /* with the contents of memory */
 };
 
 static long call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
@@ -267,15 +267,17 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
     const uint64_t *variables = stack + stack[0] + 2, *vector = variables;
     while (*vector++ != 0)
         ;
-    struct work work = {.vdso_at = auxiliary(vector, AT_SYSINFO_EHDR), .image = address_of(image)};
-    work.file = (int)must(SYS_openat, (uint64_t)AT_FDCWD, address_of("/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0, 0, 0);
-    must(SYS_pread64, (uint64_t)work.file, address_for(&start), sizeof start, TEMPLATE_AT, 0, 0);
+    struct work work = {
+        .vdso_at = auxiliary(vector, AT_SYSINFO_EHDR), .file = TEMPLATE_CONTENTS, .image = address_of(image)};
+    uint64_t file = (uint64_t)must(SYS_openat, (uint64_t)AT_FDCWD, address_of("/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    must(SYS_pread64, file, address_for(&start), sizeof start, TEMPLATE_AT, 0, 0);
     if (start.magic != TEMPLATE_MAGIC || start.tables_bytes > TEMPLATE_TABLES_BYTES)
         give_up();
     uint64_t code = start.room, tables = code + TEMPLATE_AT + TEMPLATE_STACK_BYTES;
     must(SYS_mmap, code, TEMPLATE_AT + TEMPLATE_STACK_BYTES, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0UL, 0);
-    must(SYS_mmap, tables, start.tables_bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, (uint64_t)work.file, TEMPLATE_AT);
+    must(SYS_mmap, tables, start.tables_bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, TEMPLATE_AT);
+    call(SYS_close, file, 0, 0, 0, 0, 0);
     work.head = (const void *)tables;
     work.mappings = (const void *)(work.head + 1);
     work.pieces = (const void *)(work.mappings + start.mappings);

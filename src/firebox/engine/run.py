@@ -297,7 +297,7 @@ class LocalRun:
             self._announce = started
             try:
                 ended = await sandbox.run(command, self._take_output, started)
-                self._pool.count_start(sandbox)
+                self._pool.count_start(sandbox, ended)
             except CommandRefused as refusal:
                 result = refused(stage, command.argv[0], refusal, limits)
                 if result is None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launchers import Launchers
-from firebox.sandbox.spec import SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Exit, SandboxFailure, SandboxSpec
 from firebox.sandbox.templates import Templates
 
 HALF_LIFE_S = 20.0
@@ -139,12 +139,13 @@ class Pool:
         self._made_on_demand += 1
         return await self._launchers.make(kind, template)
 
-    def count_start(self, sandbox: Sandbox) -> None:
-        """Note how the program of a sandbox of ours began, which has ended."""
+    def count_start(self, sandbox: Sandbox, ended: Exit) -> None:
+        """Note how the program of a sandbox of ours began, and whether it shows that its template does not work."""
         if sandbox.was_started_ahead:
             self._started_ahead += 1
             self._restored += sandbox.template is not None
-        elif sandbox.was_started_ahead is False and sandbox.template is not None:
+        elif sandbox.was_started_ahead is False and sandbox.template is not None and not ended.memory_limit_hit:
+            # Where a job allows too little memory what was restored is killed, and others may go on with the template.
             sandbox.template.failed = True
 
     def forget(self, layers: Iterable[str]) -> None:

@@ -25,6 +25,9 @@ TOTAL_BYTES = 256 << 20
 
 _WALL_MS = 20_000
 _OUTPUT_BYTES = 4 << 10
+_CAPTURE = "capture"
+_PAUSE_S = 10.0
+"""After a capture that failed for a reason which is not the interpreter's."""
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -59,7 +62,7 @@ class Templates:
         template = self._templates.get(kind)
         if template is not None and template.failed:
             del self._templates[kind]
-            self._give_up(kind, "a program that was restored ended before it could go on")
+            self._give_up(kind, "a program that was restored ended before it could go on", self._age_s)
             template = None
         if template is not None:
             template.runs += 1
@@ -93,23 +96,26 @@ class Templates:
             return
         self._under_way[kind] = asyncio.create_task(self._capture(kind))
 
-    def _give_up(self, kind: SandboxSpec, reason: str) -> None:
-        """Start interpreters of a kind as they are, for as long as a template would have lived."""
+    def _give_up(self, kind: SandboxSpec, reason: str, pause_s: float) -> None:
+        """Start interpreters of a kind as they are for a while."""
         self._note(kind, reason)
-        self._not_before[kind] = self._clock() + self._age_s
+        self._not_before[kind] = self._clock() + pause_s
 
     async def _capture(self, kind: SandboxSpec) -> None:
         try:
             template = Template(await capture(kind, self._make), self._clock())
             others = sum(other.bytes for each, other in self._templates.items() if each != kind)
             if others + template.bytes > TOTAL_BYTES:
-                self._give_up(kind, "the templates of others leave no room")
+                self._give_up(kind, "the templates of others leave no room", self._age_s)
                 return
             self._templates[kind] = template
         except (SandboxFailure, CommandRefused, OSError) as failure:
-            self._give_up(kind, str(failure))
+            # What is about the interpreter stays so; a launcher that was killed is there again at once.
+            is_about_kind = isinstance(failure, CommandRefused) or getattr(failure, "step", "") == _CAPTURE
+            self._give_up(kind, str(failure), self._age_s if is_about_kind else min(_PAUSE_S, self._age_s))
         finally:
-            self._under_way.pop(kind, None)
+            if self._under_way.get(kind) is asyncio.current_task():  # else it was forgotten, and perhaps begun anew
+                del self._under_way[kind]
 
 
 async def capture(kind: SandboxSpec, make: Callable[[SandboxSpec], Awaitable[Sandbox]]) -> int:
@@ -146,9 +152,7 @@ async def capture(kind: SandboxSpec, make: Callable[[SandboxSpec], Awaitable[San
     content = collected.pack.descriptor
     try:
         if len(collected.pack.files) != 1 or os.pread(content, 4, 0) != b"\x7fELF":
-            raise SandboxFailure(
-                "capture", detail=errors.decode(errors="replace").strip() or "the program ended before it waited"
-            )
+            raise SandboxFailure(_CAPTURE, detail=errors.decode(errors="replace").strip() or "the program ended before it waited")
         os.fchmod(content, 0o555)
         fcntl.fcntl(content, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:

@@ -1,0 +1,185 @@
+"""What programs that were restored from one template could do to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import signal
+from pathlib import Path
+
+import pytest
+
+from firebox.sandbox import launcher_start
+from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.template import Template
+from firebox.sandbox.templates import Templates, capture
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="templates are for x86-64")
+
+WAITS = """
+import os
+while os.read(200, 4096):
+    pass
+os.close(200)
+exec(open("main.py").read())
+"""
+
+
+def kind_of(script: str) -> SandboxSpec:
+    return SandboxSpec(ahead=Ahead((PYTHON, "-c", script), tuple(ENVIRONMENT.items()), "main.py", template=""))
+
+
+KIND = kind_of(WAITS)
+
+
+async def run(box: Box, template: Template, code: str, kind: SandboxSpec = KIND) -> str:
+    """Run code in an interpreter that is restored. Returns what it wrote."""
+    sandbox = await box.launcher.make(kind, template)
+    heard: list[bytes] = []
+    restored = "assert os.readlink('/proc/self/exe').startswith('/memfd:')\n"
+    files = (InputFile("main.py", (restored + code).encode()),)
+    command = Command((PYTHON, "main.py"), ENVIRONMENT, files, tell=(), wall_ms=20_000, cpu_ms=20_000)
+    try:
+        ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
+        assert (ended.status, sandbox.was_started_ahead) == (0, True), (ended, heard)
+        return b"".join(heard).decode()
+    finally:
+        sandbox.close()
+
+
+async def test_program_file_is_each_ones_own(box: Box) -> None:
+    """Else flock(2) and inotify(7) would let programs signal to each other, or tell when others start."""
+    template = Template(await capture(KIND, box.launcher.make), 0.0)
+    files = [
+        await run(box, template, "status = os.stat('/proc/self/exe'); print(status.st_dev, status.st_ino)") for _ in range(3)
+    ]
+    assert len(set(files)) == 3
+
+
+async def test_program_file_can_be_spoiled_for_nobody_else(box: Box) -> None:
+    template = Template(await capture(KIND, box.launcher.make), 0.0)
+    spoil = """
+import contextlib
+for attempt in (
+    lambda: os.chmod("/proc/self/exe", 0o200),
+    lambda: os.utime("/proc/self/exe", (1, 1)),
+    lambda: os.truncate("/proc/self/exe", 0),
+    lambda: open("/proc/self/exe", "r+b"),
+):
+    with contextlib.suppress(OSError):
+        attempt()
+"""
+    await run(box, template, spoil)
+    assert await run(box, template, "print(os.path.getmtime('/proc/self/exe') > 1)") == "True\n"
+
+
+async def test_memory_that_the_kernel_may_drop_comes_back_empty(box: Box) -> None:
+    """A C library keeps the state of vgetrandom() there: the same random numbers must not be drawn twice."""
+    before = """
+import ctypes
+mmap = ctypes.CDLL(None).mmap
+mmap.restype, mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+MAP_DROPPABLE, MAP_ANONYMOUS = 0x08, 0x20
+memory = mmap(None, 4096, 3, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0)
+kept = memory != ctypes.c_void_p(-1).value
+if kept:
+    ctypes.memset(memory, 1, 4096)
+"""
+    kind = kind_of(before + WAITS)
+    template = Template(await capture(kind, box.launcher.make), 0.0)
+    looks = """
+if kept:
+    flags = open("/proc/self/smaps").read().split(f"\\n{memory:x}-")[1].split("VmFlags:")[1].split("\\n")[0]
+    print(ctypes.string_at(memory, 4096) == bytes(4096), "dp" in flags)
+"""
+    heard = await run(box, template, looks, kind)
+    if not heard:
+        pytest.skip("this kernel has no such memory")
+    assert heard == "True True\n"
+
+
+async def test_interpreter_cannot_reach_who_captures_it(box: Box) -> None:
+    """The tracer is a fork of PID 1, with its link to the server and what the launcher was told of other sandboxes."""
+    before = """
+import os
+tracer = next(pid for pid in os.listdir("/proc") if pid.isdigit() and pid not in ("1", str(os.getpid())))
+reached = []
+for attempt in (lambda: open(f"/proc/{tracer}/mem", "rb"), lambda: os.listdir(f"/proc/{tracer}/fd")):
+    try:
+        attempt()
+    except PermissionError:
+        pass
+    else:
+        reached.append(attempt)
+"""
+    kind = kind_of(before + WAITS)
+    template = Template(await capture(kind, box.launcher.make), 0.0)
+    assert await run(box, template, "print(reached)", kind) == "[]\n"
+
+
+async def test_is_captured_again_soon_when_the_launcher_was_killed(own_box: Box) -> None:
+    now_s = 0.0
+    noted: list[str] = []
+    templates = Templates(
+        own_box.launcher.make, age_s=1000, runs=10, note=lambda _kind, reason: noted.append(reason), clock=lambda: now_s
+    )
+    kind = kind_of("import time\ntime.sleep(100)")
+    templates.want(kind)
+    assert own_box.launcher.pid is not None
+    os.kill(own_box.launcher.pid, signal.SIGKILL)
+    await until(lambda: not templates._under_way, "the capture fails")
+    assert len(noted) == 1
+    templates.want(kind)
+    assert not templates._under_way
+    now_s = 10.0
+    templates.want(kind)
+    assert templates._under_way
+    await templates.close()
+    await own_box.launcher.start()
+
+
+async def test_a_kind_that_is_wanted_again_is_captured_once(box: Box, nothing_left: None) -> None:
+    noted: list[str] = []
+    templates = Templates(box.launcher.make, age_s=1000, runs=10, note=lambda _kind, reason: noted.append(reason))
+    templates.want(KIND)
+    first = templates._under_way[KIND]
+    await asyncio.sleep(0)
+    templates.forget(KIND)
+    templates.want(KIND)
+    second = templates._under_way[KIND]
+    await asyncio.wait([first])
+    assert templates._under_way == {KIND: second}
+    await second
+    assert templates.take(KIND) is not None
+    assert (templates._under_way, noted) == ({}, [])
+    await templates.close()
+
+
+REFUSES_PERSONALITY = """#!/usr/bin/python3
+import ctypes, os, struct, sys
+NUMBER, IS_PERSONALITY, REFUSE, PASS = (0x20, 0, 0, 0), (0x15, 0, 1, 135), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in (NUMBER, IS_PERSONALITY, REFUSE, PASS)))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(code)))
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+prctl = ctypes.CDLL(None).prctl
+assert prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 == prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)
+"""
+
+
+async def test_is_not_captured_where_a_container_engine_refuses_personality(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused with -1 has every bit set, that of addresses which are not random too."""
+    program = tmp_path / "launcher"
+    program.write_text(f"{REFUSES_PERSONALITY}os.execv({launcher_start.LAUNCHER!r}, sys.argv)\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(launcher_start, "LAUNCHER", str(program))
+    launcher = LauncherProcess()
+    await launcher.start()
+    with pytest.raises(SandboxFailure, match="addresses are always random here"):
+        await capture(KIND, launcher.make)
+    await launcher.close()
