@@ -17,6 +17,7 @@ from firebox.model import File, Finished, Job, LimitRequest, Result, Terminal, V
 from firebox.runtimes.ahead import HOOKS
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
+from firebox.sandbox.templates import ARE_POSSIBLE
 from tests.conftest import require_tool
 from tests.engine import ahead_programs
 from tests.engine.conftest import Engine, Restored, Warm, programs_that_wait
@@ -34,7 +35,7 @@ PROGRAMS = {
 }
 WITHOUT_HOOK = ("php", "lua")
 """These wait where they open the main file."""
-WITH_TEMPLATE = tuple(language for language in PROGRAMS if language in HOOKS and HOOKS[language].has_template)
+WITH_TEMPLATE = tuple(each for each in PROGRAMS if ARE_POSSIBLE and each in HOOKS and HOOKS[each].has_template)
 WITHOUT_ARGUMENTS = ("bash", *WITHOUT_HOOK)
 CASES = [pytest.param(language, name, id=f"{language}-{name}") for language, programs in PROGRAMS.items() for name in programs]
 SIBLINGS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import signal
 from pathlib import Path
 
@@ -14,11 +13,11 @@ from firebox.sandbox import launcher_start
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
-from firebox.sandbox.templates import Templates, capture
+from firebox.sandbox.templates import ARE_POSSIBLE, Templates, capture
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="templates are for x86-64")
+pytestmark = pytest.mark.skipif(not ARE_POSSIBLE, reason="templates are for x86-64")
 
 WAITS = """
 import os

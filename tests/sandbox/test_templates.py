@@ -14,10 +14,12 @@ from firebox.sandbox import templates
 from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 from firebox.sandbox.templates import Templates, capture
-from tests.sandbox.conftest import ENVIRONMENT, Box
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
 from tests.support.waiting import until
 
-PYTHON = "/usr/bin/python3"
+pytestmark = pytest.mark.skipif(not templates.ARE_POSSIBLE, reason="templates are for x86-64")
+
+
 GOES_ON = """
 import os, sys
 words = b""

@@ -18,7 +18,7 @@ from firebox.sandbox.host import Finding
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Ahead, CommandRefused, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
-from firebox.sandbox.templates import capture
+from firebox.sandbox.templates import ARE_POSSIBLE, capture
 from firebox.settings_table import STAGES
 
 _TRIES = 5
@@ -101,6 +101,8 @@ async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[
     """Say which interpreters can be restored from a template, and why others cannot."""
     if not (settings.start_ahead and settings.templates):
         return Finding("templates", True, False, f"none: {'templates' if settings.start_ahead else 'start_ahead'} is off")
+    if not ARE_POSSIBLE:
+        return Finding("templates", True, False, "none: they are for x86-64")
     made: list[str] = []
     missing: list[str] = []
     for name, kind in kinds.items():

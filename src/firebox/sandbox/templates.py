@@ -18,6 +18,8 @@ from firebox.sandbox.protocol import TEMPLATE
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 
+ARE_POSSIBLE = os.uname().machine == "x86_64"
+"""native/restorer/ is written for that processor."""
 TEMPLATE_BYTES = 64 << 20
 """Largest template: a sandbox that is restored from it holds a copy of each of its pages."""
 TOTAL_BYTES = 256 << 20
@@ -70,7 +72,7 @@ class Templates:
 
     def want(self, kind: SandboxSpec) -> None:
         """Begin to make the template of a kind, if it can have one and that is missing or worn."""
-        if kind.ahead is None or kind.ahead.template is None:
+        if kind.ahead is None or kind.ahead.template is None or not ARE_POSSIBLE:
             return
         template = self._templates.get(kind)
         if template is None or template.runs >= self._runs or self._clock() - template.made_at >= self._age_s:
