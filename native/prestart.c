@@ -14,7 +14,10 @@
 #include "kernel.h"
 #include "proc.h"
 
-enum { RESTORE_MS = 10000 /* a restorer that takes longer is given up */, LEASE_PERCENT = 80 }; /* how much of the time that the kernel gives a lease a program waits before it is started anew */
+enum {
+    RESTORE_MS = 10000, /* a restorer that takes longer is given up */
+    LEASE_PERCENT = 80  /* how much of the time that the kernel gives a lease a program waits before it is started anew */
+};
 
 #define LEASE_TIME "/proc/sys/fs/lease-break-time"
 

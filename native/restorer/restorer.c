@@ -19,7 +19,14 @@
 #include "../protocol.h"
 #include "../template.h"
 
-enum { FAILED = 127, POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE, SET_MASK = 2 /* SIG_SETMASK */, FROM_START = 0 /* SEEK_SET */, OPENING = O_CREAT | O_EXCL | O_TRUNC, STACK_AT_START_BYTES = 1 << 20 };
+enum {
+    FAILED = 127,
+    POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE,
+    STACK_AT_START_BYTES = 1 << 20, /* more than the kernel puts there */
+    SET_MASK = 2,                   /* SIG_SETMASK */
+    FROM_START = 0,                 /* SEEK_SET */
+    OPENING = O_CREAT | O_EXCL | O_TRUNC,
+};
 
 #define ARCH_SET_FS 0x1002 /* arch_prctl(2) */
 
