@@ -284,3 +284,14 @@ async def test_nobody_traces_in_a_sandbox_for_programs(box: Box, code: str) -> N
     kind = kind_of()
     template = await template_of(box, kind)
     assert await run(box, kind, template, code) == ("-1 1\n", True)
+
+
+async def test_few_are_made_at_once(box: Box, nothing_left: None) -> None:
+    kept = Kept(box)
+    kinds = [kind_of(f"number = {number}\n") for number in range(3)]
+    for kind in kinds:
+        kept.templates.want(kind)
+    assert set(kept.templates._under_way) == set(kinds[:2])
+    await kept.made(kinds[0])
+    await kept.made(kinds[2])
+    await kept.templates.close()

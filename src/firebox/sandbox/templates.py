@@ -25,6 +25,7 @@ TEMPLATE_BYTES = 64 << 20
 TOTAL_BYTES = 256 << 20
 """All templates together; beyond, interpreters are started."""
 
+_AT_ONCE = 2
 _WALL_MS = 20_000
 _OUTPUT_BYTES = 4 << 10
 _CAPTURE = "capture"
@@ -94,7 +95,7 @@ class Templates:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _renew(self, kind: SandboxSpec) -> None:
-        if kind in self._under_way or self._clock() < self._not_before.get(kind, 0.0):
+        if kind in self._under_way or len(self._under_way) >= _AT_ONCE or self._clock() < self._not_before.get(kind, 0.0):
             return
         self._under_way[kind] = asyncio.create_task(self._capture(kind))
 
