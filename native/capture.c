@@ -365,6 +365,7 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
         must(name, stat(name, &status) == 0);
         mapping->file_bytes = (uint64_t)status.st_size;
         mapping->file_modified_ns = (uint64_t)status.st_mtim.tv_sec * 1000000000 + (uint64_t)status.st_mtim.tv_nsec;
+        mapping->file_changed_ns = (uint64_t)status.st_ctim.tv_sec * 1000000000 + (uint64_t)status.st_ctim.tv_nsec;
     }
     return !is_shared;
 }

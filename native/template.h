@@ -58,7 +58,7 @@ struct template_mapping {
     uint64_t start, end, file_offset;
     uint32_t source, protection, flags, path;
     uint32_t first_piece, pieces;
-    uint64_t file_bytes, file_modified_ns;
+    uint64_t file_bytes, file_modified_ns, file_changed_ns;
 };
 
 /* A piece of memory, and where in this file its contents lie. */

@@ -110,14 +110,19 @@ static void move_kernel(const struct work *work, uint64_t from, uint64_t to)
     }
 }
 
-/* Open the file of a mapping. It must be the one that it was. */
+static uint64_t nanoseconds(const struct statx_timestamp *time)
+{
+    return (uint64_t)time->tv_sec * 1000000000 + time->tv_nsec;
+}
+
+/* Open the file of a mapping. It must be the one that it was: what copies an upgrade into place may set the time of modification. */
 static int open_file(const struct template_mapping *mapping, const char *path)
 {
     struct statx status;
     int file = (int)must(SYS_openat, (uint64_t)AT_FDCWD, address_of(path), O_RDONLY | O_CLOEXEC, 0, 0, 0);
-    must(SYS_statx, (uint64_t)file, address_of(""), AT_EMPTY_PATH, STATX_SIZE | STATX_MTIME, address_for(&status), 0);
-    if (status.stx_size != mapping->file_bytes ||
-        (uint64_t)status.stx_mtime.tv_sec * 1000000000 + status.stx_mtime.tv_nsec != mapping->file_modified_ns)
+    must(SYS_statx, (uint64_t)file, address_of(""), AT_EMPTY_PATH, STATX_BASIC_STATS, address_for(&status), 0);
+    if (status.stx_size != mapping->file_bytes || nanoseconds(&status.stx_mtime) != mapping->file_modified_ns ||
+        nanoseconds(&status.stx_ctime) != mapping->file_changed_ns)
         give_up();
     return file;
 }

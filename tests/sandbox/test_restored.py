@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,33 @@ async def test_is_not_captured_where_a_container_engine_refuses_personality(
     with pytest.raises(SandboxFailure, match="addresses are always random here"):
         await capture(KIND, launcher.make)
     await launcher.close()
+
+
+async def test_is_not_restored_when_a_file_it_had_mapped_was_replaced_by_one_of_the_same_size_and_time(box: Box) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        file = Path(folder, "mapped")
+        file.write_bytes(b"x" * 8192)
+        file.chmod(0o644)
+        before = f"""
+import ctypes, os
+mmap = ctypes.CDLL(None).mmap
+mmap.restype, mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+PROT_READ, MAP_PRIVATE = 1, 2
+file = os.open("/.host{file}", os.O_RDONLY)
+mapped = mmap(None, 8192, PROT_READ, MAP_PRIVATE, file, 0)
+os.close(file)
+"""
+        kind = kind_of(before + WAITS)._replace(trees=(folder,))
+        template = Template(await capture(kind, box.launcher.make), 0.0)
+        assert await run(box, template, "print(ctypes.string_at(mapped, 1))", kind) == "b'x'\n"
+        status = file.stat()
+        file.write_bytes(b"y" * 8192)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        sandbox = await box.launcher.make(kind, template)
+        files = (InputFile("main.py", b"print('here')"),)
+        ended = await sandbox.run(
+            Command((PYTHON, "main.py"), ENVIRONMENT, files, tell=(), wall_ms=20_000, cpu_ms=20_000), lambda _stream, _data: None
+        )
+        sandbox.close()
+        assert (ended.status, sandbox.was_started_ahead) == (0, False)
