@@ -45,7 +45,11 @@ def test_a_step_for_each_other_file_and_none_where_there_are_none() -> None:
     steps = compiled.compile_commands(["main.x", "a.x", "data.txt", "-b.x"], 0)
     assert steps == [["/c", "a.x", "-oa.xo"], ["/c", "./-b.x", "-o./-b.xo"], ["/d", "main.x"]]
     assert compiled.compile_commands(["main.x", "data.txt"], 0) == [["/d", "main.x"]]
-    assert runtime("run", compile=(("/c", "{other}"),)).compile_commands(["main.x"], 0) == []
+    assert compiled.has_compile_commands(["main.x", "data.txt"])
+    only_others = runtime("run", compile=(("/c", "{other}"),))
+    assert only_others.compile_commands(["main.x"], 0) == []
+    assert not only_others.has_compile_commands(["main.x"])
+    assert only_others.has_compile_commands(["main.x", "a.x"])
 
 
 def test_several_files_may_be_run_in_another_way() -> None:

@@ -21,6 +21,7 @@ from firebox.sandbox import launcher_start
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
+from firebox.sandbox.watcher import Watcher
 from tests.sandbox.leftovers import Holdings, descendants_of, groups_of, holdings_of, is_gone
 from tests.support.waiting import until
 
@@ -161,6 +162,7 @@ async def box(sandbox_kind: str, shared_launchers: dict[str, LauncherProcess]) -
     else:
         assert launcher._link is not None
         loop.add_reader(launcher._link, launcher._hear)
+        launcher.watcher = Watcher()
     pid = launcher.pid
     assert pid is not None
     before = holdings_of(pid)
@@ -174,6 +176,7 @@ async def box(sandbox_kind: str, shared_launchers: dict[str, LauncherProcess]) -
         raise
     assert launcher._link is not None
     loop.remove_reader(launcher._link)
+    launcher.watcher.close()
     shared_launchers[sandbox_kind] = launcher
 
 

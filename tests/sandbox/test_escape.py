@@ -18,6 +18,7 @@ from firebox.sandbox.cgroups import Meter
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.protocol import LONG_MESSAGE_BYTES, MESSAGE_BYTES, Kind
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure
+from firebox.sandbox.watcher import Watcher
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, SOURCE, Box
 from tests.sandbox.raw_calls import raw_files
 
@@ -212,6 +213,7 @@ class FakeOwner:
 
     def __init__(self) -> None:
         self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        self.watcher = Watcher()
         self.ended: list[int] = []
         self.killed: list[int] = []
         self.on_kill: list[int] = []
@@ -254,6 +256,7 @@ class Peer:
 
     def close(self) -> None:
         self.sandbox.close()
+        self.owner.watcher.close()
         self.link.close()
         for descriptor in (self.stdin, self.stdout, self.stderr, self.owner.null, *self.owner.on_kill):
             if descriptor >= 0:

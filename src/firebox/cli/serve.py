@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -110,6 +111,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
                 **({"metrics": metrics_url} if metrics_url else {}),
             }
             print(json.dumps(line), flush=True)
+            gc.freeze()  # what is loaded now stays: looking through it again and again for garbage costs each run
             Thread(target=_prepare, args=(preparations, service.metrics), daemon=True, name="toolchains").start()
 
         await Server(service, settings, turns, announce).serve(sockets=[listener])

@@ -119,23 +119,23 @@ async def while_connected(request: AnyRequest, work: Awaitable[T]) -> T:
 
     Raises: ClientGone, once `work` has cleaned up after itself; and what `work` raises.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_wait_until_gone(request.receive))
+    working = asyncio.current_task()
+    assert working is not None  # noqa: S101 - a coroutine is run by a task
+    leaving = asyncio.create_task(_cancel_when_gone(request.receive, working))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientGone
+        return await work
+    except asyncio.CancelledError:
+        if leaving.done() and not leaving.cancelled() and not working.uncancel():
+            raise ClientGone from None
+        raise
     finally:
         leaving.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
 
 
-async def _wait_until_gone(receive: Receive) -> None:
+async def _cancel_when_gone(receive: Receive, working: asyncio.Task[Any]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    working.cancel()
 
 
 def client_address(connection: AnyConnection) -> str:

@@ -43,4 +43,4 @@ def check_compile_args(job: Job, runtime: Runtime) -> None:
 
 def is_compiled(job: Job, runtime: Runtime, sources: Sequence[str]) -> bool:
     """Tell whether there is something to compile for this job."""
-    return not job.command and bool(runtime.compile_commands(sources, 0))
+    return not job.command and runtime.has_compile_commands(sources)

@@ -147,11 +147,15 @@ class Runtime(Struct, frozen=True, kw_only=True):
         """
         steps: list[list[str]] = []
         for template in self.compile:
-            if any(_EACH.search(word) for word in template):
+            if _is_for_each(template):
                 steps += [self._fill(template, files, memory_bytes, other, compile_args) for other in self._others(files)]
             else:
                 steps.append(self._fill(template, files, memory_bytes, "", compile_args))
         return steps
+
+    def has_compile_commands(self, files: Sequence[str]) -> bool:
+        """Tell whether `compile_commands` gives any for these files."""
+        return any(not _is_for_each(template) or self._others(files) for template in self.compile)
 
     def compile_ahead_command(self, memory_bytes: int) -> list[str]:
         """Give the command line of the compiler that waits, without its hook; none where there is none."""
@@ -257,6 +261,8 @@ class Runtime(Struct, frozen=True, kw_only=True):
         for word in template:
             if word in lists:
                 words += lists[word]
+            elif "{" not in word:
+                words.append(word)
             else:
                 words.append(_WORD.sub(lambda match: values[match[1]], word))
         return words
@@ -265,6 +271,11 @@ class Runtime(Struct, frozen=True, kw_only=True):
 def shell_line(steps: Sequence[Sequence[str]]) -> str:
     """Give a shell's command line that takes steps in order until one fails."""
     return " && ".join(map(shlex.join, steps))
+
+
+def _is_for_each(template: Sequence[str]) -> bool:
+    """Tell whether a step is taken for each of the other sources."""
+    return any("{" in word and _EACH.search(word) for word in template)
 
 
 def _as_path(name: str) -> str:

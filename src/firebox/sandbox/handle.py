@@ -16,6 +16,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, Protocol
 
 from firebox.sandbox import protocol
@@ -24,6 +25,7 @@ from firebox.sandbox.pack import Collected, PackReader
 from firebox.sandbox.protocol import Exceeded, Exited, Kind, Phase, StartFlag
 from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure
 from firebox.sandbox.template import Template
+from firebox.sandbox.watcher import Watcher
 
 READ_BYTES = 64 << 10
 KILL_PATIENCE_S = 15.0
@@ -51,6 +53,7 @@ class Owner(Protocol):
     """What a sandbox needs of whoever made it. null: a descriptor of /dev/null, open for writing."""
 
     null: int
+    watcher: Watcher
 
     def owns(self, number: int) -> bool:
         """Tell whether the sandbox is one of those that are looked after; others are dying."""
@@ -93,6 +96,7 @@ class Sandbox:
         """From which that program was restored."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
+        self._watcher = owner.watcher
         self._link = link
         self._stdin, stdout, stderr = streams
         self._streams: dict[StreamName, int] = {"stdout": stdout, "stderr": stderr}
@@ -130,6 +134,11 @@ class Sandbox:
         except OSError:
             return True
 
+    @property
+    def _input(self) -> int:
+        """What is written to: the terminal, where there is one, else the pipe, -1 once that is closed."""
+        return self._terminal if self._terminal >= 0 else self._stdin
+
     def memory_bytes(self) -> int:
         """Return the most memory that it has held so far; 0 where no control group counts."""
         return self._meter.memory_peak_bytes() if self._meter else 0
@@ -147,8 +156,9 @@ class Sandbox:
         try:
             await self._started
             started()
-            if command.stdin:
-                feeding = self._loop.create_task(self._feed(command.stdin, close=not command.interactive))
+            rest = self._offer(memoryview(command.stdin))
+            if rest:
+                feeding = self._loop.create_task(self._feed(rest, close=not command.interactive))
                 self._finished.add_done_callback(lambda _finished: feeding.cancel())
             elif not command.interactive:
                 self.close_stdin()
@@ -165,7 +175,7 @@ class Sandbox:
 
     async def write_stdin(self, data: bytes) -> None:
         """Write to the program's stdin; waits while it does not read. Ignored once it is closed."""
-        await self._feed(data, close=False)
+        await self._feed(memoryview(data), close=False)
 
     def close_stdin(self) -> None:
         """End the program's input: close the pipe, or send the terminal's end-of-file character."""
@@ -193,7 +203,7 @@ class Sandbox:
         if not self._paused and not self._killed_by and self._exit_message is None:
             self._paused = True
             for descriptor in self._streams.values():
-                self._loop.remove_reader(descriptor)
+                self._watcher.remove(descriptor)
 
     def resume(self) -> None:
         if self._paused:
@@ -268,11 +278,11 @@ class Sandbox:
     def _clear_away(self) -> None:
         self._owner.end(self.number)
         for descriptor in self._streams.values():
-            self._loop.remove_reader(descriptor)
+            self._watcher.remove(descriptor)
             os.close(descriptor)
         self._streams.clear()
         self._close_stdin_pipe()
-        self._loop.remove_reader(self._link.fileno())
+        self._watcher.remove(self._link.fileno())
         self._link.close()
         self._meter.close()
 
@@ -303,12 +313,12 @@ class Sandbox:
         finally:
             if own >= 0:
                 os.close(own)
-        self._loop.add_reader(self._link.fileno(), self._hear)
+        self._watcher.add(self._link.fileno(), self._hear)
         self._listen()
 
     def _listen(self) -> None:
         for name, descriptor in self._streams.items():
-            self._loop.add_reader(descriptor, self._read, name)
+            self._watcher.add(descriptor, partial(self._read, name))
 
     def _hear(self) -> None:
         """Take what PID 1 says. It shares the sandbox with hostile code: nothing is believed that has the wrong shape."""
@@ -370,7 +380,7 @@ class Sandbox:
     def _hang_up(self) -> None:
         """Listen no more: PID 1 is gone or talks nonsense."""
         self._link_open = False
-        self._loop.remove_reader(self._link.fileno())
+        self._watcher.remove(self._link.fileno())
         self._ended_at = self._ended_at or time.monotonic()
 
     def _begin(self, descriptors: list[int]) -> None:
@@ -385,14 +395,14 @@ class Sandbox:
         if self._command.cpu_ms and self._meter:
             self._arm_cpu_clock(self._command.cpu_ms)
         if self._meter.memory_event() >= 0:
-            self._loop.add_reader(self._meter.memory_event(), self.kill, "memory")
+            self._watcher.add(self._meter.memory_event(), partial(self.kill, "memory"))
         self._started.set_result(None)
 
     def _use_terminal(self, master: int) -> None:
         """Read and write the terminal instead of the pipes."""
         os.set_blocking(master, False)
         for descriptor in self._streams.values():
-            self._loop.remove_reader(descriptor)
+            self._watcher.remove(descriptor)
             os.close(descriptor)
         self._close_stdin_pipe()
         self._streams = {"stdout": master}
@@ -431,7 +441,7 @@ class Sandbox:
         except OSError:  # EIO: the last holder of the terminal is gone
             data = b""
         if not data:
-            self._loop.remove_reader(descriptor)
+            self._watcher.remove(descriptor)
             os.close(descriptor)
             del self._streams[name]
             if descriptor == self._terminal:
@@ -501,21 +511,23 @@ class Sandbox:
             stderr_truncated=self._truncated["stderr"],
         )
 
-    async def _feed(self, data: bytes, *, close: bool) -> None:
-        view = memoryview(data)
-        while view:
-            target = self._terminal if self._terminal >= 0 else self._stdin
-            if target < 0:
-                return
-            try:
-                view = view[os.write(target, view[:READ_BYTES]) :]
-            except BlockingIOError:
-                await self._wait_writable(target)
-            except OSError:  # the program closed its stdin
-                self._close_stdin_pipe()
-                return
+    async def _feed(self, data: memoryview, *, close: bool) -> None:
+        while data := self._offer(data):
+            await self._wait_writable(self._input)
         if close:
             self.close_stdin()
+
+    def _offer(self, data: memoryview) -> memoryview:
+        """Write to the program's stdin as much as fits now. Returns the rest, which is nothing once stdin is closed."""
+        while data and self._input >= 0:
+            try:
+                data = data[os.write(self._input, data[:READ_BYTES]) :]
+            except BlockingIOError:
+                return data
+            except OSError:  # the program closed its stdin
+                self._close_stdin_pipe()
+                break
+        return data[:0]
 
     async def _wait_writable(self, descriptor: int) -> None:
         room: asyncio.Future[None] = self._loop.create_future()
@@ -530,7 +542,8 @@ class Sandbox:
 
     def _close_stdin_pipe(self) -> None:
         if self._stdin >= 0:
-            self._loop.remove_writer(self._stdin)
+            if self._stdin_room is not None:
+                self._loop.remove_writer(self._stdin)
             os.close(self._stdin)
             self._stdin = -1
         if self._stdin_room is not None:
@@ -538,7 +551,7 @@ class Sandbox:
 
     def _stop_clocks(self) -> None:
         if self._meter.memory_event() >= 0:
-            self._loop.remove_reader(self._meter.memory_event())
+            self._watcher.remove(self._meter.memory_event())
         for timer in self._timers:
             timer.cancel()
         if self._cpu_timer is not None:

@@ -8,6 +8,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from firebox.sandbox import protocol
@@ -18,6 +19,7 @@ from firebox.sandbox.plans import Plans
 from firebox.sandbox.protocol import Kind, Phase
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
+from firebox.sandbox.watcher import Watcher
 
 _STREAMS = 3
 _LATER_S = 0.003
@@ -77,6 +79,7 @@ class LauncherProcess:
         self._closed = False
         self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         """Where sandboxes let output go that nobody will see."""
+        self.watcher = Watcher()
         self.starts = 0
         """How often a launcher was started; one is normal."""
         self.layers: tuple[str, ...] = ()
@@ -182,7 +185,7 @@ class LauncherProcess:
         else:
             made = self._ask(specification, template).made
         try:
-            return await asyncio.shield(made)
+            return await made
         except asyncio.CancelledError:
             made.add_done_callback(_throw_away)
             raise
@@ -217,7 +220,7 @@ class LauncherProcess:
         making = _Making(specification, link)
         self._making[number] = making
         self._alive[number] = asyncio.Event()
-        asyncio.get_running_loop().add_reader(link.fileno(), self._hear_made, number)
+        self.watcher.add(link.fileno(), partial(self._hear_made, number))
         return making
 
     def describe(self, specification: SandboxSpec) -> list[str]:
@@ -276,6 +279,7 @@ class LauncherProcess:
             await _end_of(self._process)
             self._process.kill()
         self._lost("the launcher was closed")
+        self.watcher.close()
         if self._process is not None:
             self._process.close()
         if self.null >= 0:
@@ -378,7 +382,7 @@ class LauncherProcess:
         if kind == Kind.READY and len(descriptors) == _STREAMS + len(meters):
             ready = protocol.unpack(protocol.Ready, data)
             del self._making[number]
-            asyncio.get_running_loop().remove_reader(making.link.fileno())
+            self.watcher.remove(making.link.fileno())
             wanted = making.specification
             meter = Meter(dict(zip(meters, descriptors[_STREAMS:], strict=True)), wanted.memory_bytes, wanted.processes)
             sandbox = Sandbox(self, number, ready.pid, making.link, descriptors[:_STREAMS], meter)
@@ -402,7 +406,7 @@ class LauncherProcess:
         making = self._making.pop(number, None)
         if making is None:
             return
-        asyncio.get_running_loop().remove_reader(making.link.fileno())
+        self.watcher.remove(making.link.fileno())
         making.link.close()
         self.end(number)
         if not making.made.done():
