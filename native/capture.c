@@ -223,7 +223,8 @@ static void take_settings(void)
             give_up("it has set a timer");
     }
     for (uint32_t index = 0; index < head.timers; ++index) {
-        ask_there("timer_gettime", SYS_timer_gettime, (uint64_t)head.timer[index].number, scratch, 0, 0, scratch, &made, sizeof made);
+        ask_there("timer_gettime", SYS_timer_gettime, (uint64_t)head.timer[index].number, scratch, 0, 0, scratch, &made,
+                  sizeof made);
         if (made.it_value.tv_sec != 0 || made.it_value.tv_nsec != 0)
             give_up("it has set a timer");
     }
@@ -469,7 +470,7 @@ static void take_timers(void)
 {
     char listing[2048];
     read_about("timers", listing, sizeof listing);
-    for (const char *here = listing; (here = strstr(here, "ID: ")) != NULL && (here == listing || here[-1] == '\n'); ++here) {
+    for (const char *here = listing; here != NULL && *here != '\0'; here = strstr(here + 1, "\nID: ")) {
         if (head.timers == TEMPLATE_TIMERS || value_of(here, "notify: signal/pid.", 10) != (uint64_t)interpreter)
             give_up("it has made timers of a special kind");
         const char *value = strchr(strstr(here, "signal: "), '/');

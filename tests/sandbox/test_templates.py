@@ -87,6 +87,26 @@ async def test_files_that_it_has_opened_are_open_where_it_was(box: Box) -> None:
     assert await run(box, kind, template, code) == ("b'root' b':' 3\n", True)
 
 
+async def test_timers_that_it_has_made_and_not_set_are_there(box: Box) -> None:
+    kind = kind_of(
+        "import ctypes, signal\n"
+        "heard, numbers = [], []\n"
+        "for number in (signal.SIGUSR1, signal.SIGUSR2):\n"
+        "  signal.signal(number, lambda number, _frame: heard.append(number))\n"
+        "  event, timer = (ctypes.c_int * 16)(0, 0, number, 0), ctypes.c_void_p()\n"
+        "  assert ctypes.CDLL(None).timer_create(0, event, ctypes.byref(timer)) == 0\n"
+        "  numbers.append(timer)\n"
+    )
+    template = await template_of(box, kind)
+    code = (
+        "for timer in numbers:\n"
+        "  assert ctypes.CDLL(None).timer_settime(timer, 0, (ctypes.c_long * 4)(0, 0, 0, 1000), None) == 0\n"
+        "while len(heard) < 2: pass\n"
+        "print(sorted(heard))\n"
+    )
+    assert await run(box, kind, template, code) == ("[10, 12]\n", True)
+
+
 async def test_what_it_starts_has_random_addresses(box: Box) -> None:
     kind = kind_of()
     template = await template_of(box, kind)
