@@ -474,10 +474,14 @@ static void take_timers(void)
         if (head.timers == TEMPLATE_TIMERS || value_of(here, "notify: signal/pid.", 10) != (uint64_t)interpreter)
             give_up("it has made timers of a special kind");
         const char *value = strchr(strstr(here, "signal: "), '/');
-        head.timer[head.timers++] = (struct template_timer){.number = (int32_t)value_of(here, "ID: ", 10),
-                                                            .clock = (int32_t)value_of(here, "ClockID: ", 10),
-                                                            .signal = (int32_t)value_of(here, "signal: ", 10),
-                                                            .value = value == NULL ? 0 : strtoull(value + 1, NULL, 16)};
+        struct template_timer timer = {.number = (int32_t)value_of(here, "ID: ", 10),
+                                       .clock = (int32_t)value_of(here, "ClockID: ", 10),
+                                       .signal = (int32_t)value_of(here, "signal: ", 10),
+                                       .value = value == NULL ? 0 : strtoull(value + 1, NULL, 16)};
+        uint32_t at = head.timers++; /* the kernel numbers them in the order in which they are made, and lists them in another */
+        for (; at > 0 && head.timer[at - 1].number > timer.number; --at)
+            head.timer[at] = head.timer[at - 1];
+        head.timer[at] = timer;
     }
 }
 
