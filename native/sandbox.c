@@ -14,11 +14,11 @@
 #include <linux/filter.h>
 #include <linux/if.h>
 #include <linux/seccomp.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
@@ -29,14 +29,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "init.h"
 #include "kernel.h"
 #include "supervisor.h"
 #include "template.h"
-
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x10U /* Linux 6.3 */
-#endif
 
 enum { LINK = 3, FIRST_GROUP = 100, TEMPLATE = FIRST_GROUP + GROUPS, OOM_SCORE = 500, CAPABILITIES = 64 };
 
@@ -79,25 +76,33 @@ static int take_all(struct sandbox *sandbox, uint32_t first, uint32_t count)
     return failed_step < count ? -1 : 0;
 }
 
-/* Copy what restores a program into a file of this sandbox's own, which belongs to nobody in it; see TEMPLATE_CONTENTS. Returns
- * its descriptor, -1 where that is not possible: then the program is started. */
+/* Copy what restores a program into a file of this sandbox's own; see TEMPLATE_CONTENTS. It has the interpreter's name, which
+ * /proc/self/exe shows, and lies in a file system of its own that no path leads to: what a program can still put there, such as
+ * extended attributes, is bounded. Returns its descriptor, -1 where that is not possible: then the program is started. */
 static int copy_restorer(int template)
 {
     struct template_head head;
+    char name[PATH_MAX] = HOST_PROC; /* where there is a folder, and nothing is looked for meanwhile */
+    const char *about;
     off_t from = 0;
+    int copy = -1;
     if (pread(template, &head, sizeof head, TEMPLATE_AT) != (long)sizeof head || head.tables_bytes > TEMPLATE_TABLES_BYTES)
         return -1;
     off_t bytes = TEMPLATE_AT + (off_t)head.tables_bytes;
-    int copy = memfd_create("restorer", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
-    if (copy < 0) /* before Linux 6.3 every one can be executed */
-        copy = memfd_create("restorer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    while (copy >= 0 && from < bytes && sendfile(copy, template, &from, (size_t)(bytes - from)) > 0)
+    off_t text = TEMPLATE_AT + (off_t)(sizeof head + head.mappings * sizeof(struct template_mapping) +
+                                       head.pieces * sizeof(struct template_piece));
+    if (pread(template, name + strlen(HOST_PROC), sizeof name - sizeof HOST_PROC, text + head.interpreter) < 2 ||
+        mount("restorer", HOST_PROC, "tmpfs", MS_NOSUID | MS_NODEV, "size=2m,nr_inodes=64,mode=755") < 0)
+        return -1;
+    int file = make_folders_above(name, &about) < 0 ? -1 : open_at(AT_FDCWD, name, O_WRONLY | O_CREAT | O_EXCL, 0555);
+    while (file >= 0 && from < bytes && sendfile(file, template, &from, (size_t)(bytes - from)) > 0)
         ;
-    if (copy < 0 || (from == bytes && fchmod(copy, 0555) == 0 &&
-                     fcntl(copy, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0))
-        return copy;
-    close(copy);
-    return -1;
+    if (file >= 0)
+        close(file);
+    if (from == bytes)
+        copy = open_at(AT_FDCWD, name, O_RDONLY, 0);
+    umount2(HOST_PROC, MNT_DETACH);
+    return copy;
 }
 
 /* Limit the control group, enter it and open its meters. */
