@@ -531,13 +531,14 @@ static _Noreturn void capture(const char *main_file, int followed)
     trace("PTRACE_INTERRUPT", PTRACE_INTERRUPT, 0, NULL);
     wait_for_stop();
     must("write", write(followed, "", 1) == 1);
-    output = open_at(AT_FDCWD, PROTOCOL_TEMPLATE, O_WRONLY | O_CREAT | O_EXCL, 0755);
-    must("open", output >= 0);
-    output_bytes = TEMPLATE_AT + TEMPLATE_TABLES_BYTES;
     run_until_it_waits(main_file);
     open_memory();
     take_descriptors();
     take_timers();
+    unlink(PROTOCOL_TEMPLATE); /* the interpreter stands still and is alone: from here on nobody else can put a file there */
+    output = open_at(AT_FDCWD, PROTOCOL_TEMPLATE, O_WRONLY | O_CREAT | O_EXCL, 0755);
+    must("open", output >= 0);
+    output_bytes = TEMPLATE_AT + TEMPLATE_TABLES_BYTES;
     take_registers();
     take_settings();
     take_layout();

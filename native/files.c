@@ -10,8 +10,7 @@
 
 #include "kernel.h"
 
-/* Check that a relative name stays below the working directory. */
-static bool stays_inside(const char *name)
+bool stays_inside(const char *name)
 {
     for (;;) {
         size_t length = strcspn(name, "/");

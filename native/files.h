@@ -9,6 +9,9 @@
 int write_files(const struct packed_file *files, uint32_t count, const struct text *text, const int *packs, int pack_count,
                 int held, const char *held_name, const char **about);
 
+/* Check that a relative name stays below the folder that it is looked up in. */
+bool stays_inside(const char *name);
+
 /* Make the folders above a file, as far as they are not there. */
 int make_folders_above(const char *name, const char **about);
 

@@ -92,6 +92,7 @@ static int copy_restorer(int template)
     off_t text = TEMPLATE_AT + (off_t)(sizeof head + head.mappings * sizeof(struct template_mapping) +
                                        head.pieces * sizeof(struct template_piece));
     if (pread(template, name + strlen(HOST_PROC), sizeof name - sizeof HOST_PROC, text + head.interpreter) < 2 ||
+        name[strlen(HOST_PROC)] != '/' || !stays_inside(name + strlen(HOST_PROC "/")) || /* who knows what made the template */
         mount("restorer", HOST_PROC, "tmpfs", MS_NOSUID | MS_NODEV, "size=2m,nr_inodes=64,mode=755") < 0)
         return -1;
     int file = make_folders_above(name, &about) < 0 ? -1 : open_at(AT_FDCWD, name, O_WRONLY | O_CREAT | O_EXCL, 0555);

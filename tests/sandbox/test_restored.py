@@ -233,3 +233,31 @@ os.close(file)
         )
         sandbox.close()
         assert (ended.status, sandbox.was_started_ahead) == (0, False)
+
+
+async def test_interpreter_cannot_leave_a_template_of_its_own(box: Box) -> None:
+    template = Template(await capture(kind_of("open('template', 'wb').write(b'#!/bin/false')\n" + WAITS), box.launcher.make), 0.0)
+    assert await run(box, template, "print('here')") == "here\n"
+
+
+async def test_a_forged_template_makes_no_file_of_the_host(box: Box, tmp_path: Path) -> None:
+    """PID 1 copies the beginning of a template while it has its rights still, to a path that the template names."""
+    genuine = await capture(KIND, box.launcher.make)
+    content = os.pread(genuine, os.fstat(genuine).st_size, 0)
+    os.close(genuine)
+    interpreter = os.path.realpath(PYTHON).encode()
+    target = b"/.." + os.fsencode(tmp_path / "made")
+    start = content.rindex(interpreter + b"\0", 0, 1 << 20)
+    forged = content[:start] + target + b"\0" + content[start + len(target) + 1 :]
+    tmp_path.chmod(0o777)
+    memory = os.memfd_create("forged", os.MFD_CLOEXEC)
+    os.truncate(memory, 0)
+    with os.fdopen(os.dup(memory), "wb") as file:
+        file.write(forged)
+    os.fchmod(memory, 0o555)
+    sandbox = await box.launcher.make(KIND, Template(memory, 0.0))
+    command = Command((PYTHON, "main.py"), ENVIRONMENT, (InputFile("main.py", b"print('here')"),), tell=(), wall_ms=20_000)
+    heard: list[bytes] = []
+    await sandbox.run(command, lambda _stream, data: heard.append(data))
+    sandbox.close()
+    assert (heard, os.listdir(tmp_path)) == ([b"here\n"], [])
