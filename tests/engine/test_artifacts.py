@@ -107,7 +107,7 @@ async def test_a_cancelled_run_says_that_its_files_are_gone(engine: Engine) -> N
 @pytest.mark.parametrize("inodes", [18_000, 210_000])
 async def test_attack_looking_for_files_in_a_hostile_folder_is_bounded(engine: Engine, inodes: int) -> None:
     """Slow patterns over many long names: the verdict stays the program's, and the time is the run's."""
-    patterns = tuple("*a" * 60 + f"*{number}*b*" for number in range(100))
+    patterns = tuple(f"*{'a' * 120}b{number}*" for number in range(100))
     limits = LimitRequest(writable_inodes=inodes, wall_ms=60_000, cpu_ms=60_000, memory_bytes=1 << 30)
     async with asyncio.timeout(120):
         result = await engine.result(job("python", FILL, artifacts=patterns, run_limits=limits))

@@ -11,6 +11,8 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -439,14 +441,16 @@ async def test_thousands_of_files_and_links_are_installed(tmp_path: Path) -> Non
     assert (tree / "d7/l7").read_bytes() == b"x"
 
 
-def _readable(folder: Path) -> None:
-    for place in (folder, *folder.parents):
-        if str(place).startswith("/tmp/") and place != Path("/tmp"):
-            place.chmod(place.stat().st_mode | 0o055)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user reaches. Those of pytest are closed to others by whichever pytest starts next."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
 
 
 @pytest.mark.parametrize("who", ["an ordinary user", "root without the right to mount"])
-async def test_an_image_is_unpacked_where_it_cannot_be_mounted(who: str, tmp_path: Path) -> None:
+async def test_an_image_is_unpacked_where_it_cannot_be_mounted(who: str, open_folder: Path) -> None:
     if not IS_ROOT:
         missing("only root can become somebody else")
     tree = {
@@ -455,21 +459,20 @@ async def test_an_image_is_unpacked_where_it_cannot_be_mounted(who: str, tmp_pat
         "root/usr/a": "words",
     }
     path = squash(
-        tmp_path / "toy.squashfs", tree, "root/closed d 000 0 0", "root/closed/file f 000 0 0 echo x", "root/l s 777 0 0 /x"
+        open_folder / "toy.squashfs", tree, "root/closed d 000 0 0", "root/closed/file f 000 0 0 echo x", "root/l s 777 0 0 /x"
     )
-    announce(tmp_path, (path, "toy", "1.0.0", {}))
+    announce(open_folder, (path, "toy", "1.0.0", {}))
     if who == "an ordinary user":
-        _readable(tmp_path)
-        os.chown(tmp_path, ORDINARY_USER, ORDINARY_USER)
+        os.chown(open_folder, ORDINARY_USER, ORDINARY_USER)
         before = [require_tool("setpriv"), f"--reuid={ORDINARY_USER}", f"--regid={ORDINARY_USER}", "--clear-groups"]
         importing = [*before, sys.executable, "-c", "import firebox"]
         if subprocess.run(importing, env={"PYTHONPATH": f"{ROOT}/src"}, check=False).returncode != 0:
             missing("the checkout is not readable for other users")
     else:
         before = [require_tool("setpriv"), "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
-    words = said(child(tmp_path, "toy", 0, *before))
+    words = said(child(open_folder, "toy", 0, *before))
     assert words[0] == "moments", words
-    bench = Bench(tmp_path)
+    bench = Bench(open_folder)
     (package,) = bench.store.all()
     assert package.kind == "folder"
     root = bench.store.place("toy-1.0.0") / "root"

@@ -46,7 +46,12 @@ class Fuzzer(NamedTuple):
 
 _MESSAGES = (HARNESSES / "fuzz_messages.c", HARNESSES / "fakes.c", "message.c", "kernel.c")
 FUZZERS = (
-    Fuzzer("launcher", (HARNESSES / "fuzz_launcher.c", *_MESSAGES, "sandbox.c", "steps.c"), _FAKES, fuzz_seeds.launcher_seeds),
+    Fuzzer(
+        "launcher",
+        (HARNESSES / "fuzz_launcher.c", *_MESSAGES, "sandbox.c", "steps.c", "files.c"),
+        _FAKES,
+        fuzz_seeds.launcher_seeds,
+    ),
     Fuzzer(
         "init",
         (HARNESSES / "fuzz_init.c", *_MESSAGES, "files.c", "collect.c", "patterns.c"),

@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -86,7 +87,7 @@ void *__wrap_allot(size_t bytes); /* by -Wl,--wrap=allot */
 #define dup2(from, to) (fake_outcome() < 0 ? -1 : (to))
 #define dup3(from, to, flags) (fake_outcome() < 0 ? -1 : (to))
 #define read(file, data, bytes) ((void)(file), fake_read(data, bytes))
-#define pread(file, data, bytes, at) ((void)(file), fake_read(data, bytes))
+#define pread(file, data, bytes, at) ((void)(file), (void)(at), fake_read(data, bytes))
 #define readlinkat(folder, path, data, bytes) ((void)(folder), fake_path(path), fake_read(data, bytes))
 #define write(file, data, bytes) ((void)(file), fake_write(data, bytes))
 #define pwrite(file, data, bytes, at) ((void)(file), fake_write(data, bytes))
@@ -98,6 +99,7 @@ void *__wrap_allot(size_t bytes); /* by -Wl,--wrap=allot */
 #define socket(family, type, protocol) fake_descriptor()
 #define ioctl(file, request, argument) ((void)(file), (void)(argument), fake_outcome())
 #define prctl(...) fake_outcome()
+#define personality(persona) fake_outcome()
 #define unshare(flags) fake_outcome()
 #define sethostname(name, bytes) fake_outcome()
 #define setsid() fake_outcome()
