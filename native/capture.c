@@ -75,11 +75,12 @@ static uint32_t text_bytes = 1; /* offset 0: "" */
 
 static void must(const char *what, bool done)
 {
-    char why[128], digits[21];
+    char why[128] = "", digits[21];
+    const char *number = decimal((uint64_t)errno, digits);
     if (done)
         return;
-    strncat(strcpy(why, what), ": error ", sizeof why - 32);
-    give_up(strcat(why, decimal((uint64_t)errno, digits)));
+    strncat(why, what, sizeof why - sizeof ": error " - sizeof digits); /* it may be a path */
+    give_up(strcat(strcat(why, ": error "), number));
 }
 
 /* Make a call of ptrace(2); the C libraries declare it each in its own way. */

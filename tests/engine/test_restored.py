@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,11 @@ from firebox.config import load_settings
 from firebox.engine.executor import LocalExecutor
 from firebox.model import LimitRequest, Verdict
 from firebox.runtimes.registry import Registry
+from firebox.sandbox.templates import ARE_POSSIBLE
 from tests.engine.conftest import ATTEMPTS, Engine, job
 from tests.engine.test_templates import PYTHON
 
-pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="templates are for x86-64")
+pytestmark = pytest.mark.skipif(not ARE_POSSIBLE, reason="templates are for x86-64")
 
 
 async def restored(engine: Engine) -> None:

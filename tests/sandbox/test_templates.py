@@ -155,10 +155,17 @@ async def test_memory_stack_and_threads_grow_as_ever(box: Box) -> None:
             "import mmap\nwith open('/tmp/file', 'w+b') as file:\n  file.truncate(9)\n  shared = mmap.mmap(file.fileno(), 0)\n",
             "it shares memory",
         ),
+        (
+            (
+                "import ctypes, os\nname = 'a' * 200\nfile = os.open(name, os.O_RDWR | os.O_CREAT)\nos.unlink(name)\n"
+                "ctypes.CDLL(None).mmap(None, 4096, 1, 2, file, 0)\nos.close(file)\n"
+            ),
+            "/box/a{90,}: error 2$",
+        ),
         ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 9)\n", "it has set a timer"),
         ("import os\nlarge = os.urandom(70 << 20)\n", "write: error 27"),
     ],
-    ids=["ended", "threads", "child", "socket", "shared", "timer", "large"],
+    ids=["ended", "threads", "child", "socket", "shared", "deleted", "timer", "large"],
 )
 async def test_there_is_no_template_of_what_could_not_be_made_again(
     box: Box, nothing_left: None, before: str, reason: str

@@ -110,8 +110,8 @@ async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[
             continue
         try:
             template = Template(await capture(kind, launcher.make), made_at=0.0)
-        except (SandboxFailure, CommandRefused) as failure:
-            missing.append(f"none of {name}: {failure.detail}")
+        except (SandboxFailure, CommandRefused, OSError) as failure:
+            missing.append(f"none of {name}: {failure}")
         else:
             made.append(f"{name}{_memory(template.bytes, ' ')}")
     hint = "these interpreters are started each time; `templates = false` says that you want that for all" if missing else ""
