@@ -34,6 +34,8 @@ AT_ONCE_BYTES = 1024
 """What is parsed as soon as it is read: an ordinary request."""
 SLICE_BYTES = 4 * 1024
 """What is parsed in one go of anything that is larger: up to 700 frames of a WebSocket."""
+JOINED_BYTES = 16 * 1024
+"""A body that is longer is not copied to be sent with its head."""
 FRAME_CHARACTERS = 128 * 1024
 """A message that is longer is sent in frames of this size."""
 MESSAGE_BYTES = 512
@@ -52,12 +54,38 @@ class GuardedTransport:
         self._transport = transport
         self._pauses: set[str] = set()
         self._close_counted: Callable[[], None] | None = admitted.close
-        self.write = transport.write
+        self._joins = False
+        self._held = b""
         self.is_closing = transport.is_closing
-        self.close = transport.close
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def join_writes(self) -> None:
+        """Send what is written next together with what follows it at once: the head of an answer with its body."""
+        self._joins = True
+
+    def write(self, data: bytes) -> None:
+        if self._joins:
+            self._joins = False
+            self._flush()
+            self._held = data
+            asyncio.get_running_loop().call_soon(self._flush)
+        elif self._held and len(data) <= JOINED_BYTES:
+            self._held += data
+            self._flush()
+        else:
+            self._flush()
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
 
     def pause(self, reason: str) -> None:
         """Stop reading until `resume` is called for the same reason."""
@@ -222,6 +250,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Serve a request: at once if it has just been parsed, in another turn if it was sent ahead of an answer."""
+        self._guarded.join_writes()
         if self._has_turn:
             super()._start_asgi_task(cycle, app)
             return
