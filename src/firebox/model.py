@@ -316,6 +316,10 @@ class Run(Protocol):
         """Every event from the first, in order, ending with `Finished`. To be iterated once."""
         ...
 
+    async def result(self) -> Result:
+        """Wait for the result. To be called instead of `events`, of which none are kept then."""
+        ...
+
     async def send(self, message: Message) -> None:
         """Pass a message to the program. Ignored after the run has ended.
 
@@ -343,6 +347,9 @@ def interleave(chunks: Iterable[Chunk]) -> str:
     A character split over two chunks of one stream survives even when the other stream wrote in between; it then stands
     where its last byte arrived. Undecodable bytes become U+FFFD.
     """
+    chunks = list(chunks)
+    if len({chunk.stream for chunk in chunks}) == 1:
+        return b"".join(chunk.data for chunk in chunks).decode(errors="replace")
     decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
     parts = [decoders[chunk.stream].decode(chunk.data) for chunk in chunks]
     parts += [decoder.decode(b"", final=True) for decoder in decoders.values()]

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
-from firebox.engine.run import LocalRun
+from firebox.engine.run import BUFFERED_BYTES, LocalRun
 from firebox.errors import ShuttingDown
 from firebox.model import (
     Cancel,
@@ -342,3 +342,24 @@ async def test_a_program_that_cannot_be_started_says_why(engine: Engine) -> None
     assert last.result.run is not None
     assert last.result.run.exit_code == 126
     assert (await engine.result(job("bash", "true"))).verdict is Verdict.OK
+
+
+async def test_a_program_whose_events_nobody_reads_is_not_held_up(engine: Engine) -> None:
+    written = 3 * BUFFERED_BYTES
+    limits = LimitRequest(output_bytes=2 * written, wall_ms=20_000)
+    async with engine.executor.start(job("bash", f"head -c {written} /dev/zero", run_limits=limits)) as run:
+        result = await run.result()
+    assert result.verdict is Verdict.OK, result.reason
+    assert result.run is not None
+    assert len(result.run.stdout) == written
+
+
+async def test_what_was_held_up_goes_on_once_only_the_result_is_wanted(engine: Engine) -> None:
+    written = 3 * BUFFERED_BYTES
+    limits = LimitRequest(output_bytes=2 * written, wall_ms=20_000)
+    async with engine.executor.start(job("bash", f"head -c {written} /dev/zero", run_limits=limits)) as run:
+        assert isinstance(run, LocalRun)
+        await until(lambda: run._buffered_bytes > BUFFERED_BYTES)
+        result = await run.result()
+    assert result.run is not None
+    assert len(result.run.stdout) == written

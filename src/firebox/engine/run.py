@@ -20,7 +20,7 @@ from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Plan
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, refused, result_of
-from firebox.errors import InvalidRequest
+from firebox.errors import InvalidRequest, SandboxError
 from firebox.model import (
     SIGNALS,
     CacheLevel,
@@ -103,7 +103,8 @@ class LocalRun:
         self._transcript = Transcript()
         self._announce: Callable[[], None] | None = None
         self._cancelled = False
-        self._over = False
+        self._result: Result | None = None
+        self._keeps_events = True
         self._input = InputQueue(BUFFERED_BYTES, plan.job.stdin if plan.job.interactive else b"")
         self._terminal_size = (plan.job.terminal.rows, plan.job.terminal.columns) if plan.job.terminal else None
         self._feeding: asyncio.Task[None] | None = None
@@ -115,7 +116,7 @@ class LocalRun:
 
     def cancel(self) -> None:
         """Kill what runs. Nothing happens when it is over."""
-        if not self._over:
+        if self._result is None:
             self._cancelled = True
             if self._waiting is not None:
                 self._waiting.cancel()
@@ -142,6 +143,17 @@ class LocalRun:
                     return
             self._arrived.clear()
             await self._arrived.wait()
+
+    async def result(self) -> Result:
+        """Wait for the result, as `model.Run` says. Being cancelled while waiting does not touch the run."""
+        self._keeps_events = False
+        self._events.clear()
+        if self._sandbox is not None:
+            self._sandbox.resume()  # what has been written meanwhile is in the transcript
+        await self.wait()
+        if self._result is None:
+            raise SandboxError("run", detail="it ended without a result")
+        return self._result
 
     async def send(self, message: Message) -> None:
         """Pass a message to the program, as `model.Run` says."""
@@ -379,6 +391,8 @@ class LocalRun:
             self._announce()
         self._idle.touch()
         self._transcript.add(stream, data)
+        if not self._keeps_events:
+            return
         self._buffered_bytes += len(data) + EVENT_BYTES
         self._emit(Output(sequence=self._next(), stage=self._stage, stream=stream, data=data))
         if self._buffered_bytes > BUFFERED_BYTES and self._sandbox is not None and not self._cancelled:
@@ -410,13 +424,14 @@ class LocalRun:
         )
         if self._cache is not None and keep_as and result.verdict in (*_REPEATABLE, Verdict.COMPILE_ERROR, Verdict.SIGNAL):
             self._cache.keep_outcome(self._plan.runtime, keep_as, result)
-        self._over = True
+        self._result = result
         self._on_finished(self, result)
         self._emit(Finished(sequence=self._next(), result=result))
 
     def _emit(self, event: Event) -> None:
-        self._events.append(event)
-        self._arrived.set()
+        if self._keeps_events:
+            self._events.append(event)
+            self._arrived.set()
 
     def _next(self) -> int:
         self._sequence += 1

@@ -183,6 +183,11 @@ class UnsandboxedRun:
             self._arrived.clear()
             await self._arrived.wait()
 
+    async def result(self) -> Result:
+        """Wait for the result, as `model.Run` says."""
+        [result] = [event.result async for event in self.events() if isinstance(event, Finished)]
+        return result
+
     async def send(self, message: Message) -> None:
         """Pass a message to the program, as `model.Run` says; there is no terminal to be resized."""
         match message:

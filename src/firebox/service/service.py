@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
@@ -16,8 +16,8 @@ from ulid import ULID
 from firebox.config import Settings
 from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.containers import Containers
-from firebox.errors import FireboxError, PartUnavailable, SandboxError, ShuttingDown
-from firebox.model import Cancel, Executor, File, Finished, Job, Result, Run, RuntimeName
+from firebox.errors import FireboxError, PartUnavailable, ShuttingDown
+from firebox.model import Cancel, Executor, File, Job, Result, Run, RuntimeName
 from firebox.packages.store import Installed
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
@@ -162,7 +162,8 @@ class Service:
         self._entered += 1
         self._idle.clear()
         try:
-            async with self._charging(ticket), self._carry_out(ticket.job) as run:
+            charging = self._charging(ticket.job.id, ticket.charge) if ticket.charge is not None else nullcontext()
+            async with charging, self._carry_out(ticket.job) as run:
                 yield run
         finally:
             self._entered -= 1
@@ -174,14 +175,8 @@ class Service:
 
         Raises: as `start`.
         """
-        result: Result | None = None
         async with self.start(job, caller, counted=counted) as run:
-            async for event in run.events():
-                if isinstance(event, Finished):
-                    result = event.result  # the last event: the iterator ends by itself, one left early is costly to clean up
-        if result is None:
-            raise SandboxError("the run ended without a result")
-        return result
+            return await run.result()
 
     @asynccontextmanager
     async def start_container(self, spec: ContainerSpec, caller: Caller) -> AsyncGenerator[ContainerRun]:
@@ -241,17 +236,14 @@ class Service:
         return True
 
     @asynccontextmanager
-    async def _charging(self, ticket: Ticket) -> AsyncGenerator[None]:
+    async def _charging(self, job_id: str, charge: Charge) -> AsyncGenerator[None]:
         """Hold a job's place, and have its result charged."""
-        if ticket.charge is None:
-            yield
-            return
-        self._charges[ticket.job.id] = ticket.charge
+        self._charges[job_id] = charge
         try:
-            async with ticket.charge.held():
+            async with charge.held():
                 yield
         finally:
-            del self._charges[ticket.job.id]
+            del self._charges[job_id]
 
     @asynccontextmanager
     async def _carry_out(self, job: Job) -> AsyncGenerator[Run]:
