@@ -23,7 +23,6 @@ def set_up_logs(level: str, format_: str) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -31,6 +30,7 @@ def set_up_logs(level: str, format_: str) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[_Bridge()], force=True)
 
@@ -54,6 +54,8 @@ def _render_text(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 
 def _value(value: object) -> str:
+    if isinstance(value, int | float):
+        return str(value)
     text = escape(str(value))
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 

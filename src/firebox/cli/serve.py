@@ -49,6 +49,8 @@ STOP_GRACE_S = 10.0
 """How long running programs may go on after SIGTERM before they are cancelled."""
 CONNECTIONS_GRACE_S = 5
 """How long answers may take to go out after that."""
+GARBAGE_AFTER = 20_000
+"""How many more objects make it worth to look for garbage: a run makes some hundred, of which hardly any are left in circles."""
 DESCRIPTORS = 65_536
 
 _log = structlog.get_logger("firebox.serve")
@@ -112,6 +114,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
             }
             print(json.dumps(line), flush=True)
             gc.freeze()  # what is loaded now stays: looking through it again and again for garbage costs each run
+            gc.set_threshold(GARBAGE_AFTER)
             Thread(target=_prepare, args=(preparations, service.metrics), daemon=True, name="toolchains").start()
 
         await Server(service, settings, turns, announce).serve(sockets=[listener])

@@ -22,6 +22,9 @@ AnySocket = WebSocket[Any, Any, Any]
 AnyConnection = ASGIConnection[Any, Any, Any, Any]
 
 BODY_TIMEOUT_S = 60.0
+WATCH_AFTER_S = 0.02
+"""When to begin to watch whether a client is still there: most jobs are over by then, and watching costs as much as a hundredth
+of a short one."""
 DISCARDED_TIMES = 4
 """How many times the allowed size of a body that is too large is read and thrown away, so that its sender, who reads
 nothing before everything is sent, gets to see the answer instead of a broken connection."""
@@ -121,15 +124,23 @@ async def while_connected(request: AnyRequest, work: Awaitable[T]) -> T:
     """
     working = asyncio.current_task()
     assert working is not None  # noqa: S101 - a coroutine is run by a task
-    leaving = asyncio.create_task(_cancel_when_gone(request.receive, working))
+    leaving: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal leaving
+        leaving = asyncio.create_task(_cancel_when_gone(request.receive, working))
+
+    beginning = asyncio.get_running_loop().call_later(WATCH_AFTER_S, watch)
     try:
         return await work
     except asyncio.CancelledError:
-        if leaving.done() and not leaving.cancelled() and not working.uncancel():
+        if leaving is not None and leaving.done() and not leaving.cancelled() and not working.uncancel():
             raise ClientGone from None
         raise
     finally:
-        leaving.cancel()
+        beginning.cancel()
+        if leaving is not None:
+            leaving.cancel()
 
 
 async def _cancel_when_gone(receive: Receive, working: asyncio.Task[Any]) -> None:

@@ -155,12 +155,11 @@ class JobCache:
         return count
 
     def _place(self, runtime: Runtime) -> Path:
-        package = f"-{runtime.package}" if runtime.package else ""
-        return self._folder / (runtime.installed or f"host-{runtime.language}-{runtime.version}{package}")
+        return self._folder / _folder_of(runtime)
 
     def _open(self, runtime: Runtime, key: str, kind: type[Content]) -> tuple[int, Any, int] | None:
         """Open an entry; gives its descriptor, what it says, and where the contents begin. None: there is none that is good."""
-        path = self._place(runtime) / key
+        path = f"{self._folder}/{_folder_of(runtime)}/{key}"  # for each run: to make a Path costs more than to open the file
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -179,7 +178,7 @@ class JobCache:
         except (struct.error, ValueError, msgspec.DecodeError, OSError):
             os.close(descriptor)
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)  # noqa: PTH108 - as above
             return None
         return descriptor, entry, _HEAD.size + size
 
@@ -224,6 +223,11 @@ class JobCache:
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 yield path, status.st_mtime, status.st_size
+
+
+def _folder_of(runtime: Runtime) -> str:
+    package = f"-{runtime.package}" if runtime.package else ""
+    return runtime.installed or f"host-{runtime.language}-{runtime.version}{package}"
 
 
 def compile_key(runtime: Runtime, command: list[str], env: dict[str, str], files: tuple[File, ...], limits: Limits) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -37,6 +37,7 @@ def attended(defaults: Limits, maximum: Limits, settings: Settings) -> tuple[Lim
     return defaults, maximum
 
 
+@lru_cache(maxsize=1024)  # most requests ask for nothing
 def decide(stage: StageName, defaults: Limits, maximum: Limits, request: LimitRequest) -> Limits:
     """Decide every limit of a stage. A maximum of 0 means there is none.
 

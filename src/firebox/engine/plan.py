@@ -5,6 +5,7 @@ Without an event loop: `firebox run` asks for its first sandbox before it loads 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from firebox.config import Settings
@@ -65,8 +66,9 @@ class Planner:
         runtime = self._registry.resolve(job.language, job.version, job.installed)
         check_compile_args(job, runtime)
         files = runtime.place(job.files)
-        compile_limits = self._limits("compile", job, runtime)
-        run_limits = self._limits("run", job, runtime)
+        names = runtime.setting_names
+        compile_limits = self._limits("compile", job, runtime, names)
+        run_limits = self._limits("run", job, runtime, names)
         has_compile_stage = is_compiled(job, runtime, [file.name for file in files if file.source])
         room = min(compile_limits.writable_bytes, run_limits.writable_bytes) if has_compile_stage else run_limits.writable_bytes
         total = sum(len(file.content) for file in files)
@@ -83,18 +85,18 @@ class Planner:
             artifact_bytes=self._settings.max_artifact_bytes,
             artifact_files=self._settings.max_artifact_files,
             idle_ms=self._settings.interactive_idle_ms if job.attended else 0,
-            cache_level=job.cache or self._settings.cache_level(runtime.setting_names) or runtime.cache,
+            cache_level=job.cache or self._settings.cache_level(names) or runtime.cache,
             may_start_ahead=self._settings.start_ahead and not job.fresh and not job.command and job.terminal is None,
-            preload=self._settings.preloaded(runtime.setting_names),
+            preload=self._settings.preloaded(names),
             template=self._template_for(job) if self._settings.templates else None,
         )
 
     def _template_for(self, job: Job) -> str:
         return job.account if self._settings.isolate_templates else ""
 
-    def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
-        defaults = self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage))
-        maximum = self._settings.maximum_limits(stage, runtime.setting_names)
+    def _limits(self, stage: StageName, job: Job, runtime: Runtime, names: tuple[str, ...]) -> Limits:
+        defaults = self._settings.default_limits(stage, names, runtime.limits(stage))
+        maximum = self._settings.maximum_limits(stage, names)
         if job.attended and stage == "run":
             defaults, maximum = limits_of_attended(defaults, maximum, self._settings)
         return decide(stage, defaults, maximum, job.compile_limits if stage == "compile" else job.run_limits)
@@ -103,5 +105,6 @@ class Planner:
         return SandboxSpec(trees=self._trees if runtime.on_host else (), layers=runtime.layers, host=runtime.on_host)
 
 
+@lru_cache(maxsize=1024)
 def _with_room(specification: SandboxSpec, limits: Limits) -> SandboxSpec:
     return specification._replace(writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes)

@@ -238,34 +238,48 @@ class Runtime(Struct, frozen=True, kw_only=True):
         other: str = "",
         compile_args: Sequence[str] = (),
     ) -> list[str]:
+        words: list[str] = []
+        for word in template:
+            if "{" not in word:
+                words.append(word)
+            elif word[1:-1] in LIST_PLACEHOLDERS:
+                words += self._several(word[1:-1], files, compile_args)
+            else:
+                words.append(_WORD.sub(lambda match: self._one(match[1], files, memory_bytes, other), word))
+        return words
+
+    def _one(self, placeholder: str, files: Sequence[str], memory_bytes: int, other: str) -> str:
+        """Give what a placeholder of `WORD_PLACEHOLDERS` stands for, or `{other}`."""
         main = _as_path(files[0]) if files else ""
         base = splitext(main)[0]
         stem = basename(base)
-        values = {
-            "main": main,
-            "base": base,
-            "stem": stem,
-            "Stem": stem[:1].upper() + stem[1:],
-            "memory_mb": str(_memory_mb(memory_bytes)),
-            STEP_PLACEHOLDER: other,
-        }
-        others = self._others(files)
-        lists = {
-            "{sources}": [main, *map(_as_path, files[1:])] if files else [],
-            "{others}": others,
-            "{compile_args}": list(compile_args),
-            "{reversed}": others[::-1],
-            "{siblings}": [name for name in others if dirname(name) == dirname(main)],
-        }
-        words: list[str] = []
-        for word in template:
-            if word in lists:
-                words += lists[word]
-            elif "{" not in word:
-                words.append(word)
-            else:
-                words.append(_WORD.sub(lambda match: values[match[1]], word))
-        return words
+        match placeholder:
+            case "main":
+                return main
+            case "base":
+                return base
+            case "stem":
+                return stem
+            case "Stem":
+                return stem[:1].upper() + stem[1:]
+            case "memory_mb":
+                return str(_memory_mb(memory_bytes))
+            case _:
+                return other
+
+    def _several(self, placeholder: str, files: Sequence[str], compile_args: Sequence[str]) -> Sequence[str]:
+        """Give the words that a placeholder of `LIST_PLACEHOLDERS` stands for."""
+        match placeholder:
+            case "sources":
+                return [_as_path(name) for name in files]
+            case "compile_args":
+                return compile_args
+            case "reversed":
+                return self._others(files)[::-1]
+            case "siblings":
+                return [name for name in self._others(files) if dirname(name) == dirname(_as_path(files[0]))]
+            case _:
+                return self._others(files)
 
 
 def shell_line(steps: Sequence[Sequence[str]]) -> str:

@@ -591,12 +591,9 @@ def _start_message(command: Command) -> bytes:
     """Encode the command. Raises: ValueError for a NUL in a string or a name that no variable can have, CommandRefused."""
     if any("=" in name or not name for name in command.env):
         raise ValueError("illegal name of an environment variable")
-    text = protocol.Text(command.argv)
-    for name, value in command.env.items():
-        text.add(f"{name}={value}")
     told = command.tell if command.capture is None else (command.capture,)
-    for word in told or ():
-        text.add(word)
+    variables = [f"{name}={value}" for name, value in command.env.items()]
+    text = protocol.Text((*command.argv, *variables, *(told or ())))
     files, packs = _packed_files(command, text)
     rows, columns = command.terminal or (0, 0)
     head = protocol.Start(

@@ -18,7 +18,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 from functools import cache
 from typing import Annotated, NamedTuple, TypeAlias, TypeVar
@@ -427,12 +427,17 @@ _Structure = TypeVar("_Structure", bound=tuple[int, ...])
 class Text:
     """The strings of a message, each with a NUL after it."""
 
-    def __init__(self, words: Iterable[str] = ()) -> None:
+    def __init__(self, words: Sequence[str] = ()) -> None:
+        """words: to begin with. Raises: ValueError for a NUL inside."""
         self._parts: list[bytes] = []
         self._offsets: dict[str, int] = {}
         self.bytes = 0
-        for word in words:
-            self.add(word)
+        if words:
+            data = os.fsencode("\0".join(words))
+            if data.count(b"\0") != len(words) - 1:
+                raise ValueError("embedded null character")
+            self._parts.append(data)
+            self.bytes = len(data) + 1
 
     def add(self, word: str) -> int:
         """Append a string. Returns its offset. Raises: ValueError for a NUL inside."""
