@@ -26,7 +26,7 @@ from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, FireboxError, Unauthenticated
 from firebox.service.callers import Caller
 from firebox.service.service import Service
-from firebox.storage.users import User
+from firebox.storage.records import User
 
 READ: tuple[Method, ...] = ("GET", "HEAD")
 METHODS: tuple[Method, ...] = (*READ, "POST", "PUT", "PATCH", "DELETE")
