@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-from litestar import Response, Router, route
+from litestar import Response, route
 from litestar.enums import MediaType
 from litestar.response.base import ASGIResponse
 from litestar.types import ControllerRouterHandler, Method
@@ -17,6 +17,7 @@ from firebox.config import Settings
 from firebox.doors.credentials import identify
 from firebox.doors.http import AnyRequest, check_origin, read_json_body, read_origins, while_connected
 from firebox.doors.output import Pieces
+from firebox.doors.routing import Router
 from firebox.doors.runner import wire
 from firebox.doors.runner.wire import Status
 from firebox.doors.status import headers_of
@@ -75,10 +76,6 @@ class Door:
         from firebox.doors.runner.calls import Calls
 
         return Calls(self._service, self._settings)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Stay one: Litestar copies its handlers, and the service with them unless told not to."""
-        return self
 
     async def run(self, request: AnyRequest) -> Response[Any]:
         """RunCode; a client that goes away cancels its run."""
