@@ -75,6 +75,7 @@ def test_a_server_loads_what_an_idle_one_needs_only(tmp_path: Path) -> None:
         *FOR_NOTHING,
         *("typer", "sqlalchemy", "httpx", "socketio", "google.protobuf", "websockets", "pysequoia", "semantic_version", "attr"),
         *("annotated_types", "tenacity", "resolvelib", "firebox.packages.install", "firebox.doors.description"),
+        "prometheus_client",
     }
 
 
