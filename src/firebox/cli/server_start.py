@@ -33,25 +33,34 @@ def start_server(flags: Mapping[str, object], config: Path | None) -> None:
         LazyLogger().warning("a setting has no effect", reason=warning)
     listener = open_listener(settings)
     _raise_descriptor_limit()
-    started = start_launcher()
+    beside = ThreadPoolExecutor(2, "start")
+    launcher = beside.submit(_begin_with_sandboxes, settings)
+    scan = beside.submit(find_host_runtimes, settings)
+    beside.shutdown(wait=False)
     try:
-        beside = ThreadPoolExecutor(2, "start")
-        launcher = beside.submit(_make_first, started, settings)
-        scan = beside.submit(find_host_runtimes, settings)
-        beside.shutdown(wait=False)
         with absent(*OF_NO_USE_TO_SERVERS):
             from firebox.cli.server import serve
         serve(settings, listener, scan, launcher)
     finally:
-        started.end()
+        started = launcher.result()
+        if started is not None:
+            started.end()
 
 
-def _make_first(launcher: StartedLauncher, settings: Settings) -> StartedLauncher | None:
-    """Have the launcher show that it can make a sandbox. None when it cannot be used: the executor finds out why, and says it."""
+def _begin_with_sandboxes(settings: Settings) -> StartedLauncher | None:
+    """Start a launcher that shows that it can make a sandbox.
+
+    None when it cannot be used: the executor finds out why, and says it.
+    """
+    try:
+        launcher = start_launcher()
+    except OSError:
+        return None
     try:
         launcher.configure(uid_base=settings.uid_base, hooks=hook_texts())
         launcher.ask(SandboxSpec(), is_proof=True)
     except (OSError, SandboxFailure):
+        launcher.end()
         return None
     return launcher
 
