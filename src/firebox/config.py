@@ -6,7 +6,6 @@ TOML, or Runner's YAML.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import tomllib
@@ -378,6 +377,8 @@ def _parse_json(given: dict[str, Given]) -> dict[str, Given]:
     """Where only text can be given, the overrides are one JSON object."""
     item = given.get("limit_overrides")
     if item is not None and isinstance(item.value, str):
+        import json  # most commands have no such text
+
         try:
             given["limit_overrides"] = Given(json.loads(item.value), item.source)
         except (ValueError, RecursionError):

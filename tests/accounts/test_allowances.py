@@ -19,7 +19,7 @@ ADDRESS = Caller(address="192.0.2.1")
 
 
 def allowances(counters: Counters, **settings: str) -> Allowances:
-    return Allowances(counters, load_settings({"data_dir": "/nowhere", **settings}, environ={}))
+    return Allowances(lambda: counters, load_settings({"data_dir": "/nowhere", **settings}, environ={}))
 
 
 def user(**numbers: int | None) -> Caller:

@@ -14,9 +14,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from firebox.cli.connection import FRAME_CHARACTERS, HEAD_BYTES, HEAD_FIELDS, SLICE_BYTES, BoundedConnection, BoundedWebSocket
+from firebox.cli.connection import HEAD_BYTES, HEAD_FIELDS, SLICE_BYTES, BoundedConnection
 from firebox.cli.http_server import HttpServer
 from firebox.cli.metrics import serve_metrics
+from firebox.cli.websocket_connection import FRAME_CHARACTERS, BoundedWebSocket
 from firebox.config import load_settings
 from firebox.doors.front import Front
 from firebox.doors.http import read_body

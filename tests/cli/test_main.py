@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import firebox
 from firebox.cli.commands import COMMANDS, app
 from firebox.cli.logs import _render_json, _render_text, escape
+from firebox.cli.quick_serve import read_flags
 from firebox.config import load_settings
 from firebox.settings_table import TABLE
 from tests.support.server import RunningServer, environment, run_firebox
@@ -55,6 +56,52 @@ def test_a_command_loads_no_library_for_nothing(name: str) -> None:
     drawing = {"rich.traceback"} if name == "packages" else {"rich"}
     code = f"from firebox.cli.commands import COMMANDS, app\nfrom firebox.cli.logs import set_up_logs\nCOMMANDS['{name}'].load()"
     assert not loaded(f"{code}\nset_up_logs('error', 'text')") & (FOR_NOTHING | drawing)
+
+
+def test_a_server_loads_what_an_idle_one_needs_only(tmp_path: Path) -> None:
+    modules = loaded(f"""if True:
+        import builtins, os, signal, sys
+        def note(*words, **options):
+            os.kill(os.getpid(), signal.SIGTERM)
+        builtins.print, write = note, print
+        from firebox.cli.main import main
+        try:
+            main(["serve", "--port", "0", "--data-dir={tmp_path}", "--no-prepare-toolchains", "--ready-sandboxes=1"])
+        except SystemExit as end:
+            assert not end.code
+        builtins.print = write""")
+    assert {"firebox.cli.server", "litestar"} <= modules
+    assert not modules & {
+        *FOR_NOTHING,
+        *("typer", "sqlalchemy", "httpx", "socketio", "google.protobuf", "websockets", "pysequoia", "semantic_version", "attr"),
+        *("annotated_types", "tenacity", "resolvelib", "firebox.packages.install", "firebox.doors.description"),
+        "prometheus_client",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        (["--port", "0", "--require-login"], {"port": "0", "require_login": True}),
+        (["--no-require-login", "--host=::1"], {"host": "::1", "require_login": False}),
+        (["--config", "a.toml", "--port=1", "--port", "2"], {"config": "a.toml", "port": "2"}),
+        ([], {}),
+        (["--grpc-port", "-1"], None),
+        (["--port"], None),
+        (["--prot", "5"], None),
+        (["--require-login=yes"], None),
+        (["--port", "5", "more"], None),
+        (["--help"], None),
+    ],
+)
+def test_a_command_line_of_a_server_is_read_without_typer(words: list[str], flags: dict[str, object] | None) -> None:
+    assert read_flags(words) == flags
+
+
+def test_every_flag_of_a_server_is_read_without_typer() -> None:
+    for row in TABLE:
+        words = [row.flag] if row.kind == "bool" else [row.flag, "value"]
+        assert read_flags(words) == {row.name: True if row.kind == "bool" else "value"}
 
 
 def test_a_server_that_answers_has_not_loaded_pydantic(server: RunningServer) -> None:

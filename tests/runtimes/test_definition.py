@@ -9,6 +9,7 @@ import pytest
 from firebox.errors import SettingsError
 from firebox.model import LimitRequest, OutputMode
 from firebox.runtimes.definition import read_definition, read_definitions, shipped_definitions
+from tests.conftest import ROOT
 
 BASE = {
     "language": '"x"',
@@ -132,7 +133,9 @@ def test_a_folder_of_definitions(tmp_path: Path) -> None:
 
 
 def test_ours_are_sound() -> None:
-    definitions = shipped_definitions()
+    folder = ROOT / "src/firebox/runtimes/definitions"
+    definitions = [read_definition(file.read_text(encoding="utf-8"), str(file)) for file in sorted(folder.glob("*.toml"))]
+    assert definitions == shipped_definitions()
     assert len(definitions) > 60
     pairs = [(definition.language, definition.package) for definition in definitions]
     assert len(pairs) == len(set(pairs))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from firebox.runtimes import places, tools
-from firebox.runtimes.definition import Definition, read_definition
+from firebox.runtimes.definition import Definition, read_definition, shipped_definitions
 from firebox.runtimes.host import HostScan, find_host_runtimes, scan_host
 from firebox.runtimes.runtime import Runtime
 
@@ -134,6 +134,26 @@ def test_a_file_instead_of_asking(make_tool: MakeTool, tmp_path: Path) -> None:
     (tmp_path / "one/release").write_text('NAME="x 9"\nVERSION="3.2"\n')
     assert the_only_one(scan_host(path_of(tmp_path), [asking])).version == "3.2.0"
     assert not (tmp_path / "asked").exists()
+
+
+def test_a_file_without_a_version_is_another_ones(make_tool: MakeTool, tmp_path: Path) -> None:
+    make_tool("shout", "echo V1.0")
+    asking = definition("""file = "{prefix}/release"\npattern = 'V([0-9.]+)'""")
+    (tmp_path / "one/release").write_text("3.2")
+    assert the_only_one(scan_host(path_of(tmp_path), [asking])).version == "1.0.0"
+
+
+def test_typescript_is_known_by_its_package(make_tool: MakeTool, tmp_path: Path) -> None:
+    shipped = next(each for each in shipped_definitions("typescript") if each.detect.programs == ["tsc"])
+    make_tool("tsc", "echo Version 4.0.1")
+    make_tool("node", 'echo "$0"')
+    package = tmp_path / "one/package.json"
+    package.write_text('{"name": "a-project", "version": "1.0.0", "dependencies": {"typescript": "5"}}')
+    assert the_only_one(scan_host(path_of(tmp_path), [shipped])).version == "4.0.1"
+    package.write_text(
+        '{\n    "name": "typescript",\n    "author": "x",\n    "version": "5.9.3",\n    "license": "Apache-2.0"\n}'
+    )
+    assert the_only_one(scan_host(path_of(tmp_path), [shipped])).version == "5.9.3"
 
 
 def test_a_command_of_another_program(make_tool: MakeTool, tmp_path: Path) -> None:

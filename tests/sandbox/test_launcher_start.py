@@ -21,13 +21,13 @@ FIRST = SandboxSpec(writable_bytes=1 << 20)
 
 
 @contextmanager
-def asked_for(first: SandboxSpec, kind: str) -> Generator[StartedLauncher]:
+def asked_for(first: SandboxSpec, kind: str, *, is_proof: bool = False) -> Generator[StartedLauncher]:
     """A launcher that makes its first sandbox."""
     run_as = ORDINARY_USER if kind == "rootless" and IS_ROOT else None
     started = start_launcher(run_as=run_as)
     try:
         started.configure(uid_base=210_000, hooks={})
-        started.ask(first)
+        started.ask(first, is_proof=is_proof)
         yield started
     finally:
         started.end()
@@ -64,6 +64,24 @@ async def test_its_first_sandbox_is_the_proof_and_is_taken_once(sandbox_kind: st
             assert "seccomp" in launcher.layers
             assert len(descendants_of(started.pid)) == launcher.alive == 1
             assert [await says_hello(launcher, FIRST) for _ in range(2)] == [True, True]
+
+
+async def test_a_first_sandbox_that_is_a_proof_and_nothing_else_is_not_kept(sandbox_kind: str) -> None:
+    with asked_for(FIRST, sandbox_kind, is_proof=True) as started:
+        async with taken_over(started) as launcher:
+            assert "seccomp" in launcher.layers
+            assert launcher.alive == 0
+            assert await says_hello(launcher, FIRST)
+
+
+async def test_a_proof_that_cannot_be_made_says_why_there_is_no_launcher(sandbox_kind: str) -> None:
+    with asked_for(SandboxSpec(layers=("/nowhere/at/all",)), sandbox_kind, is_proof=True) as started:
+        launcher = LauncherProcess(started=started)
+        try:
+            with pytest.raises(SandboxFailure, match="/nowhere/at/all"):
+                await launcher.start()
+        finally:
+            await launcher.close()
 
 
 async def test_a_first_sandbox_of_another_kind_is_left(sandbox_kind: str) -> None:

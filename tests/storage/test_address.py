@@ -137,6 +137,22 @@ def test_server_on_sqlite_loads_nothing_but_what_it_needs(tmp_path: Path) -> Non
     assert loaded(first.replace("'ada', token='token'", "'bob', token='other'")) == {"sqlalchemy"}
 
 
+def test_server_that_keeps_nothing_loads_no_database(tmp_path: Path) -> None:
+    start = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "import asyncio; from firebox.config import load_settings; from firebox.storage.stores import open_stores\n"
+        "from firebox.service.retention import remove_old\n"
+        "async def main():\n"
+        f"    settings = load_settings({{'data_dir': {str(tmp_path)!r}, 'snippet_retention_s': 9}}, environ={{}})\n"
+        "    async with open_stores(settings) as stores: await remove_old(stores, settings)\n"
+        "asyncio.run(main())"
+    )
+    assert loaded(start) == set(), "in an empty folder"
+    assert loaded(start) == set(), "with the tables of the first start"
+    counted = start.replace("'snippet_retention_s': 9", "'anonymous_concurrent_runs': 1")
+    assert loaded(counted) == {"sqlalchemy"}, "before the first run that is counted"
+
+
 def test_help_of_the_command_teaches() -> None:
     done = subprocess.run(firebox("db", "--help"), env=environment(), capture_output=True, text=True, check=True)
     for word in ("upgrade", "downgrade", "check", "docs/storage.md"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -69,12 +68,12 @@ async def test_usage_goes_when_it_is_old_enough(database_url: str) -> None:
     clock = Clock(time.time() // DAY_S * DAY_S)
     settings = settings_for("", usage_retention_s=3 * DAY_S)
     async with stores_at(database_url) as stores:
-        counting = replace(stores, counters=DatabaseCounters(stores.database, clock))
-        await counting.counters.add("user 7", "cpu_ms", 5, DAY_S)
+        stores.counters = DatabaseCounters(stores.database, clock)
+        await stores.counters.add("user 7", "cpu_ms", 5, DAY_S)
         clock.now_s += 3.9 * DAY_S
-        assert await remove_old(counting, settings, clock) == {}
+        assert await remove_old(stores, settings, clock) == {}
         clock.now_s += 0.2 * DAY_S
-        assert await remove_old(counting, settings, clock) == {"usage": 1}
+        assert await remove_old(stores, settings, clock) == {"usage": 1}
 
 
 async def test_server_removes_what_is_too_old_by_itself(stores: Stores) -> None:

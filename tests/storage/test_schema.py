@@ -13,9 +13,11 @@ from itertools import pairwise
 
 import pytest
 from sqlalchemy import inspect
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from firebox.errors import NotFound, SettingsError
-from firebox.storage import schema
+from firebox.storage import schema, sqlite_file
 from firebox.storage.address import Address, read_address
 from firebox.storage.database import Database
 from firebox.storage.tables import metadata
@@ -81,6 +83,17 @@ async def test_first_start_makes_what_the_migrations_make(
     assert described(address, request) == by_migrations
     assert await schema.upgrade(address) == (schema.HEAD, schema.HEAD)
     assert await schema.downgrade(address, schema.BASE) == (schema.HEAD, schema.BASE)
+
+
+def test_tables_of_sqlite_are_those_of_the_code() -> None:
+    dialect = sqlite.dialect()
+    statements: list[str] = []
+    for table in metadata.sorted_tables:
+        statements.append(str(CreateTable(table).compile(dialect=dialect)))
+        statements += [str(CreateIndex(index).compile(dialect=dialect)) for index in table.indexes]
+    written = [" ".join(statement.split()) for statement in sqlite_file.TABLES.read_text().strip().rstrip(";").split(";\n")]
+    assert written[:-1] == [" ".join(statement.split()) for statement in statements]
+    assert written[-1].startswith(f"CREATE TABLE {schema.VERSION_TABLE} ")
 
 
 def described(address: Address, request: pytest.FixtureRequest) -> list[str]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
-from firebox.storage.sqlite import _prepare
+from firebox.storage.sqlite_file import prepare
 
 CONNECTIONS = 4
 
@@ -19,7 +19,7 @@ def test_a_new_database_is_opened_by_several_at_once(tmp_path: Path) -> None:
         connection = sqlite3.connect(path, timeout=60, isolation_level=None)
         try:
             together.wait()
-            _prepare(60, connection, None)
+            prepare(connection, 60)
         finally:
             connection.close()
 

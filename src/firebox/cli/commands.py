@@ -37,12 +37,7 @@ DRAWING = ("click", "rich.pretty", "rich.traceback")
 
 COMMANDS = {
     "run": Entry("firebox.cli.run", "Run a program in a sandbox."),
-    # Loaded by python-socketio, Litestar, httpx and structlog: a third of the time of a start, and 30 MB of every server.
-    "serve": Entry(
-        "firebox.cli.serve",
-        "Serve the HTTP APIs.",
-        without=("aiohttp", "requests", "redis", "pydantic", "pygments", "rich"),
-    ),
+    "serve": Entry("firebox.cli.serve", "Serve the HTTP APIs."),
     "stdio": Entry("firebox.cli.stdio", "Run one program: JSON in, JSON out, as rce-runner does."),
     "packages": Entry("firebox.cli.packages", "Install, build and publish languages.", without=DRAWING),
     "images": Entry("firebox.cli.images", "Build container images that run a language.", without=DRAWING),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from firebox.cli.connection import BoundedConnection, BoundedWebSocket, refusal
+from firebox.cli.connection import BoundedConnection, refusal
 from firebox.doors.accepting import Acceptor, Admitted
 from firebox.doors.held import Bounds
 from firebox.doors.turns import Turns
@@ -24,7 +23,7 @@ class HttpServer(uvicorn.Server):
 
     def __init__(self, application: Any, bounds: Bounds, turns: Turns, **options: Any) -> None:
         defaults: dict[str, Any] = {
-            "ws": cast("Any", partial(BoundedWebSocket, bounds, turns)),
+            "ws": cast("Any", self._make_websocket),
             "ws_max_size": bounds.max_body_bytes,
             "ws_per_message_deflate": False,
             "log_config": None,
@@ -33,9 +32,9 @@ class HttpServer(uvicorn.Server):
             "proxy_headers": False,
             "server_header": False,
         }
-        super().__init__(uvicorn.Config(application, **(defaults | options)))
         self._bounds = bounds
         self._turns = turns
+        super().__init__(uvicorn.Config(application, **(defaults | options)))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
@@ -48,6 +47,12 @@ class HttpServer(uvicorn.Server):
         ]
         self.servers = cast("list[asyncio.base_events.Server]", acceptors)
         self.started = True
+
+    def _make_websocket(self, **arguments: Any) -> asyncio.Protocol:
+        # Most clients never ask for one.
+        from firebox.cli.websocket_connection import BoundedWebSocket
+
+        return BoundedWebSocket(self._bounds, self._turns, **arguments)
 
     def _make_connection(self, admitted: Admitted) -> asyncio.Protocol:
         return BoundedConnection(

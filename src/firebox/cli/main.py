@@ -49,6 +49,13 @@ def _run_quickly(words: Sequence[str]) -> int | None:
         from firebox.cli.quick_run import run_quickly
 
         return run_quickly(words[1:])
+    if words[:1] == ["serve"]:
+        from firebox.cli.quick_serve import serve_quickly
+
+        raise_at_interrupts()
+        if serve_quickly(words[1:]):
+            sys.exit(0)  # not at once: what is half done is removed
+        return None
     from firebox.cli.version import FLAGS, show_version
 
     if len(words) == 1 and words[0] in FLAGS:

@@ -19,8 +19,8 @@ from firebox.errors import InvalidRequest
 from firebox.service.accounts import MAX_TOKEN, Accounts
 from firebox.service.callers import Allowance, Role
 from firebox.settings_table import ROWS
+from firebox.storage.records import User
 from firebox.storage.stores import open_stores
-from firebox.storage.users import User
 
 if TYPE_CHECKING:
     from rich.table import Table

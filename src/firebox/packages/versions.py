@@ -7,8 +7,6 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-import semantic_version
-
 from firebox.packages.entry import Entry
 
 LONGEST_VERSION = 64
@@ -18,6 +16,8 @@ MOST_NAMED = 12
 
 def is_version(text: str) -> bool:
     """Say whether this is one exact version."""
+    import semantic_version  # a server without packages compares no versions
+
     parser: Any = semantic_version.Version
     try:
         parser(text if len(text) <= LONGEST_VERSION and text.isascii() else "")
@@ -86,6 +86,8 @@ def allows(version_range: str, version: str, *, as_release: bool = False) -> boo
     wanted = _range(version_range)
     if wanted is None or not is_version(version):
         return False
+    import semantic_version
+
     asked: Any = semantic_version.Version(version)
     return bool(wanted.match(asked.truncate("patch") if as_release else asked))
 
@@ -93,6 +95,8 @@ def allows(version_range: str, version: str, *, as_release: bool = False) -> boo
 @lru_cache(maxsize=65_536)
 def sort_key(version: str) -> Any:
     """A key that sorts versions upwards; builds of one version by their names."""
+    import semantic_version
+
     parsed: Any = semantic_version.Version(version)
     return parsed.precedence_key, tuple(parsed.build)
 
@@ -101,6 +105,8 @@ def sort_key(version: str) -> Any:
 def _range(text: str) -> Any:
     if len(text) > LONGEST_RANGE or not text.isascii():
         return None
+    import semantic_version
+
     try:
         return semantic_version.NpmSpec(text.strip())
     except ValueError:

@@ -140,24 +140,28 @@ def read_definition(text: str, source: str) -> Definition:
 
     Raises: SettingsError naming the file, the key, its value and what is allowed.
     """
+    definition = _parse(text, source)
+    _check(definition, source)
+    return definition
+
+
+def _parse(text: str, source: str) -> Definition:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _refused(source, "", text[:40], f"TOML ({error})") from None
     try:
-        definition = msgspec.convert(table, Definition)
+        return msgspec.convert(table, Definition)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `")
         key = where.rstrip("`").removeprefix("$").lstrip(".")
         if unknown := _UNKNOWN_KEY.fullmatch(message):
             raise _unknown_key(source, key, unknown[1], table) from None
         raise _refused(source, key, _value_at(table, key), message) from None
-    _check(definition, source)
-    return definition
 
 
 def shipped_definitions(mentioning: str = "") -> list[Definition]:
-    """Read the definitions that come with Firebox.
+    """Read the definitions that come with Firebox. Whether they make sense is known: a test checks them as an operator's are.
 
     mentioning: leave out those whose text does not even hold this name in quotes; reading all of them takes a while.
     """
@@ -165,7 +169,7 @@ def shipped_definitions(mentioning: str = "") -> list[Definition]:
     names = sorted(name for name in os.listdir(folder) if name.endswith(".toml"))  # noqa: PTH208
     texts = ((name, _bytes_of(f"{folder}/{name}")) for name in names)
     wanted = f'"{mentioning}"'.encode(errors="surrogateescape")
-    return [read_definition(text.decode(), name) for name, text in texts if not mentioning or wanted in text]
+    return [_parse(text.decode(), name) for name, text in texts if not mentioning or wanted in text]
 
 
 def _bytes_of(path: str) -> bytes:

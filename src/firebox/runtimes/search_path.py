@@ -5,7 +5,9 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 
 _PATTERN = re.compile(r"[*?\[]")
@@ -17,7 +19,7 @@ class SearchPath:
     def __init__(self, path: str) -> None:
         """path: folders with ":" between them; empty and relative ones are left out."""
         folders = dict.fromkeys(Path(folder) for folder in path.split(":") if folder.startswith("/"))
-        names = {real: _names(real) for real in {os.path.realpath(folder) for folder in folders}}  # /bin is /usr/bin
+        names = {real: _Names(real) for real in {os.path.realpath(folder) for folder in folders}}  # /bin is /usr/bin
         self._names = {folder: names[os.path.realpath(folder)] for folder in folders}
 
     def find(self, programs: Sequence[str], *, first_in: Path | None = None) -> list[Path]:
@@ -26,25 +28,37 @@ class SearchPath:
         A name that is a pattern finds compiled programs only: the scripts of version managers answer to versions that
         are not there. first_in: a folder to be searched before PATH.
         """
-        places = ({first_in: _names(first_in)} if first_in else {}) | self._names
+        places = ({first_in: _Names(first_in)} if first_in else {}) | self._names
         found: dict[Path, Path] = {}
         for program in programs:
             pattern = re.compile(fnmatch.translate(program)) if _PATTERN.search(program) else None
             beginning = _PATTERN.split(program, maxsplit=1)[0]
             for folder, names in places.items():
-                similar = [name for name in names if name.startswith(beginning)] if pattern else []
-                matching = sorted(filter(pattern.match, similar)) if pattern else names & {program}
+                matching = filter(pattern.match, names.beginning_with(beginning)) if pattern else names.called(program)
                 for candidate in (folder / name for name in matching):
                     if _is_program(candidate) and (pattern is None or _is_compiled(candidate)):
                         found.setdefault(candidate.resolve(), candidate)
         return list(found.values())
 
 
-def _names(folder: str | Path) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(folder))  # noqa: PTH208 - a path object for each of thousands takes its time
-    except OSError:
-        return frozenset()  # PATH may name folders that are not there
+class _Names:
+    """The names in a folder, sorted: there are thousands, and a hundred questions about them."""
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            self._sorted = sorted(os.listdir(folder))  # noqa: PTH208 - a path object for each of thousands takes its time
+        except OSError:
+            self._sorted = []  # PATH may name folders that are not there
+        self._all = frozenset(self._sorted)
+
+    def called(self, name: str) -> list[str]:
+        """Return the name where it is there."""
+        return [name] if name in self._all else []
+
+    def beginning_with(self, beginning: str) -> Iterator[str]:
+        """Yield all that begin so, in their order."""
+        first = bisect_left(self._sorted, beginning)
+        return takewhile(lambda name: name.startswith(beginning), islice(self._sorted, first, None))
 
 
 def _is_program(path: Path) -> bool:

@@ -58,12 +58,16 @@ def _may_be_shim(candidate: Path, real: Path) -> bool:
 
 
 def ask_version(detect: Detect, executable: Path, path: str) -> str:
-    """Ask a program for its version, as SemVer. Raises: UnusableToolError, OSError."""
+    """Find the version of a program, as SemVer: in the file that the definition names, else by asking the program.
+
+    Raises: UnusableToolError, OSError.
+    """
     values = tool_values(executable)
     file = Path(fill(detect.file, values)) if detect.file else None
     if file is not None and file.is_file():
-        text = file.read_text(encoding="utf-8", errors="replace")
-    elif detect.command:
+        with contextlib.suppress(UnusableToolError):  # it may be another one of that name
+            return read_version(detect, file.read_text(encoding="utf-8", errors="replace"))
+    if detect.command:
         text = run_tool([fill(word, values) for word in detect.command], path, detect.stdin)
     else:
         text = run_tool([str(executable), *detect.version], path, detect.stdin)

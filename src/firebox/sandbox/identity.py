@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import pwd
-import shutil
 import struct
 from typing import NamedTuple
 
@@ -44,6 +43,8 @@ def choose_identity(uid_base: int, pid: int, run_as: tuple[int, int] | None = No
     uid, gid = run_as or (os.geteuid(), os.getegid())
     if uid == 0:
         return _own_uids(uid_base)
+    import shutil  # root needs none of it
+
     ranges = _subordinate_range("/etc/subuid", uid), _subordinate_range("/etc/subgid", uid)
     maps: list[tuple[str, ...]] = []
     for tool, own, (first, count) in (("newuidmap", uid, ranges[0]), ("newgidmap", gid, ranges[1])):

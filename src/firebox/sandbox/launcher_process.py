@@ -147,18 +147,20 @@ class LauncherProcess:
             started.first = None
             self._next_number = FIRST + 1
         await configured
-        await self._prove(started.plans)
+        await self._prove(started.plans, is_proof=started.first_is_proof)
         self.layers = started.plans.layers()
         self._is_proven = True
         self.cgroups = started.plans.groups.kind
         self.reasons = tuple(started.plans.group_reasons)
 
-    async def _prove(self, plans: Plans) -> None:
+    async def _prove(self, plans: Plans, *, is_proof: bool) -> None:
         """Make a sandbox, giving up one optional layer at a time. The first that was asked for is as good a proof as another.
 
-        Raises: SandboxFailure when a layer without a substitute fails.
+        is_proof: it was asked for to be that and nothing else. Raises: SandboxFailure when a layer without a substitute fails.
         """
         making = self._first or self._ask(SandboxSpec())
+        if is_proof:
+            self._first = None
         while True:
             try:
                 sandbox = await asyncio.shield(making.made)

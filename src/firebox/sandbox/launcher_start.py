@@ -39,6 +39,8 @@ class StartedLauncher:
         """The kind of sandbox `FIRST` and our end of its link, where it has been asked for."""
         self.prepared: list[int] = []
         """Numbers of what is prepared for that sandbox."""
+        self.first_is_proof = False
+        """Whether nobody is going to use it."""
         self._run_as = run_as
         self._has_ended = False
 
@@ -53,8 +55,11 @@ class StartedLauncher:
         finally:
             self.plans.forget_lock()
 
-    def ask(self, first: SandboxSpec) -> None:
-        """Ask for the first sandbox. The process that takes the launcher over will find it made. Raises: OSError."""
+    def ask(self, first: SandboxSpec, *, is_proof: bool = False) -> None:
+        """Ask for the first sandbox. The process that takes the launcher over will find it made.
+
+        is_proof: it only shows that this host can make one, and is closed then. Raises: OSError.
+        """
         from firebox.sandbox import protocol
 
         assert self.plans is not None  # noqa: S101 - it has been configured
@@ -65,6 +70,7 @@ class StartedLauncher:
         with theirs:
             protocol.send(self.link, self.plans.make(FIRST, first), (theirs.fileno(),))
         self.first = first, ours
+        self.first_is_proof = is_proof
 
     def has_ended(self) -> bool:
         """Return whether the process has ended, and reap it."""

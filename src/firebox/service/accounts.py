@@ -23,8 +23,9 @@ from firebox.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLi
 from firebox.service.callers import Allowance, Caller, Role, countable
 
 if TYPE_CHECKING:  # the stores bring a whole database library with them
+    from firebox.storage.records import User
     from firebox.storage.stores import Stores
-    from firebox.storage.users import User, Users
+    from firebox.storage.users import Users
 
 FRESH_S = 5.0
 """How long a token that was looked up is not looked up again: what another process changes holds here after this."""
@@ -64,18 +65,20 @@ class _Found:
 
 
 class Accounts:
-    """Who may do what. Changes of users go through here, so that they hold at once in this process.
-
-    users: the store behind, to read.
-    """
+    """Who may do what. Changes of users go through here, so that they hold at once in this process."""
 
     def __init__(self, stores: Stores, settings: Settings) -> None:
-        self.users: Users = stores.users
+        self._stores = stores
         self._require_login = settings.require_login
         self._admin_digest = _digest(settings.admin_token) if settings.admin_token else b""
         self._remembered: OrderedDict[bytes, _Found] = OrderedDict()
         self._changes = 0
         self._wrong = _WrongTokens()
+
+    @property
+    def users(self) -> Users:
+        """The store behind, to read."""
+        return self._stores.users
 
     async def identify(self, token: str | None, address: str) -> Caller:
         """Find out who asks: the user of a token, the operator, or, where nobody has to log in, an address.

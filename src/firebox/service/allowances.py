@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -81,10 +82,12 @@ class Charge:
 
 
 class Allowances:
-    """Checks and counts. counters: where; settings: the numbers of users without their own, and of addresses."""
+    """Checks and counts. find_counters: where, asked once something is counted; settings: the numbers of users without their
+    own, and of addresses.
+    """
 
-    def __init__(self, counters: Counters, settings: Settings) -> None:
-        self.counters = counters
+    def __init__(self, find_counters: Callable[[], Counters], settings: Settings) -> None:
+        self._find_counters = find_counters
         self._of_users = Allowance(
             settings.user_runs_per_minute, settings.user_concurrent_runs, settings.user_cpu_seconds_per_day
         )
@@ -94,6 +97,10 @@ class Allowances:
         self._used_up: OrderedDict[tuple[str, str, int], int] = OrderedDict()
         self._owed_ms: OrderedDict[str, int] = OrderedDict()
         self._finishing: set[asyncio.Task[None]] = set()
+
+    @cached_property
+    def counters(self) -> Counters:
+        return self._find_counters()
 
     def of(self, caller: Caller) -> Allowance:
         """Say what somebody may use; the operator's admin token has no limits."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from firebox.errors import Conflict, InvalidRequest, NotFound
 from firebox.runtimes.registry import Registry
-from firebox.storage.languages import Language, language_id
-from firebox.storage.stores import Stores
+from firebox.storage.records import Language, language_id
+
+if TYPE_CHECKING:  # the stores bring a whole database library with them
+    from firebox.storage.languages import LanguageTable
+    from firebox.storage.stores import Stores
 
 LATEST = "latest"
 """The version that stands for the newest one."""
@@ -43,9 +47,13 @@ class Languages:
     """The registered languages; where there is no container engine and none is registered, what this host has."""
 
     def __init__(self, stores: Stores, registry: Registry, *, has_containers: bool = False) -> None:
-        self._table = stores.languages
+        self._stores = stores
         self._registry = registry
         self._has_containers = has_containers
+
+    @property
+    def _table(self) -> LanguageTable:
+        return self._stores.languages
 
     async def all(self) -> list[Language]:
         """List the languages by name and version. Raises: PartUnavailable, as all of these."""

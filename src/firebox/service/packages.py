@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import Struct
 
+from firebox.config import Settings
 from firebox.errors import Conflict, InvalidRequest, NotFound, ShuttingDown, UnknownRuntime
 from firebox.packages.entry import Entry, Progress, Report
+from firebox.packages.sources import sources_of
 from firebox.packages.store import Installed, PackageStore
 from firebox.packages.versions import newest, sort_key, version_words
 from firebox.runtimes.packages import building_hint, installing_hint
@@ -44,22 +47,30 @@ class Packages:
     """
 
     def __init__(
-        self,
-        store: PackageStore,
-        repositories: Repositories,
-        installer: Installer,
-        registry: Registry,
-        reload: Callable[[], Awaitable[None]],
+        self, store: PackageStore, settings: Settings, registry: Registry, reload: Callable[[], Awaitable[None]]
     ) -> None:
+        """Raises: SettingsError when the setting `repositories` cannot be read."""
+        sources_of(settings)
         self._store = store
-        self._repositories = repositories
-        self._installer = installer
+        self._settings = settings
         self._registry = registry
         self._reload = reload
         self._under_way: dict[str, Installation] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._listing: asyncio.Task[list[Entry]] | None = None
         self._closed = False
+
+    @cached_property
+    def _repositories(self) -> Repositories:
+        from firebox.packages.repositories import Repositories
+
+        return Repositories(self._settings)
+
+    @cached_property
+    def _installer(self) -> Installer:
+        from firebox.packages.install import Installer
+
+        return Installer(self._settings, self._store, self._repositories)
 
     async def all(self) -> list[Listed]:
         """List what repositories have and what is installed, by name and the newest first.

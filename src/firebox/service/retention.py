@@ -39,6 +39,9 @@ async def retention(stores: Stores, settings: Settings) -> AsyncGenerator[None]:
 
 async def remove_old(stores: Stores, settings: Settings, clock: Clock = time.time) -> dict[str, int]:
     """Remove what is too old by now; say how much of each kind. clock: seconds since 1970. Raises: PartUnavailable."""
+    if await stores.are_empty():
+        return {}
+    await stores.load()
     now_s = clock()
     removed = {"usage": await _in_batches(lambda: stores.counters.forget(now_s - settings.usage_retention_s, BATCH))}
     if settings.snippet_retention_s:

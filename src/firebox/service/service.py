@@ -94,7 +94,7 @@ class Service:
             self.admit, self.start_admitted, self._name_runtime, retention_s=settings.run_retention_s, kept=settings.runs_kept
         )
         self.accounts = Accounts(stores, settings)
-        self.allowances = Allowances(stores.counters, settings)
+        self.allowances = Allowances(lambda: stores.counters, settings)
         self.snippets = Snippets(stores, settings, self.execute, self.resolve)
         self.languages = Languages(stores, registry, has_containers=containers is not None)
         self.containers = containers

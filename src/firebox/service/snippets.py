@@ -18,7 +18,7 @@ from firebox.service.callers import Caller
 from firebox.service.validation import check_text
 
 if TYPE_CHECKING:  # the stores bring a whole database library with them
-    from firebox.storage.snippets import Snippet
+    from firebox.storage.records import Snippet
     from firebox.storage.stores import Stores
 
 DEFAULT_LANGUAGE = "go"
@@ -176,7 +176,7 @@ def _key(snippet_id: int) -> str:
 
 def _decode(cached: bytes | None) -> Snippet | None:
     """Read a cached snippet; what another version of this program wrote may be unreadable."""
-    from firebox.storage.snippets import Snippet
+    from firebox.storage.records import Snippet
 
     try:
         return None if cached is None else msgspec.json.decode(cached, type=Snippet)

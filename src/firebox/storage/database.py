@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import structlog
-from sqlalchemy import Table, text
-from sqlalchemy.exc import IntegrityError
 
 from firebox.errors import FireboxError, SettingsError
 from firebox.storage.address import Address
@@ -20,6 +18,8 @@ from firebox.storage.failures import BrokenConnection, is_driver_error, translat
 from firebox.storage.transactions import Transactions, Work
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
+
     # The one that is not used costs a server megabytes.
     from sqlalchemy.dialects import postgresql, sqlite
 
@@ -34,14 +34,17 @@ _log = structlog.get_logger("firebox.storage")
 class Database:
     """A pool of connections. Use it as `async with Database(address) as database`.
 
+    What statements are made with is loaded once there is something to read or write.
+
     single: for schema moves: connections are not kept. patience_s: how long each use case may take.
     """
 
     def __init__(self, address: Address, *, single: bool = False, patience_s: float = PATIENCE_S) -> None:
         self.address = address
         self.kind: Literal["sqlite", "postgresql"] = address.kind
+        self._single = single
         self._patience_s = patience_s
-        self._transactions = _transactions(address, single=single, patience_s=patience_s)
+        self._opened: Transactions | None = None
 
     async def __aenter__(self) -> Self:
         if self.address.path is not None:
@@ -49,7 +52,19 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._transactions.close()
+        if self._opened is not None:
+            await self._opened.close()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether anything was read or written so far."""
+        return self._opened is not None
+
+    @property
+    def _transactions(self) -> Transactions:
+        if self._opened is None:
+            self._opened = _transactions(self.address, single=self._single, patience_s=self._patience_s)
+        return self._opened
 
     async def read(self, work: Work[T]) -> T:
         """Do `work` in one transaction that only reads. Raises: PartUnavailable and what `work` raises."""
@@ -69,9 +84,13 @@ class Database:
 
     async def ping(self) -> None:
         """Ask for nothing. Raises: PartUnavailable."""
+        from sqlalchemy import text
+
         await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
 
     async def _run(self, work: Work[T], *, writes: bool) -> T:
+        from sqlalchemy.exc import IntegrityError
+
         try:
             async with asyncio.timeout(self._patience_s):
                 try:

@@ -6,13 +6,15 @@ A client is told the kind of trouble only; the driver's own sentence goes to the
 from __future__ import annotations
 
 import sqlite3
+from typing import TYPE_CHECKING
 
 import structlog
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from firebox.errors import FireboxError, PartUnavailable
 from firebox.storage.quiet import Quiet
+
+if TYPE_CHECKING:  # what fails has loaded it
+    from sqlalchemy.exc import DBAPIError
 
 DATABASE = "database"
 QUIET_S = 10.0
@@ -85,6 +87,8 @@ def translate(error: Exception) -> FireboxError:
 
 def driver_error(error: Exception) -> BaseException:
     """Find what the driver itself raised, below what SQLAlchemy made of it."""
+    from sqlalchemy.exc import DBAPIError
+
     found: BaseException = error
     if isinstance(error, DBAPIError) and error.orig is not None:
         found = error.orig
@@ -96,6 +100,8 @@ def driver_error(error: Exception) -> BaseException:
 
 def explain(cause: BaseException) -> str:
     """Say in words what kind of trouble it is: nothing in them comes from the request."""
+    from sqlalchemy.exc import TimeoutError as PoolTimeout
+
     if isinstance(cause, TimeoutError | PoolTimeout):
         return "took too long"
     if isinstance(cause, sqlite3.Error):
@@ -131,6 +137,8 @@ def is_schema_missing(cause: BaseException) -> bool:
 
 def is_driver_error(error: Exception) -> bool:
     """Whether a part below us failed, and not our own code."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     return isinstance(error, SQLAlchemyError | sqlite3.Error | OSError) or type(error).__module__.startswith("asyncpg")
 
 

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, delete, select
 
 from firebox.errors import Conflict, NotFound
 from firebox.storage.database import Database
+from firebox.storage.records import Language, language_id
 from firebox.storage.tables import languages
 from firebox.storage.texts import NAME_CHARACTERS, can_be_kept, check_text
-
-
-class Language(Struct, frozen=True, kw_only=True):
-    """A registered language. id: made from name and version (`language_id`); times are in UTC."""
-
-    id: str
-    name: str
-    version: str
-    image: str
-    created_at: datetime
-    modified_at: datetime
 
 
 class LanguageTable:
@@ -101,11 +89,6 @@ class LanguageTable:
             return None if row is None else _language(row)
 
         return await self._database.read(work)
-
-
-def language_id(name: str, version: str) -> str:
-    """Make the id of a language: the SHA-1, in hex, of its name and version, one after the other."""
-    return hashlib.sha1((name + version).encode(), usedforsecurity=False).hexdigest()
 
 
 def _language(row: Row[Any]) -> Language:

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect, text
 
 from firebox.config import Settings
 from firebox.errors import SettingsError
 from firebox.storage.address import Address
 from firebox.storage.database import Database
-from firebox.storage.tables import metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from sqlalchemy import Connection
 
 HEAD = "0001"
 """The newest version. A test holds that it is the last migration's."""
@@ -84,6 +83,8 @@ async def differences(address: Address) -> list[str]:
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
+    from firebox.storage.tables import metadata
+
     def compare(connection: Connection) -> list[str]:
         options: dict[str, Any] = {"compare_type": True, "include_object": _is_ours, "version_table": VERSION_TABLE}
         context = MigrationContext.configure(connection, opts=options)
@@ -130,6 +131,10 @@ async def _make_tables(address: Address) -> bool:
 
 
 def _make_tables_over(connection: Connection) -> bool:
+    from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, inspect
+
+    from firebox.storage.tables import metadata
+
     _lock(connection)
     if _version(connection) == HEAD:
         # Another server was quicker.
@@ -151,12 +156,16 @@ def _make_tables_over(connection: Connection) -> bool:
 
 def _lock(connection: Connection) -> None:
     """Wait until no other server moves the schema, until the end of the transaction. SQLite has one writer at a time anyway."""
+    from sqlalchemy import text
+
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = '{int(PATIENCE_S)}s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
 
 
 def _version(connection: Connection) -> str:
+    from sqlalchemy import inspect, text
+
     if not inspect(connection).has_table(VERSION_TABLE):
         return BASE
     return str(connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar() or BASE)  # noqa: S608 - our own name

@@ -5,24 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from msgspec import Struct
 from sqlalchemy import Connection, Row, delete, insert, select
 
 from firebox.errors import NotFound
 from firebox.storage.database import Database
+from firebox.storage.records import Snippet
 from firebox.storage.tables import snippets
 from firebox.storage.texts import can_be_id, check_text, keepable
-
-
-class Snippet(Struct, frozen=True, kw_only=True):
-    """A shared snippet. id: ascending, never given twice; output and error: what it printed when it was shared."""
-
-    id: int
-    code: str
-    language: str
-    output: str
-    error: str
-    created_at: datetime
 
 
 class SnippetTable:

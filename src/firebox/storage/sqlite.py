@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,13 +15,9 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Table, create_engine, event
 from sqlalchemy.dialects import sqlite
 
+from firebox.storage.sqlite_file import BUSY_S, prepare
 from firebox.storage.transactions import Work
 
-BUSY_S = 5.0
-"""How long SQLite waits for a writer in another process."""
-_BUSY_PAUSE_S = 0.01
-_PRIMARY_CODE = 0xFF
-"""The bits of an error code that hold the kind. Source: SQLite, "Result and Error Codes"."""
 READERS = 3
 
 T = TypeVar("T")
@@ -74,24 +69,7 @@ class SqliteTransactions:
 
 
 def _prepare(busy_s: float, connection: sqlite3.Connection, _record: Any) -> None:
-    """Source: SQLite, "PRAGMA Statements" and "Write-Ahead Logging" (NORMAL is safe against damage with a write-ahead log)."""
-    _use_write_ahead_log(connection, busy_s)
-    for pragma in ("synchronous=NORMAL", "foreign_keys=ON", "trusted_schema=OFF"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection, busy_s: float) -> None:
-    """Switch a new database over. SQLite's own patience does not hold here: of two that do it at once one fails at once."""
-    deadline_s = time.monotonic() + busy_s
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
-                raise
-            time.sleep(_BUSY_PAUSE_S)
-        else:
-            return
+    prepare(connection, busy_s)
 
 
 def _begin(connection: Connection) -> None:

@@ -2,36 +2,86 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from firebox.config import Settings
+from firebox.storage import sqlite_file
 from firebox.storage.address import read_address
 from firebox.storage.cache import Cache
-from firebox.storage.counters import Counters
 from firebox.storage.database import Database
-from firebox.storage.database_counters import DatabaseCounters
-from firebox.storage.languages import LanguageTable
 from firebox.storage.memory_cache import MemoryCache
-from firebox.storage.redis_cache import RedisCache
-from firebox.storage.redis_client import make_redis
-from firebox.storage.redis_counters import RedisCounters
 from firebox.storage.schema import prepare_schema
-from firebox.storage.snippets import SnippetTable
-from firebox.storage.users import Users
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from firebox.storage.counters import Counters
+    from firebox.storage.languages import LanguageTable
+    from firebox.storage.snippets import SnippetTable
+    from firebox.storage.users import Users
 
 
-@dataclass(frozen=True, slots=True)
 class Stores:
-    """What the service keeps things in. Everything but `cache` raises PartUnavailable when it does not answer."""
+    """What the service keeps things in. Everything but `cache` raises PartUnavailable when it does not answer.
 
-    users: Users
-    languages: LanguageTable
-    snippets: SnippetTable
-    counters: Counters
-    cache: Cache
-    database: Database = field(repr=False)
+    Each is loaded once it is asked for: the library that reads and writes a database costs a start a tenth of a second, and a
+    server 13 MB. database: open; redis: for counters and the cache, instead.
+    """
+
+    def __init__(self, database: Database, redis: Redis | None = None) -> None:
+        self.database = database
+        self._redis = redis
+
+    @cached_property
+    def users(self) -> Users:
+        from firebox.storage.users import Users
+
+        return Users(self.database)
+
+    @cached_property
+    def languages(self) -> LanguageTable:
+        from firebox.storage.languages import LanguageTable
+
+        return LanguageTable(self.database)
+
+    @cached_property
+    def snippets(self) -> SnippetTable:
+        from firebox.storage.snippets import SnippetTable
+
+        return SnippetTable(self.database)
+
+    @cached_property
+    def counters(self) -> Counters:
+        if self._redis is not None:
+            from firebox.storage.redis_counters import RedisCounters
+
+            return RedisCounters(self._redis)
+        from firebox.storage.database_counters import DatabaseCounters
+
+        return DatabaseCounters(self.database)
+
+    @cached_property
+    def cache(self) -> Cache:
+        if self._redis is not None:
+            from firebox.storage.redis_cache import RedisCache
+
+            return RedisCache(self._redis)
+        return MemoryCache()
+
+    async def load(self) -> None:
+        """Load what is loaded when it is asked for, without holding up the loop: nobody waits for it later."""
+        await asyncio.to_thread(lambda: (self.users, self.snippets, self.counters))
+
+    async def are_empty(self) -> bool:
+        """Tell whether there is nothing that can grow too old, as far as that can be told without loading anything."""
+        path = self.database.address.path
+        if path is None or self.database.is_in_use:
+            return False
+        return not await asyncio.to_thread(sqlite_file.has_rows, path)
 
     async def ping(self) -> None:
         """Ask the database for nothing. Raises: PartUnavailable."""
@@ -46,12 +96,24 @@ async def open_stores(settings: Settings) -> AsyncGenerator[Stores]:
     does not answer. A Redis that does not answer is no reason not to start.
     """
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database(read_address(settings)))
-        await prepare_schema(database, settings)
-        counters: Counters = DatabaseCounters(database)
-        cache: Cache = MemoryCache()
+        address = read_address(settings)
+        database = await stack.enter_async_context(Database(address))
+        path, make = address.path, settings.database_upgrade
+        if path is None or not await asyncio.to_thread(sqlite_file.has_newest_schema, path, make=make):
+            await prepare_schema(database, settings)
+        redis: Redis | None = None
         if settings.redis_url.strip():
+            from firebox.storage.redis_client import make_redis
+
             redis = make_redis(settings)
             stack.push_async_callback(redis.aclose)
-            counters, cache = RedisCounters(redis), RedisCache(redis)
-        yield Stores(Users(database), LanguageTable(database), SnippetTable(database), counters, cache, database)
+        stores = Stores(database, redis)
+        if _is_asked_by_runs(settings):
+            await stores.load()
+        yield stores
+
+
+def _is_asked_by_runs(settings: Settings) -> bool:
+    """Tell whether runs are counted, or every caller is looked up."""
+    limits = (settings.anonymous_runs_per_minute, settings.anonymous_concurrent_runs, settings.anonymous_cpu_seconds_per_day)
+    return settings.require_login or any(limits)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from sqlalchemy import Connection, Table
-
 if TYPE_CHECKING:
+    from sqlalchemy import Connection, Table
+
     # The one that is not used costs a server megabytes.
     from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
-Work = Callable[[Connection], T]
+Work = Callable[["Connection"], T]
 """What is done in one transaction. It runs where it may block, and holds nothing of the event loop's."""
 
 

@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
-from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from firebox.errors import Conflict, NotFound
 from firebox.storage.database import Database
+from firebox.storage.records import Role, User
 from firebox.storage.tables import users
 from firebox.storage.texts import NAME_CHARACTERS, can_be_id, can_be_kept, check_number, check_text
-
-Role = Literal["user", "admin"]
 
 HINT_CHARACTERS = 4
 HINTED_FROM_CHARACTERS = 16
 """The last characters of a shorter token would give too much of it away."""
-
-
-class User(Struct, frozen=True, kw_only=True):
-    """A user. id: ascending, never given twice; token_hint: the end of the token, to tell tokens apart.
-
-    A limit that is None is the settings' one. Times are in UTC.
-    """
-
-    id: int
-    uuid: str
-    name: str
-    role: Role
-    token_hint: str
-    disabled: bool
-    runs_per_minute: int | None
-    concurrent_runs: int | None
-    cpu_seconds_per_day: int | None
-    created_at: datetime
-    modified_at: datetime
 
 
 class Users:

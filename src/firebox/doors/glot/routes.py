@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any, Self
 
 import structlog
-from litestar import Response, Router, route
+from litestar import Response, route
 from litestar.enums import MediaType
 from litestar.response.base import ASGIResponse
 from litestar.types import ControllerRouterHandler, Method
@@ -22,11 +21,12 @@ from firebox.doors.glot import wire
 from firebox.doors.glot.run import run
 from firebox.doors.http import AnyRequest, read_json_body, require_json, while_connected
 from firebox.doors.json_size import Checked
+from firebox.doors.routing import Router
 from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, FireboxError, Unauthenticated
 from firebox.service.callers import Caller
 from firebox.service.service import Service
-from firebox.storage.users import User
+from firebox.storage.records import User
 
 READ: tuple[Method, ...] = ("GET", "HEAD")
 METHODS: tuple[Method, ...] = (*READ, "POST", "PUT", "PATCH", "DELETE")
@@ -77,10 +77,6 @@ class Door:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Stay one: Litestar copies its handlers for each router, and the service with them unless told not to."""
-        return self
 
     async def root(self, request: AnyRequest) -> ASGIResponse:
         """Say what this is: to people a page, to programs where to go on."""

@@ -11,7 +11,7 @@ from firebox.model import Finished, Result, StageStarted
 from firebox.service.callers import Caller
 from firebox.service.languages import Native, read_native
 from firebox.service.service import Service
-from firebox.storage.languages import Language
+from firebox.storage.records import Language
 
 
 async def run(asked: wire.RunRequest, language: Language, caller: Caller, service: Service, settings: Settings) -> wire.Answer:

@@ -22,8 +22,7 @@ from firebox.model import File, Job, LimitRequest, OutputMode, Result, StageName
 from firebox.runtimes.runtime import Runtime
 from firebox.service.languages import Native
 from firebox.service.validation import MAX_FILES, check_count, check_text
-from firebox.storage.languages import Language
-from firebox.storage.users import User
+from firebox.storage.records import Language, User
 
 RUNNER = "/home/glot/runner"
 """What the image of a language is: it takes one JSON object and gives one."""

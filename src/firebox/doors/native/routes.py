@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 import structlog
-from litestar import Response, Router, delete, get, post, websocket
+from litestar import Response, delete, get, post, websocket
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
 from litestar.params import HeaderParameter
@@ -22,6 +22,7 @@ from firebox.doors.native.event_stream import MEDIA_TYPE, event_stream, read_las
 from firebox.doors.native.events import translate
 from firebox.doors.native.live import refuse_live_run, serve_live_run
 from firebox.doors.output import Pieces
+from firebox.doors.routing import Router
 from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, FireboxError
 from firebox.service.runs import StoredRun

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any
 
 import structlog
-from litestar import Response, Router, route
+from litestar import Response, route
 from litestar.enums import MediaType
 from litestar.exceptions import HTTPException
 from litestar.response import Stream
@@ -19,6 +19,7 @@ from firebox.doors.piston import package_wire, wire
 from firebox.doors.piston.operators import packages_of, require_operator
 from firebox.doors.piston.progress_stream import follow, wanted_format
 from firebox.doors.piston.request import Document, read_document, to_package_job
+from firebox.doors.routing import Router
 from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, FireboxError, InvalidRequest
 from firebox.service.service import Service
@@ -60,10 +61,6 @@ class PackageDoor:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Stay one: Litestar copies its handlers, and the service with them unless told not to."""
-        return self
 
     async def list_repositories(self, request: AnyRequest) -> Response[bytes]:
         """List the repositories of the settings; `all` is every one of them."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any
 
 import structlog
-from litestar import Response, Router, route, websocket
+from litestar import Response, route, websocket
 from litestar.enums import MediaType
 from litestar.response.base import ASGIResponse
 from litestar.types import ControllerRouterHandler, Method
@@ -22,6 +22,7 @@ from firebox.doors.piston.operators import packages_of, require_operator
 from firebox.doors.piston.package_list import find_to_install, find_to_uninstall, list_packages
 from firebox.doors.piston.request import Document, read_document, read_selector, to_job
 from firebox.doors.refusals import UnsupportedBody
+from firebox.doors.routing import Router
 from firebox.doors.status import headers_of
 from firebox.errors import CapacityError, Conflict, FireboxError
 from firebox.service.service import Service
@@ -68,10 +69,6 @@ class Door:
         self._service = service
         self._settings = settings
         self._origins = read_origins(settings.cors_origins)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Stay one: Litestar copies its handlers for each router, and the service with them unless told not to."""
-        return self
 
     async def execute(self, request: AnyRequest) -> Response[Any]:
         """Run a job to its end; a client that goes away cancels it."""

@@ -12,10 +12,12 @@ from importlib.resources import files
 from typing import Any, cast
 
 import msgspec
-from litestar import Router, get
+from litestar import get
 from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
 from litestar.types import Message, Scope
+
+from firebox.doors.routing import Router
 
 PREFIX = "/schema"
 OPENAPI = "application/vnd.oai.openapi+json"

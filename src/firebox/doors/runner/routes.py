@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from http import HTTPStatus
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-from google.protobuf.message import Message
-from litestar import Response, Router, route
+from litestar import Response, route
 from litestar.enums import MediaType
 from litestar.response.base import ASGIResponse
 from litestar.types import ControllerRouterHandler, Method
@@ -17,17 +17,21 @@ from firebox.config import Settings
 from firebox.doors.credentials import identify
 from firebox.doors.http import AnyRequest, check_origin, read_json_body, read_origins, while_connected
 from firebox.doors.output import Pieces
+from firebox.doors.routing import Router
 from firebox.doors.runner import wire
-from firebox.doors.runner.calls import Calls
-from firebox.doors.runner.proto.runner_pb2 import CodeRequest, DeleteCodeRequest, IdRequest
 from firebox.doors.runner.wire import Status
 from firebox.doors.status import headers_of
 from firebox.errors import FireboxError, InvalidRequest
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 
-Asked = TypeVar("Asked", bound=Message)
-Answered = TypeVar("Answered", bound=Message)
+if TYPE_CHECKING:  # the library of messages is loaded with the first call
+    from google.protobuf.message import Message
+
+    from firebox.doors.runner.calls import Calls
+    from firebox.doors.runner.proto.runner_pb2 import CodeRequest
+
+Answered = TypeVar("Answered", bound="Message")
 Handler = Callable[..., Awaitable[Any]]
 
 METHODS: tuple[Method, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -65,12 +69,13 @@ class Door:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
-        self._calls = Calls(service, settings)
         self._origins = read_origins(settings.cors_origins)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Stay one: Litestar copies its handlers, and the service with them unless told not to."""
-        return self
+    @cached_property
+    def _calls(self) -> Calls:
+        from firebox.doors.runner.calls import Calls
+
+        return Calls(self._service, self._settings)
 
     async def run(self, request: AnyRequest) -> Response[Any]:
         """RunCode; a client that goes away cancels its run."""
@@ -82,12 +87,16 @@ class Door:
 
     async def get(self, request: AnyRequest, snippet: str) -> Response[Any]:
         """GetCodeByID."""
+        from firebox.doors.runner.proto.runner_pb2 import IdRequest
+
         caller = await identify(request, self._service)
         asked = IdRequest(id=wire.read_int64(snippet, "id"))
         return await _answer(await self._calls.get_code(asked, caller))
 
     async def delete(self, request: AnyRequest, snippet: str) -> Response[Any]:
         """DeleteCode."""
+        from firebox.doors.runner.proto.runner_pb2 import DeleteCodeRequest
+
         caller = await identify(request, self._service)
         asked = DeleteCodeRequest(id=wire.read_int64(snippet, "id"), user_id=_user_id(request))
         return await _answer(await while_connected(request, self._calls.delete_code(asked, caller)))
@@ -108,6 +117,8 @@ class Door:
     async def _call_with_body(
         self, request: AnyRequest, call: Callable[[CodeRequest, Caller], Awaitable[Answered]]
     ) -> Response[Any]:
+        from firebox.doors.runner.proto.runner_pb2 import CodeRequest
+
         if not request.headers.get("content-type", "").lower().startswith("application/json"):
             # Runner's gateway reads JSON whatever it is called, so clients leave the name out. Browsers send such a request to
             # another site without asking it first, but say whose page it was.

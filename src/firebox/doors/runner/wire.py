@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
-from google.protobuf import json_format
-from google.protobuf.message import Message
 
 from firebox import errors
 from firebox.doors import json_body, json_size, refusals
 from firebox.doors.output import LARGE_BYTES, Pieces
 from firebox.service.validation import check_text
 
-M = TypeVar("M", bound=Message)
+if TYPE_CHECKING:  # loaded with the first call
+    from google.protobuf.message import Message
+
+M = TypeVar("M", bound="Message")
 
 MESSAGE_BYTES = 4096
 """Size of the words in a status, as they travel: a client gives up on a longer head of an answer.
@@ -159,6 +160,8 @@ async def to_json(message: Message, pieces: Pieces) -> bytes:
 
     pieces: take long texts.
     """
+    from google.protobuf import json_format
+
     fields = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     written: dict[str, object] = {}
     for field in message.DESCRIPTOR.fields:
@@ -172,6 +175,8 @@ def from_json(body: json_size.Checked, type_: type[M]) -> M:
 
     Raises: InvalidRequest.
     """
+    from google.protobuf import json_format
+
     document: object = json_body.parse(body) if body.strip() else {}
     if not isinstance(document, dict):
         raise errors.InvalidRequest("the body is not a JSON object")

@@ -1,0 +1,57 @@
+"""What the tables hold, as values: without the library that reads and writes them, which most of a server does without."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+Role = Literal["user", "admin"]
+
+
+class User(Struct, frozen=True, kw_only=True):
+    """A user. id: ascending, never given twice; token_hint: the end of the token, to tell tokens apart.
+
+    A limit that is None is the settings' one. Times are in UTC.
+    """
+
+    id: int
+    uuid: str
+    name: str
+    role: Role
+    token_hint: str
+    disabled: bool
+    runs_per_minute: int | None
+    concurrent_runs: int | None
+    cpu_seconds_per_day: int | None
+    created_at: datetime
+    modified_at: datetime
+
+
+class Language(Struct, frozen=True, kw_only=True):
+    """A registered language. id: made from name and version (`language_id`); times are in UTC."""
+
+    id: str
+    name: str
+    version: str
+    image: str
+    created_at: datetime
+    modified_at: datetime
+
+
+class Snippet(Struct, frozen=True, kw_only=True):
+    """A shared snippet. id: ascending, never given twice; output and error: what it printed when it was shared."""
+
+    id: int
+    code: str
+    language: str
+    output: str
+    error: str
+    created_at: datetime
+
+
+def language_id(name: str, version: str) -> str:
+    """Make the id of a language: the SHA-1, in hex, of its name and version, one after the other."""
+    return hashlib.sha1((name + version).encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,108 @@
+"""SQLite without the library that everything is read and written with: a connection, and what a start asks over it.
+
+That library takes a tenth of a second to load, and 13 MB; a server without users and limits needs none of it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+from firebox.storage.schema import HEAD, VERSION_TABLE
+
+BUSY_S = 5.0
+"""How long SQLite waits for a writer in another process."""
+TABLES = Path(__file__).with_name("sqlite_tables.sql")
+"""The newest schema, in SQLite's words. A test holds that it is what `tables` says."""
+WITH_AGE = ("firebox_users", "shared_codes", "firebox_usage", "firebox_leases")
+"""The tables of which `retention` removes rows."""
+
+_BUSY_PAUSE_S = 0.01
+_PRIMARY_CODE = 0xFF
+"""The bits of an error code that hold the kind. Source: SQLite, "Result and Error Codes"."""
+
+
+def has_newest_schema(path: Path, *, make: bool) -> bool:
+    """Tell whether the tables of a database are those of this Firebox. make: make them where there is nothing.
+
+    False where anything is not as usual: `schema.prepare_schema` finds out what that is, and says it.
+    """
+    try:
+        with closing(_connect(path)) as connection:
+            return _version(connection) == HEAD or (make and _make_tables(connection))
+    except sqlite3.Error:
+        return False
+
+
+def has_rows(path: Path) -> bool:
+    """Tell whether there is anything that can grow too old; True also where that cannot be told."""
+    questions = " UNION ALL ".join(f"SELECT EXISTS (SELECT 1 FROM {table})" for table in WITH_AGE)  # noqa: S608 - our own names
+    try:
+        with closing(_connect(path)) as connection:
+            return any(found for (found,) in connection.execute(questions))
+    except sqlite3.Error:
+        return True
+
+
+def prepare(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Source: SQLite, "PRAGMA Statements" and "Write-Ahead Logging" (NORMAL is safe against damage with a write-ahead log)."""
+    _use_write_ahead_log(connection, busy_s)
+    for pragma in ("synchronous=NORMAL", "foreign_keys=ON", "trusted_schema=OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+    try:
+        prepare(connection, BUSY_S)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Switch a new database over. SQLite's own patience does not hold here: of two that do it at once one fails at once."""
+    deadline_s = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return
+
+
+def _version(connection: sqlite3.Connection) -> str:
+    """Return the version of the schema; "" where there is none."""
+    if not _has_any(connection, [VERSION_TABLE]):
+        return ""
+    row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608 - our own name
+    return str(row[0]) if row is not None else ""
+
+
+def _make_tables(connection: sqlite3.Connection) -> bool:
+    """Make the newest schema, whole or not at all; False where a table is that the migrations have to look at."""
+    statements = TABLES.read_text(encoding="utf-8").strip().split(";\n")
+    names = [statement.split()[2] for statement in statements if statement.startswith("CREATE TABLE")]
+    connection.execute("BEGIN IMMEDIATE")  # closing the connection takes back what is not committed
+    if _version(connection) == HEAD:
+        # Another server was quicker.
+        return True
+    if _has_any(connection, names):
+        return False
+    for statement in statements:
+        connection.execute(statement)
+    connection.execute(f"INSERT INTO {VERSION_TABLE} VALUES (?)", (HEAD,))  # noqa: S608 - our own name
+    connection.execute("COMMIT")
+    return True
+
+
+def _has_any(connection: sqlite3.Connection, tables: list[str]) -> bool:
+    places = ", ".join("?" * len(tables))
+    question = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name IN ({places})"  # noqa: S608 - question marks
+    return connection.execute(question, tables).fetchone() is not None

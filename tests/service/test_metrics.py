@@ -1,0 +1,81 @@
+"""The numbers, in the words of Prometheus."""
+
+from __future__ import annotations
+
+from firebox.engine.executor import Statistics
+from firebox.errors import QueueFull
+from firebox.model import Result, RuntimeName, StageResult, Timings, Verdict
+from firebox.service.metrics import Metrics
+
+IDLE = Statistics(
+    slots=3,
+    in_flight=0,
+    queued=0,
+    ready_sandboxes=4,
+    ready_target=4,
+    made_on_demand=1,
+    started_ahead=2,
+    restored=1,
+    launcher_restarts=0,
+)
+
+
+def result(queue_ms: float) -> Result:
+    stage = StageResult(
+        stage="run",
+        verdict=Verdict.OK,
+        reason="",
+        exit_code=0,
+        signal=None,
+        chunks=(),
+        stdout_truncated=False,
+        stderr_truncated=False,
+        wall_ms=1000.0,
+        cpu_ms=1.0,
+        memory_peak_bytes=0,
+    )
+    return Result(
+        id="run",
+        runtime=RuntimeName("c", "12.2.0"),
+        verdict=Verdict.OK,
+        reason="",
+        compile=None,
+        run=stage,
+        timings=Timings(queue_ms=queue_ms, prepare_ms=2.0, compile_ms=0.0, run_ms=1000.0),
+        artifacts=(),
+        isolation=(),
+    )
+
+
+def lines_of(metrics: Metrics) -> list[str]:
+    return [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
+
+
+def test_without_a_run_there_are_numbers_of_the_executor_and_empty_histograms() -> None:
+    lines = lines_of(Metrics(lambda: IDLE))
+    assert {"firebox_slots 3.0", "firebox_restored 1.0", 'firebox_prepare_seconds_bucket{le="+Inf"} 0.0'} <= set(lines)
+    assert not [line for line in lines if line.startswith(("firebox_runs", "firebox_refused", "firebox_stage"))]
+
+
+def test_what_is_counted_is_written() -> None:
+    metrics = Metrics(lambda: IDLE)
+    for queue_ms in (1.0, 70_000.0):
+        metrics.count_result(result(queue_ms))
+    metrics.count_refusal(QueueFull("full", retry_after_s=1.0))
+    metrics.count_container("exited")
+    metrics.note_slow_toolchain("go", "1.19.8")
+    lines = lines_of(metrics)
+    assert 'firebox_runs_total{language="c",verdict="ok"} 2.0' in lines
+    assert f'firebox_refused_total{{code="{QueueFull.code}"}} 1.0' in lines
+    assert 'firebox_container_runs_total{outcome="exited"} 1.0' in lines
+    assert 'firebox_slow_toolchains{language="go",version="1.19.8"} 1.0' in lines
+    # A duration counts in the bucket that it is the bound of, and in all above.
+    stage = 'firebox_stage_seconds_bucket{{language="c",le="{}",stage="run"}} {}'
+    assert [stage.format("0.5", "0.0"), stage.format("1.0", "2.0"), stage.format("+Inf", "2.0")] == [
+        line for line in lines if "stage_seconds_bucket" in line and any(f'"{bound}"' in line for bound in ("0.5", "1.0", "+Inf"))
+    ]
+    assert [line for line in lines if line.startswith("firebox_queue_wait_seconds_") and "_bucket" not in line] == [
+        "firebox_queue_wait_seconds_count 2.0",
+        "firebox_queue_wait_seconds_sum 70.001",
+    ]
+    assert 'firebox_queue_wait_seconds_bucket{le="60.0"} 1.0' in lines
