@@ -49,10 +49,12 @@ struct template_layout {
     uint32_t auxv_bytes, program;
 };
 
-/* Where memory comes from. KERNEL: the vDSO and its data, which are there already, in another place. */
-enum template_source { TEMPLATE_ANONYMOUS, TEMPLATE_FILE, TEMPLATE_STACK, TEMPLATE_KERNEL };
+/* Where memory comes from. KERNEL: the vDSO and its data, which are there already, in another place. WRITTEN: a file of which most
+ * was written to: all of it is one piece, which is mapped and not copied, so that pages are copied when a program writes to them. */
+enum template_source { TEMPLATE_ANONYMOUS, TEMPLATE_FILE, TEMPLATE_WRITTEN, TEMPLATE_STACK, TEMPLATE_KERNEL };
 
-/* A mapping, as /proc/PID/maps has it. path: offset in the text; file_*: of the file then, so that another one is noticed.
+/* A mapping, as /proc/PID/maps has it. path: offset in the text, the same for neighbours of one file; file_*: of the file then, so
+ * that another one is noticed.
  * Its pieces are what it holds besides zeros or the file's own contents. */
 struct template_mapping {
     uint64_t start, end, file_offset;

@@ -42,6 +42,8 @@ struct work {
     uint64_t vdso_at; /* where the kernel has put it now */
     uint64_t image, image_bytes; /* what the kernel has loaded; names mean the copy here */
     int file; /* with the contents of memory */
+    int mapped; /* the file of the last mapping that has one, and its path */
+    uint32_t mapped_path;
 };
 
 static long call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
@@ -127,7 +129,25 @@ static int open_file(const struct template_mapping *mapping, const char *path)
     return file;
 }
 
-static void restore_mapping(const struct work *work, const struct template_mapping *mapping)
+static void close_mapped(struct work *work)
+{
+    if (work->mapped_path != 0)
+        call(SYS_close, (uint64_t)work->mapped, 0, 0, 0, 0, 0);
+    work->mapped_path = 0;
+}
+
+/* Return the file of a mapping, which is often that of the one before. */
+static uint64_t file_of(struct work *work, const struct template_mapping *mapping)
+{
+    if (mapping->path != work->mapped_path) {
+        close_mapped(work);
+        work->mapped = open_file(mapping, work->text + mapping->path);
+        work->mapped_path = mapping->path;
+    }
+    return (uint64_t)work->mapped;
+}
+
+static void restore_mapping(struct work *work, const struct template_mapping *mapping)
 {
     uint64_t bytes = mapping->end - mapping->start;
     uint32_t protection = mapping->protection | (mapping->pieces > 0 ? PROT_WRITE : 0);
@@ -136,9 +156,11 @@ static void restore_mapping(const struct work *work, const struct template_mappi
     } else if (mapping->source == TEMPLATE_ANONYMOUS) {
         must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_ANONYMOUS | MAP_FIXED, ~0UL, 0);
     } else if (mapping->source == TEMPLATE_FILE) {
-        int file = open_file(mapping, work->text + mapping->path);
-        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)file, mapping->file_offset);
-        call(SYS_close, (uint64_t)file, 0, 0, 0, 0, 0);
+        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping), mapping->file_offset);
+    } else if (mapping->source == TEMPLATE_WRITTEN) {
+        uint64_t offset = work->pieces[mapping->first_piece].offset;
+        must(SYS_mmap, mapping->start, bytes, mapping->protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, offset);
+        return;
     }
     for (uint32_t index = 0; index < mapping->pieces; ++index) {
         const struct template_piece *piece = &work->pieces[mapping->first_piece + index];
@@ -218,7 +240,7 @@ static _Noreturn void jump(const struct user_regs_struct *registers)
 }
 
 /* Everything, from the copy of this program and its own stack on. */
-static _Noreturn void restore(const struct work *work)
+static _Noreturn void restore(struct work *work)
 {
     const struct template_head *head = work->head;
     struct user_regs_struct registers = head->registers;
@@ -231,6 +253,7 @@ static _Noreturn void restore(const struct work *work)
     }
     for (uint32_t index = 0; index < head->mappings; ++index)
         restore_mapping(work, &work->mappings[index]);
+    close_mapped(work);
     restore_settings(work);
     call(SYS_close, (uint64_t)work->file, 0, 0, 0, 0, 0);
     restore_descriptors(work);
