@@ -141,3 +141,31 @@ def test_only_what_nothing_is_seen_of_is_not_taken_apart(tmp_path: Path, program
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("taken apart") == is_taken_apart
+
+
+@pytest.mark.parametrize("is_captured", [False, True])
+def test_another_process_compiles_the_hook_where_memory_is_captured(tmp_path: Path, is_captured: bool) -> None:
+    """What a compiler leaves in memory would be copied with each restore."""
+    (tmp_path / "hook.py").write_text(hook_texts()["sitecustomize.py"])
+    program = """
+import os, sys
+with open("hook.py") as file:
+    hook = compile(file.read(), "/nowhere/sitecustomize.py", "exec")
+events = []
+sys.addaudithook(lambda name, _about: events.append(name))
+sys.path.append("/nowhere")
+try:
+    exec(hook, {"__file__": "/nowhere/sitecustomize.py"})
+except ImportError:
+    pass
+print([name for name in ("compile", "os.fork") if name in events], "FIREBOX_CAPTURED" in os.environ, sys.modules["os"] is os)
+try:
+    os.wait()
+except ChildProcessError:
+    print("alone")
+"""
+    command = [require_tool("bash"), "-c", f'exec 200</dev/null; exec {PYTHON} -S -c "$0"', program]
+    env = {"PYTHONPATH": "/nowhere"} | ({"FIREBOX_CAPTURED": "1"} if is_captured else {})
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{['os.fork'] if is_captured else ['compile']} False True\nalone\n"
