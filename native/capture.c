@@ -313,7 +313,7 @@ static void keep_page(struct template_mapping *mapping, uint64_t address)
         if (head.pieces == PIECES)
             give_up("its memory is in too many pieces");
         last = &pieces[head.pieces++];
-        *last = (struct template_piece){address, 0, output_bytes};
+        *last = (struct template_piece){address, 0};
         ++mapping->pieces;
     }
     write_out(page, sizeof page, output_bytes);
@@ -324,7 +324,7 @@ static void keep_page(struct template_mapping *mapping, uint64_t address)
 /* Keep all of a mapping of a file, instead of those pages that were written. */
 static void keep_whole(struct template_mapping *mapping)
 {
-    output_bytes = pieces[mapping->first_piece].offset;
+    output_bytes = mapping->contents;
     head.pieces = mapping->first_piece;
     mapping->pieces = 0;
     mapping->source = TEMPLATE_WRITTEN;
@@ -335,7 +335,7 @@ static void keep_whole(struct template_mapping *mapping)
 /* Keep what a mapping holds besides zeros or the contents of its file. */
 static void keep_contents(struct template_mapping *mapping, int page_map)
 {
-    uint64_t pages[PAGES_AT_ONCE], kept_from = output_bytes, all_bytes = mapping->end - mapping->start;
+    uint64_t pages[PAGES_AT_ONCE], all_bytes = mapping->end - mapping->start;
     for (uint64_t address = mapping->start; address < mapping->end;) {
         uint64_t count = (mapping->end - address) / TEMPLATE_PAGE;
         size_t bytes = (count < PAGES_AT_ONCE ? count : PAGES_AT_ONCE) * sizeof *pages;
@@ -347,7 +347,7 @@ static void keep_contents(struct template_mapping *mapping, int page_map)
         }
     }
     bool ends_in_file = mapping->file_offset + all_bytes < mapping->file_bytes + TEMPLATE_PAGE; /* behind it nothing can be read */
-    if (mapping->source == TEMPLATE_FILE && ends_in_file && (output_bytes - kept_from) * 2 >= all_bytes)
+    if (mapping->source == TEMPLATE_FILE && ends_in_file && (output_bytes - mapping->contents) * 2 >= all_bytes)
         keep_whole(mapping);
 }
 
@@ -424,6 +424,7 @@ static void take_memory(void)
         if (head.mappings == MAPPINGS)
             give_up("it has too many mappings");
         mapping.first_piece = head.pieces;
+        mapping.contents = output_bytes;
         if (find_source(&mapping, name, line))
             keep_contents(&mapping, page_map);
         mappings[head.mappings++] = mapping;

@@ -60,12 +60,13 @@ struct template_mapping {
     uint64_t start, end, file_offset;
     uint32_t source, protection, flags, path;
     uint32_t first_piece, pieces;
+    uint64_t contents; /* where in this file those of its pieces lie, one after the other */
     uint64_t file_bytes, file_modified_ns, file_changed_ns;
 };
 
-/* A piece of memory, and where in this file its contents lie. */
+/* A piece of memory, as preadv(2) takes it: a `struct iovec`. */
 struct template_piece {
-    uint64_t address, bytes, offset;
+    uint64_t address, bytes;
 };
 
 /* A descriptor of its own. path: offset in the text, of a file, which is at `value`; 0: an eventfd that counts `value`. */

@@ -22,6 +22,7 @@
 enum {
     FAILED = 127,
     POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE,
+    PIECES_AT_ONCE = 1024, /* IOV_MAX of the kernel */
     STACK_AT_START_BYTES = 1 << 20, /* more than the kernel puts there */
     SET_MASK = 2,                   /* SIG_SETMASK */
     FROM_START = 0,                 /* SEEK_SET */
@@ -147,6 +148,22 @@ static uint64_t file_of(struct work *work, const struct template_mapping *mappin
     return (uint64_t)work->mapped;
 }
 
+/* Fill in the pieces of a mapping. */
+static void fill(const struct work *work, const struct template_mapping *mapping)
+{
+    uint64_t contents = mapping->contents;
+    for (uint32_t index = 0, count; index < mapping->pieces; index += count) {
+        const struct template_piece *piece = &work->pieces[mapping->first_piece + index];
+        uint64_t bytes = 0;
+        for (count = 0; count < PIECES_AT_ONCE && index + count < mapping->pieces; bytes += piece[count++].bytes)
+            if (piece[count].bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a fault for each page */
+                call(SYS_madvise, piece[count].address, piece[count].bytes, MADV_POPULATE_WRITE, 0, 0, 0);
+        if (must(SYS_preadv, (uint64_t)work->file, address_of(piece), count, contents, 0, 0) != (long)bytes)
+            give_up();
+        contents += bytes;
+    }
+}
+
 static void restore_mapping(struct work *work, const struct template_mapping *mapping)
 {
     uint64_t bytes = mapping->end - mapping->start;
@@ -158,17 +175,10 @@ static void restore_mapping(struct work *work, const struct template_mapping *ma
     } else if (mapping->source == TEMPLATE_FILE) {
         must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping), mapping->file_offset);
     } else if (mapping->source == TEMPLATE_WRITTEN) {
-        uint64_t offset = work->pieces[mapping->first_piece].offset;
-        must(SYS_mmap, mapping->start, bytes, mapping->protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, offset);
+        must(SYS_mmap, mapping->start, bytes, mapping->protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
         return;
     }
-    for (uint32_t index = 0; index < mapping->pieces; ++index) {
-        const struct template_piece *piece = &work->pieces[mapping->first_piece + index];
-        if (piece->bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a fault for each page */
-            call(SYS_madvise, piece->address, piece->bytes, MADV_POPULATE_WRITE, 0, 0, 0);
-        if (must(SYS_pread64, (uint64_t)work->file, piece->address, piece->bytes, piece->offset, 0, 0) != (long)piece->bytes)
-            give_up();
-    }
+    fill(work, mapping);
     if (protection != mapping->protection)
         must(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
 }
@@ -246,11 +256,14 @@ static _Noreturn void restore(struct work *work)
     struct user_regs_struct registers = head->registers;
     must(SYS_munmap, work->image, work->image_bytes, 0, 0, 0, 0);
     uint64_t kernel_at = work->vdso_at - (head->vdso - head->kernel);
-    if (kernel_at != head->kernel) { /* the places may overlap */
+    uint64_t distance = kernel_at > head->kernel ? kernel_at - head->kernel : head->kernel - kernel_at;
+    if (distance > 0 && distance < TEMPLATE_KERNEL_BYTES) { /* the places may overlap */
         uint64_t between = head->room + TEMPLATE_ROOM_BYTES - TEMPLATE_KERNEL_BYTES;
         move_kernel(work, kernel_at, between);
-        move_kernel(work, between, head->kernel);
+        kernel_at = between;
     }
+    if (distance > 0)
+        move_kernel(work, kernel_at, head->kernel);
     for (uint32_t index = 0; index < head->mappings; ++index)
         restore_mapping(work, &work->mappings[index]);
     close_mapped(work);

@@ -221,6 +221,19 @@ async def test_a_file_that_it_has_written_to_in_memory_is_mapped_and_each_ones_o
     assert [await run(box, kind, template, code) for _ in range(2)] == [(seen, True)] * 2
 
 
+async def test_memory_in_more_pieces_than_one_call_reads_is_whole(box: Box) -> None:
+    kind = kind_of(
+        "import mmap\nmemory = mmap.mmap(-1, 6000 << 12, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        "for page in range(0, 6000, 2):\n  memory[page << 12 : (page << 12) + 2] = page.to_bytes(2, 'big')\n"
+    )
+    template = await template_of(box, kind)
+    code = (
+        "expected = [page * (page % 2 == 0) for page in range(6000)]\n"
+        "print([int.from_bytes(memory[page << 12 : (page << 12) + 2], 'big') for page in range(6000)] == expected)\n"
+    )
+    assert await run(box, kind, template, code) == ("True\n", True)
+
+
 async def test_cannot_be_changed(box: Box) -> None:
     template = await template_of(box, kind_of())
     for change in (
