@@ -279,6 +279,13 @@ static uint32_t keep_text(const char *word)
     return text_bytes - (uint32_t)bytes;
 }
 
+/* Keep the path of a mapping: that of the one before where it is the same. */
+static uint32_t keep_path(const char *path)
+{
+    uint32_t before = head.mappings > 0 ? mappings[head.mappings - 1].path : 0;
+    return before != 0 && strcmp(text + before, path) == 0 ? before : keep_text(path);
+}
+
 /* Return whether `VmFlags` of a mapping have a flag, two letters. Source: proc(5), /proc/PID/smaps. */
 static bool has_flag(const char *flags, const char *flag)
 {
@@ -306,7 +313,7 @@ static void keep_page(struct template_mapping *mapping, uint64_t address)
         if (head.pieces == PIECES)
             give_up("its memory is in too many pieces");
         last = &pieces[head.pieces++];
-        *last = (struct template_piece){address, 0, output_bytes};
+        *last = (struct template_piece){address, 0};
         ++mapping->pieces;
     }
     write_out(page, sizeof page, output_bytes);
@@ -314,10 +321,21 @@ static void keep_page(struct template_mapping *mapping, uint64_t address)
     output_bytes += sizeof page;
 }
 
+/* Keep all of a mapping of a file, instead of those pages that were written. */
+static void keep_whole(struct template_mapping *mapping)
+{
+    output_bytes = mapping->contents;
+    head.pieces = mapping->first_piece;
+    mapping->pieces = 0;
+    mapping->source = TEMPLATE_WRITTEN;
+    for (uint64_t address = mapping->start; address < mapping->end; address += TEMPLATE_PAGE)
+        keep_page(mapping, address);
+}
+
 /* Keep what a mapping holds besides zeros or the contents of its file. */
 static void keep_contents(struct template_mapping *mapping, int page_map)
 {
-    uint64_t pages[PAGES_AT_ONCE];
+    uint64_t pages[PAGES_AT_ONCE], all_bytes = mapping->end - mapping->start;
     for (uint64_t address = mapping->start; address < mapping->end;) {
         uint64_t count = (mapping->end - address) / TEMPLATE_PAGE;
         size_t bytes = (count < PAGES_AT_ONCE ? count : PAGES_AT_ONCE) * sizeof *pages;
@@ -328,6 +346,9 @@ static void keep_contents(struct template_mapping *mapping, int page_map)
                 keep_page(mapping, address);
         }
     }
+    bool ends_in_file = mapping->file_offset + all_bytes < mapping->file_bytes + TEMPLATE_PAGE; /* behind it nothing can be read */
+    if (mapping->source == TEMPLATE_FILE && ends_in_file && (output_bytes - mapping->contents) * 2 >= all_bytes)
+        keep_whole(mapping);
 }
 
 /* Find out where a mapping comes from. Returns whether it has contents to be kept. */
@@ -363,7 +384,7 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
         mapping->source = TEMPLATE_ANONYMOUS;
     } else {
         mapping->source = TEMPLATE_FILE;
-        mapping->path = keep_text(name);
+        mapping->path = keep_path(name);
         must(name, stat(name, &status) == 0);
         mapping->file_bytes = (uint64_t)status.st_size;
         mapping->file_modified_ns = (uint64_t)status.st_mtim.tv_sec * 1000000000 + (uint64_t)status.st_mtim.tv_nsec;
@@ -403,6 +424,7 @@ static void take_memory(void)
         if (head.mappings == MAPPINGS)
             give_up("it has too many mappings");
         mapping.first_piece = head.pieces;
+        mapping.contents = output_bytes;
         if (find_source(&mapping, name, line))
             keep_contents(&mapping, page_map);
         mappings[head.mappings++] = mapping;

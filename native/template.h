@@ -49,21 +49,24 @@ struct template_layout {
     uint32_t auxv_bytes, program;
 };
 
-/* Where memory comes from. KERNEL: the vDSO and its data, which are there already, in another place. */
-enum template_source { TEMPLATE_ANONYMOUS, TEMPLATE_FILE, TEMPLATE_STACK, TEMPLATE_KERNEL };
+/* Where memory comes from. KERNEL: the vDSO and its data, which are there already, in another place. WRITTEN: a file of which most
+ * was written to: all of it is one piece, which is mapped and not copied, so that pages are copied when a program writes to them. */
+enum template_source { TEMPLATE_ANONYMOUS, TEMPLATE_FILE, TEMPLATE_WRITTEN, TEMPLATE_STACK, TEMPLATE_KERNEL };
 
-/* A mapping, as /proc/PID/maps has it. path: offset in the text; file_*: of the file then, so that another one is noticed.
+/* A mapping, as /proc/PID/maps has it. path: offset in the text, the same for neighbours of one file; file_*: of the file then, so
+ * that another one is noticed.
  * Its pieces are what it holds besides zeros or the file's own contents. */
 struct template_mapping {
     uint64_t start, end, file_offset;
     uint32_t source, protection, flags, path;
     uint32_t first_piece, pieces;
+    uint64_t contents; /* where in this file those of its pieces lie, one after the other */
     uint64_t file_bytes, file_modified_ns, file_changed_ns;
 };
 
-/* A piece of memory, and where in this file its contents lie. */
+/* A piece of memory, as preadv(2) takes it: a `struct iovec`. */
 struct template_piece {
-    uint64_t address, bytes, offset;
+    uint64_t address, bytes;
 };
 
 /* A descriptor of its own. path: offset in the text, of a file, which is at `value`; 0: an eventfd that counts `value`. */

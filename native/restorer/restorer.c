@@ -22,6 +22,7 @@
 enum {
     FAILED = 127,
     POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE,
+    PIECES_AT_ONCE = 1024, /* IOV_MAX of the kernel */
     STACK_AT_START_BYTES = 1 << 20, /* more than the kernel puts there */
     SET_MASK = 2,                   /* SIG_SETMASK */
     FROM_START = 0,                 /* SEEK_SET */
@@ -42,6 +43,8 @@ struct work {
     uint64_t vdso_at; /* where the kernel has put it now */
     uint64_t image, image_bytes; /* what the kernel has loaded; names mean the copy here */
     int file; /* with the contents of memory */
+    int mapped; /* the file of the last mapping that has one, and its path */
+    uint32_t mapped_path;
 };
 
 static long call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
@@ -127,7 +130,41 @@ static int open_file(const struct template_mapping *mapping, const char *path)
     return file;
 }
 
-static void restore_mapping(const struct work *work, const struct template_mapping *mapping)
+static void close_mapped(struct work *work)
+{
+    if (work->mapped_path != 0)
+        call(SYS_close, (uint64_t)work->mapped, 0, 0, 0, 0, 0);
+    work->mapped_path = 0;
+}
+
+/* Return the file of a mapping, which is often that of the one before. */
+static uint64_t file_of(struct work *work, const struct template_mapping *mapping)
+{
+    if (mapping->path != work->mapped_path) {
+        close_mapped(work);
+        work->mapped = open_file(mapping, work->text + mapping->path);
+        work->mapped_path = mapping->path;
+    }
+    return (uint64_t)work->mapped;
+}
+
+/* Fill in the pieces of a mapping. */
+static void fill(const struct work *work, const struct template_mapping *mapping)
+{
+    uint64_t contents = mapping->contents;
+    for (uint32_t index = 0, count; index < mapping->pieces; index += count) {
+        const struct template_piece *piece = &work->pieces[mapping->first_piece + index];
+        uint64_t bytes = 0;
+        for (count = 0; count < PIECES_AT_ONCE && index + count < mapping->pieces; bytes += piece[count++].bytes)
+            if (piece[count].bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a fault for each page */
+                call(SYS_madvise, piece[count].address, piece[count].bytes, MADV_POPULATE_WRITE, 0, 0, 0);
+        if (must(SYS_preadv, (uint64_t)work->file, address_of(piece), count, contents, 0, 0) != (long)bytes)
+            give_up();
+        contents += bytes;
+    }
+}
+
+static void restore_mapping(struct work *work, const struct template_mapping *mapping)
 {
     uint64_t bytes = mapping->end - mapping->start;
     uint32_t protection = mapping->protection | (mapping->pieces > 0 ? PROT_WRITE : 0);
@@ -136,17 +173,12 @@ static void restore_mapping(const struct work *work, const struct template_mappi
     } else if (mapping->source == TEMPLATE_ANONYMOUS) {
         must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_ANONYMOUS | MAP_FIXED, ~0UL, 0);
     } else if (mapping->source == TEMPLATE_FILE) {
-        int file = open_file(mapping, work->text + mapping->path);
-        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)file, mapping->file_offset);
-        call(SYS_close, (uint64_t)file, 0, 0, 0, 0, 0);
+        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping), mapping->file_offset);
+    } else if (mapping->source == TEMPLATE_WRITTEN) {
+        must(SYS_mmap, mapping->start, bytes, mapping->protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
+        return;
     }
-    for (uint32_t index = 0; index < mapping->pieces; ++index) {
-        const struct template_piece *piece = &work->pieces[mapping->first_piece + index];
-        if (piece->bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a fault for each page */
-            call(SYS_madvise, piece->address, piece->bytes, MADV_POPULATE_WRITE, 0, 0, 0);
-        if (must(SYS_pread64, (uint64_t)work->file, piece->address, piece->bytes, piece->offset, 0, 0) != (long)piece->bytes)
-            give_up();
-    }
+    fill(work, mapping);
     if (protection != mapping->protection)
         must(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
 }
@@ -218,19 +250,23 @@ static _Noreturn void jump(const struct user_regs_struct *registers)
 }
 
 /* Everything, from the copy of this program and its own stack on. */
-static _Noreturn void restore(const struct work *work)
+static _Noreturn void restore(struct work *work)
 {
     const struct template_head *head = work->head;
     struct user_regs_struct registers = head->registers;
     must(SYS_munmap, work->image, work->image_bytes, 0, 0, 0, 0);
     uint64_t kernel_at = work->vdso_at - (head->vdso - head->kernel);
-    if (kernel_at != head->kernel) { /* the places may overlap */
+    uint64_t distance = kernel_at > head->kernel ? kernel_at - head->kernel : head->kernel - kernel_at;
+    if (distance > 0 && distance < TEMPLATE_KERNEL_BYTES) { /* the places may overlap */
         uint64_t between = head->room + TEMPLATE_ROOM_BYTES - TEMPLATE_KERNEL_BYTES;
         move_kernel(work, kernel_at, between);
-        move_kernel(work, between, head->kernel);
+        kernel_at = between;
     }
+    if (distance > 0)
+        move_kernel(work, kernel_at, head->kernel);
     for (uint32_t index = 0; index < head->mappings; ++index)
         restore_mapping(work, &work->mappings[index]);
+    close_mapped(work);
     restore_settings(work);
     call(SYS_close, (uint64_t)work->file, 0, 0, 0, 0, 0);
     restore_descriptors(work);

@@ -141,3 +141,71 @@ def test_only_what_nothing_is_seen_of_is_not_taken_apart(tmp_path: Path, program
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("taken apart") == is_taken_apart
+
+
+@pytest.mark.parametrize("is_captured", [False, True])
+def test_another_process_compiles_the_hook_where_memory_is_captured(tmp_path: Path, is_captured: bool) -> None:
+    """What a compiler leaves in memory would be copied with each restore."""
+    (tmp_path / "hook.py").write_text(hook_texts()["sitecustomize.py"])
+    program = """
+import os, sys
+with open("hook.py") as file:
+    hook = compile(file.read(), "/nowhere/sitecustomize.py", "exec")
+events = []
+sys.addaudithook(lambda name, _about: events.append(name))
+sys.path.append("/nowhere")
+try:
+    exec(hook, {"__file__": "/nowhere/sitecustomize.py"})
+except ImportError:
+    pass
+print([name for name in ("compile", "os.fork") if name in events], "FIREBOX_CAPTURED" in os.environ, sys.modules["os"] is os)
+try:
+    os.wait()
+except ChildProcessError:
+    print("alone")
+"""
+    command = [require_tool("bash"), "-c", f'exec 200</dev/null; exec {PYTHON} -S -c "$0"', program]
+    env = {"PYTHONPATH": "/nowhere"} | ({"FIREBOX_CAPTURED": "1"} if is_captured else {})
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{['os.fork'] if is_captured else ['compile']} False True\nalone\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import sys; print(__name__, __file__, __cached__, __spec__.origin, __loader__.path, *vars()); x = 1",
+        "import nothing_of_this_name",
+        "print('seen'); 1 / 0",
+        "x = (",
+    ],
+)
+def test_the_interpreters_own_module_of_this_name_is_run_with_the_program(tmp_path: Path, text: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(text)
+    program = """
+import os, sys
+sys.path[:] = [os.getcwd(), *sys.path[1:], "/nowhere"]
+hook, read = sys.argv[1], os.read
+def say_when(*about):
+    print("the program comes")
+    return read(*about)
+os.read = say_when
+try:
+    if hook:
+        exec(compile(hook, "/nowhere/sitecustomize.py", "exec"), {"__file__": "/nowhere/sitecustomize.py"})
+    else:
+        print("the program comes")
+        import sitecustomize
+except Exception as error:
+    print(repr(error))
+print(getattr(sys.modules.get("sitecustomize"), "x", "no x"))
+"""
+    command = [require_tool("bash"), "-c", f'exec 200</dev/null; exec {PYTHON} -S -c "$0" "$1"', program]
+    env = {"PYTHONPATH": "/nowhere", "PYTHONDONTWRITEBYTECODE": "1"}
+    with_hook, without = (
+        subprocess.run([*command, hook], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+        for hook in (hook_texts()["sitecustomize.py"], "")
+    )
+    assert (with_hook.returncode, with_hook.stderr) == (0, "")
+    assert with_hook.stdout == without.stdout
+    assert with_hook.stdout.startswith("the program comes\n")

@@ -198,6 +198,42 @@ async def test_is_not_restored_when_a_file_it_had_mapped_is_another_one(box: Box
     assert await run(box, kind, template, code) == ("here\n", False)
 
 
+async def test_a_file_that_it_has_written_to_in_memory_is_mapped_and_each_ones_own(box: Box, shown: Path) -> None:
+    file = shown / "mapped"
+    file.write_bytes(b"a" * 4096 + b"b" * 4096 + b"c" * 4096)
+    file.chmod(0o644)
+    kind = kind_of(
+        f"import ctypes, mmap, os\nfile = os.open('/.host{file}', os.O_RDONLY)\n"
+        "mapped = mmap.mmap(file, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)\nos.close(file)\n"
+        "mapped[:1] = mapped[4096:4097] = b'x'\n",
+        trees=(str(shown),),
+    )
+    template = await template_of(box, kind)
+    code = (
+        'begin = f"{ctypes.addressof(ctypes.c_char.from_buffer(mapped)):x}-"\n'
+        'about = open("/proc/self/smaps").read().split("\\n" + begin)[1]\n'
+        'print(*[int(about.split(name)[1].split()[0]) for name in ("Private_Clean:", "Private_Dirty:")])\n'
+        "print(mapped[:2], mapped[4095:4098], mapped[8191:8193])\n"
+        "mapped[:1] = mapped[8192:8193] = b'y'\n"
+        f"print(mapped[:2], mapped[8191:8193], open('/.host{file}', 'rb').read(2))\n"
+    )
+    seen = "0 0\nb'xa' b'axb' b'bc'\nb'ya' b'by' b'aa'\n"
+    assert [await run(box, kind, template, code) for _ in range(2)] == [(seen, True)] * 2
+
+
+async def test_memory_in_more_pieces_than_one_call_reads_is_whole(box: Box) -> None:
+    kind = kind_of(
+        "import mmap\nmemory = mmap.mmap(-1, 6000 << 12, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        "for page in range(0, 6000, 2):\n  memory[page << 12 : (page << 12) + 2] = page.to_bytes(2, 'big')\n"
+    )
+    template = await template_of(box, kind)
+    code = (
+        "expected = [page * (page % 2 == 0) for page in range(6000)]\n"
+        "print([int.from_bytes(memory[page << 12 : (page << 12) + 2], 'big') for page in range(6000)] == expected)\n"
+    )
+    assert await run(box, kind, template, code) == ("True\n", True)
+
+
 async def test_cannot_be_changed(box: Box) -> None:
     template = await template_of(box, kind_of())
     for change in (

@@ -123,7 +123,12 @@ def _may_wait(words: Sequence[str], env: Mapping[str, str], job_env: Iterable[st
 
 
 def hook_texts() -> dict[str, str]:
-    """Read every hook: name of the file that the interpreter looks for -> text."""
+    """Read every hook: name of the file that the interpreter looks for -> text.
+
+    That of Python is a text in another one, `python_start.hook`, which has it compiled in the right place.
+    """
     folder = Path(__file__).parent / "hooks"
     files = {**{name: hook.name for name, hook in HOOKS.items() if hook.name}, **COMPILER_HOOKS}
-    return {file: (folder / f"{name}.hook").read_text(encoding="utf-8") for name, file in files.items()}
+    texts = {file: (folder / f"{name}.hook").read_text(encoding="utf-8") for name, file in files.items()}
+    start = (folder / "python_start.hook").read_text(encoding="utf-8")
+    return {**texts, HOOKS["python"].name: start.replace("TEXT", repr(texts[HOOKS["python"].name]))}

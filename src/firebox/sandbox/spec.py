@@ -14,6 +14,9 @@ INSIDE_UID = 1000
 HOOKS_FOLDER = "/.ahead"
 """Where the hooks of prestarted interpreters lie, in every sandbox, read-only."""
 
+CAPTURED = "FIREBOX_CAPTURED"
+"""The variable that tells a hook that it waits to be captured; the hook takes it away."""
+
 TOLD_BYTES = 32 << 10
 """Words that a hook can be told: they fit into a pipe without anybody reading, together."""
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.protocol import TEMPLATE
-from firebox.sandbox.spec import Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import CAPTURED, Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 
 ARE_POSSIBLE = os.uname().machine == "x86_64"
@@ -133,7 +133,7 @@ async def capture(kind: SandboxSpec, make: Callable[[SandboxSpec], Awaitable[San
 
     command = Command(
         argv=ahead.argv,
-        env=dict(ahead.env),
+        env=dict(ahead.env) | ({} if ahead.held else {CAPTURED: "1"}),
         # As PID 1 leaves it for a program that waits; see native/prestart.c.
         files=(InputFile(ahead.main, b"" if ahead.held else b"\n"),) if ahead.main else (),
         wall_ms=_WALL_MS,
