@@ -6,18 +6,12 @@
 #include <unistd.h>
 
 #include "kernel.h"
-
-/* Say why there will be no template, and end, and the interpreter with us. */
-static _Noreturn void give_up(const char *why)
-{
-    write_all(2, why, strlen(why));
-    _exit(1);
-}
+#include "tracing.h"
 
 #ifndef __x86_64__
-void let_be_captured(const char *main_file, int error_stream)
+void let_be_captured(const char *main_file, bool other_pid, int error_stream)
 {
-    (void)main_file;
+    (void)main_file, (void)other_pid;
     dup2(error_stream, 2);
     give_up("templates are for x86-64");
 }
@@ -34,24 +28,29 @@ void let_be_captured(const char *main_file, int error_stream)
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 #include <time.h>
 
+#include "capture_threads.h"
 #include "proc.h"
 #include "protocol.h"
 #include "restorer.inc"
-#include "template.h"
 
 /* The tracer is a child of the process that becomes the interpreter, so that this has the pid that a program always has: its C
  * library keeps that in its memory. */
 
-enum { MAPPINGS = 2048, PIECES = 8192, TEXT_BYTES = 128 << 10, PAGES_AT_ONCE = 512, PROCESSES = 2 };
+enum {
+    MAPPINGS = 2048,
+    PIECES = 8192,
+    TEXT_BYTES = 128 << 10,
+    PAGES_AT_ONCE = 512,
+    PROCESSES = 2,
+    OTHER_PID = 1 << 22 /* the kernel has lower ones; proc(5), /proc/sys/kernel/pid_max */
+};
 
 #define QUERY_PERSONALITY 0xFFFFFFFFUL
 #define PAGE_PRESENT (1ULL << 63)
 #define PAGE_SWAPPED (1ULL << 62)
 #define PAGE_OF_FILE (1ULL << 61) /* Source: the kernel's admin-guide/mm/pagemap.rst */
-#define TRACED_CALL (SIGTRAP | 0x80)
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08 /* Linux 6.11 */
 #endif
@@ -62,62 +61,15 @@ _Static_assert(sizeof(struct template_head) + MAPPINGS * sizeof(struct template_
                    TEMPLATE_TABLES_BYTES,
                "the place of the tables");
 
-static pid_t interpreter;
-static int memory = -1; /* the interpreter's */
 static int output;
 static uint64_t output_bytes;
 
 static struct template_head head;
+static uint64_t inodes[TEMPLATE_DESCRIPTORS], watched_inodes[TEMPLATE_WATCHES]; /* of descriptors and watches */
 static struct template_mapping mappings[MAPPINGS];
 static struct template_piece pieces[PIECES];
 static char text[TEXT_BYTES];
 static uint32_t text_bytes = 1; /* offset 0: "" */
-
-static void must(const char *what, bool done)
-{
-    char why[128] = "", digits[21];
-    const char *number = decimal((uint64_t)errno, digits);
-    if (done)
-        return;
-    strncat(why, what, sizeof why - sizeof ": error " - sizeof digits); /* it may be a path */
-    give_up(strcat(strcat(why, ": error "), number));
-}
-
-/* Make a call of ptrace(2); the C libraries declare it each in its own way. */
-static void trace(const char *name, long request, uintptr_t address, void *data)
-{
-    must(name, syscall(SYS_ptrace, request, interpreter, address, data) >= 0);
-}
-
-/* Wait until the interpreter stops. Returns its wait status. */
-static int wait_for_stop(void)
-{
-    int status;
-    must("waitpid", waitpid(interpreter, &status, __WALL) >= 0);
-    if (!WIFSTOPPED(status))
-        give_up("it ended before it waited");
-    return status;
-}
-
-/* Let it go on to the beginning or the end of a system call. */
-static void go_on(void)
-{
-    for (int passed_on = 0;;) {
-        trace("PTRACE_SYSCALL", PTRACE_SYSCALL, 0, (void *)(intptr_t)passed_on);
-        int status = wait_for_stop();
-        if (WSTOPSIG(status) == TRACED_CALL)
-            return;
-        passed_on = status >> 16 == 0 ? WSTOPSIG(status) : 0;
-    }
-}
-
-static void open_memory(void)
-{
-    if (memory >= 0)
-        close(memory); /* which may be of the program before its execve(2) */
-    memory = open_at(proc_folder(), proc_path((uint64_t)interpreter, "mem"), O_RDONLY, 0);
-    must("mem", memory >= 0);
-}
 
 static const char *last_part(const char *path)
 {
@@ -130,7 +82,7 @@ static bool opens(uint64_t path_address, uint64_t flags, const char *main_file)
 {
     char path[PATH_MAX];
     open_memory();
-    long got = pread(memory, path, sizeof path - 1, (off_t)path_address);
+    long got = try_to_read_there(path_address, path, sizeof path - 1);
     path[got < 0 ? 0 : got] = '\0';
     return !(flags & O_PATH) && strcmp(last_part(path), last_part(main_file)) == 0;
 }
@@ -146,60 +98,36 @@ static bool waits_in(const struct ptrace_syscall_info *info, const char *main_fi
            (info->entry.nr == SYS_open && opens(info->entry.args[0], info->entry.args[1], main_file));
 }
 
-static void run_until_it_waits(const char *main_file)
+/* Have the system call at whose end it has stopped return a pid that it will not have in a sandbox. OpenSSL seeds its generators
+ * anew in a process with another pid, as in a fork. Source: its providers/implementations/rands/drbg.c, `fork_id`. */
+static void return_other_pid(void)
+{
+    struct user_regs_struct registers;
+    trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &registers);
+    registers.rax = OTHER_PID;
+    trace("PTRACE_SETREGS", PTRACE_SETREGS, 0, &registers);
+}
+
+static void run_until_it_waits(const char *main_file, bool other_pid)
 {
     struct ptrace_syscall_info info;
+    bool asks = false;
     do {
         go_on();
         trace("PTRACE_GET_SYSCALL_INFO", PTRACE_GET_SYSCALL_INFO, sizeof info, &info);
+        if (asks && info.op == PTRACE_SYSCALL_INFO_EXIT)
+            return_other_pid();
+        asks = other_pid && info.op == PTRACE_SYSCALL_INFO_ENTRY && info.entry.nr == SYS_getpid;
     } while (!waits_in(&info, main_file));
 }
 
-/* Keep the registers as they are before the call in which it waits, and leave that call out. */
-static void take_registers(void)
+/* Leave out the system call at whose beginning the interpreter has stopped. */
+static void leave_call_out(void)
 {
-    struct user_fpregs_struct floating;
-    trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &head.registers);
-    trace("PTRACE_GETFPREGS", PTRACE_GETFPREGS, 0, &floating);
-    head.mxcsr = floating.mxcsr;
-    head.x87_control = floating.cwd;
-    struct user_regs_struct without = head.registers;
+    struct user_regs_struct without = traced->registers;
     without.orig_rax = ~0ULL;
     trace("PTRACE_SETREGS", PTRACE_SETREGS, 0, &without);
     go_on();
-    head.registers.rip -= 2; /* the instruction `syscall` */
-    head.registers.rax = head.registers.orig_rax;
-}
-
-/* Have the interpreter make a system call of ours. It has stopped at the end of one. */
-static long call_there(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
-{
-    struct user_regs_struct registers = head.registers;
-    registers.rax = (uint64_t)number;
-    registers.orig_rax = ~0ULL; /* none to be started again */
-    registers.rdi = a;
-    registers.rsi = b;
-    registers.rdx = c;
-    registers.r10 = d;
-    trace("PTRACE_SETREGS", PTRACE_SETREGS, 0, &registers);
-    go_on();
-    go_on();
-    trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &registers);
-    return (long)registers.rax;
-}
-
-static void read_there(uint64_t address, void *to, size_t bytes)
-{
-    must("its memory", pread(memory, to, bytes, (off_t)address) == (long)bytes);
-}
-
-/* Make a call that writes an answer to the address which is one of its arguments, and fetch that. */
-static void ask_there(const char *name, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t at, void *answer,
-                      size_t bytes)
-{
-    errno = 0;
-    must(name, call_there(number, a, b, c, d) >= 0);
-    read_there(at, answer, bytes);
 }
 
 /* Ask the kernel, in the interpreter's name, what that has told it. */
@@ -207,17 +135,10 @@ static void take_settings(void)
 {
     struct itimerval timer;
     struct itimerspec made;
-    struct ptrace_rseq_configuration sequence;
-    uint64_t scratch = (head.registers.rsp - TEMPLATE_PAGE) & ~15ULL; /* behind the end of the stack, where nothing counts */
+    uint64_t scratch = (traced->registers.rsp - TEMPLATE_PAGE) & ~15ULL; /* behind the end of the stack, where nothing counts */
     for (uint64_t signal = 1; signal <= TEMPLATE_SIGNALS; ++signal)
         ask_there("rt_sigaction", SYS_rt_sigaction, signal, 0, scratch, 8, scratch, &head.actions[signal],
                   sizeof head.actions[signal]);
-    ask_there("sigaltstack", SYS_sigaltstack, 0, scratch, 0, 0, scratch, &head.signal_stack, sizeof head.signal_stack);
-    ask_there("rt_sigprocmask", SYS_rt_sigprocmask, 0, 0, scratch, 8, scratch, &head.signal_mask, sizeof head.signal_mask);
-    ask_there("get_robust_list", SYS_get_robust_list, 0, scratch, scratch + 8, 0, scratch, head.robust_list,
-              sizeof head.robust_list);
-    ask_there("PR_GET_TID_ADDRESS", SYS_prctl, PR_GET_TID_ADDRESS, scratch, 0, 0, scratch, &head.tid_address,
-              sizeof head.tid_address);
     for (uint64_t which = ITIMER_REAL; which <= ITIMER_PROF; ++which) {
         ask_there("getitimer", SYS_getitimer, which, scratch, 0, 0, scratch, &timer, sizeof timer);
         if (timer.it_value.tv_sec != 0 || timer.it_value.tv_usec != 0)
@@ -229,24 +150,18 @@ static void take_settings(void)
         if (made.it_value.tv_sec != 0 || made.it_value.tv_nsec != 0)
             give_up("it has set a timer");
     }
-    trace("PTRACE_GET_RSEQ_CONFIGURATION", PTRACE_GET_RSEQ_CONFIGURATION, sizeof sequence, &sequence);
-    head.rseq = sequence.rseq_abi_pointer;
-    head.rseq_bytes = sequence.rseq_abi_size;
-    head.rseq_signature = sequence.signature;
     head.layout.brk = (uint64_t)call_there(SYS_brk, 0, 0, 0, 0);
-}
-
-/* Read a short file of the interpreter's /proc. */
-static void read_about(const char *name, void *buffer, size_t room)
-{
-    errno = 0;
-    must(name, read_file(proc_folder(), proc_path((uint64_t)interpreter, name), buffer, room) >= 0);
+    for (uint32_t index = 0; index < head.threads; ++index) {
+        traced = &head.thread[index];
+        take_thread_settings(scratch);
+    }
+    traced = &head.thread[0];
 }
 
 /* Keep where the kernel believes its parts to be. Source: proc(5), /proc/PID/stat, which counts fields from 1. */
 static void take_layout(void)
 {
-    char line[4096], name[64] = "";
+    char line[4096];
     read_about("stat", line, sizeof line);
     const char *state = strrchr(line, ')'); /* is field 2 */
     if (state == NULL || *++state == '\0')
@@ -264,9 +179,6 @@ static void take_layout(void)
     for (size_t index = 0; index + 1 < TEMPLATE_AUXV && head.auxv[index] != AT_NULL; index += 2)
         if (head.auxv[index] == AT_SYSINFO_EHDR)
             head.vdso = head.auxv[index + 1];
-    read_about("comm", name, sizeof name);
-    name[strcspn(name, "\n")] = '\0';
-    memcpy(head.command, name, sizeof head.command - 1); /* the kernel has no longer ones */
 }
 
 static uint32_t keep_text(const char *word)
@@ -354,7 +266,7 @@ static void keep_contents(struct template_mapping *mapping, int page_map)
 /* Find out where a mapping comes from. Returns whether it has contents to be kept. */
 static bool find_source(struct template_mapping *mapping, const char *name, const char *flags)
 {
-    static const char *const refused[] = {"ht", "io", "pf", "lo", "um", "uw", "wf", "dc", "ss"};
+    static const char *const refused[] = {"ht", "io", "pf", "lo", "um", "uw", "wf", "ss"};
     bool is_shared = mapping->flags & MAP_SHARED;
     struct stat status;
     if (strncmp(name, "[v", 2) == 0) { /* vvar, vvar_vclock, vdso */
@@ -373,6 +285,7 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
             give_up("it has memory of a special kind");
     if (is_shared && (mapping->protection & PROT_WRITE))
         give_up("it shares memory");
+    mapping->not_forked = has_flag(flags, "dc");
     if (has_flag(flags, "nr"))
         mapping->flags |= MAP_NORESERVE;
     if (strcmp(name, "[stack]") == 0) {
@@ -419,6 +332,8 @@ static void take_memory(void)
         bool is_first = (*line >= '0' && *line <= '9') || (*line >= 'a' && *line <= 'f');
         if (is_first)
             strncpy(name, parse_mapping(line, &mapping), sizeof name - 1);
+        if (strncmp(line, "ProtectionKey:", strlen("ProtectionKey:")) == 0 && number_at(line, 1) != 0)
+            give_up("it protects memory by keys");
         if (strncmp(line, "VmFlags:", strlen("VmFlags:")) != 0 || strcmp(name, "[vsyscall]") == 0)
             continue;
         if (head.mappings == MAPPINGS)
@@ -442,12 +357,6 @@ static void find_room(void)
             head.room = mappings[index].end;
 }
 
-static void count(int folder, const char *name, void *context)
-{
-    (void)folder, (void)name;
-    ++*(int *)context;
-}
-
 /* Return the number behind a name in a file of /proc, 0 where it is not there. */
 static uint64_t value_of(const char *listing, const char *name, int base)
 {
@@ -455,10 +364,42 @@ static uint64_t value_of(const char *listing, const char *name, int base)
     return found == NULL ? 0 : strtoull(found + strlen(name), NULL, base);
 }
 
-/* Keep a descriptor: of a file, or an eventfd. Source: proc(5), /proc/PID/fdinfo. */
+/* Keep what can be read from a pipe. This takes it out: the interpreter does not go on. */
+static void take_pipe(int folder, const char *name, struct template_descriptor *kept)
+{
+    char more;
+    if ((kept->flags & O_ACCMODE) != O_RDONLY)
+        return;
+    int pipe = open_at(folder, name, O_RDONLY | O_NONBLOCK, 0);
+    must("pipe", pipe >= 0);
+    long got = read(pipe, &kept->value, sizeof kept->value);
+    must("pipe", got >= 0 || errno == EAGAIN);
+    kept->bytes = got > 0 ? (uint32_t)got : 0;
+    if (kept->bytes == sizeof kept->value && read(pipe, &more, 1) > 0)
+        give_up("it has a pipe that holds much");
+    close(pipe);
+}
+
+/* Keep what an epoll instance watches. Source: proc(5), /proc/PID/fdinfo; the events are those of epoll_ctl(2). */
+static void take_watches(uint32_t epoll, const char *about)
+{
+    for (const char *line = strstr(about, "tfd:"); line != NULL; line = strstr(line + 1, "tfd:")) {
+        if (head.watches == TEMPLATE_WATCHES)
+            give_up("it watches too much");
+        watched_inodes[head.watches] = value_of(line, "ino:", 16);
+        head.watch[head.watches++] = (struct template_watch){
+            .epoll = epoll,
+            .number = (uint32_t)value_of(line, "tfd:", 10),
+            .events = (uint32_t)value_of(line, "events:", 16),
+            .data = value_of(line, "data:", 16)};
+    }
+}
+
+/* Keep a descriptor. Source: proc(5), /proc/PID/fdinfo. */
 static void take_descriptor(int folder, const char *name, void *context)
 {
-    char about[1024], target[PATH_MAX], number[sizeof "fdinfo/" + 20];
+    static char about[8192];
+    char target[PATH_MAX], number[sizeof "fdinfo/" + 20];
     (void)context;
     uint32_t which = (uint32_t)number_at(name, 0);
     if (which <= 2 || which == PROTOCOL_GATE)
@@ -467,25 +408,60 @@ static void take_descriptor(int folder, const char *name, void *context)
     must("fd", length >= 0);
     target[length] = '\0';
     read_about(strncat(strcpy(number, "fdinfo/"), name, 20), about, sizeof about);
-    bool is_event = strcmp(target, "anon_inode:[eventfd]") == 0;
-    struct stat status;
+    if (strlen(about) == sizeof about - 1)
+        give_up("it watches too much");
     if (head.descriptors == TEMPLATE_DESCRIPTORS)
         give_up("it has opened too much");
-    if (!is_event && (*target != '/' || stat(target, &status) < 0 || !S_ISREG(status.st_mode)))
-        give_up("it has opened something that is no file");
-    head.descriptor[head.descriptors++] = (struct template_descriptor){
-        .number = which,
-        .flags = (uint32_t)value_of(about, "flags:", 8),
-        .path = is_event ? 0 : keep_text(target),
-        .value = is_event ? value_of(about, "eventfd-count:", 16) : value_of(about, "pos:", 10)};
+    struct stat status;
+    must("fd", fstatat(folder, name, &status, 0) == 0);
+    inodes[head.descriptors] = status.st_ino;
+    struct template_descriptor *kept = &head.descriptor[head.descriptors++];
+    *kept = (struct template_descriptor){.number = which, .flags = (uint32_t)value_of(about, "flags:", 8)};
+    if (strcmp(target, "anon_inode:[eventfd]") == 0 && value_of(about, "eventfd-semaphore:", 10) == 0) {
+        kept->kind = TEMPLATE_EVENT;
+        kept->value = value_of(about, "eventfd-count:", 16);
+    } else if (strcmp(target, "anon_inode:[eventpoll]") == 0) {
+        kept->kind = TEMPLATE_EPOLL;
+        take_watches(which, about);
+    } else if (strncmp(target, "pipe:[", strlen("pipe:[")) == 0) {
+        kept->kind = TEMPLATE_PIPE;
+        take_pipe(folder, name, kept);
+    } else {
+        if (*target != '/' || stat(target, &status) < 0 || !(S_ISREG(status.st_mode) || strcmp(target, "/dev/null") == 0))
+            give_up("it has opened something that is no file");
+        kept->path = keep_text(target);
+        kept->value = value_of(about, "pos:", 10);
+    }
 }
 
-static void for_each_in(const char *name, void (*entry)(int folder, const char *name, void *context), void *context)
+/* Find the other end of each pipe: the only one, and of the other kind. */
+static void pair_pipes(void)
 {
-    int folder = open_at(proc_folder(), proc_path((uint64_t)interpreter, name), O_RDONLY | O_DIRECTORY, 0);
-    must(name, folder >= 0);
-    must(name, (errno = each_entry(folder, entry, context)) == 0);
-    close(folder);
+    for (uint32_t index = 0; index < head.descriptors; ++index) {
+        struct template_descriptor *one = &head.descriptor[index];
+        uint32_t ends = 0;
+        for (uint32_t at = 0; one->kind == TEMPLATE_PIPE && at < head.descriptors; ++at) {
+            const struct template_descriptor *other = &head.descriptor[at];
+            if (at == index || other->kind != TEMPLATE_PIPE || inodes[at] != inodes[index])
+                continue;
+            ends += ((one->flags ^ other->flags) & O_ACCMODE) == O_WRONLY ? 1 : 2;
+            one->other = other->number;
+        }
+        if (one->kind == TEMPLATE_PIPE && ends != 1)
+            give_up("it has a pipe to somewhere else");
+    }
+}
+
+/* Give up where an epoll instance watches what has another number by now, or none. */
+static void check_watches(void)
+{
+    for (uint32_t index = 0; index < head.watches; ++index) {
+        uint32_t at = 0;
+        while (at < head.descriptors && head.descriptor[at].number != head.watch[index].number)
+            ++at;
+        if (at == head.descriptors || inodes[at] != watched_inodes[index])
+            give_up("it watches something that it has closed");
+    }
 }
 
 /* Keep the timers. Source: proc(5), /proc/PID/timers. */
@@ -512,13 +488,23 @@ static void take_timers(void)
 static void take_descriptors(void)
 {
     static struct pairs processes;
-    int threads = 0;
-    for_each_in("task", count, &threads);
-    if (threads != 1)
-        give_up("it has threads");
     if (!proc_list(&processes) || processes.used != PROCESSES)
         give_up("it has started a program");
     for_each_in("fd", take_descriptor, NULL);
+    pair_pipes();
+    check_watches();
+}
+
+/* Keep where random numbers must be others each time. The interpreter has left a file about it, or none. */
+static void take_random(void)
+{
+    char line[64];
+    if (read_file(AT_FDCWD, PROTOCOL_RANDOM, line, sizeof line) < 0)
+        return;
+    head.random = number_at(line, 0);
+    head.random_bytes = number_at(line, 1);
+    if (head.random == 0 || head.random_bytes == 0 || head.random_bytes > TEMPLATE_RANDOM_BYTES)
+        give_up("it asks for random numbers in a strange place");
 }
 
 static void write_template(void)
@@ -545,24 +531,28 @@ static void write_template(void)
 }
 
 /* Follow the interpreter to where it waits, and write its template. followed: where to say that it may begin. */
-static _Noreturn void capture(const char *main_file, int followed)
+static _Noreturn void capture(const char *main_file, bool other_pid, int followed)
 {
     int persona = personality(QUERY_PERSONALITY);
     if (persona < 0 || !(persona & ADDR_NO_RANDOMIZE))
         give_up("addresses are always random here");
-    trace("PTRACE_SEIZE", PTRACE_SEIZE, 0, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL));
-    trace("PTRACE_INTERRUPT", PTRACE_INTERRUPT, 0, NULL);
-    wait_for_stop();
+    traced = &head.thread[0];
+    traced->number = (uint32_t)interpreter;
+    seize();
+    stop();
     must("write", write(followed, "", 1) == 1);
-    run_until_it_waits(main_file);
+    run_until_it_waits(main_file, other_pid);
     open_memory();
+    take_registers();
+    stop_threads(&head);
+    leave_call_out();
     take_descriptors();
     take_timers();
+    take_random();
     unlink(PROTOCOL_TEMPLATE); /* the interpreter stands still and is alone: from here on nobody else can put a file there */
     output = open_at(AT_FDCWD, PROTOCOL_TEMPLATE, O_WRONLY | O_CREAT | O_EXCL, 0755);
     must("open", output >= 0);
     output_bytes = TEMPLATE_AT + TEMPLATE_TABLES_BYTES;
-    take_registers();
     take_settings();
     take_layout();
     take_memory();
@@ -571,7 +561,7 @@ static _Noreturn void capture(const char *main_file, int followed)
     _exit(0); /* and with us the interpreter */
 }
 
-void let_be_captured(const char *main_file, int error_stream)
+void let_be_captured(const char *main_file, bool other_pid, int error_stream)
 {
     int ends[2], gate[2];
     char said;
@@ -588,7 +578,7 @@ void let_be_captured(const char *main_file, int error_stream)
         dup2(error_stream, 2);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         signal(SIGXFSZ, SIG_IGN); /* what becomes too large is told of */
-        capture(main_file, ends[1]);
+        capture(main_file, other_pid, ends[1]);
     }
     close(ends[1]);
     close(gate[1]);

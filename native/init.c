@@ -196,6 +196,7 @@ static pid_t start_command(const struct command *command, const char *terminal, 
                               .terminal = terminal, .gate = -1, .template = -1, .limits = &limits, .oom_score = oom_score};
     if (command->start->flags & START_FLAG_CAPTURE)
         program.captured = command->told[0] != NULL ? command->told[0] : "";
+    program.other_pid = command->start->flags & START_FLAG_OTHER_PID;
     return start_program(&program, about);
 }
 

@@ -14,6 +14,7 @@
 #define PROTOCOL_GATE 200U
 #define PROTOCOL_RESTORED 201U
 #define PROTOCOL_TEMPLATE "template"
+#define PROTOCOL_RANDOM "random"
 #define PROTOCOL_NETLINK_SOCKETS 16U
 #define PROTOCOL_SYSTEM_V_QUEUES 32U
 #define PROTOCOL_SEMAPHORES_A_SET 64U
@@ -91,6 +92,7 @@ enum make_flag {
 enum start_flag {
     START_FLAG_TERMINAL = 1,
     START_FLAG_CAPTURE = 2,
+    START_FLAG_OTHER_PID = 4,
 };
 
 enum exceeded {

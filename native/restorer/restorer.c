@@ -11,9 +11,11 @@
 #include <linux/auxvec.h>
 #include <linux/mman.h>
 #include <linux/prctl.h>
+#include <linux/sched.h>
 #include <linux/stat.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 
 #include "../protocol.h"
@@ -26,6 +28,7 @@ enum {
     STACK_AT_START_BYTES = 1 << 20, /* more than the kernel puts there */
     SET_MASK = 2,                   /* SIG_SETMASK */
     FROM_START = 0,                 /* SEEK_SET */
+    STACK_IN_USE_BYTES = 128, /* below the stack pointer; the ABI of x86-64, "red zone" */
     OPENING = O_CREAT | O_EXCL | O_TRUNC,
 };
 
@@ -175,28 +178,80 @@ static void restore_mapping(struct work *work, const struct template_mapping *ma
     } else if (mapping->source == TEMPLATE_FILE) {
         must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping), mapping->file_offset);
     } else if (mapping->source == TEMPLATE_WRITTEN) {
-        must(SYS_mmap, mapping->start, bytes, mapping->protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
-        return;
+        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
     }
     fill(work, mapping);
+    if (mapping->not_forked)
+        must(SYS_madvise, mapping->start, bytes, MADV_DONTFORK, 0, 0, 0);
     if (protection != mapping->protection)
         must(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
+}
+
+/* Have a descriptor under the number, and with the flags, that it had. */
+static void renumber(uint64_t got, const struct template_descriptor *wanted)
+{
+    if (got == wanted->number)
+        return;
+    must(SYS_dup3, got, wanted->number, wanted->flags & O_CLOEXEC, 0, 0, 0);
+    call(SYS_close, got, 0, 0, 0, 0, 0);
+}
+
+static const struct template_descriptor *descriptor_of(const struct template_head *head, uint64_t number)
+{
+    for (uint32_t index = 0; index < head->descriptors; ++index)
+        if (head->descriptor[index].number == number)
+            return &head->descriptor[index];
+    give_up();
+}
+
+/* Make a pipe of which both ends are the interpreter's. It is made out of the way: each end may be where the other belongs. */
+static void restore_pipe(const struct template_descriptor *one, const struct template_descriptor *other)
+{
+    int ends[2];
+    const struct template_descriptor *wanted[] = {(one->flags & O_ACCMODE) == O_RDONLY ? one : other,
+                                                  (one->flags & O_ACCMODE) == O_RDONLY ? other : one};
+    must(SYS_pipe2, address_for(ends), 0, 0, 0, 0, 0);
+    for (int end = 0; end < 2; ++end) {
+        int got = (int)must(SYS_fcntl, (uint64_t)ends[end], F_DUPFD, TEMPLATE_CONTENTS, 0, 0, 0);
+        call(SYS_close, (uint64_t)ends[end], 0, 0, 0, 0, 0);
+        ends[end] = got;
+    }
+    must(SYS_write, (uint64_t)ends[1], address_of(&wanted[0]->value), wanted[0]->bytes, 0, 0, 0);
+    for (int end = 0; end < 2; ++end) {
+        if (wanted[end]->flags & O_NONBLOCK)
+            must(SYS_fcntl, (uint64_t)ends[end], F_SETFL, O_NONBLOCK, 0, 0, 0);
+        renumber((uint64_t)ends[end], wanted[end]);
+    }
+}
+
+static void restore_descriptor(const struct work *work, const struct template_descriptor *wanted)
+{
+    uint32_t flags = wanted->flags & (O_CLOEXEC | O_NONBLOCK);
+    if (wanted->kind == TEMPLATE_PIPE) {
+        if (wanted->number < wanted->other)
+            restore_pipe(wanted, descriptor_of(work->head, wanted->other));
+    } else if (wanted->kind == TEMPLATE_EVENT) {
+        renumber((uint64_t)must(SYS_eventfd2, wanted->value, flags, 0, 0, 0, 0), wanted);
+    } else if (wanted->kind == TEMPLATE_EPOLL) {
+        renumber((uint64_t)must(SYS_epoll_create1, flags & O_CLOEXEC, 0, 0, 0, 0, 0), wanted);
+    } else {
+        uint64_t path = address_of(work->text + wanted->path);
+        uint64_t got = (uint64_t)must(SYS_openat, (uint64_t)AT_FDCWD, path, wanted->flags & ~(uint32_t)OPENING, 0, 0, 0);
+        must(SYS_lseek, got, wanted->value, FROM_START, 0, 0, 0);
+        renumber(got, wanted);
+    }
 }
 
 /* Open what it had opened, the lowest number first. */
 static void restore_descriptors(const struct work *work)
 {
-    for (uint32_t index = 0; index < work->head->descriptors; ++index) {
-        const struct template_descriptor *wanted = &work->head->descriptor[index];
-        long got = wanted->path == 0
-            ? must(SYS_eventfd2, wanted->value, wanted->flags & (O_CLOEXEC | O_NONBLOCK), 0, 0, 0, 0)
-            : must(SYS_openat, (uint64_t)AT_FDCWD, address_of(work->text + wanted->path), wanted->flags & ~(uint32_t)OPENING, 0, 0, 0);
-        if (wanted->path != 0)
-            must(SYS_lseek, (uint64_t)got, wanted->value, FROM_START, 0, 0, 0);
-        if (got != wanted->number) {
-            must(SYS_dup3, (uint64_t)got, wanted->number, wanted->flags & O_CLOEXEC, 0, 0, 0);
-            call(SYS_close, (uint64_t)got, 0, 0, 0, 0, 0);
-        }
+    const struct template_head *head = work->head;
+    for (uint32_t index = 0; index < head->descriptors; ++index)
+        restore_descriptor(work, &head->descriptor[index]);
+    for (uint32_t index = 0; index < head->watches; ++index) {
+        const struct template_watch *watch = &head->watch[index];
+        struct epoll_event event = {.events = watch->events, .data.u64 = watch->data};
+        must(SYS_epoll_ctl, watch->epoll, EPOLL_CTL_ADD, watch->number, address_of(&event), 0, 0);
     }
 }
 
@@ -211,11 +266,6 @@ static void restore_settings(const struct work *work)
     for (uint64_t number = 1; number <= TEMPLATE_SIGNALS; ++number)
         if (head->actions[number].handler != 0)
             must(SYS_rt_sigaction, number, address_of(&head->actions[number]), 0, sizeof(uint64_t), 0, 0);
-    must(SYS_sigaltstack, address_of(&head->signal_stack), 0, 0, 0, 0, 0);
-    must(SYS_set_robust_list, head->robust_list[0], head->robust_list[1], 0, 0, 0, 0);
-    must(SYS_set_tid_address, head->tid_address, 0, 0, 0, 0, 0);
-    if (head->rseq != 0)
-        must(SYS_rseq, head->rseq, head->rseq_bytes, 0, head->rseq_signature, 0, 0);
     for (uint32_t index = 0; index < head->timers; ++index) {
         const struct template_timer *wanted = &head->timer[index];
         struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = wanted->signal};
@@ -225,11 +275,21 @@ static void restore_settings(const struct work *work)
         if (number != wanted->number)
             give_up();
     }
-    must(SYS_prctl, PR_SET_NAME, address_of(head->command), 0, 0, 0, 0);
     must(SYS_personality, 0, 0, 0, 0, 0, 0); /* what it starts has random addresses again */
-    must(SYS_rt_sigprocmask, SET_MASK, address_of(&head->signal_mask), 0, sizeof(uint64_t), 0, 0);
-    must(SYS_arch_prctl, ARCH_SET_FS, head->registers.fs_base, 0, 0, 0, 0);
-    __asm__ volatile("ldmxcsr %0\n fldcw %1" : : "m"(head->mxcsr), "m"(head->x87_control));
+}
+
+/* Tell the kernel what this thread had told it. */
+static void restore_thread(const struct template_thread *thread)
+{
+    must(SYS_sigaltstack, address_of(&thread->signal_stack), 0, 0, 0, 0, 0);
+    must(SYS_set_robust_list, thread->robust_list[0], thread->robust_list[1], 0, 0, 0, 0);
+    must(SYS_set_tid_address, thread->tid_address, 0, 0, 0, 0, 0);
+    if (thread->rseq != 0)
+        must(SYS_rseq, thread->rseq, thread->rseq_bytes, 0, thread->rseq_signature, 0, 0);
+    must(SYS_prctl, PR_SET_NAME, address_of(thread->command), 0, 0, 0, 0);
+    must(SYS_arch_prctl, ARCH_SET_FS, thread->registers.fs_base, 0, 0, 0, 0);
+    must(SYS_rt_sigprocmask, SET_MASK, address_of(&thread->signal_mask), 0, sizeof(uint64_t), 0, 0);
+    __asm__ volatile("ldmxcsr %0\n fldcw %1" : : "m"(thread->mxcsr), "m"(thread->x87_control));
 }
 
 #define FIELD(name) [name] "i"(__builtin_offsetof(struct user_regs_struct, name))
@@ -249,11 +309,59 @@ static _Noreturn void jump(const struct user_regs_struct *registers)
     __builtin_unreachable();
 }
 
+/* What a thread begins with, on the stack that it had. */
+static _Noreturn void go_on(const struct template_thread *thread)
+{
+    restore_thread(thread);
+    jump(&thread->registers);
+}
+
+/* A thread of which only the number was wanted. It has no stack. */
+__attribute__((naked)) static void leave(const struct template_thread *thread)
+{
+    (void)thread;
+    __asm__ volatile("mov %0, %%eax\n xor %%edi, %%edi\n syscall" : : "i"(SYS_exit));
+}
+
+/* Start a thread with a function and its argument, which lies where its stack ends. Returns its number. */
+static uint32_t start_thread(void (*function)(const struct template_thread *), struct template_thread *thread)
+{
+    long returned;
+    uint64_t stack = address_for(thread) - sizeof(uint64_t); /* as after a call */
+    __asm__ volatile("syscall\n test %%rax, %%rax\n jnz 1f\n mov %3, %%rdi\n jmp *%4\n 1:"
+                     : "=a"(returned)
+                     : "a"(SYS_clone),
+                       "D"((uint64_t)(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)),
+                       "r"(thread), "r"(function), "S"(stack), "d"(0UL)
+                     : "rcx", "r11", "memory");
+    if (returned < 0)
+        give_up();
+    return (uint32_t)returned;
+}
+
+/* Make its threads, each with its number: C libraries keep that in memory. Those in between were the tracer's, or have ended. */
+static void restore_threads(const struct template_head *head)
+{
+    uint32_t number = (uint32_t)call(SYS_gettid, 0, 0, 0, 0, 0, 0);
+    if (head->threads > 1 && number != head->thread[0].number)
+        give_up();
+    for (uint32_t index = 1; index < head->threads; ++index) {
+        uint64_t unused = (head->thread[index].registers.rsp - STACK_IN_USE_BYTES - sizeof(struct template_thread)) & ~15UL;
+        struct template_thread *thread = (struct template_thread *)unused;
+        *thread = head->thread[index];
+        while (number + 1 < thread->number)
+            number = start_thread(leave, thread);
+        number = start_thread((void (*)(const struct template_thread *))go_on, thread);
+        if (number != thread->number)
+            give_up();
+    }
+}
+
 /* Everything, from the copy of this program and its own stack on. */
 static _Noreturn void restore(struct work *work)
 {
     const struct template_head *head = work->head;
-    struct user_regs_struct registers = head->registers;
+    struct template_thread main = head->thread[0];
     must(SYS_munmap, work->image, work->image_bytes, 0, 0, 0, 0);
     uint64_t kernel_at = work->vdso_at - (head->vdso - head->kernel);
     uint64_t distance = kernel_at > head->kernel ? kernel_at - head->kernel : head->kernel - kernel_at;
@@ -267,13 +375,17 @@ static _Noreturn void restore(struct work *work)
     for (uint32_t index = 0; index < head->mappings; ++index)
         restore_mapping(work, &work->mappings[index]);
     close_mapped(work);
+    if (must(SYS_getrandom, head->random, head->random_bytes, 0, 0, 0, 0) != (long)head->random_bytes)
+        give_up();
     restore_settings(work);
     call(SYS_close, (uint64_t)work->file, 0, 0, 0, 0, 0);
     restore_descriptors(work);
+    restore_threads(head);
     must(SYS_munmap, address_of(head), head->tables_bytes, 0, 0, 0, 0);
+    restore_thread(&main);
     must(SYS_write, PROTOCOL_RESTORED, address_of(""), 1, 0, 0, 0);
     call(SYS_close, PROTOCOL_RESTORED, 0, 0, 0, 0, 0);
-    jump(&registers);
+    jump(&main.registers);
 }
 
 /* Return a value of the auxiliary vector. */

@@ -272,8 +272,8 @@ GENERAL_ROWS = (
         "templates",
         "bool",
         True,
-        "Restore interpreters of Python, Ruby and PHP that are started ahead from a template, a memory image that was taken once "
-        "of such an interpreter before any user's code, instead of starting each.",
+        "Restore interpreters of Python, Node.js, Ruby and PHP that are started ahead from a template, a memory image that was "
+        "taken once of such an interpreter before any user's code, instead of starting each.",
     ),
     Row("template_age_s", "s", 600, "How long a template is used before it is made anew.", minimum=1, maximum=86_400),
     Row("template_runs", "int", 1000, "Runs that a template serves before it is made anew.", minimum=1, maximum=1_000_000),

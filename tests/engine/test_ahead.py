@@ -42,6 +42,8 @@ SIBLINGS = {
     "other_module.py": b"VALUE = 42\n",
     "other.py": b"def f():\n    raise ValueError('inside')\nf()\n",
     "other_module.js": b"module.exports = 42\n",
+    "other_module.mjs": b"await new Promise(done => setTimeout(done, 1))\nexport default import.meta.url\n",
+    "other_error.mjs": b"await 1\nthrow new Error('inside')\n",
     "other_module.rb": b"VALUE = 42\n",
     "other.rb": b"def f = raise('inside')\nf\n",
 }
@@ -135,6 +137,33 @@ async def test_program_cannot_tell_that_it_came_out_of_a_template(
 ) -> None:
     wanted = compared(language, name)
     assert told(await restored.result(wanted)) == told(await engines[0].result(wanted))
+
+
+NODE_RANDOM = """
+const crypto = require("crypto"), vm = require("vm"), { Worker } = require("worker_threads");
+const drawn = [Math.random(), vm.runInNewContext("Math.random()"), vm.runInNewContext("Math.random()")];
+drawn.push(crypto.randomBytes(8).toString("hex"), crypto.randomUUID(), globalThis.crypto.randomUUID(), crypto.randomInt(2 ** 47));
+drawn.push(globalThis.crypto.getRandomValues(new BigUint64Array(1))[0]);
+drawn.push(crypto.generateKeyPairSync("ed25519").privateKey.export({ format: "jwk" }).d);
+drawn.push(crypto.generatePrimeSync(64, { bigint: true }));
+const inWorker = "require('worker_threads').parentPort.postMessage([Math.random(), require('crypto').randomUUID()])";
+const worker = () => new Promise((done) => new Worker(inWorker, { eval: true }).on("message", done));
+Promise.all([worker(), worker()]).then((all) => {
+  drawn.push(...all.flat());
+  crypto.randomBytes(8, (error, bytes) => console.log([...drawn, bytes.toString("hex")].join("\\n")));
+});
+"""
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.skipif(not ARE_POSSIBLE, reason="templates are for x86-64")
+async def test_random_numbers_of_what_came_out_of_a_template_are_others_each_time(restored: Restored) -> None:
+    drawn: list[str] = []
+    for _ in range(20):
+        stage = (await restored.result(job("node", NODE_RANDOM))).run
+        assert stage is not None
+        drawn += stage.stdout.decode().split()
+    assert len(drawn) == len(set(drawn)) == 20 * 15
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -13,7 +13,7 @@ import pytest
 from firebox.sandbox import templates
 from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
-from firebox.sandbox.templates import Templates, capture
+from firebox.sandbox.templates import Templates, capture, make_template
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
 from tests.support.waiting import until
 
@@ -107,6 +107,162 @@ async def test_timers_that_it_has_made_and_not_set_are_there(box: Box) -> None:
     assert await run(box, kind, template, code) == ("[10, 12]\n", True)
 
 
+async def test_threads_wait_where_they_did_with_their_numbers(box: Box) -> None:
+    kind = kind_of(
+        "import threading\n"
+        "began, heard, own = [threading.Event() for _ in range(3)], [], threading.local()\n"
+        "def wait(event):\n"
+        "  own.value = threading.get_native_id()\n"
+        "  event.wait()\n"
+        "  heard.append(own.value == threading.get_native_id() == threading.current_thread().native_id)\n"
+        "before = threading.Thread(target=int); before.start(); before.join()\n"
+        "threads = [threading.Thread(target=wait, args=(event,)) for event in began]\n"
+        "for thread in threads: thread.start()\n"
+        "numbers = set(map(int, os.listdir('/proc/self/task'))) if (os := __import__('os')) else 0\n"
+    )
+    template = await template_of(box, kind)
+    code = (
+        "print(numbers <= set(map(int, os.listdir('/proc/self/task'))), heard)\n"
+        "for event, thread in zip(began, threads): event.set(); thread.join()\n"
+        "print(heard)\n"
+        "more = threading.Thread(target=print, args=('one more',)); more.start(); more.join()\n"
+    )
+    assert await run(box, kind, template, code) == ("True []\n[True, True, True]\none more\n", True)
+
+
+async def test_threads_have_their_settings(box: Box) -> None:
+    kind = kind_of(
+        "import ctypes, os, signal, threading\n"
+        "libc = ctypes.CDLL(None)\n"
+        "told, began = [], threading.Event()\n"
+        "def settings():\n"
+        "  status = open(f'/proc/self/task/{threading.get_native_id()}/status').read()\n"
+        "  stack = ctypes.create_string_buffer(24)\n"
+        "  libc.sigaltstack(None, stack)\n"
+        "  return [line for line in status.splitlines() if line[:4] in ('Name', 'SigB')], stack.raw\n"
+        "kept = ctypes.create_string_buffer(65536)\n"
+        "def wait():\n"
+        "  signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+        "  libc.prctl(15, b'of its own')\n"
+        "  libc.sigaltstack(ctypes.byref((ctypes.c_uint64 * 3)(ctypes.addressof(kept), 0, 65536)), None)\n"
+        "  told.append(settings())\n"
+        "  began.wait()\n"
+        "  told.append(settings())\n"
+        "thread = threading.Thread(target=wait)\n"
+        "thread.start()\n"
+        "while not told: pass\n"
+        "main = settings()\n"
+    )
+    template = await template_of(box, kind)
+    code = "began.set(); thread.join(); print(told[0] == told[1], main == settings(), main != told[0])"
+    assert await run(box, kind, template, code) == ("True True True\n", True)
+
+
+async def test_pipes_within_it_hold_what_they_held(box: Box) -> None:
+    kind = kind_of(
+        "import os\n"
+        "moved, (first, second) = os.open('/dev/null', os.O_RDONLY), os.pipe()\n"
+        "os.write(second, b'held')\n"
+        "os.set_blocking(first, False)\n"
+        "backwards = os.pipe()\n"
+        "os.dup2(backwards[0], 20); os.close(backwards[0])\n"  # the number of the end that reads is the higher one
+        "os.write(backwards[1], b'x' * 8)\n"
+    )
+    template = await template_of(box, kind)
+    code = (
+        "print(os.read(first, 9), os.get_blocking(first), os.get_blocking(second), os.get_inheritable(first), os.read(20, 9))\n"
+        "os.write(second, b'more'); print(os.read(first, 9), os.read(moved, 9))\n"
+    )
+    assert await run(box, kind, template, code) == ("b'held' False True False b'xxxxxxxx'\nb'more' b''\n", True)
+
+
+async def test_what_it_watches_is_watched(box: Box) -> None:
+    kind = kind_of(
+        "import os, select\n"
+        "watching, event, ends = select.epoll(), os.eventfd(0), os.pipe()\n"
+        "watching.register(event, select.EPOLLIN)\n"
+        "watching.register(ends[0], select.EPOLLIN | select.EPOLLET)\n"
+    )
+    template = await template_of(box, kind)
+    code = (
+        "print(watching.poll(0)); os.write(ends[1], b'x'); print(watching.poll(0) == [(ends[0], 1)], watching.poll(0))\n"
+        "os.eventfd_write(event, 1); print(watching.poll(0) == [(event, 1)], watching.poll(0) == [(event, 1)])\n"
+    )
+    assert await run(box, kind, template, code) == ("[]\nTrue []\nTrue True\n", True)
+
+
+async def test_memory_that_forks_do_not_get_stays_so(box: Box) -> None:
+    kind = kind_of(
+        "import mmap, os\n"
+        "memory = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        "memory.madvise(mmap.MADV_DONTFORK)\n"
+        "memory[:4] = b'kept'\n"
+    )
+    template = await template_of(box, kind)
+    code = (
+        "child = os.fork()\n"
+        "if child == 0: print(memory[:4])\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), memory[:4])\n"
+    )
+    assert await run(box, kind, template, code) == ("-11 b'kept'\n", True)
+
+
+async def test_random_numbers_are_filled_in_where_it_wants_them(box: Box) -> None:
+    kind = kind_of(
+        "import ctypes\n"
+        "place = ctypes.create_string_buffer(b'12345678')\n"
+        "with open('random', 'w') as file: file.write(f'{ctypes.addressof(place) + 2} 4')\n"
+    )
+    template = await template_of(box, kind)
+    numbers = set[str]()
+    for _ in range(4):
+        output, was_ahead = await run(box, kind, template, "print(place.raw[:2], place.raw[6:8], place.raw[2:6].hex())")
+        assert was_ahead
+        assert output.startswith("b'12' b'78' ")
+        numbers.add(output)
+    assert len(numbers) == 4
+
+
+async def test_pid_is_another_one_while_it_is_captured(box: Box) -> None:
+    kind = kind_of("import os\nseen = os.getpid()\n")
+    assert kind.ahead is not None
+    other = kind._replace(ahead=kind.ahead._replace(other_pid=True))
+    for each, seen in ((kind, 2), (other, 4194304)):
+        assert await run(box, each, await template_of(box, each), "print(seen, os.getpid())") == (f"{seen} 2\n", True)
+
+
+async def test_what_could_not_be_told_to_the_kernel_again_is_absent_while_it_is_captured(box: Box) -> None:
+    kind = kind_of(
+        "import ctypes, errno\n"
+        "def call(number):\n"
+        "  returned = ctypes.CDLL(None, use_errno=True).syscall(number, 0, 0, 0)\n"
+        "  return errno.errorcode[ctypes.get_errno()] if returned < 0 else 'there'\n"
+        "membarrier, pkey_alloc, set_mempolicy = 324, 330, 238\n"
+        "captured = [call(number) for number in (membarrier, pkey_alloc, set_mempolicy)]\n"
+    )
+    template = await template_of(box, kind)
+    code = "print(*captured, call(membarrier), call(set_mempolicy))"
+    assert await run(box, kind, template, code) == ("ENOSYS ENOSYS ENOSYS there there\n", True)
+
+
+@pytest.mark.parametrize(
+    ("proof", "reason"),
+    [
+        ("print(number)", "what was restored draws the same random numbers each time"),
+        ("print(os.urandom(8)); print(number)", "what was restored draws the same random numbers each time"),
+        ("pass", "what was restored does not go on"),
+        ("raise SystemExit('no such thing')", "no such thing"),
+    ],
+)
+async def test_there_is_no_template_without_new_random_numbers(box: Box, nothing_left: None, proof: str, reason: str) -> None:
+    kind = kind_of("import os\nnumber = os.urandom(8)\n")
+    assert kind.ahead is not None
+    with pytest.raises(SandboxFailure, match=reason):
+        await make_template(kind._replace(ahead=kind.ahead._replace(proof=proof)), box.launcher.make, 0.0)
+    proven = kind._replace(ahead=kind.ahead._replace(proof="print(os.urandom(8)); print(os.urandom(8))"))
+    assert not (await make_template(proven, box.launcher.make, 0.0)).failed
+
+
 async def test_what_it_starts_has_random_addresses(box: Box) -> None:
     kind = kind_of()
     template = await template_of(box, kind)
@@ -148,7 +304,40 @@ async def test_memory_stack_and_threads_grow_as_ever(box: Box) -> None:
     ("before", "reason"),
     [
         ("raise SystemExit\n", "ended before it waited"),
-        ("import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n", "it has threads"),
+        (
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n",
+            "it has a thread that does not wait",
+        ),
+        (
+            "import threading\ndef work():\n  while True: pass\nthreading.Thread(target=work, daemon=True).start()\n",
+            "it has a thread that does not wait",
+        ),
+        (
+            "import threading\nfor _ in range(16):\n  threading.Thread(target=threading.Event().wait, daemon=True).start()\n",
+            "it has too many threads",
+        ),
+        (
+            (
+                "import threading\nthreads = [threading.Thread(target=int) for _ in range(65)]\n"
+                "for thread in threads: thread.start(); thread.join()\n"
+                "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+            ),
+            "the numbers of its threads are too far apart",
+        ),
+        ("import os\nends = os.pipe()\nos.close(ends[1])\n", "it has a pipe to somewhere else"),
+        ("import os\nends = os.pipe()\nos.dup(ends[1])\n", "it has a pipe to somewhere else"),
+        ("import os\nends = os.pipe()\nos.write(ends[1], b'123456789')\n", "it has a pipe that holds much"),
+        ("import os\nevents = os.eventfd(1, os.EFD_SEMAPHORE)\n", "it has opened something that is no file"),
+        ("import ctypes\nassert ctypes.CDLL(None).timerfd_create(1, 0) >= 0\n", "it has opened something that is no file"),
+        (
+            "import os, select\nwatching = select.epoll()\nfor _ in range(17): watching.register(os.eventfd(0))\n" * 2,
+            "it watches too much|it has opened too much",
+        ),
+        (
+            "import os, select\nwatching, event = select.epoll(), os.eventfd(0)\nwatching.register(event)\nos.dup(event), os.close(event)\n",
+            "it watches something that it has closed",
+        ),
+        ("open('random', 'w').write('4096')\n", "it asks for random numbers in a strange place"),
         ("import subprocess\nchild = subprocess.Popen(['/bin/sleep', '9'])\n", "it has started a program"),
         ("import socket\nopened = socket.socket()\n", "it has opened something that is no file"),
         (
@@ -165,7 +354,20 @@ async def test_memory_stack_and_threads_grow_as_ever(box: Box) -> None:
         ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 9)\n", "it has set a timer"),
         ("import os\nlarge = os.urandom(70 << 20)\n", "write: error 27"),
     ],
-    ids=["ended", "threads", "child", "socket", "shared", "deleted", "timer", "large"],
+    ids=[
+        *(
+            "ended",
+            "sleeping thread",
+            "busy thread",
+            "many threads",
+            "far threads",
+            "pipe",
+            "pipe twice",
+            "full pipe",
+            "semaphore",
+        ),
+        *("timerfd", "many watched", "watched and closed", "random", "child", "socket", "shared", "deleted", "timer", "large"),
+    ],
 )
 async def test_there_is_no_template_of_what_could_not_be_made_again(
     box: Box, nothing_left: None, before: str, reason: str

@@ -17,8 +17,7 @@ from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.host import Finding
 from firebox.sandbox.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Ahead, CommandRefused, SandboxFailure, SandboxSpec
-from firebox.sandbox.template import Template
-from firebox.sandbox.templates import ARE_POSSIBLE, capture
+from firebox.sandbox.templates import ARE_POSSIBLE, make_template
 from firebox.settings_table import STAGES
 
 _TRIES = 5
@@ -109,7 +108,7 @@ async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[
         if kind.ahead is None or kind.ahead.template is None:
             continue
         try:
-            template = Template(await capture(kind, launcher.make), made_at=0.0)
+            template = await make_template(kind, launcher.make, made_at=0.0)
         except (SandboxFailure, CommandRefused, OSError) as failure:
             missing.append(f"none of {name}: {failure}")
         else:

@@ -19,7 +19,7 @@ from firebox.sandbox.spec import HOOKS_FOLDER, TOLD_BYTES, Ahead
 class Hook(Struct, frozen=True):
     """name: of the file that the interpreter looks for; env: how it is made to. takes_args, preloads: whether it can be given
     arguments, and modules to load. has_template: whether the interpreter can be restored from one; the hook then draws new random
-    numbers for each run.
+    numbers for each run. other_pid, proof: as of `Ahead`.
 
     Its text is `hooks/NAME.hook`. Without a name there is none: the program waits where it opens its main file.
     """
@@ -29,11 +29,25 @@ class Hook(Struct, frozen=True):
     takes_args: bool = True
     preloads: bool = True
     has_template: bool = False
+    other_pid: bool = False
+    proof: str = ""
 
+
+_NODE_PROOF = """
+import("crypto").then(async (crypto) => {
+  const vm = await import("vm");
+  console.log(Math.random());
+  console.log(vm.runInNewContext("Math.random()"));
+  console.log(crypto.randomBytes(16).toString("hex"));
+  console.log(crypto.generateKeyPairSync("ed25519").privateKey.export({ format: "jwk" }).d);
+});
+"""
 
 HOOKS: Mapping[str, Hook] = {
     "python": Hook("sitecustomize.py", {"PYTHONPATH": HOOKS_FOLDER}, has_template=True),
-    "node": Hook("wait.js", {"NODE_OPTIONS": f"--require {HOOKS_FOLDER}/wait.js"}),
+    "node": Hook(
+        "wait.js", {"NODE_OPTIONS": f"--require {HOOKS_FOLDER}/wait.js"}, has_template=True, other_pid=True, proof=_NODE_PROOF
+    ),
     "perl": Hook("firebox_wait.pm", {"PERL5LIB": HOOKS_FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
     "bash": Hook("wait.sh", {"BASH_ENV": f"{HOOKS_FOLDER}/wait.sh"}, takes_args=False, preloads=False),
     "ruby": Hook("wait.rb", {"RUBYOPT": f"-r{HOOKS_FOLDER}/wait.rb"}, has_template=True),
@@ -92,6 +106,8 @@ def plan_ahead(
         main=main,
         held=not hook.name,
         template=template if hook.has_template else None,
+        other_pid=hook.other_pid,
+        proof=hook.proof,
     )
 
 

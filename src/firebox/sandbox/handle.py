@@ -599,7 +599,8 @@ def _start_message(command: Command) -> bytes:
     head = protocol.Start(
         kind=Kind.START,
         flags=(StartFlag.TERMINAL if command.terminal is not None else 0)
-        | (StartFlag.CAPTURE if command.capture is not None else 0),
+        | (StartFlag.CAPTURE if command.capture is not None else 0)
+        | (StartFlag.OTHER_PID if command.other_pid else 0),
         rows=rows,
         columns=columns,
         cpu_ms=command.cpu_ms,

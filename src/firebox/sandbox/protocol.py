@@ -54,6 +54,8 @@ RESTORED = 201
 
 TEMPLATE = "template"
 """The file that a program leaves which was captured, in the working directory."""
+RANDOM = "random"
+"""The file in which it has said there what is filled with random numbers when it is restored: an address and how many bytes."""
 
 NETLINK_SOCKETS = 16
 """At most so many at a time in one sandbox, and one more for each thread that asks at the same moment."""
@@ -148,10 +150,11 @@ class MakeFlag(IntFlag):
 
 
 class StartFlag(IntFlag):
-    """CAPTURE: the program becomes a template where it waits."""
+    """CAPTURE: the program becomes a template where it waits. OTHER_PID: until then getpid(2) returns a wrong number."""
 
     TERMINAL = 1
     CAPTURE = 2
+    OTHER_PID = 4
 
 
 class Exceeded(IntEnum):
@@ -414,7 +417,7 @@ ENUMERATIONS: tuple[type[IntEnum] | type[IntFlag], ...] = (
     Kind, Phase, Operation, ConfigureFlag, MakeFlag, StartFlag, Exceeded, LeftOut,
 )  # fmt: skip
 CONSTANTS = (
-    "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "COLLECT_INDEX_BYTES", "GATE", "RESTORED", "TEMPLATE",
+    "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "COLLECT_INDEX_BYTES", "GATE", "RESTORED", "TEMPLATE", "RANDOM",
     "NETLINK_SOCKETS",
     "SYSTEM_V_QUEUES", "SEMAPHORES_A_SET",
 )  # fmt: skip

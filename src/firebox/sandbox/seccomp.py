@@ -96,6 +96,9 @@ IGNORED: dict[str, str] = {
 UNCOUNTED = "memfd_create splice tee vmsplice"
 """Absent where no control group counts memory: pages that they hold belong to no process that could be asked."""
 
+NOT_KEPT = "pkey_alloc membarrier set_mempolicy"
+"""Absent while a template is made: what they tell the kernel would be missing in what is restored. V8 has a key where it can."""
+
 SOCKET_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
 AF_NETLINK, NETLINK_ROUTE = 16, 0
 NETLINK_TYPES = {"SOCK_DGRAM": 2, "SOCK_RAW": 3}
@@ -245,6 +248,7 @@ def compile_filter(*, ask: bool, counted: bool, traces: bool = False, machine: s
         rules["ptrace"] = (_PASS,)
         permitted = [Rule(ALLOW, (low(0, option),)) for option in (_PR_SET_PTRACER, _PR_SET_DUMPABLE)]
         rules["prctl"] = (*permitted, *rules["prctl"])
+        rules.update(dict.fromkeys(NOT_KEPT.split(), (_ENOSYS,)))
     calls = {numbers[name]: rules[name] for name in rules if name in numbers}
     # The number -1, which tracers use for "no call", is none of x32.
     beyond = {_X32: (Rule(KILL_PROCESS),), 0xFFFFFFFF: (_ENOSYS,)} if machine == "x86_64" else {}

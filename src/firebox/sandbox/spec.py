@@ -27,7 +27,9 @@ class Ahead(NamedTuple):
     env: what it is started with, more than it will have once its hook is done. main: a file that must be there before it
     starts, relative to the working directory; "" for none. held: it waits where it opens that file, else at a hook.
     stack_bytes: of a program that must not be started with a stack as large as its memory; 0 for any other. template: whose
-    template it may be restored from, "" for everybody's; None: it is started each time.
+    template it may be restored from, "" for everybody's; None: it is started each time. other_pid: as of `Command`. proof: a
+    main file that prints random numbers, a line each. Restored twice from one template it must print no line again, else there
+    is none.
     """
 
     argv: tuple[str, ...]
@@ -36,6 +38,8 @@ class Ahead(NamedTuple):
     held: bool = False
     stack_bytes: int = 0
     template: str | None = None
+    other_pid: bool = False
+    proof: str = ""
 
 
 class SandboxSpec(NamedTuple):
@@ -72,7 +76,8 @@ class Command(NamedTuple):
     tell: the words that a program which was started ahead needs so that it goes on as this command; None: start it anew.
     Numbers as in the model's limits: milliseconds and bytes, 0 means no cap. terminal: (rows, columns), or None for pipes.
     keep_files: files are collected afterwards, even when a limit ends the program. capture: the file where the program waits to
-    be captured, "" for its hook; None: it just runs.
+    be captured, "" for its hook; None: it just runs. other_pid: until then getpid(2) returns a number that is not its, so that
+    what draws new random numbers in a process with another pid does so when it is restored.
     """
 
     argv: tuple[str, ...]
@@ -94,6 +99,7 @@ class Command(NamedTuple):
     keep_files: bool = False
     tell: tuple[str, ...] | None = None
     capture: str | None = None
+    other_pid: bool = False
 
 
 class PackedFile(NamedTuple):

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.protocol import TEMPLATE
-from firebox.sandbox.spec import CAPTURED, Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import CAPTURED, Ahead, Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 
 ARE_POSSIBLE = os.uname().machine == "x86_64"
@@ -34,6 +34,10 @@ _PAUSE_S = 10.0
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
+Make = Callable[[SandboxSpec, Template | None], Awaitable[Sandbox]]
+"""What makes a sandbox, with a template from which its program is restored."""
+
+
 class Templates:
     """The templates of the kinds of sandboxes that are kept ready.
 
@@ -43,7 +47,7 @@ class Templates:
 
     def __init__(
         self,
-        make: Callable[[SandboxSpec], Awaitable[Sandbox]],
+        make: Make,
         *,
         age_s: float,
         runs: int,
@@ -106,7 +110,7 @@ class Templates:
 
     async def _capture(self, kind: SandboxSpec) -> None:
         try:
-            template = Template(await capture(kind, self._make), self._clock())
+            template = await make_template(kind, self._make, self._clock())
             others = sum(other.bytes for each, other in self._templates.items() if each != kind)
             if others + template.bytes > TOTAL_BYTES:
                 self._give_up(kind, "the templates of others leave no room", self._age_s)
@@ -121,7 +125,52 @@ class Templates:
                 del self._under_way[kind]
 
 
-async def capture(kind: SandboxSpec, make: Callable[[SandboxSpec], Awaitable[Sandbox]]) -> int:
+async def make_template(kind: SandboxSpec, make: Make, made_at: float) -> Template:
+    """Make the template of a kind, and try it where there is a proof. Raises: as `capture`."""
+    template = Template(await capture(kind, make), made_at)
+    if kind.ahead is not None and kind.ahead.proof:
+        await _prove(kind, kind.ahead, template, make)
+    return template
+
+
+async def _prove(kind: SandboxSpec, ahead: Ahead, template: Template, make: Make) -> None:
+    """Restore a program twice and see that it does not draw the same random numbers. Raises: SandboxFailure."""
+    seen: set[bytes] = set()
+    for _ in range(2):
+        output = bytearray()
+
+        def take_output(_stream: str, data: bytes, output: bytearray = output) -> None:
+            output.extend(data)
+
+        sandbox = await make(kind, template)
+        try:
+            ended = await sandbox.run(
+                Command(
+                    argv=ahead.argv,
+                    env=dict(ahead.env),
+                    files=(InputFile(ahead.main, ahead.proof.encode()),),
+                    wall_ms=_WALL_MS,
+                    cpu_ms=_WALL_MS,
+                    memory_bytes=kind.memory_bytes,
+                    stack_bytes=ahead.stack_bytes or kind.memory_bytes,
+                    processes=kind.processes,
+                    output_bytes=_OUTPUT_BYTES,
+                    tell=(),
+                ),
+                take_output,
+            )
+            was_restored = sandbox.was_started_ahead and not template.failed
+        finally:
+            sandbox.close()
+        lines = set(bytes(output).splitlines())
+        if ended.status != 0 or not lines or not was_restored:
+            raise SandboxFailure(_CAPTURE, detail=output.decode(errors="replace").strip() or "what was restored does not go on")
+        if lines & seen:
+            raise SandboxFailure(_CAPTURE, detail="what was restored draws the same random numbers each time")
+        seen |= lines
+
+
+async def capture(kind: SandboxSpec, make: Make) -> int:
     """Make the template of a kind. Returns its descriptor. Raises: SandboxFailure with the reason, CommandRefused, OSError."""
     ahead = kind.ahead
     assert ahead is not None  # noqa: S101 - else nothing waits
@@ -145,8 +194,9 @@ async def capture(kind: SandboxSpec, make: Callable[[SandboxSpec], Awaitable[San
         output_bytes=_OUTPUT_BYTES,
         keep_files=True,
         capture=ahead.main if ahead.held else "",
+        other_pid=ahead.other_pid,
     )
-    sandbox = await make(kind._replace(ahead=None, captures=True))
+    sandbox = await make(kind._replace(ahead=None, captures=True), None)
     try:
         await sandbox.run(command, take_output)
         collected = await sandbox.collect([TEMPLATE], TEMPLATE_BYTES, 1)

@@ -1,0 +1,144 @@
+#include "tracing.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "kernel.h"
+
+_Noreturn void give_up(const char *why)
+{
+    write_all(2, why, strlen(why));
+    _exit(1);
+}
+
+#ifdef __x86_64__
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/ptrace.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "proc.h"
+
+#define TRACED_CALL (SIGTRAP | 0x80)
+
+pid_t interpreter;
+struct template_thread *traced;
+static int memory = -1; /* the interpreter's */
+
+void must(const char *what, bool done)
+{
+    char why[128] = "", digits[21];
+    const char *number = decimal((uint64_t)errno, digits);
+    if (done)
+        return;
+    strncat(why, what, sizeof why - sizeof ": error " - sizeof digits); /* it may be a path */
+    give_up(strcat(strcat(why, ": error "), number));
+}
+
+void trace(const char *name, long request, uintptr_t address, void *data)
+{
+    must(name, syscall(SYS_ptrace, request, traced->number, address, data) >= 0); /* C libraries declare it each in its own way */
+}
+
+/* Wait until the thread stops. Returns its wait status. */
+static int wait_for_stop(void)
+{
+    int status;
+    must("waitpid", waitpid((pid_t)traced->number, &status, __WALL) >= 0);
+    if (!WIFSTOPPED(status))
+        give_up("it ended before it waited");
+    return status;
+}
+
+void seize(void)
+{
+    trace("PTRACE_SEIZE", PTRACE_SEIZE, 0, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL));
+}
+
+void stop(void)
+{
+    trace("PTRACE_INTERRUPT", PTRACE_INTERRUPT, 0, NULL);
+    wait_for_stop();
+}
+
+void go_on(void)
+{
+    for (int passed_on = 0;;) {
+        trace("PTRACE_SYSCALL", PTRACE_SYSCALL, 0, (void *)(intptr_t)passed_on);
+        int status = wait_for_stop();
+        if (WSTOPSIG(status) == TRACED_CALL)
+            return;
+        passed_on = status >> 16 == 0 ? WSTOPSIG(status) : 0;
+    }
+}
+
+void take_registers(void)
+{
+    struct user_fpregs_struct floating;
+    trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &traced->registers);
+    trace("PTRACE_GETFPREGS", PTRACE_GETFPREGS, 0, &floating);
+    traced->mxcsr = floating.mxcsr;
+    traced->x87_control = floating.cwd;
+    traced->registers.rip -= 2; /* the instruction `syscall` */
+    traced->registers.rax = traced->registers.orig_rax;
+}
+
+long call_there(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+    struct user_regs_struct registers = traced->registers;
+    registers.rax = (uint64_t)number;
+    registers.orig_rax = ~0ULL; /* none to be started again */
+    registers.rdi = a;
+    registers.rsi = b;
+    registers.rdx = c;
+    registers.r10 = d;
+    trace("PTRACE_SETREGS", PTRACE_SETREGS, 0, &registers);
+    go_on();
+    go_on();
+    trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &registers);
+    return (long)registers.rax;
+}
+
+void ask_there(const char *name, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t at, void *answer,
+               size_t bytes)
+{
+    errno = 0;
+    must(name, call_there(number, a, b, c, d) >= 0);
+    read_there(at, answer, bytes);
+}
+
+void open_memory(void)
+{
+    if (memory >= 0)
+        close(memory);
+    memory = open_at(proc_folder(), proc_path((uint64_t)interpreter, "mem"), O_RDONLY, 0);
+    must("mem", memory >= 0);
+}
+
+long try_to_read_there(uint64_t address, void *to, size_t bytes)
+{
+    return pread(memory, to, bytes, (off_t)address);
+}
+
+void read_there(uint64_t address, void *to, size_t bytes)
+{
+    must("its memory", try_to_read_there(address, to, bytes) == (long)bytes);
+}
+
+void read_about(const char *name, void *buffer, size_t room)
+{
+    errno = 0;
+    must(name, read_file(proc_folder(), proc_path((uint64_t)interpreter, name), buffer, room) >= 0);
+}
+
+void for_each_in(const char *name, void (*entry)(int folder, const char *name, void *context), void *context)
+{
+    int folder = open_at(proc_folder(), proc_path((uint64_t)interpreter, name), O_RDONLY | O_DIRECTORY, 0);
+    must(name, folder >= 0);
+    must(name, (errno = each_entry(folder, entry, context)) == 0);
+    close(folder);
+}
+#endif
