@@ -170,7 +170,8 @@ static void fill(const struct work *work, const struct template_mapping *mapping
 static void restore_mapping(struct work *work, const struct template_mapping *mapping)
 {
     uint64_t bytes = mapping->end - mapping->start;
-    uint32_t protection = mapping->protection | (mapping->pieces > 0 ? PROT_WRITE : 0);
+    int is_filled = mapping->pieces > 0 && mapping->source != TEMPLATE_WRITTEN;
+    uint32_t protection = mapping->protection | (is_filled ? PROT_WRITE : 0);
     if (mapping->source == TEMPLATE_STACK) {
         *(volatile char *)mapping->start; /* it grows down to where it is touched */
     } else if (mapping->source == TEMPLATE_ANONYMOUS) {
@@ -180,7 +181,8 @@ static void restore_mapping(struct work *work, const struct template_mapping *ma
     } else if (mapping->source == TEMPLATE_WRITTEN) {
         must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
     }
-    fill(work, mapping);
+    if (is_filled)
+        fill(work, mapping);
     if (mapping->not_forked)
         must(SYS_madvise, mapping->start, bytes, MADV_DONTFORK, 0, 0, 0);
     if (protection != mapping->protection)
