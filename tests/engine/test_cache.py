@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -24,6 +25,9 @@ NEW = "cp /proc/sys/kernel/random/uuid number; echo 'cat number' > built.sh; ech
 FRESH = "cat /proc/sys/kernel/random/uuid"
 """A program that prints something else each time."""
 BASH, KEPT = (next(runtime for runtime in RUNTIMES if runtime.language == name) for name in ("bash", "kept"))
+
+BOOT = 32
+"""Where in an entry the start of the machine stands on which it was written."""
 
 MakeEngine = Callable[..., Awaitable[Engine]]
 
@@ -237,7 +241,7 @@ class TestFolder:
         assert kept_files(tmp_path / "data") == []
 
     @pytest.mark.parametrize(
-        "damage", [b"", b"firebox1", b"firebox1" + b"\xff" * 8, bytes(100)], ids=["empty", "cut", "huge", "zeros"]
+        "damage", [b"", b"firebox2", b"firebox2" + b"\xff" * 40, bytes(100)], ids=["empty", "cut", "huge", "zeros"]
     )
     async def test_damaged_entry_is_made_anew(self, engine: Engine, tmp_path: Path, damage: bytes) -> None:
         await engine.result(job("kept", NEW))
@@ -257,6 +261,39 @@ class TestFolder:
         assert (await engine.result(job("kept", NEW))).verdict is Verdict.OK
         await written(engine)
         assert (await engine.result(job("kept", NEW))).cache == "binary"
+
+    async def test_entry_from_before_a_crash_is_served_only_if_it_is_whole(self, engine: Engine, tmp_path: Path) -> None:
+        await engine.result(job("kept", NEW))
+        await written(engine)
+        [entry] = kept_files(tmp_path / "data")
+        whole = entry.read_bytes()
+        entry.write_bytes(whole[:BOOT] + bytes(16) + whole[BOOT + 16 :])
+        assert (await engine.result(job("kept", NEW))).cache == "binary"
+        assert entry.read_bytes() == whole  # and it is not looked through again
+
+        entry.write_bytes(whole[:BOOT] + bytes(16) + whole[BOOT + 16 : -1] + b"\0")
+        assert (await engine.result(job("kept", NEW))).cache == "none"
+        await written(engine)
+        assert (await engine.result(job("kept", NEW))).cache == "binary"
+
+    async def test_large_entry_is_kept_whole_too(self, engine: Engine) -> None:
+        large = "head -c 3000000 /dev/urandom > data; echo 'cksum data' > built.sh"
+        first = await engine.result(job("kept", large))
+        await written(engine)
+        second = await engine.result(job("kept", large))
+        assert (second.cache, output_of(second)) == ("binary", output_of(first))
+
+    async def test_nothing_unfinished_stays(self, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        await engine.result(job("kept", NEW))
+        await written(engine)
+
+        def fail(_source: str, _target: str) -> None:
+            raise OSError(errno.ENOSPC, "full")
+
+        monkeypatch.setattr(os, "rename", fail)
+        assert (await engine.result(job("kept", NEW + " "))).verdict is Verdict.OK
+        await written(engine)
+        assert len(kept_files(tmp_path / "data")) == 1
 
     async def test_purge_forgets_one_runtime(self, engine: Engine) -> None:
         await engine.result(job("kept", NEW))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
 from firebox.sandbox import pool as pool_module
+from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.launchers import Launchers
 from firebox.sandbox.pool import HALF_LIFE_S, SHELVES, UNNAMED_MOST, Pool
-from firebox.sandbox.spec import SandboxSpec
+from firebox.sandbox.spec import SandboxFailure, SandboxSpec
+from firebox.sandbox.template import Template
 from tests.sandbox.conftest import Box
 from tests.support.waiting import until
 
 NAMED = SandboxSpec()
 OTHER = SandboxSpec(writable_bytes=1 << 20)
 MOST = 4
+NEVER_S = 3600.0
 
 
 @dataclass
@@ -85,6 +89,27 @@ async def test_grows_again_with_demand(kept: Kept) -> None:
     for _ in range(MOST + 1):
         await kept.use(NAMED)
     await kept.settled(MOST)
+
+
+async def test_is_full_again_once_nobody_uses_one(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_REFILL_LATER_S", NEVER_S)
+    await kept.settled(MOST)
+    sandbox = await kept.pool.take(NAMED)
+    other = await kept.pool.take(NAMED)
+    sandbox.close()
+    assert kept.pool._refill_at is not None
+    assert kept.pool._refill_at.when() - asyncio.get_running_loop().time() > NEVER_S / 2
+    other.close()
+    await until(lambda: kept.ready == MOST)
+
+
+async def test_fills_at_once_when_more_than_half_is_gone(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_REFILL_LATER_S", NEVER_S)
+    await kept.settled(MOST)
+    taken = [await kept.pool.take(NAMED) for _ in range(MOST // 2 + 1)]
+    await until(lambda: kept.ready == MOST)
+    for sandbox in taken:
+        sandbox.close()
 
 
 async def test_burst_larger_than_the_pool_is_served(kept: Kept) -> None:
@@ -169,3 +194,98 @@ async def test_closing_leaves_nothing(box: Box, nothing_left: None) -> None:
     await pool.start()
     await until(lambda: pool.statistics().ready == MOST)
     await pool.close()
+
+
+class SlowLaunchers:
+    """Makes sandboxes when the test says so, in an order of its own."""
+
+    def __init__(self) -> None:
+        self.asked: list[asyncio.Future[Sandbox]] = []
+        self.alive = self.restarts = 0
+
+    async def start(self) -> None:
+        return
+
+    async def make(self, _specification: SandboxSpec, _template: Template | None = None) -> Sandbox:
+        made: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+        self.asked.append(made)
+        return await made
+
+
+class MadeSandbox:
+    """A sandbox in name only."""
+
+    is_dead = False
+
+    def __init__(self) -> None:
+        self.on_close: Callable[[], None] | None = None
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def made_sandbox() -> Sandbox:
+    return cast("Sandbox", MadeSandbox())
+
+
+@pytest.fixture
+async def slow() -> AsyncIterator[tuple[Pool, SlowLaunchers]]:
+    """A pool that holds two, both of which are being made."""
+    launchers = SlowLaunchers()
+    pool = Pool(cast("Launchers", launchers), [NAMED], 2)
+    await pool.start()
+    await until(lambda: len(launchers.asked) == 2)
+    yield pool, launchers
+    await pool.close()
+
+
+async def test_who_finds_none_gets_the_first_that_is_ready(slow: tuple[Pool, SlowLaunchers]) -> None:
+    pool, launchers = slow
+    takes = [asyncio.create_task(pool.take(NAMED)) for _ in range(3)]
+    await until(lambda: len(launchers.asked) == 3)  # what is being made anyway is not made twice
+    made = [made_sandbox() for _ in range(3)]
+    for number in (1, 2, 0):
+        launchers.asked[number].set_result(made[number])
+    assert await asyncio.gather(*takes) == [made[1], made[2], made[0]]
+
+
+async def test_who_waits_hears_why_there_is_none(slow: tuple[Pool, SlowLaunchers]) -> None:
+    pool, launchers = slow
+    takes = [asyncio.create_task(pool.take(NAMED)) for _ in range(2)]
+    await asyncio.sleep(0)
+    sandbox = made_sandbox()
+    launchers.asked[1].set_exception(SandboxFailure("make"))
+    with pytest.raises(SandboxFailure):
+        await takes[0]
+    launchers.asked[0].set_result(sandbox)
+    assert await takes[1] is sandbox
+
+
+async def test_failure_is_nobodys_while_enough_are_made(slow: tuple[Pool, SlowLaunchers]) -> None:
+    pool, launchers = slow
+    take = asyncio.create_task(pool.take(NAMED))
+    await asyncio.sleep(0)
+    sandbox = made_sandbox()
+    launchers.asked[0].set_exception(SandboxFailure("make"))
+    launchers.asked[1].set_result(sandbox)
+    assert await take is sandbox
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
+async def test_what_was_made_for_one_who_left_is_kept(slow: tuple[Pool, SlowLaunchers], is_late: bool) -> None:
+    pool, launchers = slow
+    take = asyncio.create_task(pool.take(NAMED))
+    await asyncio.sleep(0)
+    sandbox = made_sandbox()
+    if is_late:
+        [(kind, shelf)] = pool._shelves.items()
+        pool._put(kind, shelf, sandbox)
+        take.cancel()
+    else:
+        take.cancel()
+        launchers.asked[0].set_result(sandbox)
+    with pytest.raises(asyncio.CancelledError):
+        await take
+    await until(lambda: pool.statistics().ready == 1)
+    assert await pool.take(NAMED) is sandbox

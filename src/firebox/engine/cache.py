@@ -2,6 +2,9 @@
 
 Entries are named by a hash of everything that they follow from, so whoever can name one has all that made it; programs
 never see the folder. A folder for each runtime, in it a file for each entry, whole or not there.
+
+Nothing waits for the disk. An entry that a crash of the machine took is made again; one that it tore is told by its digest, which
+is checked where an entry was written before this machine was last started, or on another one.
 """
 
 from __future__ import annotations
@@ -21,12 +24,18 @@ from msgspec import Struct
 
 from firebox.model import File, Limits, Result, StageResult
 from firebox.runtimes.runtime import Runtime
+from firebox.sandbox.protocol import write_all
 from firebox.sandbox.spec import Pack, PackedFile
 
-_FORMAT = b"firebox1"
-_HEAD = struct.Struct("<8sQ")
+_FORMAT = b"firebox2"
+_HEAD = struct.Struct("<8sQ16s16s")
+"""Format, size of what the entry says, digest of that and of the contents, and since which start of the machine they agree."""
+_BOOT_OFFSET = _HEAD.size - 16
 _LARGEST_HEADER_BYTES = 256 << 20
 _COPY_BYTES = 1 << 20
+_QUICK_BYTES = 256 << 10
+"""What is written at once: a thread for it would take longer."""
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _ROOM_AFTER_SWEEP = 0.9
 """A sweep makes some room, or the next entry would need one as well."""
 
@@ -71,6 +80,7 @@ class JobCache:
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._bytes: int | None = None
+        self._boot = _boot()
         self._turns: dict[str, tuple[asyncio.Lock, set[Turn]]] = {}
         self._unwritten: dict[str, Result] = {}
         self._writing: set[asyncio.Task[None]] = set()
@@ -115,26 +125,38 @@ class JobCache:
         return result
 
     def keep_compiled(self, runtime: Runtime, key: str, result: StageResult, pack: Pack | None, turn: Turn) -> None:
-        """Keep what a compile stage made, in the background; the turn is released then. What cannot be written is not kept."""
+        """Keep what a compile stage made, in the background if it is much; the turn is released then.
+
+        What cannot be written is not kept.
+        """
         files = pack.files if pack is not None else ()
         entry = Compiled(result, tuple((each.name, each.offset, each.size, each.mode) for each in files), time.time())
-        copy = Pack(os.dup(pack.descriptor), pack.files) if pack is not None else None
-        self._keep(runtime, key, entry, copy).add_done_callback(lambda _task: turn.release())
+        self._keep(runtime, key, entry, pack, turn.release)
 
     def keep_outcome(self, runtime: Runtime, key: str, result: Result) -> None:
         """Keep what a job left, as `keep_compiled`."""
         self._unwritten[key] = result
-        self._keep(runtime, key, Outcome(result, time.time()), None).add_done_callback(lambda _task: self._unwritten.pop(key))
+        self._keep(runtime, key, Outcome(result, time.time()), None, lambda: self._unwritten.pop(key, None))
 
     async def written(self) -> None:
         """Wait until everything that is to be kept is written."""
         await asyncio.gather(*self._writing)
 
-    def _keep(self, runtime: Runtime, key: str, entry: Compiled | Outcome, pack: Pack | None) -> asyncio.Task[None]:
-        task = asyncio.create_task(asyncio.to_thread(self._write, runtime, key, msgspec.msgpack.encode(entry), pack))
+    def _keep(
+        self, runtime: Runtime, key: str, entry: Compiled | Outcome, pack: Pack | None, written: Callable[[], object]
+    ) -> None:
+        """Write an entry, and call `written` in any case."""
+        header = msgspec.msgpack.encode(entry)
+        size = len(header) + _contents_bytes(pack)
+        if size <= _QUICK_BYTES and self._has_room(size):
+            self._write(runtime, key, header, pack)
+            written()
+            return
+        copy = Pack(os.dup(pack.descriptor), pack.files) if pack is not None else None
+        task = asyncio.create_task(asyncio.to_thread(self._write_copy, runtime, key, header, copy))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
-        return task
+        task.add_done_callback(lambda _task: written())
 
     async def purge(self, runtime: Runtime) -> int:
         """Forget everything of a runtime. Returns how many entries there were. Raises: OSError."""
@@ -165,15 +187,18 @@ class JobCache:
         except OSError:
             return None
         try:
-            magic, size = _HEAD.unpack(os.pread(descriptor, _HEAD.size, 0))
+            magic, size, digest, boot = _HEAD.unpack(os.pread(descriptor, _HEAD.size, 0))
             if magic != _FORMAT or size > _LARGEST_HEADER_BYTES:
                 raise ValueError(magic)
-            entry: Any = msgspec.msgpack.decode(os.pread(descriptor, size, _HEAD.size), type=kind)
+            header = os.pread(descriptor, size, _HEAD.size)
+            entry: Any = msgspec.msgpack.decode(header, type=kind)
             if not 0 <= time.time() - entry.kept_at_s <= self._max_age_s:
                 raise ValueError(entry.kept_at_s)
             end = max((offset + length for _name, offset, length, _mode in getattr(entry, "files", ())), default=0)
             if os.fstat(descriptor).st_size < _HEAD.size + size + end:
                 raise ValueError(end)  # cut off by a crash of the machine
+            if boot != self._boot:
+                self._check_digest(path, digest, _pieces(descriptor, _HEAD.size, _HEAD.size + size + end))
             os.utime(descriptor)  # what was used last goes last
         except (struct.error, ValueError, msgspec.DecodeError, OSError):
             os.close(descriptor)
@@ -182,31 +207,69 @@ class JobCache:
             return None
         return descriptor, entry, _HEAD.size + size
 
-    def _write(self, runtime: Runtime, key: str, header: bytes, pack: Pack | None) -> None:
-        place = self._place(runtime)
-        size = _HEAD.size + len(header) + sum(each.size for each in (pack.files if pack is not None else ()))
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(contextlib.suppress(OSError))  # a full disk only means that nothing is kept
-            if pack is not None:
-                stack.callback(os.close, pack.descriptor)
-            if size > self._max_bytes:
-                return
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._make_room(size)
-            import tempfile
+    def _check_digest(self, path: Path, digest: bytes, pieces: Iterator[bytes]) -> None:
+        """Check an entry that a crash may have torn, and note that it is whole. Raises: ValueError, OSError."""
+        found = _new_digest()
+        for piece in pieces:
+            found.update(piece)
+        if found.digest() != digest:
+            raise ValueError(digest)
+        with contextlib.suppress(OSError):  # then it is checked again
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.pwrite(descriptor, self._boot, _BOOT_OFFSET)
+            finally:
+                os.close(descriptor)
 
-            with tempfile.NamedTemporaryFile(dir=place, prefix=".unfinished-") as file:
-                file.write(_HEAD.pack(_FORMAT, len(header)) + header)
-                for piece in _pieces(pack):
-                    file.write(piece)
-                file.flush()
-                os.fdatasync(file.fileno())
-                os.link(file.name, place / key)
+    def _write_copy(self, runtime: Runtime, key: str, header: bytes, pack: Pack | None) -> None:
+        """Write an entry and close its pack."""
+        try:
+            self._write(runtime, key, header, pack)
+        finally:
+            if pack is not None:
+                os.close(pack.descriptor)
+
+    def _write(self, runtime: Runtime, key: str, header: bytes, pack: Pack | None) -> None:
+        """Write an entry, if there is room for it; a full disk only means that nothing is kept."""
+        size = _HEAD.size + len(header) + _contents_bytes(pack)
+        if size > self._max_bytes:
+            return
+        with contextlib.suppress(OSError):
+            if not self._has_room(size):
+                self._make_room(size)
+            place = os.fspath(self._place(runtime))
+            unfinished = f"{place}/.unfinished-{os.urandom(8).hex()}"
+            try:
+                descriptor = os.open(unfinished, _NEW_FILE, 0o600)
+            except FileNotFoundError:
+                Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
+                descriptor = os.open(unfinished, _NEW_FILE, 0o600)
+            try:
+                self._write_whole(descriptor, header, pack)
+                os.rename(unfinished, f"{place}/{key}")  # noqa: PTH104 - for each compiled program: paths cost more than the call
+            except BaseException:
+                os.unlink(unfinished)  # noqa: PTH108 - as above
+                raise
+            finally:
+                os.close(descriptor)
             self._bytes = (self._bytes or 0) + size
 
+    def _write_whole(self, descriptor: int, header: bytes, pack: Pack | None) -> None:
+        """Write an entry into an empty file. Raises: OSError."""
+        digest = _new_digest()
+        write_all(descriptor, bytes(_HEAD.size))
+        write_all(descriptor, header)
+        digest.update(header)
+        for piece in _pieces(pack.descriptor, 0, _contents_bytes(pack)) if pack is not None else ():
+            write_all(descriptor, piece)
+            digest.update(piece)
+        os.pwrite(descriptor, _HEAD.pack(_FORMAT, len(header), digest.digest(), self._boot), 0)
+
+    def _has_room(self, wanted_bytes: int) -> bool:
+        """Tell whether there is room without looking through everything."""
+        return self._bytes is not None and self._bytes + wanted_bytes <= self._max_bytes
+
     def _make_room(self, wanted_bytes: int) -> None:
-        if self._bytes is not None and self._bytes + wanted_bytes <= self._max_bytes:
-            return
         found = sorted(self._entries(), key=lambda entry: entry[1])
         total = sum(size for _path, _used, size in found)
         for path, used_at_s, size in found:
@@ -254,13 +317,28 @@ def toolchain_state(runtime: Runtime) -> list[tuple[str, int, int]]:
     return state
 
 
-def _pieces(pack: Pack | None) -> Iterator[bytes]:
-    """Yield the contents of a pack, which lie one after the other from its start."""
-    position = 0
-    end = max((each.offset + each.size for each in pack.files), default=0) if pack is not None else 0
-    while pack is not None and position < end:
-        piece = os.pread(pack.descriptor, min(_COPY_BYTES, end - position), position)
+def _contents_bytes(pack: Pack | None) -> int:
+    """Return how long the contents of a pack are, which lie one after the other from its start."""
+    return max((each.offset + each.size for each in pack.files), default=0) if pack is not None else 0
+
+
+def _pieces(descriptor: int, position: int, end: int) -> Iterator[bytes]:
+    """Yield a part of a file."""
+    while position < end:
+        piece = os.pread(descriptor, min(_COPY_BYTES, end - position), position)
         if not piece:
             return
         position += len(piece)
         yield piece
+
+
+def _new_digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _boot() -> bytes:
+    """Return what stands for this start of the machine. Source: proc_sys_kernel(5), "random"."""
+    try:
+        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return os.urandom(16)

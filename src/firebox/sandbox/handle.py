@@ -94,6 +94,8 @@ class Sandbox:
         """Whether the program went on that had been started before its command came; None until PID 1 has said so."""
         self.template: Template | None = None
         """From which that program was restored."""
+        self.on_close: Callable[[], None] = _do_nothing
+        """Called once, when it is closed."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._watcher = owner.watcher
@@ -265,6 +267,7 @@ class Sandbox:
         if self._closed:
             return
         self._closed = True
+        self.on_close()
         self._stop_clocks()
         if not self._started.done():
             self._started.cancel()
@@ -625,4 +628,8 @@ def _wake(waiting: asyncio.Future[None]) -> None:
 
 
 def _ignore(_stream: StreamName, _data: bytes) -> None:
+    return
+
+
+def _do_nothing() -> None:
     return

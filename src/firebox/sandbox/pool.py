@@ -1,8 +1,11 @@
 """Sandboxes kept ready, so that making one is off a request's path.
 
 Sandboxes of one spec are interchangeable and lie on one shelf. `take` pops a ready one and has a replacement made; with none
-ready one is made on demand: slower, never refused. How many a shelf holds follows what is asked for: those named at the start
-never run dry, others are there as long as somebody uses them, and all of them shrink when nobody does or memory is short.
+ready it waits for the first that is: slower, never refused. How many a shelf holds follows what is asked for: those named at the
+start never run dry, others are there as long as somebody uses them, and all of them shrink when nobody does or memory is short.
+
+Making one costs about as much as a short run, so it gives way: replacements are made once no sandbox is in use, or after a while,
+or when half of a shelf is gone.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -34,8 +38,11 @@ LOW_MEMORY = 0.1
 """Below this part of the machine's memory no more than one sandbox of a kind is kept ready."""
 
 _REFILL_LATER_S = 0.04
-"""How long a refill waits while there are others: a short program then has its processor to itself."""
-_MAKING_AT_ONCE = 4
+"""How long a refill waits at most while half of a shelf is there: a short program then has its processor to itself."""
+_REFILL_IDLE_S = 0.003
+"""How long it waits once no sandbox is in use: who had the last one has an answer by then."""
+_MAKING_AT_ONCE = max(2, min(4, os.cpu_count() or 1))
+"""More than there are processors would only make each of them wait for the others."""
 _PAUSE_AFTER_FAILURE_S = 1.0
 _LOOK_EVERY_S = 5.0
 
@@ -58,14 +65,27 @@ class PoolStatistics(NamedTuple):
 
 
 class _Shelf:
-    """Ready sandboxes of one kind. named: at the start. demand: takes, each counting less as time goes by, at `counted_at`."""
+    """Ready sandboxes of one kind. named: at the start. demand: takes, each counting less as time goes by, at `counted_at`.
+
+    waiting: takes that found none. There are never fewer sandboxes being made than these.
+    """
 
     def __init__(self, *, named: bool, demand: float, counted_at: float) -> None:
         self.named = named
         self.demand = demand
         self.counted_at = counted_at
         self.ready = deque[Sandbox]()
+        self.target = 0
         self.making = 0
+        self.waiting = deque[asyncio.Future[Sandbox]]()
+
+    def next_waiting(self) -> asyncio.Future[Sandbox] | None:
+        """Take out the one who waits longest and has not left."""
+        while self.waiting:
+            waiting = self.waiting.popleft()
+            if not waiting.done():
+                return waiting
+        return None
 
     def demand_at(self, now: float) -> float:
         return float(self.demand * 0.5 ** ((now - self.counted_at) / HALF_LIFE_S))
@@ -103,6 +123,10 @@ class Pool:
         self._is_low_on_memory = False
         self._wake = asyncio.Event()
         self._refilling: asyncio.Task[None] | None = None
+        self._refill_at: asyncio.TimerHandle | None = None
+        self._under_way = set[asyncio.Task[None]]()
+        self._making = 0
+        self._in_use = 0
         self._timer: asyncio.TimerHandle | None = None
         self._taken = 0
         self._made_on_demand = 0
@@ -118,26 +142,57 @@ class Pool:
     async def take(self, specification: SandboxSpec) -> Sandbox:
         """Return a sandbox that nobody has used. The caller closes it. Raises: SandboxFailure."""
         self._taken += 1
-        return await self._take(_interchangeable(specification))
+        sandbox = await self._take(_interchangeable(specification))
+        self._in_use += 1
+        sandbox.on_close = self._note_closed
+        return sandbox
 
     async def _take(self, kind: SandboxSpec) -> Sandbox:
         shelf = self._shelf(kind)
         while shelf.ready:
             sandbox = shelf.ready.popleft()
             if not sandbox.is_dead:
-                if shelf.ready:
-                    asyncio.get_running_loop().call_later(_REFILL_LATER_S, self._wake.set)
-                else:
+                if 2 * len(shelf.ready) < shelf.target:
                     self._wake.set()
+                else:
+                    self._refill_within(_REFILL_LATER_S)
                 return sandbox
             sandbox.close()
         self._wake.set()
-        template = self._templates.take(kind)
-        if kind.ahead is not None and template is None:
+        if kind.ahead is not None and not self._templates.has(kind):
             # To start a program ahead for somebody who waits would take longer than to start it.
             return await self._take(kind._replace(ahead=None))
         self._made_on_demand += 1
-        return await self._launchers.make(kind, template)
+        return await self._wait_for_one(kind, shelf)
+
+    async def _wait_for_one(self, kind: SandboxSpec, shelf: _Shelf) -> Sandbox:
+        """Return the next sandbox of a kind that gets ready. Raises: SandboxFailure."""
+        waiting: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+        shelf.waiting.append(waiting)
+        if shelf.making < len(shelf.waiting):
+            self._begin(kind, shelf)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if waiting in shelf.waiting:
+                shelf.waiting.remove(waiting)
+            elif not waiting.cancelled() and waiting.exception() is None:
+                self._put(kind, shelf, waiting.result())
+            raise
+
+    def _note_closed(self) -> None:
+        self._in_use -= 1
+        if not self._in_use and self._refill_at is not None:
+            self._refill_within(_REFILL_IDLE_S)
+
+    def _refill_within(self, pause_s: float) -> None:
+        """Refill after a pause, unless that is to be done sooner."""
+        loop = asyncio.get_running_loop()
+        if self._refill_at is not None:
+            if self._refill_at.when() <= loop.time() + pause_s:
+                return
+            self._refill_at.cancel()
+        self._refill_at = loop.call_later(pause_s, self._wake.set)
 
     def count_start(self, sandbox: Sandbox, ended: Exit) -> None:
         """Note how the program of a sandbox of ours began, and whether it shows that its template does not work."""
@@ -168,11 +223,16 @@ class Pool:
         )
 
     async def close(self) -> None:
-        """Stop refilling and end every ready sandbox."""
+        """Stop refilling and end every ready sandbox. Nobody waits for one any more."""
         if self._refilling is not None:
             self._refilling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._refilling
+        for timer in (self._timer, self._refill_at):
+            if timer is not None:
+                timer.cancel()
+        making = list(self._under_way)
+        for task in making:
+            task.cancel()
+        await asyncio.gather(*making, *([self._refilling] if self._refilling is not None else []), return_exceptions=True)
         await self._templates.close()
         for kind in list(self._shelves):
             self._remove(kind)
@@ -214,31 +274,24 @@ class Pool:
         return targets
 
     async def _refill(self) -> None:
-        """Keep up with what is taken, several sandboxes under way at once: making one is mostly waiting for the kernel."""
-        under_way: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                now = self._clock()
-                for kind, target in self._targets(now).items():
-                    shelf = self._shelves[kind]
-                    while len(shelf.ready) + shelf.making < target and len(under_way) < _MAKING_AT_ONCE:
-                        shelf.making += 1
-                        task = asyncio.create_task(self._add(kind, shelf))
-                        under_way.add(task)
-                        task.add_done_callback(under_way.discard)
-                    while len(shelf.ready) > target:
-                        shelf.ready.pop().close()
-                    if not shelf.named and not shelf.making and shelf.demand_at(now) < FORGOTTEN:
-                        self._remove(kind)
-                self._look_later()
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+        """Keep up with what is taken."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._refill_at is not None:
+                self._refill_at.cancel()
+                self._refill_at = None
+            now = self._clock()
+            for kind, target in self._targets(now).items():
+                shelf = self._shelves[kind]
+                shelf.target = target
+                while len(shelf.ready) + shelf.making - len(shelf.waiting) < target and self._making < _MAKING_AT_ONCE:
+                    self._begin(kind, shelf)
+                while len(shelf.ready) > target:
+                    shelf.ready.pop().close()
+                if not shelf.named and not shelf.making and shelf.demand_at(now) < FORGOTTEN:
+                    self._remove(kind)
+            self._look_later()
 
     def _look_later(self) -> None:
         """See to it that shelves shrink, as long as one of them can: an idle pool does nothing at all."""
@@ -251,21 +304,44 @@ class Pool:
         self._is_low_on_memory = _available_part_of_memory() < LOW_MEMORY
         self._wake.set()
 
+    def _begin(self, kind: SandboxSpec, shelf: _Shelf) -> None:
+        """Begin to make a sandbox for a shelf."""
+        shelf.making += 1
+        self._making += 1
+        task = asyncio.create_task(self._add(kind, shelf))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
     async def _add(self, kind: SandboxSpec, shelf: _Shelf) -> None:
         self._templates.want(kind)
+        sandbox: Sandbox | None = None
+        failure: SandboxFailure | None = None
         try:
             sandbox = await self._launchers.make(kind, self._templates.take(kind))
-        except SandboxFailure:
-            # A request that needs one now hears the reason; the pool only tries again later.
-            asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
-        else:
-            if self._shelves.get(kind) is shelf:
-                shelf.ready.append(sandbox)
-            else:
-                sandbox.close()
-            self._wake.set()
+        except SandboxFailure as reason:
+            failure = reason
         finally:
             shelf.making -= 1
+            self._making -= 1
+        if sandbox is not None:
+            self._put(kind, shelf, sandbox)
+            self._wake.set()
+            return
+        # A request that needs one now hears the reason; the pool only tries again later.
+        waiting = shelf.next_waiting() if shelf.making < len(shelf.waiting) else None
+        if failure is not None and waiting is not None:
+            waiting.set_exception(failure)
+        asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
+
+    def _put(self, kind: SandboxSpec, shelf: _Shelf, sandbox: Sandbox) -> None:
+        """Hand a sandbox that nobody has used to the one who waits longest, or keep it."""
+        waiting = shelf.next_waiting()
+        if waiting is not None:
+            waiting.set_result(sandbox)
+        elif self._shelves.get(kind) is shelf:
+            shelf.ready.append(sandbox)
+        else:
+            sandbox.close()
 
     def _remove(self, kind: SandboxSpec) -> None:
         shelf = self._shelves.pop(kind)

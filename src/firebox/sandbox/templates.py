@@ -64,6 +64,11 @@ class Templates:
         """When a kind that could not be captured, or not be restored, is tried again."""
         self._under_way: dict[SandboxSpec, asyncio.Task[None]] = {}
 
+    def has(self, kind: SandboxSpec) -> bool:
+        """Tell whether the next sandbox of a kind could have its program restored."""
+        template = self._templates.get(kind)
+        return template is not None and not template.failed
+
     def take(self, kind: SandboxSpec) -> Template | None:
         """Return the template to restore the program of one sandbox of a kind from; None while there is none."""
         template = self._templates.get(kind)
