@@ -207,7 +207,7 @@ class JobCache:
             return None
         return descriptor, entry, _HEAD.size + size
 
-    def _check_digest(self, path: Path, digest: bytes, pieces: Iterator[bytes]) -> None:
+    def _check_digest(self, path: str, digest: bytes, pieces: Iterator[bytes]) -> None:
         """Check an entry that a crash may have torn, and note that it is whole. Raises: ValueError, OSError."""
         found = _new_digest()
         for piece in pieces:
@@ -237,7 +237,7 @@ class JobCache:
         with contextlib.suppress(OSError):
             if not self._has_room(size):
                 self._make_room(size)
-            place = os.fspath(self._place(runtime))
+            place = f"{self._folder}/{_folder_of(runtime)}"
             unfinished = f"{place}/.unfinished-{os.urandom(8).hex()}"
             try:
                 descriptor = os.open(unfinished, _NEW_FILE, 0o600)
