@@ -261,3 +261,21 @@ async def test_a_forged_template_makes_no_file_of_the_host(box: Box, tmp_path: P
     await sandbox.run(command, lambda _stream, data: heard.append(data))
     sandbox.close()
     assert (heard, os.listdir(tmp_path)) == ([b"here\n"], [])
+
+
+async def test_the_template_that_memory_is_mapped_from_cannot_be_reached(box: Box) -> None:
+    """By a file that is the same in several sandboxes programs could signal to each other."""
+    template = Template(await capture(KIND, box.launcher.make), 0.0)
+    code = """
+import contextlib
+shared = [line.split() for line in open("/proc/self/maps") if "memfd:" in line]
+reached = []
+for places, *_ in shared:
+    path = "/proc/self/map_files/" + "-".join(f"{int(place, 16):x}" for place in places.split("-"))
+    for attempt in (lambda: os.open(path, os.O_RDONLY), lambda: os.stat(path), lambda: os.setxattr(path, "user.x", b"")):
+        with contextlib.suppress(PermissionError):
+            attempt()
+            reached.append(path)
+print(len(shared) > 0, {words[1][3] for words in shared}, reached)
+"""
+    assert await run(box, template, code) == "True {'p'} []\n"
