@@ -97,9 +97,9 @@ async def _serve(
                 **({"metrics": metrics_url} if metrics_url else {}),
             }
             print(json.dumps(line), flush=True)
-            gc.enable()
             gc.freeze()  # what is loaded now stays: looking through it again and again for garbage costs each run
             gc.set_threshold(GARBAGE_AFTER)
+            gc.enable()  # afterwards: else all of it would be looked through now
             Thread(target=_prepare, args=(preparations, service.metrics), daemon=True, name="toolchains").start()
 
         await Server(service, settings, turns, announce).serve(sockets=[listener])
