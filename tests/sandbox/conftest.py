@@ -201,4 +201,5 @@ async def nothing_left(box: Box) -> AsyncIterator[None]:
     assert pid is not None
     before = holdings_of(pid)
     yield
+    await until(lambda: box.launcher.alive == 0, "the sandboxes of a test end by themselves")  # one may still be in the making
     await _until_it_holds(pid, before)
