@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from firebox.storage import schema
 from firebox.storage.address import read_address
+from firebox.storage.schema_version import HEAD
 from tests.storage.places import execute, file_of, settings_for, stores_at
 from tests.support.command import Command
 from tests.support.server import environment, run_firebox
@@ -24,16 +24,16 @@ def db(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
 def test_whole_way_up_and_down(database_url: str) -> None:
     behind = db("check", url=database_url)
     assert (behind.returncode, behind.stderr) == (1, "")
-    assert f"schema base, and this Firebox needs {schema.HEAD}: firebox db upgrade" in behind.stdout
+    assert f"schema base, and this Firebox needs {HEAD}: firebox db upgrade" in behind.stdout
     up = db("upgrade", url=database_url)
     assert (up.returncode, up.stderr) == (0, "")
-    assert f"schema base -> {schema.HEAD}" in up.stdout
+    assert f"schema base -> {HEAD}" in up.stdout
     assert "nothing to do" in db("upgrade", url=database_url).stdout
     right = db("check", url=database_url)
     assert (right.returncode, right.stderr) == (0, "")
     down = db("downgrade", "base", "--yes", url=database_url)
     assert (down.returncode, down.stderr) == (0, "")
-    assert f"schema {schema.HEAD} -> base" in down.stdout
+    assert f"schema {HEAD} -> base" in down.stdout
     assert db("check", url=database_url).returncode == 1
     again = db("downgrade", "--yes", url=database_url)
     assert again.returncode == 0
@@ -93,9 +93,9 @@ def test_unknown_schema_is_refused(tmp_path: Path) -> None:
     db("upgrade", url=url)
     refused = db("downgrade", "0000", "--yes", url=url)
     assert refused.returncode == 2
-    assert f"known: base, {schema.HEAD}" in refused.stderr
+    assert f"known: base, {HEAD}" in refused.stderr
     db("downgrade", "base", "--yes", url=url)
-    upward = db("downgrade", schema.HEAD, "--yes", url=url)
+    upward = db("downgrade", HEAD, "--yes", url=url)
     assert upward.returncode == 2
     assert "use upgrade" in upward.stderr
 

@@ -20,6 +20,7 @@ from firebox.errors import NotFound, SettingsError
 from firebox.storage import schema, sqlite_file
 from firebox.storage.address import Address, read_address
 from firebox.storage.database import Database
+from firebox.storage.schema_version import BASE, HEAD, VERSION_TABLE
 from firebox.storage.tables import metadata
 from tests.conftest import ROOT
 from tests.storage.places import execute, settings_for, stores_at
@@ -45,20 +46,20 @@ async def tables(address: Address) -> set[str]:
 
 
 def test_newest_version_is_the_last_migrations() -> None:
-    assert schema.versions()[-1] == schema.HEAD
+    assert schema.versions()[-1] == HEAD
 
 
 async def test_up_makes_every_table_and_down_leaves_nothing(address: Address) -> None:
-    assert await schema.upgrade(address) == (schema.BASE, schema.HEAD)
-    assert await tables(address) == {*metadata.tables, schema.VERSION_TABLE}
-    assert await schema.upgrade(address) == (schema.HEAD, schema.HEAD)
-    assert await schema.downgrade(address, schema.BASE) == (schema.HEAD, schema.BASE)
-    assert await tables(address) == {schema.VERSION_TABLE}
-    assert await schema.upgrade(address) == (schema.BASE, schema.HEAD)
+    assert await schema.upgrade(address) == (BASE, HEAD)
+    assert await tables(address) == {*metadata.tables, VERSION_TABLE}
+    assert await schema.upgrade(address) == (HEAD, HEAD)
+    assert await schema.downgrade(address, BASE) == (HEAD, BASE)
+    assert await tables(address) == {VERSION_TABLE}
+    assert await schema.upgrade(address) == (BASE, HEAD)
 
 
 async def test_every_single_step_goes_down_and_up_again(address: Address) -> None:
-    steps = [schema.BASE, *schema.versions()]
+    steps = [BASE, *schema.versions()]
     await schema.upgrade(address)
     for lower, upper in reversed(list(pairwise(steps))):
         assert await schema.downgrade(address, lower) == (upper, lower)
@@ -76,13 +77,13 @@ async def test_first_start_makes_what_the_migrations_make(
 ) -> None:
     await schema.upgrade(address)
     by_migrations = described(address, request)
-    await schema.downgrade(address, schema.BASE)
-    await execute(address, f"DROP TABLE {schema.VERSION_TABLE}")
+    await schema.downgrade(address, BASE)
+    await execute(address, f"DROP TABLE {VERSION_TABLE}")
     async with stores_at(database_url):
         pass
     assert described(address, request) == by_migrations
-    assert await schema.upgrade(address) == (schema.HEAD, schema.HEAD)
-    assert await schema.downgrade(address, schema.BASE) == (schema.HEAD, schema.BASE)
+    assert await schema.upgrade(address) == (HEAD, HEAD)
+    assert await schema.downgrade(address, BASE) == (HEAD, BASE)
 
 
 def test_tables_of_sqlite_are_those_of_the_code() -> None:
@@ -93,7 +94,7 @@ def test_tables_of_sqlite_are_those_of_the_code() -> None:
         statements += [str(CreateIndex(index).compile(dialect=dialect)) for index in table.indexes]
     written = [" ".join(statement.split()) for statement in sqlite_file.TABLES.read_text().strip().rstrip(";").split(";\n")]
     assert written[:-1] == [" ".join(statement.split()) for statement in statements]
-    assert written[-1].startswith(f"CREATE TABLE {schema.VERSION_TABLE} ")
+    assert written[-1].startswith(f"CREATE TABLE {VERSION_TABLE} ")
 
 
 def described(address: Address, request: pytest.FixtureRequest) -> list[str]:
@@ -133,7 +134,7 @@ async def test_tables_of_others_are_left_alone(address: Address) -> None:
     await execute(address, "CREATE TABLE users (id integer primary key, name text)", "INSERT INTO users VALUES (1, 'theirs')")
     await schema.upgrade(address)
     assert await schema.differences(address) == []
-    await schema.downgrade(address, schema.BASE)
+    await schema.downgrade(address, BASE)
     assert await execute(address, "SELECT * FROM users") == [(1, "theirs")]
 
 
@@ -177,8 +178,8 @@ async def test_runner_gets_its_table_back(address: Address, database_url: str) -
     await make_runners_table(address)
     async with stores_at(database_url) as stores:
         await stores.snippets.add(code="five", language="python", output="", error="")
-    await schema.downgrade(address, schema.BASE)
-    assert await tables(address) == {"shared_codes", schema.VERSION_TABLE}
+    await schema.downgrade(address, BASE)
+    assert await tables(address) == {"shared_codes", VERSION_TABLE}
     assert await execute(address, "SELECT id, code FROM shared_codes ORDER BY id") == [
         (1, "one"),
         (3, "three"),
@@ -214,7 +215,7 @@ async def test_foreign_table_of_that_name_is_not_touched(address: Address, colum
     await execute(address, f"CREATE TABLE shared_codes ({columns})")
     with pytest.raises(SettingsError, match="shared_codes"):
         await schema.upgrade(address)
-    assert await tables(address) <= {"shared_codes", schema.VERSION_TABLE}, "nothing is half done"
+    assert await tables(address) <= {"shared_codes", VERSION_TABLE}, "nothing is half done"
 
 
 async def test_upgrade_that_fails_leaves_nothing(address: Address) -> None:
@@ -227,11 +228,11 @@ async def test_upgrade_that_fails_leaves_nothing(address: Address) -> None:
 
 async def test_schema_of_a_newer_firebox_is_refused(address: Address, database_url: str) -> None:
     await schema.upgrade(address)
-    await execute(address, f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
+    await execute(address, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(SettingsError, match="9999"):
         async with stores_at(database_url):
             pytest.fail("it started")
-    for move in (schema.upgrade(address), schema.downgrade(address, schema.BASE)):
+    for move in (schema.upgrade(address), schema.downgrade(address, BASE)):
         with pytest.raises(SettingsError, match="9999"):
             await move
 
@@ -284,4 +285,4 @@ async def test_servers_that_start_at_once_make_the_tables_once(address: Address,
     assert [process.returncode for process in processes] == [0, 0, 0], said
     assert await schema.differences(address) == []
     assert await execute(address, "SELECT count(*) FROM shared_codes") == [(3,)]
-    assert await execute(address, f"SELECT count(*) FROM {schema.VERSION_TABLE}") == [(1,)]
+    assert await execute(address, f"SELECT count(*) FROM {VERSION_TABLE}") == [(1,)]

@@ -18,6 +18,7 @@ from firebox.settings_table import ROWS
 from firebox.storage import schema
 from firebox.storage.address import Address, read_address
 from firebox.storage.database import Database
+from firebox.storage.schema_version import BASE, HEAD
 
 EXIT_BEHIND = 1
 """The database answers, and its schema is not what this Firebox needs."""
@@ -66,7 +67,7 @@ def downgrade(
     """
     address = _address(config, flags)
     present = _run(_read_version(address))
-    known = [schema.BASE, *schema.versions()]
+    known = [BASE, *schema.versions()]
     if version and version not in known:
         raise InvalidRequest(f"there is no schema {version!r}; known: {', '.join(known)}", where="VERSION")
     place = known.index(present) if present in known else len(known) - 1
@@ -91,10 +92,10 @@ def check(config: ConfigFile = None, **flags: object) -> None:
     """
     address = _address(config, flags)
     present = _run(_read_version(address))
-    if present != schema.HEAD:
-        behind = present == schema.BASE or present in schema.versions()
+    if present != HEAD:
+        behind = present == BASE or present in schema.versions()
         hint = "firebox db upgrade" if behind else "use the newer Firebox that made it"
-        print(f"{address.shown}: schema {present}, and this Firebox needs {schema.HEAD}: {hint}")
+        print(f"{address.shown}: schema {present}, and this Firebox needs {HEAD}: {hint}")
         raise typer.Exit(EXIT_BEHIND)
     differences = _run(schema.differences(address))
     if differences:
@@ -114,7 +115,7 @@ def _address(config: Any, flags: dict[str, object]) -> Address:
 async def _read_version(address: Address) -> str:
     if address.path is not None and not address.path.exists():
         # Opening it would make it.
-        return schema.BASE
+        return BASE
     async with Database(address, single=True) as database:
         return await schema.read_version(database)
 

@@ -16,16 +16,12 @@ from firebox.config import Settings
 from firebox.errors import SettingsError
 from firebox.storage.address import Address
 from firebox.storage.database import Database
+from firebox.storage.schema_version import BASE, HEAD, VERSION_TABLE
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-HEAD = "0001"
-"""The newest version. A test holds that it is the last migration's."""
-BASE = "base"
-"""The version of a database without our tables."""
-VERSION_TABLE = "firebox_schema"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 PATIENCE_S = 600.0
