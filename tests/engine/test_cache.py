@@ -290,7 +290,7 @@ class TestFolder:
         def fail(_source: str, _target: str) -> None:
             raise OSError(errno.ENOSPC, "full")
 
-        monkeypatch.setattr(os, "rename", fail)
+        monkeypatch.setattr(os, "link", fail)
         assert (await engine.result(job("kept", NEW + " "))).verdict is Verdict.OK
         await written(engine)
         assert len(kept_files(tmp_path / "data")) == 1

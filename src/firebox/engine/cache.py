@@ -16,6 +16,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,20 +104,20 @@ class JobCache:
         if not users:
             del self._turns[turn.key]
 
-    def compiled(self, runtime: Runtime, key: str) -> tuple[StageResult, Pack] | None:
+    async def compiled(self, runtime: Runtime, key: str) -> tuple[StageResult, Pack] | None:
         """Find what a compile stage made. The caller closes the pack's descriptor."""
-        opened = self._open(runtime, key, Compiled)
+        opened = await self._open(runtime, key, Compiled)
         if opened is None:
             return None
         descriptor, entry, start = opened
         files = tuple(PackedFile(name, start + offset, size, mode) for name, offset, size, mode in entry.files)
         return entry.result, Pack(descriptor, files)
 
-    def outcome(self, runtime: Runtime, key: str) -> Result | None:
+    async def outcome(self, runtime: Runtime, key: str) -> Result | None:
         """Find what a job left."""
         if key in self._unwritten:
             return self._unwritten[key]
-        opened = self._open(runtime, key, Outcome)
+        opened = await self._open(runtime, key, Outcome)
         if opened is None:
             return None
         descriptor, entry, _start = opened
@@ -147,10 +148,12 @@ class JobCache:
     ) -> None:
         """Write an entry, and call `written` in any case."""
         header = msgspec.msgpack.encode(entry)
-        size = len(header) + _contents_bytes(pack)
+        size = _size_of(header, pack)
         if size <= _QUICK_BYTES and self._has_room(size):
-            self._write(runtime, key, header, pack)
-            written()
+            try:
+                self._write(runtime, key, header, pack)
+            finally:
+                written()
             return
         copy = Pack(os.dup(pack.descriptor), pack.files) if pack is not None else None
         task = asyncio.create_task(asyncio.to_thread(self._write_copy, runtime, key, header, copy))
@@ -179,7 +182,7 @@ class JobCache:
     def _place(self, runtime: Runtime) -> Path:
         return self._folder / _folder_of(runtime)
 
-    def _open(self, runtime: Runtime, key: str, kind: type[Content]) -> tuple[int, Any, int] | None:
+    async def _open(self, runtime: Runtime, key: str, kind: type[Content]) -> tuple[int, Any, int] | None:
         """Open an entry; gives its descriptor, what it says, and where the contents begin. None: there is none that is good."""
         path = f"{self._folder}/{_folder_of(runtime)}/{key}"  # for each run: to make a Path costs more than to open the file
         try:
@@ -198,13 +201,17 @@ class JobCache:
             if os.fstat(descriptor).st_size < _HEAD.size + size + end:
                 raise ValueError(end)  # cut off by a crash of the machine
             if boot != self._boot:
-                self._check_digest(path, digest, _pieces(descriptor, _HEAD.size, _HEAD.size + size + end))
+                check = partial(self._check_digest, path, digest, _pieces(descriptor, _HEAD.size, _HEAD.size + size + end))
+                await asyncio.to_thread(check)
             os.utime(descriptor)  # what was used last goes last
         except (struct.error, ValueError, msgspec.DecodeError, OSError):
             os.close(descriptor)
             with contextlib.suppress(OSError):
                 os.unlink(path)  # noqa: PTH108 - as above
             return None
+        except BaseException:
+            os.close(descriptor)
+            raise
         return descriptor, entry, _HEAD.size + size
 
     def _check_digest(self, path: str, digest: bytes, pieces: Iterator[bytes]) -> None:
@@ -231,7 +238,7 @@ class JobCache:
 
     def _write(self, runtime: Runtime, key: str, header: bytes, pack: Pack | None) -> None:
         """Write an entry, if there is room for it; a full disk only means that nothing is kept."""
-        size = _HEAD.size + len(header) + _contents_bytes(pack)
+        size = _size_of(header, pack)
         if size > self._max_bytes:
             return
         with contextlib.suppress(OSError):
@@ -246,13 +253,11 @@ class JobCache:
                 descriptor = os.open(unfinished, _NEW_FILE, 0o600)
             try:
                 self._write_whole(descriptor, header, pack)
-                os.rename(unfinished, f"{place}/{key}")  # noqa: PTH104 - for each compiled program: paths cost more than the call
-            except BaseException:
-                os.unlink(unfinished)  # noqa: PTH108 - as above
-                raise
+                os.link(unfinished, f"{place}/{key}")
+                self._bytes = (self._bytes or 0) + size
             finally:
+                os.unlink(unfinished)  # noqa: PTH108 - for each compiled program: paths cost more than the call
                 os.close(descriptor)
-            self._bytes = (self._bytes or 0) + size
 
     def _write_whole(self, descriptor: int, header: bytes, pack: Pack | None) -> None:
         """Write an entry into an empty file. Raises: OSError."""
@@ -315,6 +320,10 @@ def toolchain_state(runtime: Runtime) -> list[tuple[str, int, int]]:
             status = os.stat(word)  # noqa: PTH116 - for each run: to make a path costs more than to ask
             state.append((word, status.st_mtime_ns, status.st_size))
     return state
+
+
+def _size_of(header: bytes, pack: Pack | None) -> int:
+    return _HEAD.size + len(header) + _contents_bytes(pack)
 
 
 def _contents_bytes(pack: Pack | None) -> int:

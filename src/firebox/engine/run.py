@@ -182,7 +182,7 @@ class LocalRun:
         packed: Pack | None = None
         plan = self._plan
         key = self._outcome_key()
-        kept = self._cache.outcome(plan.runtime, key) if self._cache is not None and key else None
+        kept = await self._cache.outcome(plan.runtime, key) if self._cache is not None and key else None
         if kept is not None:
             await self._input.close()
             self._repeat(kept)
@@ -215,7 +215,7 @@ class LocalRun:
             return await self._run_stage("compile", limits, plan.compile_specification, None)
         command = self._command("compile", limits, None)
         key = compile_key(plan.runtime, list(command.argv), dict(command.env), plan.files, limits)
-        found = self._cache.compiled(plan.runtime, key)
+        found = await self._cache.compiled(plan.runtime, key)
         if found is None:
             if self._cancelled:  # before there was anything to wake up
                 return _never_started("compile"), None
@@ -228,7 +228,7 @@ class LocalRun:
                 self._waiting = None
             kept = False
             try:
-                found = self._cache.compiled(plan.runtime, key)
+                found = await self._cache.compiled(plan.runtime, key)
                 if found is None:
                     result, pack = await self._run_stage("compile", limits, plan.compile_specification, None)
                     if result.verdict is Verdict.OK or (result.verdict in _REPEATABLE and result.exit_code):
