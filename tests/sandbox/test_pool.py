@@ -289,3 +289,25 @@ async def test_what_was_made_for_one_who_left_is_kept(slow: tuple[Pool, SlowLaun
         await take
     await until(lambda: pool.statistics().ready == 1)
     assert await pool.take(NAMED) is sandbox
+
+
+async def test_whoever_waits_hears_of_any_failure(slow: tuple[Pool, SlowLaunchers]) -> None:
+    pool, launchers = slow
+    takes = [asyncio.create_task(pool.take(NAMED)) for _ in range(2)]
+    await asyncio.sleep(0)
+    for made in launchers.asked:
+        made.set_exception(AssertionError("a bug"))
+    for take in takes:
+        with pytest.raises(AssertionError, match="a bug"):
+            await take
+
+
+async def test_nobody_waits_for_a_pool_that_is_closed(slow: tuple[Pool, SlowLaunchers]) -> None:
+    pool, launchers = slow
+    take = asyncio.create_task(pool.take(NAMED))
+    await asyncio.sleep(0)
+    await pool.close()
+    for waiting in (take, pool.take(NAMED)):
+        with pytest.raises(SandboxFailure, match="closed"):
+            await waiting
+    assert len(launchers.asked) == 2

@@ -127,6 +127,7 @@ class Pool:
         self._under_way = set[asyncio.Task[None]]()
         self._making = 0
         self._in_use = 0
+        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._taken = 0
         self._made_on_demand = 0
@@ -167,6 +168,8 @@ class Pool:
 
     async def _wait_for_one(self, kind: SandboxSpec, shelf: _Shelf) -> Sandbox:
         """Return the next sandbox of a kind that gets ready. Raises: SandboxFailure."""
+        if self._closed:
+            raise _closed()
         waiting: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
         shelf.waiting.append(waiting)
         if shelf.making < len(shelf.waiting):
@@ -223,7 +226,8 @@ class Pool:
         )
 
     async def close(self) -> None:
-        """Stop refilling and end every ready sandbox. Nobody waits for one any more."""
+        """Stop refilling and end every ready sandbox. Who still waits for one is told."""
+        self._closed = True
         if self._refilling is not None:
             self._refilling.cancel()
         for timer in (self._timer, self._refill_at):
@@ -234,7 +238,9 @@ class Pool:
             task.cancel()
         await asyncio.gather(*making, *([self._refilling] if self._refilling is not None else []), return_exceptions=True)
         await self._templates.close()
-        for kind in list(self._shelves):
+        for kind, shelf in list(self._shelves.items()):
+            while (waiting := shelf.next_waiting()) is not None:
+                waiting.set_exception(_closed())
             self._remove(kind)
 
     def _shelf(self, kind: SandboxSpec) -> _Shelf:
@@ -313,12 +319,12 @@ class Pool:
         task.add_done_callback(self._under_way.discard)
 
     async def _add(self, kind: SandboxSpec, shelf: _Shelf) -> None:
-        self._templates.want(kind)
         sandbox: Sandbox | None = None
-        failure: SandboxFailure | None = None
+        failure: Exception | None = None
         try:
+            self._templates.want(kind)
             sandbox = await self._launchers.make(kind, self._templates.take(kind))
-        except SandboxFailure as reason:
+        except Exception as reason:  # noqa: BLE001 - whatever it is, somebody may wait
             failure = reason
         finally:
             shelf.making -= 1
@@ -328,10 +334,12 @@ class Pool:
             self._wake.set()
             return
         # A request that needs one now hears the reason; the pool only tries again later.
+        asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
         waiting = shelf.next_waiting() if shelf.making < len(shelf.waiting) else None
         if failure is not None and waiting is not None:
             waiting.set_exception(failure)
-        asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
+        elif failure is not None and not isinstance(failure, SandboxFailure):
+            raise failure
 
     def _put(self, kind: SandboxSpec, shelf: _Shelf, sandbox: Sandbox) -> None:
         """Hand a sandbox that nobody has used to the one who waits longest, or keep it."""
@@ -348,6 +356,10 @@ class Pool:
         self._templates.forget(kind)
         while shelf.ready:
             shelf.ready.pop().close()
+
+
+def _closed() -> SandboxFailure:
+    return SandboxFailure("take", detail="the pool is closed")
 
 
 def _interchangeable(specification: SandboxSpec) -> SandboxSpec:
