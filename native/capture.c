@@ -236,6 +236,7 @@ static void keep_page(struct template_mapping *mapping, uint64_t address)
 /* Keep all of a mapping of a file, instead of those pages that were written. */
 static void keep_whole(struct template_mapping *mapping)
 {
+    mapping->contents += TEMPLATE_PAGE; /* without a page in between the kernel would make one mapping of two neighbours */
     output_bytes = mapping->contents;
     head.pieces = mapping->first_piece;
     mapping->pieces = 0;
