@@ -211,7 +211,7 @@ async def test_random_numbers_are_filled_in_where_it_wants_them(box: Box) -> Non
     kind = kind_of(
         "import ctypes\n"
         "place = ctypes.create_string_buffer(b'12345678')\n"
-        "with open('random', 'w') as file: file.write(f'{ctypes.addressof(place) + 2} 4')\n"
+        "with open('.firebox-random', 'w') as file: file.write(f'{ctypes.addressof(place) + 2} 4')\n"
     )
     template = await template_of(box, kind)
     numbers = set[str]()
@@ -237,16 +237,16 @@ async def test_what_could_not_be_told_to_the_kernel_again_is_absent_while_it_is_
         "def call(number):\n"
         "  returned = ctypes.CDLL(None, use_errno=True).syscall(number, 0, 0, 0)\n"
         "  return errno.errorcode[ctypes.get_errno()] if returned < 0 else 'there'\n"
-        "membarrier, pkey_alloc, set_mempolicy = 324, 330, 238\n"
-        "captured = [call(number) for number in (membarrier, pkey_alloc, set_mempolicy)]\n"
+        "membarrier, pkey_alloc, set_mempolicy, mbind = 324, 330, 238, 237\n"
+        "captured = [call(number) for number in (membarrier, pkey_alloc, set_mempolicy, mbind)]\n"
     )
     template = await template_of(box, kind)
     code = "print(*captured, call(membarrier), call(set_mempolicy))"
-    assert await run(box, kind, template, code) == ("ENOSYS ENOSYS ENOSYS there there\n", True)
+    assert await run(box, kind, template, code) == ("ENOSYS ENOSYS ENOSYS ENOSYS there there\n", True)
 
 
 @pytest.mark.parametrize(
-    ("proof", "reason"),
+    ("draws", "reason"),
     [
         ("print(number)", "what was restored draws the same random numbers each time"),
         ("print(os.urandom(8)); print(number)", "what was restored draws the same random numbers each time"),
@@ -254,13 +254,13 @@ async def test_what_could_not_be_told_to_the_kernel_again_is_absent_while_it_is_
         ("raise SystemExit('no such thing')", "no such thing"),
     ],
 )
-async def test_there_is_no_template_without_new_random_numbers(box: Box, nothing_left: None, proof: str, reason: str) -> None:
+async def test_there_is_no_template_without_new_random_numbers(box: Box, nothing_left: None, draws: str, reason: str) -> None:
     kind = kind_of("import os\nnumber = os.urandom(8)\n")
     assert kind.ahead is not None
     with pytest.raises(SandboxFailure, match=reason):
-        await make_template(kind._replace(ahead=kind.ahead._replace(proof=proof)), box.launcher.make, 0.0)
-    proven = kind._replace(ahead=kind.ahead._replace(proof="print(os.urandom(8)); print(os.urandom(8))"))
-    assert not (await make_template(proven, box.launcher.make, 0.0)).failed
+        await make_template(kind._replace(ahead=kind.ahead._replace(draws=draws)), box.launcher.make, 0.0)
+    others = kind._replace(ahead=kind.ahead._replace(draws="print(os.urandom(8)); print(os.urandom(8))"))
+    assert not (await make_template(others, box.launcher.make, 0.0)).failed
 
 
 async def test_what_it_starts_has_random_addresses(box: Box) -> None:
@@ -337,7 +337,7 @@ async def test_memory_stack_and_threads_grow_as_ever(box: Box) -> None:
             "import os, select\nwatching, event = select.epoll(), os.eventfd(0)\nwatching.register(event)\nos.dup(event), os.close(event)\n",
             "it watches something that it has closed",
         ),
-        ("open('random', 'w').write('4096')\n", "it asks for random numbers in a strange place"),
+        ("open('.firebox-random', 'w').write('4096')\n", "it asks for random numbers in a strange place"),
         ("import subprocess\nchild = subprocess.Popen(['/bin/sleep', '9'])\n", "it has started a program"),
         ("import socket\nopened = socket.socket()\n", "it has opened something that is no file"),
         (

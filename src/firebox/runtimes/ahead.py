@@ -19,7 +19,7 @@ from firebox.sandbox.spec import HOOKS_FOLDER, TOLD_BYTES, Ahead
 class Hook(Struct, frozen=True):
     """name: of the file that the interpreter looks for; env: how it is made to. takes_args, preloads: whether it can be given
     arguments, and modules to load. has_template: whether the interpreter can be restored from one; the hook then draws new random
-    numbers for each run. other_pid, proof: as of `Ahead`.
+    numbers for each run. other_pid, draws: as of `Ahead`.
 
     Its text is `hooks/NAME.hook`. Without a name there is none: the program waits where it opens its main file.
     """
@@ -30,10 +30,10 @@ class Hook(Struct, frozen=True):
     preloads: bool = True
     has_template: bool = False
     other_pid: bool = False
-    proof: str = ""
+    draws: str = ""
 
 
-_NODE_PROOF = """
+_NODE_DRAWS = """
 import("crypto").then(async (crypto) => {
   const vm = await import("vm");
   console.log(Math.random());
@@ -46,7 +46,7 @@ import("crypto").then(async (crypto) => {
 HOOKS: Mapping[str, Hook] = {
     "python": Hook("sitecustomize.py", {"PYTHONPATH": HOOKS_FOLDER}, has_template=True),
     "node": Hook(
-        "wait.js", {"NODE_OPTIONS": f"--require {HOOKS_FOLDER}/wait.js"}, has_template=True, other_pid=True, proof=_NODE_PROOF
+        "wait.js", {"NODE_OPTIONS": f"--require {HOOKS_FOLDER}/wait.js"}, has_template=True, other_pid=True, draws=_NODE_DRAWS
     ),
     "perl": Hook("firebox_wait.pm", {"PERL5LIB": HOOKS_FOLDER, "PERL5OPT": "-Mfirebox_wait"}),
     "bash": Hook("wait.sh", {"BASH_ENV": f"{HOOKS_FOLDER}/wait.sh"}, takes_args=False, preloads=False),
@@ -107,7 +107,7 @@ def plan_ahead(
         held=not hook.name,
         template=template if hook.has_template else None,
         other_pid=hook.other_pid,
-        proof=hook.proof,
+        draws=hook.draws,
     )
 
 

@@ -54,7 +54,7 @@ RESTORED = 201
 
 TEMPLATE = "template"
 """The file that a program leaves which was captured, in the working directory."""
-RANDOM = "random"
+RANDOM = ".firebox-random"
 """The file in which it has said there what is filled with random numbers when it is restored: an address and how many bytes."""
 
 NETLINK_SOCKETS = 16

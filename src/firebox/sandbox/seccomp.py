@@ -96,7 +96,7 @@ IGNORED: dict[str, str] = {
 UNCOUNTED = "memfd_create splice tee vmsplice"
 """Absent where no control group counts memory: pages that they hold belong to no process that could be asked."""
 
-NOT_KEPT = "pkey_alloc membarrier set_mempolicy"
+NOT_KEPT = "pkey_alloc membarrier set_mempolicy mbind set_mempolicy_home_node"
 """Absent while a template is made: what they tell the kernel would be missing in what is restored. V8 has a key where it can."""
 
 SOCKET_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}

@@ -14,9 +14,6 @@ INSIDE_UID = 1000
 HOOKS_FOLDER = "/.ahead"
 """Where the hooks of prestarted interpreters lie, in every sandbox, read-only."""
 
-CAPTURED = "FIREBOX_CAPTURED"
-"""The variable that tells a hook that it waits to be captured; the hook takes it away."""
-
 TOLD_BYTES = 32 << 10
 """Words that a hook can be told: they fit into a pipe without anybody reading, together."""
 
@@ -27,7 +24,7 @@ class Ahead(NamedTuple):
     env: what it is started with, more than it will have once its hook is done. main: a file that must be there before it
     starts, relative to the working directory; "" for none. held: it waits where it opens that file, else at a hook.
     stack_bytes: of a program that must not be started with a stack as large as its memory; 0 for any other. template: whose
-    template it may be restored from, "" for everybody's; None: it is started each time. other_pid: as of `Command`. proof: a
+    template it may be restored from, "" for everybody's; None: it is started each time. other_pid: as of `Command`. draws: a
     main file that prints random numbers, a line each. Restored twice from one template it must print no line again, else there
     is none.
     """
@@ -39,7 +36,7 @@ class Ahead(NamedTuple):
     stack_bytes: int = 0
     template: str | None = None
     other_pid: bool = False
-    proof: str = ""
+    draws: str = ""
 
 
 class SandboxSpec(NamedTuple):

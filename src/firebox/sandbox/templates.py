@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from firebox.sandbox.handle import Sandbox
 from firebox.sandbox.protocol import TEMPLATE
-from firebox.sandbox.spec import CAPTURED, Ahead, Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Ahead, Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 
 ARE_POSSIBLE = os.uname().machine == "x86_64"
@@ -131,45 +131,34 @@ class Templates:
 
 
 async def make_template(kind: SandboxSpec, make: Make, made_at: float) -> Template:
-    """Make the template of a kind, and try it where there is a proof. Raises: as `capture`."""
+    """Make the template of a kind, and see what it draws where that can be seen. Raises: as `capture`."""
     template = Template(await capture(kind, make), made_at)
-    if kind.ahead is not None and kind.ahead.proof:
-        await _prove(kind, kind.ahead, template, make)
+    if kind.ahead is not None and kind.ahead.draws:
+        await _compare_draws(kind, kind.ahead, template, make)
     return template
 
 
-async def _prove(kind: SandboxSpec, ahead: Ahead, template: Template, make: Make) -> None:
+async def _compare_draws(kind: SandboxSpec, ahead: Ahead, template: Template, make: Make) -> None:
     """Restore a program twice and see that it does not draw the same random numbers. Raises: SandboxFailure."""
     seen: set[bytes] = set()
     for _ in range(2):
-        output = bytearray()
+        output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
 
-        def take_output(_stream: str, data: bytes, output: bytearray = output) -> None:
-            output.extend(data)
+        def take_output(stream: str, data: bytes, output: dict[str, bytearray] = output) -> None:
+            output[stream].extend(data)
 
         sandbox = await make(kind, template)
         try:
-            ended = await sandbox.run(
-                Command(
-                    argv=ahead.argv,
-                    env=dict(ahead.env),
-                    files=(InputFile(ahead.main, ahead.proof.encode()),),
-                    wall_ms=_WALL_MS,
-                    cpu_ms=_WALL_MS,
-                    memory_bytes=kind.memory_bytes,
-                    stack_bytes=ahead.stack_bytes or kind.memory_bytes,
-                    processes=kind.processes,
-                    output_bytes=_OUTPUT_BYTES,
-                    tell=(),
-                ),
-                take_output,
-            )
-            was_restored = sandbox.was_started_ahead and not template.failed
+            ended = await sandbox.run(_command(kind, ahead, ahead.draws.encode())._replace(tell=()), take_output)
+            was_restored = sandbox.was_started_ahead
         finally:
             sandbox.close()
-        lines = set(bytes(output).splitlines())
-        if ended.status != 0 or not lines or not was_restored:
-            raise SandboxFailure(_CAPTURE, detail=output.decode(errors="replace").strip() or "what was restored does not go on")
+        lines = set(bytes(output["stdout"]).splitlines())
+        if not was_restored:
+            raise SandboxFailure(_CAPTURE, detail="what was captured cannot be restored")
+        if ended.status != 0 or not lines:
+            errors = output["stderr"].decode(errors="replace").strip()
+            raise SandboxFailure(_CAPTURE, detail=errors or "what was restored does not go on")
         if lines & seen:
             raise SandboxFailure(_CAPTURE, detail="what was restored draws the same random numbers each time")
         seen |= lines
@@ -185,18 +174,9 @@ async def capture(kind: SandboxSpec, make: Make) -> int:
         if stream == "stderr":
             errors.extend(data)
 
-    command = Command(
-        argv=ahead.argv,
-        env=dict(ahead.env) | ({} if ahead.held else {CAPTURED: "1"}),
-        # As PID 1 leaves it for a program that waits; see native/prestart.c.
-        files=(InputFile(ahead.main, b"" if ahead.held else b"\n"),) if ahead.main else (),
-        wall_ms=_WALL_MS,
-        cpu_ms=_WALL_MS,
-        memory_bytes=kind.memory_bytes,
-        stack_bytes=ahead.stack_bytes or kind.memory_bytes,
-        processes=kind.processes,
+    # The main file is as PID 1 leaves it for a program that waits; see native/prestart.c.
+    command = _command(kind, ahead, b"" if ahead.held else b"\n")._replace(
         file_size_bytes=TEMPLATE_BYTES,
-        output_bytes=_OUTPUT_BYTES,
         keep_files=True,
         capture=ahead.main if ahead.held else "",
         other_pid=ahead.other_pid,
@@ -217,3 +197,18 @@ async def capture(kind: SandboxSpec, make: Make) -> int:
         os.close(content)
         raise
     return content
+
+
+def _command(kind: SandboxSpec, ahead: Ahead, main: bytes) -> Command:
+    """Return what starts the program. main: the contents of its main file, where it has one."""
+    return Command(
+        argv=ahead.argv,
+        env=dict(ahead.env),
+        files=(InputFile(ahead.main, main),) if ahead.main else (),
+        wall_ms=_WALL_MS,
+        cpu_ms=_WALL_MS,
+        memory_bytes=kind.memory_bytes,
+        stack_bytes=ahead.stack_bytes or kind.memory_bytes,
+        processes=kind.processes,
+        output_bytes=_OUTPUT_BYTES,
+    )
