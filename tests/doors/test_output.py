@@ -19,7 +19,8 @@ from firebox.doors.piston import wire as piston
 from firebox.doors.runner import wire as runner
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest, CodeResponse, IdRequest
 from firebox.errors import InvalidRequest
-from firebox.model import Chunk, File, Result, RuntimeName, StageResult, StreamName, Timings, Verdict
+from firebox.model import Chunk, File, Result, StreamName, Timings
+from tests.support.results import result_with, stage_with
 from tests.support.server import RunningServer, server
 from tests.support.waiting import wait_until
 
@@ -29,30 +30,8 @@ EURO = "€".encode()
 
 
 def made(chunks: Sequence[tuple[StreamName, bytes]], artifacts: tuple[File, ...] = ()) -> Result:
-    stage = StageResult(
-        stage="run",
-        verdict=Verdict.OK,
-        reason="",
-        exit_code=0,
-        signal=None,
-        chunks=tuple(Chunk(stream, data) for stream, data in chunks),
-        stdout_truncated=False,
-        stderr_truncated=False,
-        wall_ms=1,
-        cpu_ms=1,
-        memory_peak_bytes=1,
-    )
-    return Result(
-        id="1",
-        runtime=RuntimeName("bash", "5"),
-        verdict=Verdict.OK,
-        reason="",
-        compile=None,
-        run=stage,
-        timings=Timings(queue_ms=0, prepare_ms=0, compile_ms=0, run_ms=1),
-        artifacts=artifacts,
-        isolation=(),
-    )
+    stage = stage_with(chunks=tuple(Chunk(stream, data) for stream, data in chunks))
+    return result_with(run=stage, timings=Timings(queue_ms=0, prepare_ms=0, compile_ms=0, run_ms=1), artifacts=artifacts)
 
 
 OUTPUT: dict[str, list[tuple[StreamName, bytes]]] = {

@@ -17,7 +17,8 @@ from firebox.doors.native import events, live, wire
 from firebox.doors.output import LARGE_BYTES
 from firebox.doors.status import STATUS
 from firebox.errors import FireboxError, InvalidRequest, LimitTooHigh, UnknownRuntime
-from firebox.model import Chunk, File, Finished, Result, RuntimeName, StageResult, Timings, Verdict
+from firebox.model import Chunk, File, Finished
+from tests.support.results import result_with, stage_with
 
 
 def all_errors(base: type[FireboxError] = FireboxError) -> Iterator[type[FireboxError]]:
@@ -59,28 +60,14 @@ def test_a_program_may_be_started_anew(more: dict[str, bool], fresh: bool) -> No
 
 def test_output_is_in_the_order_of_arrival_and_characters_stay_whole() -> None:
     chunks = (Chunk("stdout", b"a\xe2\x82"), Chunk("stderr", b"!"), Chunk("stdout", b"\xac"), Chunk("stderr", b"\xc3"))
-    result = StageResult(
-        stage="run", verdict=Verdict.OK, reason="", exit_code=0, signal=None, chunks=chunks, stdout_truncated=False,
-        stderr_truncated=False, wall_ms=1 / 3, cpu_ms=0, memory_peak_bytes=0,
-    )  # fmt: skip
+    result = stage_with(chunks=chunks, wall_ms=1 / 3)
     stage = wire._stage_with_output(result, exact=False)
     assert (stage.stdout, stage.stderr, stage.output, stage.wall_ms) == ("a€", "!�", "a!€�", 0.333)
 
 
 async def test_the_last_event_of_a_run_is_written_in_pieces() -> None:
     content = bytes(range(256)) * 8192
-    timings = Timings(queue_ms=0, prepare_ms=0, compile_ms=0, run_ms=0)
-    result = Result(
-        id="1",
-        runtime=RuntimeName("bash", "5"),
-        verdict=Verdict.OK,
-        reason="",
-        compile=None,
-        run=None,
-        timings=timings,
-        artifacts=(File("large", content), File("small", b"x")),
-        isolation=(),
-    )
+    result = result_with(artifacts=(File("large", content), File("small", b"x")))
     (written,) = [each async for each in events.EventTranslator().feed(Finished(sequence=1, result=result))]
     assert max(map(len, written.parts)) <= LARGE_BYTES
     artifacts = msgspec.json.decode(b"".join(written.parts))["result"]["artifacts"]

@@ -12,8 +12,9 @@ from firebox.doors import refusals
 from firebox.doors.piston import wire
 from firebox.doors.piston.wire import STATUS
 from firebox.engine.run import LocalRun
-from firebox.model import Chunk, Result, RuntimeName, StageResult, Timings, Verdict
+from firebox.model import Chunk, Result, RuntimeName, StageResult, Verdict
 from tests.support.errors import all_errors, make_error
+from tests.support.results import result_with, stage_with
 
 LOADED = (refusals, firebox.doors.piston.routes, LocalRun)
 """Errors are known once the modules that define them are."""
@@ -37,18 +38,14 @@ def test_every_error_is_in_the_table_itself(class_: type[errors.FireboxError]) -
 
 def stage(verdict: Verdict, **more: Any) -> StageResult:
     values: dict[str, Any] = {
-        "stage": "run", "verdict": verdict, "reason": "words", "exit_code": None, "signal": None,
-        "chunks": (Chunk("stdout", b"x"),), "stdout_truncated": False, "stderr_truncated": False,
+        "verdict": verdict, "reason": "words", "exit_code": None, "chunks": (Chunk("stdout", b"x"),),
         "wall_ms": 1.5, "cpu_ms": 0.4, "memory_peak_bytes": 7, **more,
     }  # fmt: skip
-    return StageResult(**values)
+    return stage_with(**values)
 
 
 def result(run: StageResult | None, compiled: StageResult | None = None, verdict: Verdict = Verdict.INTERNAL) -> Result:
-    return Result(
-        id="", runtime=RuntimeName("c", "1.2.3"), verdict=verdict, reason="why", compile=compiled, run=run,
-        timings=Timings(queue_ms=0, prepare_ms=0, compile_ms=0, run_ms=0), artifacts=(), isolation=(),
-    )  # fmt: skip
+    return result_with(id="", runtime=RuntimeName("c", "1.2.3"), verdict=verdict, reason="why", compile=compiled, run=run)
 
 
 VERDICTS: list[tuple[StageResult, tuple[object, ...]]] = [

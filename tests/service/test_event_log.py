@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from firebox.model import Event, Finished, Output, Result, RuntimeName, StageName, StageStarted, StreamName, Timings, Verdict
+from firebox.model import Event, Finished, Output, StageName, StageStarted, StreamName
 from firebox.service.event_log import EventLog
+from tests.support.results import result_with
 
-RESULT = Result(
-    id="x", runtime=RuntimeName("bash", "5.0.0"), verdict=Verdict.OK, reason="", compile=None, run=None,
-    timings=Timings(queue_ms=0, prepare_ms=0, compile_ms=0, run_ms=0), artifacts=(), isolation=(),
-)  # fmt: skip
+RESULT = result_with()
 
 
 def output(sequence: int, data: bytes, stream: StreamName = "stdout", stage: StageName = "run") -> Output:

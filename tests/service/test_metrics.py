@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from firebox.engine.executor import Statistics
 from firebox.errors import QueueFull
-from firebox.model import Result, RuntimeName, StageResult, Timings, Verdict
+from firebox.model import Result, RuntimeName, Timings
 from firebox.service.metrics import Metrics
+from tests.support.results import result_with, stage_with
 
 IDLE = Statistics(
     slots=3,
@@ -21,29 +22,10 @@ IDLE = Statistics(
 
 
 def result(queue_ms: float) -> Result:
-    stage = StageResult(
-        stage="run",
-        verdict=Verdict.OK,
-        reason="",
-        exit_code=0,
-        signal=None,
-        chunks=(),
-        stdout_truncated=False,
-        stderr_truncated=False,
-        wall_ms=1000.0,
-        cpu_ms=1.0,
-        memory_peak_bytes=0,
-    )
-    return Result(
-        id="run",
+    return result_with(
         runtime=RuntimeName("c", "12.2.0"),
-        verdict=Verdict.OK,
-        reason="",
-        compile=None,
-        run=stage,
+        run=stage_with(wall_ms=1000.0),
         timings=Timings(queue_ms=queue_ms, prepare_ms=2.0, compile_ms=0.0, run_ms=1000.0),
-        artifacts=(),
-        isolation=(),
     )
 
 

@@ -8,43 +8,23 @@ import pytest
 
 from firebox.config import load_settings
 from firebox.errors import InvalidRequest
-from firebox.model import Chunk, Job, Result, RuntimeName, StageResult, Timings, Verdict
+from firebox.model import Chunk, Job, Result, RuntimeName, StageResult, Verdict
 from firebox.runtimes.runtime import Runtime
 from firebox.service.callers import Caller
 from firebox.service.snippets import Snippets
 from firebox.storage.stores import open_stores
+from tests.support.results import result_with, stage_with
 
 CALLER = Caller(address="127.0.0.1")
 
 
 def stage(verdict: Verdict, stderr: str, *, exit_code: int | None = None, signal: str | None = None) -> StageResult:
-    return StageResult(
-        stage="run",
-        verdict=verdict,
-        reason="why",
-        exit_code=exit_code,
-        signal=signal,
-        chunks=(Chunk("stderr", stderr.encode()),) if stderr else (),
-        stdout_truncated=False,
-        stderr_truncated=False,
-        wall_ms=1,
-        cpu_ms=1,
-        memory_peak_bytes=1,
-    )
+    chunks = (Chunk("stderr", stderr.encode()),) if stderr else ()
+    return stage_with(verdict=verdict, reason="why", exit_code=exit_code, signal=signal, chunks=chunks)
 
 
 def result_of(run: StageResult, language: str) -> Result:
-    return Result(
-        id="x",
-        runtime=RuntimeName(language, "1.0.0"),
-        verdict=run.verdict,
-        reason=run.reason,
-        compile=None,
-        run=run,
-        timings=Timings(queue_ms=0, prepare_ms=0, compile_ms=0, run_ms=0),
-        artifacts=(),
-        isolation=(),
-    )
+    return result_with(runtime=RuntimeName(language, "1.0.0"), verdict=run.verdict, reason=run.reason, run=run)
 
 
 @pytest.mark.parametrize(
