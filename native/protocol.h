@@ -1,6 +1,7 @@
 /* The messages between the server, the launcher and PID 1 of a sandbox.
  *
- * Written by `make docs` from src/firebox/sandbox/protocol.py, which explains every field: change it there. */
+ * Written by `make docs` from src/firebox/sandbox/protocol/messages.py, which explains every field:
+ * change it there. */
 #ifndef FIREBOX_PROTOCOL_H
 #define FIREBOX_PROTOCOL_H
 

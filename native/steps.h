@@ -1,4 +1,4 @@
-/* The steps of plans. What a sandbox is made of is decided elsewhere (src/firebox/sandbox/steps.py); here it is done. */
+/* The steps of plans. What a sandbox is made of is decided elsewhere (src/firebox/sandbox/plan/steps.py); here it is done. */
 #ifndef FIREBOX_STEPS_H
 #define FIREBOX_STEPS_H
 

@@ -1,12 +1,11 @@
-"""The page docs/system-calls.md, from the table in src/firebox/sandbox/seccomp.py."""
+"""The page docs/system-calls.md, from the table in src/firebox/sandbox/plan/seccomp.py."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping
 
-from firebox.sandbox.protocol import SEMAPHORES_A_SET, SYSTEM_V_QUEUES
-from firebox.sandbox.seccomp import (
+from firebox.sandbox.plan.seccomp import (
     ABSENT,
     ALLOWED,
     DENIED,
@@ -19,11 +18,12 @@ from firebox.sandbox.seccomp import (
     SOCKET_FAMILIES,
     UNCOUNTED,
 )
+from firebox.sandbox.protocol.messages import SEMAPHORES_A_SET, SYSTEM_V_QUEUES
 
 HEAD = """\
 # System calls
 
-<!-- Written by `make docs` from src/firebox/sandbox/seccomp.py: change it there. -->
+<!-- Written by `make docs` from src/firebox/sandbox/plan/seccomp.py: change it there. -->
 
 What a program may ask of the kernel. A filter holds it, see [decision 4](decisions/0004-one-filter.md); a call made through a
 foreign ABI (32-bit `int 0x80`, x32) kills the process. A call that is new or unknown to this table fails with `ENOSYS`, so

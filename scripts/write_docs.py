@@ -9,9 +9,9 @@ from typing import Any
 
 from typer.main import get_command
 
-from firebox.cli.commands import COMMANDS
-from firebox.settings_page import settings_page
-from firebox.settings_table import TABLE
+from firebox.cli.command_table import COMMANDS
+from firebox.settings.settings_page import settings_page
+from firebox.settings.settings_table import TABLE
 from scripts.attacks_page import attacks_page
 from scripts.languages_page import languages_page
 from scripts.system_calls_page import system_calls_page

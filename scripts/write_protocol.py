@@ -1,4 +1,4 @@
-"""native/protocol.h, from the declarations in src/firebox/sandbox/protocol.py: `make docs` writes it."""
+"""native/protocol.h, from the declarations in src/firebox/sandbox/protocol/messages.py: `make docs` writes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from firebox.sandbox import protocol
+from firebox.sandbox.protocol import messages
 
 HEADER = Path(__file__).resolve().parent.parent / "native/protocol.h"
 _TYPES = {"I": "uint32_t", "i": "int32_t", "Q": "uint64_t"}
@@ -20,30 +20,31 @@ def protocol_header() -> str:
 def _lines() -> Iterator[str]:
     yield "/* The messages between the server, the launcher and PID 1 of a sandbox."
     yield " *"
-    yield " * Written by `make docs` from src/firebox/sandbox/protocol.py, which explains every field: change it there. */"
+    yield " * Written by `make docs` from src/firebox/sandbox/protocol/messages.py, which explains every field:"
+    yield " * change it there. */"
     yield "#ifndef FIREBOX_PROTOCOL_H"
     yield "#define FIREBOX_PROTOCOL_H"
     yield ""
     yield "#include <stdint.h>"
     yield ""
-    for name in protocol.CONSTANTS:
-        value = getattr(protocol, name)
+    for name in messages.CONSTANTS:
+        value = getattr(messages, name)
         yield f"#define PROTOCOL_{name} " + (f'"{value}"' if isinstance(value, str) else f"{value}U")
-    for enumeration in protocol.ENUMERATIONS:
+    for enumeration in messages.ENUMERATIONS:
         prefix = _snake(enumeration.__name__)
         yield ""
         yield f"enum {prefix} {{"
         for member in enumeration:
             yield f"    {prefix.upper()}_{member.name} = {member.value},"
         yield "};"
-    for structure in protocol.STRUCTURES:
+    for structure in messages.STRUCTURES:
         name = _snake(structure.__name__)
         yield ""
         yield f"struct {name} {{"
         for field, kind in structure.__annotations__.items():
             yield f"    {_TYPES[kind.__metadata__[0]]} {field};"
         yield "};"
-        yield f'_Static_assert(sizeof(struct {name}) == {protocol.layout(structure).size}, "layout of {name}");'
+        yield f'_Static_assert(sizeof(struct {name}) == {messages.layout(structure).size}, "layout of {name}");'
     yield ""
     yield "#endif"
 

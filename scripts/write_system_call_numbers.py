@@ -1,4 +1,4 @@
-"""src/firebox/sandbox/system_call_numbers.py, from the kernel's public headers: run it when a table names a new call.
+"""src/firebox/sandbox/plan/system_call_numbers.py, from the kernel's public headers: run it when a table names a new call.
 
 python -m scripts.write_system_call_numbers X86_64_FOLDERS ARM64_FOLDERS: include folders that have <asm/unistd.h>, a colon
 between. On Debian: /usr/include/x86_64-linux-gnu:/usr/include of linux-libc-dev, /usr/aarch64-linux-gnu/include of
@@ -13,9 +13,9 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from firebox.sandbox.seccomp import every_call
+from firebox.sandbox.plan.seccomp import every_call
 
-MODULE = Path(__file__).resolve().parent.parent / "src/firebox/sandbox/system_call_numbers.py"
+MODULE = Path(__file__).resolve().parent.parent / "src/firebox/sandbox/plan/system_call_numbers.py"
 
 HEAD = '''\
 """The numbers of the system calls that our tables name. Written by scripts/write_system_call_numbers.py from <asm/unistd.h>."""

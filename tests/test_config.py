@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import Settings, load_settings
-from firebox.errors import SettingsError
-from firebox.model import CacheLevel, LimitRequest, Limits, OutputMode
-from firebox.other_settings import glot, grounds, piston, runner
+from firebox.domain.errors import SettingsError
+from firebox.domain.model import CacheLevel, LimitRequest, Limits, OutputMode
 from firebox.runtimes.runtime import Runtime
-from firebox.settings_page import settings_page
-from firebox.settings_table import LIMIT_NAMES, LIMIT_ROWS, OVERRIDES_ROW, ROWS, TABLE
+from firebox.settings.other_systems import glot_settings, grounds_settings, piston_settings, runner_settings
+from firebox.settings.settings import Settings, load_settings
+from firebox.settings.settings_page import settings_page
+from firebox.settings.settings_table import LIMIT_NAMES, LIMIT_ROWS, OVERRIDES_ROW, ROWS, TABLE
 
 MIB = 1 << 20
 
@@ -452,20 +452,20 @@ def test_piston_names_set_default_and_maximum() -> None:
 
 
 def test_every_piston_name_of_the_table_is_understood() -> None:
-    names = {alias for row in TABLE for alias in row.aliases if alias.startswith(piston.PREFIX)}
+    names = {alias for row in TABLE for alias in row.aliases if alias.startswith(piston_settings.PREFIX)}
     for variable in names:
         value = "{}" if variable == "PISTON_LIMIT_OVERRIDES" else "100"
-        found = piston.read_environment({variable: value})
+        found = piston_settings.read_environment({variable: value})
         assert found.values
         assert set(found.values) <= {row.name for row in TABLE if variable in row.aliases}
         assert found.warnings == []
 
 
 def test_the_table_and_the_readers_of_other_systems_know_the_same_names() -> None:
-    aliases = {(alias, row.name) for row in TABLE for alias in row.aliases if not alias.startswith(piston.PREFIX)}
-    assert aliases == {*glot.NAMES.items(), *grounds.NAMES.items()}
+    aliases = {(alias, row.name) for row in TABLE for alias in row.aliases if not alias.startswith(piston_settings.PREFIX)}
+    assert aliases == {*glot_settings.NAMES.items(), *grounds_settings.NAMES.items()}
     keys = {(key, row.name) for row in TABLE for key in row.file_keys}
-    assert keys == {(key, setting) for key, settings in runner.NAMES.items() for setting in settings}
+    assert keys == {(key, setting) for key, settings in runner_settings.NAMES.items() for setting in settings}
 
 
 def test_piston_output_is_cut_where_nobody_asks_for_its_limit() -> None:

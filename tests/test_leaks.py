@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import load_settings
+from firebox.domain.model import File, Finished, Job, LimitRequest
 from firebox.engine.executor import LocalExecutor
-from firebox.model import File, Finished, Job, LimitRequest
 from firebox.runtimes.registry import Registry
+from firebox.settings.settings import load_settings
 from tests.engine.conftest import RUNTIMES
 from tests.sandbox.leftovers import own_mounts_of
 from tests.support.waiting import until

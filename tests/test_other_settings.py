@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import Settings, load_settings
-from firebox.errors import SettingsError
-from firebox.other_settings.runner import MOST_BYTES, duration_ms
+from firebox.domain.errors import SettingsError
+from firebox.settings.other_systems.runner_settings import MOST_BYTES, duration_ms
+from firebox.settings.settings import Settings, load_settings
 from tests.support.server import run_firebox
 
 GLOT = {

@@ -19,31 +19,31 @@ NOT_OURS = {".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__p
 
 FLOORS = {
     "sandbox": 1,
-    "errors": 2,
-    "model": 2,
-    "config": 2,
-    "other_settings": 2,
-    "secret_values": 2,
-    "setting_values": 2,
-    "settings_page": 2,
-    "settings_table": 2,
-    "files": 3,
+    "domain": 2,
+    "settings": 3,
     "recipes": 3,
-    "runtimes": 3,
-    "packages": 4,
-    "storage": 3,
-    "engine": 4,
-    "cluster": 5,
+    "files": 4,
+    "runtimes": 4,
+    "storage": 4,
+    "packages": 5,
+    "engine": 5,
     "service": 6,
     "doors": 7,
-    "app": 8,
-    "cli": 8,
-    "__main__": 8,
+    "server": 8,
+    "bench": 9,
+    "cli": 10,
+    "__main__": 11,
 }
-"""Every part of the package, by the floor it lives on. Source: ARCHITECTURE.md."""
+"""Every part of the package by its floor: a part imports only from floors below its own. Source: ARCHITECTURE.md."""
 
-WORDS = {part for part, floor in FLOORS.items() if floor == 2}
-"""These speak of each other freely: together they are the vocabulary."""
+ROOMS = {
+    "sandbox": ("spec", "template", "protocol", "plan", "instance", "launcher", "pool"),
+    "packages": ("entry", "versions", "machine", "file_locks", "repository", "download", "installed", "publishing", "building"),
+}
+"""Parts that have floors of their own: a room imports only from the rooms before it."""
+
+MANY_TIMES = {"__init__", "wire", "routes"}
+"""Module names that several folders may use: every door has these two."""
 
 
 def files_of_the_tree() -> Iterator[Path]:
@@ -101,14 +101,35 @@ def test_imports_only_go_down() -> None:
                 continue
             other = imported.split(".")[1]
             assert other in FLOORS, f"{path.relative_to(ROOT)}:{line}: {imported}"
-            same = part == other or {part, other} <= WORDS or FLOORS[part] == FLOORS[other] == FLOORS["cli"]
-            if not same and FLOORS[other] >= FLOORS[part]:
+            if part != other and FLOORS[other] >= FLOORS[part]:
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {part} (floor {FLOORS[part]}) imports {imported}")
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("part", ROOMS)
+def test_rooms_import_only_from_rooms_before_them(part: str) -> None:
+    order = ROOMS[part]
+    wrong: list[str] = []
+    for name, path in modules().items():
+        if not name.startswith(f"firebox.{part}."):
+            continue
+        own = order.index(name.split(".")[2])
+        for line, imported in imports_of(path):
+            parts = imported.split(".")
+            if parts[:2] == ["firebox", part] and order.index(parts[2]) > own:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {imported}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_modules_have_the_same_name() -> None:
+    places: dict[str, list[str]] = {}
+    for name, path in modules().items():
+        places.setdefault(path.stem, []).append(name)
+    assert not {word: names for word, names in places.items() if len(names) > 1 and word not in MANY_TIMES}
+
+
 def test_doors_never_import_each_other() -> None:
-    doors = {folder.name for folder in (PACKAGE / "doors").iterdir() if folder.is_dir()} - NOT_OURS
+    doors = {folder.name for folder in (PACKAGE / "doors").iterdir() if folder.is_dir()} - NOT_OURS - {"http"}
     wrong: list[str] = []
     for path in sorted((PACKAGE / "doors").rglob("*.py")):
         own = path.relative_to(PACKAGE / "doors").parts[0]

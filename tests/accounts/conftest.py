@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from firebox.config import Settings, load_settings
+from firebox.settings.settings import Settings, load_settings
 from firebox.storage.stores import Stores, open_stores
 from tests.accounts.people import People
 from tests.support.server import RunningServer, running_server, start_server

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import load_settings
-from firebox.errors import PartUnavailable, RateLimited
+from firebox.domain.errors import PartUnavailable, RateLimited
 from firebox.service.allowances import DAY_S, MINUTE_S, Allowances, Charge
 from firebox.service.callers import Allowance, Caller
+from firebox.settings.settings import load_settings
 from firebox.storage.counters import Counters
 from firebox.storage.stores import Stores, open_stores
 from tests.support.services import RedisServer

@@ -10,11 +10,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from firebox.config import Settings, load_settings
-from firebox.doors.front import HostNames, Proxies
-from firebox.doors.http import AnyConnection, check_origin
-from firebox.doors.refusals import ForeignOrigin
-from firebox.errors import SettingsError
+from firebox.domain.errors import SettingsError
+from firebox.doors.http.hosts_and_proxies import HostNames, Proxies
+from firebox.doors.http.refusals import ForeignOrigin
+from firebox.doors.http.requests import AnyConnection, check_origin
+from firebox.settings.settings import Settings, load_settings
 from tests.accounts.people import program
 from tests.support.server import RunningServer
 

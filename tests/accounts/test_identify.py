@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
-from firebox.config import Settings, load_settings
-from firebox.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
+from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
 from firebox.service import accounts as module
 from firebox.service.accounts import WRONG_TOKENS_PER_MINUTE, Accounts
 from firebox.service.callers import Allowance, Caller, countable
+from firebox.settings.settings import Settings, load_settings
 from firebox.storage.stores import Stores
 
 HERE = "192.0.2.1"

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from firebox.config import load_settings
+from firebox.domain.model import File, Finished, Job, LimitRequest, Result, Verdict
 from firebox.engine.executor import LocalExecutor
-from firebox.model import File, Finished, Job, LimitRequest, Result, Verdict
-from firebox.runtimes.host import scan_host
+from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.settings import load_settings
 from tests.conftest import missing, require_tool
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
 from tests.support.server import data_folder

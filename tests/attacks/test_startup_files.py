@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from firebox.model import Verdict
+from firebox.domain.model import Verdict
 from tests.attacks.conftest import Workshop, printed, require, shown
 
 MARK = b"injected"

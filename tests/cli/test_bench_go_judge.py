@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from firebox.cli.benchmark import go_judge
-from firebox.cli.benchmark.contender import BenchmarkFailed
-from firebox.cli.benchmark.execute import Exchange, run_with_callers
-from firebox.cli.benchmark.go_judge import GoJudge, find_go_judge, kept_files
-from firebox.cli.benchmark.judging import SOURCE, TESTS, BareJudge, GoJudgeJudge, Judge, JudgedTest, compare_judges, write_tests
-from firebox.cli.benchmark.process_tree import ProcessTree
-from firebox.cli.benchmark.programs import Program
+from firebox.bench import go_judge
+from firebox.bench.contender import BenchmarkFailed
+from firebox.bench.go_judge import GoJudge, find_go_judge, kept_files
+from firebox.bench.http_client import Exchange, run_with_callers
+from firebox.bench.judging import SOURCE, TESTS, BareJudge, GoJudgeJudge, Judge, JudgedTest, compare_judges, write_tests
+from firebox.bench.process_tree import ProcessTree
+from firebox.bench.programs import Program
 from firebox.runtimes.runtime import Runtime
 from tests.cli.test_bench import SMALLEST, run_bench
 from tests.conftest import missing, require_tool

@@ -14,15 +14,15 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from firebox.cli.connection import HEAD_BYTES, HEAD_FIELDS, SLICE_BYTES, BoundedConnection
-from firebox.cli.http_server import HttpServer
-from firebox.cli.metrics import serve_metrics
-from firebox.cli.websocket_connection import FRAME_CHARACTERS, BoundedWebSocket
-from firebox.config import load_settings
-from firebox.doors.front import Front
-from firebox.doors.http import read_body
-from firebox.doors.turns import Turns
-from firebox.errors import BodiesFull
+from firebox.domain.errors import BodiesFull
+from firebox.doors.http.hosts_and_proxies import Front
+from firebox.doors.http.requests import read_body
+from firebox.doors.http.turns import Turns
+from firebox.server.connection import HEAD_BYTES, HEAD_FIELDS, SLICE_BYTES, BoundedConnection
+from firebox.server.http_server import HttpServer
+from firebox.server.metrics import serve_metrics
+from firebox.server.websocket_connection import FRAME_CHARACTERS, BoundedWebSocket
+from firebox.settings.settings import load_settings
 from tests.support.waiting import until
 
 FLOODING = "127.0.0.2"

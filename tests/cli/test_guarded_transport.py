@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from firebox.cli.connection import JOINED_BYTES, GuardedTransport
-from firebox.doors.accepting import Admitted
+from firebox.doors.http.accepting import Admitted
+from firebox.server.connection import JOINED_BYTES, GuardedTransport
 
 
 class Recording(asyncio.Transport):

@@ -42,7 +42,7 @@ def interrupted_at(imported: str, module: str, words: list[str], handler: signal
 @pytest.mark.parametrize(
     ("module", "imported", "words", "status"),
     [
-        ("main", "firebox.cli.quick_run", ["run", "-"], -signal.SIGINT),
+        ("main", "firebox.cli.run.quick_run", ["run", "-"], -signal.SIGINT),
         ("main", "msgspec", ["run", "-"], -signal.SIGINT),
         ("main", "asyncio", ["run", "-l", "bash", "-"], 128 + signal.SIGINT),
         ("main", "typer", ["doctor"], -signal.SIGINT),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from firebox.cli.limits import read_limit, read_limits
-from firebox.errors import InvalidRequest
-from firebox.model import LimitRequest, OutputMode
-from firebox.settings_table import TABLE, least_limit
+from firebox.cli.run.limit_flags import read_limit, read_limits
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import LimitRequest, OutputMode
+from firebox.settings.settings_table import TABLE, least_limit
 
 
 def test_names_with_and_without_units_stages_and_the_last_word_wins() -> None:

@@ -15,11 +15,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import firebox
-from firebox.cli.commands import COMMANDS, app
-from firebox.cli.logs import _render_json, _render_text, escape
+from firebox.cli.command_table import COMMANDS, app
 from firebox.cli.quick_serve import read_flags
-from firebox.config import load_settings
-from firebox.settings_table import TABLE
+from firebox.server.logs import _render_json, _render_text, escape
+from firebox.settings.settings import load_settings
+from firebox.settings.settings_table import TABLE
 from tests.support.server import RunningServer, environment, run_firebox
 from tests.support.server import firebox as command
 
@@ -42,7 +42,7 @@ def loaded(code: str) -> set[str]:
 
 
 def test_help_loads_no_sub_command() -> None:
-    modules = loaded("import firebox.cli.commands")
+    modules = loaded("import firebox.cli.command_table")
     assert not modules & {"litestar", "uvicorn", "asyncio", "msgspec", "pydantic", "rich"}
     assert not any(entry.module in modules for entry in COMMANDS.values())
 
@@ -54,8 +54,8 @@ FOR_NOTHING = {"aiohttp", "alembic", "grpc", "pydantic", "pygments", "redis", "r
 @pytest.mark.parametrize("name", ["serve", "users", "db", "doctor", "runtimes", "settings", "stdio", "packages"])
 def test_a_command_loads_no_library_for_nothing(name: str) -> None:
     drawing = {"rich.traceback"} if name == "packages" else {"rich"}
-    code = f"from firebox.cli.commands import COMMANDS, app\nfrom firebox.cli.logs import set_up_logs\nCOMMANDS['{name}'].load()"
-    assert not loaded(f"{code}\nset_up_logs('error', 'text')") & (FOR_NOTHING | drawing)
+    code = f"from firebox.cli.command_table import COMMANDS, app\nCOMMANDS['{name}'].load()"
+    assert not loaded(f"{code}\nfrom firebox.server.logs import set_up_logs\nset_up_logs('error', 'text')") & (FOR_NOTHING | drawing)
 
 
 def test_a_server_loads_what_an_idle_one_needs_only(tmp_path: Path) -> None:
@@ -70,11 +70,11 @@ def test_a_server_loads_what_an_idle_one_needs_only(tmp_path: Path) -> None:
         except SystemExit as end:
             assert not end.code
         builtins.print = write""")
-    assert {"firebox.cli.server", "litestar"} <= modules
+    assert {"firebox.server.serve", "litestar"} <= modules
     assert not modules & {
         *FOR_NOTHING,
         *("typer", "sqlalchemy", "httpx", "socketio", "google.protobuf", "websockets", "pysequoia", "semantic_version", "attr"),
-        *("annotated_types", "tenacity", "resolvelib", "firebox.packages.install", "firebox.doors.description"),
+        *("annotated_types", "tenacity", "resolvelib", "firebox.packages.installed.install", "firebox.doors.http.openapi"),
         "prometheus_client",
     }
 
@@ -109,7 +109,7 @@ def test_a_server_that_answers_has_not_loaded_pydantic(server: RunningServer) ->
 
 
 def test_what_was_left_out_can_be_imported_later() -> None:
-    modules = loaded("from firebox.cli.absent_modules import absent\nwith absent('calendar'): pass\nimport calendar")
+    modules = loaded("from firebox.server.absent_modules import absent\nwith absent('calendar'): pass\nimport calendar")
     assert "calendar" in modules
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from firebox.cli.package_commands.building import find_recipe
-from firebox.cli.package_commands.names import read_recipe_selector
-from firebox.cli.packages import GROUPS, app
+from firebox.cli.packages.build_command import find_recipe
+from firebox.cli.packages.package_names import read_recipe_selector
+from firebox.cli.packages.packages_command import GROUPS, app
 from tests.support.package_commands import PackageCommands, filled_folder
 from tests.support.package_folder import PackageFolder
 from tests.support.server import environment
@@ -267,7 +267,7 @@ def test_help_names_every_command(packages: PackageCommands) -> None:
 
 
 def test_the_command_loads_no_library_before_it_needs_one() -> None:
-    program = "import firebox.cli.packages, sys; print(*sys.modules)"
+    program = "import firebox.cli.packages.packages_command, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True, timeout=60
     )

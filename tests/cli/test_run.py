@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from firebox.cli import run_program
-from firebox.cli.run_files import Program
-from firebox.cli.run_flags import RunRequest
+from firebox.cli.run import run_program
+from firebox.cli.run.run_files import Program
+from firebox.cli.run.run_flags import RunRequest
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.support.command import Command, run_command

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from firebox.cli import run_files
 from firebox.cli.failures import EXIT_USAGE, exit_status, report
-from firebox.cli.run_files import Program, find_program, read_files
-from firebox.config import load_settings
-from firebox.errors import InvalidRequest
+from firebox.cli.run import run_files
+from firebox.cli.run.run_files import Program, find_program, read_files
+from firebox.domain.errors import InvalidRequest
+from firebox.settings.settings import load_settings
 
 SOURCES = {".py", ".java"}
 

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import astuple
 from typer.testing import CliRunner
 
-from firebox.cli import run_program
-from firebox.cli.run import app
-from firebox.cli.run_flags import FLAGS, RunRequest, read_quickly
+from firebox.cli.run import run_program
+from firebox.cli.run.run_command import app
+from firebox.cli.run.run_flags import FLAGS, RunRequest, read_quickly
 
 LINES = [
     "a.py",

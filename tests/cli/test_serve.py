@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from firebox.cli.listener import is_loopback, open_listener, url_of
-from firebox.config import load_settings
-from firebox.errors import SettingsError
+from firebox.domain.errors import SettingsError
+from firebox.server.listener import is_loopback, open_listener, url_of
+from firebox.settings.settings import load_settings
 from tests.support.server import RunningServer, run_firebox
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from firebox.config import load_settings
+from firebox.domain.model import StreamName
 from firebox.engine.admission import Admission
 from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.container_sweeper import LABEL, own_identity
 from firebox.engine.containers import Containers, open_containers
-from firebox.model import StreamName
+from firebox.settings.settings import load_settings
 from tests.support.images import glot_image
 from tests.support.services import DockerEngine, ServiceFailed
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from firebox.domain.errors import ContainerError, NotFound, QueueFull, ShuttingDown
+from firebox.domain.model import OutputMode
 from firebox.engine.admission import Admission
 from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.containers import Containers
-from firebox.errors import ContainerError, NotFound, QueueFull, ShuttingDown
-from firebox.model import OutputMode
 from tests.containers.conftest import MEMORY_BYTES, containers_at, own_containers, python, run, wait_for
 from tests.support.guarded import free_port
 from tests.support.images import glot_image

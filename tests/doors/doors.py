@@ -258,7 +258,7 @@ class Stdio(Door):
     def run(self, program: Program) -> Outcome:
         request = {"language": names_of_others(program.language), "files": files_of(program), "stdin": program.stdin}
         done = subprocess.run(
-            [sys.executable, "-m", "firebox.cli.rce_runner"],
+            [sys.executable, "-m", "firebox.cli.one_request.rce_runner"],
             input=json.dumps(request).encode(),
             env=environment({**self.limits, "FIREBOX_DATA_DIR": str(data_folder()), "FIREBOX_UID_BASE": str(unused_uid_base())}),
             capture_output=True,

@@ -203,7 +203,7 @@ class Stdio(Client):
 
     def ask(self, code: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "firebox.cli.rce_runner"],
+            [sys.executable, "-m", "firebox.cli.one_request.rce_runner"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=environment({**STAYS, "FIREBOX_DATA_DIR": str(data_folder()), "FIREBOX_UID_BASE": str(unused_uid_base())}),

@@ -10,15 +10,15 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from firebox.doors import json_body
+from firebox.domain.errors import InvalidRequest
 from firebox.doors.grounds.packets import PacketReader
-from firebox.doors.http import read_json_body
-from firebox.doors.json_body import decode, parse
-from firebox.doors.json_size import MAX_LITERAL_BYTES, MAX_VALUES, Meter, check, check_in_turns
+from firebox.doors.http import json_body
+from firebox.doors.http.json_body import decode, parse
+from firebox.doors.http.json_size import MAX_LITERAL_BYTES, MAX_VALUES, Meter, check, check_in_turns
+from firebox.doors.http.requests import read_json_body
 from firebox.doors.native import wire
 from firebox.doors.piston import request
 from firebox.doors.piston.request import read_document
-from firebox.errors import InvalidRequest
 from firebox.service.validation import check_words
 from tests.support.server import RunningServer, server
 

@@ -12,14 +12,14 @@ import httpx
 import msgspec
 import pytest
 
-from firebox.doors.json_size import check
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import Chunk, File, Result, StreamName, Timings
+from firebox.doors.http.json_size import check
+from firebox.doors.http.output import LARGE_BYTES, SENT_BYTES, Pieces, is_large
 from firebox.doors.native import wire
-from firebox.doors.output import LARGE_BYTES, SENT_BYTES, Pieces, is_large
 from firebox.doors.piston import wire as piston
 from firebox.doors.runner import wire as runner
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest, CodeResponse, IdRequest
-from firebox.errors import InvalidRequest
-from firebox.model import Chunk, File, Result, StreamName, Timings
 from tests.support.results import result_with, stage_with
 from tests.support.server import RunningServer, server
 from tests.support.waiting import wait_until

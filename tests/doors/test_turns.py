@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from firebox.config import load_settings
-from firebox.doors.accepting import Acceptor, Admitted
-from firebox.doors.held import Connections
-from firebox.doors.turns import CLIENTS_A_TURN, Turns
+from firebox.doors.http.accepting import Acceptor, Admitted
+from firebox.doors.http.held import Connections
+from firebox.doors.http.turns import CLIENTS_A_TURN, Turns
+from firebox.settings.settings import load_settings
 from tests.support.waiting import until
 
 FLOODING, OTHER = "127.0.0.2", "127.0.0.3"
@@ -208,7 +208,7 @@ async def test_accepting_goes_on_after_descriptors_had_run_out(monkeypatch: pyte
                 raise failures.pop()
             return super().accept()
 
-    monkeypatch.setattr("firebox.doors.accepting.PAUSE_S", 0.0)
+    monkeypatch.setattr("firebox.doors.http.accepting.PAUSE_S", 0.0)
     place.listener = Listener(fileno=place.listener.detach())
     place.connect(OTHER)
     acceptor = place.accept()

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from firebox.config import load_settings
+from firebox.domain.model import Event, File, Finished, Job, Result
 from firebox.engine.executor import LocalExecutor
-from firebox.model import Event, File, Finished, Job, Result
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.settings import load_settings
 from tests.support.waiting import until
 
 RUNTIMES = (

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from firebox.domain.errors import BodiesFull, QueueFull, ShuttingDown
 from firebox.engine.admission import Admission, WaitingBytes
-from firebox.errors import BodiesFull, QueueFull, ShuttingDown
 
 
 async def settle() -> None:

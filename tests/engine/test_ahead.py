@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from firebox.config import load_settings
+from firebox.domain.model import File, Finished, Job, LimitRequest, Result, Terminal, Verdict
 from firebox.engine.executor import LocalExecutor
-from firebox.model import File, Finished, Job, LimitRequest, Result, Terminal, Verdict
-from firebox.runtimes.ahead import HOOKS
+from firebox.runtimes.prestart import HOOKS
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
-from firebox.sandbox.templates import ARE_POSSIBLE
+from firebox.sandbox.pool.templates import ARE_POSSIBLE
+from firebox.settings.settings import load_settings
 from tests.conftest import require_tool
 from tests.engine import ahead_programs
 from tests.engine.conftest import Engine, Restored, Warm, programs_that_wait

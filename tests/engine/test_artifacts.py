@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from firebox.model import Cancel, Finished, LimitRequest, Output, OutputMode, Result, Verdict
+from firebox.domain.model import Cancel, Finished, LimitRequest, Output, OutputMode, Result, Verdict
 from tests.engine.conftest import Engine, job
 from tests.engine.test_cache import MakeEngine
 

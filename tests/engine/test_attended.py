@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from firebox.config import load_settings
+from firebox.domain.errors import LimitTooHigh
+from firebox.domain.model import Finished, LimitRequest, Limits, Output, Result, Stdin, Verdict
 from firebox.engine.limits import attended, decide
-from firebox.errors import LimitTooHigh
-from firebox.model import Finished, LimitRequest, Limits, Output, Result, Stdin, Verdict
+from firebox.settings.settings import load_settings
 from tests.engine.conftest import job
 from tests.engine.test_cache import MakeEngine
 

@@ -15,9 +15,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from firebox.engine.cache import JobCache
+from firebox.domain.model import CacheLevel, File, Job, Output, Result, StageExited, StageStarted, Verdict
 from firebox.engine.executor import CACHE
-from firebox.model import CacheLevel, File, Job, Output, Result, StageExited, StageStarted, Verdict
+from firebox.engine.job_cache import JobCache
 from tests.engine.conftest import RUNTIMES, Engine, job
 
 NEW = "cp /proc/sys/kernel/random/uuid number; echo 'cat number' > built.sh; echo compiled; echo odd >&2"

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from firebox.config import load_settings
+from firebox.domain.model import File, Job, LimitRequest, Result, StageResult, Verdict
 from firebox.engine.executor import LocalExecutor
-from firebox.model import File, Job, LimitRequest, Result, StageResult, Verdict
-from firebox.runtimes.ahead import compile_words
 from firebox.runtimes.definition import shipped_definitions
-from firebox.runtimes.host import find_host_runtimes
+from firebox.runtimes.host_runtimes import find_host_runtimes
+from firebox.runtimes.prestart import compile_words
 from firebox.runtimes.registry import Registry
+from firebox.settings.settings import load_settings
 from tests.conftest import require_tool
 from tests.engine.conftest import Engine, Warm
 

@@ -9,9 +9,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
-from firebox.engine.run import BUFFERED_BYTES, LocalRun
-from firebox.errors import ShuttingDown
-from firebox.model import (
+from firebox.domain.errors import ShuttingDown
+from firebox.domain.model import (
     Cancel,
     Eof,
     Event,
@@ -30,6 +29,7 @@ from firebox.model import (
     Terminal,
     Verdict,
 )
+from firebox.engine.run import BUFFERED_BYTES, LocalRun
 from tests.engine.conftest import Engine, job
 from tests.support.waiting import PATIENCE_S, until
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from firebox.config import load_settings
+from firebox.domain.errors import LimitTooHigh
+from firebox.domain.model import LimitRequest
 from firebox.engine import limits
 from firebox.engine.limits import decide
-from firebox.errors import LimitTooHigh
-from firebox.model import LimitRequest
+from firebox.settings.settings import load_settings
 
 MIB = 1 << 20
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from firebox.config import load_settings
-from firebox.errors import InvalidRequest, SettingsError
-from firebox.model import File, Job, LimitRequest, StageName, Verdict
+from firebox.domain.errors import InvalidRequest, SettingsError
+from firebox.domain.model import File, Job, LimitRequest, StageName, Verdict
 from firebox.service.validation import check_limits
-from firebox.settings_table import LIMIT_NAMES, STAGES, least_limit
+from firebox.settings.settings import load_settings
+from firebox.settings.settings_table import LIMIT_NAMES, STAGES, least_limit
 from tests.engine.conftest import Engine, job
 from tests.engine.test_cache import MakeEngine
 

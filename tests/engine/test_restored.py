@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from firebox.config import load_settings
+from firebox.domain.model import LimitRequest, Verdict
 from firebox.engine.executor import LocalExecutor
-from firebox.model import LimitRequest, Verdict
 from firebox.runtimes.registry import Registry
-from firebox.sandbox.templates import ARE_POSSIBLE
+from firebox.sandbox.pool.templates import ARE_POSSIBLE
+from firebox.settings.settings import load_settings
 from tests.engine.conftest import ATTEMPTS, Engine, job
 from tests.engine.test_templates import PYTHON
 

@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from firebox.engine.run import BUFFERED_BYTES, LocalRun
-from firebox.errors import InvalidRequest, LimitTooHigh, QueueFull, UnknownRuntime
-from firebox.model import (
+from firebox.domain.errors import InvalidRequest, LimitTooHigh, QueueFull, UnknownRuntime
+from firebox.domain.model import (
     Cancel,
     Eof,
     File,
@@ -29,6 +28,7 @@ from firebox.model import (
     Verdict,
     interleave,
 )
+from firebox.engine.run import BUFFERED_BYTES, LocalRun
 from tests.engine.conftest import Engine, job
 from tests.support.waiting import until
 

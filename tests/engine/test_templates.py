@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from firebox.config import load_settings
+from firebox.domain.model import Job, Verdict
 from firebox.engine.executor import LocalExecutor
-from firebox.model import Job, Verdict
-from firebox.runtimes.ahead import plan_ahead
+from firebox.runtimes.prestart import plan_ahead
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
-from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.pool import Pool
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.pool.pool import Pool
 from firebox.sandbox.spec import SandboxSpec
+from firebox.settings.settings import load_settings
 from tests.engine.conftest import Engine, job
 
 PYTHON = Runtime(

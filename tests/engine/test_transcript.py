@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from firebox.domain.model import Chunk
 from firebox.engine.transcript import SWITCHES_KEPT, Transcript
-from firebox.model import Chunk
 
 
 def test_neighbours_of_one_stream_become_one_chunk() -> None:

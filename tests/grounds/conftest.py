@@ -21,12 +21,12 @@ import socketio
 import uvicorn
 from litestar import Litestar
 
-from firebox.config import load_settings
 from firebox.doors.grounds.routes import mounts
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.service import Service
+from firebox.settings.settings import load_settings
 from firebox.storage.stores import open_stores
 from tests.conftest import require_tool
 from tests.support.server import RunningServer, kept_server, server, start_server

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from firebox.model import File, Job
+from firebox.domain.model import File, Job
 from firebox.service.callers import Caller
 from tests.grounds.conftest import TRANSPORTS, Client, Place, connected, polling, text, until
 

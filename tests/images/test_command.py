@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from firebox.cli.exec_code import read_code
-from firebox.cli.image_building.inside import offer_commands
 from firebox.cli.image_building.installation import read_installation
-from firebox.packages.building import debian
-from firebox.packages.building.debian import sources
+from firebox.cli.image_building.root_setup import offer_commands
+from firebox.cli.one_request.exec_code import read_code
+from firebox.packages.building import debian_root
+from firebox.packages.building.debian_root import sources
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.images.conftest import run_container
@@ -108,7 +108,7 @@ def test_says_what_mmdebstrap_said_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_takes_the_mirror_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian, "SOURCES", tmp_path)
+    monkeypatch.setattr(debian_root, "SOURCES", tmp_path)
     assert sources("bookworm") == []  # whatever mmdebstrap thinks best
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list.d" / "other.list").write_text("deb [arch=amd64] https://example.org/tool stable main\n")

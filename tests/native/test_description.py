@@ -17,11 +17,11 @@ from jsonschema import Draft202012Validator
 from litestar.routes import HTTPRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from firebox.app import create_app, describe
-from firebox.config import load_settings
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.registry import Registry
+from firebox.server.app import create_app, describe
 from firebox.service.service import Service
+from firebox.settings.settings import load_settings
 from firebox.storage.stores import open_stores
 from tests.conftest import ROOT
 from tests.support.server import RunningServer

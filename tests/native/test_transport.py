@@ -12,8 +12,8 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from firebox.doors.http import read_body
-from firebox.doors.refusals import BodyTimeout, BodyTooLarge, ClientGone
+from firebox.doors.http.refusals import BodyTimeout, BodyTooLarge, ClientGone
+from firebox.doors.http.requests import read_body
 from tests.support.server import RunningServer
 from tests.support.waiting import wait_until
 

@@ -12,12 +12,12 @@ import httpx
 import msgspec
 import pytest
 
-from firebox.doors import refusals
+from firebox.domain.errors import FireboxError, InvalidRequest, LimitTooHigh, UnknownRuntime
+from firebox.domain.model import Chunk, File, Finished
+from firebox.doors.http import refusals
+from firebox.doors.http.output import LARGE_BYTES
+from firebox.doors.http.status import STATUS
 from firebox.doors.native import events, live, wire
-from firebox.doors.output import LARGE_BYTES
-from firebox.doors.status import STATUS
-from firebox.errors import FireboxError, InvalidRequest, LimitTooHigh, UnknownRuntime
-from firebox.model import Chunk, File, Finished
 from tests.support.results import result_with, stage_with
 
 

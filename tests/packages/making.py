@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from firebox.config import Settings, load_settings
-from firebox.packages.install import Installer
-from firebox.packages.repositories import Repositories
-from firebox.packages.store import PackageStore
+from firebox.packages.installed.install import Installer
+from firebox.packages.installed.store import PackageStore
+from firebox.packages.repository.repositories import Repositories
+from firebox.settings.settings import Settings, load_settings
 from tests.conftest import require_tool
 
 Member = tuple[tarfile.TarInfo, bytes]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.errors import InvalidRequest, UnusablePackage
+from firebox.domain.errors import InvalidRequest, UnusablePackage
 from firebox.files.large_archive import Bounds, unpack
 from tests.packages.making import Bench, Member, file, image, info_of, link, pack, piston, special, squash
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from firebox.errors import Conflict, FireboxError, NotTrusted, UnusablePackage, WrongChecksum
-from firebox.packages.bundle import export_bundle, import_bundle
+from firebox.domain.errors import Conflict, FireboxError, NotTrusted, UnusablePackage, WrongChecksum
 from firebox.packages.entry import Entry
-from firebox.packages.publishing import publish
-from firebox.packages.sources import BUILT
+from firebox.packages.publishing.bundle import export_bundle, import_bundle
+from firebox.packages.publishing.publishing import publish
+from firebox.packages.repository.sources import BUILT
 from tests.packages.making import Bench, image, runtime
 from tests.packages.test_publishing import key, packages, trusting
 

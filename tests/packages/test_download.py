@@ -17,11 +17,12 @@ import pytest
 import tenacity
 from pysequoia import Tsk
 
-from firebox.config import Settings, load_settings
-from firebox.errors import DownloadFailed, NotTrusted, WrongChecksum
-from firebox.packages import download, network, transfer
-from firebox.packages.download import fetch
+from firebox.domain.errors import DownloadFailed, NotTrusted, WrongChecksum
+from firebox.packages.download import download, transfer
+from firebox.packages.download.download import fetch
 from firebox.packages.entry import Entry, Progress, no_report
+from firebox.packages.repository import network
+from firebox.settings.settings import Settings, load_settings
 from tests.conftest import ROOT, missing
 from tests.support.repository import RepositoryServer, new_key, serving, signature_of, trust
 
@@ -548,7 +549,7 @@ async def test_killed_download_is_continued_by_the_next_process(
     server.on(FILE).half_way = hold
     program = (
         "import asyncio, sys\nfrom pathlib import Path\nfrom firebox.config import load_settings\n"
-        "from firebox.packages.download import fetch\nfrom firebox.packages.entry import Entry\n"
+        "from firebox.packages.download.download import fetch\nfrom firebox.packages.entry import Entry\n"
         "address, digest, folder, data = sys.argv[1:]\n"
         "settings = load_settings({'data_dir': Path(data), 'allow_unsigned_packages': True}, environ={})\n"
         "entry = Entry(language='python', version='3.13.5', checksums={'sha256': digest}, download=address, repository='main')\n"

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from firebox.errors import RepositoryError
-from firebox.packages import index, index_yaml
-from firebox.packages.index import Index, is_language, read_index
-from firebox.packages.sources import path_of
+from firebox.domain.errors import RepositoryError
+from firebox.packages.repository import index, index_yaml
+from firebox.packages.repository.index import Index, is_language, read_index
+from firebox.packages.repository.sources import path_of
 
 PLACE = "http://packages.example.org/repository/index.yaml"
 SHA256 = "a" * 64

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from firebox.errors import Conflict, DependencyConflict, NotFound, PackageError, UnusablePackage, WrongChecksum
+from firebox.domain.errors import Conflict, DependencyConflict, NotFound, PackageError, UnusablePackage, WrongChecksum
 from firebox.packages.entry import Progress
-from firebox.packages.store import PackageStore
-from firebox.sandbox.images import cannot_mount
+from firebox.packages.installed.store import PackageStore
+from firebox.sandbox.launcher.squashfs_support import cannot_mount
 from tests.conftest import ROOT, missing, require_tool
 from tests.packages.making import Bench, announce, file, image, info_of, link, piston, runtime, squash
 from tests.support.command import Command

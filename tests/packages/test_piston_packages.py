@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from firebox.domain.errors import Conflict, UnusablePackage
+from firebox.domain.model import File, Finished, Job, LimitRequest, Result, Verdict
 from firebox.engine.executor import LocalExecutor
-from firebox.errors import Conflict, UnusablePackage
-from firebox.model import File, Finished, Job, LimitRequest, Result, Verdict
 from firebox.runtimes.registry import Registry
 from tests.conftest import require_tool
 from tests.packages.making import Bench, Member, file, image, info_of, link, piston, squash

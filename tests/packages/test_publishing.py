@@ -11,12 +11,12 @@ import pytest
 import yaml
 from pysequoia import Tsk
 
-from firebox.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
-from firebox.packages.build_file import write_build_file
-from firebox.packages.index import read_index
-from firebox.packages.publishing import LINES, SIGNATURE, publish, sign_folder, write_index
-from firebox.packages.signatures import verify_bytes
-from firebox.packages.sources import INDEX_NAME, location_of
+from firebox.domain.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
+from firebox.packages.publishing.build_file import write_build_file
+from firebox.packages.publishing.publishing import LINES, SIGNATURE, publish, sign_folder, write_index
+from firebox.packages.repository.index import read_index
+from firebox.packages.repository.signatures import verify_bytes
+from firebox.packages.repository.sources import INDEX_NAME, location_of
 from tests.packages.making import Bench, image, piston, runtime
 
 

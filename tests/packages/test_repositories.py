@@ -17,13 +17,13 @@ import pytest
 import tenacity
 from pysequoia import Tsk
 
-from firebox.config import Settings, load_settings
-from firebox.errors import DependencyConflict, NotFound, NotTrusted, RepositoryError, SettingsError, UnusablePackage
-from firebox.packages import network, signatures
-from firebox.packages import repositories as module
+from firebox.domain.errors import DependencyConflict, NotFound, NotTrusted, RepositoryError, SettingsError, UnusablePackage
 from firebox.packages.entry import Entry, Progress
-from firebox.packages.repositories import Repositories
-from firebox.packages.sources import sources_of
+from firebox.packages.repository import network, signatures
+from firebox.packages.repository import repositories as module
+from firebox.packages.repository.repositories import Repositories
+from firebox.packages.repository.sources import sources_of
+from firebox.settings.settings import Settings, load_settings
 from tests.conftest import ROOT
 from tests.support.repository import RepositoryServer, announced, new_key, serving, trust, write_index
 
@@ -255,7 +255,7 @@ async def test_enormous_or_packed_index_is_refused(
     server: RepositoryServer, folder: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "index.yaml").write_bytes(b"x" * 3_000_000)
-    monkeypatch.setattr("firebox.packages.repositories.MOST_BYTES", 1_000_000)
+    monkeypatch.setattr("firebox.packages.repository.repositories.MOST_BYTES", 1_000_000)
     with pytest.raises(RepositoryError, match="larger than 1000000 bytes"):
         await opened(f"main={server.url}{INDEX}").entries()
     write_index(folder, [])
@@ -320,7 +320,7 @@ async def test_processes_that_sync_at_once_leave_a_whole_state(
     write_index(folder, [put(folder, f"python-3.13.{number}") for number in range(50)])
     program = (
         "import asyncio, sys\nfrom pathlib import Path\nfrom firebox.config import load_settings\n"
-        "from firebox.packages.repositories import Repositories\n"
+        "from firebox.packages.repository.repositories import Repositories\n"
         "settings = load_settings({'data_dir': Path(sys.argv[1]), 'repositories': sys.argv[2]}, environ={})\n"
         "async def main():\n    for _ in range(5):\n        await Repositories(settings).sync()\n"
         "asyncio.run(main())\n"
@@ -385,7 +385,7 @@ async def test_local_index_that_is_no_file_is_refused(
     elif kind == "device":
         place = Path("/dev/zero")
     elif kind == "enormous":
-        monkeypatch.setattr("firebox.packages.repositories.MOST_BYTES", 100)
+        monkeypatch.setattr("firebox.packages.repository.repositories.MOST_BYTES", 100)
         place.write_bytes(b" " * 101)
     with pytest.raises(RepositoryError, match="its index cannot be read"):
         await opened(f"disk={place}").entries("disk")

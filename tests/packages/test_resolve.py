@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from firebox.errors import DependencyConflict
+from firebox.domain.errors import DependencyConflict
 from firebox.packages.entry import Entry
 from firebox.packages.machine import architecture
-from firebox.packages.resolve import Offers, plan
+from firebox.packages.repository.resolve import Offers, plan
 
 
 def entry(name: str, repository: str = "main", content: str = "", **more: Any) -> Entry:

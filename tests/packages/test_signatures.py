@@ -14,10 +14,10 @@ import pytest
 from pysequoia import Cert, Sig, SignatureMode, Tsk, sign
 from pysequoia.packet import PacketPile, SignatureType, Tag
 
-from firebox.config import Settings, load_settings
-from firebox.errors import NotTrusted
-from firebox.packages import signatures
-from firebox.packages.signatures import key_file, trusted_keys, verify_bytes, verify_file
+from firebox.domain.errors import NotTrusted
+from firebox.packages.repository import signatures
+from firebox.packages.repository.signatures import key_file, trusted_keys, verify_bytes, verify_file
+from firebox.settings.settings import Settings, load_settings
 from tests.conftest import require_tool
 from tests.support.repository import new_key, signature_of, trust
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from firebox.errors import InvalidRequest
+from firebox.domain.errors import InvalidRequest
 from firebox.packages.entry import Entry
-from firebox.packages.spec_file import MAX_BYTES, MAX_LINE, choose, read_rules
+from firebox.packages.installed.spec_file import MAX_BYTES, MAX_LINE, choose, read_rules
 
 AVAILABLE = (
     "python 3.11.9",

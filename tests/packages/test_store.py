@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from firebox.errors import Conflict, NotFound
-from firebox.packages.store import PackageStore
+from firebox.domain.errors import Conflict, NotFound
+from firebox.packages.installed.store import PackageStore
 from tests.conftest import ROOT
 from tests.packages.making import Bench, file, image, piston, runtime
 from tests.support.waiting import until

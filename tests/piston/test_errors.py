@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 import firebox.doors.piston.routes
-from firebox import errors
-from firebox.doors import refusals
+from firebox.domain import errors
+from firebox.domain.model import Chunk, Result, RuntimeName, StageResult, Verdict
+from firebox.doors.http import refusals
 from firebox.doors.piston import wire
 from firebox.doors.piston.wire import STATUS
 from firebox.engine.run import LocalRun
-from firebox.model import Chunk, Result, RuntimeName, StageResult, Verdict
 from tests.support.errors import all_errors, make_error
 from tests.support.results import result_with, stage_with
 

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from firebox.config import load_settings
-from firebox.doors.piston.limits import read_limits
+from firebox.domain.errors import FireboxError, UnknownRuntime
+from firebox.domain.model import LimitRequest, OutputMode
+from firebox.doors.piston.piston_limits import read_limits
 from firebox.doors.piston.request import to_job
 from firebox.doors.piston.wire import from_error
-from firebox.errors import FireboxError, UnknownRuntime
-from firebox.model import LimitRequest, OutputMode
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.settings import load_settings
 from tests.support.server import RunningServer
 
 PYTHON = Runtime(language="python", version="3.11.7", aliases=("py",), main_name="main.py", run=("python3", "{main}"))

@@ -8,10 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from firebox.config import load_settings
-from firebox.errors import FireboxError, Forbidden, Unauthenticated
+from firebox.domain.errors import FireboxError, Forbidden, Unauthenticated
 from firebox.service.accounts import Accounts
 from firebox.service.callers import Caller
+from firebox.settings.settings import load_settings
 from firebox.storage.stores import open_stores
 from tests.support.server import RunningServer, running_server
 

@@ -7,14 +7,14 @@ from urllib.parse import quote
 import grpc
 import pytest
 
-import firebox.doors.runner.calls
-from firebox import errors
-from firebox.doors import refusals
+import firebox.doors.runner.use_cases
+from firebox.domain import errors
+from firebox.doors.http import refusals
 from firebox.doors.runner import wire
 from firebox.doors.runner.wire import HTTP_STATUS, MESSAGE_BYTES, STATUS, Status, cut
 from tests.support.errors import all_errors, make_error
 
-LOADED = (refusals, firebox.doors.runner.calls)
+LOADED = (refusals, firebox.doors.runner.use_cases)
 """Errors are known once the modules that define them are."""
 
 FAMILY = all_errors()

@@ -11,11 +11,11 @@ import grpc
 import pytest
 import structlog.testing
 
-from firebox.config import load_settings
-from firebox.doors.runner import guard, messages
+from firebox.doors.runner import grpc_messages, guard
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest
 from firebox.doors.runner.reflection import add_reflection
+from firebox.settings.settings import load_settings
 from tests.runner.conftest import CONNECTIONS_OF_A_CLIENT
 from tests.runner.frames import (
     CONTINUATION,
@@ -134,7 +134,7 @@ def test_metadata_is_bounded(place: str) -> None:
 def test_calls_without_messages_do_not_keep_others_out(place: str) -> None:
     """One client opens as many calls as there can be and sends no message for any of them."""
     with Connection(place) as first, Connection(place) as second:
-        first.send(b"".join(call(stream) for stream in range(1, 2 * messages.CALLS_OF_AN_ADDRESS, 2)))
+        first.send(b"".join(call(stream) for stream in range(1, 2 * grpc_messages.CALLS_OF_AN_ADDRESS, 2)))
         # A call that came between them would wait for as long as they do.
         first.send(frame(PING, 0, 0, b"12345678"))
         assert PING in (kind for kind, *_ in first.frames())
@@ -166,7 +166,7 @@ def test_another_protocol_is_cut_off(place: str) -> None:
 
 async def test_only_so_many_messages_come_in_at_once() -> None:
     limits = {"max_body_bytes": MIB, "held_bytes_per_client": 2 * MIB, "held_bytes": 8 * MIB}
-    intake = messages.Intake(load_settings(limits, environ={}))
+    intake = grpc_messages.Intake(load_settings(limits, environ={}))
     reading: list[str] = []
     done = asyncio.Event()
 
@@ -192,9 +192,9 @@ async def test_a_stream_on_which_nothing_is_asked_ends(monkeypatch: pytest.Monke
     async def refuse(context: Any, error: Exception) -> None:
         await context.abort(grpc.StatusCode.INTERNAL, str(error))
 
-    monkeypatch.setattr(messages, "PAUSE_S", 0.1)
+    monkeypatch.setattr(grpc_messages, "PAUSE_S", 0.1)
     alone = {"max_body_bytes": MIB, "held_bytes_per_client": MIB}
-    server = grpc.aio.server(interceptors=[messages.Messages(load_settings(alone, environ={}), refuse)])
+    server = grpc.aio.server(interceptors=[grpc_messages.Messages(load_settings(alone, environ={}), refuse)])
     add_reflection(server, [])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

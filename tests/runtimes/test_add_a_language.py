@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import load_settings
-from firebox.runtimes import places
+from firebox.runtimes import host_folders
 from firebox.runtimes.definition import Definition, Detect, read_definitions
-from firebox.runtimes.host import scan_host
+from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import LIST_PLACEHOLDERS, WORD_PLACEHOLDERS
+from firebox.settings.settings import load_settings
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def page(checkout: Path) -> str:
 
 
 def test_the_worked_example_works(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "COVERED", ("/covered",))
+    monkeypatch.setattr(host_folders, "COVERED", ("/covered",))
     settings = load_settings({"data_dir": str(tmp_path / "data")}, None, {})
     settings.runtimes_dir.mkdir(parents=True)
     example = re.search(r"```toml\n(language = .*?)```", page, re.DOTALL)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from firebox.runtimes import places
+from firebox.runtimes import host_folders
 from firebox.runtimes.command_names import offer_commands
 from firebox.runtimes.definition import read_definition
-from firebox.runtimes.host import scan_host
-from firebox.sandbox.mounts import shown_at
+from firebox.runtimes.host_runtimes import scan_host
+from firebox.sandbox.plan.mounts import shown_at
 
 DEFINITION = """
 language = "x"
@@ -24,7 +24,7 @@ commands = {x = "{tool}", sh = "{tool}", gone = "{folder}/gone"}
 
 @pytest.fixture
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(places, "COVERED", ("/covered",))
+    monkeypatch.setattr(host_folders, "COVERED", ("/covered",))
     return tmp_path / "data"
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from firebox.errors import SettingsError
-from firebox.model import LimitRequest, OutputMode
+from firebox.domain.errors import SettingsError
+from firebox.domain.model import LimitRequest, OutputMode
 from firebox.runtimes.definition import read_definition, read_definitions, shipped_definitions
 from tests.conftest import ROOT
 

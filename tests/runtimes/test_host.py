@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from firebox.runtimes import places, tools
+from firebox.runtimes import host_folders, host_tools
 from firebox.runtimes.definition import Definition, read_definition, shipped_definitions
-from firebox.runtimes.host import HostScan, find_host_runtimes, scan_host
+from firebox.runtimes.host_runtimes import HostScan, find_host_runtimes, scan_host
 from firebox.runtimes.runtime import Runtime
 
 MakeTool = Callable[..., Path]
@@ -21,7 +21,7 @@ MakeTool = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let folders below /tmp be shown, where tests have theirs."""
-    monkeypatch.setattr(places, "COVERED", ("/covered",))
+    monkeypatch.setattr(host_folders, "COVERED", ("/covered",))
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_tool_that_never_stops_talking_is_given_up(make_tool: MakeTool, tmp_pa
 def test_a_tool_that_hangs_is_given_up_with_its_children(
     make_tool: MakeTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tools, "ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(host_tools, "ANSWER_TIMEOUT_S", 0.2)
     os.mkfifo(tmp_path / "alive")
     make_tool("shout", f"exec 9> {tmp_path}/alive; sleep 600 & wait")
     alive = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
@@ -268,7 +268,7 @@ def test_a_folder_that_sandboxes_cover_cannot_be_shown(
     make_tool: MakeTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_tool("shout", "echo 1.0")
-    monkeypatch.setattr(places, "COVERED", (str(tmp_path),))
+    monkeypatch.setattr(host_folders, "COVERED", (str(tmp_path),))
     scan = scan_host(path_of(tmp_path), [definition()])
     assert scan.problems[0].endswith(f"{tmp_path}/one is covered by a sandbox's own folder")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from firebox.runtimes.ahead import hook_texts, plan_ahead
+from firebox.runtimes.prestart import hook_texts, plan_ahead
 from firebox.runtimes.runtime import Runtime
-from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.launcher.launcher_process import LauncherProcess
+from firebox.sandbox.pool.templates import ARE_POSSIBLE, make_template
 from firebox.sandbox.spec import Ahead, SandboxFailure, SandboxSpec
-from firebox.sandbox.templates import ARE_POSSIBLE, make_template
 from tests.conftest import require_tool
 
 pytestmark = pytest.mark.skipif(not ARE_POSSIBLE, reason="templates are for x86-64")

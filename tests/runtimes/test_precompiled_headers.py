@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import load_settings
+from firebox.domain.model import File, Job
 from firebox.engine.executor import LocalExecutor
-from firebox.model import File, Job
-from firebox.runtimes.host import scan_host
-from firebox.runtimes.prepare import Preparation
+from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.toolchain_cache import Preparation
+from firebox.settings.settings import load_settings
 from tests.conftest import require_tool
 from tests.engine.conftest import Engine
 

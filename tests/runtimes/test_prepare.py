@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from firebox.runtimes import places, prepare
+from firebox.runtimes import host_folders, toolchain_cache
 from firebox.runtimes.definition import read_definition, shipped_definitions
-from firebox.runtimes.prepare import Preparation, Unprepared, plan_preparation
+from firebox.runtimes.toolchain_cache import Preparation, Unprepared, plan_preparation
 from tests.conftest import require_tool
 
 DEFINITION = """
@@ -29,7 +29,7 @@ detect = {programs = ["x"]}
 
 @pytest.fixture(autouse=True)
 def show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "COVERED", ("/covered",))
+    monkeypatch.setattr(host_folders, "COVERED", ("/covered",))
 
 
 def plan(folder: Path, text: str = DEFINITION) -> Preparation:
@@ -129,7 +129,7 @@ def test_a_data_folder_below_tmp_is_shown_where_the_sandbox_has_no_folder_of_its
 
 
 def test_a_command_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "PREPARATION_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(toolchain_cache, "PREPARATION_TIMEOUT_S", 0.2)
     lines = ['prepare = [["sleep", "600"]]' if line.startswith("prepare =") else line for line in DEFINITION.splitlines()]
     assert "sleep takes more than 0.2 s" in plan(tmp_path, "\n".join(lines)).execute()
 

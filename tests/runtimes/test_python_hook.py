@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.runtimes.ahead import hook_texts
+from firebox.runtimes.prestart import hook_texts
 from tests.conftest import require_tool
 
 PYTHON = "/usr/bin/python3"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from firebox.model import File
-from firebox.runtimes.host import scan_host
+from firebox.domain.model import File
+from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import missing, require_tool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from firebox.errors import UnknownRuntime
+from firebox.domain.errors import UnknownRuntime
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 

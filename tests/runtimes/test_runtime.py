@@ -7,7 +7,7 @@ import os
 import msgspec
 import pytest
 
-from firebox.model import File, LimitRequest
+from firebox.domain.model import File, LimitRequest
 from firebox.runtimes.runtime import Runtime
 
 MIB = 1 << 20

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from firebox.runtimes.host import HostScan, scan_host
+from firebox.runtimes.host_runtimes import HostScan, scan_host
+from firebox.runtimes.host_tools import environment_of_tools
 from firebox.runtimes.shims import what_decides
-from firebox.runtimes.tools import environment_of_tools
 from tests.runtimes.test_host import definition, show_everything, the_only_one
 
 __all__ = ["show_everything"]  # a fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import semantic_version
 
-from firebox.runtimes.version import to_semver
+from firebox.runtimes.tool_version import to_semver
 
 
 @pytest.mark.parametrize(

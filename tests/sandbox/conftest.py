@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from firebox.sandbox import launcher_start
-from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.instance.watcher import Watcher
+from firebox.sandbox.launcher import launcher_start
+from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
-from firebox.sandbox.watcher import Watcher
 from tests.sandbox.leftovers import Holdings, descendants_of, groups_of, holdings_of, is_gone
 from tests.support.waiting import until
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from firebox.sandbox.handle import Sandbox
+from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebox.sandbox.mounts import HOST
+from firebox.sandbox.plan.mounts import HOST
 
 CGROUPS = "/sys/fs/cgroup"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 
-from firebox.sandbox.system_call_numbers import system_call_numbers
+from firebox.sandbox.plan.system_call_numbers import system_call_numbers
 
 IS_X86_64 = platform.machine() == "x86_64"
 

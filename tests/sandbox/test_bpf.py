@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from firebox.sandbox.bpf import ALLOW, KILL_PROCESS, Condition, Rule, Rules, any_bit, compiled, errno_action, low, null
+from firebox.sandbox.plan.bpf import ALLOW, KILL_PROCESS, Condition, Rule, Rules, any_bit, compiled, errno_action, low, null
 from tests.sandbox.bpf_interpreter import GO, MOST_INSTRUCTIONS, check, instructions_of, run_bpf
 
 NATIVE = 0xC000003E

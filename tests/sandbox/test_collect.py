@@ -18,15 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
-from firebox.sandbox.pack import NO_MATCH, NOT_REGULAR, OUT_OF_TIME, TOO_LARGE, TOO_MANY, TOO_MANY_ENTRIES, PackReader
-from firebox.sandbox.protocol import (
-    COLLECT_INDEX_BYTES,
-    CollectedFile,
-    CollectedLeftOut,
-    CollectIndex,
-    LeftOut,
-    pack,
-)
+from firebox.sandbox.protocol.messages import COLLECT_INDEX_BYTES, CollectedFile, CollectedLeftOut, CollectIndex, LeftOut, pack
+from firebox.sandbox.protocol.pack import NO_MATCH, NOT_REGULAR, OUT_OF_TIME, TOO_LARGE, TOO_MANY, TOO_MANY_ENTRIES, PackReader
 from firebox.sandbox.spec import SandboxFailure
 from tests.conftest import require_tool
 from tests.sandbox.conftest import IS_ROOT, ORDINARY_USER

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from firebox.sandbox import handle, protocol
-from firebox.sandbox.cgroups import Meter
-from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.protocol import LONG_MESSAGE_BYTES, MESSAGE_BYTES, Kind
+from firebox.sandbox.instance import sandbox
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.instance.watcher import Watcher
+from firebox.sandbox.plan.cgroups import Meter
+from firebox.sandbox.protocol import messages
+from firebox.sandbox.protocol.messages import LONG_MESSAGE_BYTES, MESSAGE_BYTES, Kind
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure
-from firebox.sandbox.watcher import Watcher
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, SOURCE, Box
 from tests.sandbox.raw_calls import raw_files
 
@@ -297,11 +298,11 @@ async def running_of(peer: Peer, command: Command = COMMAND) -> asyncio.Task[Any
     return running
 
 
-STARTED = protocol.pack(protocol.Started(Kind.STARTED, 0))
+STARTED = messages.pack(messages.Started(Kind.STARTED, 0))
 
 
 def exited(status: int = 0, exceeded: int = 0, cpu_us: int = 0, memory_peak_bytes: int = 0) -> bytes:
-    return protocol.pack(protocol.Exited(Kind.EXITED, status, exceeded, 0, cpu_us, memory_peak_bytes))
+    return messages.pack(messages.Exited(Kind.EXITED, status, exceeded, 0, cpu_us, memory_peak_bytes))
 
 
 NONSENSE: dict[str, bytes] = {
@@ -312,12 +313,12 @@ NONSENSE: dict[str, bytes] = {
     "longer than a message": exited() + b"x" * (MESSAGE_BYTES + 100),
     "unknown": b"\xff" * 16,
     "exited before it started": exited(),
-    "ready": protocol.pack(protocol.Ready(Kind.READY, 1)),
-    "collect": protocol.pack(protocol.Collect(Kind.COLLECT, 0, 0, 0, 0, 0)),
-    "long": protocol.pack(protocol.LongMessage(Kind.LONG, 0, 1 << 60)),
-    "failed": protocol.pack(protocol.Failed(Kind.FAILED, 1, 99, 1 << 31, (1 << 32) - 1, 0)),
-    "text of another length": protocol.pack(protocol.Failed(Kind.FAILED, 1, 1, 1, 1, 1 << 31)) + b"mount",
-    "refused with text of another length": protocol.pack(protocol.Refused(Kind.REFUSED, 1, 1, 1 << 31)),
+    "ready": messages.pack(messages.Ready(Kind.READY, 1)),
+    "collect": messages.pack(messages.Collect(Kind.COLLECT, 0, 0, 0, 0, 0)),
+    "long": messages.pack(messages.LongMessage(Kind.LONG, 0, 1 << 60)),
+    "failed": messages.pack(messages.Failed(Kind.FAILED, 1, 99, 1 << 31, (1 << 32) - 1, 0)),
+    "text of another length": messages.pack(messages.Failed(Kind.FAILED, 1, 1, 1, 1, 1 << 31)) + b"mount",
+    "refused with text of another length": messages.pack(messages.Refused(Kind.REFUSED, 1, 1, 1 << 31)),
 }
 
 
@@ -394,7 +395,7 @@ async def test_attack_58_a_terminal_that_does_not_arrive_is_a_failure(peer: Peer
 
 async def test_attack_58_a_refusal_of_any_shape_is_a_refusal(peer: Peer) -> None:
     running = await running_of(peer)
-    peer.say(protocol.pack(protocol.Refused(Kind.REFUSED, 99, (1 << 32) - 1, 2)) + b"\xff\0", [peer.stdin])
+    peer.say(messages.pack(messages.Refused(Kind.REFUSED, 99, (1 << 32) - 1, 2)) + b"\xff\0", [peer.stdin])
     with pytest.raises(CommandRefused) as caught:
         await asyncio.wait_for(running, 10)
     assert caught.value.step == "start"
@@ -402,7 +403,7 @@ async def test_attack_58_a_refusal_of_any_shape_is_a_refusal(peer: Peer) -> None
 
 async def test_attack_58_silence_after_the_end_does_not_hold_a_run(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report of the end while the streams stay open: whoever holds them is killed."""
-    monkeypatch.setattr(handle, "KILL_PATIENCE_S", 0.01)
+    monkeypatch.setattr(sandbox, "KILL_PATIENCE_S", 0.01)
     peer.owner.on_kill = [peer.stdout, peer.stderr]
     peer.stdout = peer.stderr = -1
     running = await running_of(peer)
@@ -457,9 +458,9 @@ async def pack_of(peer: Peer, data: bytes, *, max_bytes: int = 1000, max_files: 
 
 def stream(*files: tuple[str, int, int], contents: bytes = b"") -> bytes:
     """What PID 1 sends when it collects. files: name, size, mode."""
-    text = protocol.Text()
-    entries = [protocol.pack(protocol.CollectedFile(size, mode, text.add(name))) for name, size, mode in files]
-    index = protocol.pack(protocol.CollectIndex(len(files), 0, text.bytes, 0, 0))
+    text = messages.Text()
+    entries = [messages.pack(messages.CollectedFile(size, mode, text.add(name))) for name, size, mode in files]
+    index = messages.pack(messages.CollectIndex(len(files), 0, text.bytes, 0, 0))
     return b"".join((index, *entries, text.encoded(), contents))
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from firebox.sandbox.seccomp import (
+from firebox.sandbox.plan.seccomp import (
     ALLOWED,
     DENIED,
     FREQUENT,
@@ -25,7 +25,7 @@ from firebox.sandbox.seccomp import (
     compile_filters,
     every_call,
 )
-from firebox.sandbox.system_call_numbers import system_call_numbers
+from firebox.sandbox.plan.system_call_numbers import system_call_numbers
 from scripts.system_calls_page import system_calls_page
 from scripts.write_system_call_numbers import header_numbers
 from tests.conftest import ROOT, require_tool

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
-from firebox.sandbox.launcher_process import LauncherProcess
-from firebox.sandbox.launcher_start import StartedLauncher, start_launcher
+from firebox.sandbox.launcher.launcher_process import LauncherProcess
+from firebox.sandbox.launcher.launcher_start import StartedLauncher, start_launcher
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, ORDINARY_USER
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone

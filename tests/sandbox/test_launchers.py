@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.launchers import Launchers
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.launcher.launchers import Launchers
 from firebox.sandbox.spec import Command, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, launcher_of
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from firebox.sandbox import images
-from firebox.sandbox.handle import Sandbox
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.launcher import squashfs_support
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
 from tests.conftest import require_tool
 from tests.sandbox.conftest import ENVIRONMENT, Box
@@ -86,7 +86,7 @@ def layers(box: Box, trees: Path, tmp_path: Path) -> tuple[str, ...]:
     """The two layers, as whoever makes sandboxes can have them: images, or folders."""
     if box.kind == "rootless":
         return str(trees / "top/root"), str(trees / "base/root")
-    assert images.cannot_mount() == ""
+    assert squashfs_support.cannot_mount() == ""
     for name in ("top", "base"):
         make_image(trees / name, tmp_path / f"{name}.squashfs")
     return str(tmp_path / "top.squashfs"), str(tmp_path / "base.squashfs")

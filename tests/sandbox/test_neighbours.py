@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 
-from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, launcher_of
 from tests.sandbox.conversation import talk_python

@@ -9,10 +9,10 @@ import struct
 
 import pytest
 
-from firebox.sandbox import protocol
-from firebox.sandbox.launcher_start import StartedLauncher, start_launcher
-from firebox.sandbox.plans import Plans
-from firebox.sandbox.protocol import Kind, Phase
+from firebox.sandbox.launcher.launcher_start import StartedLauncher, start_launcher
+from firebox.sandbox.plan.plans import Plans
+from firebox.sandbox.protocol import messages
+from firebox.sandbox.protocol.messages import Kind, Phase
 from scripts.write_protocol import HEADER, protocol_header
 
 
@@ -20,40 +20,40 @@ def test_the_header_is_written_from_the_declarations() -> None:
     assert HEADER.read_text(encoding="utf-8") == protocol_header(), "run `make docs`"
 
 
-@pytest.mark.parametrize("structure", protocol.STRUCTURES, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("structure", messages.STRUCTURES, ids=lambda each: each.__name__)
 def test_fields_are_naturally_aligned_without_padding(structure: type[tuple[int, ...]]) -> None:
     """So that C sees the same layout without packing."""
-    formats = protocol.layout(structure).format
+    formats = messages.layout(structure).format
     native = struct.Struct("@" + formats.lstrip("<"))
-    assert native.size == protocol.layout(structure).size
+    assert native.size == messages.layout(structure).size
     assert native.size % 4 == 0
 
 
 def test_a_string_with_a_nul_is_refused() -> None:
     with pytest.raises(ValueError, match="null"):
-        protocol.Text(["a\0b"])
+        messages.Text(["a\0b"])
 
 
 def test_a_long_message_travels_in_a_memfd() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        protocol.send(ours, b"x" * (protocol.MESSAGE_BYTES + 1))
-        data, (memory,) = protocol.receive(theirs)
-        long = protocol.unpack(protocol.LongMessage, data)
-        assert (long.kind, long.bytes) == (Kind.LONG, protocol.MESSAGE_BYTES + 1)
+        messages.send(ours, b"x" * (messages.MESSAGE_BYTES + 1))
+        data, (memory,) = messages.receive(theirs)
+        long = messages.unpack(messages.LongMessage, data)
+        assert (long.kind, long.bytes) == (Kind.LONG, messages.MESSAGE_BYTES + 1)
         assert os.pread(memory, long.bytes + 1, 0) == b"x" * long.bytes
         os.close(memory)
         with pytest.raises(OSError, match=os.strerror(errno.E2BIG)):
-            protocol.send(ours, bytes(protocol.LONG_MESSAGE_BYTES + 1))
+            messages.send(ours, bytes(messages.LONG_MESSAGE_BYTES + 1))
 
 
-def answer_to(message: bytes) -> protocol.Failed | None:
+def answer_to(message: bytes) -> messages.Failed | None:
     """What a launcher that is not configured says to a message; None: it ends."""
     launcher: StartedLauncher = start_launcher()
     try:
-        protocol.send(launcher.link, message)
-        data, _descriptors = protocol.receive(launcher.link)
-        return protocol.unpack_with_text(protocol.Failed, data)[0] if data else None
+        messages.send(launcher.link, message)
+        data, _descriptors = messages.receive(launcher.link)
+        return messages.unpack_with_text(messages.Failed, data)[0] if data else None
     finally:
         launcher.end()
 
@@ -65,7 +65,7 @@ def test_another_version_is_refused() -> None:
     plans.forget_lock()
     launcher.end()
     assert descriptors == () or os.geteuid() == 0
-    other = message[:4] + (protocol.VERSION + 1).to_bytes(4, "little") + message[8:]
+    other = message[:4] + (messages.VERSION + 1).to_bytes(4, "little") + message[8:]
     failed = answer_to(other)
     assert failed is not None
     assert (failed.phase, failed.error) == (Phase.MESSAGE, errno.EPROTO)
@@ -74,12 +74,12 @@ def test_another_version_is_refused() -> None:
 NONSENSE = {
     "text": b"hello",
     "zeros": bytes(100),
-    "another kind": protocol.pack(protocol.Kill(Kind.KILL, 1)),
-    "counts without anything": protocol.pack(
-        protocol.Configure(Kind.CONFIGURE, protocol.VERSION, 0, 1, 1, 9, 0, 1 << 31, 1 << 31, 1 << 31, 1 << 31, 1 << 31)
+    "another kind": messages.pack(messages.Kill(Kind.KILL, 1)),
+    "counts without anything": messages.pack(
+        messages.Configure(Kind.CONFIGURE, messages.VERSION, 0, 1, 1, 9, 0, 1 << 31, 1 << 31, 1 << 31, 1 << 31, 1 << 31)
     ),
-    "groups without paths": protocol.pack(protocol.Configure(Kind.CONFIGURE, protocol.VERSION, 0, 1, 1, 4, 0, 0, 0, 0, 0, 0)),
-    "long without a memfd": protocol.pack(protocol.LongMessage(Kind.LONG, 0, 100)),
+    "groups without paths": messages.pack(messages.Configure(Kind.CONFIGURE, messages.VERSION, 0, 1, 1, 4, 0, 0, 0, 0, 0, 0)),
+    "long without a memfd": messages.pack(messages.LongMessage(Kind.LONG, 0, 100)),
 }
 
 

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from firebox.sandbox import cgroups, launcher_start, protocol
-from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.launcher import launcher_start
+from firebox.sandbox.launcher.launcher_process import LauncherProcess
+from firebox.sandbox.plan import cgroups
+from firebox.sandbox.protocol import messages
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, SOURCE, Box, launcher_of
 from tests.sandbox.conversation import talk
@@ -308,7 +310,7 @@ async def test_a_sandbox_whose_link_cannot_be_sent_fails_alone(box: Box, monkeyp
     """As when programs of the same user have so many descriptors under way that the kernel sends no more."""
     async with talk(box, "/bin/cat") as run:
         await run.ask("up", b"up")
-        send = protocol.send
+        send = messages.send
 
         def refuse(link: socket.socket, message: bytes, descriptors: Sequence[int] = ()) -> None:
             if descriptors:
@@ -316,7 +318,7 @@ async def test_a_sandbox_whose_link_cannot_be_sent_fails_alone(box: Box, monkeyp
             send(link, message)
 
         with monkeypatch.context() as patch:
-            patch.setattr(protocol, "send", refuse)
+            patch.setattr(messages, "send", refuse)
             with pytest.raises(SandboxFailure):
                 await box.make()
         await run.ask("still there", b"still there")
@@ -325,7 +327,7 @@ async def test_a_sandbox_whose_link_cannot_be_sent_fails_alone(box: Box, monkeyp
 
 
 async def test_a_launcher_that_cannot_begin_leaves_no_group(sandbox_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "VERSION", protocol.VERSION + 1)
+    monkeypatch.setattr(messages, "VERSION", messages.VERSION + 1)
     launcher = launcher_of(sandbox_kind)
     with pytest.raises(SandboxFailure, match="version"):
         await launcher.start()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from firebox.sandbox import templates
+from firebox.sandbox.pool import templates
+from firebox.sandbox.pool.templates import Templates, capture, make_template
 from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
-from firebox.sandbox.templates import Templates, capture, make_template
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
 from tests.support.waiting import until
 

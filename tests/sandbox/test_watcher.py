@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from firebox.sandbox.watcher import Watcher
+from firebox.sandbox.instance.watcher import Watcher
 
 WAIT_S = 10
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from firebox.errors import DownloadFailed, ShuttingDown
+from firebox.domain.errors import DownloadFailed, ShuttingDown
 from firebox.packages.entry import Entry, Progress, Report, Step
-from firebox.packages.store import Installed
+from firebox.packages.installed.store import Installed
 from firebox.service.installations import KEPT_STEPS, Installation
 
 ENTRY = Entry(language="x", version="1.0.0", download="file:///x")

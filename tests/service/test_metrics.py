@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from firebox.domain.errors import QueueFull
+from firebox.domain.model import Result, RuntimeName, Timings
 from firebox.engine.executor import Statistics
-from firebox.errors import QueueFull
-from firebox.model import Result, RuntimeName, Timings
-from firebox.service.metrics import Metrics
+from firebox.service.run_metrics import Metrics
 from tests.support.results import result_with, stage_with
 
 IDLE = Statistics(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import load_settings
+from firebox.domain.model import File, Job
 from firebox.engine.executor import LocalExecutor
-from firebox.model import File, Job
 from firebox.runtimes.registry import Registry
 from firebox.service.callers import Caller
 from firebox.service.service import Service
+from firebox.settings.settings import load_settings
 from firebox.storage.stores import open_stores
 
 ADDRESS = "192.0.2.1"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import load_settings
-from firebox.errors import InvalidRequest
-from firebox.model import Chunk, Job, Result, RuntimeName, StageResult, Verdict
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import Chunk, Job, Result, RuntimeName, StageResult, Verdict
 from firebox.runtimes.runtime import Runtime
 from firebox.service.callers import Caller
 from firebox.service.snippets import Snippets
+from firebox.settings.settings import load_settings
 from firebox.storage.stores import open_stores
 from tests.support.results import result_with, stage_with
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from firebox.config import load_settings
-from firebox.settings_table import TABLE
+from firebox.settings.settings import load_settings
+from firebox.settings.settings_table import TABLE
 
 SECRETS = {"FIREBOX_DATABASE_PASSWORD": "word", "FIREBOX_ADMIN_TOKEN": "token"}
 

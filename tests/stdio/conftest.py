@@ -59,7 +59,7 @@ def command_environment(extra: Mapping[str, str] | None = None) -> dict[str, str
 def command(*flags: str) -> list[str]:
     # An archive on this machine that somebody left there is not part of a test.
     own = () if "--bootstrap" in flags else ("--bootstrap", os.devnull + "-none")
-    return ["firebox.cli.rce_runner", *own, *flags]
+    return ["firebox.cli.one_request.rce_runner", *own, *flags]
 
 
 def ask(asked: dict[str, Any] | bytes, *flags: str, env: Mapping[str, str] | None = None) -> Reply:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.errors import InvalidRequest
+from firebox.domain.errors import InvalidRequest
 from firebox.files import archive
 from tests.stdio.conftest import NO_SANDBOX, ask, names_below, request
 

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
-from firebox.cli.package_commands.recipes import recipe_names
+from firebox.cli.packages.recipes_command import recipe_names
 from firebox.runtimes.definition import shipped_definitions
-from firebox.runtimes.packages import named
+from firebox.runtimes.install_hints import named
 from tests.conftest import missing
 from tests.runtimes.test_real_tools import HELLO, of
 from tests.stdio.conftest import ask, request

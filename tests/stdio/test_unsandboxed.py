@@ -10,10 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from firebox.config import Settings, load_settings
-from firebox.engine.unsandboxed import BUFFERED_BYTES, UnsandboxedExecutor
-from firebox.errors import InvalidRequest, LimitNotEnforceable, UnknownRuntime
-from firebox.model import (
+from firebox.domain.errors import InvalidRequest, LimitNotEnforceable, UnknownRuntime
+from firebox.domain.model import (
     Cancel,
     Eof,
     Event,
@@ -32,9 +30,11 @@ from firebox.model import (
     Terminal,
     Verdict,
 )
+from firebox.engine.unsandboxed import BUFFERED_BYTES, UnsandboxedExecutor
 from firebox.runtimes.definition import shipped_definitions
-from firebox.runtimes.host import scan_host
+from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.registry import Registry
+from firebox.settings.settings import Settings, load_settings
 from tests.support.waiting import until
 
 

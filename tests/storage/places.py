@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from firebox.config import Settings, load_settings
-from firebox.storage.address import Address
+from firebox.settings.settings import Settings, load_settings
 from firebox.storage.database import Database
+from firebox.storage.database_address import Address
 from firebox.storage.stores import Stores, open_stores
 
 

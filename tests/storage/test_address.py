@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import Settings, load_settings
-from firebox.errors import SettingsError
-from firebox.storage.address import read_address
+from firebox.domain.errors import SettingsError
+from firebox.settings.settings import Settings, load_settings
+from firebox.storage.database_address import read_address
 from firebox.storage.redis_client import make_redis
 from tests.storage.places import stores_at
 from tests.support.server import environment, firebox
@@ -92,7 +92,7 @@ async def test_what_the_driver_refuses_is_a_mistake_in_the_settings(url: str) ->
 )
 def test_missing_driver_says_how_to_get_it(url: str, module: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
-    for place in ("firebox.storage.address.find_spec", "firebox.storage.redis_client.find_spec"):
+    for place in ("firebox.storage.database_address.find_spec", "firebox.storage.redis_client.find_spec"):
         monkeypatch.setattr(place, lambda name: None if name == module else real(name))
     made = settings(url, redis_url="redis://host")
     use: Callable[[Settings], object] = read_address if module == "asyncpg" else make_redis
@@ -120,7 +120,10 @@ def loaded(script: str) -> set[str]:
 
 
 def test_commands_that_keep_nothing_load_no_database() -> None:
-    assert loaded("import firebox.cli.main, firebox.cli.run, firebox.cli.doctor, firebox.cli.settings") == set()
+    assert (
+        loaded("import firebox.cli.main, firebox.cli.run.run_command, firebox.cli.doctor_command, firebox.cli.settings_command")
+        == set()
+    )
 
 
 def test_server_on_sqlite_loads_nothing_but_what_it_needs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from firebox.errors import PartUnavailable
+from firebox.domain.errors import PartUnavailable
 from firebox.storage import redis_client
 from firebox.storage.cache import Cache
 from firebox.storage.memory_cache import MemoryCache

@@ -15,12 +15,12 @@ import pytest
 from sqlalchemy import Connection, func, insert, select
 from structlog.testing import capture_logs
 
-from firebox.errors import FireboxError, PartUnavailable, SettingsError
-from firebox.storage import failures, postgresql, sqlite
-from firebox.storage.address import Address
+from firebox.domain.errors import FireboxError, PartUnavailable, SettingsError
+from firebox.storage import database_errors, postgresql, sqlite
 from firebox.storage.database import Database
+from firebox.storage.database_address import Address
 from firebox.storage.schema import upgrade
-from firebox.storage.snippets import SnippetTable
+from firebox.storage.snippet_store import SnippetTable
 from firebox.storage.stores import Stores
 from firebox.storage.tables import snippets
 from tests.storage.places import line_to, stores_at
@@ -35,7 +35,7 @@ ROW = {"code": "x", "language": "go", "output": "", "error": ""}
 def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
     """A PostgreSQL that this test may kill."""
     monkeypatch.setattr(postgresql, "CONNECT_S", 2.0)
-    failures._quiet.forget()
+    database_errors._quiet.forget()
     with PostgresServer() as server:
         yield server
 
@@ -395,7 +395,7 @@ async def test_mistake_of_ours_is_not_blamed_on_the_database(stores: Stores) -> 
 
 
 async def test_neither_code_nor_output_is_in_the_log(stores: Stores) -> None:
-    failures._quiet.forget()
+    database_errors._quiet.forget()
     await stores.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE shared_codes"))
     with capture_logs() as lines, pytest.raises(PartUnavailable) as refused:
         await stores.snippets.add(code="secret code", language="go", output="secret output", error="")

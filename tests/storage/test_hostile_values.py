@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firebox.errors import InvalidRequest, NotFound
+from firebox.domain.errors import InvalidRequest, NotFound
 from firebox.storage.stores import Stores
 
 TOKEN = "a-token-that-is-long-enough-0001"

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
-from firebox.errors import NotFound
+from firebox.domain.errors import NotFound
 from firebox.service import retention as module
 from firebox.service.retention import remove_old, retention
 from firebox.storage.database_counters import DatabaseCounters

@@ -16,10 +16,10 @@ from sqlalchemy import inspect
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from firebox.errors import NotFound, SettingsError
+from firebox.domain.errors import NotFound, SettingsError
 from firebox.storage import schema, sqlite_file
-from firebox.storage.address import Address, read_address
 from firebox.storage.database import Database
+from firebox.storage.database_address import Address, read_address
 from firebox.storage.schema_version import BASE, HEAD, VERSION_TABLE
 from firebox.storage.tables import metadata
 from tests.conftest import ROOT

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from firebox.errors import Conflict, InvalidRequest, NotFound
+from firebox.domain.errors import Conflict, InvalidRequest, NotFound
 from firebox.storage.stores import Stores
 from firebox.storage.tables import users as users_table
 from tests.storage.places import stores_at

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from firebox import errors
+from firebox.domain import errors
 
 
 def all_errors() -> list[type[errors.FireboxError]]:

@@ -24,7 +24,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from firebox.cli.commands import COMMANDS
+from firebox.cli.command_table import COMMANDS
 
 LOADED = ("run", "serve", "stdio", "packages", "runtimes", "users", "doctor", "db", "settings")
 """The commands that tests start often."""
@@ -69,7 +69,12 @@ def load() -> None:
     """Import what the commands need, and check that a fork has all of it."""
     for name in LOADED:
         COMMANDS[name].load()
-    for module in ("firebox.cli.rce_runner", "firebox.cli.run_program", "firebox.cli.run_files", "firebox.cli.session"):
+    for module in (
+        "firebox.cli.one_request.rce_runner",
+        "firebox.cli.run.run_program",
+        "firebox.cli.run.run_files",
+        "firebox.cli.run.session",
+    ):
         import_module(module)
     assert len(os.listdir("/proc/self/task")) == 1, "an import starts a thread, which a fork would not have"
     # What is shared stays shared: the collector would write to every object.

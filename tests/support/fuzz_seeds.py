@@ -6,9 +6,10 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 
-from firebox.sandbox import protocol, steps
-from firebox.sandbox.handle import _start_message
-from firebox.sandbox.protocol import Kind, MakeFlag, Text
+from firebox.sandbox.instance.sandbox import _start_message
+from firebox.sandbox.plan import steps
+from firebox.sandbox.protocol import messages
+from firebox.sandbox.protocol.messages import Kind, MakeFlag, Text
 from firebox.sandbox.spec import Command, InputFile
 
 _DESCRIPTORS = 3
@@ -43,7 +44,7 @@ _TREE = (
 def launcher_seeds() -> list[bytes]:
     """Return conversations of a server with a launcher."""
     prepare, make, many_meters = _prepare(_TREE), _make(3, _GROUP), _make(4, _MANY_METERS)
-    end, kill = (protocol.pack(of(kind, 3)) for of, kind in ((protocol.End, Kind.END), (protocol.Kill, Kind.KILL)))
+    end, kill = (messages.pack(of(kind, 3)) for of, kind in ((messages.End, Kind.END), (messages.Kill, Kind.KILL)))
     conversation = [(_configure(1), 1), (prepare, 0), (make, 1), (kill, 0), (end, 0)]
     # The first byte of a tape is a number of uids; clones return what comes later, 0 in the sandbox.
     tapes = [b"\x02", b"\x02" + bytes(8) + b"\x05" * 40, bytes(range(128)), bytes(60) + b"\x07" * 60]
@@ -61,7 +62,7 @@ def init_seeds() -> list[bytes]:
     told = _start_message(Command(argv=("ruby",), env={}, files=files[:1], tell=("main.rb", "x")))
     terminal = _start_message(Command(argv=("sh", "-c", "true"), env={"A": "é"}, terminal=(24, 80)))
     outside = _start_message(Command(argv=("sh",), env={}, files=(InputFile("../x", b""), InputFile("/x", b""))))
-    signal, stop = protocol.pack(protocol.Signal(Kind.SIGNAL, 15)), protocol.pack(protocol.Stop(Kind.STOP, 0))
+    signal, stop = messages.pack(messages.Signal(Kind.SIGNAL, 15)), messages.pack(messages.Stop(Kind.STOP, 0))
     collect = _collect("*", "a/*.txt", "[!a-c]?é", "missing")
     folder = b"\x03" + b"\x05" + b"\0main" + b"\0" * 8 + b"\x01\x03abc" + bytes(6) + b"\x02\x04\0def"
     tapes = [b"", b"\x01" + bytes(30), bytes(16) + folder * 3, bytes(range(200)), bytes(12) + b"\x01" * 60]
@@ -112,14 +113,14 @@ def _conversation(tape: bytes, messages: Iterable[tuple[bytes, int]]) -> bytes:
 def _configure(groups: int) -> bytes:
     folders = (f"/sys/fs/cgroup/{index}/firebox" for index in range(groups))
     text = Text(("newuidmap", "1", "0", "100000", "1", "newgidmap", "1", *folders))
-    head = protocol.Configure(Kind.CONFIGURE, protocol.VERSION, 1, 100_000, 16, groups, 0, 5, 2, text.bytes, 24, 16)
-    return protocol.pack(head) + text.encoded() + bytes(40)
+    head = messages.Configure(Kind.CONFIGURE, messages.VERSION, 1, 100_000, 16, groups, 0, 5, 2, text.bytes, 24, 16)
+    return messages.pack(head) + text.encoded() + bytes(40)
 
 
 def _prepare(tree: Sequence[steps.Step]) -> bytes:
     text = Text()
     encoded = steps.encode(tree, text)
-    return protocol.pack(protocol.Prepare(Kind.PREPARE, 1, len(tree), text.bytes)) + encoded + text.encoded()
+    return messages.pack(messages.Prepare(Kind.PREPARE, 1, len(tree), text.bytes)) + encoded + text.encoded()
 
 
 def _make(number: int, group: Sequence[steps.Step]) -> bytes:
@@ -127,20 +128,20 @@ def _make(number: int, group: Sequence[steps.Step]) -> bytes:
     encoded = steps.encode((*group, *_TREE, *_GROUP[3:]), text)
     flags = MakeFlag.OWN_USER_NAMESPACE | MakeFlag.PRESTART
     counts = (len(group), len(_TREE), 2, 2, 1)
-    head = protocol.Make(Kind.MAKE, number, flags, 1000, *counts, text.offset_of("main.py"), 8 << 20, text.bytes, 0)
-    return protocol.pack(head) + encoded + text.encoded()
+    head = messages.Make(Kind.MAKE, number, flags, 1000, *counts, text.offset_of("main.py"), 8 << 20, text.bytes, 0)
+    return messages.pack(head) + encoded + text.encoded()
 
 
 def _start_with_packs(packs: int) -> bytes:
     """Return a command that says to bring more packs than it does, and uses the last one."""
     text = Text(("sh",))
     name = text.add("file")
-    empty = protocol.Start(Kind.START, *[0] * (len(protocol.Start._fields) - 1))
+    empty = messages.Start(Kind.START, *[0] * (len(messages.Start._fields) - 1))
     head = empty._replace(words=1, packs=packs, files=1, text_bytes=text.bytes)
-    return protocol.pack(head) + protocol.pack(protocol.PackedFile(0, 1, 0o644, packs - 1, name, 0)) + text.encoded()
+    return messages.pack(head) + messages.pack(messages.PackedFile(0, 1, 0o644, packs - 1, name, 0)) + text.encoded()
 
 
 def _collect(*patterns: str) -> bytes:
     text = Text(patterns)
-    head = protocol.Collect(Kind.COLLECT, len(patterns), 1 << 20, 100, 20, text.bytes)
-    return protocol.pack(head) + text.encoded()
+    head = messages.Collect(Kind.COLLECT, len(patterns), 1 << 20, 100, 20, text.bytes)
+    return messages.pack(head) + text.encoded()

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from firebox.cli.image_building.contract import ContractName, contract_of, write_programs
-from firebox.cli.image_building.debian import Recipe, build_root
-from firebox.cli.image_building.engine import open_engine
+from firebox.cli.image_building.debian_image import Recipe, build_root
+from firebox.cli.image_building.image_import import open_engine
 from firebox.cli.image_building.installation import read_installation
 from tests.conftest import require_tool
 

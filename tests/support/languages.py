@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from firebox.config import load_settings
 from firebox.packages.building.recipe import Recipe
 from firebox.packages.entry import Entry
-from firebox.packages.install import Installer
-from firebox.packages.repositories import Repositories
-from firebox.packages.store import Installed, PackageStore
+from firebox.packages.installed.install import Installer
+from firebox.packages.installed.store import Installed, PackageStore
+from firebox.packages.repository.repositories import Repositories
 from firebox.runtimes.definition import Definition
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.settings import load_settings
 from tests.conftest import ROOT
 from tests.support.package_workshop import Workshop, is_everything_asked_for, recipes
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from firebox.cli.package_commands.building import make
-from firebox.config import Settings, load_settings
+from firebox.cli.packages.build_command import make
 from firebox.packages.building.recipe import Recipe, all_recipes
 from firebox.packages.entry import Entry, no_report
-from firebox.packages.publishing import write_index
-from firebox.packages.sources import path_of
+from firebox.packages.publishing.publishing import write_index
+from firebox.packages.repository.sources import path_of
+from firebox.settings.settings import Settings, load_settings
 from tests.conftest import require_tool
 
 

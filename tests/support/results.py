@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from firebox.model import Result, RuntimeName, StageResult, Timings, Verdict
+from firebox.domain.model import Result, RuntimeName, StageResult, Timings, Verdict
 
 _STAGE = StageResult(
     stage="run",

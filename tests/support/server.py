@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from firebox.settings_table import TABLE
+from firebox.settings.settings_table import TABLE
 from tests.support.command import Command, run_command
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"

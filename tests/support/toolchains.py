@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from firebox.runtimes.definition import shipped_definitions
-from firebox.runtimes.host import scan_host
-from firebox.runtimes.prepare import Preparation
+from firebox.runtimes.host_runtimes import scan_host
+from firebox.runtimes.toolchain_cache import Preparation
 from tests.conftest import missing, require_tool
 
 CACHE = Path.home() / ".cache" / "firebox-toolchains"

@@ -11,8 +11,8 @@ from typing import Any
 import typer
 
 import firebox
-from firebox.config import load_settings
-from firebox.errors import FireboxError
+from firebox.domain.errors import FireboxError
+from firebox.settings.settings import load_settings
 
 MOST_OFFERED = 500
 MOST_FILES = 2000

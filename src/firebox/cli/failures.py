@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from firebox.errors import FireboxError, RequestError, SettingsError
+from firebox.domain.errors import FireboxError, RequestError, SettingsError
 
 EXIT_USAGE = 2
 """The command line, a setting or the job is at fault."""

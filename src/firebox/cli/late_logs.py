@@ -9,7 +9,7 @@ def set_up_logs_later(level: str, format_: str) -> None:
     """Do as `logs.set_up_logs` when there is something to say."""
 
     def set_up() -> None:
-        from firebox.cli.logs import set_up_logs
+        from firebox.server.logs import set_up_logs
 
         set_up_logs(level, format_)
 

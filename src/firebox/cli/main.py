@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _run_quickly(words) if _COMPLETING not in os.environ else None
         if status is not None:
             _leave(status)
-        from firebox.cli.commands import app
+        from firebox.cli.command_table import app
 
         raise_at_interrupts()
         app(args=words, prog_name=NAME)
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run_quickly(words: Sequence[str]) -> int | None:
     """Do what goes past typer, which takes longer to load than a small program to run; None for everything else."""
     if words[:1] == ["run"]:
-        from firebox.cli.quick_run import run_quickly
+        from firebox.cli.run.quick_run import run_quickly
 
         return run_quickly(words[1:])
     if words[:1] == ["serve"]:
@@ -56,7 +56,7 @@ def _run_quickly(words: Sequence[str]) -> int | None:
         if serve_quickly(words[1:]):
             sys.exit(0)  # not at once: what is half done is removed
         return None
-    from firebox.cli.version import FLAGS, show_version
+    from firebox.cli.version_flag import FLAGS, show_version
 
     if len(words) == 1 and words[0] in FLAGS:
         show_version()

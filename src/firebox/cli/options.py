@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from firebox.settings_table import Row
+from firebox.settings.settings_table import Row
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from firebox.cli.absent_modules import absent
+from firebox.server.absent_modules import absent
 
 with absent("typing_extensions"):  # which msgspec loads where it is installed, and does not need
-    from firebox.settings_table import TABLE
+    from firebox.settings.settings_table import TABLE
 
 _CONFIG = "--config"
 _WITH_VALUE = {_CONFIG: "config", **{row.flag: row.name for row in TABLE if row.kind != "bool"}}
@@ -26,7 +26,7 @@ def serve_quickly(words: Sequence[str]) -> bool:
     flags = read_flags(words)
     if flags is None:
         return False
-    from firebox.cli.server_start import start_server
+    from firebox.server.server_start import start_server
 
     config = flags.pop("config", None)
     start_server(flags, Path(str(config)) if config is not None else None)

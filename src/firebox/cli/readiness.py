@@ -7,18 +7,18 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from firebox.cli.catalogue import find_host_runtimes
-from firebox.config import Settings
-from firebox.runtimes.ahead import hook_texts, plan_ahead, plan_compiler_ahead
 from firebox.runtimes.definition import Definition
-from firebox.runtimes.host import HostScan
+from firebox.runtimes.host_runtimes import HostScan
+from firebox.runtimes.prestart import hook_texts, plan_ahead, plan_compiler_ahead
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
-from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.host import Finding
-from firebox.sandbox.launcher_process import LauncherProcess
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.launcher.host_support import Finding
+from firebox.sandbox.launcher.launcher_process import LauncherProcess
+from firebox.sandbox.pool.templates import ARE_POSSIBLE, make_template
 from firebox.sandbox.spec import Ahead, CommandRefused, SandboxFailure, SandboxSpec
-from firebox.sandbox.templates import ARE_POSSIBLE, make_template
-from firebox.settings_table import STAGES
+from firebox.service.available_runtimes import find_host_runtimes
+from firebox.settings.settings import Settings
+from firebox.settings.settings_table import STAGES
 
 _TRIES = 5
 _SETTLE_EVERY_S = 0.2

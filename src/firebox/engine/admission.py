@@ -13,7 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
-from firebox.errors import BodiesFull, QueueFull, ShuttingDown
+from firebox.domain.errors import BodiesFull, QueueFull, ShuttingDown
 
 _RETRY_AFTER_S = 1.0
 

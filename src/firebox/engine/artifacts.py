@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from firebox.domain.model import File, LeftOut, Limits, StageResult, Verdict
 from firebox.engine.log import LazyLogger
-from firebox.model import File, LeftOut, Limits, StageResult, Verdict
-from firebox.sandbox import pack as packs
-from firebox.sandbox.handle import Sandbox
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.protocol import pack as packs
 from firebox.sandbox.spec import Exit, Pack, SandboxFailure
 
 SEARCH_LEAST_MS = 500.0

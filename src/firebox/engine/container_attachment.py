@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from firebox.errors import ContainerError
-from firebox.model import Chunk, StreamName
+from firebox.domain.errors import ContainerError
+from firebox.domain.model import Chunk, StreamName
 
 READ_BYTES = 64 * 1024
 _HEADER = struct.Struct(">BxxxL")

@@ -12,8 +12,8 @@ import aiodocker
 import aiohttp
 from msgspec import Struct
 
+from firebox.domain.errors import ContainerError, NotFound, PartUnavailable
 from firebox.engine.container_attachment import Attachment, open_attachment
-from firebox.errors import ContainerError, NotFound, PartUnavailable
 
 PART = "container engine"
 CALL_S = 20.0

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import structlog
 
+from firebox.domain.errors import FireboxError
 from firebox.engine.container_engine import ContainerEngine, ListedContainer
-from firebox.errors import FireboxError
 
 LABEL = "firebox.run"
 """Its value says whose the container is."""

@@ -14,10 +14,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from firebox.config import Settings
+from firebox.domain.errors import ShuttingDown
 from firebox.engine.admission import Admission
 from firebox.engine.container_spec import ContainerSpec
-from firebox.errors import ShuttingDown
+from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # aiohttp and aiodocker are slow to import: only a server with a container engine pays for them
     from firebox.engine.container_run import ContainerRun

@@ -9,22 +9,22 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from itertools import repeat
 from typing import NamedTuple, Self
 
-from firebox.config import Settings
+from firebox.domain.errors import SandboxError
+from firebox.domain.model import Job, Result, Run
 from firebox.engine.admission import Admission, WaitingBytes
-from firebox.engine.cache import JobCache
+from firebox.engine.job_cache import JobCache
 from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Planner
 from firebox.engine.run import LocalRun
-from firebox.errors import SandboxError
-from firebox.model import Job, Result, Run
-from firebox.runtimes.ahead import hook_texts
+from firebox.runtimes.prestart import hook_texts
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
-from firebox.sandbox.launcher_process import LauncherProcess
-from firebox.sandbox.launcher_start import StartedLauncher
-from firebox.sandbox.launchers import Launchers
-from firebox.sandbox.pool import Pool
+from firebox.sandbox.launcher.launcher_process import LauncherProcess
+from firebox.sandbox.launcher.launcher_start import StartedLauncher
+from firebox.sandbox.launcher.launchers import Launchers
+from firebox.sandbox.pool.pool import Pool
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
+from firebox.settings.settings import Settings
 
 ResultListener = Callable[[Result], None]
 CACHE = "job-cache"

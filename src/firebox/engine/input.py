@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from firebox.model import Eof, Stdin
-from firebox.sandbox.handle import Sandbox
+from firebox.domain.model import Eof, Stdin
+from firebox.sandbox.instance.sandbox import Sandbox
 
 
 class InputQueue:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from firebox.config import Settings
-from firebox.errors import LimitTooHigh
-from firebox.model import LimitRequest, Limits, StageName
+from firebox.domain.errors import LimitTooHigh
+from firebox.domain.model import LimitRequest, Limits, StageName
+from firebox.settings.settings import Settings
 
 ZERO_IS_NO_CAP = ("cpu_ms", "memory_bytes", "stack_bytes")
 

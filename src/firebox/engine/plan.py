@@ -8,15 +8,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from firebox.config import Settings
-from firebox.engine.commands import check_compile_args, is_compiled
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import CacheLevel, File, Job, Limits, StageName
+from firebox.engine.command_lines import check_compile_args, is_compiled
 from firebox.engine.limits import attended as limits_of_attended
 from firebox.engine.limits import decide
-from firebox.errors import InvalidRequest
-from firebox.model import CacheLevel, File, Job, Limits, StageName
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.spec import SandboxSpec
+from firebox.settings.settings import Settings
 
 
 class Plan(NamedTuple):

@@ -11,17 +11,8 @@ from collections.abc import AsyncIterator, Callable
 
 from msgspec.structs import replace as replace_fields
 
-from firebox.engine.artifacts import Artifacts, take_artifacts, take_produced
-from firebox.engine.cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
-from firebox.engine.commands import command_line, variables
-from firebox.engine.idle import IdleClock
-from firebox.engine.input import InputQueue
-from firebox.engine.log import LazyLogger
-from firebox.engine.plan import Plan
-from firebox.engine.transcript import Transcript
-from firebox.engine.verdicts import conclude, refused, result_of
-from firebox.errors import InvalidRequest, SandboxError
-from firebox.model import (
+from firebox.domain.errors import InvalidRequest, SandboxError
+from firebox.domain.model import (
     SIGNALS,
     CacheLevel,
     Cancel,
@@ -45,9 +36,18 @@ from firebox.model import (
     Timings,
     Verdict,
 )
-from firebox.runtimes.ahead import compile_words, plan_ahead, plan_compiler_ahead
-from firebox.sandbox.handle import Sandbox
-from firebox.sandbox.pool import Pool
+from firebox.engine.artifacts import Artifacts, take_artifacts, take_produced
+from firebox.engine.command_lines import command_line, variables
+from firebox.engine.idle import IdleClock
+from firebox.engine.input import InputQueue
+from firebox.engine.job_cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
+from firebox.engine.log import LazyLogger
+from firebox.engine.plan import Plan
+from firebox.engine.transcript import Transcript
+from firebox.engine.verdicts import conclude, refused, result_of
+from firebox.runtimes.prestart import compile_words, plan_ahead, plan_compiler_ahead
+from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.pool.pool import Pool
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure, SandboxSpec
 
 BUFFERED_BYTES = 1 << 20

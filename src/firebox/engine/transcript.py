@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firebox.model import Chunk, StreamName
+from firebox.domain.model import Chunk, StreamName
 
 SWITCHES_KEPT = 10_000
 """Past so many changes between the streams the order of the rest is kept within each stream only."""

@@ -22,13 +22,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from firebox.config import Settings
-from firebox.engine.commands import check_compile_args, command_line, is_compiled
-from firebox.engine.transcript import Transcript
-from firebox.engine.verdicts import conclude, refused, result_of
-from firebox.errors import InvalidRequest, LimitNotEnforceable
-from firebox.files.folder import write_files
-from firebox.model import (
+from firebox.domain.errors import InvalidRequest, LimitNotEnforceable
+from firebox.domain.model import (
     SIGNALS,
     Cancel,
     Eof,
@@ -53,9 +48,14 @@ from firebox.model import (
     Timings,
     Verdict,
 )
+from firebox.engine.command_lines import check_compile_args, command_line, is_compiled
+from firebox.engine.transcript import Transcript
+from firebox.engine.verdicts import conclude, refused, result_of
+from firebox.files.folder import write_files
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 from firebox.sandbox.spec import CommandRefused, Exit
+from firebox.settings.settings import Settings
 
 READ_BYTES = 64 << 10
 BUFFERED_BYTES = 1 << 20

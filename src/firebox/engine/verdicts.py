@@ -6,8 +6,8 @@ import errno
 import os
 import signal
 
-from firebox.model import Chunk, Limits, StageName, StageResult, Verdict
-from firebox.sandbox.mounts import WORK
+from firebox.domain.model import Chunk, Limits, StageName, StageResult, Verdict
+from firebox.sandbox.plan.mounts import WORK
 from firebox.sandbox.spec import CommandRefused, Exit
 
 EXIT_NOT_EXECUTABLE = 126

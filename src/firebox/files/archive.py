@@ -12,9 +12,9 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from firebox.errors import InvalidRequest
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import File
 from firebox.files.folder import make_folder, write_files
-from firebox.model import File
 
 MAX_BYTES = 256 << 20
 """All files together, unpacked."""

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, cast
 
-from firebox.errors import InvalidRequest
+from firebox.domain.errors import InvalidRequest
 
 MAX_DEPTH = 64
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from firebox.runtimes.places import STANDARD_FOLDERS, UnusableToolError, check_may_be_shown
-from firebox.runtimes.prepare import PREPARED
+from firebox.runtimes.host_folders import STANDARD_FOLDERS, UnusableToolError, check_may_be_shown
+from firebox.runtimes.toolchain_cache import PREPARED
 
 
 def offer_commands(commands: Mapping[str, str], own_folders: Sequence[str], data_folder: Path) -> Path | None:

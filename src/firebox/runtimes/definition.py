@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from firebox.errors import SettingsError
-from firebox.model import CacheLevel, LimitRequest
-from firebox.runtimes.ahead import COMPILER_HOOKS, HOOKS
+from firebox.domain.errors import SettingsError
+from firebox.domain.model import CacheLevel, LimitRequest
+from firebox.runtimes.prestart import COMPILER_HOOKS, HOOKS
 from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CompilerAhead
-from firebox.settings_table import ROWS, STAGES
+from firebox.settings.settings_table import ROWS, STAGES
 
 DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"
 
@@ -210,7 +210,7 @@ def _unknown_key(source: str, place: str, name: str, table: Any) -> SettingsErro
 
 
 def _unknown(source: str, place: str, name: str, value: object, known: Sequence[str]) -> SettingsError:
-    from firebox.config import nearest
+    from firebox.settings.settings import nearest
 
     allowed = f"the keys {', '.join(sorted(known))}" + (f" in {place}" if place else "")
     return SettingsError(f"{place}.{name}".lstrip("."), value, allowed, source=f"file {source}", hint=nearest(name, known))

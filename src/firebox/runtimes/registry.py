@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from firebox.errors import UnknownRuntime
+from firebox.domain.errors import UnknownRuntime
 from firebox.runtimes.runtime import Runtime
-from firebox.runtimes.version import parts_of
+from firebox.runtimes.tool_version import parts_of
 
 ANY = "*"
 _LONGEST_RANGE = 256
@@ -98,7 +98,7 @@ class Registry:
 
     def _names_hint(self, selector: str) -> str:
         # Loaded where it is needed: most processes never miss a language.
-        from firebox.runtimes.packages import installing_hint
+        from firebox.runtimes.install_hints import installing_hint
 
         if words := installing_hint(selector):
             return words

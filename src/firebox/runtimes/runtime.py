@@ -11,9 +11,9 @@ from posixpath import basename, dirname, splitext
 
 from msgspec import Struct, field
 
-from firebox.errors import InvalidRequest
-from firebox.model import CacheLevel, File, LimitRequest, StageName
-from firebox.sandbox.mounts import HOME
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import CacheLevel, File, LimitRequest, StageName
+from firebox.sandbox.plan.mounts import HOME
 
 BASE_ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from firebox.config import Settings
-from firebox.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
+from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
 from firebox.service.callers import Allowance, Caller, Role, countable
+from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # the stores bring a whole database library with them
     from firebox.storage.records import User
     from firebox.storage.stores import Stores
-    from firebox.storage.users import Users
+    from firebox.storage.user_store import Users
 
 FRESH_S = 5.0
 """How long a token that was looked up is not looked up again: what another process changes holds here after this."""

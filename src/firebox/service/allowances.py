@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import structlog
 from ulid import ULID
 
-from firebox.config import Settings
-from firebox.errors import PartUnavailable, RateLimited
+from firebox.domain.errors import PartUnavailable, RateLimited
 from firebox.service.callers import Allowance, Caller
+from firebox.settings.settings import Settings
 from firebox.storage.counters import window_end
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Any
 
 import structlog
 
-from firebox.errors import FireboxError, ShuttingDown
+from firebox.domain.errors import FireboxError, ShuttingDown
 from firebox.packages.entry import Entry, Progress, Report
-from firebox.packages.store import Installed
+from firebox.packages.installed.store import Installed
 
 KEPT_STEPS = 256
 """What is remembered of an installation for whoever comes later or reads slowly: the newest word about each package and step."""

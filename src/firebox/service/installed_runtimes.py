@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from firebox.packages.store import PackageStore
+from firebox.packages.installed.store import PackageStore
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from firebox.errors import Conflict, InvalidRequest, NotFound
+from firebox.domain.errors import Conflict, InvalidRequest, NotFound
 from firebox.runtimes.registry import Registry
 from firebox.storage.records import Language, language_id
 
 if TYPE_CHECKING:  # the stores bring a whole database library with them
-    from firebox.storage.languages import LanguageTable
+    from firebox.storage.language_store import LanguageTable
     from firebox.storage.stores import Stores
 
 LATEST = "latest"

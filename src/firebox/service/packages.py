@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 import structlog
 from msgspec import Struct
 
-from firebox.config import Settings
-from firebox.errors import Conflict, InvalidRequest, NotFound, ShuttingDown, UnknownRuntime
+from firebox.domain.errors import Conflict, InvalidRequest, NotFound, ShuttingDown, UnknownRuntime
 from firebox.packages.entry import Entry, Progress, Report
-from firebox.packages.sources import sources_of
-from firebox.packages.store import Installed, PackageStore
+from firebox.packages.installed.store import Installed, PackageStore
+from firebox.packages.repository.sources import sources_of
 from firebox.packages.versions import newest, sort_key, version_words
-from firebox.runtimes.packages import building_hint, installing_hint
+from firebox.runtimes.install_hints import building_hint, installing_hint
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.installations import Installation, note_outcome
 from firebox.service.validation import check_selector
+from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # these bring the libraries that talk to networks and read signatures
-    from firebox.packages.install import Installer
-    from firebox.packages.repositories import Repositories
+    from firebox.packages.installed.install import Installer
+    from firebox.packages.repository.repositories import Repositories
 
 ALREADY_INSTALLED = "Already installed"
 RETRY_AFTER_STOP_S = 5.0
@@ -62,13 +62,13 @@ class Packages:
 
     @cached_property
     def _repositories(self) -> Repositories:
-        from firebox.packages.repositories import Repositories
+        from firebox.packages.repository.repositories import Repositories
 
         return Repositories(self._settings)
 
     @cached_property
     def _installer(self) -> Installer:
-        from firebox.packages.install import Installer
+        from firebox.packages.installed.install import Installer
 
         return Installer(self._settings, self._store, self._repositories)
 

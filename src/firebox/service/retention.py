@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import structlog
 
-from firebox.config import Settings
-from firebox.errors import FireboxError
+from firebox.domain.errors import FireboxError
+from firebox.settings.settings import Settings
 from firebox.storage.counters import Clock
 from firebox.storage.stores import Stores
 

@@ -12,8 +12,8 @@ import structlog
 from msgspec.structs import replace
 from ulid import ULID
 
-from firebox.errors import FireboxError, NotFound
-from firebox.model import Cancel, Finished, Job, Result, Run, RuntimeName, Timings, Verdict
+from firebox.domain.errors import FireboxError, NotFound
+from firebox.domain.model import Cancel, Finished, Job, Result, Run, RuntimeName, Timings, Verdict
 from firebox.service.callers import Caller
 from firebox.service.event_log import EventLog
 

@@ -13,23 +13,23 @@ import structlog
 from msgspec.structs import replace
 from ulid import ULID
 
-from firebox.config import Settings
+from firebox.domain.errors import FireboxError, PartUnavailable, ShuttingDown
+from firebox.domain.model import Cancel, Executor, File, Job, Result, Run, RuntimeName
 from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.containers import Containers
-from firebox.errors import FireboxError, PartUnavailable, ShuttingDown
-from firebox.model import Cancel, Executor, File, Job, Result, Run, RuntimeName
-from firebox.packages.store import Installed
+from firebox.packages.installed.store import Installed
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.accounts import Accounts
 from firebox.service.allowances import Allowances, Charge
 from firebox.service.callers import Caller
 from firebox.service.languages import Languages
-from firebox.service.metrics import Metrics, Statistics
 from firebox.service.packages import Packages
+from firebox.service.run_metrics import Metrics, Statistics
 from firebox.service.runs import StoredRuns
 from firebox.service.snippets import Snippets
 from firebox.service.validation import check_job, check_selector
+from firebox.settings.settings import Settings
 from firebox.storage.stores import Stores
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from firebox.config import Settings
-from firebox.errors import Forbidden, InvalidRequest, NotFound, SandboxError, ShuttingDown
-from firebox.model import File, Job, LimitRequest, Result, StageResult, Verdict
+from firebox.domain.errors import Forbidden, InvalidRequest, NotFound, SandboxError, ShuttingDown
+from firebox.domain.model import File, Job, LimitRequest, Result, StageResult, Verdict
 from firebox.runtimes.runtime import Runtime
 from firebox.service.callers import Caller
 from firebox.service.validation import check_text
+from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # the stores bring a whole database library with them
     from firebox.storage.records import Snippet

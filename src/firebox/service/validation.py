@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from msgspec.structs import asdict
 
-from firebox.errors import InvalidRequest
-from firebox.model import File, Job, LimitRequest, StageName, Terminal
-from firebox.settings_table import least_limit
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import File, Job, LimitRequest, StageName, Terminal
+from firebox.settings.settings_table import least_limit
 
 MAX_FILES = 5000
 MAX_SELECTOR = 256

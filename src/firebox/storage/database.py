@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import structlog
 
-from firebox.errors import FireboxError, SettingsError
-from firebox.storage.address import Address
-from firebox.storage.failures import BrokenConnection, is_driver_error, translate
+from firebox.domain.errors import FireboxError, SettingsError
+from firebox.storage.database_address import Address
+from firebox.storage.database_errors import BrokenConnection, is_driver_error, translate
 from firebox.storage.transactions import Transactions, Work
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from firebox.errors import SettingsError
-from firebox.storage.address import ALLOWED, Address
-from firebox.storage.failures import BrokenConnection, driver_error, is_broken_connection
+from firebox.domain.errors import SettingsError
+from firebox.storage.database_address import ALLOWED, Address
+from firebox.storage.database_errors import BrokenConnection, driver_error, is_broken_connection
 from firebox.storage.transactions import Work
 
 CONNECT_S = 5.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
 
-from firebox.storage.quiet import Quiet
+from firebox.storage.log_throttle import Quiet
 from firebox.storage.redis_client import PREFIX
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from firebox.config import Settings
-from firebox.errors import SettingsError
+from firebox.domain.errors import SettingsError
+from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

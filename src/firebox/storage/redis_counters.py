@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from firebox.errors import PartUnavailable
+from firebox.domain.errors import PartUnavailable
 from firebox.storage.counters import Clock, key_text, window_end
-from firebox.storage.quiet import Quiet
+from firebox.storage.log_throttle import Quiet
 from firebox.storage.redis_client import PREFIX
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from firebox.config import Settings
-from firebox.errors import SettingsError
-from firebox.storage.address import Address
+from firebox.domain.errors import SettingsError
+from firebox.settings.settings import Settings
 from firebox.storage.database import Database
+from firebox.storage.database_address import Address
 from firebox.storage.schema_version import BASE, HEAD, VERSION_TABLE
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from firebox.config import Settings
+from firebox.settings.settings import Settings
 from firebox.storage import sqlite_file
-from firebox.storage.address import read_address
 from firebox.storage.cache import Cache
 from firebox.storage.database import Database
+from firebox.storage.database_address import read_address
 from firebox.storage.memory_cache import MemoryCache
 from firebox.storage.schema import prepare_schema
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from firebox.storage.counters import Counters
-    from firebox.storage.languages import LanguageTable
-    from firebox.storage.snippets import SnippetTable
-    from firebox.storage.users import Users
+    from firebox.storage.language_store import LanguageTable
+    from firebox.storage.snippet_store import SnippetTable
+    from firebox.storage.user_store import Users
 
 
 class Stores:
@@ -38,19 +38,19 @@ class Stores:
 
     @cached_property
     def users(self) -> Users:
-        from firebox.storage.users import Users
+        from firebox.storage.user_store import Users
 
         return Users(self.database)
 
     @cached_property
     def languages(self) -> LanguageTable:
-        from firebox.storage.languages import LanguageTable
+        from firebox.storage.language_store import LanguageTable
 
         return LanguageTable(self.database)
 
     @cached_property
     def snippets(self) -> SnippetTable:
-        from firebox.storage.snippets import SnippetTable
+        from firebox.storage.snippet_store import SnippetTable
 
         return SnippetTable(self.database)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from firebox.config import Settings
 from firebox.packages.building.recipe import Recipe, read_recipe
+from firebox.settings.settings import Settings
 from tests.conftest import missing
 from tests.support.package_workshop import Workshop
 

@@ -12,19 +12,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from firebox.cli.package_commands.building import check_recipes, make
-from firebox.cli.package_commands.trial import try_package
-from firebox.config import Settings, load_settings
-from firebox.errors import BuildFailed
+from firebox.cli.packages.build_command import check_recipes, make
+from firebox.cli.packages.smoke_test import try_package
+from firebox.domain.errors import BuildFailed
 from firebox.packages.building.base import Base
 from firebox.packages.building.build import Built, build
 from firebox.packages.building.recipe import AUTHOR, Recipe, find_recipe
 from firebox.packages.building.squash import INFORMATION, RUNTIMES, read_beside, write_tree_as_tar
 from firebox.packages.building.untested import Untested
 from firebox.packages.entry import Progress
-from firebox.packages.index import read_index
-from firebox.packages.publishing import announced_in
-from firebox.packages.sources import INDEX_NAME, location_of, path_of
+from firebox.packages.publishing.publishing import announced_in
+from firebox.packages.repository.index import read_index
+from firebox.packages.repository.sources import INDEX_NAME, location_of, path_of
+from firebox.settings.settings import Settings, load_settings
 from tests.packages.building.conftest import write_recipe
 from tests.support.package_workshop import Workshop
 

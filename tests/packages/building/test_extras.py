@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from firebox.errors import BuildFailed
+from firebox.domain.errors import BuildFailed
 from firebox.packages.building.extras import write_extras
 from firebox.packages.building.fetch import fetch_tarball, fetch_wheel
 from firebox.packages.building.recipe import Recipe, Tarball, Wheel, find_recipe

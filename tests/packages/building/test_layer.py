@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.errors import BuildFailed
+from firebox.domain.errors import BuildFailed
 from firebox.packages.building.layer import Layer, plan_layer
 from firebox.packages.building.squash import read_beside, write_image, write_tree_as_tar
 from tests.conftest import require_tool

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.errors import BuildFailed, InvalidRequest, NotFound, SettingsError
+from firebox.domain.errors import BuildFailed, InvalidRequest, NotFound, SettingsError
 from firebox.packages.building.recipe import all_recipes, find_recipe, read_recipe
 from tests.packages.building.conftest import RECIPE, write_recipe
 

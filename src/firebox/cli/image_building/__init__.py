@@ -1,0 +1,1 @@
+"""`firebox images build`."""

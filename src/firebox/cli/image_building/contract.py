@@ -87,9 +87,9 @@ def write_programs(target: Path) -> None:
             home = tarfile.TarInfo(f"home/{contract.user}")
             home.type, home.mode, home.uid, home.gid = tarfile.DIRTYPE, 0o755, contract.uid, contract.uid
             tar.addfile(home)
-        _add(tar, GLOT.program, "firebox.cli.rce_runner", '["--no-sandbox", "--inside-container"]')
-        _add(tar, GROUNDS.program, "firebox.cli.exec_code", "")
-        _add(tar, MAKE_READY, "firebox.cli.image_building.inside", "")
+        _add(tar, GLOT.program, "firebox.cli.one_request.rce_runner", '["--no-sandbox", "--inside-container"]')
+        _add(tar, GROUNDS.program, "firebox.cli.one_request.exec_code", "")
+        _add(tar, MAKE_READY, "firebox.cli.image_building.root_setup", "")
 
 
 def _add(tar: tarfile.TarFile, place: str, module: str, arguments: str) -> None:

@@ -14,12 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import firebox
-from firebox.errors import FireboxError
+from firebox.domain.errors import FireboxError
 
 PLACE = "opt/firebox"
 """Where our code lies in an image, below /."""
 
-ENTRY_MODULES = ("cli.rce_runner", "cli.exec_code", "cli.image_building.inside", "engine.unsandboxed", "files.archive")
+ENTRY_MODULES = (
+    "cli.one_request.rce_runner",
+    "cli.one_request.exec_code",
+    "cli.image_building.root_setup",
+    "engine.unsandboxed",
+    "files.archive",
+)
 """Everything else comes in because one of these loads it."""
 
 NOT_NEEDED = ("firebox", "setuptools", "pip")

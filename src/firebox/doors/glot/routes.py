@@ -15,17 +15,17 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ControllerRouterHandler, Method
 
 import firebox
-from firebox.config import Settings
-from firebox.doors.credentials import identify, token_of
+from firebox.domain.errors import CapacityError, FireboxError, Unauthenticated
 from firebox.doors.glot import wire
-from firebox.doors.glot.run import run
-from firebox.doors.http import AnyRequest, read_json_body, require_json, while_connected
-from firebox.doors.json_size import Checked
-from firebox.doors.routing import Router
-from firebox.doors.status import headers_of
-from firebox.errors import CapacityError, FireboxError, Unauthenticated
+from firebox.doors.glot.glot_run import run
+from firebox.doors.http.credentials import identify, token_of
+from firebox.doors.http.json_size import Checked
+from firebox.doors.http.requests import AnyRequest, read_json_body, require_json, while_connected
+from firebox.doors.http.routing import Router
+from firebox.doors.http.status import headers_of
 from firebox.service.callers import Caller
 from firebox.service.service import Service
+from firebox.settings.settings import Settings
 from firebox.storage.records import User
 
 READ: tuple[Method, ...] = ("GET", "HEAD")

@@ -11,17 +11,17 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from firebox import errors
-from firebox.config import Settings
-from firebox.doors import refusals
-from firebox.doors.json_body import parse
-from firebox.doors.json_size import Checked
-from firebox.doors.status import status_of
+from firebox.domain import errors
+from firebox.domain.model import File, Job, LimitRequest, OutputMode, Result, StageName, Verdict
+from firebox.doors.http import refusals
+from firebox.doors.http.json_body import parse
+from firebox.doors.http.json_size import Checked
+from firebox.doors.http.status import status_of
 from firebox.engine.container_spec import ContainerSpec
-from firebox.model import File, Job, LimitRequest, OutputMode, Result, StageName, Verdict
 from firebox.runtimes.runtime import Runtime
 from firebox.service.languages import Native
 from firebox.service.validation import MAX_FILES, check_count, check_text
+from firebox.settings.settings import Settings
 from firebox.storage.records import Language, User
 
 RUNNER = "/home/glot/runner"

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator
 
-from firebox.config import Settings
-from firebox.doors.grounds.pace import Clock
+from firebox.domain.model import Output, OutputMode
+from firebox.doors.grounds.rate_limit import Clock
 from firebox.doors.grounds.wire import CANCELLED, TIMEOUT, TOO_MUCH_OUTPUT, Reply, Request, run_memory_bytes, signed
-from firebox.doors.text import StreamText
+from firebox.doors.http.text import StreamText
 from firebox.engine.container_spec import ContainerSpec
-from firebox.model import Output, OutputMode
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.service.validation import check_word
+from firebox.settings.settings import Settings
 
 MISSING_S = 60.0
 """How long an image that the engine does not have is not asked for again."""

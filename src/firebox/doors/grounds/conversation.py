@@ -9,9 +9,9 @@ from typing import Protocol
 
 import structlog
 
-from firebox.doors.grounds.pace import Pace
+from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.doors.grounds.rate_limit import Pace
 from firebox.doors.grounds.wire import BUG, SPAM, Reply, Request, read_request, words_of
-from firebox.errors import FireboxError, InvalidRequest
 from firebox.service.callers import Caller
 
 Identify = Callable[[], Awaitable[Caller]]

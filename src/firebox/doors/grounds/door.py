@@ -10,20 +10,20 @@ from typing import Any, cast
 
 import structlog
 
-from firebox.config import Settings
-from firebox.doors.credentials import token_of
+from firebox.domain.errors import FireboxError, NotFound
 from firebox.doors.grounds.contained import Images, run_in_container
 from firebox.doors.grounds.conversation import Conversation
-from firebox.doors.grounds.library import WINDOW_BYTES, Library, Refused
-from firebox.doors.grounds.pace import CallerPaces, Clock, Pace
+from firebox.doors.grounds.rate_limit import CallerPaces, Clock, Pace
 from firebox.doors.grounds.sandboxed import run_in_sandbox
 from firebox.doors.grounds.sessions import Session, Sessions
+from firebox.doors.grounds.socketio_server import WINDOW_BYTES, Library, Refused
 from firebox.doors.grounds.transport import Transport
 from firebox.doors.grounds.wire import Reply, Request, words_of
-from firebox.doors.http import AnyConnection, client_address, read_origins
-from firebox.errors import FireboxError, NotFound
+from firebox.doors.http.credentials import token_of
+from firebox.doors.http.requests import AnyConnection, client_address, read_origins
 from firebox.service.callers import Caller
 from firebox.service.service import Service
+from firebox.settings.settings import Settings
 
 JOIN_WITHIN_S = 45.0
 """How long a session may exist before its client joins. Source: Socket.IO, default of `connectTimeout`."""

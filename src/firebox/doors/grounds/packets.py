@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 from typing import cast
 
-from firebox.doors.grounds.pace import Bucket, Clock
-from firebox.doors.json_body import parse
-from firebox.doors.json_size import check
-from firebox.errors import InvalidRequest
+from firebox.domain.errors import InvalidRequest
+from firebox.doors.grounds.rate_limit import Bucket, Clock
+from firebox.doors.http.json_body import parse
+from firebox.doors.http.json_size import check
 
 PACKET_CHARACTERS = 1_000_000
 """The longest program with every character written as two JSON escapes, and more than enough around it."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from litestar import asgi
 from litestar.types import ControllerRouterHandler, Receive, Scope, Send
 
-from firebox.config import Settings
 from firebox.service.service import Service
+from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # the library behind is loaded with the first client
     from firebox.doors.grounds.door import Door

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from firebox.config import Settings
+from firebox.domain.model import Cancel, Event, Finished, Output, Run, StageExited, StageName, StageStarted
 from firebox.doors.grounds.wire import Reply, Request, compile_wall_ms, last_words, to_job
-from firebox.doors.text import StreamText
-from firebox.model import Cancel, Event, Finished, Output, Run, StageExited, StageName, StageStarted
+from firebox.doors.http.text import StreamText
 from firebox.service.callers import Caller
 from firebox.service.service import Service
+from firebox.settings.settings import Settings
 
 
 async def run_in_sandbox(request: Request, caller: Caller, service: Service, settings: Settings) -> AsyncGenerator[Reply]:

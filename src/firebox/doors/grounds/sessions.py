@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from firebox.doors.grounds.conversation import Conversation
-from firebox.doors.grounds.pace import Clock
 from firebox.doors.grounds.packets import PacketReader
+from firebox.doors.grounds.rate_limit import Clock
 from firebox.service.callers import countable
 
 SESSIONS = 4096

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from litestar.types import Receive, Send
 
-from firebox.doors.grounds.library import WAITING_PACKETS, Library
+from firebox.domain.errors import InvalidRequest
 from firebox.doors.grounds.packets import PACKET_CHARACTERS
 from firebox.doors.grounds.sessions import Session
-from firebox.errors import InvalidRequest
+from firebox.doors.grounds.socketio_server import WAITING_PACKETS, Library
 
 POLICY_CLOSE = 1008
 """Source: RFC 6455, section 7.4.1."""

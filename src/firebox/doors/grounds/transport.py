@@ -24,14 +24,14 @@ from litestar.enums import ScopeType
 from litestar.types import Receive, Scope, Send
 from msgspec import Struct, json
 
-from firebox.doors.grounds.library import PACKETS_OF_A_POST, WAITING_PACKETS, Library
+from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.doors.grounds.packets import PACKET_CHARACTERS
 from firebox.doors.grounds.sessions import Session, Sessions
 from firebox.doors.grounds.socket import GuardedSocket
-from firebox.doors.http import AnyConnection, check_origin, client_address, read_body
-from firebox.doors.refusals import ClientGone
-from firebox.doors.status import status_of
-from firebox.errors import FireboxError, InvalidRequest
+from firebox.doors.grounds.socketio_server import PACKETS_OF_A_POST, WAITING_PACKETS, Library
+from firebox.doors.http.refusals import ClientGone
+from firebox.doors.http.requests import AnyConnection, check_origin, client_address, read_body
+from firebox.doors.http.status import status_of
 from firebox.service.service import Service
 
 SEPARATOR = "\x1e"

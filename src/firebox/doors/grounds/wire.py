@@ -24,11 +24,11 @@ from typing import Literal, cast
 
 from msgspec import Struct, json
 
-from firebox.config import Settings
-from firebox.errors import FireboxError, InvalidRequest
-from firebox.model import File, Job, LimitRequest, OutputMode, Result, StageResult, Verdict
+from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.domain.model import File, Job, LimitRequest, OutputMode, Result, StageResult, Verdict
 from firebox.runtimes.runtime import Runtime
 from firebox.service.validation import check_text
+from firebox.settings.settings import Settings
 
 EVENT = "run"
 CODE_CHARACTERS = 65_536

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from firebox.domain.errors import InvalidRequest
+from firebox.doors.http.output import in_turns
 from firebox.doors.native.events import AnyEvent, Written
-from firebox.doors.output import in_turns
-from firebox.errors import InvalidRequest
 
 KEEP_ALIVE_S = 15.0
 """A comment is sent when nothing else was for so long: proxies close silent connections."""

@@ -9,10 +9,10 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from firebox import model
+from firebox.domain import model
+from firebox.doors.http.output import Pieces
+from firebox.doors.http.text import StreamText
 from firebox.doors.native import wire
-from firebox.doors.output import Pieces
-from firebox.doors.text import StreamText
 
 
 class Event(Struct, frozen=True, kw_only=True, tag_field="type"):

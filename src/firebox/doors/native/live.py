@@ -15,14 +15,14 @@ from litestar.exceptions import WebSocketDisconnect
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
-from firebox import model
-from firebox.doors.http import AnySocket
-from firebox.doors.incoming import Incoming, first_of
-from firebox.doors.json_body import decode
-from firebox.doors.json_size import check_in_turns
+from firebox.domain import model
+from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.doors.http.interactive_input import Incoming, first_of
+from firebox.doors.http.json_body import decode
+from firebox.doors.http.json_size import check_in_turns
+from firebox.doors.http.requests import AnySocket
 from firebox.doors.native import wire
 from firebox.doors.native.events import EventTranslator
-from firebox.errors import FireboxError, InvalidRequest
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 

@@ -14,19 +14,19 @@ from litestar.params import HeaderParameter
 from litestar.response import Stream
 
 import firebox
-from firebox.config import Settings
-from firebox.doors.credentials import identify
-from firebox.doors.http import AnyRequest, AnySocket, check_origin, read_json, read_origins, while_connected
+from firebox.domain.errors import CapacityError, FireboxError
+from firebox.doors.http.credentials import identify
+from firebox.doors.http.output import Pieces
+from firebox.doors.http.requests import AnyRequest, AnySocket, check_origin, read_json, read_origins, while_connected
+from firebox.doors.http.routing import Router
+from firebox.doors.http.status import headers_of
 from firebox.doors.native import wire
 from firebox.doors.native.event_stream import MEDIA_TYPE, event_stream, read_last_event_id
 from firebox.doors.native.events import translate
 from firebox.doors.native.live import refuse_live_run, serve_live_run
-from firebox.doors.output import Pieces
-from firebox.doors.routing import Router
-from firebox.doors.status import headers_of
-from firebox.errors import CapacityError, FireboxError
 from firebox.service.runs import StoredRun
 from firebox.service.service import Service
+from firebox.settings.settings import Settings
 
 PREFIX = "/api/v1"
 PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice

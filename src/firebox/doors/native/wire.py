@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from firebox import errors, model
-from firebox.doors.output import LARGE_BYTES, Pieces, Texts, is_large, plain_texts
-from firebox.doors.status import status_of
+from firebox.domain import errors, model
+from firebox.doors.http.output import LARGE_BYTES, Pieces, Texts, is_large, plain_texts
+from firebox.doors.http.status import status_of
 from firebox.runtimes.runtime import Runtime
 from firebox.service.validation import MAX_FILES, check_count
 

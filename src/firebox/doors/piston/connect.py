@@ -13,15 +13,8 @@ import structlog
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import UNSET, Struct, UnsetType
 
-from firebox.config import Settings
-from firebox.doors.http import AnySocket
-from firebox.doors.incoming import Incoming, first_of
-from firebox.doors.json_size import check_in_turns
-from firebox.doors.piston import wire
-from firebox.doors.piston.request import Document, read_document, to_job
-from firebox.doors.text import StreamText
-from firebox.errors import FireboxError, InvalidRequest
-from firebox.model import (
+from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.domain.model import (
     SIGNALS,
     Event,
     Finished,
@@ -35,9 +28,16 @@ from firebox.model import (
     StreamName,
     Verdict,
 )
+from firebox.doors.http.interactive_input import Incoming, first_of
+from firebox.doors.http.json_size import check_in_turns
+from firebox.doors.http.requests import AnySocket
+from firebox.doors.http.text import StreamText
+from firebox.doors.piston import wire
+from firebox.doors.piston.request import Document, read_document, to_job
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.service.validation import check_text
+from firebox.settings.settings import Settings
 
 INIT_WITHIN_S = 1.0
 

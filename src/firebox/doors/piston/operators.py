@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from firebox.doors.credentials import identify
-from firebox.doors.http import AnyRequest
-from firebox.errors import PartUnavailable
+from firebox.domain.errors import PartUnavailable
+from firebox.doors.http.credentials import identify
+from firebox.doors.http.requests import AnyRequest
 from firebox.service.callers import Caller
 from firebox.service.packages import Packages
 from firebox.service.service import Service

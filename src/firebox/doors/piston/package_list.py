@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from firebox.errors import Conflict, NotFound
+from firebox.domain.errors import Conflict, NotFound
 from firebox.packages.entry import Entry
-from firebox.packages.store import Installed
+from firebox.packages.installed.store import Installed
 from firebox.packages.versions import newest
 from firebox.service.packages import ALREADY_INSTALLED, Listed
 from firebox.service.service import Service

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from firebox import model
-from firebox.doors.description import ASKER, BODY, EVENTS, JSON, OPERATOR_TOKEN, Answer, Door, Operation, Parameter
+from firebox.domain import model
+from firebox.doors.http.openapi import ASKER, BODY, EVENTS, JSON, OPERATOR_TOKEN, Answer, Door, Operation, Parameter
 from firebox.doors.piston import package_wire
-from firebox.doors.piston.openapi import File, Limits
+from firebox.doors.piston.piston_openapi import File, Limits
 
 TAG = "packages"
 PREFIX = "/api/v3"

@@ -12,17 +12,17 @@ from litestar.exceptions import HTTPException
 from litestar.response import Stream
 from litestar.types import Method
 
-from firebox.config import Settings
-from firebox.doors.http import AnyRequest, read_json_body, require_json, while_connected
-from firebox.doors.output import Pieces
+from firebox.domain.errors import CapacityError, FireboxError, InvalidRequest
+from firebox.doors.http.output import Pieces
+from firebox.doors.http.requests import AnyRequest, read_json_body, require_json, while_connected
+from firebox.doors.http.routing import Router
+from firebox.doors.http.status import headers_of
 from firebox.doors.piston import package_wire, wire
 from firebox.doors.piston.operators import packages_of, require_operator
 from firebox.doors.piston.progress_stream import follow, wanted_format
 from firebox.doors.piston.request import Document, read_document, to_package_job
-from firebox.doors.routing import Router
-from firebox.doors.status import headers_of
-from firebox.errors import CapacityError, FireboxError, InvalidRequest
 from firebox.service.service import Service
+from firebox.settings.settings import Settings
 
 PREFIX = "/api/v3"
 

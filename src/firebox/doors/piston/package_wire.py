@@ -7,14 +7,14 @@ from datetime import datetime
 
 from msgspec import UNSET, Struct, UnsetType
 
-from firebox import model
-from firebox.doors.output import Texts
+from firebox.domain import model
+from firebox.domain.errors import FireboxError
+from firebox.doors.http.output import Texts
+from firebox.doors.http.status import status_of
 from firebox.doors.piston import wire
-from firebox.doors.status import status_of
-from firebox.errors import FireboxError
 from firebox.packages.entry import Entry
 from firebox.packages.entry import Progress as PackageProgress
-from firebox.packages.store import Installed
+from firebox.packages.installed.store import Installed
 from firebox.runtimes.runtime import Runtime
 
 

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable
 
 import structlog
 
+from firebox.domain.errors import FireboxError
 from firebox.doors.piston import package_wire, wire
 from firebox.doors.piston.package_wire import Installation as Result
 from firebox.doors.piston.package_wire import Progress, StreamedFailure
-from firebox.errors import FireboxError
 from firebox.packages import entry
 from firebox.service.installations import Installation
 

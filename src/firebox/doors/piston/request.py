@@ -9,15 +9,15 @@ from typing import Any, cast, get_args
 
 import msgspec
 
-from firebox.config import Settings
-from firebox.doors.json_body import parse
-from firebox.doors.json_size import Checked
-from firebox.doors.piston.limits import read_limits
-from firebox.errors import InvalidRequest
-from firebox.model import CacheLevel, File, Job
-from firebox.other_settings.piston import PREFIX
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import CacheLevel, File, Job
+from firebox.doors.http.json_body import parse
+from firebox.doors.http.json_size import Checked
+from firebox.doors.piston.piston_limits import read_limits
 from firebox.runtimes.runtime import Runtime
 from firebox.service.validation import MAX_FILES, MAX_WORDS, check_count, check_text
+from firebox.settings.other_systems.piston_settings import PREFIX
+from firebox.settings.settings import Settings
 
 Document = dict[str, Any]
 Resolve = Callable[[str, str], Runtime]

@@ -12,20 +12,20 @@ from litestar.enums import MediaType
 from litestar.response.base import ASGIResponse
 from litestar.types import ControllerRouterHandler, Method
 
-from firebox.config import Settings
-from firebox.doors.credentials import identify
-from firebox.doors.http import AnyRequest, AnySocket, check_origin, read_json_body, read_origins, while_connected
-from firebox.doors.output import Pieces
+from firebox.domain.errors import CapacityError, Conflict, FireboxError
+from firebox.doors.http.credentials import identify
+from firebox.doors.http.output import Pieces
+from firebox.doors.http.refusals import UnsupportedBody
+from firebox.doors.http.requests import AnyRequest, AnySocket, check_origin, read_json_body, read_origins, while_connected
+from firebox.doors.http.routing import Router
+from firebox.doors.http.status import headers_of
 from firebox.doors.piston import package_routes, wire
 from firebox.doors.piston.connect import serve_connection
 from firebox.doors.piston.operators import packages_of, require_operator
 from firebox.doors.piston.package_list import find_to_install, find_to_uninstall, list_packages
 from firebox.doors.piston.request import Document, read_document, read_selector, to_job
-from firebox.doors.refusals import UnsupportedBody
-from firebox.doors.routing import Router
-from firebox.doors.status import headers_of
-from firebox.errors import CapacityError, Conflict, FireboxError
 from firebox.service.service import Service
+from firebox.settings.settings import Settings
 
 PREFIXES = ("/api/v2", "/api/v2/piston")
 """The second is the prefix of the once-public instance: client libraries have it written into them."""

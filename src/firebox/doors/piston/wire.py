@@ -10,10 +10,10 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from firebox import errors, model
-from firebox.doors import status
-from firebox.doors.output import Texts, plain_texts
-from firebox.model import Verdict
+from firebox.domain import errors, model
+from firebox.domain.model import Verdict
+from firebox.doors.http import status
+from firebox.doors.http.output import Texts, plain_texts
 from firebox.runtimes.runtime import Runtime
 from firebox.service.packages import Listed
 

@@ -17,7 +17,7 @@ from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
 from litestar.types import Message, Scope
 
-from firebox.doors.routing import Router
+from firebox.doors.http.routing import Router
 
 PREFIX = "/schema"
 OPENAPI = "application/vnd.oai.openapi+json"

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import grpc
 
-from firebox.doors.front import Proxies
+from firebox.doors.http.hosts_and_proxies import Proxies
 
 
 def client_of(context: grpc.aio.ServicerContext[Any, Any], proxies: Proxies) -> str:

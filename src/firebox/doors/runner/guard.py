@@ -18,12 +18,12 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import cast
 
-from firebox.config import Settings
-from firebox.doors.accepting import Acceptor, Admitted
-from firebox.doors.front import Proxies
-from firebox.doors.held import Connections
+from firebox.doors.http.accepting import Acceptor, Admitted
+from firebox.doors.http.held import Connections
+from firebox.doors.http.hosts_and_proxies import Proxies
+from firebox.doors.http.turns import Turns
 from firebox.doors.runner.grpc_logs import SparingLog
-from firebox.doors.turns import Turns
+from firebox.settings.settings import Settings
 
 HEAD_BYTES = 64 * 1024
 """Of one call, packed. What they unpack to is bounded by the library, with the same number."""

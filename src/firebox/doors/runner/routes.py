@@ -13,23 +13,23 @@ from litestar.enums import MediaType
 from litestar.response.base import ASGIResponse
 from litestar.types import ControllerRouterHandler, Method
 
-from firebox.config import Settings
-from firebox.doors.credentials import identify
-from firebox.doors.http import AnyRequest, check_origin, read_json_body, read_origins, while_connected
-from firebox.doors.output import Pieces
-from firebox.doors.routing import Router
+from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.doors.http.credentials import identify
+from firebox.doors.http.output import Pieces
+from firebox.doors.http.requests import AnyRequest, check_origin, read_json_body, read_origins, while_connected
+from firebox.doors.http.routing import Router
+from firebox.doors.http.status import headers_of
 from firebox.doors.runner import wire
 from firebox.doors.runner.wire import Status
-from firebox.doors.status import headers_of
-from firebox.errors import FireboxError, InvalidRequest
 from firebox.service.callers import Caller
 from firebox.service.service import Service
+from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # the library of messages is loaded with the first call
     from google.protobuf.message import Message
 
-    from firebox.doors.runner.calls import Calls
     from firebox.doors.runner.proto.runner_pb2 import CodeRequest
+    from firebox.doors.runner.use_cases import Calls
 
 Answered = TypeVar("Answered", bound="Message")
 Handler = Callable[..., Awaitable[Any]]
@@ -73,7 +73,7 @@ class Door:
 
     @cached_property
     def _calls(self) -> Calls:
-        from firebox.doors.runner.calls import Calls
+        from firebox.doors.runner.use_cases import Calls
 
         return Calls(self._service, self._settings)
 
@@ -105,7 +105,7 @@ class Door:
         """Give the OpenAPI document of the four calls."""
         del request
         # Needed once somebody asks, and by no start.
-        from firebox.doors.runner.openapi import describe_gateway
+        from firebox.doors.runner.runner_openapi import describe_gateway
 
         return ASGIResponse(body=describe_gateway(), media_type=MediaType.JSON)
 

@@ -17,13 +17,13 @@ import structlog
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from firebox.config import Settings
-from firebox.doors.credentials import token_of
-from firebox.doors.front import Proxies
-from firebox.doors.runner.calls import Calls
+from firebox.domain.errors import CapacityError, FireboxError, SettingsError
+from firebox.doors.http.credentials import token_of
+from firebox.doors.http.hosts_and_proxies import Proxies
+from firebox.doors.http.turns import Turns
 from firebox.doors.runner.clients import client_of
+from firebox.doors.runner.grpc_messages import Messages
 from firebox.doors.runner.guard import HEAD_BYTES, Guard
-from firebox.doors.runner.messages import Messages
 from firebox.doors.runner.proto.runner_pb2 import (
     DESCRIPTOR,
     CodeRequest,
@@ -35,11 +35,11 @@ from firebox.doors.runner.proto.runner_pb2 import (
 )
 from firebox.doors.runner.proto.runner_pb2_grpc import RunnerServicer, add_RunnerServicer_to_server
 from firebox.doors.runner.reflection import add_reflection
+from firebox.doors.runner.use_cases import Calls
 from firebox.doors.runner.wire import Status, from_error
-from firebox.doors.turns import Turns
-from firebox.errors import CapacityError, FireboxError, SettingsError
 from firebox.service.callers import Caller
 from firebox.service.service import Service
+from firebox.settings.settings import Settings
 
 Asked = TypeVar("Asked", bound=Message)
 Answered = TypeVar("Answered", bound=Message)

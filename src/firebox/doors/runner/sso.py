@@ -6,10 +6,10 @@ import grpc
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from firebox.config import Settings
+from firebox.domain.errors import PartUnavailable
 from firebox.doors.runner.proto.auth_pb2 import IsAdminRequest
 from firebox.doors.runner.proto.auth_pb2_grpc import AuthStub
-from firebox.errors import PartUnavailable
+from firebox.settings.settings import Settings
 
 WORTH_ASKING_AGAIN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 LONGEST_PAUSE_S = 0.5

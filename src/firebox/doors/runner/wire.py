@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from firebox import errors
-from firebox.doors import json_body, json_size, refusals
-from firebox.doors.output import LARGE_BYTES, Pieces
+from firebox.domain import errors
+from firebox.doors.http import json_body, json_size, refusals
+from firebox.doors.http.output import LARGE_BYTES, Pieces
 from firebox.service.validation import check_text
 
 if TYPE_CHECKING:  # loaded with the first call

@@ -15,10 +15,10 @@ import select
 import msgspec
 from msgspec import Struct
 
-from firebox.doors.json_body import convert, parse
-from firebox.doors.json_size import check
-from firebox.errors import InvalidRequest
-from firebox.model import File, Job, Result, Verdict
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import File, Job, Result, Verdict
+from firebox.doors.http.json_body import convert, parse
+from firebox.doors.http.json_size import check
 from firebox.service.validation import check_job, check_text
 
 READ_BYTES = 1 << 20

@@ -18,15 +18,15 @@ from typing import Any
 
 import semantic_version
 
-from firebox.errors import BuildFailed
-from firebox.packages.build_file import write_build_file
-from firebox.packages.building.debian import run_mmdebstrap
+from firebox.domain.errors import BuildFailed
+from firebox.packages.building.debian_root import run_mmdebstrap
 from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
 from firebox.packages.building.layer import plan_layer
 from firebox.packages.building.recipe import AUTHOR
 from firebox.packages.building.squash import INFORMATION, read_beside, write_image, write_tree_as_tar
 from firebox.packages.machine import architecture
-from firebox.packages.publishing import add_to_index, announce_file, entry_of
+from firebox.packages.publishing.build_file import write_build_file
+from firebox.packages.publishing.publishing import add_to_index, announce_file, entry_of
 
 INCLUDED = ("tzdata",)
 """What is not essential for Debian and still expected by programs of any language."""

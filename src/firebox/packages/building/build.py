@@ -15,25 +15,25 @@ import msgspec
 import semantic_version
 from msgspec import Struct
 
-from firebox.config import Settings
-from firebox.errors import BuildFailed
-from firebox.packages.build_file import address_of_build_file, write_build_file
+from firebox.domain.errors import BuildFailed
 from firebox.packages.building.base import Base, alone, find_or_build_base
-from firebox.packages.building.debian import run_mmdebstrap
+from firebox.packages.building.build_tools import BUILD_PROGRAMS, require_all
+from firebox.packages.building.debian_root import run_mmdebstrap
 from firebox.packages.building.extras import write_extras
 from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
 from firebox.packages.building.layer import BUILDING, plan_layer
 from firebox.packages.building.probe import FOUND, probe_script, read_runtimes
 from firebox.packages.building.recipe import Recipe
+from firebox.packages.building.root_steps import INSTALL, chrooted, variables
 from firebox.packages.building.squash import INFORMATION, RUNTIMES, write_image
-from firebox.packages.building.steps import INSTALL, chrooted, variables
-from firebox.packages.building.tools import BUILD_PROGRAMS, require_all
 from firebox.packages.building.untested import Untested
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.machine import architecture
-from firebox.packages.publishing import add_to_index, placed
-from firebox.packages.sources import packages_folder
+from firebox.packages.publishing.build_file import address_of_build_file, write_build_file
+from firebox.packages.publishing.publishing import add_to_index, placed
+from firebox.packages.repository.sources import packages_folder
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.settings import Settings
 
 BUILD_PLATFORM = "firebox-debian"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from firebox.errors import BuildFailed
+from firebox.domain.errors import BuildFailed
 from firebox.packages.building.fetch import fetch_tarball, fetch_wheel
 from firebox.packages.building.layer import BUILDING
 from firebox.packages.building.recipe import Recipe, Supplied

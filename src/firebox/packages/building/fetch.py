@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from firebox.errors import BuildFailed
+from firebox.domain.errors import BuildFailed
+from firebox.packages.building.build_tools import require, run
 from firebox.packages.building.recipe import Tarball, Wheel
-from firebox.packages.building.tools import require, run
 
 DOWNLOAD_TIMEOUT_S = 1800.0
 

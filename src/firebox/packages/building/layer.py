@@ -13,7 +13,7 @@ import re
 import tarfile
 from dataclasses import dataclass
 
-from firebox.errors import BuildFailed
+from firebox.domain.errors import BuildFailed
 
 BUILDING = "firebox-building"
 """The folder of a root, while it is made, that holds what building needs."""

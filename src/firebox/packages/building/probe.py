@@ -1,7 +1,7 @@
 """Ask the tools in a root what they are: a shell script that runs there, and what is read out of what it left.
 
-The same questions as of the tools of a host (`runtimes.host`), by nothing but a shell, because a root need not be able to run
-our own code, nor be on this machine's processor.
+The same questions as of the tools of a host (`runtimes.host_runtimes`), by nothing but a shell, because a root need not be
+able to run our own code, nor be on this machine's processor.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from firebox.errors import BuildFailed
+from firebox.domain.errors import BuildFailed
 from firebox.packages.building.layer import BUILDING
+from firebox.runtimes.build_runtime import make_runtime
 from firebox.runtimes.definition import Definition, Tool
-from firebox.runtimes.making import make_runtime
-from firebox.runtimes.places import UnusableToolError, prefix_of
+from firebox.runtimes.host_folders import UnusableToolError, prefix_of
+from firebox.runtimes.host_tools import read_version
 from firebox.runtimes.runtime import Runtime
-from firebox.runtimes.tools import read_version
 
 PREPARED = "/opt/firebox/prepared"
 FOUND = f"/{BUILDING}/found"

@@ -16,7 +16,7 @@ import msgspec
 import semantic_version
 from msgspec import Struct, field
 
-from firebox.errors import BuildFailed, InvalidRequest, NotFound
+from firebox.domain.errors import BuildFailed, InvalidRequest, NotFound
 from firebox.runtimes.definition import Definition, check_limits, read_definition
 
 AUTHOR = "Firebox contributors <contributors@firebox.invalid>"

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 
-from firebox.errors import BuildFailed
+from firebox.domain.errors import BuildFailed
+from firebox.packages.building.build_tools import require, run
 from firebox.packages.building.layer import Layer
-from firebox.packages.building.tools import require, run
 
 TREE = "root"
 """The folder of an image that is stacked."""

@@ -16,7 +16,7 @@ import msgspec
 from firebox.packages.building.base import Base
 from firebox.packages.building.recipe import Recipe
 from firebox.packages.entry import Entry
-from firebox.packages.publishing import entry_of
+from firebox.packages.publishing.publishing import entry_of
 
 FOLDER = ".untested"
 KEPT_S = 24 * 3600.0

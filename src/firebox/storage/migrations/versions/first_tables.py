@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from firebox.errors import SettingsError
+from firebox.domain.errors import SettingsError
 
 revision = "0001"
 down_revision = None

@@ -1,0 +1,1 @@
+"""Floor 9: what `firebox bench` measures and how."""

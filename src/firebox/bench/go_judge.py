@@ -1,0 +1,200 @@
+"""go-judge as one more contender: its server on a free port of loopback, and programs as its REST API takes them.
+
+It makes its containers once and empties their folders after each run, so that the namespaces and mounts of one run are those of
+the one before. Source: docs.goj.ac, "API", "Configuration" and "File System Mount".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import msgspec
+from msgspec import Struct, field
+
+from firebox.bench.contender import BenchmarkFailed
+from firebox.bench.http_client import Exchange, post_request, stdout_mark
+from firebox.bench.process_tree import ProcessTree
+from firebox.bench.programs import Program
+from firebox.bench.serving import stop
+from firebox.sandbox.plan.mounts import DEVICE_NODES, USRMERGE_LINKS
+
+GO_JUDGE = "go-judge"
+INSTALL = "go install github.com/criyle/go-judge/cmd/go-judge@latest"
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+SYSTEMD = Path("/run/systemd/system")
+_WORK = "/w"
+_START_WITHIN_S = 20.0
+_LOOK_EVERY_S = 0.002
+_PATIENCE_S = 120.0
+_LIMIT_NS = 60_000_000_000
+_MEMORY_BYTES = 2 << 30
+_PROCESSES = 256
+_OUTPUT_BYTES = 1 << 20
+_ACCEPTED = "Accepted"
+
+Files = Mapping[str, Mapping[str, str]]
+"""What is copied in, by name: `{"content": ...}`, or `{"fileId": ...}` for what the server keeps."""
+
+
+class _Outcome(Struct, frozen=True, rename="camel"):
+    """One element of the answer to `POST /run`, as far as it matters here."""
+
+    status: str
+    error: str = ""
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    file_ids: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def find_go_judge(search_path: str | None = None) -> tuple[str | None, str]:
+    """Look for the command. Returns it, or None and why go-judge cannot be measured here. search_path: None for PATH."""
+    tool = shutil.which(GO_JUDGE, path=search_path)
+    if tool is None:
+        return None, f"it is not installed ({INSTALL})"
+    if (CONTROL_GROUPS / "cgroup.controllers").exists() and not SYSTEMD.is_dir():
+        return None, "without systemd it would move every process of this machine into a control group of its own"
+    return tool, ""
+
+
+class GoJudge:
+    """Its server as it comes: as many runs at once as processors, no filter of system calls; and no log. A context manager.
+
+    folder: made for its files. mounts: folders of the host that programs need besides the standard ones.
+    """
+
+    def __init__(self, tool: str, folder: Path, mounts: Iterable[str]) -> None:
+        folder.mkdir()
+        (folder / "mount.yaml").write_text(json.dumps(_mount_plan(mounts)))  # JSON is YAML
+        self._group = f"firebox-bench-{os.getpid()}"
+        self._errors = folder / "errors"
+        address = f"127.0.0.1:{_free_port()}"
+        words = [tool, "-http-addr", address, "-silent", "-no-fallback", "-cgroup-prefix", self._group]
+        words += ["-dir", str(folder / "kept"), "-mount-conf", "mount.yaml"]
+        with self._errors.open("wb") as errors:
+            self.started_s = time.perf_counter()
+            self._process = subprocess.Popen(
+                words,
+                cwd=folder,
+                env={**os.environ, "TMPDIR": str(folder)},
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+            )
+        self.tree = ProcessTree(self._process.pid)
+        self.url = f"http://{address}"
+        self.version = ""
+        self._client = httpx.Client(base_url=self.url, timeout=_PATIENCE_S, trust_env=False)
+
+    def __enter__(self) -> Self:
+        """Wait until it answers. Raises: BenchmarkFailed when it does not; nothing of it is left then."""
+        while not self.version:
+            try:
+                self.version = str(self._client.get("/version").raise_for_status().json()["buildVersion"])
+            except httpx.HTTPError as failure:
+                if self._process.poll() is not None or time.perf_counter() - self.started_s > _START_WITHIN_S:
+                    self.__exit__()
+                    words = self._errors.read_text(errors="replace").strip() or str(failure)
+                    raise BenchmarkFailed(f"it ended with status {self._process.returncode}: {words}") from None
+                time.sleep(_LOOK_EVERY_S)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._client.close()
+        stop(self._process)
+        for top in (CONTROL_GROUPS / self._group, *CONTROL_GROUPS.glob(f"*/{self._group}")):
+            for folder, _folders, _files in os.walk(top, topdown=False):
+                with suppress(OSError):
+                    Path(folder).rmdir()
+
+    def prepare(self, program: Program, made: Sequence[str]) -> Files:
+        """Compile a program, if its language has a compiler. Returns the files that its runs need.
+
+        made: names of what the compiler makes, which the server keeps until `forget`. Raises: BenchmarkFailed.
+        """
+        source = {program.runtime.main_name: {"content": program.source}} if program.source else {}
+        if not program.runtime.compiled:
+            return source
+        [step] = program.steps()[:-1]
+        command = {**_command(program, step, source, ""), "copyOutCached": list(made)}
+        try:
+            answer = self._client.post("/run", json={"cmd": [command]}).raise_for_status()
+        except httpx.HTTPError as failure:
+            raise BenchmarkFailed(f"{GO_JUDGE}: {failure}") from None
+        return {name: {"fileId": kept} for name, kept in kept_files(answer.content).items()}
+
+    def forget(self, files: Files) -> None:
+        """Have the server remove what it keeps of these."""
+        for file in files.values():
+            if "fileId" in file:
+                self._client.delete(f"/file/{file['fileId']}")
+
+    def exchange(self, program: Program, files: Files, stdin: str = "") -> Exchange:
+        """Write the request of a run of what `prepare` returned."""
+        body = {"cmd": [_command(program, program.steps()[-1], files, stdin)]}
+        mark = stdout_mark(program.expected) if program.expected else f'"status":"{_ACCEPTED}"'.encode()
+        return Exchange(post_request(self.url, "/run", body), mark)
+
+
+def kept_files(answer: bytes) -> dict[str, str]:
+    """Return the identifiers of the files that a compile step left, by name.
+
+    answer: the JSON of `POST /run` with one command. Raises: BenchmarkFailed when it was not a success.
+    """
+    [outcome] = msgspec.json.decode(answer, type=list[_Outcome])
+    if outcome.status != _ACCEPTED:
+        raise BenchmarkFailed(f"{GO_JUDGE}: {outcome.status}: {outcome.error or outcome.files.get('stderr', '')}")
+    return outcome.file_ids
+
+
+def _command(program: Program, words: Sequence[str], files: Files, stdin: str) -> dict[str, Any]:
+    """Write one element of "cmd"; limits are those that a request must name, and never reached."""
+    environment = {**program.environment(_WORK), "TMPDIR": "/tmp"}  # noqa: S108 - the container's own
+    return {
+        "args": list(words),
+        "env": [f"{name}={value}" for name, value in environment.items()],
+        "files": [{"content": stdin}, *({"name": name, "max": _OUTPUT_BYTES} for name in ("stdout", "stderr"))],
+        "cpuLimit": _LIMIT_NS,
+        "clockLimit": _LIMIT_NS,
+        "memoryLimit": _MEMORY_BYTES,
+        "procLimit": _PROCESSES,
+        "copyIn": files,
+    }
+
+
+def _mount_plan(mounts: Iterable[str]) -> dict[str, Any]:
+    """Write what its containers show: the same as bubblewrap here."""
+    trees = ["/usr", "/etc", *mounts, *(link for link in USRMERGE_LINKS if Path(link).is_dir())]
+    nodes = [f"/dev/{name}" for name in DEVICE_NODES if name != "tty"]
+    return {
+        "mount": [
+            *({"type": "bind", "source": tree, "target": tree, "readonly": True} for tree in dict.fromkeys(trees)),
+            *({"type": "bind", "source": node, "target": node} for node in nodes),
+            *({"type": "tmpfs", "target": folder, "data": "size=128m,nr_inodes=4k"} for folder in (_WORK, "/tmp")),  # noqa: S108 - as above
+        ],
+        "symLink": [
+            {"linkPath": "/dev/fd", "target": "/proc/self/fd"},
+            *(
+                {"linkPath": f"/dev/{name}", "target": f"/proc/self/fd/{number}"}
+                for number, name in enumerate(("stdin", "stdout", "stderr"))
+            ),
+        ],
+        "proc": True,
+        "workDir": _WORK,
+        "uid": 1000,
+        "gid": 1000,
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

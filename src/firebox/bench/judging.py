@@ -1,0 +1,173 @@
+"""What a judge does: a program is compiled once and run with a hundred small inputs; what counts is processor time."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from firebox.bench.contender import SETTLE_S
+from firebox.bench.go_judge import GO_JUDGE, GoJudge
+from firebox.bench.http_client import HTTP, Exchange, execute_exchange, never_compiled, run_with_callers
+from firebox.bench.processes import BARE, Processes, bare, bare_run, cpu_of_children_s
+from firebox.bench.programs import Program
+from firebox.bench.serving import Served
+
+LANGUAGE = "c++"
+TESTS = 100
+_NUMBERS = 200
+
+SOURCE = """#include <iostream>
+#include <algorithm>
+#include <vector>
+int main() {
+    int count;
+    std::cin >> count;
+    std::vector<int> numbers(count);
+    for (int &number : numbers) std::cin >> number;
+    std::sort(numbers.begin(), numbers.end());
+    long sum = 0;
+    for (int i = count / 2; i < count; i++) sum += numbers[i];
+    std::cout << sum << std::endl;
+}
+"""
+"""Reads how many numbers there are, and these; writes the sum of the greater half."""
+
+
+class Judging(Struct, frozen=True):
+    """Processor seconds by contender. compile_cpu_s: of the first run, which compiles; tests_cpu_s: of all tests after it."""
+
+    tests: int
+    compile_cpu_s: dict[str, float]
+    tests_cpu_s: dict[str, float]
+
+
+class JudgedTest(NamedTuple):
+    """An input, and the line that is right."""
+
+    stdin: str
+    expected: bytes
+
+
+class Cost(NamedTuple):
+    """Processor seconds of one judging."""
+
+    compile_s: float
+    tests_s: float
+
+
+class Judge(Protocol):
+    """One way of judging."""
+
+    @property
+    def name(self) -> str: ...
+
+    def judge(self, program: Program, tests: Sequence[JudgedTest]) -> Cost:
+        """Judge a program that nobody has compiled before. Raises: BenchmarkFailed for a wrong answer."""
+        ...
+
+
+def write_tests() -> list[JudgedTest]:
+    """Write the tests, the same ones each time."""
+    dice = random.Random(TESTS)  # noqa: S311 - as above
+    tests: list[JudgedTest] = []
+    for _ in range(TESTS):
+        numbers = [dice.randrange(1_000_000) for _ in range(_NUMBERS)]
+        stdin = f"{_NUMBERS}\n{' '.join(map(str, numbers))}\n"
+        tests.append(JudgedTest(stdin, str(sum(sorted(numbers)[_NUMBERS // 2 :])).encode()))
+    return tests
+
+
+def compare_judges(judges: Sequence[Judge], program: Program, seconds: float) -> Judging:
+    """Have each judge the program in turn, as often as fits into the time; once in any case. Raises: BenchmarkFailed."""
+    program = replace(program, source=SOURCE)
+    tests = write_tests()
+    costs: dict[str, list[Cost]] = {judge.name: [] for judge in judges}
+    started = time.perf_counter()
+    number = 0
+    while not number or time.perf_counter() - started < seconds:
+        first = number % len(judges)
+        for judge in (*judges[first:], *judges[:first]):
+            costs[judge.name].append(judge.judge(never_compiled(program, time.time_ns()), tests))
+        number += 1
+    return Judging(
+        len(tests),
+        {name: round(median(cost.compile_s for cost in several), 3) for name, several in costs.items()},
+        {name: round(median(cost.tests_s for cost in several), 3) for name, several in costs.items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BareJudge:
+    """Compiles and runs without a sandbox, one test after the other. folder: an empty one."""
+
+    folder: Path
+    name: str = BARE
+
+    def judge(self, program: Program, tests: Sequence[JudgedTest]) -> Cost:
+        """Judge a program; see `Judge.judge`."""
+        (self.folder / program.runtime.main_name).write_text(program.source)
+        inputs = [self.folder / f"input-{number}" for number in range(len(tests))]
+        for path, test in zip(inputs, tests, strict=True):
+            path.write_text(test.stdin)
+
+        def cost_s(runs: Sequence[Processes]) -> float:
+            before_s = cpu_of_children_s()
+            for path, test, run in zip(inputs, tests, runs, strict=False):
+                replace(run, stdin=str(path), expected=test.expected).run()
+            return cpu_of_children_s() - before_s
+
+        return Cost(cost_s([bare(program, self.folder)]), cost_s([bare_run(program, self.folder)] * len(tests)))
+
+
+@dataclass(frozen=True, slots=True)
+class FireboxJudge:
+    """Sends the same source with each test; the server compiles it for the first one. workers: how many at once."""
+
+    server: Served
+    door: str
+    workers: int
+    name: str = HTTP
+
+    def judge(self, program: Program, tests: Sequence[JudgedTest]) -> Cost:
+        """Judge a program; see `Judge.judge`."""
+        exchanges = [
+            execute_exchange(replace(program, expected=test.expected), self.server.url, self.door, test.stdin) for test in tests
+        ]
+        compile_s = _cost_s(self.server, exchanges[:1], 1)
+        return Cost(compile_s, _cost_s(self.server, exchanges, self.workers))
+
+
+@dataclass(frozen=True, slots=True)
+class GoJudgeJudge:
+    """Has the program compiled, and sends its identifier with each test. workers: how many at once. made: see `prepare`."""
+
+    server: GoJudge
+    workers: int
+    made: Sequence[str]
+    name: str = GO_JUDGE
+
+    def judge(self, program: Program, tests: Sequence[JudgedTest]) -> Cost:
+        """Judge a program; see `Judge.judge`."""
+        before_s = self.server.tree.used().all_s
+        files = self.server.prepare(program, self.made)
+        prepare_s = self.server.tree.used().all_s - before_s
+        exchanges = [self.server.exchange(replace(program, expected=test.expected), files, test.stdin) for test in tests]
+        compile_s = prepare_s + _cost_s(self.server, exchanges[:1], 1)
+        tests_s = _cost_s(self.server, exchanges, self.workers)
+        self.server.forget(files)
+        return Cost(compile_s, tests_s)
+
+
+def _cost_s(server: Served, exchanges: Sequence[Exchange], workers: int) -> float:
+    """Run programs and return the processor time of the server with everything below it."""
+    before_s = server.tree.used().all_s
+    run_with_callers(server.url, exchanges, workers)
+    time.sleep(SETTLE_S)  # what is done after an answer counts
+    return server.tree.used().all_s - before_s

@@ -1,0 +1,79 @@
+"""The programs that are measured: the smallest one of each language that proves it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from firebox.domain.errors import UnknownRuntime
+from firebox.domain.model import StageName
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
+
+EXPECTED = b"hello"
+"""What every program writes, and nothing else."""
+
+SOURCES = {
+    "python": 'print("hello")',
+    "bash": "echo hello",
+    "javascript": 'console.log("hello")',
+    "ruby": 'puts "hello"',
+    "php": "<?php echo 'hello', PHP_EOL;",
+    "c": '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n',
+    "c++": '#include <iostream>\nint main() { std::cout << "hello" << std::endl; }\n',
+    "java": 'public class Main { public static void main(String[] args) { System.out.println("hello"); } }\n',
+}
+"""By language; the order is the one of the report."""
+
+NATIVE = "native"
+"""A compiled program that does nothing, for which the sandbox is all there is to pay."""
+
+ROOM_BYTES = 512 << 20
+"""The memory limit that toolchains are told of, everywhere alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program and the runtime that everything under test runs it with. source: "" when the runtime brings the program."""
+
+    runtime: Runtime
+    source: str
+    expected: bytes = EXPECTED
+
+    @property
+    def language(self) -> str:
+        return self.runtime.language
+
+    def steps(self) -> list[list[str]]:
+        """Give the command lines, those of the compiler first."""
+        sources = [self.runtime.main_name]
+        return [*self.runtime.compile_commands(sources, ROOM_BYTES), self.runtime.run_command(sources, (), ROOM_BYTES)]
+
+    def environment(self, folder: str) -> dict[str, str]:
+        """Give the variables that the engine would give; folder: stands for home and temporary files."""
+        stage: StageName = "compile" if self.runtime.compiled else "run"
+        return {**BASE_ENVIRONMENT, **self.runtime.environment(stage), "HOME": folder, "TMPDIR": folder}
+
+
+def choose_programs(registry: Registry, languages: Iterable[str]) -> tuple[list[Program], list[str]]:
+    """Find a runtime for each language. Returns the programs, and the languages that have no runtime here.
+
+    languages: names or aliases of those in `SOURCES`. Raises: KeyError for one that has no program.
+    """
+    programs: list[Program] = []
+    missing: list[str] = []
+    for name in languages:
+        try:
+            runtime = registry.resolve(name)
+        except UnknownRuntime:
+            if name not in SOURCES:
+                raise KeyError(name) from None
+            missing.append(name)
+            continue
+        programs.append(Program(runtime, SOURCES[runtime.language]))
+    return programs, missing
+
+
+def native_program(path: str) -> Program:
+    """Make a runtime of a compiled program. path: of one that writes nothing and exits with 0, such as true(1)."""
+    return Program(Runtime(language=NATIVE, version="1.0.0", main_name="unused", run=(path,)), "", expected=b"")

@@ -1,0 +1,73 @@
+"""`firebox bench`: how fast this machine runs programs in sandboxes, measured against the same programs run bare."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from firebox.bench.benchmark import Bench
+from firebox.bench.contender import BenchmarkFailed
+from firebox.bench.http_client import (
+    DOORS,
+)
+from firebox.bench.programs import SOURCES
+from firebox.bench.report_tables import print_markdown, print_tables
+from firebox.cli.application import Application
+from firebox.cli.failures import EXIT_FAILED, EXIT_USAGE
+from firebox.cli.options import ConfigFile, DataDir
+from firebox.server.logs import set_up_logs
+from firebox.settings.settings import load_settings
+
+app = Application()
+
+
+@app.command()
+def bench(
+    runs: Annotated[int, typer.Option("--runs", "-n", min=2, help="Rounds of each language at most.")] = 200,
+    languages: Annotated[str, typer.Option("--languages", "-l", help="Which, separated by commas.")] = ",".join(SOURCES),
+    callers: Annotated[int, typer.Option("--callers", min=1, max=64, help="Callers of the server at once.")] = 8,
+    door: Annotated[str, typer.Option("--door", metavar="|".join(DOORS), help="Which HTTP API is measured.")] = "piston",
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Spend about this long, all together.")] = 140,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the report; - for stdout.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for docs/performance.md.")] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Measure Firebox against the bare interpreters and compilers of this machine, and bubblewrap and go-judge where they are.
+
+    All of them take turns within each round. docs/performance.md says how to read the result. On a machine that does other
+    work too, only the ratios mean something.
+    """
+    set_up_logs("error", "text")
+    settings = load_settings({"log_level": "error", "data_dir": data_dir}, config)
+    names = [name.strip() for name in languages.split(",") if name.strip()]
+    if door not in DOORS:
+        raise typer.BadParameter(f"one of {', '.join(DOORS)}", param_hint="--door")
+    target = Path.cwd() / json_file if json_file is not None and str(json_file) != "-" else None
+    if target is not None and not target.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {target.parent}", param_hint="--json")  # before minutes are spent
+    try:
+        with contextlib.chdir(Path.cwd()), tempfile.TemporaryDirectory(prefix="firebox-bench-") as folder:
+            bench = Bench(settings, Path(folder), runs=runs, callers=callers, seconds=seconds, door=door)
+            report = bench.measure(names)
+    except BenchmarkFailed as failure:
+        print(f"firebox: {failure}", file=sys.stderr)
+        raise typer.Exit(EXIT_FAILED) from None
+    except KeyError as unknown:
+        print(f"firebox: --languages: no program in {unknown}; known: {', '.join(SOURCES)}", file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE) from None
+    data = msgspec.json.format(msgspec.json.encode(report))
+    if target is not None:
+        target.write_bytes(data + b"\n")
+    if json_file is not None and target is None:
+        print(data.decode())
+    elif markdown:
+        print_markdown(report)
+    else:
+        print_tables(report)

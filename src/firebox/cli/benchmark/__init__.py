@@ -1,1 +1,0 @@
-"""Floor 8: what `firebox bench` is made of."""

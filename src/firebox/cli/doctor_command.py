@@ -1,0 +1,60 @@
+"""`firebox doctor`: what this host allows, layer by layer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from firebox.cli.application import Application
+from firebox.cli.options import ConfigFile, DataDir
+from firebox.cli.readiness import measure_readiness
+from firebox.sandbox.launcher.host_support import Finding, describe_plan, examine
+from firebox.sandbox.spec import SandboxFailure
+from firebox.server.logs import set_up_logs
+from firebox.settings.settings import load_settings
+
+EXIT_BOUNDARY_MISSING = 1
+
+app = Application()
+
+
+@app.command()
+def examine_host(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    plan: bool = typer.Option(False, "--plan", help="Print how a sandbox is made here, step by step, and examine nothing else."),
+) -> None:
+    """Try every isolation layer on this host, and give the exact fix for each miss; say what it costs to have things ready.
+
+    Exit status: 0 when every layer that a public server needs is there, 1 when one is missing.
+    """
+    settings = load_settings({"data_dir": data_dir}, config)
+    set_up_logs("error", "text")
+    if plan:
+        _print_plan()
+        return
+    findings = [*examine(), *measure_readiness(settings)]
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(_line(finding))
+    if any(finding.boundary and not finding.ok for finding in findings):
+        raise typer.Exit(EXIT_BOUNDARY_MISSING)
+
+
+def _print_plan() -> None:
+    try:
+        print("\n".join(describe_plan()))
+    except SandboxFailure as failure:
+        print(f"no sandbox can be made here: {failure}\n{failure.hint}".rstrip())
+        raise typer.Exit(EXIT_BOUNDARY_MISSING) from None
+
+
+def _line(finding: Finding) -> str:
+    mark = "ok" if finding.ok else "MISSING" if finding.boundary else "absent"
+    line = f"{mark:<8} {finding.name:<20} {finding.detail}"
+    return f"{line}\n{'':<30}fix: {finding.hint}" if finding.hint and not finding.ok else line

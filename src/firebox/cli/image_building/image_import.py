@@ -1,0 +1,132 @@
+"""A container engine as this command uses it: is it there, take an image, which images of ours are there.
+
+Source: Docker Engine API 1.41, "Images"; Podman's compatible API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from firebox.cli.image_building.contract import LABEL_CONTRACT, LABEL_LANGUAGE
+from firebox.domain.errors import ContainerError, InvalidRequest, PartUnavailable
+
+ANSWER_TIMEOUT_S = 10.0
+IMPORT_TIMEOUT_S = 1800.0
+PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that this command made. created: seconds since 1970."""
+
+    tags: tuple[str, ...]
+    contract: str
+    language: str
+    size_bytes: int
+    created: int
+
+
+class Engine:
+    """The engine at an address; made by `open_engine`."""
+
+    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
+        self._session = session
+        self._base = base
+
+    async def ping(self) -> None:
+        """Raises: PartUnavailable when no engine answers."""
+        async with self._asked("GET", "/_ping"):
+            return
+
+    async def images(self) -> list[Image]:
+        """List the images with our labels. Raises: PartUnavailable, ContainerError."""
+        wanted = json.dumps({"label": [LABEL_CONTRACT]})
+        async with self._asked("GET", "/images/json", params={"filters": wanted}) as response:
+            found: list[dict[str, Any]] = await response.json()
+        return [_image(each) for each in found]
+
+    async def labels(self, tag: str) -> dict[str, str]:
+        """Get the labels of an image, none where there is no such image. Raises: PartUnavailable, ContainerError."""
+        async with self._asked("GET", f"/images/{tag}/json", missing_is_fine=True) as response:
+            found: dict[str, Any] = await response.json() if response.status == HTTPStatus.OK else {}
+        labels: dict[str, str] | None = found.get("Config", {}).get("Labels")
+        return labels or {}
+
+    async def take(self, root: Path, tag: str, changes: Sequence[str], progress: Callable[[int], None]) -> str:
+        """Import a tar of a root as an image; returns its id.
+
+        changes: as lines of a Dockerfile. progress: called with the number of bytes of each piece that was sent.
+        Raises: PartUnavailable, ContainerError.
+        """
+        name, _, version = tag.rpartition(":")
+        params = [("fromSrc", "-"), ("repo", name), ("tag", version), *(("changes", change) for change in changes)]
+        headers = {"Content-Type": "application/x-tar"}
+        timeout = aiohttp.ClientTimeout(total=IMPORT_TIMEOUT_S)
+        async with self._asked(
+            "POST", "/images/create", params=params, data=_pieces(root, progress), headers=headers, timeout=timeout
+        ) as response:
+            said = [json.loads(line) for line in (await response.text()).splitlines() if line.strip()]
+        failed = next((str(line["error"]) for line in said if "error" in line), "")
+        if failed or not said:
+            raise ContainerError(f"the container engine did not take the image: {failed or 'it said nothing'}")
+        return str(said[-1].get("status", ""))
+
+    @asynccontextmanager
+    async def _asked(
+        self, method: str, path: str, *, missing_is_fine: bool = False, **more: Any
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        try:
+            async with self._session.request(method, self._base + path, **more) as response:
+                if response.status >= 400 and not (missing_is_fine and response.status == HTTPStatus.NOT_FOUND):
+                    raise ContainerError(f"the container engine answers {response.status}: {_words(await response.text())}")
+                yield response
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise PartUnavailable(
+                "container engine", detail=str(error) or type(error).__name__, hint="is it running, and is --docker-url right?"
+            ) from None
+
+
+@asynccontextmanager
+async def open_engine(url: str) -> AsyncGenerator[Engine]:
+    """Connect to an engine. url: unix:///path, tcp://host:port or http(s)://host:port. Raises: InvalidRequest."""
+    scheme, _, rest = url.partition("://")
+    connector: aiohttp.BaseConnector
+    if scheme == "unix" and rest.startswith("/"):
+        connector, base = aiohttp.UnixConnector(rest), "http://engine"
+    elif scheme in {"tcp", "http", "https"} and rest:
+        connector, base = aiohttp.TCPConnector(), f"{'https' if scheme == 'https' else 'http'}://{rest.rstrip('/')}"
+    else:
+        raise InvalidRequest(
+            f"{url!r} is no engine", where="--docker-url", hint="like unix:///run/docker.sock or tcp://HOST:PORT"
+        )
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)) as session:
+        yield Engine(session, base)
+
+
+async def _pieces(root: Path, progress: Callable[[int], None]) -> AsyncIterator[bytes]:
+    with root.open("rb") as opened:
+        while piece := opened.read(PIECE_BYTES):
+            yield piece
+            progress(len(piece))
+
+
+def _image(found: dict[str, Any]) -> Image:
+    labels: dict[str, str] = found.get("Labels") or {}
+    tags = tuple(str(tag) for tag in found.get("RepoTags") or ())
+    return Image(tags, labels.get(LABEL_CONTRACT, ""), labels.get(LABEL_LANGUAGE, ""), int(found["Size"]), int(found["Created"]))
+
+
+def _words(text: str) -> str:
+    """Take the engine's own words out of its answer."""
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text[:200]

@@ -1,0 +1,182 @@
+"""`firebox images`: container images that keep the contract of glot-run or of grounds-exec."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+from firebox.cli.application import Application
+from firebox.cli.completion import offer_languages
+from firebox.cli.image_building.contract import CONTRACTS, Contract, ContractName, contract_of
+from firebox.cli.image_building.debian_image import Recipe, build_root
+from firebox.cli.image_building.image_import import Image, open_engine
+from firebox.cli.options import ConfigFile, DataDir
+from firebox.domain.errors import InvalidRequest, UnknownRuntime
+from firebox.runtimes.install_hints import named
+from firebox.server.logs import set_up_logs
+from firebox.service.available_runtimes import find_definitions
+from firebox.settings.settings import Settings, load_settings
+
+DEFAULT_SUITE = "bookworm"
+_TAG = re.compile(r"[a-z0-9]+(?:(?:[._/-]|__)[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?")
+_SUITE = re.compile(r"[a-z]+")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+
+app = Application(no_args_is_help=True)
+
+DockerUrl = Annotated[
+    str | None, typer.Option("--docker-url", metavar="URL", help="The container engine; also the setting docker_url.")
+]
+
+
+@app.command()
+def build(
+    language: Annotated[str, typer.Argument(help="A language, by any of its names.", autocompletion=offer_languages)],
+    contract: Annotated[
+        str, typer.Option("--contract", metavar="|".join(CONTRACTS), help="What the image is started like.")
+    ] = "glot",
+    suite: Annotated[
+        str | None, typer.Option("--suite", metavar="NAME", help="The Debian release; bookworm if the language is there.")
+    ] = None,
+    package: Annotated[
+        list[str] | None, typer.Option("--package", metavar="NAME", help="A further Debian package; may be repeated.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option("--tag", metavar="NAME:TAG", help="What the image is called.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the root as a tar and do not import it.")
+    ] = None,
+    docker_url: DockerUrl = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Build an image for one language out of Debian packages, and give it to the container engine."""
+    settings = load_settings({"docker_url": docker_url, "data_dir": data_dir}, config)
+    set_up_logs("error", settings.log_format)
+    kept = contract_of(_contract_name(contract))
+    recipe = _recipe(language.strip().lower(), suite, package or [], settings)
+    name = _tag(tag or kept.tag(recipe.language))
+    if output is None:
+        asyncio.run(_ping(_url(settings)))  # before minutes are spent
+    with tempfile.TemporaryDirectory(prefix="firebox-image-") as folder:
+        root = Path(folder, "root.tar") if output is None else output
+        with _progress() as progress:
+            task = progress.add_task("Debian root", total=None)
+
+            def said(line: str) -> None:
+                progress.update(task, description=f"Debian root: {line[:70]}")
+
+            build_root(recipe, root, said)
+            progress.update(task, description="Debian root", total=1, completed=1)
+        if output is not None:
+            typer.echo(f"{output}: {output.stat().st_size} bytes; import it with these changes:")
+            typer.echo("\n".join(f"  --change '{change}'" for change in kept.changes(recipe.language)))
+            return
+        identifier = asyncio.run(import_root(_url(settings), root, name, kept, recipe.language))
+    typer.echo(f"{name} {identifier}")
+
+
+@app.command(name="list")
+def list_images(docker_url: DockerUrl = None, config: ConfigFile = None, data_dir: DataDir = None) -> None:
+    """List the images in the container engine that `firebox images build` made."""
+    settings = load_settings({"docker_url": docker_url, "data_dir": data_dir}, config)
+
+    async def ask() -> list[tuple[str, ...]]:
+        async with open_engine(_url(settings)) as engine:
+            found = await engine.images()
+        return [row for image in sorted(found, key=lambda each: each.tags) for row in _rows(image)]
+
+    rows = [("IMAGE", "CONTRACT", "LANGUAGE", "SIZE", "CREATED"), *asyncio.run(ask())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rows(image: Image) -> list[tuple[str, ...]]:
+    created = f"{datetime.fromtimestamp(image.created, UTC):%F %T}Z"
+    return [
+        (tag, image.contract, image.language, f"{image.size_bytes / 1e6:.0f} MB", created) for tag in image.tags or ("<none>",)
+    ]
+
+
+async def import_root(url: str, root: Path, tag: str, contract: Contract, language: str) -> str:
+    """Give a root to the engine as an image; returns the image's id. Raises: PartUnavailable, ContainerError."""
+    with _progress() as progress:
+        task = progress.add_task(f"importing {tag}", total=root.stat().st_size)  # noqa: ASYNC240 - a look at a local file
+        async with open_engine(url) as engine:
+            return await engine.take(root, tag, contract.changes(language), lambda sent: progress.advance(task, sent))
+
+
+async def _ping(url: str) -> None:
+    async with open_engine(url) as engine:
+        await engine.ping()
+
+
+def _recipe(language: str, suite: str | None, more: list[str], settings: Settings) -> Recipe:
+    """Find which packages bring a language. Raises: UnknownRuntime, InvalidRequest."""
+    definitions = named(find_definitions(settings), language)
+    if not definitions:
+        raise UnknownRuntime(language, "*", hint="docs/add-a-language.md says how to add one")
+    chosen = next((each.packages for each in definitions if each.packages.debian), definitions[0].packages)
+    if not chosen.debian and not more:
+        raise InvalidRequest(
+            f"no Debian package brings {language}", where="LANGUAGE", hint=chosen.words() or "name some with --package"
+        )
+    release = suite or chosen.suite or DEFAULT_SUITE
+    if not _SUITE.fullmatch(release):
+        raise InvalidRequest(f"{release!r} is no Debian release", where="--suite")
+    for package in more:
+        if not _PACKAGE.fullmatch(package):
+            raise InvalidRequest(f"{package!r} is no Debian package", where="--package")
+    return Recipe(language, release, (*chosen.debian, *more))
+
+
+def _contract_name(word: str) -> ContractName:
+    for name in CONTRACTS:
+        if name == word:
+            return name
+    raise InvalidRequest(f"{word!r} is no contract", where="--contract", hint="one of " + ", ".join(CONTRACTS))
+
+
+def _tag(word: str) -> str:
+    """Check the name of an image. Source: Docker's reference grammar, "path-component" and "tag"."""
+    plain = word.replace("+", "plus").replace("#", "sharp")
+    if not _TAG.fullmatch(plain):
+        raise InvalidRequest(f"{word!r} cannot be the name of an image", where="--tag", hint="like glot/python:latest")
+    return plain if ":" in plain else f"{plain}:latest"
+
+
+def _url(settings: Settings) -> str:
+    if not settings.docker_url:
+        raise InvalidRequest(
+            "no container engine is set",
+            where="--docker-url",
+            hint="like --docker-url unix:///run/docker.sock; or --output FILE to write the root only",
+        )
+    return settings.docker_url
+
+
+@contextmanager
+def _progress() -> Generator[Progress]:
+    """Show bars on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as progress:
+        yield progress

@@ -1,0 +1,77 @@
+"""What an `exec-{language}` image starts: the code is the one argument, its output and exit status are the container's.
+
+Source: docs/images.md, "The grounds contract".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from firebox.cli.failures import EXIT_FAILED, EXIT_USAGE, report
+from firebox.cli.one_request.one_request import container_settings, find_registry
+from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.domain.model import File, Job, StageName
+from firebox.engine.command_lines import command_line, is_compiled
+from firebox.files.folder import write_files
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
+
+_ESCAPE = re.compile(r"\\([\\nrt])")
+_MEANS = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def read_code(argument: str) -> str:
+    r"""Undo the escapes that a caller makes so that code fits on one line: `\\`, `\n`, `\r`, `\t`. Others stay as they are."""
+    return _ESCAPE.sub(lambda found: _MEANS[found[1]], argument)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run code and exit with its status; 128 + n when it died on signal n.
+
+    arguments: the language, which the image adds, and the code.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        if len(given) != 2:
+            raise InvalidRequest(f"{len(given) - 1} arguments, exactly one is needed: the code")
+        sys.exit(_run(given[0], read_code(given[1])))
+    except (FireboxError, OSError, ValueError) as error:
+        report(error)
+        sys.exit(EXIT_USAGE if isinstance(error, InvalidRequest) else EXIT_FAILED)
+
+
+def _run(language: str, code: str) -> int:
+    settings = container_settings()
+    runtime = find_registry(language, settings).resolve(language)
+    job = Job(language=language, files=runtime.place([File(runtime.main_name, os.fsencode(code))]))
+    sources = [file.name for file in job.files]
+    with tempfile.TemporaryDirectory(prefix="code-", ignore_cleanup_errors=True) as folder:
+        write_files(Path(folder), job.files)
+        stages: list[StageName] = ["compile", "run"] if is_compiled(job, runtime, sources) else ["run"]
+        for stage in stages:
+            memory_bytes = settings.default_limits(stage, runtime.setting_names, runtime.limits(stage)).memory_bytes
+            status = _wait_for(
+                command_line(stage, job, runtime, sources, memory_bytes), _environment(runtime, stage, folder), folder
+            )
+            if status != 0:
+                return status
+    return 0
+
+
+def _environment(runtime: Runtime, stage: StageName, folder: str) -> dict[str, str]:
+    return {**BASE_ENVIRONMENT, "HOME": folder, "TMPDIR": tempfile.gettempdir(), **runtime.environment(stage)}
+
+
+def _wait_for(words: list[str], environment: dict[str, str], folder: str) -> int:
+    """Run a command to its end; a request to stop is passed on. A child, as the first process of a container has no signals."""
+    with subprocess.Popen(words, env=environment, cwd=folder) as process:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda received, _frame: process.send_signal(received))
+        status = process.wait()
+    return status if status >= 0 else 128 - status

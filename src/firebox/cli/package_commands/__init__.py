@@ -1,1 +1,0 @@
-"""The commands of `firebox packages`, a module for each story."""

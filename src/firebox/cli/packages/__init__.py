@@ -1,0 +1,1 @@
+"""`firebox packages`, a module for each command or two."""

@@ -1,0 +1,174 @@
+"""`firebox packages build`: packages out of the recipes that come with Firebox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from firebox.cli.completion import offer_recipes
+from firebox.cli.options import ConfigFile, settings_flags
+from firebox.cli.packages.context import PLACE_ROWS, AsJson, interruptible, open_settings
+from firebox.cli.packages.output_tables import print_json, size_words
+from firebox.cli.packages.package_names import NAMES_METAVAR, Selector, near_names, read_recipe_selector
+from firebox.cli.packages.progress import show_progress
+from firebox.cli.packages.recipes_command import known_recipes, recipe_names
+from firebox.domain.errors import BuildFailed, InvalidRequest, NotFound
+from firebox.packages.entry import Report
+from firebox.packages.repository.sources import BUILT, packages_folder
+from firebox.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from firebox.packages.building.build import Built
+    from firebox.packages.building.recipe import Recipe
+
+
+KEPT = "what was built is kept: the same command tests it again, and `firebox packages build --no-test` takes it as it is"
+
+
+@settings_flags(PLACE_ROWS)
+def build(
+    packages: Annotated[
+        list[str] | None,
+        typer.Argument(metavar=NAMES_METAVAR, help="Recipes by the names of their packages.", autocompletion=offer_recipes),
+    ] = None,
+    all_needed: Annotated[
+        bool, typer.Option("--all-needed", help="Every recipe whose package is not in the output yet.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where packages go. Default: the repository `built`.")
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="NAME=FILE", help="A file that a recipe wants you to bring; may be repeated."),
+    ] = None,
+    test: Annotated[bool, typer.Option("--test/--no-test", help="Run the recipe's test program on the package.")] = True,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    **flags: object,
+) -> None:
+    """Build packages from the recipes that come with Firebox, and try each one's test program.
+
+    Like `firebox packages build haskell`; `firebox packages install haskell` then installs it. It takes root, mmdebstrap,
+    squashfs-tools and a Debian mirror: that of this machine's /etc/apt, or Debian's own. The first build of a Debian release also
+    makes the base that all its packages share.
+    """
+    settings = open_settings(config, flags)
+    sources = _sources(source or [])
+    folder = output or built_folder(settings)
+    if bool(packages) == all_needed:
+        raise InvalidRequest("name packages, or ask for --all-needed", hint="`firebox packages recipes` lists what can be built")
+    wanted = _needed(folder, sources) if all_needed else [find_recipe(read_recipe_selector(word)) for word in packages or []]
+    check_recipes(wanted, sources)
+    built: list[Built] = []
+    try:
+        with show_progress() as report, interruptible("what is not named above was not built"):
+            for recipe in wanted:
+                built += [make(recipe, settings, folder, report, sources, tried=test)]
+    finally:
+        if as_json:
+            print_json([_as_json(each) for each in built])
+        for each in () if as_json else built:
+            print(f"built {each.entry.name} ({size_words(each.file.stat().st_size)}): {each.file}")
+
+
+def built_folder(settings: Settings) -> Path:
+    """The folder of the repository `built`."""
+    return packages_folder(settings) / BUILT
+
+
+def make(
+    recipe: Recipe, settings: Settings, folder: Path, report: Report, sources: Mapping[str, Path], *, tried: bool = True
+) -> Built:
+    """Build a package and try its test program; one that fails it is not announced. Raises: BuildFailed, SandboxError."""
+    from firebox.cli.packages.smoke_test import try_package
+    from firebox.packages.building.build import build as build_package
+
+    def test(built: Built, place: Path) -> None:
+        try:
+            try_package(recipe, built, settings, report, folder=place)
+        except BuildFailed as error:
+            error.hint = "\n        ".join(filter(None, [error.hint, KEPT]))
+            raise
+
+    wanted = {each.name: sources[each.name] for each in recipe.supplied}
+    return build_package(recipe, settings, folder, report, sources=wanted, test=test if tried else None)
+
+
+def find_recipe(selector: Selector) -> Recipe:
+    """Find the recipe that somebody asks for. Raises: NotFound with what is near."""
+    from firebox.packages.building.recipe import find_recipe as find
+
+    try:
+        return find(selector.name, selector.version_range)
+    except NotFound as error:
+        series = [recipe.series for recipe in known_recipes() if recipe.package == selector.name]
+        if series:
+            error.hint = f"there are recipes for: {', '.join(series)}"
+        else:
+            error.hint = near_names(selector.name, recipe_names()) or "`firebox packages recipes` lists what can be built"
+        raise
+
+
+def _sources(words: list[str]) -> dict[str, Path]:
+    """Read NAME=FILE words. Raises: InvalidRequest."""
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, file = word.partition("=")
+        if not (name and equals and file):
+            raise InvalidRequest(f"{word!r} is not NAME=FILE", where="--source")
+        if not Path(file).is_file():
+            raise InvalidRequest(f"{file}: no such file", where="--source")
+        found[name] = Path(file)
+    return found
+
+
+def check_recipes(recipes: Sequence[Recipe], sources: Mapping[str, Path]) -> None:
+    """Check that files and programs are there before minutes are spent. Raises: InvalidRequest, BuildFailed."""
+    from firebox.packages.building.build import required_programs
+    from firebox.packages.building.build_tools import require_all
+
+    for recipe in recipes:
+        _check_sources(recipe, sources)
+    if recipes:
+        require_all(required_programs(recipes))
+
+
+def _check_sources(recipe: Recipe, sources: Mapping[str, Path]) -> None:
+    for each in recipe.supplied:
+        if each.name not in sources:
+            hint = f"--source {each.name}=FILE" + (f"; {each.hint}" if each.hint else "")
+            raise InvalidRequest(f"recipe {recipe.name} wants you to bring {each.name}", where="--source", hint=hint)
+
+
+def _needed(folder: Path, sources: Mapping[str, Path]) -> list[Recipe]:
+    """List the recipes whose package a folder has not, and say which are left out for want of a file."""
+    from firebox.packages.machine import fits
+    from firebox.packages.publishing.publishing import announced_in
+    from firebox.packages.versions import matching
+
+    there = [entry for entry in announced_in(folder) if fits(entry.architecture)]
+    found: list[Recipe] = []
+    for recipe in known_recipes():
+        if matching([entry for entry in there if entry.language == recipe.package], recipe.version):
+            continue
+        missing = [each.name for each in recipe.supplied if each.name not in sources]
+        if missing:
+            typer.echo(f"{recipe.name} is left out: it needs --source {missing[0]}=FILE", err=True)
+        else:
+            found.append(recipe)
+    return found
+
+
+def _as_json(built: Built) -> dict[str, Any]:
+    return {
+        "package": built.entry.language,
+        "version": built.entry.version,
+        "file": str(built.file),
+        "file_bytes": built.file.stat().st_size,
+        "size_bytes": built.entry.size_bytes,
+        "checksums": built.entry.checksums,
+        "dependencies": built.entry.dependencies,
+    }

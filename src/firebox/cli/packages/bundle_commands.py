@@ -1,0 +1,107 @@
+"""`firebox packages export` and `import`: packages in one file, for machines without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from firebox.cli.completion import offer_packages
+from firebox.cli.options import ConfigFile, settings_flags
+from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, Parts, RepositoryName, open_parts, run
+from firebox.cli.packages.find_package import find_package
+from firebox.cli.packages.install_command import install_all
+from firebox.cli.packages.json_output import as_installed
+from firebox.cli.packages.output_tables import print_json, size_words
+from firebox.cli.packages.package_names import NAMES_METAVAR, matches, read_selector
+from firebox.cli.packages.progress import show_progress
+from firebox.domain.errors import InvalidRequest
+from firebox.packages.entry import Entry, Report
+
+if TYPE_CHECKING:
+    from firebox.packages.installed.store import Installed
+
+
+@settings_flags(PACKAGE_ROWS)
+def export_packages(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to be written.")],
+    packages: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar=NAMES_METAVAR, help="Packages by name, with a version range if need be.", autocompletion=offer_packages
+        ),
+    ] = None,
+    installed: Annotated[bool, typer.Option("--installed", help="Everything that is installed here.")] = False,
+    repository: RepositoryName = "all",
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    **flags: object,
+) -> None:
+    """Write packages and everything they need into one file, to be carried to a machine without a network.
+
+    Like `firebox packages export python haskell -o languages.tar`. What is installed here is taken as it is, the rest is fetched;
+    it need not be installed.
+    """
+    parts = open_parts(config, flags)
+    if bool(packages) == installed:
+        raise InvalidRequest("name packages, or ask for what is --installed")
+    if not output.absolute().parent.is_dir():
+        raise InvalidRequest(f"{output.parent} is no folder", where="--output")
+    with show_progress() as report:
+        written = run(_export(parts, packages or [], repository, output, report), f"{output} was not written")
+    if as_json:
+        print_json({"file": str(output), "file_bytes": output.stat().st_size, "packages": [entry.name for entry in written]})
+        return
+    for entry in written:
+        print(f"exported {entry.name}")
+    print(f"{output}: {size_words(output.stat().st_size)}")
+
+
+@settings_flags(PACKAGE_ROWS)
+def import_packages(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `firebox packages export` wrote.")],
+    install: Annotated[bool, typer.Option("--install", help="Install everything that is in it, too.")] = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    **flags: object,
+) -> None:
+    """Take packages from a file, all of them or none: they come into the repository `built`, from which they install.
+
+    Like `firebox packages import languages.tar --install`. Each is checked as a download is: its checksum, and its signature
+    where keys are trusted on this machine.
+    """
+    from firebox.packages.publishing.bundle import import_bundle
+
+    parts = open_parts(config, flags)
+    if not file.is_file():
+        raise InvalidRequest(f"{file}: no such file", where="FILE")
+    done: list[Installed] = []
+    entries: list[Entry] = []
+    try:
+        with show_progress() as report:
+            entries += run(import_bundle(file, parts.settings, report))
+            if install:
+                run(install_all(parts, entries, [], report, done), "packages that were not finished are not installed")
+    finally:
+        if as_json:
+            print_json({"imported": [entry.name for entry in entries], "installed": [as_installed(each) for each in done]})
+        else:
+            for entry in entries:
+                print(f"imported {entry.name}")
+            for each in done:
+                print(f"installed {each.id}")
+
+
+async def _export(parts: Parts, words: Sequence[str], repository: str, output: Path, report: Report) -> list[Entry]:
+    from firebox.packages.publishing.bundle import export_bundle
+    from firebox.packages.versions import newest_first
+
+    there = [package.entry for package in parts.store.all()]
+    wanted = [] if words else there
+    for word in words:
+        selector = read_selector(word)
+        own = [entry for entry in there if matches(selector, entry) and repository in {"all", entry.repository}]
+        wanted.append(newest_first(own)[0] if own else await find_package(parts, selector, repository))
+    return await export_bundle(wanted, output, parts.settings, parts.repositories, parts.store, report)

@@ -1,0 +1,107 @@
+"""What the commands about packages work with: settings, the store, repositories; and how their work is run and interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from firebox.domain.errors import InvalidRequest
+from firebox.packages.installed.store import PackageStore
+from firebox.server.logs import set_up_logs
+from firebox.service.available_runtimes import open_store
+from firebox.settings.settings import Settings, load_settings
+from firebox.settings.settings_table import ROWS
+
+if TYPE_CHECKING:  # the libraries behind them are loaded by the commands that need them
+    from firebox.packages.installed.install import Installer
+    from firebox.packages.repository.repositories import Repositories
+
+PLACE_ROWS = (ROWS["data_dir"],)
+REPOSITORY_ROWS = (*PLACE_ROWS, ROWS["repositories"], ROWS["trusted_keys_dir"], ROWS["allow_unsigned_packages"])
+PACKAGE_ROWS = (*REPOSITORY_ROWS, ROWS["max_package_bytes"], ROWS["uninstall_wait_ms"])
+TRUST_ROWS = (*PLACE_ROWS, ROWS["repositories"], ROWS["trusted_keys_dir"])
+
+EXIT_INTERRUPTED = 130
+"""As shells have it: 128 and the number of SIGINT."""
+
+T = TypeVar("T")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Sync = Annotated[bool, typer.Option("--sync", help="Fetch the indices of the repositories again first.")]
+RepositoryName = Annotated[
+    str, typer.Option("--repository", "-r", metavar="NAME", help="Look in this repository only; `all` means every one.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a command may need."""
+
+    settings: Settings
+    store: PackageStore
+    repositories: Repositories
+
+    def installer(self) -> Installer:
+        from firebox.packages.installed.install import Installer
+
+        return Installer(self.settings, self.store, self.repositories)
+
+
+def open_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
+    """Read the settings of a command and keep the log quiet. Raises: SettingsError."""
+    settings = load_settings(flags, config)
+    set_up_logs("warning", settings.log_format)
+    return settings
+
+
+def open_parts(config: Path | None, flags: dict[str, Any]) -> Parts:
+    """Get the parts ready. Nothing is read from the network yet. Raises: SettingsError."""
+    from firebox.packages.repository.repositories import Repositories
+
+    settings = open_settings(config, flags)
+    return Parts(settings, open_store(settings), Repositories(settings))
+
+
+def read_operators_file(name: str, most_bytes: int) -> bytes:
+    """Read a file that somebody named, or standard input for `-`; one byte more than `most_bytes` at most.
+
+    Raises: InvalidRequest when it cannot be read.
+    """
+    if name == "-":
+        return sys.stdin.buffer.read(most_bytes + 1)
+    try:
+        with Path(name).open("rb") as opened:
+            return opened.read(most_bytes + 1)
+    except OSError as error:
+        raise InvalidRequest(f"{name}: {error.strerror}") from None
+
+
+def run(work: Coroutine[Any, Any, T], interrupted: str = "nothing was changed") -> T:
+    """Run a command's work to its end. interrupted: as of `interruptible`."""
+    with interruptible(interrupted):
+        return asyncio.run(work)
+
+
+@contextmanager
+def interruptible(words: str) -> Generator[None]:
+    """Say after Ctrl-C how things stand, and end the command with status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"firebox: interrupted: {words}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def agreed(question: str, *, yes: bool) -> bool:
+    """Ask whoever sits at the terminal; without a terminal, or with --yes, nobody is asked."""
+    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    return typer.confirm(question, err=True)

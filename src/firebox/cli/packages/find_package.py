@@ -1,0 +1,45 @@
+"""Which package somebody means: among the installed ones, and in the repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from firebox.cli.packages.context import Parts
+from firebox.cli.packages.package_names import Selector, matches, not_installed, read_selector, unknown_package, usable
+from firebox.cli.packages.recipes_command import packages_that_bring, recipe_names
+from firebox.domain.errors import NotFound
+from firebox.packages.entry import Entry
+
+if TYPE_CHECKING:
+    from firebox.packages.installed.store import Installed
+
+
+async def find_package(parts: Parts, selector: Selector, repository: str) -> Entry:
+    """Find the newest package that is meant; one that no repository has and is installed is found too.
+
+    Raises: NotFound with what is near; and as `Repositories.find`.
+    """
+    try:
+        return await parts.repositories.find(selector.name, selector.version_range, repository=repository)
+    except NotFound as error:
+        if error.kind != "package":
+            raise
+    known = usable(await parts.repositories.entries(repository))
+    for entry in known:
+        if entry.name == selector.word:
+            return entry
+    for package in parts.store.all():
+        if matches(selector, package.entry):
+            return package.entry
+    brought_by = packages_that_bring(selector.name.lower())
+    raise unknown_package(selector, [(entry.language, entry.version) for entry in known], recipe_names(), brought_by)
+
+
+def find_installed(installed: Sequence[Installed], word: str) -> list[Installed]:
+    """List the installed packages that a word means. Raises: NotFound with what is near; InvalidRequest."""
+    selector = read_selector(word)
+    found = [package for package in installed if matches(selector, package.entry)]
+    if not found:
+        raise not_installed(selector, [(package.entry.language, package.entry.version) for package in installed])
+    return found

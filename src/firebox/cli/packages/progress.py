@@ -1,0 +1,130 @@
+"""How far something is, on standard error: bars on a terminal, a line for each step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from firebox.cli.packages.output_tables import size_words
+from firebox.packages.entry import Progress, Report, Step
+from firebox.server.logs import escape
+
+STEP_WORDS: dict[Step, str] = {
+    "index": "reading the index",
+    "download": "downloading",
+    "verify": "checking",
+    "unpack": "unpacking",
+    "environment": "reading its environment",
+    "install": "installing",
+    "uninstall": "removing",
+    "build": "building",
+}
+LONGEST_WORDS = 60
+_LAST: frozenset[Step] = frozenset({"install", "uninstall"})
+"""Once it is through with one of these, nothing more is to be said of a package."""
+
+
+@contextmanager
+def show_progress() -> Generator[Report]:
+    """Give the report that shows what it is told, until the context ends."""
+    if sys.stderr.isatty():
+        with _bars() as bars:
+            yield _Bars(bars)
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    """Says what happens to each package, and says nothing twice."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[Step, str]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, progress: Progress) -> None:
+        with self._lock:
+            if self._said.get(progress.package) == (progress.step, progress.words):
+                return
+            self._said[progress.package] = (progress.step, progress.words)
+            words = progress.words or STEP_WORDS[progress.step]
+            size = f" {size_words(progress.total)}" if progress.step == "download" and progress.total else ""
+            print(escape(f"{progress.package}: {words}{size}"), file=sys.stderr, flush=True)
+
+
+class _Bars:
+    """A bar for each package, a new one for each step."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[str, tuple[TaskID, Step]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.step == "index" and progress.words:
+            # What is wrong with an index is to be read afterwards too.
+            self._bars.console.print(Text(escape(f"{progress.package}: {progress.words}")))
+            return
+        with self._lock:
+            task, step = self._tasks.pop(progress.package, (None, None))
+            finished = progress.step in _LAST and 0 < progress.total <= progress.done
+            if task is not None and (finished or step != progress.step):
+                self._bars.remove_task(task)
+                task = None
+            if finished:
+                return
+            if task is None:
+                task = self._bars.add_task(escape(progress.package), total=None, step=progress.step, words="")
+            self._tasks[progress.package] = task, progress.step
+        if progress.words:
+            self._bars.update(task, words=escape(progress.words)[:LONGEST_WORDS])
+        self._bars.update(task, total=progress.total or None, completed=progress.done)
+
+
+class _Doing(TextColumn):
+    """What is being done."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        step: Step = task.fields["step"]
+        return Text(STEP_WORDS[step] if step in {"build", "download"} else task.fields["words"] or STEP_WORDS[step])
+
+
+class _Amount(TextColumn):
+    """Of a download how much there is of how much, and its speed; of a build the last words of the tool that works."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> Text:
+        step: Step = task.fields["step"]
+        if step not in {"download", "build"}:
+            return Text("")
+        if step == "build" or not task.completed:
+            return Text(task.fields["words"], style="dim")
+        amount = size_words(int(task.completed))
+        if task.total:
+            amount += f" of {size_words(int(task.total))}"
+        if task.speed:
+            amount += f"  {size_words(int(task.speed))}/s"
+        return Text(amount)
+
+
+def _bars() -> Bars:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False, style="bold"),
+        _Doing(),
+        BarColumn(bar_width=24),
+        _Amount(),
+        TimeElapsedColumn(),
+    )
+    return Bars(*columns, console=Console(stderr=True), transient=True)

@@ -1,0 +1,93 @@
+"""`firebox packages recipes`: what packages can be built from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from firebox.cli.options import ConfigFile, settings_flags
+from firebox.cli.packages.context import PLACE_ROWS, AsJson, open_settings
+from firebox.cli.packages.output_tables import print_json, print_rows
+
+if TYPE_CHECKING:
+    from firebox.packages.building.recipe import Recipe
+
+
+@settings_flags(PLACE_ROWS)
+def recipes(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="WORD", help="Only those with these words in what is known of them.")
+    ] = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    **flags: object,
+) -> None:
+    """List the recipes that come with Firebox: what `firebox packages build` can make.
+
+    Like `firebox packages recipes haskell`. One that is not verified needs files that you have to bring: `--source` of
+    `firebox packages build`.
+    """
+    open_settings(config, flags)
+    found = [recipe for recipe in known_recipes() if is_about(words or [], recipe_words(recipe))]
+    if as_json:
+        print_json([_as_json(recipe) for recipe in found])
+        return
+    rows = [(recipe.package, recipe.series, recipe.suite, "yes" if recipe.verified else "no", recipe.summary) for recipe in found]
+    print_rows(("PACKAGE", "SERIES", "SUITE", "VERIFIED", "WHAT"), rows)
+
+
+def known_recipes() -> list[Recipe]:
+    """Read every recipe, by name and series."""
+    from firebox.packages.building.recipe import all_recipes
+
+    return all_recipes()
+
+
+def recipe_names() -> list[str]:
+    """Name the packages that there are recipes for, without reading these."""
+    folder = Path(str(resources.files("firebox"))) / "recipes"
+    return sorted({file.parent.parent.name for file in folder.glob("*/*/recipe.toml")})
+
+
+def packages_that_bring(language: str) -> list[str]:
+    """Name the packages of recipes that bring a language, by any of its names; the language's own name goes first."""
+    own: list[str] = []
+    by_alias: list[str] = []
+    for recipe in known_recipes():
+        for definition in recipe.definitions():
+            if definition.language == language:
+                own.append(recipe.package)
+            elif language in {*definition.aliases, *recipe.aliases}:
+                by_alias.append(recipe.package)
+    return list(dict.fromkeys([*own, *by_alias]))
+
+
+def recipe_words(recipe: Recipe) -> list[str]:
+    """Give everything that somebody may look for in a recipe."""
+    names = [name for definition in recipe.definitions() for name in (definition.language, *definition.aliases)]
+    brought = [*recipe.debian, *(wheel.name for wheel in recipe.pypi), *(tarball.name for tarball in recipe.npm)]
+    return [recipe.package, recipe.series, recipe.summary, *recipe.aliases, *names, *brought]
+
+
+def is_about(words: Sequence[str], texts: Sequence[str]) -> bool:
+    """Say whether every word is somewhere in the texts, upper or lower case."""
+    text = " ".join(texts).lower()
+    return all(word.lower() in text for word in words)
+
+
+def _as_json(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "package": recipe.package,
+        "series": recipe.series,
+        "version": recipe.version,
+        "suite": recipe.suite,
+        "verified": recipe.verified,
+        "summary": recipe.summary,
+        "provides": list(recipe.provides),
+        "supplied": [{"name": each.name, "hint": each.hint} for each in recipe.supplied],
+        "notes": recipe.notes,
+    }

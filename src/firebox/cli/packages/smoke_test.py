@@ -1,0 +1,100 @@
+"""The last step of a build: the recipe's test program, run on the new package in our own sandbox before anybody else does."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from firebox.domain.errors import BuildFailed
+from firebox.domain.model import File, Finished, Job, LimitRequest, Result
+from firebox.engine.executor import LocalExecutor
+from firebox.packages.building.build_tools import require, run
+from firebox.packages.building.squash import RUNTIMES, TREE, read_beside
+from firebox.packages.entry import Progress, Report, no_report
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
+from firebox.sandbox.launcher.squashfs_support import cannot_mount
+from firebox.settings.settings import Settings
+from firebox.settings.settings_table import TABLE
+
+if TYPE_CHECKING:
+    from firebox.packages.building.build import Built
+    from firebox.packages.building.recipe import Recipe
+
+EXPECTED = (b"OK", b'"OK"')
+"""With a newline or without: some languages end no line by themselves. The second is how Nix prints a value."""
+
+LIMITS = LimitRequest(wall_ms=300_000, cpu_ms=300_000)
+"""For each stage, whatever clients get: the machine is busy, its disk is cold, and minutes of work are at stake."""
+
+_SHOWN = 1000
+_UNPACK_TIMEOUT_S = 1800.0
+
+
+def try_package(
+    recipe: Recipe, built: Built, settings: Settings, report: Report = no_report, *, folder: Path | None = None
+) -> None:
+    """Run a recipe's test program on its package, which need not be installed.
+
+    folder: where the packages are that it depends on; None: beside it.
+    Raises: BuildFailed when it does not print OK; SandboxError.
+    """
+    report(Progress(package=recipe.package, step="build", words="trying the test program"))
+    runtime = msgspec.json.decode(read_beside(built.file, RUNTIMES), type=list[Runtime])[0]
+    with _layers(built, folder or built.file.parent) as layers:
+        placed = msgspec.structs.replace(runtime, layers=layers, on_host=False, mounts=())
+        result = asyncio.run(_run(recipe, placed, settings))
+    stage = result.run or result.compile
+    if result.run is None or result.verdict != "ok" or result.run.stdout.strip() not in EXPECTED:
+        output = b"".join(chunk.data for chunk in stage.chunks)[-_SHOWN:].decode(errors="replace") if stage is not None else ""
+        raise BuildFailed(
+            f"{built.entry.name}: its test program does not print OK: {result.verdict} {result.reason}".rstrip(),
+            hint=output.strip(),
+        )
+
+
+async def _run(recipe: Recipe, runtime: Runtime, settings: Settings) -> Result:
+    files = tuple(File(name, content) for name, content in recipe.test_files().items())
+    job = Job(
+        language=runtime.language, version=runtime.version, files=files, cache="none", compile_limits=LIMITS, run_limits=LIMITS
+    )
+    async with LocalExecutor(_without_maxima(settings), Registry([runtime])) as executor, executor.start(job) as running:
+        events = [event async for event in running.events()]
+    assert isinstance(events[-1], Finished)  # noqa: S101 - it is always the last one
+    return events[-1].result
+
+
+def _without_maxima(settings: Settings) -> Settings:
+    """Copy the settings without what they allow clients at most."""
+    values = {row.name: settings.value(row.name) for row in TABLE}
+    values |= {name: 0 for name in values if name.startswith(("max_compile_", "max_run_"))}
+    values["limit_overrides"] = {}
+    return Settings(values, {name: settings.source(name) for name in values})
+
+
+@contextmanager
+def _layers(built: Built, folder: Path) -> Generator[tuple[str, ...]]:
+    """Give what the package's root is stacked from; unpacked where images cannot be mounted. folder: of what it depends on."""
+    images = [built.file, *(_image_of(folder, name, version) for name, version in built.entry.dependencies.items())]
+    if not cannot_mount():
+        yield tuple(str(image.resolve()) for image in images)
+        return
+    with tempfile.TemporaryDirectory(prefix="firebox-try-") as place:
+        layers: list[str] = []
+        for number, image in enumerate(images):
+            target = Path(place, str(number))
+            command = [require("unsquashfs"), "-quiet", "-no-progress", "-no-xattrs", "-dest", str(target), str(image), TREE]
+            run(command, _UNPACK_TIMEOUT_S)
+            layers.append(str(target / TREE))
+        yield tuple(layers)
+
+
+def _image_of(folder: Path, language: str, version: str) -> Path:
+    """Find the package that a new one was built on, in the folder where it was put."""
+    return next(folder.glob(f"{language}-{version}-*.squashfs"))

@@ -1,0 +1,198 @@
+"""`firebox packages trust` and `untrust`: whose signature counts for a repository."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from firebox.cli.options import ConfigFile, settings_flags
+from firebox.cli.packages.context import TRUST_ROWS, AsJson, Yes, agreed, open_settings, read_operators_file
+from firebox.cli.packages.output_tables import print_fields, print_json
+from firebox.domain.errors import InvalidRequest, NotFound
+from firebox.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from pysequoia import Cert
+
+SHORTEST_FINGERPRINT = 8
+"""How many digits of a fingerprint's end are enough to name a key that is trusted already."""
+
+_REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+Repository = Annotated[str, typer.Argument(metavar="REPOSITORY", help="Its name in the setting `repositories`.")]
+
+
+@settings_flags(TRUST_ROWS)
+def trust(
+    repository: Repository,
+    certificate: Annotated[
+        str, typer.Argument(metavar="FILE", help="OpenPGP certificates (public keys), armored or not; - for standard input.")
+    ],
+    yes: Yes = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    **flags: object,
+) -> None:
+    """Trust a key to sign what comes from a repository. Compare the fingerprint with one that its owner told you another way.
+
+    Like `firebox packages trust main main.asc`. From then on every package of that repository, and its index, needs a signature
+    by one of its trusted keys.
+    """
+    from firebox.packages.repository.signatures import key_file, trusted_keys
+
+    settings = open_settings(config, flags)
+    _check_name(settings, repository)
+    certificates = _read(certificate)
+    if not as_json:
+        _show(certificates)
+    if not agreed(f"Trust {_these(certificates)} for {repository}?", yes=yes):
+        raise typer.Exit(1)
+    kept = {each.fingerprint: each for each in trusted_keys(settings, repository)}
+    for each in certificates:
+        kept[each.fingerprint] = kept[each.fingerprint].merge(each) if each.fingerprint in kept else each
+    file = key_file(settings, repository)
+    _write(file, list(kept.values()))
+    if as_json:
+        _print_trusted(repository, file, list(kept.values()))
+    else:
+        print(f"{len(kept)} {'key' if len(kept) == 1 else 'keys'} trusted for {repository}: {file}")
+
+
+@settings_flags(TRUST_ROWS)
+def untrust(
+    repository: Repository,
+    fingerprint: Annotated[
+        str | None, typer.Argument(metavar="FINGERPRINT", help="Of the key to forget, or its end; without it all of them.")
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    **flags: object,
+) -> None:
+    """Forget the trusted keys of a repository, or one of them. What is installed stays.
+
+    Like `firebox packages untrust main`.
+    """
+    from firebox.packages.repository.signatures import key_file, trusted_keys
+
+    settings = open_settings(config, flags)
+    _check_name(settings, repository)
+    file = key_file(settings, repository)
+    certificates = trusted_keys(settings, repository)
+    if not certificates:
+        raise NotFound("trusted key of repository", repository)
+    forgotten = certificates if fingerprint is None else _with_fingerprint(certificates, fingerprint)
+    if not as_json:
+        _show(forgotten)
+    if not agreed(f"Forget {_these(forgotten)} of {repository}?", yes=yes):
+        raise typer.Exit(1)
+    kept = [each for each in certificates if each not in forgotten]
+    if kept:
+        _write(file, kept)
+    else:
+        file.unlink()
+    if as_json:
+        _print_trusted(repository, file, kept)
+    else:
+        left = f"{len(kept)} left" if kept else "none is left, and packages from the network need one"
+        print(f"forgot {len(forgotten)} of {repository}; {left}")
+
+
+def as_key(certificate: Cert) -> dict[str, Any]:
+    """Give a key as JSON shows it."""
+    return {
+        "fingerprint": certificate.fingerprint,
+        "user_ids": [str(each) for each in certificate.user_ids],
+        "expires": certificate.expiration,
+    }
+
+
+def _check_name(settings: Settings, repository: str) -> None:
+    """Refuse what cannot be a repository's name, and say when it is the name of none. Raises: InvalidRequest."""
+    from firebox.packages.repository.sources import ALL, sources_of
+
+    if not _REPOSITORY.fullmatch(repository) or repository == ALL:
+        raise InvalidRequest(f"{repository!r} cannot be the name of a repository", where="REPOSITORY")
+    names = [source.name for source in sources_of(settings)]
+    if repository not in names:
+        known = f"; there are: {', '.join(names)}" if names else ""
+        typer.echo(f"{repository} is not among the setting `repositories` yet{known}", err=True)
+
+
+def _read(name: str) -> list[Cert]:
+    """Read the certificates that somebody wants to trust. Raises: InvalidRequest, for one that is no good any more too."""
+    from pysequoia import Cert
+
+    from firebox.packages.repository.signatures import MOST_KEY_BYTES
+
+    data = read_operators_file(name, MOST_KEY_BYTES)
+    if len(data) > MOST_KEY_BYTES:
+        raise InvalidRequest(f"certificates have at most {MOST_KEY_BYTES} bytes", where=name)
+    try:
+        certificates = Cert.split_bytes(data)
+    except RuntimeError:  # the library's own words are a backtrace
+        certificates = []
+    if not certificates:
+        raise InvalidRequest("there is no OpenPGP certificate in it", where=name)
+    for each in certificates:
+        if each.is_revoked:
+            raise InvalidRequest(f"the key {each.fingerprint} was revoked by its owner", where=name)
+        if each.expiration is not None and each.expiration < datetime.now(UTC):
+            raise InvalidRequest(f"the key {each.fingerprint} expired on {each.expiration:%Y-%m-%d}", where=name)
+        if each.has_secret_keys:
+            typer.echo(f"{name} holds a secret key, which has no business here; its public part is taken", err=True)
+    return certificates
+
+
+def _with_fingerprint(certificates: Sequence[Cert], fingerprint: str) -> list[Cert]:
+    ending = fingerprint.replace(" ", "").lower()
+    found = [each for each in certificates if each.fingerprint.endswith(ending)]
+    if not found or len(ending) < SHORTEST_FINGERPRINT:
+        error = NotFound("trusted key", fingerprint)
+        trusted = ", ".join(each.fingerprint for each in certificates)
+        error.hint = f"at least the last {SHORTEST_FINGERPRINT} digits of one of these: {trusted}"
+        raise error
+    return found
+
+
+def _write(file: Path, certificates: Sequence[Cert]) -> None:
+    """Put the certificates in the file's place at once, public parts only."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False) as opened:
+        opened.write("".join(str(each) for each in certificates))
+        opened.flush()
+        os.fchmod(opened.fileno(), 0o644)
+        os.fsync(opened.fileno())
+    Path(opened.name).replace(file)
+
+
+def _print_trusted(repository: str, file: Path, certificates: Sequence[Cert]) -> None:
+    print_json({"repository": repository, "file": str(file), "trusted": [as_key(each) for each in certificates]})
+
+
+def _show(certificates: Sequence[Cert]) -> None:
+    for each in certificates:
+        print_fields(
+            [
+                ("fingerprint", _grouped(each.fingerprint)),
+                ("user id", "\n".join(str(user) for user in each.user_ids) or "none"),
+                ("expires", f"{each.expiration:%Y-%m-%d}" if each.expiration else ""),
+            ]
+        )
+
+
+def _grouped(fingerprint: str) -> str:
+    """Write a fingerprint as people compare it: groups of four digits."""
+    digits = fingerprint.upper()
+    return " ".join(digits[place : place + 4] for place in range(0, len(digits), 4))
+
+
+def _these(certificates: Sequence[Cert]) -> str:
+    return "this key" if len(certificates) == 1 else "these keys"

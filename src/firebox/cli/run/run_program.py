@@ -1,0 +1,298 @@
+"""`firebox run`: one program in a sandbox, as if it ran here.
+
+Being quick is a part of what it does: the launcher starts first, and this process loads its modules while that one loads its
+own.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, get_args
+
+from firebox.cli.interrupts import raise_at_interrupts
+from firebox.cli.run.run_flags import RunRequest
+from firebox.sandbox.launcher.launcher_start import StartedLauncher, start_launcher
+from firebox.server.absent_modules import absent
+
+if TYPE_CHECKING:
+    from firebox.cli.run.run_files import Program
+    from firebox.domain.errors import UnknownRuntime
+    from firebox.domain.model import CacheLevel, Job, LimitRequest, Result, Terminal
+    from firebox.engine.executor import LocalExecutor
+    from firebox.runtimes.definition import Definition
+    from firebox.runtimes.registry import Registry
+    from firebox.runtimes.runtime import Runtime
+    from firebox.runtimes.toolchain_cache import Preparation
+    from firebox.settings.settings import Settings
+
+
+def run_program(request: RunRequest, launcher: StartedLauncher | None = None) -> int:
+    """Run a program as the command line says. Returns the exit status. Raises: FireboxError, OSError.
+
+    launcher: one that has been started; it may have ended afterwards.
+    """
+    if launcher is None:
+        launcher = start_launcher()
+        try:
+            return run_program(request, launcher)
+        finally:
+            launcher.end()
+    gc.disable()
+    with ExitStack() as kept:
+        # asyncio and hashlib would load OpenSSL, msgspec a library of types that Python has itself.
+        with absent("ssl", "_hashlib", "typing_extensions"):
+            settings = _settings(request)
+            is_ready = _configure(launcher, settings)
+            raise_at_interrupts()  # what is found out about tools is written to the data folder
+            program, runtime, registry, preparations = _choose(request, settings)
+            _prepare_first(runtime, preparations if settings.prepare_toolchains else [])
+            job = _job(request, program, runtime)
+            from firebox.service.available_runtimes import open_store
+
+            hold = open_store(settings).hold
+            if runtime.installed:
+                kept.enter_context(hold(runtime.installed))
+            if is_ready:
+                _ask_for_sandbox(launcher, job, settings, registry)
+            # From here on the launcher makes the sandbox while this process loads the rest.
+            import asyncio
+
+            from firebox.cli.run.exit_status import exit_status
+            from firebox.engine.executor import LocalExecutor
+        executor = LocalExecutor(settings, registry, hold=hold, launcher=launcher if is_ready else None)
+        gc.freeze()
+        gc.enable()
+        return exit_status(asyncio.run(_execute(executor, job, request)))
+
+
+def _configure(launcher: StartedLauncher, settings: Settings) -> bool:
+    """Tell the launcher its settings. False when it cannot be used: the executor will find out why, and say it."""
+    from firebox.runtimes.prestart import hook_texts
+
+    try:
+        launcher.configure(uid_base=settings.uid_base, hooks=hook_texts())
+    except OSError:
+        return False
+    return True
+
+
+def _ask_for_sandbox(launcher: StartedLauncher, job: Job, settings: Settings, registry: Registry) -> None:
+    """Have the launcher make the first sandbox of a job. Raises: RequestError."""
+    from firebox.engine.plan import Planner
+
+    specification = Planner(settings, registry).plan(job).first_specification
+    with suppress(OSError):  # it has ended: the executor will find out why, and say it
+        launcher.ask(specification)
+
+
+def _settings(request: RunRequest) -> Settings:
+    """Read the settings. Who runs this is the operator: no maximum but the machine."""
+    from pathlib import Path
+
+    from firebox.settings.settings import load_settings
+    from firebox.settings.settings_table import LIMIT_NAMES, ROWS, STAGES
+
+    unlimited = {name: 0 for stage in STAGES for limit_name in LIMIT_NAMES if (name := f"max_{stage}_{limit_name}") in ROWS}
+    flags = {**unlimited, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": request.data_dir}
+    return load_settings(flags, Path(request.config) if request.config is not None else None)
+
+
+def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, Registry, list[Preparation]]:
+    """Find the main file and the runtime that is meant, with what may be prepared for such runtimes."""
+    from firebox.cli.late_logs import set_up_logs_later
+    from firebox.cli.run.run_files import FROM_STDIN, find_program
+    from firebox.domain.errors import InvalidRequest, UnknownRuntime
+    from firebox.runtimes.registry import Registry
+    from firebox.service.available_runtimes import find_definitions, find_runtimes
+
+    set_up_logs_later("error", settings.log_format)
+    wanted = request.language.strip().lower() if request.language is not None else None
+    if request.program == FROM_STDIN and wanted is None:
+        raise InvalidRequest("code from standard input needs a language", where="--language", hint="like: --language python")
+
+    def is_wanted(definition: Definition | Runtime) -> bool:
+        return wanted in {name.lower() for name in (definition.language, *definition.aliases)}
+
+    def is_source(ending: str) -> bool:
+        known = find_definitions(settings, ending)
+        return any(ending in each.extensions for each in known if wanted is None or is_wanted(each))
+
+    program = find_program(request.program, is_source, request.language)
+
+    def may_be_meant(definition: Definition | Runtime) -> bool:
+        return is_wanted(definition) if wanted is not None else program.ending in definition.extensions
+
+    mentioning = wanted if wanted is not None else program.ending
+    scan = find_runtimes(settings, may_be_meant, mentioning)
+    registry = Registry(scan.runtimes)
+    version = request.version if request.version is not None else "*"
+    if request.language is not None:
+        name = request.language
+    else:
+        found = registry.by_extension(program.ending)
+        name = found.language if found is not None else _language_of(program, settings)
+    try:
+        return program, registry.resolve(name, version), registry, scan.preparations
+    except UnknownRuntime as error:
+        if registry.all():
+            raise
+        raise _explained(error, settings) from None
+
+
+def _prepare_first(runtime: Runtime, preparations: Sequence[Preparation]) -> None:
+    """Make a toolchain quick without which a program takes as long as that."""
+    for each in preparations:
+        if each.first and (each.language, each.version) == (runtime.language, runtime.version) and not each.done:
+            words = f"firebox: preparing {each.language} {each.version}, once for this version: it takes some seconds"
+            print(words, file=sys.stderr, flush=True)
+            problem = each.execute()
+            if problem:
+                print(f"firebox: {problem}", file=sys.stderr, flush=True)
+
+
+def _explained(error: UnknownRuntime, settings: Settings) -> UnknownRuntime:
+    """Say what has to be installed, also where only the operator's own definition knows it, or what else there is."""
+    from firebox.domain.errors import UnknownRuntime
+    from firebox.runtimes.install_hints import installing_hint
+    from firebox.runtimes.registry import Registry
+    from firebox.service.available_runtimes import find_definitions, find_runtimes
+
+    hint = installing_hint(error.selector, find_definitions(settings))
+    if not hint:
+        try:
+            Registry(find_runtimes(settings).runtimes).resolve(error.selector)
+        except UnknownRuntime as known:
+            hint = known.hint
+    return UnknownRuntime(error.selector, error.version, hint=hint)
+
+
+def _language_of(program: Program, settings: Settings) -> str:
+    """Name the language of a file for which there is no runtime. Raises: InvalidRequest."""
+    from firebox.cli.run.run_files import check_main
+    from firebox.domain.errors import InvalidRequest
+    from firebox.service.available_runtimes import find_definitions
+
+    check_main(program)  # that there is no such file is the better message
+    known = sorted(find_definitions(settings, program.ending), key=lambda definition: -definition.rank)
+    for definition in known:
+        if program.ending and program.ending in definition.extensions:
+            return definition.language
+    raise InvalidRequest(
+        f"no language here has files like {program.main!r}",
+        where="--language",
+        hint="say which it is with --language; `firebox runtimes` lists them",
+    )
+
+
+def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
+    from firebox.cli.run.limit_flags import read_limits
+    from firebox.cli.run.run_files import read_files
+    from firebox.domain.model import Job
+    from firebox.service.validation import check_job
+
+    limits = read_limits(request.limit, _named_limits(request))
+    job = Job(
+        # Nobody but the JSON answer shows it, and to make one costs more than to run a small program.
+        id="" if request.as_json else "run",
+        language=runtime.language,
+        version=runtime.version,
+        files=read_files(program, request.file, runtime.extensions, runtime.main_name),
+        interactive=True,
+        attended=request.tty or os.isatty(0),
+        args=request.args,
+        compile_args=tuple(request.compile_arg),
+        env={**(_terminal_kind() if request.tty else {}), **_variables(request.env)},
+        command=request.command or "",
+        compile_limits=limits["compile"],
+        run_limits=limits["run"],
+        artifacts=tuple(request.artifact),
+        cache=_cache_level(request.cache),
+        fresh=request.fresh,
+        terminal=_terminal() if request.tty else None,
+    )
+    check_job(job)
+    return job
+
+
+def _terminal() -> Terminal:
+    from firebox.cli.run.session import terminal_size
+
+    return terminal_size()
+
+
+def _terminal_kind() -> dict[str, str]:
+    """Return the variable that names the kind of the terminal that this runs in."""
+    kind = os.environ.get("TERM", "")
+    return {"TERM": kind} if kind else {}
+
+
+def _variables(words: Sequence[str]) -> dict[str, str]:
+    from firebox.domain.errors import InvalidRequest
+
+    for word in words:
+        if "=" not in word:
+            raise InvalidRequest(f"{word!r} is not NAME=VALUE", where="--env")
+    return dict(word.split("=", 1) for word in words)
+
+
+def _cache_level(word: str | None) -> CacheLevel | None:
+    from firebox.domain.errors import InvalidRequest
+    from firebox.domain.model import CacheLevel
+
+    match word:
+        case None | "none" | "binary" | "output":
+            return word
+        case _:
+            hint = "one of " + ", ".join(get_args(CacheLevel))
+            raise InvalidRequest(f"{word!r} is no such level", where="--cache", hint=hint)
+
+
+def _named_limits(request: RunRequest) -> LimitRequest:
+    from firebox.cli.run.limit_flags import read_limits
+    from firebox.domain.model import LimitRequest
+
+    values = {flag: getattr(request, flag) for flag in ("time", "cpu", "memory", "stack", "processes")}
+    limits = LimitRequest()
+    for flag, value in values.items():
+        if value is not None:
+            name = "wall" if flag == "time" else flag
+            limits = read_limits([f"{name}={value}"], limits, where=f"--{flag}")["run"]
+    return limits
+
+
+async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Result:
+    from firebox.cli.run.exit_status import say_reason, say_summary
+    from firebox.cli.run.session import Session
+
+    async with executor, executor.start(job) as run:
+        session = Session(run, silent=request.as_json, terminal=job.terminal is not None)
+        # Code from standard input has used it up: the program finds its end.
+        result = await session.follow()
+    if request.as_json:
+        import msgspec
+
+        from firebox.doors.native import wire
+
+        print(msgspec.json.encode(wire.from_result(result, exact=True)).decode(), flush=True)
+    else:
+        say_reason(result)
+    if request.verbose:
+        say_summary(result)
+    _save(result, request.output or ".")
+    return result
+
+
+def _save(result: Result, folder: str) -> None:
+    """Write the fetched files below a folder. Their names were checked where they came from; a link there is not followed."""
+    from pathlib import Path
+
+    for artifact in result.artifacts:
+        target = Path(folder) / artifact.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(artifact.content)

@@ -1,0 +1,35 @@
+"""`firebox settings`: every value and where it came from."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from firebox.cli.application import Application
+from firebox.cli.options import ConfigFile, settings_flags
+from firebox.settings.settings import load_settings
+from firebox.settings.settings_table import TABLE
+
+app = Application()
+
+
+@app.command()
+@settings_flags(TABLE)
+def show_settings(
+    config: ConfigFile = None, as_json: bool = typer.Option(False, "--json", help="Print JSON."), **flags: object
+) -> None:
+    """Show every setting, its value and where that came from: a flag, the environment, a file or the default.
+
+    Tokens and passwords are hidden.
+    """
+    settings = load_settings(flags, config)
+    values = {row.name: (settings.shown(row.name), settings.source(row.name)) for row in TABLE}
+    if as_json:
+        print(json.dumps({name: {"value": value, "source": source} for name, (value, source) in values.items()}, default=str))
+    else:
+        width = max(map(len, values))
+        for name, (value, source) in values.items():
+            print(f"{name:<{width}}  {str(value) or '-':<24}  {source}")
+    for warning in settings.warnings:
+        typer.echo(f"warning: {warning}", err=True)

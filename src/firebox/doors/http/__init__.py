@@ -1,0 +1,1 @@
+"""What several doors share: bounded requests, JSON, credentials and answers."""

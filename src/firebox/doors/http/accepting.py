@@ -1,0 +1,138 @@
+"""Accepts connections: quickly, so that nobody waits in the kernel's queue behind a flood, and fairly.
+
+What comes is taken from that queue at once, counted for its client and closed where there is no room, before anything is made
+for it. The rest becomes a connection when its client's turn comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from firebox.doors.http.held import Connections
+from firebox.doors.http.turns import Turns
+from firebox.service.callers import countable
+
+BACKLOG = 4096
+"""Connections that wait in the kernel; it takes fewer where net.core.somaxconn is lower."""
+ACCEPTED_AT_ONCE = 128
+"""What is taken in one go: 2 ms."""
+PAUSE_S = 0.1
+"""How long nothing is accepted once the process has no descriptors left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A connection that there is room for. client: who it counts for; close: to be called when it is gone."""
+
+    address: str
+    client: str
+    close: Callable[[], None]
+
+
+class Acceptor:
+    """Serves a listening socket, with what `asyncio.Server` offers of `close` and `wait_closed`.
+
+    make: returns the protocol of a connection, which calls `Admitted.close` when it is lost. refusal: is sent, as far as that
+    goes at once, to clients for whom there is no room; refused: is called with their addresses.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        turns: Turns,
+        connections: Connections,
+        make: Callable[[Admitted], asyncio.Protocol],
+        refusal: bytes = b"",
+        refused: Callable[[str], None] = lambda _address: None,
+    ) -> None:
+        self._listener = listener
+        self._turns = turns
+        self._connections = connections
+        self._make = make
+        self._refusal = refusal
+        self._refused = refused
+        self._loop = asyncio.get_running_loop()
+        self._waiting: set[socket.socket] = set()
+        self._making: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        listener.setblocking(False)
+        listener.listen(BACKLOG)
+        self._resume()
+
+    def close(self) -> None:
+        """Accept nothing more, and drop what has not had its turn. The listener stays open."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._loop.remove_reader(self._listener)
+            for connection in self._waiting:
+                connection.close()
+            for task in self._making:
+                task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until what `close` drops is gone."""
+        await asyncio.gather(*self._making, return_exceptions=True)
+
+    def _resume(self) -> None:
+        if not self._is_closed:
+            self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                connection, peer = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                # What waits keeps the listener readable: trying again at once would be all that this process does.
+                self._loop.remove_reader(self._listener)
+                self._loop.call_later(PAUSE_S, self._resume)
+                return
+            self._admit(connection, str(peer[0]))
+
+    def _admit(self, connection: socket.socket, address: str) -> None:
+        close = self._connections.open(address)
+        if close is None:
+            self._refused(address)
+            with connection, contextlib.suppress(OSError):
+                connection.setblocking(False)
+                connection.send(self._refusal)
+            return
+        connection.setblocking(False)
+        admitted = Admitted(address, countable(address), close)
+        self._waiting.add(connection)
+
+        def begin() -> bool:
+            self._waiting.discard(connection)
+            if self._is_closed or _has_left(connection):
+                connection.close()
+                close()
+            else:
+                self._turns.take(admitted.client)
+                task = self._loop.create_task(self._make_connection(connection, admitted))
+                self._making.add(task)
+                task.add_done_callback(self._making.discard)
+            return False
+
+        self._turns.join(admitted.client, begin)
+
+    async def _make_connection(self, connection: socket.socket, admitted: Admitted) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: self._make(admitted), connection)
+        except (OSError, asyncio.CancelledError):
+            connection.close()
+            admitted.close()
+
+
+def _has_left(connection: socket.socket) -> bool:
+    """Say whether a client has gone without a word: nothing has come and nothing will."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,70 @@
+"""What HTTP calls each failure: one table for every HTTP door, which may differ from it where its protocol does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from math import ceil
+
+from firebox.domain import errors
+from firebox.doors.http import refusals
+
+STATUS: Mapping[type[errors.FireboxError], int] = {
+    errors.FireboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.RequestError: HTTPStatus.BAD_REQUEST,
+    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+    # Not 404: the route exists and its body is at fault; 404 is for a thing that is not there.
+    errors.UnknownRuntime: HTTPStatus.BAD_REQUEST,
+    errors.LimitTooHigh: HTTPStatus.BAD_REQUEST,
+    errors.LimitNotEnforceable: HTTPStatus.BAD_REQUEST,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.CapacityError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.BodiesFull: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.PartUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.SettingsError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ContainerError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.PackageError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.RepositoryError: HTTPStatus.BAD_GATEWAY,
+    errors.DownloadFailed: HTTPStatus.BAD_GATEWAY,
+    errors.WrongChecksum: HTTPStatus.BAD_GATEWAY,
+    errors.NotTrusted: HTTPStatus.BAD_GATEWAY,
+    errors.UnusablePackage: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.DependencyConflict: HTTPStatus.CONFLICT,
+    errors.BuildFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.SandboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    **{
+        refusal: refusal.status
+        for refusal in (
+            refusals.TransportError,
+            refusals.BodyTooLarge,
+            refusals.BodyTimeout,
+            refusals.UnsupportedBody,
+            refusals.ForeignOrigin,
+            refusals.ClientGone,
+        )
+    },
+}
+"""HTTP status of every error; a test walks the classes."""
+
+
+def status_of(error: errors.FireboxError, table: Mapping[type[errors.FireboxError], int] = STATUS) -> int:
+    """Look a failure up: its own class, or the nearest one above it that the table has."""
+    return next(table[class_] for class_ in type(error).__mro__ if class_ in table)
+
+
+def headers_of(error: errors.FireboxError, scheme: str = "Bearer") -> dict[str, str]:
+    """Give the headers that belong to the answer: when to come again, and how to say who one is.
+
+    Source: RFC 9110, section 10.2.3 (Retry-After: whole seconds, so that coming then is not too early) and section 11.6.1.
+    """
+    if isinstance(error, errors.CapacityError):
+        return {"Retry-After": str(max(1, ceil(error.retry_after_s)))}
+    if isinstance(error, errors.Unauthenticated):
+        return {"WWW-Authenticate": f'{scheme} realm="firebox"'}
+    return {}

@@ -1,0 +1,27 @@
+"""Output as text, piece by piece: what a door that streams JSON sends."""
+
+from __future__ import annotations
+
+import codecs
+
+from firebox.domain.model import Output, StreamName
+
+
+class StreamText:
+    """Decodes the output of one stage as UTF-8; a character split over two pieces comes whole with the second one."""
+
+    def __init__(self) -> None:
+        make = codecs.getincrementaldecoder("utf-8")
+        self._decoders: dict[StreamName, codecs.IncrementalDecoder] = {"stdout": make("replace"), "stderr": make("replace")}
+
+    def feed(self, output: Output) -> str:
+        """Decode a piece; "" while a character is not complete. Undecodable bytes become U+FFFD."""
+        return self._decoders[output.stream].decode(output.data)
+
+    def rest(self) -> list[tuple[StreamName, str]]:
+        """Give what an unfinished character at the end of each stream becomes, and start anew."""
+        ends: list[tuple[StreamName, str]] = []
+        for stream, decoder in self._decoders.items():
+            ends.append((stream, decoder.decode(b"", final=True)))
+            decoder.reset()
+        return [(stream, text) for stream, text in ends if text]

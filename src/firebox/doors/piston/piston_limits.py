@@ -1,0 +1,60 @@
+"""Piston's six limits: their keys, the checks in their order, and what -1 means here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from firebox.domain.errors import InvalidRequest, LimitTooHigh
+from firebox.domain.model import LimitRequest, OutputMode, StageName
+from firebox.doors.piston.wire import LIMIT_KEYS
+from firebox.runtimes.runtime import Runtime
+from firebox.settings.other_systems.piston_settings import PREFIX
+from firebox.settings.settings import Settings
+
+NO_MAXIMUM = 2**53
+"""Stands in for a maximum that the operator has not set: above it JSON numbers are not exact."""
+
+_ROWS: tuple[tuple[str, str, StageName, str], ...] = tuple(
+    (key, limit, "compile" if limit.startswith("compile.") else "run", limit.partition(".")[2])
+    for limit, key in LIMIT_KEYS.items()
+)
+
+
+def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) -> tuple[LimitRequest, LimitRequest]:
+    """Read the limits of both stages. 0, "", false and null ask for nothing, as in Piston.
+
+    Raises: InvalidRequest, LimitTooHigh.
+    """
+    asked: dict[StageName, dict[str, int]] = {"compile": {}, "run": {}}
+    for key, limit, stage, name in _ROWS:
+        value = document.get(key)
+        if not value:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InvalidRequest(f"If specified, {key} must be a number")
+        maximum = int(getattr(settings.maximum_limits(stage, runtime.setting_names), name))
+        if value > (maximum or NO_MAXIMUM):
+            raise LimitTooHigh(limit, value, maximum or NO_MAXIMUM)
+        if value < 0:
+            decided = _read_negative(key, stage, name, maximum, settings)
+            if decided is not None:
+                asked[stage][name] = decided
+        else:
+            asked[stage][name] = max(1, round(value))
+    return (
+        LimitRequest(output_mode=OutputMode.KILL, **asked["compile"]),
+        LimitRequest(output_mode=OutputMode.KILL, **asked["run"]),
+    )
+
+
+def _read_negative(key: str, stage: StageName, name: str, maximum: int, settings: Settings) -> int | None:
+    """Decide what a negative limit means: no cap (0), nothing asked (None), or a mistake.
+
+    Clients send -1 for memory without being asked, because Piston has no memory limit unless its operator set one; so it is a
+    mistake only where an operator set one by Piston's name.
+    """
+    if name != "wall_ms" and not maximum:
+        return 0
+    if name == "memory_bytes" and PREFIX not in settings.source(f"max_{stage}_{name}"):
+        return None
+    raise InvalidRequest(f"{key} must be non-negative")

@@ -1,0 +1,81 @@
+"""Runner's four calls, over the service. gRPC and the JSON gateway both come here."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from firebox.domain.errors import FireboxError, Forbidden, InvalidRequest
+from firebox.doors.runner.grpc_logs import silence
+from firebox.doors.runner.proto.runner_pb2 import (
+    CodeRequest,
+    CodeResponse,
+    DeleteCodeRequest,
+    DeleteCodeResponse,
+    IdRequest,
+    ShareResponse,
+)
+from firebox.doors.runner.wire import NotAdmin
+from firebox.service.callers import Caller
+from firebox.service.service import Service
+from firebox.service.snippets import AdminCheck
+from firebox.settings.settings import Settings
+
+SHARE_FAILED = "failed to share code"
+GET_FAILED = "failed to get code by id"
+"""What Runner puts before the words of a failed call."""
+
+
+class Calls:
+    """What a request does, whichever way it came. Every call raises FireboxError and nothing else on purpose."""
+
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._service = service
+        self._is_admin = _admin_check(service, settings)
+
+    async def run_code(self, request: CodeRequest, caller: Caller) -> CodeResponse:
+        """Run a program to its end; cancelling this ends the program."""
+        outcome = await self._service.snippets.run(request.code, request.language, caller)
+        return CodeResponse(code=request.code, output=outcome.output, error=outcome.error)
+
+    async def share_code(self, request: CodeRequest, caller: Caller) -> ShareResponse:
+        """Run a program and keep it; with errors nothing is kept."""
+        with _failing_as(SHARE_FAILED):
+            return ShareResponse(id=await self._service.snippets.share(request.code, request.language, caller))
+
+    async def get_code(self, request: IdRequest, _caller: Caller) -> CodeResponse:
+        """Fetch what is kept."""
+        with _failing_as(GET_FAILED):
+            snippet = await self._service.snippets.get(request.id)
+        return CodeResponse(code=snippet.code, output=snippet.output, error=snippet.error)
+
+    async def delete_code(self, request: DeleteCodeRequest, caller: Caller) -> DeleteCodeResponse:
+        """Forget what is kept. Raises: NotAdmin."""
+        try:
+            await self._service.snippets.delete(request.id, request.user_id, caller, self._is_admin)
+        except Forbidden:
+            raise NotAdmin from None
+        return DeleteCodeResponse(success=True)
+
+
+@contextmanager
+def _failing_as(words: str) -> Generator[None]:
+    """Put words before those of a failure."""
+    try:
+        yield
+    except FireboxError as error:
+        if isinstance(error, InvalidRequest) and error.where:
+            words, error.where = f"{words}: {error.where}", ""
+        error.message = f"{words}: {error.message}"
+        raise
+
+
+def _admin_check(service: Service, settings: Settings) -> AdminCheck:
+    """Decide who says who is an admin: the sign-on service of the settings, else our own table of users."""
+    if not settings.sso_address:
+        return service.accounts.is_admin
+    silence()
+    # Only a server that asks another one over gRPC pays for the library.
+    from firebox.doors.runner.sso import SignOnService
+
+    return SignOnService(settings).is_admin

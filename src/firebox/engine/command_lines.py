@@ -1,0 +1,46 @@
+"""The command line and the variables of a stage: the same wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from firebox.domain.errors import InvalidRequest
+from firebox.domain.model import Job, StageName
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime, shell_line
+
+TERM = "xterm-256color"
+"""What a terminal is when the job does not say."""
+
+_LEAK_OPTIONS, _NO_LEAKS = "LSAN_OPTIONS", "detect_leaks=0"
+"""LeakSanitizer, a part of AddressSanitizer, traces the program when it ends; that is refused here, and it calls a correct
+program faulty then. The last word counts, and what ASAN_OPTIONS says does not."""
+
+
+def variables(stage: StageName, job: Job, runtime: Runtime) -> dict[str, str]:
+    """Return the environment of a stage's command in a sandbox."""
+    terminal = {"TERM": TERM} if job.terminal is not None and stage == "run" else {}
+    chosen = {**BASE_ENVIRONMENT, **terminal, **runtime.environment(stage), **job.env}
+    own = chosen.get(_LEAK_OPTIONS)
+    return {**chosen, _LEAK_OPTIONS: f"{own}:{_NO_LEAKS}" if own else _NO_LEAKS}
+
+
+def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence[str], memory_bytes: int) -> list[str]:
+    """Give the words of a stage's command. sources: names of the source files, main first. memory_bytes: 0 for no limit."""
+    if job.command:
+        return ["/bin/sh", "-c", job.command, "sh", *job.args]
+    if stage == "compile":
+        steps = runtime.compile_commands(sources, memory_bytes, job.compile_args)
+        return steps[0] if len(steps) == 1 else ["/bin/sh", "-c", shell_line(steps)]
+    return runtime.run_command(sources, job.args, memory_bytes)
+
+
+def check_compile_args(job: Job, runtime: Runtime) -> None:
+    """Refuse arguments for a compiler that is not run, or that it may not be given. Raises: InvalidRequest."""
+    if job.command and job.compile_args:
+        raise InvalidRequest("a command replaces the compiler", where="compile_args")
+    runtime.check_compile_args(job.compile_args)
+
+
+def is_compiled(job: Job, runtime: Runtime, sources: Sequence[str]) -> bool:
+    """Tell whether there is something to compile for this job."""
+    return not job.command and runtime.has_compile_commands(sources)

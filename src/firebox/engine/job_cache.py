@@ -1,0 +1,353 @@
+"""What is kept of jobs so that it need not be done again: what a compile stage made, and, where asked for, whole outcomes.
+
+Entries are named by a hash of everything that they follow from, so whoever can name one has all that made it; programs
+never see the folder. A folder for each runtime, in it a file for each entry, whole or not there.
+
+Nothing waits for the disk. An entry that a crash of the machine took is made again; one that it tore is told by its digest, which
+is checked where an entry was written before this machine was last started, or on another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from firebox.domain.model import File, Limits, Result, StageResult
+from firebox.runtimes.runtime import Runtime
+from firebox.sandbox.protocol.messages import write_all
+from firebox.sandbox.spec import Pack, PackedFile
+
+_FORMAT = b"firebox2"
+_HEAD = struct.Struct("<8sQ16s16s")
+"""Format, size of what the entry says, digest of that and of the contents, and since which start of the machine they agree."""
+_BOOT_OFFSET = _HEAD.size - 16
+_LARGEST_HEADER_BYTES = 256 << 20
+_COPY_BYTES = 1 << 20
+_QUICK_BYTES = 256 << 10
+"""What is written at once: a thread for it would take longer."""
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_ROOM_AFTER_SWEEP = 0.9
+"""A sweep makes some room, or the next entry would need one as well."""
+
+Content = TypeVar("Content")
+
+
+class Compiled(Struct, frozen=True):
+    """What a compile stage left: its result, and where in the file each of its own files lies."""
+
+    result: StageResult
+    files: tuple[tuple[str, int, int, int], ...]
+    """Name, offset in the contents, size in bytes, mode."""
+    kept_at_s: float
+
+
+class Outcome(Struct, frozen=True):
+    """What a whole job left."""
+
+    result: Result
+    kept_at_s: float
+
+
+class Turn:
+    """The right to be the only one who does what a key stands for. forget: what is called with it in the end."""
+
+    def __init__(self, key: str, lock: asyncio.Lock, forget: Callable[[Turn], None]) -> None:
+        self.key = key
+        self._lock = lock
+        self._forget = forget
+
+    def release(self) -> None:
+        """Let the next one look."""
+        self._lock.release()
+        self._forget(self)
+
+
+class JobCache:
+    """Entries in a folder, which several servers may share. max_bytes: of all entries; max_age_s: from when one was made."""
+
+    def __init__(self, folder: Path, *, max_bytes: int, max_age_s: float) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._bytes: int | None = None
+        self._boot = _boot()
+        self._turns: dict[str, tuple[asyncio.Lock, set[Turn]]] = {}
+        self._unwritten: dict[str, Result] = {}
+        self._writing: set[asyncio.Task[None]] = set()
+
+    async def take_turn(self, key: str) -> Turn:
+        """Wait until nobody else does what a key stands for; the caller then looks again, and releases the turn."""
+        lock, users = self._turns.setdefault(key, (asyncio.Lock(), set()))
+        turn = Turn(key, lock, self._forget_turn)
+        users.add(turn)
+        try:
+            await lock.acquire()
+        except BaseException:
+            self._forget_turn(turn)
+            raise
+        return turn
+
+    def _forget_turn(self, turn: Turn) -> None:
+        _lock, users = self._turns[turn.key]
+        users.discard(turn)
+        if not users:
+            del self._turns[turn.key]
+
+    async def compiled(self, runtime: Runtime, key: str) -> tuple[StageResult, Pack] | None:
+        """Find what a compile stage made. The caller closes the pack's descriptor."""
+        opened = await self._open(runtime, key, Compiled)
+        if opened is None:
+            return None
+        descriptor, entry, start = opened
+        files = tuple(PackedFile(name, start + offset, size, mode) for name, offset, size, mode in entry.files)
+        return entry.result, Pack(descriptor, files)
+
+    async def outcome(self, runtime: Runtime, key: str) -> Result | None:
+        """Find what a job left."""
+        if key in self._unwritten:
+            return self._unwritten[key]
+        opened = await self._open(runtime, key, Outcome)
+        if opened is None:
+            return None
+        descriptor, entry, _start = opened
+        os.close(descriptor)
+        result: Result = entry.result
+        return result
+
+    def keep_compiled(self, runtime: Runtime, key: str, result: StageResult, pack: Pack | None, turn: Turn) -> None:
+        """Keep what a compile stage made, in the background if it is much; the turn is released then.
+
+        What cannot be written is not kept.
+        """
+        files = pack.files if pack is not None else ()
+        entry = Compiled(result, tuple((each.name, each.offset, each.size, each.mode) for each in files), time.time())
+        self._keep(runtime, key, entry, pack, turn.release)
+
+    def keep_outcome(self, runtime: Runtime, key: str, result: Result) -> None:
+        """Keep what a job left, as `keep_compiled`."""
+        self._unwritten[key] = result
+        self._keep(runtime, key, Outcome(result, time.time()), None, lambda: self._unwritten.pop(key, None))
+
+    async def written(self) -> None:
+        """Wait until everything that is to be kept is written."""
+        await asyncio.gather(*self._writing)
+
+    def _keep(
+        self, runtime: Runtime, key: str, entry: Compiled | Outcome, pack: Pack | None, written: Callable[[], object]
+    ) -> None:
+        """Write an entry, and call `written` in any case."""
+        header = msgspec.msgpack.encode(entry)
+        size = _size_of(header, pack)
+        if size <= _QUICK_BYTES and self._has_room(size):
+            try:
+                self._write(runtime, key, header, pack)
+            finally:
+                written()
+            return
+        copy = Pack(os.dup(pack.descriptor), pack.files) if pack is not None else None
+        task = asyncio.create_task(asyncio.to_thread(self._write_copy, runtime, key, header, copy))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        task.add_done_callback(lambda _task: written())
+
+    async def purge(self, runtime: Runtime) -> int:
+        """Forget everything of a runtime. Returns how many entries there were. Raises: OSError."""
+        await self.written()  # what is on its way would come back
+        return await asyncio.to_thread(self._purge, runtime)
+
+    def _purge(self, runtime: Runtime) -> int:
+        folder = self._place(runtime)
+        try:
+            count = sum(1 for _entry in folder.iterdir())
+        except FileNotFoundError:
+            return 0
+        import tempfile  # what is kept rarely changes
+
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".gone-") as gone:
+            folder.rename(Path(gone, "entries"))
+        self._bytes = None
+        return count
+
+    def _place(self, runtime: Runtime) -> Path:
+        return self._folder / _folder_of(runtime)
+
+    async def _open(self, runtime: Runtime, key: str, kind: type[Content]) -> tuple[int, Any, int] | None:
+        """Open an entry; gives its descriptor, what it says, and where the contents begin. None: there is none that is good."""
+        path = f"{self._folder}/{_folder_of(runtime)}/{key}"  # for each run: to make a Path costs more than to open the file
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            magic, size, digest, boot = _HEAD.unpack(os.pread(descriptor, _HEAD.size, 0))
+            if magic != _FORMAT or size > _LARGEST_HEADER_BYTES:
+                raise ValueError(magic)
+            header = os.pread(descriptor, size, _HEAD.size)
+            entry: Any = msgspec.msgpack.decode(header, type=kind)
+            if not 0 <= time.time() - entry.kept_at_s <= self._max_age_s:
+                raise ValueError(entry.kept_at_s)
+            end = max((offset + length for _name, offset, length, _mode in getattr(entry, "files", ())), default=0)
+            if os.fstat(descriptor).st_size < _HEAD.size + size + end:
+                raise ValueError(end)  # cut off by a crash of the machine
+            if boot != self._boot:
+                check = partial(self._check_digest, path, digest, _pieces(descriptor, _HEAD.size, _HEAD.size + size + end))
+                await asyncio.to_thread(check)
+            os.utime(descriptor)  # what was used last goes last
+        except (struct.error, ValueError, msgspec.DecodeError, OSError):
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108 - as above
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, entry, _HEAD.size + size
+
+    def _check_digest(self, path: str, digest: bytes, pieces: Iterator[bytes]) -> None:
+        """Check an entry that a crash may have torn, and note that it is whole. Raises: ValueError, OSError."""
+        found = _new_digest()
+        for piece in pieces:
+            found.update(piece)
+        if found.digest() != digest:
+            raise ValueError(digest)
+        with contextlib.suppress(OSError):  # then it is checked again
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.pwrite(descriptor, self._boot, _BOOT_OFFSET)
+            finally:
+                os.close(descriptor)
+
+    def _write_copy(self, runtime: Runtime, key: str, header: bytes, pack: Pack | None) -> None:
+        """Write an entry and close its pack."""
+        try:
+            self._write(runtime, key, header, pack)
+        finally:
+            if pack is not None:
+                os.close(pack.descriptor)
+
+    def _write(self, runtime: Runtime, key: str, header: bytes, pack: Pack | None) -> None:
+        """Write an entry, if there is room for it; a full disk only means that nothing is kept."""
+        size = _size_of(header, pack)
+        if size > self._max_bytes:
+            return
+        with contextlib.suppress(OSError):
+            if not self._has_room(size):
+                self._make_room(size)
+            place = f"{self._folder}/{_folder_of(runtime)}"
+            unfinished = f"{place}/.unfinished-{os.urandom(8).hex()}"
+            try:
+                descriptor = os.open(unfinished, _NEW_FILE, 0o600)
+            except FileNotFoundError:
+                Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
+                descriptor = os.open(unfinished, _NEW_FILE, 0o600)
+            try:
+                self._write_whole(descriptor, header, pack)
+                os.link(unfinished, f"{place}/{key}")
+                self._bytes = (self._bytes or 0) + size
+            finally:
+                os.unlink(unfinished)  # noqa: PTH108 - for each compiled program: paths cost more than the call
+                os.close(descriptor)
+
+    def _write_whole(self, descriptor: int, header: bytes, pack: Pack | None) -> None:
+        """Write an entry into an empty file. Raises: OSError."""
+        digest = _new_digest()
+        write_all(descriptor, bytes(_HEAD.size))
+        write_all(descriptor, header)
+        digest.update(header)
+        for piece in _pieces(pack.descriptor, 0, _contents_bytes(pack)) if pack is not None else ():
+            write_all(descriptor, piece)
+            digest.update(piece)
+        os.pwrite(descriptor, _HEAD.pack(_FORMAT, len(header), digest.digest(), self._boot), 0)
+
+    def _has_room(self, wanted_bytes: int) -> bool:
+        """Tell whether there is room without looking through everything."""
+        return self._bytes is not None and self._bytes + wanted_bytes <= self._max_bytes
+
+    def _make_room(self, wanted_bytes: int) -> None:
+        found = sorted(self._entries(), key=lambda entry: entry[1])
+        total = sum(size for _path, _used, size in found)
+        for path, used_at_s, size in found:
+            is_old = time.time() - used_at_s > self._max_age_s
+            if not is_old and total + wanted_bytes <= self._max_bytes * _ROOM_AFTER_SWEEP:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+        self._bytes = total
+
+    def _entries(self) -> Iterator[tuple[Path, float, int]]:
+        """Yield path, when it was used last, and size of everything that lies there; what is gone meanwhile is left out."""
+        for path in self._folder.glob("*/*"):
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                yield path, status.st_mtime, status.st_size
+
+
+def _folder_of(runtime: Runtime) -> str:
+    package = f"-{runtime.package}" if runtime.package else ""
+    return runtime.installed or f"host-{runtime.language}-{runtime.version}{package}"
+
+
+def compile_key(runtime: Runtime, command: list[str], env: dict[str, str], files: tuple[File, ...], limits: Limits) -> str:
+    """Name what a compile stage makes: by its files, its command and variables, its limits, and the toolchain as it is now."""
+    inputs = [runtime, command, sorted(env.items()), files, limits, toolchain_state(runtime)]
+    return hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
+
+
+def outcome_key(parts: list[Any]) -> str:
+    """Name what a job leaves, by everything it follows from."""
+    return "outcome-" + hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()
+
+
+def toolchain_state(runtime: Runtime) -> list[tuple[str, int, int]]:
+    """Tell a toolchain of the host from the one that an upgrade puts in its place under the same version."""
+    if runtime.installed:
+        return []  # a package never changes
+    words = {word for step in (*runtime.compile, runtime.run) for word in step if word.startswith("/")}
+    state: list[tuple[str, int, int]] = []
+    for word in sorted(words):
+        with contextlib.suppress(OSError):
+            status = os.stat(word)  # noqa: PTH116 - for each run: to make a path costs more than to ask
+            state.append((word, status.st_mtime_ns, status.st_size))
+    return state
+
+
+def _size_of(header: bytes, pack: Pack | None) -> int:
+    return _HEAD.size + len(header) + _contents_bytes(pack)
+
+
+def _contents_bytes(pack: Pack | None) -> int:
+    """Return how long the contents of a pack are, which lie one after the other from its start."""
+    return max((each.offset + each.size for each in pack.files), default=0) if pack is not None else 0
+
+
+def _pieces(descriptor: int, position: int, end: int) -> Iterator[bytes]:
+    """Yield a part of a file."""
+    while position < end:
+        piece = os.pread(descriptor, min(_COPY_BYTES, end - position), position)
+        if not piece:
+            return
+        position += len(piece)
+        yield piece
+
+
+def _new_digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _boot() -> bytes:
+    """Return what stands for this start of the machine. Source: proc_sys_kernel(5), "random"."""
+    try:
+        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return os.urandom(16)

@@ -1,0 +1,123 @@
+"""Debian roots, made by mmdebstrap from wherever this machine gets its packages."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from firebox.domain.errors import BuildFailed
+from firebox.packages.building.build_tools import require
+
+SOURCES = Path("/etc/apt")
+PROXY_OPTIONS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::https::CaInfo")
+ROLLING = ("sid", "forky", "unstable", "testing")
+"""Releases without updates of their own; a mirror may have them as they were some time ago, past their date."""
+
+_LEFT_OUT = ("man", "info", "locale", "doc-base", "lintian", "bug")
+"""Folders of /usr/share, and so is doc, but for who wrote what: nobody reads manuals in a sandbox."""
+_SAID_TO_DPKG = [
+    *(f"path-exclude=/usr/share/{name}/*" for name in (*_LEFT_OUT, "doc")),
+    "path-include=/usr/share/doc/*/copyright",
+]
+_LEAVE_OUT = (
+    '--setup-hook=mkdir -p "$1/etc/dpkg/dpkg.cfg.d"',
+    f"""--setup-hook=printf '%s\\n' {shlex.join(_SAID_TO_DPKG)} > "$1/etc/dpkg/dpkg.cfg.d/98firebox\"""",
+    f"""--extract-hook=for name in {" ".join(_LEFT_OUT)}; do rm -rf "$1/usr/share/$name"/*; done""",
+    """--extract-hook=test ! -d "$1/usr/share/doc" || find "$1/usr/share/doc" ! -type d ! -name copyright -delete""",
+)
+"""What mmdebstrap unpacks itself, before dpkg works, is removed afterwards. Told by `--dpkgopt=path-exclude`, it would lead all
+of that through a filter, which takes a third of the time of a base."""
+
+_LINES_SHOWN = 8
+_OWN_WORDS = ("I: ", "E: setup failed: ", "E: mmdebstrap failed ")
+"""What mmdebstrap itself says around the words of the tool that failed."""
+
+
+def run_mmdebstrap(
+    suite: str,
+    target: Path,
+    arguments: Sequence[str],
+    progress: Callable[[str], None],
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Make a root and write it as a tar to `target`.
+
+    progress: called with a line of words at a time. variables: for the commands that it runs.
+    Raises: BuildFailed with the last words of the tool that failed.
+    """
+    command = [require("mmdebstrap"), "--mode=auto", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
+    command += [f"--aptopt={option}" for option in _apt_options()]
+    if suite in ROLLING:
+        command.append('--aptopt=Acquire::Check-Valid-Until "false"')
+    _run([*command, *_LEAVE_OUT, *arguments, suite, str(target), *sources(suite)], progress, variables or {})
+
+
+def sources(suite: str) -> list[str]:
+    """Give the lines of sources.list for a release, by the mirror that this machine uses; none where it uses none.
+
+    mmdebstrap then takes Debian's own. Source: mmdebstrap(1), "MIRROR".
+    """
+    mirror, security = "", ""
+    for address, suites in _sources_here():
+        if any(name.endswith("-security") for name in suites):
+            security = security or address
+        elif address.rstrip("/").endswith("/debian"):
+            mirror = address
+            break
+    if not mirror:
+        return []
+    lines = [f"deb {mirror} {suite} main"]
+    if suite not in ROLLING:
+        lines.append(f"deb {mirror} {suite}-updates main")
+        lines.append(f"deb {security or mirror.rstrip('/') + '-security'} {suite}-security main")
+    return lines
+
+
+def _sources_here() -> Iterator[tuple[str, list[str]]]:
+    """Yield address and suites of everything this machine's apt reads, in either format."""
+    for file in [SOURCES / "sources.list", *sorted((SOURCES / "sources.list.d").glob("*"))]:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if file.suffix == ".sources":
+            for paragraph in text.split("\n\n"):
+                fields = dict(line.split(":", 1) for line in paragraph.splitlines() if ":" in line and line[0] not in "# ")
+                for address in fields.get("URIs", "").split():
+                    yield address, fields.get("Suites", "").split()
+        else:
+            for line in text.splitlines():
+                words = [word for word in line.split() if not word.startswith(("[", "arch=", "signed-by=")) and word != "]"]
+                if words[:1] == ["deb"] and len(words) > 2:
+                    yield words[1], [words[2]]
+
+
+def _apt_options() -> list[str]:
+    """Give how this machine's apt reaches its mirror; mmdebstrap starts from apt's own defaults."""
+    program = shutil.which("apt-config")
+    if program is None:
+        return []
+    done = subprocess.run([program, "dump", *PROXY_OPTIONS], capture_output=True, text=True, check=False)
+    return [line.rstrip(";") for line in done.stdout.splitlines() if line.startswith(PROXY_OPTIONS)]
+
+
+def _run(command: list[str], progress: Callable[[str], None], variables: Mapping[str, str]) -> None:
+    environment = {**os.environ, **variables, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    said: deque[str] = deque(maxlen=_LINES_SHOWN)
+    own: deque[str] = deque(maxlen=_LINES_SHOWN)
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    ) as made:
+        assert made.stderr is not None  # noqa: S101 - asked for above
+        for line in made.stderr:
+            words = line.decode(errors="replace").strip()
+            if words:
+                (own if words.startswith(_OWN_WORDS) else said).append(words)
+                progress(words)
+    if made.returncode != 0:
+        raise BuildFailed(f"mmdebstrap failed with status {made.returncode}", hint="\n        ".join(said or own))

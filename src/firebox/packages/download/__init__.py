@@ -1,0 +1,1 @@
+"""Downloads of package files: resumed, bounded and verified."""

@@ -1,0 +1,1 @@
+"""Packages on this machine: unpacked, checked, installed and removed."""

@@ -1,0 +1,90 @@
+"""The `environment` file of a Piston package: a shell script, run once, when the package is installed, in a sandbox.
+
+Its own first, then those of the packages it needs, down the tree; what they export together is what its programs get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from firebox.domain.errors import SandboxError, UnusablePackage
+from firebox.packages.installed.metadata import check_environment
+from firebox.runtimes.runtime import BASE_ENVIRONMENT
+from firebox.sandbox.launcher.launcher_process import LauncherProcess
+from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure, SandboxSpec
+
+_OF_THE_SHELL = {"PWD", "OLDPWD", "SHLVL", "_"}
+_SCRIPT = """\
+exec 3>&1 1>&2 </dev/null
+firebox_env=$(command -v env)
+for firebox_place do
+    [ -f "$firebox_place/environment" ] || continue
+    cd "$firebox_place" && . ./environment
+done
+exec "$firebox_env" -0 >&3 3>&-
+"""
+_WALL_MS = 30_000
+_OUTPUT_BYTES = 1 << 20
+_LAST_WORDS = 400
+
+LauncherMaker = Callable[[], LauncherProcess]
+
+
+async def evaluate(
+    name: str, homes: Sequence[str], layers: Sequence[str], *, on_host: bool, make_launcher: LauncherMaker
+) -> dict[str, str]:
+    """Run the environment files of a package and of what it needs, and give the variables that they set.
+
+    homes: the packages' folders as seen in the sandbox, own first. layers: of the sandbox's root, topmost first.
+    Raises: UnusablePackage when a file fails; SandboxError when no sandbox can be made here.
+    """
+    launcher = make_launcher()
+    try:
+        output, complaints, ended = await _run(launcher, homes, layers, on_host)
+    except CommandRefused as refused:
+        hint = "bash and env must be installed on this machine" if on_host else ""
+        raise UnusablePackage(f"{name}: its environment cannot be evaluated: {refused}", hint=hint) from None
+    except SandboxFailure as failure:
+        hint = failure.hint or "run `firebox doctor`"
+        raise SandboxError(failure.step, failure.errno, detail=failure.detail, hint=hint) from None
+    finally:
+        await launcher.close()
+    if ended.status != 0 or ended.stdout_truncated:
+        words = complaints.decode(errors="replace").strip()[-_LAST_WORDS:]
+        how = ended.killed_by.replace("_", " ") or f"status {ended.status}, signal {ended.signal}"
+        raise UnusablePackage(f"{name}: its environment cannot be evaluated ({how}): {words}")
+    return _variables(name, output)
+
+
+async def _run(
+    launcher: LauncherProcess, homes: Sequence[str], layers: Sequence[str], on_host: bool
+) -> tuple[bytes, bytes, Exit]:
+    await launcher.start()
+    sandbox = await launcher.make(SandboxSpec(layers=tuple(layers), host=on_host))
+    streams: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+    command = Command(
+        argv=("bash", "-c", _SCRIPT, "bash", *homes),
+        env=BASE_ENVIRONMENT,
+        wall_ms=_WALL_MS,
+        cpu_ms=_WALL_MS,
+        output_bytes=_OUTPUT_BYTES,
+        kill_on_output=True,
+    )
+    try:
+        ended = await sandbox.run(command, lambda stream, data: streams[stream].append(data))
+    finally:
+        sandbox.close()
+    return b"".join(streams["stdout"]), b"".join(streams["stderr"]), ended
+
+
+def _variables(name: str, output: bytes) -> dict[str, str]:
+    """Read what `env -0` prints; leave out what the shell itself sets, and what was there before."""
+    variables: dict[str, str] = {}
+    for item in output.decode("utf-8", errors="replace").split("\0"):
+        variable, equals, value = item.partition("=")
+        # bash exports its functions under names that no other program can use.
+        is_own = variable in _OF_THE_SHELL or variable.startswith("BASH_FUNC_") or BASE_ENVIRONMENT.get(variable) == value
+        if equals and not is_own:
+            variables[variable] = value
+    check_environment(variables, f"{name}: environment")
+    return variables

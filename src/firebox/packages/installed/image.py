@@ -1,0 +1,305 @@
+"""Squashfs images: what is in one, looked at with suspicion before anything is done with it.
+
+The kernel mounts an image with root's powers, so its first block is checked here. All else is read by `unsquashfs` as a
+user without any rights, with bounds on time and memory; what it says is read as carefully as the image itself.
+
+Source: Linux Documentation/filesystems/squashfs.rst; squashfs_fs.h.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from firebox.domain.errors import PackageError, UnusablePackage
+from firebox.packages.installed.metadata import MAX_INODES
+
+MAGIC = b"hsqs"
+TREE = "root"
+MAX_DEPTH = 64
+
+_SOMEBODY = 209_999
+"""Who unsquashfs is: a user that nobody is, so that no other process may look into it or change what it writes."""
+_NOBODY = 65534
+"""Where there is no such user, as in a container with few of them."""
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+_SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
+_NO_TABLE = (1 << 64) - 1
+_COMPRESSIONS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
+BLOCK_BYTES = 4096
+_MEMORY_KB = 4 << 20
+_LOOK_S = 300
+_UNPACK_S = 3600
+_LIMITED = 'ulimit -c 0; ulimit -t "$1"; ulimit -v "$2"; shift 2; exec "$@"'
+_LINE_BYTES = 64 << 10
+_LINE = re.compile(
+    rb"(?P<kind>.)(?P<mode>[-rwxsStT]{9}) \d+/\d+ +(?P<size>\d+|\d+, *\d+) \d{4}-\d\d-\d\d \d\d:\d\d squashfs-root(?P<name>/.*)?",
+    re.DOTALL,
+)
+_KINDS = {b"b": "a device node", b"c": "a device node", b"p": "a pipe", b"s": "a socket"}
+
+
+class Superblock(NamedTuple):
+    """The first block of an image, as far as it matters here."""
+
+    inodes: int
+    used_bytes: int
+    compression: str
+
+
+class Contents(NamedTuple):
+    """What an image holds. Of the top level: files, with their sizes; folders; names of everything."""
+
+    files: dict[str, int]
+    folders: set[str]
+    names: set[str]
+    size_bytes: int
+    inodes: int
+
+
+def read_superblock(image: Path, name: str) -> Superblock:
+    """Check the first block of an image. name: the package's, for messages. Raises: UnusablePackage, OSError."""
+    with image.open("rb") as opened:
+        data = opened.read(_SUPERBLOCK.size)
+        file_bytes = os.fstat(opened.fileno()).st_size
+    if len(data) < _SUPERBLOCK.size or not data.startswith(MAGIC):
+        raise UnusablePackage(f"{name}: the file is no squashfs image")
+    fields = _SUPERBLOCK.unpack(data)
+    _magic, inodes, _made, block_bytes, _fragments, compression, block_log, _flags, _ids, major, minor = fields[:11]
+    root, used_bytes, ids_at, xattrs_at, inodes_at, folders_at, fragments_at, exports_at = fields[11:]
+    if (major, minor) != (4, 0):
+        raise UnusablePackage(f"{name}: the image is of squashfs version {major}.{minor}, not 4.0")
+    if compression not in _COMPRESSIONS or not 12 <= block_log <= 20 or block_bytes != 1 << block_log:
+        raise UnusablePackage(f"{name}: the image's first block makes no sense")
+    tables = [each for each in (ids_at, inodes_at, folders_at, fragments_at, exports_at) if each != _NO_TABLE]
+    if not _SUPERBLOCK.size <= used_bytes <= file_bytes or max(root >> 16, *tables) >= used_bytes:
+        raise UnusablePackage(f"{name}: the image is cut off or damaged: it says that it is {used_bytes} bytes long")
+    if not 1 <= inodes <= MAX_INODES:
+        raise UnusablePackage(f"{name}: the image has {inodes} files, at most {MAX_INODES} are allowed")
+    if xattrs_at != _NO_TABLE:
+        hint = "build it with mksquashfs -no-xattrs"
+        raise UnusablePackage(f"{name}: the image carries extended attributes, which can give programs rights", hint=hint)
+    return Superblock(inodes, used_bytes, _COMPRESSIONS[compression])
+
+
+def fill_last_block(image: Path) -> None:
+    """Bring an image to a length that a loop device shows in full. Raises: OSError."""
+    size_bytes = image.stat().st_size
+    missing_bytes = -size_bytes % BLOCK_BYTES
+    if missing_bytes:
+        with image.open("ab") as opened:
+            opened.write(bytes(missing_bytes))
+
+
+async def look_into(image: Path, name: str, max_bytes: int) -> Contents:
+    """List what an image holds, and refuse what no package needs: device nodes, setuid programs, names that mislead.
+
+    max_bytes: all files together. Raises: UnusablePackage; PackageError without unsquashfs; OSError.
+    """
+    listing = _Listing(name, max_bytes)
+    async with _unsquashfs(image, name, "-lln", "--image--", seconds=_LOOK_S) as output:
+        async for line in _lines(output, name):
+            listing.take(line)
+    return listing.contents()
+
+
+async def read_file(image: Path, name: str, file: str, max_bytes: int) -> bytes:
+    """Read a file of an image's top level that `look_into` has seen. Raises: UnusablePackage, PackageError, OSError."""
+    async with _unsquashfs(image, name, "-no-wildcards", "-cat", "--image--", file, seconds=_LOOK_S) as output:
+        data = b""
+        while piece := await output.read(_LINE_BYTES):
+            data += piece
+            if len(data) > max_bytes:
+                raise UnusablePackage(f"{name}: {file} is larger than {max_bytes} bytes")
+    return data
+
+
+async def unpack_image(image: Path, name: str, folder: Path, told: Callable[[bytes], None]) -> None:
+    """Unpack an image that `look_into` has seen into an empty folder. What it makes belongs to somebody else.
+
+    told: called with what unsquashfs prints. Raises: UnusablePackage, PackageError, OSError.
+    """
+    options = ("-no-xattrs", "-no-progress", "-quiet", "-force", "-dest", str(folder), "--image--")
+    user = without_rights()
+    if user is not None:
+        os.chown(folder, user, user)
+    async with _unsquashfs(image, name, *options, seconds=_UNPACK_S, inside=folder) as output:
+        while piece := await output.read(_LINE_BYTES):
+            told(piece)
+
+
+@lru_cache(maxsize=1)
+def without_rights() -> int | None:
+    """Give the user, and the group, who may do nothing here; None when this process has no rights that it could give up."""
+    if os.geteuid() != 0:
+        return None
+    return _SOMEBODY if _is_mapped("uid") and _is_mapped("gid") else _NOBODY
+
+
+def _is_mapped(kind: str) -> bool:
+    """Tell whether this user namespace knows the user. Source: user_namespaces(7), "/proc/pid/uid_map"."""
+    lines = Path(f"/proc/self/{kind}_map").read_text(encoding="ascii").splitlines()
+    ranges = [(int(line.split()[0]), int(line.split()[2])) for line in lines]
+    return any(first <= _SOMEBODY < first + count for first, count in ranges)
+
+
+class _Listing:
+    """What `unsquashfs -lln` prints, line by line.
+
+    A name with a newline in it breaks its line in two. It cannot hide anything by that: each entry's own line begins with
+    its kind and mode, and a line that does not look so is refused.
+    """
+
+    def __init__(self, name: str, max_bytes: int) -> None:
+        self._name = name
+        self._max_bytes = max_bytes
+        self._seen: set[bytes] = set()
+        self._files: dict[str, int] = {}
+        self._folders: set[str] = set()
+        self._names: set[str] = set()
+        self._size_bytes = 0
+
+    def contents(self) -> Contents:
+        if not self._seen:
+            raise UnusablePackage(f"{self._name}: the image is empty")
+        return Contents(self._files, self._folders, self._names, self._size_bytes, len(self._seen))
+
+    def take(self, line: bytes) -> None:
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise UnusablePackage(f"{self._name}: the image holds a name that cannot be listed: {_shown(line)}")
+        kind, mode, path = found["kind"], found["mode"], found["name"] or b"/"
+        if kind in _KINDS:
+            raise UnusablePackage(f"{self._name}: {_shown(path)} is {_KINDS[kind]}")
+        if kind not in b"-dl":
+            raise UnusablePackage(f"{self._name}: {_shown(path)} is neither a file nor a folder nor a link")
+        if b"s" in mode.lower():
+            raise UnusablePackage(f"{self._name}: {_shown(path)} is setuid or setgid ({mode.decode()})")
+        if kind == b"l":
+            path = path.partition(b" -> ")[0]
+        self._check_path(path)
+        size_bytes = int(found["size"])
+        self._size_bytes += size_bytes if kind == b"-" else 0
+        if self._size_bytes > self._max_bytes:
+            raise UnusablePackage(
+                f"{self._name}: the image holds more than {self._max_bytes} bytes", hint="raise max_package_bytes"
+            )
+        top = path[1:].decode(errors="replace")
+        if path.count(b"/") == 1 and top:
+            self._names.add(top)
+            if kind == b"-":
+                self._files[top] = size_bytes
+            elif kind == b"d":
+                self._folders.add(top)
+
+    def _check_path(self, path: bytes) -> None:
+        parts = path[1:].split(b"/") if path != b"/" else []
+        if any(part in {b"", b".", b".."} for part in parts) or len(parts) > MAX_DEPTH:
+            raise UnusablePackage(f"{self._name}: {_shown(path)} leaves the image, or lies more than {MAX_DEPTH} folders deep")
+        if path in self._seen:
+            raise UnusablePackage(f"{self._name}: {_shown(path)} is in the image twice")
+        if len(self._seen) >= MAX_INODES:
+            raise UnusablePackage(f"{self._name}: the image has more than {MAX_INODES} files")
+        self._seen.add(path)
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:200].decode(errors="replace"))
+
+
+async def _lines(output: asyncio.StreamReader, name: str) -> AsyncIterator[bytes]:
+    rest = b""
+    while piece := await output.read(_LINE_BYTES):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > _LINE_BYTES:
+            raise UnusablePackage(f"{name}: the image holds a name of more than {_LINE_BYTES} bytes")
+    if rest:
+        yield rest
+
+
+@asynccontextmanager
+async def _unsquashfs(
+    image: Path, name: str, *options: str, seconds: int, inside: Path | None = None
+) -> AsyncGenerator[asyncio.StreamReader]:
+    """Run unsquashfs without rights and give what it prints; leaving the context without an error waits for its end.
+
+    The image is handed over open, as its folder may be closed to others. "--image--" in `options` stands for it.
+    """
+    program = _program("unsquashfs", "squashfs-tools", name)
+    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    place = -1
+    try:
+        words = [f"/proc/self/fd/{descriptor}" if word == "--image--" else word for word in options]
+        handed = [descriptor]
+        if inside is not None:
+            place = os.open(inside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            handed.append(place)
+            words = [f"/proc/self/fd/{place}" if word == str(inside) else word for word in words]
+        process = await asyncio.create_subprocess_exec(
+            *_setpriv(name), "/bin/sh", "-c", _LIMITED, "sh", str(seconds), str(_MEMORY_KB), program,
+            *("-processors", "1", "-data-queue", "32", "-frag-queue", "32"), *words,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=_ENVIRONMENT, cwd="/", pass_fds=handed, start_new_session=True,
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)
+        if place >= 0:
+            os.close(place)
+    assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018 - asked for above
+    said = asyncio.ensure_future(_last_words(process.stderr))
+    try:
+        async with asyncio.timeout(seconds):
+            yield process.stdout
+            status = await process.wait()
+        words_said = await said
+    except TimeoutError:
+        raise UnusablePackage(f"{name}: unsquashfs took longer than {seconds} s with the image") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        said.cancel()
+    if status != 0:
+        if b"No space left" in words_said:
+            raise OSError(28, "No space left on device")
+        complaint = words_said.decode(errors="replace").strip()[-400:] or f"unsquashfs ended with {status}"
+        raise UnusablePackage(f"{name}: the image cannot be read: {complaint}")
+
+
+def _setpriv(name: str) -> list[str]:
+    """Give the words that make a command run without rights.
+
+    Not by arguments of `create_subprocess_exec`: the server's event loop, uvloop, does not know those.
+    """
+    user = without_rights()
+    if user is None:
+        return []
+    identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
+    return [_program("setpriv", "util-linux", name), *identity, "--"]
+
+
+def _program(program: str, package: str, name: str) -> str:
+    found = shutil.which(program, path=_ENVIRONMENT["PATH"])
+    if found is None:
+        raise PackageError(f"{name}: {program} is not installed", hint=f"apt-get install {package}")
+    return found
+
+
+async def _last_words(stream: asyncio.StreamReader) -> bytes:
+    words = b""
+    while piece := await stream.read(_LINE_BYTES):
+        words = (words + piece)[-_LINE_BYTES:]
+    return words

@@ -1,0 +1,211 @@
+"""What a package says of itself, `pkg-info.json` and `runtimes.json`: read with suspicion, whoever signed it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from firebox.domain.errors import UnusablePackage
+from firebox.domain.model import CacheLevel, LimitRequest
+from firebox.packages.entry import Entry
+from firebox.packages.machine import architecture as machine_architecture
+from firebox.packages.machine import fits
+from firebox.packages.repository.index import is_language
+from firebox.packages.versions import is_range, is_version
+from firebox.runtimes.definition import shipped_definitions
+from firebox.runtimes.runtime import Runtime
+from firebox.settings.settings_table import ROWS, STAGES
+
+INFO_BYTES = 4 << 20
+"""Largest pkg-info.json; ours lists every Debian package that went into an image."""
+RUNTIMES_BYTES = 1 << 20
+MAX_NAME = 100
+MAX_INODES = 500_000
+"""Files, folders and links of one package."""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_Shape = TypeVar("_Shape")
+
+_MANY = 1000
+_LONGEST_WORD = 4096
+_LONGEST_PATTERN = 300
+_NESTED_REPEAT = re.compile(r"\((?:[^()]|\([^()]*\))*[*+}](?:[^()]|\([^()]*\))*\)[*+{]")
+_NOT_OF_A_PACKAGE = {"mounts", "layers", "on_host", "installed"}
+"""What only the machine where it is installed can know."""
+
+
+class Provided(Struct, frozen=True, kw_only=True):
+    """One of several languages of a Piston package."""
+
+    language: str
+    aliases: tuple[str, ...] = ()
+    limit_overrides: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class PackageInfo(Struct, frozen=True, kw_only=True):
+    """`pkg-info.json`. Source: Piston's package format, versions 2 and 3; `architecture`, `inputs` and `cache` are ours."""
+
+    language: str
+    version: str
+    author: str = ""
+    dependencies: dict[str, str] = field(default_factory=dict[str, str])
+    build_platform: str = ""
+    aliases: tuple[str, ...] = ()
+    provides: tuple[Provided, ...] = ()
+    limit_overrides: dict[str, int] = field(default_factory=dict[str, int])
+    architecture: str = ""
+    inputs: tuple[str, ...] = ()
+    cache: CacheLevel | None = None
+    """Of an archive in Piston's form: what may be kept of its jobs; None: as its stages say."""
+
+
+def check_name(language: str, version: str) -> None:
+    """Make sure that a package can have a folder of this name. Raises: UnusablePackage."""
+    if not is_language(language):
+        raise UnusablePackage(f"{language[:MAX_NAME]!r} is no name of a package: letters, digits and _ . + # - are allowed")
+    if not is_version(version):
+        raise UnusablePackage(f"{language}: {version[:MAX_NAME]!r} is no version such as 3.13.5")
+
+
+def check_architecture(name: str, architecture: str) -> None:
+    """Make sure that a package is for this machine. architecture: "" and "all" mean any. Raises: UnusablePackage."""
+    if not fits(architecture):
+        hint = f"look for one that was built for {machine_architecture()}"
+        raise UnusablePackage(f"{name} is for {architecture[:MAX_NAME]!r}; this machine is {machine_architecture()}", hint=hint)
+
+
+def read_info(data: bytes, source: str) -> PackageInfo:
+    """Read `pkg-info.json`. source: what to call the package in messages. Raises: UnusablePackage."""
+    info = _decode(data, PackageInfo, f"{source}: pkg-info.json")
+    check_name(info.language, info.version)
+    for provided in info.provides:
+        check_language(provided.language, source)
+    for alias in [*info.aliases, *(alias for provided in info.provides for alias in provided.aliases)]:
+        check_language(alias, source)
+    if len(info.provides) > _MANY or len(info.dependencies) > _MANY:
+        raise UnusablePackage(f"{source}: pkg-info.json lists more than {_MANY} languages or dependencies")
+    for name, wanted in info.dependencies.items():
+        if not is_language(name) or not is_range(wanted):
+            raise UnusablePackage(f"{source}: it depends on {name[:MAX_NAME]!r} {wanted[:MAX_NAME]!r}, which cannot be")
+    check_architecture(source, info.architecture)
+    return info
+
+
+def check_is(info: PackageInfo, entry: Entry) -> None:
+    """Make sure that a package is the one that its repository announces: a signed one cannot be passed off as another.
+
+    Raises: UnusablePackage.
+    """
+    if (info.language, info.version) != (entry.language, entry.version):
+        raise UnusablePackage(f"{entry.name}: the file is another package, {info.language}-{info.version}")
+    if entry.dependencies and entry.dependencies != info.dependencies:
+        raise UnusablePackage(
+            f"{entry.name}: its repository announces the dependencies {_words(entry.dependencies)}, "
+            f"the package itself {_words(info.dependencies)}"
+        )
+
+
+def read_runtimes(data: bytes, source: str) -> list[Runtime]:
+    """Read `runtimes.json`. Raises: UnusablePackage."""
+    where = f"{source}: runtimes.json"
+    tables = _decode(data, list[dict[str, Any]], where)
+    if not tables or len(tables) > _MANY:
+        raise UnusablePackage(f"{where} has {len(tables)} runtimes; 1 to {_MANY} are allowed")
+    known = {*Runtime.__struct_fields__} - _NOT_OF_A_PACKAGE
+    for table in tables:
+        for key in table.keys() - known:
+            raise UnusablePackage(f"{where}: the key {key[:MAX_NAME]!r} is not allowed in a package")
+    runtimes = _decode(data, list[Runtime], where)
+    for runtime in runtimes:
+        _check_runtime(runtime, where)
+    return runtimes
+
+
+def check_language(name: str, source: str) -> None:
+    """Refuse a language or an alias that could not be asked for, or not be printed. Raises: UnusablePackage."""
+    if not name or len(name) > MAX_NAME or not name.isprintable() or name != name.strip() or "/" in name:
+        raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is no name of a language")
+
+
+def check_environment(variables: Mapping[str, str], source: str) -> None:
+    """Refuse variables that no program could be started with. Raises: UnusablePackage."""
+    if len(variables) > _MANY or sum(len(name) + len(value) for name, value in variables.items()) > _LONGEST_WORD * 16:
+        raise UnusablePackage(f"{source}: more than {_MANY} variables, or more than {_LONGEST_WORD * 16} letters of them")
+    for name, value in variables.items():
+        if not _VARIABLE.fullmatch(name) or "\0" in value:
+            raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is no variable that can be set")
+
+
+def check_limits(limits: LimitRequest, stage: str, source: str) -> None:
+    """Refuse limits that no setting could have either. Raises: UnusablePackage."""
+    for name in LimitRequest.__struct_fields__:
+        value = getattr(limits, name)
+        row = ROWS[f"{stage}_{name}"]
+        try:
+            if value is not None:
+                row.read(value)
+        except ValueError:
+            raise UnusablePackage(f"{source}: {stage} limit {name} is {value!r}; allowed: {row.allowed}") from None
+
+
+def _check_runtime(runtime: Runtime, where: str) -> None:
+    for name in runtime.names:
+        check_language(name, where)
+    if not is_version(runtime.version):
+        raise UnusablePackage(f"{where}: {runtime.version[:MAX_NAME]!r} is no version such as 3.13.5")
+    commands = [runtime.run, runtime.run_with_others, *runtime.compile]
+    if not runtime.run or any(not command for command in runtime.compile):
+        raise UnusablePackage(f"{where}: {runtime.language} has an empty command")
+    _check_words(where, (word for command in commands for word in command))
+    _check_words(where, (runtime.main_name, *runtime.extensions, runtime.package or ""))
+    if not runtime.main_name or runtime.main_name.startswith("/") or ".." in runtime.main_name.split("/"):
+        raise UnusablePackage(f"{where}: {runtime.main_name!r} cannot be the name of the main file")
+    for variables in (runtime.env, runtime.compile_env):
+        check_environment(variables, where)
+    for stage in STAGES:
+        check_limits(runtime.limits("compile" if stage == "compile" else "run"), stage, where)
+    _check_pattern(runtime.name_pattern, where)
+    for pattern in runtime.compile_args:
+        if pattern not in _our_patterns():
+            _check_pattern(f"({pattern})", where)
+
+
+def _check_words(where: str, words: Iterable[str]) -> None:
+    for count, word in enumerate(words, 1):
+        if len(word) > _LONGEST_WORD or "\0" in word or count > _MANY:
+            raise UnusablePackage(f"{where}: a command has more than {_MANY} words, or one that cannot be passed to a program")
+
+
+def _check_pattern(pattern: str, where: str) -> None:
+    """The pattern searches what users send, outside every sandbox: it must not be one that takes for ever."""
+    try:
+        groups = re.compile(pattern).groups if len(pattern) <= _LONGEST_PATTERN else 0
+    except (re.error, RecursionError, OverflowError):
+        groups = 0
+    if pattern and (groups < 1 or (_NESTED_REPEAT.search(pattern) and pattern not in _our_patterns())):
+        raise UnusablePackage(
+            f"{where}: name_pattern {pattern[:MAX_NAME]!r} must be a short regular expression with a group, and no "
+            "repetition inside a repetition"
+        )
+
+
+@lru_cache(maxsize=1)
+def _our_patterns() -> frozenset[str]:
+    shipped = shipped_definitions()
+    return frozenset(pattern for each in shipped for pattern in (each.name_pattern, *each.compile_args))
+
+
+def _words(dependencies: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {wanted}" for name, wanted in dependencies.items()) or "none"
+
+
+def _decode(data: bytes, shape: type[_Shape], where: str) -> _Shape:
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise UnusablePackage(f"{where} cannot be read: {error}") from None

@@ -1,0 +1,139 @@
+"""Where packages are made ready, and where removed ones end: folders beside the installed ones, on the same file system.
+
+Whoever works in such a folder holds a lock on it. One that is not locked was left by somebody who was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from threading import Event
+from typing import TypeVar
+
+from firebox.packages.file_locks import let_go, take
+from firebox.packages.installed.locks import alone
+from firebox.packages.installed.tree import bring_names_to_disk, remove
+
+_Made = TypeVar("_Made")
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK_ENDING = ".lock"
+
+
+class Room:
+    """One locked folder below `installing/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(mode=0o755)
+        path.chmod(0o755)
+        self._descriptor = os.open(path, _FOLDER)
+        take(self._descriptor)
+
+    def close(self) -> None:
+        """Remove it with all that is in it, unless it has become an installed package. Blocks."""
+        if self._descriptor >= 0:
+            try:
+                remove(self.path)
+            finally:
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def become(self, target: Path) -> None:
+        """Move it to its place. To be called while nothing else changes. Raises: OSError."""
+        let_go(self._descriptor)  # else it would look like a package on its way out
+        try:
+            self.path.rename(target)
+        except BaseException:
+            take(self._descriptor)
+            raise
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+class Staging:
+    """The changing side of a package store. folder: `<data_dir>/packages`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.installed = folder / "installed"
+        self.downloads = folder / "downloads"
+        self._installing = folder / "installing"
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncGenerator[None]:
+        """Be the only one who changes what is installed. What killed ones left is swept first. Raises: OSError."""
+        await in_thread(self._make_folders)
+        async with alone(self._folder / "lock"):
+            await in_thread(self._sweep)
+            yield
+
+    @asynccontextmanager
+    async def alone_with(self, id: str) -> AsyncGenerator[None]:  # noqa: A002 - the word of the whole interface
+        """Be the only one who makes this package ready. Raises: OSError."""
+        await in_thread(self._make_folders)
+        async with alone(self._installing / f"{id}{_LOCK_ENDING}", lasting=False):
+            yield
+
+    def room(self, id: str) -> Room:  # noqa: A002
+        """Make a folder to make a package ready in. To be called while nothing else changes. Raises: OSError."""
+        return Room(self._installing / f"{id}.{secrets.token_hex(6)}")
+
+    def trash(self, id: str) -> Path:  # noqa: A002
+        """Give a path where an installed package can be moved out of the way."""
+        return self._installing / f"{id}.{secrets.token_hex(6)}.removed"
+
+    @contextlib.contextmanager
+    def noticed(self) -> Generator[None]:
+        """Change what is installed so that everybody notices: the time of the folder only ever grows. Blocks."""
+        before_ns = self.installed.stat().st_mtime_ns
+        try:
+            yield
+        finally:
+            # The kernel's own time of a change has the grain of its clock: two changes may fall into one tick.
+            now_ns = max(time.time_ns(), before_ns + 1)
+            os.utime(self.installed, ns=(now_ns, now_ns))
+            bring_names_to_disk(self.installed)
+
+    def _make_folders(self) -> None:
+        for folder in (self._folder, self.installed, self._installing, self.downloads):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+                folder.chmod(0o755)
+
+    def _sweep(self) -> None:
+        for path in self._installing.iterdir():
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                if take(descriptor):
+                    remove(path)
+            finally:
+                os.close(descriptor)
+
+
+async def in_thread(function: Callable[[], _Made], stop: Event | None = None) -> _Made:
+    """Run something that blocks in a thread, and stay until it has ended even when cancelled.
+
+    stop: set when cancelled, for `function` to look at. Raises: what `function` raises.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, function)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop.set()
+        while not running.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # looked at, so that nobody complains
+        raise

@@ -1,0 +1,294 @@
+"""The packages of this machine: what is installed, the runtimes they bring, and who uses them at the moment.
+
+    <folder>/installed/<language>-<version>/    package.json (`Installed`), pkg-info.json, runtimes.json, and either
+                                                image.squashfs or root/
+    <folder>/installing/                        what is not ready yet, or on its way out
+    <folder>/lock                               held by whoever changes what is installed
+
+Nothing below `installed/` is ever changed in place: a package appears there by one rename and leaves by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from firebox.domain.errors import Conflict, NotFound
+from firebox.packages.entry import Entry
+from firebox.packages.file_locks import is_at, let_go, take
+from firebox.runtimes.runtime import Runtime
+
+DESCRIPTION = "package.json"
+INFO = "pkg-info.json"
+RUNTIMES = "runtimes.json"
+IMAGE = "image.squashfs"
+TREE = "root"
+
+_DESCRIPTION_BYTES = 4 << 20
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Installed(Struct, frozen=True, kw_only=True):
+    """An installed package. It does not change until it is uninstalled."""
+
+    entry: Entry
+    """As the repository announced it when it was installed."""
+    kind: Literal["image", "folder"]
+    """image: `image.squashfs`, which the kernel mounts; folder: `root/`, unpacked."""
+    installed_at: datetime
+    size_bytes: int
+    """What it takes of the disk."""
+    requires: tuple[str, ...]
+    """Ids of its direct dependencies."""
+    on_host: bool = False
+    """True: a Piston package, which is shown above the host's own folders."""
+
+    @property
+    def id(self) -> str:
+        """Name of its folder: `python-3.13.5`."""
+        return self.entry.name
+
+
+class _Held(Struct):
+    """A package in use by this process. Its folder is locked as long as `count` is not 0."""
+
+    folder: int
+    gate: int
+    count: int = 0
+
+    def close(self) -> None:
+        os.close(self.gate)
+        os.close(self.folder)
+
+
+class PackageStore:
+    """The packages in a folder, which several processes may look at and change at the same time.
+
+    folder: `<data_dir>/packages`; it need not exist. Safe to use from several threads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.installed_folder = folder / "installed"
+        self._lock = threading.RLock()
+        self._held: dict[str, _Held] = {}
+        self._seen = -1
+        self._packages: dict[str, Installed] = {}
+        self._unreadable: list[str] = []
+
+    def stamp(self) -> int:
+        """Give a number that is another one whenever a package came or went since; it costs one system call."""
+        try:
+            status = self.installed_folder.stat()
+        except OSError:
+            return 0
+        return status.st_mtime_ns ^ status.st_ino
+
+    def all(self) -> list[Installed]:
+        """List what is installed, by name."""
+        return list(self._look().values())
+
+    def get(self, id: str) -> Installed | None:  # noqa: A002 - the word of the whole interface
+        """Find an installed package by its id, `language-version`."""
+        return self._look().get(id)
+
+    def damaged(self) -> list[str]:
+        """List the ids of packages whose description cannot be read: nothing runs with them."""
+        with self._lock:
+            packages = self._look()
+            return [name for name in _folders(self.installed_folder) if name not in packages]
+
+    def place(self, id: str) -> Path:  # noqa: A002
+        """Give the folder of a package, whether it is there or not."""
+        return self.installed_folder / id
+
+    def closure(self, id: str) -> list[Installed]:  # noqa: A002
+        """List a package and everything it needs: each one before what it needs itself.
+
+        Raises: NotFound naming the package that is missing.
+        """
+        packages = self._look()
+        if id not in packages:
+            raise NotFound("package", id)
+        return [packages[each] for each in from_top(id, packages)]
+
+    def layers(self, id: str) -> tuple[str, ...]:  # noqa: A002
+        """Give what a root with this package is stacked from, topmost first. Raises: NotFound, as `closure`."""
+        return tuple(str(self.place(each.id) / (IMAGE if each.kind == "image" else TREE)) for each in self.closure(id))
+
+    def users(self, id: str) -> list[str]:  # noqa: A002
+        """List the ids of the packages that need this one themselves."""
+        return [each.id for each in self.all() if id in each.requires]
+
+    def runtimes(self) -> tuple[list[Runtime], list[str]]:
+        """Read the runtimes of every installed package, and say which packages cannot be used and why."""
+        runtimes: list[Runtime] = []
+        with self._lock:
+            packages = list(self._look().values())
+            words = list(self._unreadable)
+        for package in packages:
+            try:
+                runtimes += self._runtimes_of(package)
+            except NotFound as error:
+                words.append(f"{package.id} needs {error.name}, which is not installed")
+            except (OSError, ValueError, msgspec.DecodeError) as error:
+                if self.place(package.id).exists():
+                    words.append(f"{package.id} cannot be read: {error}")
+            except UnusableHereError as error:
+                words.append(f"{package.id} {error}")
+        return runtimes, words
+
+    @contextmanager
+    def hold(self, id: str) -> Generator[None]:  # noqa: A002
+        """Keep a package and all it needs from being uninstalled while the context lasts. Cheap enough for every run.
+
+        Raises: NotFound; Conflict when one of them is going away.
+        """
+        held: list[tuple[str, _Held]] = []
+        try:
+            for package in self.closure(id):
+                held.append((package.id, self._take(package.id)))  # noqa: PERF401 - what was taken is given back when one fails
+            yield
+        finally:
+            for name, one in held:
+                self._drop(name, one)
+
+    def _look(self) -> dict[str, Installed]:
+        """Read the descriptions again if something changed. The stamp is taken first: what changes later is seen later."""
+        stamp = self.stamp()
+        with self._lock:
+            if stamp != self._seen:
+                self._packages, self._unreadable = {}, []
+                for name in _folders(self.installed_folder):
+                    try:
+                        self._packages[name] = _read_description(self.installed_folder / name)
+                    except (OSError, msgspec.DecodeError, ValueError) as error:
+                        if self.place(name).exists():  # else it left between the listing and now
+                            self._unreadable.append(f"{name} cannot be read: {error}")
+                self._seen = stamp
+            return dict(self._packages)
+
+    def _runtimes_of(self, package: Installed) -> Iterator[Runtime]:
+        runtimes = msgspec.json.decode(_read(self.place(package.id) / RUNTIMES), type=list[Runtime])
+        if not runtimes:
+            return
+        needed = self.closure(package.id)
+        if os.geteuid() != 0 and (image := next((each.id for each in needed if each.kind == "image"), None)):
+            raise UnusableHereError(f"cannot be used: {image} is an image, which only root can mount; install it again")
+        layers = self.layers(package.id)
+        for runtime in runtimes:
+            yield msgspec.structs.replace(
+                runtime,
+                mounts=(),
+                layers=layers,
+                on_host=all(each.on_host for each in needed),
+                installed=package.id,
+                package=runtime.package if runtime.language == package.entry.language else package.entry.language,
+            )
+
+    def _take(self, name: str) -> _Held:
+        with self._lock:
+            held = self._held.get(name)
+            if held is None or not is_at(held.folder, self.place(name)):
+                held = self._open(name)
+            if not take(held.gate, shared=True):
+                self._close_if_unused(held)
+                raise going_away(name)
+            let_go(held.gate)
+            if held.count == 0 and not (take(held.folder, shared=True) and is_at(held.folder, self.place(name))):
+                held.close()
+                raise going_away(name)
+            held.count += 1
+            self._held[name] = held
+            return held
+
+    def _open(self, name: str) -> _Held:
+        try:
+            folder = os.open(self.place(name), _OPEN_FOLDER)
+        except FileNotFoundError:
+            raise NotFound("package", name) from None
+        try:
+            return _Held(folder, os.open(DESCRIPTION, _OPEN_FILE, dir_fd=folder))
+        except FileNotFoundError:
+            os.close(folder)
+            raise NotFound("package", name) from None
+        except BaseException:
+            os.close(folder)
+            raise
+
+    def _drop(self, name: str, held: _Held) -> None:
+        with self._lock:
+            held.count -= 1
+            if held.count == 0:
+                if self._held.get(name) is held:
+                    del self._held[name]
+                held.close()
+
+    def _close_if_unused(self, held: _Held) -> None:
+        if held.count == 0:
+            held.close()
+
+
+class UnusableHereError(Exception):
+    """An installed package cannot be used by this process. The message continues "PACKAGE ..."."""
+
+
+def going_away(name: str) -> Conflict:
+    """Make the error for a package that is just being uninstalled."""
+    return Conflict(f"{name} is being uninstalled", hint="install it again when that is done")
+
+
+def _read(file: Path) -> bytes:
+    """Read a small file of an installed package. Raises: OSError; ValueError when it is too large."""
+    with os.fdopen(os.open(file, _OPEN_FILE), "rb") as opened:
+        data = opened.read(_DESCRIPTION_BYTES + 1)
+    if len(data) > _DESCRIPTION_BYTES:
+        raise ValueError(f"{file.name} is larger than {_DESCRIPTION_BYTES} bytes")
+    return data
+
+
+def _read_description(folder: Path) -> Installed:
+    installed = msgspec.json.decode(_read(folder / DESCRIPTION), type=Installed)
+    if installed.id != folder.name:
+        raise ValueError(f"it calls itself {installed.id}")
+    return installed
+
+
+def _folders(folder: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
+        return sorted(each.name for each in found if each.is_dir(follow_symlinks=False))
+    return []
+
+
+def from_top(id: str, packages: Mapping[str, Installed]) -> list[str]:  # noqa: A002
+    """Order a package and what it needs so that each one comes before everything it needs. Raises: NotFound."""
+    order: dict[str, None] = {}
+    entered: set[str] = set()
+    path: list[tuple[str, Iterator[str]]] = []
+
+    def enter(name: str) -> None:
+        if name not in packages:
+            raise NotFound("package", name)
+        entered.add(name)
+        path.append((name, iter(reversed(packages[name].requires))))
+
+    enter(id)
+    while path:
+        name, rest = path[-1]
+        following = next(rest, None)
+        if following is None:
+            order[name] = None
+            path.pop()
+        elif following not in entered:
+            enter(following)
+    return list(reversed(order))

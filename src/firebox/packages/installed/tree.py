@@ -1,0 +1,137 @@
+"""Whole folders of packages: looked through, settled, brought to the disk, removed. No link is ever followed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import stat
+from pathlib import Path
+
+from firebox.domain.errors import UnusablePackage
+from firebox.packages.installed.metadata import MAX_INODES
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOREIGN_BITS = stat.S_ISUID | stat.S_ISGID
+
+
+def settle(folder: Path, name: str, max_bytes: int) -> None:
+    """See that an unpacked tree holds only files, folders and links, and make it ours.
+
+    name: the package's, for messages. Raises: UnusablePackage; OSError.
+    """
+    own = os.geteuid(), os.getegid()
+    _settle_folder(folder, None, own)
+    room_bytes, room_inodes = max_bytes, MAX_INODES
+    for place, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False, onerror=_raise):
+        for each in folders + files:
+            status = os.stat(each, dir_fd=descriptor, follow_symlinks=False)
+            shown = repr(str(Path(place, each).relative_to(folder))[:200])
+            kind = stat.S_IFMT(status.st_mode)
+            if kind not in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
+                raise UnusablePackage(f"{name}: {shown} is neither a file nor a folder nor a link")
+            if kind != stat.S_IFLNK and status.st_mode & _FOREIGN_BITS:
+                raise UnusablePackage(f"{name}: {shown} is setuid or setgid")
+            room_inodes -= 1
+            room_bytes -= status.st_size if kind == stat.S_IFREG else 0
+            if room_inodes < 0 or room_bytes < 0:
+                raise UnusablePackage(f"{name} holds more than {MAX_INODES} files or {max_bytes} bytes")
+            if kind == stat.S_IFDIR:
+                _settle_folder(each, descriptor, own)
+            elif (status.st_uid, status.st_gid) != own:
+                os.chown(each, *own, dir_fd=descriptor, follow_symlinks=False)
+
+
+def size_of(folder: Path) -> int:
+    """Add up what a folder takes of the disk. Raises: OSError."""
+    total_bytes = 0
+    places = [str(folder)]
+    while places:
+        with os.scandir(places.pop()) as found:
+            for each in found:
+                total_bytes += each.stat(follow_symlinks=False).st_blocks * 512
+                if each.is_dir(follow_symlinks=False):
+                    places.append(each.path)
+    return total_bytes
+
+
+def bring_all_to_disk(folder: Path) -> None:
+    """Wait until everything on the file system of this folder is on the disk: quicker than many files one by one.
+
+    Raises: OSError.
+    Source: syncfs(2).
+    """
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
+    finally:
+        os.close(descriptor)
+
+
+def bring_files_to_disk(folder: Path) -> None:
+    """Wait until a folder and the files right in it are on the disk. Raises: OSError. Source: fsync(2)."""
+    for file in folder.iterdir():
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    bring_names_to_disk(folder)
+
+
+def bring_names_to_disk(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk. Raises: OSError. Source: fsync(2)."""
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder and all below it, whatever its modes are; nothing happens when it is gone. Raises: OSError."""
+    try:
+        place = os.open(path.parent, _FOLDER)
+    except FileNotFoundError:
+        return
+    try:
+        _remove(place, path.name)
+    finally:
+        os.close(place)
+
+
+def _remove(place: int, name: str) -> None:
+    """Remove what has this name. As deep as folders go: paths get too long for the system otherwise."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=place)
+            return
+        with contextlib.suppress(PermissionError):
+            os.chmod(name, 0o700, dir_fd=place)
+        folder = os.open(name, _FOLDER, dir_fd=place)
+        try:
+            for each in os.listdir(folder):  # noqa: PTH208 - by descriptor
+                _remove(folder, each)
+        finally:
+            os.close(folder)
+        os.rmdir(name, dir_fd=place)
+
+
+def _settle_folder(name: str | Path, place: int | None, own: tuple[int, int]) -> None:
+    """Make a folder ours, and see that we may look into it: by a descriptor, so that nothing else is meant."""
+    descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
+    try:
+        status = os.fstat(descriptor)
+        if (status.st_uid, status.st_gid) != own:
+            os.chown(f"/proc/self/fd/{descriptor}", *own)
+        if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            Path(f"/proc/self/fd/{descriptor}").chmod(stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
+    finally:
+        os.close(descriptor)
+
+
+def _raise(error: OSError) -> None:
+    raise error

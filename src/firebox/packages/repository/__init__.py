@@ -1,0 +1,1 @@
+"""Repositories: signed indexes, trust and dependency resolution."""

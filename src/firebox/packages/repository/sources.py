@@ -1,0 +1,110 @@
+"""The repositories of the settings: what each is called and where its index is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from msgspec import Struct
+
+from firebox.domain.errors import SettingsError
+from firebox.settings.settings import Settings
+
+ALL = "all"
+"""The meta-repository: every configured one."""
+BUILT = "built"
+"""The implicit repository of what was built on this machine."""
+INDEX_NAME = "index.yaml"
+"""The index of a repository that is a folder."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_ALLOWED = "NAME=URL or NAME=FILE, with spaces between them; URL is http or https; a name is of small letters, digits, - _ ."
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """One repository of the settings."""
+
+    name: str
+    location: str
+    """URL of the index: http, https, or `file:` and an absolute path. Without user and password."""
+    username: str = ""
+    password: str = ""
+
+    @property
+    def on_network(self) -> bool:
+        return not self.location.startswith("file:")
+
+    @property
+    def path(self) -> Path:
+        """The index of a local one; of a folder the `index.yaml` in it."""
+        path = path_of(self.location)
+        return path / INDEX_NAME if path.is_dir() else path
+
+
+def sources_of(settings: Settings) -> list[Source]:
+    """Read the setting `repositories`; what was built here comes last, when there is any. Raises: SettingsError."""
+    found: dict[str, Source] = {}
+    for position, word in enumerate(settings.repositories.split()):
+        source = _source(word, position, settings)
+        if source.name in found:
+            raise _refused(settings, f"two repositories are called {source.name!r}")
+        found[source.name] = source
+    built = packages_folder(settings) / "built" / INDEX_NAME
+    if built.is_file():
+        found[BUILT] = Source(name=BUILT, location=location_of(built))
+    return list(found.values())
+
+
+def packages_folder(settings: Settings) -> Path:
+    """Where everything about packages is kept."""
+    return settings.data_dir / "packages"
+
+
+def location_of(path: Path) -> str:
+    """The `file:` URL of a path."""
+    return path.absolute().as_uri()
+
+
+def path_of(location: str) -> Path:
+    """The path that a `file:` URL names. Raises: ValueError when it names none."""
+    parts = urlsplit(location)
+    path = Path(unquote(parts.path, errors="surrogateescape"))
+    if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or not path.is_absolute() or "\0" in str(path):
+        raise ValueError(location)
+    return path
+
+
+def _source(word: str, position: int, settings: Settings) -> Source:
+    name, equals, place = word.partition("=")
+    if not equals or not _NAME.fullmatch(name):
+        if position:
+            raise _refused(settings, f"{word!r} has no name")
+        name, place = "default", word
+    if name in {ALL, BUILT}:
+        raise _refused(settings, f"a repository cannot be called {name!r}")
+    scheme = place.partition(":")[0].lower() if "://" in place or place.startswith("file:") else ""
+    try:
+        if scheme in {"http", "https"}:
+            return _network_source(name, place)
+        if scheme == "file":
+            return Source(name=name, location=location_of(path_of(place)))
+    except ValueError:
+        raise _refused(settings, f"{name!r} has no address that can be read") from None
+    if scheme or not place:
+        raise _refused(settings, f"{name!r} has no address that can be used")
+    return Source(name=name, location=location_of(settings.data_dir / Path(place).expanduser()))
+
+
+def _network_source(name: str, address: str) -> Source:
+    parts = urlsplit(address)
+    port = f":{parts.port}" if parts.port is not None else ""
+    if not parts.hostname or parts.fragment or not address.isprintable():
+        raise ValueError(address)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    location = urlunsplit((parts.scheme.lower(), f"{host}{port}", parts.path or "/", parts.query, ""))
+    return Source(name=name, location=location, username=unquote(parts.username or ""), password=unquote(parts.password or ""))
+
+
+def _refused(settings: Settings, why: str) -> SettingsError:
+    return SettingsError("repositories", settings.repositories, _ALLOWED, source=settings.source("repositories"), hint=why)

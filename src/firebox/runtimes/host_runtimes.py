@@ -1,0 +1,208 @@
+"""Runtimes of this machine: what the definitions say, looked for on PATH, asked for their version, all at once.
+
+For each program that a definition names, in any folder of PATH: find the real one behind a version manager's shim, ask its
+version, find the other tools it needs and the folders that sandboxes must show for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct, field
+
+from firebox.runtimes.build_runtime import commands_of, make_runtime, own_folders
+from firebox.runtimes.command_names import offer_commands
+from firebox.runtimes.definition import Definition, Tool, fill, shipped_definitions
+from firebox.runtimes.detection_cache import DetectionCache, key_of
+from firebox.runtimes.host_folders import StandsForNothingError, UnusableToolError, folders_to_show
+from firebox.runtimes.host_tools import ask_version, environment_of_tools, find_tool, real_program, tool_values
+from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.search_path import SearchPath
+from firebox.runtimes.shims import what_decides
+from firebox.runtimes.toolchain_cache import Preparation, Unprepared, plan_preparation
+
+_THREADS = 16
+_NOTHING_PREPARED = "/nonexistent"
+
+
+class HostScan(Struct, frozen=True):
+    """What was found. problems: words about tools that are there and still cannot be used."""
+
+    runtimes: list[Runtime] = field(default_factory=list[Runtime])
+    problems: list[str] = field(default_factory=list[str])
+    preparations: list[Preparation] = field(default_factory=list[Preparation])
+    """What makes some of them quicker, to be executed once when there is time."""
+    unprepared: list[Unprepared] = field(default_factory=list[Unprepared])
+    """Those that stay slow, because nothing of the data folder can be shown to programs."""
+
+
+class _Found(NamedTuple):
+    """A definition's program. executable: as it is to be called."""
+
+    definition: Definition
+    executable: Path
+    version: str
+
+
+_Completed = tuple[Runtime, Preparation | Unprepared | None]
+"""A runtime and what is to be prepared for it; None for nothing."""
+
+
+def find_host_runtimes(path: str, definitions: Iterable[Definition] | None = None) -> list[Runtime]:
+    """List the runtimes made of programs in the folders of `path` (":" between them). See `scan_host`."""
+    return scan_host(path, definitions).runtimes
+
+
+def scan_host(
+    path: str,
+    definitions: Iterable[Definition] | None = None,
+    *,
+    data_folder: Path | None = None,
+    only: Callable[[Definition], bool] | None = None,
+) -> HostScan:
+    """Look for runtimes.
+
+    definitions: those that come with Firebox when None; of several with one language and package the first counts.
+    data_folder: where versions are remembered and toolchains are prepared; None: neither. only: which definitions matter.
+    """
+    chosen: dict[tuple[str, str | None], Definition] = {}
+    for definition in shipped_definitions() if definitions is None else definitions:
+        chosen.setdefault((definition.language, definition.package), definition)
+    asked = [definition for definition in chosen.values() if only is None or only(definition)]
+    search = SearchPath(path)
+    cache = DetectionCache(data_folder / "detected-tools.json" if data_folder else None)
+    candidates = [(definition, program) for definition in asked for program in search.find(definition.detect.programs)]
+    scan = HostScan()
+
+    def ask(candidate: tuple[Definition, Path]) -> _Found | str:
+        return _ask(*candidate, path, cache)
+
+    def complete(found: _Found) -> _Completed | str:
+        return _complete(found, search, path, data_folder, cache)
+
+    with _workers(len(candidates)) as do_each:
+        found = _one_a_version(do_each(ask, candidates), scan.problems)
+        for answer in do_each(complete, found):
+            if isinstance(answer, str):
+                scan.problems.append(answer)
+            else:
+                runtime, preparation = answer
+                scan.runtimes.append(runtime)
+                if isinstance(preparation, Preparation):
+                    scan.preparations.append(preparation)
+                elif preparation is not None:
+                    scan.unprepared.append(preparation)
+    cache.save(complete=only is None)
+    return scan
+
+
+@contextmanager
+def _workers(wanted: int) -> Generator[Callable[..., Iterable[Any]]]:
+    """Yield what does as the built-in `map`, several at a time where there are several."""
+    if wanted < 2:
+        yield map
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        yield pool.map
+
+
+def _one_a_version(answers: Iterable[_Found | str], problems: list[str]) -> Iterator[_Found]:
+    """Yield, of each definition, the first program of a version; note what went wrong with the others."""
+    seen: set[tuple[int, str]] = set()
+    for answer in answers:
+        if isinstance(answer, str):
+            problems.append(answer)
+        elif (id(answer.definition), answer.version) not in seen:
+            seen.add((id(answer.definition), answer.version))
+            yield answer
+
+
+def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCache) -> _Found | str:
+    """Find the real program behind `candidate`, and its version; words when that fails."""
+    try:
+        fingerprint = _fingerprint(definition.detect)
+        known = _known(key_of(fingerprint, candidate), cache)
+        if known is not None:
+            return _Found(definition, *known)
+        executable, is_known_shim = _real_program(definition.detect, candidate, path, cache)
+        key = key_of(fingerprint, executable)
+        known = _known(key, cache)
+        version = known[1] if known is not None else ask_version(definition.detect, executable, path)
+        # Not for a shim of an unknown manager: what it stands for changes while the shim does not.
+        if is_known_shim or executable.resolve() == candidate.resolve():
+            cache.put(key, str(executable), version)
+        return _Found(definition, executable, version)
+    except (UnusableToolError, OSError) as error:
+        return f"{definition.language}: {candidate}: {error}"
+
+
+def _real_program(tool: Tool, candidate: Path, path: str, cache: DetectionCache) -> tuple[Path, bool]:
+    """Find the real program behind `candidate`, and tell whether that is a shim of a manager that is known.
+
+    Such a shim is asked only where something has changed that decides its answer. Raises: UnusableToolError, OSError.
+    """
+    decided_by = what_decides(candidate, path, environment_of_tools(path)) if tool.locate else None
+    if decided_by is None:
+        return real_program(tool, candidate, path), False
+    key = f"{_fingerprint(tool)}:shim:{decided_by}"
+    absent = cache.get(key)
+    if absent is not None and not absent[0]:
+        raise StandsForNothingError(absent[1])
+    known = _known(key, cache)
+    try:
+        executable = known[0] if known is not None else real_program(tool, candidate, path)
+    except StandsForNothingError as error:
+        cache.put(key, "", str(error))
+        raise
+    cache.put(key, str(executable), "")
+    return executable, True
+
+
+def _fingerprint(tool: Tool) -> str:
+    return hashlib.sha256(msgspec.json.encode(tool)).hexdigest()[:16]
+
+
+def _known(key: str, cache: DetectionCache) -> tuple[Path, str] | None:
+    """Return an executable and its version from the memory, if it is still there."""
+    known = cache.get(key)
+    return (Path(known[0]), known[1]) if known is not None and os.access(known[0], os.X_OK) else None
+
+
+def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | None, cache: DetectionCache) -> _Completed | str:
+    """Make the runtime: find its other tools and the folders to show; words when something is missing."""
+    definition = found.definition
+    executables = [found.executable]
+
+    def real(tool: Tool, candidate: Path) -> Path:
+        return _real_program(tool, candidate, path, cache)[0]
+
+    try:
+        values = tool_values(found.executable)
+        for name in definition.tools:
+            tool = find_tool(definition.tool(name), search, real, found.executable.resolve().parent)
+            executables.append(tool)
+            values[name] = str(tool)
+        folders = folders_to_show([fill(mount, values) for mount in definition.mounts], executables)
+    except (UnusableToolError, OSError) as error:
+        return f"{definition.language} {found.version}: {found.executable}: {error}"
+    preparation: Preparation | Unprepared | None = None
+    if definition.prepare and data_folder is not None:
+        preparation = plan_preparation(definition, found.version, values, path, data_folder)
+    values["prepared"] = _NOTHING_PREPARED
+    if isinstance(preparation, Preparation):
+        folders += (str(preparation.folder.parent),)
+        values["prepared"] = preparation.shown_at
+    commands = None
+    if data_folder is not None:
+        commands = offer_commands(commands_of(definition, values), own_folders(executables), data_folder)
+    if commands is not None:
+        folders += (str(commands.parent),)
+    return make_runtime(definition, found.version, values, executables, tuple(dict.fromkeys(folders)), commands), preparation

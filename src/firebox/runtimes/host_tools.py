@@ -1,0 +1,170 @@
+"""Programs of the host that are run to learn about them: where they really are, and which version they are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firebox.runtimes.definition import Detect, Tool, fill
+from firebox.runtimes.host_folders import StandsForNothingError, UnusableToolError, is_standard, prefix_of
+from firebox.runtimes.search_path import SearchPath
+from firebox.runtimes.tool_version import to_semver
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+ANSWER_TIMEOUT_S = 10.0
+"""How long a tool may take to answer; a JVM on a busy machine takes a second."""
+_MOST_ANSWER_BYTES = 1 << 20
+"""How much a tool may say; a program of the same name may never end."""
+
+_PASSED_ON = ("CARGO_HOME", "HOME", "JAVA_HOME", "PYENV_ROOT", "PYENV_VERSION", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN")
+"""What version managers go by."""
+_NOT_FOUND = (126, 127)
+"""How a shell ends that finds no program, or none that it may start."""
+
+
+def real_program(tool: Tool, candidate: Path, path: str) -> Path:
+    """Follow links and shims. A program that every sandbox shows keeps its usual name, which it may go by.
+
+    path: PATH for shims. Raises: UnusableToolError, OSError.
+    """
+    real = candidate.resolve()
+    if tool.locate and _may_be_shim(candidate, real):
+        lines = run_tool([str(candidate), *tool.locate], path).splitlines()
+        located = Path(tool.executable.replace("{located}", lines[0].strip() if lines else "")).resolve()
+        if not (located.is_file() and os.access(located, os.X_OK)):
+            raise UnusableToolError(f"it stands for {located}, which is no program")
+        if located != real:
+            return located
+    return candidate if is_standard(real) and is_standard(candidate.parent.resolve()) else real
+
+
+def _may_be_shim(candidate: Path, real: Path) -> bool:
+    """Tell whether a program may only stand for another one: it is a script, or a link to something of another name.
+
+    So is one that lies outside of the standard folders: it may be a link into somewhere, as in a virtual environment.
+    """
+    if not is_standard(real) or not (candidate.name in real.name or real.name in candidate.name):
+        return True
+    with real.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
+def ask_version(detect: Detect, executable: Path, path: str) -> str:
+    """Find the version of a program, as SemVer: in the file that the definition names, else by asking the program.
+
+    Raises: UnusableToolError, OSError.
+    """
+    values = tool_values(executable)
+    file = Path(fill(detect.file, values)) if detect.file else None
+    if file is not None and file.is_file():
+        with contextlib.suppress(UnusableToolError):  # it may be another one of that name
+            return read_version(detect, file.read_text(encoding="utf-8", errors="replace"))
+    if detect.command:
+        text = run_tool([fill(word, values) for word in detect.command], path, detect.stdin)
+    else:
+        text = run_tool([str(executable), *detect.version], path, detect.stdin)
+    return read_version(detect, text)
+
+
+def read_version(detect: Detect, text: str) -> str:
+    """Find the version in what a program said, as SemVer. Raises: UnusableToolError."""
+    match = re.search(detect.pattern, text, re.MULTILINE)
+    version = to_semver(match[1] if match.re.groups else match[0]) if match else None
+    if version is None:
+        raise UnusableToolError(f"there is no version in {text[:80]!r}")
+    return version
+
+
+def find_tool(tool: Tool, search: SearchPath, real: Callable[[Tool, Path], Path], beside: Path) -> Path:
+    """Find a further program of a runtime, first in the folder of its main program. Raises: UnusableToolError.
+
+    real: as `real_program`, for some PATH.
+    """
+    problem = "it is not on PATH"
+    for candidate in search.find(tool.programs, first_in=beside):
+        try:
+            return real(tool, candidate)
+        except (UnusableToolError, OSError) as error:
+            problem = str(error)
+    raise UnusableToolError(f"it needs {tool.programs[0]}: {problem}")
+
+
+def tool_values(executable: Path) -> dict[str, str]:
+    """Give the placeholders that follow from where a program is."""
+    real = executable.resolve()
+    return {"tool": str(executable), "prefix": str(prefix_of(real)), "folder": str(real.parent)}
+
+
+def environment_of_tools(path: str) -> dict[str, str]:
+    """Return the variables that programs of the host are run with."""
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    return passed_on | {"PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+
+
+def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
+    """Run a program of the host and give what it printed, stdout first. What it started dies with it.
+
+    Raises: UnusableToolError when it fails, takes too long or says too much; OSError when it cannot be started.
+    """
+    import subprocess  # mostly everything is known already
+
+    environment = environment_of_tools(path)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd="/", start_new_session=True
+    ) as process:
+        try:
+            stdout, stderr = _hear(process, stdin.encode(), time.monotonic() + ANSWER_TIMEOUT_S)
+        except TimeoutError:
+            raise UnusableToolError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+    text = (stdout + b"\n" + stderr).decode(errors="replace").strip()
+    if process.returncode != 0:
+        first = text.splitlines()[0] if text else "nothing"
+        words = f"it exits with {process.returncode} and says {first[:120]!r}"
+        raise StandsForNothingError(words) if process.returncode in _NOT_FOUND else UnusableToolError(words)
+    return text
+
+
+def _hear(process: Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes, bytes]:
+    """Read what a program says on both streams, to its end. stdin: less than a pipe holds.
+
+    Raises: UnusableToolError when it is too much, TimeoutError.
+    """
+    import selectors
+    import subprocess
+
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(stdin)
+    heard = {stream.fileno(): bytearray() for stream in (process.stdout, process.stderr) if stream is not None}
+    with selectors.DefaultSelector() as selector:
+        for descriptor in heard:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline_s - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                piece = os.read(key.fd, _MOST_ANSWER_BYTES)
+                heard[key.fd] += piece
+                if not piece:
+                    selector.unregister(key.fd)
+            if sum(map(len, heard.values())) > _MOST_ANSWER_BYTES:
+                raise UnusableToolError(f"it says more than {_MOST_ANSWER_BYTES} bytes")
+    try:
+        process.wait(max(0.0, deadline_s - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    stdout, stderr = map(bytes, heard.values())
+    return stdout, stderr

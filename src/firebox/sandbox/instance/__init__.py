@@ -1,0 +1,1 @@
+"""One sandbox as the server holds it."""

@@ -1,0 +1,192 @@
+"""What this host allows, layer by layer, and how to get what it does not.
+
+The answer comes from a real launcher that makes a real sandbox; files of the kernel are only read to explain a miss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from firebox.sandbox.launcher.launcher_process import LauncherProcess
+from firebox.sandbox.launcher.squashfs_support import cannot_mount
+from firebox.sandbox.plan.mounts import HOST
+from firebox.sandbox.spec import SandboxFailure, SandboxSpec
+
+OLDEST_KERNEL = (5, 15)
+
+BOUNDARY_LAYERS = {
+    "mount": "a file tree of its own",
+    "read-only-root": "nothing of the host can be changed",
+    "pid": "no other process is visible or can be signalled",
+    "network": "no interface but its own loopback",
+    "ipc": "no shared memory or queues with others",
+    "uts": "a host name of its own",
+    "capabilities": "every capability dropped, securebits locked",
+    "no-new-privileges": "set-uid programs gain nothing",
+    "seccomp": "dangerous system calls refused",
+    "rlimits": "descriptors, file size and processes bounded",
+}
+"""Without one of these no sandbox is made at all."""
+
+_DELEGATE = (
+    "as an ordinary user start it with `systemd-run --user --scope -p Delegate=yes firebox serve`, "
+    "or in a service with `Delegate=yes`; as root it works by itself"
+)
+_MOUNT_GROUPS = "mount -t cgroup2 none /sys/fs/cgroup; for a chroot, before you enter it: `mount --rbind /sys DIR/sys`"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One layer on this host. boundary: a public server should not run without it. hint: the exact fix, "" when ok."""
+
+    name: str
+    ok: bool
+    boundary: bool
+    detail: str
+    hint: str = ""
+
+
+def examine() -> list[Finding]:
+    """Try everything on this host by making a sandbox. Not to be called from a running event loop."""
+    return asyncio.run(_examine())
+
+
+def explain(layers: Iterable[str], reasons: Iterable[str] = ()) -> list[Finding]:
+    """Turn the layers that a launcher proved into findings. reasons: why better control groups are not used."""
+    have = set(layers)
+    findings = [Finding(name, name in have, True, detail) for name, detail in BOUNDARY_LAYERS.items()]
+    findings += [_identity(have), _control_groups(have, list(reasons)), _swap(have), _private_inodes(have), _own_uid(have)]
+    return findings
+
+
+def describe_plan() -> list[str]:
+    """Return the steps in which this host makes a sandbox, in words. Not to be called from a running event loop.
+
+    Raises: SandboxFailure when it cannot make one.
+    """
+    return asyncio.run(_describe_plan())
+
+
+async def _describe_plan() -> list[str]:
+    launcher = LauncherProcess()
+    try:
+        await launcher.start()
+        return launcher.describe(SandboxSpec())
+    finally:
+        await launcher.close()
+
+
+async def _examine() -> list[Finding]:
+    launcher = LauncherProcess()
+    try:
+        await launcher.start()
+        return [_kernel(), *explain(launcher.layers, launcher.reasons), _package_images(launcher.layers)]
+    except SandboxFailure as failure:
+        detail = f"{failure.step}: {failure.detail or os.strerror(failure.errno)}"
+        return [_kernel(), *_suspects(), Finding("sandbox", False, True, detail, failure.hint)]
+    finally:
+        await launcher.close()
+
+
+def _kernel() -> Finding:
+    release = platform.release()
+    numbers = release.split("-")[0].split(".")
+    ok = tuple(int(number) for number in numbers[:2] if number.isdigit()) >= OLDEST_KERNEL
+    hint = "" if ok else f"Firebox needs Linux {OLDEST_KERNEL[0]}.{OLDEST_KERNEL[1]} or later"
+    return Finding("kernel", ok, True, f"Linux {release} on {platform.machine()}", hint)
+
+
+def _suspects() -> list[Finding]:
+    """Read the switches that usually keep an ordinary user from making sandboxes."""
+    found: list[Finding] = []
+    switches = (
+        ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
+        ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for this Python with `userns,`",
+        ),
+    )
+    if os.geteuid() != 0:
+        for name, refusing, fix in switches:
+            value = _read(f"/proc/sys/{name}")
+            if value == refusing:
+                found.append(Finding("user-namespace", False, True, f"{name} is {value}", f"{fix}, or start Firebox as root"))
+    hidden = [line.split()[4] for line in _read("/proc/self/mountinfo").splitlines() if line.split()[4].startswith("/proc/")]
+    if hidden:
+        hint = "in a container: `--security-opt systempaths=unconfined` (Docker), `--security-opt unmask=ALL` (Podman)"
+        found.append(Finding("proc", False, True, f"parts of /proc are covered: {', '.join(hidden[:4])}", hint))
+    return found
+
+
+def _identity(have: set[str]) -> Finding:
+    if "user-namespace" in have:
+        return Finding("user-namespace", True, True, "programs have no privilege over any namespace of theirs")
+    hint = "allow user namespaces: sysctl -w user.max_user_namespaces=15000 kernel.apparmor_restrict_unprivileged_userns=0; "
+    hint += "in a chroot there are none: enter the folder with `systemd-nspawn -D DIR` instead"
+    return Finding("user-namespace", False, False, "not for sandboxes; each has a real uid of its own instead", hint)
+
+
+def _control_groups(have: set[str], reasons: list[str]) -> Finding:
+    for version in ("v2", "v1"):
+        if f"cgroup-{version}" in have:
+            return Finding("control-groups", True, True, f"version {version[1]}: memory, processes and processor time")
+    detail = "none: memory and processor time are sampled every 10 ms and can be exceeded in between"
+    seen_from_here = [reason.replace(f"{HOST}/", "/") for reason in reasons]
+    is_mounted = " - cgroup" in _read("/proc/self/mountinfo")
+    return Finding(
+        "control-groups", False, True, "; ".join([detail, *seen_from_here]), _DELEGATE if is_mounted else _MOUNT_GROUPS
+    )
+
+
+def _swap(have: set[str]) -> Finding:
+    in_use = len(_read("/proc/swaps").splitlines()) > 1
+    if not in_use or "cgroup-v2" in have:
+        return Finding("swap", True, False, "counted" if in_use else "none on this host")
+    accounted = Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
+    if "cgroup-v1" in have:
+        return Finding("swap", True, False, "counted" if accounted else "not accounted; sandboxes are kept out of it")
+    return Finding("swap", False, False, "a program may push memory into swap", _DELEGATE)
+
+
+def _private_inodes(have: set[str]) -> Finding:
+    if "private-inodes" in have:
+        return Finding("private-inodes", True, False, "file locks and watches do not connect two sandboxes")
+    hint = "load the overlay module (modprobe overlay); in a container put its root on a file system that overlays can use"
+    return Finding(
+        "private-inodes", False, False, "host files are shared inodes: two programs can signal through file locks", hint
+    )
+
+
+def _own_uid(have: set[str]) -> Finding:
+    if "own-uid" in have:
+        return Finding("own-uid", True, False, "every concurrent sandbox is another user")
+    missing = "install newuidmap (Debian: apt install uidmap) and " if shutil.which("newuidmap") is None else ""
+    hint = f"{missing}give the user a range in /etc/subuid and /etc/subgid, or start Firebox as root"
+    return Finding("own-uid", False, False, "all sandboxes are the user who started Firebox, in namespaces of their own", hint)
+
+
+def _package_images(layers: Iterable[str]) -> Finding:
+    """Say how packages are installed here: not a matter of isolation, but of disk and of start."""
+    if "private-inodes" not in layers:
+        hint = "load the overlay module (modprobe overlay)"
+        return Finding("packages", False, False, "none can be used: their layers are stacked by overlays", hint)
+    words = cannot_mount()
+    if not words:
+        return Finding("packages", True, False, "images, mounted by the kernel")
+    hint = "" if os.geteuid() != 0 else "modprobe loop squashfs; in a container: `--privileged`, or `--device /dev/loop-control`"
+    return Finding("packages", os.geteuid() != 0, False, f"unpacked when they are installed ({words})", hint)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

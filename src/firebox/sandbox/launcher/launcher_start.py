@@ -1,0 +1,137 @@
+"""The start of a launcher process, without an event loop: a command can have it make its first sandbox while modules load.
+
+For that this module imports the least it can, which is why the process is started without the standard library's `subprocess`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Mapping
+
+TYPE_CHECKING = False  # type checkers know the name; to load `typing` would be half of what this module costs
+if TYPE_CHECKING:
+    from firebox.sandbox.plan.plans import Plans
+    from firebox.sandbox.spec import SandboxSpec
+
+FIRST = 1
+"""The number of the first sandbox."""
+
+LAUNCHER = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "firebox-launcher")
+"""The native program; compiled from native/ when Firebox is installed."""
+
+_LINK = 3
+
+
+class StartedLauncher:
+    """A launcher process that has not been told its settings, and our end of its link."""
+
+    def __init__(self, pid: int, link: socket.socket, run_as: tuple[int, int] | None = None) -> None:
+        self.pid = pid
+        self.link = link
+        self.pidfd = os.pidfd_open(pid)
+        """Readable once it has ended."""
+        self.plans: Plans | None = None
+        """What it is told; known once it is configured."""
+        self.first: tuple[SandboxSpec, socket.socket] | None = None
+        """The kind of sandbox `FIRST` and our end of its link, where it has been asked for."""
+        self.prepared: list[int] = []
+        """Numbers of what is prepared for that sandbox."""
+        self.first_is_proof = False
+        """Whether nobody is going to use it."""
+        self._run_as = run_as
+        self._has_ended = False
+
+    def configure(self, *, uid_base: int, hooks: Mapping[str, str]) -> None:
+        """Send the settings. Raises: SandboxFailure, OSError."""
+        from firebox.sandbox.plan.plans import Plans
+        from firebox.sandbox.protocol import messages
+
+        self.plans = Plans(self.pid, uid_base=uid_base, hooks=hooks, run_as=self._run_as)
+        try:
+            messages.send(self.link, *self.plans.configuration())
+        finally:
+            self.plans.forget_lock()
+
+    def ask(self, first: SandboxSpec, *, is_proof: bool = False) -> None:
+        """Ask for the first sandbox. The process that takes the launcher over will find it made.
+
+        is_proof: it only shows that this host can make one, and is closed then. Raises: OSError.
+        """
+        from firebox.sandbox.protocol import messages
+
+        assert self.plans is not None  # noqa: S101 - it has been configured
+        for preparation in self.plans.prepare(first):
+            messages.send(self.link, preparation.message())
+            self.prepared.append(preparation.number)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            messages.send(self.link, self.plans.make(FIRST, first), (theirs.fileno(),))
+        self.first = first, ours
+        self.first_is_proof = is_proof
+
+    def has_ended(self) -> bool:
+        """Return whether the process has ended, and reap it."""
+        if not self._has_ended and os.waitpid(self.pid, os.WNOHANG) != (0, 0):
+            self._has_ended = True
+        return self._has_ended
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for its end. False when that did not come in time."""
+        if not self.has_ended():
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            poll.poll(None if timeout_s is None else timeout_s * 1000)
+        return self.has_ended()
+
+    def kill(self) -> None:
+        """Kill the process and wait for its end."""
+        if not self.has_ended():
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            self.wait()
+
+    def end(self) -> None:
+        """Close the link, which ends the process, and wait for that."""
+        self.link.close()
+        if self.pidfd >= 0:
+            self.wait()
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the process, which has ended, and of its link."""
+        self.link.close()
+        if self.first is not None:
+            self.first[1].close()
+        if self.plans is not None:
+            self.plans.forget_groups()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def start_launcher(*, run_as: tuple[int, int] | None = None) -> StartedLauncher:
+    """Start the process. run_as: (uid, gid) to start it as another user; only root can. Raises: OSError."""
+    words = ["firebox-launcher"]  # no path: sandboxes see the command line as that of their PID 1
+    if run_as is not None:
+        words.append(f"{run_as[0]}:{run_as[1]}")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        try:
+            pid = os.posix_spawn(
+                LAUNCHER,
+                words,
+                {},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), _LINK),
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                ],
+                setsid=True,
+                setsigdef=[signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except BaseException:
+            ours.close()
+            raise
+    return StartedLauncher(pid, ours, run_as)

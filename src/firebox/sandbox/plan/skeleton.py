@@ -1,0 +1,112 @@
+"""The read-only bottom of a sandbox's root: folders, links, a synthetic /etc, device nodes, the mount points of the trees.
+
+The launcher makes one for each kind of root, in its lean tmpfs; every sandbox with that root shares it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+from firebox.sandbox.plan.mounts import DEVICE_NODES, HOME, HOST, STANDARD_TREES, USRMERGE_LINKS, shown_at, shown_trees
+from firebox.sandbox.plan.steps import Copy, Folders, Link, Node, Step, TextFile
+from firebox.sandbox.spec import HOOKS_FOLDER
+
+ETC_PATHS = (
+    "alternatives", "ca-certificates", "fonts", "gai.conf", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime",
+    "mime.types", "protocols", "rpc", "services", "shells", "ssl/certs", "ssl/openssl.cnf", "terminfo", "magic", "magic.mime",
+    "debian_version", "os-release", "lsb-release", "inputrc", "profile", "bash.bashrc", "xattr.conf",
+)  # fmt: skip
+"""Copied from the host's /etc when they exist: what toolchains read, nothing that tells secrets."""
+
+ETC_PREFIXES = ("java-", "python", "perl", "php", "mono", "ghc", "R", "fpc", "emacs", "octave", "guile", "openmpi")
+"""Names in /etc that begin so are copied too: several toolchains keep half of themselves there."""
+
+_FOLDERS = ("box", "dev/pts", "dev/shm", "etc", "home/firebox", "proc", "run", "sys", "tmp", "usr", "var", ".mask")
+
+
+class Skeleton:
+    """One skeleton, at `path` of the launcher's root.
+
+    trees: folders of the host besides the standard ones. host: whether what the host's toolchains keep is shown at all; without
+    it everything comes from the layers below. hooks: name -> text of what prestarted interpreters load. passwd_uid: of the
+    sandbox's user. nodes_are_real: devices are made here, not shown from the host's /dev.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        trees: tuple[str, ...],
+        *,
+        passwd_uid: int,
+        nodes_are_real: bool,
+        host: bool = True,
+        hooks: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self._nodes_are_real = nodes_are_real
+        self._passwd_uid = passwd_uid
+        self._host = host
+        self._hooks = hooks or {}
+        standard = (*STANDARD_TREES, *_top_level_folders()) if host else ()
+        self.trees = shown_trees((*standard, *trees))
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps that make it."""
+        for folder in _FOLDERS:
+            yield Folders(f"{self.path}/{folder}")
+        if self._host:
+            for link in filter(os.path.islink, USRMERGE_LINKS):
+                yield Link(os.readlink(link), self.path + link)
+        yield Link("/tmp", f"{self.path}/var/tmp")
+        yield Link("/run/lock", f"{self.path}/var/lock")
+        yield from self._devices()
+        if self._host:
+            yield from self._copied_etc()
+        yield from self._own_etc()
+        yield TextFile(f"{self.path}/.mask/file", "", 0o444)
+        yield Folders(f"{self.path}/.mask/folder", 0o555)
+        yield Folders(self.path + HOOKS_FOLDER)
+        for name, text in self._hooks.items():
+            yield TextFile(f"{self.path}{HOOKS_FOLDER}/{name}", text)
+        for tree in self.trees:
+            yield Folders(self.path + shown_at(tree))
+
+    def _devices(self) -> Iterator[Step]:
+        for name, (major, minor) in DEVICE_NODES.items():
+            path = f"{self.path}/dev/{name}"
+            yield Node(path, major, minor) if self._nodes_are_real else TextFile(path, "")
+        links = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
+        for name, target in {**links, "ptmx": "pts/ptmx"}.items():
+            yield Link(target, f"{self.path}/dev/{name}")
+
+    def _copied_etc(self) -> Iterator[Step]:
+        names = os.listdir("/etc")
+        copied = [name for name in names if name.startswith(ETC_PREFIXES)]
+        copied += [path for path in ETC_PATHS if path not in copied and os.path.lexists(f"/etc/{path}")]
+        for path in copied:
+            if "/" in path:
+                yield Folders(os.path.dirname(f"{self.path}/etc/{path}"))
+            yield Copy(f"{HOST}/etc/{path}", f"{self.path}/etc/{path}")
+
+    def _own_etc(self) -> Iterator[Step]:
+        uid = self._passwd_uid
+        texts = {
+            "passwd": f"root:x:0:0:root:/:/bin/sh\nfirebox:x:{uid}:{uid}:firebox:{HOME}:/bin/sh\n"
+            "nobody:x:65534:65534:nobody:/:/bin/false\n",
+            "group": f"root:x:0:\nfirebox:x:{uid}:\nnogroup:x:65534:\n",
+            "hosts": "127.0.0.1 localhost firebox\n::1 localhost firebox\n",
+            "hostname": "firebox\n",
+            "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
+            "resolv.conf": "",
+            "timezone": "Etc/UTC\n",
+            "machine-id": "00000000000000000000000000000000\n",
+        }
+        for name, text in texts.items():
+            yield TextFile(f"{self.path}/etc/{name}", text)
+        yield Link("/usr/share/zoneinfo/Etc/UTC", f"{self.path}/etc/localtime")
+
+
+def _top_level_folders() -> list[str]:
+    """Return /bin, /lib ... on a host where they are folders of their own and not links into /usr."""
+    return [path for path in USRMERGE_LINKS if os.path.isdir(path) and not os.path.islink(path)]

@@ -1,0 +1,1 @@
+"""Sandboxes kept ready, and the templates that interpreters are restored from."""

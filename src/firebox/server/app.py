@@ -1,0 +1,81 @@
+"""The HTTP application: every door on one port."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Litestar, Response
+from litestar.config.cors import CORSConfig
+from litestar.exceptions import HTTPException
+
+from firebox.doors.glot import routes as glot
+from firebox.doors.grounds import routes as grounds
+from firebox.doors.http.hosts_and_proxies import Front
+from firebox.doors.http.requests import AnyRequest, read_origins
+from firebox.doors.native import routes as native
+from firebox.doors.piston import package_routes
+from firebox.doors.piston import routes as piston
+from firebox.doors.reference.routes import Reference
+from firebox.doors.runner import routes as runner
+from firebox.service.service import Service
+from firebox.settings.settings import Settings
+
+
+def create_app(service: Service, settings: Settings) -> Front:
+    """Combine the doors. The service's executor must be started, and outlive the application.
+
+    Raises: SettingsError.
+    """
+    origins = read_origins(settings.cors_origins)
+    reference = Reference(describe)
+    doors = Litestar(
+        route_handlers=[
+            native.router(service, settings),
+            *piston.routers(service, settings),
+            *glot.routers(service, settings),
+            *grounds.mounts(service, settings),
+            *runner.routers(service, settings),
+            reference.router(),
+        ],
+        # For paths that no door has; each door answers for its own.
+        exception_handlers={HTTPException: answer_http_error, Exception: native.answer_bug},
+        cors_config=CORSConfig(allow_origins=sorted(origins)) if origins else None,
+        before_send=[reference.complete_allow],
+        # Ours describes what is really sent, by every door.
+        openapi_config=None,
+        logging_config=None,
+        # The doors read bodies themselves, with the operator's bound.
+        request_max_body_size=None,
+    )
+    return Front(doors, settings)
+
+
+def describe() -> dict[str, Any]:
+    """Describe every door as one OpenAPI document."""
+    # Needed once somebody asks, and by no start.
+    import firebox
+    from firebox.doors.glot import glot_openapi
+    from firebox.doors.http import openapi
+    from firebox.doors.native import native_openapi
+    from firebox.doors.piston import package_openapi, piston_openapi
+    from firebox.doors.runner import runner_openapi
+
+    parts = (native_openapi, piston_openapi, package_openapi, glot_openapi, runner_openapi)
+    words = "Runs programs in sandboxes, for clients of five systems. In words: the pages in docs/."
+    return openapi.document("Firebox", firebox.__version__, words, [part.describe() for part in parts])
+
+
+def answer_http_error(request: AnyRequest, error: HTTPException) -> Response[Any]:
+    """Answer a path that no door has, in the shape of the door that it would belong to."""
+    path = request.scope["path"]
+    if path.startswith(f"{package_routes.PREFIX}/"):
+        return package_routes.answer_http_error(request, error)
+    if runner.belongs_here(path) and error.status_code == HTTPStatus.NOT_FOUND:
+        return runner.answer_unknown_route()
+    answer = native.answer_http_error(request, error)
+    if path.startswith(f"{native.PREFIX}/"):
+        return answer
+    # Nobody knows whose client this is: the others look for `message`.
+    detail = answer.content.error
+    return Response({"error": detail, "message": detail.message}, status_code=answer.status_code, headers=error.headers)

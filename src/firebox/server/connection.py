@@ -1,0 +1,307 @@
+"""HTTP connections that no client can make grow without bound or keep the event loop busy.
+
+uvicorn bounds neither the head of a request nor what it parses in one go. Here a head is bounded in bytes, fields and time, and
+what was read from a socket is parsed in small slices, and requests begin, as `doors.http.turns` allows. What is held for
+connections is counted in `doors.http.held`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from firebox.doors.http.accepting import Admitted
+from firebox.doors.http.turns import Turns
+
+HEAD_TIMEOUT_S = 20.0
+"""How long a client may take to send the head of a request."""
+HEAD_BYTES = 64 * 1024
+"""Request line and header fields together; trailers count too."""
+HEAD_FIELDS = 100
+AT_ONCE_BYTES = 1024
+"""What is parsed as soon as it is read: an ordinary request."""
+SLICE_BYTES = 4 * 1024
+"""What is parsed in one go of anything that is larger: up to 700 frames of a WebSocket."""
+JOINED_BYTES = 16 * 1024
+"""A body that is longer is not copied to be sent with its head."""
+
+
+class HeadTooLarge(Exception):
+    """The head of a request is larger than it may be."""
+
+
+class GuardedTransport:
+    """A transport that reads only while nobody wants it to pause, and that counts as a connection of its client."""
+
+    def __init__(self, transport: asyncio.Transport, admitted: Admitted) -> None:
+        self.counted_client = admitted.client
+        self._transport = transport
+        self._pauses: set[str] = set()
+        self._close_counted: Callable[[], None] | None = admitted.close
+        self._joins = False
+        self._held = b""
+        self.is_closing = transport.is_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def join_writes(self) -> None:
+        """Send what is written next together with what follows it at once: the head of an answer with its body."""
+        self._joins = True
+
+    def write(self, data: bytes) -> None:
+        if self._joins:
+            self._joins = False
+            self._flush()
+            self._held = data
+            asyncio.get_running_loop().call_soon(self._flush)
+        elif self._held and len(data) <= JOINED_BYTES:
+            self._held += data
+            self._flush()
+        else:
+            self._flush()
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+    def pause(self, reason: str) -> None:
+        """Stop reading until `resume` is called for the same reason."""
+        if not self._pauses and not self.is_closing():
+            self._transport.pause_reading()
+        self._pauses.add(reason)
+
+    def resume(self, reason: str) -> None:
+        if reason in self._pauses:
+            self._pauses.remove(reason)
+            if not self._pauses and not self.is_closing():
+                self._transport.resume_reading()
+
+    def pause_reading(self) -> None:
+        self.pause("protocol")
+
+    def resume_reading(self) -> None:
+        self.resume("protocol")
+
+    def lost(self) -> None:
+        """Stop counting the connection: it is gone."""
+        if self._close_counted is not None:
+            self._close_counted()
+            self._close_counted = None
+
+
+class Slices:
+    """What was read from a connection and is not parsed yet. parse: takes a slice; is_blocked: whether it has to wait."""
+
+    def __init__(
+        self, turns: Turns, transport: GuardedTransport, parse: Callable[[memoryview], None], is_blocked: Callable[[], bool]
+    ) -> None:
+        self._turns = turns
+        self._transport = transport
+        self._client = transport.counted_client
+        self._parse = parse
+        self._is_blocked = is_blocked
+        self._waiting: deque[memoryview] = deque()
+        self._joined = False
+
+    def feed(self, data: bytes) -> None:
+        """Parse what was read: a little of it at once if this is its client's turn, more when that comes."""
+        if len(data) <= AT_ONCE_BYTES and not self._waiting and self._turns.is_open(self._client) and not self._is_blocked():
+            self._turns.take(self._client)
+            self._parse(memoryview(data))
+            return
+        self._waiting.append(memoryview(data))
+        self.wake()
+        if self._waiting:
+            self._transport.pause("slices")
+
+    def wake(self) -> None:
+        """Go on: what blocked may be over."""
+        if self._waiting and not self._joined and not self._is_blocked():
+            self._joined = True
+            self._turns.join(self._client, self._parse_next)
+
+    def _parse_next(self) -> bool:
+        """Parse a slice. Returns whether there is more to be parsed now."""
+        if self._transport.is_closing():
+            self._waiting.clear()
+        elif self._waiting and not self._is_blocked():
+            data = self._waiting.popleft()
+            if len(data) > SLICE_BYTES:
+                self._waiting.appendleft(data[SLICE_BYTES:])
+            try:
+                self._parse(data[:SLICE_BYTES])
+            except BaseException:
+                self._transport.abort()  # as asyncio does where data is parsed at once
+                raise
+        if not self._waiting:
+            self._transport.resume("slices")
+        self._joined = bool(self._waiting) and not self._is_blocked()
+        return self._joined
+
+    def drop(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """An HTTP connection. Heads are bounded in bytes, fields and time; requests that were sent ahead wait unparsed."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _in_head = False
+    _head_bytes = 0
+    _fields = 0
+    _parsed = False
+    _silent_bytes = 0
+    """What the parser has taken since it last reported anything: the part of a field, of a trailer or of a chunk extension."""
+    _is_head_too_large = False
+    _has_turn = False
+
+    def __init__(self, turns: Turns, admitted: Admitted, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._turns = turns
+        self._admitted = admitted
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._guarded = GuardedTransport(transport, self._admitted)
+        self._slices = Slices(self._turns, self._guarded, self._parse, self._waits_for_answer)
+        super().connection_made(cast(asyncio.Transport, self._guarded))
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        self._slices.drop()
+        self._guarded.lost()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._slices.feed(data)
+
+    def _parse(self, data: memoryview) -> None:
+        self._parsed = False
+        super().data_received(cast(bytes, data))
+        self._silent_bytes = 0 if self._parsed else self._silent_bytes + len(data)
+        if self._silent_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+
+    def _waits_for_answer(self) -> bool:
+        """Whether a request waits for the answer to the one before it: no more are parsed until then."""
+        return bool(self.pipeline)
+
+    def handle_websocket_upgrade(self) -> None:
+        # A client may send nothing before it has got its answer.
+        self._slices.drop()
+        super().handle_websocket_upgrade()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._parsed = self._in_head = True
+        self._head_bytes = self._fields = 0
+        self._expect_head()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += 1
+        self._count(len(name) + len(value) + 4)
+        if self._in_head:  # a trailer is no header: nobody has asked for it
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._parsed = True
+        self._in_head = False
+        self._stop_waiting()
+        self._turns.take(self._admitted.client)
+        self._has_turn = True
+        super().on_headers_complete()
+        self._has_turn = False
+
+    def on_body(self, body: bytes) -> None:
+        self._parsed = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._parsed = True
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Serve a request: at once if it has just been parsed, in another turn if it was sent ahead of an answer."""
+        self._guarded.join_writes()
+        if self._has_turn:
+            super()._start_asgi_task(cycle, app)
+            return
+        start = super()._start_asgi_task
+
+        def begin() -> bool:
+            if not self.transport.is_closing():
+                self._turns.take(self._admitted.client)
+                start(cycle, app)
+            return False
+
+        self._turns.join(self._admitted.client, begin)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body and self.cycle.response_complete:
+            # Nobody reads the rest of this body; it has to end all the same.
+            self._expect_head()
+        self._slices.wake()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP. Called by the parser's caller for every failure of the parser, also for those raised here."""
+        if self._is_head_too_large:
+            self._refuse_head()
+        elif self._is_answering():
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
+    def _count(self, size_bytes: int) -> None:
+        self._parsed = True
+        self._head_bytes += size_bytes
+        if self._head_bytes > HEAD_BYTES or self._fields > HEAD_FIELDS:
+            self._is_head_too_large = True
+            raise HeadTooLarge
+
+    def _refuse_head(self) -> None:
+        message = f"the head of the request is larger than {HEAD_BYTES} bytes or has more than {HEAD_FIELDS} fields"
+        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "http.head_too_large", message)
+
+    def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
+        """Answer in the shapes of all doors at once, unless an earlier request is being answered, and close."""
+        if not self._is_answering():
+            self.transport.write(refusal(status, code, message))
+        self.transport.close()
+
+    def _is_answering(self) -> bool:
+        return bool(self.cycle) and not self.cycle.response_complete
+
+    def _expect_head(self) -> None:
+        self._stop_waiting()
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def refusal(status: HTTPStatus, code: str, message: str) -> bytes:
+    """Write an answer in the shapes of all doors, after which the connection is closed."""
+    body = json.dumps({"error": {"code": code, "message": message}, "message": message}).encode()
+    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    return STATUS_LINE[status] + head + body

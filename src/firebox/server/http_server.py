@@ -1,0 +1,64 @@
+"""uvicorn, with our connections in the place of its own, and with clients served in turn from the first moment on."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from http import HTTPStatus
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+
+from firebox.doors.http.accepting import Acceptor, Admitted
+from firebox.doors.http.held import Bounds
+from firebox.doors.http.turns import Turns
+from firebox.server.connection import BoundedConnection, refusal
+
+_NO_ROOM = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "http.too_many_connections", "there are too many connections")
+
+
+class HttpServer(uvicorn.Server):
+    """Serves an application on sockets that are bound. options: further ones of `uvicorn.Config`."""
+
+    def __init__(self, application: Any, bounds: Bounds, turns: Turns, **options: Any) -> None:
+        defaults: dict[str, Any] = {
+            "ws": cast("Any", self._make_websocket),
+            "ws_max_size": bounds.max_body_bytes,
+            "ws_per_message_deflate": False,
+            "log_config": None,
+            "access_log": False,
+            # Whoever connects is the client; a header that says otherwise is the client's own invention.
+            "proxy_headers": False,
+            "server_header": False,
+        }
+        self._bounds = bounds
+        self._turns = turns
+        super().__init__(uvicorn.Config(application, **(defaults | options)))
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            raise SystemExit(STARTUP_FAILURE)
+        acceptors = [
+            Acceptor(listener, self._turns, self._bounds.connections, self._make_connection, _NO_ROOM)
+            for listener in sockets or ()
+        ]
+        self.servers = cast("list[asyncio.base_events.Server]", acceptors)
+        self.started = True
+
+    def _make_websocket(self, **arguments: Any) -> asyncio.Protocol:
+        # Most clients never ask for one.
+        from firebox.server.websocket_connection import BoundedWebSocket
+
+        return BoundedWebSocket(self._bounds, self._turns, **arguments)
+
+    def _make_connection(self, admitted: Admitted) -> asyncio.Protocol:
+        return BoundedConnection(
+            self._turns,
+            admitted,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )

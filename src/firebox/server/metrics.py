@@ -1,0 +1,85 @@
+"""A second, small listener for /metrics alone: for a Prometheus that must not reach anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from litestar import Litestar, Request, Response, get
+
+from firebox.domain.errors import SettingsError
+from firebox.doors.http.held import Bounds
+from firebox.doors.http.turns import Turns
+from firebox.server.http_server import HttpServer
+from firebox.server.listener import url_of
+from firebox.service.service import Service
+from firebox.settings.settings import Settings
+
+PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice
+
+
+@asynccontextmanager
+async def serve_metrics(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
+    """Serve while the context is open; gives the URL, "" when `metrics_port` is -1.
+
+    Raises: SettingsError for an address that cannot be had.
+    """
+    if settings.metrics_port < 0:
+        yield ""
+        return
+
+    @get("/metrics")
+    async def read_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+        del request
+        return Response(service.metrics.text(), media_type=PROMETHEUS_TEXT)
+
+    application = Litestar([read_metrics], openapi_config=None, logging_config=None)
+    with _open_listener(settings) as listener:
+        server = MetricsServer(application, Bounds(settings, lambda _address: False), turns)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await server.started_listening.wait()
+        try:
+            yield f"{url_of(listener)}/metrics"
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class MetricsServer(HttpServer):
+    """uvicorn, without a say in when the process ends."""
+
+    def __init__(self, application: Litestar, bounds: Bounds, turns: Turns) -> None:
+        super().__init__(application, bounds, turns, ws="none", lifespan="off", timeout_graceful_shutdown=1)
+        self.started_listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.started_listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to the server that there is beside this one."""
+        yield
+
+
+def _open_listener(settings: Settings) -> socket.socket:
+    """Bind `metrics_port` at the address of the settings."""
+    place = f"{settings.host}:{settings.metrics_port}"
+    try:
+        found = socket.getaddrinfo(settings.host, settings.metrics_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        listener = socket.socket(found[0][0], socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise SettingsError("host", settings.host, "an address or name of this machine", hint=str(error)) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(found[0][4])
+    except OSError as error:
+        listener.close()
+        source = settings.source("metrics_port")
+        hint = error.strerror or str(error)
+        raise SettingsError("metrics_port", place, "an address that is free", source=source, hint=hint) from None
+    return listener

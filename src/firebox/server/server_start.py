@@ -1,0 +1,73 @@
+"""The start of a server: what takes time and needs little code begins at once, while the rest of the code loads."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from firebox.engine.log import LazyLogger
+from firebox.runtimes.prestart import hook_texts
+from firebox.sandbox.launcher.launcher_start import StartedLauncher, start_launcher
+from firebox.sandbox.spec import SandboxFailure, SandboxSpec
+from firebox.server.absent_modules import OF_NO_USE_TO_SERVERS, absent
+from firebox.server.listener import open_listener
+from firebox.server.logs import set_up_logs
+from firebox.service.available_runtimes import find_host_runtimes
+from firebox.settings.settings import Settings, load_settings
+
+DESCRIPTORS = 65_536
+
+
+def start_server(flags: Mapping[str, object], config: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT. flags: values by the names of settings; config: as of `load_settings`.
+
+    Raises: SettingsError, OSError and what else keeps a server from starting.
+    """
+    gc.disable()  # loading modules makes no garbage
+    settings = load_settings(flags, config)
+    set_up_logs(settings.log_level, settings.log_format)
+    for warning in settings.warnings:
+        LazyLogger().warning("a setting has no effect", reason=warning)
+    listener = open_listener(settings)
+    _raise_descriptor_limit()
+    beside = ThreadPoolExecutor(2, "start")
+    launcher = beside.submit(_begin_with_sandboxes, settings)
+    scan = beside.submit(find_host_runtimes, settings)
+    beside.shutdown(wait=False)
+    try:
+        with absent(*OF_NO_USE_TO_SERVERS):
+            from firebox.server.serve import serve
+        serve(settings, listener, scan, launcher)
+    finally:
+        started = launcher.result()
+        if started is not None:
+            started.end()
+
+
+def _begin_with_sandboxes(settings: Settings) -> StartedLauncher | None:
+    """Start a launcher that shows that it can make a sandbox.
+
+    None when it cannot be used: the executor finds out why, and says it.
+    """
+    try:
+        launcher = start_launcher()
+    except OSError:
+        return None
+    try:
+        launcher.configure(uid_base=settings.uid_base, hooks=hook_texts())
+        launcher.ask(SandboxSpec(), is_proof=True)
+    except (OSError, SandboxFailure):
+        launcher.end()
+        return None
+    return launcher
+
+
+def _raise_descriptor_limit() -> None:
+    """Take the descriptors that this process may have: each connection and each sandbox needs some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,181 @@
+"""WebSocket connections, bounded as those of HTTP are (see `connection`). Loaded with the first one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import CloseCode, Frame
+
+from firebox.domain.errors import BodiesFull
+from firebox.doors.http.held import Bounds, Holding
+from firebox.doors.http.turns import Turns
+from firebox.server.connection import GuardedTransport, Slices
+
+FRAME_CHARACTERS = 128 * 1024
+"""A message that is longer is sent in frames of this size."""
+MESSAGE_BYTES = 512
+"""What a message in the queue takes besides its data."""
+
+
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket. Frames are parsed only while its client takes what it is sent and the application takes what came before."""
+
+    _queued_bytes = 0
+    _unsent_bytes = 0
+
+    def __init__(self, bounds: Bounds, turns: Turns, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._sending = asyncio.Lock()
+        self._bounds = bounds
+        self._turns = turns
+        self._holding: Holding | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport of the HTTP connection over, which counts it already."""
+        self._guarded = cast(GuardedTransport, transport)
+        self._slices = Slices(self._turns, self._guarded, self._parse, self._is_blocked)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._slices.drop()
+        self._guarded.lost()
+        if self._holding is not None:
+            self._holding.close()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        # Else a client that sends pings and takes no pongs fills the memory with them.
+        self._guarded.pause("writing")
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._guarded.resume("writing")
+        if not self.transport.is_closing():
+            self._hold()
+        self._slices.wake()
+
+    def data_received(self, data: bytes) -> None:
+        self._slices.feed(data)
+
+    def _is_blocked(self) -> bool:
+        return self.read_paused or not self.writable.is_set()
+
+    def _parse(self, data: memoryview) -> None:
+        super().data_received(cast(bytes, data))
+        if not self.handshake_initiated:
+            if self.conn.handshake_exc is not None:  # a line that is too long for it
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self.transport.close()
+        elif not self.transport.is_closing():
+            self._hold()
+
+    def handle_text(self, event: Frame) -> None:
+        self._begin("text", event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        self._begin("bytes", event)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Add a frame to its message: in one piece, since a list of many small ones takes many times their size."""
+        message = cast(bytearray, self.frames[0])
+        message += event.data
+        if event.fin:
+            self.frames = [bytes(message)]
+            self._end()
+
+    async def receive(self) -> Any:
+        if not self.queue.empty():  # many came in one slice; a single one has had its client's turn when it was parsed
+            await self._turns.wait(self._guarded.counted_client)
+        message = await super().receive()
+        if self.queue.empty():
+            self._queued_bytes = 0
+            self._hold()
+        self._slices.wake()
+        return message
+
+    async def send(self, message: Any) -> None:
+        async with self._sending:
+            text = message.get("text") if message["type"] == "websocket.send" and not self.close_sent else None
+            if text is not None and len(text) > FRAME_CHARACTERS:
+                await self._send_in_frames(text)
+            else:
+                await super().send(message)
+        if not self.transport.is_closing():
+            self._hold()
+        # A client may have answered a close already.
+        self._slices.wake()
+
+    async def _send_in_frames(self, text: str) -> None:
+        """Send a large message in several frames, each when the one before it has gone out, with turns for others in between."""
+        try:
+            for start in range(0, len(text), FRAME_CHARACTERS):
+                await self.writable.wait()
+                if self.disconnected:
+                    raise ClientDisconnected
+                frame, end = text[start : start + FRAME_CHARACTERS].encode(), start + FRAME_CHARACTERS
+                if start:
+                    self.conn.send_continuation(frame, end >= len(text))
+                else:
+                    self.conn.send_text(frame, fin=False)
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self._unsent_bytes = max(0, len(text) - end)
+                self._hold()
+                await asyncio.sleep(0)
+        except InvalidState:
+            raise ClientDisconnected from None
+        finally:
+            if self._unsent_bytes:
+                # Nothing else may follow half a message.
+                self._unsent_bytes = 0
+                self._guarded.abort()
+
+    def _begin(self, kind: Any, event: Frame) -> None:
+        self.curr_msg_data_type = kind
+        if event.fin:
+            self.frames = [bytes(event.data)]
+            self._end()
+        else:
+            self.frames = [cast(bytes, bytearray(event.data))]
+
+    def _end(self) -> None:
+        """Queue a message that has ended. What is sent after our close is not read any more."""
+        (data,), self.frames = self.frames, []
+        if self.close_sent:
+            return
+        message: Any = {"type": "websocket.receive"}
+        try:
+            message[self.curr_msg_data_type] = data.decode() if self.curr_msg_data_type == "text" else data
+        except UnicodeDecodeError:
+            self.conn.fail(CloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+            return
+        self._turns.take(self._guarded.counted_client)
+        self._queued_bytes += len(data) + MESSAGE_BYTES
+        self.queue.put_nowait(message)
+        if not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def _hold(self) -> None:
+        """Count what is held for this client; one for whom there is no room is told to come again."""
+        if self.disconnected:
+            return  # the application still takes what came before, but nobody would stop counting what never ended
+        received_bytes = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + self._queued_bytes
+        size_bytes = received_bytes + self._guarded.get_write_buffer_size() + self._unsent_bytes
+        if self._holding is None:
+            if size_bytes < self._bounds.uncounted_bytes:
+                return
+            # By now the application has put the client's own address in the place of a proxy's.
+            self._holding = self._bounds.held.open(self.scope["client"][0] if self.scope["client"] else "")
+        try:
+            self._holding.set(size_bytes, whatever_size=size_bytes > received_bytes)
+        except BodiesFull as error:
+            self.conn.fail(CloseCode.TRY_AGAIN_LATER, error.message[:120])
+            self.handle_parser_exception()
+            if size_bytes > received_bytes:
+                self._guarded.abort()  # it does not take what was sent, so it would not take this either

@@ -1,0 +1,1 @@
+"""Settings of the systems that Firebox replaces, translated to ours."""

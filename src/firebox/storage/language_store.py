@@ -1,0 +1,102 @@
+"""Languages that operators registered: a name and a version that stand for an image."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, select
+
+from firebox.domain.errors import Conflict, NotFound
+from firebox.storage.database import Database
+from firebox.storage.records import Language, language_id
+from firebox.storage.storable_text import NAME_CHARACTERS, can_be_kept, check_text
+from firebox.storage.tables import languages
+
+
+class LanguageTable:
+    """The registered languages, one transaction a call. Each raises PartUnavailable when the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> list[Language]:
+        """List them, by name and then version, as text."""
+
+        def work(connection: Connection) -> list[Language]:
+            return [_language(row) for row in connection.execute(select(languages))]
+
+        # Sorted here, so that the database's idea of the alphabet does not matter.
+        return sorted(await self._database.read(work), key=lambda language: (language.name, language.version))
+
+    async def get(self, id: str) -> Language:  # noqa: A002 - the field's own name
+        """Raises: NotFound."""
+        found = await self._find(languages.c.id == id) if can_be_kept(id) else None
+        if found is None:
+            raise NotFound("language", id)
+        return found
+
+    async def find(self, name: str, version: str) -> Language | None:
+        """Look one up by what people call it; None when nobody registered it."""
+        if not can_be_kept(name + version):
+            return None
+        return await self._find((languages.c.name == name) & (languages.c.version == version))
+
+    async def put(self, name: str, version: str, image: str) -> Language:
+        """Register a language, or give it another image.
+
+        Raises: InvalidRequest for text that cannot be kept, Conflict when another language has the same id.
+        """
+        now = datetime.now(UTC)
+        statement = self._database.insert(languages).values(
+            id=language_id(check_text("name", name, NAME_CHARACTERS), check_text("version", version, NAME_CHARACTERS)),
+            name=name,
+            version=version,
+            image=check_text("image", image),
+            created_at=now,
+            modified_at=now,
+        )
+        statement = statement.on_conflict_do_update(
+            index_elements=["id"],
+            set_={"image": statement.excluded.image, "modified_at": statement.excluded.modified_at},
+            # "a" + "bc" and "ab" + "c" have the same id.
+            where=languages.c.name == statement.excluded.name,
+        )
+
+        def work(connection: Connection) -> Language | None:
+            row = connection.execute(statement.returning(languages)).one_or_none()
+            return None if row is None else _language(row)
+
+        kept = await self._database.write(work)
+        if kept is None:
+            raise Conflict(
+                f"another language has the id of {name!r} {version!r}: name and version one after the other are the same"
+            )
+        return kept
+
+    async def remove(self, id: str) -> None:  # noqa: A002 - the field's own name
+        """Raises: NotFound."""
+
+        def work(connection: Connection) -> int:
+            return connection.execute(delete(languages).where(languages.c.id == id)).rowcount
+
+        if not can_be_kept(id) or await self._database.write(work) == 0:
+            raise NotFound("language", id)
+
+    async def _find(self, condition: ColumnElement[bool]) -> Language | None:
+        def work(connection: Connection) -> Language | None:
+            row = connection.execute(select(languages).where(condition)).one_or_none()
+            return None if row is None else _language(row)
+
+        return await self._database.read(work)
+
+
+def _language(row: Row[Any]) -> Language:
+    return Language(
+        id=row.id,
+        name=row.name,
+        version=row.version,
+        image=row.image,
+        created_at=row.created_at,
+        modified_at=row.modified_at,
+    )
