@@ -51,11 +51,14 @@ FOR_NOTHING = {"aiohttp", "alembic", "grpc", "pydantic", "pygments", "redis", "r
 """Libraries that are installed, cost a command up to half of its start, and are needed by few."""
 
 
+LOGS = "from firebox.server.logs import set_up_logs\nset_up_logs('error', 'text')"
+
+
 @pytest.mark.parametrize("name", ["serve", "users", "db", "doctor", "runtimes", "settings", "stdio", "packages"])
 def test_a_command_loads_no_library_for_nothing(name: str) -> None:
     drawing = {"rich.traceback"} if name == "packages" else {"rich"}
     code = f"from firebox.cli.command_table import COMMANDS, app\nCOMMANDS['{name}'].load()"
-    assert not loaded(f"{code}\nfrom firebox.server.logs import set_up_logs\nset_up_logs('error', 'text')") & (FOR_NOTHING | drawing)
+    assert not loaded(f"{code}\n{LOGS}") & (FOR_NOTHING | drawing)
 
 
 def test_a_server_loads_what_an_idle_one_needs_only(tmp_path: Path) -> None:
