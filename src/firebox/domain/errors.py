@@ -1,35 +1,35 @@
-"""Every failure of the service itself; what a user's *program* did is data in a result, never an exception.
+"""Exceptions for failures of the service. What a user's *program* does is data in a result, never an exception.
 
     FireboxError
-    ├── RequestError            the request is at fault
+    ├── RequestError            the request is invalid
     │   ├── InvalidRequest      a field is missing, of the wrong type or out of range
     │   ├── UnknownRuntime      no runtime matches the selector
-    │   ├── LimitTooHigh        a limit above the operator's maximum
-    │   ├── LimitNotEnforceable a limit that this host cannot hold
-    │   ├── NotFound            no such run, package, user
-    │   ├── Conflict            not possible in the present state
+    │   ├── LimitTooHigh        a limit exceeds the operator's maximum
+    │   ├── LimitNotEnforceable this host cannot enforce a limit
+    │   ├── NotFound            no such run, package or user
+    │   ├── Conflict            not possible in the current state
     │   ├── Unauthenticated
     │   └── Forbidden
     ├── CapacityError           try again later
     │   ├── QueueFull
-    │   ├── BodiesFull          too much is held already of what clients send or do not take
-    │   ├── RateLimited         this client has used up what it may use for now
+    │   ├── BodiesFull          the memory budget for requests and responses is exhausted
+    │   ├── RateLimited         the client exceeded a rate limit or quota
     │   ├── ShuttingDown
-    │   └── PartUnavailable     a part that we depend on does not answer: database, container engine, sign-on service
-    ├── SettingsError           the operator's settings are at fault
-    ├── ContainerError          the container engine took the request and could not serve it
-    ├── PackageError            a package or its repository is at fault
-    │   ├── RepositoryError     an index cannot be had or read
-    │   ├── DownloadFailed      the file cannot be had, whole and of the announced size
-    │   ├── WrongChecksum       it is not the file that the index announces
-    │   ├── NotTrusted          no trusted key vouches for it, or an older index is played again
-    │   ├── UnusablePackage     what is in it cannot be used: damaged, hostile, for another machine
-    │   ├── DependencyConflict  two packages want versions of a third that exclude each other, or it is nowhere
-    │   └── BuildFailed         a package could not be made from its recipe
-    └── SandboxError            our own sandbox failed: step and errno
+    │   └── PartUnavailable     a dependency does not respond: database, container engine, sign-on service
+    ├── SettingsError           a setting is invalid
+    ├── ContainerError          the container engine failed to serve a request
+    ├── PackageError            a package or its repository is broken
+    │   ├── RepositoryError     an index cannot be fetched or parsed
+    │   ├── DownloadFailed      the file cannot be fetched, or has the wrong size
+    │   ├── WrongChecksum       the file does not match the index
+    │   ├── NotTrusted          no signature by a trusted key, or a replayed older index
+    │   ├── UnusablePackage     the contents are damaged, malicious or for another machine
+    │   ├── DependencyConflict  dependencies are missing or contradict each other
+    │   └── BuildFailed         building a package from its recipe failed
+    └── SandboxError            the sandbox failed: step and errno
 
-Each class has a stable dotted `code`, one sentence with the values, and a `hint` where a person can act.
-Each door has one table from class to its protocol's answer.
+Each class has a stable dotted `code`, a one-sentence message with the values, and a `hint` where the reader can act.
+Each door has one table that maps classes to responses of its protocol.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from firebox.domain.redaction import hide_secret
 
 
 class FireboxError(Exception):
-    """Base of every failure that a door translates.
+    """Base class of all errors that doors translate.
 
-    code: stable, dotted, for machines. hint: what a person can do, or "".
+    code: stable and dotted, for programs. hint: what the reader can do, or "".
     """
 
     code = "internal"
@@ -52,13 +52,13 @@ class FireboxError(Exception):
 
 
 class RequestError(FireboxError):
-    """The request is at fault: repeating it unchanged fails again."""
+    """The request is invalid; retrying it unchanged fails again."""
 
     code = "request"
 
 
 class InvalidRequest(RequestError):
-    """A field is missing, of the wrong type or out of range. where: the field as the client wrote it, "files[0].name", or ""."""
+    """A field is missing or has a wrong type or value. where: the field as the client spelled it ("files[0].name"), or ""."""
 
     code = "request.invalid"
 
@@ -68,7 +68,7 @@ class InvalidRequest(RequestError):
 
 
 class UnknownRuntime(RequestError):
-    """No runtime matches the selector. selector: name or alias; version: the range that was asked for."""
+    """No runtime matches the selector. selector: name or alias; version: the requested range."""
 
     code = "request.unknown_runtime"
 
@@ -79,7 +79,7 @@ class UnknownRuntime(RequestError):
 
 
 class LimitTooHigh(RequestError):
-    """A limit above the operator's maximum. limit: its name with the stage ("run.memory_bytes")."""
+    """A limit exceeds the operator's maximum. limit: stage and name ("run.memory_bytes")."""
 
     code = "request.limit_too_high"
 
@@ -91,7 +91,7 @@ class LimitTooHigh(RequestError):
 
 
 class LimitNotEnforceable(RequestError):
-    """A limit that this host has no means to hold; refused instead of dropped in silence."""
+    """This host cannot enforce a limit; the request is rejected rather than run without it."""
 
     code = "request.limit_not_enforceable"
 
@@ -101,7 +101,7 @@ class LimitNotEnforceable(RequestError):
 
 
 class NotFound(RequestError):
-    """No such thing. kind: "run", "package" ...; name: what was asked for."""
+    """No such object. kind: "run", "package" ...; name: as requested."""
 
     code = "request.not_found"
 
@@ -112,7 +112,7 @@ class NotFound(RequestError):
 
 
 class Conflict(RequestError):
-    """Well formed, but not possible in the present state."""
+    """The request is valid, but not possible in the current state."""
 
     code = "request.conflict"
 
@@ -124,13 +124,13 @@ class Unauthenticated(RequestError):
 
 
 class Forbidden(RequestError):
-    """The caller is known and may not do this."""
+    """The client is authenticated but not authorized."""
 
     code = "request.forbidden"
 
 
 class CapacityError(FireboxError):
-    """Nothing is wrong with the request: try again in `retry_after_s` seconds."""
+    """The request is valid; retry it after `retry_after_s` seconds."""
 
     code = "capacity"
 
@@ -140,13 +140,13 @@ class CapacityError(FireboxError):
 
 
 class QueueFull(CapacityError):
-    """Every slot is busy and the queue (or this client's share of it) is full."""
+    """All slots are busy and the queue, or this client's share of it, is full."""
 
     code = "capacity.queue_full"
 
 
 class BodiesFull(CapacityError):
-    """Too much is held already of what clients send or do not take. what: in words; allowed_bytes: how much of it may be held."""
+    """The memory budget for requests and responses is exhausted. what: for the message; allowed_bytes: size of the budget."""
 
     code = "capacity.bodies_full"
 
@@ -156,7 +156,7 @@ class BodiesFull(CapacityError):
 
 
 class RateLimited(CapacityError):
-    """The client has used up what it may use for now. limit: its name ("runs_per_minute"); allowed: how much of it."""
+    """The client exceeded a rate limit or quota. limit: its name ("runs_per_minute"); allowed: its value."""
 
     code = "capacity.rate_limited"
 
@@ -167,7 +167,7 @@ class RateLimited(CapacityError):
 
 
 class PartUnavailable(CapacityError):
-    """A part that we depend on does not answer. part: "database", "container engine", "sign-on service"."""
+    """A dependency does not respond. part: "database", "container engine" or "sign-on service"."""
 
     code = "capacity.part_unavailable"
 
@@ -177,13 +177,13 @@ class PartUnavailable(CapacityError):
 
 
 class ShuttingDown(CapacityError):
-    """The server takes no new runs because it is stopping."""
+    """The server is shutting down and accepts no new runs."""
 
     code = "capacity.shutting_down"
 
 
 class SettingsError(FireboxError):
-    """A setting has a value that is not allowed. source: where the value came from ("environment FIREBOX_PORT"), or ""."""
+    """A setting has an invalid value. source: where it came from ("environment FIREBOX_PORT"), or ""."""
 
     code = "settings"
 
@@ -198,19 +198,19 @@ class SettingsError(FireboxError):
 
 
 class ContainerError(FireboxError):
-    """The container engine took the request and could not serve it. Its words are in the message."""
+    """The container engine failed to serve a request. The message quotes it."""
 
     code = "container"
 
 
 class PackageError(FireboxError):
-    """A package or its repository is at fault, not the request."""
+    """A package or its repository is broken."""
 
     code = "package"
 
 
 class RepositoryError(PackageError):
-    """An index cannot be had or read. repository: its name in the settings."""
+    """An index cannot be fetched or parsed. repository: its name in the settings."""
 
     code = "package.repository"
 
@@ -220,43 +220,43 @@ class RepositoryError(PackageError):
 
 
 class DownloadFailed(PackageError):
-    """A package's file cannot be had, whole and of the announced size."""
+    """The file of a package cannot be fetched, or has the wrong size."""
 
     code = "package.download"
 
 
 class WrongChecksum(PackageError):
-    """The file is not the one that the index announces."""
+    """The checksum of a file differs from the index."""
 
     code = "package.checksum"
 
 
 class NotTrusted(PackageError):
-    """No trusted key vouches for it, or an older index is played again."""
+    """There is no signature by a trusted key, or an older index was replayed."""
 
     code = "package.not_trusted"
 
 
 class UnusablePackage(PackageError):
-    """What is in a package cannot be used: damaged, hostile, or for another machine."""
+    """The contents of a package are damaged, malicious or for another machine."""
 
     code = "package.unusable"
 
 
 class DependencyConflict(PackageError):
-    """Two packages want versions of a third that exclude each other, depend on each other in a circle, or it is nowhere."""
+    """Dependencies are missing, cyclic, or require incompatible versions."""
 
     code = "package.dependencies"
 
 
 class BuildFailed(PackageError):
-    """A package could not be made from its recipe. The hint holds the last words of the tool that failed."""
+    """Building a package from its recipe failed. The hint quotes the last output of the failed tool."""
 
     code = "package.build"
 
 
 class SandboxError(FireboxError):
-    """Our own sandbox failed, not the program in it. step: what was being done, in words."""
+    """The sandbox failed, not the program in it. step: the operation that failed, for people."""
 
     code = "sandbox"
 

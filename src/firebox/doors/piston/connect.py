@@ -1,6 +1,7 @@
-"""Piston's WebSocket: one interactive job a connection, JSON in text frames both ways; docs/piston.md lists them.
+"""Piston's WebSocket: one interactive job per connection, JSON text frames in both directions.
 
-The input stays open until the program ends: the protocol has no word for its end. Whatever ends the connection ends the job.
+The protocol has no end-of-file message, so standard input stays open until the program exits. Closing the connection cancels
+the job.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Close(Enum):
 
 
 class Breach(Exception):
-    """The client broke a rule that has a close code of its own."""
+    """A protocol violation that has its own close code."""
 
     def __init__(self, close: Close) -> None:
         super().__init__(close.value[1])
@@ -65,27 +66,27 @@ class Breach(Exception):
 
 
 class RuntimeChosen(Struct, frozen=True, tag_field="type", tag="runtime"):
-    """The job has a slot; this runtime serves it."""
+    """The job was admitted and runs on this runtime."""
 
     language: str
     version: str
 
 
 class StageBegun(Struct, frozen=True, tag_field="type", tag="stage"):
-    """A program is now running."""
+    """A stage has started."""
 
     stage: StageName
 
 
 class Data(Struct, frozen=True, tag_field="type", tag="data"):
-    """A piece of output."""
+    """A chunk of output."""
 
     stream: StreamName
     data: str
 
 
 class Exit(Struct, frozen=True, tag_field="type", tag="exit"):
-    """A stage is over. error: when it could not be carried out."""
+    """A stage has ended. error: set if the stage could not be run."""
 
     stage: StageName
     code: int | None
@@ -94,7 +95,7 @@ class Exit(Struct, frozen=True, tag_field="type", tag="exit"):
 
 
 class Failure(Struct, frozen=True, tag_field="type", tag="error"):
-    """What went wrong; the connection is closed after it."""
+    """An error message, sent before the connection is closed."""
 
     message: str
 
@@ -130,13 +131,13 @@ async def _receive_init(socket: AnySocket) -> Document:
                     case "data" | "signal":
                         raise Breach(Close.NOT_YET_INITIALIZED)
                     case _:
-                        pass  # as in Piston, what is not known has no effect
+                        pass  # Piston ignores unknown messages
     except TimeoutError:
         raise Breach(Close.INITIALIZATION_TIMEOUT) from None
 
 
 async def _receive(socket: AnySocket) -> Document:
-    """Receive one message; a binary frame may hold one too.
+    """Receive one message from a text or binary frame.
 
     Raises: InvalidRequest, WebSocketDisconnect.
     """
@@ -154,7 +155,7 @@ async def _send(socket: AnySocket, message: Struct) -> None:
 
 
 async def _close(socket: AnySocket, close: Close, last: Failure | None = None) -> None:
-    """Close the connection, after a last message where there is one; the client may be gone already."""
+    """Send an optional last message and close the connection. The client may already be gone."""
     try:
         if last is not None:
             await _send(socket, last)
@@ -184,9 +185,9 @@ async def _run(socket: AnySocket, service: Service, job: Job, caller: Caller, in
 
 
 def _translate(event: Event, text: StreamText) -> list[Struct]:
-    """Translate an event; a piece of output that ends within a character may give nothing yet.
+    """Translate an event. Output that ends within a multi-byte character may yield no message yet.
 
-    Raises: FireboxError for a job that our own failure ended.
+    Raises: FireboxError when an internal failure ended the job.
     """
     match event:
         case StageStarted():
@@ -206,7 +207,7 @@ def _translate(event: Event, text: StreamText) -> list[Struct]:
 
 
 class _Incoming(Incoming):
-    """What Piston's clients send."""
+    """Messages from a Piston client."""
 
     def __init__(self, socket: AnySocket) -> None:
         super().__init__()
@@ -228,7 +229,7 @@ class _Incoming(Incoming):
                 if self.is_attached:
                     await self.pass_on(Signal(str(message["signal"])))
             case _:
-                pass  # as in Piston, what is not known has no effect
+                pass  # Piston ignores unknown messages
 
 
 def _input_bytes(data: object) -> bytes:

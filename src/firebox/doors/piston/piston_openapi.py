@@ -1,4 +1,4 @@
-"""What Piston's version 2 offers, as OpenAPI. In words: docs/piston.md."""
+"""OpenAPI description of Piston's version 2 API."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class File(Struct):
     """A file of a job."""
 
     content: str
-    name: Annotated[str, Meta(description="Left out: `file0.code` and so on.")] = ""
+    name: Annotated[str, Meta(description="Default: `file0.code`, `file1.code` and so on.")] = ""
     encoding: Literal["utf8", "base64", "hex"] = "utf8"
 
 
 class Limits(Struct):
-    """Limits of a job; what is left out has the operator's default."""
+    """Limits of a job. Omitted limits have the operator's defaults."""
 
-    compile_timeout: Annotated[int | None, Meta(description="Wall clock, in milliseconds.")] = None
-    run_timeout: Annotated[int | None, Meta(description="Wall clock, in milliseconds.")] = None
-    compile_cpu_time: Annotated[int | None, Meta(description="Processor time, in milliseconds.")] = None
-    run_cpu_time: Annotated[int | None, Meta(description="Processor time, in milliseconds.")] = None
-    compile_memory_limit: Annotated[int | None, Meta(description="Bytes; -1: no cap.")] = None
-    run_memory_limit: Annotated[int | None, Meta(description="Bytes; -1: no cap.")] = None
+    compile_timeout: Annotated[int | None, Meta(description="Wall time in milliseconds.")] = None
+    run_timeout: Annotated[int | None, Meta(description="Wall time in milliseconds.")] = None
+    compile_cpu_time: Annotated[int | None, Meta(description="CPU time in milliseconds.")] = None
+    run_cpu_time: Annotated[int | None, Meta(description="CPU time in milliseconds.")] = None
+    compile_memory_limit: Annotated[int | None, Meta(description="Bytes; -1 means no limit.")] = None
+    run_memory_limit: Annotated[int | None, Meta(description="Bytes; -1 means no limit.")] = None
 
 
 class ExecuteRequest(Limits, kw_only=True):
@@ -37,16 +37,16 @@ class ExecuteRequest(Limits, kw_only=True):
 
     language: Annotated[str, Meta(description="Name or alias of a language.")]
     version: Annotated[str, Meta(description="SemVer range.")]
-    files: Annotated[list[File], Meta(description="The first one is the main file; one at least must be text.")]
+    files: Annotated[list[File], Meta(description="The first file is the main file; at least one must be text.")]
     stdin: str = ""
     args: list[str] = field(default_factory=list[str])
-    compile_args: Annotated[list[str], Meta(description="Arguments of the compiler, of those that its language allows.")] = field(
+    compile_args: Annotated[list[str], Meta(description="Compiler arguments; each language has a list of allowed ones.")] = field(
         default_factory=list[str]
     )
 
 
 class PackageRequest(Struct):
-    """Which package."""
+    """A package to install or uninstall."""
 
     language: str
     version: Annotated[str, Meta(description="SemVer range.")]
@@ -54,7 +54,7 @@ class PackageRequest(Struct):
 
 EXAMPLES = {
     "python": (
-        "A program of one file",
+        "A single-file program",
         {"language": "python", "version": "*", "files": [{"content": "print(6 * 7)"}]},
     ),
     "input": (
@@ -68,15 +68,13 @@ EXAMPLES = {
         },
     ),
 }
-_PACKAGE = {"python": ("The newest one", {"language": "python", "version": "*"})}
+_PACKAGE = {"python": ("The newest version", {"language": "python", "version": "*"})}
 
 
 def describe() -> Door:
-    """Describe the operations."""
+    """Return the description of the operations."""
     return Door(
-        tags={
-            TAG: "Piston's version 2. All of it is at `/api/v2/piston` too. Interactive jobs: a WebSocket at `/api/v2/connect`."
-        },
+        tags={TAG: "Piston's version 2 API, also below `/api/v2/piston`. Interactive jobs use the WebSocket `/api/v2/connect`."},
         failure=wire.Message,
         prefix="Piston",
         operations=[
@@ -88,7 +86,7 @@ def describe() -> Door:
                 "Run a job",
                 body=ExecuteRequest,
                 examples=EXAMPLES,
-                answers={200: Answer("The job has ended.", wire.Execution)},
+                answers={200: Answer("The result of the job.", wire.Execution)},
                 errors=(*BODY, *ASKER),
             ),
             Operation(
@@ -96,8 +94,8 @@ def describe() -> Door:
                 f"{PREFIX}/runtimes",
                 "piston_list_runtimes",
                 TAG,
-                "List what can run here",
-                answers={200: Answer("The runtimes.", list[wire.RuntimeEntry])},
+                "List the available runtimes",
+                answers={200: Answer("Available runtimes.", list[wire.RuntimeEntry])},
                 security=NO_TOKEN,
             ),
             Operation(
@@ -106,7 +104,7 @@ def describe() -> Door:
                 "piston_list_packages",
                 TAG,
                 "List the packages",
-                answers={200: Answer("What can be installed, what is, and what the host brings.", list[wire.PackageEntry])},
+                answers={200: Answer("Available and installed packages, and the runtimes of the host.", list[wire.PackageEntry])},
                 errors=ASKER,
             ),
             Operation(
@@ -117,7 +115,7 @@ def describe() -> Door:
                 "Install a package",
                 body=PackageRequest,
                 examples=_PACKAGE,
-                answers={200: Answer("It is installed.", wire.PackageName)},
+                answers={200: Answer("The installed package.", wire.PackageName)},
                 errors=(*BODY, *ASKER, 404),
                 security=OPERATOR_TOKEN,
             ),
@@ -129,7 +127,7 @@ def describe() -> Door:
                 "Uninstall a package",
                 body=PackageRequest,
                 examples=_PACKAGE,
-                answers={200: Answer("It is uninstalled.", wire.PackageName)},
+                answers={200: Answer("The uninstalled package.", wire.PackageName)},
                 errors=(*BODY, *ASKER, 404),
                 security=OPERATOR_TOKEN,
             ),

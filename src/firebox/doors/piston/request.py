@@ -1,4 +1,4 @@
-"""From the body of an execute request to a job. Checks come in Piston's order, and fail with Piston's words."""
+"""Parse execute requests into jobs. Checks run in Piston's order and fail with Piston's messages."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Resolve = Callable[[str, str], Runtime]
 
 CACHE_LEVELS: tuple[CacheLevel, ...] = get_args(CacheLevel)
 MACHINE_CODE = "file"
-"""Piston's language whose main file need not be text."""
+"""Piston's language for machine code: its main file may be binary."""
 
 _decode = msgspec.json.Decoder().decode
 
 
 def read_document(body: Checked) -> Document:
-    """Read a JSON object. No body at all is an empty object, and so is an array, as in Piston.
+    """Parse a JSON object. An empty body and an array both count as an empty object, as in Piston.
 
     Raises: InvalidRequest.
     """
@@ -39,7 +39,7 @@ def read_document(body: Checked) -> Document:
     except RecursionError:
         raise InvalidRequest("the JSON is nested too deeply") from None
     except ValueError:
-        # The slower reader takes what the quick one does not (a byte order mark, huge numbers), or says what is wrong where.
+        # The slow parser accepts what the fast one rejects (byte order mark, huge numbers) or reports where the error is.
         document = parse(body)
     if isinstance(document, dict):
         return cast(Document, document)
@@ -49,9 +49,9 @@ def read_document(body: Checked) -> Document:
 
 
 def to_job(document: Document, resolve: Resolve, settings: Settings, *, interactive: bool = False) -> Job:
-    """Translate an execute request; the service checks what the job means.
+    """Translate an execute request; the service validates the job.
 
-    interactive: input comes later, `stdin` is not looked at.
+    interactive: input arrives later and `stdin` is ignored.
     Raises: InvalidRequest, UnknownRuntime, LimitTooHigh.
     """
     language, version = read_selector(document)
@@ -66,7 +66,7 @@ def to_job(document: Document, resolve: Resolve, settings: Settings, *, interact
         files=_read_files(entries, all_code=runtime.language == MACHINE_CODE),
         stdin=b"" if interactive else _read_stdin(document),
         interactive=interactive,
-        # Somebody who set Piston's own limit wants it to count for everything, as there.
+        # An operator who set Piston's own variable expects it to apply to interactive jobs too, as in Piston.
         attended=interactive and PREFIX not in settings.source("run_wall_ms"),
         args=_read_words(document, "args"),
         compile_args=_read_words(document, "compile_args"),
@@ -77,9 +77,9 @@ def to_job(document: Document, resolve: Resolve, settings: Settings, *, interact
 
 
 def to_package_job(document: Document, runtime: Runtime, settings: Settings) -> Job:
-    """Translate a request of version 3 to run something with a runtime of an installed package; the service checks the rest.
+    """Translate a version 3 request that runs code with the runtime of an installed package; the service validates the job.
 
-    The program comes as `code`, in a file named as its language wants it, or as `files`. The input stays as it is.
+    The program is either `code`, stored under the language's default file name, or `files`. Standard input is not changed.
     Raises: InvalidRequest, LimitTooHigh.
     """
     code, files = document.get("code"), document.get("files")
@@ -106,7 +106,7 @@ def to_package_job(document: Document, runtime: Runtime, settings: Settings) -> 
 
 
 def _read_cache(document: Document) -> CacheLevel | None:
-    """Read what may be kept of a job and what was kept may serve it; None: whatever its language says."""
+    """Read the cache level; None means the default of the language."""
     level: CacheLevel | None = document.get("cache")
     if level is not None and level not in CACHE_LEVELS:
         raise InvalidRequest(f"cache must be one of {', '.join(CACHE_LEVELS)}")
@@ -138,7 +138,7 @@ def read_selector(document: Document) -> tuple[str, str]:
 
 
 def _read_stdin(document: Document) -> bytes:
-    """Read the input; a program that waits for the end of its line always gets one."""
+    """Read standard input, terminated by a newline."""
     data = check_text(_read_input(document), "stdin")
     return data if data.endswith(b"\n") else data + b"\n"
 
@@ -166,9 +166,9 @@ def _read_words(document: Document, key: str) -> tuple[str, ...]:
 
 
 def _read_files(entries: list[Document], *, all_code: bool) -> tuple[File, ...]:
-    """Read the files. Of two with one name the later one is written, in the place of the first, as Piston does.
+    """Read the files. For duplicate names the last content wins and keeps the first position, as in Piston.
 
-    all_code: files that are not text count as code too.
+    all_code: treat binary files as source code too.
     """
     files: dict[str, File] = {}
     for index, entry in enumerate(entries):
@@ -180,15 +180,15 @@ def _read_files(entries: list[Document], *, all_code: bool) -> tuple[File, ...]:
 
 
 def _encoding(entry: Document) -> str:
-    """Give the encoding of a file: an unknown one reads as utf8."""
+    """Return the encoding of a file; unknown encodings count as utf8."""
     encoding = entry.get("encoding")
     return encoding if encoding in ("base64", "hex") else "utf8"
 
 
 def _read_name(entry: Document, index: int) -> str:
-    """Read the name of a file, written plainly: `./a//b` is `a/b`.
+    """Read and normalize a file name: `./a//b` becomes `a/b`.
 
-    What cannot be written so (it leaves the folder, or names a folder) stays as it is, and the service refuses it.
+    Names that leave the folder or name a folder are returned unchanged; the service rejects them.
     """
     name = entry.get("name")
     if not name:
@@ -220,7 +220,7 @@ def _read_content(content: str, encoding: str, where: str) -> bytes:
 
 
 def _from_base64(text: str) -> bytes:
-    """Decode base64 as clients write it: of either alphabet, with or without padding, in lines or in one."""
+    """Decode base64 leniently: standard or URL-safe alphabet, optional padding, whitespace ignored."""
     data = text.encode("ascii").translate(_URL_SAFE, delete=_SPACES).rstrip(b"=")
     return b64decode(data + b"=" * (-len(data) % 4), validate=True)
 

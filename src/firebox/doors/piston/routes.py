@@ -1,4 +1,4 @@
-"""Piston's v2 API; version 3: `package_routes`. Over the wire go `wire`, `request` and `connect`; in words: docs/piston.md."""
+"""Piston's v2 API. Version 3: `package_routes`; JSON types: `wire`; parsing: `request`; the WebSocket: `connect`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from firebox.service.service import Service
 from firebox.settings.settings import Settings
 
 PREFIXES = ("/api/v2", "/api/v2/piston")
-"""The second is the prefix of the once-public instance: client libraries have it written into them."""
+"""The second prefix is that of the former public instance, which client libraries hard-code."""
 
 WITHOUT_BODY: tuple[Method, ...] = ("GET", "HEAD")
 WITH_BODY: tuple[Method, ...] = ("POST", "PUT", "PATCH", "DELETE")
@@ -37,7 +37,7 @@ _log = structlog.get_logger("firebox.piston")
 
 
 def routers(service: Service, settings: Settings) -> list[Router]:
-    """Make the routes of this door: those of version 2 once for each prefix, and those of version 3."""
+    """Return the routers of this door: version 2 once per prefix, and version 3."""
     door = Door(service, settings)
     table: dict[str, list[tuple[tuple[Method, ...], Callable[..., Awaitable[Any]]]]] = {
         "/execute": [(("POST",), door.execute)],
@@ -63,7 +63,7 @@ def routers(service: Service, settings: Settings) -> list[Router]:
 
 
 class Door:
-    """The handlers, over one service. Each reads, asks the service, and writes."""
+    """Request handlers on top of the service."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
@@ -71,7 +71,7 @@ class Door:
         self._origins = read_origins(settings.cors_origins)
 
     async def execute(self, request: AnyRequest) -> Response[Any]:
-        """Run a job to its end; a client that goes away cancels it."""
+        """Run a job to completion; a client that disconnects cancels it."""
         caller = await identify(request, self._service)
         document = await self._read(request)
         job = to_job(document, self._service.resolve, self._settings)
@@ -80,16 +80,16 @@ class Door:
         return pieces.answer(wire.encode(wire.from_result(result, await pieces.texts_of(result))))
 
     async def list_runtimes(self) -> ASGIResponse:
-        """List what can run here."""
+        """List the available runtimes."""
         return _answer(wire.encode(wire.from_runtimes(self._service.runtimes())))
 
     async def list_packages(self, request: AnyRequest) -> ASGIResponse:
-        """List the packages: what can be installed, and what is. Open to everybody who may run programs."""
+        """List available and installed packages. Anyone who may run programs may call it."""
         await identify(request, self._service)
         return _answer(wire.encode(wire.from_packages(await list_packages(self._service))))
 
     async def install(self, request: AnyRequest) -> ASGIResponse:
-        """Install the newest match. Whoever does not wait for the answer does not stop it.
+        """Install the newest matching package. A client that disconnects does not stop it.
 
         Raises: as `require_operator`, `find_to_install` and `Packages.install`.
         """
@@ -99,7 +99,7 @@ class Door:
         return _answer(wire.encode(wire.PackageName(entry.language, entry.version)))
 
     async def uninstall(self, request: AnyRequest) -> ASGIResponse:
-        """Uninstall the newest installed match; what the host brings stays.
+        """Uninstall the newest matching installed package; runtimes of the host stay.
 
         Raises: as `require_operator`, `find_to_uninstall` and `Packages.uninstall`.
         """
@@ -125,14 +125,14 @@ class Door:
 
 
 async def answer_unknown_route(request: AnyRequest) -> ASGIResponse:
-    """Answer a path or method that this API does not have."""
+    """Return 404 for an unknown path or method."""
     if request.method in WITH_BODY:
         _require_json(request)
     return _answer(wire.encode(wire.Message("Not Found")), HTTPStatus.NOT_FOUND)
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
-    """Answer a failure in this API's one shape."""
+    """Return an error in the format of this API."""
     status, message = wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError | Conflict):
         _log.error("request failed", code=error.code, message=error.message, hint=error.hint)
@@ -140,14 +140,14 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
 
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
-    _log.error("a request met a bug", exc_info=error)
+    """Return 500 for an unexpected exception. Details go to the log, not to the client."""
+    _log.error("unexpected exception in a request", exc_info=error)
     body = wire.encode(wire.Message("the server made a mistake; its log says which"))
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
 
 
 def _require_json(request: AnyRequest) -> None:
-    """Insist on the content type that Piston insists on.
+    """Require the content type that Piston requires.
 
     Raises: UnsupportedBody.
     """

@@ -1,4 +1,4 @@
-"""Piston's JSON: its answers, the way to them from the model, and the table from error to answer."""
+"""Piston's JSON responses: their types, the translation from the domain model, and the error table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from firebox.runtimes.runtime import Runtime
 from firebox.service.packages import Listed
 
 Status = Literal["RE", "SG", "TO", "OL", "EL", "XX"]
-"""Non-zero exit, died on a signal, out of time, too much on stdout, too much on stderr, our own failure."""
+"""Runtime error, signal, timeout, stdout limit, stderr limit, internal error."""
 
 encode = msgspec.json.Encoder().encode
 
@@ -27,13 +27,13 @@ _NO_TEXTS: Mapping[model.StageName, Texts] = {}
 
 
 class Message(Struct, frozen=True):
-    """Every answer that is not a success."""
+    """The body of every error response."""
 
     message: str
 
 
 class Stage(Struct, frozen=True, kw_only=True):
-    """How a stage ended. Times in whole milliseconds, memory in bytes."""
+    """The result of a stage. Times in whole milliseconds, memory in bytes."""
 
     stdout: str
     stderr: str
@@ -48,7 +48,7 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 class Execution(Struct, frozen=True, kw_only=True):
-    """What is left of a job; `compile` only for compiled runtimes."""
+    """The result of a job; `compile` is present for compiled runtimes only."""
 
     language: str
     version: str
@@ -66,7 +66,7 @@ class RuntimeEntry(Struct, frozen=True):
 
 
 class PackageEntry(Struct, frozen=True):
-    """A package, as the list has it."""
+    """A package in the list."""
 
     language: str
     language_version: str
@@ -74,16 +74,16 @@ class PackageEntry(Struct, frozen=True):
 
 
 class PackageName(Struct, frozen=True):
-    """Which package was installed or uninstalled."""
+    """The package that was installed or uninstalled."""
 
     language: str
     version: str
 
 
 def from_result(result: model.Result, texts: Mapping[model.StageName, Texts] = _NO_TEXTS) -> Execution:
-    """Translate a result. When compiling failed, `run` repeats it: old clients read `run` only.
+    """Translate a result. If the compile stage failed, `run` repeats it, because old clients read `run` only.
 
-    texts: of stages with a lot of output, or names that stand for it: see `Pieces`.
+    texts: output of stages that is decoded already or replaced by placeholders, see `Pieces`.
     """
     compiled = _stage(result.compile, texts) if result.compile else None
     if result.run is not None:
@@ -125,7 +125,7 @@ def from_packages(packages: Iterable[Listed]) -> list[PackageEntry]:
 
 
 def outcome(stage: model.StageResult) -> tuple[int | None, str | None]:
-    """Give the exit code and the signal of a stage: a stage that a limit ended has always been killed."""
+    """Return exit code and signal of a stage. A stage that exceeded a limit always reports SIGKILL."""
     match stage.verdict:
         case Verdict.OK | Verdict.RUNTIME_ERROR | Verdict.SIGNAL:
             return stage.exit_code, stage.signal
@@ -154,7 +154,7 @@ def _stage(stage: model.StageResult, texts: Mapping[model.StageName, Texts]) -> 
 
 
 def _verdict(stage: model.StageResult) -> tuple[Status | None, str | None]:
-    """Translate a verdict into a status and the words a Piston user knows; memory has the evidence in brackets."""
+    """Return Piston's status and message for a verdict. For memory the reason is appended in parentheses."""
     match stage.verdict:
         case Verdict.OK:
             return None, None
@@ -179,7 +179,7 @@ def _verdict(stage: model.StageResult) -> tuple[Status | None, str | None]:
 
 
 def _never_ran(result: model.Result) -> Stage:
-    """Stand in for the run stage of a job that ended before it."""
+    """Return a run stage for a job that ended before it."""
     return Stage(
         stdout="",
         stderr="",
@@ -195,7 +195,7 @@ def _never_ran(result: model.Result) -> Stage:
 
 
 def _number(name: str | None) -> int | str:
-    """Give the number of a signal; real-time ones are named by theirs ("SIG35")."""
+    """Return the number of a signal. Real-time signals are named by number ("SIG35")."""
     if name is None:
         return "of unknown number"
     known = Signals.__members__.get(name)
@@ -204,26 +204,26 @@ def _number(name: str | None) -> int | str:
 
 STATUS: Mapping[type[errors.FireboxError], int] = {
     **status.STATUS,
-    # A package that is installed already, or that cannot be, is a 500 with its reason.
+    # Piston answers 500 when a package is already installed or cannot be installed.
     **dict.fromkeys(
         (errors.Conflict, *(error for error in status.STATUS if issubclass(error, errors.PackageError))),
         HTTPStatus.INTERNAL_SERVER_ERROR,
     ),
 }
-"""HTTP status of every error; a test walks the classes."""
+"""HTTP status of every error class; a test checks that none is missing."""
 
 LIMIT_KEYS = {
     f"{stage}.{limit}": f"{stage}_{key}"
     for limit, key in (("memory_bytes", "memory_limit"), ("wall_ms", "timeout"), ("cpu_ms", "cpu_time"))
     for stage in ("compile", "run")
 }
-"""The model's limits that Piston knows, with its keys, in the order in which it checks them."""
+"""Our names of Piston's limits and its keys, in the order in which Piston checks them."""
 
 
 def from_error(error: errors.FireboxError) -> tuple[int, Message]:
-    """Translate a failure into a status and a body.
+    """Return status and body for an error.
 
-    Piston's clients show `message` and nothing else, so what an operator can do about a package stands in it too.
+    Piston clients show `message` only, so the hint of a package error is appended to it.
     """
     words = words_of(error)
     if isinstance(error, errors.PackageError | errors.Conflict) and error.hint:
@@ -232,7 +232,7 @@ def from_error(error: errors.FireboxError) -> tuple[int, Message]:
 
 
 def words_of(error: errors.FireboxError) -> str:
-    """Put a failure into Piston's words."""
+    """Return Piston's message for an error."""
     match error:
         case errors.UnknownRuntime():
             return f"{error.selector}-{error.version} runtime is unknown"
