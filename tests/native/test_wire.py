@@ -25,7 +25,7 @@ def all_errors(base: type[FireboxError] = FireboxError) -> Iterator[type[Firebox
     """Walk every class but those that another door has for itself."""
     yield base
     for error in base.__subclasses__():
-        if re.match(r"firebox\.(?!doors\.\w+\.)", error.__module__):
+        if re.match(r"firebox\.(?!doors\.(?!http\.)\w+\.)", error.__module__):
             yield from all_errors(error)
 
 
