@@ -12,8 +12,8 @@ import pytest
 
 from firebox.domain.model import StreamName
 from firebox.engine.admission import Admission
+from firebox.engine.backends.docker_sweeper import LABEL, own_identity
 from firebox.engine.container_spec import ContainerSpec
-from firebox.engine.container_sweeper import LABEL, own_identity
 from firebox.engine.containers import Containers, open_containers
 from firebox.settings.settings import load_settings
 from tests.support.images import glot_image

@@ -17,9 +17,9 @@ import pytest
 
 from firebox.domain.errors import ContainerError, PartUnavailable
 from firebox.engine.admission import Admission
-from firebox.engine.container_engine import CALL_S, ContainerEngine
+from firebox.engine.backends.docker_engine import CALL_S, ContainerEngine
+from firebox.engine.backends.docker_sweeper import EXPIRY_LABEL, LABEL, Sweeper
 from firebox.engine.container_run import ContainerRun, configuration_of
-from firebox.engine.container_sweeper import EXPIRY_LABEL, LABEL, Sweeper
 from firebox.engine.containers import Containers, open_containers
 from firebox.settings.settings import load_settings
 from tests.containers.conftest import containers_at, own_containers, python, run, wait_for

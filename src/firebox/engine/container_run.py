@@ -12,10 +12,10 @@ from ulid import ULID
 
 from firebox.domain.errors import FireboxError
 from firebox.domain.model import Chunk, OutputMode, StreamName
-from firebox.engine.container_attachment import Attachment
-from firebox.engine.container_engine import ContainerEngine
+from firebox.engine.backends.docker_attachment import Attachment
+from firebox.engine.backends.docker_engine import ContainerEngine
+from firebox.engine.backends.docker_sweeper import labels_of_a_run
 from firebox.engine.container_spec import ContainerSpec
-from firebox.engine.container_sweeper import labels_of_a_run
 from firebox.engine.limits import default_stack_bytes
 
 EXIT_GRACE_S = 5.0

@@ -20,8 +20,8 @@ from firebox.engine.container_spec import ContainerSpec
 from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # aiohttp and aiodocker are slow to import: only a server with a container engine pays for them
+    from firebox.engine.backends.docker_sweeper import Sweeper
     from firebox.engine.container_run import ContainerRun
-    from firebox.engine.container_sweeper import Sweeper
 
 REMOVAL_PATIENCE_S = 5.0
 """How long whoever leaves a run waits for its container to be gone. The removal goes on after that, and keeps the slot."""
@@ -124,9 +124,9 @@ async def open_containers(settings: Settings, admission: Admission) -> AsyncGene
     if not settings.docker_url:
         yield None
         return
-    from firebox.engine.container_engine import ContainerEngine
+    from firebox.engine.backends.docker_engine import ContainerEngine
+    from firebox.engine.backends.docker_sweeper import Sweeper
     from firebox.engine.container_run import ContainerRun
-    from firebox.engine.container_sweeper import Sweeper
 
     engine = ContainerEngine(settings.docker_url)
     sweeper = Sweeper(engine)

@@ -13,7 +13,7 @@ import aiohttp
 from msgspec import Struct
 
 from firebox.domain.errors import ContainerError, NotFound, PartUnavailable
-from firebox.engine.container_attachment import Attachment, open_attachment
+from firebox.engine.backends.docker_attachment import Attachment, open_attachment
 
 PART = "container engine"
 CALL_S = 20.0
