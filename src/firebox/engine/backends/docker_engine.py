@@ -70,6 +70,11 @@ class ContainerEngine:
             answer = await self._containers.container(name).wait(timeout=None)
             return int(answer["StatusCode"])
 
+    async def signal(self, name: str, signal: str) -> None:
+        """Send a signal to the first process of a container."""
+        async with self._call():
+            await self._containers.container(name).kill(signal=signal)
+
     async def remove(self, name: str) -> None:
         """Kill a container and remove it with its volumes; one that is gone, or is going, is fine."""
         async with self._call():
