@@ -69,9 +69,9 @@ async def run_many(executor: LocalExecutor, count: int) -> None:
         async with room:
             if job.language == "nothing":
                 with pytest.raises(Exception, match="nothing"):
-                    await executor.start(job).__aenter__()
+                    await executor.submit(job).__aenter__()
                 return
-            async with executor.start(job) as run:
+            async with executor.submit(job) as run:
                 assert [event async for event in run.events() if isinstance(event, Finished)]
 
     await asyncio.gather(*(one(JOBS[number % len(JOBS)]) for number in range(count)))

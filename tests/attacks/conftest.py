@@ -86,7 +86,7 @@ class Workshop:
         )
         fields = {"compile_limits": PATIENT, "run_limits": PATIENT} | fields
         job = Job(language=language, files=given, **fields)
-        async with asyncio.timeout(200), self.executor.start(job) as run:
+        async with asyncio.timeout(200), self.executor.submit(job) as run:
             last = [event async for event in run.events()][-1]
         assert isinstance(last, Finished)
         self.results.append(last.result)

@@ -131,7 +131,7 @@ async def test_attack_38_compilers_read_nothing_of_other_jobs(workshop: Workshop
         interactive=True,
         run_limits=PATIENT,
     )
-    async with workshop.executor.start(neighbour) as run:
+    async with workshop.executor.submit(neighbour) as run:
         events = run.events()
         async for event in events:
             if getattr(event, "data", b"") == b"ready\n":

@@ -6,15 +6,18 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from firebox.domain.model import StreamName
-from firebox.engine.admission import Admission
-from firebox.engine.container_spec import ContainerSpec
-from firebox.engine.container_sweeper import LABEL, own_identity
-from firebox.engine.containers import Containers, open_containers
+from firebox.domain.model import Image, Job, LimitRequest, Output, Verdict
+from firebox.engine.backends.docker import open_docker
+from firebox.engine.backends.docker_backend import ContainerStage, DockerBackend
+from firebox.engine.backends.docker_sweeper import LABEL, own_identity
+from firebox.engine.executor import LocalExecutor
+from firebox.engine.run import Run
+from firebox.runtimes.registry import Registry
 from firebox.settings.settings import load_settings
 from tests.support.images import glot_image
 from tests.support.services import DockerEngine, ServiceFailed
@@ -30,28 +33,72 @@ class Outcome:
     stdout: bytes
     stderr: bytes
     exit_code: int | None
-    timed_out: bool
-    overflowed: bool
+    verdict: Verdict
+    is_truncated: bool
 
 
-def python(code: str, **fields: Any) -> ContainerSpec:
-    """A program in Python, under limits that a test need not think about."""
-    defaults: dict[str, Any] = {
-        "image": "glot/python:latest",
-        "wall_ms": 60_000,
-        "memory_bytes": MEMORY_BYTES,
-        "output_bytes": 100_000,
-    }
-    return ContainerSpec(entrypoint=("/usr/bin/python3", "-IS", "-c"), arguments=(code,), **{**defaults, **fields})
+@dataclass
+class Containers:
+    """An executor with a container engine."""
+
+    executor: LocalExecutor
+    backend: DockerBackend
+
+    def submit(self, job: Job) -> Run:
+        run = self.executor.submit(job)
+        assert isinstance(run, Run)
+        return run
+
+    @property
+    def in_flight(self) -> int:
+        return self.executor.statistics().in_flight
+
+    @property
+    def available(self) -> bool:
+        """Whether the engine answered the last time."""
+        return self.backend._sweeper.available
 
 
-async def run(containers: Containers, spec: ContainerSpec) -> Outcome:
-    """Run to the end."""
-    written: dict[StreamName, bytes] = {"stdout": b"", "stderr": b""}
-    async with containers.start(spec, "somebody") as started:
-        async for chunk in started.output():
-            written[chunk.stream] += chunk.data
-    return Outcome(written["stdout"], written["stderr"], started.exit_code, started.timed_out, started.overflowed)
+IMAGE_FIELDS = {"user", "hostname", "read_only"}
+
+
+def python(code: str, image: str = "glot/python:latest", stdin: bytes = b"", **fields: Any) -> Job:
+    """A program in Python, under limits that a test need not think about. fields: of the image, and limits."""
+    limits: dict[str, Any] = {"wall_ms": 60_000, "memory_bytes": MEMORY_BYTES, "output_bytes": 100_000, **fields}
+    own = {name: limits.pop(name) for name in IMAGE_FIELDS & limits.keys()}
+    return Job(
+        language="python",
+        image=Image(name=image, entrypoint=("/usr/bin/python3", "-IS", "-c"), **own),
+        args=(code,),
+        stdin=stdin,
+        run_limits=LimitRequest(**limits),
+    )
+
+
+async def run(containers: Containers, job: Job) -> Outcome:
+    """Run to the end. Raises: the failure of the engine."""
+    async with containers.submit(job) as started:
+        result = await started.result()
+    if started.failure is not None:
+        raise started.failure
+    stage = result.run
+    assert stage is not None
+    return Outcome(stage.stdout, stage.stderr, stage.exit_code, result.verdict, stage.stdout_truncated or stage.stderr_truncated)
+
+
+async def output_of(run: Run) -> AsyncIterator[Output]:
+    """Yield output as it arrives. Raises: the failure of the engine."""
+    async for event in run.events():
+        if isinstance(event, Output):
+            yield event
+    if run.failure is not None:
+        raise run.failure
+
+
+def name_of(run: Run) -> str:
+    """The container of a run under way."""
+    assert isinstance(run._stage, ContainerStage)
+    return run._stage.name
 
 
 def own_containers(engine: DockerEngine) -> list[str]:
@@ -83,12 +130,15 @@ def wait_for(engine: DockerEngine, name: str, condition: str) -> None:
 
 
 @asynccontextmanager
-async def containers_at(url: str, slots: int = 4, admission: Admission | None = None) -> AsyncGenerator[Containers]:
+async def containers_at(url: str, slots: int = 4, queue_length: int = 100) -> AsyncGenerator[Containers]:
     """Containers of an engine, with slots of their own."""
-    settings = load_settings({"docker_url": url}, environ={})
-    async with open_containers(settings, admission or Admission(slots, 100, 100)) as opened:
-        assert opened is not None
-        yield opened
+    with TemporaryDirectory() as folder:
+        flags = {"data_dir": folder, "slots": slots, "queue_length": queue_length, "ready_sandboxes": 0, "reserved_slots": 0}
+        settings = load_settings(flags, environ={})
+        async with open_docker(url) as backend:
+            assert backend is not None
+            async with LocalExecutor(settings, Registry([]), containers=backend) as executor:
+                yield Containers(executor, backend)
 
 
 @pytest.fixture

@@ -6,24 +6,23 @@ import asyncio
 
 import pytest
 
-from firebox.engine.containers import Containers
-from tests.containers.conftest import own_containers, python, run
+from tests.containers.conftest import Containers, name_of, output_of, own_containers, python, run
 from tests.support.services import DockerEngine
 
 ENDLESS = python("import time; print('first', flush=True); time.sleep(1000)")
 
 
 async def test_leaving_the_context_removes_the_container(containers: Containers, docker_engine: DockerEngine) -> None:
-    async with containers.start(ENDLESS, "somebody") as started:
-        await anext(started.output())
-        assert own_containers(docker_engine) == [started.name]
+    async with containers.submit(ENDLESS) as started:
+        await anext(output_of(started))
+        assert own_containers(docker_engine) == [name_of(started)]
     assert own_containers(docker_engine) == []
 
 
 async def test_an_exception_removes_the_container(containers: Containers, docker_engine: DockerEngine) -> None:
     async def fail() -> None:
-        async with containers.start(ENDLESS, "somebody") as started:
-            await anext(started.output())
+        async with containers.submit(ENDLESS) as started:
+            await anext(output_of(started))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -41,7 +40,7 @@ async def test_a_cancelled_run_is_removed_however_far_it_was(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert containers.statistics().in_flight == 0
+    assert containers.in_flight == 0
     assert own_containers(docker_engine) == []
 
 
@@ -49,8 +48,8 @@ async def test_a_run_that_is_cancelled_while_it_is_read_is_removed(containers: C
     arrived = asyncio.Event()
 
     async def read() -> None:
-        async with containers.start(ENDLESS, "somebody") as started:
-            async for _ in started.output():
+        async with containers.submit(ENDLESS) as started:
+            async for _ in output_of(started):
                 arrived.set()
 
     task = asyncio.create_task(read())

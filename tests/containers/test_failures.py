@@ -16,33 +16,39 @@ from contextlib import contextmanager
 import pytest
 
 from firebox.domain.errors import ContainerError, PartUnavailable
-from firebox.engine.admission import Admission
-from firebox.engine.container_engine import CALL_S, ContainerEngine
-from firebox.engine.container_run import ContainerRun, configuration_of
-from firebox.engine.container_sweeper import EXPIRY_LABEL, LABEL, Sweeper
-from firebox.engine.containers import Containers, open_containers
+from firebox.domain.model import Image, Verdict
+from firebox.engine.backends.docker_backend import configuration_of
+from firebox.engine.backends.docker_engine import CALL_S, ContainerEngine
+from firebox.engine.backends.docker_sweeper import EXPIRY_LABEL, LABEL
+from firebox.engine.plan import Planner
+from firebox.engine.stage_command import stage_command
+from firebox.runtimes.registry import Registry
 from firebox.settings.settings import load_settings
-from tests.containers.conftest import containers_at, own_containers, python, run, wait_for
+from tests.containers.conftest import Containers, containers_at, name_of, output_of, own_containers, python, run, wait_for
 from tests.support.server import environment
 from tests.support.services import DockerEngine
 
 pytestmark = pytest.mark.slow
 
 ENDLESS = python("import time; print('first', flush=True); time.sleep(1000)")
+_PLAN = Planner(load_settings({}, environ={}), Registry([])).plan(ENDLESS)
+CONFIGURATION = configuration_of(
+    ENDLESS.image or Image(name=""), _PLAN.run_limits, stage_command(_PLAN, "run", _PLAN.run_limits, env={})
+)
 
 
 async def test_an_engine_that_is_killed_in_the_middle_is_told_at_once(own_engine: DockerEngine) -> None:
     async with containers_at(own_engine.url) as containers:
 
         async def kill_in_the_middle() -> None:
-            async with containers.start(ENDLESS, "somebody") as started:
-                async for chunk in started.output():
+            async with containers.submit(ENDLESS) as started:
+                async for chunk in output_of(started):
                     assert chunk.data == b"first\n"
                     await asyncio.to_thread(own_engine.kill)
 
         with pytest.raises(PartUnavailable, match="the container engine does not answer"):
             await kill_in_the_middle()
-        assert containers.statistics().in_flight == 0
+        assert containers.in_flight == 0
         with pytest.raises(PartUnavailable):
             await run(containers, ENDLESS)
 
@@ -51,9 +57,9 @@ async def test_what_a_killed_engine_left_is_removed_when_it_is_back(own_engine: 
     async with containers_at(own_engine.url) as containers:
         name = ""
         try:
-            async with containers.start(ENDLESS, "somebody") as started:
-                name = started.name
-                async for _ in started.output():
+            async with containers.submit(ENDLESS) as started:
+                async for _ in output_of(started):
+                    name = name_of(started)
                     await asyncio.to_thread(own_engine.kill)
         except PartUnavailable:
             pass
@@ -61,26 +67,30 @@ async def test_what_a_killed_engine_left_is_removed_when_it_is_back(own_engine: 
         await asyncio.to_thread(wait_for, own_engine, name, "removed")
         assert own_containers(own_engine) == []
         assert (await run(containers, python("print('again')"))).stdout == b"again\n"
-        assert containers.statistics().available
+        assert containers.available
 
 
 async def test_an_engine_that_restarts_in_the_middle_ends_the_run(own_engine: DockerEngine) -> None:
     """The run may see an exit code or the engine's silence; never a hang, and never an answer that looks complete."""
     async with containers_at(own_engine.url) as containers:
         try:
-            async with containers.start(ENDLESS, "somebody") as started:
-                async for _ in started.output():
+            async with containers.submit(ENDLESS) as started:
+                async for _ in output_of(started):
                     await asyncio.to_thread(own_engine.restart)
-            assert started.exit_code != 0
+                result = await started.result()
+            assert result.run is not None
+            assert result.run.exit_code != 0
         except (PartUnavailable, ContainerError):
             pass
-        assert own_containers(own_engine) == []
+        # A removal that met the restart is the sweeper's.
+        for name in own_containers(own_engine):
+            await asyncio.to_thread(wait_for, own_engine, name, "removed")
 
 
 async def test_a_server_starts_without_its_engine_and_finds_it_later(own_engine: DockerEngine) -> None:
     own_engine.stop()
     async with containers_at(own_engine.url) as containers:
-        assert not containers.statistics().available
+        assert not containers.available
         with pytest.raises(PartUnavailable, match="container engine"):
             await run(containers, ENDLESS)
         await asyncio.to_thread(own_engine.start)
@@ -88,31 +98,27 @@ async def test_a_server_starts_without_its_engine_and_finds_it_later(own_engine:
 
 
 async def test_an_engine_that_freezes_does_not_hold_a_run_past_its_time(own_engine: DockerEngine) -> None:
-    engine = ContainerEngine(own_engine.url)
-    sweeper = Sweeper(engine)
-    containers = Containers(sweeper, Admission(2, 10, 10), lambda spec: ContainerRun(spec, engine))
-    spec = python("import time; print('first', flush=True); time.sleep(1000)", wall_ms=2000)
-    try:
+    job = python("import time; print('first', flush=True); time.sleep(1000)", wall_ms=2000)
+    name = ""
+    async with containers_at(own_engine.url) as containers:
+        engine, sweeper = containers.backend._engine, containers.backend._sweeper
         with frozen_later(own_engine) as freeze:
-            async with containers.start(spec, "somebody") as started:
-                async for _ in started.output():
+            async with containers.submit(job) as started:
+                async for _ in output_of(started):
+                    name = name_of(started)
                     freeze()
                     engine._call_s = 0.5
-            assert started.timed_out
+                assert (await started.result()).verdict is Verdict.WALL_TIME
             with pytest.raises(PartUnavailable, match=r"no answer within 0\.5 seconds"):
                 await run(containers, python("print(1)"))
             assert not await sweeper.sweep()
         engine._call_s = CALL_S
         assert await sweeper.sweep()
-        await asyncio.to_thread(wait_for, own_engine, started.name, "removed")
+        await asyncio.to_thread(wait_for, own_engine, name, "removed")
         assert (await run(containers, python("print(1)"))).stdout == b"1\n"
-        await containers.close()
-        await sweeper.sweep()
-        # The engine may have made late what it was asked for while it was frozen; a removal may still be under way.
-        for name in own_containers(own_engine):
-            await asyncio.to_thread(wait_for, own_engine, name, "removed")
-    finally:
-        await engine.close()
+    # The engine may have created late what it was asked for while it was frozen; a removal may still be under way.
+    for name in own_containers(own_engine):
+        await asyncio.to_thread(wait_for, own_engine, name, "removed")
 
 
 @contextmanager
@@ -129,17 +135,13 @@ def frozen_later(engine: DockerEngine) -> Generator[Callable[[], None]]:
 
 SERVER = """
 import asyncio, os, signal, sys
-from firebox.settings.settings import load_settings
-from firebox.engine.admission import Admission
-from firebox.engine.containers import open_containers
-from tests.containers.conftest import python
+from tests.containers.conftest import containers_at, name_of, output_of, python
 
 async def main():
-    settings = load_settings({"docker_url": sys.argv[1]}, environ={})
-    async with open_containers(settings, Admission(1, 1, 1)) as containers:
-        async with containers.start(python("import time; print('first', flush=True); time.sleep(1000)"), "x") as started:
-            async for _ in started.output():
-                print(started.name, flush=True)
+    async with containers_at(sys.argv[1]) as containers:
+        async with containers.submit(python("import time; print('first', flush=True); time.sleep(1000)")) as started:
+            async for _ in output_of(started):
+                print(name_of(started), flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
@@ -182,7 +184,7 @@ async def kill_a_server(url: str, checkout: os.PathLike[str]) -> str:
 async def test_the_sweeper_tells_leftovers_from_what_is_in_use(
     image: str, docker_engine: DockerEngine, labels: dict[str, str], goes: bool
 ) -> None:
-    configuration = {**configuration_of(ENDLESS), "Labels": labels}
+    configuration = {**CONFIGURATION, "Labels": labels}
     name = f"firebox-sweeper-{os.getpid()}-{time.monotonic_ns()}"
     docker_engine.call("POST", f"/containers/create?name={name}", configuration)
     try:
@@ -195,18 +197,16 @@ async def test_the_sweeper_tells_leftovers_from_what_is_in_use(
 
 
 async def test_the_sweeper_leaves_what_runs_alone(containers: Containers, docker_engine: DockerEngine) -> None:
-    async with containers.start(ENDLESS, "somebody") as started:
-        output = started.output()
+    async with containers.submit(ENDLESS) as started:
+        output = output_of(started)
         await anext(output)
         async with containers_at(docker_engine.url):
-            assert docker_engine.get(f"/containers/{started.name}/json")["State"]["Running"]
+            assert docker_engine.get(f"/containers/{name_of(started)}/json")["State"]["Running"]
 
 
 @pytest.mark.parametrize("url", ["unix:///nonexistent/docker.sock", "tcp://127.0.0.1:1"])
 async def test_an_address_where_nobody_is_refuses_at_once(url: str) -> None:
-    settings = load_settings({"docker_url": url}, environ={})
-    async with open_containers(settings, Admission(1, 1, 1)) as containers:
-        assert containers is not None
+    async with containers_at(url) as containers:
         with pytest.raises(PartUnavailable):
             await run(containers, ENDLESS)
 
@@ -239,7 +239,7 @@ async def test_something_that_is_no_engine_is_an_error_and_no_bug(answer: bytes)
 
 
 def test_the_configuration_gives_nothing_away() -> None:
-    configuration = configuration_of(ENDLESS)
+    configuration = CONFIGURATION
     host = configuration["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
     assert "CapAdd" not in host

@@ -9,12 +9,19 @@ from typing import Any
 
 import pytest
 
-from firebox.domain.errors import ContainerError, NotFound, QueueFull, ShuttingDown
-from firebox.domain.model import OutputMode
-from firebox.engine.admission import Admission
-from firebox.engine.container_spec import ContainerSpec
-from firebox.engine.containers import Containers
-from tests.containers.conftest import MEMORY_BYTES, containers_at, own_containers, python, run, wait_for
+from firebox.domain.errors import ContainerError, NotFound, QueueFull
+from firebox.domain.model import Job, OutputMode, Verdict
+from tests.containers.conftest import (
+    MEMORY_BYTES,
+    Containers,
+    containers_at,
+    name_of,
+    output_of,
+    own_containers,
+    python,
+    run,
+    wait_for,
+)
 from tests.support.guarded import free_port
 from tests.support.images import glot_image
 from tests.support.services import DockerEngine
@@ -23,15 +30,15 @@ from tests.support.services import DockerEngine
 async def test_both_streams_and_the_exit_code_come_back(containers: Containers) -> None:
     outcome = await run(containers, python("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"))
     assert (outcome.stdout, outcome.stderr, outcome.exit_code) == (b"out\n", b"err\n", 7)
-    assert not outcome.timed_out
-    assert not outcome.overflowed
+    assert outcome.verdict is Verdict.RUNTIME_ERROR
+    assert not outcome.is_truncated
 
 
 async def test_output_arrives_while_the_program_runs(containers: Containers) -> None:
-    spec = python("import sys; print('first', flush=True); sys.stdin.read(); print('last')", stdin=b"")
+    spec = python("import sys; print('first', flush=True); sys.stdin.read(); print('last')", stdin=b" ")
     endless = python("import time; print('first', flush=True); time.sleep(1000)")
-    async with containers.start(endless, "somebody") as started:
-        first = await anext(started.output())
+    async with containers.submit(endless) as started:
+        first = await anext(output_of(started))
         assert (first.stream, first.data) == ("stdout", b"first\n")
     assert (await run(containers, spec)).stdout == b"first\nlast\n"
 
@@ -61,7 +68,7 @@ async def test_a_megabyte_of_output_arrives_whole(containers: Containers) -> Non
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 async def test_too_much_output_kills(containers: Containers, stream: str) -> None:
     outcome = await run(containers, python(f"import sys\nwhile True: sys.{stream}.write('x' * 1000)", output_bytes=10_000))
-    assert outcome.overflowed
+    assert outcome.is_truncated
     assert outcome.exit_code is None
     assert getattr(outcome, stream) == b"x" * 10_000
 
@@ -69,7 +76,7 @@ async def test_too_much_output_kills(containers: Containers, stream: str) -> Non
 async def test_too_much_output_can_be_cut_instead(containers: Containers) -> None:
     code = "import sys; sys.stdout.write('x' * 200000); sys.stderr.write('still here'); sys.exit(3)"
     outcome = await run(containers, python(code, output_bytes=1000, output_mode=OutputMode.CUT))
-    assert outcome.overflowed
+    assert outcome.is_truncated
     assert (outcome.stdout, outcome.stderr, outcome.exit_code) == (b"x" * 1000, b"still here", 3)
 
 
@@ -85,7 +92,7 @@ async def test_too_much_output_can_be_cut_instead(containers: Containers) -> Non
 )
 async def test_the_wall_clock_ends_every_program(containers: Containers, code: str) -> None:
     outcome = await run(containers, python(code, wall_ms=500))
-    assert outcome.timed_out
+    assert outcome.verdict is Verdict.WALL_TIME
     assert outcome.exit_code is None
 
 
@@ -93,12 +100,12 @@ async def test_the_wall_clock_ends_a_program_whose_output_nobody_reads(
     containers: Containers, docker_engine: DockerEngine
 ) -> None:
     flood = python("import sys\nwhile True: sys.stdout.write('x' * 1000)", wall_ms=500, output_bytes=1 << 40)
-    async with containers.start(flood, "somebody") as started:
-        output = started.output()
+    async with containers.submit(flood) as started:
+        output = output_of(started)
         await anext(output)
-        await asyncio.to_thread(wait_for, docker_engine, started.name, "removed")
+        await asyncio.to_thread(wait_for, docker_engine, name_of(started), "removed")
         rest = [chunk async for chunk in output]
-    assert started.timed_out
+        assert (await started.result()).verdict is Verdict.WALL_TIME
     assert len(rest) < 100
 
 
@@ -181,7 +188,7 @@ async def test_an_unknown_image_is_named(containers: Containers) -> None:
     [({"user": "nobody-at-all"}, "nobody-at-all"), ({"hostname": "x" * 300}, "name")],
     ids=["user", "host name"],
 )
-async def test_a_container_that_cannot_start_says_why(containers: Containers, field: dict[str, str], words: str) -> None:
+async def test_a_container_that_cannot_start_says_why(containers: Containers, field: dict[str, Any], words: str) -> None:
     with pytest.raises(ContainerError, match=words):
         await run(containers, python("", **field))
 
@@ -205,7 +212,7 @@ async def test_an_engine_over_tcp_is_the_same() -> None:
         async with containers_at(engine.facts["tcp"]) as containers:
             echo = python("import sys; print(sys.stdin.read(), end='')", stdin=b"x" * 300_000, output_bytes=400_000)
             assert (await run(containers, echo)).stdout == b"x" * 300_000
-            assert (await run(containers, python("import time; time.sleep(1000)", wall_ms=300))).timed_out
+            assert (await run(containers, python("import time; time.sleep(1000)", wall_ms=300))).verdict is Verdict.WALL_TIME
             with pytest.raises(NotFound):
                 await run(containers, python("", image="nobody/has-this:1"))
         assert own_containers(engine) == []
@@ -218,16 +225,15 @@ async def test_runs_at_once_do_not_mix(containers: Containers) -> None:
 
 
 async def test_each_run_takes_a_slot_and_gives_it_back(image: str, docker_engine: DockerEngine) -> None:
-    admission = Admission(slots=1, queue_length=0, queue_per_client=0)
-    async with containers_at(docker_engine.url, admission=admission) as containers:
-        async with containers.start(python("import time; time.sleep(1000)"), "somebody"):
-            assert admission.statistics().in_flight == 1
+    async with containers_at(docker_engine.url, slots=1, queue_length=0) as containers:
+        async with containers.submit(python("import time; time.sleep(1000)")):
+            assert containers.in_flight == 1
             with pytest.raises(QueueFull):
                 await run(containers, python("print(1)"))
-        assert admission.statistics().in_flight == 0
+        assert containers.in_flight == 0
         with pytest.raises(NotFound):
             await run(containers, python("", image="nobody/has-this:1"))
-        assert admission.statistics().in_flight == 0
+        assert containers.in_flight == 0
         assert (await run(containers, python("print(2)"))).stdout == b"2\n"
 
 
@@ -238,13 +244,12 @@ async def test_the_end_of_the_server_ends_every_run(image: str, docker_engine: D
         reading = [asyncio.create_task(_read(containers, spec, each)) for each in arrived]
         for each in arrived:
             await each.wait()
-    for task in reading:
-        with pytest.raises(ShuttingDown):
-            await task
+    assert [await task for task in reading] == [Verdict.CANCELLED] * 2
     assert own_containers(docker_engine) == []
 
 
-async def _read(containers: Containers, spec: ContainerSpec, arrived: asyncio.Event) -> None:
-    async with containers.start(spec, "somebody") as started:
-        async for _ in started.output():
+async def _read(containers: Containers, job: Job, arrived: asyncio.Event) -> Verdict:
+    async with containers.submit(job) as started:
+        async for _ in output_of(started):
             arrived.set()
+        return (await started.result()).verdict

@@ -88,7 +88,7 @@ class Engine:
     executor: LocalExecutor
 
     async def events(self, job: Job) -> list[Event]:
-        async with self.executor.start(job) as run:
+        async with self.executor.submit(job) as run:
             return [event async for event in run.events()]
 
     async def result(self, job: Job) -> Result:

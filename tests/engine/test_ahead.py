@@ -280,7 +280,7 @@ class TestOneInterpreter:
         _cold, warm = engines
         before = warm.executor.statistics().started_ahead
         for _ in range(4):
-            async with warm.executor.start(job("python", "print('x')", **fields)) as run:
+            async with warm.executor.submit(job("python", "print('x')", **fields)) as run:
                 last = [event async for event in run.events()][-1]
             assert isinstance(last, Finished)
             assert last.result.verdict is Verdict.OK

@@ -94,7 +94,7 @@ async def test_artifacts_of_processes_that_multiply_come_after_their_end(engine:
 
 async def test_a_cancelled_run_says_that_its_files_are_gone(engine: Engine) -> None:
     result: Result | None = None
-    async with engine.executor.start(job("bash", "echo on; sleep 60", artifacts=("log",))) as run:
+    async with engine.executor.submit(job("bash", "echo on; sleep 60", artifacts=("log",))) as run:
         async for event in run.events():
             if isinstance(event, Output):
                 await run.send(Cancel())

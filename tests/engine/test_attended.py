@@ -45,7 +45,7 @@ async def test_idle_means_neither_input_nor_output(make_engine: MakeEngine) -> N
     engine = await make_engine(interactive_idle_ms=800, run_wall_ms=10)
     result: Result | None = None
     code = "for n in 1 2 3 4; do sleep 0.3; echo $n; done; read line; echo $line; read line"
-    async with engine.executor.start(job("bash", code, interactive=True, attended=True)) as run:
+    async with engine.executor.submit(job("bash", code, interactive=True, attended=True)) as run:
         async for event in run.events():
             if isinstance(event, Output) and event.data.endswith(b"4\n"):
                 await run.send(Stdin(b"typed\n"))
@@ -59,7 +59,7 @@ async def test_idle_means_neither_input_nor_output(make_engine: MakeEngine) -> N
 
 async def test_people_and_programs_do_not_take_each_others_slots(make_engine: MakeEngine) -> None:
     engine = await make_engine(slots=1, interactive_slots=1)
-    async with engine.executor.start(job("bash", "sleep 600", attended=True)):
+    async with engine.executor.submit(job("bash", "sleep 600", attended=True)):
         assert (await engine.result(job("bash", "true"))).verdict is Verdict.OK
-    async with engine.executor.start(job("bash", "sleep 600")):
+    async with engine.executor.submit(job("bash", "sleep 600")):
         assert (await engine.result(job("bash", "true", attended=True))).verdict is Verdict.OK

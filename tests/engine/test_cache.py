@@ -65,7 +65,7 @@ class TestCompiledPrograms:
         assert sorted(words) == [("stderr", b"odd\n"), ("stdout", b"compiled\n")]
         assert first.compile is not None
         assert ended == replace(first.compile, wall_ms=0.0, cpu_ms=0.0, memory_peak_bytes=0)
-        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert [event.sequence for event in events] == [0, *range(len(events) - 1)]
 
     @pytest.mark.parametrize(
         "change",
@@ -126,12 +126,12 @@ class TestCompiledPrograms:
     @pytest.mark.parametrize("turns", [0, 10], ids=["before it waits", "while it waits"])
     async def test_who_waits_for_anothers_compiler_can_be_cancelled(self, engine: Engine, turns: int) -> None:
         slow = job("kept", "echo begun; sleep 60")
-        async with engine.executor.start(slow) as first:
+        async with engine.executor.submit(slow) as first:
             events = first.events()
             while not isinstance(await anext(events), Output):
                 pass
             next_event = asyncio.ensure_future(anext(events))
-            async with engine.executor.start(slow) as second:
+            async with engine.executor.submit(slow) as second:
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 # Leaving cancels.
@@ -143,7 +143,7 @@ class TestCompiledPrograms:
 
     async def test_next_one_compiles_when_the_first_gives_up(self, engine: Engine) -> None:
         waits = "echo begun; read line < /dev/null; sleep 1; " + NEW
-        async with engine.executor.start(job("kept", waits)) as first:
+        async with engine.executor.submit(job("kept", waits)) as first:
             async for event in first.events():
                 if isinstance(event, Output):
                     break
@@ -200,7 +200,7 @@ class TestOutcomes:
         assert second.run == replace(first.run, wall_ms=0.0, cpu_ms=0.0, memory_peak_bytes=0)
 
     async def test_person_at_the_keyboard_is_never_served_from_it(self, engine: Engine, tmp_path: Path) -> None:
-        async with engine.executor.start(job("bash", FRESH, cache="output", interactive=True)) as run:
+        async with engine.executor.submit(job("bash", FRESH, cache="output", interactive=True)) as run:
             events = [event async for event in run.events()]
         await written(engine)
         assert events

@@ -12,6 +12,7 @@ import pytest
 from firebox.domain.errors import ShuttingDown
 from firebox.domain.model import (
     Cancel,
+    Dispatched,
     Eof,
     Event,
     File,
@@ -19,9 +20,9 @@ from firebox.domain.model import (
     Job,
     LimitRequest,
     Output,
+    Queued,
     Resize,
     Result,
-    Run,
     Signal,
     StageExited,
     StageStarted,
@@ -29,7 +30,8 @@ from firebox.domain.model import (
     Terminal,
     Verdict,
 )
-from firebox.engine.run import BUFFERED_BYTES, LocalRun
+from firebox.engine.event_buffer import BUFFERED_BYTES
+from firebox.engine.run import Run
 from tests.engine.conftest import Engine, job
 from tests.support.waiting import PATIENCE_S, until
 
@@ -39,7 +41,7 @@ MakeEngine = Callable[..., Awaitable[Engine]]
 @contextlib.asynccontextmanager
 async def occupied(engine: Engine) -> AsyncGenerator[None]:
     """Hold a slot with a program that waits."""
-    async with engine.executor.start(job("bash", "echo on; read line", interactive=True)) as run:
+    async with engine.executor.submit(job("bash", "echo on; read line", interactive=True)) as run:
         async for event in run.events():
             if isinstance(event, Output):
                 break
@@ -62,7 +64,7 @@ async def test_no_more_run_at_once_than_there_are_slots(make_engine: MakeEngine)
 async def test_attack_98_one_client_floods_and_another_is_served_in_turn(make_engine: MakeEngine) -> None:
     engine = await make_engine(slots=1, queue_length=100)
     order: list[str] = []
-    engine.executor.on_result(lambda result: order.append(result.id))
+    engine.executor.on_result(lambda _run, result: order.append(result.id))
     async with occupied(engine):
         flood = [asyncio.create_task(engine.result(job("bash", "true", client="flood", id=f"flood {n}"))) for n in range(10)]
         await until(lambda: engine.executor.statistics().queued == 10)
@@ -77,7 +79,7 @@ async def test_long_runs_of_one_client_do_not_keep_another_waiting(make_engine: 
     engine = await make_engine(slots=3)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(2):
-            await stack.enter_async_context(engine.executor.start(job("bash", "sleep 600", client="greedy")))
+            await stack.enter_async_context(engine.executor.submit(job("bash", "sleep 600", client="greedy")))
         more = asyncio.create_task(engine.result(job("bash", "true", client="greedy")))
         await until(lambda: engine.executor.statistics().queued == 1)
         async with asyncio.timeout(30):
@@ -103,10 +105,10 @@ async def test_attack_96_a_client_that_goes_away_takes_its_job_with_it(make_engi
     engine = await make_engine(slots=1)
     started = asyncio.Event()
     seen: list[Result] = []
-    engine.executor.on_result(seen.append)
+    engine.executor.on_result(lambda _run, result: seen.append(result))
 
     async def client() -> None:
-        async with engine.executor.start(job("bash", "echo on; sleep 600")) as run:
+        async with engine.executor.submit(job("bash", "echo on; sleep 600")) as run:
             async for event in run.events():
                 if isinstance(event, Output):
                     started.set()
@@ -122,16 +124,16 @@ async def test_attack_96_a_client_that_goes_away_takes_its_job_with_it(make_engi
 
 
 async def test_cancel_before_anything_ran(engine: Engine) -> None:
-    async with engine.executor.start(job("bash", "sleep 600")) as run:
+    async with engine.executor.submit(job("bash", "sleep 600")) as run:
         await run.send(Cancel())
         events = [event async for event in run.events()]
     assert isinstance(events[-1], Finished)
     assert events[-1].result.verdict is Verdict.CANCELLED
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert [event.sequence for event in events] == [0, *range(len(events) - 1)]
 
 
 async def test_cancel_while_compiling_means_nothing_runs(engine: Engine) -> None:
-    async with engine.executor.start(job("copied", "echo on; sleep 600")) as run:
+    async with engine.executor.submit(job("copied", "echo on; sleep 600")) as run:
         async for event in run.events():
             if isinstance(event, Output):
                 assert event.stage == "compile"
@@ -145,9 +147,9 @@ async def test_cancel_while_compiling_means_nothing_runs(engine: Engine) -> None
 
 async def test_attack_101_cancels_from_everywhere_at_any_moment_give_one_result(engine: Engine) -> None:
     seen: list[str] = []
-    engine.executor.on_result(lambda result: seen.append(result.id))
+    engine.executor.on_result(lambda _run, result: seen.append(result.id))
     for pauses in range(30):
-        async with engine.executor.start(job("copied", "echo 'exit 0' > built.sh", id=str(pauses))) as run:
+        async with engine.executor.submit(job("copied", "echo 'exit 0' > built.sh", id=str(pauses))) as run:
 
             async def cancel_after(pauses: int, run: Run = run) -> None:
                 for _ in range(pauses * 4):
@@ -166,7 +168,7 @@ async def test_attack_101_cancels_from_everywhere_at_any_moment_give_one_result(
 
 async def test_messages_after_the_end_are_ignored(engine: Engine) -> None:
     fields = {"interactive": True, "terminal": Terminal()}
-    async with engine.executor.start(job("bash", "exit 0", **fields)) as run:
+    async with engine.executor.submit(job("bash", "exit 0", **fields)) as run:
         events = [event async for event in run.events()]
         for message in (Stdin(b"late"), Eof(), Eof(), Signal("SIGINT"), Resize(10, 10), Cancel()):
             await run.send(message)
@@ -175,7 +177,7 @@ async def test_messages_after_the_end_are_ignored(engine: Engine) -> None:
 
 
 async def test_input_of_the_job_comes_before_what_is_sent(engine: Engine) -> None:
-    async with engine.executor.start(job("bash", "cat", stdin=b"first ", interactive=True)) as run:
+    async with engine.executor.submit(job("bash", "cat", stdin=b"first ", interactive=True)) as run:
         await run.send(Stdin(b"second "))
         await run.send(Stdin(b"third"))
         await run.send(Eof())
@@ -241,7 +243,13 @@ async def test_a_compile_stage_that_fails_decides_the_job(
     assert last.result.compile is not None
     assert last.result.compile.verdict is not Verdict.COMPILE_ERROR  # of a job only
     assert last.result.reason
-    assert [type(event) for event in events if not isinstance(event, Output)] == [StageStarted, StageExited, Finished]
+    assert [type(event) for event in events if not isinstance(event, Output)] == [
+        Queued,
+        Dispatched,
+        StageStarted,
+        StageExited,
+        Finished,
+    ]
 
 
 async def test_events_and_result_tell_the_same_output(engine: Engine) -> None:
@@ -279,12 +287,11 @@ async def test_a_job_keeps_the_name_it_came_with_and_gets_one_otherwise(engine: 
 
 async def test_no_new_run_once_it_is_stopping(make_engine: MakeEngine) -> None:
     engine = await make_engine(slots=1)
-    async with engine.executor.start(job("bash", "echo on; sleep 600")) as run:
+    async with engine.executor.submit(job("bash", "echo on; sleep 600")) as run:
         waiting = asyncio.create_task(engine.result(job("bash", "true")))
         await until(lambda: engine.executor.statistics().queued == 1)
         await engine.executor.__aexit__()
-        with pytest.raises(ShuttingDown):
-            await waiting
+        assert (await waiting).verdict is Verdict.CANCELLED
         with pytest.raises(ShuttingDown):
             await engine.result(job("bash", "true"))
         events = [event async for event in run.events()]
@@ -293,33 +300,33 @@ async def test_no_new_run_once_it_is_stopping(make_engine: MakeEngine) -> None:
 
 
 async def test_a_listener_that_fails_takes_no_result_with_it(engine: Engine) -> None:
-    def fail(_result: Result) -> None:
+    def fail(_run: Run, _result: Result) -> None:
         raise RuntimeError("a listener's own fault")
 
-    seen: list[Result] = []
     engine.executor.on_result(fail)
-    engine.executor.on_result(seen.append)
-    assert (await engine.result(job("bash", "true"))).verdict is Verdict.OK
-    assert len(seen) == 1
+    for _ in range(3):
+        events = await engine.events(job("bash", "true"))
+        assert [type(event) for event in events] == [Queued, Dispatched, StageStarted, StageExited, Finished]
+    await until(lambda: engine.executor.statistics().in_flight == 0)
 
 
 async def test_attack_23_a_vanished_reader_frees_its_slot(make_engine: MakeEngine) -> None:
     """Nobody takes the events any more and the program floods: leaving ends it although nothing was read."""
     engine = await make_engine(slots=1)
     limits = LimitRequest(output_bytes=8 << 20, wall_ms=20_000)
-    async with engine.executor.start(job("bash", "yes", run_limits=limits)) as run:
-        assert isinstance(run, LocalRun)
-        await until(lambda: run._buffered_bytes > 1 << 20)
+    async with engine.executor.submit(job("bash", "yes", run_limits=limits)) as run:
+        assert isinstance(run, Run)
+        await until(lambda: run._events.buffered_bytes > 1 << 20)
     assert engine.executor.statistics().in_flight == 0
     assert (await engine.result(job("bash", "true"))).verdict is Verdict.OK
 
 
 async def test_events_can_be_read_late(engine: Engine) -> None:
     """What fits into the buffer waits for its reader; the run does not."""
-    async with engine.executor.start(job("bash", "echo early")) as run:
+    async with engine.executor.submit(job("bash", "echo early")) as run:
         await until(lambda: engine.executor.statistics().in_flight == 0)
         events = [event async for event in run.events()]
-    assert [type(event) for event in events] == [StageStarted, Output, StageExited, Finished]
+    assert [type(event) for event in events] == [Queued, Dispatched, StageStarted, Output, StageExited, Finished]
 
 
 async def test_files_beside_the_code_are_there(engine: Engine) -> None:
@@ -347,7 +354,7 @@ async def test_a_program_that_cannot_be_started_says_why(engine: Engine) -> None
 async def test_a_program_whose_events_nobody_reads_is_not_held_up(engine: Engine) -> None:
     written = 3 * BUFFERED_BYTES
     limits = LimitRequest(output_bytes=2 * written, wall_ms=20_000)
-    async with engine.executor.start(job("bash", f"head -c {written} /dev/zero", run_limits=limits)) as run:
+    async with engine.executor.submit(job("bash", f"head -c {written} /dev/zero", run_limits=limits)) as run:
         result = await run.result()
     assert result.verdict is Verdict.OK, result.reason
     assert result.run is not None
@@ -357,9 +364,9 @@ async def test_a_program_whose_events_nobody_reads_is_not_held_up(engine: Engine
 async def test_what_was_held_up_goes_on_once_only_the_result_is_wanted(engine: Engine) -> None:
     written = 3 * BUFFERED_BYTES
     limits = LimitRequest(output_bytes=2 * written, wall_ms=20_000)
-    async with engine.executor.start(job("bash", f"head -c {written} /dev/zero", run_limits=limits)) as run:
-        assert isinstance(run, LocalRun)
-        await until(lambda: run._buffered_bytes > BUFFERED_BYTES)
+    async with engine.executor.submit(job("bash", f"head -c {written} /dev/zero", run_limits=limits)) as run:
+        assert isinstance(run, Run)
+        await until(lambda: run._events.buffered_bytes > BUFFERED_BYTES)
         result = await run.result()
     assert result.run is not None
     assert len(result.run.stdout) == written

@@ -12,6 +12,7 @@ import pytest
 from firebox.domain.errors import InvalidRequest, LimitTooHigh, QueueFull, UnknownRuntime
 from firebox.domain.model import (
     Cancel,
+    Dispatched,
     Eof,
     File,
     Finished,
@@ -19,6 +20,7 @@ from firebox.domain.model import (
     LimitRequest,
     Output,
     OutputMode,
+    Queued,
     Resize,
     Signal,
     StageExited,
@@ -28,7 +30,8 @@ from firebox.domain.model import (
     Verdict,
     interleave,
 )
-from firebox.engine.run import BUFFERED_BYTES, LocalRun
+from firebox.engine.event_buffer import BUFFERED_BYTES
+from firebox.engine.run import Run
 from tests.engine.conftest import Engine, job
 from tests.support.waiting import until
 
@@ -78,9 +81,9 @@ async def test_cut_output_keeps_the_exit_code(engine: Engine) -> None:
 
 async def test_events_come_once_in_order_and_end_with_finished(engine: Engine) -> None:
     events = await engine.events(job("copied", "echo compiling; echo 'echo running; exit 4' > built.sh"))
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert [event.sequence for event in events] == [0, *range(len(events) - 1)]
     kinds = [type(event) for event in events if not isinstance(event, Output)]
-    assert kinds == [StageStarted, StageExited, StageStarted, StageExited, Finished]
+    assert kinds == [Queued, Dispatched, StageStarted, StageExited, StageStarted, StageExited, Finished]
     last = events[-1]
     assert isinstance(last, Finished)
     assert last.result.compile is not None
@@ -129,7 +132,7 @@ async def test_a_character_split_over_two_writes_survives(engine: Engine) -> Non
 
 
 async def test_interactive_input_reaches_the_program_in_order(engine: Engine) -> None:
-    async with engine.executor.start(job("bash", "while read line; do echo got $line; done", interactive=True)) as run:
+    async with engine.executor.submit(job("bash", "while read line; do echo got $line; done", interactive=True)) as run:
         heard = b""
         await run.send(Stdin(b"one\n"))
         async for event in run.events():
@@ -146,7 +149,7 @@ async def test_interactive_input_reaches_the_program_in_order(engine: Engine) ->
 
 async def test_input_beyond_every_buffer_waits_and_ends_with_the_program(engine: Engine) -> None:
     """A program that reads nothing: the sender is held back, and let go when the program ends."""
-    async with engine.executor.start(job("bash", "sleep 0.3", interactive=True)) as run:
+    async with engine.executor.submit(job("bash", "sleep 0.3", interactive=True)) as run:
 
         async def pour() -> None:
             for _ in range(100):
@@ -160,7 +163,7 @@ async def test_input_beyond_every_buffer_waits_and_ends_with_the_program(engine:
 
 async def test_a_signal_reaches_the_program(engine: Engine) -> None:
     code = "trap 'echo caught; exit 7' USR1; echo ready; while :; do sleep 0.05; done"
-    async with engine.executor.start(job("bash", code, interactive=True)) as run:
+    async with engine.executor.submit(job("bash", code, interactive=True)) as run:
         async for event in run.events():
             if isinstance(event, Output) and event.data == b"ready\n":
                 await run.send(Signal("SIGUSR1"))
@@ -170,7 +173,7 @@ async def test_a_signal_reaches_the_program(engine: Engine) -> None:
 
 
 async def test_what_is_not_a_signal_or_a_size_is_refused(engine: Engine) -> None:
-    async with engine.executor.start(job("bash", "sleep 60", interactive=True, terminal=Terminal())) as run:
+    async with engine.executor.submit(job("bash", "sleep 60", interactive=True, terminal=Terminal())) as run:
         with pytest.raises(InvalidRequest):
             await run.send(Signal("SIGNOTHING"))
         with pytest.raises(InvalidRequest):
@@ -184,7 +187,7 @@ async def test_a_terminal_has_the_size_that_was_asked_for(engine: Engine) -> Non
 
 
 async def test_cancel_is_a_verdict(engine: Engine) -> None:
-    async with engine.executor.start(job("bash", "echo on; sleep 60")) as run:
+    async with engine.executor.submit(job("bash", "echo on; sleep 60")) as run:
         async for event in run.events():
             if isinstance(event, Output):
                 await run.send(Cancel())
@@ -194,7 +197,7 @@ async def test_cancel_is_a_verdict(engine: Engine) -> None:
 
 async def test_attack_101_cancel_racing_finish_gives_one_result(engine: Engine) -> None:
     for _ in range(20):
-        async with engine.executor.start(job("bash", "exit 0")) as run:
+        async with engine.executor.submit(job("bash", "exit 0")) as run:
             events = []
             async for event in run.events():
                 events.append(event)
@@ -206,7 +209,7 @@ async def test_attack_101_cancel_racing_finish_gives_one_result(engine: Engine) 
 
 
 async def test_leaving_the_context_kills_the_program(engine: Engine) -> None:
-    async with engine.executor.start(job("bash", "echo on; sleep 60")) as run:
+    async with engine.executor.submit(job("bash", "echo on; sleep 60")) as run:
         async for event in run.events():
             if isinstance(event, Output):
                 break
@@ -217,14 +220,14 @@ async def test_attack_23_a_reader_that_stops_makes_the_program_wait(engine: Engi
     """8 MiB are offered to a reader that looks away: no more than the buffer is held, and the wall clock still ends it."""
     limits = LimitRequest(output_bytes=8 << 20, wall_ms=700)
     held = 0
-    async with engine.executor.start(job("bash", "head -c 8388608 /dev/zero; echo done >&2", run_limits=limits)) as run:
+    async with engine.executor.submit(job("bash", "head -c 8388608 /dev/zero; echo done >&2", run_limits=limits)) as run:
         stream = run.events()
         async for event in stream:
             if isinstance(event, Output):
                 break
         await asyncio.sleep(0.5)  # the reader is away: this is the attack, not a wait for something
-        assert isinstance(run, LocalRun)
-        held = run._buffered_bytes
+        assert isinstance(run, Run)
+        held = run._events.buffered_bytes
         events = [event async for event in stream]
     assert held <= BUFFERED_BYTES + (1 << 20)
     assert isinstance(events[-1], Finished)
@@ -278,7 +281,7 @@ async def test_shutdown_cancels_what_runs(make_engine: MakeEngine) -> None:
 
 
 async def test_a_killed_launcher_ends_runs_with_a_reason_and_comes_back(engine: Engine) -> None:
-    async with engine.executor.start(job("bash", "echo on; sleep 60")) as run:
+    async with engine.executor.submit(job("bash", "echo on; sleep 60")) as run:
         async for event in run.events():
             if isinstance(event, Output):
                 (pid,) = engine.executor.launcher_pids

@@ -230,7 +230,7 @@ class Place:
 
     async def is_idle(self) -> None:
         """Return when nothing of any run is left."""
-        await asyncio.wait_for(self.service._idle.wait(), PATIENCE_S)
+        assert await self.service._executor.drain(PATIENCE_S)
         assert self.busy == (0, 0)
 
 

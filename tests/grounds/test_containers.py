@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from firebox.engine.container_sweeper import LABEL
+from firebox.engine.backends.docker_sweeper import LABEL
 from tests.grounds.conftest import TRANSPORTS, connected, text
 from tests.support.images import grounds_image
 from tests.support.server import RunningServer

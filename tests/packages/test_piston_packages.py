@@ -49,7 +49,7 @@ class Kitchen:
         assert words == []
         async with LocalExecutor(self.bench.settings, Registry(runtimes), hold=self.bench.store.hold) as executor:
             sources = tuple(File(name, content.encode()) for name, content in files)
-            async with executor.start(Job(language=language, files=sources, **job)) as run:
+            async with executor.submit(Job(language=language, files=sources, **job)) as run:
                 async for event in run.events():
                     if isinstance(event, Finished):
                         return event.result
@@ -128,7 +128,7 @@ async def test_a_package_in_use_is_uninstalled_after_the_run(tmp_path: Path) -> 
     await bench.install_file(piston(tmp_path, "toy", "1.0.0", run="echo started; cat\n"))
     executor = LocalExecutor(bench.settings, Registry(bench.store.runtimes()[0]), hold=bench.store.hold)
     async with executor:
-        async with executor.start(Job(language="toy", files=(File("main", b""),), interactive=True)):
+        async with executor.submit(Job(language="toy", files=(File("main", b""),), interactive=True)):
             with pytest.raises(Conflict, match="used by runs"):
                 await bench.installer.uninstall("toy-1.0.0")
             assert bench.ids == ["toy-1.0.0"]

@@ -12,11 +12,11 @@ from firebox.domain.model import Chunk, Result, RuntimeName, StageResult, Verdic
 from firebox.doors.http import refusals
 from firebox.doors.piston import wire
 from firebox.doors.piston.wire import STATUS
-from firebox.engine.run import LocalRun
+from firebox.engine.run import Run
 from tests.support.errors import all_errors, make_error
 from tests.support.results import result_with, stage_with
 
-LOADED = (refusals, firebox.doors.piston.routes, LocalRun)
+LOADED = (refusals, firebox.doors.piston.routes, Run)
 """Errors are known once the modules that define them are."""
 
 FAMILY = all_errors()

@@ -9,6 +9,7 @@ import pytest
 from firebox.domain.model import File, Job
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.settings.settings import load_settings
@@ -27,9 +28,12 @@ ADDRESS = "192.0.2.1"
     ids=["user", "operator", "anonymous"],
 )
 async def test_a_job_says_whose_it_is(tmp_path: Path, caller: Caller, client: str, account: str) -> None:
-    settings = load_settings({"data_dir": str(tmp_path)}, environ={})
-    wanted = Job(language="x", files=(File("main.x", b""),), client="somebody else", account="somebody else")
-    async with open_stores(settings) as stores:
-        service = Service(LocalExecutor(settings, Registry([])), Registry([]), settings, stores)
-        job = (await service.admit(wanted, caller)).job
+    settings = load_settings({"data_dir": str(tmp_path), "ready_sandboxes": 0}, environ={})
+    registry = Registry([Runtime(language="sh", version="1.0.0", main_name="main.sh", run=("/bin/sh", "{main}"))])
+    wanted = Job(language="sh", files=(File("", b""),), client="somebody else", account="somebody else")
+    async with open_stores(settings) as stores, LocalExecutor(settings, registry) as executor:
+        service = Service(executor, registry, settings, stores)
+        async with service.start(wanted, caller) as run:
+            job = run.job
     assert (job.client, job.account) == (client, account)
+    assert [file.name for file in job.files] == ["main.sh"]

@@ -13,6 +13,7 @@ import pytest
 from firebox.domain.errors import InvalidRequest, LimitNotEnforceable, UnknownRuntime
 from firebox.domain.model import (
     Cancel,
+    Dispatched,
     Eof,
     Event,
     Executor,
@@ -22,6 +23,7 @@ from firebox.domain.model import (
     LimitRequest,
     Output,
     OutputMode,
+    Queued,
     Result,
     Signal,
     StageExited,
@@ -30,7 +32,8 @@ from firebox.domain.model import (
     Terminal,
     Verdict,
 )
-from firebox.engine.unsandboxed import BUFFERED_BYTES, UnsandboxedExecutor
+from firebox.engine.event_buffer import BUFFERED_BYTES
+from firebox.engine.unsandboxed import UnsandboxedExecutor
 from firebox.runtimes.definition import shipped_definitions
 from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.registry import Registry
@@ -60,7 +63,7 @@ def bash(code: str, **more: object) -> Job:
 
 
 async def run(executor: Executor, job: Job) -> tuple[list[Event], Result]:
-    async with executor.start(job) as started:
+    async with executor.submit(job) as started:
         events = [event async for event in started.events()]
     assert isinstance(events[-1], Finished)
     return events, events[-1].result
@@ -85,8 +88,8 @@ async def test_events_come_in_order_and_the_result_last(executor: Executor) -> N
     job = Job(language="c", files=(File("main.c", b'#include <stdio.h>\nint main() { puts("x"); return 2; }'),))
     events, result = await run(executor, job)
     kinds = [type(event) for event in events]
-    assert kinds == [StageStarted, StageExited, StageStarted, Output, StageExited, Finished]
-    assert [event.sequence for event in events] == [1, 2, 3, 4, 5, 6]
+    assert kinds == [Queued, Dispatched, StageStarted, StageExited, StageStarted, Output, StageExited, Finished]
+    assert [event.sequence for event in events] == [0, 0, 1, 2, 3, 4, 5, 6]
     assert result.verdict is Verdict.RUNTIME_ERROR
     assert result.run is not None
     assert (result.run.exit_code, result.run.stdout) == (2, b"x\n")
@@ -142,7 +145,7 @@ async def test_endless_output_ends_at_the_cap(executor: Executor) -> None:
 async def test_a_slow_reader_makes_the_program_wait_and_loses_nothing(executor: Executor) -> None:
     total = 6 * BUFFERED_BYTES
     job = bash(f"head -c {total} /dev/zero", run_limits=LimitRequest(output_bytes=2 * total))
-    async with executor.start(job) as started:
+    async with executor.submit(job) as started:
         received = 0
         async for event in started.events():
             for _turn in range(3):
@@ -152,7 +155,7 @@ async def test_a_slow_reader_makes_the_program_wait_and_loses_nothing(executor: 
 
 
 async def test_leaving_without_reading_ends_the_program(executor: Executor, tmp_path: Path) -> None:
-    async with executor.start(bash("echo $$ > own; exec yes")) as started:
+    async with executor.submit(bash("echo $$ > own; exec yes")) as started:
         async for event in started.events():
             if isinstance(event, Output):
                 break
@@ -160,7 +163,7 @@ async def test_leaving_without_reading_ends_the_program(executor: Executor, tmp_
 
 
 async def test_cancel(executor: Executor) -> None:
-    async with executor.start(bash("echo on; sleep 300")) as started:
+    async with executor.submit(bash("echo on; sleep 300")) as started:
         async for event in started.events():
             if isinstance(event, Output):
                 await started.send(Cancel())
@@ -170,7 +173,7 @@ async def test_cancel(executor: Executor) -> None:
 
 async def test_interactive_input(executor: Executor) -> None:
     said: list[bytes] = []
-    async with executor.start(
+    async with executor.submit(
         bash("while read line; do echo got $line; done; echo end", interactive=True, stdin=b"a\n")
     ) as started:
         async for event in started.events():
@@ -185,7 +188,7 @@ async def test_interactive_input(executor: Executor) -> None:
 
 
 async def test_signals_reach_the_program(executor: Executor) -> None:
-    async with executor.start(bash("trap 'echo caught; exit 5' USR1; echo on; while :; do sleep 0.01; done")) as started:
+    async with executor.submit(bash("trap 'echo caught; exit 5' USR1; echo on; while :; do sleep 0.01; done")) as started:
         async for event in started.events():
             if isinstance(event, Output) and event.data == b"on\n":
                 await started.send(Signal("SIGUSR1"))
@@ -215,7 +218,7 @@ async def test_program_that_cannot_start_is_in_the_result(registry: Registry, se
 )
 async def test_limits_that_it_cannot_hold_are_refused(executor: Executor, name: str) -> None:
     with pytest.raises(LimitNotEnforceable, match=name):
-        async with executor.start(bash("echo x", run_limits=msgspec.convert({name: 1000}, LimitRequest))):
+        async with executor.submit(bash("echo x", run_limits=msgspec.convert({name: 1000}, LimitRequest))):
             pass
 
 
@@ -223,10 +226,10 @@ async def test_what_needs_the_sandbox_is_refused(executor: Executor) -> None:
     refused: Sequence[Job] = (bash("ls", terminal=Terminal()), bash("ls", artifacts=("*",)))
     for job in refused:
         with pytest.raises(InvalidRequest):
-            async with executor.start(job):
+            async with executor.submit(job):
                 pass
     with pytest.raises(UnknownRuntime):
-        async with executor.start(Job(language="klingon", files=(File("a", b"b"),))):
+        async with executor.submit(Job(language="klingon", files=(File("a", b"b"),))):
             pass
 
 

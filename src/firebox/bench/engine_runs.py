@@ -48,7 +48,7 @@ class Engine:
 
     async def execute(self, job: Job) -> Result:
         """Run one job to its end."""
-        async with self._executor.start(job) as run:
+        async with self._executor.submit(job) as run:
             async for event in run.events():
                 if isinstance(event, Finished):
                     return event.result

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from firebox.domain.errors import FireboxError
 
 StageName = Literal["compile", "run"]
 StreamName = Literal["stdout", "stderr"]
@@ -113,6 +115,18 @@ class Terminal(Struct, frozen=True):
     columns: int = 80
 
 
+class Image(Struct, frozen=True, kw_only=True):
+    """A container image as the runtime of a job. Empty fields: the image's own."""
+
+    name: str
+    entrypoint: tuple[str, ...] = ()
+    user: str = ""
+    """Name or number."""
+    hostname: str = ""
+    read_only: bool = False
+    """Keep the container from writing to its root; a /tmp in memory is then all that it can write."""
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """Runtime + files + stdin + args + limits."""
 
@@ -124,6 +138,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """SemVer range as npm spells it; the newest match wins."""
     installed: str = ""
     """When not empty: the installed package whose runtime is meant, whatever else goes by that name (`Runtime.installed`)."""
+    image: Image | None = None
+    """When not None: run this in a container instead. It takes `args`, `stdin` and `run_limits`, and has no compile stage."""
     files: tuple[File, ...] = ()
     """The first file with `source` is the main file."""
     stdin: bytes = b""
@@ -230,6 +246,21 @@ class Result(Struct, frozen=True, kw_only=True):
     """The layers that were on, by the names `firebox doctor` uses."""
 
 
+class Queued(Struct, frozen=True, kw_only=True, tag="queued"):
+    """The first event: the job is admitted and waits for a slot.
+
+    This event and the next have no number: sequence numbers are part of protocols, which have no word for them.
+    """
+
+    sequence: int = 0
+
+
+class Dispatched(Struct, frozen=True, kw_only=True, tag="dispatched"):
+    """The job has a slot. It may come right after `Queued`, and never comes for a job that was cancelled before."""
+
+    sequence: int = 0
+
+
 class StageStarted(Struct, frozen=True, kw_only=True, tag="stage_started"):
     """A program is now running."""
 
@@ -260,7 +291,7 @@ class Finished(Struct, frozen=True, kw_only=True, tag="finished"):
     result: Result
 
 
-Event = StageStarted | Output | StageExited | Finished
+Event = Queued | Dispatched | StageStarted | Output | StageExited | Finished
 
 
 class Stdin(Struct, frozen=True):
@@ -302,7 +333,14 @@ SIGNALS = (
 
 
 class Run(Protocol):
-    """A job under way."""
+    """A job that was admitted, from then on until its last event.
+
+    A context manager: leaving it cancels what still runs and waits until nothing of it is left.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exception: object) -> None: ...
 
     @property
     def id(self) -> str:
@@ -310,7 +348,20 @@ class Run(Protocol):
         ...
 
     @property
+    def job(self) -> Job: ...
+
+    @property
     def runtime(self) -> RuntimeName: ...
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits for a slot."""
+        ...
+
+    @property
+    def failure(self) -> FireboxError | OSError | None:
+        """Why the verdict is `internal`, where an error class exists for it. OSError: a file of the job cannot be written."""
+        ...
 
     def events(self) -> AsyncIterator[Event]:
         """Every event from the first, in order, ending with `Finished`. To be iterated once."""
@@ -323,7 +374,7 @@ class Run(Protocol):
     async def send(self, message: Message) -> None:
         """Pass a message to the program. Ignored after the run has ended.
 
-        Waits while the program does not read its stdin (bounded buffer).
+        Input is queued from admission on. Once it is queued, wait while much of it has not been read by the program.
         Raises: InvalidRequest for an unknown signal name or a terminal out of range.
         """
         ...
@@ -332,10 +383,10 @@ class Run(Protocol):
 class Executor(Protocol):
     """Whatever can run a job: this machine's engine, or a fleet."""
 
-    def start(self, job: Job) -> AbstractAsyncContextManager[Run]:
-        """Admit and start a job; leaving the context cancels what still runs and waits until nothing of it is left.
+    def submit(self, job: Job) -> Run:
+        """Admit a job, which then runs or waits for a slot. The caller enters the run's context.
 
-        Raises, on entry: UnknownRuntime, LimitTooHigh, LimitNotEnforceable, InvalidRequest, QueueFull, ShuttingDown.
+        Raises: UnknownRuntime, LimitTooHigh, LimitNotEnforceable, InvalidRequest, PartUnavailable, QueueFull, ShuttingDown.
         What goes wrong later is in the result (`internal`), never raised.
         """
         ...

@@ -26,6 +26,8 @@ def variables(stage: StageName, job: Job, runtime: Runtime) -> dict[str, str]:
 
 def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence[str], memory_bytes: int) -> list[str]:
     """Give the words of a stage's command. sources: names of the source files, main first. memory_bytes: 0 for no limit."""
+    if job.image is not None:
+        return list(job.args)
     if job.command:
         return ["/bin/sh", "-c", job.command, "sh", *job.args]
     if stage == "compile":

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import repeat
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from firebox.domain.errors import SandboxError
-from firebox.domain.model import Job, Result, Run
+from firebox.domain.errors import PartUnavailable, SandboxError
+from firebox.domain.model import Job
 from firebox.engine.admission import Admission, WaitingBytes
+from firebox.engine.backends.backend import Backend
+from firebox.engine.backends.sandbox_backend import SandboxBackend
 from firebox.engine.job_cache import JobCache
 from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Planner
-from firebox.engine.run import LocalRun
+from firebox.engine.run import Run
+from firebox.engine.run_table import ResultListener, RunTable, new_id
 from firebox.runtimes.prestart import hook_texts
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
@@ -26,9 +27,8 @@ from firebox.sandbox.pool.pool import Pool
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 from firebox.settings.settings import Settings
 
-ResultListener = Callable[[Result], None]
 CACHE = "job-cache"
-"""The folder of data_dir with what is kept of jobs."""
+"""The folder of data_dir with the job cache."""
 
 Hold = Callable[[str], AbstractContextManager[object]]
 """Keeps an installed package, named by `Runtime.installed`, from being uninstalled meanwhile. Raises: Conflict."""
@@ -54,12 +54,21 @@ class Statistics(NamedTuple):
 
 
 class LocalExecutor:
-    """Implements `model.Executor` with sandboxes of this machine. Use it as an asynchronous context manager."""
+    """Implements `model.Executor` on this machine. Use it as an asynchronous context manager.
+
+    It runs jobs in sandboxes, and those of images in containers.
+    """
 
     def __init__(
-        self, settings: Settings, registry: Registry, *, hold: Hold = nullcontext, launcher: StartedLauncher | None = None
+        self,
+        settings: Settings,
+        registry: Registry,
+        *,
+        hold: Hold = nullcontext,
+        launcher: StartedLauncher | None = None,
+        containers: Backend[Any] | None = None,
     ) -> None:
-        """launcher: one that was started, with its settings, before this."""
+        """launcher: one that was started, with its settings, before this. containers: None without a container engine."""
         folder = settings.data_dir / CACHE
         self._cache = JobCache(folder, max_bytes=settings.job_cache_bytes, max_age_s=settings.job_cache_s)
         self._settings = settings
@@ -69,7 +78,7 @@ class LocalExecutor:
         started = (launcher, *repeat(None, settings.launcher_count - 1))
         self._launchers = Launchers(LauncherProcess(uid_base=settings.uid_base, hooks=hooks, started=each) for each in started)
         waiting_bytes = WaitingBytes(settings.held_bytes, settings.held_bytes_per_client)
-        self.admission = Admission(
+        self._admission = Admission(
             settings.slot_count,
             settings.queue_length,
             settings.queue_per_client,
@@ -93,8 +102,14 @@ class LocalExecutor:
             template_runs=settings.template_runs,
             no_template=_note_no_template,
         )
-        self._listeners: list[ResultListener] = []
-        self._runs: set[LocalRun] = set()
+        self._sandboxes = SandboxBackend(self._pool, self._launchers)
+        self._containers = containers
+        self._runs = RunTable()
+
+    @property
+    def has_containers(self) -> bool:
+        """Whether jobs of images can be run."""
+        return self._containers is not None
 
     @property
     def isolation(self) -> tuple[str, ...]:
@@ -123,18 +138,24 @@ class LocalExecutor:
 
     async def __aexit__(self, *_exception: object) -> None:
         """Cancel what runs and end every sandbox; nothing of them is left afterwards."""
-        self.admission.close()
+        self._admission.close()
         self._attended.close()
-        for run in list(self._runs):
-            run.cancel()
-        await asyncio.gather(*(run.wait() for run in list(self._runs)))
+        await self._runs.close()
         await self._cache.written()
         await self._pool.close()
         await self._launchers.close()
 
     def on_result(self, listener: ResultListener) -> None:
-        """Have `listener` called with every result, right before its last event."""
-        self._listeners.append(listener)
+        """Have `listener` called with every run and its result, right before the last event."""
+        self._runs.listeners.append(listener)
+
+    def cancel(self) -> None:
+        """Cancel every run."""
+        self._runs.cancel()
+
+    async def drain(self, patience_s: float) -> bool:
+        """Wait until every run has been left. Returns False when that takes longer than `patience_s`."""
+        return await self._runs.drain(patience_s)
 
     async def purge(self, runtime: Runtime) -> int:
         """Forget what is kept of jobs of a runtime. Returns how many entries there were. Raises: OSError."""
@@ -148,7 +169,7 @@ class LocalExecutor:
             self._launchers.forget(layer)
 
     def statistics(self) -> Statistics:
-        admission, attended, pool = self.admission.statistics(), self._attended.statistics(), self._pool.statistics()
+        admission, attended, pool = self._admission.statistics(), self._attended.statistics(), self._pool.statistics()
         return Statistics(
             slots=admission.slots,
             in_flight=admission.in_flight + attended.in_flight,
@@ -161,52 +182,25 @@ class LocalExecutor:
             launcher_restarts=pool.launcher_restarts,
         )
 
-    def start(self, job: Job) -> AbstractAsyncContextManager[Run]:
-        """Admit and start a job, as `model.Executor` says."""
-        return self._start(job)
-
-    @asynccontextmanager
-    async def _start(self, job: Job) -> AsyncGenerator[Run]:
+    def submit(self, job: Job) -> Run:
+        """Admit a job, as `model.Executor` says."""
+        if job.image is None:
+            backend: Backend[Any] = self._sandboxes
+        elif self._containers is not None:
+            backend = self._containers
+        else:
+            raise PartUnavailable("container engine", detail="there is none", hint="the setting docker_url names one")
         plan = self._planner.plan(job)
-        with self._hold(plan.runtime.installed) if plan.runtime.installed else nullcontext():
-            asked_at = time.monotonic()
-            await self._admission_of(job).acquire(job.client, _held_bytes(job))
-            queue_ms = (time.monotonic() - asked_at) * 1000
-            run = LocalRun(
-                job.id or _new_id(),
-                plan,
-                self._pool,
-                isolation=self._launchers.layers,
-                cache=self._cache,
-                queue_ms=queue_ms,
-                finished=self._finished,
-            )
-            self._runs.add(run)
-            run.begin()
-            try:
-                yield run
-            finally:
-                run.cancel()
-                await run.wait()
-
-    def _finished(self, run: LocalRun, result: Result) -> None:
-        self._admission_of(run.job).release(run.job.client)
-        self._runs.discard(run)
-        for listener in self._listeners:
-            try:
-                listener(result)
-            except Exception:  # noqa: BLE001 - a listener's fault must not take the run's result with it
-                _log.exception("a result listener failed", run=run.id)
-
-    def _admission_of(self, job: Job) -> Admission:
-        return self._attended if job.attended else self.admission
-
-
-def _new_id() -> str:
-    """Make an id for a run. The library is loaded when it is needed: `firebox run` does without."""
-    from ulid import ULID
-
-    return str(ULID())
+        installed = plan.runtime.installed
+        with ExitStack() if installed else nullcontext() as held:
+            if held is not None:
+                held.enter_context(self._hold(installed))
+            admission = self._attended if job.attended else self._admission
+            place = admission.enter(job.client, _held_bytes(job))
+            run = Run(job.id or new_id(), plan, backend, admission, self._runs, self._cache)
+            self._runs.add(run, held.pop_all() if held is not None else None)
+        run.start(place)
+        return run
 
 
 def _held_bytes(job: Job) -> int:

@@ -1,51 +1,64 @@
-"""What a client types, held until the program reads it: bounded, in order, from before the program runs until after it ended."""
+"""Input of an interactive run: queued from admission on, in order, bounded."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import TYPE_CHECKING
 
 from firebox.domain.model import Eof, Stdin
-from firebox.sandbox.instance.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from firebox.engine.backends.backend import Stage
+
+MESSAGE_BYTES = 64
+"""Memory of a message besides its data, so that empty ones are bounded too."""
 
 
 class InputQueue:
-    """A queue of at most `room_bytes` between `Run.send` and a sandbox's stdin. first: comes before everything else."""
+    """The queue between `Run.send` and the stdin of a stage. first: comes before everything else."""
 
     def __init__(self, room_bytes: int, first: bytes = b"") -> None:
         self._room_bytes = room_bytes
         self._waiting: deque[Stdin | Eof] = deque([Stdin(first)] if first else [])
-        self._waiting_bytes = len(first)
-        self._changed = asyncio.Condition()
-        self._closed = False
+        self._waiting_bytes = sum(map(_size_bytes, self._waiting))
+        self._arrived = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._complete = False
 
     async def put(self, message: Stdin | Eof) -> None:
-        """Queue a message; waits while the program does not read what came before. Ignored once closed."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._closed or self._waiting_bytes < self._room_bytes)
-            if self._closed:
-                return
-            self._waiting.append(message)
-            self._waiting_bytes += len(message.data) if isinstance(message, Stdin) else 0
-            self._changed.notify_all()
+        """Queue a message, then wait while more than `room_bytes` are queued. Ignored after `Eof` and once closed."""
+        if self._complete:
+            return
+        self._complete = isinstance(message, Eof)
+        self._waiting.append(message)
+        self._waiting_bytes += _size_bytes(message)
+        self._arrived.set()
+        while self._waiting_bytes > self._room_bytes:
+            self._has_room.clear()
+            await self._has_room.wait()
 
-    async def feed(self, sandbox: Sandbox) -> None:
-        """Pass everything on until the end of input or cancellation."""
+    async def feed(self, stage: Stage) -> None:
+        """Write everything to a stage's stdin, until the end of input or cancellation."""
         while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda: bool(self._waiting))
-                message = self._waiting.popleft()
+            while not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            message = self._waiting.popleft()
             if isinstance(message, Eof):
-                sandbox.close_stdin()
+                stage.close_stdin()
                 return
-            await sandbox.write_stdin(message.data)
-            async with self._changed:
-                self._waiting_bytes -= len(message.data)
-                self._changed.notify_all()
+            await stage.write_stdin(message.data)
+            self._waiting_bytes -= _size_bytes(message)
+            self._has_room.set()
 
-    async def close(self) -> None:
-        """Let go of everybody who waits; the program has ended."""
-        async with self._changed:
-            self._closed = True
-            self._waiting.clear()
-            self._changed.notify_all()
+    def close(self) -> None:
+        """Drop what is queued and release senders: the program has ended."""
+        self._complete = True
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._has_room.set()
+
+
+def _size_bytes(message: Stdin | Eof) -> int:
+    return MESSAGE_BYTES + (len(message.data) if isinstance(message, Stdin) else 0)

@@ -9,14 +9,20 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import CacheLevel, File, Job, Limits, StageName
+from firebox.domain.model import CacheLevel, File, Image, Job, Limits, OutputMode, StageName
 from firebox.engine.command_lines import check_compile_args, is_compiled
 from firebox.engine.limits import attended as limits_of_attended
-from firebox.engine.limits import decide
+from firebox.engine.limits import decide, default_stack_bytes
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.spec import SandboxSpec
 from firebox.settings.settings import Settings
+
+IMAGE_PROCESSES = 100
+IMAGE_OPEN_FILES = 100
+_IMAGE_WALL_MS = 10_000
+_IMAGE_OUTPUT_BYTES = 1 << 20
+"""Limits of an image whose job names none."""
 
 
 class Plan(NamedTuple):
@@ -30,15 +36,20 @@ class Plan(NamedTuple):
     files: tuple[File, ...]
     compile_limits: Limits | None
     run_limits: Limits
-    compile_specification: SandboxSpec
-    run_specification: SandboxSpec
-    artifact_bytes: int
-    artifact_files: int
-    idle_ms: int
-    cache_level: CacheLevel
-    may_start_ahead: bool
-    preload: tuple[str, ...]
-    template: str | None
+    compile_specification: SandboxSpec = SandboxSpec()
+    run_specification: SandboxSpec = SandboxSpec()
+    artifact_bytes: int = 0
+    artifact_files: int = 0
+    idle_ms: int = 0
+    cache_level: CacheLevel = "none"
+    may_start_ahead: bool = False
+    preload: tuple[str, ...] = ()
+    template: str | None = None
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the source files, main first."""
+        return [file.name for file in self.files if file.source]
 
     @property
     def first_specification(self) -> SandboxSpec:
@@ -63,6 +74,8 @@ class Planner:
 
     def plan(self, job: Job) -> Plan:
         """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
+        if job.image is not None:
+            return _plan_of_image(job, job.image)
         runtime = self._registry.resolve(job.language, job.version, job.installed)
         check_compile_args(job, runtime)
         files = runtime.place(job.files)
@@ -103,6 +116,31 @@ class Planner:
 
     def _root_of(self, runtime: Runtime) -> SandboxSpec:
         return SandboxSpec(trees=self._trees if runtime.on_host else (), layers=runtime.layers, host=runtime.on_host)
+
+
+def _plan_of_image(job: Job, image: Image) -> Plan:
+    """Plan a job that runs in a container. Its limits come from the operator's settings: no maximum applies.
+
+    Raises: InvalidRequest for what only a sandbox has.
+    """
+    if job.files or job.artifacts or job.terminal is not None:
+        raise InvalidRequest("an image takes arguments and standard input only", where="image")
+    asked = job.run_limits
+    limits = Limits(
+        wall_ms=asked.wall_ms or _IMAGE_WALL_MS,
+        cpu_ms=0,
+        memory_bytes=asked.memory_bytes or 0,
+        stack_bytes=default_stack_bytes(asked.memory_bytes or 0),
+        processes=asked.processes or IMAGE_PROCESSES,
+        open_files=asked.open_files or IMAGE_OPEN_FILES,
+        file_size_bytes=0,
+        writable_bytes=0,
+        writable_inodes=0,
+        output_bytes=asked.output_bytes or _IMAGE_OUTPUT_BYTES,
+        output_mode=asked.output_mode or OutputMode.KILL,
+    )
+    runtime = Runtime(language=job.language or image.name, version=image.name, main_name="", run=())
+    return Plan(job=job, runtime=runtime, files=(), compile_limits=None, run_limits=limits)
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""One job under way: its stages, its events in order, its result exactly once."""
+"""One job from admission to its last event: its stages, its events in order, its result exactly once."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import asyncio
 import os
 import signal
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, Protocol, Self
 
 from msgspec.structs import replace as replace_fields
 
-from firebox.domain.errors import InvalidRequest, SandboxError
+from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.domain.model import (
     SIGNALS,
     CacheLevel,
     Cancel,
+    Dispatched,
     Eof,
     Event,
     Finished,
     Limits,
     Message,
-    Output,
     OutputMode,
     Resize,
     Result,
@@ -36,123 +36,146 @@ from firebox.domain.model import (
     Timings,
     Verdict,
 )
-from firebox.engine.artifacts import Artifacts, take_artifacts, take_produced
-from firebox.engine.command_lines import command_line, variables
+from firebox.engine.admission import Admission, Place
+from firebox.engine.artifacts import Artifacts
+from firebox.engine.backends.backend import Backend, Stage
+from firebox.engine.event_buffer import BUFFERED_BYTES, EventBuffer
 from firebox.engine.idle import IdleClock
 from firebox.engine.input import InputQueue
 from firebox.engine.job_cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
 from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Plan
+from firebox.engine.stage_command import stage_command
 from firebox.engine.transcript import Transcript
-from firebox.engine.verdicts import conclude, refused, result_of
-from firebox.runtimes.prestart import compile_words, plan_ahead, plan_compiler_ahead
-from firebox.sandbox.instance.sandbox import Sandbox
-from firebox.sandbox.pool.pool import Pool
-from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure, SandboxSpec
+from firebox.engine.verdicts import conclude, never_started, refused, result_of
+from firebox.sandbox.spec import Command, CommandRefused, Pack, SandboxFailure
 
-BUFFERED_BYTES = 1 << 20
-"""Output that waits for a slow reader of events; past it the program has to wait."""
-
-EVENT_BYTES = 200
-"""What an event costs besides its data."""
-
-_TERMINAL_ROWS_AND_COLUMNS_AT_MOST = 1000
-
-_PROCESSES_AT_MOST = 4_000_000
-"""The kernel takes no larger number, and has no more processes. Source: Linux, PID_MAX_LIMIT."""
+_MAX_TERMINAL_SIZE = 1000
+"""Rows and columns each."""
 
 _REPEATABLE = (Verdict.OK, Verdict.RUNTIME_ERROR)
-"""How a stage may end so that it would end so again; what a clock or a client ended is another thing each time."""
+"""Verdicts of a stage that would end the same way again; what a clock or a client ended differs each time."""
+
+_KEPT_OUTCOMES = (*_REPEATABLE, Verdict.COMPILE_ERROR, Verdict.SIGNAL)
+
+_DISPATCHED = Dispatched()
 
 _log = LazyLogger()
 
 
-class LocalRun:
-    """Implements `model.Run`."""
+class Owner(Protocol):
+    """What a run tells its executor."""
+
+    def ended(self, run: Run, result: Result) -> None:
+        """Take the result, right before the last event."""
+        ...
+
+    def left(self, run: Run) -> None:
+        """Forget the run: its context has been left."""
+        ...
+
+
+class Run:
+    """Implements `model.Run` for every backend."""
 
     def __init__(
         self,
         identifier: str,
         plan: Plan,
-        pool: Pool,
-        *,
-        isolation: tuple[str, ...],
-        cache: JobCache | None,
-        queue_ms: float,
-        finished: Callable[[LocalRun, Result], None],
+        backend: Backend[Any],
+        admission: Admission,
+        owner: Owner,
+        cache: JobCache | None = None,
     ) -> None:
         self.id = identifier
         self.job = plan.job
         self.runtime = RuntimeName(plan.runtime.language, plan.runtime.version)
+        self.failure: FireboxError | OSError | None = None
         self._plan = plan
-        self._pool = pool
-        self._isolation = isolation
+        self._backend = backend
+        self._admission = admission
+        self._owner = owner
         self._cache = cache if plan.cache_level != "none" else None
-        self._served: CacheLevel = "none"
-        self._waiting: asyncio.Task[Turn] | None = None
-        self._queue_ms = queue_ms
+        self._submitted_at = time.monotonic()
+        self._queue_ms = 0.0
         self._prepare_ms = 0.0
-        self._on_finished = finished
-        self._events: deque[Event] = deque()
-        self._buffered_bytes = 0
-        self._sequence = 0
-        self._arrived = asyncio.Event()
+        self._place: Place | None = None
         self._task: asyncio.Task[None] | None = None
-        self._sandbox: Sandbox | None = None
-        self._stage: StageName = "run"
-        self._transcript = Transcript()
-        self._announce: Callable[[], None] | None = None
-        self._cancelled = False
-        self._result: Result | None = None
-        self._keeps_events = True
-        self._input = InputQueue(BUFFERED_BYTES, plan.job.stdin if plan.job.interactive else b"")
+        self._has_slot = False
+        self._events = EventBuffer(self._resume)
+        self._input = InputQueue(BUFFERED_BYTES, plan.job.stdin) if plan.job.interactive else None
         self._terminal_size = (plan.job.terminal.rows, plan.job.terminal.columns) if plan.job.terminal else None
-        self._feeding: asyncio.Task[None] | None = None
-        self._artifacts = Artifacts()
         self._idle = IdleClock(plan.idle_ms, self._end_idle)
+        self._cancelled = False
+        self._served: CacheLevel = "none"
+        self._turn: asyncio.Task[Turn] | None = None
+        self._name: StageName = "run"
+        self._stage: Stage | None = None
+        self._leaving: Awaitable[object] | None = None
+        self._opened_at = 0.0
+        self._is_announced = True
+        self._kills_on_output = False
+        self._transcript = Transcript(0)
+        self._feeding: asyncio.Task[None] | None = None
+        self._compiled: StageResult | None = None
+        self._ran: StageResult | None = None
+        self._artifacts = Artifacts()
+        self._result: Result | None = None
 
-    def begin(self) -> None:
-        self._task = asyncio.create_task(self._work())
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self.cancel()
+        try:
+            if self._task is not None and not self._task.done():
+                await asyncio.wait({self._task}, timeout=self._backend.leave_within_s)
+        finally:
+            self._owner.left(self)
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits for a slot."""
+        return self._place is not None
+
+    def start(self, place: Place | None) -> None:
+        """Run the job, or wait for a slot. place: in the queue; None when there is a slot already."""
+        self._place = place
+        if place is not None:
+            place.dispatch = self._begin
+        else:
+            self._begin()
 
     def cancel(self) -> None:
-        """Kill what runs. Nothing happens when it is over."""
-        if self._result is None:
-            self._cancelled = True
-            if self._waiting is not None:
-                self._waiting.cancel()
-            if self._sandbox is not None:
-                self._sandbox.kill("cancelled")
-                self._sandbox.resume()  # nobody has to read the events any more
+        """Kill what runs, or leave the queue. Without effect once there is a result."""
+        if self._result is not None:
+            return
+        self._cancelled = True
+        if self._place is not None:
+            self._admission.leave(self._place)
+            self._place = None
+            self._queue_ms = (time.monotonic() - self._submitted_at) * 1000
+            self._finish("cancelled while it waited for a slot")
+            return
+        if self._turn is not None:
+            self._turn.cancel()
+        if self._stage is not None:
+            self._stage.kill("cancelled")
+            self._stage.resume()  # its events need not be read any more
 
-    async def wait(self) -> None:
-        """Wait until the last event has been written. Being cancelled while waiting does not touch the run."""
+    async def gone(self) -> None:
+        """Wait until nothing of the run is left."""
         if self._task is not None:
-            await asyncio.shield(self._task)
+            await asyncio.wait({self._task})
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Yield every event, ending with `Finished`. A reader that is slow makes the program wait, not the memory grow."""
-        while True:
-            while self._events:
-                event = self._events.popleft()
-                if isinstance(event, Output):
-                    self._buffered_bytes -= len(event.data) + EVENT_BYTES
-                    if self._sandbox is not None and self._buffered_bytes <= BUFFERED_BYTES // 2:
-                        self._sandbox.resume()
-                yield event
-                if isinstance(event, Finished):
-                    return
-            self._arrived.clear()
-            await self._arrived.wait()
+    def events(self) -> AsyncIterator[Event]:
+        """Yield every event, ending with `Finished`. Backpressure: a slow reader makes the program wait."""
+        return self._events.read()
 
     async def result(self) -> Result:
-        """Wait for the result, as `model.Run` says. Being cancelled while waiting does not touch the run."""
-        self._keeps_events = False
-        self._events.clear()
-        if self._sandbox is not None:
-            self._sandbox.resume()  # what has been written meanwhile is in the transcript
-        await self.wait()
-        if self._result is None:
-            raise SandboxError("run", detail="it ended without a result")
+        """Wait for the result, as `model.Run` says. Cancelling the wait does not touch the run."""
+        await self._events.finished()
+        assert self._result is not None  # noqa: S101 - set before the last event
         return self._result
 
     async def send(self, message: Message) -> None:
@@ -163,74 +186,109 @@ class LocalRun:
             case Resize(rows, columns) if not _is_terminal_size(rows, columns):
                 raise InvalidRequest("rows and columns must be from 1 to 1000", where="resize")
             case Signal(name):
-                if self._sandbox is not None:
-                    self._sandbox.signal(signal.Signals[name])
+                if self._stage is not None:
+                    self._stage.signal(signal.Signals[name])
             case Resize(rows, columns):
                 self._terminal_size = (rows, columns)
-                if self._sandbox is not None:
-                    self._sandbox.resize(rows, columns)
+                if self._stage is not None:
+                    self._stage.resize(rows, columns)
             case Cancel():
                 self.cancel()
             case Stdin() | Eof():
                 self._idle.touch()
-                await self._input.put(message)
+                if self._input is not None:
+                    await self._input.put(message)
+
+    def _begin(self) -> None:
+        """Take the slot and begin to work."""
+        self._place = None
+        self._has_slot = True
+        self._queue_ms = (time.monotonic() - self._submitted_at) * 1000
+        self._events.put(_DISPATCHED)
+        self._task = asyncio.create_task(self._work())
+        self._task.add_done_callback(self._settle)
 
     async def _work(self) -> None:
-        compiled: StageResult | None = None
-        ran: StageResult | None = None
+        """Do the job. Whatever this raises, `_settle` writes the last event."""
         reason = ""
-        packed: Pack | None = None
-        plan = self._plan
         key = self._outcome_key()
-        kept = await self._cache.outcome(plan.runtime, key) if self._cache is not None and key else None
-        if kept is not None:
-            await self._input.close()
-            self._repeat(kept)
-            return
         try:
-            if plan.compile_limits is not None:
-                compiled, packed = await self._compile(plan.compile_limits)
-            if compiled is None or compiled.verdict is Verdict.OK:
-                ran, _nothing = await self._run_stage("run", plan.run_limits, plan.run_specification, packed)
+            kept = await self._cache.outcome(self._plan.runtime, key) if self._cache is not None and key else None
+            if kept is not None:
+                self._repeat(kept)
+                key = ""
+            else:
+                await self._run_stages()
         except SandboxFailure as failure:
             reason = f"the sandbox failed at {failure.step!r}: {failure.detail or os.strerror(failure.errno)}"
             _log.error("sandbox failure", run=self.id, step=failure.step, errno=failure.errno, detail=failure.detail)
-        except CommandRefused as refused:
-            reason = f"the program could not be started ({refused.step}): {refused.detail}"
-        except Exception as error:  # noqa: BLE001 - whatever happens, the last event comes
+        except CommandRefused as refusal:
+            reason = f"the program could not be started ({refusal.step}): {refusal.detail}"
+        except FireboxError as error:
+            self.failure = error
+            reason = error.message
+        except OSError as error:
+            self.failure = error
             reason = f"an error in the engine: {type(error).__name__}"
-            _log.exception("engine failure", run=self.id)
+            _log.error("engine failure", run=self.id, exc_info=error)
+        finally:
+            if self._feeding is not None:
+                self._feeding.cancel()
+            self._backend.finish()
+        self._finish(reason, keep_as=key)
+        if self._leaving is not None:
+            await self._leaving
+        self._release()
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        """Make sure that there is a last event and the slot is given back, whatever ended the work."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("engine failure", run=self.id, exc_info=error)
+        if self._result is None:
+            self._finish(f"an error in the engine: {type(error).__name__}" if error is not None else "the engine was stopped")
+        self._release()
+
+    def _release(self) -> None:
+        if self._has_slot:
+            self._has_slot = False
+            self._admission.release(self.job.client)
+
+    async def _run_stages(self) -> None:
+        plan = self._plan
+        packed: Pack | None = None
+        try:
+            if plan.compile_limits is not None:
+                self._compiled, packed = await self._compile(plan.compile_limits)
+            if self._compiled is None or self._compiled.verdict is Verdict.OK:
+                self._ran, _nothing = await self._run_stage("run", plan.run_limits, packed)
         finally:
             if packed is not None:
                 os.close(packed.descriptor)
-            if self._feeding is not None:
-                self._feeding.cancel()
-            await self._input.close()
-        self._finish(compiled, ran, reason, keep_as=key)
 
     async def _compile(self, limits: Limits) -> tuple[StageResult, Pack | None]:
         """Run the compile stage, or find what it made before. Of several jobs that want the same, one compiles."""
         plan = self._plan
         if self._cache is None:
-            return await self._run_stage("compile", limits, plan.compile_specification, None)
-        command = self._command("compile", limits, None)
+            return await self._run_stage("compile", limits, None)
+        command = self._command("compile", limits)
         key = compile_key(plan.runtime, list(command.argv), dict(command.env), plan.files, limits)
         found = await self._cache.compiled(plan.runtime, key)
         if found is None:
             if self._cancelled:  # before there was anything to wake up
-                return _never_started("compile"), None
-            self._waiting = asyncio.create_task(self._cache.take_turn(key))
+                return never_started("compile"), None
+            self._turn = asyncio.create_task(self._cache.take_turn(key))
             try:
-                turn = await self._waiting
+                turn = await self._turn
             except asyncio.CancelledError:
-                return _never_started("compile"), None
+                return never_started("compile"), None
             finally:
-                self._waiting = None
+                self._turn = None
             kept = False
             try:
                 found = await self._cache.compiled(plan.runtime, key)
                 if found is None:
-                    result, pack = await self._run_stage("compile", limits, plan.compile_specification, None)
+                    result, pack = await self._run_stage("compile", limits, None)
                     if result.verdict is Verdict.OK or (result.verdict in _REPEATABLE and result.exit_code):
                         self._cache.keep_compiled(plan.runtime, key, result, pack, turn)
                         kept = True  # and the turn is released when it is written
@@ -246,163 +304,119 @@ class LocalRun:
         return result, pack if result.verdict is Verdict.OK else None
 
     def _outcome_key(self) -> str:
-        """Name the outcome of the job, "" where nothing may be kept of it: a person's answers are nobody else's."""
+        """Return the cache key of the job's outcome, "" where it must not be cached: interactive runs never repeat."""
         plan, job = self._plan, self._plan.job
         if plan.cache_level != "output" or job.interactive or job.terminal is not None:
             return ""
         stages: list[tuple[StageName, Limits | None]] = [("run", plan.run_limits), ("compile", plan.compile_limits)]
-        commands = [self._command(stage, limits, None) for stage, limits in stages if limits is not None]
+        commands = [self._command(stage, limits) for stage, limits in stages if limits is not None]
         words = [(command.argv, sorted(command.env.items())) for command in commands]
         parts = [plan.runtime, words, plan.files, job.stdin, job.artifacts, plan.run_limits, plan.compile_limits]
         return outcome_key([*parts, plan.artifact_bytes, plan.artifact_files, toolchain_state(plan.runtime)])
 
     def _repeat(self, kept: Result) -> None:
-        """Tell of an outcome as if it happened now."""
+        """Emit a cached outcome as if it happened now."""
         self._served = "output"
         self._artifacts = Artifacts(kept.artifacts, kept.left_out)
-        stages = [self._repeat_stage(stage) if stage is not None else None for stage in (kept.compile, kept.run)]
-        self._finish(stages[0], stages[1], "")
+        self._compiled, self._ran = (
+            self._repeat_stage(stage) if stage is not None else None for stage in (kept.compile, kept.run)
+        )
 
     def _repeat_stage(self, kept: StageResult) -> StageResult:
-        """Tell of a stage as if it happened now; it cost nothing this time."""
+        """Emit a cached stage as if it happened now; it cost nothing this time."""
         result = replace_fields(kept, wall_ms=0.0, cpu_ms=0.0, memory_peak_bytes=0)
-        self._tell(result)
+        self._emit_stage(result)
         return result
 
-    def _tell(self, result: StageResult) -> None:
-        """Emit every event of a stage that is over already."""
-        self._emit(StageStarted(sequence=self._next(), stage=result.stage))
+    def _emit_stage(self, result: StageResult) -> None:
+        """Emit every event of a stage that has ended already."""
+        self._events.put(StageStarted(sequence=self._events.next_sequence(), stage=result.stage))
         for chunk in result.chunks:
-            self._buffered_bytes += len(chunk.data) + EVENT_BYTES
-            self._emit(Output(sequence=self._next(), stage=result.stage, stream=chunk.stream, data=chunk.data))
-        self._emit(StageExited(sequence=self._next(), result=result))
+            self._events.put_output(result.stage, chunk.stream, chunk.data)
+        self._events.put(StageExited(sequence=self._events.next_sequence(), result=result))
 
-    async def _run_stage(
-        self, stage: StageName, limits: Limits, specification: SandboxSpec, packed: Pack | None
-    ) -> tuple[StageResult, Pack | None]:
-        """Run one stage in a sandbox of its own. Returns its result and, of a good compile stage, what it produced."""
+    async def _run_stage(self, name: StageName, limits: Limits, packed: Pack | None) -> tuple[StageResult, Pack | None]:
+        """Run one stage. Returns its result and, of a good compile stage, what it made."""
         if self._cancelled:
-            return _never_started(stage), None
+            return never_started(name), None
+        self._name = name
+        self._transcript = Transcript(limits.output_bytes)
+        self._kills_on_output = limits.output_mode is OutputMode.KILL
+        self._opened_at = time.monotonic()
+        backend = self._backend
+        stage, command = await backend.open(self._plan, name, self._command(name, limits, packed))
         self._stage = stage
-        self._transcript = Transcript()
-        command = self._command(stage, limits, packed)
-        if self._plan.may_start_ahead:
-            specification, command = self._started_ahead(stage, specification, command)
-        taken_at = time.monotonic()
-        sandbox = await self._pool.take(specification)
-        self._sandbox = sandbox
         try:
             if self._cancelled:
-                return _never_started(stage), None
-
-            def started() -> None:
-                if self._announce is None:
-                    return
-                self._announce = None
-                self._prepare_ms += (time.monotonic() - taken_at) * 1000
-                self._emit(StageStarted(sequence=self._next(), stage=stage))
-                if stage == "run":
-                    self._idle.start()
-                if self._plan.job.interactive and stage == "run":
-                    self._feeding = asyncio.create_task(self._input.feed(sandbox))
-
-            self._announce = started
+                return never_started(name), None
+            self._is_announced = False
             try:
-                ended = await sandbox.run(command, self._take_output, started)
-                self._pool.count_start(sandbox, ended)
+                ended = await stage.run(command, self._take_output, self._announce)
             except CommandRefused as refusal:
-                result = refused(stage, command.argv[0], refusal, limits)
+                result = refused(name, command.argv[0], refusal, limits, backend.work)
                 if result is None:
                     raise
-                self._announce = None
-                self._tell(result)
+                self._emit_stage(result)
                 return result, None
-            result = result_of(stage, ended, limits, self._transcript.chunks())
+            backend.note_exit(stage, ended)
+            result = result_of(name, self._transcript.mark(ended), limits, self._transcript.chunks())
             if self._idle.is_over and ended.killed_by == "wall_time":
                 result = replace_fields(result, reason=f"idle: no input and no output for {self._plan.idle_ms} ms")
             produced: Pack | None = None
-            if stage == "compile" and result.verdict is Verdict.OK:
-                result, produced = await take_produced(sandbox, result, limits)
-            elif stage == "run" and self._plan.job.artifacts:
-                self._artifacts = await take_artifacts(
-                    sandbox, ended, limits, self._plan.job.artifacts, self._plan.artifact_bytes, self._plan.artifact_files
-                )
+            if name == "compile" and result.verdict is Verdict.OK:
+                result, produced = await backend.take_produced(stage, result, limits)
+            elif name == "run" and self.job.artifacts:
+                self._artifacts = await backend.take_artifacts(stage, ended, self._plan)
                 result = replace_fields(result, cpu_ms=result.cpu_ms + self._artifacts.cpu_ms)
         finally:
+            self._is_announced = True
             self._idle.stop()
-            self._sandbox = None
-            sandbox.close()
-        self._emit(StageExited(sequence=self._next(), result=result))
+            self._stage = None
+            self._leaving = stage.close()
+        self._events.put(StageExited(sequence=self._events.next_sequence(), result=result))
         return result, produced
 
-    def _started_ahead(self, stage: StageName, specification: SandboxSpec, command: Command) -> tuple[SandboxSpec, Command]:
-        """Ask for a sandbox in which the program of a stage waits already, where it can."""
-        job, runtime = self._plan.job, self._plan.runtime
-        if stage == "run":
-            words = job.args
-            ahead = plan_ahead(
-                runtime,
-                command.argv,
-                words,
-                command.env,
-                self._plan.preload,
-                job_env=job.env,
-                alone=len(job.files) == 1,
-                template=self._plan.template,
-            )
-        elif runtime.compile_ahead is None:
-            return specification, command
-        else:
-            words = compile_words(runtime.compile_commands(self._sources(), command.memory_bytes, job.compile_args))
-            ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes, job_env=job.env)
-        if ahead is not None and runtime.limits(stage).stack_bytes:
-            ahead = ahead._replace(stack_bytes=command.stack_bytes)
-        return specification._replace(ahead=ahead), command._replace(tell=words if ahead is not None else None)
+    def _command(self, stage: StageName, limits: Limits, packed: Pack | None = None) -> Command:
+        env = self._backend.environment(self._plan, stage)
+        return stage_command(self._plan, stage, limits, env, packed=packed, terminal=self._terminal_size)
 
-    def _command(self, stage: StageName, limits: Limits, packed: Pack | None) -> Command:
-        job, runtime = self._plan.job, self._plan.runtime
-        argv = command_line(stage, job, runtime, self._sources(), limits.memory_bytes)
-        is_run = stage == "run"
-        return Command(
-            argv=tuple(argv),
-            env=variables(stage, job, runtime),
-            files=() if packed is not None else tuple(InputFile(file.name, file.content) for file in self._plan.files),
-            packed=packed,
-            stdin=job.stdin if is_run and not job.interactive else b"",
-            interactive=job.interactive and is_run,
-            terminal=self._terminal_size if is_run else None,
-            wall_ms=limits.wall_ms,
-            cpu_ms=limits.cpu_ms,
-            memory_bytes=limits.memory_bytes,
-            stack_bytes=limits.stack_bytes,
-            processes=min(limits.processes, _PROCESSES_AT_MOST),
-            open_files=limits.open_files,
-            file_size_bytes=limits.file_size_bytes,
-            output_bytes=limits.output_bytes,
-            kill_on_output=limits.output_mode is OutputMode.KILL,
-            keep_files=is_run and bool(job.artifacts),
-        )
-
-    def _sources(self) -> list[str]:
-        return [file.name for file in self._plan.files if file.source]
+    def _announce(self) -> None:
+        """Emit the start of a stage, once: a program may write before its start is reported."""
+        if self._is_announced:
+            return
+        self._is_announced = True
+        self._prepare_ms += (time.monotonic() - self._opened_at) * 1000
+        self._events.put(StageStarted(sequence=self._events.next_sequence(), stage=self._name))
+        if self._name == "run":
+            self._idle.start()
+            if self._input is not None and self._stage is not None:
+                self._feeding = asyncio.create_task(self._input.feed(self._stage))
 
     def _take_output(self, stream: StreamName, data: bytes) -> None:
-        if self._announce is not None:  # a program may write before its start is reported
+        if not self._is_announced:
             self._announce()
         self._idle.touch()
-        self._transcript.add(stream, data)
-        if not self._keeps_events:
-            return
-        self._buffered_bytes += len(data) + EVENT_BYTES
-        self._emit(Output(sequence=self._next(), stage=self._stage, stream=stream, data=data))
-        if self._buffered_bytes > BUFFERED_BYTES and self._sandbox is not None and not self._cancelled:
-            self._sandbox.pause()
+        kept = self._transcript.add(stream, data)
+        if len(kept) < len(data) and self._kills_on_output and self._stage is not None:
+            self._stage.kill("output")
+        if kept:
+            self._events.put_output(self._name, stream, kept)
+            if self._events.is_full and self._stage is not None and not self._cancelled:
+                self._stage.pause()
+
+    def _resume(self) -> None:
+        if self._stage is not None:
+            self._stage.resume()
 
     def _end_idle(self) -> None:
-        if self._sandbox is not None:
-            self._sandbox.kill("wall_time")
+        if self._stage is not None:
+            self._stage.kill("wall_time")
 
-    def _finish(self, compiled: StageResult | None, ran: StageResult | None, reason: str, *, keep_as: str = "") -> None:
+    def _finish(self, reason: str, *, keep_as: str = "") -> None:
+        """Write the result and the last event. reason: what went wrong on our side, "" for nothing. keep_as: a cache key."""
+        compiled, ran = self._compiled, self._ran
+        if self._input is not None:
+            self._input.close()
         verdict, reason = conclude(compiled, ran, reason, cancelled=self._cancelled)
         result = Result(
             id=self.id,
@@ -420,40 +434,16 @@ class LocalRun:
             artifacts=self._artifacts.files,
             left_out=self._artifacts.left_out,
             cache=self._served,
-            isolation=self._isolation,
+            isolation=self._backend.isolation,
         )
-        if self._cache is not None and keep_as and result.verdict in (*_REPEATABLE, Verdict.COMPILE_ERROR, Verdict.SIGNAL):
+        if self._cache is not None and keep_as and verdict in _KEPT_OUTCOMES:
             self._cache.keep_outcome(self._plan.runtime, keep_as, result)
         self._result = result
-        self._on_finished(self, result)
-        self._emit(Finished(sequence=self._next(), result=result))
-
-    def _emit(self, event: Event) -> None:
-        if self._keeps_events:
-            self._events.append(event)
-            self._arrived.set()
-
-    def _next(self) -> int:
-        self._sequence += 1
-        return self._sequence
-
-
-def _never_started(stage: StageName) -> StageResult:
-    """Return what is left of a stage that was cancelled before its program ran."""
-    return StageResult(
-        stage=stage,
-        verdict=Verdict.CANCELLED,
-        reason="cancelled by the client",
-        exit_code=None,
-        signal=None,
-        chunks=(),
-        stdout_truncated=False,
-        stderr_truncated=False,
-        wall_ms=0.0,
-        cpu_ms=0.0,
-        memory_peak_bytes=0,
-    )
+        try:
+            self._owner.ended(self, result)
+        finally:
+            self._events.finish(Finished(sequence=self._events.next_sequence(), result=result))
 
 
 def _is_terminal_size(rows: int, columns: int) -> bool:
-    return all(1 <= size <= _TERMINAL_ROWS_AND_COLUMNS_AT_MOST for size in (rows, columns))
+    return all(1 <= size <= _MAX_TERMINAL_SIZE for size in (rows, columns))

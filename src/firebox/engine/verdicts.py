@@ -95,6 +95,23 @@ def refused(stage: StageName, program: str, refusal: CommandRefused, limits: Lim
     )
 
 
+def never_started(stage: StageName) -> StageResult:
+    """Return the result of a stage that was cancelled before its program ran."""
+    return StageResult(
+        stage=stage,
+        verdict=Verdict.CANCELLED,
+        reason="cancelled by the client",
+        exit_code=None,
+        signal=None,
+        chunks=(),
+        stdout_truncated=False,
+        stderr_truncated=False,
+        wall_ms=0.0,
+        cpu_ms=0.0,
+        memory_peak_bytes=0,
+    )
+
+
 def conclude(compiled: StageResult | None, ran: StageResult | None, failure: str, *, cancelled: bool) -> tuple[Verdict, str]:
     """Return the verdict of a job and its reason. failure: what went wrong on our side, in words; "" for nothing."""
     last = ran or compiled

@@ -19,7 +19,7 @@ import uvloop
 from firebox.domain.errors import SettingsError
 from firebox.doors.http.turns import Turns
 from firebox.doors.runner.grpc_server import serve_grpc
-from firebox.engine.containers import open_containers
+from firebox.engine.backends.docker import open_docker
 from firebox.engine.executor import LocalExecutor
 from firebox.packages.repository.sources import sources_of
 from firebox.runtimes.host_runtimes import HostScan
@@ -71,15 +71,17 @@ async def _serve(
         stores = await stack.enter_async_context(open_stores(settings))
         await stack.enter_async_context(retention(stores, settings))
         started = await asyncio.wrap_future(launcher)
-        executor = await stack.enter_async_context(LocalExecutor(settings, registry, hold=store.hold, launcher=started))
+        containers = await stack.enter_async_context(open_docker(settings.docker_url))
+        executor = await stack.enter_async_context(
+            LocalExecutor(settings, registry, hold=store.hold, launcher=started, containers=containers)
+        )
         installed = InstalledRuntimes(found.runtimes, store, registry, executor)
         await installed.reload()
         await stack.enter_async_context(installed.watched())
         _check_isolation(settings, listener, executor)
-        containers = await stack.enter_async_context(open_containers(settings, executor.admission))
         packages = Packages(store, settings, registry, installed.reload)
         _warn_of_untrusted(settings)
-        service = Service(executor, registry, settings, stores, containers, packages)
+        service = Service(executor, registry, settings, stores, packages)
         for each in found.unprepared if settings.prepare_toolchains else ():
             service.metrics.note_slow_toolchain(each.language, each.version)
         turns = Turns()

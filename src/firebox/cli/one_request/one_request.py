@@ -178,9 +178,11 @@ def _unpack(bootstrap: Path | None, folder: Path) -> None:
 async def _run(job: Job, settings: Settings, registry: Registry, way: Way, folder: Path | None) -> Result:
     if way.sandbox and folder is not None:
         job = _with_what_is_there(job, settings, registry, folder)
-    async with _executor(settings, registry, way, folder) as executor, executor.start(job) as run:
+    async with _executor(settings, registry, way, folder) as executor, executor.submit(job) as run:
         async for event in run.events():
             if isinstance(event, Finished):
+                if run.failure is not None:
+                    raise run.failure
                 return event.result
     raise AssertionError("events end with Finished")
 

@@ -64,7 +64,7 @@ async def _run(recipe: Recipe, runtime: Runtime, settings: Settings) -> Result:
     job = Job(
         language=runtime.language, version=runtime.version, files=files, cache="none", compile_limits=LIMITS, run_limits=LIMITS
     )
-    async with LocalExecutor(_without_maxima(settings), Registry([runtime])) as executor, executor.start(job) as running:
+    async with LocalExecutor(_without_maxima(settings), Registry([runtime])) as executor, executor.submit(job) as running:
         events = [event async for event in running.events()]
     assert isinstance(events[-1], Finished)  # noqa: S101 - it is always the last one
     return events[-1].result

@@ -268,7 +268,7 @@ async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Re
     from firebox.cli.run.exit_status import say_reason, say_summary
     from firebox.cli.run.session import Session
 
-    async with executor, executor.start(job) as run:
+    async with executor, executor.submit(job) as run:
         session = Session(run, silent=request.as_json, terminal=job.terminal is not None)
         # Code from standard input has used it up: the program finds its end.
         result = await session.follow()

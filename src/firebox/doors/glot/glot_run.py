@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from firebox.domain.errors import ContainerError, NotFound, SandboxError
-from firebox.domain.model import Finished, Result, StageStarted
+from firebox.domain.model import Finished, Result, Run, StageStarted
 from firebox.doors.glot import wire
 from firebox.service.callers import Caller
-from firebox.service.languages import Native, read_native
+from firebox.service.languages import read_native
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
 from firebox.storage.records import Language
@@ -21,46 +21,37 @@ async def run(asked: wire.RunRequest, language: Language, caller: Caller, servic
     """
     native = read_native(language.image)
     if native is None:
-        return await _run_in_container(asked, language, caller, service, settings)
-    return await _run_in_sandbox(asked, native, caller, service, settings)
+        async with service.start(wire.to_image_job(asked, language, settings), caller) as started:
+            result = await started.result()
+        _check_image(started, language)
+        return wire.from_container(result)
+    job = wire.to_job(asked, native, service.resolve(native.language, native.version), settings)
+    async with service.start(job, caller) as started:
+        result = await _result_within(started, settings.docker_run_timeout_ms / 1000)
+    return wire.from_result(result, settings.glot_output_bytes)
 
 
-async def _run_in_container(
-    asked: wire.RunRequest, language: Language, caller: Caller, service: Service, settings: Settings
-) -> wire.Answer:
-    stdout, stderr = bytearray(), bytearray()
-    try:
-        async with service.start_container(wire.to_container(asked, language, settings), caller) as container:
-            async for chunk in container.output():
-                (stdout if chunk.stream == "stdout" else stderr).extend(chunk.data)
-    except NotFound:
-        raise ContainerError(f"the container engine has no image {language.image}") from None
-    if container.timed_out:
-        raise wire.TooSlow
-    if container.overflowed:
-        raise wire.TooMuchOutput
-    return wire.from_container(bytes(stdout), bytes(stderr), container.exit_code)
-
-
-async def _run_in_sandbox(
-    asked: wire.RunRequest, native: Native, caller: Caller, service: Service, settings: Settings
-) -> wire.Answer:
-    runtime = service.resolve(native.language, native.version)
-    job = wire.to_job(asked, native, runtime, settings)
-    # The stages have limits of their own; together they may take no longer than a container.
+async def _result_within(run: Run, seconds: float) -> Result:
+    """Wait for the result of a run whose stages together may take no longer than a container. Raises: TooSlow."""
     clock = asyncio.timeout(None)
-    result: Result | None = None
     try:
-        async with service.start(job, caller) as started, clock:
-            async for event in started.events():
-                if isinstance(event, StageStarted) and clock.when() is None:
-                    clock.reschedule(asyncio.get_running_loop().time() + settings.docker_run_timeout_ms / 1000)
+        async with clock:
+            async for event in run.events():
+                if isinstance(event, StageStarted):
+                    clock.reschedule(asyncio.get_running_loop().time() + seconds)
+                    return await run.result()
                 if isinstance(event, Finished):
-                    result = event.result
+                    return event.result
     except TimeoutError:
         if clock.expired():
             raise wire.TooSlow from None
         raise
-    if result is None:
-        raise SandboxError("the run ended without a result")
-    return wire.from_result(result, settings.glot_output_bytes)
+    raise SandboxError("the run ended without a result")
+
+
+def _check_image(run: Run, language: Language) -> None:
+    """Raises: ContainerError, PartUnavailable when the container engine failed."""
+    if isinstance(run.failure, NotFound):
+        raise ContainerError(f"the container engine has no image {language.image}")
+    if run.failure is not None:
+        raise run.failure

@@ -12,12 +12,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox.domain import errors
-from firebox.domain.model import File, Job, LimitRequest, OutputMode, Result, StageName, Verdict
+from firebox.domain.model import File, Image, Job, LimitRequest, OutputMode, Result, StageName, Verdict
 from firebox.doors.http import refusals
 from firebox.doors.http.json_body import parse
 from firebox.doors.http.json_size import Checked
 from firebox.doors.http.status import status_of
-from firebox.engine.container_spec import ContainerSpec
 from firebox.runtimes.runtime import Runtime
 from firebox.service.languages import Native
 from firebox.service.validation import MAX_FILES, check_count, check_text
@@ -198,26 +197,26 @@ def read_language(body: Checked) -> tuple[str, str, str]:
     return found[0], found[1], found[2]
 
 
-def to_container(request: RunRequest, language: Language, settings: Settings) -> ContainerSpec:
-    """Say what the container of a run is and what it is sent."""
+def to_image_job(request: RunRequest, language: Language, settings: Settings) -> Job:
+    """Translate a run for the image of its language, which gets the request on standard input."""
     payload = {
         "language": language.name,
         "files": request.files,
         "stdin": request.stdin,
         "command": request.command,
     }
-    return ContainerSpec(
-        image=language.image,
-        entrypoint=(RUNNER,),
-        user=IMAGE_USER,
-        hostname=IMAGE_HOSTNAME,
-        memory_bytes=settings.docker_memory_bytes,
-        wall_ms=settings.docker_run_timeout_ms,
-        output_bytes=settings.glot_output_bytes,
-        output_mode=OutputMode.KILL,
+    return Job(
+        language=language.name,
+        image=Image(name=language.image, entrypoint=(RUNNER,), user=IMAGE_USER, hostname=IMAGE_HOSTNAME),
         stdin=encode(payload),
-        processes=PROCESSES,
-        open_files=OPEN_FILES,
+        run_limits=LimitRequest(
+            memory_bytes=settings.docker_memory_bytes,
+            wall_ms=settings.docker_run_timeout_ms,
+            output_bytes=settings.glot_output_bytes,
+            output_mode=OutputMode.KILL,
+            processes=PROCESSES,
+            open_files=OPEN_FILES,
+        ),
     )
 
 
@@ -264,8 +263,24 @@ def from_result(result: Result, output_bytes: int) -> Answer:
     return answer
 
 
-def from_container(stdout: bytes, stderr: bytes, exit_code: int | None) -> Answer:
-    """Read what the program of an image wrote: exactly one JSON object. Raises: RunFailed, in the words of the container."""
+def from_container(result: Result) -> Answer:
+    """Read what the program of an image wrote: exactly one JSON object.
+
+    Raises: RunFailed, in the words of the container; TooSlow, TooMuchOutput, ContainerError, ShuttingDown.
+    """
+    match result.verdict:
+        case Verdict.WALL_TIME:
+            raise TooSlow
+        case Verdict.OUTPUT:
+            raise TooMuchOutput
+        case Verdict.CANCELLED:
+            raise errors.ShuttingDown("the run was cancelled", retry_after_s=1.0)
+        case _:
+            pass
+    stage = result.run
+    if stage is None:
+        raise errors.ContainerError(result.reason)
+    stdout, stderr, exit_code = stage.stdout, stage.stderr, stage.exit_code
     try:
         return msgspec.json.decode(stdout.decode(errors="replace"), type=Answer)
     except (msgspec.MsgspecError, ValueError, RecursionError):

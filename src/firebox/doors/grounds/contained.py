@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
-from firebox.domain.model import Output, OutputMode
+from firebox.domain.model import Image, Job, LimitRequest, OutputMode
 from firebox.doors.grounds.rate_limit import Clock
-from firebox.doors.grounds.wire import CANCELLED, TIMEOUT, TOO_MUCH_OUTPUT, Reply, Request, run_memory_bytes, signed
-from firebox.doors.http.text import StreamText
-from firebox.engine.container_spec import ContainerSpec
+from firebox.doors.grounds.run_replies import replies_of
+from firebox.doors.grounds.wire import Reply, Request, run_memory_bytes
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.service.validation import check_word
@@ -54,41 +54,30 @@ class Images:
 async def run_in_container(
     request: Request, image: str, caller: Caller, service: Service, settings: Settings
 ) -> AsyncGenerator[Reply]:
-    """Run a program and tell what happens.
+    """Run a program and yield its replies.
 
     Raises: NotFound before the first reply when the engine does not have the image; InvalidRequest for code that no program can
-    be given as an argument; what `Service.start_container` raises.
+    be given as an argument; what `Service.start` raises.
     """
+    job = _job(request, image, settings)
+    async with service.start(job, caller) as run, aclosing(replies_of(run, wall_ms=0)) as replies:
+        async for reply in replies:
+            yield reply
+
+
+def _job(request: Request, image: str, settings: Settings) -> Job:
+    """Raises: InvalidRequest."""
     code = request.code.translate(_ESCAPES)
     check_word(code, "code")
-    text = StreamText()
-    async with service.start_container(_specification(code, image, request.language, settings), caller) as container:
-        yield Reply("start")
-        sequence = 0
-        async for chunk in container.output():
-            sequence += 1
-            piece = text.feed(Output(sequence=sequence, stage="run", stream=chunk.stream, data=chunk.data))
-            if piece:
-                yield Reply(chunk.stream, piece)
-        for stream, rest in text.rest():
-            yield Reply(stream, rest)
-        if container.timed_out:
-            yield Reply("error", TIMEOUT)
-        elif container.overflowed:
-            yield Reply("error", TOO_MUCH_OUTPUT)
-        elif container.exit_code is None:
-            yield Reply("error", CANCELLED)
-        else:
-            yield Reply("status", signed(container.exit_code))
-
-
-def _specification(code: str, image: str, language: str, settings: Settings) -> ContainerSpec:
-    return ContainerSpec(
-        image=image,
+    return Job(
+        language=request.language,
+        image=Image(name=image),
         # Empty code is a program too, not the image's own arguments.
-        arguments=(code,),
-        memory_bytes=run_memory_bytes(settings, (language,)),
-        wall_ms=settings.grounds_wall_ms,
-        output_bytes=settings.default_limits("run", (language,)).output_bytes,
-        output_mode=OutputMode.KILL,
+        args=(code,),
+        run_limits=LimitRequest(
+            memory_bytes=run_memory_bytes(settings, (request.language,)),
+            wall_ms=settings.grounds_wall_ms,
+            output_bytes=settings.default_limits("run", (request.language,)).output_bytes,
+            output_mode=OutputMode.KILL,
+        ),
     )

@@ -95,7 +95,7 @@ class Door:
 
     async def _execute(self, request: Request, caller: Caller) -> AsyncGenerator[Reply]:
         """Run a program: in a container where the engine has an image of its language, else in our own sandbox."""
-        image = self._images.name_of(request.language) if self._service.containers is not None else None
+        image = self._images.name_of(request.language) if self._service.has_containers else None
         if image is not None:
             try:
                 async with aclosing(run_in_container(request, image, caller, self._service, self._settings)) as replies:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from firebox.domain import model
 from firebox.domain.errors import FireboxError, InvalidRequest
-from firebox.doors.http.interactive_input import Incoming, first_of
+from firebox.doors.http.interactive_input import first_of
 from firebox.doors.http.json_body import decode
 from firebox.doors.http.json_size import check_in_turns
 from firebox.doors.http.requests import AnySocket
@@ -87,8 +87,8 @@ async def serve_live_run(socket: AnySocket, service: Service, caller: Caller) ->
     try:
         start = await _receive_start(socket)
         job = replace(wire.to_job(start), interactive=True, attended=True)
-        incoming = _Incoming(socket)
-        await first_of(_run(socket, service, job, caller, incoming, exact=start.base64), incoming.work())
+        async with service.start(job, caller) as run:
+            await first_of(_send_events(socket, run, exact=start.base64), _receive_input(socket, run))
         await socket.close(NORMAL_CLOSE)
     except FireboxError as error:
         status, body = wire.from_error(error)
@@ -141,37 +141,30 @@ async def _send_quietly(socket: AnySocket, message: Struct, code: int) -> None:
         _log.debug("the client did not wait for the error", reason=str(error))
 
 
-async def _run(socket: AnySocket, service: Service, job: model.Job, caller: Caller, incoming: _Incoming, *, exact: bool) -> None:
-    """Run a job and send every event. Raises: FireboxError, WebSocketDisconnect."""
+async def _send_events(socket: AnySocket, run: model.Run, *, exact: bool) -> None:
+    """Send every event of a run. Raises: WebSocketDisconnect."""
     translator = EventTranslator(exact=exact)
-    async with service.start(job, caller) as run:
-        await _send(socket, Started(run.id, run.runtime))
-        incoming.attach(run)
-        async for event in run.events():
-            async for written in translator.feed(event):
-                await socket.send_data(b"".join(written.parts), mode="text")
+    async for event in run.events():
+        if isinstance(event, model.Dispatched):
+            await _send(socket, Started(run.id, run.runtime))
+        async for written in translator.feed(event):
+            await socket.send_data(b"".join(written.parts), mode="text")
 
 
-class _Incoming(Incoming):
-    """What clients of this API send."""
-
-    def __init__(self, socket: AnySocket) -> None:
-        super().__init__()
-        self._socket = socket
-
-    async def take_next(self) -> None:
-        """Raises: WebSocketDisconnect, InvalidRequest."""
-        match await _receive(self._socket):
+async def _receive_input(socket: AnySocket, run: model.Run) -> None:
+    """Pass on to a run what its client sends, until the client leaves. Raises: WebSocketDisconnect, InvalidRequest."""
+    while True:
+        match await _receive(socket):
             case Stdin() as message:
-                self.queue(model.Stdin(_input_bytes(message)))
+                await run.send(model.Stdin(_input_bytes(message)))
             case Eof():
-                self.queue(model.Eof())
+                await run.send(model.Eof())
             case Signal(signal=name):
-                await self.pass_on(model.Signal(name))
+                await run.send(model.Signal(name))
             case Resize(rows=rows, columns=columns):
-                await self.pass_on(model.Resize(rows, columns))
+                await run.send(model.Resize(rows, columns))
             case Cancel():
-                await self.pass_on(model.Cancel())
+                await run.send(model.Cancel())
             case Start():
                 raise InvalidRequest("the run has been started", where="type", hint="one connection, one run")
 

@@ -17,10 +17,14 @@ from msgspec import UNSET, Struct, UnsetType
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.domain.model import (
     SIGNALS,
+    Dispatched,
     Event,
     Finished,
     Job,
     Output,
+    Queued,
+    Run,
+    RuntimeName,
     Signal,
     StageExited,
     StageName,
@@ -29,7 +33,7 @@ from firebox.domain.model import (
     StreamName,
     Verdict,
 )
-from firebox.doors.http.interactive_input import Incoming, first_of
+from firebox.doors.http.interactive_input import first_of
 from firebox.doors.http.json_size import check_in_turns
 from firebox.doors.http.requests import AnySocket
 from firebox.doors.http.text import StreamText
@@ -170,26 +174,27 @@ async def _serve_job(socket: AnySocket, service: Service, job: Job, caller: Call
 
     Raises: Breach, FireboxError, WebSocketDisconnect.
     """
-    incoming = _Incoming(socket)
-    await first_of(_run(socket, service, job, caller, incoming), incoming.work())
-
-
-async def _run(socket: AnySocket, service: Service, job: Job, caller: Caller, incoming: _Incoming) -> None:
     async with service.start(job, caller) as run:
-        await _send(socket, RuntimeChosen(run.runtime.language, run.runtime.version))
-        incoming.attach(run)
-        text = StreamText()
-        async for event in run.events():
-            for message in _translate(event, text):
-                await _send(socket, message)
+        await first_of(_send_events(socket, run), _receive_input(socket, run))
 
 
-def _translate(event: Event, text: StreamText) -> list[Struct]:
+async def _send_events(socket: AnySocket, run: Run) -> None:
+    text = StreamText()
+    async for event in run.events():
+        for message in _translate(event, run.runtime, text):
+            await _send(socket, message)
+
+
+def _translate(event: Event, runtime: RuntimeName, text: StreamText) -> list[Struct]:
     """Translate an event. Output that ends within a multi-byte character may yield no message yet.
 
     Raises: FireboxError when an internal failure ended the job.
     """
     match event:
+        case Queued():
+            return []
+        case Dispatched():
+            return [RuntimeChosen(runtime.language, runtime.version)]
         case StageStarted():
             return [StageBegun(event.stage)]
         case Output():
@@ -206,28 +211,21 @@ def _translate(event: Event, text: StreamText) -> list[Struct]:
             return []
 
 
-class _Incoming(Incoming):
-    """Messages from a Piston client."""
-
-    def __init__(self, socket: AnySocket) -> None:
-        super().__init__()
-        self._socket = socket
-
-    async def take_next(self) -> None:
-        """Raises: Breach, InvalidRequest, WebSocketDisconnect."""
-        message = await _receive(self._socket)
+async def _receive_input(socket: AnySocket, run: Run) -> None:
+    """Pass client messages to a run. Raises: Breach, InvalidRequest, WebSocketDisconnect."""
+    while True:
+        message = await _receive(socket)
         match message.get("type"):
             case "init":
                 raise Breach(Close.ALREADY_INITIALIZED)
             case "data":
                 if message.get("stream") != "stdin":
                     raise Breach(Close.ONLY_STDIN)
-                self.queue(Stdin(_input_bytes(message.get("data"))))
+                await run.send(Stdin(_input_bytes(message.get("data"))))
             case "signal":
                 if message.get("signal") not in SIGNALS:
                     raise Breach(Close.INVALID_SIGNAL)
-                if self.is_attached:
-                    await self.pass_on(Signal(str(message["signal"])))
+                await run.send(Signal(str(message["signal"])))
             case _:
                 pass  # Piston ignores unknown messages
 

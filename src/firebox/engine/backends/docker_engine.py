@@ -13,7 +13,7 @@ import aiohttp
 from msgspec import Struct
 
 from firebox.domain.errors import ContainerError, NotFound, PartUnavailable
-from firebox.engine.container_attachment import Attachment, open_attachment
+from firebox.engine.backends.docker_attachment import Attachment, open_attachment
 
 PART = "container engine"
 CALL_S = 20.0
@@ -69,6 +69,11 @@ class ContainerEngine:
         async with self._call(bounded=False):
             answer = await self._containers.container(name).wait(timeout=None)
             return int(answer["StatusCode"])
+
+    async def signal(self, name: str, signal: str) -> None:
+        """Send a signal to the first process of a container."""
+        async with self._call():
+            await self._containers.container(name).kill(signal=signal)
 
     async def remove(self, name: str) -> None:
         """Kill a container and remove it with its volumes; one that is gone, or is going, is fine."""

@@ -8,6 +8,7 @@ Source: Docker Engine API, "Attach to a container": hijacking, stream format.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 from collections.abc import AsyncGenerator
@@ -33,13 +34,20 @@ class Attachment:
 
     async def feed(self, data: bytes) -> None:
         """Write standard input and close it; waits for the program to read. A program that is gone reads nothing."""
-        try:
+        await self.write(data)
+        self.write_eof()
+
+    async def write(self, data: bytes) -> None:
+        """Write standard input; waits for the program to read."""
+        with contextlib.suppress(OSError, RuntimeError):  # the end of the output says what became of the program
             for start in range(0, len(data), READ_BYTES):
                 self._writer.write(data[start : start + READ_BYTES])
                 await self._writer.drain()
+
+    def write_eof(self) -> None:
+        """Close standard input."""
+        with contextlib.suppress(OSError, RuntimeError):
             self._writer.write_eof()
-        except (OSError, RuntimeError):
-            pass  # the end of the output says what became of the program
 
     async def chunks(self) -> AsyncGenerator[Chunk]:
         """Give output as it arrives, until the program has closed both streams or the connection has ended.

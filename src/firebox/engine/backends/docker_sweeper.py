@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from firebox.domain.errors import FireboxError
-from firebox.engine.container_engine import ContainerEngine, ListedContainer
+from firebox.engine.backends.docker_engine import ContainerEngine, ListedContainer
 
 LABEL = "firebox.run"
 """Its value says whose the container is."""

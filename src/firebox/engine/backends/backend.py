@@ -1,0 +1,102 @@
+"""What `Run` needs from a backend: start a stage, stream its output, signal, resize, kill, and report how it ended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Generic, Protocol, TypeVar
+
+from firebox.domain.model import Limits, StageName, StageResult, StreamName
+from firebox.engine.artifacts import Artifacts
+from firebox.engine.command_lines import variables
+from firebox.engine.plan import Plan
+from firebox.sandbox.plan.mounts import WORK
+from firebox.sandbox.spec import Command, Exit, Pack
+
+OutputSink = Callable[[StreamName, bytes], None]
+
+
+class Stage(Protocol):
+    """One stage: `run` once, then `close`. Everything else is for while it runs, and without effect afterwards."""
+
+    async def run(self, command: Command, output: OutputSink, started: Callable[[], None]) -> Exit:
+        """Run a command to its end and return how it ended.
+
+        output: called with the stream's name and each piece as it arrives. started: called once the program runs.
+        Raises: CommandRefused when it cannot be started as requested, SandboxFailure and FireboxError when the backend fails.
+        """
+        ...
+
+    async def write_stdin(self, data: bytes) -> None:
+        """Write to the program's stdin; waits while the program does not read. Ignored once it is closed."""
+        ...
+
+    def close_stdin(self) -> None: ...
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program's process group."""
+        ...
+
+    def resize(self, rows: int, columns: int) -> None: ...
+
+    def pause(self) -> None:
+        """Stop reading output, so that the program has to wait. Without effect once it was killed."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def kill(self, why: str) -> None:
+        """Kill the program and its children. why: `Exit.killed_by`; the first one counts."""
+        ...
+
+    def close(self) -> Awaitable[object] | None:
+        """Release everything; what still runs is killed. Returns what to wait for until it is gone, or None."""
+        ...
+
+
+S = TypeVar("S", bound=Stage)
+
+
+class Backend(ABC, Generic[S]):
+    """One way to run stages."""
+
+    work = WORK
+    """The folder with the job's files."""
+    leave_within_s: float | None = None
+    """How long leaving a run waits for the rest of it to be gone; the slot is kept until it is. None: until it is gone."""
+
+    @property
+    def isolation(self) -> tuple[str, ...]:
+        """The layers of isolation that every stage gets, as in `Result.isolation`."""
+        return ()
+
+    def environment(self, plan: Plan, stage: StageName) -> Mapping[str, str]:
+        """Return the environment of a stage's command."""
+        return variables(stage, plan.job, plan.runtime)
+
+    @abstractmethod
+    async def open(self, plan: Plan, stage: StageName, command: Command) -> tuple[S, Command]:
+        """Prepare a stage. Returns it, and the command to run in it.
+
+        Raises: SandboxFailure, FireboxError; OSError when a file of the job cannot be written.
+        """
+
+    def note_exit(self, stage: S, ended: Exit) -> None:
+        """Take note of how a stage ended."""
+        del stage, ended
+
+    async def take_produced(self, stage: S, result: StageResult, limits: Limits) -> tuple[StageResult, Pack | None]:
+        """Collect what a good compile stage made, for the run stage. Returns the stage's result, which says if it made too much.
+
+        None: the run stage finds it in the same folder. Raises: SandboxFailure.
+        """
+        del stage, limits
+        return result, None
+
+    async def take_artifacts(self, stage: S, ended: Exit, plan: Plan) -> Artifacts:
+        """Collect the artifacts that the job asks for."""
+        del stage, ended, plan
+        return Artifacts()
+
+    def finish(self) -> None:
+        """Remove what the stages of a job shared; called once after the last one."""
