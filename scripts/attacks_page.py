@@ -1,4 +1,4 @@
-"""The page docs/attacks.md: every attack by its number, with the tests that hold it, found by their names in tests/."""
+"""The page docs/reference/attacks.md: every attack by its number, with the tests that hold it, found by their names in tests/."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ NAMED_OTHERWISE: dict[int, tuple[str, ...]] = {
 """Tests that hold an attack and are named for the promise instead."""
 
 WITHOUT_TEST: dict[int, str] = {
-    84: "not prevented and not promised, see [SECURITY.md](../SECURITY.md)",
+    84: "not prevented and not promised, see [SECURITY.md](../../SECURITY.md)",
     87: "there is no list of allowed names: programs have no network",
     88: "there are no callbacks",
     89: "programs have no network",
@@ -250,7 +250,7 @@ WITHOUT_TEST: dict[int, str] = {
 
 
 def attacks_page() -> str:
-    """Write docs/attacks.md, as Markdown. Raises: LookupError when an attack has neither tests nor a reason, or both."""
+    """Return docs/reference/attacks.md. Raises: LookupError when an attack has neither tests nor a reason, or both."""
     held = tests_by_attack()
     return HEAD + "".join(
         f"\n## {group}\n\n| | attack | held by |\n| ---: | --- | --- |\n"
@@ -268,7 +268,7 @@ def _held_by(number: int, tests: list[str]) -> str:
     for test in tests:
         file, _, name = test.partition("::")
         files[file].append(f"`{name}`")
-    return "<br>".join(f"[{file}](../tests/{file}): {', '.join(names)}" for file, names in files.items())
+    return "<br>".join(f"[{file}](../../tests/{file}): {', '.join(names)}" for file, names in files.items())
 
 
 def tests_by_attack() -> dict[int, list[str]]:

@@ -1,4 +1,4 @@
-"""The page docs/system-calls.md, from the table in src/firebox/sandbox/plan/seccomp.py."""
+"""The page docs/reference/system-calls.md, from the table in src/firebox/sandbox/plan/seccomp.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAD = """\
 
 <!-- Written by `make docs` from src/firebox/sandbox/plan/seccomp.py: change it there. -->
 
-What a program may ask of the kernel. A filter holds it, see [decision 4](decisions/0004-one-filter.md); a call made through a
+What a program may ask of the kernel. A filter holds it, see [decision 4](../decisions/0004-one-filter.md); a call made through a
 foreign ABI (32-bit `int 0x80`, x32) kills the process. A call that is new or unknown to this table fails with `ENOSYS`, so
 that libraries use what they used before. A name that a processor does not have needs no rule and fails likewise.
 """
@@ -93,7 +93,7 @@ first.
 
 
 def system_calls_page() -> str:
-    """Write docs/system-calls.md, as Markdown: what passes, what is refused and why, what is held by its arguments."""
+    """Write docs/reference/system-calls.md, as Markdown: what passes, what is refused and why, what is held by its arguments."""
     parts = [
         HEAD,
         "\n## Allowed\n\n| for | calls |\n| --- | --- |\n",

@@ -29,7 +29,7 @@ HEAD = """\
 
 
 def cli_page() -> str:
-    """Write docs/cli.md, as Markdown: each command with its arguments and flags."""
+    """Write docs/reference/cli.md, as Markdown: each command with its arguments and flags."""
     return HEAD + "".join(_command(name, get_command(import_module(COMMANDS[name].module).app)) for name in COMMANDS)
 
 
@@ -58,11 +58,11 @@ def _rows(parameters: Iterable[Any]) -> Iterator[str]:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "settings.md": settings_page,
-    "cli.md": cli_page,
-    "system-calls.md": system_calls_page,
-    "languages.md": languages_page,
-    "attacks.md": attacks_page,
+    "reference/settings.md": settings_page,
+    "reference/cli.md": cli_page,
+    "reference/system-calls.md": system_calls_page,
+    "reference/languages.md": languages_page,
+    "reference/attacks.md": attacks_page,
 }
 
 

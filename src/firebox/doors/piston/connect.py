@@ -1,4 +1,4 @@
-"""Piston's WebSocket: one interactive job a connection, JSON in text frames both ways; docs/piston.md lists them.
+"""Piston's WebSocket: one interactive job a connection, JSON in text frames both ways; docs/reference/piston.md lists them.
 
 The input stays open until the program ends: the protocol has no word for its end. Whatever ends the connection ends the job.
 """

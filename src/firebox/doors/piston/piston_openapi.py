@@ -1,4 +1,4 @@
-"""What Piston's version 2 offers, as OpenAPI. In words: docs/piston.md."""
+"""What Piston's version 2 offers, as OpenAPI. In words: docs/reference/piston.md."""
 
 from __future__ import annotations
 

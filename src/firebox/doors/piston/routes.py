@@ -1,4 +1,4 @@
-"""Piston's v2 API; version 3: `package_routes`. Over the wire go `wire`, `request` and `connect`; in words: docs/piston.md."""
+"""Piston's v2 API; version 3: `package_routes`. Messages: `wire`, `request` and `connect`; see docs/reference/piston.md."""
 
 from __future__ import annotations
 
