@@ -15,8 +15,8 @@ HEAD = """\
 
 <!-- Written by `make docs` from the names of the tests and from scripts/attacks_page.py: change it there. -->
 
-What untrusted programs and hostile clients do, by numbers that never change. A test is named after the attack that it tries:
-`pytest -k attack_58`. Each tries it for real, checks that the answer is a clear status in bounded time, and that nothing is left.
+Attacks by untrusted programs and hostile clients. Their numbers never change. A test is named after the attack it tries:
+`pytest -k attack_58`. It carries out the attack, then checks for a clear status in bounded time and for leftovers.
 """
 
 ATTACKS: dict[str, dict[int, str]] = {
@@ -88,7 +88,7 @@ ATTACKS: dict[str, dict[int, str]] = {
         59: "new namespaces",
         60: "mounts",
         61: "core_pattern, release_agent, binfmt_misc, modprobe",
-        62: "writes to its own control group",
+        62: "writes to its own cgroup",
         63: "device nodes",
         64: "foreign ABIs and odd system call numbers",
         65: "io_uring",
@@ -111,7 +111,7 @@ ATTACKS: dict[str, dict[int, str]] = {
         80: "files in /tmp, /var/tmp, spools, home",
         81: "daemon that outlives the reply",
         82: "listener on loopback reached by another job",
-        83: "what a program that was started ahead keeps of an earlier job",
+        83: "state that a prestarted interpreter keeps from an earlier job",
         84: "load, timing and statistics of the kernel",
     },
     "Network": {

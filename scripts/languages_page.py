@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from firebox.packages.building.recipe import Recipe, all_recipes
+from scripts.wrapping import wrapped
 
 MEASURED = Path(__file__).resolve().parent.parent / "tests" / "languages" / "measured.json"
 
@@ -65,7 +66,7 @@ To measure again: `FIREBOX_LANGUAGES_MEASURE=1 make test-languages`, then `make 
 
 
 def languages_page() -> str:
-    """Write docs/reference/languages.md, as Markdown."""
+    """Return docs/reference/languages.md."""
     recipes = all_recipes()
     measured = {(row["package"], row["series"], row["language"]): row for row in _measured()}
     verified = [recipe for recipe in recipes if recipe.verified]
@@ -116,15 +117,15 @@ def _table(recipes: list[Recipe], measured: dict[tuple[str, str, str], Any]) -> 
 
 
 def _notes(recipes: list[Recipe]) -> Iterator[str]:
-    """Yield what recipes say about themselves."""
+    """Yield the notes of recipes."""
     yield "\n## Notes\n\n"
     for recipe in recipes:
         if recipe.notes:
-            yield f"* `{recipe.name}`: {recipe.notes}\n"
+            yield wrapped(f"* `{recipe.name}`: {recipe.notes}", "  ") + "\n"
 
 
 def _unverified(recipes: list[Recipe]) -> Iterator[str]:
-    """Tell of recipes that nobody could try here, and what each wants."""
+    """Yield the table of unverified recipes, and the files that each needs."""
     if not recipes:
         return
     yield UNVERIFIED
