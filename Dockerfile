@@ -1,4 +1,4 @@
-# Firebox with a few languages, for compose.yaml. More languages: add their Debian packages; docs/add-a-language.md.
+# Firebox with a few languages, for compose.yaml. More languages: add their Debian packages; docs/develop/add-a-language.md.
 FROM debian:trixie-slim
 
 RUN apt-get update \

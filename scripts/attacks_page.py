@@ -1,4 +1,4 @@
-"""The page docs/attacks.md: every attack by its number, with the tests that hold it, found by their names in tests/."""
+"""The page docs/reference/attacks.md: every attack by its number, with the tests that hold it, found by their names in tests/."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ HEAD = """\
 
 <!-- Written by `make docs` from the names of the tests and from scripts/attacks_page.py: change it there. -->
 
-What untrusted programs and hostile clients do, by numbers that never change. A test is named after the attack that it tries:
-`pytest -k attack_58`. Each tries it for real, checks that the answer is a clear status in bounded time, and that nothing is left.
+Attacks by untrusted programs and hostile clients. Their numbers never change. A test is named after the attack it tries:
+`pytest -k attack_58`. It carries out the attack, then checks for a clear status in bounded time and for leftovers.
 """
 
 ATTACKS: dict[str, dict[int, str]] = {
@@ -88,7 +88,7 @@ ATTACKS: dict[str, dict[int, str]] = {
         59: "new namespaces",
         60: "mounts",
         61: "core_pattern, release_agent, binfmt_misc, modprobe",
-        62: "writes to its own control group",
+        62: "writes to its own cgroup",
         63: "device nodes",
         64: "foreign ABIs and odd system call numbers",
         65: "io_uring",
@@ -111,7 +111,7 @@ ATTACKS: dict[str, dict[int, str]] = {
         80: "files in /tmp, /var/tmp, spools, home",
         81: "daemon that outlives the reply",
         82: "listener on loopback reached by another job",
-        83: "what a program that was started ahead keeps of an earlier job",
+        83: "state that a prestarted interpreter keeps from an earlier job",
         84: "load, timing and statistics of the kernel",
     },
     "Network": {
@@ -240,7 +240,7 @@ NAMED_OTHERWISE: dict[int, tuple[str, ...]] = {
 """Tests that hold an attack and are named for the promise instead."""
 
 WITHOUT_TEST: dict[int, str] = {
-    84: "not prevented and not promised, see [SECURITY.md](../SECURITY.md)",
+    84: "not prevented and not promised, see [SECURITY.md](../../SECURITY.md)",
     87: "there is no list of allowed names: programs have no network",
     88: "there are no callbacks",
     89: "programs have no network",
@@ -250,7 +250,7 @@ WITHOUT_TEST: dict[int, str] = {
 
 
 def attacks_page() -> str:
-    """Write docs/attacks.md, as Markdown. Raises: LookupError when an attack has neither tests nor a reason, or both."""
+    """Return docs/reference/attacks.md. Raises: LookupError when an attack has neither tests nor a reason, or both."""
     held = tests_by_attack()
     return HEAD + "".join(
         f"\n## {group}\n\n| | attack | held by |\n| ---: | --- | --- |\n"
@@ -268,7 +268,7 @@ def _held_by(number: int, tests: list[str]) -> str:
     for test in tests:
         file, _, name = test.partition("::")
         files[file].append(f"`{name}`")
-    return "<br>".join(f"[{file}](../tests/{file}): {', '.join(names)}" for file, names in files.items())
+    return "<br>".join(f"[{file}](../../tests/{file}): {', '.join(names)}" for file, names in files.items())
 
 
 def tests_by_attack() -> dict[int, list[str]]:

@@ -197,7 +197,7 @@ def wheel_tag(executable: Path) -> str:
 def _candidates(target: str, *, with_zig: bool) -> Iterator[Compiler]:
     zig = _zig(target or ZIG_TARGETS.get(platform.machine(), "")) if with_zig else None
     if target:
-        # Whoever asks for another processor means it, so nothing that compiles for this one will do.
+        # FIREBOX_TARGET asks for another processor: a compiler for this one is no substitute.
         yield from [zig] if zig else []
         return
     if chosen := shlex.split(os.environ.get("CC", "")):

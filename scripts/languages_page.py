@@ -1,4 +1,4 @@
-"""docs/languages.md: what the recipes make, and what `make test-languages` measured of it."""
+"""docs/reference/languages.md: what the recipes make, and what `make test-languages` measured of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from firebox.packages.building.recipe import Recipe, all_recipes
+from scripts.wrapping import wrapped
 
 MEASURED = Path(__file__).resolve().parent.parent / "tests" / "languages" / "measured.json"
 
@@ -16,54 +17,56 @@ HEAD = """\
 
 <!-- Written by `make docs` from src/firebox/recipes/ and tests/languages/measured.json: change it there. -->
 
-Each row is a package: `firebox packages install haskell` brings it from a [repository](repositories.md), `firebox packages
-build haskell` [makes it](build-a-package.md) on this machine. What is installed on the host is a matter of its own: `firebox
-runtimes` shows both. A client may ask for a language by each of its names; of several versions the newest that fits its range
-runs.
+Each row is a package. `firebox packages install haskell` fetches it from a [repository](../operate/repositories.md);
+`firebox packages build haskell` [builds it](../develop/build-a-package.md) on this machine. Languages installed on the host come
+on top: `firebox runtimes` lists both. A client may use any name of a language; the newest version that matches its range runs.
 """
 
 UNVERIFIED = """\
 
 ## Built from what you supply
 
-No package registry has all of these: Debian (bullseye to sid), PyPI and npm were searched in November 2026. The recipes say
-what to bring; nobody has tried them with it: they are not verified. `make test-languages` builds and runs them where
-FIREBOX_LANGUAGES_SOURCES names a folder with what they want; elsewhere it skips them and says which file it misses.
+These need files that neither Debian (bullseye to sid), PyPI nor npm had in November 2026. Each recipe names the files to
+supply. The recipes are unverified: they have not been built with the real files. Set FIREBOX_LANGUAGES_SOURCES to a folder with
+the files and `make test-languages` builds and runs them; otherwise it skips them and names the missing file.
 
-| package | languages | what keeps it | supply |
+| package | languages | obstacle | supply |
 | --- | --- | --- | --- |
 """
 
 RAN = """\
 
-## What was run
+## Tests
 
-`make test-languages` builds every package, installs it on a machine that has none, and runs eight programs through the native
-API and through Piston's: a hello with an emoji, input, arguments, two files, an exit status, a compile error, standard error, an
-endless loop. It tries a hello that was [started ahead](decisions/0009-started-ahead.md) where a language can wait, and types
-each name that a language offers (`[commands]` of its [definition](add-a-language.md)). On {day} all {count} packages above
-passed, made of what Debian, PyPI and npm had then.
+`make test-languages` builds every package, installs it on an empty server, and runs eight programs through the native API and
+Piston's: a hello with an emoji, input, arguments, two files, an exit status, a compile error, standard error, an endless loop.
+Where the language supports it, the hello also runs in a [prestarted](../decisions/0009-started-ahead.md) interpreter. Each
+command name of the language (`[commands]` in its [definition](../develop/add-a-language.md)) is run once. On {day} all
+{count} packages above passed, built from the versions that Debian, PyPI and npm had that day.
 """
 
 RAN_ON = "2026-11-30"
 
 MEASURING = """\
 
-## How it was measured
+## Measurements
 
-On {machines}, {days}. The sizes are those of the image that is downloaded, its base (Debian's essential part, {base})
-apart: all packages of a release share one. *First* is the time that a client waits for the answer to the
-first hello after the server came to know the package, compiling included; *again* is the middle one of five more, each
-compiled anew; *× bash* is that in hellos of bash; *kept* is what it takes when the server has [kept](performance.md) what
-compiling made. An empty cell was not measured. Other work kept that machine busy meanwhile: compare the rows with each
-other, not with a stopwatch.
+Taken on {machines}, {days}.
 
-Anew: `FIREBOX_LANGUAGES_MEASURE=1 make test-languages`, then `make docs`.
+* *MiB* is the size of the downloaded image without its base (Debian's essential packages, {base}), which all packages of a
+  release share.
+* *First* is the response time of the first hello after the package was installed, compiling included.
+* *Again* is the median of five more, each compiled again; *× bash* is its ratio to a hello in bash.
+* *Cached* is the response time when the compiled program comes from the [job cache](../operate/performance.md).
+
+An empty cell was not measured. The machine was busy with other work: compare rows with each other rather than absolute times.
+
+To measure again: `FIREBOX_LANGUAGES_MEASURE=1 make test-languages`, then `make docs`.
 """
 
 
 def languages_page() -> str:
-    """Write docs/languages.md, as Markdown."""
+    """Return docs/reference/languages.md."""
     recipes = all_recipes()
     measured = {(row["package"], row["series"], row["language"]): row for row in _measured()}
     verified = [recipe for recipe in recipes if recipe.verified]
@@ -90,7 +93,7 @@ def languages_page() -> str:
 
 def _table(recipes: list[Recipe], measured: dict[tuple[str, str, str], Any]) -> str:
     bash = next((row["warm_run_ms"] for row in measured.values() if row["language"] == "bash"), None)
-    text = "\n| package | languages | version | also called | MiB | first, ms | again, ms | × bash | kept, ms |\n"
+    text = "\n| package | languages | version | also called | MiB | first, ms | again, ms | × bash | cached, ms |\n"
     text += "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |\n"
     for recipe in recipes:
         for number, definition in enumerate(recipe.definitions()):
@@ -114,15 +117,15 @@ def _table(recipes: list[Recipe], measured: dict[tuple[str, str, str], Any]) -> 
 
 
 def _notes(recipes: list[Recipe]) -> Iterator[str]:
-    """Yield what recipes say about themselves."""
+    """Yield the notes of recipes."""
     yield "\n## Notes\n\n"
     for recipe in recipes:
         if recipe.notes:
-            yield f"* `{recipe.name}`: {recipe.notes}\n"
+            yield wrapped(f"* `{recipe.name}`: {recipe.notes}", "  ") + "\n"
 
 
 def _unverified(recipes: list[Recipe]) -> Iterator[str]:
-    """Tell of recipes that nobody could try here, and what each wants."""
+    """Yield the table of unverified recipes, and the files that each needs."""
     if not recipes:
         return
     yield UNVERIFIED

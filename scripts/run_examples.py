@@ -99,10 +99,10 @@ def row(example: Example, result: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     console = Console()
-    table = Table(title="What became of them", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title="Summary", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for heading in ("program", "verdict"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("compile", "run", "processor", "memory"):
+    for heading in ("compile", "run", "CPU", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     wrong = 0
     for example in EXAMPLES:

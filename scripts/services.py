@@ -1,4 +1,4 @@
-"""PostgreSQL, Redis and a Docker Engine on this machine, for whoever works on Firebox: `make services-up`, `make services-down`.
+"""PostgreSQL, Redis and a Docker Engine on this machine, for developers: `make services-up`, `make services-down`.
 
     eval "$(make -s services-up)"
     .venv/bin/firebox serve

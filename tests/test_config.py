@@ -54,7 +54,7 @@ def test_names_of_settings_flags_and_variables_are_unique() -> None:
 
 
 def test_the_settings_page_is_current(checkout: Path) -> None:
-    assert (checkout / "docs" / "settings.md").read_text(encoding="utf-8") == settings_page(), "run `make docs`"
+    assert (checkout / "docs" / "reference" / "settings.md").read_text(encoding="utf-8") == settings_page(), "run `make docs`"
 
 
 def test_defaults_without_anything() -> None:

@@ -102,7 +102,7 @@ def test_a_language_that_another_package_brings_is_pointed_at_it(packages: Packa
 
 def test_without_a_repository_the_page_that_helps_is_named(tmp_path: Path) -> None:
     alone = PackageCommands(tmp_path / "data")
-    assert "docs/packages.md" in alone("list", "--available").stderr
+    assert "docs/operate/packages.md" in alone("list", "--available").stderr
     assert alone("install", "greet").returncode == 2
 
 

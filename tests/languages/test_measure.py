@@ -1,4 +1,4 @@
-"""How large a language's package is and how long its hello takes, first and afterwards: for the table in docs/languages.md.
+"""Measure package sizes and response times of a hello, first and later: for the table in docs/reference/languages.md.
 
 Collected where FIREBOX_LANGUAGES_MEASURE=1 asks for it.
 """

@@ -103,9 +103,9 @@ def test_every_described_route_is_on_its_page(document: dict[str, Any]) -> None:
             page = "runner"
         else:
             page = next(page for prefix, page in PAGES.items() if path.startswith(prefix))
-        text = (ROOT / "docs" / f"{page}.md").read_text()
+        text = (ROOT / "docs" / "reference" / f"{page}.md").read_text()
         for method in methods:
-            assert route_in(text, method.upper(), path), f"{method.upper()} {path} is not in docs/{page}.md"
+            assert route_in(text, method.upper(), path), f"{method.upper()} {path} is not in docs/reference/{page}.md"
 
 
 def route_in(text: str, method: str, path: str) -> bool:

@@ -35,7 +35,7 @@ def test_every_error_has_a_status_of_its_own_accord() -> None:
 
 
 def test_every_code_is_documented_with_its_status(checkout: Path) -> None:
-    text = (checkout / "docs/errors.md").read_text()
+    text = (checkout / "docs/reference/errors.md").read_text()
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (\d+)", text, re.MULTILINE))
     assert all(f"`{field.encode_name}`" in text for field in msgspec.structs.fields(wire.ErrorDetail))
     abstract = {"request", "capacity", "http"}
@@ -96,7 +96,7 @@ def test_the_description_is_openapi_3_1_and_whole(description: dict[str, Any]) -
 
 
 def test_every_route_message_and_field_is_documented(description: dict[str, Any], checkout: Path) -> None:
-    text = (checkout / "docs/native-api.md").read_text()
+    text = (checkout / "docs/reference/native-api.md").read_text()
     wanted = [
         f"`{method.upper()} {path}" for path, methods in description["paths"].items() for method in methods if "/v1/" in path
     ]

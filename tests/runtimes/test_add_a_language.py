@@ -1,4 +1,4 @@
-"""docs/add-a-language.md: its example works, and it names every key."""
+"""docs/develop/add-a-language.md: its example works, and it names every key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from firebox.settings.settings import load_settings
 
 @pytest.fixture
 def page(checkout: Path) -> str:
-    return (checkout / "docs" / "add-a-language.md").read_text(encoding="utf-8")
+    return (checkout / "docs" / "develop" / "add-a-language.md").read_text(encoding="utf-8")
 
 
 def test_the_worked_example_works(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

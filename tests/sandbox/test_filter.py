@@ -426,7 +426,7 @@ print(*done)
 
 
 def test_documentation_lists_exactly_what_the_table_says() -> None:
-    page = (ROOT / "docs" / "system-calls.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "system-calls.md").read_text(encoding="utf-8")
     assert page == system_calls_page(), "run `make docs`"
 
 

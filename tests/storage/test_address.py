@@ -158,5 +158,5 @@ def test_server_that_keeps_nothing_loads_no_database(tmp_path: Path) -> None:
 
 def test_help_of_the_command_teaches() -> None:
     done = subprocess.run(firebox("db", "--help"), env=environment(), capture_output=True, text=True, check=True)
-    for word in ("upgrade", "downgrade", "check", "docs/storage.md"):
+    for word in ("upgrade", "downgrade", "check", "docs/operate/storage.md"):
         assert word in done.stdout

@@ -1,4 +1,4 @@
-"""Backup and restore as docs/storage.md describes them, word for word where a command is given."""
+"""Backup and restore as docs/operate/storage.md describes them, word for word where a command is given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.storage.places import stores_at
 from tests.support.postgres import postgres_program
 from tests.support.services import PostgresServer
 
-PAGE = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "operate" / "storage.md").read_text(encoding="utf-8")
 ROW = {"code": "x", "language": "go", "output": "", "error": ""}
 
 

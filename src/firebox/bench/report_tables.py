@@ -1,4 +1,4 @@
-"""A report as tables: for a terminal, or as Markdown for docs/performance.md."""
+"""A report as tables: for a terminal, or as Markdown for docs/operate/performance.md."""
 
 from __future__ import annotations
 

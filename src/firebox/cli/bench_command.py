@@ -35,14 +35,14 @@ def bench(
     door: Annotated[str, typer.Option("--door", metavar="|".join(DOORS), help="Which HTTP API is measured.")] = "piston",
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="Spend about this long, all together.")] = 140,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the report; - for stdout.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for docs/performance.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for docs/operate/performance.md.")] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
     """Measure Firebox against the bare interpreters and compilers of this machine, and bubblewrap and go-judge where they are.
 
-    All of them take turns within each round. docs/performance.md says how to read the result. On a machine that does other
-    work too, only the ratios mean something.
+    All of them take turns within each round. docs/operate/performance.md explains how to read the result. On a machine that
+    does other work too, only the ratios mean something.
     """
     set_up_logs("error", "text")
     settings = load_settings({"log_level": "error", "data_dir": data_dir}, config)

@@ -34,7 +34,8 @@ app = Application(no_args_is_help=True)
 def database_commands() -> None:
     """Move the schema of the database, or look at it.
 
-    A server does `upgrade` by itself when it starts, unless `database_upgrade` is off. Back up first: docs/storage.md says how.
+    A server does `upgrade` by itself when it starts, unless `database_upgrade` is off. Back up first: see
+    docs/operate/storage.md.
     The database is the one of the settings; give a password in FIREBOX_DATABASE_URL or the file, not in a flag that others see.
     """
 

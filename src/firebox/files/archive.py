@@ -1,6 +1,6 @@
 """Archives unpacked with suspicion: nothing leaves the folder, only files and folders come in, sizes are bounded.
 
-Source: PEP 706; docs/rce-runner.md, "bootstrap.tar.gz".
+Source: PEP 706; docs/reference/rce-runner.md, "bootstrap.tar.gz".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Definitions of runtimes: TOML files, ours and the operator's, checked to the last key.
 
-docs/add-a-language.md explains every key.
+docs/develop/add-a-language.md explains every key.
 """
 
 from __future__ import annotations

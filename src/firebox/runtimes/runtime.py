@@ -175,7 +175,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
                 raise InvalidRequest(
                     f"{word[:64]!r} is not among the arguments that may be given to the compiler of {self.language}",
                     where=f"compile_args[{index}]",
-                    hint="docs/native-api.md lists them; an argument and its value are one word, as in -DNAME=1",
+                    hint="docs/reference/native-api.md lists them; an argument and its value are one word, as in -DNAME=1",
                 )
 
     def place(self, files: Sequence[File]) -> tuple[File, ...]:

@@ -1,4 +1,4 @@
-"""Numbers about the runs, as Prometheus collects them. Names and labels are documented in docs/native-api.md."""
+"""Numbers about the runs, as Prometheus collects them. Names and labels are documented in docs/reference/native-api.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/settings.md, made from the table of settings."""
+"""docs/reference/settings.md, made from the table of settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ A setting comes from the first of these that has it:
 1. a flag: `firebox serve --run-wall-ms 5s`;
 2. the environment: `FIREBOX_RUN_WALL_MS=5s`;
 3. the environment under the name another system gives it (the last column): `PISTON_RUN_TIMEOUT=5000`, see
-   [moving](moving.md);
+   [moving](../operate/moving.md);
 4. the file that `--config` or `FIREBOX_CONFIG` names: TOML with the settings' own names (`run_wall_ms = "5s"`), or a file of
    Runner's, which ends in `.yaml` or `.yml` (the last column, in *italics*);
 5. the file `firebox.toml` in `data_dir`, in the same form; it may not set `data_dir` itself;

@@ -1,4 +1,4 @@
-"""The one table of settings: flags, environment names, the TOML file and docs/settings.md all derive from these rows."""
+"""The one table of settings: flags, environment names, the TOML file and docs/reference/settings.md derive from these rows."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 | glot     | user `glot`, `/home/glot/runner`      | JSON on standard input   | one JSON object on standard output           |
 | grounds  | user `grounds`, `/usr/local/bin/exec` | code as its one argument | the program's own output and its exit status |
 
-Source: docs/images.md.
+Source: docs/operate/images.md.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def _recipe(language: str, suite: str | None, more: list[str], settings: Setting
     """Find which packages bring a language. Raises: UnknownRuntime, InvalidRequest."""
     definitions = named(find_definitions(settings), language)
     if not definitions:
-        raise UnknownRuntime(language, "*", hint="docs/add-a-language.md says how to add one")
+        raise UnknownRuntime(language, "*", hint="docs/develop/add-a-language.md says how to add one")
     chosen = next((each.packages for each in definitions if each.packages.debian), definitions[0].packages)
     if not chosen.debian and not more:
         raise InvalidRequest(

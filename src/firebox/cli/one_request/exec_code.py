@@ -1,6 +1,6 @@
 """What an `exec-{language}` image starts: the code is the one argument, its output and exit status are the container's.
 
-Source: docs/images.md, "The grounds contract".
+Source: docs/operate/images.md, "The grounds contract".
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def find_registry(
         else:
             words = next(filter(None, (definition.packages.words() for definition in definitions)), "")
         if definitions and not words:
-            words = "see docs/rce-runner.md"
+            words = "see docs/reference/rce-runner.md"
         raise UnknownRuntime(language, "*", hint="; ".join(filter(None, [words, *scan.problems[:1]])))
     return Registry(scan.runtimes)
 

@@ -156,7 +156,7 @@ def _list_available(parts: Parts, repository: str, sync: bool, as_json: bool) ->
     with show_progress() as report:
         entries = usable(run(parts.repositories.entries(repository, sync=sync, report=report)))
     if not parts.repositories.names():
-        typer.echo("no repository is set: docs/packages.md says how to get one", err=True)
+        typer.echo("no repository is set: docs/operate/packages.md says how to get one", err=True)
     installed = {package.id for package in parts.store.all()}
     if as_json:
         print_json([{**as_entry(entry), "installed": entry.name in installed} for entry in entries])

@@ -92,7 +92,7 @@ def unknown_package(
     elif brought_by and selector.name not in names:
         error.hint = f"{selector.name} comes with {' or '.join(brought_by)}: `{_how(brought_by[0], names)}`"
     elif not known and not recipes:
-        error.hint = "no repository is set: docs/packages.md says how to get one"
+        error.hint = "no repository is set: docs/operate/packages.md says how to get one"
     else:
         near = _near(selector, known, recipes) or "`firebox packages list --available` shows what there is"
         error.hint = f"{near}; `firebox packages sync` fetches what is new"

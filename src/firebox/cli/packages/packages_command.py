@@ -26,7 +26,7 @@ def package_commands() -> None:
 
     A package holds a language with everything it needs and runs the same on every host: `firebox packages install python`.
     Packages come from the repositories of the settings; a server that runs offers them as soon as they are installed.
-    docs/packages.md tells more.
+    docs/operate/packages.md tells more.
     """
 
 

@@ -45,7 +45,7 @@ def repos(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -
         print_json(found)
         return
     if not found:
-        typer.echo("no repository is set: docs/packages.md says how to get one", err=True)
+        typer.echo("no repository is set: docs/operate/packages.md says how to get one", err=True)
     rows = [
         (
             each.name,

@@ -1,4 +1,4 @@
-"""What glot-run's API offers, as OpenAPI. In words: docs/glot-run.md."""
+"""What glot-run's API offers, as OpenAPI. In words: docs/reference/glot-run.md."""
 
 from __future__ import annotations
 

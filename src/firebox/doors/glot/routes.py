@@ -1,4 +1,4 @@
-"""glot-run's API: users, languages, images, run. What goes over the wire: `wire`; in words: docs/glot-run.md."""
+"""glot-run's API: users, languages, images, run. What goes over the wire: `wire`; in words: docs/reference/glot-run.md."""
 
 from __future__ import annotations
 

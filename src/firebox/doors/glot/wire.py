@@ -1,4 +1,4 @@
-"""glot-run's JSON: its types, to and from the model, and the table from error to answer. In words: docs/glot-run.md."""
+"""glot-run's JSON: its types, to and from the model, and the table from error to answer. In words: docs/reference/glot-run.md."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """An interactive run over one WebSocket: input, signals and terminal sizes in, events out.
 
-Messages are JSON objects in text frames, each with a `type`; docs/native-api.md lists them. The first one from the client is
-`start`. The server closes with 1000 after `finished`, and with 4000 + the HTTP status of the error after an `error`.
+Messages are JSON objects in text frames, each with a `type`; docs/reference/native-api.md lists them. The first one from the
+client is `start`. The server closes with 1000 after `finished`, and with 4000 + the HTTP status of the error after an `error`.
 """
 
 from __future__ import annotations

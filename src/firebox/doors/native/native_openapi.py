@@ -1,4 +1,4 @@
-"""What the native API offers, as OpenAPI. In words: docs/native-api.md."""
+"""What the native API offers, as OpenAPI. In words: docs/reference/native-api.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What version 3 offers, as OpenAPI. In words: docs/packages-api.md."""
+"""What version 3 offers, as OpenAPI. In words: docs/reference/packages-api.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Version 3: repositories, packages, and jobs with one package. What goes over the wire: `package_wire`; docs/packages-api.md."""
+"""Version 3: repositories, packages, and jobs with one package. Messages: `package_wire`; see docs/reference/packages-api.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the JSON gateway offers, as OpenAPI: its messages from the protocol's own descriptors. In words: docs/runner.md.
+"""What the JSON gateway offers, as OpenAPI: its messages from the protocol's own descriptors. In words: docs/reference/runner.md.
 
 `/runner/openapi.json` describes the gateway alone, as Runner's clients look for it; the document of all doors has it too.
 """

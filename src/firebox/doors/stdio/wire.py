@@ -3,7 +3,7 @@
 In:  {"language", "files": [{"name", "content"}, ...], "stdin"?, "command"?}
 Out: {"stdout","stderr","error"}
 
-Source: docs/rce-runner.md.
+Source: docs/reference/rce-runner.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Recipes: what a package is made of, as TOML, checked to the last key.
 
-docs/build-a-package.md explains every key.
+docs/develop/build-a-package.md explains every key.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def read_recipe(folder: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise BuildFailed(f"recipe {name}: recipe.toml is no TOML: {error}") from None
     except msgspec.ValidationError as error:
-        raise BuildFailed(f"recipe {name}: {error}", hint="docs/build-a-package.md explains every key") from None
+        raise BuildFailed(f"recipe {name}: {error}", hint="docs/develop/build-a-package.md explains every key") from None
     recipe = Recipe(**{key: getattr(written, key) for key in written.__struct_fields__}, folder=folder)
     for key, value, allowed in _wrong(recipe):
         raise BuildFailed(f"recipe {name}: {key} is {value!r}; allowed: {allowed}")

@@ -1,0 +1,131 @@
+"""docs/guides and docs/start: every program there runs against a real server and prints what its page shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import ROOT, require_tool
+from tests.support.server import RunningServer, environment, kept_server, unused_uid_base
+from tests.support.toolchains import CACHE
+
+__all__ = ["kept_server"]
+
+ADMIN_TOKEN = "secret"
+GLOT_TOKEN = "d11088bc-a29d-4d49-a633-b1b1ae807064"
+PROTOCOL = ROOT / "src/firebox/doors/runner/proto"
+NPM = Path(__file__).parent / "npm"
+TOOLS = {
+    "python": ("client.py", sys.executable),
+    "js": ("client.mjs", "node"),
+    "go": ("client.go", "go run"),
+    "java": ("Client.java", "java"),
+}
+"""By the name of a code block: the file that a program is put into, and the command that runs it."""
+
+
+class Program(NamedTuple):
+    """A program of a page, and the text block behind it: what it prints."""
+
+    page: str
+    language: str
+    code: str
+    output: str
+
+
+def programs() -> Iterator[Program]:
+    """Yield the programs of docs/guides and docs/start that have their output behind them."""
+    for page in sorted([*(ROOT / "docs/guides").glob("*.md"), *(ROOT / "docs/start").glob("*.md")]):
+        text = page.read_text(encoding="utf-8")
+        for found in re.finditer(r"```(python|js|go|java)\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL):
+            yield Program(page.stem, *found.groups())
+
+
+PROGRAMS = list(programs())
+
+
+@pytest.fixture(scope="session")
+def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install what the lock file says; return a folder in which programs find it."""
+    npm = require_tool("npm")
+    folder = tmp_path_factory.mktemp("npm")
+    for path in NPM.iterdir():
+        shutil.copy(path, folder)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Program], Path]:
+    """Return the folder that a program runs in, with the libraries that its page tells the reader to install."""
+
+    def prepare(program: Program) -> Path:
+        if "socket.io-client" in program.code:
+            return request.getfixturevalue("node_modules")
+        if "runner_pb2" in program.code:
+            stubs = ["-I", str(PROTOCOL), f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}", "runner.proto"]
+            subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *stubs], check=True, timeout=60)
+        return tmp_path
+
+    return prepare
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=[f"{program.page}-{program.language}" for program in PROGRAMS])
+def test_program_prints_what_its_page_shows(
+    program: Program, kept_server: Callable[..., RunningServer], place: Callable[[Program], Path], tmp_path: Path
+) -> None:
+    name, tool = TOOLS[program.language]
+    command = [require_tool(tool.split()[0]), *tool.split()[1:], name]
+    server = kept_server("--slots", "4", "--grpc-port", "0", "--admin-token", ADMIN_TOKEN)
+    if program.page == "glot-run":
+        add_glot_user(server)
+    folder = place(program)
+    (folder / name).write_text(at_server(program.code, server), encoding="utf-8")
+    done = subprocess.run(
+        command, cwd=folder, env=client_environment(tmp_path), capture_output=True, text=True, check=False, timeout=280
+    )
+    # Trailing blanks are no part of a page.
+    printed = "".join(line.rstrip() + "\n" for line in done.stdout.splitlines())
+    assert (printed, done.returncode) == (program.output, 0), done.stderr
+
+
+@pytest.mark.parametrize("page", sorted(path.stem for path in (ROOT / "docs/guides").glob("*.md")))
+def test_every_guide_has_four_clients(page: str) -> None:
+    assert {program.language for program in PROGRAMS if program.page == page} == TOOLS.keys()
+
+
+def at_server(code: str, server: RunningServer) -> str:
+    """Replace the addresses of a page by those of the server."""
+    grpc = server.ready["grpc"]
+    return code.replace("localhost:2000", server.url.removeprefix("http://")).replace("localhost:44000", grpc)
+
+
+def add_glot_user(server: RunningServer) -> None:
+    with server.client() as client:
+        headers = {"Authorization": f"Token {ADMIN_TOKEN}"}
+        response = client.post(f"{server.url}/admin/users", headers=headers, json={"token": GLOT_TOKEN})
+        assert response.status_code in (200, 201, 409), response.text
+
+
+def client_environment(folder: Path) -> dict[str, str]:
+    """The environment of a client: no proxies, `firebox` and `rce-runner` on PATH with a data folder of their own."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    outside = {name: value for name, value in environment().items() if not name.lower().endswith("_proxy")}
+    return outside | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "FIREBOX_DATA_DIR": str(folder / "data"),
+        "FIREBOX_UID_BASE": str(unused_uid_base()),
+        "GLOT_TOKEN": GLOT_TOKEN,
+        "GOCACHE": str(CACHE / "guides"),
+        "GO111MODULE": "off",
+    }
