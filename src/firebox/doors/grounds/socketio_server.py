@@ -170,8 +170,8 @@ class SocketIoServer:
         address = client_address(connection)
         if len(self._sessions) >= SESSIONS or self._per_address[countable(address)] >= SESSIONS_PER_ADDRESS:
             raise Refusal("too many connections", status=429, code=4)
-        token = token_of(connection.headers) or target.token
-        client = Client(address=address, token=token, revision=target.revision)
+        token = token_of(connection.headers)
+        client = Client(address=address, token=target.token if token is None else token, revision=target.revision)
         session = Session(secrets.token_urlsafe(15), client, self._application.join, self._forget, self._clock)
         self._sessions[session.id] = session
         self._per_address[countable(address)] += 1
@@ -205,7 +205,7 @@ def _read_target(scope: Scope) -> Target:
     sid = _only(fields["sid"]) if "sid" in fields else None
     if sid is None and revision is None:
         raise Refusal("Unsupported protocol version", code=5)
-    token = fields.get(QUERY_PARAMETER, [None])[0] if revision == 3 else None
+    token = _only(fields[QUERY_PARAMETER]) if revision == 3 and QUERY_PARAMETER in fields else None
     return Target(transport, sid, revision, token)
 
 
