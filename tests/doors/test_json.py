@@ -11,7 +11,7 @@ import pytest
 from websockets.sync.client import connect
 
 from firebox.domain.errors import InvalidRequest
-from firebox.doors.grounds.packets import PacketReader
+from firebox.doors.grounds import socketio_packets
 from firebox.doors.http import json_body
 from firebox.doors.http.json_body import decode, parse
 from firebox.doors.http.json_size import MAX_LITERAL_BYTES, MAX_VALUES, Meter, check, check_in_turns
@@ -227,6 +227,5 @@ def test_messages_are_read_like_bodies(server: RunningServer, door: str) -> None
 
 
 def test_packets_are_counted_before_they_are_parsed() -> None:
-    reader = PacketReader(lambda: 0.0)
     with pytest.raises(InvalidRequest, match="the JSON holds more than"):
-        reader.read("42" + '["run",' + "0," * MAX_VALUES + BROKEN.decode())
+        socketio_packets.decode("2" + '["run",' + "0," * MAX_VALUES + BROKEN.decode())

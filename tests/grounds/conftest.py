@@ -119,27 +119,34 @@ async def connected(url: str, transport: str = "websocket", **options: Any) -> A
 
 
 class Poller:
-    """A client that polls, by hand. sid: of its session."""
+    """A client that polls, by hand. revision: of Engine.IO; sid: of its session."""
 
-    def __init__(self, http: httpx.AsyncClient, url: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, url: str, revision: int) -> None:
         self._http = http
         self._address = urlsplit(url)
+        self._revision = revision
         self.sid = ""
 
-    async def open(self) -> dict[str, Any]:
-        answer = await self._http.get("/socket.io/", params={"EIO": "4", "transport": "polling"})
+    async def open(self) -> list[str]:
+        """Begin a session. Returns the packets that came with the greeting, which is the first one."""
+        answer = await self._http.get("/socket.io/", params={"EIO": str(self._revision), "transport": "polling"})
         assert answer.status_code == 200, answer.text
-        assert answer.text[0] == "0"
-        greeting: dict[str, Any] = json.loads(answer.text[1:])
-        self.sid = greeting["sid"]
-        return greeting
+        packets = self._split(answer.text)
+        assert packets[0][0] == "0"
+        self.sid = json.loads(packets[0][1:])["sid"]
+        return packets
 
-    async def send(self, body: bytes | str) -> httpx.Response:
-        return await self._http.post("/socket.io/", params=self._params, content=body)
+    async def send(self, body: bytes | str, content_type: str = "text/plain;charset=UTF-8") -> httpx.Response:
+        return await self._http.post("/socket.io/", params=self._params, content=body, headers={"Content-Type": content_type})
 
     async def post(self, *packets: str) -> None:
-        answer = await self.send("\x1e".join(packets))
+        answer = await self.send(self.payload(*packets))
         assert (answer.status_code, answer.text.lower()) == (200, "ok")
+
+    def payload(self, *packets: str) -> str:
+        if self._revision == 4:
+            return "\x1e".join(packets)
+        return "".join(f"{len(packet.encode('utf-16-le')) // 2}:{packet}" for packet in packets)
 
     async def ask_for_packets(self) -> httpx.Response:
         return await self._http.get("/socket.io/", params=self._params)
@@ -147,7 +154,7 @@ class Poller:
     async def poll(self) -> list[str]:
         answer = await self.ask_for_packets()
         assert answer.status_code == 200, answer.text
-        return answer.text.split("\x1e")
+        return self._split(answer.text)
 
     async def poll_until(self, *words: str) -> list[str]:
         """Everything up to the poll that brings a packet with one of these words."""
@@ -173,18 +180,31 @@ class Poller:
 
         return hang_up
 
+    def _split(self, payload: str) -> list[str]:
+        if self._revision == 4:
+            return payload.split("\x1e")
+        assert payload.isascii(), "clients of versions 1 and 2 read other text differently"
+        packets: list[str] = []
+        while payload:
+            length, _, payload = payload.partition(":")
+            packets.append(payload[: int(length)])
+            payload = payload[int(length) :]
+        return packets
+
     @property
     def _params(self) -> dict[str, str]:
-        return {"EIO": "4", "transport": "polling", "sid": self.sid}
+        return {"EIO": str(self._revision), "transport": "polling", "sid": self.sid}
 
 
 @asynccontextmanager
-async def polling(url: str, *, join: bool = True, **options: Any) -> AsyncGenerator[Poller]:
-    """A session that polls, of a client that has joined."""
+async def polling(url: str, *, join: bool = True, revision: int = 4, **options: Any) -> AsyncGenerator[Poller]:
+    """A session that polls, of a client that has joined; one of revision 3 always has."""
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False, **options) as http:
-        poller = Poller(http, url)
-        await poller.open()
-        if join:
+        poller = Poller(http, url, revision)
+        packets = await poller.open()
+        if revision == 3:
+            assert packets[1:] == ["40"]
+        elif join:
             await poller.post("40")
             assert (await poller.poll())[0].startswith('40{"sid":')
         yield poller

@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 from tests.support.browser import Page, browsing
 from tests.support.server import RunningServer
 
+every_version = pytest.mark.parametrize("version", [1, 2, 3, 4])
 every_transport = pytest.mark.parametrize("transports", ["websocket", "polling", "polling,websocket"])
 
 
@@ -26,10 +27,17 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def site(installed: Path, tmp_path: Path) -> Iterator[str]:
+def version() -> int:
+    """Version of the client that the page loads. A test may have it as a parameter."""
+    return 4
+
+
+@pytest.fixture
+def site(installed: Path, tmp_path: Path, version: int) -> Iterator[str]:
     """A site of its own, with the page and the client of the npm package."""
     shutil.copy(ROOT / "examples" / "grounds.html", tmp_path)
-    shutil.copy(installed / "node_modules" / "socket.io-client" / "dist" / "socket.io.min.js", tmp_path)
+    script = "socket.io.js" if version == 2 else "socket.io.min.js"
+    shutil.copy(installed / "node_modules" / f"socket.io-client-{version}" / "dist" / script, tmp_path / "socket.io.min.js")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path))) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
@@ -48,6 +56,7 @@ async def run(page: Page, language: str, code: str) -> None:
     )
 
 
+@every_version
 @every_transport
 async def test_a_page_of_an_allowed_site_runs_programs(
     site: str, kept_server: Callable[..., RunningServer], tmp_path: Path, transports: str
@@ -63,6 +72,20 @@ async def test_a_page_of_an_allowed_site_runs_programs(
         await page.until("byId('output').textContent.includes('exit status')")
         assert await page.evaluate("byId('output').textContent") == "other\n\n[exit status -56]"
         assert await page.evaluate("client.io.engine.transport.name") in transports.split(",")
+
+
+@every_version
+async def test_polls_bring_large_output_whole(
+    site: str, kept_server: Callable[..., RunningServer], tmp_path: Path, version: int
+) -> None:
+    """More than one answer holds: a client of version 1 cannot read large ones, nor other characters than those of ASCII."""
+    server = kept_server("--cors-origins", site)
+    async with browsing(tmp_path / "profile", address_of_page(site, server, transports="polling")) as page:
+        await page.until("byId('connection').textContent === 'connected'")
+        assert await page.evaluate("client.io.engine.transport.query.EIO") == (3 if version < 3 else 4)
+        await run(page, "python3", "print('€' * 200_000)")
+        await page.until("byId('output').textContent.includes('exit status')")
+        assert await page.evaluate("byId('output').textContent === '€'.repeat(200000) + '\\n\\n[exit status 0]'")
 
 
 @every_transport

@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from firebox.doors.grounds.sessions import SESSIONS_OF_AN_ADDRESS
+from firebox.doors.grounds.socketio_server import SESSIONS_PER_ADDRESS
 from tests.grounds.conftest import PATIENCE_S, Place, connected, log_of, polling, text
 from tests.support.server import RunningServer
 
@@ -195,7 +195,9 @@ async def test_more_packets_than_one_post_may_hold_are_refused(server: RunningSe
     ("method", "query", "status", "code"),
     [
         ("GET", "", 400, 5),
-        ("GET", "EIO=3&transport=polling", 400, 5),
+        ("GET", "EIO=2&transport=polling", 400, 5),
+        ("GET", "EIO=5&transport=polling", 400, 5),
+        ("GET", "EIO=3&EIO=4&transport=polling", 400, 5),
         ("GET", "EIO=4&EIO=4&transport=polling", 400, 5),
         ("GET", "EIO=4&transport=pigeon", 400, 0),
         ("GET", "EIO=4&transport=websocket", 400, 0),
@@ -253,7 +255,7 @@ async def test_a_handover_that_is_none_leaves_the_session_polling(server: Runnin
 async def test_one_client_may_have_so_many_connections(place: Place) -> None:
     async with httpx.AsyncClient(base_url=place.url, trust_env=False, timeout=PATIENCE_S) as http:
         address = "/socket.io/?EIO=4&transport=polling"
-        opened = [json.loads((await http.get(address)).text[1:])["sid"] for _ in range(SESSIONS_OF_AN_ADDRESS)]
+        opened = [json.loads((await http.get(address)).text[1:])["sid"] for _ in range(SESSIONS_PER_ADDRESS)]
         refused = await http.get(address)
         assert (refused.status_code, refused.json()["message"]) == (429, "too many connections")
         with pytest.raises(InvalidStatus):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -75,10 +76,26 @@ async def test_events_of_a_refused_connection_run_nothing(guarded: RunningServer
     assert guarded.log.read_text().count("run ended") == runs
 
 
+@pytest.mark.parametrize("query", ["access_token=a&access_token=b", "access_token=" + ADMIN, "token=" + ADMIN])
+async def test_a_query_is_no_way_around(guarded: RunningServer, query: str) -> None:
+    """One token in the query of a client that can send no other is taken; see the test of the npm package."""
+    async with httpx.AsyncClient(base_url=guarded.url, trust_env=False) as http:
+        old = (await http.get(f"/socket.io/?EIO=3&transport=polling&{query}")).text
+        assert (":40" in old) == query.startswith(f"access_token={ADMIN}")
+        greeting = (await http.get(f"/socket.io/?EIO=4&transport=polling&{query}")).text
+        address = f"/socket.io/?EIO=4&transport=polling&{query}&sid={json.loads(greeting[1:])['sid']}"
+        assert (await http.post(address, content="40")).text == "ok"
+        assert (await http.get(address)).text.startswith("44")
+
+
 async def test_tokens_are_not_logged(guarded: RunningServer) -> None:
     await refusal(guarded.url, "websocket", auth={"token": "a-secret-that-is-wrong"})
     async with connected(guarded.url, auth={"token": ADMIN}) as client:
         await client.run("bash", "echo a-secret-program")
+    async with httpx.AsyncClient(base_url=guarded.url, trust_env=False) as http:
+        for token, answer in (("a-secret-that-is-wrong", "44"), (ADMIN, "40")):
+            query = {"EIO": "3", "transport": "polling", "access_token": token}
+            assert f":{answer}" in (await http.get("/socket.io/", params=query)).text
     log = guarded.log.read_text()
     assert "secret" not in log
     assert ADMIN not in log

@@ -1,4 +1,4 @@
-"""socket.io-client of npm, as programs use it."""
+"""socket.io-client of npm, in every version that pages and programs use, by every transport."""
 
 from __future__ import annotations
 
@@ -14,64 +14,105 @@ from tests.conftest import require_tool
 from tests.grounds.conftest import text
 from tests.support.server import RunningServer
 
-every_transport = pytest.mark.parametrize("transports", [["websocket"], ["polling"], ["polling", "websocket"]])
+every_version = pytest.mark.parametrize("version", [1, 2, 3, 4])
+every_transport = pytest.mark.parametrize("transports", [["websocket"], ["polling"], ["polling", "websocket"]], ids="/".join)
 
 HELLO = {"language": "python3", "code": "print('hello')"}
+WORDS = "aé€😀 Ã©"
+"""Characters of one to four bytes of UTF-8, and two that look like one of two bytes."""
 
 
-def speak(folder: Path, server: str, *steps: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Take some steps, see run.mjs; returns what it printed."""
+def speak(folder: Path, version: int, server: str, *steps: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Take some steps, see run.js; returns what it printed."""
     wanted = json.dumps({"options": options, "steps": steps})
-    command = [require_tool("node"), "run.mjs", server, wanted]
+    command = [require_tool("node"), "run.js", str(version), server, wanted]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
+@every_version
 @every_transport
-def test_runs_a_program(installed: Path, server: RunningServer, transports: list[str]) -> None:
-    done = speak(installed, server.url, {"emit": HELLO, "until": "status"}, transports=transports)
+def test_runs_a_program(installed: Path, server: RunningServer, version: int, transports: list[str]) -> None:
+    done = speak(installed, version, server.url, {"emit": HELLO, "until": "status"}, transports=transports)
     assert done["replies"] == [
         {"stream": "start", "chunk": ""},
         {"stream": "stdout", "chunk": "hello\n"},
         {"stream": "status", "chunk": 0},
     ]
-    if len(transports) == 1:
-        assert done["transport"] == transports[0]
+    assert done["transports"] == transports[-1:]
 
 
+@every_version
 @every_transport
-def test_a_new_run_stops_the_old_one(installed: Path, server: RunningServer, transports: list[str]) -> None:
+def test_text_arrives_as_it_was_written(installed: Path, server: RunningServer, version: int, transports: list[str]) -> None:
+    emit = {"language": "python3", "code": f"print('{WORDS}', ascii('{WORDS}'))"}
+    replies = speak(installed, version, server.url, {"emit": emit, "until": "status"}, transports=transports)["replies"]
+    assert text(replies) == f"{WORDS} {WORDS!a}\n"
+
+
+@every_version
+@every_transport
+def test_large_output_arrives_whole(installed: Path, server: RunningServer, version: int, transports: list[str]) -> None:
+    emit = {"language": "python3", "code": "for number in range(100): print(str(number) * 500, '€' * 500)"}
+    replies = speak(installed, version, server.url, {"emit": emit, "until": "status"}, transports=transports)["replies"]
+    assert text(replies) == "".join(f"{str(number) * 500} {'€' * 500}\n" for number in range(100))
+
+
+@every_version
+@every_transport
+def test_a_new_run_stops_the_old_one(installed: Path, server: RunningServer, version: int, transports: list[str]) -> None:
     code = "import time\nprint('begun', flush=True)\ntime.sleep(0.7)\nwhile True: print('more', flush=True)"
     first = {"emit": {"language": "python3", "code": code}, "until": "stdout", "chunk": "more"}
-    replies = speak(installed, server.url, first, {"emit": HELLO, "until": "status"}, transports=transports)["replies"]
+    done = speak(installed, version, server.url, first, {"emit": HELLO, "until": "status"}, transports=transports)
+    replies = done["replies"]
     stopped = replies.index({"stream": "stop", "chunk": ""})
     assert text(replies[stopped:]) == "hello\n"
     assert text(replies[:stopped]).startswith("begun\n")
 
 
+@every_version
 @every_transport
-def test_errors_are_words(installed: Path, server: RunningServer, transports: list[str]) -> None:
+def test_errors_are_words(installed: Path, server: RunningServer, version: int, transports: list[str]) -> None:
+    def last_words(*steps: dict[str, Any]) -> list[str]:
+        replies = speak(installed, version, server.url, *steps, transports=transports)["replies"]
+        return [reply["chunk"] for reply in replies]
+
     nothing = {"emit": "nothing", "until": "error"}
-    replies = speak(installed, server.url, nothing, {"emit": HELLO, "until": "error"}, transports=transports)["replies"]
-    assert [reply["chunk"] for reply in replies] == ["Request is empty.", "Spam prevention."]
+    assert last_words(nothing, {"emit": HELLO, "until": "error"}) == ["Request is empty.", "Spam prevention."]
     long = {"emit": {"language": "python3", "code": "x" * 65_537}, "until": "error"}
-    assert speak(installed, server.url, long, transports=transports)["replies"][-1]["chunk"] == "Program too long."
-    binary = {"emit": {"binary": "print(1)"}, "until": "error"}
-    assert speak(installed, server.url, binary, transports=transports)["replies"][-1]["chunk"] == "The code is not text."
+    assert last_words(long) == ["Program too long."]
+    assert last_words({"emit": {"binary": "print(1)"}, "until": "error"}) == ["The code is not text."]
 
 
+@every_version
+@every_transport
+def test_a_client_that_reconnects_runs_programs_again(
+    installed: Path, server: RunningServer, version: int, transports: list[str]
+) -> None:
+    endless = {"emit": {"language": "bash", "code": "echo begun; sleep 600"}, "until": "stdout"}
+    again = {"reconnect": True}
+    done = speak(installed, version, server.url, endless, again, {"emit": HELLO, "until": "status"}, transports=transports)
+    assert text(done["replies"]) == "begun\nhello\n"
+    assert done["transports"] == transports[-1:] * 2
+
+
+@every_version
 @every_transport
 def test_a_refused_connection_has_words(
-    installed: Path, kept_server: Callable[..., RunningServer], transports: list[str]
+    installed: Path, kept_server: Callable[..., RunningServer], version: int, transports: list[str]
 ) -> None:
     server = kept_server("--require-login", env={"FIREBOX_ADMIN_TOKEN": "the-operators-token"})
-    assert "a token is needed" in speak(installed, server.url, transports=transports)["refused"]
-    assert "wrong token" in speak(installed, server.url, transports=transports, auth={"token": "x"})["refused"]
-    step = {"emit": HELLO, "until": "status"}
-    done = speak(installed, server.url, step, transports=transports, auth={"token": "the-operators-token"})
-    assert text(done["replies"]) == "hello\n"
-    header = {"Authorization": "Bearer the-operators-token"}
-    done = speak(installed, server.url, step, transports=transports, extraHeaders=header)
-    assert text(done["replies"]) == "hello\n"
+
+    def connect(**options: Any) -> dict[str, Any]:
+        step = {"emit": HELLO, "until": "status"}
+        return speak(installed, version, server.url, step, transports=transports, **options)
+
+    def credentials(token: str) -> dict[str, Any]:
+        return {"auth": {"token": token}} if version > 2 else {"query": {"access_token": token}}
+
+    assert "a token is needed" in connect()["refused"]
+    assert "wrong token" in connect(**credentials("x"))["refused"]
+    assert text(connect(**credentials("the-operators-token"))["replies"]) == "hello\n"
+    assert text(connect(extraHeaders={"Authorization": "Bearer the-operators-token"})["replies"]) == "hello\n"

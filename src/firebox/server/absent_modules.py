@@ -1,7 +1,7 @@
 """Imports without what they can do without.
 
 Several libraries look whether another one is installed and load it for features that are not used here: structlog loads
-Rich, Litestar pydantic, python-socketio Redis. That costs each command more time than its own modules.
+Rich, Litestar pydantic. That costs each command more time than its own modules.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import cast
 
-OF_NO_USE_TO_SERVERS = ("aiohttp", "annotated_types", "attr", "attrs", "pydantic", "pygments", "redis", "requests", "rich")
-"""Loaded by python-socketio, Litestar, httpx and structlog: a third of the time of a start, and 30 MB of every server."""
+OF_NO_USE_TO_SERVERS = ("annotated_types", "attr", "attrs", "pydantic", "pygments", "rich")
+"""Loaded by Litestar, httpx and structlog: much of the time of a start, and many megabytes of every server."""
 
 
 @contextmanager

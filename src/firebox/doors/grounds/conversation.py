@@ -1,4 +1,4 @@
-"""One connection: what it asks for, one run at a time, and what it is told about it."""
+"""The conversation with one client: its requests, one run at a time, and the replies."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Protocol
 import structlog
 
 from firebox.domain.errors import FireboxError, InvalidRequest
-from firebox.doors.grounds.rate_limit import Pace
+from firebox.doors.grounds.rate_limit import ConnectionLimit
 from firebox.doors.grounds.wire import BUG, SPAM, Reply, Request, read_request, words_of
 from firebox.service.callers import Caller
 
 Identify = Callable[[], Awaitable[Caller]]
-"""Finds out who asks, anew for each run: a token may have been taken away since the connection was made."""
+"""Identifies the caller, anew for each run: a token may have been revoked since the connection was made."""
 Execute = Callable[[Request, Caller], AsyncGenerator[Reply]]
-"""Runs a program; closing the generator ends the run and waits until nothing of it is left. Raises: FireboxError."""
+"""Runs a program. Closing the generator ends the run and waits until nothing of it is left. Raises: FireboxError."""
 
 _log = structlog.get_logger("firebox.grounds")
 
@@ -26,7 +26,7 @@ class Outlet(Protocol):
     """Where replies go."""
 
     def say(self, reply: Reply) -> None:
-        """Send a reply, before any that is sent later. Nothing happens when the client is gone."""
+        """Send a reply; replies keep their order. Do nothing when the client is gone."""
         ...
 
     async def room(self) -> None:
@@ -37,13 +37,13 @@ class Outlet(Protocol):
 class Conversation:
     """Answers the requests of one connection."""
 
-    def __init__(self, outlet: Outlet, pace: Pace, identify: Identify, execute: Execute) -> None:
+    def __init__(self, outlet: Outlet, limit: ConnectionLimit, identify: Identify, execute: Execute) -> None:
         self._outlet = outlet
-        self._pace = pace
+        self._limit = limit
         self._identify = identify
         self._execute = execute
         self._current: asyncio.Task[None] | None = None
-        """The run that may speak."""
+        """The run whose replies are sent."""
         self._tasks: set[asyncio.Task[None]] = set()
         """The current run and those that are being ended."""
         self._closed = False
@@ -54,13 +54,13 @@ class Conversation:
             await asyncio.wait(self._tasks)
 
     def request(self, document: object) -> None:
-        """Answer an event. document: its first argument, any JSON value.
+        """Answer an event, in the background. document: its first argument, any JSON value.
 
-        Returns at once. What a request cannot change leaves the run under way alone: too early, empty, too long.
+        A request that is refused (too early, empty, too long) does not interrupt the current run.
         """
         if self._closed:
             return
-        if not self._pace.take():
+        if not self._limit.take():
             self._outlet.say(Reply("error", SPAM))
             return
         try:
@@ -72,24 +72,24 @@ class Conversation:
         task = asyncio.create_task(self._serve(request, set(self._tasks)))
         self._current = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
 
     def close(self) -> None:
-        """End what runs, on the side; nothing is said any more."""
+        """End all runs in the background. No more replies are sent."""
         self._closed = True
         self._current = None
         for task in self._tasks:
             task.cancel()
 
     def _interrupt(self) -> None:
-        """Silence the run under way, end it on the side, and say so."""
+        """End the current run in the background, and reply `stop`."""
         if self._current is not None:
             self._current.cancel()
             self._current = None
             self._outlet.say(Reply("stop"))
 
     async def _serve(self, request: Request, before: set[asyncio.Task[None]]) -> None:
-        """Run a program once the runs before it are gone: they may hold what this client is allowed to use at once."""
+        """Run a program once the runs before it are gone: they may use up the quota of this client."""
         if before:
             await asyncio.wait(before)
         try:
@@ -100,14 +100,21 @@ class Conversation:
                     await self._outlet.room()
         except FireboxError as error:
             self._say(Reply("error", words_of(error)))
-        except Exception:  # noqa: BLE001 - the client waits for a last word, the operator reads the log
-            _log.exception("a run failed")
-            self._say(Reply("error", BUG))
 
     def _say(self, reply: Reply) -> None:
-        """Say something about the current run; an interrupted one has no voice."""
+        """Send a reply of the current run; those of interrupted ones are dropped."""
         if asyncio.current_task() is not self._current:
             return
         if reply.is_last:
             self._current = None
         self._outlet.say(reply)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        """Forget a run. After a bug the client still waits for a last reply, and the operator reads the log."""
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        _log.error("a run failed", exc_info=task.exception())
+        if task is self._current:
+            self._current = None
+            self._outlet.say(Reply("error", BUG))

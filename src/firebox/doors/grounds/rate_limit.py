@@ -1,7 +1,7 @@
-"""How often somebody may ask: each connection twice a second, everybody of one address or user together not without bound.
+"""Rate limits: a connection may send two requests a second, and all connections of one address or user share a second limit.
 
-The rule of grounds-exec is about one connection. Whoever opens many of them meets the second rule, which leaves room for a
-class of pupils behind one address.
+The first rule is that of grounds-exec. The second one stops clients that open many connections, and leaves room for a class of
+pupils behind one address.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections import deque
 from collections.abc import Callable
 
 SPAM_S = 0.5
-REQUESTS_OF_A_CALLER = 20
+REQUESTS_PER_CALLER = 20
 """Requests of one caller in each `SPAM_S`, over all of its connections."""
 
 Clock = Callable[[], float]
 """Seconds that never go backwards."""
 
 
-class CallerPaces:
-    """Counts requests of every caller. Remembers those of the last `SPAM_S` seconds only."""
+class CallerLimits:
+    """Counts the requests of every caller in the last `SPAM_S` seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -26,11 +26,11 @@ class CallerPaces:
         self._recent: deque[tuple[float, str]] = deque()
 
     def take(self, key: str) -> bool:
-        """Count a request; False: there have been too many, and it does not count. key: `Caller.key`."""
+        """Count a request; return False, and do not count it, when there have been too many. key: `Caller.key`."""
         now = self._clock()
         while self._recent and self._recent[0][0] <= now - SPAM_S:
             self._forget(self._recent.popleft()[1])
-        if self._counts.get(key, 0) >= REQUESTS_OF_A_CALLER:
+        if self._counts.get(key, 0) >= REQUESTS_PER_CALLER:
             return False
         self._counts[key] = self._counts.get(key, 0) + 1
         self._recent.append((now, key))
@@ -42,16 +42,17 @@ class CallerPaces:
             del self._counts[key]
 
 
-class Pace:
-    """Says whether one connection may ask now. A refused request does not count."""
+class ConnectionLimit:
+    """Limits the requests of one connection. key: `Caller.key`."""
 
-    def __init__(self, key: str, callers: CallerPaces, clock: Clock) -> None:
+    def __init__(self, key: str, callers: CallerLimits, clock: Clock) -> None:
         self._key = key
         self._callers = callers
         self._clock = clock
         self._last: float | None = None
 
     def take(self) -> bool:
+        """Count a request; return False, and do not count it, when it comes too early."""
         now = self._clock()
         if self._last is not None and now - self._last < SPAM_S:
             return False
@@ -61,8 +62,8 @@ class Pace:
         return True
 
 
-class Bucket:
-    """Lets `rate` things a second through in the long run, and `burst` at once."""
+class TokenBucket:
+    """Allows `rate` events a second in the long run, and `burst` at once."""
 
     def __init__(self, rate: float, burst: int, clock: Clock) -> None:
         self._rate = rate
@@ -72,6 +73,7 @@ class Bucket:
         self._at = clock()
 
     def take(self) -> bool:
+        """Count an event; return False when there have been too many."""
         now = self._clock()
         self._level = min(self._burst, self._level + (now - self._at) * self._rate)
         self._at = now

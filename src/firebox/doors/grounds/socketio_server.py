@@ -1,177 +1,249 @@
-"""python-socketio's server, as far as this door uses it: the one place that knows the library.
+"""A Socket.IO server: sessions by id, limits per client, and the checks of each request before its session sees it.
 
-It speaks Engine.IO and Socket.IO over ASGI. What comes to it has passed `transport` and `packets`.
+Serves clients of version 1 to 4 (Engine.IO 3 and 4), the namespace `/`, polling and WebSockets. JSONP is refused: a script that
+another site includes comes without an Origin.
+
+Source: Engine.IO protocol, revisions 3 and 4, and the reference server for statuses and codes of errors.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+import secrets
+from collections import Counter
+from typing import Any, Protocol, cast
+from urllib.parse import parse_qs
 
-import socketio
-import structlog
-from engineio import packet as engine_packet
-from engineio.payload import Payload
-from socketio.exceptions import ConnectionRefusedError as JoinRefused
+from litestar.enums import ScopeType
+from litestar.types import Receive, Scope, Send
+from msgspec import Struct, json
 
-from firebox.doors.grounds.packets import PACKET_CHARACTERS
-from firebox.doors.grounds.wire import EVENT, Reply, encode
+from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.doors.grounds.conversation import Conversation
+from firebox.doors.grounds.engineio_packets import PACKET_CHARACTERS, Revision
+from firebox.doors.grounds.rate_limit import Clock
+from firebox.doors.grounds.socketio_session import Client, Session, Upgrade
+from firebox.doors.grounds.socketio_transports import poll, post, serve_websocket
+from firebox.doors.http.credentials import QUERY_PARAMETER, token_of
+from firebox.doors.http.refusals import ClientGone
+from firebox.doors.http.requests import AnyConnection, check_origin, client_address, read_body
+from firebox.doors.http.status import status_of
+from firebox.service.callers import countable
 
-PING_INTERVAL_S = 25
-PING_TIMEOUT_S = 20
-"""A client that does not answer a ping in time is gone. Source: Engine.IO, defaults of the reference server."""
-PACKETS_OF_A_POST = 64
-"""Events that a program sends at once arrive together."""
-WINDOW_BYTES = 64 * 1024
-"""What may wait for a client before its program has to wait. As much again may be on its way out."""
-PACKET_BYTES = 400
-"""What a packet that waits costs besides its text."""
-WAITING_PACKETS = 512
-"""From a client that lets this many wait nothing is read any more: they are answers. Output alone, held by the window, is less,
-so a client that is slow can still ask for something else."""
+SESSIONS = 4096
+SESSIONS_PER_ADDRESS = 256
+"""Room for a class behind one address, and for several pages of each pupil."""
+QUERY_FIELDS = 32
+TEXT = b"text/plain; charset=UTF-8"
+BINARY_TYPE = "application/octet-stream"
+REVISIONS: dict[tuple[str, ...], Revision] = {("3",): 3, ("4",): 4}
+"""Values of the query's `EIO`."""
 
-_log = structlog.get_logger("firebox.grounds")
-
-
-class Refused(Exception):
-    """A client may not connect to the namespace; the words go to it."""
-
-
-Opened = Callable[[str, Any], None]
-"""A transport session begins: its id, the ASGI scope of its first request."""
-Closed = Callable[[str], None]
-"""A transport session has ended: its id."""
-Joined = Callable[[str, object], Awaitable[None]]
-"""A client wants to join the namespace: the id of its session, its `auth`. Raises: Refused."""
-Left = Callable[[str], None]
-Asked = Callable[[str, object], None]
-"""A client has sent the event `run`: the id of its session, the first argument."""
+Headers = list[tuple[bytes, bytes]]
 
 
-class Library:
-    """One Socket.IO server. Ids are those of transport sessions."""
+class Target(Struct, frozen=True):
+    """What a request asks for. sid and revision: None where the query has none. token: for clients that cannot send headers."""
 
-    def __init__(self, opened: Opened, closed: Closed, joined: Joined, left: Left, asked: Asked) -> None:
-        log = _quiet_log()
-        Payload.max_decode_packets = PACKETS_OF_A_POST
-        self._server: Any = cast(Any, socketio.AsyncServer)(
-            async_mode="asgi",
-            # `transport` checks origins, and the application answers for all doors what browsers ask about them.
-            cors_allowed_origins=[],
-            max_http_buffer_size=PACKET_CHARACTERS,
-            ping_interval=PING_INTERVAL_S,
-            ping_timeout=PING_TIMEOUT_S,
-            http_compression=False,
-            # Events of one client are handled in their order.
-            async_handlers=False,
-            logger=log,
-            engineio_logger=log,
-        )
-        self._engine: Any = self._server.eio
-        self._opened, self._closed, self._joined, self._left, self._asked = opened, closed, joined, left, asked
-        self._open_session = self._engine.handlers["connect"]
-        self._close_session = self._engine.handlers["disconnect"]
-        self._engine.on("connect", self._on_open)
-        self._engine.on("disconnect", self._on_close)
-        self._server.on("connect", self._on_join)
-        self._server.on("disconnect", self._on_leave)
-        self._server.on(EVENT, self._on_event)
+    transport: str
+    sid: str | None
+    revision: Revision | None
+    token: str | None
 
-    async def serve(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one HTTP request or WebSocket."""
-        await self._engine.handle_request(scope, receive, send)
 
-    def is_open(self, session: str) -> bool:
-        socket = self._engine.sockets.get(session)
-        return socket is not None and not socket.closed
+class Refusal(Exception):
+    """A request that is not served. code: Engine.IO's own number of the error."""
 
-    def polls(self, session: str) -> bool:
-        """Whether a session is open and not on a WebSocket."""
-        return self.is_open(session) and not self._engine.sockets[session].upgraded
+    def __init__(self, words: str, *, status: int = 400, code: int = 3) -> None:
+        super().__init__(words)
+        self.words = words
+        self.status = status
+        self.code = code
 
-    def say(self, session: str, reply: Reply) -> int:
-        """Queue an event for a client. Returns what it costs in bytes, 0 when the client is gone."""
-        if not self.is_open(session):
-            return 0
-        text = "2" + encode(reply)
-        # The library's own `emit` is not in order: it leaves the queueing to tasks.
-        self._queue(session).put_nowait(engine_packet.Packet(engine_packet.MESSAGE, text))
-        return len(text) + PACKET_BYTES
 
-    def waiting_packets(self, session: str) -> int:
-        """Count the packets that wait for a client to take them."""
-        return self._queue(session).qsize() if self.is_open(session) else 0
+class Application(Protocol):
+    """What clients are served."""
 
-    async def drained(self, session: str) -> None:
-        """Wait until no packet waits for a client. Those that it takes just now may still be on their way."""
-        if self.is_open(session):
-            await self._queue(session).join()
+    async def join(self, session: Session, credentials: object, /) -> Conversation:
+        """Begin the conversation with a client that may connect. Raises: JoinRefused."""
+        ...
 
-    def end_poll(self, session: str) -> None:
-        """Let a poll that waits for packets be answered."""
-        socket = self._engine.sockets.get(session)
-        if socket is not None:
-            socket.queue.put_nowait(engine_packet.Packet(engine_packet.NOOP))
+    async def until_stopped(self, session: Session, /) -> None:
+        """Wait until the server is about to stop and nothing of the client's is left."""
+        ...
 
-    def end_upgrade(self, session: str) -> None:
-        """Go on with polling after a WebSocket that did not take over. The library forgets that in one of its ways out."""
-        socket = self._engine.sockets.get(session)
-        if socket is not None and not socket.upgraded:
-            socket.upgrading = False
 
-    async def close(self, session: str) -> None:
-        """End a session from our side."""
-        socket = self._engine.sockets.get(session)
-        if socket is not None and not socket.closed:
-            await socket.close(wait=False, reason=self._server.reason.SERVER_DISCONNECT)
-        self._engine.sockets.pop(session, None)
+class SocketIoServer:
+    """The ASGI application below /socket.io. origins: sites whose pages may connect. clock: for the rate limits."""
 
-    def forget(self, session: str) -> None:
-        """Drop what is left of a session that has ended."""
-        if not self.is_open(session):
-            self._engine.sockets.pop(session, None)
+    def __init__(self, application: Application, origins: frozenset[str], clock: Clock) -> None:
+        self._application = application
+        self._origins = origins
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+        self._per_address: Counter[str] = Counter()
 
-    def _queue(self, session: str) -> asyncio.Queue[Any]:
-        return cast("asyncio.Queue[Any]", self._engine.sockets[session].queue)
-
-    def _session_of(self, client: str) -> str:
-        return cast(str, self._server.manager.eio_sid_from_sid(client, "/"))
-
-    async def _on_open(self, session: str, environ: dict[str, Any]) -> None:
-        self._opened(session, environ["asgi.scope"])
-        await self._open_session(session, environ)
-
-    async def _on_close(self, session: str, reason: str) -> None:
-        self._closed(session)
-        await self._close_session(session, reason)
-
-    async def _on_join(self, client: str, _environ: object, auth: object) -> None:
-        session = self._session_of(client)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = AnyConnection(scope, receive, send)
+        headers: Headers = []
         try:
-            await self._joined(session, auth)
-        except Refused as refusal:
-            raise JoinRefused(str(refusal)) from None
-        if not self.is_open(session):
-            # Else the library would remember a client that is gone for ever.
-            raise JoinRefused("gone")
+            try:
+                check_origin(connection, self._origins)
+            except FireboxError as error:
+                raise Refusal(error.message, status=status_of(error), code=4) from None
+            target = _read_target(scope)
+            headers = _cors_headers(target, connection)
+            if scope["type"] == ScopeType.WEBSOCKET:
+                await self._serve_websocket(target, connection)
+            else:
+                await self._serve_request(target, connection, headers)
+        except Refusal as refusal:
+            await _refuse(refusal, scope, send, headers)
+        except ClientGone:
+            pass
 
-    def _on_leave(self, client: str, *_reason: object) -> None:
-        self._left(self._session_of(client))
+    async def _serve_websocket(self, target: Target, connection: AnyConnection) -> None:
+        if target.transport != "websocket":
+            raise Refusal("Transport unknown", code=0)
+        if target.sid is None:
+            session = self._open(target, connection)
+            session.upgrade = Upgrade.DONE
+        else:
+            session = self._find(target.sid)
+            if session.upgrade is not Upgrade.NONE:
+                raise Refusal("Bad request")
+            session.upgrade = Upgrade.OPENED
+        await serve_websocket(session, connection.receive, connection.send)
 
-    def _on_event(self, client: str, *arguments: object) -> None:
-        self._asked(self._session_of(client), arguments[0] if arguments else None)
+    async def _serve_request(self, target: Target, connection: AnyConnection, headers: Headers) -> None:
+        if target.transport != "polling":
+            raise Refusal("Transport unknown", code=0)
+        session = self._find(target.sid) if target.sid is not None else None
+        if session is not None and session.upgrade is Upgrade.DONE:
+            raise Refusal("Bad request")
+        match cast("dict[str, Any]", connection.scope)["method"]:
+            case "GET":
+                await _read(connection)
+                if session is None:
+                    session = self._open(target, connection)
+                    await session.open(may_upgrade=True)
+                await self._poll(session, connection, headers)
+            case "POST" if session is not None:
+                await self._post(session, connection, headers)
+            case "POST":
+                raise Refusal("Bad handshake method", code=2)
+            case _:
+                raise Refusal("Bad handshake method", status=405, code=2)
+
+    async def _poll(self, session: Session, connection: AnyConnection, headers: Headers) -> None:
+        """Answer with packets as soon as there are some."""
+        if session.is_polling:
+            session.close()
+            raise Refusal("overlapping polls")
+        session.is_polling = True
+        try:
+            payload = await poll(session, connection.receive, self._application.until_stopped(session))
+            await _answer(connection.send, 200, payload, TEXT, headers)
+        finally:
+            session.is_polling = False
+
+    async def _post(self, session: Session, connection: AnyConnection, headers: Headers) -> None:
+        """Take packets from the client."""
+        if session.is_posting:
+            session.close()
+            raise Refusal("overlapping posts")
+        session.is_posting = True
+        try:
+            body = await _read(connection)
+            await post(session, body, is_binary=connection.headers.get("content-type", "") == BINARY_TYPE)
+            await _answer(connection.send, 200, b"ok", TEXT, headers)
+        except InvalidRequest as error:
+            raise Refusal(error.message) from None
+        except (Refusal, ClientGone):
+            session.close()
+            raise
+        finally:
+            session.is_posting = False
+
+    def _open(self, target: Target, connection: AnyConnection) -> Session:
+        if target.revision is None:
+            raise Refusal("Unsupported protocol version", code=5)
+        address = client_address(connection)
+        if len(self._sessions) >= SESSIONS or self._per_address[countable(address)] >= SESSIONS_PER_ADDRESS:
+            raise Refusal("too many connections", status=429, code=4)
+        token = token_of(connection.headers)
+        client = Client(address=address, token=target.token if token is None else token, revision=target.revision)
+        session = Session(secrets.token_urlsafe(15), client, self._application.join, self._forget, self._clock)
+        self._sessions[session.id] = session
+        self._per_address[countable(address)] += 1
+        return session
+
+    def _find(self, identifier: str) -> Session:
+        try:
+            return self._sessions[identifier]
+        except KeyError:
+            raise Refusal("Session ID unknown", code=1) from None
+
+    def _forget(self, session: Session) -> None:
+        del self._sessions[session.id]
+        address = countable(session.client.address)
+        self._per_address[address] -= 1
+        if not self._per_address[address]:
+            del self._per_address[address]
 
 
-def _quiet_log() -> logging.Logger:
-    """Make a log for the library that holds neither what clients send nor tracebacks: only that it failed, and at what."""
-    log = logging.Logger("firebox.grounds.library", logging.ERROR)  # noqa: LOG001 - nobody else is to find and change it
-    log.addHandler(_Failures())
-    return log
+def _read_target(scope: Scope) -> Target:
+    try:
+        fields = parse_qs(scope["query_string"].decode(), max_num_fields=QUERY_FIELDS)
+    except ValueError:
+        raise Refusal("Bad request") from None
+    if "j" in fields:
+        raise Refusal("JSONP is not supported")
+    transport = _only(fields.get("transport", ["polling"]))
+    if transport not in {"polling", "websocket"}:
+        raise Refusal("Transport unknown", code=0)
+    revision = REVISIONS.get(tuple(fields.get("EIO", ())))
+    sid = _only(fields["sid"]) if "sid" in fields else None
+    if sid is None and revision is None:
+        raise Refusal("Unsupported protocol version", code=5)
+    token = _only(fields[QUERY_PARAMETER]) if revision == 3 and QUERY_PARAMETER in fields else None
+    return Target(transport, sid, revision, token)
 
 
-class _Failures(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.exc_info[0] is not None:
-            _log.error("the Socket.IO library failed", error=record.exc_info[0].__name__)
+def _only(values: list[str]) -> str:
+    if len(values) != 1:
+        raise Refusal("Bad request")
+    return values[0]
+
+
+def _cors_headers(target: Target, connection: AnyConnection) -> Headers:
+    """Let the pages of clients of versions 1 and 2 read an answer: these always ask as if there were cookies.
+
+    Only for sites that `check_origin` let pass. Source: Fetch standard, "CORS protocol and credentials".
+    """
+    if target.revision == 3 and "origin" in connection.headers:
+        return [(b"access-control-allow-credentials", b"true")]
+    return []
+
+
+async def _read(connection: AnyConnection) -> bytes:
+    try:
+        return await read_body(connection.receive, connection.headers, PACKET_CHARACTERS)
+    except ClientGone:
+        raise
+    except FireboxError as error:
+        raise Refusal(error.message, status=status_of(error)) from None
+
+
+async def _refuse(refusal: Refusal, scope: Scope, send: Send, headers: Headers) -> None:
+    if scope["type"] == ScopeType.WEBSOCKET:
+        # Before it is accepted this becomes status 403.
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.words})
+        return
+    body = json.encode({"code": refusal.code, "message": refusal.words})
+    await _answer(send, refusal.status, body, b"application/json", headers)
+
+
+async def _answer(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers) -> None:
+    own = [(b"content-length", str(len(body)).encode()), (b"content-type", content_type), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": own + headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

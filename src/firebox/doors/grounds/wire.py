@@ -11,7 +11,7 @@ server to client: {"stream": "stdout", "chunk": "42\n"}
 | stop           | "": the previous run of this connection was interrupted by a new one         |
 | error          | words                                                                        |
 
-`status` and `error` are last words: one of them ends every run that no `stop` ends.
+One `status` or `error` is the last reply of every run that no `stop` ends.
 
 Source: github.com/grounds/grounds-exec, README.md and lib/handlers/run.js.
 """
@@ -22,7 +22,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
-from msgspec import Struct, json
+from msgspec import Struct
 
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.domain.model import File, Job, LimitRequest, OutputMode, Result, StageResult, Verdict
@@ -45,29 +45,29 @@ Stream = Literal["start", "stdout", "stderr", "status", "stop", "error"]
 
 
 class Request(Struct, frozen=True):
-    """A run that a client asks for."""
+    """A run as a client requests it."""
 
     language: str
     code: str
 
 
 class Reply(Struct, frozen=True):
-    """What a client is told."""
+    """A message to a client about its run."""
 
     stream: Stream
     chunk: str | int = ""
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing of the run comes after it."""
+        """Whether this is the last reply of its run."""
         return self.stream in {"status", "error"}
 
 
 def read_request(document: object) -> Request:
-    """Check the first argument of an event, any JSON value. Keys that mean nothing here are ignored, as grounds-exec does.
+    """Check the first argument of an event, any JSON value. Unknown keys are ignored, as in grounds-exec.
 
-    A request without `code` is one with empty code, which is a program.
-    Raises: InvalidRequest with the words for the client.
+    A request without `code` runs an empty program.
+    Raises: InvalidRequest with the message for the client.
     """
     if not document:
         raise InvalidRequest(EMPTY)
@@ -89,7 +89,7 @@ def _text(value: object, key: str) -> str:
 
 
 def to_job(request: Request, runtime: Runtime, settings: Settings) -> Job:
-    """Make a job of a request. Raises: InvalidRequest for code that cannot be written as UTF-8."""
+    """Convert a request to a job. Raises: InvalidRequest for code that cannot be written as UTF-8."""
     compile_maximum = settings.maximum_limits("compile", runtime.setting_names)
     run_maximum = settings.maximum_limits("run", runtime.setting_names)
     return Job(
@@ -138,7 +138,7 @@ def _at_most(wanted: int, maximum: int) -> int:
 
 
 def last_words(result: Result, *, expired: bool) -> Reply:
-    """Say how a run ended. expired: our own clock cancelled it."""
+    """Return the last reply of a run. expired: the timeout of the run cancelled it."""
     match result.verdict:
         case Verdict.WALL_TIME | Verdict.CPU_TIME:
             return Reply("error", TIMEOUT)
@@ -154,7 +154,7 @@ def last_words(result: Result, *, expired: bool) -> Reply:
 
 
 def exit_status(stage: StageResult) -> int:
-    """Say the exit status as a shell would: 128 + N for a program that signal N killed."""
+    """Return the exit status as a shell reports it: 128 + N for a program that signal N killed."""
     if stage.exit_code is not None:
         return stage.exit_code
     return 128 + _signal_number(stage.signal or "SIGKILL")
@@ -165,15 +165,10 @@ def _signal_number(name: str) -> int:
 
 
 def signed(status: int) -> int:
-    """Write an exit status as a signed byte."""
+    """Convert an exit status to a signed byte."""
     return status - 256 if status >= 128 else status
 
 
 def words_of(error: FireboxError) -> str:
-    """Say what went wrong, and what can be done about it."""
+    """Return the message of an error, with its hint."""
     return f"{error.message} ({error.hint})" if error.hint else error.message
-
-
-def encode(reply: Reply) -> str:
-    """Write a reply as the arguments of a Socket.IO event."""
-    return json.encode([EVENT, reply]).decode()

@@ -1,0 +1,177 @@
+"""How packets travel: polling, WebSockets, and the change from the first to the second.
+
+| request              | is                                                           |
+| -------------------- | ------------------------------------------------------------ |
+| GET, no sid          | the beginning of a session that polls                        |
+| GET, sid             | a poll: answered as soon as there are packets for the client |
+| POST, sid            | packets from the client                                      |
+| WebSocket, no sid    | the beginning of a session, and all of it                    |
+| WebSocket, sid       | a session that polled moves to this                          |
+
+Source: Engine.IO protocol, revisions 3 and 4, "Transports" and "Upgrade".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from typing import Any, cast
+
+from litestar.types import Receive, Send
+
+from firebox.domain.errors import InvalidRequest
+from firebox.doors.grounds import engineio_packets as engine
+from firebox.doors.grounds.socketio_session import ANSWER_CHARACTERS, WAITING_PACKETS, Session, Upgrade
+
+UPGRADE_WITHIN_S = 20.0
+CLOSE_WITHIN_S = 5.0
+"""How long a client has to take what is left when its session has ended."""
+NORMAL_CLOSE = 1000
+POLICY_CLOSE = 1008
+"""Source: RFC 6455, section 7.4.1."""
+REASON_BYTES = 123
+"""Source: RFC 6455, section 5.5."""
+
+Message = Mapping[str, Any]
+
+
+async def poll(session: Session, receive: Receive, until_stopped: Awaitable[None]) -> bytes:
+    """Wait for packets and return them as a payload. A client that hangs up has left.
+
+    receive: of a request whose body has been read. until_stopped: ends when the server is about to stop.
+    """
+    if session.upgrade is Upgrade.PROBED and not len(session.outbox):
+        session.outbox.put(engine.NOOP)
+    filled, *ends = waits = [
+        asyncio.ensure_future(wait) for wait in (session.outbox.until_filled(), _until_gone(receive), until_stopped)
+    ]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if not filled.done():
+            session.close()
+    finally:
+        for wait in (filled, *ends):
+            wait.cancel()
+    return engine.encode_payload(session.outbox.take(ANSWER_CHARACTERS) or [engine.NOOP], session.client.revision)
+
+
+async def post(session: Session, body: bytes, *, is_binary: bool) -> None:
+    """Act on a payload. Raises: InvalidRequest, when the session has been closed because of it."""
+    try:
+        if len(session.outbox) > WAITING_PACKETS:
+            raise InvalidRequest("too many packets wait to be taken")
+        for packet in engine.decode_payload(body, session.client.revision, is_binary=is_binary):
+            await session.receive(packet)
+    except InvalidRequest:
+        session.close()
+        raise
+
+
+async def serve_websocket(session: Session, receive: Receive, send: Send) -> None:
+    """Serve a WebSocket until it, or its session, ends. A session that polled keeps on polling unless it moves here."""
+    close = NORMAL_CLOSE, ""
+    try:
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        if session.upgrade is Upgrade.DONE:
+            await session.open(may_upgrade=False)
+        elif not await _upgrade(session, receive, send):
+            return
+        await _exchange(session, receive, send)
+    except InvalidRequest as error:
+        close = POLICY_CLOSE, error.message
+    except OSError:
+        pass  # the client went away between two packets
+    finally:
+        if session.upgrade is Upgrade.DONE:
+            session.close()
+        else:
+            session.upgrade = Upgrade.NONE
+        await _close(send, *close)
+
+
+async def _upgrade(session: Session, receive: Receive, send: Send) -> bool:
+    """Move a session that polls to a WebSocket. Returns whether that has happened. Raises: InvalidRequest."""
+    try:
+        async with asyncio.timeout(UPGRADE_WITHIN_S):
+            if not await _expect(engine.PING + engine.PROBE, receive):
+                return False
+            await _send(send, engine.PONG + engine.PROBE)
+            session.upgrade = Upgrade.PROBED
+            session.outbox.put(engine.NOOP)  # the answer to a poll that waits
+            if not await _expect(engine.UPGRADE, receive):
+                return False
+    except TimeoutError:
+        raise InvalidRequest("the upgrade took too long") from None
+    session.upgrade = Upgrade.DONE
+    return True
+
+
+async def _expect(text: str, receive: Receive) -> bool:
+    message = await _next(receive)
+    if message is not None and message.get("text") != text:
+        raise InvalidRequest("not a packet that belongs to an upgrade")
+    return message is not None
+
+
+async def _exchange(session: Session, receive: Receive, send: Send) -> None:
+    """Carry packets both ways until the client leaves or the session ends. Raises: InvalidRequest, OSError."""
+    reading = asyncio.create_task(_read(session, receive))
+    writing = asyncio.create_task(_write(session, send))
+    ending = asyncio.create_task(session.ended.wait())
+    try:
+        await asyncio.wait({reading, writing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if reading.done() or writing.done():
+            # The client is to have nothing running while it learns why it is sent away.
+            session.close()
+            await (reading if reading.done() else writing)
+        else:
+            await asyncio.wait({writing}, timeout=CLOSE_WITHIN_S)
+    finally:
+        tasks = {reading, writing, ending}
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _read(session: Session, receive: Receive) -> None:
+    while session.is_open:
+        # What a client asks for is answered: one that takes no answers is not read from.
+        await session.outbox.until_taken(waiting_packets=WAITING_PACKETS)
+        message = await _next(receive)
+        if message is None:
+            return
+        data = message["bytes"] if message.get("text") is None else message["text"]
+        await session.receive(engine.decode_packet(data))
+
+
+async def _write(session: Session, send: Send) -> None:
+    while session.is_open or len(session.outbox):
+        await session.outbox.until_filled()
+        for packet in session.outbox.take():
+            await _send(send, packet)
+
+
+async def _next(receive: Receive) -> Message | None:
+    """Receive a message; None at the end of the connection."""
+    message = cast(Message, await receive())
+    return message if message["type"] == "websocket.receive" else None
+
+
+async def _send(send: Send, packet: str) -> None:
+    message: Any = {"type": "websocket.send", "text": packet}
+    await send(message)
+
+
+async def _close(send: Send, code: int, reason: str) -> None:
+    """Close a WebSocket, unless its client takes nothing any more."""
+    reason = reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
+    with suppress(OSError, TimeoutError, RuntimeError):
+        async with asyncio.timeout(CLOSE_WITHIN_S):
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
