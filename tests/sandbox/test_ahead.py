@@ -34,7 +34,7 @@ async def run(box: Box, started: Ahead, wanted: Command) -> tuple[str, bool]:
         await asyncio.sleep(0.1)  # so that it is more likely to wait already; the outcome must be the same
         ended = await sandbox.run(wanted, lambda _stream, data: heard.append(data))
         assert ended.status == 0, (ended, heard)
-        return b"".join(heard).decode(), bool(sandbox.was_started_ahead)
+        return b"".join(heard).decode(), bool(sandbox.was_prestarted)
     finally:
         sandbox.close()
 
@@ -88,6 +88,6 @@ async def test_program_that_ends_as_its_command_comes_is_started_anew(box: Box) 
             os.kill(pid, signal.SIGKILL)
         asyncio.get_running_loop().call_later(0.1, os.kill, sandbox.pid, signal.SIGCONT)
         ended = await sandbox.run(command(WORDS), lambda _stream, data: heard.append(data))
-        assert (ended.status, b"".join(heard), sandbox.was_started_ahead) == (0, b"here\n", False)
+        assert (ended.status, b"".join(heard), sandbox.was_prestarted) == (0, b"here\n", False)
     finally:
         sandbox.close()

@@ -45,7 +45,7 @@ async def run(box: Box, template: Template, code: str, kind: SandboxSpec = KIND)
     command = Command((PYTHON, "main.py"), ENVIRONMENT, files, tell=(), wall_ms=20_000, cpu_ms=20_000)
     try:
         ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
-        assert (ended.status, sandbox.was_started_ahead) == (0, True), (ended, heard)
+        assert (ended.status, sandbox.was_prestarted) == (0, True), (ended, heard)
         return b"".join(heard).decode()
     finally:
         sandbox.close()
@@ -232,7 +232,7 @@ os.close(file)
             Command((PYTHON, "main.py"), ENVIRONMENT, files, tell=(), wall_ms=20_000, cpu_ms=20_000), lambda _stream, _data: None
         )
         sandbox.close()
-        assert (ended.status, sandbox.was_started_ahead) == (0, False)
+        assert (ended.status, sandbox.was_prestarted) == (0, False)
 
 
 async def test_interpreter_cannot_leave_a_template_of_its_own(box: Box) -> None:

@@ -57,7 +57,7 @@ async def run(box: Box, kind: SandboxSpec, template: Template | None, code: str)
     try:
         ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
         assert ended.status == 0, (ended, heard)
-        return b"".join(heard).decode(), bool(sandbox.was_started_ahead)
+        return b"".join(heard).decode(), bool(sandbox.was_prestarted)
     finally:
         sandbox.close()
 

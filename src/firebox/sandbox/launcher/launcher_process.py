@@ -61,6 +61,7 @@ class LauncherProcess:
         self._process: StartedLauncher | None = None
         self._link: socket.socket | None = None
         self._plans: Plans | None = None
+        self._meter_names: tuple[str, ...] = ()
         self._configured: asyncio.Future[None] | None = None
         self._proven: asyncio.Task[None] | None = None
         self._first: _Making | None = None
@@ -137,6 +138,7 @@ class LauncherProcess:
             await asyncio.to_thread(started.configure, uid_base=self._uid_base, hooks=self._hooks)
         assert started.plans is not None  # noqa: S101 - it is configured
         self._plans = started.plans
+        self._meter_names = started.plans.groups.meter_names
         started.link.setblocking(False)
         loop = asyncio.get_running_loop()
         configured = self._configured = loop.create_future()
@@ -378,8 +380,7 @@ class LauncherProcess:
 
     def _take_made(self, number: int, making: _Making, data: bytes, descriptors: list[int]) -> None:
         """Act on the first word of a sandbox; takes what it keeps out of `descriptors`. Raises: ValueError."""
-        assert self._plans is not None  # noqa: S101 - set before anything is made
-        meters = self._plans.groups.meter_names
+        meters = self._meter_names
         kind = messages.kind_of(data) if data else 0
         if kind == Kind.READY and len(descriptors) == _STREAMS + len(meters):
             ready = messages.unpack(messages.Ready, data)
@@ -398,8 +399,10 @@ class LauncherProcess:
             self._fail(number, _too_many_files(errno.EMFILE))
         elif kind == Kind.FAILED:
             making.failed, call = messages.unpack_with_text(messages.Failed, data)
-            steps = self._plans.steps_of(making.failed, making.specification)
-            self._fail(number, self._plans.failure(making.failed, call, steps))
+            plans = self._plans
+            assert plans is not None  # noqa: S101 - set before anything is made
+            steps = plans.steps_of(making.failed, making.specification)
+            self._fail(number, plans.failure(making.failed, call, steps))
         else:
             self._fail(number, SandboxFailure("make", detail="the sandbox ended while it was made"))
 

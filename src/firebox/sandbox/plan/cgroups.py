@@ -218,7 +218,7 @@ class Meter:
     def cpu_ms(self) -> float:
         if "cpuacct.usage" in self._descriptors:
             return int(self._read("cpuacct.usage")) / 1e6
-        return int(self._fields("cpu.stat").get("usage_usec", 0)) / 1e3
+        return self._count("cpu.stat", b"usage_usec ") / 1e3
 
     def memory_peak_bytes(self) -> int:
         """Return the highest use so far; on kernels before 5.19 the highest that was seen by a call of this."""
@@ -235,7 +235,7 @@ class Meter:
     def memory_kills(self) -> int:
         """Count the processes that the kernel killed for reaching the memory limit."""
         name = "memory.events" if "memory.events" in self._descriptors else "memory.oom_control"
-        return int(self._fields(name).get("oom_kill", 0))
+        return self._count(name, b"oom_kill ")
 
     def limit(self, memory_bytes: int, processes: int) -> None:
         """Change the limits. Raises: OSError; nothing may be started then."""
@@ -271,11 +271,13 @@ class Meter:
     def _write(self, name: str, text: str) -> None:
         os.pwrite(self._descriptors[name], text.encode(), 0)
 
-    def _fields(self, name: str) -> dict[str, bytes]:
-        if name not in self._descriptors:
-            return {}
-        lines = (line.split() for line in self._read(name).splitlines())
-        return {words[0].decode(): words[1] for words in lines if len(words) == 2}
+    def _count(self, name: str, key: bytes) -> int:
+        """Return the number after a key, which ends with a blank, in a file of such lines; 0 when there is none."""
+        if name in self._descriptors:
+            for line in self._read(name).splitlines():
+                if line.startswith(key):
+                    return int(line[len(key) :])
+        return 0
 
 
 def _identity(pid: int) -> str:

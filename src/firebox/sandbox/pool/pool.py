@@ -199,10 +199,10 @@ class Pool:
 
     def count_start(self, sandbox: Sandbox, ended: Exit) -> None:
         """Note how the program of a sandbox of ours began, and whether it shows that its template does not work."""
-        if sandbox.was_started_ahead:
+        if sandbox.was_prestarted:
             self._started_ahead += 1
             self._restored += sandbox.template is not None
-        elif sandbox.was_started_ahead is False and sandbox.template is not None and not ended.memory_limit_hit:
+        elif sandbox.was_prestarted is False and sandbox.template is not None and not ended.memory_limit_hit:
             # Where a job allows too little memory what was restored is killed, and others may go on with the template.
             sandbox.template.failed = True
 

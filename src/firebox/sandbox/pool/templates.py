@@ -13,9 +13,9 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.instance.sandbox import Output, Sandbox
 from firebox.sandbox.protocol.messages import TEMPLATE
-from firebox.sandbox.spec import Ahead, Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Ahead, Command, CommandRefused, Exit, InputFile, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 
 ARE_POSSIBLE = os.uname().machine == "x86_64"
@@ -141,24 +141,19 @@ async def make_template(kind: SandboxSpec, make: Make, made_at: float) -> Templa
 async def _compare_draws(kind: SandboxSpec, ahead: Ahead, template: Template, make: Make) -> None:
     """Restore a program twice and see that it does not draw the same random numbers. Raises: SandboxFailure."""
     seen: set[bytes] = set()
+    command = _command(kind, ahead, ahead.draws.encode())._replace(tell=())
     for _ in range(2):
-        output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-
-        def take_output(stream: str, data: bytes, output: dict[str, bytearray] = output) -> None:
-            output[stream].extend(data)
-
         sandbox = await make(kind, template)
         try:
-            ended = await sandbox.run(_command(kind, ahead, ahead.draws.encode())._replace(tell=()), take_output)
-            was_restored = sandbox.was_started_ahead
+            ended, stdout, stderr = await _run(sandbox, command)
+            was_restored = sandbox.was_prestarted
         finally:
             sandbox.close()
-        lines = set(bytes(output["stdout"]).splitlines())
+        lines = set(stdout.splitlines())
         if not was_restored:
             raise SandboxFailure(_CAPTURE, detail="what was captured cannot be restored")
-        if ended.status != 0 or not lines:
-            errors = output["stderr"].decode(errors="replace").strip()
-            raise SandboxFailure(_CAPTURE, detail=errors or "what was restored does not go on")
+        if ended is None or ended.status != 0 or not lines:
+            raise SandboxFailure(_CAPTURE, detail=_text(stderr) or "what was restored does not go on")
         if lines & seen:
             raise SandboxFailure(_CAPTURE, detail="what was restored draws the same random numbers each time")
         seen |= lines
@@ -168,12 +163,6 @@ async def capture(kind: SandboxSpec, make: Make) -> int:
     """Make the template of a kind. Returns its descriptor. Raises: SandboxFailure with the reason, CommandRefused, OSError."""
     ahead = kind.ahead
     assert ahead is not None  # noqa: S101 - else nothing waits
-    errors = bytearray()
-
-    def take_output(stream: str, data: bytes) -> None:
-        if stream == "stderr":
-            errors.extend(data)
-
     # The main file is as PID 1 leaves it for a program that waits; see native/prestart.c.
     command = _command(kind, ahead, b"" if ahead.held else b"\n")._replace(
         file_size_bytes=TEMPLATE_BYTES,
@@ -183,14 +172,14 @@ async def capture(kind: SandboxSpec, make: Make) -> int:
     )
     sandbox = await make(kind._replace(ahead=None, captures=True), None)
     try:
-        await sandbox.run(command, take_output)
+        _ended, _stdout, stderr = await _run(sandbox, command)
         collected = await sandbox.collect([TEMPLATE], TEMPLATE_BYTES, 1)
     finally:
         sandbox.close()
     content = collected.pack.descriptor
     try:
         if len(collected.pack.files) != 1 or os.pread(content, 4, 0) != b"\x7fELF":
-            raise SandboxFailure(_CAPTURE, detail=errors.decode(errors="replace").strip() or "the program ended before it waited")
+            raise SandboxFailure(_CAPTURE, detail=_text(stderr) or "the program ended before it waited")
         os.fchmod(content, 0o555)
         fcntl.fcntl(content, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
@@ -212,3 +201,19 @@ def _command(kind: SandboxSpec, ahead: Ahead, main: bytes) -> Command:
         processes=kind.processes,
         output_bytes=_OUTPUT_BYTES,
     )
+
+
+async def _run(sandbox: Sandbox, command: Command) -> tuple[Exit | None, bytes, bytes]:
+    """Run a command to its end. Returns how it ended, stdout and stderr. Raises: as `Sandbox.run`."""
+    ended: Exit | None = None
+    output = {"stdout": bytearray(), "stderr": bytearray()}
+    async for event in sandbox.events(command):
+        if isinstance(event, Output):
+            output[event.stream] += event.data
+        elif isinstance(event, Exit):
+            ended = event
+    return ended, bytes(output["stdout"]), bytes(output["stderr"])
+
+
+def _text(output: bytes) -> str:
+    return output.decode(errors="replace").strip()

@@ -422,7 +422,8 @@ CONSTANTS = (
     "SYSTEM_V_QUEUES", "SEMAPHORES_A_SET",
 )  # fmt: skip
 _SMALL_MESSAGE_BYTES = 4 << 10
-_DESCRIPTORS = 32
+_ANCILLARY_BYTES = socket.CMSG_SPACE(32 * 4)
+"""Room for the most descriptors that a message carries."""
 
 _Structure = TypeVar("_Structure", bound=tuple[int, ...])
 
@@ -518,9 +519,7 @@ def receive(link: socket.socket) -> tuple[bytes, list[int]]:
     Raises: BlockingIOError on a non-blocking link with nothing to read.
     """
     try:
-        data, ancillary, _flags, _address = link.recvmsg(
-            _SMALL_MESSAGE_BYTES, socket.CMSG_SPACE(_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, _flags, _address = link.recvmsg(_SMALL_MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
     except BlockingIOError:
         raise
     except OSError:
