@@ -88,7 +88,7 @@ ATTACKS: dict[str, dict[int, str]] = {
         59: "new namespaces",
         60: "mounts",
         61: "core_pattern, release_agent, binfmt_misc, modprobe",
-        62: "writes to its own control group",
+        62: "writes to its own cgroup",
         63: "device nodes",
         64: "foreign ABIs and odd system call numbers",
         65: "io_uring",

@@ -191,7 +191,7 @@ def test_only_route_of_netlink_passes_and_pid_1_is_asked(machine: Machine) -> No
 
 
 def test_attack_12_no_filter_of_its_own_and_nothing_else_that_is_one_for_the_machine(machine: Machine) -> None:
-    """Each of these takes of something that has one limit for the machine and that no control group counts."""
+    """Each of these takes of something that has one limit for the machine and that no cgroup counts."""
     level, tcp, ipv6 = 1, 6, 41
     for garbage in (0, GARBAGE):
         for option in (26, 50, 51, 52):  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF

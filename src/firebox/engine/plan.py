@@ -22,7 +22,7 @@ from firebox.settings.settings import Settings
 class Plan(NamedTuple):
     """A job with everything decided. compile_limits: None when there is no compile stage. idle_ms: 0 for no limit.
 
-    template: as of `Ahead`, where the runtime allows for one; None: templates are off.
+    template: as of `Prestart`, where the runtime allows for one; None: templates are off.
     """
 
     job: Job

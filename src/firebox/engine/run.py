@@ -357,7 +357,7 @@ class LocalRun:
             ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes, job_env=job.env)
         if ahead is not None and runtime.limits(stage).stack_bytes:
             ahead = ahead._replace(stack_bytes=command.stack_bytes)
-        return specification._replace(ahead=ahead), command._replace(tell=words if ahead is not None else None)
+        return specification._replace(prestart=ahead), command._replace(resume_words=words if ahead is not None else None)
 
     def _command(self, stage: StageName, limits: Limits, packed: Pack | None) -> Command:
         job, runtime = self._plan.job, self._plan.runtime

@@ -14,12 +14,12 @@ INSIDE_UID = 1000
 HOOKS_FOLDER = "/.ahead"
 """Where the hooks of prestarted interpreters lie, in every sandbox, read-only."""
 
-TOLD_BYTES = 32 << 10
+RESUME_WORDS_BYTES = 32 << 10
 """Words that a hook can be told: they fit into a pipe without anybody reading, together."""
 
 
-class Ahead(NamedTuple):
-    """A program that a ready sandbox has started already; see native/prestart.h. `Command.tell` is what it is told.
+class Prestart(NamedTuple):
+    """A program that a ready sandbox has started already; see native/prestart.h. `Command.resume_words` is what it is told.
 
     env: what it is started with, more than it will have once its hook is done. main: a file that must be there before it
     starts, relative to the working directory; "" for none. held: it waits where it opens that file, else at a hook.
@@ -44,7 +44,7 @@ class SandboxSpec(NamedTuple):
 
     trees: host folders shown read-only besides the standard ones. layers: what else the root is stacked from, topmost first:
     squashfs images, or folders, of the host. host: whether the standard folders are shown at all. memory_bytes and processes
-    can be changed until the start of the program; the size of what can be written cannot. ahead: what is started already.
+    can be changed until the start of the program; the size of what can be written cannot. prestart: what is started already.
     captures: its program may be captured, by another one there; for the making of templates only.
     """
 
@@ -55,7 +55,7 @@ class SandboxSpec(NamedTuple):
     writable_inodes: int = 20_000
     memory_bytes: int = 512 << 20
     processes: int = 128
-    ahead: Ahead | None = None
+    prestart: Prestart | None = None
     captures: bool = False
 
 
@@ -70,7 +70,7 @@ class InputFile(NamedTuple):
 class Command(NamedTuple):
     """What is run, once, in a sandbox. argv[0]: absolute path or a name looked up in PATH of `env`.
 
-    tell: the words that a program which was started ahead needs so that it goes on as this command; None: start it anew.
+    resume_words: what a prestarted program needs to go on as this command; None: start a fresh one.
     Numbers as in the model's limits: milliseconds and bytes, 0 means no cap. terminal: (rows, columns), or None for pipes.
     keep_files: files are collected afterwards, even when a limit ends the program. capture: the file where the program waits to
     be captured, "" for its hook; None: it just runs. other_pid: until then getpid(2) returns a number that is not its, so that
@@ -94,7 +94,7 @@ class Command(NamedTuple):
     output_bytes: int = 1 << 20
     kill_on_output: bool = False
     keep_files: bool = False
-    tell: tuple[str, ...] | None = None
+    resume_words: tuple[str, ...] | None = None
     capture: str | None = None
     other_pid: bool = False
 

@@ -145,7 +145,7 @@ def start_message(command: Command) -> bytes:
     """Encode a command. Raises: CommandRefused, ValueError for a NUL in a string or an invalid variable name."""
     if any("=" in name or not name for name in command.env):
         raise ValueError("illegal name of an environment variable")
-    resume = command.tell if command.capture is None else (command.capture,)
+    resume = command.resume_words if command.capture is None else (command.capture,)
     variables = [f"{name}={value}" for name, value in command.env.items()]
     text = messages.Text((*command.argv, *variables, *(resume or ())))
     files, packs = _packed_files(command, text)
@@ -165,7 +165,7 @@ def start_message(command: Command) -> bytes:
         open_files=command.open_files,
         words=len(command.argv),
         variables=len(command.env),
-        told=len(resume) if resume is not None else messages.NO_WORDS,
+        resume_words=len(resume) if resume is not None else messages.NO_WORDS,
         packs=packs,
         files=len(files),
         text_bytes=text.bytes,

@@ -58,7 +58,7 @@ def examine() -> list[Finding]:
 
 
 def explain(layers: Iterable[str], reasons: Iterable[str] = ()) -> list[Finding]:
-    """Turn the layers that a launcher proved into findings. reasons: why better control groups are not used."""
+    """Turn the layers that a launcher proved into findings. reasons: why better cgroups are not used."""
     have = set(layers)
     findings = [Finding(name, name in have, True, detail) for name, detail in BOUNDARY_LAYERS.items()]
     findings += [_identity(have), _control_groups(have, list(reasons)), _swap(have), _private_inodes(have), _own_uid(have)]
@@ -137,8 +137,8 @@ def _identity(have: set[str]) -> Finding:
 def _control_groups(have: set[str], reasons: list[str]) -> Finding:
     for version in ("v2", "v1"):
         if f"cgroup-{version}" in have:
-            return Finding("control-groups", True, True, f"version {version[1]}: memory, processes and processor time")
-    detail = "none: memory and processor time are sampled every 10 ms and can be exceeded in between"
+            return Finding("control-groups", True, True, f"version {version[1]}: memory, processes and CPU time")
+    detail = "none: memory and CPU time are sampled every 10 ms and can be exceeded in between"
     seen_from_here = [reason.replace(f"{HOST}/", "/") for reason in reasons]
     is_mounted = " - cgroup" in _read("/proc/self/mountinfo")
     return Finding(

@@ -87,7 +87,7 @@ class LauncherProcess:
         self.cgroups = ""
         """Their version: "v2", "v1" or "none"."""
         self.reasons: tuple[str, ...] = ()
-        """Why better kinds of control groups are not used."""
+        """Why better kinds of cgroups are not used."""
 
     @property
     def pid(self) -> int | None:
@@ -134,11 +134,11 @@ class LauncherProcess:
     async def _bring_up(self, started: StartedLauncher) -> None:
         """Give a launcher its settings and wait until it has made a sandbox. Raises: SandboxFailure, OSError."""
         if started.plans is None:
-            # Control groups that a dead launcher left are removed first, which may take a while.
+            # cgroups that a dead launcher left are removed first, which may take a while.
             await asyncio.to_thread(started.configure, uid_base=self._uid_base, hooks=self._hooks)
         assert started.plans is not None  # noqa: S101 - it is configured
         self._plans = started.plans
-        self._meter_names = started.plans.groups.meter_names
+        self._meter_names = started.plans.cgroups.meter_names
         started.link.setblocking(False)
         loop = asyncio.get_running_loop()
         configured = self._configured = loop.create_future()
@@ -152,8 +152,8 @@ class LauncherProcess:
         await self._prove(started.plans, is_proof=started.first_is_proof)
         self.layers = started.plans.layers()
         self._is_proven = True
-        self.cgroups = started.plans.groups.kind
-        self.reasons = tuple(started.plans.group_reasons)
+        self.cgroups = started.plans.cgroups.kind
+        self.reasons = tuple(started.plans.cgroup_reasons)
 
     async def _prove(self, plans: Plans, *, is_proof: bool) -> None:
         """Make a sandbox, giving up one optional layer at a time. The first that was asked for is as good a proof as another.

@@ -105,7 +105,7 @@ class StartedLauncher:
         if self.first is not None:
             self.first[1].close()
         if self.plans is not None:
-            self.plans.forget_groups()
+            self.plans.forget_cgroups()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1

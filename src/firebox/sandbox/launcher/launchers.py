@@ -24,7 +24,7 @@ class Launchers:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why better kinds of control groups are not used."""
+        """Why better kinds of cgroups are not used."""
         return self._all[0].reasons
 
     @property

@@ -1,4 +1,4 @@
-"""Control groups, version 2, version 1 or none, behind one face.
+"""cgroups, version 2, version 1 or none, behind one face.
 
 A launcher owns one group (`firebox-<pid namespace>-<pid>-<start time>`) with one leaf a sandbox; the name tells a later
 server whether the launcher is still alive, so that what a killed one left is swept. The launcher makes and removes leaves; their
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from firebox.sandbox.plan.steps import GroupEvent, GroupOpen, GroupWrite, Step
+from firebox.sandbox.plan.steps import CgroupEvent, CgroupOpen, CgroupWrite, Step
 
 SUPERVISOR = "firebox-supervisor"
 """Where the processes of a delegated group move: version 2 allows processes only in leaves."""
@@ -32,7 +32,7 @@ _V1_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
 """Version 1 counts the buffers of TCP apart from everything else, and only where a limit is set."""
 
 
-class Groups(NamedTuple):
+class Cgroups(NamedTuple):
     """The groups of one launcher, and what is to be done with each leaf below them.
 
     kind: "v2", "v1" or "none". folders: one a hierarchy; other fields refer to them by index. writes: (group, file, text), where
@@ -55,14 +55,14 @@ class Groups(NamedTuple):
         values = {_PROCESSES: str(processes + _PROCESSES_OF_OURS), _MEMORY: str(memory_bytes)}
         if not memory_bytes:
             values[_MEMORY] = "max" if self.kind == "v2" else str(_V1_UNLIMITED)
-        steps: list[Step] = [GroupWrite(group, name, values.get(text, text)) for group, name, text in self.writes]
-        steps += [GroupOpen(*meter) for meter in self.meters]
+        steps: list[Step] = [CgroupWrite(group, name, values.get(text, text)) for group, name, text in self.writes]
+        steps += [CgroupOpen(*meter) for meter in self.meters]
         if self.kind == "v1":
-            steps.append(GroupEvent(0, self.meter_names.index("memory.oom_control")))
+            steps.append(CgroupEvent(0, self.meter_names.index("memory.oom_control")))
         return steps
 
 
-def choose(pid: int) -> tuple[Groups, list[str]]:
+def choose(pid: int) -> tuple[Cgroups, list[str]]:
     """Make the groups of the launcher that is process `pid`, of the best version that works here.
 
     Returns them with the reasons why better versions do not work.
@@ -73,10 +73,10 @@ def choose(pid: int) -> tuple[Groups, list[str]]:
             return version(pid), reasons
         except OSError as error:
             reasons.append(f"{kind}: {error}")
-    return Groups("none"), reasons
+    return Cgroups("none"), reasons
 
 
-def _version_2(pid: int) -> Groups:
+def _version_2(pid: int) -> Cgroups:
     """Use the unified hierarchy, at its root when we are root, else the subtree delegated to us.
 
     Raises: OSError when there is none with the memory and pids controllers that we may divide.
@@ -97,7 +97,7 @@ def _version_2(pid: int) -> Groups:
     for place in places:
         try:
             _divide(place)
-            folder = _make_group(place, pid)
+            folder = _make_cgroup(place, pid)
             break
         except OSError as error:
             failure = error
@@ -136,7 +136,7 @@ def _divide(path: str) -> None:
         _write(f"{path}/cgroup.subtree_control", wanted)
 
 
-def _version_1(pid: int) -> Groups:
+def _version_1(pid: int) -> Cgroups:
     """Use one hierarchy a controller; root only.
 
     Raises: OSError when memory or pids is not mounted or not writable.
@@ -155,7 +155,7 @@ def _version_1(pid: int) -> Groups:
         place = point + inside.rstrip("/")
         if not os.path.isdir(place):
             place = point
-        folders.append(_make_group(place, pid))
+        folders.append(_make_cgroup(place, pid))
         _sweep(place)
     # The first group that has such a limit makes the kernel patch itself: ours, so that no sandbox has to wait for it.
     _write_if_there(f"{folders[0]}/{_V1_TCP_LIMIT}", str(_V1_UNLIMITED))
@@ -179,7 +179,7 @@ def _version_1(pid: int) -> Groups:
     return _as_far_as_there("v1", tuple(folders), writes, meters)
 
 
-def _make_group(place: str, pid: int) -> str:
+def _make_cgroup(place: str, pid: int) -> str:
     """Make the group of a launcher below `place`. Returns its path."""
     path = f"{place}/{_PREFIX}{_identity(pid)}"
     os.makedirs(path, exist_ok=True)
@@ -192,9 +192,9 @@ def _meters(group: int, readable: tuple[str, ...], writable: tuple[str, ...]) ->
 
 def _as_far_as_there(
     kind: str, folders: tuple[str, ...], writes: tuple[tuple[int, str, str], ...], meters: tuple[tuple[int, str, int], ...]
-) -> Groups:
+) -> Cgroups:
     """Leave out the files that this kernel does not have: a leaf has the same as the group above it."""
-    return Groups(
+    return Cgroups(
         kind,
         folders,
         tuple(write for write in writes if os.path.exists(f"{folders[write[0]]}/{write[1]}")),

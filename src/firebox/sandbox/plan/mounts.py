@@ -96,7 +96,7 @@ def plan(
     skeleton: its folder. trees: of the host, shown above it. layers: folders below the skeleton, topmost first, as the launcher
     sees them. nodes_are_real: devices are in the skeleton, else they are shown from the host's /dev. overlay: False where the
     kernel refuses overlays here; trees are then shared inodes, read-only all the same, and there can be no layers.
-    writable_proc: False makes all of /proc read-only, /proc/self included. counted: False where no control group counts memory:
+    writable_proc: False makes all of /proc read-only, /proc/self included. counted: False where no cgroup counts memory:
     a shared mapping of /dev/zero would be memory that nobody sees, so /dev/full is there, which reads the same and cannot be
     mapped.
     """

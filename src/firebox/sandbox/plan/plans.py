@@ -39,8 +39,8 @@ _STACK_BYTES = 512 << 20
 _PLANS_KEPT = 64
 
 _PHASES: dict[int, str] = {
-    Phase.GROUP: "1 control group",
-    Phase.NAMESPACES: "2 mounts, control group, host name and loopback of its own",
+    Phase.CGROUP: "1 cgroup",
+    Phase.NAMESPACES: "2 mounts, cgroup, host name and loopback of its own",
     Phase.TREE: "3",
     Phase.OWN_USER: "4 become the sandbox's own user",
     Phase.LIMITS: "5 limits",
@@ -58,14 +58,14 @@ _HIDDEN_PROC = "parts of /proc are hidden (a container?); see `firebox doctor`"
 class Plan(NamedTuple):
     """How a sandbox is made, in the order in which it happens."""
 
-    group: tuple[Step, ...]
+    cgroup: tuple[Step, ...]
     tree: tuple[Step, ...]
     limits: tuple[Step, ...]
 
     def describe(self) -> Iterator[str]:
         """Yield each step in words."""
-        yield _PHASES[Phase.GROUP]
-        yield from (f"  {step.describe()}" for step in self.group)
+        yield _PHASES[Phase.CGROUP]
+        yield from (f"  {step.describe()}" for step in self.cgroup)
         yield _PHASES[Phase.NAMESPACES]
         yield "3 file tree"
         yield from (f"  {step.describe()}" for step in self.tree)
@@ -102,7 +102,7 @@ class Plans:
         self._hooks = dict(hooks)
         self._identity = identity.choose_identity(uid_base, pid, run_as)
         # Another user could not enter groups of ours.
-        self.groups, self.group_reasons = cgroups.choose(pid) if run_as is None else (cgroups.Groups("none"), [])
+        self.cgroups, self.cgroup_reasons = cgroups.choose(pid) if run_as is None else (cgroups.Cgroups("none"), [])
         self._oom_score_is_free = identity.can_programs_lower_oom_score(run_as=run_as)
         self.overlay = True
         self.own_user_namespace = True
@@ -116,15 +116,15 @@ class Plans:
     def configuration(self) -> tuple[bytes, tuple[int, ...]]:
         """Return the Configure message and its descriptors; `forget_lock` closes them once they have been sent."""
         chosen = self._identity
-        text = Text((*chosen.uid_map, *chosen.gid_map, *self.groups.folders))
+        text = Text((*chosen.uid_map, *chosen.gid_map, *self.cgroups.folders))
         programs = compile_filter(ask=True, counted=self._counted), compile_filter(ask=False, counted=self._counted)
         head = messages.Configure(
             kind=Kind.CONFIGURE,
             version=messages.VERSION,
-            flags=messages.ConfigureFlag.INTO_GROUP if self.groups.kind == "v2" else 0,
+            flags=messages.ConfigureFlag.INTO_CGROUP if self.cgroups.kind == "v2" else 0,
             uid_first=chosen.uid_first,
             uid_count=chosen.uid_count,
-            groups=len(self.groups.folders),
+            cgroups=len(self.cgroups.folders),
             padding=0,
             uid_map_words=len(chosen.uid_map),
             gid_map_words=len(chosen.gid_map),
@@ -141,9 +141,9 @@ class Plans:
             os.close(self._identity.lock)
             self._identity = self._identity._replace(lock=-1)
 
-    def forget_groups(self) -> None:
+    def forget_cgroups(self) -> None:
         """Remove the groups of a launcher that has ended without doing so; where sandboxes are still dying the next one does."""
-        for folder in self.groups.folders:
+        for folder in self.cgroups.folders:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
 
@@ -208,7 +208,7 @@ class Plans:
             user_limits = USER_LIMITS if self.own_user_namespace else {}
             limits: list[Step] = [UserLimit(*each) for each in user_limits.items()]
             limits += [Limit(*each) for each in HARD_LIMITS.items()]
-            group = self.groups.steps(specification.memory_bytes, specification.processes)
+            group = self.cgroups.steps(specification.memory_bytes, specification.processes)
             plan = self._plans[specification] = Plan(tuple(group), tuple(tree), tuple(limits))
         return plan
 
@@ -250,7 +250,7 @@ class Plans:
     def steps_of(self, failed: messages.Failed, specification: SandboxSpec) -> Sequence[Step]:
         """Return the steps of the phase in which the making of a sandbox failed."""
         plan = self.plan(specification)
-        return {Phase.GROUP: plan.group, Phase.TREE: plan.tree, Phase.LIMITS: plan.limits}.get(Phase(failed.phase), ())
+        return {Phase.CGROUP: plan.cgroup, Phase.TREE: plan.tree, Phase.LIMITS: plan.limits}.get(Phase(failed.phase), ())
 
     def layers(self) -> tuple[str, ...]:
         """Name the isolation layers that every sandbox has, as `firebox doctor` calls them."""
@@ -262,7 +262,7 @@ class Plans:
             layers.append("own-uid")
         if self.overlay:
             layers.append("private-inodes")
-        layers.append(f"cgroup-{self.groups.kind}" if self.groups.kind != "none" else "sampled-limits")
+        layers.append(f"cgroup-{self.cgroups.kind}" if self.cgroups.kind != "none" else "sampled-limits")
         return tuple(layers)
 
     def failure(self, failed: messages.Failed, call: str, steps: Sequence[Step] = ()) -> SandboxFailure:
@@ -274,7 +274,7 @@ class Plans:
             words = step.describe()
             if isinstance(step, MountImage) and failed.error == errno.ENOTDIR:
                 return SandboxFailure(words, failed.error, f"the image has no folder {step.tree}")
-        elif failed.phase in (Phase.TREE, Phase.GROUP, Phase.LIMITS) and step is not None:
+        elif failed.phase in (Phase.TREE, Phase.CGROUP, Phase.LIMITS) and step is not None:
             words = f"{words} {step.describe()}"
         elif failed.phase == Phase.LEAN_ROOT:
             words = "the root"
@@ -288,18 +288,18 @@ class Plans:
 
     def _encoded(self, specification: SandboxSpec) -> bytes:
         plan = self.plan(specification)
-        ahead = specification.ahead
+        prestart = specification.prestart
         flags = MakeFlag(0)
         if self.own_user_namespace:
             flags |= MakeFlag.OWN_USER_NAMESPACE
-        if self.groups.kind == "none":
+        if self.cgroups.kind == "none":
             flags |= MakeFlag.SAMPLED
         text = Text()
-        if ahead is not None:
-            flags |= MakeFlag.PRESTART | (MakeFlag.HELD if ahead.held else 0)
-            for word in (*ahead.argv, *(f"{name}={value}" for name, value in ahead.env)):
+        if prestart is not None:
+            flags |= MakeFlag.PRESTART | (MakeFlag.HELD if prestart.held else 0)
+            for word in (*prestart.argv, *(f"{name}={value}" for name, value in prestart.env)):
                 text.add(word)
-        main = os.path.normpath(ahead.main) if ahead is not None and ahead.main else ""
+        main = os.path.normpath(prestart.main) if prestart is not None and prestart.main else ""
         steps = b"".join(encode(part, text) for part in plan)
         own_filter = compile_filter(ask=False, counted=self._counted, traces=True) if specification.captures else b""
         head = messages.Make(
@@ -307,13 +307,13 @@ class Plans:
             number=0,
             flags=flags,
             inside_uid=INSIDE_UID,
-            group_steps=len(plan.group),
+            cgroup_steps=len(plan.cgroup),
             tree_steps=len(plan.tree),
             limit_steps=len(plan.limits),
-            words=len(ahead.argv) if ahead is not None else 0,
-            variables=len(ahead.env) if ahead is not None else 0,
+            words=len(prestart.argv) if prestart is not None else 0,
+            variables=len(prestart.env) if prestart is not None else 0,
             main=text.offset_of(main),
-            stack_bytes=(ahead.stack_bytes if ahead is not None else 0) or specification.memory_bytes or _STACK_BYTES,
+            stack_bytes=(prestart.stack_bytes if prestart is not None else 0) or specification.memory_bytes or _STACK_BYTES,
             text_bytes=text.bytes,
             filter_bytes=len(own_filter),
         )
@@ -325,7 +325,7 @@ class Plans:
 
     @property
     def _counted(self) -> bool:
-        return self.groups.kind != "none"
+        return self.cgroups.kind != "none"
 
     def _number(self) -> int:
         number, self._next_number = self._next_number, self._next_number + 1

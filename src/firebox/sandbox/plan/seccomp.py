@@ -106,7 +106,7 @@ IGNORED: dict[str, str] = {
 """Answered with success, and nothing is done."""
 
 UNCOUNTED = "memfd_create splice tee vmsplice"
-"""Absent where no control group counts memory: pages that they hold belong to no process that could be asked."""
+"""Absent where no cgroup counts memory: pages that they hold belong to no process that could be asked."""
 
 NOT_KEPT = "pkey_alloc membarrier set_mempolicy mbind set_mempolicy_home_node"
 """Absent while a template is made: what they tell the kernel would be missing in what is restored. V8 has a key where it can."""
@@ -171,7 +171,7 @@ OTHER_RULES = {
     "seccomp(SECCOMP_SET_MODE_FILTER), prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER)": "EINVAL, as from a kernel without it: "
     "every filter is compiled into memory that has one limit for the machine (net.core.bpf_jit_limit), counts for nobody and "
     "stays as long as its process, so that some thousands of tiny ones in each of many processes fill it; then no sandbox "
-    "could load its own. Neither a control group nor a resource limit bounds their number, and the strict mode remains",
+    "could load its own. Neither a cgroup nor a resource limit bounds their number, and the strict mode remains",
     "setsockopt(SO_RCVBUF)": "answered with success and ignored, as where net.core.rmem_max is small: what waits in a netlink "
     "socket counts for nobody; TCP adjusts its own",
     "mmap(MAP_HUGETLB), memfd_create(MFD_HUGETLB), shmget(SHM_HUGETLB)": "ENOMEM, as from an empty pool: the host's huge "
@@ -180,7 +180,7 @@ OTHER_RULES = {
     "prctl(PR_SCHED_CORE)": "EPERM: it would keep the other half of a processor core idle",
     "prlimit64(1, ...)": "EPERM: PID 1 has the same uid, so a program could take its descriptors or its life",
     "sched_set*(1, ...), setpriority and ioprio_set of PID 1 or of a user": "EPERM: "
-    "where no control group counts PID 1 does, and it must not have to wait for a processor that a program keeps busy",
+    "where no cgroup counts PID 1 does, and it must not have to wait for a processor that a program keeps busy",
     "setrlimit(RLIMIT_CORE)": "answered with success and ignored: the limit of one byte is what keeps the host's crash "
     "handler away, lowering it to 0 would call it (core(5))",
 }
@@ -224,7 +224,7 @@ class Filters(NamedTuple):
     """Programs, each of them the whole filter of a sandbox. They refuse to load another.
 
     ask, ask_uncounted: PID 1 decides the supervised calls; to be loaded with a listener. refuse, refuse_uncounted: these calls
-    are refused, for where no listener is possible. uncounted: where no control group counts memory.
+    are refused, for where no listener is possible. uncounted: where no cgroup counts memory.
     """
 
     ask: bytes
@@ -247,7 +247,7 @@ def compile_filters(machine: str | None = None) -> Filters:
 def compile_filter(*, ask: bool, counted: bool, traces: bool = False, machine: str | None = None) -> bytes:
     """Compile one of `Filters`, or one for the making of a template.
 
-    ask: PID 1 decides the supervised calls; False refuses them. counted: by control groups. traces: programs may trace each
+    ask: PID 1 decides the supervised calls; False refuses them. counted: by cgroups. traces: programs may trace each
     other, which is for the making of templates only. machine: as uname(2) has it, by default this one. Raises: OSError for one
     that has no table.
     """

@@ -182,48 +182,48 @@ class Unmount(NamedTuple):
         return f"unmount {self.folder}"
 
 
-class GroupWrite(NamedTuple):
-    """Write to a file of a control group of the sandbox. group: its index among them."""
+class CgroupWrite(NamedTuple):
+    """Write to a file of a cgroup of the sandbox. group: its index among them."""
 
-    group: int
+    cgroup: int
     name: str
     value: str
 
     def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.GROUP_WRITE, mode=self.group, source=self.value, target=self.name)
+        return _step(text, Operation.CGROUP_WRITE, mode=self.cgroup, source=self.value, target=self.name)
 
     def describe(self) -> str:
-        return f"write {self.value} to {self.name} of the control group"
+        return f"write {self.value} to {self.name} of the cgroup"
 
 
-class GroupOpen(NamedTuple):
-    """Open a file of a control group, to be handed to the server. flags: as of open(2)."""
+class CgroupOpen(NamedTuple):
+    """Open a file of a cgroup, to be handed to the server. flags: as of open(2)."""
 
-    group: int
+    cgroup: int
     name: str
     flags: int
 
     def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.GROUP_OPEN, mode=self.group, flags=self.flags, target=self.name)
+        return _step(text, Operation.CGROUP_OPEN, mode=self.cgroup, flags=self.flags, target=self.name)
 
     def describe(self) -> str:
-        return f"open {self.name} of the control group"
+        return f"open {self.name} of the cgroup"
 
 
-class GroupEvent(NamedTuple):
+class CgroupEvent(NamedTuple):
     """Open a descriptor that becomes readable when a group of version 1 runs out of memory.
 
     meter: index of memory.oom_control among those that were opened.
     """
 
-    group: int
+    cgroup: int
     meter: int
 
     def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.GROUP_EVENT, mode=self.group, flags=self.meter)
+        return _step(text, Operation.CGROUP_EVENT, mode=self.cgroup, flags=self.meter)
 
     def describe(self) -> str:
-        return "ask for events of the control group"
+        return "ask for events of the cgroup"
 
 
 class Limit(NamedTuple):

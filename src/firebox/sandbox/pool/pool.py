@@ -48,7 +48,7 @@ _LOOK_EVERY_S = 5.0
 
 
 class PoolStatistics(NamedTuple):
-    """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none; started_ahead: programs
+    """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none; prestarted: programs
     that had been started already, restored: from a template.
 
     launcher_restarts: beyond the first start. alive: sandboxes there are, ready or in use.
@@ -58,7 +58,7 @@ class PoolStatistics(NamedTuple):
     target: int
     taken: int
     made_on_demand: int
-    started_ahead: int
+    prestarted: int
     restored: int
     launcher_restarts: int
     alive: int
@@ -131,7 +131,7 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._taken = 0
         self._made_on_demand = 0
-        self._started_ahead = 0
+        self._prestarted = 0
         self._restored = 0
 
     async def start(self) -> None:
@@ -160,9 +160,9 @@ class Pool:
                 return sandbox
             sandbox.close()
         self._wake.set()
-        if kind.ahead is not None and not self._templates.has(kind):
-            # To start a program ahead for somebody who waits would take longer than to start it.
-            return await self._take(kind._replace(ahead=None))
+        if kind.prestart is not None and not self._templates.has(kind):
+            # To start a program prestart for somebody who waits would take longer than to start it.
+            return await self._take(kind._replace(prestart=None))
         self._made_on_demand += 1
         return await self._wait_for_one(kind, shelf)
 
@@ -200,7 +200,7 @@ class Pool:
     def count_start(self, sandbox: Sandbox, ended: Exit) -> None:
         """Note how the program of a sandbox of ours began, and whether it shows that its template does not work."""
         if sandbox.was_prestarted:
-            self._started_ahead += 1
+            self._prestarted += 1
             self._restored += sandbox.template is not None
         elif sandbox.was_prestarted is False and sandbox.template is not None and not ended.memory_limit_hit:
             # Where a job allows too little memory what was restored is killed, and others may go on with the template.
@@ -219,7 +219,7 @@ class Pool:
             target=sum(self._targets(now).values()),
             taken=self._taken,
             made_on_demand=self._made_on_demand,
-            started_ahead=self._started_ahead,
+            prestarted=self._prestarted,
             restored=self._restored,
             launcher_restarts=self._launchers.restarts,
             alive=self._launchers.alive,
@@ -369,7 +369,7 @@ def _interchangeable(specification: SandboxSpec) -> SandboxSpec:
 
 
 def _available_part_of_memory() -> float:
-    """Say which part of the machine's memory could be had now, 1 when the kernel does not tell."""
+    """Say which part of the machine's memory could be had now, 1 when the kernel does not resume_words."""
     values: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as lines:
         for line in lines:

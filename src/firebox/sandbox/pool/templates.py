@@ -2,7 +2,7 @@
 
 A template is the memory of an interpreter that has started and waits, taken once, before it has seen anything of a job. It is
 made in a sandbox of its own, by native/capture.c; PID 1 of another sandbox executes it (native/restorer/). What it is restored to
-is the real interpreter, which goes on as one that was started ahead does: see decision 0012.
+is the real interpreter, which goes on as one that was started prestart does: see decision 0012.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from firebox.sandbox.instance.sandbox import Output, Sandbox
 from firebox.sandbox.protocol.messages import TEMPLATE
-from firebox.sandbox.spec import Ahead, Command, CommandRefused, Exit, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Command, CommandRefused, Exit, InputFile, Prestart, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 
 ARE_POSSIBLE = os.uname().machine == "x86_64"
@@ -82,7 +82,7 @@ class Templates:
 
     def want(self, kind: SandboxSpec) -> None:
         """Begin to make the template of a kind, if it can have one and that is missing or worn."""
-        if kind.ahead is None or kind.ahead.template is None or not ARE_POSSIBLE:
+        if kind.prestart is None or kind.prestart.template is None or not ARE_POSSIBLE:
             return
         template = self._templates.get(kind)
         if template is None or template.runs >= self._runs or self._clock() - template.made_at >= self._age_s:
@@ -133,15 +133,15 @@ class Templates:
 async def make_template(kind: SandboxSpec, make: Make, made_at: float) -> Template:
     """Make the template of a kind, and see what it draws where that can be seen. Raises: as `capture`."""
     template = Template(await capture(kind, make), made_at)
-    if kind.ahead is not None and kind.ahead.draws:
-        await _compare_draws(kind, kind.ahead, template, make)
+    if kind.prestart is not None and kind.prestart.draws:
+        await _compare_draws(kind, kind.prestart, template, make)
     return template
 
 
-async def _compare_draws(kind: SandboxSpec, ahead: Ahead, template: Template, make: Make) -> None:
+async def _compare_draws(kind: SandboxSpec, prestart: Prestart, template: Template, make: Make) -> None:
     """Restore a program twice and see that it does not draw the same random numbers. Raises: SandboxFailure."""
     seen: set[bytes] = set()
-    command = _command(kind, ahead, ahead.draws.encode())._replace(tell=())
+    command = _command(kind, prestart, prestart.draws.encode())._replace(resume_words=())
     for _ in range(2):
         sandbox = await make(kind, template)
         try:
@@ -161,16 +161,16 @@ async def _compare_draws(kind: SandboxSpec, ahead: Ahead, template: Template, ma
 
 async def capture(kind: SandboxSpec, make: Make) -> int:
     """Make the template of a kind. Returns its descriptor. Raises: SandboxFailure with the reason, CommandRefused, OSError."""
-    ahead = kind.ahead
-    assert ahead is not None  # noqa: S101 - else nothing waits
+    prestart = kind.prestart
+    assert prestart is not None  # noqa: S101 - else nothing waits
     # The main file is as PID 1 leaves it for a program that waits; see native/prestart.c.
-    command = _command(kind, ahead, b"" if ahead.held else b"\n")._replace(
+    command = _command(kind, prestart, b"" if prestart.held else b"\n")._replace(
         file_size_bytes=TEMPLATE_BYTES,
         keep_files=True,
-        capture=ahead.main if ahead.held else "",
-        other_pid=ahead.other_pid,
+        capture=prestart.main if prestart.held else "",
+        other_pid=prestart.other_pid,
     )
-    sandbox = await make(kind._replace(ahead=None, captures=True), None)
+    sandbox = await make(kind._replace(prestart=None, captures=True), None)
     try:
         _ended, _stdout, stderr = await _run(sandbox, command)
         collected = await sandbox.collect([TEMPLATE], TEMPLATE_BYTES, 1)
@@ -188,16 +188,16 @@ async def capture(kind: SandboxSpec, make: Make) -> int:
     return content
 
 
-def _command(kind: SandboxSpec, ahead: Ahead, main: bytes) -> Command:
+def _command(kind: SandboxSpec, prestart: Prestart, main: bytes) -> Command:
     """Return what starts the program. main: the contents of its main file, where it has one."""
     return Command(
-        argv=ahead.argv,
-        env=dict(ahead.env),
-        files=(InputFile(ahead.main, main),) if ahead.main else (),
+        argv=prestart.argv,
+        env=dict(prestart.env),
+        files=(InputFile(prestart.main, main),) if prestart.main else (),
         wall_ms=_WALL_MS,
         cpu_ms=_WALL_MS,
         memory_bytes=kind.memory_bytes,
-        stack_bytes=ahead.stack_bytes or kind.memory_bytes,
+        stack_bytes=prestart.stack_bytes or kind.memory_bytes,
         processes=kind.processes,
         output_bytes=_OUTPUT_BYTES,
     )

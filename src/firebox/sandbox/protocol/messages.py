@@ -38,7 +38,7 @@ LONG_MESSAGE_BYTES = 16 << 20
 """Longest of all: more than the kernel passes to a program, and the names of more files than a job may have."""
 
 NO_WORDS = 0xFFFFFFFF
-"""Instead of a number of words: none are told, the command is started anew."""
+"""Instead of a number of words: none are resume_words, the command is started anew."""
 
 COLLECT_INDEX_BYTES = 8 << 20
 """Longest index of collected files, text included."""
@@ -98,7 +98,7 @@ class Phase(IntEnum):
     LEAN_ROOT = 3
     PREPARE = 4
     CLONE = 5
-    GROUP = 6
+    CGROUP = 6
     NAMESPACES = 7
     TREE = 8
     OWN_USER = 9
@@ -125,21 +125,21 @@ class Operation(IntEnum):
     PIVOT = 9
     IMAGE = 10
     UNMOUNT = 11
-    GROUP_WRITE = 12
-    GROUP_OPEN = 13
-    GROUP_EVENT = 14
+    CGROUP_WRITE = 12
+    CGROUP_OPEN = 13
+    CGROUP_EVENT = 14
     LIMIT = 15
     USER_LIMIT = 16
 
 
 class ConfigureFlag(IntFlag):
-    """INTO_GROUP: processes are created in their control group, which is one of version 2."""
+    """INTO_CGROUP: processes are created in their cgroup, which is one of version 2."""
 
-    INTO_GROUP = 1
+    INTO_CGROUP = 1
 
 
 class MakeFlag(IntFlag):
-    """OWN_USER_NAMESPACE: False where the host refuses one; the uid is the boundary then. SAMPLED: no control group counts.
+    """OWN_USER_NAMESPACE: False where the host refuses one; the uid is the boundary then. SAMPLED: no cgroup counts.
     PRESTART: a program is started before its command comes. HELD: it waits where it opens its main file, else at a hook.
     """
 
@@ -158,7 +158,7 @@ class StartFlag(IntFlag):
 
 
 class Exceeded(IntEnum):
-    """A limit that PID 1 itself saw exceeded, where no control group counts."""
+    """A limit that PID 1 itself saw exceeded, where no cgroup counts."""
 
     NOTHING = 0
     MEMORY = 1
@@ -190,7 +190,7 @@ class Configure(NamedTuple):
     """Settings of a launcher, once. Descriptors: what it keeps open as long as it lives.
 
     uid_first, uid_count: uids for sandboxes. Text: the command lines of newuidmap and newgidmap, of so many words, 0 for root and
-    where there are none; then the folders of its control groups. filter_bytes, fallback_bytes: the seccomp programs after the
+    where there are none; then the folders of its cgroups. filter_bytes, fallback_bytes: the seccomp programs after the
     text, the second for where no listener is possible.
     """
 
@@ -199,7 +199,7 @@ class Configure(NamedTuple):
     flags: U32
     uid_first: U32
     uid_count: U32
-    groups: U32
+    cgroups: U32
     padding: U32
     uid_map_words: U32
     gid_map_words: U32
@@ -245,7 +245,7 @@ class Make(NamedTuple):
     """Make a sandbox, which answers on its own link. Descriptors: that and, where a program is restored ahead, its template.
     Then: steps, text, seccomp program.
 
-    group_steps, tree_steps, limit_steps: how many there are, in this order. inside_uid: in its user namespace. stack_bytes: of
+    cgroup_steps, tree_steps, limit_steps: how many there are, in this order. inside_uid: in its user namespace. stack_bytes: of
     a program that is started before its command comes. words, variables: command line and environment of that, the first
     strings of the text; main: the file that it will open. filter_bytes: of a seccomp program instead of the launcher's, or 0.
     """
@@ -254,7 +254,7 @@ class Make(NamedTuple):
     number: U32
     flags: U32
     inside_uid: U32
-    group_steps: U32
+    cgroup_steps: U32
     tree_steps: U32
     limit_steps: U32
     words: U32
@@ -312,10 +312,10 @@ class PackedFile(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The command. Descriptors: packs. Then: files, text, which begins with words, variables and told words.
+    """The command. Descriptors: packs. Then: files, text, which begins with words, variables and resume words.
 
-    Limits as in `spec.Command`, 0 means none. told: what a prestarted program needs to go on as this command, or `NO_WORDS`; with
-    CAPTURE the file where it waits, or none for its hook.
+    Limits as in `spec.Command`, 0 means none. resume_words: what a prestarted program needs to go on as this command, or
+    `NO_WORDS` to start a fresh one; with CAPTURE the file where the program waits, or none for its hook.
     """
 
     kind: U32
@@ -330,7 +330,7 @@ class Start(NamedTuple):
     open_files: U64
     words: U32
     variables: U32
-    told: U32
+    resume_words: U32
     packs: U32
     files: U32
     text_bytes: U32

@@ -123,7 +123,7 @@ class PackReader:
         try:
             files, skipped, cpu_ms = _parse_index(self._index)
             if cpu_ms >= self._patience_s * 1000:
-                raise ValueError("processor time")
+                raise ValueError("CPU time")
         except ValueError as error:
             raise SandboxFailure("collect", detail=f"malformed index: {error}") from None
         if sum(file.size for file in files) != self._received:
@@ -155,7 +155,7 @@ def _index_bytes(counts: CollectIndex) -> int:
 
 
 def _parse_index(data: bytes) -> tuple[tuple[PackedFile, ...], list[tuple[str, str]], float]:
-    """Return the files, what was left out and why, and the processor time in milliseconds. Raises: ValueError."""
+    """Return the files, what was left out and why, and the CPU time in milliseconds. Raises: ValueError."""
     counts = unpack_from(CollectIndex, data)
     text = _Text(data[len(data) - counts.text_bytes :])
     position = layout(CollectIndex).size
