@@ -25,89 +25,88 @@ HEAD = """\
 
 <!-- Written by `make docs` from src/firebox/sandbox/plan/seccomp.py: change it there. -->
 
-What a program may ask of the kernel. A filter holds it, see [decision 4](decisions/0004-one-filter.md); a call made through a
-foreign ABI (32-bit `int 0x80`, x32) kills the process. A call that is new or unknown to this table fails with `ENOSYS`, so
-that libraries use what they used before. A name that a processor does not have needs no rule and fails likewise.
+The system calls that a program may make. A seccomp filter enforces this table, see [decision 4](decisions/0004-one-filter.md).
+A call through a foreign ABI (32-bit `int 0x80`, x32) kills the process. Calls that are not in this table fail with `ENOSYS`, so
+that libraries fall back to older ones, and so do names that an architecture does not have.
 """
 
 NETLINK = """
 ## Netlink
 
-A program may make sockets of `AF_NETLINK` with the protocol `NETLINK_ROUTE`, and of no other: listing network interfaces needs
-it (`getifaddrs`, `socket.if_nameindex()`, `os.networkInterfaces()`, `net.Interfaces()`, `ip addr`). It is safe here because
+Programs may create `AF_NETLINK` sockets with the protocol `NETLINK_ROUTE` only. Listing network interfaces needs them
+(`getifaddrs`, `socket.if_nameindex()`, `os.networkInterfaces()`, `net.Interfaces()`, `ip addr`). They are safe because
 
-* the network namespace is the sandbox's own and holds `lo`, so there is nothing to learn;
-* every message that is not a question (`RTM_GET...`) needs `CAP_NET_ADMIN`, which the kernel checks before it looks at the rest:
-  nothing is changed, and no module is loaded for a kind of link, queue or rule. No question loads one;
-* what goes to another program's socket or to a group needs a capability as well, so two runs cannot talk, and groups stay silent;
-* the kernel charges what waits in such a socket to no control group. PID 1 therefore decides each `socket` call of this family
-  (`SECCOMP_RET_USER_NOTIF`): with 16 of them alive in a sandbox the answer is `ENOBUFS`. `SO_RCVBUF` cannot make one hold more.
+* the network namespace is the sandbox's own and contains only `lo`, so there is nothing to learn;
+* every message but a query (`RTM_GET...`) needs `CAP_NET_ADMIN`, which the kernel checks first: nothing is changed, and no module
+  is loaded for a kind of link, queue or rule. Queries load none either;
+* messages to another program's socket or to a multicast group need a capability too, so two runs cannot communicate;
+* data queued in such a socket is charged to no cgroup. PID 1 therefore decides each `socket` call of this family
+  (`SECCOMP_RET_USER_NOTIF`): with 16 open sockets in a sandbox it fails with `ENOBUFS`. `SO_RCVBUF` cannot enlarge them.
 
-In a container whose own filter has a listener already (LXD, for one), PID 1 cannot be asked; the family is then refused.
+In a container whose own filter already has a listener (such as LXD), PID 1 cannot decide, and the family is refused.
 """
 
 MACHINE = """
-## What the kernel counts for the machine or for a user
+## Resources with one limit for the machine or a user
 
-One run must not take what another needs. Memory of the kernel is charged to the control group; what is not, or has another limit:
+One run must not use up what another needs. Kernel memory is charged to the cgroup, with these exceptions and further limits:
 
-| what | held by |
+| resource | bounded by |
 | --- | --- |
-| compiled filters (`net.core.bpf_jit_limit`) | no filter of a program is taken, see above |
+| compiled filters (`net.core.bpf_jit_limit`) | programs cannot load filters, see above |
 | AIO contexts, keys, fanotify groups, eBPF, huge pages, flow labels | refused, see above |
 | netlink buffers | 16 sockets in a sandbox |
 | process numbers | the limit on processes |
 | open files of the machine | the limits on processes and on open files; charged |
-| inotify instances and watches | 16 and 8,192 in the sandbox's user namespace; of the host's, those of its uid |
+| inotify instances and watches | 16 and 8,192 in the sandbox's user namespace, and the host's limit for its uid |
 | pending signals and POSIX timers | 4,096, by RLIMIT_SIGPENDING |
 | POSIX queues | 819,200 bytes, by RLIMIT_MSGQUEUE |
 | System V segments, queues, semaphores | those of its own IPC namespace; charged |
 | locked memory | 64 MiB, by RLIMIT_MEMLOCK; charged |
 | terminals | 64, by the devpts |
-| pipe pages, epoll watches, descriptors on their way | counted for each uid, of which a sandbox has its own; charged |
-| namespaces, mounts, loop devices | cannot be made |
-| TCP and UDP buffers | charged (version 1: apart, up to the same limit) |
+| pipe pages, epoll watches, file descriptors in flight | counted by uid, and each sandbox has its own; charged |
+| namespaces, mounts, loop devices | cannot be created |
+| TCP and UDP buffers | charged (version 1: separately, with the same limit) |
 | TCP connections closed with data unsent (`net.ipv4.tcp_max_orphans`) | the limits on processes and on open files |
 | Landlock rulesets, file locks, watches, mappings | charged |
 
-## Where no control group counts memory
+## Without a memory cgroup
 
-PID 1 then adds it up every 10 ms. What it could not see is refused, or counts as the most that it can be:
+PID 1 samples memory every 10 ms. What it could not see is refused, or counts with its maximum:
 
-| what | instead |
+| what | effect |
 | --- | --- |
-| {uncounted} | ENOSYS: pages that they hold belong to no process |
-| `mmap` of shared anonymous memory | PID 1 decides: its length counts from the start, and `ENOMEM` past the memory limit |
+| {uncounted} | ENOSYS: their pages belong to no process |
+| `mmap` of shared anonymous memory | PID 1 decides: the whole length counts at once; `ENOMEM` beyond the memory limit |
 | `/dev/zero` | is `/dev/full`, which reads the same and cannot be mapped |
-| `prctl(PR_SET_DUMPABLE)`, `setsockopt(SO_SNDBUF)` | answered with success and ignored |
-| `shmget` | PID 1 decides: `ENOMEM` where the sizes of all segments would pass the memory limit |
+| `prctl(PR_SET_DUMPABLE)`, `setsockopt(SO_SNDBUF)` | succeed and are ignored |
+| `shmget` | PID 1 decides: `ENOMEM` if the total size of all segments would exceed the memory limit |
 | `msgget` `semget` | PID 1 decides: {queues} queues and {queues} sets of at most {semaphores} semaphores, then `ENOSPC` |
 | `fcntl(F_SETPIPE_SZ)` | EPERM; a pipe counts as full, 64 KiB |
-| Unix and netlink sockets | 256 KiB each, in whoever's hands they are |
-| TCP and UDP sockets | twice what waits in them |
-| page tables, what lies in swap, System V queues and semaphores | counted |
+| Unix and netlink sockets | 256 KiB each, wherever they are open |
+| TCP and UDP sockets | twice their queued data |
+| page tables, swapped memory, System V queues and semaphores | counted |
 
-Not counted: the kernel's own records of mappings, file locks and watches. When the host runs out of memory, it takes programs
-first.
+Not counted: the kernel's records of mappings, file locks and watches. When the host runs out of memory, programs die first.
 """
 
 
 def system_calls_page() -> str:
-    """Write docs/system-calls.md, as Markdown: what passes, what is refused and why, what is held by its arguments."""
+    """Return docs/system-calls.md: what is allowed, what is refused and why, and the rules about arguments."""
     parts = [
         HEAD,
-        "\n## Allowed\n\n| for | calls |\n| --- | --- |\n",
+        "\n## Allowed\n\n| group | calls |\n| --- | --- |\n",
         *_rows(ALLOWED),
-        "\n## Refused with EPERM\n\n| why | calls |\n| --- | --- |\n",
+        "\n## Refused with EPERM\n\n| reason | calls |\n| --- | --- |\n",
         *_rows(DENIED),
-        "\n## Ignored: success, and nothing is done\n\n| why | calls |\n| --- | --- |\n",
+        "\n## Ignored: they succeed and do nothing\n\n| reason | calls |\n| --- | --- |\n",
         *_rows(IGNORED),
-        "\n## Absent on purpose: ENOSYS\n\n| | why |\n| --- | --- |\n",
+        "\n## Absent on purpose: ENOSYS\n\n| | reason |\n| --- | --- |\n",
         *(f"| {_code(names)} | {why} |\n" for names, why in ABSENT.items()),
-        "\n## Held by their arguments\n\nOnly the bits that the kernel looks at are compared.\n\n",
-        "| what | answer |\n| --- | --- |\n",
+        "\n## Rules about arguments\n\nOnly the bits that the kernel uses are compared.\n\n",
+        "| call | result |\n| --- | --- |\n",
         "| `clone` with a new namespace | EPERM |\n",
-        f"| `socket`, `socketpair` of another family than {_list(SOCKET_FAMILIES)} | EAFNOSUPPORT |\n",
+        f"| `socket`, `socketpair` of a family other than {_list(SOCKET_FAMILIES)} | EAFNOSUPPORT |\n",
         "| `socket` of `AF_NETLINK` that is not `NETLINK_ROUTE`, see below | EPROTONOSUPPORT, ESOCKTNOSUPPORT |\n",
         f"| internet sockets that are not {', '.join(PROTOCOLS)} | EPROTONOSUPPORT, ESOCKTNOSUPPORT or ENOSYS |\n",
         f"| `personality` other than {_list(PERSONALITIES)} | ENOSYS |\n",

@@ -43,7 +43,7 @@ async def test_there_is_a_template() -> None:
     [
         ("/^3\\./", "/^never/", r"OpenSSL \d.* is not known to seed itself anew"),
         ("one << 23n", "one << 22n", "the state of Math.random.* is nowhere to be found"),
-        ("fs.writeFileSync", "String", "what was restored draws the same random numbers each time"),
+        ("fs.writeFileSync", "String", "restored programs draw the same random numbers"),
     ],
     ids=["OpenSSL", "V8", "not filled in"],
 )
@@ -54,7 +54,7 @@ async def test_there_is_none_where_a_generator_is_not_the_one_that_is_known(text
 
 async def test_there_is_none_when_openssl_would_go_on_with_its_seed() -> None:
     captured_as_it_is = ("pid !== process.pid", "true")
-    with pytest.raises(SandboxFailure, match="what was restored draws the same random numbers each time"):
+    with pytest.raises(SandboxFailure, match="restored programs draw the same random numbers"):
         await make(planned()._replace(other_pid=False), *captured_as_it_is)
 
 

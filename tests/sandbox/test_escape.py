@@ -225,7 +225,7 @@ class FakeOwner:
     def end(self, number: int) -> None:
         self.ended.append(number)
 
-    def later(self, work: Callable[[], None]) -> None:
+    def defer(self, work: Callable[[], None]) -> None:
         work()
 
     def kill(self, number: int) -> None:

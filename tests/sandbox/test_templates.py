@@ -248,9 +248,9 @@ async def test_what_could_not_be_told_to_the_kernel_again_is_absent_while_it_is_
 @pytest.mark.parametrize(
     ("draws", "reason"),
     [
-        ("print(number)", "what was restored draws the same random numbers each time"),
-        ("print(os.urandom(8)); print(number)", "what was restored draws the same random numbers each time"),
-        ("pass", "what was restored does not go on"),
+        ("print(number)", "restored programs draw the same random numbers"),
+        ("print(os.urandom(8)); print(number)", "restored programs draw the same random numbers"),
+        ("pass", "the restored program does not continue"),
         ("raise SystemExit('no such thing')", "no such thing"),
     ],
 )
@@ -499,7 +499,7 @@ async def test_one_that_does_not_work_is_given_up_for_a_while(box: Box, nothing_
     assert kept.templates.take(kind) is None
     kept.templates.want(kind)
     assert not kept.templates._under_way
-    assert kept.noted == ["a program that was restored ended before it could go on"]
+    assert kept.noted == ["a restored program ended before it could continue"]
     kept.clock.now_s = 100.0
     await kept.made(kind)
     await kept.templates.close()
@@ -524,7 +524,7 @@ async def test_all_together_are_bounded(box: Box, nothing_left: None, monkeypatc
     monkeypatch.setattr(templates, "TOTAL_BYTES", template.bytes + 1)
     kept.templates.want(second)
     await until(lambda: kept.noted != [], "a reason is noted")
-    assert kept.noted == ["the templates of others leave no room"]
+    assert kept.noted == ["other templates leave no room"]
     assert kept.templates.take(second) is None
     await kept.templates.close()
 

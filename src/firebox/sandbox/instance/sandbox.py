@@ -68,7 +68,7 @@ class Owner(Protocol):
         """Have the sandbox killed and everything of it removed. Returns at once."""
         ...
 
-    def later(self, work: Callable[[], None]) -> None:
+    def defer(self, work: Callable[[], None]) -> None:
         """Call back when requests under way have been served."""
         ...
 
@@ -266,7 +266,7 @@ class Sandbox:
         if self._exit_message is None:
             self._release()
         else:
-            self._owner.later(self._release)  # the program has ended: tearing down its sandbox must not delay its result
+            self._owner.defer(self._release)  # the program has ended: tearing down its sandbox must not delay its result
 
     def _release(self) -> None:
         self._owner.end(self.number)
