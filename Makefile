@@ -11,7 +11,7 @@ ARGS :=
 # Many tests wait, so there are twice as many workers as processors. Each takes neighbours, which share servers.
 WORKERS = -n $(shell expr 2 '*' $$(nproc)) --dist worksteal
 # Each path through the launcher and PID 1, and no exact amounts of memory, of which sanitizers take some.
-SANITIZED = $(addprefix tests/sandbox/test_,ahead.py files.py interactive.py launchers.py layers.py output.py restored.py \
+SANITIZED = $(addprefix tests/sandbox/test_,prestart.py files.py interactive.py launchers.py layers.py output.py restored.py \
 	survival.py templates.py)
 SECONDS := 60
 

@@ -36,7 +36,7 @@ struct command {
     const struct start *start;
     const struct packed_file *files;
     struct text text;
-    const char **words, **variables, **told;
+    const char **words, **variables, **resume_words;
     struct message message; /* its descriptors: the packs */
 };
 
@@ -160,11 +160,11 @@ static int receive_command(struct command *command)
     if (command->files == NULL || take_text(message, command->start->text_bytes, &command->text) < 0 ||
         command->start->packs > (uint32_t)message->descriptor_count)
         return fail("message", EBADMSG);
-    uint32_t told = command->start->told == PROTOCOL_NO_WORDS ? 0 : command->start->told;
+    uint32_t resume_words = command->start->resume_words == PROTOCOL_NO_WORDS ? 0 : command->start->resume_words;
     command->words = words_at(&command->text, &offset, command->start->words);
     command->variables = command->words == NULL ? NULL : words_at(&command->text, &offset, command->start->variables);
-    command->told = command->variables == NULL ? NULL : words_at(&command->text, &offset, told);
-    return command->told == NULL ? -1 : 0;
+    command->resume_words = command->variables == NULL ? NULL : words_at(&command->text, &offset, resume_words);
+    return command->resume_words == NULL ? -1 : 0;
 }
 
 /* Return whether a command brings the file on which a prestarted program waits. */
@@ -183,7 +183,7 @@ static pid_t start_command(const struct command *command, const char *terminal, 
     limits_of(command->start, &limits);
     used_before_us = children_cpu_us();
     if (prestart_waits()) {
-        pid_t pid = prestart_release(command->told, &limits);
+        pid_t pid = prestart_release(command->resume_words, &limits);
         if (pid > 0) {
             clockid_t clock = (clockid_t)((~(unsigned)pid << 3) | 2); /* CPU time of a process: clock_getcpuclockid(3) */
             used_before_us += clock_us(clock);
@@ -195,7 +195,7 @@ static pid_t start_command(const struct command *command, const char *terminal, 
     struct program program = {.words = command->words, .variables = command->variables, .streams = streams,
                               .terminal = terminal, .gate = -1, .template = -1, .limits = &limits, .oom_score = oom_score};
     if (command->start->flags & START_FLAG_CAPTURE)
-        program.captured = command->told[0] != NULL ? command->told[0] : "";
+        program.captured = command->resume_words[0] != NULL ? command->resume_words[0] : "";
     program.other_pid = command->start->flags & START_FLAG_OTHER_PID;
     return start_program(&program, about);
 }
@@ -310,7 +310,7 @@ static pid_t begin(struct command *command, int *terminal)
     struct started started = {KIND_STARTED, 0};
     bool waits = prestart_waits(); /* first: where it has ended its file is closed */
     int master = -1, held = prestart_held_file(&main);
-    if (waits && (command->start->told == PROTOCOL_NO_WORDS || (held >= 0 && !brings(command, main)))) {
+    if (waits && (command->start->resume_words == PROTOCOL_NO_WORDS || (held >= 0 && !brings(command, main)))) {
         prestart_end(); /* this is not what it waits for */
         held = -1;
     }

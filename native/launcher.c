@@ -5,7 +5,7 @@
  * messages: Prepare has it take steps itself, Make has it clone a process that becomes PID 1 of a sandbox (see sandbox.c).
  * The server and PID 1 talk without it.
  *
- * The end of the link is the end of the launcher: PID 1 of every sandbox dies with it, and control groups are removed on the way
+ * The end of the link is the end of the launcher: PID 1 of every sandbox dies with it, and cgroups are removed on the way
  * out, or by the next server. */
 #include <errno.h>
 #include <fcntl.h>
@@ -37,7 +37,7 @@ struct child {
     uint32_t uid_index;
     pid_t pid;     /* 0: it is dead */
     bool released; /* the server needs its meters no more */
-    bool ended;    /* only its control groups are left */
+    bool ended;    /* only its cgroups are left */
 };
 
 static struct child children[CHILDREN];
@@ -51,10 +51,10 @@ static bool uid_taken[CHILDREN];
 static struct {
     char path[PATH_ROOM];
     int folder;
-} groups[GROUPS];
-static int group_count;
-static bool into_group;
-static bool groups_are_left; /* some could not be removed yet */
+} cgroups[CGROUPS];
+static int cgroup_count;
+static bool into_cgroup;
+static bool cgroups_are_left; /* some could not be removed yet */
 static bool link_is_broken;  /* the server has missed a message, and would wait for it */
 
 static struct child *find_child(uint32_t number)
@@ -89,48 +89,48 @@ static int take_uid(uint32_t *index)
     return fail("uid", EAGAIN);
 }
 
-/* Write the name of a sandbox's control group. */
-static const char *group_name(uint32_t number, char name[static 32])
+/* Write the name of a sandbox's cgroup. */
+static const char *cgroup_name(uint32_t number, char name[static 32])
 {
     char digits[21];
     return strcat(strcpy(name, "sandbox-"), decimal(number, digits));
 }
 
-/* Remove the control groups of a sandbox. Returns whether all are gone: the kernel may need a moment after the last process. */
-static bool remove_groups(uint32_t number)
+/* Remove the cgroups of a sandbox. Returns whether all are gone: the kernel may need a moment after the last process. */
+static bool remove_cgroups(uint32_t number)
 {
     char name[32];
     bool gone = true;
-    group_name(number, name);
-    for (int index = 0; index < group_count; ++index)
-        if (unlinkat(groups[index].folder, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
+    cgroup_name(number, name);
+    for (int index = 0; index < cgroup_count; ++index)
+        if (unlinkat(cgroups[index].folder, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
             gone = false;
     return gone;
 }
 
-static int make_groups(struct sandbox *sandbox)
+static int make_cgroups(struct sandbox *sandbox)
 {
     char name[32];
-    group_name(sandbox->make->number, name);
-    for (int index = 0; index < group_count; ++index) {
-        if (check("mkdir group", mkdirat(groups[index].folder, name, 0755)) < 0)
+    cgroup_name(sandbox->make->number, name);
+    for (int index = 0; index < cgroup_count; ++index) {
+        if (check("mkdir cgroup", mkdirat(cgroups[index].folder, name, 0755)) < 0)
             return -1;
-        int folder = open_at(groups[index].folder, name, O_PATH | O_DIRECTORY, 0);
+        int folder = open_at(cgroups[index].folder, name, O_PATH | O_DIRECTORY, 0);
         if (folder < 0)
             return -1;
-        sandbox->surroundings.groups[sandbox->surroundings.group_count++] = folder;
+        sandbox->surroundings.cgroups[sandbox->surroundings.cgroup_count++] = folder;
     }
     return 0;
 }
 
-/* Fork into new namespaces, and into the control group where that is possible. Source: clone(2), clone3. */
+/* Fork into new namespaces, and into the cgroup where that is possible. Source: clone(2), clone3. */
 static pid_t clone_process(struct sandbox *sandbox)
 {
     struct clone_args arguments = {.flags = NAMESPACES, .exit_signal = SIGCHLD};
-    sandbox->joined = into_group;
-    if (into_group) {
+    sandbox->joined = into_cgroup;
+    if (into_cgroup) {
         arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = (unsigned)sandbox->surroundings.groups[0];
+        arguments.cgroup = (unsigned)sandbox->surroundings.cgroups[0];
     }
     long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
     if (pid < 0) { /* older container engines refuse it, with ENOSYS or EPERM */
@@ -146,11 +146,11 @@ static int begin(struct sandbox *sandbox, struct child *child)
     if (take_uid(&child->uid_index) < 0)
         return -1;
     sandbox->surroundings.uid = first_uid + child->uid_index;
-    pid_t pid = make_groups(sandbox) < 0 ? -1 : clone_process(sandbox);
+    pid_t pid = make_cgroups(sandbox) < 0 ? -1 : clone_process(sandbox);
     if (pid == 0)
         live(&kind, sandbox);
-    for (int index = 0; index < sandbox->surroundings.group_count; ++index)
-        close(sandbox->surroundings.groups[index]);
+    for (int index = 0; index < sandbox->surroundings.cgroup_count; ++index)
+        close(sandbox->surroundings.cgroups[index]);
     if (pid > 0) {
         child->pid = pid;
         return 0;
@@ -169,7 +169,7 @@ static void make_sandbox(struct message *message)
     sandbox.make = take(message, sizeof *sandbox.make);
     if (sandbox.make == NULL)
         return;
-    uint64_t steps = (uint64_t)sandbox.make->group_steps + sandbox.make->tree_steps + sandbox.make->limit_steps;
+    uint64_t steps = (uint64_t)sandbox.make->cgroup_steps + sandbox.make->tree_steps + sandbox.make->limit_steps;
     sandbox.steps = take(message, steps * sizeof *sandbox.steps);
     bool whole = sandbox.steps != NULL && take_text(message, sandbox.make->text_bytes, &sandbox.text) == 0;
     if (whole && sandbox.make->filter_bytes > 0) {
@@ -179,10 +179,10 @@ static void make_sandbox(struct message *message)
     struct child *child = whole && sandbox.make->number != 0 ? new_child(sandbox.make->number) : NULL;
     if (child == NULL || begin(&sandbox, child) < 0) {
         send_failed(sandbox.link, sandbox.make->number, PHASE_CLONE, 0);
-        if (child != NULL && remove_groups(child->number))
+        if (child != NULL && remove_cgroups(child->number))
             child->number = 0;
         else if (child != NULL)
-            groups_are_left = child->ended = true;
+            cgroups_are_left = child->ended = true;
     }
 }
 
@@ -218,10 +218,10 @@ static void end_child(struct child *child)
     child->ended = true;
     if (is_new)
         uid_taken[child->uid_index] = false; /* not again: another sandbox may have it by then */
-    if (remove_groups(number))
+    if (remove_cgroups(number))
         child->number = 0;
     else
-        groups_are_left = true;
+        cgroups_are_left = true;
     if (is_new)
         report_ended(number);
 }
@@ -280,9 +280,9 @@ static void reap(void)
     }
 }
 
-static void remove_left_groups(void)
+static void remove_left_cgroups(void)
 {
-    groups_are_left = false;
+    cgroups_are_left = false;
     for (uint32_t index = 0; index < children_used; ++index)
         if (children[index].number != 0 && children[index].ended)
             end_child(&children[index]);
@@ -293,14 +293,14 @@ static void serve(int children_ended)
 {
     struct pollfd polled[] = {{.fd = LINK, .events = POLLIN}, {.fd = children_ended, .events = POLLIN}};
     while (!link_is_broken) {
-        poll(polled, 2, groups_are_left ? REMOVE_AGAIN_MS : -1);
+        poll(polled, 2, cgroups_are_left ? REMOVE_AGAIN_MS : -1);
         if (polled[1].revents != 0) {
             struct signalfd_siginfo information;
             if (read(children_ended, &information, sizeof information) > 0)
                 reap();
         }
-        if (groups_are_left)
-            remove_left_groups();
+        if (cgroups_are_left)
+            remove_left_cgroups();
         if (polled[0].revents == 0)
             continue;
         struct message message;
@@ -313,7 +313,7 @@ static void serve(int children_ended)
     }
 }
 
-/* Kill and reap every sandbox and remove all control groups. */
+/* Kill and reap every sandbox and remove all cgroups. */
 static void close_down(void)
 {
     for (uint32_t index = 0; index < children_used; ++index)
@@ -325,30 +325,30 @@ static void close_down(void)
     for (int attempt = 0; left && attempt < LAST_ATTEMPTS; ++attempt) {
         left = false;
         for (uint32_t index = 0; index < children_used; ++index)
-            if (children[index].number != 0 && !remove_groups(children[index].number))
+            if (children[index].number != 0 && !remove_cgroups(children[index].number))
                 left = true;
         if (left)
             usleep(LAST_PAUSE_US);
     }
-    for (int index = 0; index < group_count; ++index)
-        rmdir(groups[index].path);
+    for (int index = 0; index < cgroup_count; ++index)
+        rmdir(cgroups[index].path);
 }
 
-static int open_groups(const struct configure *request, const struct text *text, uint32_t offset)
+static int open_cgroups(const struct configure *request, const struct text *text, uint32_t offset)
 {
-    const char **folders = words_at(text, &offset, request->groups);
-    if (folders == NULL || request->groups > GROUPS)
-        return fail("groups", EINVAL);
-    for (uint32_t index = 0; index < request->groups; ++index) {
+    const char **folders = words_at(text, &offset, request->cgroups);
+    if (folders == NULL || request->cgroups > CGROUPS)
+        return fail("cgroups", EINVAL);
+    for (uint32_t index = 0; index < request->cgroups; ++index) {
         if (strlen(folders[index]) + sizeof HOST > PATH_ROOM)
-            return fail("groups", ENAMETOOLONG);
-        strcat(strcpy(groups[index].path, HOST), folders[index]);
-        groups[index].folder = open_at(AT_FDCWD, groups[index].path, O_PATH | O_DIRECTORY, 0);
-        if (groups[index].folder < 0)
+            return fail("cgroups", ENAMETOOLONG);
+        strcat(strcpy(cgroups[index].path, HOST), folders[index]);
+        cgroups[index].folder = open_at(AT_FDCWD, cgroups[index].path, O_PATH | O_DIRECTORY, 0);
+        if (cgroups[index].folder < 0)
             return -1;
-        ++group_count;
+        ++cgroup_count;
     }
-    into_group = request->groups == 1 && (request->flags & CONFIGURE_FLAG_INTO_GROUP);
+    into_cgroup = request->cgroups == 1 && (request->flags & CONFIGURE_FLAG_INTO_CGROUP);
     return 0;
 }
 
@@ -392,8 +392,8 @@ static int configure(struct message *message, enum phase *phase)
     *phase = PHASE_LEAN_ROOT;
     if (enter_lean_root() < 0)
         return -1;
-    *phase = PHASE_GROUP;
-    return open_groups(request, &text, offset);
+    *phase = PHASE_CGROUP;
+    return open_cgroups(request, &text, offset);
 }
 
 /* Become another user, before anything else; only root can. Source: credentials(7). */

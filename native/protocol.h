@@ -47,7 +47,7 @@ enum phase {
     PHASE_LEAN_ROOT = 3,
     PHASE_PREPARE = 4,
     PHASE_CLONE = 5,
-    PHASE_GROUP = 6,
+    PHASE_CGROUP = 6,
     PHASE_NAMESPACES = 7,
     PHASE_TREE = 8,
     PHASE_OWN_USER = 9,
@@ -72,15 +72,15 @@ enum operation {
     OPERATION_PIVOT = 9,
     OPERATION_IMAGE = 10,
     OPERATION_UNMOUNT = 11,
-    OPERATION_GROUP_WRITE = 12,
-    OPERATION_GROUP_OPEN = 13,
-    OPERATION_GROUP_EVENT = 14,
+    OPERATION_CGROUP_WRITE = 12,
+    OPERATION_CGROUP_OPEN = 13,
+    OPERATION_CGROUP_EVENT = 14,
     OPERATION_LIMIT = 15,
     OPERATION_USER_LIMIT = 16,
 };
 
 enum configure_flag {
-    CONFIGURE_FLAG_INTO_GROUP = 1,
+    CONFIGURE_FLAG_INTO_CGROUP = 1,
 };
 
 enum make_flag {
@@ -126,7 +126,7 @@ struct configure {
     uint32_t flags;
     uint32_t uid_first;
     uint32_t uid_count;
-    uint32_t groups;
+    uint32_t cgroups;
     uint32_t padding;
     uint32_t uid_map_words;
     uint32_t gid_map_words;
@@ -172,7 +172,7 @@ struct make {
     uint32_t number;
     uint32_t flags;
     uint32_t inside_uid;
-    uint32_t group_steps;
+    uint32_t cgroup_steps;
     uint32_t tree_steps;
     uint32_t limit_steps;
     uint32_t words;
@@ -241,7 +241,7 @@ struct start {
     uint64_t open_files;
     uint32_t words;
     uint32_t variables;
-    uint32_t told;
+    uint32_t resume_words;
     uint32_t packs;
     uint32_t files;
     uint32_t text_bytes;

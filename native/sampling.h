@@ -1,4 +1,4 @@
-/* What a sandbox uses, where no control group counts it: its PID 1 looks every few milliseconds. */
+/* What a sandbox uses, where no cgroup counts it: its PID 1 looks every few milliseconds. */
 #ifndef FIREBOX_SAMPLING_H
 #define FIREBOX_SAMPLING_H
 

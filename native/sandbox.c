@@ -35,7 +35,7 @@
 #include "supervisor.h"
 #include "template.h"
 
-enum { LINK = 3, FIRST_GROUP = 100, TEMPLATE = FIRST_GROUP + GROUPS, OOM_SCORE = 500, CAPABILITIES = 64 };
+enum { LINK = 3, FIRST_CGROUP = 100, TEMPLATE = FIRST_CGROUP + CGROUPS, OOM_SCORE = 500, CAPABILITIES = 64 };
 
 #define HOST_PROC "/host/proc"
 #define WORK "/box"
@@ -47,13 +47,13 @@ enum { LINK = 3, FIRST_GROUP = 100, TEMPLATE = FIRST_GROUP + GROUPS, OOM_SCORE =
 static enum phase phase;
 static uint32_t failed_step;
 
-/* Close every descriptor of the launcher. The link becomes number 3, the folders of control groups follow `FIRST_GROUP`, and the
+/* Close every descriptor of the launcher. The link becomes number 3, the folders of cgroups follow `FIRST_CGROUP`, and the
  * template them. */
 static int forget_launcher(struct sandbox *sandbox)
 {
-    for (int index = 0; index < sandbox->surroundings.group_count; ++index) {
-        int *folder = &sandbox->surroundings.groups[index];
-        *folder = (int)check("fcntl", fcntl(*folder, F_DUPFD_CLOEXEC, FIRST_GROUP));
+    for (int index = 0; index < sandbox->surroundings.cgroup_count; ++index) {
+        int *folder = &sandbox->surroundings.cgroups[index];
+        *folder = (int)check("fcntl", fcntl(*folder, F_DUPFD_CLOEXEC, FIRST_CGROUP));
         if (*folder < 0)
             return -1;
     }
@@ -65,7 +65,7 @@ static int forget_launcher(struct sandbox *sandbox)
     if (check("dup", dup3(sandbox->link, LINK, O_CLOEXEC)) < 0 || check("dup", dup2(0, 2)) < 0 || check("dup", dup2(0, 1)) < 0)
         return -1;
     sandbox->link = LINK;
-    syscall(SYS_close_range, LINK + 1, FIRST_GROUP - 1, 0);
+    syscall(SYS_close_range, LINK + 1, FIRST_CGROUP - 1, 0);
     return (int)check("close_range", syscall(SYS_close_range, sandbox->template >= 0 ? TEMPLATE + 1 : TEMPLATE, ~0U, 0));
 }
 
@@ -106,20 +106,20 @@ static int copy_restorer(int template)
     return copy;
 }
 
-/* Limit the control group, enter it and open its meters. */
+/* Limit the cgroup, enter it and open its meters. */
 static int enter_groups(struct sandbox *sandbox)
 {
     struct surroundings *surroundings = &sandbox->surroundings;
-    phase = PHASE_GROUP;
-    failed_step = sandbox->make->group_steps; /* none of them */
-    for (int index = 0; !sandbox->joined && index < surroundings->group_count; ++index)
-        if (write_file(surroundings->groups[index], "cgroup.procs", "0") < 0)
+    phase = PHASE_CGROUP;
+    failed_step = sandbox->make->cgroup_steps; /* none of them */
+    for (int index = 0; !sandbox->joined && index < surroundings->cgroup_count; ++index)
+        if (write_file(surroundings->cgroups[index], "cgroup.procs", "0") < 0)
             return -1;
-    if (take_all(sandbox, 0, sandbox->make->group_steps) < 0)
+    if (take_all(sandbox, 0, sandbox->make->cgroup_steps) < 0)
         return -1;
-    for (int index = 0; index < surroundings->group_count; ++index)
-        close(surroundings->groups[index]);
-    surroundings->group_count = 0;
+    for (int index = 0; index < surroundings->cgroup_count; ++index)
+        close(surroundings->cgroups[index]);
+    surroundings->cgroup_count = 0;
     return 0;
 }
 
@@ -192,7 +192,7 @@ static int set_limits(struct sandbox *sandbox)
     const struct make *make = sandbox->make;
     struct rlimit stack;
     phase = PHASE_LIMITS;
-    if (take_all(sandbox, make->group_steps + make->tree_steps, make->limit_steps) < 0)
+    if (take_all(sandbox, make->cgroup_steps + make->tree_steps, make->limit_steps) < 0)
         return -1;
     failed_step = make->limit_steps;
     close(sandbox->surroundings.proc);
@@ -278,7 +278,7 @@ static int make(const struct sandbox_kind *kind, struct sandbox *sandbox, struct
     }
     *ready = (struct ready){KIND_READY, pid_outside(sandbox->surroundings.proc)};
     phase = PHASE_TREE;
-    if (take_all(sandbox, wanted->group_steps, wanted->tree_steps) < 0 || become_own_user(kind, sandbox) < 0 ||
+    if (take_all(sandbox, wanted->cgroup_steps, wanted->tree_steps) < 0 || become_own_user(kind, sandbox) < 0 ||
         set_limits(sandbox) < 0 || drop_capabilities(wanted->flags & MAKE_FLAG_OWN_USER_NAMESPACE) < 0)
         return -1;
     /* Templates are of programs without random addresses; the filter leaves only the way back. A container engine may refuse it:

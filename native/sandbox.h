@@ -27,7 +27,7 @@ struct sandbox {
     int template;  /* from which a prestarted program is restored, or -1 */
     int restorer;  /* what restores it, a copy of the beginning of the template, or -1 */
     struct filter filter; /* of its own, which needs no listener; empty: that of the kind */
-    bool joined;   /* whether it was created in its control groups */
+    bool joined;   /* whether it was created in its cgroups */
     int oom_score; /* oom_score_adj of PID 1 */
     struct surroundings surroundings;
 };

@@ -148,10 +148,10 @@ int take_step(const struct step *step, const struct text *text, struct surroundi
     const char *source = string_at(text, step->source), *target = string_at(text, step->target);
     const char *type = string_at(text, step->type), *options = string_at(text, step->options);
     int group = -1;
-    if (step->operation >= OPERATION_GROUP_WRITE && step->operation <= OPERATION_GROUP_EVENT) {
-        if (step->mode >= (uint32_t)surroundings->group_count)
+    if (step->operation >= OPERATION_CGROUP_WRITE && step->operation <= OPERATION_CGROUP_EVENT) {
+        if (step->mode >= (uint32_t)surroundings->cgroup_count)
             return fail("group", EINVAL);
-        group = surroundings->groups[step->mode];
+        group = surroundings->cgroups[step->mode];
     }
     switch ((enum operation)step->operation) {
     case OPERATION_FOLDER:
@@ -176,11 +176,11 @@ int take_step(const struct step *step, const struct text *text, struct surroundi
         return mount_image(source, target, type);
     case OPERATION_UNMOUNT:
         return unmount(target);
-    case OPERATION_GROUP_WRITE:
+    case OPERATION_CGROUP_WRITE:
         return write_file(group, target, source);
-    case OPERATION_GROUP_OPEN:
+    case OPERATION_CGROUP_OPEN:
         return add_meter(surroundings, open_at(group, target, (int)step->flags, 0));
-    case OPERATION_GROUP_EVENT:
+    case OPERATION_CGROUP_EVENT:
         return add_memory_event(surroundings, group, step->flags);
     case OPERATION_LIMIT:
         return lower_limit(step->mode, step->flags);

@@ -6,13 +6,13 @@
 
 #include "message.h"
 
-enum { GROUPS = 4, METERS = 16 };
+enum { CGROUPS = 4, METERS = 16 };
 
 /* What steps refer to. */
 struct surroundings {
     uid_t uid;          /* of the sandbox */
-    int groups[GROUPS]; /* folders of the sandbox's control groups */
-    int group_count;
+    int cgroups[CGROUPS]; /* folders of the sandbox's cgroups */
+    int cgroup_count;
     int proc; /* a folder: the procfs of the launcher, or -1 */
     int meters[METERS];
     int meter_count;

@@ -3,7 +3,7 @@
  *
  * `socket(AF_NETLINK, ..., NETLINK_ROUTE)`: the kernel charges what such a socket has received to nobody, so a sandbox gets few.
  *
- * Only where no control group counts, what could be filled faster than PID 1 looks:
+ * Only where no cgroup counts, what could be filled faster than PID 1 looks:
  * - `mmap(MAP_SHARED | MAP_ANONYMOUS)`: pages that are in no page table and in no file system are visible nowhere, so the
  *   length of the mapping counts from the start.
  * - `shmget`, `msgget` and `semget` that make something new: the sizes of all segments stay within the memory limit, and

@@ -11,7 +11,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 
 HEAD = """\
-# Attacks and the tests that hold them
+# Attacks and their tests
 
 <!-- Written by `make docs` from the names of the tests and from scripts/attacks_page.py: change it there. -->
 
@@ -24,34 +24,34 @@ ATTACKS: dict[str, dict[int, str]] = {
         1: "fork bomb",
         2: "thread bomb",
         3: "fork, setsid and ignored signals",
-        4: "one job at its process limit stops another",
+        4: "one job at its process limit blocks another",
         5: "zombies and orphans",
-        6: "memory that is touched without end",
-        7: "many small children, their sum over the limit",
+        6: "unbounded memory allocation",
+        7: "many small processes that exceed the limit together",
         8: "memory as files in tmpfs and /dev/shm",
         9: "memory as pipes, sockets, memfd, System V segments",
-        10: "page cache that must not kill a small program",
+        10: "page cache that must not get a small program killed",
         11: "swap as a way around the memory limit",
         12: "kernel memory: dentries, inotify, epoll, keyrings",
         13: "one huge file, fallocate, a sparse terabyte",
         14: "a million empty files",
-        15: "folders ten thousand deep",
-        16: "file names with newlines, dashes, bytes that are no text",
-        17: "every place that can be written filled",
+        15: "folders nested ten thousand deep",
+        16: "file names with newlines, dashes, invalid UTF-8",
+        17: "every writable place filled up",
         18: "flood on standard output",
         19: "flood on standard error",
-        20: "floods on both at once",
+        20: "a flood on both at once",
         21: "more output than a pipe holds, then silence",
-        22: "one byte a second for ever",
-        23: "flood to a slow or vanished client",
+        22: "one byte a second, forever",
+        23: "flood to a slow or disconnected client",
         24: "terminal escapes and markup in output",
         25: "busy loop",
-        26: "sleep without end",
-        27: "read from an input that never ends",
+        26: "endless sleep",
+        27: "reading input that never ends",
         28: "SIGSTOP to itself and its group",
         29: "ignored SIGTERM and SIGXCPU",
-        30: "closed output, still running",
-        31: "exit with a child that keeps the output open",
+        30: "closes its output and keeps running",
+        31: "exits while a child keeps the output open",
     },
     "Compile stage": {
         32: "#include of /dev/zero, /dev/stdin, a pipe",
@@ -60,42 +60,42 @@ ATTACKS: dict[str, dict[int, str]] = {
         35: "exponential templates and constexpr",
         36: "macro expansion bomb",
         37: "megabytes of error messages",
-        38: ".incbin and #include of files of the host and of others",
+        38: ".incbin and #include of files of the host and of other jobs",
         39: "code that runs in the compiler; plugins, wrappers, specs, response files",
         40: "a program or toolchain overwritten for the next run",
         41: "poisoned compile cache",
         42: "startup files and variables: .pth, sitecustomize, BASH_ENV, LD_PRELOAD, NODE_OPTIONS",
     },
     "Files in and out": {
-        43: "names that leave the folder, clash or are odd",
+        43: "names that leave the folder, clash or are unusual",
         44: "NUL in names, arguments, variables, input",
         45: "lone surrogates, invalid UTF-8, BOM, CRLF",
-        46: "artifact that is a link to a file of the host",
-        47: "linked parent folder",
+        46: "artifact that is a symlink to a host file",
+        47: "symlinked parent folder",
         48: "hard link to a protected file",
         49: "artifact that is a pipe, socket or device",
-        50: "file and link swapped while they are copied",
-        51: "file that grows while it is read",
+        50: "file and symlink swapped during the copy",
+        51: "file that grows during the read",
         52: "set-uid bit and file capabilities on artifacts",
         53: "folder with mode 000 at the end",
-        54: "archive bombs, members that leave the folder, links, devices, duplicates",
+        54: "archive bombs, members that leave the folder, symlinks, devices, duplicates",
     },
     "Escape and snooping": {
-        55: "/proc and /sys of others and of the kernel",
+        55: "/proc and /sys of other processes and of the kernel",
         56: "kill, ptrace and memory access on the supervisor",
-        57: "the supervisor's descriptors",
+        57: "the supervisor's file descriptors",
         58: "forged control messages",
         59: "new namespaces",
         60: "mounts",
         61: "core_pattern, release_agent, binfmt_misc, modprobe",
         62: "writes to its own cgroup",
         63: "device nodes",
-        64: "foreign ABIs and odd system call numbers",
+        64: "foreign ABIs and invalid system call numbers",
         65: "io_uring",
         66: "bpf, perf, userfaultfd, keys, file handles, modules, clocks, personality",
         67: "TIOCSTI and TIOCLINUX",
         68: "vsock, packet, netlink, alg and raw sockets",
-        69: "chroot break with a kept folder",
+        69: "chroot escape with an open folder",
         70: "set-uid programs",
         71: "groups, capabilities, securebits",
         72: "programs from memory",
@@ -109,7 +109,7 @@ ATTACKS: dict[str, dict[int, str]] = {
         78: "locks and leases on shared files",
         79: "inotify and fanotify on shared trees",
         80: "files in /tmp, /var/tmp, spools, home",
-        81: "daemon that outlives the reply",
+        81: "daemon that outlives the response",
         82: "listener on loopback reached by another job",
         83: "state that a prestarted interpreter keeps from an earlier job",
         84: "load, timing and statistics of the kernel",
@@ -117,34 +117,34 @@ ATTACKS: dict[str, dict[int, str]] = {
     "Network": {
         85: "DNS, IPv6, UDP, ICMP with the network off",
         86: "metadata service, gateway, our own ports",
-        87: "allowed names that lead elsewhere",
-        88: "callbacks to addresses inside",
+        87: "allowed host names that resolve elsewhere",
+        88: "callbacks to internal addresses",
         89: "port scans and spam with the network on",
     },
     "API": {
-        90: "no token, another's token, another's run",
+        90: "no token, another user's token, another user's run",
         91: "a user id in the request",
         92: "limits that are negative, 0, NaN, infinite, text, above the maximum",
-        93: "huge, deep, compressed bodies; keys twice",
+        93: "huge, deeply nested, compressed bodies; duplicate keys",
         94: "10,000 arguments, 2 MB of arguments",
-        95: "shell words in arguments, names, languages, versions",
-        96: "slow, half-closed and vanished clients",
-        97: "WebSocket without init, with two, huge and bad frames, floods of signals",
+        95: "shell syntax in arguments, names, languages, versions",
+        96: "slow, half-closed and disconnected clients",
+        97: "WebSocket without init or with two, huge and malformed frames, floods of signals",
         98: "one client floods the queue",
         99: "the same idempotency key in parallel",
-        100: "server killed in the middle of a run",
-        101: "cancel racing the end",
-        102: "package index: wrong hash, replay, names taken over, disk full, kills half-way, two at once",
-        103: "forged log lines; secrets and code in logs",
+        100: "server killed during a run",
+        101: "cancellation that races the end of a run",
+        102: "package index: wrong hash, replay, hijacked names, full disk, interrupted and concurrent installations",
+        103: "forged log lines; secrets and source code in logs",
     },
     "Verdicts": {
-        104: "exit(0) before the checks",
-        105: "the grader's own success words printed",
-        106: "expected output read from disk, memory or cache",
-        107: "patched asserts and comparison",
-        108: "wall-clock games",
-        109: "NaN, -0, 1e999, commas, blanks in a checker of numbers",
-        110: "checker that hangs, crashes, forks, floods",
+        104: "exit(0) before the assertions",
+        105: "printing the grader's success message",
+        106: "reading the expected output from disk, memory or cache",
+        107: "patched assertions and comparisons",
+        108: "manipulated clocks",
+        109: "NaN, -0, 1e999, commas and blanks in numeric checkers",
+        110: "checker that hangs, crashes, forks or floods",
     },
 }
 
@@ -237,7 +237,7 @@ NAMED_OTHERWISE: dict[int, tuple[str, ...]] = {
         "grounds/test_login.py::test_tokens_are_not_logged",
     ),
 }
-"""Tests that hold an attack and are named for the promise instead."""
+"""Tests of an attack that are named after the promise instead."""
 
 WITHOUT_TEST: dict[int, str] = {
     84: "not prevented and not promised, see [SECURITY.md](../../SECURITY.md)",
@@ -245,7 +245,7 @@ WITHOUT_TEST: dict[int, str] = {
     88: "there are no callbacks",
     89: "programs have no network",
     99: "there are no idempotency keys",
-    **dict.fromkeys(range(104, 111), "judging is not built yet"),
+    **dict.fromkeys(range(104, 111), "there is no judge yet"),
 }
 
 
@@ -253,7 +253,7 @@ def attacks_page() -> str:
     """Return docs/reference/attacks.md. Raises: LookupError when an attack has neither tests nor a reason, or both."""
     held = tests_by_attack()
     return HEAD + "".join(
-        f"\n## {group}\n\n| | attack | held by |\n| ---: | --- | --- |\n"
+        f"\n## {group}\n\n| | attack | tests |\n| ---: | --- | --- |\n"
         + "".join(f"| {number} | {what} | {_held_by(number, held.get(number, []))} |\n" for number, what in attacks.items())
         for group, attacks in ATTACKS.items()
     )
@@ -261,7 +261,7 @@ def attacks_page() -> str:
 
 def _held_by(number: int, tests: list[str]) -> str:
     if bool(tests) == (number in WITHOUT_TEST):
-        raise LookupError(f"attack {number} needs tests named after it or a reason in WITHOUT_TEST, and not both")
+        raise LookupError(f"attack {number} needs either tests named after it or a reason in WITHOUT_TEST")
     if not tests:
         return f"no test: {WITHOUT_TEST[number]}"
     files: dict[str, list[str]] = defaultdict(list)
@@ -272,7 +272,7 @@ def _held_by(number: int, tests: list[str]) -> str:
 
 
 def tests_by_attack() -> dict[int, list[str]]:
-    """Find the tests of each attack, as `file::name`. Raises: LookupError when one that is named here is not there."""
+    """Return the tests of each attack as `file::name`. Raises: LookupError when a test named here does not exist."""
     held: dict[int, list[str]] = defaultdict(list)
     known = dict.fromkeys(_tests())
     for test in known:
@@ -280,7 +280,7 @@ def tests_by_attack() -> dict[int, list[str]]:
             held[number].append(test)
     for number, tests in NAMED_OTHERWISE.items():
         if lost := [test for test in tests if test not in known]:
-            raise LookupError(f"attack {number}: there is no {', '.join(lost)}")
+            raise LookupError(f"attack {number}: no such test: {', '.join(lost)}")
         held[number] += tests
     if strange := held.keys() - {number for attacks in ATTACKS.values() for number in attacks}:
         raise LookupError(f"no attack has the number {strange}")
@@ -288,7 +288,7 @@ def tests_by_attack() -> dict[int, list[str]]:
 
 
 def attacks_in(name: str) -> list[int]:
-    """Return the numbers in a test's name: [1, 2] for test_attack_01_02_a_bomb, [35, 36] for test_attacks_35_and_36_some."""
+    """Return the attack numbers in a test's name: [1, 2] for test_attack_01_02_a_bomb, [35, 36] for test_attacks_35_and_36_b."""
     match = re.match(r"test_attacks?_(\d+(?:_(?:and_)?\d+)*)(?:_|$)", name)
     return [int(number) for number in re.findall(r"\d+", match[1])] if match else []
 

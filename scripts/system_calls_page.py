@@ -58,7 +58,7 @@ One run must not exhaust what another needs. Kernel memory is charged to the cgr
 | netlink buffers | 16 sockets in a sandbox |
 | process numbers | the limit on processes |
 | open files of the machine | the limits on processes and on open files; charged |
-| inotify instances and watches | 16 and 8,192 in the sandbox's user namespace; of the host's, those of its uid |
+| inotify instances and watches | 16 and 8,192 in the sandbox's user namespace, and the host's limit for its uid |
 | pending signals and POSIX timers | 4,096, by RLIMIT_SIGPENDING |
 | POSIX queues | 819,200 bytes, by RLIMIT_MSGQUEUE |
 | System V segments, queues, semaphores | those of its own IPC namespace; charged |
@@ -74,7 +74,7 @@ One run must not exhaust what another needs. Kernel memory is charged to the cgr
 
 PID 1 then samples memory every 10 ms. What it cannot see is refused or counted at its maximum:
 
-| what | instead |
+| what | effect |
 | --- | --- |
 | {uncounted} | ENOSYS: their pages belong to no process |
 | `mmap` of shared anonymous memory | PID 1 decides: its full length counts, and `ENOMEM` past the memory limit |
@@ -96,18 +96,18 @@ def system_calls_page() -> str:
     """Return docs/reference/system-calls.md: what is allowed, refused and why, and what depends on arguments."""
     parts = [
         HEAD,
-        "\n## Allowed\n\n| for | calls |\n| --- | --- |\n",
+        "\n## Allowed\n\n| group | calls |\n| --- | --- |\n",
         *_rows(ALLOWED),
-        "\n## Refused with EPERM\n\n| why | calls |\n| --- | --- |\n",
+        "\n## Refused with EPERM\n\n| reason | calls |\n| --- | --- |\n",
         *_rows(DENIED),
         "\n## Ignored: success without effect\n\n| why | calls |\n| --- | --- |\n",
         *_rows(IGNORED),
-        "\n## Absent on purpose: ENOSYS\n\n| | why |\n| --- | --- |\n",
+        "\n## Absent on purpose: ENOSYS\n\n| | reason |\n| --- | --- |\n",
         *(f"| {_code(names)} | {why} |\n" for names, why in ABSENT.items()),
         "\n## Decided by their arguments\n\nOnly the bits that the kernel looks at are compared.\n\n",
         "| what | answer |\n| --- | --- |\n",
         "| `clone` with a new namespace | EPERM |\n",
-        f"| `socket`, `socketpair` of another family than {_list(SOCKET_FAMILIES)} | EAFNOSUPPORT |\n",
+        f"| `socket`, `socketpair` of a family other than {_list(SOCKET_FAMILIES)} | EAFNOSUPPORT |\n",
         "| `socket` of `AF_NETLINK` that is not `NETLINK_ROUTE`, see below | EPROTONOSUPPORT, ESOCKTNOSUPPORT |\n",
         f"| internet sockets that are not {', '.join(PROTOCOLS)} | EPROTONOSUPPORT, ESOCKTNOSUPPORT or ENOSYS |\n",
         f"| `personality` other than {_list(PERSONALITIES)} | ENOSYS |\n",

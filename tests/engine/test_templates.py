@@ -77,8 +77,8 @@ async def test_whose_template_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, account: str, flags: dict[str, object], template: str | None
 ) -> None:
     (run,) = await asked_for(tmp_path, job_of(language, account=account), monkeypatch, **flags)
-    assert run.ahead is not None
-    assert run.ahead.template == template
+    assert run.prestart is not None
+    assert run.prestart.template == template
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ async def test_what_is_started_anew_neither_waits_nor_has_a_template(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], flags: dict[str, object]
 ) -> None:
     (run,) = await asked_for(tmp_path, job_of("python", **fields), monkeypatch, **flags)
-    assert run.ahead is None
+    assert run.prestart is None
 
 
 @pytest.mark.parametrize(("fresh", "template"), [(False, ""), (True, None)])
@@ -98,8 +98,8 @@ async def test_only_the_run_stage_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: bool, template: str | None
 ) -> None:
     build, run = await asked_for(tmp_path, job_of("built", fresh=fresh), monkeypatch)
-    assert build.ahead is None
-    assert (run.ahead.template if run.ahead else None) == template
+    assert build.prestart is None
+    assert (run.prestart.template if run.prestart else None) == template
 
 
 def test_only_some_interpreters_can_have_one() -> None:

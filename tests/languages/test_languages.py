@@ -77,7 +77,7 @@ def run_command(language: Ready, line: str) -> Any:
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in chosen_cases() if can_wait(case)])
-def test_program_that_was_started_ahead(case: Case, ready: Callable[[Case, str], Ready]) -> None:
+def test_program_that_was_prestarted(case: Case, ready: Callable[[Case, str], Ready]) -> None:
     programs = read_programs(case.stem)
     language = ready(case, case.selector(programs))
     program = programs.of("hello")

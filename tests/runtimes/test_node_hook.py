@@ -8,20 +8,20 @@ from firebox.runtimes.prestart import hook_texts, plan_ahead
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.pool.templates import ARE_POSSIBLE, make_template
-from firebox.sandbox.spec import Ahead, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Prestart, SandboxFailure, SandboxSpec
 from tests.conftest import require_tool
 
 pytestmark = pytest.mark.skipif(not ARE_POSSIBLE, reason="templates are for x86-64")
 
 
-def planned(*modules: str) -> Ahead:
+def planned(*modules: str) -> Prestart:
     runtime = Runtime(language="node", version="1.0.0", main_name="main.js", run=(require_tool("node"), "{main}"), ahead="node")
     ahead = plan_ahead(runtime, runtime.run_command(["main.js"], (), 0), (), {"PATH": "/usr/bin:/bin"}, modules, template="")
     assert ahead is not None
     return ahead
 
 
-async def make(ahead: Ahead, text: str = "", other: str = "") -> None:
+async def make(ahead: Prestart, text: str = "", other: str = "") -> None:
     """Make a template with a hook in which one text is replaced by another."""
     hooks = hook_texts()
     assert text in hooks["wait.js"]
@@ -29,7 +29,7 @@ async def make(ahead: Ahead, text: str = "", other: str = "") -> None:
     launcher = LauncherProcess(hooks=hooks)
     await launcher.start()
     try:
-        assert not (await make_template(SandboxSpec(ahead=ahead), launcher.make, 0.0)).failed
+        assert not (await make_template(SandboxSpec(prestart=ahead), launcher.make, 0.0)).failed
     finally:
         await launcher.close()
 
@@ -43,7 +43,7 @@ async def test_there_is_a_template() -> None:
     [
         ("/^3\\./", "/^never/", r"OpenSSL \d.* is not known to seed itself anew"),
         ("one << 23n", "one << 22n", "the state of Math.random.* is nowhere to be found"),
-        ("fs.writeFileSync", "String", "what was restored draws the same random numbers each time"),
+        ("fs.writeFileSync", "String", "restored programs draw the same random numbers"),
     ],
     ids=["OpenSSL", "V8", "not filled in"],
 )
@@ -54,7 +54,7 @@ async def test_there_is_none_where_a_generator_is_not_the_one_that_is_known(text
 
 async def test_there_is_none_when_openssl_would_go_on_with_its_seed() -> None:
     captured_as_it_is = ("pid !== process.pid", "true")
-    with pytest.raises(SandboxFailure, match="what was restored draws the same random numbers each time"):
+    with pytest.raises(SandboxFailure, match="restored programs draw the same random numbers"):
         await make(planned()._replace(other_pid=False), *captured_as_it_is)
 
 

@@ -161,7 +161,7 @@ async def box(sandbox_kind: str, shared_launchers: dict[str, LauncherProcess]) -
         await launcher.start()
     else:
         assert launcher._link is not None
-        loop.add_reader(launcher._link, launcher._hear)
+        loop.add_reader(launcher._link, launcher._receive)
         launcher.watcher = Watcher()
     pid = launcher.pid
     assert pid is not None
@@ -182,7 +182,7 @@ async def box(sandbox_kind: str, shared_launchers: dict[str, LauncherProcess]) -
 
 async def _let_go(launcher: LauncherProcess) -> None:
     """End the sandboxes that a test left."""
-    launcher._catch_up()
+    launcher._run_deferred()
     for number in list(launcher._alive):
         launcher.end(number)
     await until(lambda: launcher.alive == 0, "the sandboxes of a test end")

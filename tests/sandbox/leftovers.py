@@ -14,7 +14,7 @@ CGROUPS = "/sys/fs/cgroup"
 
 @dataclass(frozen=True)
 class Holdings:
-    """processes: all descendants. groups: control groups below the launcher's own. mounts and descriptors: the launcher's."""
+    """processes: all descendants. groups: cgroups below the launcher's own. mounts and descriptors: the launcher's."""
 
     processes: frozenset[int]
     groups: frozenset[str]
@@ -58,7 +58,7 @@ def descendants_of(pid: int) -> frozenset[int]:
 
 
 def groups_of(pid: int) -> list[str]:
-    """Return the folders of the control groups that the launcher `pid` made for itself, one a hierarchy."""
+    """Return the folders of the cgroups that the launcher `pid` made for itself, one a hierarchy."""
     own = re.compile(rf"firebox-\d+-{pid}-\d+")
     return [path for path in _folders(CGROUPS) if own.fullmatch(os.path.basename(path))]
 

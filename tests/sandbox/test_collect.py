@@ -401,7 +401,7 @@ LIES = {
     "text that is too long": pack(CollectIndex(0, 0, COLLECT_INDEX_BYTES, 0, 0)) + bytes(COLLECT_INDEX_BYTES),
     "text that is too long, without it": pack(CollectIndex(0, 0, 0xFFFFFFFF, 0, 0)),
     "text that does not come": pack(CollectIndex(0, 0, 10, 0, 0)),
-    "processor time without end": lie([], [], b"", 1 << 63),
+    "CPU time without end": lie([], [], b"", 1 << 63),
     "a name behind the text": lie([(0, 0o644, 2)], [], b"a\0"),
     "a name far behind the text": lie([(0, 0o644, 0xFFFFFFFF)], [], b"a\0"),
     "a name without an end": lie([(0, 0o644, 0)], [], b"a"),

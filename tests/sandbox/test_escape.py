@@ -225,7 +225,7 @@ class FakeOwner:
     def end(self, number: int) -> None:
         self.ended.append(number)
 
-    def later(self, work: Callable[[], None]) -> None:
+    def defer(self, work: Callable[[], None]) -> None:
         work()
 
     def kill(self, number: int) -> None:
@@ -803,7 +803,7 @@ async def test_attack_72_a_program_from_memory_is_held_like_any_other(box: Box) 
 import glob, subprocess
 try:
     descriptor = os.memfd_create("program")
-except OSError:  # not where no control group counts memory: there a file without a name does
+except OSError:  # not where no cgroup counts memory: there a file without a name does
     descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o700)
 os.write(descriptor, open("/usr/bin/env", "rb").read())
 written, descriptor = descriptor, os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)

@@ -633,7 +633,7 @@ print(sorted(places), total, last)
 
 
 async def test_a_program_cannot_have_pid_1_wait_for_a_processor(box: Box) -> None:
-    """Where no control group counts, a memory limit is as good as the moments at which PID 1 looks."""
+    """Where no cgroup counts, a memory limit is as good as the moments at which PID 1 looks."""
     code = """
 import errno, os
 def name(action):

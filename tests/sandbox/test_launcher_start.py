@@ -21,13 +21,13 @@ FIRST = SandboxSpec(writable_bytes=1 << 20)
 
 
 @contextmanager
-def asked_for(first: SandboxSpec, kind: str, *, is_proof: bool = False) -> Generator[StartedLauncher]:
+def asked_for(first: SandboxSpec, kind: str, *, is_smoke_test: bool = False) -> Generator[StartedLauncher]:
     """A launcher that makes its first sandbox."""
     run_as = ORDINARY_USER if kind == "rootless" and IS_ROOT else None
     started = start_launcher(run_as=run_as)
     try:
         started.configure(uid_base=210_000, hooks={})
-        started.ask(first, is_proof=is_proof)
+        started.request_first(first, is_smoke_test=is_smoke_test)
         yield started
     finally:
         started.end()
@@ -58,7 +58,7 @@ async def says_hello(launcher: LauncherProcess, specification: SandboxSpec) -> b
     return ended.status == 0 and heard == [b"hello\n"]
 
 
-async def test_its_first_sandbox_is_the_proof_and_is_taken_once(sandbox_kind: str) -> None:
+async def test_the_first_sandbox_is_the_smoke_test_and_is_used_once(sandbox_kind: str) -> None:
     with asked_for(FIRST, sandbox_kind) as started:
         async with taken_over(started) as launcher:
             assert "seccomp" in launcher.layers
@@ -66,16 +66,16 @@ async def test_its_first_sandbox_is_the_proof_and_is_taken_once(sandbox_kind: st
             assert [await says_hello(launcher, FIRST) for _ in range(2)] == [True, True]
 
 
-async def test_a_first_sandbox_that_is_a_proof_and_nothing_else_is_not_kept(sandbox_kind: str) -> None:
-    with asked_for(FIRST, sandbox_kind, is_proof=True) as started:
+async def test_a_pure_smoke_test_is_not_kept(sandbox_kind: str) -> None:
+    with asked_for(FIRST, sandbox_kind, is_smoke_test=True) as started:
         async with taken_over(started) as launcher:
             assert "seccomp" in launcher.layers
             assert launcher.alive == 0
             assert await says_hello(launcher, FIRST)
 
 
-async def test_a_proof_that_cannot_be_made_says_why_there_is_no_launcher(sandbox_kind: str) -> None:
-    with asked_for(SandboxSpec(layers=("/nowhere/at/all",)), sandbox_kind, is_proof=True) as started:
+async def test_a_failed_smoke_test_is_the_reason_for_no_launcher(sandbox_kind: str) -> None:
+    with asked_for(SandboxSpec(layers=("/nowhere/at/all",)), sandbox_kind, is_smoke_test=True) as started:
         launcher = LauncherProcess(started=started)
         try:
             with pytest.raises(SandboxFailure, match="/nowhere/at/all"):
@@ -124,7 +124,7 @@ async def test_what_keeps_it_from_starting_is_said_though_it_was_asked_for_a_san
     started = start_launcher()
     try:
         started.configure(uid_base=210_000, hooks={"no/such/folder": ""})
-        started.ask(FIRST)
+        started.request_first(FIRST)
         launcher = LauncherProcess(started=started)
         with pytest.raises(SandboxFailure, match="no/such/folder"):
             await launcher.start()

@@ -13,7 +13,7 @@ import pytest
 from firebox.sandbox.launcher import launcher_start
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.pool.templates import ARE_POSSIBLE, Templates, capture
-from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Command, InputFile, Prestart, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
 from tests.support.waiting import until
@@ -30,7 +30,7 @@ exec(open("main.py").read())
 
 
 def kind_of(script: str) -> SandboxSpec:
-    return SandboxSpec(ahead=Ahead((PYTHON, "-c", script), tuple(ENVIRONMENT.items()), "main.py", template=""))
+    return SandboxSpec(prestart=Prestart((PYTHON, "-c", script), tuple(ENVIRONMENT.items()), "main.py", template=""))
 
 
 KIND = kind_of(WAITS)
@@ -42,10 +42,10 @@ async def run(box: Box, template: Template, code: str, kind: SandboxSpec = KIND)
     heard: list[bytes] = []
     restored = "assert any('-7ffffffff000 ' in line for line in open('/proc/self/maps'))\n"  # addresses are not random
     files = (InputFile("main.py", (restored + code).encode()),)
-    command = Command((PYTHON, "main.py"), ENVIRONMENT, files, tell=(), wall_ms=20_000, cpu_ms=20_000)
+    command = Command((PYTHON, "main.py"), ENVIRONMENT, files, resume_words=(), wall_ms=20_000, cpu_ms=20_000)
     try:
         ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
-        assert (ended.status, sandbox.was_started_ahead) == (0, True), (ended, heard)
+        assert (ended.status, sandbox.was_prestarted) == (0, True), (ended, heard)
         return b"".join(heard).decode()
     finally:
         sandbox.close()
@@ -66,7 +66,7 @@ async def test_program_file_has_the_name_of_the_interpreter(box: Box) -> None:
 
 
 async def test_program_file_holds_little_more(box: Box) -> None:
-    """Where no control group counts memory, and a sandbox has no uid of its own, it belongs to the program."""
+    """Where no cgroup counts memory, and a sandbox has no uid of its own, it belongs to the program."""
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     code = """
 import contextlib
@@ -229,10 +229,11 @@ os.close(file)
         sandbox = await box.launcher.make(kind, template)
         files = (InputFile("main.py", b"print('here')"),)
         ended = await sandbox.run(
-            Command((PYTHON, "main.py"), ENVIRONMENT, files, tell=(), wall_ms=20_000, cpu_ms=20_000), lambda _stream, _data: None
+            Command((PYTHON, "main.py"), ENVIRONMENT, files, resume_words=(), wall_ms=20_000, cpu_ms=20_000),
+            lambda _stream, _data: None,
         )
         sandbox.close()
-        assert (ended.status, sandbox.was_started_ahead) == (0, False)
+        assert (ended.status, sandbox.was_prestarted) == (0, False)
 
 
 async def test_interpreter_cannot_leave_a_template_of_its_own(box: Box) -> None:
@@ -256,7 +257,9 @@ async def test_a_forged_template_makes_no_file_of_the_host(box: Box, tmp_path: P
         file.write(forged)
     os.fchmod(memory, 0o555)
     sandbox = await box.launcher.make(KIND, Template(memory, 0.0))
-    command = Command((PYTHON, "main.py"), ENVIRONMENT, (InputFile("main.py", b"print('here')"),), tell=(), wall_ms=20_000)
+    command = Command(
+        (PYTHON, "main.py"), ENVIRONMENT, (InputFile("main.py", b"print('here')"),), resume_words=(), wall_ms=20_000
+    )
     heard: list[bytes] = []
     await sandbox.run(command, lambda _stream, data: heard.append(data))
     sandbox.close()

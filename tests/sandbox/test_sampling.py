@@ -1,4 +1,4 @@
-"""What PID 1 makes of /proc where no control group counts: native/sampling.c, supervisor.c and system_v.c on a folder."""
+"""What PID 1 makes of /proc where no cgroup counts: native/sampling.c, supervisor.c and system_v.c on a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever is killed, nothing is left: processes, control groups, folders; and what comes next works."""
+"""Whoever is killed, nothing is left: processes, cgroups, folders; and what comes next works."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_attack_100_server_and_launcher_killed_at_once_are_swept_by_the_ne
 
 
 async def test_launchers_that_start_at_once_do_not_trip_over_what_they_sweep(sandbox_kind: str) -> None:
-    """All of them find the same groups of dead launchers; none may take that for a host without control groups."""
+    """All of them find the same groups of dead launchers; none may take that for a host without cgroups."""
     async with launched(sandbox_kind) as launcher:
         wanted = launcher.cgroups
     for _ in range(2):
@@ -199,7 +199,7 @@ async def test_groups_that_another_launcher_is_sweeping_are_no_failure(box: Box)
     assert pid is not None
     own = groups_of(pid)
     if not own:
-        pytest.skip("no control groups here")
+        pytest.skip("no cgroups here")
     for _attempt in range(5):
         dead = Path(own[0]).parent / f"firebox-1-{os.getpid()}-1"
         for leaf in range(40):
@@ -284,7 +284,7 @@ async def test_a_group_that_stays_does_not_give_its_uid_to_two_sandboxes(box: Bo
     pid = box.launcher.pid
     assert pid is not None
     if not groups_of(pid) or "own-uid" not in box.launcher.layers:
-        pytest.skip("no control groups or no uids here")
+        pytest.skip("no cgroups or no uids here")
     first = await box.make()
     number = first.number
     kept = [Path(group) / f"sandbox-{number}" / "kept" for group in groups_of(pid)]

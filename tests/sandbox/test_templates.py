@@ -12,7 +12,7 @@ import pytest
 
 from firebox.sandbox.pool import templates
 from firebox.sandbox.pool.templates import Templates, capture, make_template
-from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Command, InputFile, Prestart, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
 from tests.support.waiting import until
@@ -33,8 +33,8 @@ exec(open("main.py").read())
 
 def kind_of(before: str = "", **fields: object) -> SandboxSpec:
     """Return the kind of sandbox in which a Python waits that has run some code before."""
-    ahead = Ahead((PYTHON, "-c", before + GOES_ON), tuple(ENVIRONMENT.items()), "main.py", template="")
-    return SandboxSpec(ahead=ahead)._replace(**fields)  # type: ignore[arg-type]
+    ahead = Prestart((PYTHON, "-c", before + GOES_ON), tuple(ENVIRONMENT.items()), "main.py", template="")
+    return SandboxSpec(prestart=ahead)._replace(**fields)  # type: ignore[arg-type]
 
 
 async def template_of(box: Box, kind: SandboxSpec) -> Template:
@@ -45,19 +45,19 @@ async def run(box: Box, kind: SandboxSpec, template: Template | None, code: str)
     """Run code in a sandbox of this kind. Returns what it wrote, and whether it went on with the program that waited."""
     sandbox = await box.launcher.make(kind, template)
     heard: list[bytes] = []
-    assert kind.ahead is not None
+    assert kind.prestart is not None
     command = Command(
         argv=(PYTHON, "main.py"),
         env=ENVIRONMENT,
         files=(InputFile("main.py", code.encode()),),
-        tell=(),
+        resume_words=(),
         wall_ms=20_000,
         cpu_ms=20_000,
     )
     try:
         ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
         assert ended.status == 0, (ended, heard)
-        return b"".join(heard).decode(), bool(sandbox.was_started_ahead)
+        return b"".join(heard).decode(), bool(sandbox.was_prestarted)
     finally:
         sandbox.close()
 
@@ -75,8 +75,8 @@ async def test_has_the_descriptors_that_a_program_has_that_was_started(box: Box)
     code = (
         "print([(number, os.readlink(f'/proc/self/fd/{number}')[:5]) for number in (0, 1, 2)], len(os.listdir('/proc/self/fd')))"
     )
-    restored, was_ahead = await run(box, kind, template, code)
-    assert was_ahead
+    restored, was_prestarted = await run(box, kind, template, code)
+    assert was_prestarted
     assert restored == (await run(box, kind, None, code))[0]
 
 
@@ -216,8 +216,8 @@ async def test_random_numbers_are_filled_in_where_it_wants_them(box: Box) -> Non
     template = await template_of(box, kind)
     numbers = set[str]()
     for _ in range(4):
-        output, was_ahead = await run(box, kind, template, "print(place.raw[:2], place.raw[6:8], place.raw[2:6].hex())")
-        assert was_ahead
+        output, was_prestarted = await run(box, kind, template, "print(place.raw[:2], place.raw[6:8], place.raw[2:6].hex())")
+        assert was_prestarted
         assert output.startswith("b'12' b'78' ")
         numbers.add(output)
     assert len(numbers) == 4
@@ -225,8 +225,8 @@ async def test_random_numbers_are_filled_in_where_it_wants_them(box: Box) -> Non
 
 async def test_pid_is_another_one_while_it_is_captured(box: Box) -> None:
     kind = kind_of("import os\nseen = os.getpid()\n")
-    assert kind.ahead is not None
-    other = kind._replace(ahead=kind.ahead._replace(other_pid=True))
+    assert kind.prestart is not None
+    other = kind._replace(prestart=kind.prestart._replace(other_pid=True))
     for each, seen in ((kind, 2), (other, 4194304)):
         assert await run(box, each, await template_of(box, each), "print(seen, os.getpid())") == (f"{seen} 2\n", True)
 
@@ -248,18 +248,18 @@ async def test_what_could_not_be_told_to_the_kernel_again_is_absent_while_it_is_
 @pytest.mark.parametrize(
     ("draws", "reason"),
     [
-        ("print(number)", "what was restored draws the same random numbers each time"),
-        ("print(os.urandom(8)); print(number)", "what was restored draws the same random numbers each time"),
-        ("pass", "what was restored does not go on"),
+        ("print(number)", "restored programs draw the same random numbers"),
+        ("print(os.urandom(8)); print(number)", "restored programs draw the same random numbers"),
+        ("pass", "the restored program does not continue"),
         ("raise SystemExit('no such thing')", "no such thing"),
     ],
 )
 async def test_there_is_no_template_without_new_random_numbers(box: Box, nothing_left: None, draws: str, reason: str) -> None:
     kind = kind_of("import os\nnumber = os.urandom(8)\n")
-    assert kind.ahead is not None
+    assert kind.prestart is not None
     with pytest.raises(SandboxFailure, match=reason):
-        await make_template(kind._replace(ahead=kind.ahead._replace(draws=draws)), box.launcher.make, 0.0)
-    others = kind._replace(ahead=kind.ahead._replace(draws="print(os.urandom(8)); print(os.urandom(8))"))
+        await make_template(kind._replace(prestart=kind.prestart._replace(draws=draws)), box.launcher.make, 0.0)
+    others = kind._replace(prestart=kind.prestart._replace(draws="print(os.urandom(8)); print(os.urandom(8))"))
     assert not (await make_template(others, box.launcher.make, 0.0)).failed
 
 
@@ -269,8 +269,8 @@ async def test_what_it_starts_has_random_addresses(box: Box) -> None:
     code = "import subprocess; print(subprocess.run(['cat', '/proc/self/maps'], capture_output=True, text=True).stdout)"
     stacks = set[str]()
     for _ in range(3):
-        output, was_ahead = await run(box, kind, template, code)
-        assert was_ahead
+        output, was_prestarted = await run(box, kind, template, code)
+        assert was_prestarted
         stacks.update(line for line in output.splitlines() if line.endswith("[stack]"))
     assert len(stacks) == 3
 
@@ -499,7 +499,7 @@ async def test_one_that_does_not_work_is_given_up_for_a_while(box: Box, nothing_
     assert kept.templates.take(kind) is None
     kept.templates.want(kind)
     assert not kept.templates._under_way
-    assert kept.noted == ["a program that was restored ended before it could go on"]
+    assert kept.noted == ["a restored program ended before it could continue"]
     kept.clock.now_s = 100.0
     await kept.made(kind)
     await kept.templates.close()
@@ -524,15 +524,15 @@ async def test_all_together_are_bounded(box: Box, nothing_left: None, monkeypatc
     monkeypatch.setattr(templates, "TOTAL_BYTES", template.bytes + 1)
     kept.templates.want(second)
     await until(lambda: kept.noted != [], "a reason is noted")
-    assert kept.noted == ["the templates of others leave no room"]
+    assert kept.noted == ["other templates leave no room"]
     assert kept.templates.take(second) is None
     await kept.templates.close()
 
 
 async def test_a_kind_without_a_template_and_one_that_is_forgotten_make_none(box: Box, nothing_left: None) -> None:
     kept, kind = Kept(box), kind_of()
-    assert kind.ahead is not None
-    for other in (SandboxSpec(), kind._replace(ahead=kind.ahead._replace(template=None))):
+    assert kind.prestart is not None
+    for other in (SandboxSpec(), kind._replace(prestart=kind.prestart._replace(template=None))):
         kept.templates.want(other)
     assert not kept.templates._under_way
     kept.templates.want(kind)

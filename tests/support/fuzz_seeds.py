@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 
-from firebox.sandbox.instance.sandbox import _start_message
+from firebox.sandbox.instance.link import start_message
 from firebox.sandbox.plan import steps
 from firebox.sandbox.protocol import messages
 from firebox.sandbox.protocol.messages import Kind, MakeFlag, Text
@@ -18,13 +18,13 @@ _LONGER = 8
 """How a message is sent. Source: tests/sandbox/native/fuzz_messages.h."""
 
 _GROUP = (
-    steps.GroupWrite(0, "memory.max", "1000000"),
-    steps.GroupOpen(0, "memory.current", os.O_RDONLY),
-    steps.GroupEvent(0, 0),
+    steps.CgroupWrite(0, "memory.max", "1000000"),
+    steps.CgroupOpen(0, "memory.current", os.O_RDONLY),
+    steps.CgroupEvent(0, 0),
     steps.Limit(4, 1),
     steps.UserLimit("max_inotify_watches", 8192),
 )
-_MANY_METERS = tuple(steps.GroupOpen(index % 3, "memory.current", os.O_RDONLY) for index in range(17))
+_MANY_METERS = tuple(steps.CgroupOpen(index % 3, "memory.current", os.O_RDONLY) for index in range(17))
 _TREE = (
     steps.Folders("/new/box/deep"),
     steps.OwnFolder("/new/box", 0o700),
@@ -58,10 +58,10 @@ def launcher_seeds() -> list[bytes]:
 def init_seeds() -> list[bytes]:
     """Return conversations of a server with PID 1."""
     files = (InputFile("main.py", b"print(1)\n"), InputFile("a/b/c.txt", b"", 0o755), InputFile("a/b/d", b"d" * 300))
-    plain = _start_message(Command(argv=("python3", "main.py"), env={"PATH": "/usr/bin", "HOME": "/box"}, files=files))
-    told = _start_message(Command(argv=("ruby",), env={}, files=files[:1], tell=("main.rb", "x")))
-    terminal = _start_message(Command(argv=("sh", "-c", "true"), env={"A": "é"}, terminal=(24, 80)))
-    outside = _start_message(Command(argv=("sh",), env={}, files=(InputFile("../x", b""), InputFile("/x", b""))))
+    plain = start_message(Command(argv=("python3", "main.py"), env={"PATH": "/usr/bin", "HOME": "/box"}, files=files))
+    told = start_message(Command(argv=("ruby",), env={}, files=files[:1], resume_words=("main.rb", "x")))
+    terminal = start_message(Command(argv=("sh", "-c", "true"), env={"A": "é"}, terminal=(24, 80)))
+    outside = start_message(Command(argv=("sh",), env={}, files=(InputFile("../x", b""), InputFile("/x", b""))))
     signal, stop = messages.pack(messages.Signal(Kind.SIGNAL, 15)), messages.pack(messages.Stop(Kind.STOP, 0))
     collect = _collect("*", "a/*.txt", "[!a-c]?é", "missing")
     folder = b"\x03" + b"\x05" + b"\0main" + b"\0" * 8 + b"\x01\x03abc" + bytes(6) + b"\x02\x04\0def"

@@ -15,7 +15,7 @@ from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.launcher.host_support import Finding
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.pool.templates import ARE_POSSIBLE, make_template
-from firebox.sandbox.spec import Ahead, CommandRefused, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import CommandRefused, Prestart, SandboxFailure, SandboxSpec
 from firebox.service.available_runtimes import find_host_runtimes
 from firebox.settings.settings import Settings
 from firebox.settings.settings_table import STAGES
@@ -70,7 +70,7 @@ async def _measure(settings: Settings, runtimes: list[Runtime]) -> list[Finding]
         ready = Finding("ready-sandboxes", True, False, f"up to {settings.ready_count} of a kind; {each}")
         trees = tuple(sorted({mount for runtime in runtimes for mount in runtime.mounts}))
         plans = {name: ahead for runtime in reversed(runtimes) for name, ahead in _plans(runtime, settings)}
-        kinds = {name: SandboxSpec(trees=trees, ahead=ahead) for name, ahead in sorted(plans.items())}
+        kinds = {name: SandboxSpec(trees=trees, prestart=ahead) for name, ahead in sorted(plans.items())}
         return [
             ready,
             await _started_ahead(settings, launcher, kinds, empty_bytes),
@@ -105,7 +105,7 @@ async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[
     made: list[str] = []
     missing: list[str] = []
     for name, kind in kinds.items():
-        if kind.ahead is None or kind.ahead.template is None:
+        if kind.prestart is None or kind.prestart.template is None:
             continue
         try:
             template = await make_template(kind, launcher.make, made_at=0.0)
@@ -121,7 +121,7 @@ def _can_wait(each: Definition | Runtime) -> bool:
     return bool(each.ahead or each.compile_ahead)
 
 
-def _plans(runtime: Runtime, settings: Settings) -> Iterator[tuple[str, Ahead]]:
+def _plans(runtime: Runtime, settings: Settings) -> Iterator[tuple[str, Prestart]]:
     """Yield what of a runtime can wait, by name."""
     command = runtime.run_command([runtime.main_name], (), 0)
     env = {stage: {**BASE_ENVIRONMENT, **runtime.environment(stage)} for stage in STAGES}

@@ -177,7 +177,7 @@ class LocalExecutor:
             ready_sandboxes=pool.ready,
             ready_target=pool.target,
             made_on_demand=pool.made_on_demand,
-            started_ahead=pool.started_ahead,
+            started_ahead=pool.prestarted,
             restored=pool.restored,
             launcher_restarts=pool.launcher_restarts,
         )
@@ -210,5 +210,5 @@ def _held_bytes(job: Job) -> int:
 
 
 def _note_no_template(kind: SandboxSpec, reason: str) -> None:
-    command = kind.ahead.argv if kind.ahead is not None else ()
+    command = kind.prestart.argv if kind.prestart is not None else ()
     _log.warning("there is no template: the interpreter is started each time", command=command, reason=reason)

@@ -28,7 +28,7 @@ _IMAGE_OUTPUT_BYTES = 1 << 20
 class Plan(NamedTuple):
     """A job with everything decided. compile_limits: None when there is no compile stage. idle_ms: 0 for no limit.
 
-    template: as of `Ahead`, where the runtime allows for one; None: templates are off.
+    template: as of `Prestart`, where the runtime allows for one; None: templates are off.
     """
 
     job: Job

@@ -13,13 +13,13 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from firebox.runtimes.runtime import Runtime, shell_line
-from firebox.sandbox.spec import HOOKS_FOLDER, TOLD_BYTES, Ahead
+from firebox.sandbox.spec import HOOKS_FOLDER, RESUME_WORDS_BYTES, Prestart
 
 
 class Hook(Struct, frozen=True):
     """name: of the file that the interpreter looks for; env: how it is made to. takes_args, preloads: whether it can be given
     arguments, and modules to load. has_template: whether the interpreter can be restored from one; the hook then draws new random
-    numbers for each run. other_pid, draws: as of `Ahead`.
+    numbers for each run. other_pid, draws: as of `Prestart`.
 
     Its text is `hooks/NAME.hook`. Without a name there is none: the program waits where it opens its main file.
     """
@@ -83,11 +83,11 @@ def plan_ahead(
     job_env: Iterable[str] = (),
     alone: bool = True,
     template: str | None = None,
-) -> Ahead | None:
+) -> Prestart | None:
     """Say what to start so that it can go on as this command, told `args`; None when that must be a fresh start.
 
     command: ends with the main file, perhaps options, and then `args`. env: of the program, complete; job_env: names of those
-    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one. template: as of `Ahead`,
+    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one. template: as of `Prestart`,
     where the interpreter can have one.
     """
     hook = HOOKS.get(runtime.ahead)
@@ -100,7 +100,7 @@ def plan_ahead(
     if main.startswith("/"):
         return None
     preload = [(PRELOAD, " ".join(modules))] if modules and hook.preloads else []
-    return Ahead(
+    return Prestart(
         argv=argv,
         env=(*env.items(), *hook.env.items(), *preload),  # last, so that the others stay where they are when these go
         main=main,
@@ -113,7 +113,7 @@ def plan_ahead(
 
 def plan_compiler_ahead(
     runtime: Runtime, words: Sequence[str], env: Mapping[str, str], memory_bytes: int, *, job_env: Iterable[str] = ()
-) -> Ahead | None:
+) -> Prestart | None:
     """Say what to start so that it can go on as a compile stage, told `words` (see `compile_words`); None for a fresh start.
 
     env, job_env: as of `plan_ahead`. memory_bytes: the stage's limit, 0 for none.
@@ -121,7 +121,7 @@ def plan_compiler_ahead(
     if runtime.compile_ahead is None or not _may_wait(words, env, job_env):
         return None
     argv = (*runtime.compile_ahead_command(memory_bytes), f"{HOOKS_FOLDER}/{COMPILER_HOOKS[runtime.compile_ahead.hook]}")
-    return Ahead(argv=argv, env=tuple(env.items()))
+    return Prestart(argv=argv, env=tuple(env.items()))
 
 
 def compile_words(steps: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -131,7 +131,7 @@ def compile_words(steps: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 def _may_wait(words: Sequence[str], env: Mapping[str, str], job_env: Iterable[str]) -> bool:
     """Tell whether nothing in the job keeps it from a program that waits."""
-    if sum(len(word.encode(errors="replace")) + 1 for word in words) > TOLD_BYTES:
+    if sum(len(word.encode(errors="replace")) + 1 for word in words) > RESUME_WORDS_BYTES:
         return False
     if any(name.startswith(_OF_THE_JOB) for name in job_env):
         return False

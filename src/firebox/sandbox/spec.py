@@ -1,6 +1,6 @@
-"""The contract of this floor: what a sandbox is made of, what is run in it, what comes back.
+"""The interface of this floor: what a sandbox consists of, the command it runs, and how that ended.
 
-Named tuples, here and in what a command loads before it runs: dataclasses would double the time that it takes to load.
+These are named tuples because dataclasses would double the import time of a command.
 """
 
 from __future__ import annotations
@@ -9,24 +9,23 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 INSIDE_UID = 1000
-"""Who every program is, in its own user namespace."""
+"""The uid of every program in its own user namespace."""
 
 HOOKS_FOLDER = "/.ahead"
-"""Where the hooks of prestarted interpreters lie, in every sandbox, read-only."""
+"""The read-only folder in every sandbox with the hooks of prestarted interpreters."""
 
-TOLD_BYTES = 32 << 10
-"""Words that a hook can be told: they fit into a pipe without anybody reading, together."""
+RESUME_WORDS_BYTES = 32 << 10
+"""Maximum total length of resume words: a pipe holds them all before the hook reads."""
 
 
-class Ahead(NamedTuple):
-    """A program that a ready sandbox has started already; see native/prestart.h. `Command.tell` is what it is told.
+class Prestart(NamedTuple):
+    """A program that an idle sandbox starts before its command arrives; see native/prestart.h.
 
-    env: what it is started with, more than it will have once its hook is done. main: a file that must be there before it
-    starts, relative to the working directory; "" for none. held: it waits where it opens that file, else at a hook.
-    stack_bytes: of a program that must not be started with a stack as large as its memory; 0 for any other. template: whose
-    template it may be restored from, "" for everybody's; None: it is started each time. other_pid: as of `Command`. draws: a
-    main file that prints random numbers, a line each. Restored twice from one template it must print no line again, else there
-    is none.
+    env: its environment at the start; the hook removes some variables. main: a file that must exist before the start, relative
+    to the working directory; "" for none. held: the program waits where it opens that file, otherwise at a hook. stack_bytes:
+    for a program that must not start with a stack as large as its memory; 0 for any other. template: the owner of the template
+    that it may be restored from, "" for a shared one; None: never restored. other_pid: as in `Command`. draws: a main file that
+    prints random numbers, one a line. If two restores of a template print the same line, the template is rejected.
     """
 
     argv: tuple[str, ...]
@@ -40,12 +39,12 @@ class Ahead(NamedTuple):
 
 
 class SandboxSpec(NamedTuple):
-    """What must be known when a sandbox is made. Sandboxes of one spec are interchangeable, so they can be kept ready.
+    """Everything that is fixed when a sandbox is created. Sandboxes with equal specs are interchangeable, so a pool keeps them.
 
-    trees: host folders shown read-only besides the standard ones. layers: what else the root is stacked from, topmost first:
-    squashfs images, or folders, of the host. host: whether the standard folders are shown at all. memory_bytes and processes
-    can be changed until the start of the program; the size of what can be written cannot. ahead: what is started already.
-    captures: its program may be captured, by another one there; for the making of templates only.
+    trees: host folders shown read-only besides the standard ones. layers: further layers of the root, topmost first: squashfs
+    images or folders of the host. host: whether the standard folders are shown at all. memory_bytes, processes: can still be
+    changed until the program starts. prestart: the program to start early. captures: processes may trace each other, which only
+    the creation of templates needs.
     """
 
     trees: tuple[str, ...] = ()
@@ -55,12 +54,12 @@ class SandboxSpec(NamedTuple):
     writable_inodes: int = 20_000
     memory_bytes: int = 512 << 20
     processes: int = 128
-    ahead: Ahead | None = None
+    prestart: Prestart | None = None
     captures: bool = False
 
 
 class InputFile(NamedTuple):
-    """A file to be written before the program starts. name: relative to the working directory, as bytes would decode it."""
+    """A file to write before the program starts. name: relative to the working directory, as os.fsdecode returns it."""
 
     name: str
     content: bytes
@@ -68,13 +67,13 @@ class InputFile(NamedTuple):
 
 
 class Command(NamedTuple):
-    """What is run, once, in a sandbox. argv[0]: absolute path or a name looked up in PATH of `env`.
+    """The one command of a sandbox. argv[0]: an absolute path, or a name looked up in PATH of `env`.
 
-    tell: the words that a program which was started ahead needs so that it goes on as this command; None: start it anew.
-    Numbers as in the model's limits: milliseconds and bytes, 0 means no cap. terminal: (rows, columns), or None for pipes.
-    keep_files: files are collected afterwards, even when a limit ends the program. capture: the file where the program waits to
-    be captured, "" for its hook; None: it just runs. other_pid: until then getpid(2) returns a number that is not its, so that
-    what draws new random numbers in a process with another pid does so when it is restored.
+    resume_words: what a prestarted program needs to go on as this command; None: start a fresh one.
+    Limits are in milliseconds and bytes; 0 means unlimited. terminal: (rows, columns), or None for pipes. keep_files: files are
+    collected afterwards, even when a limit ends the program. capture: the file at whose opening the program is captured, "" for
+    its hook; None: no capture. other_pid: until the capture getpid(2) returns a wrong number, so that libraries that reseed
+    their random generators in a process with another pid do so after a restore.
     """
 
     argv: tuple[str, ...]
@@ -94,13 +93,13 @@ class Command(NamedTuple):
     output_bytes: int = 1 << 20
     kill_on_output: bool = False
     keep_files: bool = False
-    tell: tuple[str, ...] | None = None
+    resume_words: tuple[str, ...] | None = None
     capture: str | None = None
     other_pid: bool = False
 
 
 class PackedFile(NamedTuple):
-    """Where one file of a pack lies."""
+    """The place of one file in a pack."""
 
     name: str
     offset: int
@@ -109,16 +108,16 @@ class PackedFile(NamedTuple):
 
 
 class Pack(NamedTuple):
-    """Files that travel by descriptor: a memfd or file with the contents one after the other, and where each lies."""
+    """Files passed by descriptor: a memfd or file with their contents one after the other, and the place of each."""
 
     descriptor: int
     files: tuple[PackedFile, ...]
 
 
 class Exit(NamedTuple):
-    """What the run of a command left. status: exit code, or None when killed by `signal` (a number) or by us.
+    """How a command ended. status: the exit code, or None after `signal` (a number).
 
-    killed_by: "wall_time", "cpu_time", "memory", "output", "cancelled", or "" when no limit of ours ended it.
+    killed_by: "wall_time", "cpu_time", "memory", "output", "cancelled", or "" when no limit ended it.
     """
 
     status: int | None
@@ -133,7 +132,7 @@ class Exit(NamedTuple):
 
 
 class SandboxFailure(Exception):
-    """Our own sandbox failed, not the program in it. step: what was being done; hint: what a person can do, or ""."""
+    """The sandbox itself failed, not the program in it. step: what failed. hint: what an operator can do, or ""."""
 
     def __init__(self, step: str, errno: int = 0, detail: str = "", hint: str = "") -> None:
         super().__init__(f"{step}: {detail or errno}")
@@ -144,7 +143,7 @@ class SandboxFailure(Exception):
 
 
 class CommandRefused(Exception):
-    """The command could not be started because of what it asks: no such program, a name that clashes, arguments too long."""
+    """The request is at fault that the command cannot start: no such program, clashing file names, arguments too long."""
 
     def __init__(self, step: str, errno: int, detail: str) -> None:
         super().__init__(f"{step}: {detail}")

@@ -1,4 +1,4 @@
-"""One template; `templates` says what that is."""
+"""One template; see `pool.templates`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 class Template:
-    """The template of one kind of sandbox: a memfd that can be executed and not be changed, closed when nobody has it."""
+    """The template of one spec: a sealed, executable memfd, closed with the last reference to it."""
 
     def __init__(self, descriptor: int, made_at: float) -> None:
         self.descriptor = descriptor
@@ -14,7 +14,7 @@ class Template:
         self.made_at = made_at
         self.runs = 0
         self.failed = False
-        """Whether something that was restored from it has ended before it could go on."""
+        """Whether a program that was restored from it ended before it could continue."""
 
     def __del__(self) -> None:
         os.close(self.descriptor)

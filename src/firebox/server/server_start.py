@@ -58,7 +58,7 @@ def _begin_with_sandboxes(settings: Settings) -> StartedLauncher | None:
         return None
     try:
         launcher.configure(uid_base=settings.uid_base, hooks=hook_texts())
-        launcher.ask(SandboxSpec(), is_proof=True)
+        launcher.request_first(SandboxSpec(), is_smoke_test=True)
     except (OSError, SandboxFailure):
         launcher.end()
         return None

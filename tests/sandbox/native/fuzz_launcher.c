@@ -45,7 +45,7 @@ void serve_command(const struct sandbox *sandbox, const struct ready *ready)
 {
     uint32_t offset = 0;
     (void)ready;
-    if (sandbox->surroundings.meter_count > METERS || sandbox->surroundings.group_count != 0)
+    if (sandbox->surroundings.meter_count > METERS || sandbox->surroundings.cgroup_count != 0)
         abort();
     const char **words = words_at(&sandbox->text, &offset, sandbox->make->words);
     const char **variables = words == NULL ? NULL : words_at(&sandbox->text, &offset, sandbox->make->variables);
@@ -60,11 +60,11 @@ static void forget_everything(void)
 {
     memset(children, 0, sizeof children);
     memset(uid_taken, 0, sizeof uid_taken);
-    memset(groups, 0, sizeof groups);
+    memset(cgroups, 0, sizeof cgroups);
     memset(&kind, 0, sizeof kind);
     children_used = first_uid = uid_count = 0;
-    group_count = 0;
-    into_group = groups_are_left = false;
+    cgroup_count = 0;
+    into_cgroup = cgroups_are_left = false;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
@@ -79,14 +79,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     uid_count = fake_number() & 3;
     while (done == 0 && next_message(&data, &bytes, &message)) {
         if (setjmp(fake_end) == 0) {
-            if (message_kind(&message) == KIND_CONFIGURE && group_count == 0)
+            if (message_kind(&message) == KIND_CONFIGURE && cgroup_count == 0)
                 done = configure(&message, &phase);
             else
                 done = obey(&message);
             if (fake_number() & 1)
                 reap();
-            if (groups_are_left)
-                remove_left_groups();
+            if (cgroups_are_left)
+                remove_left_cgroups();
         }
         close_descriptors(&message);
     }

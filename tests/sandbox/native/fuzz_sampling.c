@@ -1,4 +1,4 @@
-/* Fuzz what PID 1 makes of /proc where no control group counts: sampling.c, supervisor.c, system_v.c and proc.c.
+/* Fuzz what PID 1 makes of /proc where no cgroup counts: sampling.c, supervisor.c, system_v.c and proc.c.
  *
  * The input, in parts with a byte of 255 between them: how much is read at once and how often each file is repeated, then the
  * files in the order of `file_names`, at last pids and descriptors. A file that begins with 254 cannot be opened, one that ends with

@@ -86,7 +86,7 @@ def _ask_for_sandbox(launcher: StartedLauncher, job: Job, settings: Settings, re
 
     specification = Planner(settings, registry).plan(job).first_specification
     with suppress(OSError):  # it has ended: the executor will find out why, and say it
-        launcher.ask(specification)
+        launcher.request_first(specification)
 
 
 def _settings(request: RunRequest) -> Settings:

@@ -62,4 +62,4 @@ def _prestarted(plan: Plan, stage: StageName, spec: SandboxSpec, command: Comman
         ahead = plan_compiler_ahead(runtime, words, command.env, command.memory_bytes, job_env=job.env)
     if ahead is not None and runtime.limits(stage).stack_bytes:
         ahead = ahead._replace(stack_bytes=command.stack_bytes)
-    return spec._replace(ahead=ahead), command._replace(tell=words if ahead is not None else None)
+    return spec._replace(prestart=ahead), command._replace(resume_words=words if ahead is not None else None)

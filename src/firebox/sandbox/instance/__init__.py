@@ -1,1 +1,1 @@
-"""One sandbox as the server holds it."""
+"""One sandbox, as the server uses it."""

@@ -1,7 +1,7 @@
-"""Descriptors that are watched for a moment, cheaply.
+"""An epoll instance for short-lived file descriptors.
 
-To watch one takes uvloop about ten system calls and some objects. A sandbox has five descriptors, each for the few milliseconds
-of a run; here each takes two calls, and the event loop watches one descriptor for all of them.
+uvloop needs about ten system calls and several objects to watch a descriptor. A sandbox has five of them for the few milliseconds
+of a run. Here each costs two system calls, and the event loop watches a single descriptor.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Callback = Callable[[], None]
 
 
 class Watcher:
-    """Calls back whenever a descriptor can be read, or has ended, until it is removed."""
+    """Calls back whenever a descriptor is readable or at its end, until it is removed."""
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
@@ -22,7 +22,7 @@ class Watcher:
         self._closed = False
 
     def add(self, descriptor: int, callback: Callback) -> None:
-        """Watch a descriptor, with another callback if it is watched already. It has to be removed before it is closed."""
+        """Watch a descriptor, or replace its callback. It must be removed before it is closed."""
         if self._epoll is None:
             self._epoll = select.epoll()
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._look, self._epoll)
@@ -31,7 +31,7 @@ class Watcher:
         self._callbacks[descriptor] = callback
 
     def remove(self, descriptor: int) -> None:
-        """Watch a descriptor no longer, if it is watched."""
+        """Stop watching a descriptor, if it is watched."""
         if self._callbacks.pop(descriptor, None) is None:
             return
         assert self._epoll is not None  # noqa: S101 - set by add
@@ -39,7 +39,7 @@ class Watcher:
         self._close_if_unused()
 
     def close(self) -> None:
-        """Let go of everything once no descriptor is watched any more."""
+        """Release everything as soon as no descriptor is watched."""
         self._closed = True
         self._close_if_unused()
 
@@ -50,14 +50,14 @@ class Watcher:
             self._epoll = None
 
     def _look(self, epoll: select.epoll) -> None:
-        """Call back for what is ready now."""
+        """Call back for each ready descriptor."""
         ready = [(descriptor, self._callbacks[descriptor]) for descriptor, _events in epoll.poll(0)]
         for descriptor, callback in ready:
-            # An earlier one may have closed this descriptor, and opened another of the same number.
+            # An earlier callback may have closed this descriptor and opened another with the same number.
             if self._callbacks.get(descriptor) is not callback:
                 continue
             try:
                 callback()
-            except Exception as error:  # noqa: BLE001 - as in the event loop, it is no reason not to call the others
-                context = {"message": "what watches a descriptor has failed", "exception": error}
+            except Exception as error:  # noqa: BLE001 - as in the event loop, the other callbacks still run
+                context = {"message": "a descriptor's callback failed", "exception": error}
                 asyncio.get_running_loop().call_exception_handler(context)

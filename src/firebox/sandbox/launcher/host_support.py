@@ -1,6 +1,6 @@
-"""What this host allows, layer by layer, and how to get what it does not.
+"""Check host support, layer by layer, and suggest fixes.
 
-The answer comes from a real launcher that makes a real sandbox; files of the kernel are only read to explain a miss.
+A real launcher creates a real sandbox. Kernel files are only read to explain a missing layer.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ OLDEST_KERNEL = (5, 15)
 
 BOUNDARY_LAYERS = {
     "mount": "a file tree of its own",
-    "read-only-root": "nothing of the host can be changed",
-    "pid": "no other process is visible or can be signalled",
-    "network": "no interface but its own loopback",
+    "read-only-root": "the host's files cannot be changed",
+    "pid": "other processes are invisible and cannot be signalled",
+    "network": "only a loopback interface of its own",
     "ipc": "no shared memory or queues with others",
     "uts": "a host name of its own",
     "capabilities": "every capability dropped, securebits locked",
@@ -32,7 +32,7 @@ BOUNDARY_LAYERS = {
     "seccomp": "dangerous system calls refused",
     "rlimits": "descriptors, file size and processes bounded",
 }
-"""Without one of these no sandbox is made at all."""
+"""No sandbox is created without every one of these."""
 
 _DELEGATE = (
     "as an ordinary user start it with `systemd-run --user --scope -p Delegate=yes firebox serve`, "
@@ -43,7 +43,7 @@ _MOUNT_GROUPS = "mount -t cgroup2 none /sys/fs/cgroup; for a chroot, before you 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One layer on this host. boundary: a public server should not run without it. hint: the exact fix, "" when ok."""
+    """The support for one layer. boundary: a public server should not run without it. hint: the exact fix, "" when ok."""
 
     name: str
     ok: bool
@@ -53,12 +53,12 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Try everything on this host by making a sandbox. Not to be called from a running event loop."""
+    """Check this host by creating a sandbox. Must not be called from a running event loop."""
     return asyncio.run(_examine())
 
 
 def explain(layers: Iterable[str], reasons: Iterable[str] = ()) -> list[Finding]:
-    """Turn the layers that a launcher proved into findings. reasons: why better control groups are not used."""
+    """Return findings for the layers of a launcher. reasons: why a better cgroup version is not used."""
     have = set(layers)
     findings = [Finding(name, name in have, True, detail) for name, detail in BOUNDARY_LAYERS.items()]
     findings += [_identity(have), _control_groups(have, list(reasons)), _swap(have), _private_inodes(have), _own_uid(have)]
@@ -66,9 +66,9 @@ def explain(layers: Iterable[str], reasons: Iterable[str] = ()) -> list[Finding]
 
 
 def describe_plan() -> list[str]:
-    """Return the steps in which this host makes a sandbox, in words. Not to be called from a running event loop.
+    """Describe the steps that create a sandbox on this host. Must not be called from a running event loop.
 
-    Raises: SandboxFailure when it cannot make one.
+    Raises: SandboxFailure when it cannot create one.
     """
     return asyncio.run(_describe_plan())
 
@@ -103,7 +103,7 @@ def _kernel() -> Finding:
 
 
 def _suspects() -> list[Finding]:
-    """Read the switches that usually keep an ordinary user from making sandboxes."""
+    """Check the usual switches that keep an unprivileged user from creating sandboxes."""
     found: list[Finding] = []
     switches = (
         ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
@@ -128,17 +128,17 @@ def _suspects() -> list[Finding]:
 
 def _identity(have: set[str]) -> Finding:
     if "user-namespace" in have:
-        return Finding("user-namespace", True, True, "programs have no privilege over any namespace of theirs")
+        return Finding("user-namespace", True, True, "programs have no privileges in their namespaces")
     hint = "allow user namespaces: sysctl -w user.max_user_namespaces=15000 kernel.apparmor_restrict_unprivileged_userns=0; "
     hint += "in a chroot there are none: enter the folder with `systemd-nspawn -D DIR` instead"
-    return Finding("user-namespace", False, False, "not for sandboxes; each has a real uid of its own instead", hint)
+    return Finding("user-namespace", False, False, "not available; each sandbox has a real uid of its own instead", hint)
 
 
 def _control_groups(have: set[str], reasons: list[str]) -> Finding:
     for version in ("v2", "v1"):
         if f"cgroup-{version}" in have:
-            return Finding("control-groups", True, True, f"version {version[1]}: memory, processes and processor time")
-    detail = "none: memory and processor time are sampled every 10 ms and can be exceeded in between"
+            return Finding("control-groups", True, True, f"version {version[1]}: memory, processes and CPU time")
+    detail = "none: memory and CPU time are sampled every 10 ms; short peaks may exceed a limit"
     seen_from_here = [reason.replace(f"{HOST}/", "/") for reason in reasons]
     is_mounted = " - cgroup" in _read("/proc/self/mountinfo")
     return Finding(
@@ -152,37 +152,37 @@ def _swap(have: set[str]) -> Finding:
         return Finding("swap", True, False, "counted" if in_use else "none on this host")
     accounted = Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
     if "cgroup-v1" in have:
-        return Finding("swap", True, False, "counted" if accounted else "not accounted; sandboxes are kept out of it")
+        return Finding("swap", True, False, "counted" if accounted else "not accounted; sandboxes do not use it")
     return Finding("swap", False, False, "a program may push memory into swap", _DELEGATE)
 
 
 def _private_inodes(have: set[str]) -> Finding:
     if "private-inodes" in have:
-        return Finding("private-inodes", True, False, "file locks and watches do not connect two sandboxes")
+        return Finding("private-inodes", True, False, "sandboxes share no file locks or watches")
     hint = "load the overlay module (modprobe overlay); in a container put its root on a file system that overlays can use"
     return Finding(
-        "private-inodes", False, False, "host files are shared inodes: two programs can signal through file locks", hint
+        "private-inodes", False, False, "host files are shared inodes: two programs can communicate through file locks", hint
     )
 
 
 def _own_uid(have: set[str]) -> Finding:
     if "own-uid" in have:
-        return Finding("own-uid", True, False, "every concurrent sandbox is another user")
+        return Finding("own-uid", True, False, "every concurrent sandbox has a different uid")
     missing = "install newuidmap (Debian: apt install uidmap) and " if shutil.which("newuidmap") is None else ""
     hint = f"{missing}give the user a range in /etc/subuid and /etc/subgid, or start Firebox as root"
-    return Finding("own-uid", False, False, "all sandboxes are the user who started Firebox, in namespaces of their own", hint)
+    return Finding("own-uid", False, False, "all sandboxes run as the user who started Firebox, each in its own namespaces", hint)
 
 
 def _package_images(layers: Iterable[str]) -> Finding:
-    """Say how packages are installed here: not a matter of isolation, but of disk and of start."""
+    """Check how packages can be installed: this affects disk use and startup, not isolation."""
     if "private-inodes" not in layers:
         hint = "load the overlay module (modprobe overlay)"
-        return Finding("packages", False, False, "none can be used: their layers are stacked by overlays", hint)
+        return Finding("packages", False, False, "unavailable: their layers need overlays", hint)
     words = cannot_mount()
     if not words:
-        return Finding("packages", True, False, "images, mounted by the kernel")
+        return Finding("packages", True, False, "mounted as images")
     hint = "" if os.geteuid() != 0 else "modprobe loop squashfs; in a container: `--privileged`, or `--device /dev/loop-control`"
-    return Finding("packages", os.geteuid() != 0, False, f"unpacked when they are installed ({words})", hint)
+    return Finding("packages", os.geteuid() != 0, False, f"unpacked at installation ({words})", hint)
 
 
 def _read(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The launcher as the server's child: started, watched, started again when it dies."""
+"""The launcher as a child process of the server, restarted when it dies."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from firebox.sandbox.spec import SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 
 _STREAMS = 3
-_LATER_S = 0.003
-_TELL_AGAIN_S = 0.005
+_DEFER_S = 0.003
+_SEND_AGAIN_S = 0.005
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 
 
-class _Making:
-    """A sandbox that is being made. link: our end of its link, ours to close until `made` has a sandbox."""
+class _PendingSandbox:
+    """A sandbox that is being created. link: our end of its link, which the sandbox owns once `made` is done."""
 
-    def __init__(self, specification: SandboxSpec, link: socket.socket) -> None:
-        self.specification = specification
+    def __init__(self, spec: SandboxSpec, link: socket.socket) -> None:
+        self.spec = spec
         self.link = link
         self.template: Template | None = None
         self.made: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
@@ -39,11 +39,10 @@ class _Making:
 
 
 class LauncherProcess:
-    """The launcher as a child of the server; started again when it dies.
+    """Starts a launcher, creates sandboxes in it, and restarts it when it dies.
 
-    hooks: name -> text of what sandboxes show below `spec.HOOKS_FOLDER`. run_as: (uid, gid) to start it as another user; only
-    root can. started: a process that has its settings already, and perhaps makes its first sandbox, to be used instead of a
-    first one.
+    hooks: name -> content of the files in `spec.HOOKS_FOLDER`. run_as: (uid, gid) of another user, only for root. started: a
+    configured process to use first; its first sandbox may have been requested.
     """
 
     def __init__(
@@ -61,32 +60,33 @@ class LauncherProcess:
         self._process: StartedLauncher | None = None
         self._link: socket.socket | None = None
         self._plans: Plans | None = None
+        self._meter_names: tuple[str, ...] = ()
         self._configured: asyncio.Future[None] | None = None
-        self._proven: asyncio.Task[None] | None = None
-        self._first: _Making | None = None
-        """The sandbox that was asked for when the launcher was started, until it is taken."""
-        self._making: dict[int, _Making] = {}
+        self._bring_up_task: asyncio.Task[None] | None = None
+        self._first: _PendingSandbox | None = None
+        """The sandbox that was requested at the start of the launcher, until it is used."""
+        self._pending: dict[int, _PendingSandbox] = {}
         self._backlog: deque[tuple[bytes, socket.socket | None, Template | None]] = deque()
-        """What the launcher has not been told yet: it is far behind."""
+        """Messages that do not fit into the socket yet."""
         self._prepared_for: dict[int, set[int]] = {}
-        """Number of a preparation -> sandboxes that were asked for since then and need it."""
+        """Number of an unfinished preparation -> numbers of pending sandboxes that need it."""
         self._alive: dict[int, asyncio.Event] = {}
-        self._work_for_later: list[Callable[[], None]] = []
+        self._deferred: list[Callable[[], None]] = []
         self._next_number = FIRST
         self._starting = asyncio.Lock()
-        self._is_proven = False
-        """Whether the launcher that runs now has made a sandbox."""
+        self._is_ready = False
+        """Whether the running launcher has passed its smoke test."""
         self._closed = False
         self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
-        """Where sandboxes let output go that nobody will see."""
+        """Where sandboxes discard output beyond the limit."""
         self.watcher = Watcher()
         self.starts = 0
-        """How often a launcher was started; one is normal."""
+        """Number of starts; more than one means restarts."""
         self.layers: tuple[str, ...] = ()
         self.cgroups = ""
         """Their version: "v2", "v1" or "none"."""
         self.reasons: tuple[str, ...] = ()
-        """Why better kinds of control groups are not used."""
+        """Why a better cgroup version is not used."""
 
     @property
     def pid(self) -> int | None:
@@ -94,11 +94,11 @@ class LauncherProcess:
 
     @property
     def alive(self) -> int:
-        """Sandboxes that exist, ready or running."""
+        """Number of sandboxes, idle or running."""
         return len(self._alive)
 
     async def start(self) -> None:
-        """Start the launcher unless it runs, and wait until it has proved that it can make a sandbox.
+        """Start the launcher unless it runs, and wait until it has passed its smoke test: one sandbox.
 
         Raises: SandboxFailure with the step that is not possible here.
         """
@@ -108,14 +108,14 @@ class LauncherProcess:
             try:
                 if self._link is None:
                     self._spawn()
-                assert self._proven is not None  # noqa: S101 - set by _spawn
-                # Others wait for the same proof when this caller leaves.
-                await asyncio.shield(self._proven)
+                assert self._bring_up_task is not None  # noqa: S101 - set by _spawn
+                # Other callers wait for the same task when this one is cancelled.
+                await asyncio.shield(self._bring_up_task)
             except SandboxFailure:
-                self._lost("the launcher could not make a sandbox")
+                self._forget_process("the launcher could not create a sandbox")
                 raise
             except OSError as error:
-                self._lost("the launcher ended at once")
+                self._forget_process("the launcher ended at once")
                 raise SandboxFailure("launcher", error.errno or 0, f"it could not be started: {error}") from None
 
     def _spawn(self) -> None:
@@ -127,160 +127,161 @@ class LauncherProcess:
         self.starts += 1
         self._configured = None
         self._prepared_for.clear()
-        self._proven = asyncio.create_task(self._bring_up(started))
-        self._proven.add_done_callback(_look_at)
+        self._bring_up_task = asyncio.create_task(self._bring_up(started))
+        self._bring_up_task.add_done_callback(_retrieve_exception)
 
     async def _bring_up(self, started: StartedLauncher) -> None:
-        """Give a launcher its settings and wait until it has made a sandbox. Raises: SandboxFailure, OSError."""
+        """Configure a launcher and run its smoke test. Raises: SandboxFailure, OSError."""
         if started.plans is None:
-            # Control groups that a dead launcher left are removed first, which may take a while.
+            # In a thread: this first removes the cgroups of dead launchers, which may take a while.
             await asyncio.to_thread(started.configure, uid_base=self._uid_base, hooks=self._hooks)
         assert started.plans is not None  # noqa: S101 - it is configured
         self._plans = started.plans
+        self._meter_names = started.plans.cgroups.meter_names
         started.link.setblocking(False)
         loop = asyncio.get_running_loop()
         configured = self._configured = loop.create_future()
-        loop.add_reader(started.link.fileno(), self._hear)
+        loop.add_reader(started.link.fileno(), self._receive)
         if started.first is not None:
             self._first = self._expect(FIRST, *started.first)
             self._prepared_for = {number: {FIRST} for number in started.prepared}
             started.first = None
             self._next_number = FIRST + 1
         await configured
-        await self._prove(started.plans, is_proof=started.first_is_proof)
+        await self._smoke_test(started.plans, is_smoke_test=started.first_is_smoke_test)
         self.layers = started.plans.layers()
-        self._is_proven = True
-        self.cgroups = started.plans.groups.kind
-        self.reasons = tuple(started.plans.group_reasons)
+        self._is_ready = True
+        self.cgroups = started.plans.cgroups.kind
+        self.reasons = tuple(started.plans.cgroup_reasons)
 
-    async def _prove(self, plans: Plans, *, is_proof: bool) -> None:
-        """Make a sandbox, giving up one optional layer at a time. The first that was asked for is as good a proof as another.
+    async def _smoke_test(self, plans: Plans, *, is_smoke_test: bool) -> None:
+        """Create a sandbox, dropping one optional layer after the other. A sandbox requested at the start serves as well.
 
-        is_proof: it was asked for to be that and nothing else. Raises: SandboxFailure when a layer without a substitute fails.
+        is_smoke_test: that sandbox was requested only for this. Raises: SandboxFailure when a required layer fails.
         """
-        making = self._first or self._ask(SandboxSpec())
-        if is_proof:
+        pending = self._first or self._request(SandboxSpec())
+        if is_smoke_test:
             self._first = None
         while True:
             try:
-                sandbox = await asyncio.shield(making.made)
+                sandbox = await asyncio.shield(pending.made)
             except SandboxFailure:
-                given_up = making.failed is not None and plans.give_up_layer(making.failed, making.specification)
-                # One of a kind that cannot be made says nothing about the host; a plain one does.
-                if not given_up and making is not self._first:
+                given_up = pending.failed is not None and plans.give_up_layer(pending.failed, pending.spec)
+                # Only a default sandbox that fails is proof that the host cannot create any.
+                if not given_up and pending is not self._first:
                     raise
                 self._first = None
-                making = self._ask(SandboxSpec())
+                pending = self._request(SandboxSpec())
             else:
-                if making is not self._first:
+                if pending is not self._first:
                     sandbox.close()
                     await self.ended(sandbox.number)
                 return
 
-    async def make(self, specification: SandboxSpec, template: Template | None = None) -> Sandbox:
-        """Make a sandbox. template: from which its program is restored ahead. Raises: SandboxFailure."""
-        if not self._is_proven:
+    async def make(self, spec: SandboxSpec, template: Template | None = None) -> Sandbox:
+        """Create a sandbox. template: to restore its prestarted program from. Raises: SandboxFailure."""
+        if not self._is_ready:
             await self.start()
-        if self._first is not None and self._first.specification == specification:
+        if self._first is not None and self._first.spec == spec:
             made = self._first.made
             self._first = None
         else:
-            made = self._ask(specification, template).made
+            made = self._request(spec, template).made
         try:
             return await made
         except asyncio.CancelledError:
-            made.add_done_callback(_throw_away)
+            made.add_done_callback(_close_result)
             raise
 
-    def _ask(self, specification: SandboxSpec, template: Template | None = None) -> _Making:
-        """Have the launcher make a sandbox. Raises: SandboxFailure."""
+    def _request(self, spec: SandboxSpec, template: Template | None = None) -> _PendingSandbox:
+        """Request a sandbox from the launcher. Raises: SandboxFailure."""
         plans = self._plans
         assert plans is not None  # noqa: S101 - it was started
-        for preparation in plans.prepare(specification):
+        for preparation in plans.prepare(spec):
             self._prepared_for[preparation.number] = set()
-            self._tell(preparation.message())
+            self._send(preparation.message())
         if self._link is None:
             raise _lost_launcher("the launcher died")
         number = self._next_number
-        message = plans.make(number, specification)
+        message = plans.make(number, spec)
         self._next_number += 1
-        for needed in plans.needed(specification):
+        for needed in plans.needed(spec):
             if needed in self._prepared_for:
                 self._prepared_for[needed].add(number)
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise _too_many_files(error.errno or 0) from None
-        making = self._expect(number, specification, ours)
-        making.template = template
-        self._tell(message, theirs, template)
-        return making
+        pending = self._expect(number, spec, ours)
+        pending.template = template
+        self._send(message, theirs, template)
+        return pending
 
-    def _expect(self, number: int, specification: SandboxSpec, link: socket.socket) -> _Making:
-        """Note that a sandbox will report on a link."""
+    def _expect(self, number: int, spec: SandboxSpec, link: socket.socket) -> _PendingSandbox:
+        """Register a pending sandbox, which will report on a link."""
         link.setblocking(False)
-        making = _Making(specification, link)
-        self._making[number] = making
+        pending = _PendingSandbox(spec, link)
+        self._pending[number] = pending
         self._alive[number] = asyncio.Event()
-        self.watcher.add(link.fileno(), partial(self._hear_made, number))
-        return making
+        self.watcher.add(link.fileno(), partial(self._receive_pending, number))
+        return pending
 
-    def describe(self, specification: SandboxSpec) -> list[str]:
-        """Return the steps in which a sandbox of this kind is made, in words; one has been made. Raises: SandboxFailure."""
+    def describe(self, spec: SandboxSpec) -> list[str]:
+        """Describe the steps that create a sandbox; one of this spec has been created. Raises: SandboxFailure."""
         assert self._plans is not None  # noqa: S101 - it was started
-        return list(self._plans.plan(specification).describe())
+        return list(self._plans.plan(spec).describe())
 
     def owns(self, number: int) -> bool:
-        """Tell whether a sandbox is one of the launcher that runs now; those of a dead one are dying."""
+        """Return whether a sandbox belongs to the running launcher; those of a dead launcher are dying."""
         return number in self._alive
 
     def kill(self, number: int) -> None:
         """Have every process of a sandbox killed; its meters can still be read. Returns at once."""
         if number in self._alive:
-            self._tell(messages.pack(messages.Kill(Kind.KILL, number)))
+            self._send(messages.pack(messages.Kill(Kind.KILL, number)))
 
     def end(self, number: int) -> None:
         """Have a sandbox killed and everything of it removed. Returns at once."""
         if number in self._alive:
-            self._tell(messages.pack(messages.End(Kind.END, number)))
+            self._send(messages.pack(messages.End(Kind.END, number)))
 
-    def later(self, work: Callable[[], None]) -> None:
-        """Do what nobody waits for, once those who wait have been served."""
+    def defer(self, work: Callable[[], None]) -> None:
+        """Call back when requests under way have been served."""
         if self._closed:
             work()
             return
-        if not self._work_for_later:
-            asyncio.get_running_loop().call_later(_LATER_S, self._catch_up)
-        self._work_for_later.append(work)
+        if not self._deferred:
+            asyncio.get_running_loop().call_later(_DEFER_S, self._run_deferred)
+        self._deferred.append(work)
 
-    def _catch_up(self) -> None:
-        waiting, self._work_for_later = self._work_for_later, []
+    def _run_deferred(self) -> None:
+        waiting, self._deferred = self._deferred, []
         for work in waiting:
             work()
 
     def forget(self, layer: str) -> None:
-        """Have the launcher let go of an image whose package is going away. Returns at once."""
+        """Have the launcher unmount an image whose package is being removed. Returns at once."""
         message = self._plans.forget_layer(layer) if self._plans is not None else None
         if message is not None:
-            self._tell(message)
+            self._send(message)
 
     async def ended(self, number: int) -> None:
-        """Wait until nothing of a sandbox is left."""
+        """Wait until a sandbox is completely gone."""
         if number in self._alive:
             await self._alive[number].wait()
 
     async def close(self) -> None:
-        """End the launcher and with it every sandbox; wait until it is gone."""
+        """End the launcher with every sandbox, and wait until it is gone."""
         self._closed = True
-        self._catch_up()
-        if self._proven is not None and self._configured is None:
-            await asyncio.wait([self._proven])  # a thread uses the link
+        self._run_deferred()
+        if self._bring_up_task is not None and self._configured is None:
+            await asyncio.wait([self._bring_up_task])  # a thread uses the link
         if self._link is not None:
             self._link.shutdown(socket.SHUT_WR)
         if self._process is not None and not self._process.has_ended():
-            await _end_of(self._process)
+            await _wait_for_end(self._process)
             self._process.kill()
-        self._lost("the launcher was closed")
+        self._forget_process("the launcher was closed")
         self.watcher.close()
         if self._process is not None:
             self._process.close()
@@ -288,14 +289,14 @@ class LauncherProcess:
             os.close(self.null)
             self.null = -1
 
-    def _tell(self, message: bytes, link: socket.socket | None = None, template: Template | None = None) -> None:
-        """Send a message, with the other end of a sandbox's link, which is closed then, and its template."""
+    def _send(self, message: bytes, link: socket.socket | None = None, template: Template | None = None) -> None:
+        """Send a message with a sandbox's template and the other end of its link, which is then closed here."""
         self._backlog.append((message, link, template))
         if len(self._backlog) == 1:
-            self._tell_all()
+            self._send_backlog()
 
-    def _tell_all(self) -> None:
-        """Send what has not been sent yet, in order."""
+    def _send_backlog(self) -> None:
+        """Send the backlog in order, as far as the socket has room."""
         while self._backlog:
             message, link, template = self._backlog[0]
             if self._link is not None:
@@ -306,19 +307,19 @@ class LauncherProcess:
                     messages.send(self._link, message, descriptors)
                 except BlockingIOError:
                     # The socket's buffer holds dozens of messages.
-                    asyncio.get_running_loop().call_later(_TELL_AGAIN_S, self._tell_all)
+                    asyncio.get_running_loop().call_later(_SEND_AGAIN_S, self._send_backlog)
                     return
                 except OSError as error:
-                    # Where only descriptors cannot be sent, the sandbox fails because its link ends here.
+                    # If only the descriptors cannot be sent, just this sandbox fails, because its link is closed.
                     if link is None or error.errno not in _NO_DESCRIPTORS:
-                        self._lost("the launcher died")
+                        self._forget_process("the launcher died")
             if link is not None:
                 link.close()
             if self._backlog:
                 self._backlog.popleft()
 
-    def _hear(self) -> None:
-        """Take what the launcher says."""
+    def _receive(self) -> None:
+        """Handle the launcher's messages."""
         while self._link is not None:
             try:
                 data, descriptors = messages.receive(self._link)
@@ -327,11 +328,11 @@ class LauncherProcess:
             for descriptor in descriptors:
                 os.close(descriptor)
             if not data:
-                self._lost("the launcher died")
+                self._forget_process("the launcher died")
                 return
-            self._take(data)
+            self._handle(data)
 
-    def _take(self, data: bytes) -> None:
+    def _handle(self, data: bytes) -> None:
         assert self._plans is not None and self._configured is not None  # noqa: S101, PT018 - set before there is a reader
         kind = messages.kind_of(data)
         if kind == Kind.CONFIGURED:
@@ -351,73 +352,74 @@ class LauncherProcess:
                 self._configured.set_exception(self._plans.failure(failed, call))
 
     def _fail_prepared(self, failed: messages.Failed, call: str) -> None:
-        """Fail every sandbox that needs what could not be prepared."""
-        assert self._plans is not None  # noqa: S101 - as in _take
+        """Fail every pending sandbox that needs a failed preparation."""
+        assert self._plans is not None  # noqa: S101 - as in _handle
         failure = self._plans.failure(failed, call, self._plans.forget_preparation(failed.number))
         for number in self._prepared_for.pop(failed.number, ()):
             self._fail(number, failure)
 
-    def _hear_made(self, number: int) -> None:
-        """Take the first word of a sandbox, which has taken every step of its making or failed."""
+    def _receive_pending(self, number: int) -> None:
+        """Handle the first message of a sandbox: it is ready, or a step of its creation failed."""
         if self._prepared_for:
-            self._hear()  # what the launcher prepared before comes first
-        making = self._making.get(number)
-        if making is None:
+            self._receive()  # first the preparations that it depends on
+        pending = self._pending.get(number)
+        if pending is None:
             return
         try:
-            data, descriptors = messages.receive(making.link)
+            data, descriptors = messages.receive(pending.link)
         except BlockingIOError:
             return
         try:
-            self._take_made(number, making, data, descriptors)
+            self._handle_pending(number, pending, data, descriptors)
         except ValueError as error:
             self._fail(number, SandboxFailure("message", detail=str(error)))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _take_made(self, number: int, making: _Making, data: bytes, descriptors: list[int]) -> None:
-        """Act on the first word of a sandbox; takes what it keeps out of `descriptors`. Raises: ValueError."""
-        assert self._plans is not None  # noqa: S101 - set before anything is made
-        meters = self._plans.groups.meter_names
+    def _handle_pending(self, number: int, pending: _PendingSandbox, data: bytes, descriptors: list[int]) -> None:
+        """Handle the first message of a sandbox. Descriptors that it keeps are removed from the list. Raises: ValueError."""
+        meters = self._meter_names
         kind = messages.kind_of(data) if data else 0
         if kind == Kind.READY and len(descriptors) == _STREAMS + len(meters):
             ready = messages.unpack(messages.Ready, data)
-            del self._making[number]
-            self.watcher.remove(making.link.fileno())
-            wanted = making.specification
-            meter = Meter(dict(zip(meters, descriptors[_STREAMS:], strict=True)), wanted.memory_bytes, wanted.processes)
-            sandbox = Sandbox(self, number, ready.pid, making.link, descriptors[:_STREAMS], meter)
-            sandbox.template = making.template
+            del self._pending[number]
+            self.watcher.remove(pending.link.fileno())
+            spec = pending.spec
+            meter = Meter(dict(zip(meters, descriptors[_STREAMS:], strict=True)), spec.memory_bytes, spec.processes)
+            sandbox = Sandbox(self, number, ready.pid, pending.link, descriptors[:_STREAMS], meter)
+            sandbox.template = pending.template
             descriptors.clear()
-            if making.made.done():
+            if pending.made.done():
                 sandbox.close()
             else:
-                making.made.set_result(sandbox)
+                pending.made.set_result(sandbox)
         elif kind == Kind.READY:
             self._fail(number, _too_many_files(errno.EMFILE))
         elif kind == Kind.FAILED:
-            making.failed, call = messages.unpack_with_text(messages.Failed, data)
-            steps = self._plans.steps_of(making.failed, making.specification)
-            self._fail(number, self._plans.failure(making.failed, call, steps))
+            pending.failed, call = messages.unpack_with_text(messages.Failed, data)
+            plans = self._plans
+            assert plans is not None  # noqa: S101 - set before any sandbox is requested
+            steps = plans.steps_of(pending.failed, pending.spec)
+            self._fail(number, plans.failure(pending.failed, call, steps))
         else:
-            self._fail(number, SandboxFailure("make", detail="the sandbox ended while it was made"))
+            self._fail(number, SandboxFailure("make", detail="the sandbox ended while it was created"))
 
     def _fail(self, number: int, failure: SandboxFailure) -> None:
-        """Give up a sandbox that was being made."""
-        making = self._making.pop(number, None)
-        if making is None:
+        """Drop a pending sandbox."""
+        pending = self._pending.pop(number, None)
+        if pending is None:
             return
-        self.watcher.remove(making.link.fileno())
-        making.link.close()
+        self.watcher.remove(pending.link.fileno())
+        pending.link.close()
         self.end(number)
-        if not making.made.done():
-            making.made.set_exception(failure)
-            _look_at(making.made)
+        if not pending.made.done():
+            pending.made.set_exception(failure)
+            _retrieve_exception(pending.made)
 
-    def _lost(self, why: str) -> None:
-        """Forget a launcher that is gone. Sandboxes notice by themselves: their links end."""
-        self._is_proven = False
+    def _forget_process(self, why: str) -> None:
+        """Forget a launcher that is gone. Its sandboxes notice by themselves: their links end."""
+        self._is_ready = False
         if self._link is not None:
             asyncio.get_running_loop().remove_reader(self._link.fileno())
             self._link.close()
@@ -432,20 +434,20 @@ class LauncherProcess:
         failure = _lost_launcher(why)
         if self._configured is not None and not self._configured.done():
             self._configured.set_exception(failure)
-            _look_at(self._configured)
-        for number in list(self._making):
+            _retrieve_exception(self._configured)
+        for number in list(self._pending):
             self._fail(number, failure)
         self._first, first = None, self._first
         if first is not None:
-            _throw_away(first.made)
+            _close_result(first.made)
         for event in self._alive.values():
             event.set()
         self._alive.clear()
         self._plans = None
 
 
-async def _end_of(process: StartedLauncher) -> None:
-    """Wait until the process has ended, if it does so within `KILL_PATIENCE_S`."""
+async def _wait_for_end(process: StartedLauncher) -> None:
+    """Wait until the process has ended, for at most `KILL_PATIENCE_S`."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
@@ -460,23 +462,21 @@ async def _end_of(process: StartedLauncher) -> None:
         loop.remove_reader(process.pidfd)
 
 
-def _throw_away(made: asyncio.Future[Sandbox]) -> None:
-    """Close a sandbox that nobody waits for any more."""
+def _close_result(made: asyncio.Future[Sandbox]) -> None:
+    """Close a sandbox whose requester has left."""
     if not made.cancelled() and made.exception() is None:
         made.result().close()
 
 
-def _look_at(done: asyncio.Future[Any]) -> None:
-    """Have asyncio not complain about an exception that perhaps nobody waits for."""
+def _retrieve_exception(done: asyncio.Future[Any]) -> None:
+    """Mark an exception as retrieved, so that asyncio does not log it."""
     if not done.cancelled():
         done.exception()
 
 
 def _lost_launcher(why: str) -> SandboxFailure:
-    return SandboxFailure("launcher", detail=why, hint="it is started again; see the log for its last words")
+    return SandboxFailure("launcher", detail=why, hint="it is restarted; see the log for its last messages")
 
 
 def _too_many_files(number: int) -> SandboxFailure:
-    return SandboxFailure(
-        "descriptors", number, "this process has too many open files", hint="raise `ulimit -n` or lower `slots`"
-    )
+    return SandboxFailure("descriptors", number, "too many open files", hint="raise `ulimit -n` or lower `slots`")

@@ -1,6 +1,6 @@
-"""The start of a launcher process, without an event loop: a command can have it make its first sandbox while modules load.
+"""Start a launcher process without an event loop, so that it creates its first sandbox while a command still imports modules.
 
-For that this module imports the least it can, which is why the process is started without the standard library's `subprocess`.
+This module imports as little as possible, so it starts the process without the module `subprocess`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Mapping
 
-TYPE_CHECKING = False  # type checkers know the name; to load `typing` would be half of what this module costs
+TYPE_CHECKING = False  # type checkers know the name; importing `typing` would double the cost of this module
 if TYPE_CHECKING:
     from firebox.sandbox.plan.plans import Plans
     from firebox.sandbox.spec import SandboxSpec
@@ -20,27 +20,27 @@ FIRST = 1
 """The number of the first sandbox."""
 
 LAUNCHER = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "firebox-launcher")
-"""The native program; compiled from native/ when Firebox is installed."""
+"""The native program, compiled from native/ when Firebox is installed."""
 
 _LINK = 3
 
 
 class StartedLauncher:
-    """A launcher process that has not been told its settings, and our end of its link."""
+    """A launcher process and our end of its link."""
 
     def __init__(self, pid: int, link: socket.socket, run_as: tuple[int, int] | None = None) -> None:
         self.pid = pid
         self.link = link
         self.pidfd = os.pidfd_open(pid)
-        """Readable once it has ended."""
+        """Readable once the process has ended."""
         self.plans: Plans | None = None
-        """What it is told; known once it is configured."""
+        """Its plans; known once it is configured."""
         self.first: tuple[SandboxSpec, socket.socket] | None = None
-        """The kind of sandbox `FIRST` and our end of its link, where it has been asked for."""
+        """The spec of sandbox `FIRST` and our end of its link, once requested."""
         self.prepared: list[int] = []
-        """Numbers of what is prepared for that sandbox."""
-        self.first_is_proof = False
-        """Whether nobody is going to use it."""
+        """Numbers of the preparations for that sandbox."""
+        self.first_is_smoke_test = False
+        """Whether that sandbox is closed without a command."""
         self._run_as = run_as
         self._has_ended = False
 
@@ -55,10 +55,10 @@ class StartedLauncher:
         finally:
             self.plans.forget_lock()
 
-    def ask(self, first: SandboxSpec, *, is_proof: bool = False) -> None:
-        """Ask for the first sandbox. The process that takes the launcher over will find it made.
+    def request_first(self, first: SandboxSpec, *, is_smoke_test: bool = False) -> None:
+        """Request the first sandbox, for the process that takes over the launcher.
 
-        is_proof: it only shows that this host can make one, and is closed then. Raises: OSError.
+        is_smoke_test: the sandbox only shows that this host can create one, and is then closed. Raises: OSError.
         """
         from firebox.sandbox.protocol import messages
 
@@ -70,16 +70,16 @@ class StartedLauncher:
         with theirs:
             messages.send(self.link, self.plans.make(FIRST, first), (theirs.fileno(),))
         self.first = first, ours
-        self.first_is_proof = is_proof
+        self.first_is_smoke_test = is_smoke_test
 
     def has_ended(self) -> bool:
-        """Return whether the process has ended, and reap it."""
+        """Return whether the process has ended; reap it."""
         if not self._has_ended and os.waitpid(self.pid, os.WNOHANG) != (0, 0):
             self._has_ended = True
         return self._has_ended
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for its end. False when that did not come in time."""
+        """Wait for the end of the process. Returns False after the timeout."""
         if not self.has_ended():
             poll = select.poll()
             poll.register(self.pidfd, select.POLLIN)
@@ -87,33 +87,33 @@ class StartedLauncher:
         return self.has_ended()
 
     def kill(self) -> None:
-        """Kill the process and wait for its end."""
+        """Kill the process and wait until it is gone."""
         if not self.has_ended():
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             self.wait()
 
     def end(self) -> None:
-        """Close the link, which ends the process, and wait for that."""
+        """Close the link, which ends the process, and wait until it is gone."""
         self.link.close()
         if self.pidfd >= 0:
             self.wait()
             self.close()
 
     def close(self) -> None:
-        """Let go of the process, which has ended, and of its link."""
+        """Release a process that has ended, and its link."""
         self.link.close()
         if self.first is not None:
             self.first[1].close()
         if self.plans is not None:
-            self.plans.forget_groups()
+            self.plans.forget_cgroups()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
 
 
 def start_launcher(*, run_as: tuple[int, int] | None = None) -> StartedLauncher:
-    """Start the process. run_as: (uid, gid) to start it as another user; only root can. Raises: OSError."""
-    words = ["firebox-launcher"]  # no path: sandboxes see the command line as that of their PID 1
+    """Start the process. run_as: (uid, gid) of another user, only for root. Raises: OSError."""
+    words = ["firebox-launcher"]  # no path: programs see it as the command line of their PID 1
     if run_as is not None:
         words.append(f"{run_as[0]}:{run_as[1]}")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

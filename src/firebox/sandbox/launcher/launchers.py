@@ -1,4 +1,4 @@
-"""Several launchers with the face of one: a machine with many cores can use more sandboxes than one process can make."""
+"""Several launchers with the interface of one: on a machine with many cores a single process cannot create enough sandboxes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from firebox.sandbox.template import Template
 
 
 class Launchers:
-    """Has each sandbox made by the launcher that has the fewest. launchers: at least one, not started."""
+    """Creates each sandbox in the launcher with the fewest. launchers: at least one, not started."""
 
     def __init__(self, launchers: Iterable[LauncherProcess]) -> None:
         self._all = tuple(launchers)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The isolation layers of every sandbox; known once started."""
+        """The isolation layers of every sandbox; known after the start."""
         return self._all[0].layers
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why better kinds of control groups are not used."""
+        """Why a better cgroup version is not used."""
         return self._all[0].reasons
 
     @property
@@ -33,27 +33,27 @@ class Launchers:
 
     @property
     def alive(self) -> int:
-        """Sandboxes that exist, ready or running."""
+        """Number of sandboxes, idle or running."""
         return sum(each.alive for each in self._all)
 
     @property
     def restarts(self) -> int:
-        """How often one had to be started again."""
+        """Number of restarts of launchers."""
         return sum(max(each.starts - 1, 0) for each in self._all)
 
     async def start(self) -> None:
-        """Start all of them. Raises: SandboxFailure when one cannot make a sandbox; some may be started then: close."""
+        """Start all launchers. Raises: SandboxFailure when one cannot create a sandbox; `close` ends those that have started."""
         await asyncio.gather(*(each.start() for each in self._all))
 
-    async def make(self, specification: SandboxSpec, template: Template | None = None) -> Sandbox:
-        """Make a sandbox. template: from which its program is restored ahead. Raises: SandboxFailure."""
-        return await min(self._all, key=lambda each: each.alive).make(specification, template)
+    async def make(self, spec: SandboxSpec, template: Template | None = None) -> Sandbox:
+        """Create a sandbox. template: to restore its prestarted program from. Raises: SandboxFailure."""
+        return await min(self._all, key=lambda each: each.alive).make(spec, template)
 
     def forget(self, layer: str) -> None:
-        """Have all let go of an image whose package is going away. Returns at once."""
+        """Have all launchers unmount an image whose package is being removed. Returns at once."""
         for each in self._all:
             each.forget(layer)
 
     async def close(self) -> None:
-        """End them and with them every sandbox; wait until they are gone."""
+        """End all launchers with their sandboxes, and wait until they are gone."""
         await asyncio.gather(*(each.close() for each in self._all))

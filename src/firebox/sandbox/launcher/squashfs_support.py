@@ -1,8 +1,7 @@
-"""Whether squashfs images can be mounted here, as layers of a sandbox's root.
+"""Whether this host can mount squashfs images as layers of a sandbox's root.
 
-The launcher mounts an image in its own mount namespace, by a loop device that clears itself: however the launcher ends, the
-kernel takes both away, and the host's own table of mounts never shows them. An ordinary user cannot do that; packages are
-unpacked for it instead.
+The launcher mounts an image in its own mount namespace, on a loop device with autoclear: however the launcher ends, the kernel
+removes both, and the host's mount table never shows them. An unprivileged user cannot mount; packages are unpacked then.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ PROBE_TIMEOUT_S = 20.0
 
 _UID_BASE = 210_000
 _BLOCK_BYTES = 4096
-"""A loop device leaves out what does not fill a sector; images end at such a border."""
+"""A loop device ignores an incomplete last sector, so images are padded to whole blocks."""
 _PROBE_IMAGE = base64.b85decode(
     "XmfFM0ssI200000000620RR911^^KNzybjP1ONa4AOHXW00000>i_@%00000;{X5v00000|NsC0|NsC0V*mgE00000j{pDw00000y8r+H00000)c^nh"
     "00000Z)*xF04TLD{UAUM0RWQ01PbsuKhb|w3Z#@Nzy4)({2GHN1OTrQAUi-}7ia+(fB*mh00000009610000000IC50BB`$We|X10000000003000310001"
     "~000000000GfB*mh0000003ZMW000000K)(P0000000e*l0002p000000000"
 )
-"""The smallest image there is, compressed with zstd as real ones are: one file of two letters."""
+"""A minimal image, compressed with zstd like real ones: one file of two bytes."""
 
 
 @lru_cache(maxsize=1)
 def cannot_mount() -> str:
-    """Say why images cannot be mounted here, by having a launcher mount one; "" when they can."""
+    """Return why images cannot be mounted here, "" when they can. A launcher really mounts one."""
     if os.geteuid() != 0:
         return "only root can mount images"
     image = os.memfd_create("firebox-probe", os.MFD_CLOEXEC)

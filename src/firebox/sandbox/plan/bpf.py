@@ -1,12 +1,12 @@
-"""A compiler of seccomp filters: from rules for each system call to one program of classic BPF.
+"""A compiler for seccomp filters: from rules for each system call to one program of classic BPF.
 
-A program reads `struct seccomp_data`, eight bytes an instruction, and every jump leads forward. It looks at the architecture
-first, then searches for the number of the call in a binary tree, weighted so that frequent calls are found in few steps,
-and then follows the rules of that call. Where the answer of a call depends on nothing but its number, no argument is loaded
-on the way: the kernel finds that out when the program is loaded, and does not run it for such a call.
+A program reads `struct seccomp_data`. Instructions have eight bytes, and every jump leads forward. The program checks the
+architecture first, then searches for the number of the call in a binary tree, weighted so that frequent calls take few steps, and
+then evaluates the rules of that call. If the action depends only on the number, no argument is loaded on the way: the kernel
+detects this when it loads the program, and does not run it for such a call.
 
-Code is written backwards, from the answers to the start: what an instruction jumps to exists before it, so that distances are
-known, and equal pieces are written once. Source: linux/filter.h, linux/bpf_common.h, linux/seccomp.h.
+Code is emitted backwards, from the actions to the start. Jump targets exist before the jump, so distances are known, and equal
+code is emitted once. Source: linux/filter.h, linux/bpf_common.h, linux/seccomp.h.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ NOTIFY = 0x7FC00000
 ALLOW = 0x7FFF0000
 
 MOST_INSTRUCTIONS = 4096
-"""Of one program, by the kernel (BPF_MAXINSNS)."""
+"""The kernel's limit for one program (BPF_MAXINSNS)."""
 
 _LOAD, _AND, _RETURN, _GO = 0x20, 0x54, 0x06, 0x05
 _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT = 0x15, 0x35, 0x45
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _FARTHEST = 254
-"""One less than eight bits hold: the way to the other target of the same jump may come between."""
+"""One less than fits into eight bits: a long jump to the other target may come in between."""
 _ALL = 0xFFFFFFFF
 
 
@@ -36,7 +36,7 @@ def errno_action(number: int) -> int:
 
 
 class Condition(NamedTuple):
-    """Holds when the bits of `mask` in a 32-bit word of the data are `value`; where that is None, when any of them is set."""
+    """True when the bits of `mask` in a 32-bit word of the data equal `value`; for None, when any of them is set."""
 
     word: int
     mask: int
@@ -44,18 +44,18 @@ class Condition(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """action: the answer of the filter where all conditions hold."""
+    """action: returned when all conditions are true."""
 
     action: int
     conditions: tuple[Condition, ...] = ()
 
 
 Rules = tuple[Rule, ...]
-"""The first that matches is the answer. The last has no conditions."""
+"""The first rule that matches decides. The last has no conditions."""
 
 
 class _Span(NamedTuple):
-    """Numbers with the same rules, from `first` to before that of the next span."""
+    """A range of numbers with the same rules, from `first` to the next span."""
 
     first: int
     rules: Rules
@@ -63,7 +63,7 @@ class _Span(NamedTuple):
 
 
 def low(argument: int, value: int, mask: int = _ALL) -> Condition:
-    """Return the condition that these bits of an argument's lower half are `value`; by default all 32, those of an int."""
+    """Return the condition that the masked lower half of an argument is `value`; by default all 32 bits of an int."""
     return Condition(_ARGUMENTS + 8 * argument, mask, value)
 
 
@@ -82,8 +82,8 @@ def compiled(
 ) -> bytes:
     """Compile a program. Calls of a foreign architecture kill the process.
 
-    architecture: AUDIT_ARCH_... . calls: rules by number; `default` those of numbers between. beyond: rules of all numbers from
-    here on. weights: how frequent a call is; 1 where nothing is said.
+    architecture: AUDIT_ARCH_... . calls: rules by number. default: rules of other numbers. beyond: rules of all numbers from a
+    given one on. weights: how frequent a call is, 1 by default.
     """
     code = _Code()
     found = code.search(_spans(calls, default, beyond, weights))
@@ -93,7 +93,7 @@ def compiled(
 
 
 def _spans(calls: Mapping[int, Rules], default: Rules, beyond: Mapping[int, Rules], weights: Mapping[int, int]) -> list[_Span]:
-    """Return all numbers, in order, as few spans as there can be."""
+    """Return the fewest spans that cover all numbers, in order."""
     starts: dict[int, Rules] = {0: default}
     for number in sorted(calls):
         starts[number] = calls[number]
@@ -110,12 +110,12 @@ def _spans(calls: Mapping[int, Rules], default: Rules, beyond: Mapping[int, Rule
 
 
 class _Code:
-    """Instructions in reverse. A position counts from the end of the program, so it stays true when code is put before."""
+    """Instructions in reverse. Positions count from the end of the program, so they stay valid when code is prepended."""
 
     def __init__(self) -> None:
         self._reversed: list[bytes] = []
         self._written: dict[tuple[int, int, int, int], int] = {}
-        """Where an instruction with these targets stands already."""
+        """The position of an instruction that was emitted before."""
         self._returns: dict[int, int] = {}
         """The position of the latest return of each action."""
         self._actions: dict[int, int] = {}
@@ -123,11 +123,11 @@ class _Code:
 
     def program(self) -> bytes:
         if len(self._reversed) > MOST_INSTRUCTIONS:
-            raise ValueError(f"{len(self._reversed)} instructions are more than the kernel takes")
+            raise ValueError(f"{len(self._reversed)} instructions are more than the kernel accepts")
         return b"".join(reversed(self._reversed))
 
     def search(self, spans: Sequence[_Span]) -> int:
-        """Write a tree that finds the span of the number in the accumulator; each cut leaves about equal weights."""
+        """Emit a tree that finds the span of the number in the accumulator; each cut balances the weights."""
         if len(spans) == 1:
             return self._follow(spans[0].rules, {}, (_NUMBER, _ALL))
         total, left, cut = sum(span.weight for span in spans), spans[0].weight, 1
@@ -138,9 +138,9 @@ class _Code:
         return self.branch(_IF_AT_LEAST, spans[cut].first, above, self.search(spans[:cut]))
 
     def _follow(self, rules: Rules, facts: Mapping[Condition, bool], held: tuple[int, int]) -> int:
-        """Write what decides by rules.
+        """Emit code that evaluates rules.
 
-        facts: conditions that were tested on the way here. held: word and mask of what is in the accumulator.
+        facts: conditions that were tested on the way here. held: word and mask in the accumulator.
         """
         for index, (action, conditions) in enumerate(rules):
             for condition in conditions:
@@ -154,9 +154,9 @@ class _Code:
         raise ValueError("the last rule has conditions")
 
     def _test(self, condition: Condition, rules: Rules, facts: Mapping[Condition, bool], held: tuple[int, int]) -> int:
-        """Write a test of a condition, and behind it what decides by rules when it holds and when it does not."""
+        """Emit a test of a condition, followed by the rules for both outcomes."""
         word, mask, value = condition
-        # A jump on bits changes nothing in the accumulator; a comparison needs it masked.
+        # A bit test leaves the accumulator unchanged; a comparison needs it masked.
         wanted = (word, _ALL if value is None else mask)
         otherwise = self._follow(rules, {**facts, condition: False}, wanted)
         matching = self._follow(rules, {**facts, condition: True}, wanted)
@@ -171,7 +171,7 @@ class _Code:
         return at if held == (word, _ALL) else self.load(word, at)
 
     def answer(self, action: int) -> int:
-        """Write the end of the program with this action, or find the one that stands already."""
+        """Emit a return with this action, or reuse an earlier one."""
         if action not in self._returns:
             self._return(action)
         return self._returns[action]
@@ -180,7 +180,7 @@ class _Code:
         return self._straight(_LOAD, word, following)
 
     def branch(self, code: int, operand: int, if_true: int, if_false: int) -> int:
-        """Write a comparison of the accumulator that jumps to one of two positions."""
+        """Emit a comparison of the accumulator that jumps to one of two positions."""
         key = (code, operand, if_true, if_false)
         if key not in self._written:
             near_true, near_false = self._near(if_true), self._near(if_false)
@@ -188,7 +188,7 @@ class _Code:
         return self._written[key]
 
     def _straight(self, code: int, operand: int, following: int) -> int:
-        """Write an instruction that is followed by the one at `following`."""
+        """Emit an instruction that continues at `following`."""
         key = (code, operand, following, following)
         if key not in self._written:
             if self._distance(following) != 0:
@@ -197,7 +197,7 @@ class _Code:
         return self._written[key]
 
     def _near(self, target: int) -> int:
-        """Return a position in reach of a jump that does the same as `target`."""
+        """Return a position that is in reach of a jump and equivalent to `target`."""
         if target in self._actions:
             target = self.answer(self._actions[target])  # a later copy is nearer
         if self._distance(target) <= _FARTHEST:
@@ -210,25 +210,25 @@ class _Code:
         return at
 
     def _go(self, target: int) -> int:
-        """Write a jump of any distance, and no condition."""
+        """Emit an unconditional jump of any distance."""
         return self._write(_GO, self._distance(target))
 
     def _distance(self, target: int) -> int:
-        """Return how many instructions are between the next one that is written and `target`."""
+        """Return the number of instructions between the next one and `target`."""
         return len(self._reversed) - 1 - target
 
     def _write(self, code: int, operand: int, if_true: int = 0, if_false: int = 0) -> int:
-        """Write an instruction before all others. Returns its position. if_true, if_false: how many to skip."""
+        """Prepend an instruction and return its position. if_true, if_false: how many to skip."""
         self._reversed.append(struct.pack("<HBBI", code, if_true, if_false, operand))
         return len(self._reversed) - 1
 
 
 def _known(condition: Condition, facts: Mapping[Condition, bool]) -> bool | None:
-    """Tell whether a condition holds, by what was tested already. Returns None where that says nothing."""
+    """Return whether earlier tests make a condition true or false; None when they do not decide it."""
     if condition in facts:
         return facts[condition]
     word, mask, value = condition
     for other, holds in facts.items():
         if holds and other.word == word and other.mask == mask and value is not None and other.value is not None:
-            return False  # these bits are another value
+            return False  # the same bits have another value
     return None

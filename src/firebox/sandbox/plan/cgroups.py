@@ -1,8 +1,8 @@
-"""Control groups, version 2, version 1 or none, behind one face.
+"""cgroups of version 2, version 1 or none, with one interface.
 
-A launcher owns one group (`firebox-<pid namespace>-<pid>-<start time>`) with one leaf a sandbox; the name tells a later
-server whether the launcher is still alive, so that what a killed one left is swept. The launcher makes and removes leaves; their
-limits are changed and their meters read through descriptors: no privilege and no path is needed for that.
+A launcher owns one cgroup (`firebox-<pid namespace>-<pid>-<start time>`) with one leaf for each sandbox. The name identifies the
+launcher, so that a later server can remove the cgroups of dead ones. The launcher creates and removes leaves. The server changes
+limits and reads meters through file descriptors, which needs neither privileges nor paths.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from firebox.sandbox.plan.steps import GroupEvent, GroupOpen, GroupWrite, Step
+from firebox.sandbox.plan.steps import CgroupEvent, CgroupOpen, CgroupWrite, Step
 
 SUPERVISOR = "firebox-supervisor"
-"""Where the processes of a delegated group move: version 2 allows processes only in leaves."""
+"""The leaf that the processes of a delegated cgroup move to: version 2 allows processes only in leaves."""
 
 _PREFIX = "firebox-"
-_PROCESSES_OF_OURS = 1  # PID 1 of each sandbox lives in its leaf
+_PROCESSES_OF_OURS = 1  # PID 1 of each sandbox is in its leaf
 _REMOVE_ATTEMPTS = 200
 _REMOVE_PAUSE_S = 0.005
 _V1_UNLIMITED = (1 << 63) - 4096
 _MEMORY, _PROCESSES = "MEMORY", "PROCESSES"
-"""Stand for the limits of a leaf."""
+"""Placeholders for the limits of a leaf."""
 _MEMORY_EVENT = "memory.event"
 _V1_TCP_LIMIT = "memory.kmem.tcp.limit_in_bytes"
-"""Version 1 counts the buffers of TCP apart from everything else, and only where a limit is set."""
+"""Version 1 counts TCP buffers separately, and only where a limit is set."""
 
 
-class Groups(NamedTuple):
-    """The groups of one launcher, and what is to be done with each leaf below them.
+class Cgroups(NamedTuple):
+    """The cgroups of one launcher, and how to set up leaves in them.
 
-    kind: "v2", "v1" or "none". folders: one a hierarchy; other fields refer to them by index. writes: (group, file, text), where
-    the text may be one of `_MEMORY` and `_PROCESSES`. meters: (group, file, flags of open(2)) of what a `Meter` needs.
+    kind: "v2", "v1" or "none". folders: one for each hierarchy; other fields refer to them by index. writes: (index, file, text),
+    where the text may be `_MEMORY` or `_PROCESSES`. meters: (index, file, flags of open(2)) of what a `Meter` needs.
     """
 
     kind: str
@@ -46,24 +46,24 @@ class Groups(NamedTuple):
 
     @property
     def meter_names(self) -> tuple[str, ...]:
-        """The names of a leaf's descriptors, in the order in which they come."""
+        """The names of a leaf's descriptors, in order."""
         names = tuple(name for _group, name, _flags in self.meters)
         return (*names, _MEMORY_EVENT) if self.kind == "v1" else names
 
     def steps(self, memory_bytes: int, processes: int) -> list[Step]:
-        """Return the steps that limit a new leaf and open its meters. 0 bytes means no limit."""
+        """Return the steps that limit a new leaf and open its meters. memory_bytes: 0 means unlimited."""
         values = {_PROCESSES: str(processes + _PROCESSES_OF_OURS), _MEMORY: str(memory_bytes)}
         if not memory_bytes:
             values[_MEMORY] = "max" if self.kind == "v2" else str(_V1_UNLIMITED)
-        steps: list[Step] = [GroupWrite(group, name, values.get(text, text)) for group, name, text in self.writes]
-        steps += [GroupOpen(*meter) for meter in self.meters]
+        steps: list[Step] = [CgroupWrite(group, name, values.get(text, text)) for group, name, text in self.writes]
+        steps += [CgroupOpen(*meter) for meter in self.meters]
         if self.kind == "v1":
-            steps.append(GroupEvent(0, self.meter_names.index("memory.oom_control")))
+            steps.append(CgroupEvent(0, self.meter_names.index("memory.oom_control")))
         return steps
 
 
-def choose(pid: int) -> tuple[Groups, list[str]]:
-    """Make the groups of the launcher that is process `pid`, of the best version that works here.
+def choose(pid: int) -> tuple[Cgroups, list[str]]:
+    """Create the cgroups of the launcher with this pid, of the best version that works here.
 
     Returns them with the reasons why better versions do not work.
     """
@@ -73,13 +73,13 @@ def choose(pid: int) -> tuple[Groups, list[str]]:
             return version(pid), reasons
         except OSError as error:
             reasons.append(f"{kind}: {error}")
-    return Groups("none"), reasons
+    return Cgroups("none"), reasons
 
 
-def _version_2(pid: int) -> Groups:
-    """Use the unified hierarchy, at its root when we are root, else the subtree delegated to us.
+def _version_2(pid: int) -> Cgroups:
+    """Use the unified hierarchy: its root for root, otherwise the subtree delegated to us.
 
-    Raises: OSError when there is none with the memory and pids controllers that we may divide.
+    Raises: OSError when no cgroup with the memory and pids controllers is ours to divide.
     Source: Linux admin-guide/cgroup-v2.rst, "Delegation", "No Internal Process Constraint".
     """
     mounts = [point for kind, _options, point, _root in _mounts() if kind == "cgroup2"]
@@ -93,11 +93,11 @@ def _version_2(pid: int) -> Groups:
     places.append(top + own.rstrip("/"))
     if os.geteuid() == 0 and top not in places:
         places.append(top)
-    failure = OSError(errno.EACCES, "no group that may be divided")
+    failure = OSError(errno.EACCES, "no cgroup that may be divided")
     for place in places:
         try:
             _divide(place)
-            folder = _make_group(place, pid)
+            folder = _make_cgroup(place, pid)
             break
         except OSError as error:
             failure = error
@@ -108,7 +108,7 @@ def _version_2(pid: int) -> Groups:
     writes = (
         (0, "memory.max", _MEMORY),
         (0, "memory.swap.max", "0"),
-        (0, "memory.oom.group", "1"),  # the limit is the tree's: who reaches it ends as a whole
+        (0, "memory.oom.group", "1"),  # the limit is for the whole tree, so the whole tree is killed
         (0, "pids.max", _PROCESSES),
     )
     meters = _meters(0, ("memory.peak", "memory.current", "memory.events", "cpu.stat"), ("memory.max", "pids.max"))
@@ -136,8 +136,8 @@ def _divide(path: str) -> None:
         _write(f"{path}/cgroup.subtree_control", wanted)
 
 
-def _version_1(pid: int) -> Groups:
-    """Use one hierarchy a controller; root only.
+def _version_1(pid: int) -> Cgroups:
+    """Use one hierarchy for each controller; root only.
 
     Raises: OSError when memory or pids is not mounted or not writable.
     Source: Linux admin-guide/cgroup-v1/memory.rst, pids.rst, cpuacct.rst.
@@ -155,14 +155,14 @@ def _version_1(pid: int) -> Groups:
         place = point + inside.rstrip("/")
         if not os.path.isdir(place):
             place = point
-        folders.append(_make_group(place, pid))
+        folders.append(_make_cgroup(place, pid))
         _sweep(place)
-    # The first group that has such a limit makes the kernel patch itself: ours, so that no sandbox has to wait for it.
+    # The first cgroup with such a limit makes the kernel patch its own code. Do it here, so that no sandbox waits for it.
     _write_if_there(f"{folders[0]}/{_V1_TCP_LIMIT}", str(_V1_UNLIMITED))
     counts_swap = os.path.exists(f"{folders[0]}/memory.memsw.limit_in_bytes")
     writes = (
         (0, "memory.limit_in_bytes", _MEMORY),
-        # Where swap is not accounted it is not used.
+        # Without swap accounting swap is disabled.
         (0, "memory.memsw.limit_in_bytes", _MEMORY) if counts_swap else (0, "memory.swappiness", "0"),
         (0, _V1_TCP_LIMIT, _MEMORY),
         (1, "pids.max", _PROCESSES),
@@ -179,8 +179,8 @@ def _version_1(pid: int) -> Groups:
     return _as_far_as_there("v1", tuple(folders), writes, meters)
 
 
-def _make_group(place: str, pid: int) -> str:
-    """Make the group of a launcher below `place`. Returns its path."""
+def _make_cgroup(place: str, pid: int) -> str:
+    """Create the cgroup of a launcher below `place`. Returns its path."""
     path = f"{place}/{_PREFIX}{_identity(pid)}"
     os.makedirs(path, exist_ok=True)
     return path
@@ -192,9 +192,9 @@ def _meters(group: int, readable: tuple[str, ...], writable: tuple[str, ...]) ->
 
 def _as_far_as_there(
     kind: str, folders: tuple[str, ...], writes: tuple[tuple[int, str, str], ...], meters: tuple[tuple[int, str, int], ...]
-) -> Groups:
-    """Leave out the files that this kernel does not have: a leaf has the same as the group above it."""
-    return Groups(
+) -> Cgroups:
+    """Drop files that this kernel does not have: a leaf has the same files as its parent."""
+    return Cgroups(
         kind,
         folders,
         tuple(write for write in writes if os.path.exists(f"{folders[write[0]]}/{write[1]}")),
@@ -203,25 +203,25 @@ def _as_far_as_there(
 
 
 class Meter:
-    """Reads a leaf and changes its limits through its descriptors. Owns them: call `close`."""
+    """Reads the meters of a leaf and changes its limits. Owns the descriptors: call `close`."""
 
     def __init__(self, descriptors: Mapping[str, int], memory_bytes: int = 0, processes: int = 0) -> None:
-        """descriptors: by name of the file. memory_bytes, processes: the limits of the leaf."""
+        """descriptors: by file name. memory_bytes, processes: the current limits of the leaf."""
         self._descriptors = dict(descriptors)
         self._limits = memory_bytes, processes
         self._peak_bytes = 0
 
     def __bool__(self) -> bool:
-        """False when there is no group behind it."""
+        """Return False without a cgroup."""
         return bool(self._descriptors)
 
     def cpu_ms(self) -> float:
         if "cpuacct.usage" in self._descriptors:
             return int(self._read("cpuacct.usage")) / 1e6
-        return int(self._fields("cpu.stat").get("usage_usec", 0)) / 1e3
+        return self._count("cpu.stat", b"usage_usec ") / 1e3
 
     def memory_peak_bytes(self) -> int:
-        """Return the highest use so far; on kernels before 5.19 the highest that was seen by a call of this."""
+        """Return the peak use so far; before Linux 5.19 the peak of the calls of this method."""
         for name in ("memory.peak", "memory.max_usage_in_bytes", "memory.current"):
             if name in self._descriptors:
                 self._peak_bytes = max(self._peak_bytes, int(self._read(name)))
@@ -229,16 +229,16 @@ class Meter:
         return self._peak_bytes
 
     def memory_event(self) -> int:
-        """Return a descriptor that is readable once the limit is reached, or -1 where the kernel then ends the tree itself."""
+        """Return a descriptor that is readable once the limit is reached; -1 where the kernel kills the tree itself."""
         return self._descriptors.get("memory.event", -1)
 
     def memory_kills(self) -> int:
-        """Count the processes that the kernel killed for reaching the memory limit."""
+        """Return the number of processes that the kernel killed at the memory limit."""
         name = "memory.events" if "memory.events" in self._descriptors else "memory.oom_control"
-        return int(self._fields(name).get("oom_kill", 0))
+        return self._count(name, b"oom_kill ")
 
     def limit(self, memory_bytes: int, processes: int) -> None:
-        """Change the limits. Raises: OSError; nothing may be started then."""
+        """Change the limits. Raises: OSError; then nothing may be started."""
         if self._limits == (memory_bytes, processes):
             return
         self._limits = memory_bytes, processes
@@ -249,7 +249,7 @@ class Meter:
         value = str(memory_bytes or _V1_UNLIMITED)
         if _V1_TCP_LIMIT in self._descriptors:
             self._write(_V1_TCP_LIMIT, value)
-        # Memory and swap together may never be below memory alone: whichever way the limit moves, one order works.
+        # Memory plus swap must never be below memory alone. One of the two orders works in each direction.
         names = [name for name in ("memory.memsw.limit_in_bytes", "memory.limit_in_bytes") if name in self._descriptors]
         try:
             for name in names:
@@ -271,15 +271,17 @@ class Meter:
     def _write(self, name: str, text: str) -> None:
         os.pwrite(self._descriptors[name], text.encode(), 0)
 
-    def _fields(self, name: str) -> dict[str, bytes]:
-        if name not in self._descriptors:
-            return {}
-        lines = (line.split() for line in self._read(name).splitlines())
-        return {words[0].decode(): words[1] for words in lines if len(words) == 2}
+    def _count(self, name: str, key: bytes) -> int:
+        """Return the number after a key in a file of "key number" lines; 0 without one. key: with its blank."""
+        if name in self._descriptors:
+            for line in self._read(name).splitlines():
+                if line.startswith(key):
+                    return int(line[len(key) :])
+        return 0
 
 
 def _identity(pid: int) -> str:
-    """Return a name for a process that no later process has."""
+    """Return a name for a process that no later process gets."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rsplit(b")", 1)[1].split()
     if fields[0] in (b"Z", b"X"):
@@ -290,7 +292,7 @@ def _identity(pid: int) -> str:
 
 
 def _sweep(place: str) -> None:
-    """Remove the groups below `place` whose launcher is dead, with every process in them."""
+    """Remove the cgroups of dead launchers below `place`, and kill every process in them."""
     own_namespace = _identity(os.getpid()).split("-")[0]
     for name in os.listdir(place):
         parts = name.removeprefix(_PREFIX).split("-")
@@ -305,12 +307,12 @@ def _sweep(place: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove the group of a launcher with every process in it, as far as it is ours to remove; others may sweep it as well."""
+    """Remove the cgroup of a launcher with all its processes, as far as permitted. Another server may do so concurrently."""
     for leaf in _leaves(path):
         for pid in _processes(leaf):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        for _attempt in range(_REMOVE_ATTEMPTS):  # what was killed needs a moment to be gone
+        for _attempt in range(_REMOVE_ATTEMPTS):  # killed processes need a moment to be gone
             if _remove(leaf) or not os.access(leaf, os.W_OK):
                 break
             time.sleep(_REMOVE_PAUSE_S)
@@ -344,7 +346,7 @@ def _remove(path: str) -> bool:
 
 
 def _is_delegated(path: str) -> bool:
-    """Tell whether systemd handed this group to its service (`Delegate=yes`). Source: systemd.resource-control(5)."""
+    """Return whether systemd delegated this cgroup (`Delegate=yes`). Source: systemd.resource-control(5)."""
     for name in ("user.delegate", "trusted.delegate"):
         try:
             if os.getxattr(path, name) == b"1":
@@ -355,7 +357,7 @@ def _is_delegated(path: str) -> bool:
 
 
 def _mounts() -> Iterator[tuple[str, str, str, str]]:
-    """Yield (file system, its options, mount point, root of the mount) of every mount."""
+    """Yield (file system type, options, mount point, root of the mount) of every mount."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             before, _, after = line.partition(" - ")
@@ -364,7 +366,7 @@ def _mounts() -> Iterator[tuple[str, str, str, str]]:
 
 
 def _own_paths() -> dict[str, str]:
-    """Return the path of our group by controller; version 2 has the name ""."""
+    """Return the path of our cgroup by controller; the key of version 2 is ""."""
     paths: dict[str, str] = {}
     for line in _read("/proc/self/cgroup").splitlines():
         _number, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Who a launcher is and which uids it may give away: root's own block, a subordinate range, or just one."""
+"""The identity of a launcher and the uids for its sandboxes: a block of root's, a subordinate range, or a single uid."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _F_OFD_SETLK = 37
 _FLOCK = struct.Struct("hhqqi4x")
 """`struct flock`: type, whence, start, length, pid."""
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-"""The inode of /proc/self/ns/user in the namespace that the kernel began with: PROC_USER_INIT_INO."""
+"""The inode of /proc/self/ns/user in the initial user namespace: PROC_USER_INIT_INO."""
 _CAP_SYS_RESOURCE = 24
 
 
 class Identity(NamedTuple):
-    """uid_first, uid_count: uids for sandboxes. is_root: whether the launcher has root's powers.
+    """uid_first, uid_count: the uids for sandboxes. is_root: whether the launcher is root.
 
-    uid_map, gid_map: command lines that give an ordinary user's launcher its subordinate uids; empty where there are none.
-    lock: a descriptor that reserves the uids as long as the launcher has it open, or -1.
+    uid_map, gid_map: the command lines of newuidmap and newgidmap for an unprivileged launcher; empty without subordinate ids.
+    lock: a descriptor that reserves the uids while the launcher holds it open, or -1.
     """
 
     uid_first: int
@@ -39,11 +39,11 @@ class Identity(NamedTuple):
 
 
 def choose_identity(uid_base: int, pid: int, run_as: tuple[int, int] | None = None) -> Identity:
-    """Choose for the launcher that is process `pid`. run_as: (uid, gid) of another user. Raises: SandboxFailure, OSError."""
+    """Choose the identity of the launcher with this pid. run_as: (uid, gid) of another user. Raises: SandboxFailure, OSError."""
     uid, gid = run_as or (os.geteuid(), os.getegid())
     if uid == 0:
         return _own_uids(uid_base)
-    import shutil  # root needs none of it
+    import shutil  # not needed for root
 
     ranges = _subordinate_range("/etc/subuid", uid), _subordinate_range("/etc/subgid", uid)
     maps: list[tuple[str, ...]] = []
@@ -59,8 +59,8 @@ def choose_identity(uid_base: int, pid: int, run_as: tuple[int, int] | None = No
 def can_programs_lower_oom_score(*, run_as: tuple[int, int] | None) -> bool:
     """Check whether a program without capabilities may lower the oom_score_adj that PID 1 gave it.
 
-    The kernel keeps as the least what was set with CAP_SYS_RESOURCE in the initial user namespace. Where that cannot be told, the
-    answer is yes. Source: proc_pid_oom_score_adj(5).
+    A value that was set with CAP_SYS_RESOURCE in the initial user namespace is the minimum. Returns True when that is unknown.
+    Source: proc_pid_oom_score_adj(5).
     """
     if run_as is not None:
         return True
@@ -76,8 +76,8 @@ def can_programs_lower_oom_score(*, run_as: tuple[int, int] | None) -> bool:
 def _own_uids(uid_base: int) -> Identity:
     """Reserve a block of uids that no other launcher on this machine uses.
 
-    The reservation is a lock on a file that only root can open. It belongs to the open file, so it lasts as long as the launcher
-    has that: however it ends, it is free again. Source: fcntl(2), "Open file description locks".
+    The reservation is a lock on a file that only root can open. It belongs to the open file, so it is released with the launcher,
+    however that ends. Source: fcntl(2), "Open file description locks".
     """
     with open("/proc/self/uid_map", encoding="ascii") as lines:
         ranges = [(int(first), int(count)) for first, _outside, count in map(str.split, lines)]
@@ -94,7 +94,7 @@ def _own_uids(uid_base: int) -> Identity:
 
 
 def _reserve(lock: int, byte: int) -> bool:
-    """Lock one byte of a file. False when it is locked already."""
+    """Lock one byte of a file. Returns False when it is locked already."""
     try:
         fcntl.fcntl(lock, _F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
     except OSError as error:
@@ -105,7 +105,7 @@ def _reserve(lock: int, byte: int) -> bool:
 
 
 def _subordinate_range(path: str, uid: int) -> tuple[int, int]:
-    """Return (first, count) that `path` grants to a user, (0, 0) when none."""
+    """Return the (first, count) that `path` grants to a user, (0, 0) for none."""
     names = {str(uid)}
     with contextlib.suppress(KeyError):
         names.add(pwd.getpwuid(uid).pw_name)

@@ -1,8 +1,8 @@
-"""The file tree of a sandbox as a plan.
+"""The plan of a sandbox's file tree.
 
-The host shows through `HOST` (the launcher pivots its own root away), the sandbox's new root is built at a path of the
-launcher's lean tmpfs. Trees of the host are shown through an overlay of their own for each sandbox: same page cache, but
-inodes of its own, so that locks, leases and watches do not connect two sandboxes.
+The launcher has pivoted into a tmpfs and sees the host at `HOST`. The root of a sandbox is built in that tmpfs. Each sandbox sees
+host folders through its own overlay: the page cache is shared, the inodes are not, so that file locks, leases and watches do not
+connect two sandboxes.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from firebox.sandbox.plan import steps
 from firebox.sandbox.plan.steps import Mount, OwnFolder, Pivot, Restrict, Step
 
 HOST = "/host"
-"""Where the launcher, in its own root, sees the host."""
+"""The host's root, as the launcher sees it."""
 
 ROOT = "/new"
-"""Where the launcher's children build the root of a sandbox."""
+"""The folder where the launcher's children build the root of a sandbox."""
 
 EMPTY = "/empty"
-"""An empty folder of the launcher's lean root: an overlay without an upper layer needs two lower ones."""
+"""An empty folder in the launcher's root: an overlay without an upper layer needs two lower ones."""
 
 WORK = "/box"
-"""Working directory of every program: the folder with the files."""
+"""The working directory of every program, with the job's files."""
 
 HOME = "/home/firebox"
 
 STANDARD_TREES = ("/usr",)
 
 COVERED = ("/box", "/dev", "/etc", HOME, "/proc", "/run", "/sys", "/tmp", "/var/tmp")
-"""A sandbox has its own of these: nothing of the host's can be seen at its place there."""
+"""Paths that a sandbox has of its own: they hide what the host has there."""
 
 MOVED = "/.host"
-"""Where in a sandbox a tree of the host is shown that lies below one of them."""
+"""The folder in a sandbox that shows host trees below one of these paths."""
 
 USRMERGE_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 
@@ -44,27 +44,27 @@ PROC_READ_ONLY = ("sys", "bus", "fs", "irq")
 PROC_MASKED_FILES = (
     "kcore", "keys", "key-users", "kmsg", "kallsyms", "timer_list", "latency_stats", "sched_debug", "sysrq-trigger",
     "kpagecount", "kpageflags", "kpagecgroup", "slabinfo", "vmallocinfo", "mtrr", "partitions", "diskstats", "swaps",
-    "locks",  # OFD locks of the whole machine, whoever holds them: two programs could talk through it
-    "cmdline",  # of the kernel: people put credentials there
+    "locks",  # the OFD locks of the whole machine: two programs could communicate through it
+    "cmdline",  # the kernel's command line, which may contain credentials
 )  # fmt: skip
 PROC_MASKED_FOLDERS = ("acpi", "scsi", "asound", "driver", "tty", "dynamic_debug", "pressure")
 
 _PTY_OPTIONS = "newinstance,ptmxmode=0666,mode=0620,max=64"
-"""The number of terminals is bounded for the whole machine (kernel.pty.max); one sandbox must not take them all."""
+"""Terminals have one limit for the whole machine (kernel.pty.max): one sandbox must not use them up."""
 
 
 def shown_at(path: str) -> str:
-    """Return where in a sandbox a path of a shown tree is: the same as on the host, unless it is covered there."""
+    """Return the path in a sandbox of a path in a host tree: the same, unless it is covered there."""
     return MOVED + path if any(f"{path}/".startswith(f"{covered}/") for covered in COVERED) else path
 
 
 def shown_trees(trees: Iterable[str]) -> tuple[str, ...]:
-    """Return the folders of the host to be shown: those that exist, and what is mounted below them."""
+    """Return the host folders to show: those that exist, and the mounts below them."""
     return tuple(_submounts(_without_nested([tree for tree in trees if os.path.isdir(tree)])))
 
 
 def _submounts(trees: Iterable[str]) -> Iterator[str]:
-    """Yield the trees and every folder mounted on the host below one of them: an overlay shows a single file system."""
+    """Yield the trees and every mount below them: an overlay shows a single file system."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         mounted = {re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), line.split()[4]) for line in lines}
     for tree in trees:
@@ -73,7 +73,7 @@ def _submounts(trees: Iterable[str]) -> Iterator[str]:
 
 
 def _without_nested(trees: Sequence[str]) -> tuple[str, ...]:
-    """Drop trees that another one already shows."""
+    """Drop trees inside other trees."""
     return tuple(
         tree for tree in dict.fromkeys(trees) if not any(tree.startswith(other + "/") for other in trees if other != tree)
     )
@@ -91,18 +91,17 @@ def plan(
     writable_proc: bool = True,
     counted: bool = True,
 ) -> Iterator[Step]:
-    """Yield the steps that build a sandbox's tree at the empty folder `ROOT` and pivot into it.
+    """Yield the steps that build a sandbox's tree in the empty folder `ROOT` and pivot into it.
 
-    skeleton: its folder. trees: of the host, shown above it. layers: folders below the skeleton, topmost first, as the launcher
-    sees them. nodes_are_real: devices are in the skeleton, else they are shown from the host's /dev. overlay: False where the
-    kernel refuses overlays here; trees are then shared inodes, read-only all the same, and there can be no layers.
-    writable_proc: False makes all of /proc read-only, /proc/self included. counted: False where no control group counts memory:
-    a shared mapping of /dev/zero would be memory that nobody sees, so /dev/full is there, which reads the same and cannot be
-    mapped.
+    skeleton: its folder. trees: host folders to mount over it. layers: folders below the skeleton, topmost first, as paths of the
+    launcher. nodes_are_real: the skeleton has device nodes; otherwise they are bound from the host's /dev. overlay: False where
+    the kernel refuses overlays: trees share the host's inodes, still read-only, and layers are impossible. writable_proc: False
+    makes all of /proc read-only, including /proc/self. counted: False without a memory cgroup. A shared mapping of /dev/zero is
+    then uncounted memory, so /dev/full takes its place, which reads the same and cannot be mapped.
     """
     shown = steps.MS_RDONLY | steps.MS_NOSUID
     if overlay:
-        # What a layer calls a device is none; ours lie in a mount of their own.
+        # Device nodes in layers must not work; ours are in a mount of their own.
         yield Mount("firebox", ROOT, "overlay", shown | steps.MS_NODEV, _stacked(skeleton, *layers, EMPTY))
         yield Mount("firebox", ROOT + "/dev", "overlay", shown, _stacked(skeleton + "/dev", EMPTY))
         for tree in trees:
@@ -142,15 +141,15 @@ def plan(
 
 
 def _stacked(*folders: str) -> str:
-    """Return the option of an overlay that shows folders above each other, topmost first."""
+    """Return the mount option of an overlay of folders, topmost first."""
     return "lowerdir=" + ":".join(folder.replace("\\", "\\\\").replace(":", "\\:") for folder in folders)
 
 
 def _mask_proc(read_only: Iterable[str]) -> Iterator[Step]:
     """Yield the steps that make parts of /proc read-only and hide others.
 
-    What only root may read needs no mask: a mount for each would be a tenth of what a sandbox costs, and no program is that root,
-    whatever it becomes in its own user namespace.
+    Files that only root can read need no mask: no program is that root, whatever it becomes in its own user namespace. A mount
+    for each would add a tenth to the cost of a sandbox.
     """
     proc, mask = ROOT + "/proc", ROOT + "/.mask"
     for name in filter(_is_in_proc, read_only):

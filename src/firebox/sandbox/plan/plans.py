@@ -1,6 +1,6 @@
-"""What a launcher is told: its settings, what it prepares once, and how each sandbox is made.
+"""Plans: the settings of a launcher, its one-time preparations, and the steps that create a sandbox.
 
-This is the policy; native/ carries it out. A plan is data, computed once for each specification, and can be printed in words.
+This is the policy; native/ carries it out. A plan is data, computed once for each spec, and can be printed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from firebox.sandbox.protocol.messages import Kind, MakeFlag, Phase, Text
 from firebox.sandbox.spec import INSIDE_UID, SandboxFailure, SandboxSpec
 
 HARD_LIMITS = {
-    resource.RLIMIT_CORE: 1,  # 0 would not keep the kernel from starting the host's crash handler, 1 does: core(5), coredump.c
+    resource.RLIMIT_CORE: 1,  # 1 keeps the kernel from starting the host's crash handler, 0 does not: core(5), coredump.c
     resource.RLIMIT_MEMLOCK: 64 << 20,
     resource.RLIMIT_MSGQUEUE: 819_200,
     resource.RLIMIT_SIGPENDING: 4096,
@@ -30,17 +30,17 @@ HARD_LIMITS = {
 }
 
 USER_LIMITS = {"max_inotify_instances": 16, "max_inotify_watches": 8192}
-"""The host's user who started a rootless launcher has one count for everything: one sandbox must not take all of it."""
+"""The kernel counts these for the host user of a rootless launcher: one sandbox must not use them up."""
 
 IMAGE_TREE = "root"
-"""The folder of an image that is stacked; what lies beside it is about the package."""
+"""The folder of an image that becomes a layer; the rest is package metadata."""
 
 _STACK_BYTES = 512 << 20
 _PLANS_KEPT = 64
 
 _PHASES: dict[int, str] = {
-    Phase.GROUP: "1 control group",
-    Phase.NAMESPACES: "2 mounts, control group, host name and loopback of its own",
+    Phase.CGROUP: "1 cgroup",
+    Phase.NAMESPACES: "2 mounts, cgroup, host name and loopback of its own",
     Phase.TREE: "3",
     Phase.OWN_USER: "4 become the sandbox's own user",
     Phase.LIMITS: "5 limits",
@@ -48,24 +48,24 @@ _PHASES: dict[int, str] = {
     Phase.FILTER: "7 system call filter",
 }
 _NO_USER_NAMESPACE = (
-    "start Firebox as root, or allow unprivileged user namespaces: `firebox doctor` names the switch where it finds one; in a "
-    "chroot the kernel gives none"
+    "start Firebox as root, or allow unprivileged user namespaces: `firebox doctor` names the switch if it finds one; in a "
+    "chroot the kernel refuses them"
 )
 _CHROOT = "before you enter it: `mount --bind DIR DIR`, and `mount -t proc proc DIR/proc`; or `systemd-nspawn -D DIR`"
 _HIDDEN_PROC = "parts of /proc are hidden (a container?); see `firebox doctor`"
 
 
 class Plan(NamedTuple):
-    """How a sandbox is made, in the order in which it happens."""
+    """The steps that create a sandbox, in order."""
 
-    group: tuple[Step, ...]
+    cgroup: tuple[Step, ...]
     tree: tuple[Step, ...]
     limits: tuple[Step, ...]
 
     def describe(self) -> Iterator[str]:
-        """Yield each step in words."""
-        yield _PHASES[Phase.GROUP]
-        yield from (f"  {step.describe()}" for step in self.group)
+        """Yield a description of each step."""
+        yield _PHASES[Phase.CGROUP]
+        yield from (f"  {step.describe()}" for step in self.cgroup)
         yield _PHASES[Phase.NAMESPACES]
         yield "3 file tree"
         yield from (f"  {step.describe()}" for step in self.tree)
@@ -77,7 +77,7 @@ class Plan(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """Something that the launcher does itself before sandboxes can be made. number: of its Prepare message."""
+    """Steps that the launcher takes itself before it creates sandboxes. number: of the Prepare message."""
 
     number: int
     steps: tuple[Step, ...]
@@ -90,10 +90,10 @@ class Preparation(NamedTuple):
 
 
 class Plans:
-    """The plans for one launcher, which is process `pid`.
+    """The plans for the launcher with this pid.
 
-    overlay, own_user_namespace: layers that are given up where this host refuses them. many_uids: known once the launcher has
-    answered. Raises, when made: SandboxFailure, OSError.
+    overlay, own_user_namespace: optional layers, dropped where this host refuses them. many_uids: known once the launcher has
+    replied. Raises, when constructed: SandboxFailure, OSError.
     """
 
     def __init__(self, pid: int, *, uid_base: int, hooks: Mapping[str, str], run_as: tuple[int, int] | None = None) -> None:
@@ -101,8 +101,8 @@ class Plans:
             raise SandboxFailure("/proc", errno.ENOENT, "it is not mounted", "mount -t proc proc /proc")
         self._hooks = dict(hooks)
         self._identity = identity.choose_identity(uid_base, pid, run_as)
-        # Another user could not enter groups of ours.
-        self.groups, self.group_reasons = cgroups.choose(pid) if run_as is None else (cgroups.Groups("none"), [])
+        # Another user cannot enter our cgroups.
+        self.cgroups, self.cgroup_reasons = cgroups.choose(pid) if run_as is None else (cgroups.Cgroups("none"), [])
         self._oom_score_is_free = identity.can_programs_lower_oom_score(run_as=run_as)
         self.overlay = True
         self.own_user_namespace = True
@@ -116,15 +116,15 @@ class Plans:
     def configuration(self) -> tuple[bytes, tuple[int, ...]]:
         """Return the Configure message and its descriptors; `forget_lock` closes them once they have been sent."""
         chosen = self._identity
-        text = Text((*chosen.uid_map, *chosen.gid_map, *self.groups.folders))
+        text = Text((*chosen.uid_map, *chosen.gid_map, *self.cgroups.folders))
         programs = compile_filter(ask=True, counted=self._counted), compile_filter(ask=False, counted=self._counted)
         head = messages.Configure(
             kind=Kind.CONFIGURE,
             version=messages.VERSION,
-            flags=messages.ConfigureFlag.INTO_GROUP if self.groups.kind == "v2" else 0,
+            flags=messages.ConfigureFlag.INTO_CGROUP if self.cgroups.kind == "v2" else 0,
             uid_first=chosen.uid_first,
             uid_count=chosen.uid_count,
-            groups=len(self.groups.folders),
+            cgroups=len(self.cgroups.folders),
             padding=0,
             uid_map_words=len(chosen.uid_map),
             gid_map_words=len(chosen.gid_map),
@@ -136,71 +136,71 @@ class Plans:
         return message, (chosen.lock,) if chosen.lock >= 0 else ()
 
     def forget_lock(self) -> None:
-        """Close what reserves the uids: the launcher has it now."""
+        """Close the lock that reserves the uids: the launcher holds it now."""
         if self._identity.lock >= 0:
             os.close(self._identity.lock)
             self._identity = self._identity._replace(lock=-1)
 
-    def forget_groups(self) -> None:
-        """Remove the groups of a launcher that has ended without doing so; where sandboxes are still dying the next one does."""
-        for folder in self.groups.folders:
+    def forget_cgroups(self) -> None:
+        """Remove the cgroups that an ended launcher left. While sandboxes are still dying, the next launcher does it."""
+        for folder in self.cgroups.folders:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
 
-    def prepare(self, specification: SandboxSpec) -> list[Preparation]:
-        """Return what has to be prepared before the first sandbox of this kind, or of one with a part in common."""
+    def prepare(self, spec: SandboxSpec) -> list[Preparation]:
+        """Return the preparations that this spec needs and no earlier spec has requested."""
         missing: list[Preparation] = []
-        for layer in specification.layers:
+        for layer in spec.layers:
             if layer not in self._images and not os.path.isdir(layer):
                 number = self._number()
                 folder = f"/images/{number}"
                 self._images[layer] = folder, Preparation(number, (MountImage(mounts.HOST + layer, folder, IMAGE_TREE),))
                 missing.append(self._images[layer][1])
-        key = (specification.host, specification.trees)
+        key = (spec.host, spec.trees)
         if key not in self._skeletons:
             number = self._number()
             skeleton = Skeleton(
                 f"/roots/{number}",
-                specification.trees,
+                spec.trees,
                 passwd_uid=INSIDE_UID if self.own_user_namespace else self._identity.uid_first,
                 nodes_are_real=self._identity.is_root,
-                host=specification.host,
+                host=spec.host,
                 hooks=self._hooks,
             )
             self._skeletons[key] = skeleton, Preparation(number, tuple(skeleton.steps()))
             missing.append(self._skeletons[key][1])
         return missing
 
-    def needed(self, specification: SandboxSpec) -> Iterator[int]:
-        """Yield the numbers of what has to be prepared for a sandbox, or is already."""
-        yield self._skeletons[specification.host, specification.trees][1].number
-        for layer in specification.layers:
+    def needed(self, spec: SandboxSpec) -> Iterator[int]:
+        """Yield the numbers of all preparations that a spec needs, done or not."""
+        yield self._skeletons[spec.host, spec.trees][1].number
+        for layer in spec.layers:
             if layer in self._images:
                 yield self._images[layer][1].number
 
-    def make(self, number: int, specification: SandboxSpec) -> bytes:
-        """Return the Make message for a sandbox; what `prepare` returned has been sent. Raises: SandboxFailure."""
-        message = self._messages.get(specification)
+    def make(self, number: int, spec: SandboxSpec) -> bytes:
+        """Return the Make message for a sandbox, to be sent after what `prepare` returned. Raises: SandboxFailure."""
+        message = self._messages.get(spec)
         if message is None:
             if len(self._messages) >= _PLANS_KEPT:
                 self._forget_plans()
-            message = self._messages[specification] = self._encoded(specification)
+            message = self._messages[spec] = self._encoded(spec)
         return message[:4] + number.to_bytes(4, "little") + message[8:]
 
-    def plan(self, specification: SandboxSpec) -> Plan:
-        """Return how a sandbox is made. Raises: SandboxFailure."""
-        if specification.layers and not self.overlay:
+    def plan(self, spec: SandboxSpec) -> Plan:
+        """Return the plan of a spec. Raises: SandboxFailure."""
+        if spec.layers and not self.overlay:
             raise SandboxFailure("layers", errno.EOPNOTSUPP, "packages need overlays, which this kernel refuses here")
-        plan = self._plans.get(specification)
+        plan = self._plans.get(spec)
         if plan is None:
-            skeleton, _preparation = self._skeletons[specification.host, specification.trees]
+            skeleton, _preparation = self._skeletons[spec.host, spec.trees]
             tree = mounts.plan(
                 skeleton.path,
                 skeleton.trees,
-                [self._layer(layer) for layer in specification.layers],
+                [self._layer(layer) for layer in spec.layers],
                 nodes_are_real=self._identity.is_root,
-                writable_bytes=specification.writable_bytes,
-                writable_inodes=specification.writable_inodes,
+                writable_bytes=spec.writable_bytes,
+                writable_inodes=spec.writable_inodes,
                 overlay=self.overlay,
                 writable_proc=not self._oom_score_is_free,
                 counted=self._counted,
@@ -208,12 +208,12 @@ class Plans:
             user_limits = USER_LIMITS if self.own_user_namespace else {}
             limits: list[Step] = [UserLimit(*each) for each in user_limits.items()]
             limits += [Limit(*each) for each in HARD_LIMITS.items()]
-            group = self.groups.steps(specification.memory_bytes, specification.processes)
-            plan = self._plans[specification] = Plan(tuple(group), tuple(tree), tuple(limits))
+            group = self.cgroups.steps(spec.memory_bytes, spec.processes)
+            plan = self._plans[spec] = Plan(tuple(group), tuple(tree), tuple(limits))
         return plan
 
     def forget_layer(self, layer: str) -> bytes | None:
-        """Return a message that lets go of an image, or None where it is not in use."""
+        """Return a message that unmounts an image, or None when it is not mounted."""
         folder, _preparation = self._images.pop(layer, ("", None))
         if not folder:
             return None
@@ -221,7 +221,7 @@ class Plans:
         return Preparation(self._number(), (Unmount(folder),)).message()
 
     def forget_preparation(self, number: int) -> Sequence[Step]:
-        """Forget something that could not be prepared, so that it is tried again. Returns its steps."""
+        """Forget a failed preparation, so that it is retried. Returns its steps."""
         self._forget_plans()
         preparations = (preparation for _what, preparation in (*self._images.values(), *self._skeletons.values()))
         steps = next((each.steps for each in preparations if each.number == number), ())
@@ -229,12 +229,12 @@ class Plans:
         self._skeletons = {key: skeleton for key, skeleton in self._skeletons.items() if skeleton[1].number != number}
         return steps
 
-    def give_up_layer(self, failure: messages.Failed, specification: SandboxSpec) -> bool:
-        """Do without the optional layer that could not be made. False when there is no such layer: this host makes no sandbox."""
-        if specification.layers:
-            return False  # an image that cannot be used says nothing about the host
+    def give_up_layer(self, failure: messages.Failed, spec: SandboxSpec) -> bool:
+        """Drop the optional layer that failed. Returns False when a required one failed: this host cannot create sandboxes."""
+        if spec.layers:
+            return False  # an unusable image says nothing about the host
         if failure.phase == Phase.TREE and self.overlay:
-            step = self._step(self.plan(specification).tree, failure.step)
+            step = self._step(self.plan(spec).tree, failure.step)
             self.overlay = not (isinstance(step, Mount) and step.kind == "overlay")
             changed = not self.overlay
         elif failure.phase == Phase.OWN_USER and self._identity.is_root and self.many_uids and self.own_user_namespace:
@@ -247,13 +247,13 @@ class Plans:
             self._skeletons.clear()
         return changed
 
-    def steps_of(self, failed: messages.Failed, specification: SandboxSpec) -> Sequence[Step]:
-        """Return the steps of the phase in which the making of a sandbox failed."""
-        plan = self.plan(specification)
-        return {Phase.GROUP: plan.group, Phase.TREE: plan.tree, Phase.LIMITS: plan.limits}.get(Phase(failed.phase), ())
+    def steps_of(self, failed: messages.Failed, spec: SandboxSpec) -> Sequence[Step]:
+        """Return the steps of the phase that failed."""
+        plan = self.plan(spec)
+        return {Phase.CGROUP: plan.cgroup, Phase.TREE: plan.tree, Phase.LIMITS: plan.limits}.get(Phase(failed.phase), ())
 
     def layers(self) -> tuple[str, ...]:
-        """Name the isolation layers that every sandbox has, as `firebox doctor` calls them."""
+        """Return the names of the isolation layers of every sandbox, as `firebox doctor` prints them."""
         layers = ["mount", "pid", "network", "ipc", "uts", "capabilities", "no-new-privileges", "seccomp", "rlimits"]
         layers.append("read-only-root")
         if self.own_user_namespace:
@@ -262,11 +262,11 @@ class Plans:
             layers.append("own-uid")
         if self.overlay:
             layers.append("private-inodes")
-        layers.append(f"cgroup-{self.groups.kind}" if self.groups.kind != "none" else "sampled-limits")
+        layers.append(f"cgroup-{self.cgroups.kind}" if self.cgroups.kind != "none" else "sampled-limits")
         return tuple(layers)
 
     def failure(self, failed: messages.Failed, call: str, steps: Sequence[Step] = ()) -> SandboxFailure:
-        """Put a failure into words. steps: those of the phase."""
+        """Describe a failure. steps: those of its phase."""
         step = self._step(steps, failed.step)
         words = _PHASES.get(failed.phase, call)
         hint = ""
@@ -274,7 +274,7 @@ class Plans:
             words = step.describe()
             if isinstance(step, MountImage) and failed.error == errno.ENOTDIR:
                 return SandboxFailure(words, failed.error, f"the image has no folder {step.tree}")
-        elif failed.phase in (Phase.TREE, Phase.GROUP, Phase.LIMITS) and step is not None:
+        elif failed.phase in (Phase.TREE, Phase.CGROUP, Phase.LIMITS) and step is not None:
             words = f"{words} {step.describe()}"
         elif failed.phase == Phase.LEAN_ROOT:
             words = "the root"
@@ -286,34 +286,34 @@ class Plans:
             hint = _HIDDEN_PROC
         return SandboxFailure(words, failed.error, f"{messages.error_text(failed.error)}: {call}", hint)
 
-    def _encoded(self, specification: SandboxSpec) -> bytes:
-        plan = self.plan(specification)
-        ahead = specification.ahead
+    def _encoded(self, spec: SandboxSpec) -> bytes:
+        plan = self.plan(spec)
+        prestart = spec.prestart
         flags = MakeFlag(0)
         if self.own_user_namespace:
             flags |= MakeFlag.OWN_USER_NAMESPACE
-        if self.groups.kind == "none":
+        if self.cgroups.kind == "none":
             flags |= MakeFlag.SAMPLED
         text = Text()
-        if ahead is not None:
-            flags |= MakeFlag.PRESTART | (MakeFlag.HELD if ahead.held else 0)
-            for word in (*ahead.argv, *(f"{name}={value}" for name, value in ahead.env)):
+        if prestart is not None:
+            flags |= MakeFlag.PRESTART | (MakeFlag.HELD if prestart.held else 0)
+            for word in (*prestart.argv, *(f"{name}={value}" for name, value in prestart.env)):
                 text.add(word)
-        main = os.path.normpath(ahead.main) if ahead is not None and ahead.main else ""
+        main = os.path.normpath(prestart.main) if prestart is not None and prestart.main else ""
         steps = b"".join(encode(part, text) for part in plan)
-        own_filter = compile_filter(ask=False, counted=self._counted, traces=True) if specification.captures else b""
+        own_filter = compile_filter(ask=False, counted=self._counted, traces=True) if spec.captures else b""
         head = messages.Make(
             kind=Kind.MAKE,
             number=0,
             flags=flags,
             inside_uid=INSIDE_UID,
-            group_steps=len(plan.group),
+            cgroup_steps=len(plan.cgroup),
             tree_steps=len(plan.tree),
             limit_steps=len(plan.limits),
-            words=len(ahead.argv) if ahead is not None else 0,
-            variables=len(ahead.env) if ahead is not None else 0,
+            words=len(prestart.argv) if prestart is not None else 0,
+            variables=len(prestart.env) if prestart is not None else 0,
             main=text.offset_of(main),
-            stack_bytes=(ahead.stack_bytes if ahead is not None else 0) or specification.memory_bytes or _STACK_BYTES,
+            stack_bytes=(prestart.stack_bytes if prestart is not None else 0) or spec.memory_bytes or _STACK_BYTES,
             text_bytes=text.bytes,
             filter_bytes=len(own_filter),
         )
@@ -325,7 +325,7 @@ class Plans:
 
     @property
     def _counted(self) -> bool:
-        return self.groups.kind != "none"
+        return self.cgroups.kind != "none"
 
     def _number(self) -> int:
         number, self._next_number = self._next_number, self._next_number + 1

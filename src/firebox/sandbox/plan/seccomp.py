@@ -1,14 +1,14 @@
-"""Which system calls a program may make, each group with its reason, and the filter that holds it.
+"""The system calls that a program may make, each group with its reason, and the seccomp filter that enforces them.
 
-A filter is one program that answers for every call:
+A filter is one program that decides every call:
 
-* what is in `ALLOWED` passes, what is in `DENIED` fails with EPERM, everything else (newer than this table) fails with ENOSYS,
-  so that libraries fall back to what they used before;
-* calls that are allowed in general and not with certain arguments have rules. They compare the bits the kernel looks at, so
-  that garbage in the upper half of a register does not slip by;
-* PID 1 decides some, because what they take must be counted (see `supervisor`). Where that is not possible they are refused.
+* calls in `ALLOWED` pass, calls in `DENIED` fail with EPERM, and all others (newer than this table) fail with ENOSYS, so that
+  libraries fall back to older calls;
+* calls that are refused only with certain arguments have rules. Rules compare exactly the bits that the kernel uses, so that
+  garbage in the upper half of a register makes no difference;
+* PID 1 decides some calls, because their resources must be counted (native/supervisor.c). Where it cannot, they are refused.
 
-A call made through a foreign ABI (32-bit `int 0x80`, x32) kills the process.
+A call through a foreign ABI (32-bit `int 0x80`, x32) kills the process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import os
 from functools import cache
-from typing import NamedTuple
 
 from firebox.sandbox.plan.bpf import (
     ALLOW,
@@ -51,7 +50,7 @@ ALLOWED: dict[str, str] = {
     "memory": """
         brk mmap munmap mremap mprotect madvise mincore msync mlock mlock2 mlockall munlock munlockall pkey_alloc pkey_free
         pkey_mprotect membarrier get_mempolicy set_mempolicy mbind set_mempolicy_home_node map_shadow_stack mseal""",
-    "processes and threads; new namespaces are refused by the flags of clone, clone3 hides its flags and is not here": """
+    "processes and threads; clone is refused with flags for new namespaces, clone3 is absent because it hides its flags": """
         clone fork vfork execve execveat exit exit_group wait4 waitid getpid getppid gettid getpgid getpgrp setpgid getsid setsid
         set_tid_address set_robust_list get_robust_list futex futex_waitv futex_wake futex_wait futex_requeue rseq arch_prctl
         prctl sched_yield sched_getaffinity sched_setaffinity sched_getparam sched_setparam sched_getscheduler
@@ -69,47 +68,47 @@ ALLOWED: dict[str, str] = {
         time gettimeofday clock_gettime clock_getres clock_nanosleep nanosleep alarm getitimer setitimer timer_create
         timer_settime timer_gettime timer_getoverrun timer_delete""",
     "the machine": "uname sysinfo getrandom",
-    "sockets inside the sandbox's own network; families are held by rules, see below": """
+    "sockets in the sandbox's own network namespace; rules restrict the families, see below": """
         socketpair bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt shutdown sendto
         recvfrom sendmsg recvmsg sendmmsg recvmmsg""",
-    "System V and POSIX queues, semaphores and memory of the sandbox's own IPC namespace": """
+    "System V and POSIX queues, semaphores and shared memory in the sandbox's own IPC namespace": """
         shmget shmat shmdt shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl mq_open mq_unlink
         mq_timedsend mq_timedreceive mq_notify mq_getsetattr""",
 }
 
 DENIED: dict[str, str] = {
-    "mounts and roots: the tree is fixed": """
+    "mounts and roots: the file tree is fixed": """
         mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr""",
     "namespaces": "unshare setns",
     "other processes' memory and descriptors": "ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp",
-    "kernel surface with a history": """
+    "kernel features with a history of vulnerabilities": """
         bpf perf_event_open userfaultfd add_key request_key keyctl fanotify_init fanotify_mark modify_ldt lookup_dcookie""",
-    "handles that step around path checks": "open_by_handle_at name_to_handle_at",
+    "file handles, which bypass path checks": "open_by_handle_at name_to_handle_at",
     "the machine itself": """
         reboot kexec_load kexec_file_load init_module finit_module delete_module swapon swapoff syslog acct quotactl
         quotactl_fd settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname iopl ioperm vhangup
         nfsservctl""",
-    "moving pages of others": "move_pages migrate_pages",
+    "moving pages of other processes": "move_pages migrate_pages",
 }
 
 ABSENT = {
-    "io_uring_setup io_uring_enter io_uring_register": "does the work of other calls in the kernel, where no filter sees it",
-    "io_setup": "the number of its contexts is bounded for the whole machine, so one run could take them all",
-    "clone3": "its flags lie in memory, where no filter sees them; libraries fall back to clone",
-    "memfd_secret": "its pages leave the kernel's own map, which then is split for good and slower for the whole machine",
+    "io_uring_setup io_uring_enter io_uring_register": "executes other calls inside the kernel, where no filter sees them",
+    "io_setup": "contexts have one limit for the whole machine, so one run could use them up",
+    "clone3": "its flags are in memory, where no filter sees them; libraries fall back to clone",
+    "memfd_secret": "its pages are removed from the kernel's direct map, which stays fragmented and slows down the whole machine",
 }
-"""Known and left out on purpose: a program is told ENOSYS, as for everything that this table does not name."""
+"""Left out on purpose: they fail with ENOSYS, like every call that no table names."""
 
 IGNORED: dict[str, str] = {
-    "what a program writes is memory; asked for in a loop it would keep the disks of the host busy": "sync syncfs",
+    "programs write to memory only; in a loop these calls would keep the host's disks busy": "sync syncfs",
 }
-"""Answered with success, and nothing is done."""
+"""They succeed and do nothing."""
 
 UNCOUNTED = "memfd_create splice tee vmsplice"
-"""Absent where no control group counts memory: pages that they hold belong to no process that could be asked."""
+"""Absent without a memory cgroup: their pages belong to no process whose memory could be sampled."""
 
 NOT_KEPT = "pkey_alloc membarrier set_mempolicy mbind set_mempolicy_home_node"
-"""Absent while a template is made: what they tell the kernel would be missing in what is restored. V8 has a key where it can."""
+"""Absent during a capture: their kernel state would be missing after a restore. V8 uses protection keys where it can."""
 
 SOCKET_FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
 AF_NETLINK, NETLINK_ROUTE = 16, 0
@@ -120,8 +119,8 @@ PROTOCOLS = {
     "ICMP": (("AF_INET",), 2, (1,)),
     "ICMPv6": (("AF_INET6",), 2, (58,)),
 }
-"""Families, type and protocol numbers that may be asked for. Anything else makes the kernel load a module, or call modprobe
-outside of every limit: SCTP, DCCP, L2TP ... have a history."""
+"""Allowed families, types and protocol numbers. Others make the kernel load a module, or run modprobe outside of all limits;
+SCTP, DCCP and L2TP have a history of vulnerabilities."""
 
 PERSONALITIES = {"PER_LINUX": 0, "read only": 0xFFFFFFFF}
 
@@ -136,7 +135,7 @@ _CLONE_NEW_FLAGS = {
     "NEWTIME": 0x00000080,
 }
 REFUSED_IOCTLS: dict[str, dict[str, int]] = {
-    "types into a terminal": {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C},
+    "injects input into a terminal": {"TIOCSTI": 0x5412, "TIOCLINUX": 0x541C},
     "loads a line discipline as a kernel module": {"TIOCSETD": 0x5423},
     "loads the bridge and VLAN modules": {
         "SIOCGIFBR": 0x8940,
@@ -149,7 +148,7 @@ REFUSED_IOCTLS: dict[str, dict[str, int]] = {
 }
 
 REFUSED_SOCKET_OPTIONS: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
-    "compiles a filter into memory that has one limit for the machine and counts for nobody": (
+    "compiles a filter into memory that has one limit for the machine and is charged to no cgroup": (
         errno.EPERM,
         {
             "SO_ATTACH_FILTER": (1, 26),
@@ -158,40 +157,40 @@ REFUSED_SOCKET_OPTIONS: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
             "SO_ATTACH_REUSEPORT_EBPF": (1, 52),
         },
     ),
-    "the kernel has 4,096 flow labels for the whole machine": (errno.ENOPROTOOPT, {"IPV6_FLOWLABEL_MGR": (41, 32)}),
-    "keys of routers; the kernel counts their memory for nobody": (
+    "there are 4,096 flow labels for the whole machine": (errno.ENOPROTOOPT, {"IPV6_FLOWLABEL_MGR": (41, 32)}),
+    "keys for routers; their memory is charged to no cgroup": (
         errno.ENOPROTOOPT,
         {"TCP_MD5SIG": (6, 14), "TCP_MD5SIG_EXT": (6, 32), "TCP_AO_ADD_KEY": (6, 38)},
     ),
-    "TLS in the kernel has a history": (errno.ENOENT, {"TCP_ULP": (6, 31)}),
+    "kernel TLS has a history of vulnerabilities": (errno.ENOENT, {"TCP_ULP": (6, 31)}),
 }
-"""why -> (error, name -> (level, option))."""
+"""reason -> (errno, name -> (level, option))."""
 
 OTHER_RULES = {
     "seccomp(SECCOMP_SET_MODE_FILTER), prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER)": "EINVAL, as from a kernel without it: "
-    "every filter is compiled into memory that has one limit for the machine (net.core.bpf_jit_limit), counts for nobody and "
-    "stays as long as its process, so that some thousands of tiny ones in each of many processes fill it; then no sandbox "
-    "could load its own. Neither a control group nor a resource limit bounds their number, and the strict mode remains",
-    "setsockopt(SO_RCVBUF)": "answered with success and ignored, as where net.core.rmem_max is small: what waits in a netlink "
-    "socket counts for nobody; TCP adjusts its own",
-    "mmap(MAP_HUGETLB), memfd_create(MFD_HUGETLB), shmget(SHM_HUGETLB)": "ENOMEM, as from an empty pool: the host's huge "
-    "pages are one pool for the machine, outside of the memory limit",
-    "prctl(PR_SET_PTRACER)": "EPERM: nobody traces anybody here",
-    "prctl(PR_SCHED_CORE)": "EPERM: it would keep the other half of a processor core idle",
-    "prlimit64(1, ...)": "EPERM: PID 1 has the same uid, so a program could take its descriptors or its life",
+    "filters are compiled into memory that has one limit for the machine (net.core.bpf_jit_limit), is charged to no cgroup and "
+    "lives as long as its process. Many processes with thousands of tiny filters each fill it, and then no sandbox can load its "
+    "own. Neither a cgroup nor a resource limit bounds their number. Strict mode remains available",
+    "setsockopt(SO_RCVBUF)": "succeeds and is ignored, as with a small net.core.rmem_max: queued data of a netlink socket is "
+    "charged to no cgroup; TCP adjusts its own buffers",
+    "mmap(MAP_HUGETLB), memfd_create(MFD_HUGETLB), shmget(SHM_HUGETLB)": "ENOMEM, as with an empty pool: huge pages are "
+    "one pool for the whole machine, outside of the memory limit",
+    "prctl(PR_SET_PTRACER)": "EPERM: no process may trace another",
+    "prctl(PR_SCHED_CORE)": "EPERM: it would keep the sibling thread of a processor core idle",
+    "prlimit64(1, ...)": "EPERM: PID 1 has the same uid, so a program could take away its file descriptors or have it killed",
     "sched_set*(1, ...), setpriority and ioprio_set of PID 1 or of a user": "EPERM: "
-    "where no control group counts PID 1 does, and it must not have to wait for a processor that a program keeps busy",
-    "setrlimit(RLIMIT_CORE)": "answered with success and ignored: the limit of one byte is what keeps the host's crash "
-    "handler away, lowering it to 0 would call it (core(5))",
+    "without a cgroup PID 1 samples memory and CPU time, and it must not wait for a processor that a program keeps busy",
+    "setrlimit(RLIMIT_CORE)": "succeeds and is ignored: the limit of one byte keeps the host's crash handler from running, "
+    "a limit of 0 would not (core(5))",
 }
-"""What `_by_arguments` holds besides the tables, in words, for the documentation."""
+"""The rules of `_by_arguments` that are in no table, described for the documentation."""
 
 FREQUENT = """
     mmap ioctl newfstatat openat close read futex rt_sigaction mprotect rt_sigprocmask fcntl lseek write munmap readlink brk
     pread64 fstat stat access getpid epoll_wait epoll_pwait poll ppoll gettid clock_gettime getrandom madvise sysinfo prctl
     recvmsg sendmsg sendto recvfrom wait4 clone execve"""
-"""What Python, Node.js, Java, C programs, a compiler and shells call most (strace -c), the most expensive first: `mmap` and
-`ioctl` have rules, so the kernel runs the filter for them; what always passes it lets pass itself."""
+"""The most frequent calls of Python, Node.js, Java, C programs, a compiler and shells (strace -c), the most expensive first.
+`mmap` and `ioctl` have rules, so the kernel runs the filter for them; calls that always pass are in its bitmap."""
 
 _INTERNET = (SOCKET_FAMILIES["AF_INET"], SOCKET_FAMILIES["AF_INET6"])
 _PR_SET_PTRACER = 0x59616D61
@@ -210,7 +209,7 @@ _IPC_PRIVATE, _IPC_CREAT = 0, 0o1000
 _F_SETPIPE_SZ = 1031
 _SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
 _FAMILIES_WITH_A_NAME = 64
-"""Above are none, and the kernel says so itself."""
+"""Larger numbers are no families; the kernel itself rejects them."""
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64."""
@@ -220,36 +219,13 @@ _PASS, _EPERM, _ENOSYS, _SUCCEED = (
 )
 
 
-class Filters(NamedTuple):
-    """Programs, each of them the whole filter of a sandbox. They refuse to load another.
-
-    ask, ask_uncounted: PID 1 decides the supervised calls; to be loaded with a listener. refuse, refuse_uncounted: these calls
-    are refused, for where no listener is possible. uncounted: where no control group counts memory.
-    """
-
-    ask: bytes
-    refuse: bytes
-    ask_uncounted: bytes
-    refuse_uncounted: bytes
-
-
-def compile_filters(machine: str | None = None) -> Filters:
-    """Compile all filters. machine: as uname(2) has it, by default this one. Raises: OSError for one that has no table."""
-    return Filters(
-        compile_filter(ask=True, counted=True, machine=machine),
-        compile_filter(ask=False, counted=True, machine=machine),
-        compile_filter(ask=True, counted=False, machine=machine),
-        compile_filter(ask=False, counted=False, machine=machine),
-    )
-
-
 @cache
 def compile_filter(*, ask: bool, counted: bool, traces: bool = False, machine: str | None = None) -> bytes:
-    """Compile one of `Filters`, or one for the making of a template.
+    """Compile the whole filter of a sandbox. It refuses to load another one.
 
-    ask: PID 1 decides the supervised calls; False refuses them. counted: by control groups. traces: programs may trace each
-    other, which is for the making of templates only. machine: as uname(2) has it, by default this one. Raises: OSError for one
-    that has no table.
+    ask: PID 1 decides the supervised calls, which needs a listener; False refuses them. counted: a cgroup counts memory. traces:
+    processes may trace each other, for captures only. machine: as in uname(2), this one by default. Raises: OSError for an
+    architecture without a table.
     """
     machine = machine or os.uname().machine
     if machine not in _ARCHITECTURES:
@@ -262,7 +238,7 @@ def compile_filter(*, ask: bool, counted: bool, traces: bool = False, machine: s
         rules["prctl"] = (*permitted, *rules["prctl"])
         rules.update(dict.fromkeys(NOT_KEPT.split(), (_ENOSYS,)))
     calls = {numbers[name]: rules[name] for name in rules if name in numbers}
-    # The number -1, which tracers use for "no call", is none of x32.
+    # The number -1, which tracers use for "no call", is not an x32 call.
     beyond = {_X32: (Rule(KILL_PROCESS),), 0xFFFFFFFF: (_ENOSYS,)} if machine == "x86_64" else {}
     frequent = FREQUENT.split()
     weights = {numbers[name]: 1000 // place for place, name in enumerate(frequent, 1) if name in numbers}
@@ -270,13 +246,13 @@ def compile_filter(*, ask: bool, counted: bool, traces: bool = False, machine: s
 
 
 def every_call() -> set[str]:
-    """Return the names of all calls that a table here names."""
+    """Return the names of all calls in the tables."""
     listed = " ".join(names for table in (ALLOWED, DENIED, IGNORED) for names in table.values())
     return {*listed.split(), *" ".join(ABSENT).split(), *FREQUENT.split(), *_by_arguments(ask=True, counted=False)}
 
 
 def _by_name(*, ask: bool, counted: bool) -> dict[str, Rules]:
-    """Return the rules of every call that does not simply fail with ENOSYS."""
+    """Return the rules of every call that does not always fail with ENOSYS."""
     rules: dict[str, Rules] = {}
     for table, answer in ((ALLOWED, _PASS), (DENIED, _EPERM), (IGNORED, _SUCCEED)):
         for names in table.values():
@@ -289,7 +265,7 @@ def _by_name(*, ask: bool, counted: bool) -> dict[str, Rules]:
 
 
 def _by_arguments(*, ask: bool, counted: bool) -> dict[str, list[Rule]]:
-    """Return the rules of calls that are held by their arguments; where none matches, the tables have the answer."""
+    """Return the rules about arguments; where none matches, the tables decide."""
     eperm, einval, enomem = errno_action(errno.EPERM), errno_action(errno.EINVAL), errno_action(errno.ENOMEM)
     rules = {
         "clone": [Rule(eperm, (any_bit(0, sum(_CLONE_NEW_FLAGS.values())),))],
@@ -308,7 +284,7 @@ def _by_arguments(*, ask: bool, counted: bool) -> dict[str, list[Rule]]:
             Rule(eperm, (low(0, 1),)),
             Rule(ALLOW, (low(1, _RLIMIT_CORE), *null(2))),
             Rule(errno_action(0), (low(1, _RLIMIT_CORE), *null(3))),
-            Rule(eperm, (low(1, _RLIMIT_CORE),)),  # it asks for the old limit as well, which a filter cannot write
+            Rule(eperm, (low(1, _RLIMIT_CORE),)),  # it also reads the old limit, which a filter cannot emulate
         ],
         **{name: [Rule(eperm, (low(0, 1),))] for name in _SCHEDULING},
         "setpriority": [Rule(eperm, (low(1, 1),)), Rule(eperm, (low(0, _PRIO_USER),))],
@@ -343,7 +319,7 @@ def _by_arguments(*, ask: bool, counted: bool) -> dict[str, list[Rule]]:
 
 
 def _socket(route: int) -> list[Rule]:
-    """Return the rules of `socket`. route: the answer for netlink that passes."""
+    """Return the rules of `socket`. route: the action for permitted netlink sockets."""
     no_family, no_type, no_protocol = (
         errno_action(number) for number in (errno.EAFNOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EPROTONOSUPPORT)
     )
@@ -364,7 +340,7 @@ def _socket(route: int) -> list[Rule]:
             here = of_family, low(1, kind, _SOCK_TYPES)
             rules += [Rule(no_protocol, (*here, low(2, protocol))) for protocol in _REFUSED_PROTOCOLS]
             rules.append(Rule(_ENOSYS.action, here))
-        # Raw ones are refused by the kernel, with the error that programs expect.
+        # The kernel itself refuses raw sockets, with the error that programs expect.
         rules += [Rule(ALLOW, (of_family, low(1, _SOCK_RAW, _SOCK_TYPES))), Rule(no_type, (of_family,))]
     return [*rules, Rule(no_family, (_family_with_a_name(),))]
 

@@ -1,6 +1,6 @@
-"""The read-only bottom of a sandbox's root: folders, links, a synthetic /etc, device nodes, the mount points of the trees.
+"""The read-only bottom layer of a sandbox's root: folders, symlinks, a synthetic /etc, device nodes, mount points.
 
-The launcher makes one for each kind of root, in its lean tmpfs; every sandbox with that root shares it.
+The launcher creates one for each distinct root, in its tmpfs, and all sandboxes with that root share it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ ETC_PATHS = (
     "mime.types", "protocols", "rpc", "services", "shells", "ssl/certs", "ssl/openssl.cnf", "terminfo", "magic", "magic.mime",
     "debian_version", "os-release", "lsb-release", "inputrc", "profile", "bash.bashrc", "xattr.conf",
 )  # fmt: skip
-"""Copied from the host's /etc when they exist: what toolchains read, nothing that tells secrets."""
+"""Copied from the host's /etc when they exist: what toolchains read, and no secrets."""
 
 ETC_PREFIXES = ("java-", "python", "perl", "php", "mono", "ghc", "R", "fpc", "emacs", "octave", "guile", "openmpi")
-"""Names in /etc that begin so are copied too: several toolchains keep half of themselves there."""
+"""Prefixes of further names to copy from /etc, where several toolchains keep parts of themselves."""
 
 _FOLDERS = ("box", "dev/pts", "dev/shm", "etc", "home/firebox", "proc", "run", "sys", "tmp", "usr", "var", ".mask")
 
 
 class Skeleton:
-    """One skeleton, at `path` of the launcher's root.
+    """A skeleton at `path` in the launcher's root.
 
-    trees: folders of the host besides the standard ones. host: whether what the host's toolchains keep is shown at all; without
-    it everything comes from the layers below. hooks: name -> text of what prestarted interpreters load. passwd_uid: of the
-    sandbox's user. nodes_are_real: devices are made here, not shown from the host's /dev.
+    trees: host folders besides the standard ones. host: whether the host's toolchains are shown; without them everything comes
+    from layers. hooks: name -> content of the files that prestarted interpreters load. passwd_uid: of the sandbox's user.
+    nodes_are_real: create device nodes instead of binding the host's.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Skeleton:
         self.trees = shown_trees((*standard, *trees))
 
     def steps(self) -> Iterator[Step]:
-        """Yield the steps that make it."""
+        """Yield the steps that create it."""
         for folder in _FOLDERS:
             yield Folders(f"{self.path}/{folder}")
         if self._host:
@@ -108,5 +108,5 @@ class Skeleton:
 
 
 def _top_level_folders() -> list[str]:
-    """Return /bin, /lib ... on a host where they are folders of their own and not links into /usr."""
+    """Return /bin, /lib ... where they are folders of their own instead of symlinks into /usr."""
     return [path for path in USRMERGE_LINKS if os.path.isdir(path) and not os.path.islink(path)]

@@ -1,6 +1,6 @@
-"""The steps of which plans consist: each can be encoded for the launcher, and described in words for people.
+"""The steps of plans. Each can be encoded for the launcher and described for people.
 
-native/steps.c takes them. Paths are those that the launcher sees: the host shows at `mounts.HOST`.
+native/steps.c executes them. Paths are those of the launcher, which sees the host at `mounts.HOST`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOUNT_ATTR_NOSUID = 0x2
 
 
 class Step(Protocol):
-    """One thing to be done. Raises, when encoded: ValueError for a NUL in a string."""
+    """One operation. `encoded` raises ValueError for a NUL in a string."""
 
     def encoded(self, text: Text) -> messages.Step: ...
 
@@ -33,7 +33,7 @@ class Step(Protocol):
 
 
 class Mount(NamedTuple):
-    """One mount(2). kind None: a bind of `source`."""
+    """Call mount(2). kind None: a bind mount of `source`."""
 
     source: str
     target: str
@@ -51,7 +51,7 @@ class Mount(NamedTuple):
 
 
 class Restrict(NamedTuple):
-    """Give a mount and all below it attributes such as read-only."""
+    """Set attributes such as read-only on a mount and everything below it."""
 
     target: str
     attributes: int
@@ -64,7 +64,7 @@ class Restrict(NamedTuple):
 
 
 class Pivot(NamedTuple):
-    """Make `root` the root and let go of everything else."""
+    """Make `root` the root and detach the old one."""
 
     root: str
 
@@ -76,7 +76,7 @@ class Pivot(NamedTuple):
 
 
 class OwnFolder(NamedTuple):
-    """Make a folder with exactly this mode that belongs to the sandbox's user."""
+    """Create a folder with exactly this mode, owned by the sandbox's user."""
 
     path: str
     mode: int
@@ -89,7 +89,7 @@ class OwnFolder(NamedTuple):
 
 
 class Folders(NamedTuple):
-    """Make a folder, and those above it, as far as they are not there."""
+    """Create a folder and its missing parents."""
 
     path: str
     mode: int = 0o755
@@ -102,7 +102,7 @@ class Folders(NamedTuple):
 
 
 class Link(NamedTuple):
-    """Make a symbolic link, instead of a file of that name."""
+    """Create a symlink, replacing an existing file."""
 
     content: str
     path: str
@@ -115,7 +115,7 @@ class Link(NamedTuple):
 
 
 class Node(NamedTuple):
-    """Make a character device that everybody may use."""
+    """Create a character device with mode 666."""
 
     path: str
     major: int
@@ -130,7 +130,7 @@ class Node(NamedTuple):
 
 
 class TextFile(NamedTuple):
-    """Write a file, instead of one that is there."""
+    """Write a file, replacing an existing one."""
 
     path: str
     content: str
@@ -144,7 +144,7 @@ class TextFile(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """Copy a file, link or folder as far as everybody may read it."""
+    """Copy the world-readable parts of a file, symlink or folder."""
 
     source: str
     target: str
@@ -157,7 +157,7 @@ class Copy(NamedTuple):
 
 
 class MountImage(NamedTuple):
-    """Mount a squashfs image on a new folder. tree: the folder in it that is stacked, relative."""
+    """Mount a squashfs image on a new folder. tree: the relative path of the folder in it that becomes a layer."""
 
     image: str
     folder: str
@@ -171,7 +171,7 @@ class MountImage(NamedTuple):
 
 
 class Unmount(NamedTuple):
-    """Unmount and remove a folder; what runs on it keeps it for itself."""
+    """Unmount and remove a folder. Running sandboxes keep their view of it."""
 
     folder: str
 
@@ -182,52 +182,52 @@ class Unmount(NamedTuple):
         return f"unmount {self.folder}"
 
 
-class GroupWrite(NamedTuple):
-    """Write to a file of a control group of the sandbox. group: its index among them."""
+class CgroupWrite(NamedTuple):
+    """Write to a file of a cgroup of the sandbox. cgroup: its index."""
 
-    group: int
+    cgroup: int
     name: str
     value: str
 
     def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.GROUP_WRITE, mode=self.group, source=self.value, target=self.name)
+        return _step(text, Operation.CGROUP_WRITE, mode=self.cgroup, source=self.value, target=self.name)
 
     def describe(self) -> str:
-        return f"write {self.value} to {self.name} of the control group"
+        return f"write {self.value} to {self.name} of the cgroup"
 
 
-class GroupOpen(NamedTuple):
-    """Open a file of a control group, to be handed to the server. flags: as of open(2)."""
+class CgroupOpen(NamedTuple):
+    """Open a file of a cgroup for the server. flags: of open(2)."""
 
-    group: int
+    cgroup: int
     name: str
     flags: int
 
     def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.GROUP_OPEN, mode=self.group, flags=self.flags, target=self.name)
+        return _step(text, Operation.CGROUP_OPEN, mode=self.cgroup, flags=self.flags, target=self.name)
 
     def describe(self) -> str:
-        return f"open {self.name} of the control group"
+        return f"open {self.name} of the cgroup"
 
 
-class GroupEvent(NamedTuple):
-    """Open a descriptor that becomes readable when a group of version 1 runs out of memory.
+class CgroupEvent(NamedTuple):
+    """Open a descriptor that becomes readable when a cgroup of version 1 runs out of memory.
 
     meter: index of memory.oom_control among those that were opened.
     """
 
-    group: int
+    cgroup: int
     meter: int
 
     def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.GROUP_EVENT, mode=self.group, flags=self.meter)
+        return _step(text, Operation.CGROUP_EVENT, mode=self.cgroup, flags=self.meter)
 
     def describe(self) -> str:
-        return "ask for events of the control group"
+        return "ask for events of the cgroup"
 
 
 class Limit(NamedTuple):
-    """Lower a resource limit, soft and hard, never above what the hard one is. Source: getrlimit(2)."""
+    """Lower a resource limit, soft and hard, to at most the current hard limit. Source: getrlimit(2)."""
 
     resource: int
     value: int
@@ -240,7 +240,7 @@ class Limit(NamedTuple):
 
 
 class UserLimit(NamedTuple):
-    """Lower a count that the kernel keeps for each user, where /proc/sys can be written. Source: sysctl/user.rst."""
+    """Lower a per-user limit of the kernel, where /proc/sys is writable. Source: sysctl/user.rst."""
 
     name: str
     value: int

@@ -1,1 +1,1 @@
-"""Sandboxes kept ready, and the templates that interpreters are restored from."""
+"""The pool of idle sandboxes, and the templates that interpreters are restored from."""

@@ -1,11 +1,11 @@
-"""Sandboxes kept ready, so that making one is off a request's path.
+"""A pool of idle sandboxes, which keeps their creation off the request path.
 
-Sandboxes of one spec are interchangeable and lie on one shelf. `take` pops a ready one and has a replacement made; with none
-ready it waits for the first that is: slower, never refused. How many a shelf holds follows what is asked for: those named at the
-start never run dry, others are there as long as somebody uses them, and all of them shrink when nobody does or memory is short.
+Sandboxes with equal specs are interchangeable and share a shelf. `take` pops an idle one and schedules a replacement. When the
+shelf is empty it waits for the next sandbox: slower, but never refused. The size of a shelf follows demand: shelves named at the
+start never shrink to zero, others exist while they are used, and all of them shrink without demand or when memory is low.
 
-Making one costs about as much as a short run, so it gives way: replacements are made once no sandbox is in use, or after a while,
-or when half of a shelf is gone.
+Creating a sandbox costs about as much as a short run, so refills yield to runs: they happen once no sandbox is in use, after a
+short delay, or when half of a shelf is gone.
 """
 
 from __future__ import annotations
@@ -25,49 +25,48 @@ from firebox.sandbox.pool.templates import Templates
 from firebox.sandbox.spec import Exit, SandboxFailure, SandboxSpec
 
 HALF_LIFE_S = 20.0
-"""After how long a take counts half."""
+"""Time after which a take counts half."""
 NAMED_LEAST = 2
-"""How many of a kind named at the start are ready whatever happens."""
+"""Minimum size of a shelf named at the start."""
 FORGOTTEN = 0.05
-"""A demand so small that a shelf without a name goes."""
+"""Demand below which an unnamed shelf is removed."""
 UNNAMED_MOST = 4
-"""How many times what one kind may have all kinds without a name may have ready, together."""
+"""Maximum total size of all unnamed shelves, as a multiple of the maximum for one."""
 SHELVES = 32
-"""Shelves at most; the one that was used least lately goes for a new one."""
+"""Maximum number of unnamed shelves; the least recently used one is evicted."""
 LOW_MEMORY = 0.1
-"""Below this part of the machine's memory no more than one sandbox of a kind is kept ready."""
+"""Share of available memory below which a shelf holds at most one sandbox."""
 
 _REFILL_LATER_S = 0.04
-"""How long a refill waits at most while half of a shelf is there: a short program then has its processor to itself."""
+"""Maximum delay of a refill while half of a shelf is left: a short program has its processor to itself."""
 _REFILL_IDLE_S = 0.003
-"""How long it waits once no sandbox is in use: who had the last one has an answer by then."""
+"""Delay once no sandbox is in use: the last response has been sent by then."""
 _MAKING_AT_ONCE = max(2, min(4, os.cpu_count() or 1))
-"""More than there are processors would only make each of them wait for the others."""
+"""Sandboxes created in parallel. More than there are processors would only wait for each other."""
 _PAUSE_AFTER_FAILURE_S = 1.0
 _LOOK_EVERY_S = 5.0
 
 
 class PoolStatistics(NamedTuple):
-    """ready: sandboxes waiting; target: how many there should be; made_on_demand: takes that found none; started_ahead: programs
-    that had been started already, restored: from a template.
-
-    launcher_restarts: beyond the first start. alive: sandboxes there are, ready or in use.
+    """ready: idle sandboxes. target: how many there should be. made_on_demand: takes that found none. prestarted: commands that
+    went to a prestarted program. restored: those of them that came from a template. launcher_restarts: beyond the first start.
+    alive: sandboxes, idle or in use.
     """
 
     ready: int
     target: int
     taken: int
     made_on_demand: int
-    started_ahead: int
+    prestarted: int
     restored: int
     launcher_restarts: int
     alive: int
 
 
 class _Shelf:
-    """Ready sandboxes of one kind. named: at the start. demand: takes, each counting less as time goes by, at `counted_at`.
+    """Idle sandboxes of one spec. named: at the start. demand: exponentially decaying number of takes, as of `counted_at`.
 
-    waiting: takes that found none. There are never fewer sandboxes being made than these.
+    waiting: takes that found none. At least as many sandboxes are being created.
     """
 
     def __init__(self, *, named: bool, demand: float, counted_at: float) -> None:
@@ -80,7 +79,7 @@ class _Shelf:
         self.waiting = deque[asyncio.Future[Sandbox]]()
 
     def next_waiting(self) -> asyncio.Future[Sandbox] | None:
-        """Take out the one who waits longest and has not left."""
+        """Pop the oldest take that was not cancelled."""
         while self.waiting:
             waiting = self.waiting.popleft()
             if not waiting.done():
@@ -96,10 +95,10 @@ class _Shelf:
 
 
 class Pool:
-    """Keeps up to `most` sandboxes of a kind ready.
+    """Keeps up to `most` idle sandboxes of each spec.
 
-    named: the kinds that are kept from the start on. template_age_s, template_runs: after which a template is made anew.
-    no_template: is told which kind has none although it could, and why.
+    named: specs to keep from the start. template_age_s, template_runs: when to renew a template. no_template: called with a spec
+    whose template cannot be created, and the reason.
     """
 
     def __init__(
@@ -118,8 +117,8 @@ class Pool:
         self._most = most
         self._clock = clock
         now = clock()
-        kinds = dict.fromkeys(map(_interchangeable, named))
-        self._shelves = {kind: _Shelf(named=True, demand=most + 1.0, counted_at=now) for kind in kinds}
+        specs = dict.fromkeys(map(_pool_key, named))
+        self._shelves = {spec: _Shelf(named=True, demand=most + 1.0, counted_at=now) for spec in specs}
         self._is_low_on_memory = False
         self._wake = asyncio.Event()
         self._refilling: asyncio.Task[None] | None = None
@@ -131,25 +130,25 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._taken = 0
         self._made_on_demand = 0
-        self._started_ahead = 0
+        self._prestarted = 0
         self._restored = 0
 
     async def start(self) -> None:
-        """Start the launchers and begin to fill. Raises: SandboxFailure when this host cannot make a sandbox."""
+        """Start the launchers and begin to fill the pool. Raises: SandboxFailure when this host cannot create a sandbox."""
         await self._launchers.start()
         self._refilling = asyncio.create_task(self._refill())
         self._wake.set()
 
-    async def take(self, specification: SandboxSpec) -> Sandbox:
-        """Return a sandbox that nobody has used. The caller closes it. Raises: SandboxFailure."""
+    async def take(self, spec: SandboxSpec) -> Sandbox:
+        """Return an unused sandbox. The caller closes it. Raises: SandboxFailure."""
         self._taken += 1
-        sandbox = await self._take(_interchangeable(specification))
+        sandbox = await self._take(_pool_key(spec))
         self._in_use += 1
         sandbox.on_close = self._note_closed
         return sandbox
 
-    async def _take(self, kind: SandboxSpec) -> Sandbox:
-        shelf = self._shelf(kind)
+    async def _take(self, spec: SandboxSpec) -> Sandbox:
+        shelf = self._shelf(spec)
         while shelf.ready:
             sandbox = shelf.ready.popleft()
             if not sandbox.is_dead:
@@ -160,27 +159,27 @@ class Pool:
                 return sandbox
             sandbox.close()
         self._wake.set()
-        if kind.ahead is not None and not self._templates.has(kind):
-            # To start a program ahead for somebody who waits would take longer than to start it.
-            return await self._take(kind._replace(ahead=None))
+        if spec.prestart is not None and not self._templates.has(spec):
+            # A prestart takes longer than a fresh start when the caller already waits.
+            return await self._take(spec._replace(prestart=None))
         self._made_on_demand += 1
-        return await self._wait_for_one(kind, shelf)
+        return await self._wait_for_one(spec, shelf)
 
-    async def _wait_for_one(self, kind: SandboxSpec, shelf: _Shelf) -> Sandbox:
-        """Return the next sandbox of a kind that gets ready. Raises: SandboxFailure."""
+    async def _wait_for_one(self, spec: SandboxSpec, shelf: _Shelf) -> Sandbox:
+        """Wait for the next sandbox of a spec. Raises: SandboxFailure."""
         if self._closed:
             raise _closed()
         waiting: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
         shelf.waiting.append(waiting)
         if shelf.making < len(shelf.waiting):
-            self._begin(kind, shelf)
+            self._begin(spec, shelf)
         try:
             return await waiting
         except asyncio.CancelledError:
             if waiting in shelf.waiting:
                 shelf.waiting.remove(waiting)
             elif not waiting.cancelled() and waiting.exception() is None:
-                self._put(kind, shelf, waiting.result())
+                self._put(spec, shelf, waiting.result())
             raise
 
     def _note_closed(self) -> None:
@@ -189,7 +188,7 @@ class Pool:
             self._refill_within(_REFILL_IDLE_S)
 
     def _refill_within(self, pause_s: float) -> None:
-        """Refill after a pause, unless that is to be done sooner."""
+        """Schedule a refill, unless one is due sooner."""
         loop = asyncio.get_running_loop()
         if self._refill_at is not None:
             if self._refill_at.when() <= loop.time() + pause_s:
@@ -198,19 +197,19 @@ class Pool:
         self._refill_at = loop.call_later(pause_s, self._wake.set)
 
     def count_start(self, sandbox: Sandbox, ended: Exit) -> None:
-        """Note how the program of a sandbox of ours began, and whether it shows that its template does not work."""
-        if sandbox.was_started_ahead:
-            self._started_ahead += 1
+        """Count how the command of a sandbox started, and mark a template that does not work."""
+        if sandbox.was_prestarted:
+            self._prestarted += 1
             self._restored += sandbox.template is not None
-        elif sandbox.was_started_ahead is False and sandbox.template is not None and not ended.memory_limit_hit:
-            # Where a job allows too little memory what was restored is killed, and others may go on with the template.
+        elif sandbox.was_prestarted is False and sandbox.template is not None and not ended.memory_limit_hit:
+            # With too little memory a restored program is killed although its template works.
             sandbox.template.failed = True
 
     def forget(self, layers: Iterable[str]) -> None:
-        """Let go of what is ready above these layers: their package is gone."""
+        """Close idle sandboxes with these layers: their package is gone."""
         gone = set(layers)
-        for kind in [kind for kind in self._shelves if gone.intersection(kind.layers)]:
-            self._remove(kind)
+        for spec in [spec for spec in self._shelves if gone.intersection(spec.layers)]:
+            self._remove(spec)
 
     def statistics(self) -> PoolStatistics:
         now = self._clock()
@@ -219,14 +218,14 @@ class Pool:
             target=sum(self._targets(now).values()),
             taken=self._taken,
             made_on_demand=self._made_on_demand,
-            started_ahead=self._started_ahead,
+            prestarted=self._prestarted,
             restored=self._restored,
             launcher_restarts=self._launchers.restarts,
             alive=self._launchers.alive,
         )
 
     async def close(self) -> None:
-        """Stop refilling and end every ready sandbox. Who still waits for one is told."""
+        """Stop refilling and close every idle sandbox. Takes that still wait fail."""
         self._closed = True
         if self._refilling is not None:
             self._refilling.cancel()
@@ -238,49 +237,49 @@ class Pool:
             task.cancel()
         await asyncio.gather(*making, *([self._refilling] if self._refilling is not None else []), return_exceptions=True)
         await self._templates.close()
-        for kind, shelf in list(self._shelves.items()):
+        for spec, shelf in list(self._shelves.items()):
             while (waiting := shelf.next_waiting()) is not None:
                 waiting.set_exception(_closed())
-            self._remove(kind)
+            self._remove(spec)
 
-    def _shelf(self, kind: SandboxSpec) -> _Shelf:
-        """Find the shelf of a kind, or make it, and count a take."""
+    def _shelf(self, spec: SandboxSpec) -> _Shelf:
+        """Return the shelf of a spec, created if missing, and count a take."""
         now = self._clock()
-        shelf = self._shelves.get(kind)
+        shelf = self._shelves.get(spec)
         if shelf is None:
             others = [other for other, each in self._shelves.items() if not each.named]
             if len(others) >= SHELVES:
                 self._remove(min(others, key=lambda other: self._shelves[other].counted_at))
-            shelf = self._shelves[kind] = _Shelf(named=False, demand=0.0, counted_at=now)
+            shelf = self._shelves[spec] = _Shelf(named=False, demand=0.0, counted_at=now)
         shelf.count_take(now)
         return shelf
 
     def _wanted(self, shelf: _Shelf, now: float) -> int:
-        """Say how many a shelf should hold. A kind that was taken once is not worth a sandbox yet."""
+        """Return the size that a shelf should have. A single take does not justify an idle sandbox yet."""
         least = min(NAMED_LEAST, self._most) if shelf.named else 0
         if self._is_low_on_memory:
             return min(1, least)
         return max(least, min(self._most, math.ceil(shelf.demand_at(now) - 1)))
 
     def _targets(self, now: float) -> dict[SandboxSpec, int]:
-        """Say how many each shelf should hold, the one most asked for first.
+        """Return the size that each shelf should have, highest demand first.
 
-        Kinds are as many as clients think of: those without a name share the room that is left for them, first one each.
+        Clients can invent any number of specs, so unnamed shelves share a bounded total: first one sandbox each, then more.
         """
         room = UNNAMED_MOST * self._most
         shelves = sorted(self._shelves.items(), key=lambda item: item[1].demand_at(now), reverse=True)
-        wanted = {kind: self._wanted(shelf, now) for kind, shelf in shelves}
-        targets = {kind: wanted[kind] if shelf.named else 0 for kind, shelf in shelves}
+        wanted = {spec: self._wanted(shelf, now) for spec, shelf in shelves}
+        targets = {spec: wanted[spec] if shelf.named else 0 for spec, shelf in shelves}
         for most in (1, self._most):
-            for kind, shelf in shelves:
+            for spec, shelf in shelves:
                 if not shelf.named:
-                    more = min(wanted[kind], most) - targets[kind]
-                    targets[kind] += min(more, room)
+                    more = min(wanted[spec], most) - targets[spec]
+                    targets[spec] += min(more, room)
                     room -= min(more, room)
         return targets
 
     async def _refill(self) -> None:
-        """Keep up with what is taken."""
+        """Bring shelves to their target size, forever."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -288,19 +287,19 @@ class Pool:
                 self._refill_at.cancel()
                 self._refill_at = None
             now = self._clock()
-            for kind, target in self._targets(now).items():
-                shelf = self._shelves[kind]
+            for spec, target in self._targets(now).items():
+                shelf = self._shelves[spec]
                 shelf.target = target
                 while len(shelf.ready) + shelf.making - len(shelf.waiting) < target and self._making < _MAKING_AT_ONCE:
-                    self._begin(kind, shelf)
+                    self._begin(spec, shelf)
                 while len(shelf.ready) > target:
                     shelf.ready.pop().close()
                 if not shelf.named and not shelf.making and shelf.demand_at(now) < FORGOTTEN:
-                    self._remove(kind)
+                    self._remove(spec)
             self._look_later()
 
     def _look_later(self) -> None:
-        """See to it that shelves shrink, as long as one of them can: an idle pool does nothing at all."""
+        """Schedule a check while any shelf can shrink. An idle pool sets no timer."""
         can_shrink = any(not shelf.named or len(shelf.ready) > NAMED_LEAST for shelf in self._shelves.values())
         if can_shrink and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
@@ -310,30 +309,30 @@ class Pool:
         self._is_low_on_memory = _available_part_of_memory() < LOW_MEMORY
         self._wake.set()
 
-    def _begin(self, kind: SandboxSpec, shelf: _Shelf) -> None:
-        """Begin to make a sandbox for a shelf."""
+    def _begin(self, spec: SandboxSpec, shelf: _Shelf) -> None:
+        """Start creating a sandbox for a shelf."""
         shelf.making += 1
         self._making += 1
-        task = asyncio.create_task(self._add(kind, shelf))
+        task = asyncio.create_task(self._add(spec, shelf))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _add(self, kind: SandboxSpec, shelf: _Shelf) -> None:
+    async def _add(self, spec: SandboxSpec, shelf: _Shelf) -> None:
         sandbox: Sandbox | None = None
         failure: Exception | None = None
         try:
-            self._templates.want(kind)
-            sandbox = await self._launchers.make(kind, self._templates.take(kind))
-        except Exception as reason:  # noqa: BLE001 - whatever it is, somebody may wait
+            self._templates.want(spec)
+            sandbox = await self._launchers.make(spec, self._templates.take(spec))
+        except Exception as reason:  # noqa: BLE001 - a take may wait for the outcome
             failure = reason
         finally:
             shelf.making -= 1
             self._making -= 1
         if sandbox is not None:
-            self._put(kind, shelf, sandbox)
+            self._put(spec, shelf, sandbox)
             self._wake.set()
             return
-        # A request that needs one now hears the reason; the pool only tries again later.
+        # A waiting request fails with the reason; the pool itself retries later.
         asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._wake.set)
         waiting = shelf.next_waiting() if shelf.making < len(shelf.waiting) else None
         if failure is not None and waiting is not None:
@@ -341,19 +340,19 @@ class Pool:
         elif failure is not None and not isinstance(failure, SandboxFailure):
             raise failure
 
-    def _put(self, kind: SandboxSpec, shelf: _Shelf, sandbox: Sandbox) -> None:
-        """Hand a sandbox that nobody has used to the one who waits longest, or keep it."""
+    def _put(self, spec: SandboxSpec, shelf: _Shelf, sandbox: Sandbox) -> None:
+        """Hand an unused sandbox to the oldest waiting take, or keep it."""
         waiting = shelf.next_waiting()
         if waiting is not None:
             waiting.set_result(sandbox)
-        elif self._shelves.get(kind) is shelf:
+        elif self._shelves.get(spec) is shelf:
             shelf.ready.append(sandbox)
         else:
             sandbox.close()
 
-    def _remove(self, kind: SandboxSpec) -> None:
-        shelf = self._shelves.pop(kind)
-        self._templates.forget(kind)
+    def _remove(self, spec: SandboxSpec) -> None:
+        shelf = self._shelves.pop(spec)
+        self._templates.forget(spec)
         while shelf.ready:
             shelf.ready.pop().close()
 
@@ -362,14 +361,14 @@ def _closed() -> SandboxFailure:
     return SandboxFailure("take", detail="the pool is closed")
 
 
-def _interchangeable(specification: SandboxSpec) -> SandboxSpec:
-    """Forget what can still be set when the command comes."""
+def _pool_key(spec: SandboxSpec) -> SandboxSpec:
+    """Normalize what can still be set when the command arrives."""
     defaults = SandboxSpec()
-    return specification._replace(memory_bytes=defaults.memory_bytes, processes=defaults.processes)
+    return spec._replace(memory_bytes=defaults.memory_bytes, processes=defaults.processes)
 
 
 def _available_part_of_memory() -> float:
-    """Say which part of the machine's memory could be had now, 1 when the kernel does not tell."""
+    """Return the share of memory that is available, 1 when the kernel does not report it."""
     values: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as lines:
         for line in lines:

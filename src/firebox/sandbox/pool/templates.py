@@ -1,8 +1,8 @@
-"""Templates: what a waiting interpreter is restored from, instead of being started again and again.
+"""Templates: memory images from which waiting interpreters are restored instead of started.
 
-A template is the memory of an interpreter that has started and waits, taken once, before it has seen anything of a job. It is
-made in a sandbox of its own, by native/capture.c; PID 1 of another sandbox executes it (native/restorer/). What it is restored to
-is the real interpreter, which goes on as one that was started ahead does: see decision 0012.
+A template is captured once from an interpreter that has started and waits, before it sees anything of a job. native/capture.c
+creates it in a sandbox of its own, and PID 1 of another sandbox executes it (native/restorer/). The result is the real
+interpreter, which goes on as any prestarted one: see decision 0012.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.instance.sandbox import Output, Sandbox
 from firebox.sandbox.protocol.messages import TEMPLATE
-from firebox.sandbox.spec import Ahead, Command, CommandRefused, InputFile, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Command, CommandRefused, Exit, InputFile, Prestart, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 
 ARE_POSSIBLE = os.uname().machine == "x86_64"
-"""native/restorer/ is written for that processor."""
+"""native/restorer/ supports only this architecture."""
 TEMPLATE_BYTES = 64 << 20
-"""Largest template: a sandbox that is restored from it holds a copy of each of its pages."""
+"""Maximum size of a template. A restored sandbox holds a copy of each of its pages."""
 TOTAL_BYTES = 256 << 20
-"""All templates together; beyond, interpreters are started."""
+"""Maximum size of all templates together. Beyond it interpreters are started normally."""
 
 _AT_ONCE = 2
 _WALL_MS = 20_000
 _OUTPUT_BYTES = 4 << 10
 _CAPTURE = "capture"
 _PAUSE_S = 10.0
-"""After a capture that failed for a reason which is not the interpreter's."""
+"""Delay after a capture that failed for a reason other than the interpreter."""
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 Make = Callable[[SandboxSpec, Template | None], Awaitable[Sandbox]]
-"""What makes a sandbox, with a template from which its program is restored."""
+"""Creates a sandbox, optionally with the template of its prestarted program."""
 
 
 class Templates:
-    """The templates of the kinds of sandboxes that are kept ready.
+    """The templates of the specs in a pool.
 
-    make: makes a sandbox. age_s, runs: after which a template is made anew, while the old one serves on. note: is told which kind
-    has no template, and why.
+    age_s, runs: when to renew a template; the old one is used meanwhile. note: called with a spec whose template cannot be
+    created, and the reason.
     """
 
     def __init__(
@@ -61,136 +61,125 @@ class Templates:
         self._clock = clock
         self._templates: dict[SandboxSpec, Template] = {}
         self._not_before: dict[SandboxSpec, float] = {}
-        """When a kind that could not be captured, or not be restored, is tried again."""
+        """When to retry a spec whose capture or restore failed."""
         self._under_way: dict[SandboxSpec, asyncio.Task[None]] = {}
 
-    def has(self, kind: SandboxSpec) -> bool:
-        """Tell whether the next sandbox of a kind could have its program restored."""
-        template = self._templates.get(kind)
+    def has(self, spec: SandboxSpec) -> bool:
+        """Return whether the program of the next sandbox can be restored."""
+        template = self._templates.get(spec)
         return template is not None and not template.failed
 
-    def take(self, kind: SandboxSpec) -> Template | None:
-        """Return the template to restore the program of one sandbox of a kind from; None while there is none."""
-        template = self._templates.get(kind)
+    def take(self, spec: SandboxSpec) -> Template | None:
+        """Return the template for the next sandbox of a spec; None while there is none. Counts a run."""
+        template = self._templates.get(spec)
         if template is not None and template.failed:
-            del self._templates[kind]
-            self._give_up(kind, "a program that was restored ended before it could go on", self._age_s)
+            del self._templates[spec]
+            self._give_up(spec, "a restored program ended before it could continue", self._age_s)
             template = None
         if template is not None:
             template.runs += 1
         return template
 
-    def want(self, kind: SandboxSpec) -> None:
-        """Begin to make the template of a kind, if it can have one and that is missing or worn."""
-        if kind.ahead is None or kind.ahead.template is None or not ARE_POSSIBLE:
+    def want(self, spec: SandboxSpec) -> None:
+        """Start capturing the template of a spec, if it can have one and that is missing or due for renewal."""
+        if spec.prestart is None or spec.prestart.template is None or not ARE_POSSIBLE:
             return
-        template = self._templates.get(kind)
+        template = self._templates.get(spec)
         if template is None or template.runs >= self._runs or self._clock() - template.made_at >= self._age_s:
-            self._renew(kind)
+            self._renew(spec)
 
-    def forget(self, kind: SandboxSpec) -> None:
-        """Let go of the template of a kind that is not kept ready any more."""
-        self._templates.pop(kind, None)
-        self._not_before.pop(kind, None)
-        task = self._under_way.pop(kind, None)
+    def forget(self, spec: SandboxSpec) -> None:
+        """Drop the template of a spec that left the pool."""
+        self._templates.pop(spec, None)
+        self._not_before.pop(spec, None)
+        task = self._under_way.pop(spec, None)
         if task is not None:
             task.cancel()
 
     async def close(self) -> None:
-        """Stop making templates."""
+        """Cancel captures and drop all templates."""
         tasks = list(self._under_way.values())
-        for kind in {*self._templates, *self._under_way}:
-            self.forget(kind)
+        for spec in {*self._templates, *self._under_way}:
+            self.forget(spec)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _renew(self, kind: SandboxSpec) -> None:
-        if kind in self._under_way or len(self._under_way) >= _AT_ONCE or self._clock() < self._not_before.get(kind, 0.0):
+    def _renew(self, spec: SandboxSpec) -> None:
+        if spec in self._under_way or len(self._under_way) >= _AT_ONCE or self._clock() < self._not_before.get(spec, 0.0):
             return
-        self._under_way[kind] = asyncio.create_task(self._capture(kind))
+        self._under_way[spec] = asyncio.create_task(self._capture(spec))
 
-    def _give_up(self, kind: SandboxSpec, reason: str, pause_s: float) -> None:
-        """Start interpreters of a kind as they are for a while."""
-        self._note(kind, reason)
-        self._not_before[kind] = self._clock() + pause_s
+    def _give_up(self, spec: SandboxSpec, reason: str, pause_s: float) -> None:
+        """Do without a template for a while."""
+        self._note(spec, reason)
+        self._not_before[spec] = self._clock() + pause_s
 
-    async def _capture(self, kind: SandboxSpec) -> None:
+    async def _capture(self, spec: SandboxSpec) -> None:
         try:
-            template = await make_template(kind, self._make, self._clock())
-            others = sum(other.bytes for each, other in self._templates.items() if each != kind)
+            template = await make_template(spec, self._make, self._clock())
+            others = sum(other.bytes for each, other in self._templates.items() if each != spec)
             if others + template.bytes > TOTAL_BYTES:
-                self._give_up(kind, "the templates of others leave no room", self._age_s)
+                self._give_up(spec, "other templates leave no room", self._age_s)
                 return
-            self._templates[kind] = template
+            self._templates[spec] = template
         except (SandboxFailure, CommandRefused, OSError) as failure:
-            # What is about the interpreter stays so; a launcher that was killed is there again at once.
-            is_about_kind = isinstance(failure, CommandRefused) or getattr(failure, "step", "") == _CAPTURE
-            self._give_up(kind, str(failure), self._age_s if is_about_kind else min(_PAUSE_S, self._age_s))
+            # A problem of the interpreter persists; a killed launcher is back at once.
+            is_about_spec = isinstance(failure, CommandRefused) or getattr(failure, "step", "") == _CAPTURE
+            self._give_up(spec, str(failure), self._age_s if is_about_spec else min(_PAUSE_S, self._age_s))
         finally:
-            if self._under_way.get(kind) is asyncio.current_task():  # else it was forgotten, and perhaps begun anew
-                del self._under_way[kind]
+            if self._under_way.get(spec) is asyncio.current_task():  # else it was dropped, and may have been started again
+                del self._under_way[spec]
 
 
-async def make_template(kind: SandboxSpec, make: Make, made_at: float) -> Template:
-    """Make the template of a kind, and see what it draws where that can be seen. Raises: as `capture`."""
-    template = Template(await capture(kind, make), made_at)
-    if kind.ahead is not None and kind.ahead.draws:
-        await _compare_draws(kind, kind.ahead, template, make)
+async def make_template(spec: SandboxSpec, make: Make, made_at: float) -> Template:
+    """Create the template of a spec and, if it can be checked, that restores draw different numbers. Raises: as `capture`."""
+    template = Template(await capture(spec, make), made_at)
+    if spec.prestart is not None and spec.prestart.draws:
+        await _compare_draws(spec, spec.prestart, template, make)
     return template
 
 
-async def _compare_draws(kind: SandboxSpec, ahead: Ahead, template: Template, make: Make) -> None:
-    """Restore a program twice and see that it does not draw the same random numbers. Raises: SandboxFailure."""
+async def _compare_draws(spec: SandboxSpec, prestart: Prestart, template: Template, make: Make) -> None:
+    """Restore a program twice and compare its random numbers. Raises: SandboxFailure when any is the same."""
     seen: set[bytes] = set()
+    command = _command(spec, prestart, prestart.draws.encode())._replace(resume_words=())
     for _ in range(2):
-        output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-
-        def take_output(stream: str, data: bytes, output: dict[str, bytearray] = output) -> None:
-            output[stream].extend(data)
-
-        sandbox = await make(kind, template)
+        sandbox = await make(spec, template)
         try:
-            ended = await sandbox.run(_command(kind, ahead, ahead.draws.encode())._replace(tell=()), take_output)
-            was_restored = sandbox.was_started_ahead
+            ended, stdout, stderr = await _run(sandbox, command)
+            was_restored = sandbox.was_prestarted
         finally:
             sandbox.close()
-        lines = set(bytes(output["stdout"]).splitlines())
+        lines = set(stdout.splitlines())
         if not was_restored:
-            raise SandboxFailure(_CAPTURE, detail="what was captured cannot be restored")
-        if ended.status != 0 or not lines:
-            errors = output["stderr"].decode(errors="replace").strip()
-            raise SandboxFailure(_CAPTURE, detail=errors or "what was restored does not go on")
+            raise SandboxFailure(_CAPTURE, detail="the captured program cannot be restored")
+        if ended is None or ended.status != 0 or not lines:
+            raise SandboxFailure(_CAPTURE, detail=_text(stderr) or "the restored program does not continue")
         if lines & seen:
-            raise SandboxFailure(_CAPTURE, detail="what was restored draws the same random numbers each time")
+            raise SandboxFailure(_CAPTURE, detail="restored programs draw the same random numbers")
         seen |= lines
 
 
-async def capture(kind: SandboxSpec, make: Make) -> int:
-    """Make the template of a kind. Returns its descriptor. Raises: SandboxFailure with the reason, CommandRefused, OSError."""
-    ahead = kind.ahead
-    assert ahead is not None  # noqa: S101 - else nothing waits
-    errors = bytearray()
-
-    def take_output(stream: str, data: bytes) -> None:
-        if stream == "stderr":
-            errors.extend(data)
-
-    # The main file is as PID 1 leaves it for a program that waits; see native/prestart.c.
-    command = _command(kind, ahead, b"" if ahead.held else b"\n")._replace(
+async def capture(spec: SandboxSpec, make: Make) -> int:
+    """Capture the program of a spec. Returns a descriptor. Raises: SandboxFailure with the reason, CommandRefused, OSError."""
+    prestart = spec.prestart
+    assert prestart is not None  # noqa: S101 - the caller checks
+    # The same main file as PID 1 writes for a waiting program; see native/prestart.c.
+    command = _command(spec, prestart, b"" if prestart.held else b"\n")._replace(
         file_size_bytes=TEMPLATE_BYTES,
         keep_files=True,
-        capture=ahead.main if ahead.held else "",
-        other_pid=ahead.other_pid,
+        capture=prestart.main if prestart.held else "",
+        other_pid=prestart.other_pid,
     )
-    sandbox = await make(kind._replace(ahead=None, captures=True), None)
+    sandbox = await make(spec._replace(prestart=None, captures=True), None)
     try:
-        await sandbox.run(command, take_output)
+        _ended, _stdout, stderr = await _run(sandbox, command)
         collected = await sandbox.collect([TEMPLATE], TEMPLATE_BYTES, 1)
     finally:
         sandbox.close()
     content = collected.pack.descriptor
     try:
         if len(collected.pack.files) != 1 or os.pread(content, 4, 0) != b"\x7fELF":
-            raise SandboxFailure(_CAPTURE, detail=errors.decode(errors="replace").strip() or "the program ended before it waited")
+            raise SandboxFailure(_CAPTURE, detail=_text(stderr) or "the program ended before it waited")
         os.fchmod(content, 0o555)
         fcntl.fcntl(content, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
@@ -199,16 +188,32 @@ async def capture(kind: SandboxSpec, make: Make) -> int:
     return content
 
 
-def _command(kind: SandboxSpec, ahead: Ahead, main: bytes) -> Command:
-    """Return what starts the program. main: the contents of its main file, where it has one."""
+def _command(spec: SandboxSpec, prestart: Prestart, main: bytes) -> Command:
+    """Return the command that starts the program. main: the content of its main file, if it has one."""
     return Command(
-        argv=ahead.argv,
-        env=dict(ahead.env),
-        files=(InputFile(ahead.main, main),) if ahead.main else (),
+        argv=prestart.argv,
+        env=dict(prestart.env),
+        files=(InputFile(prestart.main, main),) if prestart.main else (),
         wall_ms=_WALL_MS,
         cpu_ms=_WALL_MS,
-        memory_bytes=kind.memory_bytes,
-        stack_bytes=ahead.stack_bytes or kind.memory_bytes,
-        processes=kind.processes,
+        memory_bytes=spec.memory_bytes,
+        stack_bytes=prestart.stack_bytes or spec.memory_bytes,
+        processes=spec.processes,
         output_bytes=_OUTPUT_BYTES,
     )
+
+
+async def _run(sandbox: Sandbox, command: Command) -> tuple[Exit | None, bytes, bytes]:
+    """Run a command to its end. Returns how it ended, stdout and stderr. Raises: as `Sandbox.run`."""
+    ended: Exit | None = None
+    output = {"stdout": bytearray(), "stderr": bytearray()}
+    async for event in sandbox.events(command):
+        if isinstance(event, Output):
+            output[event.stream] += event.data
+        elif isinstance(event, Exit):
+            ended = event
+    return ended, bytes(output["stdout"]), bytes(output["stderr"])
+
+
+def _text(output: bytes) -> str:
+    return output.decode(errors="replace").strip()

@@ -1,1 +1,1 @@
-"""The messages between server, launcher and PID 1, and the packs of files that a sandbox sends back."""
+"""The messages between server, launcher and PID 1, and the packs of files that a sandbox returns."""

@@ -1,17 +1,17 @@
 """The messages between the server, the launcher and PID 1 of a sandbox, declared once for both languages.
 
-scripts/write_protocol.py writes native/protocol.h from this module; a test compares them. A message is one structure, then
-what it counts: further structures, then text, which is strings with a NUL after each. Structures refer to a string by its
-offset in the text. Numbers are little-endian and at their natural alignment.
+scripts/write_protocol.py generates native/protocol.h from this module, and a test compares them. A message is one structure,
+followed by what it counts: more structures, then text, which is NUL-terminated strings. Structures refer to a string by its
+offset in the text. Numbers are little-endian and naturally aligned.
 
     server -> launcher    Configure, Prepare, Make (+ the link of the sandbox), Kill, End
     launcher -> server    Configured, Prepared, Failed, Ended
     server -> PID 1       Start, Signal, Stop, Collect
     PID 1 -> server       Ready (+ streams and meters), Failed, Started (+ the terminal), Refused, Exited
 
-Links are SOCK_SEQPACKET sockets, one message a packet. A message that is longer than `MESSAGE_BYTES` travels as a `LongMessage`.
+Links are SOCK_SEQPACKET sockets, one message a packet. A message longer than `MESSAGE_BYTES` is sent as a `LongMessage`.
 
-PID 1 is ours but shares its sandbox with hostile code: the server checks what it says like any other input.
+PID 1 is ours but shares its sandbox with hostile code, so the server treats its messages as untrusted input.
 """
 
 import errno
@@ -26,45 +26,45 @@ from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 U32: TypeAlias = Annotated[int, "I"]
 I32: TypeAlias = Annotated[int, "i"]
 U64: TypeAlias = Annotated[int, "Q"]
-"""Fields of structures, with their format as the module `struct` has it. This module evaluates its annotations for that."""
+"""Field types of structures, each with its format character of the module `struct`, which is read from the annotations."""
 
 VERSION = 2
-"""Of this protocol: a launcher refuses another one."""
+"""Version of this protocol. A launcher rejects any other."""
 
 MESSAGE_BYTES = 128 << 10
-"""Longest message in one packet."""
+"""Maximum length of a message in one packet."""
 
 LONG_MESSAGE_BYTES = 16 << 20
-"""Longest of all: more than the kernel passes to a program, and the names of more files than a job may have."""
+"""Maximum length of any message: more arguments than the kernel accepts, and more file names than a job may have."""
 
 NO_WORDS = 0xFFFFFFFF
-"""Instead of a number of words: none are told, the command is started anew."""
+"""Stands for a number of resume words: the command starts a fresh program."""
 
 COLLECT_INDEX_BYTES = 8 << 20
-"""Longest index of collected files, text included."""
+"""Maximum length of the index of collected files, text included."""
 
 MAX_ERRNO = 4095
-"""The largest error that a system call can return, by the kernel's linux/err.h."""
+"""The largest errno that a system call can return. Source: linux/err.h."""
 
 GATE = 200
-"""The descriptor that the hook of a prestarted interpreter reads; so high that the interpreter's own have their usual numbers."""
+"""The file descriptor that a prestart hook reads. High, so that the interpreter's own ones keep their usual numbers."""
 
 RESTORED = 201
-"""The descriptor to which something is written once an interpreter has been restored."""
+"""The file descriptor that a restored interpreter confirms on."""
 
 TEMPLATE = "template"
-"""The file that a program leaves which was captured, in the working directory."""
+"""The file in the working directory that a capture leaves."""
 RANDOM = ".firebox-random"
-"""The file in which it has said there what is filled with random numbers when it is restored: an address and how many bytes."""
+"""The file in which a program names memory to refill with random numbers at a restore: an address and a length."""
 
 NETLINK_SOCKETS = 16
-"""At most so many at a time in one sandbox, and one more for each thread that asks at the same moment."""
+"""Maximum netlink sockets of a sandbox, plus one for each thread that opens one at the same moment."""
 
 SYSTEM_V_QUEUES = 32
-"""The same for message queues, each of which holds about a mebibyte at most, and for sets of semaphores."""
+"""The same for message queues, each of at most about 1 MiB, and for semaphore sets."""
 
 SEMAPHORES_A_SET = 64
-"""The kernel gives up to 32,000, which are 2 MB."""
+"""The kernel allows 32,000, which take 2 MB."""
 
 
 class Kind(IntEnum):
@@ -91,14 +91,14 @@ class Kind(IntEnum):
 
 
 class Phase(IntEnum):
-    """What was being done when something failed. PROGRAM and what follows: because of what a command asks."""
+    """The phase that failed. FILES, TERMINAL and PROGRAM fail because of the command."""
 
     MESSAGE = 1
     IDENTITY = 2
     LEAN_ROOT = 3
     PREPARE = 4
     CLONE = 5
-    GROUP = 6
+    CGROUP = 6
     NAMESPACES = 7
     TREE = 8
     OWN_USER = 9
@@ -112,7 +112,7 @@ class Phase(IntEnum):
 
 
 class Operation(IntEnum):
-    """What a step does; see `steps` for the fields that each uses."""
+    """The operation of a step; `plan.steps` shows which fields each one uses."""
 
     FOLDER = 1
     FOLDERS = 2
@@ -125,22 +125,22 @@ class Operation(IntEnum):
     PIVOT = 9
     IMAGE = 10
     UNMOUNT = 11
-    GROUP_WRITE = 12
-    GROUP_OPEN = 13
-    GROUP_EVENT = 14
+    CGROUP_WRITE = 12
+    CGROUP_OPEN = 13
+    CGROUP_EVENT = 14
     LIMIT = 15
     USER_LIMIT = 16
 
 
 class ConfigureFlag(IntFlag):
-    """INTO_GROUP: processes are created in their control group, which is one of version 2."""
+    """INTO_CGROUP: processes are created directly in their cgroup, which needs version 2."""
 
-    INTO_GROUP = 1
+    INTO_CGROUP = 1
 
 
 class MakeFlag(IntFlag):
-    """OWN_USER_NAMESPACE: False where the host refuses one; the uid is the boundary then. SAMPLED: no control group counts.
-    PRESTART: a program is started before its command comes. HELD: it waits where it opens its main file, else at a hook.
+    """OWN_USER_NAMESPACE: unset where the host refuses one; the uid is the boundary then. SAMPLED: there is no cgroup.
+    PRESTART: start a program before the command arrives. HELD: it waits where it opens its main file, otherwise at a hook.
     """
 
     OWN_USER_NAMESPACE = 1
@@ -150,7 +150,7 @@ class MakeFlag(IntFlag):
 
 
 class StartFlag(IntFlag):
-    """CAPTURE: the program becomes a template where it waits. OTHER_PID: until then getpid(2) returns a wrong number."""
+    """CAPTURE: turn the program into a template where it waits. OTHER_PID: until then getpid(2) returns a wrong number."""
 
     TERMINAL = 1
     CAPTURE = 2
@@ -158,7 +158,7 @@ class StartFlag(IntFlag):
 
 
 class Exceeded(IntEnum):
-    """A limit that PID 1 itself saw exceeded, where no control group counts."""
+    """A limit that PID 1 saw exceeded, where there is no cgroup."""
 
     NOTHING = 0
     MEMORY = 1
@@ -166,7 +166,7 @@ class Exceeded(IntEnum):
 
 
 class LeftOut(IntEnum):
-    """Why a file was not collected. ERROR: the kernel's words for `error`."""
+    """Why a file was not collected. ERROR: see the errno."""
 
     ERROR = 0
     TOO_LARGE = 1
@@ -179,7 +179,7 @@ class LeftOut(IntEnum):
 
 
 class LongMessage(NamedTuple):
-    """The message itself, `bytes` long, lies at the start of the memfd that is the last descriptor."""
+    """A message in a memfd, which is the last descriptor. bytes: its length."""
 
     kind: U32
     padding: U32
@@ -187,11 +187,11 @@ class LongMessage(NamedTuple):
 
 
 class Configure(NamedTuple):
-    """Settings of a launcher, once. Descriptors: what it keeps open as long as it lives.
+    """The settings of a launcher, sent once. Descriptors: the launcher keeps them open as long as it lives.
 
-    uid_first, uid_count: uids for sandboxes. Text: the command lines of newuidmap and newgidmap, of so many words, 0 for root and
-    where there are none; then the folders of its control groups. filter_bytes, fallback_bytes: the seccomp programs after the
-    text, the second for where no listener is possible.
+    uid_first, uid_count: the uids for sandboxes. Text: the command lines of newuidmap and newgidmap (0 words for root and where
+    they are missing), then the folders of its cgroups. filter_bytes, fallback_bytes: the seccomp programs after the text; the
+    second is for hosts that allow no listener.
     """
 
     kind: U32
@@ -199,7 +199,7 @@ class Configure(NamedTuple):
     flags: U32
     uid_first: U32
     uid_count: U32
-    groups: U32
+    cgroups: U32
     padding: U32
     uid_map_words: U32
     gid_map_words: U32
@@ -209,14 +209,14 @@ class Configure(NamedTuple):
 
 
 class Configured(NamedTuple):
-    """uid_count: how many uids sandboxes really have; 1 means that all share one."""
+    """uid_count: the uids that sandboxes really have; 1 means that all share one."""
 
     kind: U32
     uid_count: U32
 
 
 class Step(NamedTuple):
-    """One step of a plan. source, target, type, options: strings."""
+    """One step of a plan. source, target, type, options: offsets of strings."""
 
     operation: U32
     mode: U32
@@ -228,7 +228,7 @@ class Step(NamedTuple):
 
 
 class Prepare(NamedTuple):
-    """Steps that the launcher takes itself. Answered with Prepared, or Failed with the number. Then: steps, text."""
+    """Steps for the launcher itself. It replies with Prepared, or Failed with the same number. Then: steps, text."""
 
     kind: U32
     number: U32
@@ -242,19 +242,19 @@ class Prepared(NamedTuple):
 
 
 class Make(NamedTuple):
-    """Make a sandbox, which answers on its own link. Descriptors: that and, where a program is restored ahead, its template.
+    """Create a sandbox, which replies on its own link. Descriptors: that link and, for a restored program, its template.
     Then: steps, text, seccomp program.
 
-    group_steps, tree_steps, limit_steps: how many there are, in this order. inside_uid: in its user namespace. stack_bytes: of
-    a program that is started before its command comes. words, variables: command line and environment of that, the first
-    strings of the text; main: the file that it will open. filter_bytes: of a seccomp program instead of the launcher's, or 0.
+    cgroup_steps, tree_steps, limit_steps: numbers of steps, in this order. inside_uid: the uid in its user namespace. words,
+    variables: command line and environment of the prestarted program, the first strings of the text. main: the file that it
+    will open. stack_bytes: its stack. filter_bytes: of a seccomp program that replaces the launcher's, or 0.
     """
 
     kind: U32
     number: U32
     flags: U32
     inside_uid: U32
-    group_steps: U32
+    cgroup_steps: U32
     tree_steps: U32
     limit_steps: U32
     words: U32
@@ -271,7 +271,7 @@ class Kill(NamedTuple):
 
 
 class End(NamedTuple):
-    """Kill the sandbox and remove everything of it. Answered with Ended once nothing is left."""
+    """Kill the sandbox and remove all of it. The launcher replies with Ended once nothing is left."""
 
     kind: U32
     number: U32
@@ -283,7 +283,7 @@ class Ended(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """phase: a `Phase`. step: index of the step that failed, among those of its phase. Then: the call that failed, text."""
+    """phase: a `Phase`. step: index of the failed step in its phase. error: an errno. Then: text, the name of the failed call."""
 
     kind: U32
     number: U32
@@ -294,14 +294,14 @@ class Failed(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """Descriptors: stdin, stdout and stderr of the program to come, then the meters. pid: as the launcher sees it."""
+    """Descriptors: the program's stdin, stdout and stderr, then the meters. pid: of PID 1, in the launcher's namespace."""
 
     kind: U32
     pid: U32
 
 
 class PackedFile(NamedTuple):
-    """A file that a command brings. pack: which descriptor it lies in. name: a string."""
+    """An input file of a command. pack: index of the descriptor with its content. name: offset of a string."""
 
     offset: U64
     size: U64
@@ -312,10 +312,10 @@ class PackedFile(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The command. Descriptors: packs. Then: files, text, which begins with words, variables and told words.
+    """Run the command. Descriptors: packs. Then: files, text, which begins with words, variables and resume words.
 
-    Limits as in `spec.Command`, 0 means none. told: what a prestarted program needs to go on as this command, or `NO_WORDS`; with
-    CAPTURE the file where it waits, or none for its hook.
+    Limits as in `spec.Command`; 0 means unlimited. resume_words: what a prestarted program needs to go on as this command, or
+    `NO_WORDS` to start a fresh one; with CAPTURE the file at whose opening the program is captured, or none for its hook.
     """
 
     kind: U32
@@ -330,21 +330,21 @@ class Start(NamedTuple):
     open_files: U64
     words: U32
     variables: U32
-    told: U32
+    resume_words: U32
     packs: U32
     files: U32
     text_bytes: U32
 
 
 class Started(NamedTuple):
-    """Descriptor: the terminal, where one was asked for. prestarted: whether the program was waiting."""
+    """The program runs. Descriptor: the terminal, if requested. prestarted: whether the program was waiting."""
 
     kind: U32
     prestarted: U32
 
 
 class Refused(NamedTuple):
-    """The command could not be started because of what it asks. Then: what it is about, text."""
+    """The command is at fault that it cannot start. Then: text, such as the file in question."""
 
     kind: U32
     phase: U32
@@ -363,7 +363,7 @@ class Stop(NamedTuple):
 
 
 class Exited(NamedTuple):
-    """The end of the program. status: exit code, or minus the signal. exceeded: an `Exceeded`."""
+    """The program ended. status: the exit code, or minus the signal. exceeded: an `Exceeded`."""
 
     kind: U32
     status: I32
@@ -374,7 +374,7 @@ class Exited(NamedTuple):
 
 
 class Collect(NamedTuple):
-    """Send the files that match. Descriptor: where to. Then: patterns, text."""
+    """Send the files that match. Descriptor: where to write them. Then: text, the patterns."""
 
     kind: U32
     patterns: U32
@@ -385,7 +385,7 @@ class Collect(NamedTuple):
 
 
 class CollectIndex(NamedTuple):
-    """First on the descriptor of a Collect. Then: files, what was left out, text; then the contents, one after the other."""
+    """The first bytes of collected files. Then: files, left-out files, text; then the contents, one after the other."""
 
     files: U32
     left_out: U32
@@ -422,16 +422,17 @@ CONSTANTS = (
     "SYSTEM_V_QUEUES", "SEMAPHORES_A_SET",
 )  # fmt: skip
 _SMALL_MESSAGE_BYTES = 4 << 10
-_DESCRIPTORS = 32
+_ANCILLARY_BYTES = socket.CMSG_SPACE(32 * 4)
+"""Room for the most descriptors that a message carries."""
 
 _Structure = TypeVar("_Structure", bound=tuple[int, ...])
 
 
 class Text:
-    """The strings of a message, each with a NUL after it."""
+    """The NUL-terminated strings of a message."""
 
     def __init__(self, words: Sequence[str] = ()) -> None:
-        """words: to begin with. Raises: ValueError for a NUL inside."""
+        """words: the first strings. Raises: ValueError for a NUL in one."""
         self._parts: list[bytes] = []
         self._offsets: dict[str, int] = {}
         self.bytes = 0
@@ -443,7 +444,7 @@ class Text:
             self.bytes = len(data) + 1
 
     def add(self, word: str) -> int:
-        """Append a string. Returns its offset. Raises: ValueError for a NUL inside."""
+        """Append a string and return its offset. Raises: ValueError for a NUL in it."""
         data = os.fsencode(word)
         if b"\0" in data:
             raise ValueError("embedded null character")
@@ -453,7 +454,7 @@ class Text:
         return offset
 
     def offset_of(self, word: str) -> int:
-        """Return the offset of a string, which is appended unless this has been asked before. Raises: as `add`."""
+        """Return the offset of a string; append it the first time. Raises: as `add`."""
         offset = self._offsets.get(word)
         if offset is None:
             offset = self._offsets[word] = self.add(word)
@@ -466,7 +467,7 @@ class Text:
 
 @cache
 def layout(structure: type[tuple[int, ...]]) -> struct.Struct:
-    """Return the layout of a structure. Every field is naturally aligned, so there is no padding that is not declared."""
+    """Return the layout of a structure. Every field is naturally aligned, so all padding is declared."""
     return struct.Struct("<" + "".join(each.__metadata__[0] for each in structure.__annotations__.values()))
 
 
@@ -476,11 +477,11 @@ def pack(value: tuple[int, ...]) -> bytes:
 
 
 def unpack(structure: type[_Structure], data: bytes) -> _Structure:
-    """Decode a message that is one structure. Raises: ValueError for another length."""
+    """Decode a message that is one structure. Raises: ValueError for a wrong length."""
     try:
         return structure(*layout(structure).unpack(data))
     except struct.error:
-        raise ValueError(f"a {structure.__name__} has another length") from None
+        raise ValueError(f"wrong length for {structure.__name__}") from None
 
 
 def unpack_from(structure: type[_Structure], data: bytes, offset: int = 0) -> _Structure:
@@ -488,39 +489,37 @@ def unpack_from(structure: type[_Structure], data: bytes, offset: int = 0) -> _S
     try:
         return structure(*layout(structure).unpack_from(data, offset))
     except struct.error:
-        raise ValueError(f"a {structure.__name__} is longer") from None
+        raise ValueError(f"{structure.__name__} is cut short") from None
 
 
 def unpack_with_text(structure: type[_Structure], data: bytes) -> tuple[_Structure, str]:
-    """Decode a structure whose last field counts the text after it. Raises: ValueError for another length."""
+    """Decode a structure whose last field counts the text after it. Raises: ValueError for a wrong length."""
     value = unpack_from(structure, data)
     begin = layout(structure).size
     if len(data) != begin + value[-1]:
-        raise ValueError(f"a {structure.__name__} with text of another length")
+        raise ValueError(f"wrong text length for {structure.__name__}")
     return value, os.fsdecode(data[begin:].rstrip(b"\0"))
 
 
 def error_text(number: int) -> str:
-    """Return the words for an errno that somebody sent."""
+    """Return the text for an errno from a message."""
     return os.strerror(number) if number <= MAX_ERRNO else f"Unknown error {number}"
 
 
 def kind_of(data: bytes) -> int:
-    """Return the kind of a message. Raises: ValueError when there is none."""
+    """Return the kind of a message. Raises: ValueError for one that is too short."""
     if len(data) < 4:
         raise ValueError("no kind")
     return int.from_bytes(data[:4], "little")
 
 
 def receive(link: socket.socket) -> tuple[bytes, list[int]]:
-    """Receive one short message and its descriptors, close-on-exec. b"" means the other side is gone, or the link is broken.
+    """Receive one short message and its descriptors, close-on-exec. Returns b"" when the link is closed or broken.
 
-    Raises: BlockingIOError on a non-blocking link with nothing to read.
+    Raises: BlockingIOError when a non-blocking link has nothing to read.
     """
     try:
-        data, ancillary, _flags, _address = link.recvmsg(
-            _SMALL_MESSAGE_BYTES, socket.CMSG_SPACE(_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, _flags, _address = link.recvmsg(_SMALL_MESSAGE_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
     except BlockingIOError:
         raise
     except OSError:
@@ -533,10 +532,7 @@ def receive(link: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def send(link: socket.socket, message: bytes, descriptors: Sequence[int] = ()) -> None:
-    """Send one message; the other side gets its own copies of the descriptors.
-
-    Raises: OSError; with E2BIG when the message is longer than `LONG_MESSAGE_BYTES`.
-    """
+    """Send one message with duplicates of the descriptors. Raises: OSError; E2BIG for more than `LONG_MESSAGE_BYTES`."""
     if len(message) <= MESSAGE_BYTES:
         _send(link, message, descriptors)
         return

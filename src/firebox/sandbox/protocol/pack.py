@@ -1,4 +1,4 @@
-"""The server's side of collecting files: what PID 1 sends is read into a memfd and checked before anything is believed."""
+"""The receiving side of collected files: PID 1's data is read into a memfd and validated as untrusted input."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ TOO_MANY_ENTRIES = "too many entries"
 OUT_OF_TIME = "out of time"
 NO_MATCH = "no such file"
 NOT_REGULAR = "not a regular file"
-"""Why something was left out, where the kernel has no words for it."""
+"""Reasons for leaving a file out that no errno describes."""
 
 READ_BYTES = 64 << 10
 _PATH_BYTES = 4095
 _LEFT_OUT = 100
 _NAME_SHOWN = 64
 PATIENCE_S = 30.0
-"""How long PID 1 may take to send what it found, after its time for looking is over."""
+"""How long PID 1 may take to send the files after its search has ended."""
 
 
 class Collected(NamedTuple):
-    """What was taken out of a sandbox. skipped: names, or patterns, of what was left out, and why. cpu_ms: what it cost.
+    """Files taken out of a sandbox. skipped: (name or pattern, reason) of what was left out. cpu_ms: CPU time of the search.
 
-    Whoever has it closes the pack's descriptor.
+    The receiver closes the pack's descriptor.
     """
 
     pack: Pack
@@ -48,7 +48,7 @@ class Collected(NamedTuple):
 
 
 class PackReader:
-    """Reads what PID 1 collects into a memfd, refusing whatever is not a well-formed pack within its bounds."""
+    """Reads a pack from PID 1 into a memfd. Rejects one that is malformed or exceeds its limits."""
 
     def __init__(self, readable: int, max_bytes: int, max_files: int, budget_ms: float) -> None:
         self._readable = readable
@@ -100,7 +100,7 @@ class PackReader:
             self._complete.set_exception(failure)
 
     def _parse_head(self) -> bytes:
-        """Take the index, once all of it is there. Returns the contents after it."""
+        """Parse the index once it is complete. Returns the contents after it."""
         if self._counts is None:
             if len(self._head) < layout(CollectIndex).size:
                 return b""
@@ -123,7 +123,7 @@ class PackReader:
         try:
             files, skipped, cpu_ms = _parse_index(self._index)
             if cpu_ms >= self._patience_s * 1000:
-                raise ValueError("processor time")
+                raise ValueError("CPU time")
         except ValueError as error:
             raise SandboxFailure("collect", detail=f"malformed index: {error}") from None
         if sum(file.size for file in files) != self._received:
@@ -132,7 +132,7 @@ class PackReader:
 
 
 class _Text:
-    """The text of an index. No string may be used twice, or a short index could mean more text than fits into memory."""
+    """The text of an index. Strings must not overlap, else a short index could expand to more text than fits into memory."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -155,7 +155,7 @@ def _index_bytes(counts: CollectIndex) -> int:
 
 
 def _parse_index(data: bytes) -> tuple[tuple[PackedFile, ...], list[tuple[str, str]], float]:
-    """Return the files, what was left out and why, and the processor time in milliseconds. Raises: ValueError."""
+    """Return the files, (name, reason) of what was left out, and the CPU time in milliseconds. Raises: ValueError."""
     counts = unpack_from(CollectIndex, data)
     text = _Text(data[len(data) - counts.text_bytes :])
     position = layout(CollectIndex).size
@@ -181,7 +181,7 @@ def _parse_index(data: bytes) -> tuple[tuple[PackedFile, ...], list[tuple[str, s
 
 
 def _why(name: str, left_out: CollectedLeftOut) -> str:
-    """Return the words for why something was left out. Raises: ValueError for a reason that does not exist."""
+    """Return the reason why a file was left out. Raises: ValueError for an unknown one."""
     match LeftOut(left_out.reason):
         case LeftOut.ERROR:
             if left_out.error > MAX_ERRNO:
@@ -204,5 +204,5 @@ def _why(name: str, left_out: CollectedLeftOut) -> str:
 
 
 def _stays_inside(name: bytes) -> bool:
-    """Tell whether a relative name can be written below a folder, whatever that folder holds."""
+    """Return whether a relative name stays below the folder it is written to."""
     return len(name) <= _PATH_BYTES and not {b"", b".", b".."} & set(name.split(b"/"))

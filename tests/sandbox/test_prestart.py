@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from firebox.sandbox.spec import Ahead, Command, InputFile, SandboxSpec
+from firebox.sandbox.spec import Command, InputFile, Prestart, SandboxSpec
 from tests.sandbox.conftest import ENVIRONMENT, Box
 from tests.sandbox.leftovers import descendants_of
 from tests.support.waiting import until
@@ -17,24 +17,24 @@ WORDS = "read -r word < main.sh; echo $word"
 """A shell that opens the main file late: it waits there."""
 
 
-def ahead(script: str, main: str = "main.sh") -> Ahead:
-    return Ahead(argv=("/bin/sh", "-c", script), env=tuple(ENVIRONMENT.items()), main=main, held=True)
+def ahead(script: str, main: str = "main.sh") -> Prestart:
+    return Prestart(argv=("/bin/sh", "-c", script), env=tuple(ENVIRONMENT.items()), main=main, held=True)
 
 
 def command(script: str, content: bytes = b"here\n", name: str = "main.sh") -> Command:
     files = (InputFile(name, content),)
-    return Command(argv=("/bin/sh", "-c", script), env=ENVIRONMENT, files=files, tell=(), wall_ms=20_000, cpu_ms=20_000)
+    return Command(argv=("/bin/sh", "-c", script), env=ENVIRONMENT, files=files, resume_words=(), wall_ms=20_000, cpu_ms=20_000)
 
 
-async def run(box: Box, started: Ahead, wanted: Command) -> tuple[str, bool]:
+async def run(box: Box, started: Prestart, wanted: Command) -> tuple[str, bool]:
     """Returns what the program wrote, and whether it was the one that waited."""
-    sandbox = await box.launcher.make(SandboxSpec(ahead=started))
+    sandbox = await box.launcher.make(SandboxSpec(prestart=started))
     heard: list[bytes] = []
     try:
         await asyncio.sleep(0.1)  # so that it is more likely to wait already; the outcome must be the same
         ended = await sandbox.run(wanted, lambda _stream, data: heard.append(data))
         assert ended.status == 0, (ended, heard)
-        return b"".join(heard).decode(), bool(sandbox.was_started_ahead)
+        return b"".join(heard).decode(), bool(sandbox.was_prestarted)
     finally:
         sandbox.close()
 
@@ -60,26 +60,26 @@ async def test_limits_hold_for_every_process_that_was_started(box: Box) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted", [command(WORDS)._replace(tell=None), command("echo here", name="other.sh")], ids=["fresh", "file"]
+    "wanted", [command(WORDS)._replace(resume_words=None), command("echo here", name="other.sh")], ids=["fresh", "file"]
 )
 async def test_another_command_is_started_anew(box: Box, wanted: Command) -> None:
     assert await run(box, ahead(WORDS), wanted) == ("here\n", False)
 
 
 async def test_program_that_waits_is_gone_when_another_command_comes(box: Box) -> None:
-    listing = command("echo /proc/[0-9]*", name="other.sh")._replace(tell=None)
+    listing = command("echo /proc/[0-9]*", name="other.sh")._replace(resume_words=None)
     heard, _waited = await run(box, ahead(WORDS), listing)
     assert len(heard.split()) == 2
 
 
 async def test_program_without_a_command_goes_with_its_sandbox(box: Box, nothing_left: None) -> None:
-    sandbox = await box.launcher.make(SandboxSpec(ahead=ahead(WORDS)))
+    sandbox = await box.launcher.make(SandboxSpec(prestart=ahead(WORDS)))
     await asyncio.sleep(0.1)
     sandbox.close()
 
 
 async def test_program_that_ends_as_its_command_comes_is_started_anew(box: Box) -> None:
-    sandbox = await box.launcher.make(SandboxSpec(ahead=ahead(WORDS)))
+    sandbox = await box.launcher.make(SandboxSpec(prestart=ahead(WORDS)))
     heard: list[bytes] = []
     try:
         await until(lambda: len(descendants_of(sandbox.pid)) == 1)
@@ -88,6 +88,6 @@ async def test_program_that_ends_as_its_command_comes_is_started_anew(box: Box) 
             os.kill(pid, signal.SIGKILL)
         asyncio.get_running_loop().call_later(0.1, os.kill, sandbox.pid, signal.SIGCONT)
         ended = await sandbox.run(command(WORDS), lambda _stream, data: heard.append(data))
-        assert (ended.status, b"".join(heard), sandbox.was_started_ahead) == (0, b"here\n", False)
+        assert (ended.status, b"".join(heard), sandbox.was_prestarted) == (0, b"here\n", False)
     finally:
         sandbox.close()
