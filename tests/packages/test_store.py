@@ -24,7 +24,7 @@ from tests.support.waiting import until
 HOLDER = """
 import sys
 from pathlib import Path
-from firebox.packages.store import PackageStore
+from firebox.packages.installed.store import PackageStore
 with PackageStore(Path(sys.argv[1])).hold(sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()
@@ -32,10 +32,10 @@ with PackageStore(Path(sys.argv[1])).hold(sys.argv[2]):
 UNINSTALLER = """
 import asyncio, sys
 from pathlib import Path
-from firebox.config import load_settings
-from firebox.packages.install import Installer
-from firebox.packages.repositories import Repositories
-from firebox.packages.store import PackageStore
+from firebox.settings.settings import load_settings
+from firebox.packages.installed.install import Installer
+from firebox.packages.repository.repositories import Repositories
+from firebox.packages.installed.store import PackageStore
 settings = load_settings({"data_dir": Path(sys.argv[1]).parent, "uninstall_wait_ms": 600_000}, environ={})
 installer = Installer(settings, PackageStore(Path(sys.argv[1])), Repositories(settings))
 asyncio.run(installer.uninstall(sys.argv[2]))
@@ -219,7 +219,7 @@ async def test_uninstalling_gives_up_after_the_time_of_the_setting(tmp_path: Pat
     bench = Bench(tmp_path, uninstall_wait_ms=0)
     await bench.install_file(image(tmp_path, "toy", "1.0.0"))
     with bench.store.hold("toy-1.0.0"):
-        with pytest.raises(Conflict, match="used by runs") as caught:
+        with pytest.raises(Conflict, match="in use by active runs") as caught:
             await bench.installer.uninstall("toy-1.0.0")
         assert "uninstall_wait_ms" in caught.value.hint
         with bench.store.hold("toy-1.0.0"):
