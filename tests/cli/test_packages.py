@@ -97,7 +97,7 @@ def test_what_no_repository_has_and_a_recipe_makes_is_said(packages: PackageComm
 def test_a_language_that_another_package_brings_is_pointed_at_it(packages: PackageCommands, language: str, package: str) -> None:
     done = packages("install", language)
     assert done.returncode == 2
-    assert re.search(rf"{re.escape(language)} comes with .*{package}.*firebox packages install --build", done.stderr)
+    assert re.search(rf"{re.escape(language)} is provided by .*{package}.*firebox packages install --build", done.stderr)
 
 
 def test_without_a_repository_the_page_that_helps_is_named(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_recipe_that_wants_a_file_is_not_begun_without_it(packages: PackageCom
         (["build", "bahs"], "did you mean bash"),
         (["build", "elm", "--source", "elm"], "NAME=FILE"),
         (["build", "elm", "--source", "a=missing"], "no such file"),
-        (["build", "bash@1.x"], "there are recipes for"),
+        (["build", "bash@1.x"], "available recipes"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_anything_is_done(

@@ -36,7 +36,7 @@ def test_what_is_missing_is_installed_and_what_is_not_chosen_is_removed(packages
         "removed picture-0.5.0",
     ]
     assert packages.installed() == ["greet-2.0.0"]
-    assert packages("apply", str(spec)).stdout == "nothing to do: what is installed is what the file says\n"
+    assert packages("apply", str(spec)).stdout == "nothing to do: the installed packages match the file\n"
 
 
 def test_what_a_chosen_package_needs_stays_although_no_line_names_it(packages: PackageCommands) -> None:
@@ -93,7 +93,7 @@ def test_nothing_is_removed_when_something_could_not_be_installed(packages: Pack
     assert [each["id"] for each in outcome["installed"]] == ["greet-2.0.0"]
     assert outcome["removed"] == []
     assert [each["package"] for each in outcome["failed"]] == ["picture-0.5.0"]
-    assert "not done: picture-0.5.0; nothing was removed" in done.stderr
+    assert "failed: picture-0.5.0; nothing was removed" in done.stderr
     assert packages.installed() == ["greet-1.0.0", "greet-2.0.0"]
 
 

@@ -127,7 +127,7 @@ def test_a_repository_that_is_not_set_yet_is_said(packages: PackageCommands, tmp
     make_key(packages, tmp_path / "key")
     done = packages("trust", "mian", str(tmp_path / "key.asc"))
     assert done.returncode == 0
-    assert "mian is not among the setting" in done.stderr
+    assert "mian is not in the setting" in done.stderr
 
 
 def test_a_folder_is_indexed_and_signed_by_itself(packages: PackageCommands, folder: PackageFolder, tmp_path: Path) -> None:

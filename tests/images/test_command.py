@@ -63,17 +63,20 @@ def test_list_shows_images_of_ours_only(docker_url: str) -> None:
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
-    "no engine is set": (("build", "python"), "no container engine is set"),
+    "no engine is set": (("build", "python"), "no container engine is configured"),
     "no engine answers": (("build", "python", "--docker-url", NO_ENGINE), "the container engine does not answer"),
     "no engine answers a list": (("list", "--docker-url", NO_ENGINE), "the container engine does not answer"),
-    "no engine's address": (("list", "--docker-url", "ftp://somewhere"), "is no engine"),
+    "no engine's address": (("list", "--docker-url", "ftp://somewhere"), "is not a valid engine URL"),
     "unknown language": (("build", "klingon", "--docker-url", NO_ENGINE), "klingon"),
-    "unknown contract": (("build", "python", "--contract", "piston", "--docker-url", NO_ENGINE), "is no contract"),
-    "no Debian package": (("build", "sac", "--docker-url", NO_ENGINE), "no Debian package brings sac"),
-    "a release that is none": (("build", "python", "--suite", "a b", "--docker-url", NO_ENGINE), "is no Debian release"),
-    "an unknown release": (("build", "python", "--suite", "potato", "-o", "/nonexistent/x"), "the Python of Debian potato"),
-    "a package that is none": (("build", "python", "--package", "-o=x", "--docker-url", NO_ENGINE), "is no Debian package"),
-    "a bad tag": (("build", "python", "--tag", "A B", "--docker-url", NO_ENGINE), "cannot be the name of an image"),
+    "unknown contract": (("build", "python", "--contract", "piston", "--docker-url", NO_ENGINE), "is not a contract"),
+    "no Debian package": (("build", "sac", "--docker-url", NO_ENGINE), "no Debian package provides sac"),
+    "a release that is none": (("build", "python", "--suite", "a b", "--docker-url", NO_ENGINE), "is not a valid Debian release"),
+    "an unknown release": (("build", "python", "--suite", "potato", "-o", "/nonexistent/x"), "Debian potato is not supported"),
+    "a package that is none": (
+        ("build", "python", "--package", "-o=x", "--docker-url", NO_ENGINE),
+        "is not a valid Debian package name",
+    ),
+    "a bad tag": (("build", "python", "--tag", "A B", "--docker-url", NO_ENGINE), "is not a valid image name"),
 }
 
 

@@ -130,9 +130,9 @@ async def test_what_came_before_a_failure_is_continued_next_time(
 ) -> None:
     monkeypatch.setattr(network, "ATTEMPTS", 1)
     server.on(FILE).cuts = [700_000]
-    with pytest.raises(DownloadFailed, match=r"python-3\.13\.5 cannot be fetched: 127") as refused:
+    with pytest.raises(DownloadFailed, match=r"python-3\.13\.5 cannot be downloaded: 127") as refused:
         await fetch(entry_of(server), folder, settings, no_report)
-    assert refused.value.hint == "what came so far is kept: try again"
+    assert refused.value.hint == "the partial download is kept; try again"
     assert left(folder) == [".from", ".part"]
     path = await fetch(entry_of(server), folder, settings, no_report)
     assert path.read_bytes() == CONTENT
@@ -206,7 +206,7 @@ async def test_overloaded_server_is_asked_again_and_given_up_in_the_end(
     server.on(FILE).statuses = [503, 502, 500, 429]
     assert (await fetch(entry_of(server), folder, settings, no_report)).read_bytes() == CONTENT
     server.on("/other").statuses = [503] * 20
-    with pytest.raises(DownloadFailed, match="answers 503"):
+    with pytest.raises(DownloadFailed, match="returned 503"):
         await fetch(entry_of(server.url + "/other", language="other"), folder, settings, no_report)
     assert server.times("/other") == network.ATTEMPTS
     assert left(folder) == [".package"]
@@ -241,7 +241,7 @@ async def test_trickle_counts_as_no_connection(monkeypatch: pytest.MonkeyPatch) 
         async for _ in transfer._not_stalling(trickle()):
             pass
 
-    with pytest.raises(network.Unreachable, match="only 1 bytes came"):
+    with pytest.raises(network.Unreachable, match="received only 1 bytes"):
         await read()
 
 
@@ -269,7 +269,7 @@ async def test_redirect_is_followed_but_never_to_a_file(server: RepositoryServer
 
 
 async def test_wrong_file_is_refused_and_not_kept(server: RepositoryServer, folder: Path, settings: Settings) -> None:
-    with pytest.raises(WrongChecksum, match=r"python-3\.13\.5: what came has another sha256"):
+    with pytest.raises(WrongChecksum, match=r"python-3\.13\.5: the sha256 of the download differs"):
         await fetch(entry_of(server, checksums=sums(b"other")), folder, settings, no_report)
     assert left(folder) == []
 
@@ -287,7 +287,7 @@ async def test_strongest_checksum_counts(
     server: RepositoryServer, folder: Path, settings: Settings, strongest: str, others: tuple[str, ...]
 ) -> None:
     wrong = sums(b"other", strongest) | sums(CONTENT, *others)
-    with pytest.raises(WrongChecksum, match=f"another {strongest}"):
+    with pytest.raises(WrongChecksum, match=f"the {strongest}"):
         await fetch(entry_of(server, checksums=wrong), folder, settings, no_report)
     right = sums(CONTENT, strongest) | sums(b"other", *others)
     assert (await fetch(entry_of(server, checksums=right), folder, settings, no_report)).read_bytes() == CONTENT
@@ -329,7 +329,7 @@ async def test_package_with_anothers_signature_or_that_of_another_file_is_refuse
 ) -> None:
     trust(settings.data_dir, "main", key)
     for signature in (signature_of(CONTENT, new_key()), signature_of(b"other", key)):
-        with pytest.raises(NotTrusted, match=r"python-3\.13\.5 has no good signature"):
+        with pytest.raises(NotTrusted, match=r"python-3\.13\.5 has no valid signature"):
             await fetch(entry_of(server, signature=signature), folder, settings, no_report)
         assert left(folder) == []
 
@@ -373,7 +373,7 @@ async def test_announced_size_is_a_bound(
     server: RepositoryServer, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "SLACK_BYTES", 0)
-    with pytest.raises(DownloadFailed, match="and 1000000 are announced"):
+    with pytest.raises(DownloadFailed, match="the index announces 1000000"):
         await fetch(entry_of(server, size_bytes=1_000_000), folder, settings, no_report)
     assert left(folder) == []
     assert (await fetch(entry_of(server, size_bytes=2_000_000), folder, settings, no_report)).read_bytes() == CONTENT
@@ -381,10 +381,10 @@ async def test_announced_size_is_a_bound(
 
 async def test_operators_bound_holds_before_and_while_it_comes(server: RepositoryServer, folder: Path, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, max_package_bytes=1 << 20)
-    with pytest.raises(DownloadFailed, match="at most 1048576 are allowed"):
+    with pytest.raises(DownloadFailed, match="the maximum is 1048576"):
         await fetch(entry_of(server, size_bytes=1 << 21), folder, settings, no_report)
     assert not server.asked
-    with pytest.raises(DownloadFailed, match="at most 1048576 are allowed"):
+    with pytest.raises(DownloadFailed, match="the maximum is 1048576"):
         await fetch(entry_of(server), folder, settings, no_report)
     assert left(folder) == []
 
@@ -409,7 +409,7 @@ async def test_server_that_says_less_than_it_sends_is_stopped(tmp_path: Path, fo
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as endless:
         port = endless.sockets[0].getsockname()[1]
-        with pytest.raises(DownloadFailed, match="at most 1048576 are allowed"):
+        with pytest.raises(DownloadFailed, match="the maximum is 1048576"):
             await fetch(entry_of(f"http://127.0.0.1:{port}/x"), folder, settings, no_report)
     assert sent < 50 << 20
     assert left(folder) == []
@@ -417,9 +417,9 @@ async def test_server_that_says_less_than_it_sends_is_stopped(tmp_path: Path, fo
 
 async def test_free_room_is_looked_at_first(server: RepositoryServer, folder: Path, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, max_package_bytes=1 << 60)
-    with pytest.raises(DownloadFailed, match=r"bytes, and [0-9]+ are free") as refused:
+    with pytest.raises(DownloadFailed, match=r"bytes, but only [0-9]+ are free") as refused:
         await fetch(entry_of(server, size_bytes=1 << 59), folder, settings, no_report)
-    assert refused.value.hint == "make room in the data folder"
+    assert refused.value.hint == "free disk space in the data folder"
     assert not server.asked
     assert left(folder) == []
 
@@ -507,7 +507,7 @@ async def test_two_at_once_fetch_it_once(server: RepositoryServer, folder: Path,
     waiting = asyncio.Event()
 
     def notice(progress: Progress) -> None:
-        if "somebody else" in progress.words:
+        if "another download" in progress.words:
             waiting.set()
 
     both = [asyncio.ensure_future(fetch(entry_of(server), folder, settings, notice)) for _ in range(2)]

@@ -111,7 +111,7 @@ async def test_versions_stand_side_by_side(bench: Bench) -> None:
 
 async def test_what_others_need_stays(bench: Bench) -> None:
     await bench.install("top")
-    with pytest.raises(Conflict, match=r"base-1\.0\.0 is needed by middle-1\.0\.0, top-1\.0\.0") as caught:
+    with pytest.raises(Conflict, match=r"base-1\.0\.0 is required by middle-1\.0\.0, top-1\.0\.0") as caught:
         await bench.installer.uninstall("base-1.0.0")
     assert "uninstall middle-1.0.0 and top-1.0.0 first" in caught.value.hint
     for name in ("top-1.0.0", "middle-1.0.0", "base-1.0.0"):
@@ -282,7 +282,7 @@ async def test_one_package_is_not_passed_off_as_another(tmp_path: Path) -> None:
         for language, version in (("good", "1.0.0"), ("evil", "1.0.1")):
             index = announce(tmp_path, (path, language, version, {}))
             bench = Bench(tmp_path / f"{number}{language}", repositories=f"local={index}")
-            with pytest.raises(UnusablePackage, match=r"the file is another package, evil-1\.0\.0"):
+            with pytest.raises(UnusablePackage, match=r"the file contains a different package, evil-1\.0\.0"):
                 await bench.install(language)
             assert bench.ids == bench.leftovers == []
             assert list((bench.store.folder / "downloads").glob("*.package")) == []
@@ -302,7 +302,7 @@ async def test_what_the_index_adds_or_leaves_out_is_refused(tmp_path: Path) -> N
     base, toy = image(tmp_path, "base", "1.0.0"), image(tmp_path, "toy", "1.0.0", dependencies={"base": "1.0.0"})
     index = announce(tmp_path, (base, "base", "1.0.0", {}), (toy, "toy", "1.0.0", {"dependencies": {"base": "*"}}))
     bench = Bench(tmp_path, repositories=f"local={index}")
-    with pytest.raises(UnusablePackage, match=r"announces the dependencies base \*, the package itself base 1\.0\.0"):
+    with pytest.raises(UnusablePackage, match=r"announces the dependencies base \*, but the package declares base 1\.0\.0"):
         await bench.install("toy")
     assert bench.ids == bench.leftovers == []
 
@@ -320,7 +320,7 @@ async def test_another_machines_package_is_refused_before_it_is_fetched(tmp_path
     bench = Bench(tmp_path, repositories=f"local={index}")
     (entry,) = await bench.repositories.entries()
     path.unlink()
-    with pytest.raises(UnusablePackage, match="is for 'sparc'"):
+    with pytest.raises(UnusablePackage, match="is built for 'sparc'"):
         await bench.installer.install(entry)
 
 

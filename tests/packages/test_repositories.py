@@ -110,16 +110,16 @@ def test_setting_names_repositories_in_order(data: Path, tmp_path: Path) -> None
     ("setting", "words"),
     [
         ("a=https://example.org/ https://example.org/", "has no name"),
-        ("a=https://example.org/ a=https://example.org/", "two repositories are called 'a'"),
-        ("all=https://example.org/", "cannot be called 'all'"),
-        ("built=/srv", "cannot be called 'built'"),
-        ("a=ftp://example.org/", "no address that can be used"),
-        ("a=https://", "no address that can be read"),
-        ("a=https://[", "no address that can be read"),
-        ("a=http://example.org:port/", "no address that can be read"),
-        ("a=file://host/path", "no address that can be read"),
-        ("a=file:relative", "no address that can be read"),
-        ("a=", "no address that can be used"),
+        ("a=https://example.org/ a=https://example.org/", "duplicate repository name 'a'"),
+        ("all=https://example.org/", "the name 'all' is reserved"),
+        ("built=/srv", "the name 'built' is reserved"),
+        ("a=ftp://example.org/", "an unsupported URL"),
+        ("a=https://", "an invalid URL"),
+        ("a=https://[", "an invalid URL"),
+        ("a=http://example.org:port/", "an invalid URL"),
+        ("a=file://host/path", "an invalid URL"),
+        ("a=file:relative", "an invalid URL"),
+        ("a=", "an unsupported URL"),
     ],
 )
 def test_setting_that_cannot_be_read_is_refused_at_once(data: Path, setting: str, words: str) -> None:
@@ -171,7 +171,7 @@ async def test_what_was_kept_serves_while_the_server_is_away(server: RepositoryS
     server.stop()
     repositories = opened(setting)
     assert names(await repositories.entries()) == ["python-3.13.5"]
-    with pytest.raises(RepositoryError, match=r"repository main: its index cannot be fetched: 127\.0\.0\.1 does not answer"):
+    with pytest.raises(RepositoryError, match=r"repository main: its index cannot be fetched: 127\.0\.0\.1 is unreachable"):
         await repositories.entries("main", sync=True)
     assert names(await repositories.entries("main")) == ["python-3.13.5"]
     server.start_again()
@@ -203,7 +203,7 @@ async def test_short_break_is_survived_and_a_long_one_reported(server: Repositor
     assert names(await repositories.entries()) == ["python-3.13.5"]
     assert server.times(INDEX) == 5
     server.on(INDEX).statuses = [503] * 10
-    with pytest.raises(RepositoryError, match="answers 503"):
+    with pytest.raises(RepositoryError, match="returned 503"):
         await repositories.sync("main")
     assert server.times(INDEX) == 10
 
@@ -214,7 +214,7 @@ async def test_refusal_is_reported_without_asking_again(
 ) -> None:
     write_index(folder, [])
     server.on(INDEX).statuses = [status]
-    with pytest.raises(RepositoryError, match=f"is answered with {status}"):
+    with pytest.raises(RepositoryError, match=f"returned {status}"):
         await opened(f"main={server.url}{INDEX}").entries()
     assert server.times(INDEX) == 1
 
@@ -233,7 +233,7 @@ async def test_redirects_are_followed_five_times_and_no_more(server: RepositoryS
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/", "http://[", "data:,x"])
 async def test_redirect_to_anything_but_http_is_not_followed(server: RepositoryServer, opened: Opened, target: str) -> None:
     server.on(INDEX).redirect = target
-    with pytest.raises(RepositoryError, match=r"redirects to|is no address"):
+    with pytest.raises(RepositoryError, match=r"redirects to|is not a valid URL"):
         await opened(f"main={server.url}{INDEX}").entries()
 
 
@@ -260,7 +260,7 @@ async def test_enormous_or_packed_index_is_refused(
         await opened(f"main={server.url}{INDEX}").entries()
     write_index(folder, [])
     server.on(INDEX).headers["Content-Encoding"] = "gzip"
-    with pytest.raises(RepositoryError, match="sent compressed"):
+    with pytest.raises(RepositoryError, match="returned a compressed response"):
         await opened(f"main={server.url}{INDEX}").entries()
 
 
@@ -273,7 +273,7 @@ async def test_server_that_never_ends_is_given_up(
     gate = threading.Event()
     server.on(INDEX).half_way = lambda: gate.wait(60)
     try:
-        with pytest.raises(RepositoryError, match=r"takes longer than 0\.2 s"):
+        with pytest.raises(RepositoryError, match=r"timed out after 0\.2 s"):
             await opened(f"main={server.url}{INDEX}").entries()
     finally:
         gate.set()
@@ -287,7 +287,7 @@ async def test_broken_entry_is_reported_in_words_and_the_others_stay(
     found = await opened(f"main={server.url}{INDEX}").entries("main", report=told.append)
     assert names(found) == ["python-3.13.5"]
     assert [(each.package, each.step) for each in told if each.words] == [("main", "index")]
-    assert "package 2: '../x' is no name for a package" in told[-1].words
+    assert "package 2: '../x' is not a valid package name" in told[-1].words
 
 
 async def test_index_that_cannot_be_read_leaves_the_one_before(server: RepositoryServer, folder: Path, opened: Opened) -> None:
@@ -421,11 +421,11 @@ async def test_index_signed_by_another_key_or_changed_afterwards_is_refused(
     trust(data, "main", key)
     repositories = opened(f"main={server.url}{INDEX}")
     path = write_index(folder, [put(folder, "python-3.13.5")], new_key())
-    with pytest.raises(NotTrusted, match="no good signature"):
+    with pytest.raises(NotTrusted, match="no valid signature"):
         await repositories.entries()
     write_index(folder, [put(folder, "python-3.13.5")], key)
     path.write_bytes(path.read_bytes() + b"\n")
-    with pytest.raises(NotTrusted, match="no good signature"):
+    with pytest.raises(NotTrusted, match="no valid signature"):
         await repositories.entries()
 
 
@@ -486,11 +486,11 @@ async def test_older_signed_index_played_again_is_refused(
     await opened(setting).sync()
     old.write_bytes(old_content)
     old.with_name("index.yaml.asc").write_bytes(old_signature)
-    with pytest.raises(NotTrusted, match="has serial 7, and 8 was seen before: it is an old one played again"):
+    with pytest.raises(NotTrusted, match="has serial 7, but 8 was seen before: possible replay"):
         await opened(setting).sync()
     assert names(await opened(setting).entries()) == ["python-3.13.5", "python-3.13.6"]
     write_index(folder, [first], key)
-    with pytest.raises(NotTrusted, match="has no serial, and 8 was seen before"):
+    with pytest.raises(NotTrusted, match="has no serial, but 8 was seen before"):
         await opened(setting).sync()
     write_index(folder, [first], key, serial=8)
     await opened(setting).sync()
@@ -515,7 +515,7 @@ async def test_older_signed_index_without_serial_is_known_by_its_date(
         await opened(setting).sync()
     old.write_bytes(old_content)
     old.with_name("index.yaml.asc").write_bytes(old_signature)
-    with pytest.raises(NotTrusted, match="it is an old one played again"):
+    with pytest.raises(NotTrusted, match="possible replay of an old index"):
         await opened(setting).sync()
 
 
@@ -531,7 +531,7 @@ async def test_signature_once_seen_is_missed_even_without_the_key(
     with pytest.raises(NotTrusted, match="is not signed"):
         await opened(setting).sync()
     (data / "trusted-keys" / "main.asc").unlink()
-    with pytest.raises(NotTrusted, match="was signed before and is not any more"):
+    with pytest.raises(NotTrusted, match="was signed before but is now unsigned"):
         await opened(setting, allow_unsigned_packages=True).sync()
 
 
@@ -549,7 +549,7 @@ async def test_version_never_changes(server: RepositoryServer, folder: Path, ope
         for sync in (True, False):  # the second time what was kept is read
             told: list[Progress] = []
             assert names(await opened(setting).entries(sync=sync, report=told.append)) == ["lua-5.4.7"]
-            assert any("python-3.13.5 is left out: it is not what it was" in each.words for each in told)
+            assert any("python-3.13.5 is skipped: its content changed" in each.words for each in told)
         with pytest.raises(NotFound):
             await opened(setting).find("python")
     write_index(folder, [put(folder, "python-3.13.5")])
@@ -564,7 +564,7 @@ async def test_damaged_memory_of_a_repository_is_no_fresh_start(
     setting = f"main={server.url}{INDEX}"
     await opened(setting).sync()
     (data / "packages" / "repositories" / "main" / "state.json").write_text('{"seen": ')
-    with pytest.raises(RepositoryError, match="what is remembered of it cannot be read"):
+    with pytest.raises(RepositoryError, match="its recorded state cannot be read"):
         await opened(setting).sync()
 
 
@@ -625,7 +625,7 @@ async def test_repository_that_cannot_be_read_hides_those_after_it(
     repositories = opened(address)
     told: list[Progress] = []
     assert names(await repositories.entries(report=told.append)) == ["lua-5.4.7"]
-    assert any(each.package == "second" and "is answered with 404" in each.words for each in told)
+    assert any(each.package == "second" and "returned 404" in each.words for each in told)
     assert (await repositories.find("lua")).repository == "first"
     for language, version_range in (("python", "*"), ("lua", "99.x")):
         with pytest.raises(RepositoryError, match="repository second"):
@@ -645,7 +645,7 @@ async def test_newest_version_for_this_machine_is_found(folder: Path, server: Re
     assert (await repositories.find("python", "3.9.x")).version == "3.9.1"
     assert (await repositories.find("python", "3.14.x")).version == "3.14.0-rc1"
     assert (await repositories.find("python", "=3.13.5")).version == "3.13.5"
-    with pytest.raises(UnusablePackage, match=r"python-3\.15\.0 is for m68k"):
+    with pytest.raises(UnusablePackage, match=r"python-3\.15\.0 is built for m68k"):
         await repositories.find("python", "3.15.x")
     for nonsense in ("4.x", "latest", "x" * 1000, "\0"):
         with pytest.raises(NotFound):
@@ -663,7 +663,7 @@ async def test_plan_looks_through_every_repository(folder: Path, server: Reposit
     plan = await repositories.plan(python, [])
     assert names(plan) == ["debian-trixie-13.2.0", "python-3.13.5"]
     assert names(await repositories.plan(python, plan[:1])) == ["python-3.13.5"]
-    with pytest.raises(DependencyConflict, match=r"c-1\.0\.0 wants x \*"):
+    with pytest.raises(DependencyConflict, match=r"c-1\.0\.0 requires x \*"):
         await repositories.plan(await repositories.find("c"), [])
 
 
@@ -694,5 +694,5 @@ async def test_folder_that_cannot_be_written_is_a_failure_of_the_repository(
     write_index(folder, [put(folder, "python-3.13.5")])
     data.mkdir()
     (data / "packages").write_text("in the way")
-    with pytest.raises(RepositoryError, match="its index cannot be kept"):
+    with pytest.raises(RepositoryError, match="its index cannot be stored"):
         await opened(f"main={server.url}{INDEX}").sync()

@@ -92,16 +92,18 @@ def test_conflict_names_both_who_disagree_and_what_they_want() -> None:
         plan(app, [], offers(app, left, right, entry("base-12.0.0"), entry("base-13.0.0")))
     message = refused.value.message
     assert message.startswith("app-1.0.0 cannot be installed: ")
-    assert "left-1.0.0 wants base 12.x" in message
-    assert "right-2.0.0 wants base >=13 <14" in message
+    assert "left-1.0.0 requires base 12.x" in message
+    assert "right-2.0.0 requires base >=13 <14" in message
     assert refused.value.hint == "versions of base: 13.0.0, 12.0.0"
 
 
 def test_dependency_that_is_nowhere_is_named() -> None:
     app = entry("app-1.0.0", needs={"lua": "5.x"})
-    with pytest.raises(DependencyConflict, match=r"app-1\.0\.0 wants lua 5\.x, which no repository has for this machine"):
+    with pytest.raises(
+        DependencyConflict, match=r"app-1\.0\.0 requires lua 5\.x, which no repository provides for this architecture"
+    ):
         plan(app, [], offers(app))
-    with pytest.raises(DependencyConflict, match=r"app-1\.0\.0 wants lua 5\.x") as refused:
+    with pytest.raises(DependencyConflict, match=r"app-1\.0\.0 requires lua 5\.x") as refused:
         plan(app, [], offers(app, entry("lua-4.0.0")))
     assert refused.value.hint == "versions of lua: 4.0.0"
 
@@ -110,25 +112,25 @@ def test_circle_is_refused_and_named() -> None:
     a = entry("a-1.0.0", needs={"b": "*"})
     b = entry("b-1.0.0", needs={"c": "*"})
     c = entry("c-1.0.0", needs={"b": "1.x"})
-    with pytest.raises(DependencyConflict, match=r"in a circle: b-1\.0\.0 needs c-1\.0\.0 needs b-1\.0\.0"):
+    with pytest.raises(DependencyConflict, match=r"form a cycle: b-1\.0\.0 needs c-1\.0\.0 needs b-1\.0\.0"):
         plan(a, [], offers(a, b, c))
-    with pytest.raises(DependencyConflict, match=r"in a circle: c-1\.0\.0 needs b-1\.0\.0 needs c-1\.0\.0"):
+    with pytest.raises(DependencyConflict, match=r"form a cycle: c-1\.0\.0 needs b-1\.0\.0 needs c-1\.0\.0"):
         plan(c, [], offers(a, b, c))
     self = entry("self-1.0.0", needs={"self": "*"})
-    with pytest.raises(DependencyConflict, match=r"circle: self-1\.0\.0 needs self-1\.0\.0"):
+    with pytest.raises(DependencyConflict, match=r"cycle: self-1\.0\.0 needs self-1\.0\.0"):
         plan(self, [], offers(self))
 
 
 def test_circle_through_what_is_installed_is_refused_too() -> None:
     a = entry("a-1.0.0", needs={"b": "*"})
     b = entry("b-1.0.0", needs={"a": "*"})
-    with pytest.raises(DependencyConflict, match="circle"):
+    with pytest.raises(DependencyConflict, match="cycle"):
         plan(a, [b], offers(a))
 
 
 def test_package_that_needs_another_version_of_itself_is_refused() -> None:
     new = entry("lua-2.0.0", needs={"lua": "1.x"})
-    with pytest.raises(DependencyConflict, match=r"lua-2\.0\.0 wants lua 1\.x"):
+    with pytest.raises(DependencyConflict, match=r"lua-2\.0\.0 requires lua 1\.x"):
         plan(new, [], offers(new, entry("lua-1.0.0")))
 
 
@@ -158,7 +160,7 @@ def test_later_repository_cannot_slip_in_a_dependency_of_an_earlier_ones_package
 def test_same_version_of_another_origin_and_content_is_in_the_way() -> None:
     app, base = entry("app-1.0.0", "first", needs={"base": "13.0.0"}), entry("base-13.0.0", "first")
     evil = entry("base-13.0.0", "second", content="evil")
-    with pytest.raises(DependencyConflict, match=r"needs base-13\.0\.0 of repository first, and another") as refused:
+    with pytest.raises(DependencyConflict, match=r"needs base-13\.0\.0 from first, but a different") as refused:
         plan(app, [evil], offers(app, base, evil))
     assert refused.value.hint == "uninstall base-13.0.0 first"
 
@@ -188,7 +190,7 @@ def test_packages_for_other_machines_are_not_taken() -> None:
     foreign = entry("lua-5.5.0", architecture="m68k")
     fitting = entry("lua-5.4.0", architecture=architecture())
     assert names(plan(app, [], offers(app, foreign, fitting))) == ["lua-5.4.0", "app-1.0.0"]
-    with pytest.raises(DependencyConflict, match="which no repository has for this machine"):
+    with pytest.raises(DependencyConflict, match="which no repository provides for this architecture"):
         plan(app, [], offers(app, foreign))
 
 
@@ -213,5 +215,5 @@ def test_knot_without_solution_ends() -> None:
 
 def test_chain_beyond_all_measure_is_refused() -> None:
     packages = [entry(f"p{level}-1.0.0", needs={f"p{level + 1}": "*"} if level < 300 else {}) for level in range(301)]
-    with pytest.raises(DependencyConflict, match="needs 300 other packages; 100 is the most"):
+    with pytest.raises(DependencyConflict, match="needs 300 other packages; the maximum is 100"):
         plan(packages[0], [], offers(*packages))

@@ -52,9 +52,9 @@ def test_changed_content_is_refused(key: Tsk, tmp_path: Path) -> None:
     signature = signature_of(CONTENT, key).encode()
     path = tmp_path / "file"
     path.write_bytes(CONTENT + b"\n")
-    with pytest.raises(NotTrusted, match="it has no good signature"):
+    with pytest.raises(NotTrusted, match="it has no valid signature"):
         verify_bytes(CONTENT + b"\n", signature, [certificate(key)], "it")
-    with pytest.raises(NotTrusted, match="it has no good signature") as refused:
+    with pytest.raises(NotTrusted, match="it has no valid signature") as refused:
         verify_file(path, signature, [certificate(key)], "it")
     assert "backtrace" not in refused.value.message + refused.value.hint
 
@@ -92,7 +92,7 @@ def test_certificate_given_as_signature_is_refused(key: Tsk) -> None:
 
 def test_revocation_given_as_signature_is_refused(key: Tsk) -> None:
     revocation = certificate(key).revoke(key.certifier())
-    with pytest.raises(NotTrusted, match="not one of a file"):
+    with pytest.raises(NotTrusted, match="not a signature of a file"):
         verify_bytes(bytes(certificate(key)), bytes(revocation), [certificate(key)], "it")
 
 
@@ -241,7 +241,7 @@ def test_expired_subkey_is_refused_though_the_certificate_is_good(
     assert any(packet.tag == Tag.PublicSubkey for packet in PacketPile.from_bytes(bytes(certified)))
     verify_bytes(CONTENT, signature, [certified], "it")
     monkeypatch.setattr(signatures, "_now", lambda: datetime.now(UTC) + timedelta(days=11))
-    with pytest.raises(NotTrusted, match="still good"):
+    with pytest.raises(NotTrusted, match="by a valid key"):
         verify_bytes(CONTENT, signature, [certified], "it")
 
 

@@ -219,7 +219,7 @@ async def test_uninstalling_gives_up_after_the_time_of_the_setting(tmp_path: Pat
     bench = Bench(tmp_path, uninstall_wait_ms=0)
     await bench.install_file(image(tmp_path, "toy", "1.0.0"))
     with bench.store.hold("toy-1.0.0"):
-        with pytest.raises(Conflict, match="used by runs") as caught:
+        with pytest.raises(Conflict, match="in use by active runs") as caught:
             await bench.installer.uninstall("toy-1.0.0")
         assert "uninstall_wait_ms" in caught.value.hint
         with bench.store.hold("toy-1.0.0"):

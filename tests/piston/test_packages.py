@@ -178,7 +178,7 @@ def test_what_runs_is_not_uninstalled(here: Packaged, v2: httpx.Client) -> None:
                     break
             status, refused = ask(v2, "DELETE", name)
             assert status == 500
-            assert f"{name}-1.0.0 is used by runs" in refused["message"]
+            assert f"{name}-1.0.0 is in use by active runs" in refused["message"]
             assert "uninstall_wait_ms" in refused["message"], "Piston's clients show nothing but the message"
             assert listed(v2, name) == [("1.0.0", True)]
             native.delete(f"/runs/{started}")

@@ -77,7 +77,7 @@ def test_a_package_of_a_repository_is_shown_with_everything_the_index_says(here:
         ("POST", "/repos/all/packages/kt/2.x/install", "Firebox has a recipe: `firebox packages install --build kotlin` builds"),
         ("POST", "/packages/befunge93/1.0.0/execute", "`firebox packages install --build befunge93` builds it"),
         ("DELETE", "/packages/lua/5.4.7", "`firebox packages install --build lua` builds it"),
-        ("GET", "/repos/main/packages/greet/9.x", "versions of greet there: 1.0.0"),
+        ("GET", "/repos/main/packages/greet/9.x", "available versions of greet: 1.0.0"),
         ("GET", "/repos/nowhere/packages/lua/*", ""),
         ("GET", "/repos/main/packages/klingon/*", ""),
     ],

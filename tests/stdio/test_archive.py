@@ -120,7 +120,7 @@ def test_the_command_says_so_and_exits_with_1(tmp_path: Path) -> None:
     bootstrap = pack(tmp_path / "b.tar.gz", file("../owned"))
     reply = ask(request("bash", ("main.sh", "ls")), "--bootstrap", str(bootstrap))
     assert (reply.status, reply.stdout) == (1, b"")
-    assert "leaves the folder" in reply.stderr
+    assert "is outside the folder" in reply.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Floor 3: files of clients and packages on this machine, handled with suspicion: archives, folders."""
+"""Untrusted client and package files on this machine: archives and folders."""

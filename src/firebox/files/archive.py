@@ -1,4 +1,4 @@
-"""Archives unpacked with suspicion: nothing leaves the folder, only files and folders come in, sizes are bounded.
+"""Safe extraction of small archives: only files and folders, confined to the target folder, with bounded size.
 
 Source: PEP 706; docs/reference/rce-runner.md, "bootstrap.tar.gz".
 """
@@ -17,7 +17,7 @@ from firebox.domain.model import File
 from firebox.files.folder import make_folder, write_files
 
 MAX_BYTES = 256 << 20
-"""All files together, unpacked."""
+"""Maximum total unpacked size."""
 MAX_MEMBERS = 20_000
 MAX_DEPTH = 32
 
@@ -26,11 +26,11 @@ _PIECE_BYTES = 1 << 20
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a .tar.gz into a folder that exists. What is there under the same name is replaced.
+    """Unpack a .tar.gz into an existing folder. Existing files of the same name are replaced.
 
-    A link becomes a copy of the file in the archive that it names. Of permissions only "executable" is kept.
-    Raises: InvalidRequest for a member that is absolute, has `..`, is a device or a pipe, or links to anything else, and
-    for an archive that is damaged or too large; OSError when something cannot be read or written.
+    Links become copies of the archive members they refer to. Of the permissions, only the executable bit is kept.
+    Raises: InvalidRequest for an absolute name, `..`, a device, a pipe or any other link, and for a corrupt or oversized archive;
+    OSError if a file cannot be read or written.
     """
     with tempfile.TemporaryFile(prefix="firebox-archive-") as plain:
         _decompress(archive, plain)
@@ -38,21 +38,21 @@ def unpack(archive: Path, folder: Path) -> None:
             with tarfile.open(fileobj=plain, mode="r:") as opened:
                 _unpack(archive, opened, folder)
         except (tarfile.TarError, EOFError, ValueError, KeyError, RecursionError) as error:
-            raise InvalidRequest(f"{archive} is no archive that can be unpacked: {error}") from None
+            raise InvalidRequest(f"{archive} is not a valid archive: {error}") from None
 
 
 def _decompress(archive: Path, plain: IO[bytes]) -> None:
-    """Decompress to a file first: so a bomb is found before anything is looked at."""
+    """Decompress to a temporary file first, so that a decompression bomb is detected before parsing."""
     room_bytes = MAX_BYTES + _HEADERS_BYTES
     try:
         with gzip.open(archive) as compressed:
             while piece := compressed.read(_PIECE_BYTES):
                 room_bytes -= len(piece)
                 if room_bytes < 0:
-                    raise InvalidRequest(f"{archive} holds more than {MAX_BYTES} bytes")
+                    raise InvalidRequest(f"{archive} contains more than {MAX_BYTES} bytes")
                 plain.write(piece)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InvalidRequest(f"{archive} is not compressed with gzip, or damaged: {error}") from None
+        raise InvalidRequest(f"{archive} is not a valid gzip file: {error}") from None
     plain.seek(0)
 
 
@@ -71,19 +71,19 @@ def _unpack(archive: Path, opened: tarfile.TarFile, folder: Path) -> None:
             continue
         content = opened.extractfile(member) if name and (member.isfile() or member.issym() or member.islnk()) else None
         if content is None:
-            raise InvalidRequest(f"{archive}: {member.name[:64]!r} is neither a file nor a folder nor a link to a file")
+            raise InvalidRequest(f"{archive}: {member.name[:64]!r} is not a file, folder or link to a file")
         data = content.read(room_bytes + 1)
         room_bytes -= len(data)
         if room_bytes < 0:
-            raise InvalidRequest(f"{archive} holds more than {MAX_BYTES} bytes")
+            raise InvalidRequest(f"{archive} contains more than {MAX_BYTES} bytes")
         write_files(folder, [File(name, data)], mode=0o755 if member.mode & 0o100 else 0o644)
 
 
 def _inside(archive: Path, name: str) -> str:
-    """Give a member's name without what changes nothing; "" for the folder itself. Raises: InvalidRequest."""
+    """Normalize a member name; "" for the folder itself. Raises: InvalidRequest."""
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
-        raise InvalidRequest(f"{archive}: {name[:64]!r} leaves the folder")
+        raise InvalidRequest(f"{archive}: {name[:64]!r} is outside the folder")
     if len(parts) > MAX_DEPTH:
-        raise InvalidRequest(f"{archive}: {name[:64]!r} is {len(parts)} folders deep, at most {MAX_DEPTH} are allowed")
+        raise InvalidRequest(f"{archive}: {name[:64]!r} is nested {len(parts)} levels deep; the maximum is {MAX_DEPTH}")
     return "/".join(parts)

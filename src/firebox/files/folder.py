@@ -1,4 +1,4 @@
-"""A folder of this machine that holds the files of a run: written and read without ever following a link out of it."""
+"""The folder with the files of a run, accessed without following symlinks out of it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def write_files(folder: Path, files: Iterable[File], *, mode: int = 0o644) -> None:
-    """Write files below a folder that exists; what has one of their names is replaced.
+    """Write files below an existing folder, replacing existing ones.
 
-    Names were checked by whoever calls: relative, no `..`.
-    Raises: OSError naming the file; ELOOP or ENOTDIR where a link is in the way.
+    The caller has validated the names: relative, no `..`.
+    Raises: OSError naming the file; ELOOP or ENOTDIR if a symlink is in the way.
     """
     root = os.open(folder, _FOLDER)
     try:
@@ -36,7 +36,7 @@ def write_files(folder: Path, files: Iterable[File], *, mode: int = 0o644) -> No
 
 
 def make_folder(folder: Path, name: str) -> None:
-    """Make a folder, and those above it, below a folder that exists. Raises: as `write_files`."""
+    """Create a folder and its parents below an existing folder. Raises: as `write_files`."""
     root = os.open(folder, _FOLDER)
     try:
         with _named(name), _below(root, name.split("/")):
@@ -46,9 +46,9 @@ def make_folder(folder: Path, name: str) -> None:
 
 
 def read_files(folder: Path, except_for: Iterable[str], *, max_bytes: int, max_files: int) -> list[File]:
-    """Read every regular file below a folder, as data. Links, devices and what else there may be are left out.
+    """Read all regular files below a folder, without following symlinks; other file types are skipped.
 
-    except_for: names that are not wanted. Raises: InvalidRequest when it is more than `max_bytes` or `max_files`; OSError.
+    except_for: names to skip. Raises: InvalidRequest if there are more than `max_bytes` or `max_files`; OSError.
     """
     unwanted = set(except_for)
     found: list[File] = []
@@ -58,13 +58,13 @@ def read_files(folder: Path, except_for: Iterable[str], *, max_bytes: int, max_f
             continue
         total_bytes += size_bytes
         if total_bytes > max_bytes or len(found) >= max_files:
-            raise InvalidRequest(f"{folder} holds more than {max_bytes} bytes or {max_files} files")
+            raise InvalidRequest(f"{folder} contains more than {max_bytes} bytes or {max_files} files")
         found.append(File(name, _read(place, base, max_bytes), source=False))
     return found
 
 
 def _regular_files(folder: Path) -> Iterator[tuple[str, int, int, str]]:
-    """Yield name, size, and the open folder and name to open it by."""
+    """Yield name and size, and the parent folder's file descriptor and base name to open it."""
     for place, _folders, names, descriptor in os.fwalk(folder):
         prefix = os.path.relpath(place, folder)
         for name in sorted(names):
@@ -75,11 +75,11 @@ def _regular_files(folder: Path) -> Iterator[tuple[str, int, int, str]]:
 
 @contextmanager
 def _below(root: int, folders: list[str]) -> Generator[int]:
-    """Give a descriptor of a folder below `root`, made where it is missing."""
+    """Open a folder below `root`, creating missing ones. Yield its file descriptor."""
     place = os.dup(root)
     try:
         for name in folders:
-            with contextlib.suppress(FileExistsError):  # a file or a link of that name is found out by opening it
+            with contextlib.suppress(FileExistsError):  # opening it fails if it is a file or symlink
                 os.mkdir(name, dir_fd=place)
             following = os.open(name, _FOLDER, dir_fd=place)
             os.close(place)
@@ -93,7 +93,7 @@ def _write(place: int, name: str, content: bytes, mode: int) -> None:
     descriptor = os.open(name, _NEW_FILE, mode, dir_fd=place)
     with os.fdopen(descriptor, "wb") as opened:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EEXIST, "there is something of this name that is no regular file")
+            raise OSError(errno.EEXIST, "not a regular file")
         opened.write(content)
 
 
@@ -105,7 +105,7 @@ def _read(place: int, name: str, max_bytes: int) -> bytes:
 
 @contextmanager
 def _named(name: str) -> Generator[None]:
-    """Have an error say which file it is about."""
+    """Add the file name to an OSError."""
     try:
         yield
     except OSError as error:

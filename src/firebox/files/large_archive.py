@@ -1,7 +1,7 @@
-"""Large archives unpacked as they are read, with suspicion: toolchains of several hundred thousand files.
+"""Streaming extraction of large archives, such as toolchains with several hundred thousand files.
 
-Unlike `archive`, links are kept. They are made last, after everything else is written, so that nothing is ever written
-through one; and each is followed once, to see that it stays inside.
+Unlike in `archive`, links are kept. Symlinks are created last, so nothing is ever written through one, and each is resolved
+once to check that it stays inside.
 
 Source: PEP 706; pax(1), "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
 """
@@ -25,20 +25,20 @@ MAX_DEPTH = 64
 
 _PIECE_BYTES = 1 << 20
 _HEADER_BYTES = 4 << 20
-"""What may be read between one member's content and the next one's: headers, long names, extended ones."""
+"""Maximum bytes between the contents of two members: headers, long names, extended headers."""
 _REST_BYTES = 64 << 20
-"""What may follow the end of the archive."""
+"""Maximum bytes after the end of the archive."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DAMAGED = (
     tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, KeyError, RecursionError, OverflowError,
 )  # fmt: skip
 _MISSHAPEN = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
-"""What the system says where two members get in each other's way, or a name cannot be."""
+"""Errors caused by conflicting members or invalid names."""
 
 
 class Bounds(NamedTuple):
-    """How much an archive may hold. home: where the folder will be seen; a link to something below it stays inside."""
+    """Limits for an archive. home: the folder's path at run time; an absolute symlink below it stays inside."""
 
     max_bytes: int
     max_members: int
@@ -46,19 +46,18 @@ class Bounds(NamedTuple):
 
 
 class Unpacked(NamedTuple):
-    """What came out of an archive."""
+    """Totals of an unpacked archive."""
 
     size_bytes: int
     members: int
 
 
 def unpack(archive: Path, folder: Path, bounds: Bounds, tell: Callable[[int], None] = lambda _bytes: None) -> Unpacked:
-    """Unpack a .tar.gz into an empty folder. Of permissions only "executable" is kept.
+    """Unpack a .tar.gz into an empty folder. Of the permissions, only the executable bit is kept.
 
-    tell: called now and then with how many bytes of the archive were read; what it raises ends the unpacking.
-    Raises: InvalidRequest for a member that is absolute, has `..`, is a device or a pipe, is there twice, or is a link
-    that leaves the folder, and for an archive that is damaged or too large; OSError when something cannot be read or
-    written. What was written until then stays.
+    tell: called regularly with the number of archive bytes read; an exception from it aborts the extraction. Raises:
+    InvalidRequest for an absolute name, `..`, a device, a pipe, a duplicate or a link out of the folder, and for a corrupt or
+    oversized archive; OSError if a file cannot be read or written. Files written before the error are left behind.
     """
     with _opened(archive, bounds, tell) as (source, opened), _Writer(archive, folder, bounds) as writer:
         _unpack(archive, opened, source, writer)
@@ -68,31 +67,31 @@ def unpack(archive: Path, folder: Path, bounds: Bounds, tell: Callable[[int], No
 
 @contextmanager
 def _opened(archive: Path, bounds: Bounds, tell: Callable[[int], None]) -> Generator[tuple[_Source, tarfile.TarFile]]:
-    """Open an archive to be read once, from its beginning to its end."""
+    """Open an archive for a single sequential read."""
     try:
         with archive.open("rb") as packed, gzip.open(packed) as compressed:
             source = _Source(archive, compressed, bounds, lambda: tell(packed.tell()))
-            # Of a stream only `read` is used; the types ask for all that a file can do.
+            # A stream only needs `read`, but the type demands a complete file object.
             opened = tarfile.open(fileobj=cast("Any", source), mode="r|", tarinfo=_Member)  # noqa: SIM115 - closed below
             with opened:
                 yield source, opened
     except _DAMAGED as error:
-        raise InvalidRequest(f"{archive.name} is no archive that can be unpacked: {error}") from None
+        raise InvalidRequest(f"{archive.name} is not a valid archive: {error}") from None
 
 
 class _Member(tarfile.TarInfo):
-    """A header. Sparse members are refused: nobody packs a toolchain so, and their maps have no bounds."""
+    """A header that rejects sparse members: toolchains do not use them, and their maps are unbounded."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
         if member.type == tarfile.GNUTYPE_SPARSE:
-            raise ValueError("it has sparse members")
+            raise ValueError("sparse members are not supported")
         return member
 
 
 class _Source:
-    """The decompressed archive, with an eye on how much of it is read."""
+    """The decompressed archive, with limits on the bytes read."""
 
     def __init__(self, archive: Path, compressed: gzip.GzipFile, bounds: Bounds, tell: Callable[[], None]) -> None:
         self._archive = archive
@@ -109,7 +108,7 @@ class _Source:
         self._header_bytes -= len(data)
         self._untold_bytes += len(data)
         if self._room_bytes < 0:
-            raise InvalidRequest(f"{self._archive.name} holds more than {self._max_bytes} bytes")
+            raise InvalidRequest(f"{self._archive.name} contains more than {self._max_bytes} bytes")
         if self._header_bytes < 0:
             raise InvalidRequest(f"{self._archive.name} has a header of more than {_HEADER_BYTES} bytes")
         if self._untold_bytes >= _PIECE_BYTES:
@@ -118,11 +117,11 @@ class _Source:
         return data
 
     def expect(self, content_bytes: int) -> None:
-        """Let a member's content be read, and the header after it."""
+        """Allow a member's content and the following header to be read."""
         self._header_bytes = content_bytes + _HEADER_BYTES
 
     def drain(self) -> None:
-        """Read to the end, so that a damaged checksum is found."""
+        """Read to the end to verify the gzip checksum."""
         self._header_bytes = _REST_BYTES
         while self.read(_PIECE_BYTES):
             pass
@@ -132,15 +131,15 @@ def _unpack(archive: Path, opened: tarfile.TarFile, source: _Source, writer: _Wr
     while (member := opened.next()) is not None:
         _forget_members(opened)
         if member.issparse():
-            raise InvalidRequest(f"{archive.name} has sparse members")
+            raise InvalidRequest(f"{archive.name} contains sparse members, which are not supported")
         parts = parts_inside(archive, member.name)
         if member.isdir():
             writer.folder(parts)
         elif not parts:
-            raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} is no folder")
+            raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} is not a folder")
         elif member.isfile():
             if member.size < 0:
-                raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} has a size below 0")
+                raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} has a negative size")
             source.expect(member.size)
             content = opened.extractfile(member)
             assert content is not None  # noqa: S101 - it is a file
@@ -150,28 +149,28 @@ def _unpack(archive: Path, opened: tarfile.TarFile, source: _Source, writer: _Wr
         elif member.issym():
             writer.link(parts, member.linkname)
         else:
-            raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} is neither a file nor a folder nor a link")
+            raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} is not a file, folder or link")
         source.expect(0)
     writer.make_links()
 
 
 def _forget_members(opened: tarfile.TarFile) -> None:
-    """Keep an archive from remembering every member that it has shown."""
+    """Prevent tarfile from accumulating all members."""
     cast("Any", opened).members = []
 
 
 def parts_inside(archive: Path, name: str) -> tuple[str, ...]:
-    """Split a member's name; () for the folder itself. Raises: InvalidRequest."""
+    """Split a member name; () for the folder itself. Raises: InvalidRequest."""
     parts = tuple(part for part in name.split("/") if part not in {"", "."})
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise InvalidRequest(f"{archive.name}: {name[:64]!r} leaves the folder")
+        raise InvalidRequest(f"{archive.name}: {name[:64]!r} is outside the folder")
     if len(parts) > MAX_DEPTH:
-        raise InvalidRequest(f"{archive.name}: {name[:64]!r} is {len(parts)} folders deep, at most {MAX_DEPTH} are allowed")
+        raise InvalidRequest(f"{archive.name}: {name[:64]!r} is nested {len(parts)} levels deep; the maximum is {MAX_DEPTH}")
     return parts
 
 
 class _Writer:
-    """Writes below one folder, never through a link. Keeps the folder of the last member open: the next one is mostly there."""
+    """Writes below one folder, never through a symlink. Keeps the last folder open, since the next member is usually in it."""
 
     def __init__(self, archive: Path, folder: Path, bounds: Bounds) -> None:
         self._archive = archive
@@ -193,12 +192,12 @@ class _Writer:
         self._stack.close()
 
     def folder(self, parts: tuple[str, ...]) -> None:
-        """Make a folder, and those above it."""
+        """Create a folder and its parents."""
         self._count()
         self._enter(parts)
 
     def file(self, parts: tuple[str, ...], content: IO[bytes], *, executable: bool) -> None:
-        """Write a file that is not there yet."""
+        """Write a new file."""
         self._count()
         mode = 0o755 if executable else 0o644
         try:
@@ -210,42 +209,42 @@ class _Writer:
             while piece := content.read(_PIECE_BYTES):
                 self.size_bytes += len(piece)
                 if self.size_bytes > self._bounds.max_bytes:
-                    raise InvalidRequest(f"{self._archive.name} holds more than {self._bounds.max_bytes} bytes")
+                    raise InvalidRequest(f"{self._archive.name} contains more than {self._bounds.max_bytes} bytes")
                 _write_all(opened, piece)
 
     def hard_link(self, parts: tuple[str, ...], target: tuple[str, ...]) -> None:
-        """Give a file that was written before a second name."""
+        """Create a hard link to a file that was already written."""
         self._count()
         if not target:
-            raise InvalidRequest(f"{self._archive.name}: {parts[-1][:64]!r} is a link to no file")
+            raise InvalidRequest(f"{self._archive.name}: {parts[-1][:64]!r} is a hard link to no regular file")
         try:
             above = os.dup(self._enter(target[:-1], make=False))
             try:
                 if not stat.S_ISREG(os.stat(target[-1], dir_fd=above, follow_symlinks=False).st_mode):
-                    raise InvalidRequest(f"{self._archive.name}: {parts[-1][:64]!r} is a link to no file")
+                    raise InvalidRequest(f"{self._archive.name}: {parts[-1][:64]!r} is a hard link to no regular file")
                 os.link(target[-1], parts[-1], src_dir_fd=above, dst_dir_fd=self._enter(parts[:-1]), follow_symlinks=False)
             finally:
                 os.close(above)
         except FileNotFoundError:
             raise InvalidRequest(
-                f"{self._archive.name}: {parts[-1][:64]!r} is a link to a file that did not come before"
+                f"{self._archive.name}: {parts[-1][:64]!r} is a hard link to a file that was not extracted before"
             ) from None
         except OSError as error:
             raise self._failure(error, parts) from None
 
     def link(self, parts: tuple[str, ...], target: str) -> None:
-        """Remember a link; an absolute one to somewhere below `home` becomes relative."""
+        """Record a symlink; an absolute target below `home` becomes relative."""
         self._count()
         home = self._bounds.home
         shown = "/".join(parts)[:64]
         if home and (target == home or target.startswith(home + "/")):
             target = "../" * (len(parts) - 1) + (target[len(home) :].strip("/") or ".")
         if not target or target.startswith("/") or "\0" in target or len(target) > os.pathconf("/", "PC_PATH_MAX") - 1:
-            raise InvalidRequest(f"{self._archive.name}: {shown!r} is a link to {target[:64]!r}, which leaves the folder")
+            raise InvalidRequest(f"{self._archive.name}: {shown!r} is a symlink to {target[:64]!r}, outside the folder")
         self._links.append((parts, target))
 
     def make_links(self) -> None:
-        """Make the links, then see where each of them leads."""
+        """Create the recorded symlinks, then check where each one leads."""
         for parts, target in self._links:
             try:
                 os.symlink(target, parts[-1], dir_fd=self._enter(parts[:-1]))
@@ -255,10 +254,10 @@ class _Writer:
         for parts, target in self._links:
             if not Path(os.path.realpath(root.joinpath(*parts))).is_relative_to(root):
                 shown = "/".join(parts)[:64]
-                raise InvalidRequest(f"{self._archive.name}: {shown!r} is a link to {target[:64]!r}, which leaves the folder")
+                raise InvalidRequest(f"{self._archive.name}: {shown!r} is a symlink to {target[:64]!r}, outside the folder")
 
     def _enter(self, parts: tuple[str, ...], *, make: bool = True) -> int:
-        """Open a folder below the root, made where it is missing, and keep it and those above it open."""
+        """Open a folder below the root, creating missing ones, and keep the chain of folders open."""
         same = 0
         while same < min(len(parts), len(self._at)) and parts[same] == self._at[same]:
             same += 1
@@ -278,9 +277,9 @@ class _Writer:
     def _make(self, name: str) -> None:
         try:
             os.mkdir(name, 0o755, dir_fd=self._open[-1])
-        except FileExistsError:  # a file of that name is found out by opening it
+        except FileExistsError:  # opening it fails if it is a file
             return
-        os.chmod(name, 0o755, dir_fd=self._open[-1])  # noqa: S103 - whatever the umask is
+        os.chmod(name, 0o755, dir_fd=self._open[-1])  # noqa: S103 - independent of the umask
 
     def _count(self) -> None:
         self.members += 1
@@ -288,7 +287,7 @@ class _Writer:
             raise InvalidRequest(f"{self._archive.name} has more than {self._bounds.max_members} members")
 
     def _failure(self, error: OSError, parts: tuple[str, ...]) -> Exception:
-        """Tell an archive that contradicts itself from a disk that is full."""
+        """Distinguish an invalid archive from a system error such as a full disk."""
         shown = "/".join(parts)
         if error.errno in _MISSHAPEN:
             return InvalidRequest(f"{self._archive.name}: {shown[:64]!r} cannot be written: {error.strerror}")
@@ -306,7 +305,7 @@ def _write_all(opened: IO[bytes], data: bytes) -> None:
 
 
 def read_member(archive: Path, name: str, max_bytes: int, bounds: Bounds) -> bytes | None:
-    """Read one small file of a .tar.gz by its name; None when it is not there. Raises: InvalidRequest, OSError."""
+    """Read one small file of a .tar.gz; None if it does not exist. Raises: InvalidRequest, OSError."""
     with _opened(archive, bounds, lambda _bytes: None) as (source, opened):
         members = 0
         while (member := opened.next()) is not None:
@@ -317,7 +316,7 @@ def read_member(archive: Path, name: str, max_bytes: int, bounds: Bounds) -> byt
             source.expect(max(0, member.size))
             if parts_inside(archive, member.name) == (name,):
                 if not member.isfile() or member.size > max_bytes:
-                    raise InvalidRequest(f"{archive.name}: {name} is no file of at most {max_bytes} bytes")
+                    raise InvalidRequest(f"{archive.name}: {name} is not a regular file of at most {max_bytes} bytes")
                 content = opened.extractfile(member)
                 return content.read(max_bytes) if content else None
     return None

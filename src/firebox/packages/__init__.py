@@ -1,1 +1,1 @@
-"""Floor 4: packages: repositories and their indices, download, verification, installed ones, building."""
+"""Packages: repositories, download, installation, publishing, building."""

@@ -1,4 +1,4 @@
-"""A package as an index announces it, and the words about what happens to it."""
+"""Package entries as announced by a repository index, and progress reports."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ Step = Literal["index", "download", "verify", "unpack", "environment", "install"
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """One package of one repository. Nobody changes it: another content has another version.
+    """One package of one repository. Published versions never change: different content needs a new version.
 
-    Source: the index schema `ppman-repo-1`; `architecture` is ours.
+    Source: the index schema `ppman-repo-1`. `architecture` is a Firebox extension.
     """
 
     language: str
-    """What it is called; no version in it."""
+    """Package name, without a version."""
     version: str
-    """An exact SemVer."""
+    """Exact SemVer version."""
     author: str = ""
     """`Full Name <mail>`."""
     checksums: dict[str, str] = field(default_factory=dict[str, str])
-    """md5, sha1, sha256 or sha512 -> lower-case hexadecimal digits."""
+    """md5, sha1, sha256 or sha512 -> lower-case hexadecimal digest."""
     dependencies: dict[str, str] = field(default_factory=dict[str, str])
-    """Name -> version range, as npm spells it."""
+    """Package name -> npm version range."""
     size_bytes: int = 0
-    """Unpacked; 0 when the index does not say."""
+    """Unpacked size; 0 if the index omits it."""
     buildfile: str = ""
-    """URL of what it was built from."""
+    """URL of the build file."""
     download: str
-    """Absolute URL (http, https), or `file:` and an absolute path."""
+    """Absolute http, https or `file:` URL."""
     signature: str = ""
-    """Armored, detached."""
+    """Armored detached OpenPGP signature."""
     architecture: str = ""
-    """As Debian calls it ("amd64"); "" when the index does not say."""
+    """Debian architecture name ("amd64"); "" if the index omits it."""
     repository: str = ""
-    """Name of the repository that announces it."""
+    """Name of the repository that announces the package."""
 
     @property
     def name(self) -> str:
-        """What people call it: `python-3.13.5`."""
+        """Human-readable name and version: `python-3.13.5`."""
         return f"{self.language}-{self.version}"
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """How far something is. total: bytes or steps; 0 when unknown."""
+    """Progress of one step. total: bytes or steps; 0 if unknown."""
 
     package: str
     step: Step
     done: int = 0
     total: int = 0
     words: str = ""
-    """A line of what a tool says meanwhile."""
+    """Status message, such as the latest output line of a build tool."""
 
 
 Report = Callable[[Progress], None]
-"""Called often, from the event loop or from a worker thread; must be quick and must not raise."""
+"""Progress callback. Called often, from the event loop or a worker thread: must be fast and must not raise."""
 
 
 def no_report(_progress: Progress) -> None:
-    """Tell nobody."""
+    """Discard a progress report."""

@@ -1,6 +1,6 @@
-"""Locks between processes: flock(2), which the kernel lets go of however their holder ends.
+"""Inter-process file locks based on flock(2), which the kernel releases when the holder exits.
 
-Source: flock(2): a lock belongs to the open file description, so two parts of one process exclude each other as well.
+Source: flock(2): a lock belongs to the open file description, so two holders in one process exclude each other as well.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def take(descriptor: int, *, shared: bool = False) -> bool:
-    """Take a lock at once, or tell that somebody else has it."""
+    """Try to take a lock without waiting. Return False if another holder has it."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -20,12 +20,12 @@ def take(descriptor: int, *, shared: bool = False) -> bool:
 
 
 def let_go(descriptor: int) -> None:
-    """Give a lock back and keep the descriptor open."""
+    """Release a lock and keep the file descriptor open."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Tell whether what is open is still what is found at this place."""
+    """Check whether an open file descriptor still refers to the file at `path`."""
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What kind of machine this is, in the words of packages."""
+"""The architecture of this machine, by its Debian name."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _DEBIAN_NAMES = {
 
 @lru_cache(maxsize=1)
 def architecture() -> str:
-    """The machine's architecture as Debian calls it ("amd64"). Source: Debian Policy, "Architecture wildcards"."""
+    """Return the Debian name of this machine's architecture ("amd64"). Source: Debian Policy, "Architecture wildcards"."""
     machine = platform.machine().lower()
     return _DEBIAN_NAMES.get(machine, machine)
 
 
 def fits(wanted: str) -> bool:
-    """Say whether a package for this architecture can be used here; "" is one for every machine."""
+    """Check whether a package for this architecture runs here. "" and "all" match every machine."""
     return wanted in {"", "all", architecture()}

@@ -1,4 +1,4 @@
-"""Versions of packages and the ranges that ask for them, as npm spells these; the same rules as for runtimes."""
+"""Package versions and npm-style version ranges, with the same rules as for runtimes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_NAMED = 12
 
 
 def is_version(text: str) -> bool:
-    """Say whether this is one exact version."""
+    """Check whether a text is an exact version."""
     import semantic_version  # a server without packages compares no versions
 
     parser: Any = semantic_version.Version
@@ -27,18 +27,18 @@ def is_version(text: str) -> bool:
 
 
 def is_range(text: str) -> bool:
-    """Say whether this is a range of versions."""
+    """Check whether a text is a valid version range."""
     return _range(text) is not None
 
 
 def newest(entries: Iterable[Entry], version_range: str) -> Entry | None:
-    """Find the newest that a range allows, the first of equals; None when there is none. A broken range allows nothing."""
+    """Return the newest matching entry, the first of equals; None if no version matches. An invalid range matches nothing."""
     best = matching(entries, version_range)
     return best[0] if best else None
 
 
 def by_repository(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Group by repository, in the order in which they appear."""
+    """Group entries by repository, in order of appearance."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.repository, []).append(entry)
@@ -46,10 +46,10 @@ def by_repository(entries: Iterable[Entry]) -> list[list[Entry]]:
 
 
 def preferred(entries: Iterable[Entry], version_range: str) -> list[Entry]:
-    """List what a range allows: what the first repository has, newest first, then what the next one has.
+    """List the matching entries: those of the first repository, newest first, then those of the next one.
 
-    So a later repository cannot slip in a newer version of what an earlier one has, unless just that is asked for.
-    Pre-releases count as in `matching`.
+    A later repository cannot shadow a package of an earlier one with a newer version, unless the range asks for that version.
+    Pre-releases are handled as in `matching`.
     """
     groups = by_repository(entries)
     found = [entry for group in groups for entry in newest_first(group) if allows(version_range, entry.version)]
@@ -57,9 +57,9 @@ def preferred(entries: Iterable[Entry], version_range: str) -> list[Entry]:
 
 
 def matching(entries: Iterable[Entry], version_range: str) -> list[Entry]:
-    """List what a range allows, newest first.
+    """List the matching entries, newest first.
 
-    Pre-releases only count where they are named, or nothing else matches: npm's ranges leave them out otherwise.
+    As in npm, pre-releases match only if the range names them; as a fallback they match if nothing else does.
     Source: node-semver, "Ranges" and "Prerelease Tags".
     """
     given = newest_first(entries)
@@ -68,19 +68,19 @@ def matching(entries: Iterable[Entry], version_range: str) -> list[Entry]:
 
 
 def newest_first(entries: Iterable[Entry]) -> list[Entry]:
-    """Sort by version, downwards; equals stay in their order."""
+    """Sort entries by version, newest first; the sort is stable."""
     return sorted(entries, key=lambda entry: sort_key(entry.version), reverse=True)
 
 
 def version_words(entries: Iterable[Entry]) -> str:
-    """List the versions for a message, newest first, at most `MOST_NAMED`."""
+    """Format the versions for a message, newest first, at most `MAX_LISTED`."""
     versions = dict.fromkeys(entry.version for entry in newest_first(entries))
     return ", ".join(islice(versions, MOST_NAMED))
 
 
 @lru_cache(maxsize=65_536)
 def allows(version_range: str, version: str, *, as_release: bool = False) -> bool:
-    """Say whether a version lies in a range. as_release: take a pre-release for what it leads to."""
+    """Check whether a version is in a range. as_release: treat a pre-release as the release it precedes."""
     if version_range.strip() == version:
         return True
     wanted = _range(version_range)
@@ -94,7 +94,7 @@ def allows(version_range: str, version: str, *, as_release: bool = False) -> boo
 
 @lru_cache(maxsize=65_536)
 def sort_key(version: str) -> Any:
-    """A key that sorts versions upwards; builds of one version by their names."""
+    """Return an ascending sort key for a version; builds of one version sort by name."""
     import semantic_version
 
     parsed: Any = semantic_version.Version(version)

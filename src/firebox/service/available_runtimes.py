@@ -1,4 +1,4 @@
-"""Which runtimes a command works with: those of installed packages, and what the definitions find on PATH."""
+"""Runtimes available to a command: those of installed packages and those found on PATH."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _log = LazyLogger()
 
 
 def find_definitions(settings: Settings, mentioning: str = "") -> list[Definition]:
-    """Read every definition, the operator's own first.
+    """Read all definitions, the operator's own first.
 
-    mentioning: of those that come with Firebox only the ones that hold this name or ending: reading all takes a while.
-    Raises: SettingsError for one of the operator's that cannot be read.
+    mentioning: read only the built-in definitions that contain this name or extension, since reading all is slow.
+    Raises: SettingsError if an operator's definition is invalid.
     """
     return [*read_definitions(settings.runtimes_dir), *shipped_definitions(mentioning)]
 
 
 def open_store(settings: Settings) -> PackageStore:
-    """Open the store of installed packages; it need not exist yet."""
+    """Open the package store; it need not exist yet."""
     return PackageStore(packages_folder(settings))
 
 
 def find_runtimes(settings: Settings, only: Only | None = None, mentioning: str = "") -> HostScan:
-    """Look for the runtimes of packages and of this host, in this order. only: which of them matter.
+    """Find the runtimes of packages, then those of this host. only: filter.
 
-    mentioning: as of `find_definitions`.
-    Raises: SettingsError for a definition of the operator's that cannot be read.
+    mentioning: as for `find_definitions`.
+    Raises: SettingsError if an operator's definition is invalid.
     """
     packaged, problems = open_store(settings).runtimes()
     scan = find_host_runtimes(settings, only, mentioning)
@@ -46,11 +46,11 @@ def find_runtimes(settings: Settings, only: Only | None = None, mentioning: str 
 
 
 def find_host_runtimes(settings: Settings, only: Only | None = None, mentioning: str = "") -> HostScan:
-    """Look for the runtimes of this host alone. Arguments and errors as of `find_runtimes`."""
+    """Find the runtimes of this host. Arguments and errors as for `find_runtimes`."""
     definitions = find_definitions(settings, mentioning)
     scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=only)
     for problem in scan.problems:
-        _log.debug("a tool cannot be used", problem=problem)
+        _log.debug("tool unusable", problem=problem)
     for each in scan.unprepared if settings.prepare_toolchains else ():
-        _log.warning("a toolchain stays slow", language=each.language, problem=each.reason)
+        _log.warning("toolchain not prepared", language=each.language, problem=each.reason)
     return scan

@@ -1,4 +1,4 @@
-"""Installations under way: each goes on to its end whoever watches it, and any number of clients may."""
+"""Installations in progress, which any number of clients may follow and which outlive all of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from firebox.packages.entry import Entry, Progress, Report
 from firebox.packages.installed.store import Installed
 
 KEPT_STEPS = 256
-"""What is remembered of an installation for whoever comes later or reads slowly: the newest word about each package and step."""
+"""Maximum progress reports kept for late or slow readers: the latest one per package and step."""
 STOP_S = 10.0
-"""How long an installation that is cancelled may take to clean up after itself."""
+"""Time for a cancelled installation to clean up."""
 
 _log = structlog.get_logger("firebox.packages")
 
@@ -25,7 +25,7 @@ Work = Callable[[Report], Awaitable[list[Installed]]]
 
 
 class Installation:
-    """One package on its way in. work: installs it. To be made in the event loop in which it is followed."""
+    """A package installation in progress. work: performs it. Create it in the event loop that follows it."""
 
     def __init__(self, entry: Entry, work: Work) -> None:
         self.entry = entry
@@ -44,19 +44,19 @@ class Installation:
         return self._task.done()
 
     async def result(self) -> list[Installed]:
-        """Wait for what was installed, dependencies first. Whoever waits may stop waiting: the installation goes on.
+        """Wait for the installed packages, dependencies first. Cancelling the wait does not stop the installation.
 
-        Raises: what `Installer.install` raises; ShuttingDown when the server stopped first.
+        Raises: what `Installer.install` raises; ShuttingDown if the server stopped first.
         """
         await asyncio.wait((self._task,))
         if self._task.cancelled():
-            raise ShuttingDown("the server stopped before the package was installed", retry_after_s=5)
+            raise ShuttingDown("the server shut down before the package was installed", retry_after_s=5)
         return self._task.result()
 
     async def progress(self) -> AsyncIterator[Progress]:
-        """Yield how far it is until it ends: first where each package stands now, then what is new.
+        """Yield progress until the end: the current state of each package first, then updates.
 
-        A slow reader misses steps in between and never the newest one; nothing piles up for it.
+        A slow reader skips intermediate steps but never the latest one; there is no backlog.
         """
         seen = 0
         while True:
@@ -71,12 +71,12 @@ class Installation:
             await news.wait()
 
     async def cancel(self) -> None:
-        """Stop it and wait until it has cleaned up, for a while."""
+        """Cancel the installation and wait, for a limited time, until it has cleaned up."""
         self._task.cancel()
         await asyncio.wait((self._task,), timeout=STOP_S)
 
     def report(self, progress: Progress) -> None:
-        """Note how far it is. Called from any thread."""
+        """Record progress. Thread-safe."""
         key = (progress.package, progress.step)
         with self._lock:
             self._count += 1
@@ -86,7 +86,7 @@ class Installation:
                 del self._latest[next(iter(self._latest))]
             told, self._told = self._told, True
         if not told:
-            with suppress(RuntimeError):  # the loop is closed: the server has ended
+            with suppress(RuntimeError):  # the event loop is closed: the server has stopped
                 self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
@@ -96,19 +96,19 @@ class Installation:
         self._news = asyncio.Event()
 
     async def _carry_out(self, work: Work) -> list[Installed]:
-        self.report(Progress(package=self.entry.name, step="download"))  # whoever watches knows at once that it has begun
+        self.report(Progress(package=self.entry.name, step="download"))  # visible progress from the start
         try:
             installed = await work(self.report)
         except FireboxError as error:
             reason = {"code": error.code, "reason": error.message, "hint": error.hint}
-            _log.warning("a package was not installed", package=self.entry.name, **reason)
+            _log.warning("package installation failed", package=self.entry.name, **reason)
             raise
-        _log.info("a package is installed", package=self.entry.name, repository=self.entry.repository)
+        _log.info("package installed", package=self.entry.name, repository=self.entry.repository)
         return installed
 
 
 def note_outcome(task: asyncio.Task[Any]) -> None:
-    """See to it that a task's failure is not lost where whoever began it has gone away: what nobody foresaw is logged."""
+    """Retrieve the outcome of a background task and log unexpected errors."""
     failure = None if task.cancelled() else task.exception()
     if failure is not None and not isinstance(failure, FireboxError):
-        _log.error("work on packages met a bug", task=task.get_name(), exc_info=failure)
+        _log.error("unexpected error in a package task", task=task.get_name(), exc_info=failure)

@@ -1,4 +1,4 @@
-"""The runtimes of a server: what the host has and what the installed packages bring, kept true while packages come and go."""
+"""The runtimes of a server, from host and packages, updated while packages are installed and removed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 
 LOOK_EVERY_S = 1.0
-"""How often the store is looked at: another process, such as `firebox packages install`, may have changed it."""
+"""Polling interval for changes by other processes, such as `firebox packages install`."""
 
 _log = structlog.get_logger("firebox.packages")
 
 
 class LayerHolder(Protocol):
-    """Whoever mounts the images of packages."""
+    """Keeps package images mounted."""
 
     def forget_layers(self, layers: Iterable[str]) -> None:
-        """Let go of images whose packages are gone."""
+        """Release the images of removed packages."""
         ...
 
 
 class InstalledRuntimes:
-    """Puts the runtimes of packages into a registry, before those of the host."""
+    """Registers the runtimes of packages, ahead of those of the host."""
 
     def __init__(self, host: Sequence[Runtime], store: PackageStore, registry: Registry, holder: LayerHolder) -> None:
         self._host = tuple(host)
@@ -39,19 +39,19 @@ class InstalledRuntimes:
         self._reloading = asyncio.Lock()
 
     async def reload(self) -> None:
-        """Read what is installed and have the registry tell of it."""
+        """Read the installed packages and update the registry."""
         async with self._reloading:
             self._seen = self._store.stamp()
             packaged, problems = await asyncio.to_thread(self._store.runtimes)
             for problem in problems:
-                _log.warning("a package cannot be used", problem=problem)
+                _log.warning("package unusable", problem=problem)
             before = layers_of(self._registry.all())
             self._registry.renew([*packaged, *self._host])
             self._holder.forget_layers(before - layers_of(packaged))
 
     @asynccontextmanager
     async def watched(self) -> AsyncGenerator[None]:
-        """Reload whenever another process has changed the store, until the context is left."""
+        """Reload when another process changes the store, within the context."""
         watching = asyncio.create_task(self._watch())
         try:
             yield
@@ -67,9 +67,9 @@ class InstalledRuntimes:
                 try:
                     await self.reload()
                 except OSError as error:
-                    _log.warning("the installed packages cannot be read", error=str(error))
+                    _log.warning("cannot read the installed packages", error=str(error))
 
 
 def layers_of(runtimes: Iterable[Runtime]) -> set[str]:
-    """Give every layer that one of the runtimes is made of."""
+    """Return all layers that the runtimes consist of."""
     return {layer for runtime in runtimes for layer in runtime.layers}

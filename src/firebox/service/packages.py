@@ -1,4 +1,4 @@
-"""Packages of this server: what there is, installing and uninstalling, and which runtimes an installed one brings."""
+"""Package management for a server: available packages, installation, removal, and the runtimes of installed packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from firebox.service.installations import Installation, note_outcome
 from firebox.service.validation import check_selector
 from firebox.settings.settings import Settings
 
-if TYPE_CHECKING:  # these bring the libraries that talk to networks and read signatures
+if TYPE_CHECKING:  # these import the HTTP client and the OpenPGP library
     from firebox.packages.installed.install import Installer
     from firebox.packages.repository.repositories import Repositories
 
@@ -33,7 +33,7 @@ _log = structlog.get_logger("firebox.packages")
 
 
 class Listed(Struct, frozen=True):
-    """A package, and whether it is installed."""
+    """A package and its installation state."""
 
     language: str
     version: str
@@ -41,15 +41,15 @@ class Listed(Struct, frozen=True):
 
 
 class Packages:
-    """The use cases, one instance a process. Who may do what is asked of `Accounts.require_operator` before.
+    """The package use cases, one instance per process. Callers must first check `Accounts.require_operator`.
 
-    reload: has the registry tell of what is installed now.
+    reload: updates the runtime registry from the store.
     """
 
     def __init__(
         self, store: PackageStore, settings: Settings, registry: Registry, reload: Callable[[], Awaitable[None]]
     ) -> None:
-        """Raises: SettingsError when the setting `repositories` cannot be read."""
+        """Raises: SettingsError if the setting `repositories` is invalid."""
         sources_of(settings)
         self._store = store
         self._settings = settings
@@ -73,14 +73,14 @@ class Packages:
         return Installer(self._settings, self._store, self._repositories)
 
     async def all(self) -> list[Listed]:
-        """List what repositories have and what is installed, by name and the newest first.
+        """List available and installed packages, sorted by name, newest version first.
 
-        Languages of the host are no packages: nobody can install or uninstall them here. Neither is what others are built on as
-        long as they need it: a base brings nothing that can run, and a client that tidies up could only fail at it.
+        Languages of the host are not packages: they cannot be installed or uninstalled here. Bases are hidden while other
+        packages depend on them: they provide no runtime, and clients cannot uninstall them.
         Raises: RepositoryError, NotTrusted.
         """
         known = await self._known()
-        # Tens of thousands take a while to sort, and anybody may ask for them.
+        # Sorting tens of thousands of entries is slow, and any client may request the list.
         installed = self._store.all()
         needed = {id_ for each in installed for id_ in each.requires}
         bases = {
@@ -89,22 +89,22 @@ class Packages:
         return await asyncio.to_thread(_listed, installed, known, bases)
 
     def repositories(self) -> list[str]:
-        """Name the repositories, in the order in which they are asked."""
+        """List the repository names in order of precedence."""
         return self._repositories.names()
 
     async def entries(self, repository: str, *, sync: bool = False) -> list[Entry]:
-        """List what a repository has, or `all` of them. sync: get the index anew first.
+        """List the packages of a repository, or of `all`. sync: fetch the index first.
 
         Raises: NotFound for the repository, RepositoryError, NotTrusted.
         """
         return await self._repositories.entries(repository, sync=sync, report=_log_words)
 
     async def sync(self, repository: str = "all") -> None:
-        """Get an index anew. Raises: as `entries`."""
+        """Fetch an index again. Raises: as `entries`."""
         await self._repositories.sync(repository, _log_words)
 
     async def find(self, language: str, version_range: str = "*", *, repository: str = "all") -> Entry:
-        """Find the newest package of this very name, never an alias, whose version matches.
+        """Find the newest matching package by exact name; aliases do not match.
 
         Raises: NotFound, InvalidRequest, RepositoryError, NotTrusted.
         """
@@ -117,30 +117,30 @@ class Packages:
             raise
 
     def find_installed(self, language: str, version_range: str) -> Installed | None:
-        """Find the newest installed package of this name whose version matches. Names are of small letters."""
+        """Find the newest installed package of this name in a version range. Names are compared in lower case."""
         name = language.strip().lower()
         installed = {each.entry.version: each for each in self._store.all() if each.entry.language == name}
         found = newest((each.entry for each in installed.values()), version_range)
         return installed[found.version] if found else None
 
     def installed(self) -> list[Installed]:
-        """List what is installed, by name."""
+        """List the installed packages by name."""
         return self._store.all()
 
     def is_installed(self, entry: Entry) -> bool:
         return self._store.get(entry.name) is not None
 
     def get(self, language: str, version: str) -> Installed:
-        """Find an installed package by its name and its exact version. Raises: NotFound, InvalidRequest."""
+        """Return an installed package by name and exact version. Raises: NotFound, InvalidRequest."""
         check_selector(language, version)
-        # One id may be cut into name and version in more than one way: `a-1` 2.0.0 and `a` 1-2.0.0.
+        # An id can be split into name and version in more than one way: `a-1` 2.0.0 and `a` 1-2.0.0.
         found = self._store.get(f"{language}-{version}")
         if found is None or (found.entry.language, found.entry.version) != (language, version):
             raise self._not_installed(language, version)
         return found
 
     def removable(self, language: str, version: str) -> str:
-        """Find the id of what is to be uninstalled, a damaged package too, by name and exact version. Raises: as `get`."""
+        """Return the id of a package to uninstall, possibly a corrupt one, by name and exact version. Raises: as `get`."""
         try:
             return self.get(language, version).id
         except NotFound:
@@ -150,20 +150,20 @@ class Packages:
             return id_
 
     def runtimes_of(self, package: Installed) -> list[Runtime]:
-        """List the runtimes that an installed package brings; a base brings none."""
+        """List the runtimes of an installed package; a base has none."""
         return self._registry.of_package(package.id)
 
     async def runtime_of(self, package: Installed, language: str | None) -> Runtime:
-        """Choose one of a package's runtimes. language: a name or alias; None: the one called as the package, or the only one.
+        """Select a runtime of a package. language: a name or alias; None: the package's own name, or its only runtime.
 
-        Raises: InvalidRequest, Conflict for a package without any.
+        Raises: InvalidRequest; Conflict if the package has no runtime.
         """
         runtimes = self.runtimes_of(package)
         if not runtimes:
-            await self._renew()  # it may have come a moment ago
+            await self._renew()  # it may have been installed a moment ago
             runtimes = self.runtimes_of(package)
         if not runtimes:
-            raise Conflict(f"{package.id} brings nothing that can run", hint="it is there for packages that depend on it")
+            raise Conflict(f"{package.id} provides no runtime", hint="it is a dependency of other packages")
         if language is not None:
             check_selector(language, "*")
             try:
@@ -177,13 +177,13 @@ class Packages:
         return (named or runtimes)[0]
 
     def install(self, entry: Entry) -> Installation:
-        """Begin to install a package with what it depends on, or join whoever installs it already.
+        """Start to install a package with its dependencies, or join an installation in progress.
 
-        Raises: Conflict when it is there already, is being uninstalled, or another repository's package of that name and version
-        is on its way; ShuttingDown.
+        Raises: Conflict if it is installed, is being uninstalled, or the same name and version is being installed from another
+        repository; ShuttingDown.
         """
         if self._closed:
-            raise ShuttingDown("the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
+            raise ShuttingDown("the server is shutting down", retry_after_s=RETRY_AFTER_STOP_S)
         under_way = self._under_way.get(entry.name)
         if under_way is not None:
             if under_way.entry != entry:
@@ -197,7 +197,7 @@ class Packages:
                 return await self._installer.install(entry, report)
             finally:
                 try:
-                    await self._renew()  # also when it failed: what it depends on may be there now
+                    await self._renew()  # after a failure, too: dependencies may have been installed
                 finally:
                     del self._under_way[entry.name]
 
@@ -205,23 +205,23 @@ class Packages:
         return installation
 
     async def uninstall(self, id_: str) -> None:
-        """Remove an installed package by its id. Waits for the runs that use it; a caller who goes away does not stop it.
+        """Uninstall a package by its id, after waiting for active runs. Cancelling the caller does not stop it.
 
-        Raises: NotFound, Conflict when others need it or it stays in use.
+        Raises: NotFound; Conflict if other packages require it or it stays in use.
         """
         if self._closed:
-            raise ShuttingDown("the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
+            raise ShuttingDown("the server is shutting down", retry_after_s=RETRY_AFTER_STOP_S)
         leaving = self._leaving.get(id_)
         if leaving is None:
             leaving = self._leaving[id_] = asyncio.create_task(self._uninstall(id_), name=f"uninstall {id_}")
             leaving.add_done_callback(note_outcome)
         await asyncio.wait((leaving,))
         if leaving.cancelled():
-            raise ShuttingDown(f"the server stopped before {id_} was uninstalled", retry_after_s=RETRY_AFTER_STOP_S)
+            raise ShuttingDown(f"the server shut down before {id_} was uninstalled", retry_after_s=RETRY_AFTER_STOP_S)
         leaving.result()
 
     async def close(self) -> None:
-        """Begin nothing any more, and stop what is under way: what is not finished is not there."""
+        """Refuse new work and cancel work in progress; unfinished changes are rolled back."""
         self._closed = True
         leaving = list(self._leaving.values())
         for task in leaving:
@@ -229,16 +229,16 @@ class Packages:
         await asyncio.gather(*(each.cancel() for each in list(self._under_way.values())), *leaving, return_exceptions=True)
 
     def _not_installed(self, language: str, version: str) -> NotFound:
-        """Say that an installed package is not there, and what can be had instead."""
+        """Create the error for a missing package, with a hint about alternatives."""
         error = NotFound("package", f"{language}-{version}")
         versions = version_words(each.entry for each in self._store.all() if each.entry.language == language)
-        error.hint = f"versions of {language} here: {versions}" if versions else installing_hint(language)
+        error.hint = f"installed versions of {language}: {versions}" if versions else installing_hint(language)
         return error
 
     async def _uninstall(self, id_: str) -> None:
         try:
             await self._installer.uninstall(id_)
-            _log.info("a package is uninstalled", package=id_)
+            _log.info("package uninstalled", package=id_)
         finally:
             try:
                 await self._renew()
@@ -248,11 +248,11 @@ class Packages:
     async def _renew(self) -> None:
         try:
             await self._reload()
-        except OSError as error:  # what was asked for has been done; the store is looked at again later
-            _log.warning("the installed packages cannot be read", error=str(error))
+        except OSError as error:  # the request itself succeeded; the store is reloaded later
+            _log.warning("cannot read the installed packages", error=str(error))
 
     async def _known(self) -> list[Entry]:
-        """List all repositories. However many ask, the network is asked once at a time: anybody may ask for this list."""
+        """List all repositories. Concurrent callers share one listing, since any client may ask for it."""
         if self._listing is None or self._listing.done():
             self._listing = asyncio.create_task(self._repositories.entries("all", report=_log_words))
             self._listing.add_done_callback(note_outcome)
@@ -270,10 +270,10 @@ def _listed(installed: Iterable[Installed], known: Iterable[Entry], hidden: set[
 
 
 def _log_words(progress: Progress) -> None:
-    """Write down what a repository is in trouble with, although its packages can be had, or others'."""
+    """Log a repository problem that does not prevent listing."""
     if progress.words:
-        _log.warning("a repository has a problem", repository=progress.package, problem=progress.words)
+        _log.warning("repository problem", repository=progress.package, problem=progress.words)
 
 
 def _names(runtimes: Iterable[Runtime]) -> str:
-    return "there are: " + ", ".join(dict.fromkeys(runtime.language for runtime in runtimes))
+    return "available: " + ", ".join(dict.fromkeys(runtime.language for runtime in runtimes))

@@ -208,26 +208,26 @@ BROKEN = {
         "these words\n        build.sh failed",
     ),
     "an unknown package": ({"more": 'debian = ["no-such-package-anywhere"]\n'}, "mmdebstrap failed", "no-such-package-anywhere"),
-    "no such program": ({"definition": EVERYTHING}, "tiny does not work in what was built", "there is no no-such-thing or"),
+    "no such program": ({"definition": EVERYTHING}, "tiny does not work in the built package", "there is no no-such-thing or"),
     "a program that fails": (
         {"script": SCRIPT.replace("echo tiny 1.4; exit", "echo why >&2; exit 4"), "definition": EVERYTHING},
-        "tiny does not work in what was built",
+        "tiny does not work in the built package",
         "failed with status 4\nwhy",
     ),
     "a helper that is missing": (
         {"script": SCRIPT + "rm /opt/tiny/bin/helper", "definition": EVERYTHING},
-        "tiny does not work in what was built",
+        "tiny does not work in the built package",
         "there is no helper-*",
     ),
     "preparing fails": (
         {"script": SCRIPT.replace("echo \"$SOURCE", "exit 3; echo \"$SOURCE"), "definition": EVERYTHING},
-        "tiny does not work in what was built",
+        "tiny does not work in the built package",
         "preparing failed",
     ),
     "another version": (
         {"script": SCRIPT.replace("tiny 1.4", "tiny 2.4"), "definition": EVERYTHING},
         "version 2.4.0, which is not in 1.x",
-        "another release",
+        "another Debian release",
     ),
 }  # fmt: skip
 
@@ -244,10 +244,10 @@ def test_says_what_is_wrong_and_leaves_nothing(what: str, output: Path, lua: Bui
 
 
 def test_a_test_program_that_does_not_say_ok_fails_with_its_words(lua: Built, settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(BuildFailed, match=r"lua-\S+: its test program does not print OK") as refused:
+    with pytest.raises(BuildFailed, match=r"lua-\S+: its test program did not print OK") as refused:
         try_package(_with_program(tmp_path, "print('not', 'OK')"), lua, settings)
     assert refused.value.hint == "not\tOK"
-    with pytest.raises(BuildFailed, match="does not print OK: runtime_error") as refused:
+    with pytest.raises(BuildFailed, match="did not print OK: runtime_error") as refused:
         try_package(_with_program(tmp_path, "error('dear me')"), lua, settings)
     assert "dear me" in refused.value.hint
 
@@ -277,16 +277,16 @@ def test_what_fails_its_test_is_kept_and_only_tested_again(output: Path, package
     settings = load_settings({**package_workshop.settings_given, **limits}, environ={})
     folder = elsewhere(output, tmp_path / "out")
     seen: list[Progress] = []
-    with pytest.raises(BuildFailed, match="its test program does not print OK") as refused:
+    with pytest.raises(BuildFailed, match="its test program did not print OK") as refused:
         make(write_recipe(tmp_path, test="echo KO"), settings, folder, seen.append, {})
-    assert "what was built is kept" in refused.value.hint
+    assert "the package is kept" in refused.value.hint
     assert not [entry for entry in announced_in(folder) if entry.language == "tiny"]
     assert not list(folder.glob("tiny-*"))
     built_at = len(seen)
     built = make(write_recipe(tmp_path, test="sleep 0.5; printf OK"), settings, folder, seen.append, {})
     assert [each.words for each in seen[built_at:]] == [
-        "it was built before: only its test is run again",
-        "trying the test program",
+        "already built: repeating only its test",
+        "running the test program",
         f"{built.file.name}: 0 MiB",
     ]
     assert [entry.name for entry in announced_in(folder) if entry.language == "tiny"] == ["tiny-1.2.3"]

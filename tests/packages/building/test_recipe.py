@@ -18,7 +18,7 @@ REFUSED = {
     "unknown key": ("script = 'x'", "script"),
     "wrong type": ("rank = 'high'", "rank"),
     "suite with an option in it": ("suite = '--x'", "suite"),
-    "suite twice": ("suite = 'sid'", "recipe.toml is no TOML"),
+    "suite twice": ("suite = 'sid'", "recipe.toml is not valid TOML"),
     "a Debian package that is an option": ("debian = ['-o=x']", "debian"),
     "a Debian package with a shell line": ("debian = ['a; rm']", "debian"),
     "an alias with a space": ("aliases = ['a b']", "aliases"),
@@ -55,7 +55,7 @@ def test_its_limits_go_before_those_of_its_definitions(tmp_path: Path) -> None:
 def test_its_name_is_its_folders(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     renamed = recipe.folder.parent.rename(tmp_path / "other") / "1"
-    with pytest.raises(BuildFailed, match="package is 'tiny'; allowed: the folder's name, other"):
+    with pytest.raises(BuildFailed, match="package is 'tiny'; allowed: the name of the folder, other"):
         read_recipe(renamed)
 
 
@@ -66,7 +66,7 @@ def test_a_definition_or_a_test_that_is_not_there_is_named(tmp_path: Path) -> No
         read_recipe(recipe.folder)
     recipe = write_recipe(tmp_path)
     (recipe.folder / "runtimes" / "tiny.toml").unlink()
-    with pytest.raises(BuildFailed, match=r"no tiny\.toml"):
+    with pytest.raises(BuildFailed, match=r"tiny\.toml is neither"):
         read_recipe(recipe.folder)
 
 
@@ -106,5 +106,5 @@ def test_says_what_is_not_there() -> None:
         find_recipe("klingon")
     with pytest.raises(NotFound, match=r"python 1\.x"):
         find_recipe("python", "1.x")
-    with pytest.raises(InvalidRequest, match="is no version range"):
+    with pytest.raises(InvalidRequest, match="is not a valid version range"):
         find_recipe("python", "three")

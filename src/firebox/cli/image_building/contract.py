@@ -1,6 +1,6 @@
-"""The two contracts that an image can keep: who runs it, what it starts, and what that is given.
+"""The two image contracts: the user, the program, its input and its output.
 
-| contract | started as                            | is given                 | gives back                                   |
+| contract | user and program                      | input                    | output                                       |
 | -------- | ------------------------------------- | ------------------------ | -------------------------------------------- |
 | glot     | user `glot`, `/home/glot/runner`      | JSON on standard input   | one JSON object on standard output           |
 | grounds  | user `grounds`, `/usr/local/bin/exec` | code as its one argument | the program's own output and its exit status |
@@ -43,7 +43,7 @@ main({arguments})
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """user and uid: who runs it, with a home of that name; program: what an image starts, with the language or without."""
+    """user and uid: run the program and own its home folder; program: the entry point; takes_language: passed as an argument."""
 
     name: ContractName
     user: str
@@ -56,7 +56,7 @@ class Contract:
         return self.default_tag.format(language=language)
 
     def changes(self, language: str) -> list[str]:
-        """Give the image's settings, as lines of a Dockerfile."""
+        """Return the image's settings, as lines of a Dockerfile."""
         words = [self.program, language] if self.takes_language else [self.program]
         return [
             f"USER {self.user}",
@@ -76,12 +76,12 @@ BOTH = (GLOT, GROUNDS)
 
 
 def contract_of(name: ContractName) -> Contract:
-    """Get a contract by its name."""
+    """Return a contract by its name."""
     return GLOT if name == "glot" else GROUNDS
 
 
 def write_programs(target: Path) -> None:
-    """Write a tar with what both contracts want in the root, so that one root serves either: homes and programs."""
+    """Write a tar with the home folders and programs of both contracts, so that one root serves either."""
     with tarfile.open(target, "w") as tar:
         for contract in BOTH:
             home = tarfile.TarInfo(f"home/{contract.user}")

@@ -1,4 +1,4 @@
-"""A Debian root with some packages and our code in it, made by mmdebstrap from wherever this machine gets its packages."""
+"""A Debian root with Firebox and the packages of a language, created by mmdebstrap from the apt sources of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from firebox.packages.building.debian_root import run_mmdebstrap
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a root is made of. language: a name that some definition knows; packages: of Debian."""
+    """Contents of a root. language: any known name; packages: of Debian."""
 
     language: str
     suite: str
@@ -25,9 +25,9 @@ class Recipe:
 
 
 def build_root(recipe: Recipe, target: Path, progress: Callable[[str], None]) -> None:
-    """Make the root and write it as a tar to `target`, whole or not at all.
+    """Build the root and write it as a tar to `target`, atomically.
 
-    progress: called with a line of words at a time. Raises: BuildFailed with what mmdebstrap said last.
+    progress: called with each output line. Raises: BuildFailed with the last messages of mmdebstrap.
     """
     require("mmdebstrap")
     with tempfile.TemporaryDirectory(prefix="firebox-image-") as folder:
@@ -44,9 +44,9 @@ def _arguments(recipe: Recipe, own: Path, entry: Path) -> list[str]:
     return [
         "--variant=minbase",
         f"--include={','.join(dict.fromkeys(packages))}",
-        # A package that is not there is told of now instead of after the essential ones are installed.
+        # Fails on an unknown package before the essential ones are installed.
         f'--extract-hook=APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq --simulate install {" ".join(packages)} > /dev/null',
-        # Java's packages put links there and fail when it is missing.
+        # Java packages create symlinks there and fail if it is missing.
         '--essential-hook=mkdir -p "$1/usr/share/man/man1"',
         f"--customize-hook=tar-in {own} /",
         f"--customize-hook=tar-in {entry} /",
@@ -54,7 +54,7 @@ def _arguments(recipe: Recipe, own: Path, entry: Path) -> list[str]:
         *(f"""--customize-hook=echo '{user}:x:{uid}:' >> "$1/etc/group\"""" for user, uid in users),
         f'--customize-hook=chroot "$1" /usr/bin/python3 -m compileall -q /{PLACE}',
         f'--customize-hook=chroot "$1" {MAKE_READY} {shlex.quote(recipe.language)}',
-        # Where this machine gets its packages is nobody's business who has the image.
+        # The image must not reveal the package sources of this machine.
         '--customize-hook=rm -f "$1/etc/apt/sources.list" "$1/etc/apt/apt.conf.d/99mmdebstrap"',
         '--customize-hook=rm -rf "$1/var/log/apt" "$1/var/log/dpkg.log" "$1/root/.cache"',
     ]

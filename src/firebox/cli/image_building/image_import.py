@@ -1,4 +1,4 @@
-"""A container engine as this command uses it: is it there, take an image, which images of ours are there.
+"""Container engine client: ping, import and list images.
 
 Source: Docker Engine API 1.41, "Images"; Podman's compatible API.
 """
@@ -25,7 +25,7 @@ PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that this command made. created: seconds since 1970."""
+    """An image built by this command. created: seconds since 1970."""
 
     tags: tuple[str, ...]
     contract: str
@@ -35,14 +35,14 @@ class Image:
 
 
 class Engine:
-    """The engine at an address; made by `open_engine`."""
+    """A container engine; created by `open_engine`."""
 
     def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
         self._session = session
         self._base = base
 
     async def ping(self) -> None:
-        """Raises: PartUnavailable when no engine answers."""
+        """Raises: PartUnavailable if the engine does not respond."""
         async with self._asked("GET", "/_ping"):
             return
 
@@ -54,16 +54,16 @@ class Engine:
         return [_image(each) for each in found]
 
     async def labels(self, tag: str) -> dict[str, str]:
-        """Get the labels of an image, none where there is no such image. Raises: PartUnavailable, ContainerError."""
+        """Return the labels of an image, {} if it does not exist. Raises: PartUnavailable, ContainerError."""
         async with self._asked("GET", f"/images/{tag}/json", missing_is_fine=True) as response:
             found: dict[str, Any] = await response.json() if response.status == HTTPStatus.OK else {}
         labels: dict[str, str] | None = found.get("Config", {}).get("Labels")
         return labels or {}
 
     async def take(self, root: Path, tag: str, changes: Sequence[str], progress: Callable[[int], None]) -> str:
-        """Import a tar of a root as an image; returns its id.
+        """Import a tar of a root as an image and return its id.
 
-        changes: as lines of a Dockerfile. progress: called with the number of bytes of each piece that was sent.
+        changes: lines of a Dockerfile. progress: called with the size of each chunk sent.
         Raises: PartUnavailable, ContainerError.
         """
         name, _, version = tag.rpartition(":")
@@ -76,7 +76,7 @@ class Engine:
             said = [json.loads(line) for line in (await response.text()).splitlines() if line.strip()]
         failed = next((str(line["error"]) for line in said if "error" in line), "")
         if failed or not said:
-            raise ContainerError(f"the container engine did not take the image: {failed or 'it said nothing'}")
+            raise ContainerError(f"the container engine rejected the image: {failed or 'empty response'}")
         return str(said[-1].get("status", ""))
 
     @asynccontextmanager
@@ -86,11 +86,11 @@ class Engine:
         try:
             async with self._session.request(method, self._base + path, **more) as response:
                 if response.status >= 400 and not (missing_is_fine and response.status == HTTPStatus.NOT_FOUND):
-                    raise ContainerError(f"the container engine answers {response.status}: {_words(await response.text())}")
+                    raise ContainerError(f"the container engine returned {response.status}: {_words(await response.text())}")
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise PartUnavailable(
-                "container engine", detail=str(error) or type(error).__name__, hint="is it running, and is --docker-url right?"
+                "container engine", detail=str(error) or type(error).__name__, hint="check --docker-url"
             ) from None
 
 
@@ -105,7 +105,9 @@ async def open_engine(url: str) -> AsyncGenerator[Engine]:
         connector, base = aiohttp.TCPConnector(), f"{'https' if scheme == 'https' else 'http'}://{rest.rstrip('/')}"
     else:
         raise InvalidRequest(
-            f"{url!r} is no engine", where="--docker-url", hint="like unix:///run/docker.sock or tcp://HOST:PORT"
+            f"{url!r} is not a valid engine URL",
+            where="--docker-url",
+            hint="examples: unix:///run/docker.sock or tcp://HOST:PORT",
         )
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)) as session:
         yield Engine(session, base)
@@ -125,7 +127,7 @@ def _image(found: dict[str, Any]) -> Image:
 
 
 def _words(text: str) -> str:
-    """Take the engine's own words out of its answer."""
+    """Extract the error message from a response."""
     try:
         return str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):

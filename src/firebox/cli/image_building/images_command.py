@@ -1,4 +1,4 @@
-"""`firebox images`: container images that keep the contract of glot-run or of grounds-exec."""
+"""`firebox images`: container images for the glot-run and grounds-exec contracts."""
 
 from __future__ import annotations
 
@@ -36,38 +36,39 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 app = Application(no_args_is_help=True)
 
 DockerUrl = Annotated[
-    str | None, typer.Option("--docker-url", metavar="URL", help="The container engine; also the setting docker_url.")
+    str | None, typer.Option("--docker-url", metavar="URL", help="URL of the container engine. Default: the setting docker_url.")
 ]
 
 
 @app.command()
 def build(
-    language: Annotated[str, typer.Argument(help="A language, by any of its names.", autocompletion=offer_languages)],
-    contract: Annotated[
-        str, typer.Option("--contract", metavar="|".join(CONTRACTS), help="What the image is started like.")
-    ] = "glot",
+    language: Annotated[str, typer.Argument(help="A language, by name or alias.", autocompletion=offer_languages)],
+    contract: Annotated[str, typer.Option("--contract", metavar="|".join(CONTRACTS), help="The contract of the image.")] = "glot",
     suite: Annotated[
-        str | None, typer.Option("--suite", metavar="NAME", help="The Debian release; bookworm if the language is there.")
+        str | None, typer.Option("--suite", metavar="NAME", help="Debian release. Default: bookworm, if it has the language.")
     ] = None,
     package: Annotated[
-        list[str] | None, typer.Option("--package", metavar="NAME", help="A further Debian package; may be repeated.")
+        list[str] | None, typer.Option("--package", metavar="NAME", help="An additional Debian package; repeatable.")
     ] = None,
-    tag: Annotated[str | None, typer.Option("--tag", metavar="NAME:TAG", help="What the image is called.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", metavar="NAME:TAG", help="Name of the image.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the root as a tar and do not import it.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the root as a tar instead of importing it.")
     ] = None,
     docker_url: DockerUrl = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Build an image for one language out of Debian packages, and give it to the container engine."""
+    """Build a container image for one language from Debian packages, and import it into the container engine.
+
+    Example: `firebox images build python --contract glot`.
+    """
     settings = load_settings({"docker_url": docker_url, "data_dir": data_dir}, config)
     set_up_logs("error", settings.log_format)
     kept = contract_of(_contract_name(contract))
     recipe = _recipe(language.strip().lower(), suite, package or [], settings)
     name = _tag(tag or kept.tag(recipe.language))
     if output is None:
-        asyncio.run(_ping(_url(settings)))  # before minutes are spent
+        asyncio.run(_ping(_url(settings)))  # fail before a build that takes minutes
     with tempfile.TemporaryDirectory(prefix="firebox-image-") as folder:
         root = Path(folder, "root.tar") if output is None else output
         with _progress() as progress:
@@ -79,7 +80,7 @@ def build(
             build_root(recipe, root, said)
             progress.update(task, description="Debian root", total=1, completed=1)
         if output is not None:
-            typer.echo(f"{output}: {output.stat().st_size} bytes; import it with these changes:")
+            typer.echo(f"{output}: {output.stat().st_size} bytes; to import it, use these options:")
             typer.echo("\n".join(f"  --change '{change}'" for change in kept.changes(recipe.language)))
             return
         identifier = asyncio.run(import_root(_url(settings), root, name, kept, recipe.language))
@@ -88,7 +89,7 @@ def build(
 
 @app.command(name="list")
 def list_images(docker_url: DockerUrl = None, config: ConfigFile = None, data_dir: DataDir = None) -> None:
-    """List the images in the container engine that `firebox images build` made."""
+    """List the images in the container engine that `firebox images build` built."""
     settings = load_settings({"docker_url": docker_url, "data_dir": data_dir}, config)
 
     async def ask() -> list[tuple[str, ...]]:
@@ -110,9 +111,9 @@ def _rows(image: Image) -> list[tuple[str, ...]]:
 
 
 async def import_root(url: str, root: Path, tag: str, contract: Contract, language: str) -> str:
-    """Give a root to the engine as an image; returns the image's id. Raises: PartUnavailable, ContainerError."""
+    """Import a root as an image and return its id. Raises: PartUnavailable, ContainerError."""
     with _progress() as progress:
-        task = progress.add_task(f"importing {tag}", total=root.stat().st_size)  # noqa: ASYNC240 - a look at a local file
+        task = progress.add_task(f"importing {tag}", total=root.stat().st_size)  # noqa: ASYNC240 - a quick local stat
         async with open_engine(url) as engine:
             return await engine.take(root, tag, contract.changes(language), lambda sent: progress.advance(task, sent))
 
@@ -123,21 +124,21 @@ async def _ping(url: str) -> None:
 
 
 def _recipe(language: str, suite: str | None, more: list[str], settings: Settings) -> Recipe:
-    """Find which packages bring a language. Raises: UnknownRuntime, InvalidRequest."""
+    """Find the Debian packages of a language. Raises: UnknownRuntime, InvalidRequest."""
     definitions = named(find_definitions(settings), language)
     if not definitions:
-        raise UnknownRuntime(language, "*", hint="docs/develop/add-a-language.md says how to add one")
+        raise UnknownRuntime(language, "*", hint="see docs/develop/add-a-language.md to add one")
     chosen = next((each.packages for each in definitions if each.packages.debian), definitions[0].packages)
     if not chosen.debian and not more:
         raise InvalidRequest(
-            f"no Debian package brings {language}", where="LANGUAGE", hint=chosen.words() or "name some with --package"
+            f"no Debian package provides {language}", where="LANGUAGE", hint=chosen.words() or "add packages with --package"
         )
     release = suite or chosen.suite or DEFAULT_SUITE
     if not _SUITE.fullmatch(release):
-        raise InvalidRequest(f"{release!r} is no Debian release", where="--suite")
+        raise InvalidRequest(f"{release!r} is not a valid Debian release", where="--suite")
     for package in more:
         if not _PACKAGE.fullmatch(package):
-            raise InvalidRequest(f"{package!r} is no Debian package", where="--package")
+            raise InvalidRequest(f"{package!r} is not a valid Debian package name", where="--package")
     return Recipe(language, release, (*chosen.debian, *more))
 
 
@@ -145,30 +146,30 @@ def _contract_name(word: str) -> ContractName:
     for name in CONTRACTS:
         if name == word:
             return name
-    raise InvalidRequest(f"{word!r} is no contract", where="--contract", hint="one of " + ", ".join(CONTRACTS))
+    raise InvalidRequest(f"{word!r} is not a contract", where="--contract", hint="one of " + ", ".join(CONTRACTS))
 
 
 def _tag(word: str) -> str:
-    """Check the name of an image. Source: Docker's reference grammar, "path-component" and "tag"."""
+    """Validate and normalize an image name. Source: Docker's reference grammar, "path-component" and "tag"."""
     plain = word.replace("+", "plus").replace("#", "sharp")
     if not _TAG.fullmatch(plain):
-        raise InvalidRequest(f"{word!r} cannot be the name of an image", where="--tag", hint="like glot/python:latest")
+        raise InvalidRequest(f"{word!r} is not a valid image name", where="--tag", hint="example: glot/python:latest")
     return plain if ":" in plain else f"{plain}:latest"
 
 
 def _url(settings: Settings) -> str:
     if not settings.docker_url:
         raise InvalidRequest(
-            "no container engine is set",
+            "no container engine is configured",
             where="--docker-url",
-            hint="like --docker-url unix:///run/docker.sock; or --output FILE to write the root only",
+            hint="use --docker-url unix:///run/docker.sock, or --output FILE to only write the root",
         )
     return settings.docker_url
 
 
 @contextmanager
 def _progress() -> Generator[Progress]:
-    """Show bars on a terminal, nothing elsewhere."""
+    """Show progress bars on a terminal, nothing otherwise."""
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),

@@ -1,4 +1,4 @@
-"""Our own code as an image needs it: what the programs inside load and nothing else, as a tar to be unpacked at /."""
+"""The part of Firebox that images contain: a tar of the modules that the programs inside load, to be unpacked at /."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import firebox
 from firebox.domain.errors import FireboxError
 
 PLACE = "opt/firebox"
-"""Where our code lies in an image, below /."""
+"""Location of our code in an image, relative to /."""
 
 ENTRY_MODULES = (
     "cli.one_request.rce_runner",
@@ -26,13 +26,13 @@ ENTRY_MODULES = (
     "engine.unsandboxed",
     "files.archive",
 )
-"""Everything else comes in because one of these loads it."""
+"""The entry points; all modules that they import are included."""
 
 NOT_NEEDED = ("firebox", "setuptools", "pip")
-"""Ours is copied file by file; the others are loaded by how this machine's Python starts."""
+"""Excluded distributions: ours is copied file by file, the others are only loaded by the Python startup of this machine."""
 
 PYTHON_OF_SUITE = {"bookworm": (3, 11), "trixie": (3, 13), "forky": (3, 14), "sid": (3, 14)}
-"""The Python of each Debian release that is new enough for us."""
+"""Python version of each supported Debian release."""
 
 _LOADED = """
 import importlib, json, sys
@@ -45,17 +45,17 @@ print(json.dumps({name: module.__file__ for name, module in sys.modules.items() 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """files: name below PLACE -> content. distributions: others' packages, "name==version"."""
+    """files: path below PLACE -> content. distributions: third-party packages by name."""
 
     files: dict[str, bytes]
     distributions: dict[str, importlib.metadata.Distribution]
 
 
 def read_installation() -> Installation:
-    """Find what the programs inside of an image load, by loading it. Raises: FireboxError."""
+    """Find the modules that the programs in an image load, by importing them. Raises: FireboxError."""
     done = subprocess.run([sys.executable, "-c", _LOADED, *ENTRY_MODULES], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise FireboxError("our own code cannot be loaded", hint=done.stderr.strip()[-500:])
+        raise FireboxError("Firebox's own modules cannot be imported", hint=done.stderr.strip()[-500:])
     loaded: dict[str, str] = json.loads(done.stdout)
     package = Path(firebox.__file__).parent
     paths = {Path(file) for name, file in loaded.items() if name.partition(".")[0] == "firebox"}
@@ -68,13 +68,13 @@ def read_installation() -> Installation:
 
 
 def write_installation(target: Path, installation: Installation, suite: str) -> None:
-    """Write the tar. Others' packages are copied where the release has this very Python, else pip fetches them.
+    """Write the tar. Third-party packages are copied if the release has the same Python version, otherwise pip downloads them.
 
-    Raises: FireboxError when the release has no Python that would do, or pip cannot get a package.
+    Raises: FireboxError if the release is unsupported, or pip fails.
     """
     wanted = PYTHON_OF_SUITE.get(suite)
     if wanted is None:
-        raise FireboxError(f"the Python of Debian {suite} is not known", hint="known: " + ", ".join(PYTHON_OF_SUITE))
+        raise FireboxError(f"Debian {suite} is not supported", hint="supported: " + ", ".join(PYTHON_OF_SUITE))
     with tarfile.open(target, "w") as tar, tempfile.TemporaryDirectory(prefix="firebox-packages-") as folder:
         for name, content in installation.files.items():
             _add(tar, f"{PLACE}/{name}", content)
@@ -87,7 +87,7 @@ def write_installation(target: Path, installation: Installation, suite: str) -> 
 
 
 def _installed_files(distributions: Iterable[importlib.metadata.Distribution]) -> Iterator[tuple[str, Path]]:
-    """Yield what is installed here, without compiled files and commands."""
+    """Yield the installed files, without bytecode and scripts."""
     for distribution in distributions:
         for file in distribution.files or ():
             path = Path(str(distribution.locate_file(file)))
@@ -96,14 +96,14 @@ def _installed_files(distributions: Iterable[importlib.metadata.Distribution]) -
 
 
 def _fetched_files(folder: Path, installation: Installation, python: tuple[int, int]) -> Iterator[tuple[str, Path]]:
-    """Have pip fetch the same versions for another Python, from wherever this machine gets its packages."""
+    """Download the same versions for another Python with pip, as configured on this machine."""
     number = f"{python[0]}.{python[1]}"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-deps", "--no-compile"]
     command += ["--target", str(folder), "--only-binary", ":all:", "--python-version", number]
     command += [f"{name}=={distribution.version}" for name, distribution in installation.distributions.items()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise FireboxError(f"pip cannot get our packages for Python {number}", hint=done.stderr.strip()[-500:])
+        raise FireboxError(f"pip cannot download the dependencies for Python {number}", hint=done.stderr.strip()[-500:])
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.parts[len(folder.parts)] != "bin":
             yield str(path.relative_to(folder)), path

@@ -1,1 +1,1 @@
-"""Commands that answer one request and end: `firebox stdio`, `rce-runner` and the entry point of images."""
+"""One-shot commands: `firebox stdio`, `rce-runner` and the entry points of images."""

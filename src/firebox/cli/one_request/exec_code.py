@@ -1,4 +1,4 @@
-"""What an `exec-{language}` image starts: the code is the one argument, its output and exit status are the container's.
+"""Entry point of `exec-{language}` images: runs the code in its argument with the container's own output and exit status.
 
 Source: docs/operate/images.md, "The grounds contract".
 """
@@ -27,19 +27,19 @@ _MEANS = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
 
 
 def read_code(argument: str) -> str:
-    r"""Undo the escapes that a caller makes so that code fits on one line: `\\`, `\n`, `\r`, `\t`. Others stay as they are."""
+    r"""Undo the escapes that put code on a single line: `\\`, `\n`, `\r`, `\t`. Other backslashes are kept."""
     return _ESCAPE.sub(lambda found: _MEANS[found[1]], argument)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run code and exit with its status; 128 + n when it died on signal n.
+    """Run code and exit with its status; 128 + n if it died from signal n.
 
     arguments: the language, which the image adds, and the code.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if len(given) != 2:
-            raise InvalidRequest(f"{len(given) - 1} arguments, exactly one is needed: the code")
+            raise InvalidRequest(f"expected exactly one argument, the code, but got {len(given) - 1}")
         sys.exit(_run(given[0], read_code(given[1])))
     except (FireboxError, OSError, ValueError) as error:
         report(error)
@@ -69,7 +69,7 @@ def _environment(runtime: Runtime, stage: StageName, folder: str) -> dict[str, s
 
 
 def _wait_for(words: list[str], environment: dict[str, str], folder: str) -> int:
-    """Run a command to its end; a request to stop is passed on. A child, as the first process of a container has no signals."""
+    """Run a command and forward termination signals to it. It must be a child, since PID 1 of a container ignores signals."""
     with subprocess.Popen(words, env=environment, cwd=folder) as process:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda received, _frame: process.send_signal(received))

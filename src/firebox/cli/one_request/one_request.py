@@ -1,7 +1,7 @@
-"""What `firebox stdio` and `rce-runner` do: one request in, one answer out. Imports little: each request pays for it.
+"""One-shot execution for `firebox stdio` and `rce-runner`: one request in, one answer out. Keeps imports few for fast startup.
 
-Exit status: 0 when there is an answer, whatever became of the program; 1 when the request is at fault or its files cannot
-be written: then nothing is on standard output and words are on standard error.
+Exit status: 0 if there is an answer, whatever the program did; 1 if the request is invalid or its files cannot be written. Then
+standard output is empty, and the error is on standard error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP = Path("/bootstrap.tar.gz")
 MAX_FILES = 5000
-"""Files in the folder of `--path` that a sandbox is given."""
+"""Maximum files in the `--path` folder that a sandbox gets."""
 EXIT_BAD_REQUEST = 1
 
 _AT_FAULT = (InvalidRequest, LimitTooHigh, SettingsError)
@@ -46,15 +46,14 @@ _CONTAINER_SETTINGS = {
     **{f"{stage}_output_bytes": "16MiB" for stage in STAGES},
     **{f"max_{stage}_output_bytes": 0 for stage in STAGES},
 }
-"""Whoever started the container watches clock and output; these only end what was forgotten."""
+"""The container's owner limits time and output; these limits only stop forgotten programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How requests are carried out. folder: where the files are put and left; None: a folder of their own that goes again.
+    """Options of one-shot execution. folder: for the files, which are kept; None: a temporary folder.
 
-    sandbox: False runs them as plain processes, inside_container: the caller says that this is on purpose. config, data_dir: as
-    given by flags.
+    sandbox: False runs plain processes, which inside_container must confirm. config, data_dir: from flags.
     """
 
     folder: Path | None = None
@@ -66,7 +65,7 @@ class Way:
 
 
 def answer_one(way: Way) -> int:
-    """Read a request from standard input, write its answer to standard output. Returns the exit status."""
+    """Answer a request from standard input on standard output. Return the exit status."""
     try:
         answer = wire.encode(_answer(way))
     except (FireboxError, OSError) as error:
@@ -78,12 +77,12 @@ def answer_one(way: Way) -> int:
 
 
 def _answer(way: Way) -> wire.Answer:
-    """Raises: what is the request's fault, or this command line's; OSError when a file cannot be read or written."""
+    """Raises: FireboxError for an invalid request or command line; OSError if a file cannot be read or written."""
     if not way.sandbox and not way.inside_container:
         raise InvalidRequest(
-            "code would run with every right of this user",
+            "code would run with all privileges of this user",
             where="--no-sandbox",
-            hint="inside a container that is the sandbox already, say --no-sandbox --inside-container",
+            hint="inside a container that is already a sandbox, use --no-sandbox --inside-container",
         )
     settings = sandbox_settings(way.config, way.data_dir) if way.sandbox else container_settings()
     job = wire.to_job(wire.read_request(0, settings.max_body_bytes))
@@ -105,23 +104,23 @@ def _answer(way: Way) -> wire.Answer:
 
 
 def sandbox_settings(config: Path | None = None, data_dir: Path | None = None) -> Settings:
-    """Read the settings. Who calls this is the operator: no maximum but the machine."""
+    """Load the settings. The caller is the operator, so there are no maximum limits."""
     unlimited = {name: 0 for stage in STAGES for limit_name in LIMIT_NAMES if (name := f"max_{stage}_{limit_name}") in ROWS}
     return load_settings({**unlimited, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": data_dir}, config)
 
 
 def container_settings() -> Settings:
-    """Read the settings for a container that limits by itself what runs in it."""
+    """Load the settings for a container that enforces its own limits."""
     return load_settings(_CONTAINER_SETTINGS)
 
 
 def find_registry(
     language: str, settings: Settings, *, without_tools: bool = False, packaged: Iterable[Runtime] | None = None
 ) -> Registry:
-    """Find the runtimes of one language. without_tools: the job brings its own command, so none of them is needed.
+    """Find the runtimes of a language. without_tools: the job has its own command and needs no runtime.
 
-    packaged: what installed packages bring; None where packages cannot be used, inside a container.
-    Raises: UnknownRuntime, with a hint only where the language is known and its tools are not here.
+    packaged: runtimes of installed packages; None if packages are unavailable, as in a container.
+    Raises: UnknownRuntime, with a hint only if the language is known but its tools are missing.
     """
     own = read_definitions(settings.runtimes_dir)
     definitions = named([*own, *shipped_definitions(language.strip().lower())], language)
@@ -146,7 +145,7 @@ def find_registry(
 
 
 def _open_store(settings: Settings) -> PackageStore:
-    """Open the store of installed packages. Loaded late: containers, which have none, do without the libraries."""
+    """Open the package store. Imported late, since containers have neither packages nor the libraries."""
     from firebox.service.available_runtimes import open_store
 
     return open_store(settings)
@@ -154,7 +153,7 @@ def _open_store(settings: Settings) -> PackageStore:
 
 @contextmanager
 def _workspace(way: Way) -> Generator[Path | None]:
-    """Give the folder with what comes before the files, None when nothing needs one. Raises: InvalidRequest, OSError."""
+    """Yield the folder with the bootstrap files, None if none is needed. Raises: InvalidRequest, OSError."""
     bootstrap = way.bootstrap if way.bootstrap.exists() else None
     if way.folder is not None:
         way.folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +187,7 @@ async def _run(job: Job, settings: Settings, registry: Registry, way: Way, folde
 
 
 def _with_what_is_there(job: Job, settings: Settings, registry: Registry, folder: Path) -> Job:
-    """Put the files into the folder, and everything in the folder into the sandbox."""
+    """Write the job's files to the folder, and add all files of the folder to the job."""
     runtime = registry.resolve(job.language, job.version)
     files = runtime.place(job.files)
     write_files(folder, files)
@@ -199,12 +198,12 @@ def _with_what_is_there(job: Job, settings: Settings, registry: Registry, folder
 
 @asynccontextmanager
 async def _executor(settings: Settings, registry: Registry, way: Way, folder: Path | None) -> AsyncGenerator[Executor]:
-    """Only what is needed is loaded: each is a good part of the time that a small program takes."""
+    """Create the executor. Imports only what it needs: imports dominate the run time of a small program."""
     if way.sandbox or folder is None:
         from firebox.cli.late_logs import set_up_logs_later
         from firebox.engine.executor import LocalExecutor
 
-        set_up_logs_later("error", "text")  # nothing but the answer may be on standard output
+        set_up_logs_later("error", "text")  # standard output is reserved for the answer
         async with LocalExecutor(settings, registry, hold=_open_store(settings).hold) as executor:
             yield executor
     else:

@@ -1,4 +1,4 @@
-"""The command `rce-runner`: `firebox stdio` without the time it takes to load a whole command line."""
+"""The command `rce-runner`: `firebox stdio` without the startup time of the full CLI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from firebox.cli.interrupts import end_at_interrupts, raise_at_interrupts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Answer one request and exit with its status."""
+    """Answer one request and exit."""
     put_in_order()
     end_at_interrupts()
     import argparse
@@ -20,17 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from firebox.cli.failures import EXIT_FAILED, report
     from firebox.cli.one_request.one_request import BOOTSTRAP, Way, answer_one
 
-    parser = argparse.ArgumentParser(prog="rce-runner", description="The same as `firebox stdio`, which explains it.")
-    parser.add_argument("--path", type=Path, metavar="FOLDER", help="put the files there and leave them")
-    parser.add_argument("--bootstrap", type=Path, metavar="FILE", default=BOOTSTRAP, help="archive to be unpacked there first")
-    parser.add_argument("--no-sandbox", action="store_true", help="run the code as it is; only with --inside-container")
-    parser.add_argument("--inside-container", action="store_true", help="this runs in a container that is the sandbox already")
+    parser = argparse.ArgumentParser(prog="rce-runner", description="Same as `firebox stdio`; see its help.")
+    parser.add_argument("--path", type=Path, metavar="FOLDER", help="keep the files in this folder")
+    parser.add_argument("--bootstrap", type=Path, metavar="FILE", default=BOOTSTRAP, help="archive to unpack there first")
+    parser.add_argument("--no-sandbox", action="store_true", help="run without a sandbox; requires --inside-container")
+    parser.add_argument("--inside-container", action="store_true", help="confirm that this container is already a sandbox")
     given = parser.parse_args(arguments)
     way = Way(given.path, given.bootstrap, sandbox=not given.no_sandbox, inside_container=given.inside_container)
     try:
         raise_at_interrupts()
         status = answer_one(way)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets words
+    except Exception as error:  # noqa: BLE001 - any error must be reported
         report(error)
         status = EXIT_FAILED
     except KeyboardInterrupt:

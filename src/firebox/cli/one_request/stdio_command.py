@@ -1,4 +1,4 @@
-"""`firebox stdio`: the command of rce-runner, one request on standard input and its answer on standard output."""
+"""`firebox stdio`: run a single JSON request, as rce-runner does."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ app = Application()
 @app.command()
 def stdio(
     path: Annotated[
-        Path | None, typer.Option("--path", metavar="FOLDER", help="Put the files there and leave them; otherwise they go again.")
+        Path | None, typer.Option("--path", metavar="FOLDER", help="Keep the files in this folder. Default: a temporary one.")
     ] = None,
     bootstrap: Annotated[
         Path,
-        typer.Option("--bootstrap", metavar="FILE", help="Archive to be unpacked there first, if it exists."),
+        typer.Option("--bootstrap", metavar="FILE", help="Archive to unpack there first, if it exists."),
     ] = BOOTSTRAP,
-    no_sandbox: Annotated[
-        bool, typer.Option("--no-sandbox", help="Run the code as it is; only together with --inside-container.")
-    ] = False,
+    no_sandbox: Annotated[bool, typer.Option("--no-sandbox", help="Run without a sandbox; requires --inside-container.")] = False,
     inside_container: Annotated[
-        bool, typer.Option("--inside-container", help="Say that this runs in a container that is the sandbox already.")
+        bool, typer.Option("--inside-container", help="Confirm that this container is already a sandbox.")
     ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Run one program: a JSON request on standard input, a JSON answer on standard output.
+    """Run one program: JSON request on standard input, JSON answer on standard output.
 
     Request: {"language", "files": [{"name", "content"}, ...], "stdin"?, "command"?}. Answer: {"stdout","stderr","error"}.
-    Exit status: 0 when there is an answer, whatever became of the program; 1 when the request is at fault.
+    Exit status: 0 if there is an answer, whatever the program did; 1 if the request is invalid.
     """
     way = Way(path, bootstrap, not no_sandbox, inside_container, config, data_dir)
     raise typer.Exit(answer_one(way))

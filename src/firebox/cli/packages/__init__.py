@@ -1,1 +1,1 @@
-"""`firebox packages`, a module for each command or two."""
+"""`firebox packages` and its subcommands."""

@@ -1,4 +1,4 @@
-"""`firebox packages apply`: makes the installed packages those of a spec file."""
+"""`firebox packages apply`: install and remove packages to match a spec file."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from firebox.packages.installed.spec_file import Rule
     from firebox.packages.installed.store import Installed
 
-INTERRUPTED = "what is listed above is done, the rest is as it was; the same command goes on from here"
+INTERRUPTED = "only the changes listed above were made; run the command again to continue"
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What has to be done."""
+    """The required changes."""
 
     install: tuple[Entry, ...] = ()
-    """Chosen by the file and not there yet."""
+    """Selected packages that are not installed."""
     along: tuple[Entry, ...] = ()
-    """What those need besides, and is not there either."""
+    """Their missing dependencies."""
     remove: tuple[str, ...] = ()
-    """Ids, each before what it needs."""
+    """Ids, dependents first."""
     everything_goes: bool = False
-    """True: nothing would be left of what there is."""
+    """Whether no installed package would be left."""
 
     @property
     def empty(self) -> bool:
@@ -44,7 +44,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, kw_only=True):
-    """What was done of it."""
+    """The changes made."""
 
     installed: list[Installed] = field(default_factory=list["Installed"])
     removed: list[str] = field(default_factory=list[str])
@@ -54,9 +54,9 @@ class Outcome(Struct, kw_only=True):
 @settings_flags(PACKAGE_ROWS)
 def apply(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The spec file; - for standard input.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
     ignore_missing: Annotated[
-        bool, typer.Option("--ignore-missing", help="Go on when a line names a package that nobody has.")
+        bool, typer.Option("--ignore-missing", help="Continue if a line names an unknown package.")
     ] = False,
     sync: Sync = False,
     yes: Yes = False,
@@ -64,12 +64,12 @@ def apply(
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Make the installed packages those that a spec file chooses: install what is missing, remove what it does not choose.
+    """Install and remove packages to match a spec file.
 
-    Like `firebox packages apply languages.pps --dry-run`. A line is a glob over names and a version range, as in Piston's spec
-    files: `python *` is the newest python, `python 3.11.x` the newest 3.11, `* *` the newest of everything; `!NAME RANGE` takes
-    out what lines above chose, `#` begins a comment. What a chosen package needs stays. The plan is shown first, and whoever sits
-    at a terminal is asked. Packages are removed only when everything that was to be installed is there.
+    Example: `firebox packages apply languages.pps --dry-run`. Each line is a glob over package names and a version range, as in
+    Piston's spec files: `python *` is the newest python, `python 3.11.x` the newest 3.11, `* *` the newest version of every
+    package. `!NAME RANGE` excludes packages selected above; `#` starts a comment. Dependencies are kept. The plan is printed
+    first, and confirmed on a terminal. Packages are removed only after all installations have succeeded.
     """
     from firebox.packages.installed.spec_file import MAX_BYTES, read_rules
 
@@ -82,10 +82,12 @@ def apply(
     if not as_json:
         _show(plan)
     if plan.everything_goes and not (yes or dry_run):
-        raise InvalidRequest("the file chooses nothing: every package would be removed", where=file, hint="--yes does that")
+        raise InvalidRequest(
+            "the file selects no packages: every package would be removed", where=file, hint="use --yes to remove them"
+        )
     if dry_run or (plan.empty and not as_json):
         return
-    if not agreed("Go on?", yes=yes or plan.empty):
+    if not agreed("Continue?", yes=yes or plan.empty):
         raise typer.Exit(1)
     _carry_out(parts, plan, as_json)
 
@@ -117,17 +119,17 @@ async def _plan(parts: Parts, rules: Sequence[Rule], sync: bool, ignore_missing:
 
 
 def _unmatched(rule: Rule, names: Iterable[str], go_on: bool) -> None:
-    """Complain about a line that chose nothing. Raises: InvalidRequest: a misspelt name must not remove the right one."""
+    """Report a rule that matches nothing. Raises: InvalidRequest, because a typo must not remove the intended package."""
     if go_on:
         typer.echo(f"line {rule.line}: nothing matches {rule.text!r}", err=True)
         return
     near = near_names(rule.pattern, names)
-    hint = f"{near}; --ignore-missing goes on without it" if near else "--ignore-missing goes on without it"
+    hint = f"{near}; --ignore-missing skips it" if near else "--ignore-missing skips it"
     raise InvalidRequest(f"nothing matches {rule.text!r}", where=f"line {rule.line}", hint=hint)
 
 
 def _used_of_installed(planned: Iterable[Entry], installed: Sequence[Entry]) -> set[str]:
-    """Name the installed packages that new ones are going to use."""
+    """Return the installed packages that the planned ones will depend on."""
     from firebox.packages.versions import matching
 
     return {
@@ -139,7 +141,7 @@ def _used_of_installed(planned: Iterable[Entry], installed: Sequence[Entry]) -> 
 
 
 def _with_requirements(wanted: Iterable[str], installed: dict[str, Installed]) -> set[str]:
-    """Add what installed packages need, and what that needs."""
+    """Add the transitive dependencies among the installed packages."""
     stays: set[str] = set()
     left = list(wanted)
     while left:
@@ -168,16 +170,16 @@ def _carry_out(parts: Parts, plan: Plan, as_json: bool) -> None:
     if outcome.failed:
         names = ", ".join(name for name, _ in outcome.failed)
         left = "; nothing was removed" if plan.remove and not outcome.removed else ""
-        typer.echo(f"firebox: not done: {names}{left}; the same command tries again", err=True)
+        typer.echo(f"firebox: failed: {names}{left}; run the command again to retry", err=True)
         raise typer.Exit(failures.exit_status(outcome.failed[0][1]))
 
 
 async def _install_and_remove(parts: Parts, plan: Plan, outcome: Outcome, report: Report) -> None:
-    """Install everything, and only then remove: a machine is never left with less than it had for want of a download."""
+    """Install everything first, then remove: a failed download must not leave fewer packages than before."""
     installer = parts.installer()
     for entry in plan.install:
         if parts.store.get(entry.name) is not None:
-            continue  # another one brought it along
+            continue  # installed as a dependency of another package
         try:
             outcome.installed += await installer.install(entry, report)
         except FireboxError as error:
@@ -205,7 +207,7 @@ def _show(plan: Plan) -> None:
     for id_ in plan.remove:
         print(f"remove   {id_}")
     if plan.empty:
-        print("nothing to do: what is installed is what the file says")
+        print("nothing to do: the installed packages match the file")
 
 
 def _named(entry: Entry) -> dict[str, Any]:

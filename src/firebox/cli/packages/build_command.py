@@ -1,4 +1,4 @@
-"""`firebox packages build`: packages out of the recipes that come with Firebox."""
+"""`firebox packages build`: build packages from the built-in recipes."""
 
 from __future__ import annotations
 
@@ -25,46 +25,46 @@ if TYPE_CHECKING:
     from firebox.packages.building.recipe import Recipe
 
 
-KEPT = "what was built is kept: the same command tests it again, and `firebox packages build --no-test` takes it as it is"
+KEPT = "the package is kept: repeat the command to test it again, or run `firebox packages build --no-test` to accept it as it is"
 
 
 @settings_flags(PLACE_ROWS)
 def build(
     packages: Annotated[
         list[str] | None,
-        typer.Argument(metavar=NAMES_METAVAR, help="Recipes by the names of their packages.", autocompletion=offer_recipes),
+        typer.Argument(metavar=NAMES_METAVAR, help="Package names.", autocompletion=offer_recipes),
     ] = None,
     all_needed: Annotated[
-        bool, typer.Option("--all-needed", help="Every recipe whose package is not in the output yet.")
+        bool, typer.Option("--all-needed", help="Build every package that is not in the output folder yet.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where packages go. Default: the repository `built`.")
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Output folder. Default: the repository `built`.")
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", metavar="NAME=FILE", help="A file that a recipe wants you to bring; may be repeated."),
+        typer.Option("--source", metavar="NAME=FILE", help="A file that a recipe requires; repeatable."),
     ] = None,
     test: Annotated[bool, typer.Option("--test/--no-test", help="Run the recipe's test program on the package.")] = True,
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Build packages from the recipes that come with Firebox, and try each one's test program.
+    """Build packages from the built-in recipes and run their test programs.
 
-    Like `firebox packages build haskell`; `firebox packages install haskell` then installs it. It takes root, mmdebstrap,
-    squashfs-tools and a Debian mirror: that of this machine's /etc/apt, or Debian's own. The first build of a Debian release also
-    makes the base that all its packages share.
+    Example: `firebox packages build haskell`, then `firebox packages install haskell`. Requires root, mmdebstrap, squashfs-tools
+    and a Debian mirror: that of this machine's /etc/apt, or Debian's own. The first build for a Debian release also builds the
+    base that its packages share.
     """
     settings = open_settings(config, flags)
     sources = _sources(source or [])
     folder = output or built_folder(settings)
     if bool(packages) == all_needed:
-        raise InvalidRequest("name packages, or ask for --all-needed", hint="`firebox packages recipes` lists what can be built")
+        raise InvalidRequest("name packages, or use --all-needed", hint="`firebox packages recipes` lists the recipes")
     wanted = _needed(folder, sources) if all_needed else [find_recipe(read_recipe_selector(word)) for word in packages or []]
     check_recipes(wanted, sources)
     built: list[Built] = []
     try:
-        with show_progress() as report, interruptible("what is not named above was not built"):
+        with show_progress() as report, interruptible("only the packages listed above were built"):
             for recipe in wanted:
                 built += [make(recipe, settings, folder, report, sources, tried=test)]
     finally:
@@ -75,14 +75,14 @@ def build(
 
 
 def built_folder(settings: Settings) -> Path:
-    """The folder of the repository `built`."""
+    """Return the folder of the repository `built`."""
     return packages_folder(settings) / BUILT
 
 
 def make(
     recipe: Recipe, settings: Settings, folder: Path, report: Report, sources: Mapping[str, Path], *, tried: bool = True
 ) -> Built:
-    """Build a package and try its test program; one that fails it is not announced. Raises: BuildFailed, SandboxError."""
+    """Build a package and run its test program. A package that fails is not announced. Raises: BuildFailed, SandboxError."""
     from firebox.cli.packages.smoke_test import try_package
     from firebox.packages.building.build import build as build_package
 
@@ -98,7 +98,7 @@ def make(
 
 
 def find_recipe(selector: Selector) -> Recipe:
-    """Find the recipe that somebody asks for. Raises: NotFound with what is near."""
+    """Find the recipe for a selector. Raises: NotFound with similar names as a hint."""
     from firebox.packages.building.recipe import find_recipe as find
 
     try:
@@ -106,14 +106,14 @@ def find_recipe(selector: Selector) -> Recipe:
     except NotFound as error:
         series = [recipe.series for recipe in known_recipes() if recipe.package == selector.name]
         if series:
-            error.hint = f"there are recipes for: {', '.join(series)}"
+            error.hint = f"available recipes: {', '.join(series)}"
         else:
-            error.hint = near_names(selector.name, recipe_names()) or "`firebox packages recipes` lists what can be built"
+            error.hint = near_names(selector.name, recipe_names()) or "`firebox packages recipes` lists the recipes"
         raise
 
 
 def _sources(words: list[str]) -> dict[str, Path]:
-    """Read NAME=FILE words. Raises: InvalidRequest."""
+    """Parse NAME=FILE options. Raises: InvalidRequest."""
     found: dict[str, Path] = {}
     for word in words:
         name, equals, file = word.partition("=")
@@ -126,7 +126,7 @@ def _sources(words: list[str]) -> dict[str, Path]:
 
 
 def check_recipes(recipes: Sequence[Recipe], sources: Mapping[str, Path]) -> None:
-    """Check that files and programs are there before minutes are spent. Raises: InvalidRequest, BuildFailed."""
+    """Check upfront that all files and programs exist. Raises: InvalidRequest, BuildFailed."""
     from firebox.packages.building.build import required_programs
     from firebox.packages.building.build_tools import require_all
 
@@ -140,11 +140,11 @@ def _check_sources(recipe: Recipe, sources: Mapping[str, Path]) -> None:
     for each in recipe.supplied:
         if each.name not in sources:
             hint = f"--source {each.name}=FILE" + (f"; {each.hint}" if each.hint else "")
-            raise InvalidRequest(f"recipe {recipe.name} wants you to bring {each.name}", where="--source", hint=hint)
+            raise InvalidRequest(f"recipe {recipe.name} requires the file {each.name}", where="--source", hint=hint)
 
 
 def _needed(folder: Path, sources: Mapping[str, Path]) -> list[Recipe]:
-    """List the recipes whose package a folder has not, and say which are left out for want of a file."""
+    """List the recipes whose package is missing from a folder, and report those skipped for lack of a file."""
     from firebox.packages.machine import fits
     from firebox.packages.publishing.publishing import announced_in
     from firebox.packages.versions import matching
@@ -156,7 +156,7 @@ def _needed(folder: Path, sources: Mapping[str, Path]) -> list[Recipe]:
             continue
         missing = [each.name for each in recipe.supplied if each.name not in sources]
         if missing:
-            typer.echo(f"{recipe.name} is left out: it needs --source {missing[0]}=FILE", err=True)
+            typer.echo(f"{recipe.name} skipped: it requires --source {missing[0]}=FILE", err=True)
         else:
             found.append(recipe)
     return found

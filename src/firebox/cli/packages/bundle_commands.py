@@ -1,4 +1,4 @@
-"""`firebox packages export` and `import`: packages in one file, for machines without a network."""
+"""`firebox packages export` and `import`: packages in one file, for offline machines."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 
 @settings_flags(PACKAGE_ROWS)
 def export_packages(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to be written.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Output file.")],
     packages: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar=NAMES_METAVAR, help="Packages by name, with a version range if need be.", autocompletion=offer_packages
+            metavar=NAMES_METAVAR, help="Package names, optionally with a version range.", autocompletion=offer_packages
         ),
     ] = None,
-    installed: Annotated[bool, typer.Option("--installed", help="Everything that is installed here.")] = False,
+    installed: Annotated[bool, typer.Option("--installed", help="Export all installed packages.")] = False,
     repository: RepositoryName = "all",
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Write packages and everything they need into one file, to be carried to a machine without a network.
+    """Write packages and their dependencies to one file, for a machine without a network.
 
-    Like `firebox packages export python haskell -o languages.tar`. What is installed here is taken as it is, the rest is fetched;
-    it need not be installed.
+    Example: `firebox packages export python haskell -o languages.tar`. Installed packages are reused; the others are downloaded,
+    but not installed.
     """
     parts = open_parts(config, flags)
     if bool(packages) == installed:
-        raise InvalidRequest("name packages, or ask for what is --installed")
+        raise InvalidRequest("name packages, or use --installed")
     if not output.absolute().parent.is_dir():
-        raise InvalidRequest(f"{output.parent} is no folder", where="--output")
+        raise InvalidRequest(f"{output.parent} is not a folder", where="--output")
     with show_progress() as report:
         written = run(_export(parts, packages or [], repository, output, report), f"{output} was not written")
     if as_json:
@@ -61,16 +61,16 @@ def export_packages(
 
 @settings_flags(PACKAGE_ROWS)
 def import_packages(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `firebox packages export` wrote.")],
-    install: Annotated[bool, typer.Option("--install", help="Install everything that is in it, too.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file written by `firebox packages export`.")],
+    install: Annotated[bool, typer.Option("--install", help="Also install all packages of the file.")] = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Take packages from a file, all of them or none: they come into the repository `built`, from which they install.
+    """Add the packages of a file to the repository `built`, all or none, so that they can be installed.
 
-    Like `firebox packages import languages.tar --install`. Each is checked as a download is: its checksum, and its signature
-    where keys are trusted on this machine.
+    Example: `firebox packages import languages.tar --install`. Packages are verified like downloads: by checksum, and by
+    signature if keys are trusted on this machine.
     """
     from firebox.packages.publishing.bundle import import_bundle
 
@@ -83,7 +83,7 @@ def import_packages(
         with show_progress() as report:
             entries += run(import_bundle(file, parts.settings, report))
             if install:
-                run(install_all(parts, entries, [], report, done), "packages that were not finished are not installed")
+                run(install_all(parts, entries, [], report, done), "unfinished packages were not installed")
     finally:
         if as_json:
             print_json({"imported": [entry.name for entry in entries], "installed": [as_installed(each) for each in done]})

@@ -1,4 +1,4 @@
-"""What the commands about packages work with: settings, the store, repositories; and how their work is run and interrupted."""
+"""Shared context of the package commands: settings, store, repositories, interruption and confirmation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from firebox.service.available_runtimes import open_store
 from firebox.settings.settings import Settings, load_settings
 from firebox.settings.settings_table import ROWS
 
-if TYPE_CHECKING:  # the libraries behind them are loaded by the commands that need them
+if TYPE_CHECKING:  # imported by the commands that need them
     from firebox.packages.installed.install import Installer
     from firebox.packages.repository.repositories import Repositories
 
@@ -29,21 +29,21 @@ PACKAGE_ROWS = (*REPOSITORY_ROWS, ROWS["max_package_bytes"], ROWS["uninstall_wai
 TRUST_ROWS = (*PLACE_ROWS, ROWS["repositories"], ROWS["trusted_keys_dir"])
 
 EXIT_INTERRUPTED = 130
-"""As shells have it: 128 and the number of SIGINT."""
+"""Shell convention: 128 + SIGINT."""
 
 T = TypeVar("T")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Sync = Annotated[bool, typer.Option("--sync", help="Fetch the indices of the repositories again first.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Sync = Annotated[bool, typer.Option("--sync", help="Fetch the repository indexes first.")]
 RepositoryName = Annotated[
-    str, typer.Option("--repository", "-r", metavar="NAME", help="Look in this repository only; `all` means every one.")
+    str, typer.Option("--repository", "-r", metavar="NAME", help="Only use this repository; `all` means every one.")
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that a command may need."""
+    """Settings, package store and repositories."""
 
     settings: Settings
     store: PackageStore
@@ -56,14 +56,14 @@ class Parts:
 
 
 def open_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
-    """Read the settings of a command and keep the log quiet. Raises: SettingsError."""
+    """Load the settings and set up quiet logging. Raises: SettingsError."""
     settings = load_settings(flags, config)
     set_up_logs("warning", settings.log_format)
     return settings
 
 
 def open_parts(config: Path | None, flags: dict[str, Any]) -> Parts:
-    """Get the parts ready. Nothing is read from the network yet. Raises: SettingsError."""
+    """Create the context. Does not access the network yet. Raises: SettingsError."""
     from firebox.packages.repository.repositories import Repositories
 
     settings = open_settings(config, flags)
@@ -71,9 +71,9 @@ def open_parts(config: Path | None, flags: dict[str, Any]) -> Parts:
 
 
 def read_operators_file(name: str, most_bytes: int) -> bytes:
-    """Read a file that somebody named, or standard input for `-`; one byte more than `most_bytes` at most.
+    """Read a file, or standard input for `-`, up to `most_bytes` + 1 bytes.
 
-    Raises: InvalidRequest when it cannot be read.
+    Raises: InvalidRequest if it cannot be read.
     """
     if name == "-":
         return sys.stdin.buffer.read(most_bytes + 1)
@@ -85,14 +85,14 @@ def read_operators_file(name: str, most_bytes: int) -> bytes:
 
 
 def run(work: Coroutine[Any, Any, T], interrupted: str = "nothing was changed") -> T:
-    """Run a command's work to its end. interrupted: as of `interruptible`."""
+    """Run a coroutine to completion. interrupted: as for `interruptible`."""
     with interruptible(interrupted):
         return asyncio.run(work)
 
 
 @contextmanager
 def interruptible(words: str) -> Generator[None]:
-    """Say after Ctrl-C how things stand, and end the command with status 130."""
+    """On Ctrl-C, report the resulting state and exit with status 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -101,7 +101,7 @@ def interruptible(words: str) -> Generator[None]:
 
 
 def agreed(question: str, *, yes: bool) -> bool:
-    """Ask whoever sits at the terminal; without a terminal, or with --yes, nobody is asked."""
+    """Ask for confirmation on a terminal. Without a terminal, or with --yes, do not ask and return True."""
     if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
     return typer.confirm(question, err=True)

@@ -1,4 +1,4 @@
-"""Which package somebody means: among the installed ones, and in the repositories."""
+"""Lookup of packages by selector, among the installed ones and in the repositories."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 async def find_package(parts: Parts, selector: Selector, repository: str) -> Entry:
-    """Find the newest package that is meant; one that no repository has and is installed is found too.
+    """Find the newest matching package. Falls back to installed packages that no repository has.
 
-    Raises: NotFound with what is near; and as `Repositories.find`.
+    Raises: NotFound with similar names as a hint; and as `Repositories.find`.
     """
     try:
         return await parts.repositories.find(selector.name, selector.version_range, repository=repository)
@@ -37,7 +37,7 @@ async def find_package(parts: Parts, selector: Selector, repository: str) -> Ent
 
 
 def find_installed(installed: Sequence[Installed], word: str) -> list[Installed]:
-    """List the installed packages that a word means. Raises: NotFound with what is near; InvalidRequest."""
+    """List the installed packages that match a word. Raises: NotFound with similar names as a hint; InvalidRequest."""
     selector = read_selector(word)
     found = [package for package in installed if matches(selector, package.entry)]
     if not found:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from firebox.packages.building.recipe import Recipe
     from firebox.packages.installed.store import Installed
 
-INTERRUPTED = "packages that were not finished are not installed; what was downloaded is kept for the next try"
+INTERRUPTED = "unfinished packages were not installed; their downloads are kept for the next attempt"
 
 
 @settings_flags(PACKAGE_ROWS)
@@ -35,23 +35,23 @@ def install(
         list[str],
         typer.Argument(
             metavar=NAMES_METAVAR,
-            help="Packages by name, with a version range if need be; or files.",
+            help="Package names, optionally with a version range, or package files.",
             autocompletion=offer_packages,
         ),
     ],
     repository: RepositoryName = "all",
     build: Annotated[
-        bool, typer.Option("--build", help="Build what no repository has from the recipe that comes with Firebox.")
+        bool, typer.Option("--build", help="If no repository has the package, build it from the built-in recipe.")
     ] = False,
     sync: Sync = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Install packages with everything they depend on. A server that runs offers them at once.
+    """Install packages and their dependencies. A running server offers them immediately.
 
-    Like `firebox packages install python@3.13.x haskell`, or `firebox packages install ./lua-5.4.7.squashfs` for a file. The
-    newest version that fits is taken; several versions live side by side. What is there already is left as it is.
+    Example: `firebox packages install python@3.13.x haskell`, or `firebox packages install ./lua-5.4.7.squashfs` for a file. The
+    newest matching version is installed; several versions can coexist. Packages that are already installed are skipped.
     """
     parts = open_parts(config, flags)
     installed: list[Installed] = []
@@ -61,11 +61,11 @@ def install(
             selectors = [read_selector(word) for word in packages if not is_file(word)]
             if sync:
                 run(parts.repositories.sync(repository, report))
-            # Everything is found first, so that a misspelt name changes nothing.
+            # Resolve all names first, so that a typo changes nothing.
             found = run(_find_all(parts, selectors, repository, build))
             entries = [each if isinstance(each, Entry) else _built(parts, each, report) for each in found]
             run(install_all(parts, entries, files, report, installed), INTERRUPTED)
-    finally:  # when the third of five fails, two are there
+    finally:  # when the third of five fails, two are installed
         if as_json:
             print_json([as_installed(each) for each in installed])
         for each in () if as_json else installed:
@@ -76,9 +76,9 @@ def install(
 async def install_all(
     parts: Parts, entries: Sequence[Entry], files: Sequence[Path], report: Report, done: list[Installed]
 ) -> None:
-    """Install one package after the other. done: what got installed so far, for the caller of a work that fails.
+    """Install packages one by one. done: collects the installed packages, also in case of a failure.
 
-    A package that is there already is no failure: it is what was asked for.
+    A package that is already installed is skipped.
     """
     for entry in entries:
         if parts.store.get(entry.name) is not None:
@@ -90,13 +90,13 @@ async def install_all(
 
 
 def _built(parts: Parts, recipe: Recipe, report: Report) -> Entry:
-    """Build a package, and give it as the repository `built` announces it. Raises: BuildFailed."""
+    """Build a package and return its entry in the repository `built`. Raises: BuildFailed."""
     made = make(recipe, parts.settings, built_folder(parts.settings), report, {}).entry
     return run(parts.repositories.find(made.language, made.version, repository=BUILT))
 
 
 async def _find_all(parts: Parts, selectors: Sequence[Selector], repository: str, build: bool) -> list[Entry | Recipe]:
-    """Find each package in the repositories, or else the recipe that it has to be built from."""
+    """Find each package in the repositories, or else the recipe to build it."""
     found: list[Entry | Recipe] = []
     for selector in selectors:
         try:

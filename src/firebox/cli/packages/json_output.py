@@ -1,4 +1,4 @@
-"""Packages as JSON shows them, the same in every command."""
+"""JSON representation of packages, shared by all commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def as_entry(entry: Entry) -> dict[str, Any]:
-    """Give an entry of an index as JSON shows it."""
+    """Convert an index entry to JSON."""
     return {
         "package": entry.language,
         "version": entry.version,
@@ -30,7 +30,7 @@ def as_entry(entry: Entry) -> dict[str, Any]:
 
 
 def as_installed(package: Installed) -> dict[str, Any]:
-    """Give an installed package as JSON shows it."""
+    """Convert an installed package to JSON."""
     return {
         "id": package.id,
         "package": package.entry.language,
@@ -44,7 +44,7 @@ def as_installed(package: Installed) -> dict[str, Any]:
 
 
 def as_runtimes(runtimes: Iterable[Runtime], package: Installed) -> list[dict[str, Any]]:
-    """Give those runtimes that a package brings."""
+    """Convert the runtimes of a package to JSON."""
     return [
         {"language": each.language, "version": each.version, "aliases": list(each.aliases)}
         for each in runtimes

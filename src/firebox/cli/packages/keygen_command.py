@@ -1,4 +1,4 @@
-"""`firebox packages keygen`: a key to sign packages with."""
+"""`firebox packages keygen`: create a signing key."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ SECONDS_A_DAY = 86_400
 
 @settings_flags(PLACE_ROWS)
 def keygen(
-    user_id: Annotated[str, typer.Argument(metavar="USER-ID", help="Whose it is: 'Full Name <mail>'.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="For the secret key; only you can read it.")],
-    days: Annotated[int, typer.Option("--days", metavar="NUMBER", min=0, help="How long it is good; 0: for ever.")] = 0,
+    user_id: Annotated[str, typer.Argument(metavar="USER-ID", help="Owner of the key: 'Full Name <mail>'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File for the secret key, with mode 0600.")],
+    days: Annotated[int, typer.Option("--days", metavar="NUMBER", min=0, help="Validity in days; 0: unlimited.")] = 0,
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Make a key to sign packages with.
+    """Create an OpenPGP key for signing packages.
 
-    Like `firebox packages keygen 'Ann Example <ann@example.org>' -o signing-key`: the secret key goes to `signing-key`, which you
-    keep to yourself, and the certificate to `signing-key.asc`, which you give away: `firebox packages trust` takes it. The key
-    has no password; the file's mode is 0600.
+    Example: `firebox packages keygen 'Ann Example <ann@example.org>' -o signing-key` writes the secret key to `signing-key` (keep
+    it private) and the certificate to `signing-key.asc` (distribute it: `firebox packages trust` accepts it). The key has no
+    passphrase.
     """
     from pysequoia import Tsk
 
     open_settings(config, flags)
     if not user_id.strip() or not user_id.isprintable():
-        raise InvalidRequest("a key needs a name", where="USER-ID", hint="like 'Ann Example <ann@example.org>'")
+        raise InvalidRequest("a key needs a user id", where="USER-ID", hint="example: 'Ann Example <ann@example.org>'")
     certificate_file = output.with_name(f"{output.name}.asc")
     key = Tsk.generate(user_id=user_id.strip(), validity_seconds=days * SECONDS_A_DAY or None)
     certificate = key.extract_certificate()
@@ -55,11 +55,11 @@ def keygen(
 
 
 def _write_new(file: Path, text: str, mode: int) -> None:
-    """Write a file that was not there before. Raises: InvalidRequest when it was."""
+    """Create a file. Raises: InvalidRequest if it exists."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     except FileExistsError:
-        raise InvalidRequest(f"{file} is there already", where="--output", hint="a key is never overwritten") from None
+        raise InvalidRequest(f"{file} already exists", where="--output", hint="keys are never overwritten") from None
     with os.fdopen(descriptor, "w") as opened:
         os.fchmod(descriptor, mode)
         opened.write(text)

@@ -1,4 +1,4 @@
-"""`firebox packages list`, `search` and `info`: what is installed, what can be, and what is known about it."""
+"""`firebox packages list`, `search` and `info`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from firebox.runtimes.runtime import Runtime
 
 VERSIONS_SHOWN = 5
-"""How many versions of a package a search names."""
+"""Maximum versions per package in search results."""
 
 
 @settings_flags(REPOSITORY_ROWS)
 def list_packages(
-    available: Annotated[bool, typer.Option("--available", "-a", help="What repositories have, installed or not.")] = False,
+    available: Annotated[bool, typer.Option("--available", "-a", help="List the packages in the repositories instead.")] = False,
     repository: RepositoryName = "all",
     sync: Sync = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """List the installed packages, or with --available what the repositories have.
+    """List the installed packages, or with --available those in the repositories.
 
-    Like `firebox packages list --available`. Several versions of one package may be installed; each is offered to requests.
-    `firebox runtimes` lists what can run.
+    Example: `firebox packages list --available`. Several versions of a package can be installed, and requests can use all of
+    them. `firebox runtimes` lists the resulting runtimes.
     """
     parts = open_parts(config, flags)
     if available:
@@ -62,20 +62,20 @@ def list_packages(
         ]
         print_rows(("PACKAGE", "VERSION", "SIZE", "FROM", "SINCE", "BRINGS"), rows)
     for problem in problems:
-        typer.echo(f"not usable: {problem}", err=True)
+        typer.echo(f"unusable: {problem}", err=True)
 
 
 @settings_flags(REPOSITORY_ROWS)
 def search(
-    words: Annotated[list[str], typer.Argument(metavar="WORD", help="Parts of a name, an alias or a summary; all must fit.")],
+    words: Annotated[list[str], typer.Argument(metavar="WORD", help="Parts of a name, alias or summary; all must match.")],
     sync: Sync = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Look for packages: in the repositories, among the installed ones and among the recipes.
+    """Search the repositories, the installed packages and the recipes.
 
-    Like `firebox packages search node` or `firebox packages search python numpy`.
+    Example: `firebox packages search node` or `firebox packages search python numpy`.
     """
     parts = open_parts(config, flags)
     with show_progress() as report:
@@ -92,7 +92,7 @@ def search(
         print_json(found)
         return
     if not found:
-        typer.echo("nothing found; `firebox packages recipes` and `firebox packages list --available` show everything", err=True)
+        typer.echo("nothing found; see `firebox packages recipes` and `firebox packages list --available`", err=True)
         raise typer.Exit(1)
     rows = [
         (
@@ -110,16 +110,18 @@ def search(
 def info(
     package: Annotated[
         str,
-        typer.Argument(metavar="NAME[@RANGE]", help="A package; of several versions the newest.", autocompletion=offer_packages),
+        typer.Argument(
+            metavar="NAME[@RANGE]", help="A package; the newest matching version is shown.", autocompletion=offer_packages
+        ),
     ],
     repository: RepositoryName = "all",
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Show what is known about a package: size, checksums, what it depends on, who made and who signed it.
+    """Show the details of a package: size, checksums, dependencies, author, signature.
 
-    Like `firebox packages info python@3.13.x`.
+    Example: `firebox packages info python@3.13.x`.
     """
     parts = open_parts(config, flags)
     selector = read_selector(package)
@@ -156,7 +158,7 @@ def _list_available(parts: Parts, repository: str, sync: bool, as_json: bool) ->
     with show_progress() as report:
         entries = usable(run(parts.repositories.entries(repository, sync=sync, report=report)))
     if not parts.repositories.names():
-        typer.echo("no repository is set: docs/operate/packages.md says how to get one", err=True)
+        typer.echo("no repository is configured: see docs/operate/packages.md", err=True)
     installed = {package.id for package in parts.store.all()}
     if as_json:
         print_json([{**as_entry(entry), "installed": entry.name in installed} for entry in entries])
@@ -176,14 +178,14 @@ def _list_available(parts: Parts, repository: str, sync: bool, as_json: bool) ->
 
 
 def _sorted(entries: Sequence[Entry]) -> list[Entry]:
-    """By name, of one name the newest first."""
+    """Sort by name, newest version first."""
     from firebox.packages.versions import newest_first
 
     return sorted(newest_first(entries), key=lambda entry: entry.language)
 
 
 def _recipes() -> dict[str, list[Recipe]]:
-    """Read every recipe, by the package's name; of one package the newest series first."""
+    """Read all recipes, by package name, newest series first."""
     found: dict[str, list[Recipe]] = {}
     for recipe in reversed(known_recipes()):
         found.setdefault(recipe.package, []).append(recipe)
@@ -191,7 +193,7 @@ def _recipes() -> dict[str, list[Recipe]]:
 
 
 def _texts(name: str, recipes: Sequence[Recipe], entries: Iterable[Entry]) -> list[str]:
-    """Gather everything that is known about a package."""
+    """Collect the searchable texts of a package."""
     texts = [name, *(word for recipe in recipes for word in recipe_words(recipe))]
     return texts + [f"{entry.author} {entry.version}" for entry in entries if entry.language == name]
 
@@ -209,7 +211,7 @@ def _found(name: str, entries: Sequence[Entry], installed: set[str], recipes: Se
 
 
 def _runtime_words(runtimes: Iterable[Runtime], package: Installed) -> list[str]:
-    """Name the runtimes that a package brings; one of its own version without it."""
+    """Name the runtimes of a package; the version is omitted if it is the package's own."""
     return [
         each.language if each.version == package.entry.version else f"{each.language} {each.version}"
         for each in runtimes
@@ -241,4 +243,4 @@ def _details(
     yield "brings", "\n".join(f"{each.language} {each.version}" for each in runtimes if each.installed == there.id)
 
 
-_KINDS = {"image": "an image that the kernel mounts", "folder": "an unpacked folder"}
+_KINDS = {"image": "a mounted image", "folder": "an unpacked folder"}

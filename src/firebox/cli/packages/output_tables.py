@@ -1,4 +1,4 @@
-"""How commands about packages show what they found: a table for people, JSON for programs."""
+"""Output of the package commands: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def print_json(value: object) -> None:
 
 
 def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on standard output. Nothing in a cell can move a cursor or is taken for markup."""
+    """Print a table on standard output. Cells are escaped: no control characters, no markup."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=PIPED_COLUMNS)  # whoever reads it wants a row a line
+        console = Console(width=PIPED_COLUMNS)  # one line per row for pipes
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold")
@@ -33,7 +33,7 @@ def print_rows(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Print a line for each (name, value) whose value is not empty; lines of one value stay below each other."""
+    """Print a line for each (name, value) with a non-empty value; multi-line values are aligned."""
     shown = [(name, value) for name, value in fields if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
@@ -44,7 +44,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
 
 
 def size_words(size_bytes: int) -> str:
-    """Write a size for people; "" for one that nobody knows."""
+    """Format a size for people; "" if unknown."""
     if not size_bytes:
         return ""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):

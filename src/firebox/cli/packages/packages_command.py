@@ -1,4 +1,4 @@
-"""`firebox packages`: languages that are installed by name, from signed repositories; a module for each story."""
+"""`firebox packages`: the command group."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ app = Application(no_args_is_help=True)
 def package_commands() -> None:
     """Install, build and publish languages.
 
-    A package holds a language with everything it needs and runs the same on every host: `firebox packages install python`.
-    Packages come from the repositories of the settings; a server that runs offers them as soon as they are installed.
-    docs/operate/packages.md tells more.
+    A package contains a language with all its dependencies and runs the same on every host: `firebox packages install python`.
+    Packages come from the configured repositories, and a running server offers them as soon as they are installed.
+    See docs/operate/packages.md.
     """
 
 
@@ -53,12 +53,12 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "sign": sign,
         "publish": publish,
     },
-    "Without a network": {
+    "Offline machines": {
         "export": export_packages,
         "import": import_packages,
     },
 }
-"""Every command by its name, under the heading that `firebox packages --help` puts it."""
+"""All commands by name, grouped by their heading in `firebox packages --help`."""
 
 for heading, commands in GROUPS.items():
     for name, command in commands.items():

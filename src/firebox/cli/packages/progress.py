@@ -1,4 +1,4 @@
-"""How far something is, on standard error: bars on a terminal, a line for each step elsewhere."""
+"""Progress display on standard error: bars on a terminal, otherwise a line for each step."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from firebox.server.logs import escape
 STEP_WORDS: dict[Step, str] = {
     "index": "reading the index",
     "download": "downloading",
-    "verify": "checking",
+    "verify": "verifying",
     "unpack": "unpacking",
-    "environment": "reading its environment",
+    "environment": "evaluating the environment",
     "install": "installing",
     "uninstall": "removing",
     "build": "building",
 }
 LONGEST_WORDS = 60
 _LAST: frozenset[Step] = frozenset({"install", "uninstall"})
-"""Once it is through with one of these, nothing more is to be said of a package."""
+"""The final steps of a package."""
 
 
 @contextmanager
 def show_progress() -> Generator[Report]:
-    """Give the report that shows what it is told, until the context ends."""
+    """Yield a progress callback that displays progress within the context."""
     if sys.stderr.isatty():
         with _bars() as bars:
             yield _Bars(bars)
@@ -42,7 +42,7 @@ def show_progress() -> Generator[Report]:
 
 
 class _Lines:
-    """Says what happens to each package, and says nothing twice."""
+    """Prints a line for each change of a package's step or message."""
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[Step, str]] = {}
@@ -59,7 +59,7 @@ class _Lines:
 
 
 class _Bars:
-    """A bar for each package, a new one for each step."""
+    """Shows a bar for each package, reset at each step."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
@@ -68,7 +68,7 @@ class _Bars:
 
     def __call__(self, progress: Progress) -> None:
         if progress.step == "index" and progress.words:
-            # What is wrong with an index is to be read afterwards too.
+            # Index warnings must remain visible.
             self._bars.console.print(Text(escape(f"{progress.package}: {progress.words}")))
             return
         with self._lock:
@@ -88,7 +88,7 @@ class _Bars:
 
 
 class _Doing(TextColumn):
-    """What is being done."""
+    """The current step."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -99,7 +99,7 @@ class _Doing(TextColumn):
 
 
 class _Amount(TextColumn):
-    """Of a download how much there is of how much, and its speed; of a build the last words of the tool that works."""
+    """For a download, its size and speed; for a build, the latest output line."""
 
     def __init__(self) -> None:
         super().__init__("")

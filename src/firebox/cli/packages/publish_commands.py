@@ -1,4 +1,4 @@
-"""`firebox packages index`, `sign` and `publish`: a folder of packages becomes a repository that any web server can serve."""
+"""`firebox packages index`, `sign` and `publish`: turn a folder of packages into a repository for any web server."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from firebox.domain.errors import InvalidRequest
 from firebox.packages.entry import Entry
 from firebox.packages.repository.sources import INDEX_NAME
 
-INTERRUPTED = "run it again to finish"
+INTERRUPTED = "run the command again to finish"
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder with package files in it.")]
-Key = Annotated[Path, typer.Option("--key", "-k", metavar="FILE", help="The secret key, as `firebox packages keygen` makes one.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of package files.")]
+Key = Annotated[Path, typer.Option("--key", "-k", metavar="FILE", help="The secret key, created by `firebox packages keygen`.")]
 
 
 def index(folder: Folder, as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = None) -> None:
     """Write the index of a folder of package files, which makes it a repository.
 
-    Like `firebox packages index ./public`: every package is read and its checksum taken. What `firebox packages build` made has
-    its index already. A signature of the index is worth nothing afterwards: `firebox packages sign` makes a new one.
+    Example: `firebox packages index ./public`. Reads every package and computes its checksum. The output of `firebox packages
+    build` already has an index. Invalidates the signature of the index: run `firebox packages sign` afterwards.
     """
     from firebox.packages.publishing.publishing import write_index
 
@@ -37,10 +37,10 @@ def index(folder: Folder, as_json: AsJson = False, config: ConfigFile = None, da
 
 
 def sign(folder: Folder, key: Key, as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = None) -> None:
-    """Sign every package that the index of a folder names, and the index.
+    """Sign all packages in the index of a folder, and the index itself.
 
-    Like `firebox packages sign ./public --key signing-key`. Whoever trusts the key's certificate may install from the folder,
-    wherever it is served.
+    Example: `firebox packages sign ./public --key signing-key`. Machines that trust the key's certificate can install from the
+    folder, wherever it is served.
     """
     from firebox.packages.publishing.publishing import announced_in, sign_folder, write_index
 
@@ -54,18 +54,18 @@ def sign(folder: Folder, key: Key, as_json: AsJson = False, config: ConfigFile =
 
 def publish(
     folder: Folder,
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The folder that a web server serves.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="The folder served by a web server.")],
     key: Annotated[
-        Path | None, typer.Option("--key", "-k", metavar="FILE", help="The secret key; without it nothing is signed.")
+        Path | None, typer.Option("--key", "-k", metavar="FILE", help="The secret key; without it, nothing is signed.")
     ] = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Put a folder of packages where a web server serves it: indexed, signed, packages first and the index last.
+    """Copy a folder of packages to where a web server serves it: index and sign it, copy the packages, then the index.
 
-    Like `firebox packages publish ./public /srv/www/packages --key signing-key`. Whoever fetches meanwhile finds every package
-    that the index of that moment names.
+    Example: `firebox packages publish ./public /srv/www/packages --key signing-key`. Concurrent downloads always find every
+    package of the current index.
     """
     from firebox.packages.publishing.publishing import publish as put
 
@@ -74,14 +74,14 @@ def publish(
         entries = put(folder, target, key, report)
     _show(entries, target, "published", as_json)
     if key is None:
-        typer.echo("it is not signed: over a network nobody installs from it who does not set allow_unsigned_packages", err=True)
+        typer.echo("not signed: network clients must set allow_unsigned_packages to install from it", err=True)
 
 
 def _open(folder: Path, config: Path | None, data_dir: Path | None) -> None:
-    """Get ready. Raises: InvalidRequest when there is no such folder."""
+    """Load the settings. Raises: InvalidRequest if the folder does not exist."""
     open_settings(config, {"data_dir": data_dir})
     if not folder.is_dir():
-        raise InvalidRequest(f"{folder} is no folder", where="FOLDER")
+        raise InvalidRequest(f"{folder} is not a folder", where="FOLDER")
 
 
 def _show(entries: Sequence[Entry], folder: Path, done: str, as_json: bool) -> None:

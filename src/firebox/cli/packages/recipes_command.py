@@ -1,4 +1,4 @@
-"""`firebox packages recipes`: what packages can be built from."""
+"""`firebox packages recipes`: list the built-in recipes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 @settings_flags(PLACE_ROWS)
 def recipes(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="WORD", help="Only those with these words in what is known of them.")
+        list[str] | None, typer.Argument(metavar="WORD", help="Only list recipes that contain all of these words.")
     ] = None,
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """List the recipes that come with Firebox: what `firebox packages build` can make.
+    """List the built-in recipes, which `firebox packages build` can build.
 
-    Like `firebox packages recipes haskell`. One that is not verified needs files that you have to bring: `--source` of
-    `firebox packages build`.
+    Example: `firebox packages recipes haskell`. A recipe that is not verified requires files that you supply with the `--source`
+    option of `firebox packages build`.
     """
     open_settings(config, flags)
     found = [recipe for recipe in known_recipes() if is_about(words or [], recipe_words(recipe))]
@@ -41,20 +41,20 @@ def recipes(
 
 
 def known_recipes() -> list[Recipe]:
-    """Read every recipe, by name and series."""
+    """Read all recipes, sorted by name and series."""
     from firebox.packages.building.recipe import all_recipes
 
     return all_recipes()
 
 
 def recipe_names() -> list[str]:
-    """Name the packages that there are recipes for, without reading these."""
+    """List the packages that have recipes, without reading these."""
     folder = Path(str(resources.files("firebox"))) / "recipes"
     return sorted({file.parent.parent.name for file in folder.glob("*/*/recipe.toml")})
 
 
 def packages_that_bring(language: str) -> list[str]:
-    """Name the packages of recipes that bring a language, by any of its names; the language's own name goes first."""
+    """List the packages of recipes that provide a language, by any of its names; exact names come before aliases."""
     own: list[str] = []
     by_alias: list[str] = []
     for recipe in known_recipes():
@@ -67,14 +67,14 @@ def packages_that_bring(language: str) -> list[str]:
 
 
 def recipe_words(recipe: Recipe) -> list[str]:
-    """Give everything that somebody may look for in a recipe."""
+    """Collect the searchable texts of a recipe."""
     names = [name for definition in recipe.definitions() for name in (definition.language, *definition.aliases)]
     brought = [*recipe.debian, *(wheel.name for wheel in recipe.pypi), *(tarball.name for tarball in recipe.npm)]
     return [recipe.package, recipe.series, recipe.summary, *recipe.aliases, *names, *brought]
 
 
 def is_about(words: Sequence[str], texts: Sequence[str]) -> bool:
-    """Say whether every word is somewhere in the texts, upper or lower case."""
+    """Check whether the texts contain every word, ignoring case."""
     text = " ".join(texts).lower()
     return all(word.lower() in text for word in words)
 

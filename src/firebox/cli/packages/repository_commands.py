@@ -1,4 +1,4 @@
-"""`firebox packages repos` and `sync`: the repositories of the settings."""
+"""`firebox packages repos` and `sync`: show and update the repositories."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from firebox.domain.errors import PackageError
 
 
 class Repository(Struct, frozen=True, kw_only=True):
-    """A repository as it stands."""
+    """The state of a repository."""
 
     name: str
     location: str
     synced_at: datetime | None
-    """None: never, or it is a file of this machine, which needs no synchronising."""
+    """None: never, or it is a local file, which needs no synchronization."""
     signed_at: datetime | None
-    """When the index that was seen last was signed; None for one that no trusted key signed."""
+    """Signature time of the latest index; None if it has no trusted signature."""
     packages: int | None
-    """How many it announces; None when nobody knows."""
+    """Number of packages; None if unknown."""
     trusted: list[dict[str, Any]]
-    """Keys that may sign for it."""
+    """The trusted keys."""
     problem: str = ""
 
 
 @settings_flags(REPOSITORY_ROWS)
 def repos(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
-    """List the repositories: where each is, when its index was fetched, and whether keys are trusted for it.
+    """List the repositories: location, time of the last sync, and trusted keys.
 
-    Like `firebox packages repos --repositories main=https://packages.example.org/index.yaml`; they come from the setting of that
-    name. What `firebox packages build` made is in one called `built`.
+    Example: `firebox packages repos --repositories main=https://packages.example.org/index.yaml`. Repositories come from the
+    setting `repositories`; local builds are in the repository `built`.
     """
     parts = open_parts(config, flags)
     found = run(_look(parts))
@@ -45,7 +45,7 @@ def repos(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -
         print_json(found)
         return
     if not found:
-        typer.echo("no repository is set: docs/operate/packages.md says how to get one", err=True)
+        typer.echo("no repository is configured: see docs/operate/packages.md", err=True)
     rows = [
         (
             each.name,
@@ -64,14 +64,14 @@ def repos(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -
 
 @settings_flags(REPOSITORY_ROWS)
 def sync(
-    repository: Annotated[str, typer.Argument(metavar="NAME", help="One repository; without it every one.")] = "all",
+    repository: Annotated[str, typer.Argument(metavar="NAME", help="A repository. Default: all of them.")] = "all",
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Fetch the indices of the repositories again, to see what is new.
+    """Fetch the repository indexes again.
 
-    Like `firebox packages sync`. An index that is not signed by a trusted key any more, or older than the last one, is refused.
+    Example: `firebox packages sync`. An index that lost its trusted signature, or is older than the last one, is rejected.
     """
     parts = open_parts(config, flags)
     with show_progress() as report:
@@ -85,7 +85,7 @@ def sync(
 
 
 async def _look(parts: Parts) -> list[Repository]:
-    """Gather what is known, from this machine alone."""
+    """Collect the repository states without network access."""
     from firebox.packages.repository.repository_state import StateFolder
     from firebox.packages.repository.signatures import trusted_keys
     from firebox.packages.repository.sources import packages_folder, sources_of

@@ -1,4 +1,4 @@
-"""The last step of a build: the recipe's test program, run on the new package in our own sandbox before anybody else does."""
+"""The final step of a build: run the recipe's test program on the new package in a sandbox."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from firebox.packages.building.recipe import Recipe
 
 EXPECTED = (b"OK", b'"OK"')
-"""With a newline or without: some languages end no line by themselves. The second is how Nix prints a value."""
+"""With or without a newline, since some languages do not add one. The second form is how Nix prints a string."""
 
 LIMITS = LimitRequest(wall_ms=300_000, cpu_ms=300_000)
-"""For each stage, whatever clients get: the machine is busy, its disk is cold, and minutes of work are at stake."""
+"""Limits per stage, instead of client limits: the machine is busy, its disk cache is cold, and the build took minutes."""
 
 _SHOWN = 1000
 _UNPACK_TIMEOUT_S = 1800.0
@@ -40,12 +40,12 @@ _UNPACK_TIMEOUT_S = 1800.0
 def try_package(
     recipe: Recipe, built: Built, settings: Settings, report: Report = no_report, *, folder: Path | None = None
 ) -> None:
-    """Run a recipe's test program on its package, which need not be installed.
+    """Run a recipe's test program with its package, which need not be installed.
 
-    folder: where the packages are that it depends on; None: beside it.
-    Raises: BuildFailed when it does not print OK; SandboxError.
+    folder: contains the packages it depends on; None: the folder of the package.
+    Raises: BuildFailed if the output is not OK; SandboxError.
     """
-    report(Progress(package=recipe.package, step="build", words="trying the test program"))
+    report(Progress(package=recipe.package, step="build", words="running the test program"))
     runtime = msgspec.json.decode(read_beside(built.file, RUNTIMES), type=list[Runtime])[0]
     with _layers(built, folder or built.file.parent) as layers:
         placed = msgspec.structs.replace(runtime, layers=layers, on_host=False, mounts=())
@@ -54,7 +54,7 @@ def try_package(
     if result.run is None or result.verdict != "ok" or result.run.stdout.strip() not in EXPECTED:
         output = b"".join(chunk.data for chunk in stage.chunks)[-_SHOWN:].decode(errors="replace") if stage is not None else ""
         raise BuildFailed(
-            f"{built.entry.name}: its test program does not print OK: {result.verdict} {result.reason}".rstrip(),
+            f"{built.entry.name}: the test program did not print OK: {result.verdict} {result.reason}".rstrip(),
             hint=output.strip(),
         )
 
@@ -71,7 +71,7 @@ async def _run(recipe: Recipe, runtime: Runtime, settings: Settings) -> Result:
 
 
 def _without_maxima(settings: Settings) -> Settings:
-    """Copy the settings without what they allow clients at most."""
+    """Copy the settings without the maximum limits for clients."""
     values = {row.name: settings.value(row.name) for row in TABLE}
     values |= {name: 0 for name in values if name.startswith(("max_compile_", "max_run_"))}
     values["limit_overrides"] = {}
@@ -80,7 +80,7 @@ def _without_maxima(settings: Settings) -> Settings:
 
 @contextmanager
 def _layers(built: Built, folder: Path) -> Generator[tuple[str, ...]]:
-    """Give what the package's root is stacked from; unpacked where images cannot be mounted. folder: of what it depends on."""
+    """Yield the layers of the package's root, unpacked if images cannot be mounted. folder: of the dependencies."""
     images = [built.file, *(_image_of(folder, name, version) for name, version in built.entry.dependencies.items())]
     if not cannot_mount():
         yield tuple(str(image.resolve()) for image in images)
@@ -96,5 +96,5 @@ def _layers(built: Built, folder: Path) -> Generator[tuple[str, ...]]:
 
 
 def _image_of(folder: Path, language: str, version: str) -> Path:
-    """Find the package that a new one was built on, in the folder where it was put."""
+    """Find the image of a dependency."""
     return next(folder.glob(f"{language}-{version}-*.squashfs"))

@@ -1,4 +1,4 @@
-"""`firebox packages trust` and `untrust`: whose signature counts for a repository."""
+"""`firebox packages trust` and `untrust`: manage the trusted keys of a repository."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from pysequoia import Cert
 
 SHORTEST_FINGERPRINT = 8
-"""How many digits of a fingerprint's end are enough to name a key that is trusted already."""
+"""Minimum digits of a fingerprint's end that select a trusted key."""
 
 _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
-Repository = Annotated[str, typer.Argument(metavar="REPOSITORY", help="Its name in the setting `repositories`.")]
+Repository = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The repository's name in the setting `repositories`.")]
 
 
 @settings_flags(TRUST_ROWS)
 def trust(
     repository: Repository,
     certificate: Annotated[
-        str, typer.Argument(metavar="FILE", help="OpenPGP certificates (public keys), armored or not; - for standard input.")
+        str, typer.Argument(metavar="FILE", help="OpenPGP certificates (public keys), armored or binary; - for standard input.")
     ],
     yes: Yes = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Trust a key to sign what comes from a repository. Compare the fingerprint with one that its owner told you another way.
+    """Trust a key to sign the content of a repository. First compare its fingerprint with the one published by its owner.
 
-    Like `firebox packages trust main main.asc`. From then on every package of that repository, and its index, needs a signature
-    by one of its trusted keys.
+    Example: `firebox packages trust main main.asc`. From then on, the index and every package of the repository must be signed by
+    one of its trusted keys.
     """
     from firebox.packages.repository.signatures import key_file, trusted_keys
 
@@ -69,16 +69,16 @@ def trust(
 def untrust(
     repository: Repository,
     fingerprint: Annotated[
-        str | None, typer.Argument(metavar="FINGERPRINT", help="Of the key to forget, or its end; without it all of them.")
+        str | None, typer.Argument(metavar="FINGERPRINT", help="Fingerprint of the key, or its end. Default: all keys.")
     ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Forget the trusted keys of a repository, or one of them. What is installed stays.
+    """Remove trusted keys of a repository. Installed packages are kept.
 
-    Like `firebox packages untrust main`.
+    Example: `firebox packages untrust main`.
     """
     from firebox.packages.repository.signatures import key_file, trusted_keys
 
@@ -91,7 +91,7 @@ def untrust(
     forgotten = certificates if fingerprint is None else _with_fingerprint(certificates, fingerprint)
     if not as_json:
         _show(forgotten)
-    if not agreed(f"Forget {_these(forgotten)} of {repository}?", yes=yes):
+    if not agreed(f"Stop trusting {_these(forgotten)} for {repository}?", yes=yes):
         raise typer.Exit(1)
     kept = [each for each in certificates if each not in forgotten]
     if kept:
@@ -101,12 +101,12 @@ def untrust(
     if as_json:
         _print_trusted(repository, file, kept)
     else:
-        left = f"{len(kept)} left" if kept else "none is left, and packages from the network need one"
-        print(f"forgot {len(forgotten)} of {repository}; {left}")
+        left = f"{len(kept)} left" if kept else "none left, so packages from the network will be rejected"
+        print(f"removed {len(forgotten)} for {repository}; {left}")
 
 
 def as_key(certificate: Cert) -> dict[str, Any]:
-    """Give a key as JSON shows it."""
+    """Convert a key to JSON."""
     return {
         "fingerprint": certificate.fingerprint,
         "user_ids": [str(each) for each in certificate.user_ids],
@@ -115,39 +115,39 @@ def as_key(certificate: Cert) -> dict[str, Any]:
 
 
 def _check_name(settings: Settings, repository: str) -> None:
-    """Refuse what cannot be a repository's name, and say when it is the name of none. Raises: InvalidRequest."""
+    """Reject invalid repository names, and warn about unknown ones. Raises: InvalidRequest."""
     from firebox.packages.repository.sources import ALL, sources_of
 
     if not _REPOSITORY.fullmatch(repository) or repository == ALL:
-        raise InvalidRequest(f"{repository!r} cannot be the name of a repository", where="REPOSITORY")
+        raise InvalidRequest(f"{repository!r} is not a valid repository name", where="REPOSITORY")
     names = [source.name for source in sources_of(settings)]
     if repository not in names:
-        known = f"; there are: {', '.join(names)}" if names else ""
-        typer.echo(f"{repository} is not among the setting `repositories` yet{known}", err=True)
+        known = f"; configured: {', '.join(names)}" if names else ""
+        typer.echo(f"{repository} is not in the setting `repositories`{known}", err=True)
 
 
 def _read(name: str) -> list[Cert]:
-    """Read the certificates that somebody wants to trust. Raises: InvalidRequest, for one that is no good any more too."""
+    """Read the certificates to trust. Raises: InvalidRequest, also for revoked or expired ones."""
     from pysequoia import Cert
 
     from firebox.packages.repository.signatures import MOST_KEY_BYTES
 
     data = read_operators_file(name, MOST_KEY_BYTES)
     if len(data) > MOST_KEY_BYTES:
-        raise InvalidRequest(f"certificates have at most {MOST_KEY_BYTES} bytes", where=name)
+        raise InvalidRequest(f"the file is larger than {MOST_KEY_BYTES} bytes", where=name)
     try:
         certificates = Cert.split_bytes(data)
-    except RuntimeError:  # the library's own words are a backtrace
+    except RuntimeError:  # the library's error message is a backtrace
         certificates = []
     if not certificates:
-        raise InvalidRequest("there is no OpenPGP certificate in it", where=name)
+        raise InvalidRequest("no OpenPGP certificate found", where=name)
     for each in certificates:
         if each.is_revoked:
             raise InvalidRequest(f"the key {each.fingerprint} was revoked by its owner", where=name)
         if each.expiration is not None and each.expiration < datetime.now(UTC):
             raise InvalidRequest(f"the key {each.fingerprint} expired on {each.expiration:%Y-%m-%d}", where=name)
         if each.has_secret_keys:
-            typer.echo(f"{name} holds a secret key, which has no business here; its public part is taken", err=True)
+            typer.echo(f"{name} contains a secret key, which is not needed here; only the public part is stored", err=True)
     return certificates
 
 
@@ -157,13 +157,13 @@ def _with_fingerprint(certificates: Sequence[Cert], fingerprint: str) -> list[Ce
     if not found or len(ending) < SHORTEST_FINGERPRINT:
         error = NotFound("trusted key", fingerprint)
         trusted = ", ".join(each.fingerprint for each in certificates)
-        error.hint = f"at least the last {SHORTEST_FINGERPRINT} digits of one of these: {trusted}"
+        error.hint = f"give at least the last {SHORTEST_FINGERPRINT} digits of one of these: {trusted}"
         raise error
     return found
 
 
 def _write(file: Path, certificates: Sequence[Cert]) -> None:
-    """Put the certificates in the file's place at once, public parts only."""
+    """Write the public certificates atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False) as opened:
         opened.write("".join(str(each) for each in certificates))
@@ -189,7 +189,7 @@ def _show(certificates: Sequence[Cert]) -> None:
 
 
 def _grouped(fingerprint: str) -> str:
-    """Write a fingerprint as people compare it: groups of four digits."""
+    """Format a fingerprint in groups of four digits."""
     digits = fingerprint.upper()
     return " ".join(digits[place : place + 4] for place in range(0, len(digits), 4))
 

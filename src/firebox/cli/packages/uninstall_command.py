@@ -25,18 +25,18 @@ def uninstall(
     packages: Annotated[
         list[str],
         typer.Argument(
-            metavar=NAMES_METAVAR, help="Installed ones; of several versions all that fit.", autocompletion=offer_installed
+            metavar=NAMES_METAVAR, help="Installed packages; all matching versions are removed.", autocompletion=offer_installed
         ),
     ],
     as_json: AsJson = False,
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Remove installed packages. Waits for the runs that use them, at most `uninstall_wait_ms`.
+    """Uninstall packages, after waiting for active runs (at most `uninstall_wait_ms`).
 
-    Like `firebox packages uninstall python@3.11.x`. A package that another one needs stays: name both, or the other one first.
-    What a package brought along is left; `firebox packages apply` clears away what nothing needs. A damaged package is named by
-    its id, as the log of `firebox serve` has it.
+    Example: `firebox packages uninstall python@3.11.x`. A package that another one requires is not removed: uninstall both, or
+    the other one first. Dependencies are kept; `firebox packages apply` removes unneeded ones. A corrupt package is given by its
+    id, as shown in the log of `firebox serve`.
     """
     parts = open_parts(config, flags)
     installed = parts.store.all()
@@ -53,7 +53,7 @@ def uninstall(
 
     try:
         with show_progress() as report:
-            run(work(report), "packages that are not named above are still there")
+            run(work(report), "only the packages listed above were removed")
     finally:
         if as_json:
             print_json(removed)
@@ -62,7 +62,7 @@ def uninstall(
 
 
 def removal_order(packages: Sequence[Installed]) -> list[str]:
-    """Sort packages so that each comes before those it needs."""
+    """Sort packages so that each comes before its dependencies."""
     ordered: list[str] = []
     left = {each.id: each for each in packages}
     while left:

@@ -1,4 +1,4 @@
-"""Who may change what is installed: asked before every request about packages that is more than a look at the list."""
+"""Authorization of package management: required for every package request except listing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from firebox.service.packages import Packages
 from firebox.service.service import Service
 
 PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
-"""Headers of a request that a proxy passed on: who sent it may then be anywhere, though the proxy is on this machine."""
+"""Headers of forwarded requests: their real sender is unknown, although the proxy is on this machine."""
 
 
 async def require_operator(request: AnyRequest, service: Service) -> Caller:
-    """Leave packages to admins; where there is no way to be one, to programs of this machine.
+    """Allow admins; if accounts are disabled, allow clients on this machine.
 
     Raises: Unauthenticated, Forbidden, RateLimited, PartUnavailable.
     """
@@ -24,7 +24,7 @@ async def require_operator(request: AnyRequest, service: Service) -> Caller:
 
 
 def packages_of(service: Service) -> Packages:
-    """Give the packages of this server. Raises: PartUnavailable where none are installed through it."""
+    """Return the package service. Raises: PartUnavailable if this server has none."""
     if service.packages is None:
         raise PartUnavailable("package store", detail="this server has none")
     return service.packages

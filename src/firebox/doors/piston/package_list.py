@@ -1,4 +1,4 @@
-"""What version 2's three routes for packages mean: the list, and the newest match of a request to install or uninstall."""
+"""Package listing and lookup for the three package routes of Piston v2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from firebox.service.validation import check_selector
 
 
 class NoSuchPackage(NotFound):
-    """No package matches an (un)install request."""
+    """No package matches an install or uninstall request."""
 
     code = "request.not_found.package"
 
@@ -22,14 +22,14 @@ class NoSuchPackage(NotFound):
 
 
 async def list_packages(service: Service) -> list[Listed]:
-    """List what can be installed and what is installed. Raises: RepositoryError, NotTrusted."""
+    """List available and installed packages. Raises: RepositoryError, NotTrusted."""
     return await service.packages.all() if service.packages is not None else []
 
 
 async def find_to_install(service: Service, language: str, version: str) -> Entry:
-    """Find the newest package of the repositories that a request means, by its own name, never an alias.
+    """Find the newest matching package in the repositories by exact name; aliases do not match.
 
-    Raises: NoSuchPackage; Conflict for what is installed and in no repository any more, or belongs to the host.
+    Raises: NoSuchPackage; Conflict if it is only installed, or belongs to the host.
     """
     found = await _find_in_repositories(service, language, version)
     if found is not None:
@@ -40,9 +40,9 @@ async def find_to_install(service: Service, language: str, version: str) -> Entr
 
 
 async def find_to_uninstall(service: Service, language: str, version: str) -> Installed:
-    """Find the newest installed package that a request means.
+    """Find the newest matching installed package.
 
-    Raises: NoSuchPackage; Conflict for what is not installed, or belongs to the host.
+    Raises: NoSuchPackage; Conflict if it is not installed, or belongs to the host.
     """
     installed = _find_installed(service, language, version)
     if installed is not None:
@@ -72,7 +72,7 @@ def _find_installed(service: Service, language: str, version: str) -> Installed 
 
 
 def _find_on_host(service: Service, language: str, version: str) -> Entry | None:
-    """Find the newest runtime of the host that matches by its own name, as if it were a package."""
+    """Find the newest matching runtime of the host by exact name, as a pseudo-package."""
     check_selector(language, version)
     own = (runtime for runtime in service.runtimes() if runtime.language == language and not runtime.installed)
     return newest((Entry(language=language, version=runtime.version, download="") for runtime in own), version)

@@ -1,4 +1,4 @@
-"""What version 3 offers, as OpenAPI. In words: docs/reference/packages-api.md."""
+"""OpenAPI description of Piston v3. Prose: docs/reference/packages-api.md."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ PREFIX = "/api/v3"
 
 
 class ExecuteRequest(Limits, kw_only=True):
-    """A job with one package: its program comes as `code` or as `files`."""
+    """A job for one package, with its program as `code` or as `files`."""
 
-    code: Annotated[str | None, Meta(description="Short for `files` with one file.")] = None
+    code: Annotated[str | None, Meta(description="Shorthand for a single file.")] = None
     files: Annotated[list[File] | None, Meta(description="The first text file is the main file.")] = None
-    language: Annotated[str | None, Meta(description="Which one, where the package brings several.")] = None
+    language: Annotated[str | None, Meta(description="Required if the package provides several languages.")] = None
     stdin: str = ""
     args: list[str] = field(default_factory=list[str])
-    compile_args: Annotated[list[str], Meta(description="Arguments of the compiler, of those that its language allows.")] = field(
+    compile_args: Annotated[list[str], Meta(description="Compiler arguments that the language allows.")] = field(
         default_factory=list[str]
     )
-    cache: Annotated[model.CacheLevel | None, Meta(description="What may be kept and served again.")] = None
+    cache: Annotated[model.CacheLevel | None, Meta(description="Cache level: what may be stored and reused.")] = None
 
 
 class InstallRequest(Struct):
-    """Nothing is asked yet: an empty object."""
+    """Currently without parameters: an empty object."""
 
 
-_REPOSITORY = Parameter("repository", "Name of a repository in the settings; `all`: every one of them.", example="all")
-_PACKAGE = Parameter("package", "Name of the package.", example="python")
-_RANGE = Parameter("version", "SemVer range; the newest match.", example="*")
+_REPOSITORY = Parameter("repository", "Name of a configured repository, or `all`.", example="all")
+_PACKAGE = Parameter("package", "Package name.", example="python")
+_RANGE = Parameter("version", "SemVer range; selects the newest match.", example="*")
 _VERSION = Parameter("version", "Version of an installed package.")
 _OF_REPOSITORY = f"{PREFIX}/repos/{{repository}}/packages"
 _INSTALLED = f"{PREFIX}/packages/{{package}}/{{version}}"
@@ -43,9 +43,9 @@ _UPSTREAM = (404, 409, 422, 502)
 
 
 def describe() -> Door:
-    """Describe the operations. All of them are for admins, or for programs of this machine where nobody has to log in."""
+    """Describe the operations. All require an admin, or a client on this machine if accounts are disabled."""
     return Door(
-        tags={TAG: "Version 3: repositories, packages, and jobs with one certain package. For admins."},
+        tags={TAG: "Version 3: repositories, packages, and jobs for a specific package. Admins only."},
         failure=package_wire.Failure,
         prefix="V3",
         also=(package_wire.Progress, package_wire.StreamedFailure),
@@ -73,7 +73,7 @@ def _repositories() -> list[Operation]:
             "List the packages of a repository",
             parameters=[
                 _REPOSITORY,
-                Parameter("sync", "Get its index anew first.", "query", schema={"type": "boolean", "default": False}),
+                Parameter("sync", "Fetch the index first.", "query", schema={"type": "boolean", "default": False}),
             ],
             answers={200: Answer("The packages.", list[package_wire.Package])},
             errors=(400, *_UPSTREAM, *ASKER),
@@ -84,7 +84,7 @@ def _repositories() -> list[Operation]:
             f"{_OF_REPOSITORY}/{{package}}/{{version}}",
             "get_repository_package",
             TAG,
-            "Show the newest match of a repository",
+            "Get the newest matching package of a repository",
             parameters=[_REPOSITORY, _PACKAGE, _RANGE],
             answers={200: Answer("The package.", package_wire.Package)},
             errors=(400, *_UPSTREAM, *ASKER),
@@ -95,10 +95,10 @@ def _repositories() -> list[Operation]:
             f"{_OF_REPOSITORY}/{{package}}/{{version}}/install",
             "install_package",
             TAG,
-            "Install a package with what it depends on",
+            "Install a package with its dependencies",
             description=(
-                "With `Accept: text/event-stream` or `application/x-ndjson` the answer is a stream: `V3Progress` again and "
-                "again, and in the end `V3Installation` or `V3StreamedFailure`."
+                "With `Accept: text/event-stream` or `application/x-ndjson` the answer is a stream of `V3Progress`, "
+                "followed by `V3Installation` or `V3StreamedFailure`."
             ),
             parameters=[_REPOSITORY, _PACKAGE, _RANGE],
             body=InstallRequest,
@@ -118,7 +118,7 @@ def _installed() -> list[Operation]:
             "list_installed_packages",
             TAG,
             "List the installed packages",
-            answers={200: Answer("The packages and what they bring.", list[package_wire.InstalledPackage])},
+            answers={200: Answer("The packages and their runtimes.", list[package_wire.InstalledPackage])},
             errors=ASKER,
             security=OPERATOR_TOKEN,
         ),
@@ -127,9 +127,9 @@ def _installed() -> list[Operation]:
             _INSTALLED,
             "get_installed_package",
             TAG,
-            "Show an installed package",
+            "Get an installed package",
             parameters=named,
-            answers={200: Answer("The package and what it brings.", package_wire.InstalledPackage)},
+            answers={200: Answer("The package and its runtimes.", package_wire.InstalledPackage)},
             errors=(404, *ASKER),
             security=OPERATOR_TOKEN,
         ),
@@ -139,7 +139,7 @@ def _installed() -> list[Operation]:
             "uninstall_package",
             TAG,
             "Uninstall a package",
-            description="Once nothing runs with it any more.",
+            description="Waits for active runs.",
             parameters=named,
             answers={200: Answer("It is uninstalled.", package_wire.PackageName)},
             errors=(404, 409, *ASKER),
@@ -150,8 +150,8 @@ def _installed() -> list[Operation]:
             f"{_INSTALLED}/execute",
             "execute_with_package",
             TAG,
-            "Run a job with this very package",
-            description="Nobody's allowance is charged.",
+            "Run a job with an installed package",
+            description="Does not count against any quota.",
             parameters=named,
             body=ExecuteRequest,
             examples={"code": ("A program", {"code": "print(6 * 7)"})},
@@ -164,9 +164,9 @@ def _installed() -> list[Operation]:
             f"{_INSTALLED}/cache",
             "purge_package_cache",
             TAG,
-            "Forget what is kept of jobs with a package",
+            "Purge the job cache of a package",
             parameters=named,
-            answers={200: Answer("It is forgotten.", package_wire.Purged)},
+            answers={200: Answer("The cache is purged.", package_wire.Purged)},
             errors=(404, *ASKER),
             security=OPERATOR_TOKEN,
         ),

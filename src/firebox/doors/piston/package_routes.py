@@ -1,4 +1,4 @@
-"""Version 3: repositories, packages, and jobs with one package. Messages: `package_wire`; see docs/reference/packages-api.md."""
+"""Piston v3: repositories, packages, and jobs for a specific package. Wire format: `package_wire`; docs/reference/packages-api.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = structlog.get_logger("firebox.piston")
 
 
 def router(service: Service, settings: Settings) -> Router:
-    """Make the routes of version 3."""
+    """Create the routes of Piston v3."""
     door = PackageDoor(service, settings)
     package, installed = "/repos/{repository:str}/packages/{package:str}/{version:str}", "/packages/{package:str}/{version:str}"
     table: dict[str, dict[Method, Any]] = {
@@ -56,33 +56,33 @@ def router(service: Service, settings: Settings) -> Router:
 
 
 class PackageDoor:
-    """The handlers, over one service. All of them are for operators only."""
+    """Request handlers. All require an operator."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
 
     async def list_repositories(self, request: AnyRequest) -> Response[bytes]:
-        """List the repositories of the settings; `all` is every one of them."""
+        """List the configured repositories."""
         await require_operator(request, self._service)
         return _answer([package_wire.Repository(name) for name in packages_of(self._service).repositories()])
 
     async def list_packages(self, request: AnyRequest, repository: str) -> Response[bytes]:
-        """List what a repository has. `?sync=true`: get its index anew first."""
+        """List the packages of a repository. `?sync=true`: fetch its index first."""
         await require_operator(request, self._service)
         packages = packages_of(self._service)
         entries = await while_connected(request, packages.entries(repository, sync=_asks_for_sync(request)))
         return _answer([package_wire.from_entry(entry, installed=packages.is_installed(entry)) for entry in entries])
 
     async def show_package(self, request: AnyRequest, repository: str, package: str, version: str) -> Response[bytes]:
-        """Show the newest package of a repository that a version range means."""
+        """Return the newest matching package of a repository."""
         await require_operator(request, self._service)
         packages = packages_of(self._service)
         entry = await packages.find(package, version, repository=repository)
         return _answer(package_wire.from_entry(entry, installed=packages.is_installed(entry)))
 
     async def install(self, request: AnyRequest, repository: str, package: str, version: str) -> Response[bytes] | Stream:
-        """Install a package with what it depends on: one answer in the end, or a stream of how far it is."""
+        """Install a package with its dependencies. Answer at the end, or with a stream of progress."""
         await require_operator(request, self._service)
         await self._read(request)
         packages = packages_of(self._service)
@@ -96,34 +96,34 @@ class PackageDoor:
         return _answer(package_wire.from_installation(installation.entry, installed))
 
     async def list_installed(self, request: AnyRequest) -> Response[bytes]:
-        """List the installed packages and what they bring."""
+        """List the installed packages and their runtimes."""
         await require_operator(request, self._service)
         packages = packages_of(self._service)
         return _answer([package_wire.from_installed(each, packages.runtimes_of(each)) for each in packages.installed()])
 
     async def show_installed(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:
-        """Show an installed package."""
+        """Return an installed package."""
         await require_operator(request, self._service)
         packages = packages_of(self._service)
         found = packages.get(package, version)
         return _answer(package_wire.from_installed(found, packages.runtimes_of(found)))
 
     async def uninstall(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:
-        """Uninstall a package, once nothing runs with it any more."""
+        """Uninstall a package, after waiting for active runs."""
         await require_operator(request, self._service)
         packages = packages_of(self._service)
         await while_connected(request, packages.uninstall(packages.removable(package, version)))
         return _answer(package_wire.PackageName(package, version))
 
     async def purge_cache(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:
-        """Forget what is kept of jobs with a package: compiled programs and outcomes."""
+        """Purge the job cache of a package: compiled programs and results."""
         await require_operator(request, self._service)
         found = packages_of(self._service).get(package, version)
         purged = await self._service.purge_cache(found)
         return _answer(package_wire.Purged(package, version, purged))
 
     async def execute(self, request: AnyRequest, package: str, version: str) -> Response[Any]:
-        """Run a job with this very package; a client that goes away cancels it. Nobody's allowance is charged."""
+        """Run a job with a specific package. A disconnect cancels it. Does not count against any quota."""
         caller = await require_operator(request, self._service)
         document = await self._read(request)
         packages = packages_of(self._service)
@@ -139,7 +139,7 @@ class PackageDoor:
     async def _read(self, request: AnyRequest) -> Document:
         """Read a body, which may be empty.
 
-        Insisting on JSON keeps pages of other sites out: browsers ask before they send that.
+        Requiring JSON protects against cross-site requests: browsers send a preflight request first.
         Raises: UnsupportedBody, BodyTooLarge, BodyTimeout, ClientGone, InvalidRequest.
         """
         require_json(request.headers)
@@ -147,7 +147,7 @@ class PackageDoor:
 
 
 def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:
-    """Answer what the router refused. As in version 2 a method that a path does not have is a route that is not there."""
+    """Convert a router error to a response. As in v2, an unsupported method is a 404."""
     status = HTTPStatus(error.status_code)
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         status = HTTPStatus.NOT_FOUND
@@ -155,7 +155,7 @@ def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[by
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
-    """Answer a failure in this API's one shape."""
+    """Convert a failure to a response."""
     status, failure = package_wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError):
         _log.error("request failed", code=error.code, message=error.message, hint=error.hint)
@@ -163,14 +163,14 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
 
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
-    _log.error("a request met a bug", exc_info=error)
+    """Answer an unexpected error without details, which are in the log."""
+    _log.error("unexpected error", exc_info=error)
     body = wire.encode(package_wire.Failure("the server made a mistake; its log says which", "internal"))
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
 
 
 def _asks_for_sync(request: AnyRequest) -> bool:
-    """Read `sync` of the query. Raises: InvalidRequest."""
+    """Parse the query parameter `sync`. Raises: InvalidRequest."""
     value = request.query_params.get("sync", "false")
     if value not in ("true", "false"):
         raise InvalidRequest("sync must be true or false")

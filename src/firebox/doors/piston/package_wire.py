@@ -1,4 +1,4 @@
-"""Version 3's JSON: packages of repositories, installed ones, what ran with one, and failures."""
+"""Wire format of Piston v3: repositories, packages, executions and failures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from firebox.runtimes.runtime import Runtime
 
 
 class Repository(Struct, frozen=True):
-    """A repository, by its name in the settings."""
+    """A configured repository."""
 
     name: str
 
 
 class Package(Struct, frozen=True, kw_only=True):
-    """A package as its repository announces it. size_bytes: unpacked, 0 when nobody says."""
+    """A package in a repository. size_bytes: unpacked, 0 if unknown."""
 
     package: str
     version: str
@@ -42,7 +42,7 @@ class Package(Struct, frozen=True, kw_only=True):
 
 
 class PackageRuntime(Struct, frozen=True):
-    """A language that an installed package brings."""
+    """A language that an installed package provides."""
 
     language: str
     version: str
@@ -50,7 +50,7 @@ class PackageRuntime(Struct, frozen=True):
 
 
 class InstalledPackage(Struct, frozen=True, kw_only=True):
-    """An installed package. size_bytes: what it takes of the disk; requires: ids of what it depends on."""
+    """An installed package. size_bytes: disk usage; requires: ids of its dependencies."""
 
     id: str
     package: str
@@ -64,14 +64,14 @@ class InstalledPackage(Struct, frozen=True, kw_only=True):
 
 
 class PackageName(Struct, frozen=True):
-    """Which package it was."""
+    """The name and version of a package."""
 
     package: str
     version: str
 
 
 class Purged(Struct, frozen=True):
-    """A package whose cache was purged. entries: how many there were."""
+    """The result of purging a package's cache. entries: number of entries removed."""
 
     package: str
     version: str
@@ -79,7 +79,7 @@ class Purged(Struct, frozen=True):
 
 
 class Installation(Struct, frozen=True, kw_only=True, tag_field="type", tag="result"):
-    """A package is installed. installed: ids of what is new, dependencies first."""
+    """The result of an installation. installed: ids of the new packages, dependencies first."""
 
     package: str
     version: str
@@ -87,7 +87,7 @@ class Installation(Struct, frozen=True, kw_only=True, tag_field="type", tag="res
 
 
 class Progress(Struct, frozen=True, kw_only=True, tag_field="type", tag="progress"):
-    """How far an installation is. package: id of what it is about, a dependency perhaps; total: 0 when unknown."""
+    """Progress of an installation. package: id of the package, possibly a dependency; total: 0 if unknown."""
 
     package: str
     step: str
@@ -97,7 +97,7 @@ class Progress(Struct, frozen=True, kw_only=True, tag_field="type", tag="progres
 
 
 class Failure(Struct, frozen=True, omit_defaults=True):
-    """Every answer that is not a success. code: stable, for machines; hint: what can be done."""
+    """Error response. code: stable, machine-readable; hint: suggested action."""
 
     message: str
     code: str = ""
@@ -105,7 +105,7 @@ class Failure(Struct, frozen=True, omit_defaults=True):
 
 
 class StreamedFailure(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="error"):
-    """An installation that failed after its stream had begun. status: what the answer would have been."""
+    """Failure of an installation after its stream has started. status: HTTP status of the equivalent response."""
 
     status: int
     message: str
@@ -114,7 +114,7 @@ class StreamedFailure(Struct, frozen=True, omit_defaults=True, tag_field="type",
 
 
 class Execution(Struct, frozen=True, kw_only=True):
-    """What is left of a job. cache: which level of it served the job."""
+    """The result of a job. cache: cache level that served it."""
 
     package: str
     version: str
@@ -126,7 +126,7 @@ class Execution(Struct, frozen=True, kw_only=True):
 
 
 def from_entry(entry: Entry, *, installed: bool) -> Package:
-    """Translate an entry of an index."""
+    """Convert an index entry."""
     return Package(
         package=entry.language,
         version=entry.version,
@@ -144,7 +144,7 @@ def from_entry(entry: Entry, *, installed: bool) -> Package:
 
 
 def from_installed(package: Installed, runtimes: Iterable[Runtime]) -> InstalledPackage:
-    """Translate an installed package and what it brings."""
+    """Convert an installed package and its runtimes."""
     return InstalledPackage(
         id=package.id,
         package=package.entry.language,
@@ -159,17 +159,17 @@ def from_installed(package: Installed, runtimes: Iterable[Runtime]) -> Installed
 
 
 def from_installation(entry: Entry, installed: Sequence[Installed]) -> Installation:
-    """Translate what an installation left."""
+    """Convert the result of an installation."""
     return Installation(package=entry.language, version=entry.version, installed=[each.id for each in installed])
 
 
 def from_progress(progress: PackageProgress) -> Progress:
-    """Translate a word about an installation."""
+    """Convert a progress report."""
     return Progress(package=progress.package, step=progress.step, done=progress.done, total=progress.total, words=progress.words)
 
 
 def from_result(result: model.Result, package: Installed, texts: Mapping[model.StageName, Texts]) -> Execution:
-    """Translate a result. When compiling failed, `run` repeats it, as in version 2. texts: as there."""
+    """Convert a result. If compilation failed, `run` repeats the compile stage, as in v2. texts: as in v2."""
     execution = wire.from_result(result, texts)
     return Execution(
         package=package.entry.language,
@@ -183,11 +183,11 @@ def from_result(result: model.Result, package: Installed, texts: Mapping[model.S
 
 
 def from_error(error: FireboxError) -> tuple[int, Failure]:
-    """Translate a failure into a status and a body. Unlike in version 2 each kind has its own status: a conflict is a 409."""
+    """Convert a failure to status and body. Unlike v2, statuses are specific: a conflict is 409."""
     return status_of(error), Failure(wire.words_of(error), error.code, error.hint)
 
 
 def from_late_error(error: FireboxError) -> StreamedFailure:
-    """Translate a failure of an installation whose stream has begun."""
+    """Convert a failure of a streaming installation."""
     status, failure = from_error(error)
     return StreamedFailure(status, failure.message, failure.code, failure.hint)

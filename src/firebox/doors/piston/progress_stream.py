@@ -1,6 +1,6 @@
-"""An installation as a stream of JSON: server-sent events, or a document a line.
+"""Installation progress as a stream: server-sent events or NDJSON.
 
-Source: HTML Living Standard, section 9.2; NDJSON has the media type application/x-ndjson.
+Source: HTML Living Standard, section 9.2; the media type of NDJSON is application/x-ndjson.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from firebox.packages import entry
 from firebox.service.installations import Installation
 
 KEEP_ALIVE_S = 15.0
-"""The last word is said again when nothing new came for so long: proxies close silent connections."""
+"""The latest progress is repeated after this time without news, because proxies close idle connections."""
 
 Message = Progress | Result | StreamedFailure
 Format = Callable[[Message], bytes]
@@ -27,13 +27,13 @@ _log = structlog.get_logger("firebox.piston")
 
 
 def wanted_format(accept: str) -> tuple[str, Format] | None:
-    """Give the media type of the stream that an Accept header asks for, and how to write it; None: no stream."""
+    """Return the media type and encoder that an Accept header asks for; None if it asks for no stream."""
     types = [word.partition(";")[0].strip().lower() for word in accept.split(",")]
     return next(((name, write) for name, write in _FORMATS.items() if name in types), None)
 
 
 async def follow(installation: Installation, write: Format, *, keep_alive_s: float = KEEP_ALIVE_S) -> AsyncIterator[bytes]:
-    """Write how far an installation is, and in the end its result or its failure. Whoever stops reading does not stop it."""
+    """Yield encoded progress, then the result or the failure. A disconnect does not stop the installation."""
     progress = installation.progress()
     waiting: asyncio.Future[Progress | None] | None = None
     last: Progress | None = None
@@ -64,7 +64,7 @@ async def _end(installation: Installation) -> Message:
         return package_wire.from_installation(installation.entry, await installation.result())
     except FireboxError as error:
         return package_wire.from_late_error(error)
-    except Exception as error:  # noqa: BLE001 - the answer has begun: what is no failure of ours to foresee must end it too
+    except Exception as error:  # noqa: BLE001 - the response has started, so even an unexpected error must end the stream
         _log.error("a request met a bug", exc_info=error)
         return StreamedFailure(500, "the server made a mistake; its log says which", "internal")
 

@@ -1,4 +1,4 @@
-"""Bases: the essential part of a Debian release, which the packages of that release are made from and stacked on."""
+"""Bases: the essential part of a Debian release, on which packages of that release are stacked."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from firebox.packages.publishing.build_file import write_build_file
 from firebox.packages.publishing.publishing import add_to_index, announce_file, entry_of
 
 INCLUDED = ("tzdata",)
-"""What is not essential for Debian and still expected by programs of any language."""
+"""Non-essential packages that programs in any language expect."""
 
 UNMERGED = ("buster", "bullseye")
-"""Releases that have /bin and /usr/bin apart unless they find links."""
+"""Releases that keep /bin and /usr/bin separate unless symlinks exist."""
 MERGE = '--setup-hook=for name in bin sbin lib lib64; do mkdir -p "$1/usr/$name"; ln -s "usr/$name" "$1/$name"; done'
 
 _VERSION_ID = re.compile(r"\d+(?:\.\d+)?")
@@ -41,7 +41,7 @@ _BASE_FILES = re.compile(r"^Package: base-files\n(?:.+\n)*?Version: (\d+(?:\.\d+
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base that is there. tree: its files as a tar; epoch: when its newest file was made."""
+    """An existing base. tree: its files as a tar; epoch: newest mtime."""
 
     name: str
     version: str
@@ -51,7 +51,7 @@ class Base:
 
 
 def find_or_build_base(suite: str, output: Path, downloads: Path, say: Callable[[str], None], *, anew: bool = False) -> Base:
-    """Give the newest base of a release in a folder of packages; one is built and announced there when there is none.
+    """Return the newest base of a release in a package folder; build and announce one if there is none.
 
     Raises: BuildFailed.
     """
@@ -109,20 +109,20 @@ def _build(suite: str, name: str, output: Path, downloads: Path, say: Callable[[
 
 
 def _release(root: tarfile.TarFile) -> str:
-    """Give the release's number with one point: "13.2"; of one without a number that of its base-files."""
+    """Return the release number with one dot: "13.2"; for an unnumbered release, that of its base-files package."""
     texts: list[str] = []
     for name in ("./etc/debian_version", "./var/lib/dpkg/status"):
         file = root.extractfile(name)
         texts.append(file.read().decode(errors="replace") if file is not None else "")
     match = _VERSION_ID.match(texts[0]) or _BASE_FILES.search(texts[1])
     if match is None:
-        raise BuildFailed("the root does not say which release of Debian it is")
+        raise BuildFailed("cannot determine the Debian release of the root")
     number = match[match.re.groups]
     return number if "." in number else f"{number}.0"
 
 
 def _tree(file: Path, folder: Path) -> Path:
-    """Give the base's files as a tar, which is made once and kept."""
+    """Return the files of a base as a tar, which is created once and cached."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _information_of(file: Path) -> dict[str, Any]:
         information: dict[str, Any] = json.loads(read_beside(file, INFORMATION))
         str(information["version"])
     except (ValueError, KeyError, TypeError):
-        raise BuildFailed(f"{file} is no base", hint="remove it, and it is built again") from None
+        raise BuildFailed(f"{file} is not a base", hint="delete it to rebuild it") from None
     return information
 
 
@@ -147,7 +147,7 @@ def _version_in_name(file: Path) -> Any:
 
 @contextmanager
 def alone(output: Path, name: str) -> Generator[None]:
-    """Let one process at a time make a package of this name in a folder."""
+    """Hold the build lock of a package name in a folder."""
     with (output / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""The making of a package: base if there is none, full root, what differs, runtimes, image, test, entry in the index."""
+"""The package build pipeline: base, full root, layer, runtimes, image, test, index entry."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ from firebox.settings.settings import Settings
 BUILD_PLATFORM = "firebox-debian"
 
 _ONLY_HERE = ("mounts", "layers", "on_host", "installed")
-"""What of a runtime only the machine knows where it is installed."""
+"""Runtime fields that depend on the machine where the package is installed."""
 
 
 class Built(Struct, frozen=True, kw_only=True):
-    """A package that was made."""
+    """A built package."""
 
     file: Path
     entry: Entry
 
 
 def required_programs(recipes: Iterable[Recipe]) -> list[str]:
-    """List the programs of this machine that building these recipes takes."""
+    """List the external programs that these recipes need."""
     return [*BUILD_PROGRAMS, *(["npm"] if any(recipe.npm for recipe in recipes) else [])]
 
 
@@ -63,12 +63,12 @@ def build(
     rebuild_base: bool = False,
     test: Callable[[Built, Path], None] | None = None,
 ) -> Built:
-    """Build the package of a recipe into a folder, with its base if the folder has none, and announce both in its index.
+    """Build the package of a recipe into a folder, and its base if necessary, and announce both in its index.
 
-    sources: name -> file of what the recipe wants supplied. rebuild_base: make a base of today even if there is one.
-    test: called with the package and the folder of its base before the package is announced; it raises BuildFailed to refuse it.
-    A refused package is kept for a day: the next build of the same recipe goes on with its test.
-    Takes minutes, and leaves nothing else behind when it fails. Raises: BuildFailed.
+    sources: supplied file name -> path. rebuild_base: build a new base even if there is one.
+    test: called with the package and the folder of its base before it is announced; raises BuildFailed to reject it.
+    A rejected package is kept for a day: the next build of the same recipe only repeats the test.
+    Takes minutes; a failure leaves nothing else behind. Raises: BuildFailed.
     """
     require_all(required_programs([recipe]))
     output.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def build(
     with alone(output, recipe.package):
         untested = Untested(output, recipe, base, sources or {})
         if untested.find() is not None:
-            say("it was built before: only its test is run again")
+            say("already built: repeating only its test")
         else:
             with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
                 untested.keep(*_build(recipe, base, Path(place), downloads, dict(sources or {}), say))
@@ -100,7 +100,7 @@ def build(
 def _build(
     recipe: Recipe, base: Base, folder: Path, downloads: Path, sources: Mapping[str, Path], say: Callable[[str], None]
 ) -> tuple[Path, dict[str, Any], int]:
-    """Make the image in `folder`; returns it, its pkg-info.json and how many bytes its files have."""
+    """Build the image in `folder`. Return its path, its pkg-info.json and its unpacked size in bytes."""
     definitions = recipe.definitions()
     extras, inputs = folder / "extras.tar", list[str]()
     scripts = {"build.sh": recipe.script, "probe.sh": probe_script(definitions, base.epoch)}
@@ -138,7 +138,7 @@ def _build(
 
 
 def _named(runtime: Runtime, recipe: Recipe) -> Runtime:
-    """Give a runtime what the recipe says of it; of a variant it is known by the package's name too."""
+    """Apply the recipe to a runtime; a variant gets the package's name as an additional name."""
     return msgspec.structs.replace(
         runtime,
         aliases=tuple(dict.fromkeys([*runtime.aliases, *recipe.aliases])),
@@ -152,8 +152,8 @@ def _check_version(recipe: Recipe, version: str) -> None:
     exact: Any = semantic_version.Version(version)
     if not wanted.match(exact) and not wanted.match(exact.truncate("patch")):
         raise BuildFailed(
-            f"recipe {recipe.name}: what was built is version {version}, which is not in {recipe.version}",
-            hint="another release (suite) has other versions",
+            f"recipe {recipe.name}: the built version {version} is not in the range {recipe.version}",
+            hint="another Debian release (suite) may have a matching version",
         )
 
 

@@ -1,4 +1,4 @@
-"""Programs of this machine that building needs."""
+"""External programs that building requires."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import IO
 from firebox.domain.errors import BuildFailed
 
 BUILD_PROGRAMS = ("mmdebstrap", "mksquashfs", "unsquashfs")
-"""What every build runs."""
+"""Programs that every build needs."""
 DEBIAN_PACKAGES = {"mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools", "npm": "npm", "mmdebstrap": "mmdebstrap"}
 
 _WORDS_SHOWN = 1500
 
 
 def require(program: str) -> str:
-    """Give where a program is. Raises: BuildFailed with the package that brings it."""
+    """Return the path of a program. Raises: BuildFailed naming the Debian package to install."""
     found = shutil.which(program)
     if found is None:
         raise _missing([program])
@@ -26,7 +26,7 @@ def require(program: str) -> str:
 
 
 def require_all(programs: Iterable[str]) -> None:
-    """Check that all of these are there, before any work. Raises: BuildFailed with every one that is missing."""
+    """Check upfront that all programs are installed. Raises: BuildFailed naming all missing ones."""
     missing = [program for program in dict.fromkeys(programs) if shutil.which(program) is None]
     if missing:
         raise _missing(missing)
@@ -47,9 +47,9 @@ def run(
     environment: Mapping[str, str] | None = None,
     called: str = "",
 ) -> bytes:
-    """Run a program of this machine; returns its standard output. called: its name in messages, where it has another one.
+    """Run a program and return its standard output. called: name for messages, if it differs from the command.
 
-    Raises: BuildFailed with its last words when it fails or takes longer.
+    Raises: BuildFailed with the end of its output if it fails or times out.
     """
     name = called or Path(command[0]).name
     try:
@@ -63,9 +63,9 @@ def run(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise BuildFailed(f"{name} takes longer than {timeout_s:g} s") from None
+        raise BuildFailed(f"{name} timed out after {timeout_s:g} s") from None
     except OSError as error:
-        raise BuildFailed(f"{name} cannot be started: {error}") from None
+        raise BuildFailed(f"{name} could not be started: {error}") from None
     if done.returncode != 0:
         words = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise BuildFailed(f"{name} failed with status {done.returncode}", hint=words[-_WORDS_SHOWN:])

@@ -1,4 +1,4 @@
-"""Debian roots, made by mmdebstrap from wherever this machine gets its packages."""
+"""Debian root filesystems, created by mmdebstrap from the apt sources of this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from firebox.packages.building.build_tools import require
 SOURCES = Path("/etc/apt")
 PROXY_OPTIONS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::https::CaInfo")
 ROLLING = ("sid", "forky", "unstable", "testing")
-"""Releases without updates of their own; a mirror may have them as they were some time ago, past their date."""
+"""Releases without an updates suite; a mirror may serve an old snapshot with an expired date."""
 
 _LEFT_OUT = ("man", "info", "locale", "doc-base", "lintian", "bug")
-"""Folders of /usr/share, and so is doc, but for who wrote what: nobody reads manuals in a sandbox."""
+"""Folders of /usr/share to exclude, besides doc except for copyright files: documentation is useless in a sandbox."""
 _SAID_TO_DPKG = [
     *(f"path-exclude=/usr/share/{name}/*" for name in (*_LEFT_OUT, "doc")),
     "path-include=/usr/share/doc/*/copyright",
@@ -30,12 +30,12 @@ _LEAVE_OUT = (
     f"""--extract-hook=for name in {" ".join(_LEFT_OUT)}; do rm -rf "$1/usr/share/$name"/*; done""",
     """--extract-hook=test ! -d "$1/usr/share/doc" || find "$1/usr/share/doc" ! -type d ! -name copyright -delete""",
 )
-"""What mmdebstrap unpacks itself, before dpkg works, is removed afterwards. Told by `--dpkgopt=path-exclude`, it would lead all
-of that through a filter, which takes a third of the time of a base."""
+"""Deletes the same files among those that mmdebstrap extracts itself, before dpkg is configured. `--dpkgopt=path-exclude` would
+filter that extraction too, which takes a third of the time of a base."""
 
 _LINES_SHOWN = 8
 _OWN_WORDS = ("I: ", "E: setup failed: ", "E: mmdebstrap failed ")
-"""What mmdebstrap itself says around the words of the tool that failed."""
+"""Prefixes of mmdebstrap's own messages around those of the tool that failed."""
 
 
 def run_mmdebstrap(
@@ -45,10 +45,10 @@ def run_mmdebstrap(
     progress: Callable[[str], None],
     variables: Mapping[str, str] | None = None,
 ) -> None:
-    """Make a root and write it as a tar to `target`.
+    """Create a root filesystem and write it as a tar to `target`.
 
-    progress: called with a line of words at a time. variables: for the commands that it runs.
-    Raises: BuildFailed with the last words of the tool that failed.
+    progress: called with each output line. variables: environment variables for the hooks.
+    Raises: BuildFailed with the last messages of the failed tool.
     """
     command = [require("mmdebstrap"), "--mode=auto", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
     command += [f"--aptopt={option}" for option in _apt_options()]
@@ -58,9 +58,9 @@ def run_mmdebstrap(
 
 
 def sources(suite: str) -> list[str]:
-    """Give the lines of sources.list for a release, by the mirror that this machine uses; none where it uses none.
+    """Return sources.list lines for a release, based on the mirror of this machine; none if it has no mirror.
 
-    mmdebstrap then takes Debian's own. Source: mmdebstrap(1), "MIRROR".
+    mmdebstrap then defaults to Debian's own mirror. Source: mmdebstrap(1), "MIRROR".
     """
     mirror, security = "", ""
     for address, suites in _sources_here():
@@ -79,7 +79,7 @@ def sources(suite: str) -> list[str]:
 
 
 def _sources_here() -> Iterator[tuple[str, list[str]]]:
-    """Yield address and suites of everything this machine's apt reads, in either format."""
+    """Yield the URL and suites of every apt source of this machine, in either format."""
     for file in [SOURCES / "sources.list", *sorted((SOURCES / "sources.list.d").glob("*"))]:
         try:
             text = file.read_text(encoding="utf-8")
@@ -98,7 +98,7 @@ def _sources_here() -> Iterator[tuple[str, list[str]]]:
 
 
 def _apt_options() -> list[str]:
-    """Give how this machine's apt reaches its mirror; mmdebstrap starts from apt's own defaults."""
+    """Return the apt options for reaching the mirror; mmdebstrap starts from apt's defaults."""
     program = shutil.which("apt-config")
     if program is None:
         return []

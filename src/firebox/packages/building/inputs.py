@@ -1,4 +1,4 @@
-"""Debian archives: which ones went into a root, and a folder that keeps them for the next one."""
+"""Debian archives: which ones were installed into a root, and a cache for later builds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 KEEP_ARCHIVES = "--customize-hook=sync-out /var/cache/apt/archives {}"
-"""The hook that brings the archives out of a root that is being made."""
+"""Hook that copies the archives out of a root under construction."""
 
 
 def debian_inputs(archives: Path) -> list[str]:
-    """List what was installed: `deb NAME VERSION SHA256`, by name."""
+    """List the installed packages as `deb NAME VERSION SHA256`, sorted by name."""
     found: list[str] = []
     for file in sorted(archives.glob("*.deb")):
         name, version, _ = unquote(file.name).removesuffix(".deb").split("_")
@@ -22,7 +22,7 @@ def debian_inputs(archives: Path) -> list[str]:
 
 
 def keep_archives(archives: Path, kept: Path) -> None:
-    """Move archives to where the next build looks for them; each appears whole."""
+    """Move archives to the cache; each appears atomically."""
     kept.mkdir(parents=True, exist_ok=True)
     for file in archives.glob("*.deb"):
         if not (kept / file.name).exists():

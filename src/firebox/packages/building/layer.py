@@ -1,8 +1,7 @@
-"""What a package's root holds: the files of a full root that the base does not have in the same way.
+"""The layer of a package: the files of a full root that differ from its base.
 
-Trees are handled as tars, so that owners, modes and devices need no privilege here. A package's root lies on top of its base's
-(overlayfs), so nothing that is the same is repeated; what the base has and the full root lacks stays visible, which no program
-minds.
+Trees are handled as tars, so owners, modes and devices need no privileges. The layer is stacked on its base (overlayfs), so
+identical files are omitted. Files of the base that the full root lacks stay visible, which is harmless.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from dataclasses import dataclass
 from firebox.domain.errors import BuildFailed
 
 BUILDING = "firebox-building"
-"""The folder of a root, while it is made, that holds what building needs."""
+"""Folder for build files within a root under construction."""
 
 _EMPTIED = (
     "boot", "dev", "home", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp", "var/backups", "var/cache", "var/lib/apt",
     "var/log", "var/mail", "var/spool", "var/tmp",
 )  # fmt: skip
-"""Folders that a package has empty, if at all: a sandbox has its own, or they hold what came of building."""
+"""Folders whose contents are omitted: a sandbox has its own, or they hold build residue."""
 
 _LEFT_OUT = re.compile(
     "|".join(
@@ -36,29 +35,29 @@ _LEFT_OUT = re.compile(
         )
     )
 )  # fmt: skip
-"""Accounts, which a sandbox has its own of, and what two builds never have in common."""
+"""Accounts, which a sandbox provides itself, and files that differ between any two builds."""
 
 _DPKG = "var/lib/dpkg"
-"""A base keeps what dpkg knows: packages are installed into it when a layer is made."""
+"""Only a base keeps the dpkg database: a package build installs into its base."""
 
 _PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What a tar holds. epoch: when its newest file was made, in seconds since 1970; size_bytes: of all its files."""
+    """Contents of a layer. epoch: newest mtime, in seconds since 1970; size_bytes: total size of all files."""
 
     members: list[tuple[tarfile.TarInfo, tarfile.TarInfo | None]]
-    """Each as it is to be written, and the member of the full root that has its content, if it has one."""
+    """Each member to write, with the member of the full root that holds its content, if any."""
     epoch: int
     size_bytes: int
 
 
 def plan_layer(full: tarfile.TarFile, base: tarfile.TarFile | None, began: int, epoch: int) -> Layer:
-    """Decide what of a root goes into a package. base: None for a base itself, which keeps everything that is useful.
+    """Select the files of a root that go into a package. base: None for a base itself, which keeps all useful files.
 
-    began: when building began; what is newer was made meanwhile and gets the time of the newest file that is older. epoch: the
-    time where there is none. Raises: BuildFailed.
+    began: start of the build; files modified later get the newest mtime from before. epoch: the mtime if there is none.
+    Raises: BuildFailed.
     """
     known = {_name(member): member for member in base} if base is not None else {}
     folders: dict[str, tarfile.TarInfo] = {}
@@ -74,7 +73,7 @@ def plan_layer(full: tarfile.TarFile, base: tarfile.TarFile | None, began: int, 
             continue
         content = _content(full, member)
         if not (content.isreg() or content.issym()):
-            continue  # devices, pipes and sockets are a sandbox's own matter
+            continue  # a sandbox provides its own devices, pipes and sockets
         if base is None or not _same(full, content, base, known.get(name)):
             chosen.append((name, member, content))
     if base is not None:
@@ -108,7 +107,7 @@ def _same(full: tarfile.TarFile, content: tarfile.TarInfo, base: tarfile.TarFile
 def _with_folders(
     chosen: list[tuple[str, tarfile.TarInfo, tarfile.TarInfo]], folders: dict[str, tarfile.TarInfo]
 ) -> list[tuple[str, tarfile.TarInfo, tarfile.TarInfo]]:
-    """Add the folders above what was chosen: overlayfs shows a folder as the topmost layer has it."""
+    """Add the parent folders: overlayfs shows a folder as in its topmost layer."""
     above = {name[:at] for name, _, _ in chosen for at in (match.start() for match in re.finditer("/", name))}
     return [*((name, folders[name], folders[name]) for name in above if name in folders), *chosen]
 
@@ -122,17 +121,17 @@ def _is_left_out(name: str, *, keep_dpkg: bool) -> bool:
 def _name(member: tarfile.TarInfo) -> str:
     name = member.name.removeprefix("./").strip("/")
     if ".." in name.split("/"):
-        raise BuildFailed(f"the root holds a file of the name {name!r}")
+        raise BuildFailed(f"the root contains an invalid name, {name!r}")
     return "" if name == "." else name
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Give the member whose content a hard link shares."""
+    """Return the member that holds the content of a hard link."""
     return tar.getmember(member.linkname) if member.islnk() else member
 
 
 def _mode(member: tarfile.TarInfo) -> int:
-    """Give the mode with which a file is shown: readable for all, as whom programs run, and never anybody else's rights."""
+    """Return the normalized mode: readable for all, since programs run as any user, and without setuid or setgid."""
     if member.issym():
         return 0o777
     executable = 0o111 if member.isdir() or member.mode & 0o111 else 0

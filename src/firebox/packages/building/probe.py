@@ -1,7 +1,7 @@
-"""Ask the tools in a root what they are: a shell script that runs there, and what is read out of what it left.
+"""Runtime detection in a root: a shell script that runs inside, and the parser of its results.
 
-The same questions as of the tools of a host (`runtimes.host_runtimes`), by nothing but a shell, because a root need not be
-able to run our own code, nor be on this machine's processor.
+It asks the same questions as host detection (`runtimes.host_runtimes`), but in plain shell, because a root may lack Python or
+have a different architecture.
 """
 
 from __future__ import annotations
@@ -90,20 +90,20 @@ offer() {{
 
 
 def probe_script(definitions: Sequence[Definition], epoch: int) -> str:
-    """Write the script. It leaves a folder for each definition in `FOUND`, by its number.
+    """Return the script. It creates a numbered folder in `FOUND` for each definition.
 
-    epoch: what SOURCE_DATE_EPOCH is while something is prepared.
+    epoch: SOURCE_DATE_EPOCH during preparation.
     """
     return _FUNCTIONS + "".join(_questions(number, definition, epoch) for number, definition in enumerate(definitions))
 
 
 def read_runtimes(folder: Path, definitions: Sequence[Definition]) -> list[Runtime]:
-    """Make the runtimes out of what the script found. folder: a copy of `FOUND`. Raises: BuildFailed."""
+    """Create the runtimes from the results of the script. folder: a copy of `FOUND`. Raises: BuildFailed."""
     return [_runtime(folder / str(number), definition) for number, definition in enumerate(definitions)]
 
 
 def prepared_folder(definition: Definition) -> str:
-    """Give where in the root a definition's `{prepared}` is."""
+    """Return the path of `{prepared}` of a definition in the root."""
     return f"{PREPARED}/{definition.language}"
 
 
@@ -111,12 +111,12 @@ def _runtime(folder: Path, definition: Definition) -> Runtime:
     problems = _read(folder / "problems")
     if problems or not (folder / "tool").is_file():
         words = problems or _read(folder / "failures") or f"there is no {' or '.join(definition.detect.programs)} in the root"
-        raise BuildFailed(f"{definition.language} does not work in what was built", hint=words[-1500:])
+        raise BuildFailed(f"{definition.language} does not work in the built package", hint=words[-1500:])
     tool, real = Path(_read(folder / "tool")), Path(_read(folder / "real"))
     try:
         version = read_version(definition.detect, _read(folder / "version"))
     except UnusableToolError as error:
-        raise BuildFailed(f"{definition.language}: {tool} does not tell its version: {error}") from None
+        raise BuildFailed(f"{definition.language}: cannot determine the version of {tool}: {error}") from None
     values = {"tool": str(tool), "prefix": str(prefix_of(real)), "folder": str(real.parent)}
     values["prepared"] = prepared_folder(definition) if definition.prepare else "/nonexistent"
     tools = [tool]
@@ -134,7 +134,7 @@ def _read(file: Path) -> str:
 
 
 def _questions(number: int, definition: Definition, epoch: int) -> str:
-    """Write what is asked about one definition. Placeholders are shell variables of the same name with `value_` before it."""
+    """Return the detection script of one definition. Placeholders become shell variables with the prefix `value_`."""
     detect = definition.detect
     place = f"{FOUND}/{number}"
     known = {"tool": "$value_tool", "prefix": "$value_prefix", "folder": "$value_folder", "prepared": "$value_prepared"}
@@ -201,7 +201,7 @@ def _preparation(place: str, definition: Definition, known: Mapping[str, str], e
 
 
 def _names(tool: Tool) -> str:
-    """Write the programs' names for `candidates`, quoted: it opens up their patterns itself."""
+    """Return the quoted program names for `candidates`, which expands their patterns itself."""
     return " ".join(shlex.quote(name) for name in tool.programs)
 
 
@@ -211,7 +211,7 @@ def _locate(tool: Tool) -> str:
 
 
 def _filled(word: str, known: Mapping[str, str]) -> str:
-    """Write a word of a command line for the shell, with variables where it has placeholders."""
+    """Quote a command word for the shell, with placeholders replaced by variables."""
     pattern = re.compile(r"\{(" + "|".join(map(re.escape, known)) + r")\}")
     parts: list[str] = []
     last = 0

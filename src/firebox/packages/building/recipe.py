@@ -1,6 +1,6 @@
-"""Recipes: what a package is made of, as TOML, checked to the last key.
+"""Recipes: strictly validated TOML descriptions of packages.
 
-docs/develop/build-a-package.md explains every key.
+All keys are documented in docs/develop/build-a-package.md.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from firebox.domain.errors import BuildFailed, InvalidRequest, NotFound
 from firebox.runtimes.definition import Definition, check_limits, read_definition
 
 AUTHOR = "Firebox contributors <contributors@firebox.invalid>"
-"""Of a recipe that names nobody else."""
+"""Default author."""
 MAX_FILE_BYTES = 1 << 20
-"""No file of a recipe is larger: programs and archives come from registries or from the operator."""
+"""Maximum size of a recipe file: programs and archives come from registries or from the operator."""
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,63}")
 _DEBIAN_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?:=[A-Za-z0-9.+:~-]+)?")
@@ -38,14 +38,14 @@ _PLACE = re.compile(r"(?:/[\w][\w.+@-]*)+")
 
 
 class Wheel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A wheel of PyPI, unpacked into a folder."""
+    """A wheel from PyPI, unpacked into a folder."""
 
     name: str
     version: str
     file: str
     sha256: str
     into: str = ""
-    """Absolute; "" means /opt/NAME."""
+    """Absolute path; "" means /opt/NAME."""
 
     @property
     def place(self) -> str:
@@ -53,14 +53,14 @@ class Wheel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Tarball(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A package of npm; what is in its topmost folder is unpacked into a folder."""
+    """A package from npm; its top-level folder is unpacked into a folder."""
 
     name: str
     version: str
     integrity: str
-    """`sha512-` and base64, as the registry gives it."""
+    """`sha512-` and base64, as in the registry."""
     into: str = ""
-    """Absolute; "" means /opt/NAME, without the scope."""
+    """Absolute path; "" means /opt/NAME, without the scope."""
 
     @property
     def place(self) -> str:
@@ -68,21 +68,21 @@ class Tarball(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Supplied(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What no registry has and whoever builds has to bring: an archive to be unpacked, or a file."""
+    """A file or archive that the operator must supply, because no registry provides it."""
 
     name: str
     into: str
     hint: str = ""
-    """Words about where to get it."""
+    """Where to get it."""
 
 
 class _Written(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What stands in recipe.toml."""
+    """The contents of recipe.toml."""
 
     package: str
     summary: str
     author: str = AUTHOR
-    """`Full Name <mail>`: who answers for what the recipe makes."""
+    """`Full Name <mail>` of the maintainer."""
     provides: list[str]
     version: str
     suite: str
@@ -92,7 +92,7 @@ class _Written(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rank: int | None = None
     aliases: list[str] = field(default_factory=list[str])
     run_limits: dict[str, int | str] = field(default_factory=dict[str, int | str])
-    """Instead of those of the definitions: what a variant brings may take longer to load."""
+    """Overrides of the definitions' limits: a variant may take longer to load."""
     notes: str = ""
     pypi: list[Wheel] = field(default_factory=list[Wheel])
     npm: list[Tarball] = field(default_factory=list[Tarball])
@@ -100,28 +100,28 @@ class _Written(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Recipe(_Written, frozen=True, kw_only=True):
-    """A recipe and where it lies: `<package>/<series>/`."""
+    """A recipe and its folder, `<package>/<series>/`."""
 
     folder: Path
 
     @property
     def series(self) -> str:
-        """Which versions it is for, in words: "3.13"."""
+        """The version series it builds: "3.13"."""
         return self.folder.name
 
     @property
     def name(self) -> str:
-        """What people call it: `python/3.13`."""
+        """Display name: `python/3.13`."""
         return f"{self.package}/{self.series}"
 
     @property
     def script(self) -> str:
-        """The shell lines of `build.sh`, "" where there are none."""
+        """Contents of `build.sh`, "" if there is none."""
         file = self.folder / "build.sh"
         return _text(file) if file.is_file() else ""
 
     def definitions(self) -> list[Definition]:
-        """Read the definitions of what it provides, in that order; one in the recipe's own folder goes first.
+        """Read the definitions of the provided languages, in order; those in the recipe's own folder take precedence.
 
         Raises: SettingsError, BuildFailed.
         """
@@ -132,7 +132,7 @@ class Recipe(_Written, frozen=True, kw_only=True):
         return found
 
     def texts(self) -> dict[str, str]:
-        """Read everything that the recipe consists of: names as in its folder, and contents. Raises: BuildFailed."""
+        """Read all files of the recipe: relative name -> content. Raises: BuildFailed."""
         files = {"recipe.toml": self.folder / "recipe.toml"}
         files |= {f"runtimes/{file.name}": file for file in self._definition_files()}
         found = {name: _text(file) for name, file in files.items()}
@@ -146,28 +146,28 @@ class Recipe(_Written, frozen=True, kw_only=True):
             own, ours = self.folder / "runtimes" / f"{stem}.toml", shipped / f"{stem}.toml"
             file = own if own.is_file() else ours
             if not file.is_file():
-                raise BuildFailed(f"recipe {self.name}: no {stem}.toml is in its runtimes/ nor among our definitions")
+                raise BuildFailed(f"recipe {self.name}: {stem}.toml is neither in its runtimes/ nor built in")
             found.append(file)
         return found
 
     def test_files(self) -> dict[str, bytes]:
-        """Read the test program: names and contents, the main file first. Raises: BuildFailed."""
+        """Read the test program: name -> content, main file first. Raises: BuildFailed."""
         return {name: _text(self.folder / "test" / name).encode() for name in self.test}
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Read and check the recipe in a folder.
+    """Read and validate the recipe in a folder.
 
-    Raises: BuildFailed naming the key and what is allowed.
+    Raises: BuildFailed naming the key and its allowed values.
     """
     name = f"{folder.parent.name}/{folder.name}"
     try:
         table: dict[str, Any] = tomllib.loads(_text(folder / "recipe.toml"))
         written = msgspec.convert(table, _Written)
     except tomllib.TOMLDecodeError as error:
-        raise BuildFailed(f"recipe {name}: recipe.toml is no TOML: {error}") from None
+        raise BuildFailed(f"recipe {name}: recipe.toml is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
-        raise BuildFailed(f"recipe {name}: {error}", hint="docs/develop/build-a-package.md explains every key") from None
+        raise BuildFailed(f"recipe {name}: {error}", hint="see docs/develop/build-a-package.md for all keys") from None
     recipe = Recipe(**{key: getattr(written, key) for key in written.__struct_fields__}, folder=folder)
     for key, value, allowed in _wrong(recipe):
         raise BuildFailed(f"recipe {name}: {key} is {value!r}; allowed: {allowed}")
@@ -177,20 +177,20 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def all_recipes(folder: Path | None = None) -> list[Recipe]:
-    """Read every recipe, by name and series. folder: those that come with Firebox when None. Raises: BuildFailed."""
+    """Read all recipes, sorted by name and series. folder: None means the built-in recipes. Raises: BuildFailed."""
     return [read_recipe(file.parent) for file in _files(folder)]
 
 
 def find_recipe(name: str, version_range: str = "*", folder: Path | None = None) -> Recipe:
-    """Find a recipe by its package's name, or else by what it provides; the newest series that can give such a version.
+    """Find a recipe by package name, or else by provided language; the newest series that can satisfy the range.
 
-    version_range: as npm spells it, or a series. folder: a folder of recipes, or of the one recipe that is meant.
+    version_range: an npm version range or a series. folder: a folder of recipes, or of a single recipe.
     Raises: NotFound("recipe", ...), InvalidRequest, BuildFailed.
     """
     try:
         wanted: Any = semantic_version.NpmSpec(version_range.strip() or "*")
     except ValueError:
-        raise InvalidRequest(f"{version_range!r} is no version range", hint="like *, 3.x, ^3.11 or 3.13") from None
+        raise InvalidRequest(f"{version_range!r} is not a valid version range", hint="examples: *, 3.x, ^3.11, 3.13") from None
     recipes = [read_recipe(file.parent) for file in _files(folder) if file.parent.parent.name == name]
     if not recipes:
         recipes = [recipe for recipe in all_recipes(folder) if name in recipe.provides]
@@ -212,7 +212,7 @@ def _series_key(series: str) -> tuple[int, ...]:
 
 
 def _may_give(recipe: Recipe, wanted: Any, words: str) -> bool:
-    """Tell whether a recipe can give a version of a range, by the name of its series."""
+    """Check whether the series of a recipe can provide a version in the range."""
     given: Any = semantic_version.NpmSpec(recipe.version)
     try:
         return bool(given.match(semantic_version.Version(words)))
@@ -232,15 +232,15 @@ def _text(file: Path) -> str:
 
 
 def _wrong(recipe: Recipe) -> Iterator[tuple[str, object, str]]:
-    """Yield key, value and what is allowed of everything that has the right type and still makes no sense."""
+    """Yield key, value and allowed values for every value that is well-typed but invalid."""
 
     def each(key: str, values: list[str], pattern: re.Pattern[str], allowed: str) -> Iterator[tuple[str, object, str]]:
         yield from ((key, value, allowed) for value in values if not pattern.fullmatch(value))
 
     if recipe.package != recipe.folder.parent.name:
-        yield "package", recipe.package, f"the folder's name, {recipe.folder.parent.name}"
+        yield "package", recipe.package, f"the name of the folder, {recipe.folder.parent.name}"
     yield from each("package", [recipe.package], _PACKAGE, "lower-case letters, digits and _ . + -")
-    yield from each("provides", recipe.provides, _STEM, "stems of definitions, as python or c++")
+    yield from each("provides", recipe.provides, _STEM, "names of definition files, such as python or c++")
     yield from each("suite", [recipe.suite], _SUITE, "the name of a Debian release")
     yield from each("debian", recipe.debian, _DEBIAN_PACKAGE, "names of Debian packages")
     yield from each("aliases", recipe.aliases, _STEM, "lower-case letters, digits and _ . + # -")
@@ -251,23 +251,23 @@ def _wrong(recipe: Recipe) -> Iterator[tuple[str, object, str]]:
     if not _is_range(recipe.version):
         yield "version", recipe.version, "a version range such as 3.13.x"
     if not 0 < len(recipe.summary) <= 200 or not recipe.summary.isprintable():
-        yield "summary", recipe.summary, "a line of at most 200 characters"
+        yield "summary", recipe.summary, "a single line of at most 200 characters"
     if not 0 < len(recipe.author) <= 200 or not recipe.author.isprintable():
-        yield "author", recipe.author, "a line of at most 200 characters, Full Name <mail>"
+        yield "author", recipe.author, "a single line of at most 200 characters, Full Name <mail>"
     for wheel in recipe.pypi:
-        yield from each("pypi.name", [wheel.name], _PYPI_NAME, "the name of a distribution")
+        yield from each("pypi.name", [wheel.name], _PYPI_NAME, "a distribution name")
         yield from each("pypi.version", [wheel.version], _VERSION, "an exact version")
         yield from each("pypi.sha256", [wheel.sha256], _SHA256, "64 lower-case hexadecimal digits")
         if not _FILE.fullmatch(wheel.file) or not wheel.file.endswith(".whl"):
-            yield "pypi.file", wheel.file, "the name of a wheel"
+            yield "pypi.file", wheel.file, "a wheel file name"
     for tarball in recipe.npm:
-        yield from each("npm.name", [tarball.name], _NPM_NAME, "the name of a package")
+        yield from each("npm.name", [tarball.name], _NPM_NAME, "a package name")
         yield from each("npm.version", [tarball.version], _VERSION, "an exact version")
         yield from each("npm.integrity", [tarball.integrity], _INTEGRITY, "sha512- and base64")
-    yield from each("supplied.name", [each.name for each in recipe.supplied], _FILE, "a file's name")
+    yield from each("supplied.name", [each.name for each in recipe.supplied], _FILE, "a file name")
     places: list[Wheel | Tarball] = [*recipe.pypi, *recipe.npm]
-    yield from each("into", [each.place for each in places], _PLACE, "an absolute folder without . and ..")
-    yield from each("supplied.into", [each.into for each in recipe.supplied], _PLACE, "an absolute folder without . and ..")
+    yield from each("into", [each.place for each in places], _PLACE, "an absolute path without . and ..")
+    yield from each("supplied.into", [each.into for each in recipe.supplied], _PLACE, "an absolute path without . and ..")
 
 
 def _is_range(words: str) -> bool:

@@ -1,6 +1,6 @@
-"""What is done in a root while mmdebstrap makes it: shell lines that it runs with the root as `$1`.
+"""mmdebstrap hooks of a package build: shell scripts that get the root as `$1`.
 
-They are handed over in variables, so that mmdebstrap, which repeats each command it runs, has one line to say about it.
+They are passed in environment variables, because mmdebstrap logs every hook command and would print whole scripts.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ done < "$1/tmp/wanted"
 exec apt-get --quiet=2 --yes -o APT::Sandbox::User=root -o Dir::Bin::dpkg=env -o DPkg::Options::=--unset=TMPDIR \
 -o DPkg::Options::=dpkg -o DPkg::Options::=--force-confnew -o DPkg::Chroot-Directory="$1" install {packages} >&2
 """
-"""Archives that were kept are used when they are the ones that the index means. The folder for manuals: Java's packages put links
-there and fail when it is missing."""
+"""Cached archives are used if they match the checksum in the index. The manual folder must exist because Java packages create
+symlinks there."""
 
 _CHROOTED = """\
 unshare --net chroot "$1" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
@@ -39,13 +39,13 @@ exit 1
 """
 
 INSTALL = '--customize-hook=sh -c "$FIREBOX_INSTALL" install "$1"'
-"""Install the packages that `variables` was told of."""
+"""Hook that installs the packages given to `variables`."""
 
 
 def variables(packages: Sequence[str], kept: Path, epoch: int) -> Mapping[str, str]:
-    """Give the variables that mmdebstrap needs for these steps.
+    """Return the environment variables for these hooks.
 
-    packages: of Debian. kept: a folder of archives from earlier. epoch: what SOURCE_DATE_EPOCH is while scripts run.
+    packages: of Debian. kept: folder of cached archives. epoch: SOURCE_DATE_EPOCH while scripts run.
     """
     return {
         "FIREBOX_INSTALL": _INSTALL.format(packages=" ".join(map(shlex.quote, packages)), kept=shlex.quote(str(kept))),
@@ -54,5 +54,5 @@ def variables(packages: Sequence[str], kept: Path, epoch: int) -> Mapping[str, s
 
 
 def chrooted(script: str) -> str:
-    """Run a script of the building folder inside the root, without a network, stopping at the first thing that fails."""
+    """Return the hook that runs a script of the build folder in the root, without network, and stops at the first error."""
     return f'--customize-hook=sh -c "$FIREBOX_CHROOTED" run "$1" {script}'

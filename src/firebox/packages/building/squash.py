@@ -1,4 +1,4 @@
-"""Squashfs images: written from a stream of members, read back as far as building needs it."""
+"""Squashfs images for building: writing from tar members, and reading what later steps need."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from firebox.packages.building.build_tools import require, run
 from firebox.packages.building.layer import Layer
 
 TREE = "root"
-"""The folder of an image that is stacked."""
+"""The folder of an image that becomes a layer."""
 INFORMATION = "pkg-info.json"
 RUNTIMES = "runtimes.json"
 
 COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "128K")
-"""Level 15 takes ten times as long for a fourteenth less."""
+"""Level 15 takes ten times as long and saves 7 %."""
 
 UNPACK_TIMEOUT_S = 900.0
 MAX_INFORMATION_BYTES = 16 << 20
 
 
 def write_image(target: Path, beside: Mapping[str, bytes], full: tarfile.TarFile, layer: Layer) -> None:
-    """Write an image whose tree is `layer`, a part of `full`. beside: name -> content of what lies beside the tree.
+    """Write an image whose tree is `layer`, a subset of `full`. beside: top-level files besides the tree, name -> content.
 
-    The same content makes the same bytes. Raises: BuildFailed.
+    The output is reproducible. Raises: BuildFailed.
     """
     command = [require("mksquashfs"), "-", str(target), "-tar", *COMPRESSION, "-noappend", "-all-root", "-no-xattrs", "-quiet"]
     command += ["-no-progress", "-root-mode", "755"]
-    # Its options for times leave out the topmost folder of a tar.
+    # mksquashfs's timestamp options do not cover the root folder of a tar.
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(layer.epoch)}
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment) as process:
@@ -44,7 +44,7 @@ def write_image(target: Path, beside: Mapping[str, bytes], full: tarfile.TarFile
                     _write(tar, beside, full, layer)
                 process.stdin.close()
             except BrokenPipeError:
-                pass  # it says why
+                pass  # mksquashfs reports the reason
         said.seek(0)
         words = said.read().decode(errors="replace").strip()
     if process.returncode != 0:
@@ -68,7 +68,7 @@ def _write(tar: tarfile.TarFile, beside: Mapping[str, bytes], full: tarfile.TarF
 
 
 def read_beside(image: Path, name: str) -> bytes:
-    """Read a small file that lies beside the tree of an image. Raises: BuildFailed, when there is none too."""
+    """Read a small top-level file of an image. Raises: BuildFailed, also if it does not exist."""
     content = run([require("unsquashfs"), "-cat", str(image), name], UNPACK_TIMEOUT_S)
     if len(content) > MAX_INFORMATION_BYTES:
         raise BuildFailed(f"{image.name}: {name} has more than {MAX_INFORMATION_BYTES} bytes")
@@ -76,7 +76,7 @@ def read_beside(image: Path, name: str) -> bytes:
 
 
 def write_tree_as_tar(image: Path, target: Path) -> None:
-    """Write the tree of an image as a tar, everything owned by root. Raises: BuildFailed."""
+    """Write the tree of an image as a tar, owned by root. Raises: BuildFailed."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tree-") as folder:
         command = [require("unsquashfs"), "-quiet", "-no-progress", "-no-xattrs", "-force", "-dest", folder, str(image), TREE]
         run(command, UNPACK_TIMEOUT_S)

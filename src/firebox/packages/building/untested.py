@@ -1,4 +1,4 @@
-"""Packages that were built and have not passed their test: kept for a day, so that another try costs the test only."""
+"""Built packages that have not passed their test, kept for a day so that a retry only repeats the test."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from firebox.packages.publishing.publishing import entry_of
 
 FOLDER = ".untested"
 KEPT_S = 24 * 3600.0
-"""Debian's packages move on: what was built long ago is built anew."""
+"""After this, Debian packages may be outdated, so the package is rebuilt."""
 
 
 class Untested:
-    """The place of one package in a folder of packages. Another recipe, base or supplied file has another place.
+    """The slot of one package build, keyed by recipe, base and supplied files.
 
-    The recipe's test program does not count: it may be what was wrong.
+    The recipe's test program is not part of the key, so that it can be fixed.
     """
 
     def __init__(self, output: Path, recipe: Recipe, base: Base, sources: Mapping[str, Path]) -> None:
@@ -36,7 +36,7 @@ class Untested:
         self._note = self._folder / "entry.json"
 
     def find(self) -> Entry | None:
-        """Get the package that is kept here, None when there is none or it is too old."""
+        """Return the kept package; None if there is none or it has expired."""
         try:
             if time.time() - self._note.stat().st_mtime < KEPT_S and self.image.is_file():
                 return self.entry()
@@ -45,11 +45,11 @@ class Untested:
         return None
 
     def entry(self) -> Entry:
-        """Read the entry of the package. Raises: OSError, msgspec.DecodeError."""
+        """Read the entry of the kept package. Raises: OSError, msgspec.DecodeError."""
         return msgspec.json.decode(self._note.read_bytes(), type=Entry)
 
     def keep(self, image: Path, information: Mapping[str, Any], size_bytes: int) -> None:
-        """Take a package that was just built; it appears whole. information: its pkg-info.json. size_bytes: unpacked."""
+        """Store a new package atomically. information: its pkg-info.json. size_bytes: unpacked."""
         name = f"{information['language']}-{information['version']}-{information['architecture']}.squashfs"
         image.chmod(0o644)
         entry = msgspec.structs.replace(entry_of(image, information, size_bytes), download=quote(name))
@@ -62,7 +62,7 @@ class Untested:
         unfinished.rename(self._folder)
 
     def release(self, file: Path) -> None:
-        """Move the package to where it is announced."""
+        """Move the package to its final path."""
         self.image.replace(file)
         shutil.rmtree(self._folder, ignore_errors=True)
         if not any(self._top.iterdir()):

@@ -1,1 +1,1 @@
-"""Downloads of package files: resumed, bounded and verified."""
+"""Download of package files: resumable, bounded and verified."""

@@ -1,4 +1,4 @@
-"""Getting the file of a package: resumed where it broke off, bounded, and handed on only when it is what was announced."""
+"""Download of package files, resumed after a failure and released only after verification."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from firebox.packages.repository.trust import check_trust, source_of
 from firebox.settings.settings import Settings
 
 BUSY_PAUSE_S = 0.2
-"""Between looks at whether somebody else has done with the same file."""
+"""Delay between checks whether another download of the same file has finished."""
 
 _PART = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 async def fetch(entry: Entry, folder: Path, settings: Settings, report: Report) -> Path:
-    """Get a package's file into a folder and check it; whoever calls may move it away.
+    """Download a package file into a folder and verify it. The caller may move it away.
 
-    folder: is made when it is missing. What broke off is kept there and resumed next time; what is wrong is deleted.
+    folder: created if missing. Partial downloads stay there and are resumed next time; invalid ones are deleted.
     Raises: NotTrusted; WrongChecksum; DownloadFailed.
     """
     keys = check_trust(entry, settings)
@@ -51,7 +51,7 @@ async def fetch(entry: Entry, folder: Path, settings: Settings, report: Report) 
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             remove(part)
             remove(part.with_suffix(".from"))
-        raise DownloadFailed(f"{entry.name} cannot be kept in {folder}: {error.strerror or error}") from None
+        raise DownloadFailed(f"{entry.name} cannot be stored in {folder}: {error.strerror or error}") from None
     if keys:
         report(Progress(package=entry.name, step="verify", words="signature"))
         try:
@@ -63,7 +63,7 @@ async def fetch(entry: Entry, folder: Path, settings: Settings, report: Report) 
 
 
 def strongest_checksum(entry: Entry) -> tuple[str, str]:
-    """The strongest checksum that is given: its algorithm and its digits. Raises: NotTrusted when there is none."""
+    """Return algorithm and digest of the strongest checksum. Raises: NotTrusted if there is none."""
     for algorithm in CHECKSUM_DIGITS:
         if algorithm in entry.checksums:
             return algorithm, entry.checksums[algorithm]
@@ -71,26 +71,26 @@ def strongest_checksum(entry: Entry) -> tuple[str, str]:
 
 
 async def _have(entry: Entry, part: Path, opened: BinaryIO, settings: Settings, report: Report) -> None:
-    """Have the right content in the partial file, from wherever it is. Raises: WrongChecksum, DownloadFailed, OSError."""
+    """Download the content into the partial file and verify it. Raises: WrongChecksum, DownloadFailed, OSError."""
     algorithm, digest = strongest_checksum(entry)
     joined = await _download(entry, part, opened, settings, report)
     if await _is_right(part, algorithm, digest, entry, report):
         return
     if joined:
-        # Not every server notices that what it continues is another file by now.
+        # The remote file may have changed, and not every server detects that when a download resumes.
         opened.truncate(0)
         await _download(entry, part, opened, settings, report)
         if await _is_right(part, algorithm, digest, entry, report):
             return
     opened.truncate(0)
     raise WrongChecksum(
-        f"{entry.name}: what came has another {algorithm} than repository {entry.repository or 'of no name'} announces",
-        hint="sync; when that does not help, the server has something else than it announces",
+        f"{entry.name}: the {algorithm} of the download differs from repository {entry.repository or '(unnamed)'}",
+        hint="run `firebox packages sync`; if that does not help, the repository is inconsistent",
     )
 
 
 async def _download(entry: Entry, part: Path, opened: BinaryIO, settings: Settings, report: Report) -> bool:
-    """Have the whole file. Say whether it was joined from what came at different times."""
+    """Complete the file. Return whether it was assembled from several downloads."""
     check_room(entry, part.parent, entry.size_bytes)
     if entry.download.startswith("file:"):
         await asyncio.to_thread(_copy, entry, opened, settings, report)
@@ -99,15 +99,17 @@ async def _download(entry: Entry, part: Path, opened: BinaryIO, settings: Settin
     try:
         await transfer.run()
     except network.Unreachable as error:
-        raise DownloadFailed(f"{entry.name} cannot be fetched: {error}", hint="what came so far is kept: try again") from None
+        raise DownloadFailed(
+            f"{entry.name} cannot be downloaded: {error}", hint="the partial download is kept; try again"
+        ) from None
     except network.Refused as error:
-        raise DownloadFailed(f"{entry.name} cannot be fetched: {error}") from None
+        raise DownloadFailed(f"{entry.name} cannot be downloaded: {error}") from None
     return transfer.joined
 
 
 @asynccontextmanager
 async def _alone(part: Path, entry: Entry, report: Report) -> AsyncGenerator[BinaryIO]:
-    """Open the partial file as the only one who writes to it; wait for others, in this process or another one."""
+    """Open and lock the partial file; wait for other downloads of it, in this process and others."""
     told = False
     while True:
         with os.fdopen(os.open(part, _PART, 0o600), "r+b", buffering=0) as opened:
@@ -115,7 +117,7 @@ async def _alone(part: Path, entry: Entry, report: Report) -> AsyncGenerator[Bin
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not told:
-                    report(Progress(package=entry.name, step="download", words="somebody else fetches it; waiting"))
+                    report(Progress(package=entry.name, step="download", words="waiting for another download of the same file"))
                     told = True
             else:
                 if _is_at(opened, part):
@@ -130,19 +132,19 @@ async def _alone(part: Path, entry: Entry, report: Report) -> AsyncGenerator[Bin
 
 
 def _is_at(opened: BinaryIO, path: Path) -> bool:
-    """Say whether this open file still has this name: whoever had it before may have renamed it."""
+    """Check whether an open file still has this name; a previous holder may have renamed it."""
     status = os.fstat(opened.fileno())
     try:
         there = path.lstat()
     except FileNotFoundError:
         return False
     if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EEXIST, f"{path} is no file")
+        raise OSError(errno.EEXIST, f"{path} is not a regular file")
     return (status.st_dev, status.st_ino) == (there.st_dev, there.st_ino)
 
 
 async def _is_right(path: Path, algorithm: str, digest: str, entry: Entry, report: Report) -> bool:
-    """Compare a file with its checksum; delete it when it is another one. One that is not there is not right."""
+    """Verify the checksum of a file; delete a complete file that fails. False if it does not exist."""
     size_bytes = _size(path)
     if size_bytes is None:
         return False
@@ -168,7 +170,7 @@ def _digest(path: Path, algorithm: str) -> str:
 
 
 def _copy(entry: Entry, opened: BinaryIO, settings: Settings, report: Report) -> None:
-    """Copy a file of this machine: what is checked is the copy, whatever becomes of the original meanwhile."""
+    """Copy a local file. The copy is verified, so later changes of the original do not matter."""
     try:
         origin = os.open(path_of(entry.download), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
@@ -177,7 +179,7 @@ def _copy(entry: Entry, opened: BinaryIO, settings: Settings, report: Report) ->
     with os.fdopen(origin, "rb", buffering=0) as source:
         status = os.fstat(origin)
         if not stat.S_ISREG(status.st_mode):
-            raise DownloadFailed(f"{entry.name} cannot be read: {entry.download} is no file")
+            raise DownloadFailed(f"{entry.name} cannot be read: {entry.download} is not a regular file")
         if status.st_size > bound_bytes:
             raise too_large(entry, status.st_size, settings)
         check_room(entry, Path(f"/proc/self/fd/{opened.fileno()}"), status.st_size + entry.size_bytes)
@@ -191,7 +193,7 @@ def _copy(entry: Entry, opened: BinaryIO, settings: Settings, report: Report) ->
 
 
 def _finish(opened: BinaryIO, part: Path, path: Path) -> None:
-    """Give the file its name once all of it is on the disk."""
+    """Rename the file to its final name after flushing it to disk."""
     os.fsync(opened.fileno())
     part.replace(path)
     remove(part.with_suffix(".from"))

@@ -1,4 +1,4 @@
-"""One file from a web server, in as many attempts as it takes, within bounds."""
+"""Resumable, bounded download of one file over HTTP."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from firebox.packages.repository.sources import Source
 from firebox.settings.settings import Settings
 
 WRITE_BYTES = 1 << 20
-"""Written at once, in a thread."""
+"""Bytes per write, which runs in a thread."""
 PROGRESS_BYTES = 1 << 20
-"""Several attempts that get further than this together are followed by more."""
+"""Minimum progress of a round of attempts for another round to follow."""
 MOST_ROUNDS = 100
 SLACK_BYTES = 16 << 20
-"""How much larger than its content a package's file may be, besides a quarter."""
+"""Allowed overhead of a package file over its content, in addition to a quarter of its size."""
 STALL_S = 60.0
 STALL_BYTES = 16 << 10
-"""A server that sends less than this in that time is as good as gone."""
+"""Minimum bytes received per `STALL_S`; a slower server counts as unreachable."""
 
 
 class _Validator(Struct, frozen=True, kw_only=True):
-    """What a partial file is part of."""
+    """Identifies the remote file that a partial download belongs to."""
 
     url: str = ""
     etag: str = ""
@@ -41,9 +41,9 @@ class _Validator(Struct, frozen=True, kw_only=True):
 
 
 class Transfer:
-    """One file on its way into `opened`. part: the name of that file; what it is part of is noted beside it.
+    """Download of one file into `opened`. part: path of that file; its validator is stored beside it.
 
-    source: the repository, for its password.
+    source: the repository, for its credentials.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Transfer:
         self.joined = False
 
     async def run(self) -> None:
-        """Raises: network.Unreachable; network.Refused; DownloadFailed; OSError."""
+        """Download the rest of the file. Raises: network.Unreachable; network.Refused; DownloadFailed; OSError."""
         async with network.new_client() as client:
             for _ in range(MOST_ROUNDS):
                 began = self._size()
@@ -73,7 +73,7 @@ class Transfer:
                 except network.Unreachable:
                     if self._size() - began < PROGRESS_BYTES:
                         raise
-        raise network.Unreachable("the connection breaks off again and again")
+        raise network.Unreachable("the connection keeps failing")
 
     def _size(self) -> int:
         return os.fstat(self._opened.fileno()).st_size
@@ -92,13 +92,13 @@ class Transfer:
                     self.joined = True
                     return
                 self._begin_again()
-                raise network.Unreachable("what was fetched so far is of no use any more")
+                raise network.Unreachable("the partial download is no longer valid")
             total = self._place(response, validator)
             check_room(self._entry, self._folder, self._entry.size_bytes + max(total - self._done, 0))
             await self._receive(response, total)
 
     def _place(self, response: httpx.Response, validator: _Validator) -> int:
-        """Decide where the answer's bytes belong. Return how many the file will have, 0 when that is unknown."""
+        """Prepare the partial file for the response body. Return the expected file size, 0 if unknown."""
         found = _Validator(
             url=self._entry.download,
             etag=etag if not (etag := response.headers.get("ETag", "")).startswith("W/") else "",
@@ -127,7 +127,7 @@ class Transfer:
         self._report(Progress(package=self._entry.name, step="download", done=self._done, total=total))
         pending = bytearray()
         try:
-            # In whatever pieces it comes: a fixed size would lose the last piece before a break.
+            # Chunks as they arrive: with a fixed size, the last partial chunk before a disconnect would be lost.
             async for chunk in _not_stalling(response.aiter_raw()):
                 pending += chunk
                 if self._done + len(pending) > self._most_bytes:
@@ -137,10 +137,10 @@ class Transfer:
                 if len(pending) >= WRITE_BYTES:
                     await self._write(pending, total)
         finally:
-            # What came before a break is worth keeping.
+            # Keep what arrived before a failure.
             await self._write(pending, total)
         if total and self._done != total:
-            raise network.Unreachable(f"{self._done} of {total} bytes came")
+            raise network.Unreachable(f"received {self._done} of {total} bytes")
 
     async def _write(self, pending: bytearray, total: int) -> None:
         if pending:
@@ -158,7 +158,7 @@ class Transfer:
 
 
 async def _not_stalling(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    """Pass on what comes, as long as it comes at some speed."""
+    """Pass chunks on. Raises: network.Unreachable when the transfer stalls."""
     loop = asyncio.get_running_loop()
     since, received = loop.time(), 0
     async for chunk in chunks:
@@ -166,43 +166,43 @@ async def _not_stalling(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         yield chunk
         if loop.time() - since > STALL_S:
             if received < STALL_BYTES:
-                raise network.Unreachable(f"only {received} bytes came in {STALL_S:g} s")
+                raise network.Unreachable(f"received only {received} bytes in {STALL_S:g} s")
             since, received = loop.time(), 0
 
 
 def check_room(entry: Entry, place: Path, needed_bytes: int) -> None:
-    """Refuse what there is no room for. Raises: DownloadFailed."""
+    """Check the free disk space. Raises: DownloadFailed."""
     free_bytes = shutil.disk_usage(place).free
     if needed_bytes > free_bytes:
         raise DownloadFailed(
-            f"{entry.name} needs {needed_bytes} bytes, and {free_bytes} are free", hint="make room in the data folder"
+            f"{entry.name} needs {needed_bytes} bytes, but only {free_bytes} are free", hint="free disk space in the data folder"
         )
 
 
 def most_bytes(entry: Entry, settings: Settings) -> int:
-    """How large the file may be: packed it is not much larger than what is in it."""
+    """Return the maximum file size: a packed file is not much larger than its content."""
     announced = entry.size_bytes + entry.size_bytes // 4 + SLACK_BYTES if entry.size_bytes else settings.max_package_bytes
     return min(announced, settings.max_package_bytes)
 
 
 def too_large(entry: Entry, size_bytes: int, settings: Settings) -> DownloadFailed:
-    """Say that a package is too large."""
-    announced = f", and {entry.size_bytes} are announced" if entry.size_bytes else ""
+    """Create the error for a package that exceeds the size limit."""
+    announced = f"; the index announces {entry.size_bytes}" if entry.size_bytes else ""
     return DownloadFailed(
-        f"{entry.name} has {size_bytes} bytes or more; at most {settings.max_package_bytes} are allowed{announced}",
-        hint="the setting max_package_bytes says how large a package may be",
+        f"{entry.name} has at least {size_bytes} bytes; the maximum is {settings.max_package_bytes}{announced}",
+        hint="the setting max_package_bytes is the maximum",
     )
 
 
 def write_all(opened: BinaryIO, content: bytes) -> None:
-    """Write to a file that has no buffer."""
+    """Write all of `content` to an unbuffered file."""
     rest = memoryview(content)
     while rest:
         rest = rest[opened.write(rest) :]
 
 
 def remove(path: Path) -> None:
-    """Delete a file that may be gone already."""
+    """Delete a file if it exists."""
     path.unlink(missing_ok=True)
 
 

@@ -1,1 +1,1 @@
-"""Packages on this machine: unpacked, checked, installed and removed."""
+"""Packages on this machine: preparation, installation, lookup and removal."""

@@ -1,6 +1,6 @@
-"""The `environment` file of a Piston package: a shell script, run once, when the package is installed, in a sandbox.
+"""The `environment` file of a Piston package: a shell script that is evaluated once, in a sandbox, at installation.
 
-Its own first, then those of the packages it needs, down the tree; what they export together is what its programs get.
+A package's own script runs first, then those of its dependencies, depth first. The exported variables become its environment.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ LauncherMaker = Callable[[], LauncherProcess]
 async def evaluate(
     name: str, homes: Sequence[str], layers: Sequence[str], *, on_host: bool, make_launcher: LauncherMaker
 ) -> dict[str, str]:
-    """Run the environment files of a package and of what it needs, and give the variables that they set.
+    """Run the environment scripts of a package and its dependencies, and return the variables they export.
 
-    homes: the packages' folders as seen in the sandbox, own first. layers: of the sandbox's root, topmost first.
-    Raises: UnusablePackage when a file fails; SandboxError when no sandbox can be made here.
+    homes: package folders as seen in the sandbox, own first. layers: layers of the sandbox root, topmost first.
+    Raises: UnusablePackage if a script fails; SandboxError if no sandbox can be created.
     """
     launcher = make_launcher()
     try:
@@ -78,11 +78,11 @@ async def _run(
 
 
 def _variables(name: str, output: bytes) -> dict[str, str]:
-    """Read what `env -0` prints; leave out what the shell itself sets, and what was there before."""
+    """Parse the output of `env -0`, without the variables that the shell or the base environment set."""
     variables: dict[str, str] = {}
     for item in output.decode("utf-8", errors="replace").split("\0"):
         variable, equals, value = item.partition("=")
-        # bash exports its functions under names that no other program can use.
+        # bash exports functions under names that are not valid variables.
         is_own = variable in _OF_THE_SHELL or variable.startswith("BASH_FUNC_") or BASE_ENVIRONMENT.get(variable) == value
         if equals and not is_own:
             variables[variable] = value

@@ -1,7 +1,7 @@
-"""Squashfs images: what is in one, looked at with suspicion before anything is done with it.
+"""Squashfs images as untrusted input: validated before anything else uses them.
 
-The kernel mounts an image with root's powers, so its first block is checked here. All else is read by `unsquashfs` as a
-user without any rights, with bounds on time and memory; what it says is read as carefully as the image itself.
+The kernel mounts images with root privileges, so the superblock is validated here. Everything else is read by `unsquashfs`,
+running unprivileged with time and memory limits; its output is validated as strictly as the image itself.
 
 Source: Linux Documentation/filesystems/squashfs.rst; squashfs_fs.h.
 """
@@ -29,9 +29,9 @@ TREE = "root"
 MAX_DEPTH = 64
 
 _SOMEBODY = 209_999
-"""Who unsquashfs is: a user that nobody is, so that no other process may look into it or change what it writes."""
+"""User id of unsquashfs: no account has it, so no other process can inspect it or modify its output."""
 _NOBODY = 65534
-"""Where there is no such user, as in a container with few of them."""
+"""Fallback where that id is not mapped, as in a container with a small user namespace."""
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _NO_TABLE = (1 << 64) - 1
@@ -50,7 +50,7 @@ _KINDS = {b"b": "a device node", b"c": "a device node", b"p": "a pipe", b"s": "a
 
 
 class Superblock(NamedTuple):
-    """The first block of an image, as far as it matters here."""
+    """The relevant fields of an image's superblock."""
 
     inodes: int
     used_bytes: int
@@ -58,7 +58,7 @@ class Superblock(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What an image holds. Of the top level: files, with their sizes; folders; names of everything."""
+    """Summary of an image. files (with sizes), folders and names describe the top level."""
 
     files: dict[str, int]
     folders: set[str]
@@ -68,32 +68,32 @@ class Contents(NamedTuple):
 
 
 def read_superblock(image: Path, name: str) -> Superblock:
-    """Check the first block of an image. name: the package's, for messages. Raises: UnusablePackage, OSError."""
+    """Validate the superblock of an image. name: of the package, for messages. Raises: UnusablePackage, OSError."""
     with image.open("rb") as opened:
         data = opened.read(_SUPERBLOCK.size)
         file_bytes = os.fstat(opened.fileno()).st_size
     if len(data) < _SUPERBLOCK.size or not data.startswith(MAGIC):
-        raise UnusablePackage(f"{name}: the file is no squashfs image")
+        raise UnusablePackage(f"{name}: not a squashfs image")
     fields = _SUPERBLOCK.unpack(data)
     _magic, inodes, _made, block_bytes, _fragments, compression, block_log, _flags, _ids, major, minor = fields[:11]
     root, used_bytes, ids_at, xattrs_at, inodes_at, folders_at, fragments_at, exports_at = fields[11:]
     if (major, minor) != (4, 0):
-        raise UnusablePackage(f"{name}: the image is of squashfs version {major}.{minor}, not 4.0")
+        raise UnusablePackage(f"{name}: the image has squashfs version {major}.{minor}; supported: 4.0")
     if compression not in _COMPRESSIONS or not 12 <= block_log <= 20 or block_bytes != 1 << block_log:
-        raise UnusablePackage(f"{name}: the image's first block makes no sense")
+        raise UnusablePackage(f"{name}: the superblock of the image is invalid")
     tables = [each for each in (ids_at, inodes_at, folders_at, fragments_at, exports_at) if each != _NO_TABLE]
     if not _SUPERBLOCK.size <= used_bytes <= file_bytes or max(root >> 16, *tables) >= used_bytes:
-        raise UnusablePackage(f"{name}: the image is cut off or damaged: it says that it is {used_bytes} bytes long")
+        raise UnusablePackage(f"{name}: the image is truncated or corrupt: its superblock declares {used_bytes} bytes")
     if not 1 <= inodes <= MAX_INODES:
-        raise UnusablePackage(f"{name}: the image has {inodes} files, at most {MAX_INODES} are allowed")
+        raise UnusablePackage(f"{name}: the image has {inodes} inodes; the maximum is {MAX_INODES}")
     if xattrs_at != _NO_TABLE:
         hint = "build it with mksquashfs -no-xattrs"
-        raise UnusablePackage(f"{name}: the image carries extended attributes, which can give programs rights", hint=hint)
+        raise UnusablePackage(f"{name}: the image has extended attributes, which can grant privileges", hint=hint)
     return Superblock(inodes, used_bytes, _COMPRESSIONS[compression])
 
 
 def fill_last_block(image: Path) -> None:
-    """Bring an image to a length that a loop device shows in full. Raises: OSError."""
+    """Pad an image to a block boundary, so that a loop device exposes all of it. Raises: OSError."""
     size_bytes = image.stat().st_size
     missing_bytes = -size_bytes % BLOCK_BYTES
     if missing_bytes:
@@ -102,9 +102,9 @@ def fill_last_block(image: Path) -> None:
 
 
 async def look_into(image: Path, name: str, max_bytes: int) -> Contents:
-    """List what an image holds, and refuse what no package needs: device nodes, setuid programs, names that mislead.
+    """List an image and reject what no package needs: device nodes, setuid programs, ambiguous names.
 
-    max_bytes: all files together. Raises: UnusablePackage; PackageError without unsquashfs; OSError.
+    max_bytes: maximum total size. Raises: UnusablePackage; PackageError if unsquashfs is missing; OSError.
     """
     listing = _Listing(name, max_bytes)
     async with _unsquashfs(image, name, "-lln", "--image--", seconds=_LOOK_S) as output:
@@ -114,7 +114,7 @@ async def look_into(image: Path, name: str, max_bytes: int) -> Contents:
 
 
 async def read_file(image: Path, name: str, file: str, max_bytes: int) -> bytes:
-    """Read a file of an image's top level that `look_into` has seen. Raises: UnusablePackage, PackageError, OSError."""
+    """Read a top-level file of an image that `look_into` has checked. Raises: UnusablePackage, PackageError, OSError."""
     async with _unsquashfs(image, name, "-no-wildcards", "-cat", "--image--", file, seconds=_LOOK_S) as output:
         data = b""
         while piece := await output.read(_LINE_BYTES):
@@ -125,9 +125,9 @@ async def read_file(image: Path, name: str, file: str, max_bytes: int) -> bytes:
 
 
 async def unpack_image(image: Path, name: str, folder: Path, told: Callable[[bytes], None]) -> None:
-    """Unpack an image that `look_into` has seen into an empty folder. What it makes belongs to somebody else.
+    """Unpack an image that `look_into` has checked into an empty folder. The files belong to the unprivileged user.
 
-    told: called with what unsquashfs prints. Raises: UnusablePackage, PackageError, OSError.
+    told: called with the output of unsquashfs. Raises: UnusablePackage, PackageError, OSError.
     """
     options = ("-no-xattrs", "-no-progress", "-quiet", "-force", "-dest", str(folder), "--image--")
     user = without_rights()
@@ -140,24 +140,24 @@ async def unpack_image(image: Path, name: str, folder: Path, told: Callable[[byt
 
 @lru_cache(maxsize=1)
 def without_rights() -> int | None:
-    """Give the user, and the group, who may do nothing here; None when this process has no rights that it could give up."""
+    """Return the unprivileged user and group id; None if this process has no privileges to drop."""
     if os.geteuid() != 0:
         return None
     return _SOMEBODY if _is_mapped("uid") and _is_mapped("gid") else _NOBODY
 
 
 def _is_mapped(kind: str) -> bool:
-    """Tell whether this user namespace knows the user. Source: user_namespaces(7), "/proc/pid/uid_map"."""
+    """Check whether this user namespace maps the id. Source: user_namespaces(7), "/proc/pid/uid_map"."""
     lines = Path(f"/proc/self/{kind}_map").read_text(encoding="ascii").splitlines()
     ranges = [(int(line.split()[0]), int(line.split()[2])) for line in lines]
     return any(first <= _SOMEBODY < first + count for first, count in ranges)
 
 
 class _Listing:
-    """What `unsquashfs -lln` prints, line by line.
+    """Parses `unsquashfs -lln` line by line.
 
-    A name with a newline in it breaks its line in two. It cannot hide anything by that: each entry's own line begins with
-    its kind and mode, and a line that does not look so is refused.
+    A newline in a name splits its line in two, but cannot hide an entry: every entry's own line starts with its type and mode,
+    and any other line is rejected.
     """
 
     def __init__(self, name: str, max_bytes: int) -> None:
@@ -177,12 +177,12 @@ class _Listing:
     def take(self, line: bytes) -> None:
         found = _LINE.fullmatch(line)
         if found is None:
-            raise UnusablePackage(f"{self._name}: the image holds a name that cannot be listed: {_shown(line)}")
+            raise UnusablePackage(f"{self._name}: the image contains a name that cannot be listed: {_shown(line)}")
         kind, mode, path = found["kind"], found["mode"], found["name"] or b"/"
         if kind in _KINDS:
             raise UnusablePackage(f"{self._name}: {_shown(path)} is {_KINDS[kind]}")
         if kind not in b"-dl":
-            raise UnusablePackage(f"{self._name}: {_shown(path)} is neither a file nor a folder nor a link")
+            raise UnusablePackage(f"{self._name}: {_shown(path)} is not a file, folder or symlink")
         if b"s" in mode.lower():
             raise UnusablePackage(f"{self._name}: {_shown(path)} is setuid or setgid ({mode.decode()})")
         if kind == b"l":
@@ -192,7 +192,7 @@ class _Listing:
         self._size_bytes += size_bytes if kind == b"-" else 0
         if self._size_bytes > self._max_bytes:
             raise UnusablePackage(
-                f"{self._name}: the image holds more than {self._max_bytes} bytes", hint="raise max_package_bytes"
+                f"{self._name}: the image contains more than {self._max_bytes} bytes", hint="raise max_package_bytes"
             )
         top = path[1:].decode(errors="replace")
         if path.count(b"/") == 1 and top:
@@ -205,7 +205,7 @@ class _Listing:
     def _check_path(self, path: bytes) -> None:
         parts = path[1:].split(b"/") if path != b"/" else []
         if any(part in {b"", b".", b".."} for part in parts) or len(parts) > MAX_DEPTH:
-            raise UnusablePackage(f"{self._name}: {_shown(path)} leaves the image, or lies more than {MAX_DEPTH} folders deep")
+            raise UnusablePackage(f"{self._name}: {_shown(path)} is outside the image, or nested deeper than {MAX_DEPTH}")
         if path in self._seen:
             raise UnusablePackage(f"{self._name}: {_shown(path)} is in the image twice")
         if len(self._seen) >= MAX_INODES:
@@ -224,7 +224,7 @@ async def _lines(output: asyncio.StreamReader, name: str) -> AsyncIterator[bytes
         for line in lines:
             yield line
         if len(rest) > _LINE_BYTES:
-            raise UnusablePackage(f"{name}: the image holds a name of more than {_LINE_BYTES} bytes")
+            raise UnusablePackage(f"{name}: the image contains a name of more than {_LINE_BYTES} bytes")
     if rest:
         yield rest
 
@@ -233,9 +233,9 @@ async def _lines(output: asyncio.StreamReader, name: str) -> AsyncIterator[bytes
 async def _unsquashfs(
     image: Path, name: str, *options: str, seconds: int, inside: Path | None = None
 ) -> AsyncGenerator[asyncio.StreamReader]:
-    """Run unsquashfs without rights and give what it prints; leaving the context without an error waits for its end.
+    """Run unsquashfs unprivileged and yield its output stream; a regular exit of the context waits for the process.
 
-    The image is handed over open, as its folder may be closed to others. "--image--" in `options` stands for it.
+    The image is passed as a file descriptor, since its folder may be private. "--image--" in `options` stands for it.
     """
     program = _program("unsquashfs", "squashfs-tools", name)
     descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
@@ -265,7 +265,7 @@ async def _unsquashfs(
             status = await process.wait()
         words_said = await said
     except TimeoutError:
-        raise UnusablePackage(f"{name}: unsquashfs took longer than {seconds} s with the image") from None
+        raise UnusablePackage(f"{name}: unsquashfs timed out after {seconds} s") from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -275,14 +275,14 @@ async def _unsquashfs(
     if status != 0:
         if b"No space left" in words_said:
             raise OSError(28, "No space left on device")
-        complaint = words_said.decode(errors="replace").strip()[-400:] or f"unsquashfs ended with {status}"
+        complaint = words_said.decode(errors="replace").strip()[-400:] or f"unsquashfs exited with status {status}"
         raise UnusablePackage(f"{name}: the image cannot be read: {complaint}")
 
 
 def _setpriv(name: str) -> list[str]:
-    """Give the words that make a command run without rights.
+    """Return the command prefix that drops privileges.
 
-    Not by arguments of `create_subprocess_exec`: the server's event loop, uvloop, does not know those.
+    uvloop does not support the corresponding arguments of `create_subprocess_exec`.
     """
     user = without_rights()
     if user is None:

@@ -1,7 +1,7 @@
-"""Installing and uninstalling: every change is complete or has not happened, however it ends.
+"""Atomic installation and removal of packages.
 
-Everything that is to be installed together is made ready first, in staging folders; then each gets its place by one rename,
-dependencies first. A package leaves by one rename too.
+All packages of one installation are prepared in staging folders first. Each is then committed by a single rename,
+dependencies first. Removal is a single rename, too.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from firebox.packages.repository.repositories import Repositories
 
 _ROUNDS = 100
-"""How often packages may turn out to need more than their index says."""
+"""Maximum number of times that packages may turn out to have dependencies their index does not list."""
 _GATE_PATIENCE_S = 1.0
-"""Runs hold the gate for moments only; who has it longer is uninstalling too."""
+"""Runs hold the gate only briefly; a longer holder is another uninstallation."""
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Installer:
-    """Changes what is installed. Any number of them, in any number of processes, may be at work on one store.
+    """Installs and uninstalls packages. Several installers, in several processes, may work on one store.
 
-    make_launcher: makes what runs the environment files of Piston's packages; for tests.
+    make_launcher: creates the launcher that evaluates the environment files of Piston packages; for tests.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class Installer:
         self._make_launcher = make_launcher or (lambda: LauncherProcess(uid_base=settings.uid_base))
 
     async def install(self, entry: Entry, report: Report = no_report) -> list[Installed]:
-        """Download, check and install a package and everything it needs that is not there yet.
+        """Download, verify and install a package and its missing dependencies.
 
-        Returns what was installed, dependencies first. When it fails nothing has changed.
-        Raises: Conflict("Already installed"); PackageError; SandboxError when its environment cannot be evaluated here.
+        Return the installed packages, dependencies first. A failure changes nothing.
+        Raises: Conflict("Already installed"); PackageError; SandboxError if the environment cannot be evaluated.
         """
         return await self._install(entry, None, report)
 
     async def install_file(self, path: Path, report: Report = no_report) -> list[Installed]:
-        """Install a package from a file that the operator vouches for; what it needs comes from the repositories.
+        """Install a package from a file that the operator trusts; dependencies come from the repositories.
 
-        Returns and raises as `install`; NotFound when there is no such file.
+        Returns and raises as `install`; NotFound if the file does not exist.
         """
         path = await in_thread(path.absolute)
         if not await in_thread(path.is_file):
@@ -85,28 +85,28 @@ class Installer:
         return await self._install(entry, path, report)
 
     async def uninstall(self, id: str, report: Report = no_report) -> None:  # noqa: A002 - the word of the whole interface
-        """Remove a package once nobody uses it any more, a damaged one too. New runs with it are refused meanwhile.
+        """Remove a package, even a corrupt one, once no run uses it. New runs with it are refused meanwhile.
 
-        Raises: NotFound; Conflict when another package needs it, when it is being uninstalled already, or when it is still
-        in use after `uninstall_wait_ms`: it stays then.
+        Raises: NotFound; Conflict if another package requires it, if it is already being uninstalled, or if it is still in use
+        after `uninstall_wait_ms`. It then stays installed.
         """
         if self._store.get(id) is None and id not in self._store.damaged():
             raise NotFound("package", id)
         self._refuse_needed(id)
-        report(Progress(package=id, step="uninstall", words="waiting for runs that use it"))
+        report(Progress(package=id, step="uninstall", words="waiting for active runs"))
         with _words_of_the_system(id), self._opened(id) as (folder, gate):
             if gate is not None and not await wait_for(gate, patience_s=_GATE_PATIENCE_S):
                 raise going_away(id)
             if not await wait_for(folder, patience_s=self._settings.uninstall_wait_ms / 1000):
-                hint = "wait until they have ended, or raise uninstall_wait_ms"
-                raise Conflict(f"{id} is used by runs that have not ended", hint=hint)
+                hint = "wait for them to finish, or raise uninstall_wait_ms"
+                raise Conflict(f"{id} is in use by active runs", hint=hint)
             trash = self._staging.trash(id)
             async with self._staging.changing():
                 if not is_at(folder, self._store.place(id)):
                     raise NotFound("package", id)
                 self._refuse_needed(id)
                 await in_thread(lambda: self._move_away(id, trash))
-            # Its lock is still ours, so nobody else sweeps it meanwhile.
+            # This process still holds its lock, so no other process sweeps it.
             await in_thread(lambda: remove(trash))
         report(Progress(package=id, step="uninstall", done=1, total=1, words="removed"))
 
@@ -126,10 +126,10 @@ class Installer:
                 return await self._install_all(plan, entry, file, report)
             except _NeedsMore as more:
                 amended[more.entry.name] = more.entry
-        raise DependencyConflict(f"{entry.name} needs packages that need packages, more than {_ROUNDS} times over")
+        raise DependencyConflict(f"the dependencies of {entry.name} are nested more than {_ROUNDS} levels deep")
 
     async def _plan(self, entry: Entry, amended: Mapping[str, Entry]) -> list[Entry]:
-        """Ask what has to be installed, also for packages whose index did not say what they need."""
+        """Resolve the packages to install, including dependencies that an index did not list."""
         installed = [each.entry for each in self._store.all()]
         plan: dict[str, Entry] = {}
         for each in await self._repositories.plan(amended.get(entry.name, entry), installed):
@@ -141,7 +141,7 @@ class Installer:
 
     async def _install_all(self, plan: Sequence[Entry], entry: Entry, file: Path | None, report: Report) -> list[Installed]:
         async with AsyncExitStack() as stack:
-            for name in sorted(each.name for each in plan):  # everybody in the same order, or two would wait for each other
+            for name in sorted(each.name for each in plan):  # the same order everywhere prevents deadlocks
                 await stack.enter_async_context(self._staging.alone_with(name))
             self._refuse_installed(entry)
             missing = [each for each in plan if self._store.get(each.name) is None]
@@ -198,7 +198,7 @@ class Installer:
         ready: Mapping[str, tuple[Room, Installed]],
         report: Report,
     ) -> Installed:
-        """Do what needs the other packages: the environment, the runtimes of Piston's packages, the description."""
+        """Do what depends on the other packages: environment, runtimes of Piston packages, package description."""
         packages = {each.id: each for each in self._store.all()} | {id_: each for id_, (_room, each) in ready.items()}
         installed = Installed(
             entry=entry,
@@ -230,14 +230,14 @@ class Installer:
         return await in_thread(lambda: _describe(installed, room.path, msgspec.json.encode(runtimes)))
 
     def _commit(self, ready: Sequence[tuple[Room, Installed]]) -> None:
-        """Give every package its place. Blocks; to be called while nothing else changes."""
+        """Move every package into place. Blocks; the store lock must be held."""
         there = {each.id for each in self._store.all()}
         for _room, installed in ready:
             if installed.id in there:
                 raise Conflict("Already installed")
             for needed in installed.requires:
                 if needed not in there:
-                    raise Conflict(f"{needed}, which {installed.id} needs, was uninstalled meanwhile", hint="install it again")
+                    raise Conflict(f"{needed}, required by {installed.id}, was uninstalled meanwhile", hint="try again")
             there.add(installed.id)
         for room, installed in ready:
             if installed.kind == "image":
@@ -247,7 +247,7 @@ class Installer:
         with self._staging.noticed():
             for room, installed in ready:
                 target = self._store.place(installed.id)
-                if os.path.lexists(target):  # damaged, else it were in the list
+                if os.path.lexists(target):  # corrupt, otherwise it would be listed
                     target.rename(self._staging.trash(installed.id))
                 room.become(target)
 
@@ -257,7 +257,7 @@ class Installer:
 
     @contextmanager
     def _opened(self, id_: str) -> Generator[tuple[int, int | None]]:
-        """Open a package's folder and its gate, see `PackageStore.hold`. A damaged package may have lost its gate.
+        """Open the folder of a package and its gate, see `PackageStore.hold`. The gate of a corrupt package may be missing.
 
         Raises: NotFound.
         """
@@ -284,11 +284,11 @@ class Installer:
     def _refuse_needed(self, id_: str) -> None:
         if users := self._store.users(id_):
             hint = f"uninstall {' and '.join(users[:5])} first"
-            raise Conflict(f"{id_} is needed by {', '.join(users[:5])}", hint=hint)
+            raise Conflict(f"{id_} is required by {', '.join(users[:5])}", hint=hint)
 
 
 class _NeedsMore(Exception):
-    """A package needs others that its index did not tell of. entry: the same, with its dependencies."""
+    """A package has dependencies that its index does not list. entry: the entry with its dependencies."""
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry.name)
@@ -296,20 +296,20 @@ class _NeedsMore(Exception):
 
 
 def _requires(entry: Entry, packages: Sequence[Installed], planned: Sequence[Entry]) -> tuple[str, ...]:
-    """Find which packages answer to the dependencies: those of the plan before others."""
+    """Find the packages that satisfy the dependencies: those of the plan first."""
     found: list[str] = []
     for name, wanted in entry.dependencies.items():
         answers = newest([each for each in planned if each.language == name], wanted) or newest(
             [each.entry for each in packages if each.entry.language == name], wanted
         )
         if answers is None:
-            raise DependencyConflict(f"{entry.name} needs {name} {wanted}, which is not installed")
+            raise DependencyConflict(f"{entry.name} requires {name} {wanted}, which is not installed")
         found.append(answers.name)
     return tuple(found)
 
 
 def _describe(installed: Installed, folder: Path, runtimes: bytes) -> Installed:
-    """Write the last files of a package. Returns its final description."""
+    """Write the remaining files of a package. Return its final description."""
     (folder / RUNTIMES).write_bytes(runtimes)
     installed = structs.replace(installed, size_bytes=size_of(folder))
     (folder / DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(installed), indent=2))
@@ -320,13 +320,13 @@ def _describe(installed: Installed, folder: Path, runtimes: bytes) -> Installed:
 
 @contextmanager
 def _words_of_the_system(name: str) -> Generator[None]:
-    """Turn what the system says into words about the package."""
+    """Convert OSError to PackageError."""
     try:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            hint = "make room on that disk, or set data_dir to another one; nothing was changed"
+            hint = "free disk space, or set data_dir to another disk; nothing was changed"
             raise PackageError(f"{name}: the disk is full{where}", hint=hint) from None
-        hint = "packages are changed by the user who owns data_dir" if error.errno in {errno.EACCES, errno.EPERM} else ""
+        hint = "run as the user that owns data_dir" if error.errno in {errno.EACCES, errno.EPERM} else ""
         raise PackageError(f"{name}: {error.strerror or error}{where}", hint=hint) from None

@@ -1,4 +1,4 @@
-"""Waiting for locks between processes, see `file_locks`."""
+"""Asynchronous waiting for file locks, see `file_locks`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 async def wait_for(descriptor: int, *, patience_s: float | None = None) -> bool:
-    """Wait until the lock is ours alone. False when `patience_s` went by first; None waits for ever.
+    """Wait for an exclusive lock. Return False after `patience_s`; None waits forever.
 
-    The kernel tells nobody when a lock becomes free without blocking a thread that could not be stopped any more, so
-    it is asked again and again, ever more slowly.
+    Polls with a growing delay: a blocking flock(2) would need a thread that cannot be interrupted.
     """
     loop = asyncio.get_running_loop()
     ends_at = None if patience_s is None else loop.time() + patience_s
@@ -35,16 +34,16 @@ async def wait_for(descriptor: int, *, patience_s: float | None = None) -> bool:
 
 @asynccontextmanager
 async def alone(file: Path, *, lasting: bool = True) -> AsyncGenerator[None]:
-    """Be the only one, of all tasks and processes, who is inside the context with this file.
+    """Hold an exclusive lock on a file, across tasks and processes.
 
-    lasting: False removes the file afterwards. Raises: OSError when it cannot be made.
+    lasting: False removes the file afterwards. Raises: OSError if it cannot be created.
     """
     descriptor = await _locked(file)
     try:
         yield
     finally:
         if not lasting:
-            # Whoever waits for it meanwhile finds another file, or none, at its place, and begins again.
+            # Waiters detect that the path no longer refers to their file, and start over.
             with contextlib.suppress(OSError):
                 os.unlink(file)  # noqa: PTH108 - one system call
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What a package says of itself, `pkg-info.json` and `runtimes.json`: read with suspicion, whoever signed it."""
+"""Metadata of a package, `pkg-info.json` and `runtimes.json`: untrusted input, even if signed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from firebox.runtimes.runtime import Runtime
 from firebox.settings.settings_table import ROWS, STAGES
 
 INFO_BYTES = 4 << 20
-"""Largest pkg-info.json; ours lists every Debian package that went into an image."""
+"""Maximum size of pkg-info.json; ours lists every Debian package of an image."""
 RUNTIMES_BYTES = 1 << 20
 MAX_NAME = 100
 MAX_INODES = 500_000
-"""Files, folders and links of one package."""
+"""Maximum number of files, folders and links per package."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _Shape = TypeVar("_Shape")
@@ -36,11 +36,11 @@ _LONGEST_WORD = 4096
 _LONGEST_PATTERN = 300
 _NESTED_REPEAT = re.compile(r"\((?:[^()]|\([^()]*\))*[*+}](?:[^()]|\([^()]*\))*\)[*+{]")
 _NOT_OF_A_PACKAGE = {"mounts", "layers", "on_host", "installed"}
-"""What only the machine where it is installed can know."""
+"""Runtime fields that depend on the machine where the package is installed."""
 
 
 class Provided(Struct, frozen=True, kw_only=True):
-    """One of several languages of a Piston package."""
+    """One of several languages that a Piston package provides."""
 
     language: str
     aliases: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Provided(Struct, frozen=True, kw_only=True):
 
 
 class PackageInfo(Struct, frozen=True, kw_only=True):
-    """`pkg-info.json`. Source: Piston's package format, versions 2 and 3; `architecture`, `inputs` and `cache` are ours."""
+    """`pkg-info.json`. Source: Piston's package format, versions 2 and 3; `architecture`, `inputs` and `cache` are extensions."""
 
     language: str
     version: str
@@ -61,26 +61,28 @@ class PackageInfo(Struct, frozen=True, kw_only=True):
     architecture: str = ""
     inputs: tuple[str, ...] = ()
     cache: CacheLevel | None = None
-    """Of an archive in Piston's form: what may be kept of its jobs; None: as its stages say."""
+    """Default cache level of an archive in Piston's format; None: derived from its stages."""
 
 
 def check_name(language: str, version: str) -> None:
-    """Make sure that a package can have a folder of this name. Raises: UnusablePackage."""
+    """Check that a package id is a valid folder name. Raises: UnusablePackage."""
     if not is_language(language):
-        raise UnusablePackage(f"{language[:MAX_NAME]!r} is no name of a package: letters, digits and _ . + # - are allowed")
+        raise UnusablePackage(f"{language[:MAX_NAME]!r} is not a valid package name: letters, digits and _ . + # - are allowed")
     if not is_version(version):
-        raise UnusablePackage(f"{language}: {version[:MAX_NAME]!r} is no version such as 3.13.5")
+        raise UnusablePackage(f"{language}: {version[:MAX_NAME]!r} is not a valid version; example: 3.13.5")
 
 
 def check_architecture(name: str, architecture: str) -> None:
-    """Make sure that a package is for this machine. architecture: "" and "all" mean any. Raises: UnusablePackage."""
+    """Check that a package is for this machine. architecture: "" and "all" match any. Raises: UnusablePackage."""
     if not fits(architecture):
-        hint = f"look for one that was built for {machine_architecture()}"
-        raise UnusablePackage(f"{name} is for {architecture[:MAX_NAME]!r}; this machine is {machine_architecture()}", hint=hint)
+        hint = f"look for a package built for {machine_architecture()}"
+        raise UnusablePackage(
+            f"{name} is built for {architecture[:MAX_NAME]!r}; this machine is {machine_architecture()}", hint=hint
+        )
 
 
 def read_info(data: bytes, source: str) -> PackageInfo:
-    """Read `pkg-info.json`. source: what to call the package in messages. Raises: UnusablePackage."""
+    """Parse `pkg-info.json`. source: name of the package in messages. Raises: UnusablePackage."""
     info = _decode(data, PackageInfo, f"{source}: pkg-info.json")
     check_name(info.language, info.version)
     for provided in info.provides:
@@ -91,27 +93,27 @@ def read_info(data: bytes, source: str) -> PackageInfo:
         raise UnusablePackage(f"{source}: pkg-info.json lists more than {_MANY} languages or dependencies")
     for name, wanted in info.dependencies.items():
         if not is_language(name) or not is_range(wanted):
-            raise UnusablePackage(f"{source}: it depends on {name[:MAX_NAME]!r} {wanted[:MAX_NAME]!r}, which cannot be")
+            raise UnusablePackage(f"{source}: invalid dependency {name[:MAX_NAME]!r} {wanted[:MAX_NAME]!r}")
     check_architecture(source, info.architecture)
     return info
 
 
 def check_is(info: PackageInfo, entry: Entry) -> None:
-    """Make sure that a package is the one that its repository announces: a signed one cannot be passed off as another.
+    """Check that a package is the one its repository announces, so that a signed package cannot be passed off as another.
 
     Raises: UnusablePackage.
     """
     if (info.language, info.version) != (entry.language, entry.version):
-        raise UnusablePackage(f"{entry.name}: the file is another package, {info.language}-{info.version}")
+        raise UnusablePackage(f"{entry.name}: the file contains a different package, {info.language}-{info.version}")
     if entry.dependencies and entry.dependencies != info.dependencies:
         raise UnusablePackage(
             f"{entry.name}: its repository announces the dependencies {_words(entry.dependencies)}, "
-            f"the package itself {_words(info.dependencies)}"
+            f"but the package declares {_words(info.dependencies)}"
         )
 
 
 def read_runtimes(data: bytes, source: str) -> list[Runtime]:
-    """Read `runtimes.json`. Raises: UnusablePackage."""
+    """Parse `runtimes.json`. Raises: UnusablePackage."""
     where = f"{source}: runtimes.json"
     tables = _decode(data, list[dict[str, Any]], where)
     if not tables or len(tables) > _MANY:
@@ -127,22 +129,22 @@ def read_runtimes(data: bytes, source: str) -> list[Runtime]:
 
 
 def check_language(name: str, source: str) -> None:
-    """Refuse a language or an alias that could not be asked for, or not be printed. Raises: UnusablePackage."""
+    """Reject a language name or alias that is unprintable, too long or cannot be used in a request. Raises: UnusablePackage."""
     if not name or len(name) > MAX_NAME or not name.isprintable() or name != name.strip() or "/" in name:
-        raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is no name of a language")
+        raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is not a valid language name")
 
 
 def check_environment(variables: Mapping[str, str], source: str) -> None:
-    """Refuse variables that no program could be started with. Raises: UnusablePackage."""
+    """Reject environment variables that cannot be passed to a process. Raises: UnusablePackage."""
     if len(variables) > _MANY or sum(len(name) + len(value) for name, value in variables.items()) > _LONGEST_WORD * 16:
-        raise UnusablePackage(f"{source}: more than {_MANY} variables, or more than {_LONGEST_WORD * 16} letters of them")
+        raise UnusablePackage(f"{source}: more than {_MANY} variables, or more than {_LONGEST_WORD * 16} characters in total")
     for name, value in variables.items():
         if not _VARIABLE.fullmatch(name) or "\0" in value:
-            raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is no variable that can be set")
+            raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is not a valid environment variable")
 
 
 def check_limits(limits: LimitRequest, stage: str, source: str) -> None:
-    """Refuse limits that no setting could have either. Raises: UnusablePackage."""
+    """Reject limits that are invalid as settings. Raises: UnusablePackage."""
     for name in LimitRequest.__struct_fields__:
         value = getattr(limits, name)
         row = ROWS[f"{stage}_{name}"]
@@ -157,14 +159,14 @@ def _check_runtime(runtime: Runtime, where: str) -> None:
     for name in runtime.names:
         check_language(name, where)
     if not is_version(runtime.version):
-        raise UnusablePackage(f"{where}: {runtime.version[:MAX_NAME]!r} is no version such as 3.13.5")
+        raise UnusablePackage(f"{where}: {runtime.version[:MAX_NAME]!r} is not a valid version; example: 3.13.5")
     commands = [runtime.run, runtime.run_with_others, *runtime.compile]
     if not runtime.run or any(not command for command in runtime.compile):
         raise UnusablePackage(f"{where}: {runtime.language} has an empty command")
     _check_words(where, (word for command in commands for word in command))
     _check_words(where, (runtime.main_name, *runtime.extensions, runtime.package or ""))
     if not runtime.main_name or runtime.main_name.startswith("/") or ".." in runtime.main_name.split("/"):
-        raise UnusablePackage(f"{where}: {runtime.main_name!r} cannot be the name of the main file")
+        raise UnusablePackage(f"{where}: {runtime.main_name!r} is not a valid name for the main file")
     for variables in (runtime.env, runtime.compile_env):
         check_environment(variables, where)
     for stage in STAGES:
@@ -178,11 +180,11 @@ def _check_runtime(runtime: Runtime, where: str) -> None:
 def _check_words(where: str, words: Iterable[str]) -> None:
     for count, word in enumerate(words, 1):
         if len(word) > _LONGEST_WORD or "\0" in word or count > _MANY:
-            raise UnusablePackage(f"{where}: a command has more than {_MANY} words, or one that cannot be passed to a program")
+            raise UnusablePackage(f"{where}: a command has more than {_MANY} arguments, or an invalid one")
 
 
 def _check_pattern(pattern: str, where: str) -> None:
-    """The pattern searches what users send, outside every sandbox: it must not be one that takes for ever."""
+    """Reject patterns that could backtrack forever: they are matched against client input outside of any sandbox."""
     try:
         groups = re.compile(pattern).groups if len(pattern) <= _LONGEST_PATTERN else 0
     except (re.error, RecursionError, OverflowError):
@@ -190,7 +192,7 @@ def _check_pattern(pattern: str, where: str) -> None:
     if pattern and (groups < 1 or (_NESTED_REPEAT.search(pattern) and pattern not in _our_patterns())):
         raise UnusablePackage(
             f"{where}: name_pattern {pattern[:MAX_NAME]!r} must be a short regular expression with a group, and no "
-            "repetition inside a repetition"
+            "nested repetition"
         )
 
 

@@ -1,7 +1,7 @@
-"""Piston's own package files: a gzipped tar with `run`, `compile`, `pkg-info.json` and `environment`.
+"""Piston package archives: a gzipped tar with `run`, `compile`, `pkg-info.json` and `environment`.
 
-Source: Piston's package format, versions 2 and 3. What it does with one: `bash run MAIN ARGS...` in the folder with the
-files, with the variables that `environment` exports, after `bash compile MAIN OTHERS...` where there is such a file.
+Source: Piston's package format, versions 2 and 3. Piston runs `bash run MAIN ARGS...` in the folder of the files, with the
+variables that `environment` exports, after `bash compile MAIN OTHERS...` if that script exists.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ RUN = "run"
 COMPILE = "compile"
 ENVIRONMENT = "environment"
 MAIN_NAME = "file0.code"
-"""What Piston calls a file without a name."""
+"""Piston's name for an unnamed file."""
 
 _ELF = b"\x7fELF"
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def home_of(language: str, version: str) -> str:
-    """Give the folder where a program finds a Piston package: the one that was there when it was built."""
+    """Return the folder where a Piston package is mounted: its path at build time."""
     return f"/piston/packages/{language}/{version}"
 
 
 def unpack_archive(archive: Path, name: str, folder: Path, home: str, max_bytes: int, tell: Callable[[int], None]) -> PackageInfo:
-    """Unpack a package into an empty folder and read what it says of itself. Blocks; to be called in a thread.
+    """Unpack a package into an empty folder and read its metadata. Blocks; call it in a thread.
 
-    home: where it will be seen, "" when that is not known yet. Raises: UnusablePackage; OSError; what `tell` raises.
+    home: where the folder will be mounted, "" if unknown. Raises: UnusablePackage; OSError; whatever `tell` raises.
     """
     try:
         unpack(archive, folder, Bounds(max_bytes, MAX_INODES, home), tell)
@@ -51,21 +51,21 @@ def unpack_archive(archive: Path, name: str, folder: Path, home: str, max_bytes:
 
 
 def read_folder_info(folder: Path, name: str) -> PackageInfo:
-    """Read the description of an unpacked package, and see that it can be run. Raises: UnusablePackage, OSError."""
+    """Read the metadata of an unpacked package. Raises: UnusablePackage, OSError."""
     data = _read(folder / INFO, INFO_BYTES)
     if data is None:
-        raise UnusablePackage(f"{name}: there is no file {INFO} in it")
+        raise UnusablePackage(f"{name}: the package has no file {INFO}")
     return read_info(data, name)
 
 
 def runtimes_of(info: PackageInfo, folder: Path, environment: Mapping[str, str]) -> list[Runtime]:
-    """Make the runtimes of an unpacked package: its own language, or each one that it provides.
+    """Create the runtimes of an unpacked package: one per provided language, or one for its own language.
 
-    folder: where it is now. environment: what its environment file exports. Raises: UnusablePackage, OSError.
+    folder: its current location. environment: variables exported by its environment file. Raises: UnusablePackage, OSError.
     """
     name = f"{info.language}-{info.version}"
     if not _is_there(folder / RUN) and _is_there(folder / ENVIRONMENT):
-        return []  # something that others need, and no language
+        return []  # a pure dependency, without a language
     home = home_of(info.language, info.version)
     run = (*_command(folder, RUN, home, name), "{main}")
     compile_ = ((*_command(folder, COMPILE, home, name), "{sources}"),) if _is_there(folder / COMPILE) else ()
@@ -94,13 +94,13 @@ def runtimes_of(info: PackageInfo, folder: Path, environment: Mapping[str, str])
 
 
 def limits_of(overrides: Mapping[str, int], name: str) -> dict[str, LimitRequest]:
-    """Translate Piston's names of limits, for each stage. Raises: UnusablePackage for one that is unknown or out of range."""
+    """Convert Piston's limit overrides to limits per stage. Raises: UnusablePackage for unknown or invalid ones."""
     limits: dict[str, LimitRequest] = {stage: LimitRequest() for stage in STAGES}
     for key, value in overrides.items():
         for setting in override_names(key):
             stage, _, limit = setting.partition("_")
             if stage not in limits or limit not in LimitRequest.__struct_fields__:
-                raise UnusablePackage(f"{name}: pkg-info.json overrides the limit {key[:64]!r}, which is unknown")
+                raise UnusablePackage(f"{name}: pkg-info.json overrides an unknown limit, {key[:64]!r}")
             limits[stage] = structs.replace(limits[stage], **{limit: override_value(setting, value)})
     for stage, wanted in limits.items():
         check_limits(wanted, stage, name)
@@ -108,11 +108,11 @@ def limits_of(overrides: Mapping[str, int], name: str) -> dict[str, LimitRequest
 
 
 def _command(folder: Path, file: str, home: str, name: str) -> tuple[str, ...]:
-    """Say how a file of a package is started: scripts by bash, as Piston does; programs, and scripts of others, by themselves."""
+    """Return the command that runs a script: `bash FILE` as in Piston, unless it is an ELF program or has a different shebang."""
     path = folder / file
     beginning = _read(path, 256, cut=True)
     if beginning is None:
-        raise UnusablePackage(f"{name}: there is no file {file!r} in it")
+        raise UnusablePackage(f"{name}: the package has no file {file!r}")
     first = beginning.split(b"\n", 1)[0]
     by_itself = beginning.startswith(_ELF) or (first.startswith(b"#!") and not first.split(b"-", 1)[0].rstrip().endswith(b"sh"))
     if by_itself:
@@ -125,7 +125,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _read(path: Path, at_most_bytes: int, *, cut: bool = False) -> bytes | None:
-    """Read a regular file that is no link; None when there is none. Raises: UnusablePackage when it is too large."""
+    """Read a regular file without following symlinks; None if there is none. Raises: UnusablePackage if it is too large."""
     try:
         descriptor = os.open(path, _OPEN)
     except OSError:

@@ -1,4 +1,4 @@
-"""From a package's file to what its folder will hold: copied or unpacked, checked, its descriptions read."""
+"""Preparation of a package in its staging folder: copied or unpacked, validated, its metadata read."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ _UNPACKED = "unpacked"
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
-    """A package whose files are in place."""
+    """A package whose files are staged."""
 
     info: PackageInfo
     kind: Literal["image", "folder"]
     runtimes: list[Runtime]
-    """What `runtimes.json` says; empty for Piston's packages, whose runtimes need their environment first."""
+    """Contents of `runtimes.json`; empty for Piston packages, whose runtimes depend on their environment."""
     piston_tree: Path | None
-    """Where the files of a Piston package are; None for ours."""
+    """Folder with the files of a Piston package; None for other packages."""
 
 
 async def describe(file: Path, max_bytes: int) -> Entry:
-    """Read what a package file says of itself and make an entry of it. Raises: UnusablePackage, OSError."""
+    """Create an entry from the metadata in a package file. Raises: UnusablePackage, OSError."""
     name = file.name
     if await in_thread(lambda: is_image(file, name)):
         await in_thread(lambda: image.read_superblock(file, name))
@@ -74,10 +74,10 @@ async def describe(file: Path, max_bytes: int) -> Entry:
 
 
 async def prepare(file: Path, room: Path, entry: Entry, max_bytes: int, report: Report, *, may_link: bool) -> Prepared:
-    """Fill the staging folder of a package with what it will hold when installed, except for its own description.
+    """Fill the staging folder of a package with everything except its description.
 
-    may_link: the file is ours and nobody changes it any more, so it need not be copied.
-    Raises: UnusablePackage, WrongChecksum, PackageError; OSError when the disk is full.
+    may_link: the file is private to Firebox and immutable, so a hard link replaces the copy.
+    Raises: UnusablePackage, WrongChecksum, PackageError; OSError if the disk is full.
     """
     _check_room(room, entry)
     stop = Event()
@@ -107,19 +107,19 @@ async def prepare(file: Path, room: Path, entry: Entry, max_bytes: int, report: 
 
 
 def is_image(file: Path, name: str) -> bool:
-    """Tell a squashfs image from a .tar.gz. Raises: UnusablePackage for anything else; OSError."""
+    """Distinguish a squashfs image from a .tar.gz. Raises: UnusablePackage for anything else; OSError."""
     with file.open("rb") as opened:
         beginning = opened.read(4)
     if beginning == image.MAGIC:
         return True
     if beginning.startswith(piston_archive.MAGIC):
         return False
-    raise UnusablePackage(f"{name}: the file is neither a squashfs image nor a .tar.gz")
+    raise UnusablePackage(f"{name}: not a squashfs image or .tar.gz archive")
 
 
 async def _prepare_image(packed: Path, room: Path, entry: Entry, max_bytes: int, report: Report) -> Prepared:
     name = entry.name
-    report(Progress(package=name, step="unpack", words="looking through the image"))
+    report(Progress(package=name, step="unpack", words="checking the image"))
     await in_thread(lambda: image.read_superblock(packed, name))
     contents = await image.look_into(packed, name, max_bytes)
     data = await _member(packed, name, contents, INFO, INFO_BYTES)
@@ -128,15 +128,15 @@ async def _prepare_image(packed: Path, room: Path, entry: Entry, max_bytes: int,
     _write(room / INFO, data)
     if image.TREE not in contents.folders:
         if image.TREE in contents.names:
-            raise UnusablePackage(f"{name}: there is no folder {image.TREE} in the image")
+            raise UnusablePackage(f"{name}: the image has no folder {image.TREE}")
         if piston_archive.RUN not in contents.files and piston_archive.ENVIRONMENT not in contents.files:
-            raise UnusablePackage(f"{name}: the image holds neither a folder {image.TREE} nor a file {piston_archive.RUN}")
+            raise UnusablePackage(f"{name}: the image has neither a folder {image.TREE} nor a file {piston_archive.RUN}")
         tree = _piston_tree(room, entry)
         await _unpack_image(packed, room, name, ".", tree, max_bytes, report)
         return Prepared(info=info, kind="folder", runtimes=[], piston_tree=tree)
 
     if piston_archive.RUN in contents.files:
-        raise UnusablePackage(f"{name}: the image holds both a folder {image.TREE} and a file {piston_archive.RUN}")
+        raise UnusablePackage(f"{name}: the image has both a folder {image.TREE} and a file {piston_archive.RUN}")
     runtimes: list[Runtime] = []
     if RUNTIMES in contents.names:
         runtimes = read_runtimes(await _member(packed, name, contents, RUNTIMES, RUNTIMES_BYTES), name)
@@ -148,7 +148,7 @@ async def _prepare_image(packed: Path, room: Path, entry: Entry, max_bytes: int,
 
 
 async def _unpack_image(packed: Path, room: Path, name: str, part: str, target: Path, max_bytes: int, report: Report) -> None:
-    """Unpack an image and put one folder of it where it belongs; the image goes."""
+    """Unpack an image, move one of its folders into place and delete the image."""
     unpacked = room / _UNPACKED
     await in_thread(lambda: unpacked.mkdir(mode=0o700))
     await image.unpack_image(
@@ -167,10 +167,10 @@ async def _unpack_image(packed: Path, room: Path, name: str, part: str, target: 
 
 
 async def _member(file: Path, name: str, contents: image.Contents, member: str, max_bytes: int) -> bytes:
-    """Read one of the two small files of an image's top level. Raises: UnusablePackage when there is none such."""
+    """Read a small top-level file of an image. Raises: UnusablePackage if it is missing or too large."""
     size_bytes = contents.files.get(member)
     if size_bytes is None:
-        raise UnusablePackage(f"{name}: there is no file {member} in the image")
+        raise UnusablePackage(f"{name}: the image has no file {member}")
     if size_bytes > max_bytes:
         raise UnusablePackage(f"{name}: {member} is larger than {max_bytes} bytes")
     return await image.read_file(file, name, member, max_bytes)
@@ -186,12 +186,12 @@ def _archived_info(file: Path, name: str, max_bytes: int) -> bytes:
     except InvalidRequest as error:
         raise UnusablePackage(f"{name}: {error.message}") from None
     if data is None:
-        raise UnusablePackage(f"{name}: there is no file {INFO} in it")
+        raise UnusablePackage(f"{name}: the archive has no file {INFO}")
     return data
 
 
 def _take_over(file: Path, packed: Path, entry: Entry, may_link: bool, stop: Event) -> None:
-    """Have the file in our own folder, where nobody changes it, and see that it is still the one that was announced."""
+    """Link or copy the file into the staging folder, where nothing else modifies it. Verify the checksums of a copy."""
     if may_link:
         with contextlib.suppress(OSError):
             os.link(file, packed, follow_symlinks=False)
@@ -212,7 +212,7 @@ def _take_over(file: Path, packed: Path, entry: Entry, may_link: bool, stop: Eve
 
 
 def _keep_image(packed: Path, target: Path) -> None:
-    """Give the image its name; a copy of its own is made when the file may not be changed and has to be."""
+    """Move the image to its final name, or copy it if it must be padded but is a hard link."""
     if packed.stat().st_size % image.BLOCK_BYTES and packed.stat().st_nlink > 1:
         shutil.copyfile(packed, target)
         packed.unlink()
@@ -223,12 +223,12 @@ def _keep_image(packed: Path, target: Path) -> None:
 
 
 def _check_room(room: Path, entry: Entry) -> None:
-    """Refuse at once what cannot fit. The size is the repository's word; what is written is counted later."""
+    """Check the free disk space early. The size is unverified; the bytes written are counted later."""
     free_bytes = shutil.disk_usage(room).free
     if entry.size_bytes > free_bytes:
         raise PackageError(
-            f"{entry.name} needs {entry.size_bytes} bytes, {free_bytes} are free on the disk of {room.parent}",
-            hint="make room on that disk, or set data_dir to another one",
+            f"{entry.name} needs {entry.size_bytes} bytes, but only {free_bytes} are free on the disk of {room.parent}",
+            hint="free disk space, or set data_dir to another disk",
         )
 
 
@@ -238,7 +238,7 @@ def _checksum(file: Path, kind: str) -> str:
 
 
 def _open_to_all(top: Path, bottom: Path) -> None:
-    """Let every user look into the folders between two places, whatever the umask is."""
+    """Make the folders from `bottom` up to `top` readable by all users, independent of the umask."""
     for place in (bottom, *bottom.parents):
         place.chmod(0o755)
         if place == top:
@@ -251,4 +251,4 @@ def _write(path: Path, data: bytes) -> None:
 
 
 class _StoppedError(Exception):
-    """The task that waits for this thread was cancelled."""
+    """The task that awaits this thread was cancelled."""

@@ -1,19 +1,20 @@
-"""A file that says which packages are to be installed: the spec format of Piston's command line.
+"""Spec files: the packages that should be installed, in the format of Piston's command line.
 
-Each line is a rule, a glob over names and a version range, and the rules are taken from top to bottom:
+Each line is a rule: a glob over package names and a version range. Rules apply from top to bottom:
 
     # a comment
     python *          the newest python
-    python 3.11.x     and the newest 3.11 besides it
-    {c,go,rust}*      the newest of every package whose name begins so; without a range `*` is meant
-    !rust-science *   takes out again what the lines above chose
+    python 3.11.x     additionally the newest 3.11
+    {c,go,rust}*      the newest version of every package whose name matches; the default range is `*`
+    !rust-science *   removes packages that the lines above selected
 
-A rule chooses the newest version of each name that matches; several rules may choose several versions of one name. What no rule
-chooses is to be removed, unless another package needs it. A base, which brings no language, comes and goes with the packages that
-are built on it: a glob does not choose it, only its full name does.
+A rule selects the newest version of each matching name; several rules may select several versions of one name. Packages that no
+rule selects are removed unless another package requires them. A base provides no language and is installed and removed with the
+packages built on it: globs do not select it, only its full name does.
 
-Source: Piston's command line, "ppman spec". There a range ends at its first space, which makes `>=3.9 <4` mean `>=3.9`; here it
-is the rest of the line. There a line without a range matches nothing, and `!` also takes out whatever was chosen after the match.
+Source: Piston's command line, "ppman spec". Piston ends a range at the first space, so `>=3.9 <4` means `>=3.9`; here the range
+is the rest of the line. In Piston, a line without a range matches nothing, and `!` also removes whatever was selected after the
+match.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ MAX_BYTES = 1 << 20
 MAX_RULES = 10_000
 MAX_LINE = 512
 MAX_ALTERNATIVES = 64
-"""How many globs the braces of one rule may stand for."""
+"""Maximum number of globs that the braces of one rule may expand to."""
 
 BASE_NAME = re.compile(r"debian-[a-z]+")
-"""What a base is called: it holds a release of Debian and no language."""
+"""Name of a base, which contains a Debian release and no language."""
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -46,27 +47,27 @@ class Rule(Struct, frozen=True, kw_only=True):
     """A line of a spec file."""
 
     line: int
-    """Its number in the file, from 1."""
+    """Line number, from 1."""
     text: str
-    """As somebody wrote it, without what is around it."""
+    """The rule as written, without comment and surrounding spaces."""
     pattern: str
-    """Glob over names: `*`, `?`, `[...]`, `{a,b}`."""
+    """Glob over package names: `*`, `?`, `[...]`, `{a,b}`."""
     version_range: str
     excludes: bool = False
 
     @property
     def exact(self) -> bool:
-        """Whether it names one package, not a kind of name."""
+        """Whether the rule names a single package instead of a glob."""
         return not _WILD.search(self.pattern)
 
     def matches_name(self, name: str) -> bool:
-        """Say whether a package of this name is meant, whatever its version."""
+        """Check whether the rule applies to packages of this name, in any version."""
         if not self.exact and not self.excludes and BASE_NAME.fullmatch(name):
             return False
         return any(re.fullmatch(fnmatch.translate(glob), name) for glob in _alternatives(self.pattern))
 
     def chooses(self, entries: Iterable[Entry]) -> list[Entry]:
-        """Give those that the rule matches, of each name the preferred first: the newest of the first repository that has it."""
+        """List the matching entries; per name, the newest of the first repository that has it comes first."""
         named: dict[str, list[Entry]] = {}
         for entry in entries:
             if self.matches_name(entry.language):
@@ -75,21 +76,21 @@ class Rule(Struct, frozen=True, kw_only=True):
 
 
 class Choice(Struct, frozen=True, kw_only=True):
-    """What a spec file comes to."""
+    """The result of applying a spec file."""
 
     entries: tuple[Entry, ...]
-    """The packages that are to be there, each once, in the order of the rules."""
+    """The selected packages, without duplicates, in rule order."""
     unmatched: tuple[Rule, ...]
-    """Rules that should have chosen something and found nothing."""
+    """Rules that selected nothing."""
 
 
 def read_rules(data: bytes) -> list[Rule]:
-    """Read a spec file.
+    """Parse a spec file.
 
-    Raises: InvalidRequest naming the line that cannot be read.
+    Raises: InvalidRequest naming the invalid line.
     """
     if len(data) > MAX_BYTES:
-        raise InvalidRequest(f"a spec file has at most {MAX_BYTES} bytes")
+        raise InvalidRequest(f"the spec file is larger than {MAX_BYTES} bytes")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -100,12 +101,12 @@ def read_rules(data: bytes) -> list[Rule]:
         if rule is not None:
             rules.append(rule)
         if len(rules) > MAX_RULES:
-            raise InvalidRequest(f"a spec file has at most {MAX_RULES} rules", where=f"line {number}")
+            raise InvalidRequest(f"the spec file has more than {MAX_RULES} rules", where=f"line {number}")
     return rules
 
 
 def choose(rules: Sequence[Rule], entries: Sequence[Entry]) -> Choice:
-    """Decide which packages there are to be. entries: everything that is installed or can be."""
+    """Apply the rules. entries: all installed and available packages."""
     chosen: dict[str, Entry] = {}
     unmatched: list[Rule] = []
     for rule in rules:
@@ -127,17 +128,17 @@ def choose(rules: Sequence[Rule], entries: Sequence[Entry]) -> Choice:
 def _rule(number: int, line: str) -> Rule | None:
     where = f"line {number}"
     if len(line) > MAX_LINE:
-        raise InvalidRequest(f"a line has at most {MAX_LINE} characters", where=where)
+        raise InvalidRequest(f"the line is longer than {MAX_LINE} characters", where=where)
     text = _COMMENT.sub("", line).strip()
     if not text:
         return None
     words = text.removeprefix("!").split(None, 1)
     if not words:
-        raise InvalidRequest("no package is named", where=where, hint="like `!python 2.x`")
+        raise InvalidRequest("the package name is missing", where=where, hint="example: `!python 2.x`")
     version_range = words[1] if len(words) > 1 else "*"
     if not is_range(version_range):
-        hint = "a line is NAME RANGE, and a range looks like *, 3.x, ^3.11, >=3.9 <4 or 3.11.7"
-        raise InvalidRequest(f"{version_range!r} is no version range", where=where, hint=hint)
+        hint = "expected NAME RANGE, with a range like *, 3.x, ^3.11, >=3.9 <4 or 3.11.7"
+        raise InvalidRequest(f"{version_range!r} is not a valid version range", where=where, hint=hint)
     try:
         _alternatives(words[0])
     except ValueError as error:
@@ -146,7 +147,7 @@ def _rule(number: int, line: str) -> Rule | None:
 
 
 def _alternatives(pattern: str) -> list[str]:
-    """Write a glob without braces: one for each of their alternatives. Raises: ValueError when it would be too many."""
+    """Expand the braces of a glob. Raises: ValueError if there are too many alternatives."""
     patterns = [pattern.replace("[^", "[!")]
     while found := next((match for each in patterns if (match := _BRACES.search(each))), None):
         words = found[1].split(",")
@@ -154,5 +155,5 @@ def _alternatives(pattern: str) -> list[str]:
         patterns = [each for each in patterns if found[0] not in each]
         patterns += [each.replace(found[0], word, 1) for each in holding for word in words]
         if len(patterns) > MAX_ALTERNATIVES:
-            raise ValueError(f"{pattern!r} stands for more than {MAX_ALTERNATIVES} names")
+            raise ValueError(f"{pattern!r} expands to more than {MAX_ALTERNATIVES} names")
     return patterns

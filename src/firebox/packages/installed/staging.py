@@ -1,6 +1,6 @@
-"""Where packages are made ready, and where removed ones end: folders beside the installed ones, on the same file system.
+"""Staging and trash folders of the package store, on the same file system as the installed packages.
 
-Whoever works in such a folder holds a lock on it. One that is not locked was left by somebody who was killed.
+A staging folder is locked while in use. An unlocked one was left behind by a killed process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOCK_ENDING = ".lock"
 
 
 class Room:
-    """One locked folder below `installing/`."""
+    """A locked staging folder below `installing/`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Room:
         take(self._descriptor)
 
     def close(self) -> None:
-        """Remove it with all that is in it, unless it has become an installed package. Blocks."""
+        """Remove the folder with its contents, unless it was moved into place. Blocks."""
         if self._descriptor >= 0:
             try:
                 remove(self.path)
@@ -46,8 +46,8 @@ class Room:
                 self._descriptor = -1
 
     def become(self, target: Path) -> None:
-        """Move it to its place. To be called while nothing else changes. Raises: OSError."""
-        let_go(self._descriptor)  # else it would look like a package on its way out
+        """Move the folder into place. The store lock must be held. Raises: OSError."""
+        let_go(self._descriptor)  # otherwise it would look like a package that is being uninstalled
         try:
             self.path.rename(target)
         except BaseException:
@@ -58,7 +58,7 @@ class Room:
 
 
 class Staging:
-    """The changing side of a package store. folder: `<data_dir>/packages`."""
+    """The writable side of a package store. folder: `<data_dir>/packages`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -68,7 +68,7 @@ class Staging:
 
     @asynccontextmanager
     async def changing(self) -> AsyncGenerator[None]:
-        """Be the only one who changes what is installed. What killed ones left is swept first. Raises: OSError."""
+        """Hold the store lock, which guards the set of installed packages. Sweep leftovers first. Raises: OSError."""
         await in_thread(self._make_folders)
         async with alone(self._folder / "lock"):
             await in_thread(self._sweep)
@@ -76,27 +76,27 @@ class Staging:
 
     @asynccontextmanager
     async def alone_with(self, id: str) -> AsyncGenerator[None]:  # noqa: A002 - the word of the whole interface
-        """Be the only one who makes this package ready. Raises: OSError."""
+        """Hold the lock for preparing this package. Raises: OSError."""
         await in_thread(self._make_folders)
         async with alone(self._installing / f"{id}{_LOCK_ENDING}", lasting=False):
             yield
 
     def room(self, id: str) -> Room:  # noqa: A002
-        """Make a folder to make a package ready in. To be called while nothing else changes. Raises: OSError."""
+        """Create a staging folder for a package. The store lock must be held. Raises: OSError."""
         return Room(self._installing / f"{id}.{secrets.token_hex(6)}")
 
     def trash(self, id: str) -> Path:  # noqa: A002
-        """Give a path where an installed package can be moved out of the way."""
+        """Return a path to which an installed package can be moved for deletion."""
         return self._installing / f"{id}.{secrets.token_hex(6)}.removed"
 
     @contextlib.contextmanager
     def noticed(self) -> Generator[None]:
-        """Change what is installed so that everybody notices: the time of the folder only ever grows. Blocks."""
+        """Make a change visible to other processes: the mtime of the folder strictly increases. Blocks."""
         before_ns = self.installed.stat().st_mtime_ns
         try:
             yield
         finally:
-            # The kernel's own time of a change has the grain of its clock: two changes may fall into one tick.
+            # Kernel timestamps have the granularity of the timer tick, so two changes may get the same one.
             now_ns = max(time.time_ns(), before_ns + 1)
             os.utime(self.installed, ns=(now_ns, now_ns))
             bring_names_to_disk(self.installed)
@@ -121,9 +121,9 @@ class Staging:
 
 
 async def in_thread(function: Callable[[], _Made], stop: Event | None = None) -> _Made:
-    """Run something that blocks in a thread, and stay until it has ended even when cancelled.
+    """Run a blocking function in a thread and wait for its end even when cancelled.
 
-    stop: set when cancelled, for `function` to look at. Raises: what `function` raises.
+    stop: set on cancellation, for `function` to check. Raises: what `function` raises.
     """
     running = asyncio.get_running_loop().run_in_executor(None, function)
     try:
@@ -135,5 +135,5 @@ async def in_thread(function: Callable[[], _Made], stop: Event | None = None) ->
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
         if not running.cancelled():
-            running.exception()  # looked at, so that nobody complains
+            running.exception()  # retrieved, so that asyncio does not log it
         raise

@@ -1,11 +1,11 @@
-"""The packages of this machine: what is installed, the runtimes they bring, and who uses them at the moment.
+"""The package store: installed packages, their runtimes, and which of them are in use.
 
     <folder>/installed/<language>-<version>/    package.json (`Installed`), pkg-info.json, runtimes.json, and either
                                                 image.squashfs or root/
-    <folder>/installing/                        what is not ready yet, or on its way out
-    <folder>/lock                               held by whoever changes what is installed
+    <folder>/installing/                        staging folders and packages being removed
+    <folder>/lock                               held while the set of installed packages changes
 
-Nothing below `installed/` is ever changed in place: a package appears there by one rename and leaves by one.
+Nothing below `installed/` changes in place: a package is added and removed by a single rename.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Installed(Struct, frozen=True, kw_only=True):
-    """An installed package. It does not change until it is uninstalled."""
+    """An installed package. Immutable until it is uninstalled."""
 
     entry: Entry
-    """As the repository announced it when it was installed."""
+    """The entry at the time of installation."""
     kind: Literal["image", "folder"]
-    """image: `image.squashfs`, which the kernel mounts; folder: `root/`, unpacked."""
+    """image: `image.squashfs`, mounted by the kernel; folder: `root/`, unpacked."""
     installed_at: datetime
     size_bytes: int
-    """What it takes of the disk."""
+    """Disk usage."""
     requires: tuple[str, ...]
     """Ids of its direct dependencies."""
     on_host: bool = False
-    """True: a Piston package, which is shown above the host's own folders."""
+    """Whether it is a Piston package, which is mounted over the folders of the host."""
 
     @property
     def id(self) -> str:
-        """Name of its folder: `python-3.13.5`."""
+        """Folder name: `python-3.13.5`."""
         return self.entry.name
 
 
 class _Held(Struct):
-    """A package in use by this process. Its folder is locked as long as `count` is not 0."""
+    """A package in use by this process. Its folder is locked while `count` is positive."""
 
     folder: int
     gate: int
@@ -72,9 +72,9 @@ class _Held(Struct):
 
 
 class PackageStore:
-    """The packages in a folder, which several processes may look at and change at the same time.
+    """The installed packages. Several processes may read and change a store concurrently.
 
-    folder: `<data_dir>/packages`; it need not exist. Safe to use from several threads.
+    folder: `<data_dir>/packages`; it need not exist. Thread-safe.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,7 +87,7 @@ class PackageStore:
         self._unreadable: list[str] = []
 
     def stamp(self) -> int:
-        """Give a number that is another one whenever a package came or went since; it costs one system call."""
+        """Return a number that changes whenever a package is added or removed. Costs one system call."""
         try:
             status = self.installed_folder.stat()
         except OSError:
@@ -95,7 +95,7 @@ class PackageStore:
         return status.st_mtime_ns ^ status.st_ino
 
     def all(self) -> list[Installed]:
-        """List what is installed, by name."""
+        """List the installed packages by name."""
         return list(self._look().values())
 
     def get(self, id: str) -> Installed | None:  # noqa: A002 - the word of the whole interface
@@ -103,19 +103,19 @@ class PackageStore:
         return self._look().get(id)
 
     def damaged(self) -> list[str]:
-        """List the ids of packages whose description cannot be read: nothing runs with them."""
+        """List the ids of packages with an unreadable description, which cannot be used."""
         with self._lock:
             packages = self._look()
             return [name for name in _folders(self.installed_folder) if name not in packages]
 
     def place(self, id: str) -> Path:  # noqa: A002
-        """Give the folder of a package, whether it is there or not."""
+        """Return the folder of a package, whether or not it exists."""
         return self.installed_folder / id
 
     def closure(self, id: str) -> list[Installed]:  # noqa: A002
-        """List a package and everything it needs: each one before what it needs itself.
+        """List a package and its transitive dependencies, dependents first.
 
-        Raises: NotFound naming the package that is missing.
+        Raises: NotFound naming a missing package.
         """
         packages = self._look()
         if id not in packages:
@@ -123,15 +123,15 @@ class PackageStore:
         return [packages[each] for each in from_top(id, packages)]
 
     def layers(self, id: str) -> tuple[str, ...]:  # noqa: A002
-        """Give what a root with this package is stacked from, topmost first. Raises: NotFound, as `closure`."""
+        """List the layers of a root with this package, topmost first. Raises: NotFound, as `closure`."""
         return tuple(str(self.place(each.id) / (IMAGE if each.kind == "image" else TREE)) for each in self.closure(id))
 
     def users(self, id: str) -> list[str]:  # noqa: A002
-        """List the ids of the packages that need this one themselves."""
+        """List the ids of the packages that depend directly on this one."""
         return [each.id for each in self.all() if id in each.requires]
 
     def runtimes(self) -> tuple[list[Runtime], list[str]]:
-        """Read the runtimes of every installed package, and say which packages cannot be used and why."""
+        """Return the runtimes of all installed packages, and a message for each unusable package."""
         runtimes: list[Runtime] = []
         with self._lock:
             packages = list(self._look().values())
@@ -150,21 +150,21 @@ class PackageStore:
 
     @contextmanager
     def hold(self, id: str) -> Generator[None]:  # noqa: A002
-        """Keep a package and all it needs from being uninstalled while the context lasts. Cheap enough for every run.
+        """Protect a package and its dependencies from removal within the context. Cheap enough for every run.
 
-        Raises: NotFound; Conflict when one of them is going away.
+        Raises: NotFound; Conflict if one of them is being uninstalled.
         """
         held: list[tuple[str, _Held]] = []
         try:
             for package in self.closure(id):
-                held.append((package.id, self._take(package.id)))  # noqa: PERF401 - what was taken is given back when one fails
+                held.append((package.id, self._take(package.id)))  # noqa: PERF401 - a failure must release the ones taken before
             yield
         finally:
             for name, one in held:
                 self._drop(name, one)
 
     def _look(self) -> dict[str, Installed]:
-        """Read the descriptions again if something changed. The stamp is taken first: what changes later is seen later."""
+        """Reload the descriptions after a change. The stamp is read first, so a concurrent change is detected the next time."""
         stamp = self.stamp()
         with self._lock:
             if stamp != self._seen:
@@ -173,7 +173,7 @@ class PackageStore:
                     try:
                         self._packages[name] = _read_description(self.installed_folder / name)
                     except (OSError, msgspec.DecodeError, ValueError) as error:
-                        if self.place(name).exists():  # else it left between the listing and now
+                        if self.place(name).exists():  # otherwise it was removed since the listing
                             self._unreadable.append(f"{name} cannot be read: {error}")
                 self._seen = stamp
             return dict(self._packages)
@@ -184,7 +184,7 @@ class PackageStore:
             return
         needed = self.closure(package.id)
         if os.geteuid() != 0 and (image := next((each.id for each in needed if each.kind == "image"), None)):
-            raise UnusableHereError(f"cannot be used: {image} is an image, which only root can mount; install it again")
+            raise UnusableHereError(f"cannot be used: only root can mount the image {image}; reinstall it")
         layers = self.layers(package.id)
         for runtime in runtimes:
             yield msgspec.structs.replace(
@@ -240,16 +240,16 @@ class PackageStore:
 
 
 class UnusableHereError(Exception):
-    """An installed package cannot be used by this process. The message continues "PACKAGE ..."."""
+    """An installed package is unusable in this process. The message continues "PACKAGE ..."."""
 
 
 def going_away(name: str) -> Conflict:
-    """Make the error for a package that is just being uninstalled."""
-    return Conflict(f"{name} is being uninstalled", hint="install it again when that is done")
+    """Create the error for a package that is being uninstalled."""
+    return Conflict(f"{name} is being uninstalled", hint="reinstall it afterwards")
 
 
 def _read(file: Path) -> bytes:
-    """Read a small file of an installed package. Raises: OSError; ValueError when it is too large."""
+    """Read a small file of an installed package. Raises: OSError; ValueError if it is too large."""
     with os.fdopen(os.open(file, _OPEN_FILE), "rb") as opened:
         data = opened.read(_DESCRIPTION_BYTES + 1)
     if len(data) > _DESCRIPTION_BYTES:
@@ -260,7 +260,7 @@ def _read(file: Path) -> bytes:
 def _read_description(folder: Path) -> Installed:
     installed = msgspec.json.decode(_read(folder / DESCRIPTION), type=Installed)
     if installed.id != folder.name:
-        raise ValueError(f"it calls itself {installed.id}")
+        raise ValueError(f"its description is for {installed.id}")
     return installed
 
 
@@ -271,7 +271,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def from_top(id: str, packages: Mapping[str, Installed]) -> list[str]:  # noqa: A002
-    """Order a package and what it needs so that each one comes before everything it needs. Raises: NotFound."""
+    """Sort a package and its dependencies, dependents first. Raises: NotFound."""
     order: dict[str, None] = {}
     entered: set[str] = set()
     path: list[tuple[str, Iterator[str]]] = []

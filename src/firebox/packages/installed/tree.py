@@ -1,4 +1,4 @@
-"""Whole folders of packages: looked through, settled, brought to the disk, removed. No link is ever followed."""
+"""Operations on the folder tree of a package: validation, durability, removal. Symlinks are never followed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FOREIGN_BITS = stat.S_ISUID | stat.S_ISGID
 
 
 def settle(folder: Path, name: str, max_bytes: int) -> None:
-    """See that an unpacked tree holds only files, folders and links, and make it ours.
+    """Check that an unpacked tree contains only files, folders and symlinks, and take ownership of it.
 
-    name: the package's, for messages. Raises: UnusablePackage; OSError.
+    name: of the package, for messages. Raises: UnusablePackage; OSError.
     """
     own = os.geteuid(), os.getegid()
     _settle_folder(folder, None, own)
@@ -29,13 +29,13 @@ def settle(folder: Path, name: str, max_bytes: int) -> None:
             shown = repr(str(Path(place, each).relative_to(folder))[:200])
             kind = stat.S_IFMT(status.st_mode)
             if kind not in {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
-                raise UnusablePackage(f"{name}: {shown} is neither a file nor a folder nor a link")
+                raise UnusablePackage(f"{name}: {shown} is not a file, folder or symlink")
             if kind != stat.S_IFLNK and status.st_mode & _FOREIGN_BITS:
                 raise UnusablePackage(f"{name}: {shown} is setuid or setgid")
             room_inodes -= 1
             room_bytes -= status.st_size if kind == stat.S_IFREG else 0
             if room_inodes < 0 or room_bytes < 0:
-                raise UnusablePackage(f"{name} holds more than {MAX_INODES} files or {max_bytes} bytes")
+                raise UnusablePackage(f"{name} contains more than {MAX_INODES} files or {max_bytes} bytes")
             if kind == stat.S_IFDIR:
                 _settle_folder(each, descriptor, own)
             elif (status.st_uid, status.st_gid) != own:
@@ -43,7 +43,7 @@ def settle(folder: Path, name: str, max_bytes: int) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Add up what a folder takes of the disk. Raises: OSError."""
+    """Return the disk usage of a folder. Raises: OSError."""
     total_bytes = 0
     places = [str(folder)]
     while places:
@@ -56,7 +56,7 @@ def size_of(folder: Path) -> int:
 
 
 def bring_all_to_disk(folder: Path) -> None:
-    """Wait until everything on the file system of this folder is on the disk: quicker than many files one by one.
+    """Flush the file system of this folder to disk; faster than syncing many files individually.
 
     Raises: OSError.
     Source: syncfs(2).
@@ -72,7 +72,7 @@ def bring_all_to_disk(folder: Path) -> None:
 
 
 def bring_files_to_disk(folder: Path) -> None:
-    """Wait until a folder and the files right in it are on the disk. Raises: OSError. Source: fsync(2)."""
+    """Flush a folder and its direct files to disk. Raises: OSError. Source: fsync(2)."""
     for file in folder.iterdir():
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -83,7 +83,7 @@ def bring_files_to_disk(folder: Path) -> None:
 
 
 def bring_names_to_disk(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk. Raises: OSError. Source: fsync(2)."""
+    """Flush the entries of a folder to disk. Raises: OSError. Source: fsync(2)."""
     descriptor = os.open(folder, _FOLDER)
     try:
         os.fsync(descriptor)
@@ -92,7 +92,7 @@ def bring_names_to_disk(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder and all below it, whatever its modes are; nothing happens when it is gone. Raises: OSError."""
+    """Remove a folder tree regardless of its permissions, or do nothing if it does not exist. Raises: OSError."""
     try:
         place = os.open(path.parent, _FOLDER)
     except FileNotFoundError:
@@ -104,7 +104,7 @@ def remove(path: Path) -> None:
 
 
 def _remove(place: int, name: str) -> None:
-    """Remove what has this name. As deep as folders go: paths get too long for the system otherwise."""
+    """Remove a tree relative to an open folder: in deep trees, full paths would exceed the system limit."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=place)
@@ -121,7 +121,7 @@ def _remove(place: int, name: str) -> None:
 
 
 def _settle_folder(name: str | Path, place: int | None, own: tuple[int, int]) -> None:
-    """Make a folder ours, and see that we may look into it: by a descriptor, so that nothing else is meant."""
+    """Take ownership of a folder and make it accessible, through a file descriptor so that it cannot be swapped."""
     descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
     try:
         status = os.fstat(descriptor)

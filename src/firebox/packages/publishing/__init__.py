@@ -1,1 +1,1 @@
-"""Folders of packages as repositories, and bundles for machines without a network."""
+"""Publishing: folders of packages as repositories, and bundles for offline machines."""

@@ -1,6 +1,6 @@
-"""Packages in one file, for machines without a network: a tar with `bundle.json` first, then each package as it was published.
+"""Bundles: packages in one tar file for offline machines, with `bundle.json` first.
 
-What is imported lands in the repository `built`, after the same checks that a download gets.
+Imported packages are verified like downloads and added to the repository `built`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class _Contents(Struct, kw_only=True, forbid_unknown_fields=True):
-    """`bundle.json`. entries: with the name of a member as their download."""
+    """`bundle.json`. entries: each download is the name of a tar member."""
 
     format: Literal[1] = 1
     entries: list[Entry]
@@ -58,9 +58,9 @@ async def export_bundle(
     store: PackageStore,
     report: Report = no_report,
 ) -> list[Entry]:
-    """Write packages and everything they need into one file, whole or not at all. Returns what is in it, needed ones first.
+    """Write packages and their dependencies to a bundle, atomically. Return its entries, dependencies first.
 
-    An installed package is taken from where it is installed, if it is there as it was published; else it is fetched.
+    Installed packages are reused if their file is unmodified; the others are downloaded.
     Raises: as `Repositories.plan` and `download.fetch`.
     """
     entries: dict[str, Entry] = {}
@@ -77,11 +77,11 @@ async def export_bundle(
 
 
 async def import_bundle(file: Path, settings: Settings, report: Report = no_report) -> list[Entry]:
-    """Check every package of a bundle and announce them in the repository `built`: all of them or none.
+    """Verify the packages of a bundle and add them to the repository `built`: all or none.
 
-    Where keys are trusted on this machine each package needs a good signature by one of those trusted for the repository that
-    it came from, or, where none are, by any of them; `allow_unsigned_packages` does without. Returns what was imported, needed
-    ones first. Raises: UnusablePackage, WrongChecksum, NotTrusted, Conflict.
+    If keys are trusted on this machine, each package needs a valid signature by a key trusted for its original repository, or by
+    any trusted key if that repository has none; `allow_unsigned_packages` waives this. Return the imported entries, dependencies
+    first. Raises: UnusablePackage, WrongChecksum, NotTrusted, Conflict.
     """
     folder = packages_folder(settings) / BUILT
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ async def import_bundle(file: Path, settings: Settings, report: Report = no_repo
 
 
 async def _with_needed(entry: Entry, repositories: Repositories, store: PackageStore) -> list[Entry]:
-    """List a package and what it needs, the needed ones first."""
+    """List a package and its dependencies, dependencies first."""
     if store.get(entry.name) is not None:
         return [each.entry for each in reversed(store.closure(entry.name))]
     return await repositories.plan(entry, [])
@@ -112,7 +112,7 @@ async def _file_of(entry: Entry, settings: Settings, store: PackageStore, report
 
 
 def _with_sha256(entry: Entry, file: Path) -> Entry:
-    """Describe a package as a bundle does. Its other checksums were compared when it was fetched."""
+    """Convert an entry to its form in a bundle. Other checksums were verified on download."""
     with file.open("rb") as opened:
         ending = "squashfs" if opened.read(len(MAGIC)) == MAGIC else "tar.gz"
     return msgspec.structs.replace(entry, checksums={"sha256": _digest(file)}, download=_plain_name(entry, ending))
@@ -143,7 +143,7 @@ def _member(name: str, size_bytes: int) -> tarfile.TarInfo:
 
 
 def _unpack(file: Path, place: Path, settings: Settings, report: Report) -> list[Entry]:
-    """Write the packages of a bundle into a folder and compare their checksums."""
+    """Extract the packages of a bundle and verify their checksums."""
     try:
         with tarfile.open(file, "r|") as tar:
             entries = _read_contents(file, tar)
@@ -152,7 +152,7 @@ def _unpack(file: Path, place: Path, settings: Settings, report: Report) -> list
                 entry = missing.pop(member.name, None)
                 content = tar.extractfile(member) if member.isreg() else None
                 if entry is None or content is None:
-                    raise UnusablePackage(f"{file.name}: {member.name[:100]!r} has no business in a bundle")
+                    raise UnusablePackage(f"{file.name}: unexpected file {member.name[:100]!r}")
                 if member.size > settings.max_package_bytes:
                     raise UnusablePackage(
                         f"{entry.name} has {member.size} bytes; max_package_bytes is {settings.max_package_bytes}"
@@ -160,9 +160,9 @@ def _unpack(file: Path, place: Path, settings: Settings, report: Report) -> list
                 report(Progress(package=entry.name, step="unpack", done=len(entries) - len(missing), total=len(entries)))
                 _write_member(content, place / entry.download, entry)
     except (tarfile.TarError, EOFError) as error:
-        raise UnusablePackage(f"{file.name} is no bundle, or damaged: {error}") from None
+        raise UnusablePackage(f"{file.name} is not a valid bundle: {error}") from None
     for entry in missing.values():
-        raise UnusablePackage(f"{file.name}: {entry.name} is not in it")
+        raise UnusablePackage(f"{file.name}: {entry.name} is missing")
     return entries
 
 
@@ -170,7 +170,7 @@ def _read_contents(file: Path, tar: tarfile.TarFile) -> list[Entry]:
     member = tar.next()
     content = tar.extractfile(member) if member is not None and member.isreg() else None
     if member is None or content is None or member.name != CONTENTS or member.size > MAX_CONTENTS_BYTES:
-        raise UnusablePackage(f"{file.name} is no bundle", hint="`firebox packages export` writes one")
+        raise UnusablePackage(f"{file.name} is not a bundle", hint="create one with `firebox packages export`")
     try:
         entries = msgspec.json.decode(content.read(), type=_Contents).entries
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -178,15 +178,13 @@ def _read_contents(file: Path, tar: tarfile.TarFile) -> list[Entry]:
     for entry in entries:
         check_name(entry.language, entry.version)
         if set(entry.checksums) != {"sha256"} or not _SHA256.fullmatch(entry.checksums["sha256"]):
-            raise UnusablePackage(f"{file.name}: {entry.name} has no checksum that can be compared")
+            raise UnusablePackage(f"{file.name}: {entry.name} has no SHA-256 checksum")
         if entry.repository and not _REPOSITORY.fullmatch(entry.repository):
-            raise UnusablePackage(
-                f"{file.name}: {entry.name} comes from {entry.repository[:100]!r}, which is no repository's name"
-            )
+            raise UnusablePackage(f"{file.name}: {entry.name} has an invalid repository name, {entry.repository[:100]!r}")
         if entry.download not in {_plain_name(entry, ending) for ending in ("squashfs", "tar.gz")}:
-            raise UnusablePackage(f"{file.name}: {entry.name} is in a file of the name {entry.download[:100]!r}")
+            raise UnusablePackage(f"{file.name}: {entry.name} has an invalid file name, {entry.download[:100]!r}")
     if len({entry.download for entry in entries}) != len(entries) or not 0 < len(entries) <= MAX_PACKAGES:
-        raise UnusablePackage(f"{file.name} holds a package twice, none, or more than {MAX_PACKAGES}")
+        raise UnusablePackage(f"{file.name} must contain 1 to {MAX_PACKAGES} packages, each once")
     return entries
 
 
@@ -201,11 +199,11 @@ def _write_member(content: IO[bytes], target: Path, entry: Entry) -> None:
             digest.update(piece)
             opened.write(piece)
     if digest.hexdigest() != entry.checksums["sha256"]:
-        raise WrongChecksum(f"{entry.name} in the bundle is not what its contents say")
+        raise WrongChecksum(f"{entry.name}: its content does not match the checksum in the bundle")
 
 
 async def _check(entry: Entry, file: Path, settings: Settings) -> None:
-    """Check signature and description of a package. Raises: NotTrusted, UnusablePackage."""
+    """Verify the signature and metadata of a package. Raises: NotTrusted, UnusablePackage."""
     keys = _keys(entry, settings)
     if keys and not (settings.allow_unsigned_packages and not entry.signature):
         try:
@@ -226,19 +224,19 @@ def _keys(entry: Entry, settings: Settings) -> list[Cert]:
 
 
 def _take_in(entries: Iterable[Entry], place: Path, folder: Path) -> list[Entry]:
-    """Move the packages where they stay, then announce them."""
+    """Move the packages to the repository folder, then announce them."""
     entries = list(entries)
     there = {(each.language, each.version, each.architecture): each.checksums.get("sha256") for each in announced_in(folder)}
     for entry in entries:
         known = there.get((entry.language, entry.version, entry.architecture))
         if known is not None and known != entry.checksums["sha256"]:
-            raise Conflict(f"{entry.name} is here already, with another content", hint=f"remove it from {folder} first")
+            raise Conflict(f"{entry.name} already exists with different content", hint=f"delete it from {folder} first")
     imported: list[Entry] = []
     for entry in entries:
         target = folder / entry.download
         (place / entry.download).chmod(0o644)
         (place / entry.download).replace(target)
-        # A file of the machine where it was built is not here.
+        # A local path of the machine that built it is meaningless here.
         build_file = "" if entry.buildfile.startswith("file:") else entry.buildfile
         announced = msgspec.structs.replace(entry, download=quote(target.name), buildfile=build_file, repository="")
         add_to_index(folder, announced)

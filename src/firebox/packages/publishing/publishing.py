@@ -1,8 +1,8 @@
-"""A folder of packages as a repository: an index over it, signatures, and its copy to where a web server shows it.
+"""Publishing of a folder of packages as a repository: index, signatures, and a copy for a web server.
 
-`index.yaml` is of the schema `ppman-repo-1`, with our keys `serial` and `architecture`; `index` says the same to Piston's older
-clients, a line a package. Packages are named by relative addresses, so the folder may be served from anywhere. A signed folder
-has `index.yaml.asc` besides, and a signature with each package in the index.
+`index.yaml` has the schema `ppman-repo-1` plus our keys `serial` and `architecture`; `index` lists the same packages in the line
+format of older Piston clients. URLs are relative, so the folder can be served from any address. A signed folder also has
+`index.yaml.asc`, and a signature for each package in the index.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LOCK = ".index.lock"
 
 
 class _Announced(Struct, frozen=True, kw_only=True):
-    """What stands in the index of a folder. Downloads are names of files beside it, quoted."""
+    """The index of a folder. Downloads are URL-quoted names of files beside it."""
 
     entries: tuple[Entry, ...] = ()
     serial: int = 0
@@ -50,7 +50,7 @@ class _Announced(Struct, frozen=True, kw_only=True):
 
 
 def entry_of(file: Path, information: Mapping[str, Any], size_bytes: int) -> Entry:
-    """Describe a package file by what its pkg-info.json says. size_bytes: unpacked."""
+    """Create the entry of a package file from its pkg-info.json. size_bytes: unpacked."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return Entry(
@@ -67,9 +67,9 @@ def entry_of(file: Path, information: Mapping[str, Any], size_bytes: int) -> Ent
 
 
 def add_to_index(folder: Path, entry: Entry) -> None:
-    """Announce a package in a folder's index, in the place of one of the same version. Takes the index's signature away.
+    """Add a package to a folder's index, replacing one of the same version. Removes the index's signature.
 
-    entry: with the name of a file in the folder as its download. Raises: RepositoryError when the index cannot be read.
+    entry: its download is the name of a file in the folder. Raises: RepositoryError if the index cannot be read.
     """
     with _alone(folder):
         announced = _read(folder)
@@ -78,17 +78,17 @@ def add_to_index(folder: Path, entry: Entry) -> None:
 
 
 def announce_file(folder: Path, file: Path) -> None:
-    """Announce a package file of a folder in its index, unless it is announced. Raises: UnusablePackage, RepositoryError."""
+    """Add a package file to its folder's index, unless it is listed. Raises: UnusablePackage, RepositoryError."""
     if any(unquote(entry.download) == file.name for entry in _read(folder).entries):
         return
     add_to_index(folder, _described(file))
 
 
 def write_index(folder: Path, report: Report = no_report) -> list[Entry]:
-    """Write the index of a folder over every package file in it: squashfs images and .tar.gz archives.
+    """Write the index of a folder for all package files in it: squashfs images and .tar.gz archives.
 
-    A signature that the index had for the very same file stays; the index's own does not. Returns the entries, their downloads
-    as `file:` URLs. Raises: UnusablePackage, Conflict when two files are one package.
+    Signatures of unchanged files are kept; that of the index is removed. Return the entries, with `file:` URLs as downloads.
+    Raises: UnusablePackage; Conflict if two files contain the same package.
     """
     with _alone(folder):
         announced = _read(folder)
@@ -102,22 +102,22 @@ def write_index(folder: Path, report: Report = no_report) -> list[Entry]:
             if same:
                 entry = msgspec.structs.replace(entry, signature=same.signature, buildfile=same.buildfile or entry.buildfile)
             if _key(entry) in entries:
-                raise Conflict(f"{unquote(entries[_key(entry)].download)} and {file.name} are both {entry.name}")
+                raise Conflict(f"{unquote(entries[_key(entry)].download)} and {file.name} both contain {entry.name}")
             entries[_key(entry)] = entry
         _write(folder, _Announced(entries=tuple(entries.values()), serial=announced.serial + 1))
     return _placed(entries.values(), folder)
 
 
 def announced_in(folder: Path) -> list[Entry]:
-    """List what a folder's index announces. Raises: RepositoryError when it cannot be read."""
+    """List the entries in a folder's index. Raises: RepositoryError if it cannot be read."""
     return _placed(_read(folder).entries, folder)
 
 
 def sign_folder(folder: Path, key: Path, report: Report = no_report) -> None:
-    """Sign every package of a folder and its index with an OpenPGP key. key: a file with a secret key without a password.
+    """Sign all packages of a folder and its index with OpenPGP. key: file with a secret key without a passphrase.
 
-    A package that this key has signed already is not signed again. Raises: InvalidRequest for a file that is no such key;
-    NotTrusted when a package is not the one that the index announces.
+    Packages already signed by this key are skipped. Raises: InvalidRequest if the key is invalid; NotTrusted if a package differs
+    from its index entry.
     """
     secret = _read_key(key)
     with _alone(folder):
@@ -131,15 +131,15 @@ def sign_folder(folder: Path, key: Path, report: Report = no_report) -> None:
 
 
 def publish(folder: Path, target: Path, key: Path | None = None, report: Report = no_report) -> list[Entry]:
-    """Put a folder of packages where a web server serves it: index, signatures, packages first and the index last.
+    """Copy a folder of packages to where a web server serves it: index and sign, copy the packages, then the index.
 
-    Whoever fetches meanwhile finds every package that the index of that moment names. Packages that the target announced before
-    stay as files, and are announced no more. Returns what is announced, downloads as `file:` URLs of the target.
-    Raises: Conflict when the target has another content of a version already: a version is final.
+    Concurrent downloads always find every package of the current index. Packages previously announced in the target stay as files
+    but are no longer listed. Return the entries, with `file:` URLs in the target as downloads.
+    Raises: Conflict if the target has a version with different content: published versions are final.
     """
     target.mkdir(parents=True, exist_ok=True)
     if target.resolve() == folder.resolve():
-        raise InvalidRequest("the folder is published to itself", where="TARGET")
+        raise InvalidRequest("the folder and the target are the same", where="TARGET")
     write_index(folder, report)
     with ExitStack() as stack:
         for place in sorted({folder.resolve(), target.resolve()}):
@@ -158,7 +158,7 @@ def publish(folder: Path, target: Path, key: Path | None = None, report: Report 
             build_file = build_file_of(folder / unquote(entry.download))
             if unquote(entry.buildfile) == build_file.name and build_file.stat().st_size <= LARGEST_BYTES:
                 _replace(target / build_file.name, build_file.read_bytes())
-        # The signature comes first: an index without one would be refused, an older index with it is tried again.
+        # Signature first: clients reject an index without its signature, but retry an old index with a new signature.
         if key is None:
             (target / SIGNATURE).unlink(missing_ok=True)
         for name in (LINES, SIGNATURE, INDEX_NAME):
@@ -168,7 +168,7 @@ def publish(folder: Path, target: Path, key: Path | None = None, report: Report 
 
 
 def placed(entry: Entry, folder: Path) -> Entry:
-    """Give an entry of a folder's index whose files can be found from anywhere on this machine."""
+    """Return an entry of a folder's index with absolute URLs."""
     build_file = entry.buildfile
     if build_file and "://" not in build_file:
         build_file = (folder.absolute() / unquote(build_file)).as_uri()
@@ -181,7 +181,7 @@ def _placed(entries: Iterable[Entry], folder: Path) -> list[Entry]:
 
 
 def _described(file: Path) -> Entry:
-    """Describe a package file by what it says of itself. Raises: UnusablePackage."""
+    """Create the entry of a package file from its own metadata. Raises: UnusablePackage."""
     entry = asyncio.run(describe(file.absolute(), MAX_UNPACKED_BYTES))
     return msgspec.structs.replace(entry, download=quote(file.name), buildfile=address_of_build_file(file))
 
@@ -196,13 +196,13 @@ def _check_final(ours: Sequence[Entry], theirs: Sequence[Entry]) -> None:
         there = published.get(_key(entry))
         if there is not None and there.checksums != entry.checksums:
             raise Conflict(
-                f"{entry.name} is published already, with another content",
-                hint="a version is final: who installed it would be refused; give the changed package another name or version",
+                f"{entry.name} is already published with different content",
+                hint="published versions are final; give the changed package a new name or version",
             )
 
 
 def _copy(file: Path, target: Path, entry: Entry) -> None:
-    """Copy a package to where it is served, whole or not at all, unless it is there."""
+    """Copy a package to the target atomically, unless it is already there."""
     there = target / file.name
     if there.is_file() and there.stat().st_size == file.stat().st_size and _digest(there) == entry.checksums.get("sha256"):
         return
@@ -221,16 +221,16 @@ def _copy(file: Path, target: Path, entry: Entry) -> None:
 
 
 def _signature(folder: Path, entry: Entry, secret: Tsk) -> str:
-    """Give the signature of a package by a key: the one it has, or a new one."""
+    """Return the signature of a package: the existing one if it is by this key, otherwise a new one."""
     file = folder / unquote(entry.download)
     if _digest(file) != entry.checksums.get("sha256"):
-        raise NotTrusted(f"{file} is not what the index announces", hint="write the index first")
+        raise NotTrusted(f"{file} differs from the index", hint="run `firebox packages index` first")
     certificate = secret.extract_certificate()
     if entry.signature:
         try:
             verify_file(file, entry.signature.encode(), [certificate], entry.name)
         except NotTrusted:
-            pass  # by another key
+            pass  # signed by another key
         else:
             return entry.signature
     with tempfile.TemporaryDirectory(prefix="firebox-sign-") as place:
@@ -248,9 +248,9 @@ def _read_key(file: Path) -> Tsk:
         key.signer()
     except OSError as error:
         raise InvalidRequest(f"the key cannot be read: {error}", where="--key") from None
-    except (RuntimeError, ValueError):  # the library's own words are a backtrace
-        hint = "a file with a secret key that can sign and has no password"
-        raise InvalidRequest(f"{file} is no OpenPGP key to sign with", where="--key", hint=hint) from None
+    except (RuntimeError, ValueError):  # the library's error message is a backtrace
+        hint = "use a secret key that can sign and has no passphrase"
+        raise InvalidRequest(f"{file} is not an OpenPGP signing key", where="--key", hint=hint) from None
     return key
 
 
@@ -260,7 +260,7 @@ def _digest(file: Path) -> str:
 
 
 def _read(folder: Path) -> _Announced:
-    """Read a folder's index; nothing where there is none. Raises: RepositoryError."""
+    """Read a folder's index; empty if there is none. Raises: RepositoryError."""
     file = folder / INDEX_NAME
     if not file.is_file():
         return _Announced()
@@ -275,7 +275,7 @@ def _read(folder: Path) -> _Announced:
 
 
 def _relative(address: str) -> str:
-    """Name a file beside the index by its name alone; what is elsewhere stays as it is."""
+    """Convert a `file:` URL to the quoted name of a file beside the index; leave other URLs unchanged."""
     return quote(path_of(address).name) if address.startswith("file:") else address
 
 
@@ -320,7 +320,7 @@ def _replace(file: Path, content: bytes) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Generator[None]:
-    """Let one process at a time change a folder's index."""
+    """Hold the lock of a folder's index."""
     with (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,1 +1,1 @@
-"""Repositories: signed indexes, trust and dependency resolution."""
+"""Repositories: indexes, signatures, trust, dependency resolution."""

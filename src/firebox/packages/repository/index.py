@@ -1,6 +1,6 @@
-"""An index: what a repository announces, as `ppman-repo-1` (YAML) or as Piston's older list of lines.
+"""Parser of repository indexes: `ppman-repo-1` (YAML) or Piston's older line format.
 
-Who wrote it is a stranger: an entry that cannot be read as a whole is left out, with words about why, and the others stay.
+Indexes are untrusted input: invalid entries are skipped with a warning, and the others are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_DEPENDENCIES = 64
 LARGEST_NUMBER = (1 << 63) - 1
 
 CHECKSUM_DIGITS = {"sha512": 128, "sha256": 64, "sha1": 40, "md5": 32}
-"""The checksums that are known, the strongest first, and how many hexadecimal digits each has."""
+"""Supported checksums, strongest first, with their number of hexadecimal digits."""
 
 _Thing = TypeVar("_Thing")
 _LANGUAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+#.-]{0,63}")
@@ -33,36 +33,36 @@ _VERSION_IN_IT = re.compile(r"-\d+\.\d+\.\d+")
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _KEY = re.compile(r"[0-9A-F]{16,64}")
 BEGINNING_BYTES = 64 << 10
-"""Where a list of lines has to have its first one."""
+"""The first entry of a line-format index must start within this prefix."""
 _LINE = re.compile(rb"(?:\xef\xbb\xbf)?(?:[ \t]*(?:#[^\n]*)?\r?\n)*+[ \t]*[^,:{}\s]+,[^,\n]+,[0-9A-Fa-f]+[ \t]*,")
-"""How a list of lines begins, after what is empty or a comment."""
+"""Start of a line-format index, after blank lines and comments."""
 _LONGEST_WORDS = 300
 _LONGEST_URL = 2048
 _MOST_TROUBLES = 100
 
 
 class Index(Struct, frozen=True, kw_only=True):
-    """What an index says."""
+    """A parsed index."""
 
     entries: list[Entry]
     form: Literal["ppman-repo-1", "lines"]
     keys: tuple[str, ...] = ()
-    """Ids of the OpenPGP keys that sign, by its own word."""
+    """Ids of the signing OpenPGP keys, as declared by the index itself."""
     serial: int | None = None
-    """Grows with every change; None when the index does not say."""
+    """Incremented with every change; None if the index has none."""
     troubles: tuple[str, ...] = ()
-    """Words about entries that were left out."""
+    """Warnings about skipped entries."""
 
 
 class _Unreadable(ValueError):
-    """An entry cannot be used. The message says why."""
+    """An entry is invalid. The message explains why."""
 
 
 def read_index(content: bytes, *, repository: str, location: str) -> Index:
-    """Read an index, whichever of the two forms it has.
+    """Parse an index in either format.
 
-    repository: its name in the settings. location: where the index is, http, https or `file:`; what the index calls by a
-    relative address lies beside it, unless it gives a base of its own.
+    repository: its name in the settings. location: URL of the index (http, https or `file:`). Relative URLs are resolved
+    against it, unless the index declares a `baseurl`.
     Raises: RepositoryError.
     """
     if len(content) > MOST_BYTES:
@@ -77,15 +77,15 @@ def read_index(content: bytes, *, repository: str, location: str) -> Index:
 
 
 def is_language(text: str) -> bool:
-    """Say whether a package may be called this. It becomes part of file names, so that no two packages may share one.
+    """Check whether a text is a valid package name. Names become part of file names, so they must stay unambiguous.
 
-    A name with a version in it is none: `a-1.0.0` at `2.0.0` would be `a` at `1.0.0-2.0.0`.
+    A name must not contain a version: `a-1.0.0` at `2.0.0` would collide with `a` at `1.0.0-2.0.0`.
     """
     return bool(_LANGUAGE.fullmatch(text)) and ".." not in text and not _VERSION_IN_IT.search(text)
 
 
 def _read_lines(content: bytes, repository: str, location: str) -> Index:
-    """Read `language,version,sha256,download-url` lines. Source: Piston, "repo/mkindex.sh"."""
+    """Parse `language,version,sha256,download-url` lines. Source: Piston, "repo/mkindex.sh"."""
     lines = content.decode("utf-8", errors="replace").removeprefix("\ufeff").split("\n")
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1)]
     entries = [(number, line) for number, line in numbered if line and not line.startswith("#")]
@@ -97,7 +97,7 @@ def _read_lines(content: bytes, repository: str, location: str) -> Index:
 def _line_entry(line: str, repository: str, location: str) -> Entry:
     parts = [part.strip() for part in line.split(",", 3)]
     if len(parts) != 4:
-        raise _Unreadable("it is not of the form language,version,sha256,download-url")
+        raise _Unreadable("expected language,version,sha256,download-url")
     language, version, sha256, download = parts
     return Entry(
         language=_language(language),
@@ -110,20 +110,20 @@ def _line_entry(line: str, repository: str, location: str) -> Entry:
 
 def _read_document(document: Plain, repository: str, location: str) -> Index:
     if not isinstance(document, dict):
-        raise RepositoryError(repository, "its index is neither a mapping of YAML nor a list of lines")
+        raise RepositoryError(repository, "its index is neither a YAML mapping nor a list of lines")
     if document.get("schema") != SCHEMA:
-        raise RepositoryError(repository, f"its index has the schema {_shown(document.get('schema'))}; {SCHEMA} can be read")
+        raise RepositoryError(repository, f"its index has schema {_shown(document.get('schema'))}; supported: {SCHEMA}")
     packages = document.get("packages")
     if packages is None:
         packages = []
     if not isinstance(packages, list):
-        raise RepositoryError(repository, "packages is not a list in its index")
+        raise RepositoryError(repository, "packages is not a list in the index")
     try:
         base = _base(document.get("baseurl"), location)
         serial = None if document.get("serial") is None else _number(document["serial"], "serial")
         keys = _keys(document.get("keys"))
     except _Unreadable as error:
-        raise RepositoryError(repository, f"its index cannot be used: {error}") from None
+        raise RepositoryError(repository, f"its index is invalid: {error}") from None
     _count(len(packages), repository)
     entries = list(enumerate(packages, 1))
     found, troubles = _read_each("package", entries, lambda package: _package_entry(package, repository, location, base))
@@ -132,7 +132,7 @@ def _read_document(document: Plain, repository: str, location: str) -> Index:
 
 def _package_entry(package: Plain, repository: str, location: str, base: str) -> Entry:
     if not isinstance(package, dict):
-        raise _Unreadable("it is not a mapping")
+        raise _Unreadable("not a mapping")
     buildfile = _text(package, "buildfile", _LONGEST_URL)
     return Entry(
         language=_language(package.get("language")),
@@ -152,7 +152,7 @@ def _package_entry(package: Plain, repository: str, location: str, base: str) ->
 def _read_each(
     kind: str, things: Iterable[tuple[int, _Thing]], read: Callable[[_Thing], Entry]
 ) -> tuple[list[Entry], tuple[str, ...]]:
-    """Read what can be read. One version that is announced twice as different things is no version at all."""
+    """Parse the valid entries. A version announced twice with different content is dropped altogether."""
     found: dict[tuple[str, str, str], Entry] = {}
     twice: set[tuple[str, str, str]] = set()
     troubles: list[str] = []
@@ -165,7 +165,7 @@ def _read_each(
         key = (entry.language.lower(), entry.version, entry.architecture)
         if found.setdefault(key, entry) != entry and key not in twice:
             twice.add(key)
-            troubles.append(f"{kind} {number}: {entry.name} is announced twice, differently")
+            troubles.append(f"{kind} {number}: {entry.name} is announced twice with different content")
     if len(troubles) > _MOST_TROUBLES:
         troubles[_MOST_TROUBLES:] = [f"and {len(troubles) - _MOST_TROUBLES} more"]
     return [entry for key, entry in found.items() if key not in twice], tuple(troubles)
@@ -178,13 +178,13 @@ def _count(entries: int, repository: str) -> None:
 
 def _language(value: Plain) -> str:
     if not isinstance(value, str) or not is_language(value):
-        raise _Unreadable(f"{_shown(value)} is no name for a package")
+        raise _Unreadable(f"{_shown(value)} is not a valid package name")
     return value
 
 
 def _version(value: Plain) -> str:
     if not isinstance(value, str) or not is_version(value):
-        raise _Unreadable(f"{_shown(value)} is no version")
+        raise _Unreadable(f"{_shown(value)} is not a valid version")
     return value
 
 
@@ -192,7 +192,7 @@ def _architecture(value: Plain) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or not _ARCHITECTURE.fullmatch(value):
-        raise _Unreadable(f"{_shown(value)} is no architecture")
+        raise _Unreadable(f"{_shown(value)} is not a valid architecture")
     return value
 
 
@@ -201,7 +201,7 @@ def _text(package: dict[str, Plain], key: str, longest: int = _LONGEST_WORDS) ->
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > longest or not value.isprintable():
-        raise _Unreadable(f"{key} is not a line of text of at most {longest} characters")
+        raise _Unreadable(f"{key} is not a single line of at most {longest} characters")
     return value
 
 
@@ -215,12 +215,12 @@ def _signature(value: Plain) -> str:
 
 def _number(value: Plain, key: str) -> int:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,19}", value) or int(value) > LARGEST_NUMBER:
-        raise _Unreadable(f"{key} is {_shown(value)}, not a whole number")
+        raise _Unreadable(f"{key} is {_shown(value)}, not an integer")
     return int(value)
 
 
 def _checksums(value: Plain) -> dict[str, str]:
-    """Keep the checksums that are known here."""
+    """Parse the supported checksums and ignore the others."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -231,7 +231,7 @@ def _checksums(value: Plain) -> dict[str, str]:
         if digest is None:
             continue
         if not isinstance(digest, str) or not re.fullmatch(rf"[0-9A-Fa-f]{{{digits}}}", digest):
-            raise _Unreadable(f"its {name} is not {digits} hexadecimal digits")
+            raise _Unreadable(f"{name} is not {digits} hexadecimal digits")
         found[name] = digest.lower()
     return found
 
@@ -240,11 +240,11 @@ def _dependencies(value: Plain) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict) or len(value) > MOST_DEPENDENCIES:
-        raise _Unreadable(f"dependencies is not a mapping of at most {MOST_DEPENDENCIES}")
+        raise _Unreadable(f"dependencies is not a mapping of at most {MOST_DEPENDENCIES} entries")
     found: dict[str, str] = {}
     for name, version_range in value.items():
         if not isinstance(version_range, str) or not is_range(version_range):
-            raise _Unreadable(f"{_shown(version_range)} is no range of versions")
+            raise _Unreadable(f"{_shown(version_range)} is not a valid version range")
         found[_language(name)] = version_range
     return found
 
@@ -258,57 +258,57 @@ def _keys(value: Plain) -> tuple[str, ...]:
     for each in value:
         key = re.sub(r"\s", "", each).upper().removeprefix("0X") if isinstance(each, str) else ""
         if not _KEY.fullmatch(key):
-            raise _Unreadable(f"{_shown(each)} is no id of a key")
+            raise _Unreadable(f"{_shown(each)} is not a key id")
         found.append(key)
     return tuple(found)
 
 
 def _base(value: Plain, location: str) -> str:
-    """Where relative addresses begin: a folder, so that a missing slash at its end is put there."""
+    """Return the base URL for relative URLs. It is a folder, so a missing trailing slash is added."""
     if value is None:
         return location
     if not isinstance(value, str):
-        raise _Unreadable("baseurl is not text")
+        raise _Unreadable("baseurl is not a string")
     base = _address(value, location, location)
     return base if base.endswith("/") else base + "/"
 
 
 def _address(text: str, location: str, base: str) -> str:
-    """Make an absolute address of what an index says, and refuse those it has no business with.
+    """Resolve a URL of the index and reject forbidden targets.
 
-    An index from the network leads to http and https only; one of this machine also to its own files: those below its folder,
-    or those that it names in full.
+    An index from the network may only refer to http and https URLs. A local index may also refer to local files: those below
+    its own folder, or those given by absolute path.
     """
     if not text or len(text) > _LONGEST_URL or not text.isprintable() or " " in text or "\\" in text:
-        raise _Unreadable(f"{_shown(text)} is no address")
+        raise _Unreadable(f"{_shown(text)} is not a valid URL")
     try:
         if location.startswith("file:") and text.startswith("/"):
             text = "file://" + text
         joined = urljoin(base, text)
         parts = urlsplit(joined)
         if parts.scheme in {"http", "https"}:
-            _ = parts.port  # raises when there is none behind the colon
+            _ = parts.port  # raises ValueError if invalid
             if parts.hostname and parts.username is None and parts.password is None:
                 return joined
             raise ValueError(joined)
         if parts.scheme == "file" and location.startswith("file:"):
             return _file_address(text, joined, location)
     except ValueError:
-        raise _Unreadable(f"{_shown(text)} is no address") from None
-    raise _Unreadable(f"{_shown(text)} leads where this index may not")
+        raise _Unreadable(f"{_shown(text)} is not a valid URL") from None
+    raise _Unreadable(f"{_shown(text)} is not allowed in this index")
 
 
 def _file_address(text: str, joined: str, location: str) -> str:
     path = path_of(joined)
     if ".." in path.parts or ".." in text.split("/"):
-        raise _Unreadable(f"{_shown(text)} leads out of the folder of the index")
+        raise _Unreadable(f"{_shown(text)} is outside the folder of the index")
     if not text.startswith("file:/") and not path.is_relative_to(path_of(location).parent):
-        raise _Unreadable(f"{_shown(text)} leads out of the folder of the index")
+        raise _Unreadable(f"{_shown(text)} is outside the folder of the index")
     return location_of(path)
 
 
 def _shown(value: Plain) -> str:
-    """A value as it may stand in a message: short, on one line, nothing that a terminal would obey."""
+    """Format a value for a message: short, on one line, without terminal control characters."""
     if isinstance(value, str):
         return ascii(value[:60])
     return "nothing" if value is None else "a list" if isinstance(value, list) else "a mapping"

@@ -1,8 +1,7 @@
-"""YAML from strangers: mappings, lists and text, nothing else; bounded in every direction.
+"""A strict YAML subset for untrusted input: mappings, lists and strings only, with bounded size and depth.
 
-Aliases would let a few lines stand for gigabytes, and tags would let them name types: both are refused where they are met,
-before anything is built of them. Scalars stay text: whoever reads knows which is to be a number, and a version such as `3.10`
-is not to become one.
+Aliases (exponential expansion) and tags (arbitrary types) are rejected before anything is constructed. Scalars stay strings, so
+a version such as `3.10` is not parsed as a number.
 """
 
 from __future__ import annotations
@@ -12,48 +11,48 @@ from typing import Any, TypeAlias
 import yaml
 
 Plain: TypeAlias = "str | list[Plain] | dict[str, Plain] | None"
-"""What is left of YAML: text, lists, mappings; None for `null` and for nothing at all."""
+"""A parsed YAML value: string, list or mapping; None for `null` and empty values."""
 
 MOST_EVENTS = 4_000_000
-"""Scalars, and beginnings and ends of mappings and lists: about eighty for each of 50,000 packages."""
+"""Scalars plus start and end events of collections: about 80 for each of 50,000 packages."""
 DEEPEST = 6
 LONGEST_TEXT = 64 << 10
 _NOTHING = {"", "~", "null", "Null", "NULL"}
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The one in C where it was built: ten times as fast."""
+"""The C parser if available: ten times as fast."""
 
 
 class RefusedYaml(ValueError):
-    """It is not YAML, or has what is not allowed. The message says what and where."""
+    """Invalid or unsupported YAML. The message includes the line number."""
 
 
 def read_yaml(content: bytes) -> Plain:
-    """Read one document. Raises: RefusedYaml."""
+    """Parse a single YAML document. Raises: RefusedYaml."""
     reader = _Reader()
     try:
         for number, event in enumerate(yaml.parse(content, Loader=_LOADER)):
             if number > MOST_EVENTS:
-                raise RefusedYaml("it has too many parts")
+                raise RefusedYaml("too many elements")
             reader.take(event)
     except yaml.YAMLError as error:
         raise RefusedYaml(" ".join(str(error).split())[:300]) from None
     except UnicodeError:
-        raise RefusedYaml("it is not UTF-8") from None
+        raise RefusedYaml("not UTF-8") from None
     return reader.result()
 
 
 class _Reader:
-    """Puts values together, event by event."""
+    """Builds values from parser events."""
 
     def __init__(self) -> None:
         self._documents: list[Plain] = []
         self._open: list[list[Plain] | dict[str, Plain]] = []
         self._keys: list[str | None] = []
-        """Beside each open mapping the key that waits for its value; None where a key comes next, and for lists."""
+        """Per open collection: the mapping key awaiting its value; None if a key is expected next, and for lists."""
 
     def result(self) -> Plain:
         if len(self._documents) != 1:
-            raise RefusedYaml("it is empty" if not self._documents else "it holds several documents")
+            raise RefusedYaml("it is empty" if not self._documents else "it contains several documents")
         return self._documents[0]
 
     def take(self, event: Any) -> None:
@@ -75,18 +74,18 @@ class _Reader:
     def _scalar(self, event: Any) -> None:
         text: str = event.value
         if len(text) > LONGEST_TEXT:
-            raise _refused(event, "a text is too long")
+            raise _refused(event, "a string is too long")
         inside = self._open[-1] if self._open else None
         if isinstance(inside, dict) and self._keys[-1] is None:
             if text in inside:
-                raise _refused(event, f"{text[:40]!r} occurs twice")
+                raise _refused(event, f"{text[:40]!r} is a duplicate key")
             self._keys[-1] = text
             return
         self._add(event, None if event.implicit[0] and text in _NOTHING else text)
 
     def _begin(self, event: Any, value: list[Plain] | dict[str, Plain]) -> None:
         if len(self._open) >= DEEPEST:
-            raise _refused(event, "it is nested too deep")
+            raise _refused(event, "nested too deeply")
         self._add(event, value)
         self._open.append(value)
         self._keys.append(None)
@@ -101,7 +100,7 @@ class _Reader:
             return
         key = self._keys[-1]
         if key is None:
-            raise _refused(event, "a key has to be text")
+            raise _refused(event, "a key must be a string")
         inside[key] = value
         self._keys[-1] = None
 

@@ -1,4 +1,4 @@
-"""Asking web servers: redirects that lead nowhere else, bounded answers, another try where one may help."""
+"""HTTP client for indexes and packages: bounded responses, safe redirects, retries."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from firebox.packages.repository.sources import Source
 MOST_REDIRECTS = 5
 ATTEMPTS = 5
 WHOLE_TIMEOUT_S = 120.0
-"""For what is fetched in one piece: an index, its signature."""
+"""For small files fetched in one piece: an index or its signature."""
 PAUSE = tenacity.wait_random_exponential(multiplier=0.3, max=15)
-"""Between attempts."""
+"""Delay between attempts."""
 
 _TIMEOUT = httpx.Timeout(connect=15.0, read=60.0, write=30.0, pool=30.0)
 _WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 RANGE_NOT_SATISFIABLE = 416
-"""The file has no bytes beyond those that are here."""
+"""The requested range starts at or after the end of the file."""
 PARTIAL_CONTENT = 206
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
 class Unreachable(Exception):
-    """The server cannot be reached, broke off, or is overloaded: another attempt may help. The message is for people."""
+    """The server is unreachable, dropped the connection or is overloaded; a retry may succeed. The message is user-facing."""
 
 
 class Refused(Exception):
-    """The server answered, and not with what was asked for; asking again changes nothing. status: 0 when that is not why."""
+    """A response that a retry would not change. status: the HTTP status, or 0 if the failure is not a status."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -43,14 +43,14 @@ class Refused(Exception):
 
 
 def new_client() -> httpx.AsyncClient:
-    """A client. Proxies are those of the environment; nothing is sent compressed, so that sizes are what they seem."""
+    """Create a client. Honors proxy environment variables. Disables compression, so that sizes on the wire are real."""
     headers = {"User-Agent": f"firebox/{__version__}", "Accept-Encoding": "identity", "Accept": "*/*"}
     return httpx.AsyncClient(timeout=_TIMEOUT, headers=headers, follow_redirects=False, verify=_certificates())
 
 
 @lru_cache(maxsize=1)
 def _certificates() -> ssl.SSLContext:
-    """Which servers are who they say: reading the whole list takes a while."""
+    """Load the trusted CA certificates once: parsing them is slow."""
     return httpx.create_ssl_context()
 
 
@@ -58,19 +58,19 @@ def _certificates() -> ssl.SSLContext:
 async def opened(
     client: httpx.AsyncClient, url: str, headers: Mapping[str, str] | None = None, source: Source | None = None
 ) -> AsyncGenerator[httpx.Response]:
-    """Open what an address leads to, after at most five redirects; its body is not read yet.
+    """Open a streaming response, after at most five redirects.
 
-    source: whose user and password are sent, where the address is on the same server as its index.
-    Raises: Unreachable; Refused for what another attempt does not change, answers from 400 upwards among it.
+    source: its credentials are sent if the URL has the same origin as its index.
+    Raises: Unreachable; Refused for failures that are not worth a retry, including most 4xx and 5xx responses.
     """
     for _ in range(MOST_REDIRECTS + 1):
         try:
             request = client.build_request("GET", url, headers=dict(headers or {}))
             response = await client.send(request, stream=True, auth=_login(url, source))
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            raise Refused(f"{url} is no address: {error}") from None
+            raise Refused(f"{url} is not a valid URL: {error}") from None
         except httpx.TransportError as error:
-            raise Unreachable(f"{_host(url)} does not answer: {_words(error)}") from None
+            raise Unreachable(f"{_host(url)} is unreachable: {_words(error)}") from None
         try:
             if response.status_code not in _REDIRECTS:
                 _check(response, url)
@@ -78,26 +78,26 @@ async def opened(
                 return
             url = _next_address(url, response.headers.get("Location", ""))
         except httpx.TransportError as error:
-            raise Unreachable(f"{_host(url)} broke off: {_words(error)}") from None
+            raise Unreachable(f"{_host(url)} closed the connection: {_words(error)}") from None
         finally:
             await response.aclose()
     raise Refused(f"{_host(url)} redirects more than {MOST_REDIRECTS} times")
 
 
 async def get(client: httpx.AsyncClient, url: str, *, most_bytes: int, source: Source | None = None) -> bytes:
-    """Fetch something small as a whole. Raises: Unreachable after several attempts; Refused."""
+    """Fetch a small file. Raises: Unreachable after several attempts; Refused."""
     async for attempt in attempts():
         with attempt:
             try:
                 async with asyncio.timeout(WHOLE_TIMEOUT_S), opened(client, url, source=source) as response:
                     return await _read(response, url, most_bytes)
             except TimeoutError:
-                raise Unreachable(f"{_host(url)} takes longer than {WHOLE_TIMEOUT_S:g} s") from None
+                raise Unreachable(f"{_host(url)} timed out after {WHOLE_TIMEOUT_S:g} s") from None
     raise AssertionError("unreachable")  # pragma: no cover - the last attempt raises
 
 
 def attempts() -> tenacity.AsyncRetrying:
-    """Attempts with growing pauses between them, as long as they end with `Unreachable`."""
+    """Return a retry loop with exponential backoff that retries on `Unreachable`."""
     return tenacity.AsyncRetrying(
         stop=tenacity.stop_after_attempt(ATTEMPTS),
         wait=PAUSE,
@@ -118,23 +118,23 @@ async def _read(response: httpx.Response, url: str, most_bytes: int) -> bytes:
 def _check(response: httpx.Response, url: str) -> None:
     status = response.status_code
     if status in _WORTH_ANOTHER_TRY:
-        raise Unreachable(f"{_host(url)} answers {status} {response.reason_phrase}".rstrip())
+        raise Unreachable(f"{_host(url)} returned {status} {response.reason_phrase}".rstrip())
     if status != RANGE_NOT_SATISFIABLE and not response.is_success:
-        raise Refused(f"{url} is answered with {status} {response.reason_phrase}".rstrip(), status)
+        raise Refused(f"{url} returned {status} {response.reason_phrase}".rstrip(), status)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refused(f"{url} is sent compressed, which was not asked for")
+        raise Refused(f"{url} returned a compressed response to a request for an uncompressed one")
 
 
 def _next_address(url: str, location: str) -> str:
-    """Where a redirect leads: to http or https, and from https to https only."""
+    """Resolve a redirect: to http or https, and from https to https only."""
     try:
         following = urljoin(url, location)
         parts = urlsplit(following)
     except ValueError:
-        raise Refused(f"{url} redirects to what is no address") from None
+        raise Refused(f"{url} redirects to an invalid URL") from None
     allowed = {"https"} if urlsplit(url).scheme == "https" else {"http", "https"}
     if not location or parts.scheme not in allowed or not parts.hostname:
-        raise Refused(f"{url} redirects to {following[:200]!a}, which is not followed")
+        raise Refused(f"{url} redirects to {following[:200]!a}, which is not allowed")
     return following
 
 

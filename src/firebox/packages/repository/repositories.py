@@ -1,4 +1,4 @@
-"""The repositories of the settings: their indices kept in step, and found in them what somebody asks for."""
+"""Repositories from the settings: index synchronization, search and dependency planning."""
 
 from __future__ import annotations
 
@@ -25,41 +25,42 @@ from firebox.packages.versions import by_repository, newest, preferred, version_
 from firebox.settings.settings import Settings
 
 _NO_SIGNATURE = {403, 404, 410}
-"""How servers say that there is no such file."""
+"""Status codes that mean "there is no signature file"."""
 
 
 class _Fetched(Struct, frozen=True, kw_only=True):
-    """An index with its signature, b"" when it has none."""
+    """An index and its signature, b"" if unsigned."""
 
     content: bytes
     signature: bytes
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
-    """An index in memory, and how the files looked that it comes from."""
+    """An index in memory and the stamps of the files it was read from."""
 
     stamp: tuple[object, ...]
     index: Index
 
 
 class Repositories:
-    """What can be installed. Several may be made of the same settings, in several processes."""
+    """The installable packages. Several instances, in several processes, may share the same settings."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises: SettingsError when the setting `repositories` cannot be read."""
+        """Raises: SettingsError if the setting `repositories` is invalid."""
         self._settings = settings
         self._kept: dict[str, _Kept] = {}
         sources_of(settings)
 
     def names(self) -> list[str]:
-        """List the repositories in the order of the settings; `built` comes last, when something was built."""
+        """List the repositories in the order of the settings, then `built` if anything was built locally."""
         return [source.name for source in sources_of(self._settings)]
 
     async def entries(self, name: str = ALL, *, sync: bool = False, report: Report = no_report) -> list[Entry]:
-        """List what a repository has, after fetching its index if that was never done. sync: fetch it in any case.
+        """List the packages of a repository; fetch its index if there is no local copy. sync: always fetch it.
 
-        name: `all` for every repository; a version that several have is then the first one's. One that cannot be read hides
-        those after it, as nobody knows which versions are its own; the words about that go to `report`.
+        name: `all` means every repository; the first repository that has a version wins. An unreadable repository hides those
+        after it,
+        because it is unknown which versions it owns; the problem is passed to `report`.
         Raises: NotFound; RepositoryError; NotTrusted.
         """
         if name != ALL:
@@ -71,7 +72,7 @@ class Repositories:
         return found
 
     async def sync(self, name: str = ALL, report: Report = no_report) -> None:
-        """Fetch an index again, of `all` every one. Raises: as `entries`; of several failures the first, when all were tried."""
+        """Fetch an index again, or every index for `all`. Raises: as `entries`; the first failure, after all were tried."""
         failure: PackageError | None = None
         for source in sources_of(self._settings) if name == ALL else [self._source(name)]:
             try:
@@ -82,10 +83,10 @@ class Repositories:
             raise failure
 
     async def find(self, language: str, version_range: str = "*", *, repository: str = ALL) -> Entry:
-        """Find the newest version of a package that a range allows and this machine can use.
+        """Find the newest version in a range that runs on this machine.
 
-        In `all` the first repository that has one decides.
-        Raises: NotFound; UnusablePackage when there are only some for other machines; RepositoryError; NotTrusted.
+        For `all`, the first repository with a match wins.
+        Raises: NotFound; UnusablePackage if all matches are for other architectures; RepositoryError; NotTrusted.
         """
         failure: PackageError | None = None
         if repository == ALL:
@@ -99,18 +100,18 @@ class Repositories:
         if found:
             return found[0]
         if (foreign := newest(named, version_range)) is not None:
-            raise UnusablePackage(f"{foreign.name} is for {foreign.architecture}, and this machine is {architecture()}")
+            raise UnusablePackage(f"{foreign.name} is built for {foreign.architecture}; this machine is {architecture()}")
         if failure is not None:
             raise failure
         error = NotFound("package", f"{language}-{version_range}")
         if named:
-            error.hint = f"versions of {language} there: {version_words(named)}"
+            error.hint = f"available versions of {language}: {version_words(named)}"
         raise error
 
     async def plan(self, entry: Entry, installed: Sequence[Entry]) -> list[Entry]:
-        """List what has to be installed for an entry: dependencies first, the entry last, nothing that is there already.
+        """Resolve what to install for an entry: dependencies first, the entry last, without installed packages.
 
-        Raises: DependencyConflict naming those who disagree, or the circle; RepositoryError; NotTrusted.
+        Raises: DependencyConflict naming the conflicting requirements or the cycle; RepositoryError; NotTrusted.
         """
         if not entry.dependencies:
             return resolve.plan(entry, installed, resolve.Offers({}))
@@ -129,7 +130,7 @@ class Repositories:
         raise NotFound("repository", name)
 
     async def _offers(self, sync: bool, report: Report) -> tuple[resolve.Offers, PackageError | None]:
-        """Gather what every repository has, up to the first that cannot be read."""
+        """Collect the packages of every repository up to the first unreadable one."""
         found: dict[str, list[Entry]] = {}
         failure: PackageError | None = None
         for source in sources_of(self._settings):
@@ -151,7 +152,7 @@ class Repositories:
         return index
 
     def _remembered(self, source: Source) -> Index | None:
-        """Get the index as it is kept, checked against the keys of today; None when it has to be fetched."""
+        """Return the cached index, verified against the current keys; None if it must be fetched."""
         folder = self._folder(source)
         files = [key_file(self._settings, source.name), self._folder_path(source) / "state.json"]
         if not source.on_network:
@@ -182,13 +183,13 @@ class Repositories:
             try:
                 index = await asyncio.to_thread(self._accept, source, fetched)
             except NotTrusted:
-                # The index may have been renewed between its own fetching and its signature's.
+                # The index may have changed between fetching it and its signature.
                 again = await self._fetch(source)
                 if again == fetched:
                     raise
                 index = await asyncio.to_thread(self._accept, source, again)
         except OSError as error:
-            raise RepositoryError(source.name, f"its index cannot be kept: {error}") from None
+            raise RepositoryError(source.name, f"its index cannot be stored: {error}") from None
         report(Progress(package=source.name, step="index", done=1, total=1))
         return index
 
@@ -205,11 +206,11 @@ class Repositories:
         return _Fetched(content=content, signature=signature)
 
     def _accept(self, source: Source, fetched: _Fetched) -> Index:
-        """Check an index against the trusted keys and all that was seen before, then keep it."""
+        """Verify an index against the trusted keys and the recorded history, then store it."""
         signed_at = self._signed_at(source, fetched)
         index = _read(source, fetched)
         if source.name == BUILT:
-            # The operator's own work: what is built anew may differ.
+            # Built locally by the operator: a rebuild may differ.
             return index
         folder = self._folder(source)
         with folder.locked():
@@ -221,7 +222,7 @@ class Repositories:
         return index
 
     def _signed_at(self, source: Source, fetched: _Fetched) -> datetime | None:
-        """Check the signature. None where no key is trusted: then there is nothing that one could be checked against."""
+        """Verify the signature and return its time; None if no key is trusted for the repository."""
         keys = trusted_keys(self._settings, source.name)
         if not keys:
             return None
@@ -240,7 +241,7 @@ def _read(source: Source, fetched: _Fetched) -> Index:
 
 
 async def _signature(client: httpx.AsyncClient, source: Source) -> bytes:
-    """Fetch the signature of an index; b"" when there is none."""
+    """Fetch the signature of an index; b"" if there is none."""
     parts = urlsplit(source.location)
     address = urlunsplit(parts._replace(path=parts.path + ".asc"))
     try:
@@ -252,7 +253,7 @@ async def _signature(client: httpx.AsyncClient, source: Source) -> bytes:
 
 
 def _read_local(source: Source) -> _Fetched:
-    """Read an index of this machine. Raises: RepositoryError."""
+    """Read a local index. Raises: RepositoryError."""
     try:
         path = source.path
         content = _read_file(path, MOST_BYTES)

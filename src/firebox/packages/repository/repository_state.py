@@ -1,4 +1,4 @@
-"""What is remembered of a repository: its last good index, and what must never change afterwards."""
+"""Persistent state of a repository: its last valid index, and the history that detects replays and changed versions."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from firebox.packages.repository.index import Index
 from firebox.packages.repository.sources import Source
 
 MOST_SEEN = 500_000
-"""Versions that are remembered; a repository that invents more is refused."""
+"""Maximum recorded versions; a repository that exceeds it is rejected."""
 MOST_TROUBLES = 100
 _STATE = "state.json"
-_ACCEPT = "to accept it all the same, remove the repository's folder in packages/repositories of the data folder"
+_ACCEPT = "to accept the change, delete the repository's folder in packages/repositories of the data folder"
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """What is remembered. An instance never changes; `after` gives the next one."""
+    """Recorded state. Immutable; `after` returns the next state."""
 
     location: str = ""
-    """Where the index was."""
+    """URL of the index."""
     digest: str = ""
-    """SHA-256 of the index; it is kept beside under this name. "" before the first one."""
+    """SHA-256 of the index, which is stored beside under this name. "" before the first sync."""
     synced_at: datetime | None = None
     serial: int | None = None
-    """The highest of a signed index."""
+    """Highest serial of a signed index."""
     signed_at: datetime | None = None
-    """When the newest signature was made; None as long as none was ever checked."""
+    """Time of the newest signature; None if none was ever verified."""
     seen: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
-    """Language, version and architecture, with spaces between -> checksums."""
+    """"language version architecture" -> checksums."""
 
     def refuse_replay(self, repository: str, serial: int | None, signed_at: datetime | None) -> None:
-        """Refuse an index that is older than one that was seen, or has lost its signature. Raises: NotTrusted."""
-        hint = f"if the repository really began anew, remove its folder in packages/repositories of the data folder: {repository}"
+        """Reject an index that is older than a recorded one or has lost its signature. Raises: NotTrusted."""
+        hint = f"if the repository was really reset, delete its folder in packages/repositories of the data folder: {repository}"
         if self.signed_at is not None and signed_at is None:
-            raise NotTrusted(f"the index of repository {repository} was signed before and is not any more", hint=hint)
+            raise NotTrusted(f"the index of repository {repository} was signed before but is now unsigned", hint=hint)
         if self.serial is not None and signed_at is not None and (serial is None or serial < self.serial):
-            played = f"has serial {serial}" if serial is not None else "has no serial"
+            found = f"has serial {serial}" if serial is not None else "has no serial"
             raise NotTrusted(
-                f"the index of repository {repository} {played}, and {self.serial} was seen before: "
-                "it is an old one played again",
+                f"the index of repository {repository} {found}, but {self.serial} was seen before: "
+                "possible replay of an old index",
                 hint=hint,
             )
         if self.signed_at is not None and signed_at is not None and serial == self.serial and signed_at < self.signed_at:
             raise NotTrusted(
                 f"the index of repository {repository} was signed at {signed_at:%Y-%m-%d %H:%M:%S}, "
-                f"and one of {self.signed_at:%Y-%m-%d %H:%M:%S} was seen before: it is an old one played again",
+                f"but one signed at {self.signed_at:%Y-%m-%d %H:%M:%S} was seen before: possible replay of an old index",
                 hint=hint,
             )
 
     def without_changed(self, index: Index) -> Index:
-        """Leave out every version that is announced with another content than was seen, with words about it."""
+        """Drop every version whose content differs from the recorded one, with a warning for each."""
         kept: list[Entry] = []
         troubles: list[str] = []
         for entry in index.entries:
@@ -70,7 +70,7 @@ class State(Struct, frozen=True, kw_only=True):
             if before is None or same_content(before, entry.checksums):
                 kept.append(entry)
             elif len(troubles) < MOST_TROUBLES:
-                troubles.append(f"{entry.name} is left out: it is not what it was, and a version never changes; {_ACCEPT}")
+                troubles.append(f"{entry.name} is skipped: its content changed, but published versions are final; {_ACCEPT}")
         return structs.replace(index, entries=kept, troubles=(*index.troubles, *troubles)) if troubles else index
 
     def after(
@@ -81,7 +81,7 @@ class State(Struct, frozen=True, kw_only=True):
         serial: int | None,
         signed_at: datetime | None,
     ) -> Self:
-        """What is remembered once an index was accepted. Raises: RepositoryError when it grows beyond all measure."""
+        """Return the state after an index was accepted. Raises: RepositoryError if too many versions accumulate."""
         seen = dict(self.seen)
         for entry in entries:
             seen[_key(entry)] = seen.get(_key(entry), {}) | entry.checksums
@@ -100,25 +100,25 @@ class State(Struct, frozen=True, kw_only=True):
 
 
 class StateFolder:
-    """The folder of one repository below `packages/repositories`."""
+    """The state folder of one repository, below `packages/repositories`."""
 
     def __init__(self, repository: str, folder: Path) -> None:
         self._repository = repository
         self._folder = folder
 
     def state(self) -> State:
-        """Read what is remembered. Raises: RepositoryError when it is damaged: to begin anew is for the operator to decide."""
+        """Read the state. Raises: RepositoryError if it is corrupt: resetting it is the operator's decision."""
         try:
             return msgspec.json.decode((self._folder / _STATE).read_bytes(), type=State)
         except FileNotFoundError:
             return State()
         except (OSError, msgspec.DecodeError) as error:
             raise RepositoryError(
-                self._repository, f"what is remembered of it cannot be read: {error}", hint=f"look at {self._folder / _STATE}"
+                self._repository, f"its recorded state cannot be read: {error}", hint=f"look at {self._folder / _STATE}"
             ) from None
 
     def content(self, state: State) -> tuple[bytes, bytes] | None:
-        """Read the index that is remembered and its signature (b"" when it has none); None when it is not there, whole."""
+        """Read the stored index and its signature (b"" if unsigned); None if it is missing or incomplete."""
         try:
             content = (self._folder / f"{state.digest}.index").read_bytes()
             signature = (self._folder / f"{state.digest}.asc").read_bytes() if state.signed_at is not None else b""
@@ -127,7 +127,7 @@ class StateFolder:
         return (content, signature) if hashlib.sha256(content).hexdigest() == state.digest else None
 
     def store(self, state: State, content: bytes, signature: bytes) -> None:
-        """Keep an index. The state is written last: until then the one before counts. Raises: OSError."""
+        """Store an index. The state file is written last and acts as the commit. Raises: OSError."""
         names = {f"{state.digest}.index": content, f"{state.digest}.asc": signature}
         for name, written in names.items():
             _write(self._folder / name, written)
@@ -138,7 +138,7 @@ class StateFolder:
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Let nobody else change it meanwhile, in this process or another one."""
+        """Exclude every other writer, in this process and others."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         with (self._folder / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -146,7 +146,7 @@ class StateFolder:
 
 
 def same_content(one: dict[str, str], other: dict[str, str]) -> bool:
-    """Say whether two sets of checksums can be of one file: those that both have are equal, and there is one, or one is empty."""
+    """Check whether two sets of checksums can describe the same file: the common ones are equal, and there is a common one."""
     common = one.keys() & other.keys()
     return all(one[name] == other[name] for name in common) and bool(common or not one)
 
@@ -156,7 +156,7 @@ def _key(entry: Entry) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that it is there as a whole or not at all."""
+    """Write a file atomically and durably."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         with temporary.open("wb") as opened:

@@ -1,4 +1,4 @@
-"""Which packages an installation takes: a set in which every dependency is met, found by resolvelib, in an order that works."""
+"""Dependency resolution with resolvelib, and the installation order."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from firebox.packages.versions import allows, newest_first
 
 MOST_ROUNDS = 500
 MOST_PACKAGES = 100
-"""In one plan."""
+"""Per plan."""
 MOST_CANDIDATES = 100
-"""Versions of one package that are tried, the newest ones."""
+"""Newest versions tried per package."""
 
 _OPERATORS = {"", BUILT}
-"""Where packages come from that the operator brought in himself."""
+"""Origins the operator controls: local files and local builds."""
 
 
 class Offers:
-    """What every repository has, in the order of the settings."""
+    """The packages of every repository, in the order of the settings."""
 
     def __init__(self, repositories: Mapping[str, Iterable[Entry]]) -> None:
         self._by_repository: dict[str, dict[str, list[Entry]]] = {}
@@ -38,9 +38,9 @@ class Offers:
                 self._owners.setdefault(name_of(entry), repository)
 
     def everything(self) -> list[Entry]:
-        """What the meta-repository has: every version of every name, in the order of the repositories.
+        """List the packages of the meta-repository `all`: every version of every name, in repository order.
 
-        One version that several have is the first one's, unless that is for other machines only.
+        The first repository that has a version wins, unless its package is for other architectures only.
         """
         found: list[Entry] = []
         taken: set[tuple[str, str]] = set()
@@ -51,17 +51,17 @@ class Offers:
         return found
 
     def owner(self, name: str) -> str | None:
-        """The repository that a name belongs to."""
+        """Return the repository that owns a name: the first one that has it."""
         return self._owners.get(name)
 
     def of(self, name: str, repository: str) -> list[list[Entry]]:
-        """What may stand for a name that a package of this repository asks for: its own repository's, then the owner's."""
+        """List the candidates for a dependency of a package in `repository`: from that repository, then from the name's owner."""
         places = dict.fromkeys(place for place in (repository, self._owners.get(name)) if place in self._by_repository)
         return [found for place in places if (found := self._by_repository[str(place)].get(name))]
 
 
 class Requirement(NamedTuple):
-    """One package asks for another. requirer: None for the package that is to be installed."""
+    """A dependency. requirer: None for the requested package itself."""
 
     name: str
     version_range: str
@@ -69,14 +69,14 @@ class Requirement(NamedTuple):
 
     @property
     def words(self) -> str:
-        return f"{self.requirer.name} wants {self.name} {self.version_range}" if self.requirer else f"{self.name} is asked for"
+        return f"{self.requirer.name} requires {self.name} {self.version_range}" if self.requirer else f"{self.name} is requested"
 
 
 def plan(entry: Entry, installed: Sequence[Entry], offers: Offers) -> list[Entry]:
-    """List what has to be installed for an entry: dependencies first, the entry last, nothing that is there already.
+    """Resolve what to install for an entry: dependencies first, the entry last, without installed packages.
 
     Installed versions are preferred, then those of the requiring package's own repository, then the newest.
-    Raises: DependencyConflict naming those who disagree, or the circle.
+    Raises: DependencyConflict naming the conflicting requirements or the cycle.
     """
     provider = _Provider(entry, installed, offers)
     resolver: Any = resolvelib.Resolver(provider, resolvelib.BaseReporter())
@@ -84,7 +84,7 @@ def plan(entry: Entry, installed: Sequence[Entry], offers: Offers) -> list[Entry
         root = Requirement(name_of(entry), entry.version, None)
         result: Result[Requirement, Entry, str] = resolver.resolve([root], max_rounds=MOST_ROUNDS)
     except resolvelib.ResolutionTooDeep:
-        raise DependencyConflict(f"no set of packages was found in which {entry.name} has all that it depends on") from None
+        raise DependencyConflict(f"no set of packages satisfies all dependencies of {entry.name}") from None
     except resolvelib.ResolutionError as error:
         raise _conflict(entry, getattr(error, "causes", ()), provider) from None
     there = {each.name: each for each in installed}
@@ -99,12 +99,12 @@ def plan(entry: Entry, installed: Sequence[Entry], offers: Offers) -> list[Entry
 
 
 def name_of(entry: Entry) -> str:
-    """What a package is known by among others: its language, however that is capitalised."""
+    """Return the case-insensitive name of a package."""
     return entry.language.lower()
 
 
 class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
-    """What resolvelib asks: which candidates there are, what they require."""
+    """Provides candidates and requirements to resolvelib."""
 
     def __init__(self, entry: Entry, installed: Sequence[Entry], offers: Offers) -> None:
         self._entry = entry
@@ -126,7 +126,7 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
         information: Mapping[str, Iterator[RequirementInformation[Requirement, Entry]]],  # noqa: ARG002
         backtrack_causes: Sequence[RequirementInformation[Requirement, Entry]],
     ) -> tuple[bool, int, str]:
-        """Decide those first that disagree, then those with the fewest possibilities."""
+        """Resolve conflicting names first, then those with the fewest candidates."""
         troubled = any(cause.requirement.name == identifier for cause in backtrack_causes)
         return not troubled, sum(1 for _ in candidates[identifier]), identifier
 
@@ -150,7 +150,7 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
         return [Requirement(name.lower(), wanted, candidate) for name, wanted in sorted(candidate.dependencies.items())]
 
     def possible(self, requirements: Sequence[Requirement]) -> list[Entry]:
-        """List what may stand for a name that all of these ask for, the preferred first, whatever its version."""
+        """List the allowed candidates that satisfy the origin rules of all requirements, preferred first, in any version."""
         found = newest_first(self._installed.get(requirements[0].name, []))
         for asked in requirements:
             for offered in self._offers.of(asked.name, _repository(asked)):
@@ -158,10 +158,11 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
         return [each for each in found if all(self._may_stand_for(each, asked) for asked in requirements)]
 
     def _may_stand_for(self, candidate: Entry, asked: Requirement) -> bool:
-        """Say whether a package may be used for this requirement, going by where it is from.
+        """Check the origin of a candidate for a requirement.
 
-        From where it is asked for, from the repository that the name belongs to, from the operator's own hands: or, to be
-        installed already, with the same content. To have been installed once gives a stranger no name that belongs to others.
+        Allowed origins: the requirer's repository, the repository that owns the name, and the operator. An installed package from
+        elsewhere qualifies only if its content is identical, so an installed package cannot take over a name that it does not
+        own.
         """
         own, owner = _repository(asked), self._offers.owner(asked.name)
         if candidate.repository in {own, *_OPERATORS} or owner in {None, candidate.repository}:
@@ -180,7 +181,7 @@ def _in_range(candidate: Entry, asked: Requirement) -> bool:
 
 
 def _in_order(entry: Entry, chosen: Mapping[str, Entry]) -> list[Entry]:
-    """Put dependencies before what needs them. Raises: DependencyConflict naming a circle."""
+    """Return dependencies before dependents. Raises: DependencyConflict naming a cycle."""
     ordered: dict[str, Entry] = {}
     path: list[str] = []
     waiting: list[tuple[str, bool]] = [(name_of(entry), False)]
@@ -190,28 +191,28 @@ def _in_order(entry: Entry, chosen: Mapping[str, Entry]) -> list[Entry]:
             ordered[name] = chosen[path.pop()]
         elif name in path:
             circle = " needs ".join(chosen[each].name for each in (*path[path.index(name) :], name))
-            raise DependencyConflict(f"{entry.name} cannot be installed: its dependencies go in a circle: {circle}")
+            raise DependencyConflict(f"{entry.name} cannot be installed: its dependencies form a cycle: {circle}")
         elif name not in ordered:
             path.append(name)
             waiting.append((name, True))
             waiting += [(needed.lower(), False) for needed in sorted(chosen[name].dependencies, reverse=True)]
     if len(ordered) > MOST_PACKAGES:
-        raise DependencyConflict(f"{entry.name} needs {len(ordered) - 1} other packages; {MOST_PACKAGES} is the most")
+        raise DependencyConflict(f"{entry.name} needs {len(ordered) - 1} other packages; the maximum is {MOST_PACKAGES}")
     return list(ordered.values())
 
 
 def _conflict(entry: Entry, causes: Iterable[Any], provider: _Provider) -> DependencyConflict:
-    """Put into words why there is no solution. causes: `RequirementInformation`, all about one name."""
+    """Explain why there is no solution. causes: `RequirementInformation`, all about one name."""
     asked: list[Requirement] = [cause.requirement for cause in causes]
     words = " and ".join(dict.fromkeys(each.words for each in asked))
     name = asked[0].name
     there = [entry] if name == name_of(entry) else provider.possible([each for each in asked if each.name == name])
     versions = list(dict.fromkeys(each.version for each in newest_first(there)))
     if not versions:
-        words += ", which no repository has for this machine"
+        words += ", which no repository provides for this architecture"
         return DependencyConflict(
             f"{entry.name} cannot be installed: {words}",
-            hint="sync, or add the repository that has it to the setting `repositories`",
+            hint="run `firebox packages sync`, or add the repository that provides it to the setting `repositories`",
         )
     return DependencyConflict(
         f"{entry.name} cannot be installed: {words}",
@@ -221,7 +222,7 @@ def _conflict(entry: Entry, causes: Iterable[Any], provider: _Provider) -> Depen
 
 def _refuse_taken(wanted: Entry, present: Entry, entry: Entry) -> None:
     raise DependencyConflict(
-        f"{entry.name} needs {wanted.name} of repository {wanted.repository or 'a file'}, and another package of that name and "
-        f"version is installed, from {present.repository or 'a file'}",
+        f"{entry.name} needs {wanted.name} from {wanted.repository or 'a file'}, but a different package of that name and "
+        f"version is installed from {present.repository or 'a file'}",
         hint=f"uninstall {present.name} first",
     )

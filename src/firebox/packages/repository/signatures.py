@@ -1,7 +1,7 @@
-"""OpenPGP: who may sign what comes from a repository, and whether one of them did.
+"""OpenPGP signatures of repositories: trusted keys and verification.
 
-Nothing is trusted that the operator has not put into `trusted_keys_dir`: `REPOSITORY.asc` holds the certificates for one
-repository, armored or not, several in a row if need be.
+Only keys that the operator put into `trusted_keys_dir` are trusted: `REPOSITORY.asc` holds the certificates of one repository,
+armored or not, several concatenated if necessary.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ MOST_SIGNATURE_BYTES = 64 << 10
 
 
 _PARTS = (Tag.PublicSubkey, Tag.SecretSubkey, Tag.UserID, Tag.UserAttribute)
-"""What of a certificate the signatures behind it are about."""
+"""Certificate components that the following signature packets apply to."""
 
 
 class Good(Struct, frozen=True, kw_only=True):
-    """A signature that holds."""
+    """A valid signature."""
 
     fingerprint: str
-    """Of the certificate, lower-case hexadecimal digits."""
+    """Of the certificate, in lower-case hexadecimal."""
     created: datetime
 
 
 def key_file(settings: Settings, repository: str) -> Path:
-    """Where the keys trusted for a repository are."""
+    """Return the path of the trusted keys of a repository."""
     return settings.data_dir / settings.trusted_keys_dir / f"{repository}.asc"
 
 
 def trusted_keys(settings: Settings, repository: str) -> list[Cert]:
-    """Read the certificates that may sign for a repository; none when there is no such file.
+    """Read the trusted certificates of a repository; none if the file does not exist.
 
-    Raises: NotTrusted when the file is there and holds nothing that can be used: trust is never lost by accident.
+    Raises: NotTrusted if the file exists but is unusable, so that verification is never disabled by accident.
     """
     path = key_file(settings, repository)
     try:
@@ -50,25 +50,25 @@ def trusted_keys(settings: Settings, repository: str) -> list[Cert]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise NotTrusted(f"the keys for repository {repository} cannot be read: {error}") from None
+        raise NotTrusted(f"the keys of repository {repository} cannot be read: {error}") from None
     try:
         if len(content) > MOST_KEY_BYTES:
-            raise NotTrusted(f"the keys for repository {repository} are larger than {MOST_KEY_BYTES} bytes")
+            raise NotTrusted(f"the keys of repository {repository} are larger than {MOST_KEY_BYTES} bytes")
         keys = Cert.split_bytes(content)
     except RuntimeError as error:
-        raise NotTrusted(f"the keys for repository {repository} cannot be read: {_first_line(error)}") from None
+        raise NotTrusted(f"the keys of repository {repository} cannot be read: {_first_line(error)}") from None
     if not keys:
-        raise NotTrusted(f"there is no key in {path}", hint="put an OpenPGP certificate there, or take the file away")
+        raise NotTrusted(f"{path} contains no key", hint="add an OpenPGP certificate, or delete the file")
     return keys
 
 
 def verify_bytes(content: bytes, signature: bytes, keys: Sequence[Cert], what: str) -> Good:
-    """Check a detached signature. what: what is signed, for the message. Raises: NotTrusted."""
+    """Verify a detached signature. what: name of the content in messages. Raises: NotTrusted."""
     return _verify(lambda certificates, parsed: verify(content, certificates, signature=parsed), signature, keys, what)
 
 
 def verify_file(path: Path, signature: bytes, keys: Sequence[Cert], what: str) -> Good:
-    """Check the detached signature of a file. Raises: NotTrusted."""
+    """Verify the detached signature of a file. Raises: NotTrusted."""
     return _verify(lambda certificates, parsed: verify(file=path, store=certificates, signature=parsed), signature, keys, what)
 
 
@@ -78,22 +78,22 @@ _Certificates = Callable[[list[str]], list[Cert]]
 def _verify(check: Callable[[_Certificates, Sig], Decrypted], signature: bytes, keys: Sequence[Cert], what: str) -> Good:
     if not signature.strip():
         raise NotTrusted(
-            f"{what} is not signed", hint="a key is trusted for this repository, so everything in it has to be signed"
+            f"{what} is not signed", hint="a key is trusted for this repository, so all of its content must be signed"
         )
     usable = [key for key in keys if not _spoilt(key)]
     parsed = _read_signature(signature, what)
     if not usable:
-        raise NotTrusted(f"no key is left that may sign {what}: {'; '.join(_spoilt(key) for key in keys)}")
+        raise NotTrusted(f"no valid key can sign {what}: {'; '.join(_spoilt(key) for key in keys)}")
     try:
         valid = check(lambda _ids: usable, parsed).valid_sigs
     except (RuntimeError, OSError):
-        # The library's own words are a backtrace.
-        raise NotTrusted(f"{what} has no good signature by a trusted key", hint=_who(parsed, keys)) from None
+        # The library's error message is a backtrace.
+        raise NotTrusted(f"{what} has no valid signature by a trusted key", hint=_who(parsed, keys)) from None
     for each in valid:
         key = next((key for key in usable if key.fingerprint == each.certificate), None)
         if key is not None and not _spoilt_part(key, each.signing_key) and parsed.created is not None:
             return Good(fingerprint=key.fingerprint, created=parsed.created)
-    raise NotTrusted(f"{what} has no good signature by a key that is still good", hint=_who(parsed, keys))
+    raise NotTrusted(f"{what} has no valid signature by a valid key", hint=_who(parsed, keys))
 
 
 def _read_signature(signature: bytes, what: str) -> Sig:
@@ -104,16 +104,16 @@ def _read_signature(signature: bytes, what: str) -> Sig:
     except RuntimeError:
         raise NotTrusted(f"the signature of {what} cannot be read") from None
     if parsed.signature_type != SignatureType.Binary:
-        raise NotTrusted(f"the signature of {what} is not one of a file")
+        raise NotTrusted(f"the signature of {what} is not a signature of a file")
     if parsed.expiration is not None and parsed.expiration <= _now():
         raise NotTrusted(f"the signature of {what} has expired")
     return parsed
 
 
 def _spoilt(key: Cert) -> str:
-    """Say why a certificate cannot vouch for anything, "" when it can.
+    """Return why a certificate is not valid, "" if it is.
 
-    A signature is not saved by its date: whoever has a stolen key writes any date into it.
+    The date of a signature is irrelevant: with a stolen key it can be forged.
     """
     if key.is_revoked:
         return f"{key.fingerprint} is revoked"
@@ -123,7 +123,7 @@ def _spoilt(key: Cert) -> str:
 
 
 def _spoilt_part(key: Cert, fingerprint: str) -> bool:
-    """Say whether a subkey has expired or is revoked by now. The library looks at the time of the signature instead."""
+    """Check whether a subkey is expired or revoked now. The library only checks the time of the signature."""
     if fingerprint == key.fingerprint:
         return False
     born: datetime | None = None
@@ -138,13 +138,13 @@ def _spoilt_part(key: Cert, fingerprint: str) -> bool:
             if made is not None and (newest is None or made >= newest[0]):
                 period = packet.key_validity_period
                 newest = made, born + period if period else None
-    # Of several bindings the newest counts: it is how an expiry is moved.
+    # The newest binding signature applies: it may change the expiry.
     return newest is None or (newest[1] is not None and newest[1] <= _now())
 
 
 def _who(parsed: Sig, keys: Sequence[Cert]) -> str:
     signer = parsed.issuer_fingerprint or parsed.issuer_key_id or "an unknown key"
-    return f"it names {signer}; trusted are {', '.join(key.fingerprint for key in keys)}"
+    return f"signed by {signer}; trusted keys: {', '.join(key.fingerprint for key in keys)}"
 
 
 def _first_line(error: Exception) -> str:

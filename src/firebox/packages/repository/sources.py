@@ -1,4 +1,4 @@
-"""The repositories of the settings: what each is called and where its index is."""
+"""Repository sources: names and index URLs from the settings."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from firebox.domain.errors import SettingsError
 from firebox.settings.settings import Settings
 
 ALL = "all"
-"""The meta-repository: every configured one."""
+"""The meta-repository that includes every configured one."""
 BUILT = "built"
-"""The implicit repository of what was built on this machine."""
+"""The implicit repository of locally built packages."""
 INDEX_NAME = "index.yaml"
-"""The index of a repository that is a folder."""
+"""Index file of a repository folder."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_ALLOWED = "NAME=URL or NAME=FILE, with spaces between them; URL is http or https; a name is of small letters, digits, - _ ."
+_ALLOWED = "space-separated NAME=URL or NAME=FILE; URLs are http or https; names have lower-case letters, digits, - _ ."
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """One repository of the settings."""
+    """A configured repository."""
 
     name: str
     location: str
-    """URL of the index: http, https, or `file:` and an absolute path. Without user and password."""
+    """Index URL: http, https, or `file:` with an absolute path. Without credentials."""
     username: str = ""
     password: str = ""
 
@@ -37,18 +37,18 @@ class Source(Struct, frozen=True, kw_only=True):
 
     @property
     def path(self) -> Path:
-        """The index of a local one; of a folder the `index.yaml` in it."""
+        """Path of a local index; for a folder, its `index.yaml`."""
         path = path_of(self.location)
         return path / INDEX_NAME if path.is_dir() else path
 
 
 def sources_of(settings: Settings) -> list[Source]:
-    """Read the setting `repositories`; what was built here comes last, when there is any. Raises: SettingsError."""
+    """Parse the setting `repositories`; `built` is appended if anything was built locally. Raises: SettingsError."""
     found: dict[str, Source] = {}
     for position, word in enumerate(settings.repositories.split()):
         source = _source(word, position, settings)
         if source.name in found:
-            raise _refused(settings, f"two repositories are called {source.name!r}")
+            raise _refused(settings, f"duplicate repository name {source.name!r}")
         found[source.name] = source
     built = packages_folder(settings) / "built" / INDEX_NAME
     if built.is_file():
@@ -57,17 +57,17 @@ def sources_of(settings: Settings) -> list[Source]:
 
 
 def packages_folder(settings: Settings) -> Path:
-    """Where everything about packages is kept."""
+    """Return the root folder of all package data."""
     return settings.data_dir / "packages"
 
 
 def location_of(path: Path) -> str:
-    """The `file:` URL of a path."""
+    """Return the `file:` URL of a path."""
     return path.absolute().as_uri()
 
 
 def path_of(location: str) -> Path:
-    """The path that a `file:` URL names. Raises: ValueError when it names none."""
+    """Return the path of a `file:` URL. Raises: ValueError if it is not a valid one."""
     parts = urlsplit(location)
     path = Path(unquote(parts.path, errors="surrogateescape"))
     if parts.scheme != "file" or parts.netloc not in {"", "localhost"} or not path.is_absolute() or "\0" in str(path):
@@ -82,7 +82,7 @@ def _source(word: str, position: int, settings: Settings) -> Source:
             raise _refused(settings, f"{word!r} has no name")
         name, place = "default", word
     if name in {ALL, BUILT}:
-        raise _refused(settings, f"a repository cannot be called {name!r}")
+        raise _refused(settings, f"the name {name!r} is reserved")
     scheme = place.partition(":")[0].lower() if "://" in place or place.startswith("file:") else ""
     try:
         if scheme in {"http", "https"}:
@@ -90,9 +90,9 @@ def _source(word: str, position: int, settings: Settings) -> Source:
         if scheme == "file":
             return Source(name=name, location=location_of(path_of(place)))
     except ValueError:
-        raise _refused(settings, f"{name!r} has no address that can be read") from None
+        raise _refused(settings, f"{name!r} has an invalid URL") from None
     if scheme or not place:
-        raise _refused(settings, f"{name!r} has no address that can be used")
+        raise _refused(settings, f"{name!r} has an unsupported URL")
     return Source(name=name, location=location_of(settings.data_dir / Path(place).expanduser()))
 
 
