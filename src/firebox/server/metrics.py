@@ -1,4 +1,9 @@
-"""A second, small listener for /metrics alone: for a Prometheus that must not reach anything else."""
+"""A second listener for /metrics alone, for a Prometheus that must reach nothing else.
+
+Not prometheus_client's own server: it starts a thread for every connection, without limits or timeouts, so a client that sends
+nothing holds a thread; its threads would read counters while the event loop changes them; and it answers every path. `HttpServer`
+bounds connections, heads and time.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +20,16 @@ from firebox.doors.http.held import Bounds
 from firebox.doors.http.turns import Turns
 from firebox.server.http_server import HttpServer
 from firebox.server.listener import url_of
+from firebox.service.run_metrics import MEDIA_TYPE
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
-
-PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice
 
 
 @asynccontextmanager
 async def serve_metrics(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
-    """Serve while the context is open; gives the URL, "" when `metrics_port` is -1.
+    """Serve while the context is open. Yield the URL, or "" if `metrics_port` is -1.
 
-    Raises: SettingsError for an address that cannot be had.
+    Raises: SettingsError when the address cannot be used.
     """
     if settings.metrics_port < 0:
         yield ""
@@ -34,7 +38,7 @@ async def serve_metrics(service: Service, settings: Settings, turns: Turns) -> A
     @get("/metrics")
     async def read_metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         del request
-        return Response(service.metrics.text(), media_type=PROMETHEUS_TEXT)
+        return Response(service.metrics.text(), media_type=MEDIA_TYPE)
 
     application = Litestar([read_metrics], openapi_config=None, logging_config=None)
     with _open_listener(settings) as listener:
@@ -49,20 +53,20 @@ async def serve_metrics(service: Service, settings: Settings, turns: Turns) -> A
 
 
 class MetricsServer(HttpServer):
-    """uvicorn, without a say in when the process ends."""
+    """uvicorn without signal handlers: the main server has them."""
 
     def __init__(self, application: Litestar, bounds: Bounds, turns: Turns) -> None:
         super().__init__(application, bounds, turns, ws="none", lifespan="off", timeout_graceful_shutdown=1)
         self.started_listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Listen, then set `started_listening`."""
         await super().startup(sockets)
         self.started_listening.set()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to the server that there is beside this one."""
+        """Leave signals to the main server."""
         yield
 
 

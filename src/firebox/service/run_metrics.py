@@ -14,6 +14,8 @@ from firebox.domain.model import Result
 if TYPE_CHECKING:  # loaded once somebody asks for the numbers: counting needs nothing of it
     from prometheus_client.core import HistogramMetricFamily, Metric
 
+MEDIA_TYPE = "text/plain; version=0.0.4"
+"""Of `Metrics.text`. Without the charset: Litestar adds it, and Prometheus rejects a type that has it twice."""
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 

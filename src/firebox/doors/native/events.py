@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox.domain import model
-from firebox.doors.http.output import Pieces
+from firebox.doors.http.output import Pieces, in_turns
+from firebox.doors.http.server_sent_events import COMMENT, event_parts, with_keep_alive
 from firebox.doors.http.text import StreamText
 from firebox.doors.native import wire
 
@@ -102,6 +104,19 @@ async def translate(
         async for written in translator.feed(event):
             if event.sequence > after_sequence:
                 yield written
+
+
+async def event_stream(events: AsyncIterator[Written]) -> AsyncIterator[bytes]:
+    """Write events as server-sent events."""
+    async with aclosing(with_keep_alive(events)) as kept_alive:
+        async for written in kept_alive:
+            if written is None:
+                yield COMMENT
+                continue
+            event, parts = written
+            name = str(type(event).__struct_config__.tag)
+            async for piece in in_turns(event_parts(name, *parts, sequence=event.sequence)):
+                yield piece
 
 
 def _written(event: AnyEvent) -> Written:

@@ -14,22 +14,22 @@ from litestar.params import HeaderParameter
 from litestar.response import Stream
 
 import firebox
-from firebox.domain.errors import CapacityError, FireboxError
+from firebox.domain.errors import CapacityError, FireboxError, InvalidRequest
 from firebox.doors.http.credentials import identify
 from firebox.doors.http.output import Pieces
 from firebox.doors.http.requests import AnyRequest, AnySocket, check_origin, read_json, read_origins, while_connected
 from firebox.doors.http.routing import Router
+from firebox.doors.http.server_sent_events import MEDIA_TYPE, STREAM_HEADERS
 from firebox.doors.http.status import headers_of
 from firebox.doors.native import wire
-from firebox.doors.native.event_stream import MEDIA_TYPE, event_stream, read_last_event_id
-from firebox.doors.native.events import translate
+from firebox.doors.native.events import event_stream, translate
 from firebox.doors.native.live import refuse_live_run, serve_live_run
+from firebox.service import run_metrics
 from firebox.service.runs import StoredRun
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
 
 PREFIX = "/api/v1"
-PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice
 
 _log = structlog.get_logger("firebox.native")
 
@@ -107,12 +107,12 @@ async def follow_run(
     last_event_id: Annotated[str, HeaderParameter(name="Last-Event-ID")] = "",
     base64: bool = False,
 ) -> Response[Any]:
-    after_sequence = read_last_event_id(last_event_id)
+    after_sequence = _sequence_of(last_event_id)
     stored = service.runs.get(run_id, await identify(request, service))
     if stored.log.finished and after_sequence >= stored.log.last_sequence:
         return Response(None, status_code=204)
     events = translate(stored.log.read(split_after=after_sequence), after_sequence, exact=base64)
-    return Stream(event_stream(events), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    return Stream(event_stream(events), media_type=MEDIA_TYPE, headers=STREAM_HEADERS)
 
 
 @websocket("/runs/live")
@@ -145,10 +145,22 @@ async def read_health(service: NamedDependency[Service]) -> Response[wire.Health
     return Response(health, status_code=503 if service.stopping else 200)
 
 
-@get("/metrics", media_type=PROMETHEUS_TEXT)
+@get("/metrics", media_type=run_metrics.MEDIA_TYPE)
 async def read_metrics(request: AnyRequest, service: NamedDependency[Service]) -> Response[bytes]:
     await identify(request, service)
-    return Response(service.metrics.text(), media_type=PROMETHEUS_TEXT)
+    return Response(service.metrics.text(), media_type=run_metrics.MEDIA_TYPE)
+
+
+def _sequence_of(last_event_id: str) -> int:
+    """Parse the Last-Event-ID header; -1 if it is empty.
+
+    Raises: InvalidRequest when it is not a sequence number.
+    """
+    if not last_event_id:
+        return -1
+    if not last_event_id.isdecimal() or len(last_event_id) > 18:
+        raise InvalidRequest("not a sequence number", where="Last-Event-ID")
+    return int(last_event_id)
 
 
 def _prefers_async(prefer: str) -> bool:

@@ -16,6 +16,7 @@ from firebox.domain.errors import CapacityError, FireboxError, InvalidRequest
 from firebox.doors.http.output import Pieces
 from firebox.doors.http.requests import AnyRequest, read_json_body, require_json, while_connected
 from firebox.doors.http.routing import Router
+from firebox.doors.http.server_sent_events import STREAM_HEADERS
 from firebox.doors.http.status import headers_of
 from firebox.doors.piston import package_wire, wire
 from firebox.doors.piston.operators import packages_of, require_operator
@@ -90,8 +91,7 @@ class PackageDoor:
         streamed = wanted_format(request.headers.get("accept", ""))
         if streamed is not None:
             media_type, write = streamed
-            headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-            return Stream(follow(installation, write), media_type=media_type, headers=headers)
+            return Stream(follow(installation, write), media_type=media_type, headers=STREAM_HEADERS)
         installed = await while_connected(request, installation.result())
         return _answer(package_wire.from_installation(installation.entry, installed))
 

@@ -5,20 +5,18 @@ Source: HTML Living Standard, section 9.2; the media type of NDJSON is applicati
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 
 import structlog
 
 from firebox.domain.errors import FireboxError
+from firebox.doors.http.server_sent_events import MEDIA_TYPE, event_parts, with_keep_alive
 from firebox.doors.piston import package_wire, wire
 from firebox.doors.piston.package_wire import Installation as Result
 from firebox.doors.piston.package_wire import Progress, StreamedFailure
 from firebox.packages import entry
 from firebox.service.installations import Installation
-
-KEEP_ALIVE_S = 15.0
-"""The latest progress is repeated after this time without news, because proxies close idle connections."""
 
 Message = Progress | Result | StreamedFailure
 Format = Callable[[Message], bytes]
@@ -32,31 +30,17 @@ def wanted_format(accept: str) -> tuple[str, Format] | None:
     return next(((name, write) for name, write in _FORMATS.items() if name in types), None)
 
 
-async def follow(installation: Installation, write: Format, *, keep_alive_s: float = KEEP_ALIVE_S) -> AsyncIterator[bytes]:
-    """Yield encoded progress, then the result or the failure. A disconnect does not stop the installation."""
-    progress = installation.progress()
-    waiting: asyncio.Future[Progress | None] | None = None
-    last: Progress | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(_next(progress))
-            done, _ = await asyncio.wait((waiting,), timeout=keep_alive_s)
-            if done:
-                last = waiting.result()
-                waiting = None
-                if last is None:
-                    break
+async def follow(installation: Installation, write: Format) -> AsyncIterator[bytes]:
+    """Yield the progress of an installation, and finally its result or its failure. The last progress is repeated to keep the
+    connection open. A reader that leaves does not stop the installation.
+    """
+    last: entry.Progress | None = None
+    async with aclosing(with_keep_alive(installation.progress())) as kept_alive:
+        async for progress in kept_alive:
+            last = progress or last
             if last is not None:
-                yield write(last)
-    finally:
-        if waiting is not None:
-            waiting.cancel()
+                yield write(package_wire.from_progress(last))
     yield write(await _end(installation))
-
-
-async def _next(progress: AsyncIterator[entry.Progress]) -> Progress | None:
-    found = await anext(progress, None)
-    return None if found is None else package_wire.from_progress(found)
 
 
 async def _end(installation: Installation) -> Message:
@@ -70,11 +54,11 @@ async def _end(installation: Installation) -> Message:
 
 
 def _as_event(message: Message) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (str(message.__struct_config__.tag).encode(), wire.encode(message))
+    return b"".join(event_parts(str(message.__struct_config__.tag), wire.encode(message)))
 
 
 def _as_line(message: Message) -> bytes:
     return wire.encode(message) + b"\n"
 
 
-_FORMATS: dict[str, Format] = {"text/event-stream": _as_event, "application/x-ndjson": _as_line}
+_FORMATS: dict[str, Format] = {MEDIA_TYPE: _as_event, "application/x-ndjson": _as_line}

@@ -21,6 +21,7 @@ from firebox.doors.http.routing import Router
 from firebox.doors.http.status import headers_of
 from firebox.doors.runner import wire
 from firebox.doors.runner.wire import Status
+from firebox.service import run_metrics
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
@@ -35,7 +36,6 @@ Answered = TypeVar("Answered", bound="Message")
 Handler = Callable[..., Awaitable[Any]]
 
 METHODS: tuple[Method, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-PROMETHEUS_TEXT = "text/plain; version=0.0.4"  # Litestar adds the charset; Prometheus refuses a type that names it twice
 
 DESCRIPTION_PATH = "/runner/openapi.json"
 
@@ -112,7 +112,7 @@ class Door:
     async def read_metrics(self, request: AnyRequest) -> ASGIResponse:
         """Give the numbers for Prometheus, where it looks for them."""
         await identify(request, self._service)
-        return ASGIResponse(body=self._service.metrics.text(), media_type=PROMETHEUS_TEXT)
+        return ASGIResponse(body=self._service.metrics.text(), media_type=run_metrics.MEDIA_TYPE)
 
     async def _call_with_body(
         self, request: AnyRequest, call: Callable[[CodeRequest, Caller], Awaitable[Answered]]
