@@ -1,4 +1,4 @@
-"""Piston v3: repositories, packages, and jobs for a specific package. Wire format: `package_wire`; docs/reference/packages-api.md."""
+"""Piston v3: repositories, packages and jobs for a specific package. Wire format: `package_wire`."""
 
 from __future__ import annotations
 
