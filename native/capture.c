@@ -9,11 +9,11 @@
 #include "tracing.h"
 
 #ifndef __x86_64__
-void let_be_captured(const char *main_file, bool other_pid, int error_stream)
+void start_capture(const char *main_file, bool other_pid, int error_stream)
 {
     (void)main_file, (void)other_pid;
     dup2(error_stream, 2);
-    give_up("templates are for x86-64");
+    die("templates are for x86-64");
 }
 #else
 
@@ -82,13 +82,13 @@ static bool opens(uint64_t path_address, uint64_t flags, const char *main_file)
 {
     char path[PATH_MAX];
     open_memory();
-    long got = try_to_read_there(path_address, path, sizeof path - 1);
+    long got = try_read_remote(path_address, path, sizeof path - 1);
     path[got < 0 ? 0 : got] = '\0';
     return !(flags & O_PATH) && strcmp(last_part(path), last_part(main_file)) == 0;
 }
 
 /* Return whether this is the call in which it waits. */
-static bool waits_in(const struct ptrace_syscall_info *info, const char *main_file)
+static bool is_waiting_in(const struct ptrace_syscall_info *info, const char *main_file)
 {
     if (info->op != PTRACE_SYSCALL_INFO_ENTRY)
         return false;
@@ -108,64 +108,64 @@ static void return_other_pid(void)
     trace("PTRACE_SETREGS", PTRACE_SETREGS, 0, &registers);
 }
 
-static void run_until_it_waits(const char *main_file, bool other_pid)
+static void run_until_waiting(const char *main_file, bool other_pid)
 {
     struct ptrace_syscall_info info;
     bool asks = false;
     do {
-        go_on();
+        run_to_next_stop();
         trace("PTRACE_GET_SYSCALL_INFO", PTRACE_GET_SYSCALL_INFO, sizeof info, &info);
         if (asks && info.op == PTRACE_SYSCALL_INFO_EXIT)
             return_other_pid();
         asks = other_pid && info.op == PTRACE_SYSCALL_INFO_ENTRY && info.entry.nr == SYS_getpid;
-    } while (!waits_in(&info, main_file));
+    } while (!is_waiting_in(&info, main_file));
 }
 
 /* Leave out the system call at whose beginning the interpreter has stopped. */
-static void leave_call_out(void)
+static void skip_call(void)
 {
     struct user_regs_struct without = traced->registers;
     without.orig_rax = ~0ULL;
     trace("PTRACE_SETREGS", PTRACE_SETREGS, 0, &without);
-    go_on();
+    run_to_next_stop();
 }
 
 /* Ask the kernel, in the interpreter's name, what that has told it. */
-static void take_settings(void)
+static void capture_settings(void)
 {
     struct itimerval timer;
     struct itimerspec made;
     uint64_t scratch = (traced->registers.rsp - TEMPLATE_PAGE) & ~15ULL; /* behind the end of the stack, where nothing counts */
     for (uint64_t signal = 1; signal <= TEMPLATE_SIGNALS; ++signal)
-        ask_there("rt_sigaction", SYS_rt_sigaction, signal, 0, scratch, 8, scratch, &head.actions[signal],
+        remote_query("rt_sigaction", SYS_rt_sigaction, signal, 0, scratch, 8, scratch, &head.actions[signal],
                   sizeof head.actions[signal]);
     for (uint64_t which = ITIMER_REAL; which <= ITIMER_PROF; ++which) {
-        ask_there("getitimer", SYS_getitimer, which, scratch, 0, 0, scratch, &timer, sizeof timer);
+        remote_query("getitimer", SYS_getitimer, which, scratch, 0, 0, scratch, &timer, sizeof timer);
         if (timer.it_value.tv_sec != 0 || timer.it_value.tv_usec != 0)
-            give_up("it has set a timer");
+            die("it has set a timer");
     }
     for (uint32_t index = 0; index < head.timers; ++index) {
-        ask_there("timer_gettime", SYS_timer_gettime, (uint64_t)head.timer[index].number, scratch, 0, 0, scratch, &made,
+        remote_query("timer_gettime", SYS_timer_gettime, (uint64_t)head.timer[index].number, scratch, 0, 0, scratch, &made,
                   sizeof made);
         if (made.it_value.tv_sec != 0 || made.it_value.tv_nsec != 0)
-            give_up("it has set a timer");
+            die("it has set a timer");
     }
-    head.layout.brk = (uint64_t)call_there(SYS_brk, 0, 0, 0, 0);
+    head.layout.brk = (uint64_t)remote_call(SYS_brk, 0, 0, 0, 0);
     for (uint32_t index = 0; index < head.threads; ++index) {
         traced = &head.thread[index];
-        take_thread_settings(scratch);
+        capture_thread_settings(scratch);
     }
     traced = &head.thread[0];
 }
 
 /* Keep where the kernel believes its parts to be. Source: proc(5), /proc/PID/stat, which counts fields from 1. */
-static void take_layout(void)
+static void capture_layout(void)
 {
     char line[4096];
-    read_about("stat", line, sizeof line);
+    read_proc_file("stat", line, sizeof line);
     const char *state = strrchr(line, ')'); /* is field 2 */
     if (state == NULL || *++state == '\0')
-        give_up("stat");
+        die("stat");
     head.layout = (struct template_layout){
         .start_code = number_at(state, 26 - 3), .end_code = number_at(state, 27 - 3), .start_stack = number_at(state, 28 - 3),
         .start_data = number_at(state, 45 - 3), .end_data = number_at(state, 46 - 3), .start_brk = number_at(state, 47 - 3),
@@ -173,7 +173,7 @@ static void take_layout(void)
         .env_end = number_at(state, 51 - 3), .brk = head.layout.brk, .program = ~0U};
     int file = open_at(proc_folder(), proc_path((uint64_t)interpreter, "auxv"), O_RDONLY, 0);
     long bytes = file < 0 ? -1 : read(file, head.auxv, sizeof head.auxv);
-    must("auxv", bytes >= 0);
+    require("auxv", bytes >= 0);
     close(file);
     head.layout.auxv_bytes = (uint32_t)bytes;
     for (size_t index = 0; index + 1 < TEMPLATE_AUXV && head.auxv[index] != AT_NULL; index += 2)
@@ -185,7 +185,7 @@ static uint32_t keep_text(const char *word)
 {
     size_t bytes = strlen(word) + 1;
     if (bytes > TEXT_BYTES - text_bytes)
-        give_up("it has mapped too many files");
+        die("it has mapped too many files");
     memcpy(text + text_bytes, word, bytes);
     text_bytes += (uint32_t)bytes;
     return text_bytes - (uint32_t)bytes;
@@ -207,9 +207,9 @@ static bool has_flag(const char *flags, const char *flag)
 
 static void write_out(const void *data, size_t bytes, uint64_t at)
 {
-    must("lseek", lseek(output, (off_t)at, SEEK_SET) >= 0);
+    require("lseek", lseek(output, (off_t)at, SEEK_SET) >= 0);
     if (write_all(output, data, bytes) < 0)
-        must("write", (errno = failure.number) == 0);
+        require("write", (errno = failure.number) == 0);
 }
 
 /* Keep a page, in the piece that ends before it or in a new one. */
@@ -217,13 +217,13 @@ static void keep_page(struct template_mapping *mapping, uint64_t address)
 {
     static const char zeros[TEMPLATE_PAGE];
     char page[TEMPLATE_PAGE];
-    read_there(address, page, sizeof page);
+    read_remote(address, page, sizeof page);
     if (mapping->source == TEMPLATE_ANONYMOUS && memcmp(page, zeros, sizeof page) == 0)
         return;
     struct template_piece *last = mapping->pieces > 0 ? &pieces[head.pieces - 1] : NULL;
     if (last == NULL || last->address + last->bytes != address) {
         if (head.pieces == PIECES)
-            give_up("its memory is in too many pieces");
+            die("its memory is in too many pieces");
         last = &pieces[head.pieces++];
         *last = (struct template_piece){address, 0};
         ++mapping->pieces;
@@ -252,7 +252,7 @@ static void keep_contents(struct template_mapping *mapping, int page_map)
     for (uint64_t address = mapping->start; address < mapping->end;) {
         uint64_t count = (mapping->end - address) / TEMPLATE_PAGE;
         size_t bytes = (count < PAGES_AT_ONCE ? count : PAGES_AT_ONCE) * sizeof *pages;
-        must("pagemap", pread(page_map, pages, bytes, (off_t)(address / TEMPLATE_PAGE * sizeof *pages)) == (long)bytes);
+        require("pagemap", pread(page_map, pages, bytes, (off_t)(address / TEMPLATE_PAGE * sizeof *pages)) == (long)bytes);
         for (size_t index = 0; index < bytes / sizeof *pages; ++index, address += TEMPLATE_PAGE) {
             bool is_files = mapping->source == TEMPLATE_FILE && (pages[index] & PAGE_OF_FILE);
             if ((pages[index] & (PAGE_PRESENT | PAGE_SWAPPED)) && !is_files)
@@ -283,9 +283,9 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
     }
     for (size_t index = 0; index < sizeof refused / sizeof *refused; ++index)
         if (has_flag(flags, refused[index]))
-            give_up("it has memory of a special kind");
+            die("it has memory of a special kind");
     if (is_shared && (mapping->protection & PROT_WRITE))
-        give_up("it shares memory");
+        die("it shares memory");
     mapping->not_forked = has_flag(flags, "dc");
     if (has_flag(flags, "nr"))
         mapping->flags |= MAP_NORESERVE;
@@ -293,13 +293,13 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
         mapping->source = TEMPLATE_STACK;
         head.stack_end = mapping->end;
     } else if (has_flag(flags, "gd")) {
-        give_up("it has a second stack");
+        die("it has a second stack");
     } else if (*name != '/') {
         mapping->source = TEMPLATE_ANONYMOUS;
     } else {
         mapping->source = TEMPLATE_FILE;
         mapping->path = keep_path(name);
-        must(name, stat(name, &status) == 0);
+        require(name, stat(name, &status) == 0);
         mapping->file_bytes = (uint64_t)status.st_size;
         mapping->file_modified_ns = (uint64_t)status.st_mtim.tv_sec * 1000000000 + (uint64_t)status.st_mtim.tv_nsec;
         mapping->file_changed_ns = (uint64_t)status.st_ctim.tv_sec * 1000000000 + (uint64_t)status.st_ctim.tv_nsec;
@@ -321,31 +321,31 @@ static const char *parse_mapping(const char *line, struct template_mapping *mapp
 }
 
 /* Keep all mappings and what they hold. */
-static void take_memory(void)
+static void capture_memory(void)
 {
     struct template_mapping mapping = {0};
     char name[PATH_MAX] = "";
     const char *line;
     int page_map = open_at(proc_folder(), proc_path((uint64_t)interpreter, "pagemap"), O_RDONLY, 0);
-    must("pagemap", page_map >= 0);
-    must("smaps", (errno = lines_open(proc_path((uint64_t)interpreter, "smaps"))) == 0);
+    require("pagemap", page_map >= 0);
+    require("smaps", (errno = lines_open(proc_path((uint64_t)interpreter, "smaps"))) == 0);
     while ((line = lines_next()) != NULL) {
         bool is_first = (*line >= '0' && *line <= '9') || (*line >= 'a' && *line <= 'f');
         if (is_first)
             strncpy(name, parse_mapping(line, &mapping), sizeof name - 1);
         if (strncmp(line, "ProtectionKey:", strlen("ProtectionKey:")) == 0 && number_at(line, 1) != 0)
-            give_up("it protects memory by keys");
+            die("it protects memory by keys");
         if (strncmp(line, "VmFlags:", strlen("VmFlags:")) != 0 || strcmp(name, "[vsyscall]") == 0)
             continue;
         if (head.mappings == MAPPINGS)
-            give_up("it has too many mappings");
+            die("it has too many mappings");
         mapping.first_piece = head.pieces;
         mapping.contents = output_bytes;
         if (find_source(&mapping, name, line))
             keep_contents(&mapping, page_map);
         mappings[head.mappings++] = mapping;
     }
-    must("smaps", (errno = lines_close()) == 0);
+    require("smaps", (errno = lines_close()) == 0);
     close(page_map);
 }
 
@@ -366,27 +366,27 @@ static uint64_t value_of(const char *listing, const char *name, int base)
 }
 
 /* Keep what can be read from a pipe. This takes it out: the interpreter does not go on. */
-static void take_pipe(int folder, const char *name, struct template_descriptor *kept)
+static void capture_pipe(int folder, const char *name, struct template_descriptor *kept)
 {
     char more;
     if ((kept->flags & O_ACCMODE) != O_RDONLY)
         return;
     int pipe = open_at(folder, name, O_RDONLY | O_NONBLOCK, 0);
-    must("pipe", pipe >= 0);
+    require("pipe", pipe >= 0);
     long got = read(pipe, &kept->value, sizeof kept->value);
-    must("pipe", got >= 0 || errno == EAGAIN);
+    require("pipe", got >= 0 || errno == EAGAIN);
     kept->bytes = got > 0 ? (uint32_t)got : 0;
     if (kept->bytes == sizeof kept->value && read(pipe, &more, 1) > 0)
-        give_up("it has a pipe that holds much");
+        die("it has a pipe that holds much");
     close(pipe);
 }
 
 /* Keep what an epoll instance watches. Source: proc(5), /proc/PID/fdinfo; the events are those of epoll_ctl(2). */
-static void take_watches(uint32_t epoll, const char *about)
+static void capture_watches(uint32_t epoll, const char *about)
 {
     for (const char *line = strstr(about, "tfd:"); line != NULL; line = strstr(line + 1, "tfd:")) {
         if (head.watches == TEMPLATE_WATCHES)
-            give_up("it watches too much");
+            die("it watches too much");
         watched_inodes[head.watches] = value_of(line, "ino:", 16);
         head.watch[head.watches++] = (struct template_watch){
             .epoll = epoll,
@@ -397,7 +397,7 @@ static void take_watches(uint32_t epoll, const char *about)
 }
 
 /* Keep a descriptor. Source: proc(5), /proc/PID/fdinfo. */
-static void take_descriptor(int folder, const char *name, void *context)
+static void capture_descriptor(int folder, const char *name, void *context)
 {
     static char about[8192];
     char target[PATH_MAX], number[sizeof "fdinfo/" + 20];
@@ -406,15 +406,15 @@ static void take_descriptor(int folder, const char *name, void *context)
     if (which <= 2 || which == PROTOCOL_GATE)
         return;
     long length = readlinkat(folder, name, target, sizeof target - 1);
-    must("fd", length >= 0);
+    require("fd", length >= 0);
     target[length] = '\0';
-    read_about(strncat(strcpy(number, "fdinfo/"), name, 20), about, sizeof about);
+    read_proc_file(strncat(strcpy(number, "fdinfo/"), name, 20), about, sizeof about);
     if (strlen(about) == sizeof about - 1)
-        give_up("it watches too much");
+        die("it watches too much");
     if (head.descriptors == TEMPLATE_DESCRIPTORS)
-        give_up("it has opened too much");
+        die("it has opened too much");
     struct stat status;
-    must("fd", fstatat(folder, name, &status, 0) == 0);
+    require("fd", fstatat(folder, name, &status, 0) == 0);
     inodes[head.descriptors] = status.st_ino;
     struct template_descriptor *kept = &head.descriptor[head.descriptors++];
     *kept = (struct template_descriptor){.number = which, .flags = (uint32_t)value_of(about, "flags:", 8)};
@@ -423,13 +423,13 @@ static void take_descriptor(int folder, const char *name, void *context)
         kept->value = value_of(about, "eventfd-count:", 16);
     } else if (strcmp(target, "anon_inode:[eventpoll]") == 0) {
         kept->kind = TEMPLATE_EPOLL;
-        take_watches(which, about);
+        capture_watches(which, about);
     } else if (strncmp(target, "pipe:[", strlen("pipe:[")) == 0) {
         kept->kind = TEMPLATE_PIPE;
-        take_pipe(folder, name, kept);
+        capture_pipe(folder, name, kept);
     } else {
         if (*target != '/' || stat(target, &status) < 0 || !(S_ISREG(status.st_mode) || strcmp(target, "/dev/null") == 0))
-            give_up("it has opened something that is no file");
+            die("it has opened something that is no file");
         kept->path = keep_text(target);
         kept->value = value_of(about, "pos:", 10);
     }
@@ -449,7 +449,7 @@ static void pair_pipes(void)
             one->other = other->number;
         }
         if (one->kind == TEMPLATE_PIPE && ends != 1)
-            give_up("it has a pipe to somewhere else");
+            die("it has a pipe to somewhere else");
     }
 }
 
@@ -461,18 +461,18 @@ static void check_watches(void)
         while (at < head.descriptors && head.descriptor[at].number != head.watch[index].number)
             ++at;
         if (at == head.descriptors || inodes[at] != watched_inodes[index])
-            give_up("it watches something that it has closed");
+            die("it watches something that it has closed");
     }
 }
 
 /* Keep the timers. Source: proc(5), /proc/PID/timers. */
-static void take_timers(void)
+static void capture_timers(void)
 {
     char listing[2048];
-    read_about("timers", listing, sizeof listing);
+    read_proc_file("timers", listing, sizeof listing);
     for (const char *here = listing; here != NULL && *here != '\0'; here = strstr(here + 1, "\nID: ")) {
         if (head.timers == TEMPLATE_TIMERS || value_of(here, "notify: signal/pid.", 10) != (uint64_t)interpreter)
-            give_up("it has made timers of a special kind");
+            die("it has made timers of a special kind");
         const char *value = strchr(strstr(here, "signal: "), '/');
         struct template_timer timer = {.number = (int32_t)value_of(here, "ID: ", 10),
                                        .clock = (int32_t)value_of(here, "ClockID: ", 10),
@@ -486,18 +486,18 @@ static void take_timers(void)
 }
 
 /* Keep the descriptors, and refuse what could not be made again. */
-static void take_descriptors(void)
+static void capture_descriptors(void)
 {
     static struct pairs processes;
     if (!proc_list(&processes) || processes.used != PROCESSES)
-        give_up("it has started a program");
-    for_each_in("fd", take_descriptor, NULL);
+        die("it has started a program");
+    each_proc_entry("fd", capture_descriptor, NULL);
     pair_pipes();
     check_watches();
 }
 
 /* Keep where random numbers must be others each time. The interpreter has left a file about it, or none. */
-static void take_random(void)
+static void capture_random(void)
 {
     char line[64];
     if (read_file(AT_FDCWD, PROTOCOL_RANDOM, line, sizeof line) < 0)
@@ -505,14 +505,14 @@ static void take_random(void)
     head.random = number_at(line, 0);
     head.random_bytes = number_at(line, 1);
     if (head.random == 0 || head.random_bytes == 0 || head.random_bytes > TEMPLATE_RANDOM_BYTES)
-        give_up("it asks for random numbers in a strange place");
+        die("it asks for random numbers in a strange place");
 }
 
 static void write_template(void)
 {
     char path[PATH_MAX];
     long length = readlinkat(proc_folder(), proc_path((uint64_t)interpreter, "exe"), path, sizeof path - 1);
-    must("exe", length >= 0);
+    require("exe", length >= 0);
     path[length] = '\0';
     head.interpreter = keep_text(path);
     head.magic = TEMPLATE_MAGIC;
@@ -536,33 +536,33 @@ static _Noreturn void capture(const char *main_file, bool other_pid, int followe
 {
     int persona = personality(QUERY_PERSONALITY);
     if (persona < 0 || !(persona & ADDR_NO_RANDOMIZE))
-        give_up("addresses are always random here");
+        die("addresses are always random here");
     traced = &head.thread[0];
     traced->number = (uint32_t)interpreter;
     seize();
     stop();
-    must("write", write(followed, "", 1) == 1);
-    run_until_it_waits(main_file, other_pid);
+    require("write", write(followed, "", 1) == 1);
+    run_until_waiting(main_file, other_pid);
     open_memory();
-    take_registers();
+    capture_registers();
     stop_threads(&head);
-    leave_call_out();
-    take_descriptors();
-    take_timers();
-    take_random();
+    skip_call();
+    capture_descriptors();
+    capture_timers();
+    capture_random();
     unlink(PROTOCOL_TEMPLATE); /* the interpreter stands still and is alone: from here on nobody else can put a file there */
     output = open_at(AT_FDCWD, PROTOCOL_TEMPLATE, O_WRONLY | O_CREAT | O_EXCL, 0755);
-    must("open", output >= 0);
+    require("open", output >= 0);
     output_bytes = TEMPLATE_AT + TEMPLATE_TABLES_BYTES;
-    take_settings();
-    take_layout();
-    take_memory();
+    capture_settings();
+    capture_layout();
+    capture_memory();
     find_room();
     write_template();
     _exit(0); /* and with us the interpreter */
 }
 
-void let_be_captured(const char *main_file, bool other_pid, int error_stream)
+void start_capture(const char *main_file, bool other_pid, int error_stream)
 {
     int ends[2], gate[2];
     char said;

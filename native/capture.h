@@ -8,6 +8,6 @@
  * main_file is not empty, when it opens that file. What it is then is left in the working directory as PROTOCOL_TEMPLATE, and it
  * ends by SIGKILL. Where there is no template `error_stream` is told why. other_pid: getpid(2) returns another number meanwhile.
  * Returns once it is followed. */
-void let_be_captured(const char *main_file, bool other_pid, int error_stream);
+void start_capture(const char *main_file, bool other_pid, int error_stream);
 
 #endif

@@ -9,6 +9,6 @@
 void stop_threads(struct template_head *head);
 
 /* Keep what `traced`, which has stopped, has told the kernel about itself. scratch: an address where answers may be written. */
-void take_thread_settings(uint64_t scratch);
+void capture_thread_settings(uint64_t scratch);
 
 #endif

@@ -33,7 +33,7 @@ _Static_assert(TEXT_BYTES > MOST_NAME_BYTES + MOST_LEFT_OUT * (PATH_MAX + NAME_M
 
 struct pattern {
     const char *text;
-    const struct sign *signs;
+    const struct token *tokens;
     bool matched;
     bool is_folder; /* it is the name of a folder */
 };
@@ -146,7 +146,7 @@ static bool matches(struct search *search)
         struct pattern *pattern = &search->patterns[i];
         if (matched && (pattern->matched || search->unmatched == 0))
             continue;
-        if (pattern_matches(pattern->signs, search->characters, length, search->deadline_us)) {
+        if (pattern_matches(pattern->tokens, search->characters, length, search->deadline_us)) {
             matched = true;
             search->unmatched -= !pattern->matched;
             pattern->matched = true;
@@ -351,16 +351,16 @@ static void visit_everything(struct search *search)
     }
 }
 
-/* Compile the patterns. signs: room for as many as their text has bytes. */
-static void compile_patterns(struct search *search, struct sign *signs, const char *text)
+/* Compile the patterns. tokens: room for as many as their text has bytes. */
+static void compile_patterns(struct search *search, struct token *tokens, const char *text)
 {
     search->unmatched = search->request->patterns;
     for (uint32_t i = 0; i < search->request->patterns; i++) {
-        search->patterns[i] = (struct pattern){.text = text, .signs = signs};
-        pattern_compile(text, signs);
+        search->patterns[i] = (struct pattern){.text = text, .tokens = tokens};
+        pattern_compile(text, tokens);
         size_t bytes = strlen(text) + 1;
         text += bytes;
-        signs += bytes;
+        tokens += bytes;
     }
 }
 
@@ -418,15 +418,15 @@ void collect(int sink, const struct collect *request, const char *text)
     int64_t deadline_us = clock_us(CLOCK_MONOTONIC) + (int64_t)request->budget_ms * 1000;
     /* One byte more: nothing cannot be mapped. */
     size_t patterns_bytes = request->patterns * sizeof(struct pattern) + 1;
-    size_t signs_bytes = request->text_bytes * sizeof(struct sign) + 1;
+    size_t tokens_bytes = request->text_bytes * sizeof(struct token) + 1;
     struct search *search = map(sizeof *search);
     struct pattern *patterns = map(patterns_bytes);
-    struct sign *signs = map(signs_bytes);
-    if (search != NULL && patterns != NULL && signs != NULL) {
+    struct token *tokens = map(tokens_bytes);
+    if (search != NULL && patterns != NULL && tokens != NULL) {
         search->request = request;
         search->deadline_us = deadline_us;
         search->patterns = patterns;
-        compile_patterns(search, signs, text);
+        compile_patterns(search, tokens, text);
         visit_everything(search);
         if (!search->incomplete)
             leave_out_patterns(search);
@@ -437,6 +437,6 @@ void collect(int sink, const struct collect *request, const char *text)
         munmap(search, sizeof *search);
     if (patterns != NULL)
         munmap(patterns, patterns_bytes);
-    if (signs != NULL)
-        munmap(signs, signs_bytes);
+    if (tokens != NULL)
+        munmap(tokens, tokens_bytes);
 }

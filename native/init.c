@@ -80,16 +80,16 @@ static int send_descriptors(const void *message, size_t bytes, const int *descri
 static int report_ready(const struct sandbox *sandbox, const struct ready *ready, const int ours[3])
 {
     int descriptors[3 + METERS];
-    const struct surroundings *surroundings = &sandbox->surroundings;
+    const struct step_context *context = &sandbox->context;
     memcpy(descriptors, ours, 3 * sizeof(int));
-    memcpy(descriptors + 3, surroundings->meters, (size_t)surroundings->meter_count * sizeof(int));
-    int done = send_descriptors(ready, sizeof *ready, descriptors, 3 + surroundings->meter_count);
-    for (int index = 0; index < surroundings->meter_count; ++index)
-        close(surroundings->meters[index]);
+    memcpy(descriptors + 3, context->meters, (size_t)context->meter_count * sizeof(int));
+    int done = send_descriptors(ready, sizeof *ready, descriptors, 3 + context->meter_count);
+    for (int index = 0; index < context->meter_count; ++index)
+        close(context->meters[index]);
     return done;
 }
 
-static void forget_signal(void)
+static void drain_signals(void)
 {
     struct signalfd_siginfo information;
     while (read(children_ended, &information, sizeof information) > 0)
@@ -109,18 +109,18 @@ static void empty(const int *pipes, int count)
 
 /* Look after a prestarted program until there is something on the link: start it anew in time, give up one that ends. outputs:
  * the server's ends of its streams. */
-static void wait_with_prestarted(const int outputs[2])
+static void watch_prestarted(const int outputs[2])
 {
     struct pollfd polled[] = {{.fd = link_to_server, .events = POLLIN},
                               {.fd = children_ended, .events = POLLIN},
                               {.fd = supervisor_descriptor(), .events = POLLIN}};
     for (;;) {
-        forget_signal();
-        if (!prestart_waits()) { /* it has ended, perhaps before anything woke us */
+        drain_signals();
+        if (!prestart_is_waiting()) { /* it has ended, perhaps before anything woke us */
             empty(outputs, 2);
             return;
         }
-        int count = poll(polled, 3, prestart_patience_ms());
+        int count = poll(polled, 3, prestart_timeout_ms());
         if (count < 0 && errno == EINTR)
             continue;
         if (polled[2].revents != 0)
@@ -142,8 +142,8 @@ static void prestart(const struct sandbox *sandbox, const int ours[3])
     program.words = words_at(&sandbox->text, &offset, make->words);
     program.variables = program.words == NULL ? NULL : words_at(&sandbox->text, &offset, make->variables);
     if (program.variables != NULL &&
-        prestart_begin(&program, string_at(&sandbox->text, make->main), make->flags & MAKE_FLAG_HELD) == 0)
-        wait_with_prestarted(ours + 1);
+        prestart_start(&program, string_at(&sandbox->text, make->main), make->flags & MAKE_FLAG_HELD) == 0)
+        watch_prestarted(ours + 1);
 }
 
 /* Receive the command. Ends when the server is gone. */
@@ -182,7 +182,7 @@ static pid_t start_command(const struct command *command, const char *terminal, 
     struct limits limits;
     limits_of(command->start, &limits);
     used_before_us = children_cpu_us();
-    if (prestart_waits()) {
+    if (prestart_is_waiting()) {
         pid_t pid = prestart_release(command->resume_words, &limits);
         if (pid > 0) {
             clockid_t clock = (clockid_t)((~(unsigned)pid << 3) | 2); /* CPU time of a process: clock_getcpuclockid(3) */
@@ -215,7 +215,7 @@ static _Noreturn void refuse(enum phase phase, const char *about)
 }
 
 /* Pass on what the server says while the program runs. */
-static void obey(pid_t pid)
+static void handle_request(pid_t pid)
 {
     struct message message;
     if (receive_message(link_to_server, &message) < 0 || message.bytes == 0)
@@ -252,9 +252,9 @@ static int watch(pid_t pid)
         if (polled[2].revents != 0)
             supervisor_answer();
         if (polled[0].revents != 0)
-            obey(pid);
+            handle_request(pid);
         if (polled[1].revents != 0)
-            forget_signal();
+            drain_signals();
         /* Not after each call that was decided: a program that makes many would have us do nothing but look. */
         if (sampled && now_ms() >= sample_at) {
             if (!sampling_exceeded()) {
@@ -304,14 +304,14 @@ static void collect_when_asked(void)
 
 /* Write the files, start the program, report it. Returns its pid; a command that cannot be started is refused. terminal: what is
  * to be kept open as long as the program runs. */
-static pid_t begin(struct command *command, int *terminal)
+static pid_t start(struct command *command, int *terminal)
 {
     const char *about = "", *path = NULL, *main;
     struct started started = {KIND_STARTED, 0};
-    bool waits = prestart_waits(); /* first: where it has ended its file is closed */
+    bool waits = prestart_is_waiting(); /* first: where it has ended its file is closed */
     int master = -1, held = prestart_held_file(&main);
     if (waits && (command->start->resume_words == PROTOCOL_NO_WORDS || (held >= 0 && !brings(command, main)))) {
-        prestart_end(); /* this is not what it waits for */
+        prestart_kill(); /* this is not what it waits for */
         held = -1;
     }
     if (write_files(command->files, command->start->files, &command->text, command->message.descriptors,
@@ -360,9 +360,9 @@ void serve_command(const struct sandbox *sandbox, const struct ready *ready)
     close(sandbox->template);
     if (receive_command(&command) < 0)
         return;
-    pid_t pid = begin(&command, &terminal);
+    pid_t pid = start(&command, &terminal);
     if (sampled)
-        sampling_begin(command.start->memory_bytes, command.start->cpu_ms, used_before_us, command.start->open_files);
+        sampling_start(command.start->memory_bytes, command.start->cpu_ms, used_before_us, command.start->open_files);
     int status = watch(pid);
     kill_everything();
     if (terminal >= 0)

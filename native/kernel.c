@@ -25,7 +25,7 @@ long check(const char *call, long returned)
     return returned;
 }
 
-void *allot(size_t bytes)
+void *allocate(size_t bytes)
 {
     static char pool[16 << 10];
     static size_t used;

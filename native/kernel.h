@@ -1,6 +1,6 @@
 /* The kernel as this program uses it: one function a system call, under the kernel's own names.
  *
- * A function that fails returns -1 and leaves in `failure` which call it was and why. Nothing here allocates but `allot`.
+ * A function that fails returns -1 and leaves in `failure` which call it was and why. Nothing here allocates but `allocate`.
  * The program has one thread; a vfork child shares `failure` with its parent on purpose. */
 #ifndef FIREBOX_KERNEL_H
 #define FIREBOX_KERNEL_H
@@ -23,7 +23,7 @@ int fail(const char *call, int number);
 long check(const char *call, long returned);
 
 /* Allot zeroed memory that is never given back. Returns NULL when there is none. */
-void *allot(size_t bytes);
+void *allocate(size_t bytes);
 
 /* Open a file, close-on-exec. */
 int open_at(int folder, const char *name, int flags, unsigned mode);

@@ -43,7 +43,7 @@ struct child {
 static struct child children[CHILDREN];
 static uint32_t children_used; /* entries behind this one were never used */
 
-static struct sandbox_kind kind;
+static struct launcher_settings settings;
 static uid_t first_uid;
 static uint32_t uid_count;
 static bool uid_taken[CHILDREN];
@@ -54,7 +54,7 @@ static struct {
 } cgroups[CGROUPS];
 static int cgroup_count;
 static bool into_cgroup;
-static bool cgroups_are_left; /* some could not be removed yet */
+static bool cgroups_remain; /* some could not be removed yet */
 static bool link_is_broken;  /* the server has missed a message, and would wait for it */
 
 static struct child *find_child(uint32_t number)
@@ -78,7 +78,7 @@ static struct child *new_child(uint32_t number)
 }
 
 /* Choose a uid that no other sandbox has; where there is only one, all share it. */
-static int take_uid(uint32_t *index)
+static int allocate_uid(uint32_t *index)
 {
     for (*index = 0; *index < uid_count; ++*index) {
         if (!uid_taken[*index] || uid_count == 1) {
@@ -118,7 +118,7 @@ static int make_cgroups(struct sandbox *sandbox)
         int folder = open_at(cgroups[index].folder, name, O_PATH | O_DIRECTORY, 0);
         if (folder < 0)
             return -1;
-        sandbox->surroundings.cgroups[sandbox->surroundings.cgroup_count++] = folder;
+        sandbox->context.cgroups[sandbox->context.cgroup_count++] = folder;
     }
     return 0;
 }
@@ -130,7 +130,7 @@ static pid_t clone_process(struct sandbox *sandbox)
     sandbox->joined = into_cgroup;
     if (into_cgroup) {
         arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = (unsigned)sandbox->surroundings.cgroups[0];
+        arguments.cgroup = (unsigned)sandbox->context.cgroups[0];
     }
     long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
     if (pid < 0) { /* older container engines refuse it, with ENOSYS or EPERM */
@@ -141,16 +141,16 @@ static pid_t clone_process(struct sandbox *sandbox)
 }
 
 /* Begin a sandbox. It reports by its link when it is ready. */
-static int begin(struct sandbox *sandbox, struct child *child)
+static int start_sandbox(struct sandbox *sandbox, struct child *child)
 {
-    if (take_uid(&child->uid_index) < 0)
+    if (allocate_uid(&child->uid_index) < 0)
         return -1;
-    sandbox->surroundings.uid = first_uid + child->uid_index;
+    sandbox->context.uid = first_uid + child->uid_index;
     pid_t pid = make_cgroups(sandbox) < 0 ? -1 : clone_process(sandbox);
     if (pid == 0)
-        live(&kind, sandbox);
-    for (int index = 0; index < sandbox->surroundings.cgroup_count; ++index)
-        close(sandbox->surroundings.cgroups[index]);
+        become_sandbox(&settings, sandbox);
+    for (int index = 0; index < sandbox->context.cgroup_count; ++index)
+        close(sandbox->context.cgroups[index]);
     if (pid > 0) {
         child->pid = pid;
         return 0;
@@ -163,7 +163,7 @@ static void make_sandbox(struct message *message)
 {
     if (message->descriptor_count != 1 && message->descriptor_count != 2)
         return;
-    struct sandbox sandbox = {.link = message->descriptors[0], .template = -1, .restorer = -1, .surroundings = {.proc = -1}};
+    struct sandbox sandbox = {.link = message->descriptors[0], .template = -1, .restorer = -1, .context = {.proc = -1}};
     if (message->descriptor_count == 2)
         sandbox.template = message->descriptors[1];
     sandbox.make = take(message, sizeof *sandbox.make);
@@ -177,26 +177,26 @@ static void make_sandbox(struct message *message)
         whole = sandbox.filter.instructions != NULL;
     }
     struct child *child = whole && sandbox.make->number != 0 ? new_child(sandbox.make->number) : NULL;
-    if (child == NULL || begin(&sandbox, child) < 0) {
+    if (child == NULL || start_sandbox(&sandbox, child) < 0) {
         send_failed(sandbox.link, sandbox.make->number, PHASE_CLONE, 0);
         if (child != NULL && remove_cgroups(child->number))
             child->number = 0;
         else if (child != NULL)
-            cgroups_are_left = child->ended = true;
+            cgroups_remain = child->ended = true;
     }
 }
 
 static int prepare(struct message *message)
 {
     const struct prepare *request = take(message, sizeof *request);
-    struct surroundings surroundings = {.proc = -1};
+    struct step_context context = {.proc = -1};
     struct text text;
     if (request == NULL)
         return -1;
     const struct step *steps = take(message, (uint64_t)request->steps * sizeof *steps);
     if (steps == NULL || take_text(message, request->text_bytes, &text) < 0)
         return -1;
-    uint32_t taken = take_steps(steps, request->steps, &text, &surroundings);
+    uint32_t taken = run_steps(steps, request->steps, &text, &context);
     if (taken < request->steps)
         return send_failed(LINK, request->number, PHASE_PREPARE, taken);
     struct prepared done = {KIND_PREPARED, request->number};
@@ -221,7 +221,7 @@ static void end_child(struct child *child)
     if (remove_cgroups(number))
         child->number = 0;
     else
-        cgroups_are_left = true;
+        cgroups_remain = true;
     if (is_new)
         report_ended(number);
 }
@@ -241,7 +241,7 @@ static void release(uint32_t number)
 }
 
 /* Do what a message says. Returns -1 when it cannot be obeyed, which the server does not bring about. */
-static int obey(struct message *message)
+static int handle_message(struct message *message)
 {
     const struct end *about = (const void *)message->data; /* as `struct kill` */
     struct child *child;
@@ -280,9 +280,9 @@ static void reap(void)
     }
 }
 
-static void remove_left_cgroups(void)
+static void remove_remaining_cgroups(void)
 {
-    cgroups_are_left = false;
+    cgroups_remain = false;
     for (uint32_t index = 0; index < children_used; ++index)
         if (children[index].number != 0 && children[index].ended)
             end_child(&children[index]);
@@ -293,20 +293,20 @@ static void serve(int children_ended)
 {
     struct pollfd polled[] = {{.fd = LINK, .events = POLLIN}, {.fd = children_ended, .events = POLLIN}};
     while (!link_is_broken) {
-        poll(polled, 2, cgroups_are_left ? REMOVE_AGAIN_MS : -1);
+        poll(polled, 2, cgroups_remain ? REMOVE_AGAIN_MS : -1);
         if (polled[1].revents != 0) {
             struct signalfd_siginfo information;
             if (read(children_ended, &information, sizeof information) > 0)
                 reap();
         }
-        if (cgroups_are_left)
-            remove_left_cgroups();
+        if (cgroups_remain)
+            remove_remaining_cgroups();
         if (polled[0].revents == 0)
             continue;
         struct message message;
         if (receive_message(LINK, &message) < 0 || message.bytes == 0)
             return;
-        int done = obey(&message);
+        int done = handle_message(&message);
         close_descriptors(&message);
         if (done < 0)
             return;
@@ -314,7 +314,7 @@ static void serve(int children_ended)
 }
 
 /* Kill and reap every sandbox and remove all cgroups. */
-static void close_down(void)
+static void shut_down(void)
 {
     for (uint32_t index = 0; index < children_used; ++index)
         if (children[index].number != 0 && children[index].pid > 0)
@@ -355,7 +355,7 @@ static int open_cgroups(const struct configure *request, const struct text *text
 static int keep_filter(struct message *message, uint32_t bytes, struct filter *filter)
 {
     const void *program = take(message, bytes);
-    void *kept = program == NULL ? NULL : allot(bytes);
+    void *kept = program == NULL ? NULL : allocate(bytes);
     if (kept == NULL)
         return -1;
     memcpy(kept, program, bytes);
@@ -373,8 +373,8 @@ static int configure(struct message *message, enum phase *phase)
         return fail("version", EPROTO);
     if (take_text(message, request->text_bytes, &text) < 0 || request->uid_count == 0 || request->uid_count > CHILDREN)
         return fail("message", EBADMSG);
-    if (keep_filter(message, request->filter_bytes, &kind.filter) < 0 ||
-        keep_filter(message, request->fallback_bytes, &kind.fallback) < 0)
+    if (keep_filter(message, request->filter_bytes, &settings.filter) < 0 ||
+        keep_filter(message, request->fallback_bytes, &settings.fallback) < 0)
         return -1;
     uint32_t offset = 0;
     const char **map_uids = words_at(&text, &offset, request->uid_map_words);
@@ -388,7 +388,7 @@ static int configure(struct message *message, enum phase *phase)
         return -1;
     first_uid = own_uids ? request->uid_first : 0;
     uid_count = own_uids ? request->uid_count : 1;
-    kind.drop_groups = is_root || own_uids;
+    settings.drop_groups = is_root || own_uids;
     *phase = PHASE_LEAN_ROOT;
     if (enter_lean_root() < 0)
         return -1;
@@ -397,7 +397,7 @@ static int configure(struct message *message, enum phase *phase)
 }
 
 /* Become another user, before anything else; only root can. Source: credentials(7). */
-static int become(const char *ids)
+static int switch_user(const char *ids)
 {
     uid_t uid = (uid_t)parse_decimal(&ids);
     gid_t gid = *ids == ':' ? (++ids, (gid_t)parse_decimal(&ids)) : 0;
@@ -425,7 +425,7 @@ int main(int argc, char **argv)
     if (chdir("/") < 0)
         return 1;
     int children_ended = (int)check("signalfd", signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK));
-    int done = children_ended < 0 ? -1 : argc == 2 ? become(argv[1]) : 0;
+    int done = children_ended < 0 ? -1 : argc == 2 ? switch_user(argv[1]) : 0;
     if (done == 0 && (receive_message(LINK, &message) < 0 || message.bytes == 0))
         return 0; /* the server has died, or changed its mind */
     if (done == 0)
@@ -439,6 +439,6 @@ int main(int argc, char **argv)
     struct configured configured = {KIND_CONFIGURED, uid_count};
     if (send_message(LINK, &configured, sizeof configured, "", NULL, 0) == 0)
         serve(children_ended);
-    close_down();
+    shut_down();
     return 0;
 }

@@ -108,7 +108,7 @@ const char **words_at(const struct text *text, uint32_t *offset, uint32_t count)
         fail("message", EBADMSG);
         return NULL;
     }
-    const char **words = allot(((size_t)count + 1) * sizeof *words);
+    const char **words = allocate(((size_t)count + 1) * sizeof *words);
     if (words == NULL)
         return NULL;
     for (uint32_t index = 0; index < count; ++index) {

@@ -47,13 +47,13 @@ static const char *closing_bracket(const char *inside)
     return strchr(inside, ']');
 }
 
-/* Compile what lies between two brackets. Returns where the next sign belongs.
+/* Compile what lies between two brackets. Returns where the next token belongs.
  *
  * A range whose ends are in the wrong order is nothing. As fnmatch drops it before it looks for the `!` at the beginning,
  * `[z-a!b]` means `[!b]`; and what is a range from `!` then is a hyphen and the end of the range. */
-static struct sign *compile_set(const char *inside, const char *end, struct sign *set)
+static struct token *compile_set(const char *inside, const char *end, struct token *set)
 {
-    struct sign *next = set + 1;
+    struct token *next = set + 1;
     bool negated = *inside == '!';
     if (negated)
         inside++;
@@ -71,57 +71,57 @@ static struct sign *compile_set(const char *inside, const char *end, struct sign
             negated = true;
             if (!is_range)
                 continue;
-            *next++ = (struct sign){.kind = SIGN_RANGE, .low = '-', .high = '-'};
+            *next++ = (struct token){.kind = TOKEN_RANGE, .low = '-', .high = '-'};
             low = high;
         }
-        *next++ = (struct sign){.kind = SIGN_RANGE, .low = low, .high = high};
+        *next++ = (struct token){.kind = TOKEN_RANGE, .low = low, .high = high};
     }
-    *set = (struct sign){.kind = negated ? SIGN_NOT_IN_SET : SIGN_SET, .ranges = (uint32_t)(next - set - 1)};
+    *set = (struct token){.kind = negated ? TOKEN_NOT_IN_SET : TOKEN_SET, .ranges = (uint32_t)(next - set - 1)};
     return next;
 }
 
-void pattern_compile(const char *text, struct sign *signs)
+void pattern_compile(const char *text, struct token *tokens)
 {
     while (*text != '\0') {
         const char *end = *text == '[' ? closing_bracket(text + 1) : NULL;
         if (end != NULL) {
-            signs = compile_set(text + 1, end, signs);
+            tokens = compile_set(text + 1, end, tokens);
             text = end + 1;
         } else if (*text == '*') {
-            *signs++ = (struct sign){.kind = SIGN_STAR};
+            *tokens++ = (struct token){.kind = TOKEN_STAR};
             text++;
         } else if (*text == '?') {
-            *signs++ = (struct sign){.kind = SIGN_NOT_IN_SET, .ranges = 0};
+            *tokens++ = (struct token){.kind = TOKEN_NOT_IN_SET, .ranges = 0};
             text++;
         } else {
             uint32_t character = next_character(&text);
-            *signs++ = (struct sign){.kind = SIGN_RANGE, .low = character, .high = character};
+            *tokens++ = (struct token){.kind = TOKEN_RANGE, .low = character, .high = character};
         }
     }
-    *signs = (struct sign){.kind = SIGN_END};
+    *tokens = (struct token){.kind = TOKEN_END};
 }
 
-static bool in_range(const struct sign *range, uint32_t character)
+static bool in_range(const struct token *range, uint32_t character)
 {
     return range->low <= character && character <= range->high;
 }
 
-/* Check whether a sign that is neither a star nor the end matches a character. */
-static bool fits(const struct sign *sign, uint32_t character)
+/* Check whether a token that is neither a star nor the end matches a character. */
+static bool fits(const struct token *token, uint32_t character)
 {
-    if (sign->kind == SIGN_RANGE)
-        return in_range(sign, character);
+    if (token->kind == TOKEN_RANGE)
+        return in_range(token, character);
     bool found = false;
-    for (uint32_t i = 1; i <= sign->ranges && !found; i++)
-        found = in_range(sign + i, character);
-    return found == (sign->kind == SIGN_SET);
+    for (uint32_t i = 1; i <= token->ranges && !found; i++)
+        found = in_range(token + i, character);
+    return found == (token->kind == TOKEN_SET);
 }
 
 /* What lies between two stars is looked for from left to right: the first place where it fits is as good as any later one, so
  * only the last star is ever tried again. */
-bool pattern_matches(const struct sign *pattern, const uint32_t *name, size_t length, int64_t deadline_us)
+bool pattern_matches(const struct token *pattern, const uint32_t *name, size_t length, int64_t deadline_us)
 {
-    const struct sign *behind_star = NULL;
+    const struct token *behind_star = NULL;
     size_t at = 0, tried = 0; /* tried: where what follows the last star was looked for */
     size_t steps = 0;
     for (;;) {
@@ -131,14 +131,14 @@ bool pattern_matches(const struct sign *pattern, const uint32_t *name, size_t le
                 return false;
             steps = 0;
         }
-        if (pattern->kind == SIGN_STAR) {
+        if (pattern->kind == TOKEN_STAR) {
             behind_star = ++pattern;
             tried = at;
-        } else if (pattern->kind == SIGN_END && at == length) {
+        } else if (pattern->kind == TOKEN_END && at == length) {
             return true;
-        } else if (pattern->kind != SIGN_END && at == length) {
+        } else if (pattern->kind != TOKEN_END && at == length) {
             return false; /* from a later place on there is even less */
-        } else if (pattern->kind != SIGN_END && fits(pattern, name[at])) {
+        } else if (pattern->kind != TOKEN_END && fits(pattern, name[at])) {
             pattern += 1 + pattern->ranges;
             at++;
         } else if (behind_star != NULL) {

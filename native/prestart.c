@@ -25,7 +25,7 @@ static struct program program;
 static char main_file[PATH_MAX];
 static bool is_held;
 static pid_t pid;
-static int gate = -1, held = -1, restored = -1, patience_ms = -1;
+static int gate = -1, held = -1, restored = -1, timeout_ms = -1;
 
 /* Interpreters that open the main file before they come to the hook need one; it is written in place later. */
 static int open_gate(int *read_end)
@@ -57,7 +57,7 @@ static int hold_main_file(void)
     if (read_file(AT_FDCWD, LEASE_TIME, text, sizeof text) < 0)
         return -1;
     uint64_t lease_s = parse_decimal(&seconds);
-    patience_ms = lease_s > 0 && lease_s < 86400 ? (int)(lease_s * 1000 * LEASE_PERCENT / 100) : -1;
+    timeout_ms = lease_s > 0 && lease_s < 86400 ? (int)(lease_s * 1000 * LEASE_PERCENT / 100) : -1;
     signal(SIGIO, SIG_IGN);
     held = open_at(AT_FDCWD, main_file, O_RDWR | O_CREAT, 0644);
     return held < 0 ? -1 : (int)check("F_SETLEASE", fcntl(held, F_SETLEASE, F_WRLCK));
@@ -100,7 +100,7 @@ static int start(void)
     return 0;
 }
 
-int prestart_begin(const struct program *wanted, const char *main, bool waits_at_main)
+int prestart_start(const struct program *wanted, const char *main, bool waits_at_main)
 {
     program = *wanted;
     if (strlen(main) >= sizeof main_file)
@@ -110,23 +110,23 @@ int prestart_begin(const struct program *wanted, const char *main, bool waits_at
     return start();
 }
 
-bool prestart_waits(void)
+bool prestart_is_waiting(void)
 {
     if (pid == 0)
         return false;
     if (waitpid(pid, NULL, WNOHANG) == 0)
         return true;
     pid = 0;
-    prestart_end();
+    prestart_kill();
     return false;
 }
 
-int prestart_patience_ms(void)
+int prestart_timeout_ms(void)
 {
-    return patience_ms;
+    return timeout_ms;
 }
 
-void prestart_end(void)
+void prestart_kill(void)
 {
     kill_everything();
     pid = 0;
@@ -135,7 +135,7 @@ void prestart_end(void)
 
 int prestart_renew(void)
 {
-    prestart_end();
+    prestart_kill();
     return start();
 }
 
@@ -167,7 +167,7 @@ static int limit_all(const struct limits *limits)
         if (!proc_list(&processes))
             return -1;
         for (size_t index = 0; index < processes.used; ++index)
-            if (set_program_limits((pid_t)processes.of[index].low, limits) < 0 && failure.number != ESRCH)
+            if (set_program_limits((pid_t)processes.items[index].low, limits) < 0 && failure.number != ESRCH)
                 return -1;
     } while (processes.used != before);
     return 0;
@@ -183,10 +183,10 @@ static bool is_restored(void)
 
 pid_t prestart_release(const char **words, const struct limits *limits)
 {
-    if (!prestart_waits())
+    if (!prestart_is_waiting())
         return -1;
     if (!is_restored() || limit_all(limits) < 0 || (gate >= 0 && tell(words) < 0)) {
-        prestart_end();
+        prestart_kill();
         return -1;
     }
     close_all();

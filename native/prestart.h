@@ -13,19 +13,19 @@
 
 /* Start it. program: command line, environment, streams. main: a file that must be there before, "" for none. held: it waits
  * where it opens that file. */
-int prestart_begin(const struct program *program, const char *main, bool held);
+int prestart_start(const struct program *program, const char *main, bool held);
 
 /* Return whether there is one. One that has ended by itself is reaped, and then there is none. */
-bool prestart_waits(void);
+bool prestart_is_waiting(void);
 
 /* How long it may wait before `prestart_renew`, in milliseconds; -1: for ever. */
-int prestart_patience_ms(void);
+int prestart_timeout_ms(void);
 
 /* Start another one in its place. */
 int prestart_renew(void);
 
 /* Kill it with every process of the sandbox. */
-void prestart_end(void);
+void prestart_kill(void);
 
 /* Return the descriptor through which its main file must be written, because it cannot be opened; -1 where there is none.
  * *name: of that file. */

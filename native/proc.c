@@ -31,17 +31,17 @@ bool pairs_add(struct pairs *pairs, uint64_t high, uint64_t low)
         size_t room = pairs->room == 0 ? PAIRS_FIRST : 2 * pairs->room;
         if (room > PAIRS_MOST)
             return false;
-        void *memory = mmap(NULL, room * sizeof *pairs->of, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *memory = mmap(NULL, room * sizeof *pairs->items, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED)
             return false;
         if (pairs->room > 0) {
-            memcpy(memory, pairs->of, pairs->used * sizeof *pairs->of);
-            munmap(pairs->of, pairs->room * sizeof *pairs->of);
+            memcpy(memory, pairs->items, pairs->used * sizeof *pairs->items);
+            munmap(pairs->items, pairs->room * sizeof *pairs->items);
         }
-        pairs->of = memory;
+        pairs->items = memory;
         pairs->room = room;
     }
-    pairs->of[pairs->used++] = (struct pair){high, low};
+    pairs->items[pairs->used++] = (struct pair){high, low};
     return true;
 }
 
@@ -50,31 +50,31 @@ static bool less(struct pair one, struct pair other)
     return one.high != other.high ? one.high < other.high : one.low < other.low;
 }
 
-/* Let the pair at `parent` sink until both its children in of[0..count) are smaller. */
-static void sink(struct pair *of, size_t parent, size_t count)
+/* Let the pair at `parent` sink until both its children in items[0..count) are smaller. */
+static void sink(struct pair *items, size_t parent, size_t count)
 {
-    struct pair sinking = of[parent];
+    struct pair sinking = items[parent];
     for (size_t child; (child = 2 * parent + 1) < count; parent = child) {
-        if (child + 1 < count && less(of[child], of[child + 1]))
+        if (child + 1 < count && less(items[child], items[child + 1]))
             ++child;
-        if (!less(sinking, of[child]))
+        if (!less(sinking, items[child]))
             break;
-        of[parent] = of[child];
+        items[parent] = items[child];
     }
-    of[parent] = sinking;
+    items[parent] = sinking;
 }
 
 /* Heapsort: no order that a program arranges makes it slow, and it needs no memory. */
 void pairs_sort(struct pairs *pairs)
 {
-    struct pair *of = pairs->of;
+    struct pair *items = pairs->items;
     for (size_t parent = pairs->used / 2; parent-- > 0;)
-        sink(of, parent, pairs->used);
+        sink(items, parent, pairs->used);
     for (size_t count = pairs->used; count > 1;) {
-        struct pair largest = of[0];
-        of[0] = of[--count];
-        of[count] = largest;
-        sink(of, 0, count);
+        struct pair largest = items[0];
+        items[0] = items[--count];
+        items[count] = largest;
+        sink(items, 0, count);
     }
 }
 
@@ -83,8 +83,8 @@ void pairs_distinct(struct pairs *pairs)
     pairs_sort(pairs);
     size_t kept = 0;
     for (size_t next = 0; next < pairs->used; ++next)
-        if (kept == 0 || less(pairs->of[kept - 1], pairs->of[next]))
-            pairs->of[kept++] = pairs->of[next];
+        if (kept == 0 || less(pairs->items[kept - 1], pairs->items[next]))
+            pairs->items[kept++] = pairs->items[next];
     pairs->used = kept;
 }
 

@@ -14,7 +14,7 @@ struct pair {
     uint64_t high, low;
 };
 struct pairs {
-    struct pair *of;
+    struct pair *items;
     size_t used, room;
 };
 

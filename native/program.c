@@ -137,7 +137,7 @@ static _Noreturn void become_program(const struct program *program, const char *
         (program->limits == NULL || set_program_limits(0, program->limits) == 0)) {
         sigprocmask(SIG_SETMASK, &none, NULL);
         if (program->captured != NULL)
-            let_be_captured(program->captured, program->other_pid, program->streams[2]);
+            start_capture(program->captured, program->other_pid, program->streams[2]);
         if (program->template >= 0)
             become_restored(program);
         if (program->captured == NULL)

@@ -16,7 +16,7 @@ struct limits {
 /* words, variables: end with NULL. terminal: path of the terminal, or NULL for the streams. gate: becomes descriptor
  * PROTOCOL_GATE, or -1. limits: NULL for those of PID 1. oom_score: its oom_score_adj. template: from which it is restored where
  * that is possible, or -1; restorer: what does it; confirm: where it says so, PROTOCOL_RESTORED. captured: NULL, or the file
- * where it waits to be captured, "" for its hook; other_pid: as of `let_be_captured`. */
+ * where it waits to be captured, "" for its hook; other_pid: as of `start_capture`. */
 struct program {
     const char **words, **variables;
     const int *streams;

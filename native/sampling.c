@@ -30,7 +30,7 @@
 #define INTERNET_SOCKET_BYTES ((uint64_t)4 << 10)
 
 /* A fifth of the time goes into looking at descriptors: at a few in every sample, at thousands as often as that allows. */
-#define PAUSES_FOR_A_LOOK 4
+#define DESCRIPTOR_PAUSES 4
 
 static const char *work = "/box";
 static int64_t monotonic_us(void);
@@ -42,8 +42,8 @@ static struct {
 } limits;
 static uint64_t peak_bytes;
 static uint32_t exceeded;
-static int64_t look_again_at_us;
-static uint64_t waiting_bytes; /* in pipes and internet sockets, at the last look */
+static int64_t next_descriptors_at_us;
+static uint64_t queued_bytes; /* in pipes and internet sockets, at the last look */
 static struct pairs processes;
 
 static int64_t monotonic_us(void)
@@ -51,7 +51,7 @@ static int64_t monotonic_us(void)
     return clock_us(CLOCK_MONOTONIC);
 }
 
-void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint64_t open_files)
+void sampling_start(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint64_t open_files)
 {
     limits.memory_bytes = memory_bytes;
     limits.cpu_us = bounded_product(cpu_ms, 1000);
@@ -129,7 +129,7 @@ static int read_ticks(uint64_t pid, uint64_t *ticks)
 }
 
 /* Add up memory and CPU time of all processes; one that has ended meanwhile is none. */
-static void add_up(struct memory *sum, uint64_t *ticks)
+static void sum_processes(struct memory *sum, uint64_t *ticks)
 {
     *sum = (struct memory){0};
     *ticks = 0;
@@ -138,7 +138,7 @@ static void add_up(struct memory *sum, uint64_t *ticks)
     for (size_t index = 0; index < processes.used; ++index) {
         struct memory memory;
         uint64_t used = 0;
-        uint64_t pid = processes.of[index].low;
+        uint64_t pid = processes.items[index].low;
         int error = read_resident(pid, &memory);
         if (error == 0)
             error = read_ticks(pid, &used);
@@ -159,7 +159,7 @@ static void divide_among_sharers(struct memory *sum)
     sum->anonymous = sum->shared = 0;
     for (size_t index = 0; index < processes.used; ++index) {
         struct field fields[] = {{"Pss_Anon:", 0}, {"Pss_Shmem:", 0}};
-        uint64_t pid = processes.of[index].low;
+        uint64_t pid = processes.items[index].low;
         int error = read_fields(proc_path(pid, "smaps_rollup"), fields, sizeof fields / sizeof *fields);
         struct memory memory = {fields[0].bytes, fields[1].bytes, 0};
         if (error != 0 && !proc_gone(error)) {
@@ -221,7 +221,7 @@ static uint64_t pipe_bytes(void)
     pipes.crowded = false;
     pipes.unknown = 0;
     for (size_t index = 0; index < processes.used; ++index) {
-        uint64_t pid = processes.of[index].low;
+        uint64_t pid = processes.items[index].low;
         int folder = open_at(proc_folder(), proc_path(pid, "fd"), O_RDONLY | O_DIRECTORY, 0);
         int error = failure.number;
         if (folder >= 0) {
@@ -274,14 +274,14 @@ static uint64_t internet_socket_bytes(void)
 }
 
 /* Look at what waits in pipes and internet sockets, unless the last look took so long that this one would come too early. */
-static void look_at_descriptors(void)
+static void sample_descriptors(void)
 {
     int64_t began = now_us();
-    if (began < look_again_at_us)
+    if (began < next_descriptors_at_us)
         return;
-    waiting_bytes = bounded_sum(pipe_bytes(), internet_socket_bytes());
+    queued_bytes = bounded_sum(pipe_bytes(), internet_socket_bytes());
     int64_t ended = now_us();
-    look_again_at_us = ended + (ended - began) * PAUSES_FOR_A_LOOK;
+    next_descriptors_at_us = ended + (ended - began) * DESCRIPTOR_PAUSES;
 }
 
 /* Add up the memory that belongs to no process: files, System V segments, shared anonymous mappings. */
@@ -317,9 +317,9 @@ void sample(void)
 {
     struct memory sum;
     uint64_t ticks;
-    add_up(&sum, &ticks);
-    look_at_descriptors();
-    uint64_t kernel_bytes = bounded_sum(bounded_sum(sum.hidden, waiting_bytes), local_socket_bytes());
+    sum_processes(&sum, &ticks);
+    sample_descriptors();
+    uint64_t kernel_bytes = bounded_sum(bounded_sum(sum.hidden, queued_bytes), local_socket_bytes());
     kernel_bytes = bounded_sum(kernel_bytes, system_v_kernel_bytes());
     uint64_t memory_bytes = memory_of(kernel_bytes, &sum, held_bytes());
     if (limits.memory_bytes != 0 && memory_bytes > limits.memory_bytes) {

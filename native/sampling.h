@@ -6,7 +6,7 @@
 
 /* Hold all processes but this one, which is PID 1, against limits; 0 means none. used_before_us: CPU time that does not count.
  * open_files: the limit of the program. */
-void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint64_t open_files);
+void sampling_start(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint64_t open_files);
 
 /* Add up memory and CPU time of every process here. */
 void sample(void);

@@ -49,10 +49,10 @@ static uint32_t failed_step;
 
 /* Close every descriptor of the launcher. The link becomes number 3, the folders of cgroups follow `FIRST_CGROUP`, and the
  * template them. */
-static int forget_launcher(struct sandbox *sandbox)
+static int close_launcher_descriptors(struct sandbox *sandbox)
 {
-    for (int index = 0; index < sandbox->surroundings.cgroup_count; ++index) {
-        int *folder = &sandbox->surroundings.cgroups[index];
+    for (int index = 0; index < sandbox->context.cgroup_count; ++index) {
+        int *folder = &sandbox->context.cgroups[index];
         *folder = (int)check("fcntl", fcntl(*folder, F_DUPFD_CLOEXEC, FIRST_CGROUP));
         if (*folder < 0)
             return -1;
@@ -70,9 +70,9 @@ static int forget_launcher(struct sandbox *sandbox)
 }
 
 /* Take steps of the plan, from the first of this phase on. */
-static int take_all(struct sandbox *sandbox, uint32_t first, uint32_t count)
+static int run_phase(struct sandbox *sandbox, uint32_t first, uint32_t count)
 {
-    failed_step = take_steps(sandbox->steps + first, count, &sandbox->text, &sandbox->surroundings);
+    failed_step = run_steps(sandbox->steps + first, count, &sandbox->text, &sandbox->context);
     return failed_step < count ? -1 : 0;
 }
 
@@ -107,24 +107,24 @@ static int copy_restorer(int template)
 }
 
 /* Limit the cgroup, enter it and open its meters. */
-static int enter_groups(struct sandbox *sandbox)
+static int enter_cgroups(struct sandbox *sandbox)
 {
-    struct surroundings *surroundings = &sandbox->surroundings;
+    struct step_context *context = &sandbox->context;
     phase = PHASE_CGROUP;
     failed_step = sandbox->make->cgroup_steps; /* none of them */
-    for (int index = 0; !sandbox->joined && index < surroundings->cgroup_count; ++index)
-        if (write_file(surroundings->cgroups[index], "cgroup.procs", "0") < 0)
+    for (int index = 0; !sandbox->joined && index < context->cgroup_count; ++index)
+        if (write_file(context->cgroups[index], "cgroup.procs", "0") < 0)
             return -1;
-    if (take_all(sandbox, 0, sandbox->make->cgroup_steps) < 0)
+    if (run_phase(sandbox, 0, sandbox->make->cgroup_steps) < 0)
         return -1;
-    for (int index = 0; index < surroundings->cgroup_count; ++index)
-        close(surroundings->cgroups[index]);
-    surroundings->cgroup_count = 0;
+    for (int index = 0; index < context->cgroup_count; ++index)
+        close(context->cgroups[index]);
+    context->cgroup_count = 0;
     return 0;
 }
 
 /* Bring `lo` up. Source: netdevice(7). */
-static int raise_loopback(void)
+static int bring_up_loopback(void)
 {
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
     int control = (int)check("socket", socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -143,11 +143,11 @@ static int prepare_namespaces(struct sandbox *sandbox)
         return -1;
     signal(SIGINT, SIG_DFL);
     if (check("unshare", unshare(CLONE_NEWCGROUP)) < 0 || check("sethostname", sethostname("firebox", 7)) < 0 ||
-        raise_loopback() < 0)
+        bring_up_loopback() < 0)
         return -1;
     /* Later it cannot be reached any more, and the sandbox's own may be read-only. */
-    sandbox->surroundings.proc = open_at(AT_FDCWD, HOST_PROC, O_PATH | O_DIRECTORY, 0);
-    return sandbox->surroundings.proc < 0 ? -1 : 0;
+    sandbox->context.proc = open_at(AT_FDCWD, HOST_PROC, O_PATH | O_DIRECTORY, 0);
+    return sandbox->context.proc < 0 ? -1 : 0;
 }
 
 /* When the host runs out of memory it takes sandboxes first. The file stays open: it will belong to root, and the program
@@ -169,21 +169,21 @@ static int raise_oom_score(int proc)
     return file;
 }
 
-static int become_own_user(const struct sandbox_kind *kind, struct sandbox *sandbox)
+static int become_own_user(const struct launcher_settings *settings, struct sandbox *sandbox)
 {
-    uid_t uid = sandbox->surroundings.uid;
+    uid_t uid = sandbox->context.uid;
     phase = PHASE_OWN_USER;
-    sandbox->oom_score = raise_oom_score(sandbox->surroundings.proc);
+    sandbox->oom_score = raise_oom_score(sandbox->context.proc);
     if (sandbox->oom_score < 0)
         return -1;
-    if (kind->drop_groups && become_user(uid, uid) < 0)
+    if (settings->drop_groups && become_user(uid, uid) < 0)
         return -1;
     if (!(sandbox->make->flags & MAKE_FLAG_OWN_USER_NAMESPACE))
         return 0;
     /* Else /proc/self belongs to root, and the maps could not be written. */
     if (check("prctl", prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)) < 0 || check("unshare", unshare(CLONE_NEWUSER)) < 0)
         return -1;
-    return map_ids(sandbox->surroundings.proc, sandbox->make->inside_uid, uid, uid);
+    return map_ids(sandbox->context.proc, sandbox->make->inside_uid, uid, uid);
 }
 
 /* Some limits need the capabilities that the user namespace gives. */
@@ -192,10 +192,10 @@ static int set_limits(struct sandbox *sandbox)
     const struct make *make = sandbox->make;
     struct rlimit stack;
     phase = PHASE_LIMITS;
-    if (take_all(sandbox, make->cgroup_steps + make->tree_steps, make->limit_steps) < 0)
+    if (run_phase(sandbox, make->cgroup_steps + make->tree_steps, make->limit_steps) < 0)
         return -1;
     failed_step = make->limit_steps;
-    close(sandbox->surroundings.proc);
+    close(sandbox->context.proc);
     /* A prestarted program is laid out for this one; it becomes that of the command when that comes. */
     if (check("getrlimit", getrlimit(RLIMIT_STACK, &stack)) < 0)
         return -1;
@@ -241,19 +241,19 @@ static long load(const struct filter *filter, unsigned flags)
 
 /* Load the system call filter. Without a listener, where this kernel or a filter around us allows none, the calls that PID 1
  * would decide are refused. */
-static int load_filter(const struct sandbox_kind *kind, const struct filter *own)
+static int load_filter(const struct launcher_settings *settings, const struct filter *own)
 {
     phase = PHASE_FILTER;
     if (own->bytes > 0) {
-        supervisor_begin(-1);
+        supervisor_start(-1);
         return (int)load(own, 0);
     }
-    int listener = (int)load(&kind->filter, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    int listener = (int)load(&settings->filter, SECCOMP_FILTER_FLAG_NEW_LISTENER);
     if (listener < 0 && failure.number != EBUSY && failure.number != EINVAL)
         return -1;
-    if (listener < 0 && load(&kind->fallback, 0) < 0)
+    if (listener < 0 && load(&settings->fallback, 0) < 0)
         return -1;
-    supervisor_begin(listener);
+    supervisor_start(listener);
     return 0;
 }
 
@@ -267,32 +267,32 @@ static uint32_t pid_outside(int proc)
     return (uint32_t)parse_decimal(&digits);
 }
 
-static int make(const struct sandbox_kind *kind, struct sandbox *sandbox, struct ready *ready)
+static int create(const struct launcher_settings *settings, struct sandbox *sandbox, struct ready *ready)
 {
     const struct make *wanted = sandbox->make;
-    if (forget_launcher(sandbox) < 0 || enter_groups(sandbox) < 0 || prepare_namespaces(sandbox) < 0)
+    if (close_launcher_descriptors(sandbox) < 0 || enter_cgroups(sandbox) < 0 || prepare_namespaces(sandbox) < 0)
         return -1;
     if (sandbox->template >= 0 && (sandbox->restorer = copy_restorer(sandbox->template)) < 0) {
         close(sandbox->template);
         sandbox->template = -1;
     }
-    *ready = (struct ready){KIND_READY, pid_outside(sandbox->surroundings.proc)};
+    *ready = (struct ready){KIND_READY, pid_outside(sandbox->context.proc)};
     phase = PHASE_TREE;
-    if (take_all(sandbox, wanted->cgroup_steps, wanted->tree_steps) < 0 || become_own_user(kind, sandbox) < 0 ||
+    if (run_phase(sandbox, wanted->cgroup_steps, wanted->tree_steps) < 0 || become_own_user(settings, sandbox) < 0 ||
         set_limits(sandbox) < 0 || drop_capabilities(wanted->flags & MAKE_FLAG_OWN_USER_NAMESPACE) < 0)
         return -1;
     /* Templates are of programs without random addresses; the filter leaves only the way back. A container engine may refuse it:
      * then there are none. */
     if (sandbox->template >= 0 || sandbox->filter.bytes > 0)
         personality(ADDR_NO_RANDOMIZE);
-    return load_filter(kind, &sandbox->filter);
+    return load_filter(settings, &sandbox->filter);
 }
 
-_Noreturn void live(const struct sandbox_kind *kind, struct sandbox *sandbox)
+_Noreturn void become_sandbox(const struct launcher_settings *settings, struct sandbox *sandbox)
 {
     struct ready ready;
     phase = PHASE_CLONE;
-    if (make(kind, sandbox, &ready) == 0) {
+    if (create(settings, sandbox, &ready) == 0) {
         phase = PHASE_SERVE;
         serve_command(sandbox, &ready);
     }

@@ -13,7 +13,7 @@ struct filter {
 
 /* What is the same for all sandboxes of a launcher. filter needs a listener; fallback does without. drop_groups: 0 where the
  * kernel forbids it. */
-struct sandbox_kind {
+struct launcher_settings {
     struct filter filter, fallback;
     bool drop_groups;
 };
@@ -29,10 +29,10 @@ struct sandbox {
     struct filter filter; /* of its own, which needs no listener; empty: that of the kind */
     bool joined;   /* whether it was created in its cgroups */
     int oom_score; /* oom_score_adj of PID 1 */
-    struct surroundings surroundings;
+    struct step_context context;
 };
 
 /* Make the sandbox and serve its one command. The caller is a child of the launcher, in new namespaces. */
-_Noreturn void live(const struct sandbox_kind *kind, struct sandbox *sandbox);
+_Noreturn void become_sandbox(const struct launcher_settings *settings, struct sandbox *sandbox);
 
 #endif

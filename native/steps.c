@@ -100,29 +100,29 @@ static int unmount(const char *path)
     return (int)check("rmdir", rmdir(path));
 }
 
-static int add_meter(struct surroundings *surroundings, int descriptor)
+static int add_meter(struct step_context *context, int descriptor)
 {
     if (descriptor < 0)
         return -1;
-    if (surroundings->meter_count == METERS)
+    if (context->meter_count == METERS)
         return fail("meter", ENOSPC);
-    surroundings->meters[surroundings->meter_count++] = descriptor;
+    context->meters[context->meter_count++] = descriptor;
     return 0;
 }
 
 /* Have the kernel count on an eventfd how often a group of version 1 runs out of memory. control: the meter for
  * memory.oom_control. Source: Linux admin-guide/cgroup-v1/memory.rst, "OOM Control". */
-static int add_memory_event(struct surroundings *surroundings, int group, uint64_t control)
+static int add_memory_event(struct step_context *context, int group, uint64_t control)
 {
     char numbers[2][21], line[48];
-    if (control >= (uint64_t)surroundings->meter_count)
+    if (control >= (uint64_t)context->meter_count)
         return fail("meter", EINVAL);
     int event = (int)check("eventfd", eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (add_meter(surroundings, event) < 0)
+    if (add_meter(context, event) < 0)
         return -1;
     strcpy(line, decimal((uint64_t)event, numbers[0]));
     strcat(line, " ");
-    strcat(line, decimal((uint64_t)surroundings->meters[control], numbers[1]));
+    strcat(line, decimal((uint64_t)context->meters[control], numbers[1]));
     return write_file(group, "cgroup.event_control", line);
 }
 
@@ -143,19 +143,19 @@ static int lower_user_limit(int proc, const char *name, const char *value)
     return number == EROFS || number == EACCES || number == EPERM || number == ENOENT ? 0 : -1;
 }
 
-int take_step(const struct step *step, const struct text *text, struct surroundings *surroundings)
+int run_step(const struct step *step, const struct text *text, struct step_context *context)
 {
     const char *source = string_at(text, step->source), *target = string_at(text, step->target);
     const char *type = string_at(text, step->type), *options = string_at(text, step->options);
     int group = -1;
     if (step->operation >= OPERATION_CGROUP_WRITE && step->operation <= OPERATION_CGROUP_EVENT) {
-        if (step->mode >= (uint32_t)surroundings->cgroup_count)
+        if (step->mode >= (uint32_t)context->cgroup_count)
             return fail("group", EINVAL);
-        group = surroundings->cgroups[step->mode];
+        group = context->cgroups[step->mode];
     }
     switch ((enum operation)step->operation) {
     case OPERATION_FOLDER:
-        return make_folder(target, step->mode, surroundings->uid);
+        return make_folder(target, step->mode, context->uid);
     case OPERATION_FOLDERS:
         return make_folders(target, step->mode);
     case OPERATION_LINK:
@@ -179,21 +179,21 @@ int take_step(const struct step *step, const struct text *text, struct surroundi
     case OPERATION_CGROUP_WRITE:
         return write_file(group, target, source);
     case OPERATION_CGROUP_OPEN:
-        return add_meter(surroundings, open_at(group, target, (int)step->flags, 0));
+        return add_meter(context, open_at(group, target, (int)step->flags, 0));
     case OPERATION_CGROUP_EVENT:
-        return add_memory_event(surroundings, group, step->flags);
+        return add_memory_event(context, group, step->flags);
     case OPERATION_LIMIT:
         return lower_limit(step->mode, step->flags);
     case OPERATION_USER_LIMIT:
-        return lower_user_limit(surroundings->proc, target, source);
+        return lower_user_limit(context->proc, target, source);
     }
     return fail("step", ENOSYS);
 }
 
-uint32_t take_steps(const struct step *steps, uint32_t count, const struct text *text, struct surroundings *surroundings)
+uint32_t run_steps(const struct step *steps, uint32_t count, const struct text *text, struct step_context *context)
 {
     uint32_t taken = 0;
-    while (taken < count && take_step(&steps[taken], text, surroundings) == 0)
+    while (taken < count && run_step(&steps[taken], text, context) == 0)
         ++taken;
     return taken;
 }

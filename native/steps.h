@@ -9,7 +9,7 @@
 enum { CGROUPS = 4, METERS = 16 };
 
 /* What steps refer to. */
-struct surroundings {
+struct step_context {
     uid_t uid;          /* of the sandbox */
     int cgroups[CGROUPS]; /* folders of the sandbox's cgroups */
     int cgroup_count;
@@ -19,9 +19,9 @@ struct surroundings {
 };
 
 /* Take one step. */
-int take_step(const struct step *step, const struct text *text, struct surroundings *surroundings);
+int run_step(const struct step *step, const struct text *text, struct step_context *context);
 
 /* Take steps in order. Returns how many were taken; fewer than there are when one has failed. */
-uint32_t take_steps(const struct step *steps, uint32_t count, const struct text *text, struct surroundings *surroundings);
+uint32_t run_steps(const struct step *steps, uint32_t count, const struct text *text, struct step_context *context);
 
 #endif

@@ -36,7 +36,7 @@ static struct pairs latest, older;
 static uint64_t older_sum_bytes, unlisted_bytes;
 static bool crowded; /* so many have stayed that a full list is not worth looking through again */
 
-void supervisor_begin(int listener)
+void supervisor_start(int listener)
 {
     listener_descriptor = listener;
     if (listener >= 0)
@@ -57,7 +57,7 @@ uint64_t supervisor_shared_bytes(void)
 {
     uint64_t bytes = bounded_sum(older_sum_bytes, unlisted_bytes);
     for (size_t index = 0; index < latest.used; ++index)
-        bytes = bounded_sum(bytes, latest.of[index].low);
+        bytes = bounded_sum(bytes, latest.items[index].low);
     return bytes;
 }
 
@@ -77,14 +77,14 @@ static bool count_shared_mappings(size_t *count)
         return false;
     inodes.used = 0;
     for (size_t index = 0; index < processes.used; ++index) {
-        int error = lines_open(proc_path(processes.of[index].low, "maps"));
+        int error = lines_open(proc_path(processes.items[index].low, "maps"));
         bool room = true;
         if (error == 0) {
             for (const char *line; room && (line = lines_next()) != NULL;) {
                 if (!is_shared_anonymous(line))
                     continue;
                 uint64_t inode = number_at(line, 4);
-                if (inodes.used == 0 || inodes.of[inodes.used - 1].low != inode)
+                if (inodes.used == 0 || inodes.items[inodes.used - 1].low != inode)
                     room = pairs_add(&inodes, 0, inode);
             }
             error = lines_close();
@@ -107,17 +107,17 @@ static bool has_ended(uint64_t thread)
 void supervisor_forget_unmapped(void)
 {
     for (size_t index = latest.used; index-- > 0;)
-        if (has_ended(latest.of[index].high) && pairs_add(&older, 0, latest.of[index].low))
-            latest.of[index] = latest.of[--latest.used];
+        if (has_ended(latest.items[index].high) && pairs_add(&older, 0, latest.items[index].low))
+            latest.items[index] = latest.items[--latest.used];
     size_t alive;
     if (count_shared_mappings(&alive) && alive < older.used) {
         pairs_sort(&older);
-        memmove(older.of, older.of + (older.used - alive), alive * sizeof *older.of);
+        memmove(older.items, older.items + (older.used - alive), alive * sizeof *older.items);
         older.used = alive;
     }
     older_sum_bytes = 0;
     for (size_t index = 0; index < older.used; ++index)
-        older_sum_bytes = bounded_sum(older_sum_bytes, older.of[index].low);
+        older_sum_bytes = bounded_sum(older_sum_bytes, older.items[index].low);
     crowded = latest.used > PAIRS_MOST / 2 || older.used > PAIRS_MOST / 2;
 }
 
@@ -135,15 +135,15 @@ static bool add(struct pairs *list, uint64_t thread, uint64_t length)
 static void note_mapping(uint64_t thread, uint64_t length)
 {
     size_t index = 0;
-    while (index < latest.used && latest.of[index].high != thread)
+    while (index < latest.used && latest.items[index].high != thread)
         ++index;
     if (index == latest.used) {
         if (!add(&latest, thread, length))
             unlisted_bytes = bounded_sum(unlisted_bytes, length);
         return;
     }
-    uint64_t before = latest.of[index].low;
-    latest.of[index].low = length;
+    uint64_t before = latest.items[index].low;
+    latest.items[index].low = length;
     if (add(&older, 0, before))
         older_sum_bytes = bounded_sum(older_sum_bytes, before);
     else

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 /* Begin. listener: of seccomp(2), or -1 where there is none; then nothing below does anything. */
-void supervisor_begin(int listener);
+void supervisor_start(int listener);
 
 /* The listener, to be polled, or -1. */
 int supervisor_descriptor(void);

@@ -63,18 +63,18 @@ static long call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
     return returned;
 }
 
-static _Noreturn void give_up(void)
+static _Noreturn void die(void)
 {
     for (;;)
         call(SYS_exit_group, FAILED, 0, 0, 0, 0, 0);
 }
 
 /* Make a system call that must not fail. */
-static long must(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+static long require(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
 {
     long returned = call(number, a, b, c, d, e, f);
     if (returned < 0 && returned > -TEMPLATE_PAGE)
-        give_up();
+        die();
     return returned;
 }
 
@@ -112,7 +112,7 @@ static void move_kernel(const struct work *work, uint64_t from, uint64_t to)
         if (mapping->source != TEMPLATE_KERNEL)
             continue;
         uint64_t bytes = mapping->end - mapping->start, offset = mapping->start - work->head->kernel;
-        must(SYS_mremap, from + offset, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to + offset, 0);
+        require(SYS_mremap, from + offset, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to + offset, 0);
     }
 }
 
@@ -125,11 +125,11 @@ static uint64_t nanoseconds(const struct statx_timestamp *time)
 static int open_file(const struct template_mapping *mapping, const char *path)
 {
     struct statx status;
-    int file = (int)must(SYS_openat, (uint64_t)AT_FDCWD, address_of(path), O_RDONLY | O_CLOEXEC, 0, 0, 0);
-    must(SYS_statx, (uint64_t)file, address_of(""), AT_EMPTY_PATH, STATX_BASIC_STATS, address_for(&status), 0);
+    int file = (int)require(SYS_openat, (uint64_t)AT_FDCWD, address_of(path), O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    require(SYS_statx, (uint64_t)file, address_of(""), AT_EMPTY_PATH, STATX_BASIC_STATS, address_for(&status), 0);
     if (status.stx_size != mapping->file_bytes || nanoseconds(&status.stx_mtime) != mapping->file_modified_ns ||
         nanoseconds(&status.stx_ctime) != mapping->file_changed_ns)
-        give_up();
+        die();
     return file;
 }
 
@@ -161,8 +161,8 @@ static void fill(const struct work *work, const struct template_mapping *mapping
         for (count = 0; count < PIECES_AT_ONCE && index + count < mapping->pieces; bytes += piece[count++].bytes)
             if (piece[count].bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a fault for each page */
                 call(SYS_madvise, piece[count].address, piece[count].bytes, MADV_POPULATE_WRITE, 0, 0, 0);
-        if (must(SYS_preadv, (uint64_t)work->file, address_of(piece), count, contents, 0, 0) != (long)bytes)
-            give_up();
+        if (require(SYS_preadv, (uint64_t)work->file, address_of(piece), count, contents, 0, 0) != (long)bytes)
+            die();
         contents += bytes;
     }
 }
@@ -175,18 +175,18 @@ static void restore_mapping(struct work *work, const struct template_mapping *ma
     if (mapping->source == TEMPLATE_STACK) {
         *(volatile char *)mapping->start; /* it grows down to where it is touched */
     } else if (mapping->source == TEMPLATE_ANONYMOUS) {
-        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_ANONYMOUS | MAP_FIXED, ~0UL, 0);
+        require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_ANONYMOUS | MAP_FIXED, ~0UL, 0);
     } else if (mapping->source == TEMPLATE_FILE) {
-        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping), mapping->file_offset);
+        require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping), mapping->file_offset);
     } else if (mapping->source == TEMPLATE_WRITTEN) {
-        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
+        require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
     }
     if (is_filled)
         fill(work, mapping);
     if (mapping->not_forked)
-        must(SYS_madvise, mapping->start, bytes, MADV_DONTFORK, 0, 0, 0);
+        require(SYS_madvise, mapping->start, bytes, MADV_DONTFORK, 0, 0, 0);
     if (protection != mapping->protection)
-        must(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
+        require(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
 }
 
 /* Have a descriptor under the number, and with the flags, that it had. */
@@ -194,7 +194,7 @@ static void renumber(uint64_t got, const struct template_descriptor *wanted)
 {
     if (got == wanted->number)
         return;
-    must(SYS_dup3, got, wanted->number, wanted->flags & O_CLOEXEC, 0, 0, 0);
+    require(SYS_dup3, got, wanted->number, wanted->flags & O_CLOEXEC, 0, 0, 0);
     call(SYS_close, got, 0, 0, 0, 0, 0);
 }
 
@@ -203,7 +203,7 @@ static const struct template_descriptor *descriptor_of(const struct template_hea
     for (uint32_t index = 0; index < head->descriptors; ++index)
         if (head->descriptor[index].number == number)
             return &head->descriptor[index];
-    give_up();
+    die();
 }
 
 /* Make a pipe of which both ends are the interpreter's. It is made out of the way: each end may be where the other belongs. */
@@ -212,16 +212,16 @@ static void restore_pipe(const struct template_descriptor *one, const struct tem
     int ends[2];
     const struct template_descriptor *wanted[] = {(one->flags & O_ACCMODE) == O_RDONLY ? one : other,
                                                   (one->flags & O_ACCMODE) == O_RDONLY ? other : one};
-    must(SYS_pipe2, address_for(ends), 0, 0, 0, 0, 0);
+    require(SYS_pipe2, address_for(ends), 0, 0, 0, 0, 0);
     for (int end = 0; end < 2; ++end) {
-        int got = (int)must(SYS_fcntl, (uint64_t)ends[end], F_DUPFD, TEMPLATE_CONTENTS, 0, 0, 0);
+        int got = (int)require(SYS_fcntl, (uint64_t)ends[end], F_DUPFD, TEMPLATE_CONTENTS, 0, 0, 0);
         call(SYS_close, (uint64_t)ends[end], 0, 0, 0, 0, 0);
         ends[end] = got;
     }
-    must(SYS_write, (uint64_t)ends[1], address_of(&wanted[0]->value), wanted[0]->bytes, 0, 0, 0);
+    require(SYS_write, (uint64_t)ends[1], address_of(&wanted[0]->value), wanted[0]->bytes, 0, 0, 0);
     for (int end = 0; end < 2; ++end) {
         if (wanted[end]->flags & O_NONBLOCK)
-            must(SYS_fcntl, (uint64_t)ends[end], F_SETFL, O_NONBLOCK, 0, 0, 0);
+            require(SYS_fcntl, (uint64_t)ends[end], F_SETFL, O_NONBLOCK, 0, 0, 0);
         renumber((uint64_t)ends[end], wanted[end]);
     }
 }
@@ -233,13 +233,13 @@ static void restore_descriptor(const struct work *work, const struct template_de
         if (wanted->number < wanted->other)
             restore_pipe(wanted, descriptor_of(work->head, wanted->other));
     } else if (wanted->kind == TEMPLATE_EVENT) {
-        renumber((uint64_t)must(SYS_eventfd2, wanted->value, flags, 0, 0, 0, 0), wanted);
+        renumber((uint64_t)require(SYS_eventfd2, wanted->value, flags, 0, 0, 0, 0), wanted);
     } else if (wanted->kind == TEMPLATE_EPOLL) {
-        renumber((uint64_t)must(SYS_epoll_create1, flags & O_CLOEXEC, 0, 0, 0, 0, 0), wanted);
+        renumber((uint64_t)require(SYS_epoll_create1, flags & O_CLOEXEC, 0, 0, 0, 0, 0), wanted);
     } else {
         uint64_t path = address_of(work->text + wanted->path);
-        uint64_t got = (uint64_t)must(SYS_openat, (uint64_t)AT_FDCWD, path, wanted->flags & ~(uint32_t)OPENING, 0, 0, 0);
-        must(SYS_lseek, got, wanted->value, FROM_START, 0, 0, 0);
+        uint64_t got = (uint64_t)require(SYS_openat, (uint64_t)AT_FDCWD, path, wanted->flags & ~(uint32_t)OPENING, 0, 0, 0);
+        require(SYS_lseek, got, wanted->value, FROM_START, 0, 0, 0);
         renumber(got, wanted);
     }
 }
@@ -253,7 +253,7 @@ static void restore_descriptors(const struct work *work)
     for (uint32_t index = 0; index < head->watches; ++index) {
         const struct template_watch *watch = &head->watch[index];
         struct epoll_event event = {.events = watch->events, .data.u64 = watch->data};
-        must(SYS_epoll_ctl, watch->epoll, EPOLL_CTL_ADD, watch->number, address_of(&event), 0, 0);
+        require(SYS_epoll_ctl, watch->epoll, EPOLL_CTL_ADD, watch->number, address_of(&event), 0, 0);
     }
 }
 
@@ -267,30 +267,30 @@ static void restore_settings(const struct work *work)
     call(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, address_of(&layout), sizeof layout, 0, 0);
     for (uint64_t number = 1; number <= TEMPLATE_SIGNALS; ++number)
         if (head->actions[number].handler != 0)
-            must(SYS_rt_sigaction, number, address_of(&head->actions[number]), 0, sizeof(uint64_t), 0, 0);
+            require(SYS_rt_sigaction, number, address_of(&head->actions[number]), 0, sizeof(uint64_t), 0, 0);
     for (uint32_t index = 0; index < head->timers; ++index) {
         const struct template_timer *wanted = &head->timer[index];
         struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = wanted->signal};
         int number;
         event.sigev_value.sival_ptr = (void *)wanted->value;
-        must(SYS_timer_create, (uint64_t)wanted->clock, address_of(&event), address_for(&number), 0, 0, 0);
+        require(SYS_timer_create, (uint64_t)wanted->clock, address_of(&event), address_for(&number), 0, 0, 0);
         if (number != wanted->number)
-            give_up();
+            die();
     }
-    must(SYS_personality, 0, 0, 0, 0, 0, 0); /* what it starts has random addresses again */
+    require(SYS_personality, 0, 0, 0, 0, 0, 0); /* what it starts has random addresses again */
 }
 
 /* Tell the kernel what this thread had told it. */
 static void restore_thread(const struct template_thread *thread)
 {
-    must(SYS_sigaltstack, address_of(&thread->signal_stack), 0, 0, 0, 0, 0);
-    must(SYS_set_robust_list, thread->robust_list[0], thread->robust_list[1], 0, 0, 0, 0);
-    must(SYS_set_tid_address, thread->tid_address, 0, 0, 0, 0, 0);
+    require(SYS_sigaltstack, address_of(&thread->signal_stack), 0, 0, 0, 0, 0);
+    require(SYS_set_robust_list, thread->robust_list[0], thread->robust_list[1], 0, 0, 0, 0);
+    require(SYS_set_tid_address, thread->tid_address, 0, 0, 0, 0, 0);
     if (thread->rseq != 0)
-        must(SYS_rseq, thread->rseq, thread->rseq_bytes, 0, thread->rseq_signature, 0, 0);
-    must(SYS_prctl, PR_SET_NAME, address_of(thread->command), 0, 0, 0, 0);
-    must(SYS_arch_prctl, ARCH_SET_FS, thread->registers.fs_base, 0, 0, 0, 0);
-    must(SYS_rt_sigprocmask, SET_MASK, address_of(&thread->signal_mask), 0, sizeof(uint64_t), 0, 0);
+        require(SYS_rseq, thread->rseq, thread->rseq_bytes, 0, thread->rseq_signature, 0, 0);
+    require(SYS_prctl, PR_SET_NAME, address_of(thread->command), 0, 0, 0, 0);
+    require(SYS_arch_prctl, ARCH_SET_FS, thread->registers.fs_base, 0, 0, 0, 0);
+    require(SYS_rt_sigprocmask, SET_MASK, address_of(&thread->signal_mask), 0, sizeof(uint64_t), 0, 0);
     __asm__ volatile("ldmxcsr %0\n fldcw %1" : : "m"(thread->mxcsr), "m"(thread->x87_control));
 }
 
@@ -312,14 +312,14 @@ static _Noreturn void jump(const struct user_regs_struct *registers)
 }
 
 /* What a thread begins with, on the stack that it had. */
-static _Noreturn void go_on(const struct template_thread *thread)
+static _Noreturn void resume_thread(const struct template_thread *thread)
 {
     restore_thread(thread);
     jump(&thread->registers);
 }
 
 /* A thread of which only the number was wanted. It has no stack. */
-__attribute__((naked)) static void leave(const struct template_thread *thread)
+__attribute__((naked)) static void exit_thread(const struct template_thread *thread)
 {
     (void)thread;
     __asm__ volatile("mov %0, %%eax\n xor %%edi, %%edi\n syscall" : : "i"(SYS_exit));
@@ -337,7 +337,7 @@ static uint32_t start_thread(void (*function)(const struct template_thread *), s
                        "r"(thread), "r"(function), "S"(stack), "d"(0UL)
                      : "rcx", "r11", "memory");
     if (returned < 0)
-        give_up();
+        die();
     return (uint32_t)returned;
 }
 
@@ -346,16 +346,16 @@ static void restore_threads(const struct template_head *head)
 {
     uint32_t number = (uint32_t)call(SYS_gettid, 0, 0, 0, 0, 0, 0);
     if (head->threads > 1 && number != head->thread[0].number)
-        give_up();
+        die();
     for (uint32_t index = 1; index < head->threads; ++index) {
         uint64_t unused = (head->thread[index].registers.rsp - STACK_IN_USE_BYTES - sizeof(struct template_thread)) & ~15UL;
         struct template_thread *thread = (struct template_thread *)unused;
         *thread = head->thread[index];
         while (number + 1 < thread->number)
-            number = start_thread(leave, thread);
-        number = start_thread((void (*)(const struct template_thread *))go_on, thread);
+            number = start_thread(exit_thread, thread);
+        number = start_thread((void (*)(const struct template_thread *))resume_thread, thread);
         if (number != thread->number)
-            give_up();
+            die();
     }
 }
 
@@ -364,7 +364,7 @@ static _Noreturn void restore(struct work *work)
 {
     const struct template_head *head = work->head;
     struct template_thread main = head->thread[0];
-    must(SYS_munmap, work->image, work->image_bytes, 0, 0, 0, 0);
+    require(SYS_munmap, work->image, work->image_bytes, 0, 0, 0, 0);
     uint64_t kernel_at = work->vdso_at - (head->vdso - head->kernel);
     uint64_t distance = kernel_at > head->kernel ? kernel_at - head->kernel : head->kernel - kernel_at;
     if (distance > 0 && distance < TEMPLATE_KERNEL_BYTES) { /* the places may overlap */
@@ -377,15 +377,15 @@ static _Noreturn void restore(struct work *work)
     for (uint32_t index = 0; index < head->mappings; ++index)
         restore_mapping(work, &work->mappings[index]);
     close_mapped(work);
-    if (must(SYS_getrandom, head->random, head->random_bytes, 0, 0, 0, 0) != (long)head->random_bytes)
-        give_up();
+    if (require(SYS_getrandom, head->random, head->random_bytes, 0, 0, 0, 0) != (long)head->random_bytes)
+        die();
     restore_settings(work);
     call(SYS_close, (uint64_t)work->file, 0, 0, 0, 0, 0);
     restore_descriptors(work);
     restore_threads(head);
-    must(SYS_munmap, address_of(head), head->tables_bytes, 0, 0, 0, 0);
+    require(SYS_munmap, address_of(head), head->tables_bytes, 0, 0, 0, 0);
     restore_thread(&main);
-    must(SYS_write, PROTOCOL_RESTORED, address_of(""), 1, 0, 0, 0);
+    require(SYS_write, PROTOCOL_RESTORED, address_of(""), 1, 0, 0, 0);
     call(SYS_close, PROTOCOL_RESTORED, 0, 0, 0, 0, 0);
     jump(&main.registers);
 }
@@ -396,7 +396,7 @@ static uint64_t auxiliary(const uint64_t *vector, uint64_t type)
     for (; vector[0] != AT_NULL; vector += 2)
         if (vector[0] == type)
             return vector[1];
-    give_up();
+    die();
 }
 
 /* Copy this program, as far as it is in memory. Returns how far that reaches from its beginning. */
@@ -423,7 +423,7 @@ static uint64_t copy_image(char *to)
 }
 
 /* What the kernel starts. stack: number of arguments, arguments, variables and auxiliary vector, as execve(2) leaves them. */
-__attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
+__attribute__((used)) static _Noreturn void start(const uint64_t *stack)
 {
     struct template_head start; /* of which the first fields count; the rest is read in its place */
     const uint64_t *variables = stack + stack[0] + 2, *vector = variables;
@@ -431,14 +431,14 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
         ;
     struct work work = {
         .vdso_at = auxiliary(vector, AT_SYSINFO_EHDR), .file = TEMPLATE_CONTENTS, .image = address_of(image)};
-    uint64_t file = (uint64_t)must(SYS_openat, (uint64_t)AT_FDCWD, address_of("/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0, 0, 0);
-    must(SYS_pread64, file, address_for(&start), sizeof start, TEMPLATE_AT, 0, 0);
+    uint64_t file = (uint64_t)require(SYS_openat, (uint64_t)AT_FDCWD, address_of("/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    require(SYS_pread64, file, address_for(&start), sizeof start, TEMPLATE_AT, 0, 0);
     if (start.magic != TEMPLATE_MAGIC || start.tables_bytes > TEMPLATE_TABLES_BYTES)
-        give_up();
+        die();
     uint64_t code = start.room, tables = code + TEMPLATE_AT + TEMPLATE_STACK_BYTES;
-    must(SYS_mmap, code, TEMPLATE_AT + TEMPLATE_STACK_BYTES, PROT_READ | PROT_WRITE,
+    require(SYS_mmap, code, TEMPLATE_AT + TEMPLATE_STACK_BYTES, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0UL, 0);
-    must(SYS_mmap, tables, start.tables_bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, TEMPLATE_AT);
+    require(SYS_mmap, tables, start.tables_bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, TEMPLATE_AT);
     call(SYS_close, file, 0, 0, 0, 0, 0);
     work.head = (const void *)tables;
     work.mappings = (const void *)(work.head + 1);
@@ -446,12 +446,12 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
     work.text = (const void *)(work.pieces + start.pieces);
     if (stack[0] == 0 || !same((const char *)stack[1], TEMPLATE_COMMAND)) {
         call(SYS_execve, address_of(work.text + start.interpreter), address_of(stack + 1), address_of(variables), 0, 0, 0);
-        give_up();
+        die();
     }
     if (start.stack_end - address_of(stack) > STACK_AT_START_BYTES) /* addresses are random after all */
-        give_up();
+        die();
     work.image_bytes = copy_image((char *)code);
-    must(SYS_mprotect, code, TEMPLATE_AT, PROT_READ | PROT_EXEC, 0, 0, 0);
+    require(SYS_mprotect, code, TEMPLATE_AT, PROT_READ | PROT_EXEC, 0, 0, 0);
     struct work *there = (struct work *)tables - 1;
     *there = work;
     uint64_t entry = code + (uint64_t)((const char *)(uintptr_t)restore - image);
@@ -462,5 +462,5 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
 
 __attribute__((naked, used)) void _start(void)
 {
-    __asm__ volatile("mov %rsp, %rdi\n and $-16, %rsp\n call begin");
+    __asm__ volatile("mov %rsp, %rdi\n and $-16, %rsp\n call start");
 }
