@@ -35,8 +35,7 @@ void start_capture(const char *main_file, bool other_pid, int error_stream)
 #include "protocol.h"
 #include "restorer.inc"
 
-/* The tracer is a child of the process that becomes the interpreter, so that this has the pid that a program always has: its C
- * library keeps that in its memory. */
+/* The tracer is a child of the future interpreter, which therefore has the usual pid of a program: C libraries cache it. */
 
 enum {
     MAPPINGS = 2048,
@@ -44,7 +43,7 @@ enum {
     TEXT_BYTES = 128 << 10,
     PAGES_AT_ONCE = 512,
     PROCESSES = 2,
-    OTHER_PID = 1 << 22 /* the kernel has lower ones; proc(5), /proc/sys/kernel/pid_max */
+    OTHER_PID = 1 << 22 /* above all pids of the kernel; proc(5), /proc/sys/kernel/pid_max */
 };
 
 #define QUERY_PERSONALITY 0xFFFFFFFFUL
@@ -65,7 +64,6 @@ static int output;
 static uint64_t output_bytes;
 
 static struct template_head head;
-static uint64_t inodes[TEMPLATE_DESCRIPTORS], watched_inodes[TEMPLATE_WATCHES]; /* of descriptors and watches */
 static struct template_mapping mappings[MAPPINGS];
 static struct template_piece pieces[PIECES];
 static char text[TEXT_BYTES];
@@ -77,7 +75,7 @@ static const char *last_part(const char *path)
     return slash == NULL ? path : slash + 1;
 }
 
-/* Return whether open(2) is asked for a file of this name. */
+/* Return whether a call to open(2) is for a file of this name. */
 static bool opens(uint64_t path_address, uint64_t flags, const char *main_file)
 {
     char path[PATH_MAX];
@@ -87,7 +85,7 @@ static bool opens(uint64_t path_address, uint64_t flags, const char *main_file)
     return !(flags & O_PATH) && strcmp(last_part(path), last_part(main_file)) == 0;
 }
 
-/* Return whether this is the call in which it waits. */
+/* Return whether this is the call to capture. */
 static bool is_waiting_in(const struct ptrace_syscall_info *info, const char *main_file)
 {
     if (info->op != PTRACE_SYSCALL_INFO_ENTRY)
@@ -98,8 +96,8 @@ static bool is_waiting_in(const struct ptrace_syscall_info *info, const char *ma
            (info->entry.nr == SYS_open && opens(info->entry.args[0], info->entry.args[1], main_file));
 }
 
-/* Have the system call at whose end it has stopped return a pid that it will not have in a sandbox. OpenSSL seeds its generators
- * anew in a process with another pid, as in a fork. Source: its providers/implementations/rands/drbg.c, `fork_id`. */
+/* Make the system call that has just ended return a pid that the interpreter never has in a sandbox. OpenSSL reseeds its random
+ * generators in a process with another pid. Source: its providers/implementations/rands/drbg.c, `fork_id`. */
 static void return_other_pid(void)
 {
     struct user_regs_struct registers;
@@ -121,7 +119,7 @@ static void run_until_waiting(const char *main_file, bool other_pid)
     } while (!is_waiting_in(&info, main_file));
 }
 
-/* Leave out the system call at whose beginning the interpreter has stopped. */
+/* Skip the system call that the interpreter is about to make. */
 static void skip_call(void)
 {
     struct user_regs_struct without = traced->registers;
@@ -130,12 +128,12 @@ static void skip_call(void)
     run_to_next_stop();
 }
 
-/* Ask the kernel, in the interpreter's name, what that has told it. */
+/* Save the kernel's settings of the process, by system calls from inside it. */
 static void capture_settings(void)
 {
     struct itimerval timer;
     struct itimerspec made;
-    uint64_t scratch = (traced->registers.rsp - TEMPLATE_PAGE) & ~15ULL; /* behind the end of the stack, where nothing counts */
+    uint64_t scratch = (traced->registers.rsp - TEMPLATE_PAGE) & ~15ULL; /* unused memory beyond the end of the stack */
     for (uint64_t signal = 1; signal <= TEMPLATE_SIGNALS; ++signal)
         remote_query("rt_sigaction", SYS_rt_sigaction, signal, 0, scratch, 8, scratch, &head.actions[signal],
                   sizeof head.actions[signal]);
@@ -158,7 +156,7 @@ static void capture_settings(void)
     traced = &head.thread[0];
 }
 
-/* Keep where the kernel believes its parts to be. Source: proc(5), /proc/PID/stat, which counts fields from 1. */
+/* Save the memory layout. Source: proc(5), /proc/PID/stat, which counts fields from 1. */
 static void capture_layout(void)
 {
     char line[4096];
@@ -191,14 +189,14 @@ static uint32_t keep_text(const char *word)
     return text_bytes - (uint32_t)bytes;
 }
 
-/* Keep the path of a mapping: that of the one before where it is the same. */
+/* Save the path of a mapping, or reuse that of the previous mapping. */
 static uint32_t keep_path(const char *path)
 {
     uint32_t before = head.mappings > 0 ? mappings[head.mappings - 1].path : 0;
     return before != 0 && strcmp(text + before, path) == 0 ? before : keep_text(path);
 }
 
-/* Return whether `VmFlags` of a mapping have a flag, two letters. Source: proc(5), /proc/PID/smaps. */
+/* Return whether the `VmFlags` of a mapping contain a two-letter flag. Source: proc(5), /proc/PID/smaps. */
 static bool has_flag(const char *flags, const char *flag)
 {
     const char *found = strstr(flags, flag);
@@ -212,7 +210,7 @@ static void write_out(const void *data, size_t bytes, uint64_t at)
         require("write", (errno = failure.number) == 0);
 }
 
-/* Keep a page, in the piece that ends before it or in a new one. */
+/* Save a page: extend the previous piece, or start a new one. */
 static void keep_page(struct template_mapping *mapping, uint64_t address)
 {
     static const char zeros[TEMPLATE_PAGE];
@@ -233,10 +231,10 @@ static void keep_page(struct template_mapping *mapping, uint64_t address)
     output_bytes += sizeof page;
 }
 
-/* Keep all of a mapping of a file, instead of those pages that were written. */
+/* Save a file mapping as a whole, instead of its modified pages. */
 static void keep_whole(struct template_mapping *mapping)
 {
-    mapping->contents += TEMPLATE_PAGE; /* without a page in between the kernel would make one mapping of two neighbours */
+    mapping->contents += TEMPLATE_PAGE; /* the gap keeps the kernel from merging neighbouring mappings */
     output_bytes = mapping->contents;
     head.pieces = mapping->first_piece;
     mapping->pieces = 0;
@@ -245,7 +243,7 @@ static void keep_whole(struct template_mapping *mapping)
         keep_page(mapping, address);
 }
 
-/* Keep what a mapping holds besides zeros or the contents of its file. */
+/* Save the contents of a mapping that differ from zeros or from its file. */
 static void keep_contents(struct template_mapping *mapping, int page_map)
 {
     uint64_t pages[PAGES_AT_ONCE], all_bytes = mapping->end - mapping->start;
@@ -259,12 +257,12 @@ static void keep_contents(struct template_mapping *mapping, int page_map)
                 keep_page(mapping, address);
         }
     }
-    bool ends_in_file = mapping->file_offset + all_bytes < mapping->file_bytes + TEMPLATE_PAGE; /* behind it nothing can be read */
+    bool ends_in_file = mapping->file_offset + all_bytes < mapping->file_bytes + TEMPLATE_PAGE; /* beyond: unreadable */
     if (mapping->source == TEMPLATE_FILE && ends_in_file && (output_bytes - mapping->contents) * 2 >= all_bytes)
         keep_whole(mapping);
 }
 
-/* Find out where a mapping comes from. Returns whether it has contents to be kept. */
+/* Determine the source of a mapping. Returns whether it has contents to save. */
 static bool find_source(struct template_mapping *mapping, const char *name, const char *flags)
 {
     static const char *const refused[] = {"ht", "io", "pf", "lo", "um", "uw", "wf", "ss"};
@@ -276,14 +274,14 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
             head.kernel = mapping->start;
         return false;
     }
-    if (has_flag(flags, "dp")) { /* of vgetrandom(): random numbers that must not be drawn twice. It is "wf" as well */
+    if (has_flag(flags, "dp")) { /* for vgetrandom(): random numbers that must not be drawn twice. It is "wf" too */
         mapping->source = TEMPLATE_ANONYMOUS;
         mapping->flags = MAP_DROPPABLE;
         return false;
     }
     for (size_t index = 0; index < sizeof refused / sizeof *refused; ++index)
         if (has_flag(flags, refused[index]))
-            die("it has memory of a special kind");
+            die("it has unsupported memory");
     if (is_shared && (mapping->protection & PROT_WRITE))
         die("it shares memory");
     mapping->not_forked = has_flag(flags, "dc");
@@ -307,7 +305,7 @@ static bool find_source(struct template_mapping *mapping, const char *name, cons
     return !is_shared;
 }
 
-/* Parse the first line about a mapping. Returns its name, "" for none. Source: proc(5), /proc/PID/maps. */
+/* Parse the first line of a mapping. Returns its name, or "". Source: proc(5), /proc/PID/maps. */
 static const char *parse_mapping(const char *line, struct template_mapping *mapping)
 {
     const char *start = line, *permissions = word_at(line, 1), *offset = word_at(line, 2);
@@ -320,7 +318,7 @@ static const char *parse_mapping(const char *line, struct template_mapping *mapp
     return word_at(line, 5);
 }
 
-/* Keep all mappings and what they hold. */
+/* Save all mappings with their contents. */
 static void capture_memory(void)
 {
     struct template_mapping mapping = {0};
@@ -334,7 +332,7 @@ static void capture_memory(void)
         if (is_first)
             strncpy(name, parse_mapping(line, &mapping), sizeof name - 1);
         if (strncmp(line, "ProtectionKey:", strlen("ProtectionKey:")) == 0 && number_at(line, 1) != 0)
-            die("it protects memory by keys");
+            die("it uses memory protection keys");
         if (strncmp(line, "VmFlags:", strlen("VmFlags:")) != 0 || strcmp(name, "[vsyscall]") == 0)
             continue;
         if (head.mappings == MAPPINGS)
@@ -349,7 +347,7 @@ static void capture_memory(void)
     close(page_map);
 }
 
-/* Find a place for the restorer, below everything else where possible. */
+/* Find free space for the restorer, as low as possible. */
 static void find_room(void)
 {
     head.room = 1ULL << 36;
@@ -358,14 +356,14 @@ static void find_room(void)
             head.room = mappings[index].end;
 }
 
-/* Return the number behind a name in a file of /proc, 0 where it is not there. */
+/* Return the number after a name in a file of /proc, 0 if it is missing. */
 static uint64_t value_of(const char *listing, const char *name, int base)
 {
     const char *found = strstr(listing, name);
     return found == NULL ? 0 : strtoull(found + strlen(name), NULL, base);
 }
 
-/* Keep what can be read from a pipe. This takes it out: the interpreter does not go on. */
+/* Save the data in a pipe. This consumes it, but the interpreter never resumes. */
 static void capture_pipe(int folder, const char *name, struct template_descriptor *kept)
 {
     char more;
@@ -377,26 +375,26 @@ static void capture_pipe(int folder, const char *name, struct template_descripto
     require("pipe", got >= 0 || errno == EAGAIN);
     kept->bytes = got > 0 ? (uint32_t)got : 0;
     if (kept->bytes == sizeof kept->value && read(pipe, &more, 1) > 0)
-        die("it has a pipe that holds much");
+        die("it has a pipe with too much data");
     close(pipe);
 }
 
-/* Keep what an epoll instance watches. Source: proc(5), /proc/PID/fdinfo; the events are those of epoll_ctl(2). */
+/* Save the entries of an epoll instance. Source: proc(5), /proc/PID/fdinfo; epoll_ctl(2). */
 static void capture_watches(uint32_t epoll, const char *about)
 {
     for (const char *line = strstr(about, "tfd:"); line != NULL; line = strstr(line + 1, "tfd:")) {
         if (head.watches == TEMPLATE_WATCHES)
-            die("it watches too much");
-        watched_inodes[head.watches] = value_of(line, "ino:", 16);
+            die("it watches too many files");
         head.watch[head.watches++] = (struct template_watch){
             .epoll = epoll,
             .number = (uint32_t)value_of(line, "tfd:", 10),
             .events = (uint32_t)value_of(line, "events:", 16),
-            .data = value_of(line, "data:", 16)};
+            .data = value_of(line, "data:", 16),
+            .inode = value_of(line, "ino:", 16)};
     }
 }
 
-/* Keep a descriptor. Source: proc(5), /proc/PID/fdinfo. */
+/* Save a file descriptor. Source: proc(5), /proc/PID/fdinfo. */
 static void capture_descriptor(int folder, const char *name, void *context)
 {
     static char about[8192];
@@ -410,14 +408,14 @@ static void capture_descriptor(int folder, const char *name, void *context)
     target[length] = '\0';
     read_proc_file(strncat(strcpy(number, "fdinfo/"), name, 20), about, sizeof about);
     if (strlen(about) == sizeof about - 1)
-        die("it watches too much");
+        die("it watches too many files");
     if (head.descriptors == TEMPLATE_DESCRIPTORS)
-        die("it has opened too much");
+        die("it has too many open files");
     struct stat status;
     require("fd", fstatat(folder, name, &status, 0) == 0);
-    inodes[head.descriptors] = status.st_ino;
     struct template_descriptor *kept = &head.descriptor[head.descriptors++];
-    *kept = (struct template_descriptor){.number = which, .flags = (uint32_t)value_of(about, "flags:", 8)};
+    *kept = (struct template_descriptor){
+        .number = which, .flags = (uint32_t)value_of(about, "flags:", 8), .inode = status.st_ino};
     if (strcmp(target, "anon_inode:[eventfd]") == 0 && value_of(about, "eventfd-semaphore:", 10) == 0) {
         kept->kind = TEMPLATE_EVENT;
         kept->value = value_of(about, "eventfd-count:", 16);
@@ -429,13 +427,13 @@ static void capture_descriptor(int folder, const char *name, void *context)
         capture_pipe(folder, name, kept);
     } else {
         if (*target != '/' || stat(target, &status) < 0 || !(S_ISREG(status.st_mode) || strcmp(target, "/dev/null") == 0))
-            die("it has opened something that is no file");
+            die("it has opened something other than a file");
         kept->path = keep_text(target);
         kept->value = value_of(about, "pos:", 10);
     }
 }
 
-/* Find the other end of each pipe: the only one, and of the other kind. */
+/* Find the other end of each pipe, which must be unique and of the opposite direction. */
 static void pair_pipes(void)
 {
     for (uint32_t index = 0; index < head.descriptors; ++index) {
@@ -443,49 +441,49 @@ static void pair_pipes(void)
         uint32_t ends = 0;
         for (uint32_t at = 0; one->kind == TEMPLATE_PIPE && at < head.descriptors; ++at) {
             const struct template_descriptor *other = &head.descriptor[at];
-            if (at == index || other->kind != TEMPLATE_PIPE || inodes[at] != inodes[index])
+            if (at == index || other->kind != TEMPLATE_PIPE || other->inode != one->inode)
                 continue;
             ends += ((one->flags ^ other->flags) & O_ACCMODE) == O_WRONLY ? 1 : 2;
             one->other = other->number;
         }
         if (one->kind == TEMPLATE_PIPE && ends != 1)
-            die("it has a pipe to somewhere else");
+            die("it has a pipe to another process");
     }
 }
 
-/* Give up where an epoll instance watches what has another number by now, or none. */
+/* Die if an epoll instance watches a file that is no longer open under that number. */
 static void check_watches(void)
 {
     for (uint32_t index = 0; index < head.watches; ++index) {
         uint32_t at = 0;
         while (at < head.descriptors && head.descriptor[at].number != head.watch[index].number)
             ++at;
-        if (at == head.descriptors || inodes[at] != watched_inodes[index])
-            die("it watches something that it has closed");
+        if (at == head.descriptors || head.descriptor[at].inode != head.watch[index].inode)
+            die("it watches a closed file");
     }
 }
 
-/* Keep the timers. Source: proc(5), /proc/PID/timers. */
+/* Save the timers. Source: proc(5), /proc/PID/timers. */
 static void capture_timers(void)
 {
     char listing[2048];
     read_proc_file("timers", listing, sizeof listing);
     for (const char *here = listing; here != NULL && *here != '\0'; here = strstr(here + 1, "\nID: ")) {
         if (head.timers == TEMPLATE_TIMERS || value_of(here, "notify: signal/pid.", 10) != (uint64_t)interpreter)
-            die("it has made timers of a special kind");
+            die("it has unsupported timers");
         const char *value = strchr(strstr(here, "signal: "), '/');
         struct template_timer timer = {.number = (int32_t)value_of(here, "ID: ", 10),
                                        .clock = (int32_t)value_of(here, "ClockID: ", 10),
                                        .signal = (int32_t)value_of(here, "signal: ", 10),
                                        .value = value == NULL ? 0 : strtoull(value + 1, NULL, 16)};
-        uint32_t at = head.timers++; /* the kernel numbers them in the order in which they are made, and lists them in another */
+        uint32_t at = head.timers++; /* sort them: the kernel numbers timers in creation order, and lists them in another */
         for (; at > 0 && head.timer[at - 1].number > timer.number; --at)
             head.timer[at] = head.timer[at - 1];
         head.timer[at] = timer;
     }
 }
 
-/* Keep the descriptors, and refuse what could not be made again. */
+/* Save the file descriptors. */
 static void capture_descriptors(void)
 {
     static struct pairs processes;
@@ -496,7 +494,7 @@ static void capture_descriptors(void)
     check_watches();
 }
 
-/* Keep where random numbers must be others each time. The interpreter has left a file about it, or none. */
+/* Save the address of random numbers that must be fresh in each restore, from a file that the interpreter may have left. */
 static void capture_random(void)
 {
     char line[64];
@@ -505,7 +503,7 @@ static void capture_random(void)
     head.random = number_at(line, 0);
     head.random_bytes = number_at(line, 1);
     if (head.random == 0 || head.random_bytes == 0 || head.random_bytes > TEMPLATE_RANDOM_BYTES)
-        die("it asks for random numbers in a strange place");
+        die("it requests random numbers at an invalid address");
 }
 
 static void write_template(void)
@@ -528,20 +526,20 @@ static void write_template(void)
     uint64_t at = TEMPLATE_AT;
     for (size_t index = 0; index < sizeof tables / sizeof *tables; at += tables[index++].bytes)
         write_out(tables[index].data, tables[index].bytes, at);
-    write_out(restorer, sizeof restorer, 0); /* last: without it the file is none */
+    write_out(restorer, sizeof restorer, 0); /* last: without it the file is invalid */
 }
 
-/* Follow the interpreter to where it waits, and write its template. followed: where to say that it may begin. */
-static _Noreturn void capture(const char *main_file, bool other_pid, int followed)
+/* Trace the interpreter to where it waits, and write its template. traced_pipe: report there that it may start. */
+static _Noreturn void capture(const char *main_file, bool other_pid, int traced_pipe)
 {
     int persona = personality(QUERY_PERSONALITY);
     if (persona < 0 || !(persona & ADDR_NO_RANDOMIZE))
-        die("addresses are always random here");
+        die("address randomization cannot be disabled here");
     traced = &head.thread[0];
     traced->number = (uint32_t)interpreter;
     seize();
     stop();
-    require("write", write(followed, "", 1) == 1);
+    require("write", write(traced_pipe, "", 1) == 1);
     run_until_waiting(main_file, other_pid);
     open_memory();
     capture_registers();
@@ -550,7 +548,7 @@ static _Noreturn void capture(const char *main_file, bool other_pid, int followe
     capture_descriptors();
     capture_timers();
     capture_random();
-    unlink(PROTOCOL_TEMPLATE); /* the interpreter stands still and is alone: from here on nobody else can put a file there */
+    unlink(PROTOCOL_TEMPLATE); /* the interpreter has stopped and is alone, so no other file can appear here */
     output = open_at(AT_FDCWD, PROTOCOL_TEMPLATE, O_WRONLY | O_CREAT | O_EXCL, 0755);
     require("open", output >= 0);
     output_bytes = TEMPLATE_AT + TEMPLATE_TABLES_BYTES;
@@ -559,7 +557,7 @@ static _Noreturn void capture(const char *main_file, bool other_pid, int followe
     capture_memory();
     find_room();
     write_template();
-    _exit(0); /* and with us the interpreter */
+    _exit(0); /* and the interpreter is killed */
 }
 
 void start_capture(const char *main_file, bool other_pid, int error_stream)
@@ -569,16 +567,16 @@ void start_capture(const char *main_file, bool other_pid, int error_stream)
     interpreter = getpid();
     if (pipe2(ends, O_CLOEXEC) < 0 || pipe2(gate, O_CLOEXEC) < 0)
         _exit(1);
-    prctl(PR_SET_DUMPABLE, 1); /* as a fork of PID 1 we are not, until our execve(2) */
-    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* it will be no ancestor, which matters to Yama; without Yama this fails */
+    prctl(PR_SET_DUMPABLE, 1); /* a fork of PID 1 is not, until its execve(2) */
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* for Yama, because the tracer is not an ancestor; fails without Yama */
     pid_t tracer = fork();
     if (tracer == 0) {
-        prctl(PR_SET_DUMPABLE, 0); /* it must not follow us: we have PID 1's memory and descriptors */
+        prctl(PR_SET_DUMPABLE, 0); /* the interpreter must not trace us: we have PID 1's memory and descriptors */
         close(ends[0]);
-        close(gate[0]); /* not the other end, which is open as long as we are there */
+        close(gate[0]); /* but keep the write end open as long as we live */
         dup2(error_stream, 2);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        signal(SIGXFSZ, SIG_IGN); /* what becomes too large is told of */
+        signal(SIGXFSZ, SIG_IGN); /* a file that is too large is reported as an error */
         capture(main_file, other_pid, ends[1]);
     }
     close(ends[1]);

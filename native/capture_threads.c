@@ -16,8 +16,8 @@
 
 enum { TRIES = 500, PAUSE_NS = 1000000, RESTARTS_FIRST = 512, RESTARTS_LAST = 514, FOR_EVER = -1 };
 
-/* Return whether a thread that was interrupted waits, for as long as it takes, in a call that can be made again.
- * Source: the kernel's include/linux/errno.h, ERESTARTSYS to ERESTARTNOHAND; ERESTART_RESTARTBLOCK is a wait with an end. */
+/* Return whether an interrupted thread waits without a timeout in a system call that can be restarted.
+ * Source: the kernel's include/linux/errno.h, ERESTARTSYS to ERESTARTNOHAND; ERESTART_RESTARTBLOCK is a wait with a timeout. */
 static bool waits(const struct user_regs_struct *registers)
 {
     long returned = (long)registers->rax;
@@ -31,7 +31,7 @@ static bool waits(const struct user_regs_struct *registers)
     case SYS_epoll_wait:
         return (int)registers->r10 == FOR_EVER;
     case SYS_epoll_pwait:
-        return (int)registers->r10 == FOR_EVER && registers->r8 == 0; /* no other signal mask meanwhile */
+        return (int)registers->r10 == FOR_EVER && registers->r8 == 0; /* no temporary signal mask */
     case SYS_read:
         return true;
     default:
@@ -39,7 +39,7 @@ static bool waits(const struct user_regs_struct *registers)
     }
 }
 
-/* Stop `traced` where it waits, and keep its registers. */
+/* Stop `traced` where it waits, and save its registers. */
 static void stop_where_it_waits(void)
 {
     static const struct timespec pause = {.tv_nsec = PAUSE_NS};
@@ -67,7 +67,7 @@ static void add_thread(int folder, const char *name, void *context)
         die("it has too many threads");
     if (head->threads > 0 && (number <= head->thread[head->threads - 1].number ||
                               number - head->thread[0].number > TEMPLATE_THREAD_NUMBERS))
-        die("the numbers of its threads are too far apart");
+        die("its thread ids are too far apart");
     head->thread[head->threads++].number = number;
 }
 
@@ -89,7 +89,7 @@ void stop_threads(struct template_head *head)
     }
     each_proc_entry("task", count, &left);
     if (left != head->threads)
-        die("its threads come and go");
+        die("its threads start and end");
     traced = &head->thread[0];
 }
 
@@ -98,7 +98,8 @@ void capture_thread_settings(uint64_t scratch)
     struct ptrace_rseq_configuration sequence;
     char name[64] = "", path[sizeof "task//comm" + 20] = "task/", digits[21];
     remote_query("sigaltstack", SYS_sigaltstack, 0, scratch, 0, 0, scratch, &traced->signal_stack, sizeof traced->signal_stack);
-    remote_query("rt_sigprocmask", SYS_rt_sigprocmask, 0, 0, scratch, 8, scratch, &traced->signal_mask, sizeof traced->signal_mask);
+    remote_query("rt_sigprocmask", SYS_rt_sigprocmask, 0, 0, scratch, 8, scratch, &traced->signal_mask,
+                 sizeof traced->signal_mask);
     remote_query("get_robust_list", SYS_get_robust_list, 0, scratch, scratch + 8, 0, scratch, traced->robust_list,
               sizeof traced->robust_list);
     remote_query("PR_GET_TID_ADDRESS", SYS_prctl, PR_GET_TID_ADDRESS, scratch, 0, 0, scratch, &traced->tid_address,
@@ -109,6 +110,6 @@ void capture_thread_settings(uint64_t scratch)
     traced->rseq_signature = sequence.signature;
     read_proc_file(strcat(strcat(path, decimal(traced->number, digits)), "/comm"), name, sizeof name);
     name[strcspn(name, "\n")] = '\0';
-    memcpy(traced->command, name, sizeof traced->command - 1); /* the kernel has no longer ones */
+    memcpy(traced->command, name, sizeof traced->command - 1); /* the kernel's names are not longer */
 }
 #endif

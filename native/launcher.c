@@ -1,12 +1,12 @@
-/* The process that makes sandboxes: one thread, holds the privileges, never reads what a user wrote.
+/* The launcher creates sandboxes. It has one thread, holds the privileges, and never reads user data.
  *
- * The server starts it with its end of a SOCK_SEQPACKET link as descriptor 3. As root it keeps root; as an ordinary user it
- * makes itself root of a user namespace first. It enters a lean root that shows the host at /host, and from then on takes
- * messages: Prepare has it take steps itself, Make has it clone a process that becomes PID 1 of a sandbox (see sandbox.c).
- * The server and PID 1 talk without it.
+ * The server starts it with a SOCK_SEQPACKET link as descriptor 3. As root it stays root; an unprivileged user first becomes
+ * root of a user namespace. It enters a minimal root with the host at /host, and then handles messages: for Prepare it runs
+ * steps itself, for Make it clones a process that becomes PID 1 of a sandbox (see sandbox.c). The server and PID 1 communicate
+ * directly.
  *
- * The end of the link is the end of the launcher: PID 1 of every sandbox dies with it, and cgroups are removed on the way
- * out, or by the next server. */
+ * The launcher exits when the link is closed. PID 1 of every sandbox dies with it. It removes the cgroups at exit; otherwise the
+ * next server does. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -31,17 +31,17 @@ enum { LINK = 3, SIGNALS = 64, CHILDREN = 4096, PATH_ROOM = 4096, REMOVE_AGAIN_M
 #define HOST "/host"
 #define NAMESPACES (CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
 
-/* A sandbox as the launcher sees it. Its entry is free when it has no number. */
+/* A sandbox in the launcher. An entry with the number 0 is free. */
 struct child {
     uint32_t number;
     uint32_t uid_index;
-    pid_t pid;     /* 0: it is dead */
-    bool released; /* the server needs its meters no more */
-    bool ended;    /* only its cgroups are left */
+    pid_t pid;     /* 0: dead */
+    bool released; /* the server no longer needs its meters */
+    bool ended;    /* only its cgroups remain */
 };
 
 static struct child children[CHILDREN];
-static uint32_t children_used; /* entries behind this one were never used */
+static uint32_t children_used; /* later entries were never used */
 
 static struct launcher_settings settings;
 static uid_t first_uid;
@@ -55,7 +55,7 @@ static struct {
 static int cgroup_count;
 static bool into_cgroup;
 static bool cgroups_remain; /* some could not be removed yet */
-static bool link_is_broken;  /* the server has missed a message, and would wait for it */
+static bool link_is_broken;  /* the server missed a message that it waits for */
 
 static struct child *find_child(uint32_t number)
 {
@@ -73,11 +73,11 @@ static struct child *new_child(uint32_t number)
     if (child != NULL)
         *child = (struct child){.number = number};
     else
-        fail("sandboxes", EAGAIN); /* there are too many */
+        fail("sandboxes", EAGAIN); /* too many */
     return child;
 }
 
-/* Choose a uid that no other sandbox has; where there is only one, all share it. */
+/* Choose an unused uid. If there is only one, all sandboxes share it. */
 static int allocate_uid(uint32_t *index)
 {
     for (*index = 0; *index < uid_count; ++*index) {
@@ -89,14 +89,14 @@ static int allocate_uid(uint32_t *index)
     return fail("uid", EAGAIN);
 }
 
-/* Write the name of a sandbox's cgroup. */
+/* Format the name of a sandbox's cgroup. */
 static const char *cgroup_name(uint32_t number, char name[static 32])
 {
     char digits[21];
     return strcat(strcpy(name, "sandbox-"), decimal(number, digits));
 }
 
-/* Remove the cgroups of a sandbox. Returns whether all are gone: the kernel may need a moment after the last process. */
+/* Remove the cgroups of a sandbox. Returns whether all are gone; the kernel may need a moment after the last process. */
 static bool remove_cgroups(uint32_t number)
 {
     char name[32];
@@ -123,7 +123,7 @@ static int make_cgroups(struct sandbox *sandbox)
     return 0;
 }
 
-/* Fork into new namespaces, and into the cgroup where that is possible. Source: clone(2), clone3. */
+/* Fork into new namespaces and, if possible, into the cgroup. Source: clone(2), clone3. */
 static pid_t clone_process(struct sandbox *sandbox)
 {
     struct clone_args arguments = {.flags = NAMESPACES, .exit_signal = SIGCHLD};
@@ -133,14 +133,14 @@ static pid_t clone_process(struct sandbox *sandbox)
         arguments.cgroup = (unsigned)sandbox->context.cgroups[0];
     }
     long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
-    if (pid < 0) { /* older container engines refuse it, with ENOSYS or EPERM */
+    if (pid < 0) { /* older container engines refuse clone3 with ENOSYS or EPERM */
         sandbox->joined = false;
         pid = syscall(SYS_clone, (unsigned long)(NAMESPACES | SIGCHLD), 0, 0, 0, 0);
     }
     return (pid_t)check("clone", pid);
 }
 
-/* Begin a sandbox. It reports by its link when it is ready. */
+/* Start a sandbox. It reports on its link when it is ready. */
 static int start_sandbox(struct sandbox *sandbox, struct child *child)
 {
     if (allocate_uid(&child->uid_index) < 0)
@@ -210,14 +210,14 @@ static void report_ended(uint32_t number)
         link_is_broken = true;
 }
 
-/* Forget a sandbox that is dead and released. */
+/* Clean up a sandbox that is dead and released. */
 static void end_child(struct child *child)
 {
     uint32_t number = child->number;
     bool is_new = !child->ended;
     child->ended = true;
     if (is_new)
-        uid_taken[child->uid_index] = false; /* not again: another sandbox may have it by then */
+        uid_taken[child->uid_index] = false; /* only once: another sandbox may have it later */
     if (remove_cgroups(number))
         child->number = 0;
     else
@@ -240,7 +240,7 @@ static void release(uint32_t number)
         end_child(child);
 }
 
-/* Do what a message says. Returns -1 when it cannot be obeyed, which the server does not bring about. */
+/* Handle a message. Returns -1 for an invalid one, which the server never sends. */
 static int handle_message(struct message *message)
 {
     const struct end *about = (const void *)message->data; /* as `struct kill` */
@@ -288,7 +288,7 @@ static void remove_remaining_cgroups(void)
             end_child(&children[index]);
 }
 
-/* Obey the server until it is gone. */
+/* Handle messages until the link is closed. */
 static void serve(int children_ended)
 {
     struct pollfd polled[] = {{.fd = LINK, .events = POLLIN}, {.fd = children_ended, .events = POLLIN}};
@@ -363,7 +363,7 @@ static int keep_filter(struct message *message, uint32_t bytes, struct filter *f
     return 0;
 }
 
-/* Take the settings. *phase: what was being done when that fails. */
+/* Apply the settings. *phase: what failed. */
 static int configure(struct message *message, enum phase *phase)
 {
     const struct configure *request = take(message, sizeof *request);
@@ -396,7 +396,7 @@ static int configure(struct message *message, enum phase *phase)
     return open_cgroups(request, &text, offset);
 }
 
-/* Become another user, before anything else; only root can. Source: credentials(7). */
+/* Switch to another user at the start; only for root. Source: credentials(7). */
 static int switch_user(const char *ids)
 {
     uid_t uid = (uid_t)parse_decimal(&ids);
@@ -405,7 +405,7 @@ static int switch_user(const char *ids)
         return fail("become", EINVAL);
     if (become_user(uid, gid) < 0)
         return -1;
-    return (int)check("prctl", prctl(PR_SET_DUMPABLE, 1)); /* else /proc/self belongs to root, and its maps could not be written */
+    return (int)check("prctl", prctl(PR_SET_DUMPABLE, 1)); /* else /proc/self belongs to root, and we cannot write our id maps */
 }
 
 int main(int argc, char **argv)
@@ -419,21 +419,21 @@ int main(int argc, char **argv)
     sigaddset(&child_ended, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child_ended, NULL);
     for (int number = 1; number <= SIGNALS; ++number)
-        signal(number, SIG_DFL); /* whatever started the server may have it ignore some, as nohup(1) does */
-    signal(SIGINT, SIG_IGN); /* Ctrl-C is for the server, whose end of the link ends us */
+        signal(number, SIG_DFL); /* the server may have inherited ignored signals, as from nohup(1) */
+    signal(SIGINT, SIG_IGN); /* Ctrl-C is for the server, which closes the link */
     umask(022);
     if (chdir("/") < 0)
         return 1;
     int children_ended = (int)check("signalfd", signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK));
     int done = children_ended < 0 ? -1 : argc == 2 ? switch_user(argv[1]) : 0;
     if (done == 0 && (receive_message(LINK, &message) < 0 || message.bytes == 0))
-        return 0; /* the server has died, or changed its mind */
+        return 0; /* the server is gone */
     if (done == 0)
-        done = configure(&message, &phase); /* its descriptors stay open as long as we live */
+        done = configure(&message, &phase); /* its descriptors stay open on purpose */
     if (done < 0) {
         send_failed(LINK, 0, phase, 0);
         while (receive_message(LINK, &message) == 0 && message.bytes > 0)
-            ; /* to end with a message unread would take away what we have just said */
+            ; /* exiting with unread messages would discard the one just sent */
         return 1;
     }
     struct configured configured = {KIND_CONFIGURED, uid_count};

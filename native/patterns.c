@@ -7,7 +7,7 @@
 
 #define STEPS_BETWEEN_CHECKS 65536U
 
-/* Decode the character at *text, which is moved behind it. Where no valid UTF-8 begins there, it is one byte. */
+/* Decode the character at *text and advance. An invalid byte is a character of its own. */
 static uint32_t next_character(const char **text)
 {
     static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
@@ -15,7 +15,7 @@ static uint32_t next_character(const char **text)
     unsigned more = *at < 0xC2 ? 0 : *at < 0xE0 ? 1 : *at < 0xF0 ? 2 : *at < 0xF5 ? 3 : 0;
     uint32_t character = more == 0 ? *at : *at & 0x3FU >> more;
     for (unsigned i = 1; i <= more; i++) {
-        if ((at[i] & 0xC0) != 0x80) /* the NUL at the end is none either */
+        if ((at[i] & 0xC0) != 0x80) /* also at the final NUL */
             more = 0;
         else
             character = character << 6 | (at[i] & 0x3FU);
@@ -37,7 +37,7 @@ size_t decode_name(const char *text, uint32_t *characters)
     return length;
 }
 
-/* Find the bracket that closes the one before `inside`: not the first character. Returns NULL when there is none. */
+/* Return the bracket that closes the one before `inside`, which is never the first character. NULL: there is none. */
 static const char *closing_bracket(const char *inside)
 {
     if (*inside == '!')
@@ -47,10 +47,10 @@ static const char *closing_bracket(const char *inside)
     return strchr(inside, ']');
 }
 
-/* Compile what lies between two brackets. Returns where the next token belongs.
+/* Compile the contents of brackets. Returns the place of the next token.
  *
- * A range whose ends are in the wrong order is nothing. As fnmatch drops it before it looks for the `!` at the beginning,
- * `[z-a!b]` means `[!b]`; and what is a range from `!` then is a hyphen and the end of the range. */
+ * A range in the wrong order matches nothing. fnmatch drops it before it looks for a leading `!`, so `[z-a!b]` means `[!b]`, and
+ * a range that then starts with `!` is a hyphen and the end of the range. */
 static struct token *compile_set(const char *inside, const char *end, struct token *set)
 {
     struct token *next = set + 1;
@@ -106,7 +106,7 @@ static bool in_range(const struct token *range, uint32_t character)
     return range->low <= character && character <= range->high;
 }
 
-/* Check whether a token that is neither a star nor the end matches a character. */
+/* Return whether a token other than a star or the end matches a character. */
 static bool fits(const struct token *token, uint32_t character)
 {
     if (token->kind == TOKEN_RANGE)
@@ -117,12 +117,11 @@ static bool fits(const struct token *token, uint32_t character)
     return found == (token->kind == TOKEN_SET);
 }
 
-/* What lies between two stars is looked for from left to right: the first place where it fits is as good as any later one, so
- * only the last star is ever tried again. */
+/* The first match of the tokens between two stars is as good as any later one, so only the last star needs backtracking. */
 bool pattern_matches(const struct token *pattern, const uint32_t *name, size_t length, int64_t deadline_us)
 {
     const struct token *behind_star = NULL;
-    size_t at = 0, tried = 0; /* tried: where what follows the last star was looked for */
+    size_t at = 0, tried = 0; /* tried: start of the last attempt after the last star */
     size_t steps = 0;
     for (;;) {
         steps += 1 + pattern->ranges;
@@ -137,7 +136,7 @@ bool pattern_matches(const struct token *pattern, const uint32_t *name, size_t l
         } else if (pattern->kind == TOKEN_END && at == length) {
             return true;
         } else if (pattern->kind != TOKEN_END && at == length) {
-            return false; /* from a later place on there is even less */
+            return false; /* a later start leaves even less */
         } else if (pattern->kind != TOKEN_END && fits(pattern, name[at])) {
             pattern += 1 + pattern->ranges;
             at++;

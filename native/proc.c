@@ -10,14 +10,14 @@
 
 #define PAIRS_FIRST ((size_t)256) /* a page */
 #define LINE_BYTES ((size_t)16 << 10)
-#define LINE_HEAD ((size_t)8 << 10) /* what is kept of the beginning of a line that is longer, */
+#define LINE_HEAD ((size_t)8 << 10) /* bytes kept of the start of a longer line */
 #define LINE_TAIL ((size_t)1 << 10) /* and of its end */
 #define ENTRIES_BYTES (16 << 10)
-#define OUT_OF_THE_WAY 100 /* the low descriptors are for what the limit on open files must allow later */
+#define OUT_OF_THE_WAY 100 /* keep the low descriptors free for when the limit on open files is lowered */
 
 static const char *proc_root = "/proc";
 
-/* The file whose lines are read. What has been read and not returned yet lies in text[begin..end); a byte remains for a NUL. */
+/* The open file. text[begin..end) has been read and not returned yet; one more byte is for a NUL. */
 static struct {
     int file, error;
     bool at_end;
@@ -50,7 +50,7 @@ static bool less(struct pair one, struct pair other)
     return one.high != other.high ? one.high < other.high : one.low < other.low;
 }
 
-/* Let the pair at `parent` sink until both its children in items[0..count) are smaller. */
+/* Sink the pair at `parent` until both its children in items[0..count) are smaller. */
 static void sink(struct pair *items, size_t parent, size_t count)
 {
     struct pair sinking = items[parent];
@@ -64,7 +64,7 @@ static void sink(struct pair *items, size_t parent, size_t count)
     items[parent] = sinking;
 }
 
-/* Heapsort: no order that a program arranges makes it slow, and it needs no memory. */
+/* Heapsort: no input makes it slow, and it needs no memory. */
 void pairs_sort(struct pairs *pairs)
 {
     struct pair *items = pairs->items;
@@ -98,7 +98,7 @@ int lines_open(const char *name)
     return lines.file < 0 ? failure.number : 0;
 }
 
-/* Read more behind what is there. Of a line that fills the buffer the beginning and the end are kept. */
+/* Read more. Of a line that fills the buffer only the start and the end are kept. */
 static void read_more(void)
 {
     memmove(lines.text, lines.text + lines.begin, lines.end - lines.begin);

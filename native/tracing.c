@@ -34,13 +34,13 @@ void require(const char *what, bool done)
     const char *number = decimal((uint64_t)errno, digits);
     if (done)
         return;
-    strncat(why, what, sizeof why - sizeof ": error " - sizeof digits); /* it may be a path */
+    strncat(why, what, sizeof why - sizeof ": error " - sizeof digits); /* it may be a long path */
     die(strcat(strcat(why, ": error "), number));
 }
 
 void trace(const char *name, long request, uintptr_t address, void *data)
 {
-    require(name, syscall(SYS_ptrace, request, traced->number, address, data) >= 0); /* C libraries declare it each in its own way */
+    require(name, syscall(SYS_ptrace, request, traced->number, address, data) >= 0); /* C libraries differ in ptrace(2) */
 }
 
 /* Wait until the thread stops. Returns its wait status. */
@@ -90,7 +90,7 @@ long remote_call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
     struct user_regs_struct registers = traced->registers;
     registers.rax = (uint64_t)number;
-    registers.orig_rax = ~0ULL; /* none to be started again */
+    registers.orig_rax = ~0ULL; /* do not restart a system call */
     registers.rdi = a;
     registers.rsi = b;
     registers.rdx = c;

@@ -1,11 +1,10 @@
 /* The restorer: the executable part of a template. See template.h.
  *
- * It runs as the program of a sandbox, with no more rights than that, and turns its own process into the interpreter that the
- * template was made of: it moves out of the way, maps what was mapped, fills in what was written, tells the kernel what the
- * interpreter had told it, and jumps to the system call in which that waits. Where something is not as it was it ends, and PID 1
- * starts the interpreter itself.
+ * It runs as the program of a sandbox, without further privileges, and turns its own process into the captured interpreter: it
+ * moves itself to free memory, restores mappings, contents and kernel settings, and jumps to the system call in which the
+ * interpreter waited. If anything differs from the capture it exits, and PID 1 starts the interpreter normally.
  *
- * No C library, no writable data of its own: its code is copied to another place while it runs. */
+ * It has no C library and no writable data, because its code is copied to another address while it runs. */
 #include <elf.h>
 #include <fcntl.h>
 #include <linux/auxvec.h>
@@ -24,8 +23,8 @@
 enum {
     FAILED = 127,
     POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE,
-    PIECES_AT_ONCE = 1024, /* IOV_MAX of the kernel */
-    STACK_AT_START_BYTES = 1 << 20, /* more than the kernel puts there */
+    PIECES_AT_ONCE = 1024, /* the kernel's IOV_MAX */
+    STACK_AT_START_BYTES = 1 << 20, /* more than the kernel puts on the stack */
     SET_MASK = 2,                   /* SIG_SETMASK */
     FROM_START = 0,                 /* SEEK_SET */
     STACK_IN_USE_BYTES = 128, /* below the stack pointer; the ABI of x86-64, "red zone" */
@@ -34,19 +33,19 @@ enum {
 
 #define ARCH_SET_FS 0x1002 /* arch_prctl(2) */
 
-/* Where this program begins, with its ELF header. */
+/* The start of this program, its ELF header. */
 extern const char image[] __asm__("__ehdr_start") __attribute__((visibility("hidden")));
 
-/* What the copy of this program works with. It lies on its stack, in the room. */
+/* State of the copied program, on its stack. */
 struct work {
     const struct template_head *head;
     const struct template_mapping *mappings;
     const struct template_piece *pieces;
     const char *text;
-    uint64_t vdso_at; /* where the kernel has put it now */
-    uint64_t image, image_bytes; /* what the kernel has loaded; names mean the copy here */
-    int file; /* with the contents of memory */
-    int mapped; /* the file of the last mapping that has one, and its path */
+    uint64_t vdso_at; /* its current address */
+    uint64_t image, image_bytes; /* the original, loaded by the kernel */
+    int file; /* with the memory contents */
+    int mapped; /* the file of the last file mapping, and its path */
     uint32_t mapped_path;
 };
 
@@ -78,7 +77,7 @@ static long require(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
     return returned;
 }
 
-/* Compilers call it for what the language copies. volatile: else this one would be a call of itself. */
+/* Compilers call it for structure copies. volatile: else the loop would become a call of itself. */
 void *memcpy(void *to, const void *from, size_t bytes)
 {
     for (size_t index = 0; index < bytes; ++index)
@@ -91,7 +90,7 @@ static uint64_t address_of(const void *pointer)
     return (uint64_t)(uintptr_t)pointer;
 }
 
-/* The same of what a call fills in. */
+/* The same for a buffer that a call fills. */
 static uint64_t address_for(void *pointer)
 {
     return (uint64_t)(uintptr_t)pointer;
@@ -104,7 +103,7 @@ static int same(const char *one, const char *other)
     return *one == *other;
 }
 
-/* Move the kernel's mappings, which lie beside each other: from an address to another, both of the first one. */
+/* Move the kernel's mappings, which are adjacent. from, to: addresses of the first one. */
 static void move_kernel(const struct work *work, uint64_t from, uint64_t to)
 {
     for (uint32_t index = 0; index < work->head->mappings; ++index) {
@@ -121,7 +120,7 @@ static uint64_t nanoseconds(const struct statx_timestamp *time)
     return (uint64_t)time->tv_sec * 1000000000 + time->tv_nsec;
 }
 
-/* Open the file of a mapping. It must be the one that it was: what copies an upgrade into place may set the time of modification. */
+/* Open the file of a mapping. It must be unchanged; ctime is compared too because an upgrade may set mtime. */
 static int open_file(const struct template_mapping *mapping, const char *path)
 {
     struct statx status;
@@ -140,7 +139,7 @@ static void close_mapped(struct work *work)
     work->mapped_path = 0;
 }
 
-/* Return the file of a mapping, which is often that of the one before. */
+/* Return the file of a mapping, often that of the previous one. */
 static uint64_t file_of(struct work *work, const struct template_mapping *mapping)
 {
     if (mapping->path != work->mapped_path) {
@@ -151,7 +150,7 @@ static uint64_t file_of(struct work *work, const struct template_mapping *mappin
     return (uint64_t)work->mapped;
 }
 
-/* Fill in the pieces of a mapping. */
+/* Restore the pieces of a mapping. */
 static void fill(const struct work *work, const struct template_mapping *mapping)
 {
     uint64_t contents = mapping->contents;
@@ -159,7 +158,7 @@ static void fill(const struct work *work, const struct template_mapping *mapping
         const struct template_piece *piece = &work->pieces[mapping->first_piece + index];
         uint64_t bytes = 0;
         for (count = 0; count < PIECES_AT_ONCE && index + count < mapping->pieces; bytes += piece[count++].bytes)
-            if (piece[count].bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a fault for each page */
+            if (piece[count].bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a page fault for each page */
                 call(SYS_madvise, piece[count].address, piece[count].bytes, MADV_POPULATE_WRITE, 0, 0, 0);
         if (require(SYS_preadv, (uint64_t)work->file, address_of(piece), count, contents, 0, 0) != (long)bytes)
             die();
@@ -173,11 +172,12 @@ static void restore_mapping(struct work *work, const struct template_mapping *ma
     int is_filled = mapping->pieces > 0 && mapping->source != TEMPLATE_WRITTEN;
     uint32_t protection = mapping->protection | (is_filled ? PROT_WRITE : 0);
     if (mapping->source == TEMPLATE_STACK) {
-        *(volatile char *)mapping->start; /* it grows down to where it is touched */
+        *(volatile char *)mapping->start; /* touching it makes the stack grow */
     } else if (mapping->source == TEMPLATE_ANONYMOUS) {
         require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_ANONYMOUS | MAP_FIXED, ~0UL, 0);
     } else if (mapping->source == TEMPLATE_FILE) {
-        require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping), mapping->file_offset);
+        require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping),
+                mapping->file_offset);
     } else if (mapping->source == TEMPLATE_WRITTEN) {
         require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
     }
@@ -189,7 +189,7 @@ static void restore_mapping(struct work *work, const struct template_mapping *ma
         require(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
 }
 
-/* Have a descriptor under the number, and with the flags, that it had. */
+/* Give a descriptor its original number and flags. */
 static void renumber(uint64_t got, const struct template_descriptor *wanted)
 {
     if (got == wanted->number)
@@ -206,7 +206,7 @@ static const struct template_descriptor *descriptor_of(const struct template_hea
     die();
 }
 
-/* Make a pipe of which both ends are the interpreter's. It is made out of the way: each end may be where the other belongs. */
+/* Create a pipe with both ends in the interpreter. First at high numbers, because each end may occupy the other's number. */
 static void restore_pipe(const struct template_descriptor *one, const struct template_descriptor *other)
 {
     int ends[2];
@@ -244,7 +244,7 @@ static void restore_descriptor(const struct work *work, const struct template_de
     }
 }
 
-/* Open what it had opened, the lowest number first. */
+/* Restore all descriptors, lowest number first. */
 static void restore_descriptors(const struct work *work)
 {
     const struct template_head *head = work->head;
@@ -257,13 +257,13 @@ static void restore_descriptors(const struct work *work)
     }
 }
 
-/* Tell the kernel what the interpreter had told it. */
+/* Restore the kernel's settings of the process. */
 static void restore_settings(const struct work *work)
 {
     const struct template_head *head = work->head;
     struct template_layout layout = head->layout;
     layout.auxv = address_of(head->auxv);
-    /* Without it, on a kernel that has no checkpoints, the heap grows elsewhere and /proc/self/cmdline is empty. */
+    /* It may fail: without CONFIG_CHECKPOINT_RESTORE the heap grows elsewhere and /proc/self/cmdline is empty. */
     call(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, address_of(&layout), sizeof layout, 0, 0);
     for (uint64_t number = 1; number <= TEMPLATE_SIGNALS; ++number)
         if (head->actions[number].handler != 0)
@@ -277,10 +277,10 @@ static void restore_settings(const struct work *work)
         if (number != wanted->number)
             die();
     }
-    require(SYS_personality, 0, 0, 0, 0, 0, 0); /* what it starts has random addresses again */
+    require(SYS_personality, 0, 0, 0, 0, 0, 0); /* programs that it starts have random addresses again */
 }
 
-/* Tell the kernel what this thread had told it. */
+/* Restore the kernel's settings of this thread. */
 static void restore_thread(const struct template_thread *thread)
 {
     require(SYS_sigaltstack, address_of(&thread->signal_stack), 0, 0, 0, 0, 0);
@@ -296,7 +296,7 @@ static void restore_thread(const struct template_thread *thread)
 
 #define FIELD(name) [name] "i"(__builtin_offsetof(struct user_regs_struct, name))
 
-/* Load the registers and go on there. rcx and r11 are those that a system call spoils, so that one of them can hold the way. */
+/* Load the registers and jump. System calls clobber rcx, so it can hold the address. */
 static _Noreturn void jump(const struct user_regs_struct *registers)
 {
     __asm__ volatile("mov %c[r15](%%rcx), %%r15\n mov %c[r14](%%rcx), %%r14\n mov %c[r13](%%rcx), %%r13\n mov %c[r12](%%rcx), %%r12\n"
@@ -311,21 +311,21 @@ static _Noreturn void jump(const struct user_regs_struct *registers)
     __builtin_unreachable();
 }
 
-/* What a thread begins with, on the stack that it had. */
+/* The start function of a thread, on its original stack. */
 static _Noreturn void resume_thread(const struct template_thread *thread)
 {
     restore_thread(thread);
     jump(&thread->registers);
 }
 
-/* A thread of which only the number was wanted. It has no stack. */
+/* The start function of a thread that only uses up a number. It has no stack. */
 __attribute__((naked)) static void exit_thread(const struct template_thread *thread)
 {
     (void)thread;
     __asm__ volatile("mov %0, %%eax\n xor %%edi, %%edi\n syscall" : : "i"(SYS_exit));
 }
 
-/* Start a thread with a function and its argument, which lies where its stack ends. Returns its number. */
+/* Start a thread with a function and its argument, which is at the top of its stack. Returns its thread id. */
 static uint32_t start_thread(void (*function)(const struct template_thread *), struct template_thread *thread)
 {
     long returned;
@@ -341,7 +341,7 @@ static uint32_t start_thread(void (*function)(const struct template_thread *), s
     return (uint32_t)returned;
 }
 
-/* Make its threads, each with its number: C libraries keep that in memory. Those in between were the tracer's, or have ended. */
+/* Create the threads with their original ids, which C libraries cache. Gaps were the tracer, or threads that ended. */
 static void restore_threads(const struct template_head *head)
 {
     uint32_t number = (uint32_t)call(SYS_gettid, 0, 0, 0, 0, 0, 0);
@@ -359,7 +359,7 @@ static void restore_threads(const struct template_head *head)
     }
 }
 
-/* Everything, from the copy of this program and its own stack on. */
+/* The restore, running in the copy of this program on its own stack. */
 static _Noreturn void restore(struct work *work)
 {
     const struct template_head *head = work->head;
@@ -367,7 +367,7 @@ static _Noreturn void restore(struct work *work)
     require(SYS_munmap, work->image, work->image_bytes, 0, 0, 0, 0);
     uint64_t kernel_at = work->vdso_at - (head->vdso - head->kernel);
     uint64_t distance = kernel_at > head->kernel ? kernel_at - head->kernel : head->kernel - kernel_at;
-    if (distance > 0 && distance < TEMPLATE_KERNEL_BYTES) { /* the places may overlap */
+    if (distance > 0 && distance < TEMPLATE_KERNEL_BYTES) { /* they may overlap */
         uint64_t between = head->room + TEMPLATE_ROOM_BYTES - TEMPLATE_KERNEL_BYTES;
         move_kernel(work, kernel_at, between);
         kernel_at = between;
@@ -399,7 +399,7 @@ static uint64_t auxiliary(const uint64_t *vector, uint64_t type)
     die();
 }
 
-/* Copy this program, as far as it is in memory. Returns how far that reaches from its beginning. */
+/* Copy the loaded segments of this program. Returns their extent. */
 static uint64_t copy_image(char *to)
 {
     const Elf64_Ehdr *file = (const void *)image;
@@ -422,16 +422,17 @@ static uint64_t copy_image(char *to)
     return end;
 }
 
-/* What the kernel starts. stack: number of arguments, arguments, variables and auxiliary vector, as execve(2) leaves them. */
+/* The entry point. stack: argument count, arguments, variables and auxiliary vector, as execve(2) leaves them. */
 __attribute__((used)) static _Noreturn void start(const uint64_t *stack)
 {
-    struct template_head start; /* of which the first fields count; the rest is read in its place */
+    struct template_head start; /* only the first fields are used */
     const uint64_t *variables = stack + stack[0] + 2, *vector = variables;
     while (*vector++ != 0)
         ;
     struct work work = {
         .vdso_at = auxiliary(vector, AT_SYSINFO_EHDR), .file = TEMPLATE_CONTENTS, .image = address_of(image)};
-    uint64_t file = (uint64_t)require(SYS_openat, (uint64_t)AT_FDCWD, address_of("/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    uint64_t own = address_of("/proc/self/exe");
+    uint64_t file = (uint64_t)require(SYS_openat, (uint64_t)AT_FDCWD, own, O_RDONLY | O_CLOEXEC, 0, 0, 0);
     require(SYS_pread64, file, address_for(&start), sizeof start, TEMPLATE_AT, 0, 0);
     if (start.magic != TEMPLATE_MAGIC || start.tables_bytes > TEMPLATE_TABLES_BYTES)
         die();
@@ -448,7 +449,7 @@ __attribute__((used)) static _Noreturn void start(const uint64_t *stack)
         call(SYS_execve, address_of(work.text + start.interpreter), address_of(stack + 1), address_of(variables), 0, 0, 0);
         die();
     }
-    if (start.stack_end - address_of(stack) > STACK_AT_START_BYTES) /* addresses are random after all */
+    if (start.stack_end - address_of(stack) > STACK_AT_START_BYTES) /* addresses are random */
         die();
     work.image_bytes = copy_image((char *)code);
     require(SYS_mprotect, code, TEMPLATE_AT, PROT_READ | PROT_EXEC, 0, 0, 0);
