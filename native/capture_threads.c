@@ -16,8 +16,8 @@
 
 enum { TRIES = 500, PAUSE_NS = 1000000, RESTARTS_FIRST = 512, RESTARTS_LAST = 514, FOR_EVER = -1 };
 
-/* Return whether a thread that was interrupted waits, for as long as it takes, in a call that can be made again.
- * Source: the kernel's include/linux/errno.h, ERESTARTSYS to ERESTARTNOHAND; ERESTART_RESTARTBLOCK is a wait with an end. */
+/* Return whether an interrupted thread waits without a timeout in a system call that can be restarted.
+ * Source: the kernel's include/linux/errno.h, ERESTARTSYS to ERESTARTNOHAND; ERESTART_RESTARTBLOCK is a wait with a timeout. */
 static bool waits(const struct user_regs_struct *registers)
 {
     long returned = (long)registers->rax;
@@ -31,7 +31,7 @@ static bool waits(const struct user_regs_struct *registers)
     case SYS_epoll_wait:
         return (int)registers->r10 == FOR_EVER;
     case SYS_epoll_pwait:
-        return (int)registers->r10 == FOR_EVER && registers->r8 == 0; /* no other signal mask meanwhile */
+        return (int)registers->r10 == FOR_EVER && registers->r8 == 0; /* no temporary signal mask */
     case SYS_read:
         return true;
     default:
@@ -39,7 +39,7 @@ static bool waits(const struct user_regs_struct *registers)
     }
 }
 
-/* Stop `traced` where it waits, and keep its registers. */
+/* Stop `traced` where it waits, and save its registers. */
 static void stop_where_it_waits(void)
 {
     static const struct timespec pause = {.tv_nsec = PAUSE_NS};
@@ -49,13 +49,13 @@ static void stop_where_it_waits(void)
         stop();
         trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &registers);
         if (waits(&registers)) {
-            take_registers();
+            capture_registers();
             return;
         }
         trace("PTRACE_CONT", PTRACE_CONT, 0, NULL);
         nanosleep(&pause, NULL);
     }
-    give_up("it has a thread that does not wait");
+    die("it has a thread that does not wait");
 }
 
 static void add_thread(int folder, const char *name, void *context)
@@ -64,10 +64,10 @@ static void add_thread(int folder, const char *name, void *context)
     uint32_t number = (uint32_t)number_at(name, 0);
     (void)folder;
     if (head->threads == TEMPLATE_THREADS)
-        give_up("it has too many threads");
+        die("it has too many threads");
     if (head->threads > 0 && (number <= head->thread[head->threads - 1].number ||
                               number - head->thread[0].number > TEMPLATE_THREAD_NUMBERS))
-        give_up("the numbers of its threads are too far apart");
+        die("its thread ids are too far apart");
     head->thread[head->threads++].number = number;
 }
 
@@ -80,35 +80,36 @@ static void count(int folder, const char *name, void *context)
 void stop_threads(struct template_head *head)
 {
     uint32_t left = 0;
-    for_each_in("task", add_thread, head);
+    each_proc_entry("task", add_thread, head);
     if (head->threads == 0 || head->thread[0].number != (uint32_t)interpreter)
-        give_up("its first thread has ended");
+        die("its first thread has ended");
     for (uint32_t index = 1; index < head->threads; ++index) {
         traced = &head->thread[index];
         stop_where_it_waits();
     }
-    for_each_in("task", count, &left);
+    each_proc_entry("task", count, &left);
     if (left != head->threads)
-        give_up("its threads come and go");
+        die("its threads start and end");
     traced = &head->thread[0];
 }
 
-void take_thread_settings(uint64_t scratch)
+void capture_thread_settings(uint64_t scratch)
 {
     struct ptrace_rseq_configuration sequence;
     char name[64] = "", path[sizeof "task//comm" + 20] = "task/", digits[21];
-    ask_there("sigaltstack", SYS_sigaltstack, 0, scratch, 0, 0, scratch, &traced->signal_stack, sizeof traced->signal_stack);
-    ask_there("rt_sigprocmask", SYS_rt_sigprocmask, 0, 0, scratch, 8, scratch, &traced->signal_mask, sizeof traced->signal_mask);
-    ask_there("get_robust_list", SYS_get_robust_list, 0, scratch, scratch + 8, 0, scratch, traced->robust_list,
+    remote_query("sigaltstack", SYS_sigaltstack, 0, scratch, 0, 0, scratch, &traced->signal_stack, sizeof traced->signal_stack);
+    remote_query("rt_sigprocmask", SYS_rt_sigprocmask, 0, 0, scratch, 8, scratch, &traced->signal_mask,
+                 sizeof traced->signal_mask);
+    remote_query("get_robust_list", SYS_get_robust_list, 0, scratch, scratch + 8, 0, scratch, traced->robust_list,
               sizeof traced->robust_list);
-    ask_there("PR_GET_TID_ADDRESS", SYS_prctl, PR_GET_TID_ADDRESS, scratch, 0, 0, scratch, &traced->tid_address,
+    remote_query("PR_GET_TID_ADDRESS", SYS_prctl, PR_GET_TID_ADDRESS, scratch, 0, 0, scratch, &traced->tid_address,
               sizeof traced->tid_address);
     trace("PTRACE_GET_RSEQ_CONFIGURATION", PTRACE_GET_RSEQ_CONFIGURATION, sizeof sequence, &sequence);
     traced->rseq = sequence.rseq_abi_pointer;
     traced->rseq_bytes = sequence.rseq_abi_size;
     traced->rseq_signature = sequence.signature;
-    read_about(strcat(strcat(path, decimal(traced->number, digits)), "/comm"), name, sizeof name);
+    read_proc_file(strcat(strcat(path, decimal(traced->number, digits)), "/comm"), name, sizeof name);
     name[strcspn(name, "\n")] = '\0';
-    memcpy(traced->command, name, sizeof traced->command - 1); /* the kernel has no longer ones */
+    memcpy(traced->command, name, sizeof traced->command - 1); /* the kernel's names are not longer */
 }
 #endif

@@ -20,43 +20,43 @@
 #define MOST_NAME_BYTES (PROTOCOL_COLLECT_INDEX_BYTES / 2)
 #define OPEN_FLAGS (O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
 
-/* What remains of an index once all its structures are there. */
+/* Space for text in an index with the maximum number of structures. */
 #define STRUCTURES_BYTES                                                                                \
     (sizeof(struct collect_index) + MOST_ENTRIES * sizeof(struct collected_file) +                      \
      MOST_LEFT_OUT * sizeof(struct collected_left_out))
 #define TEXT_BYTES (PROTOCOL_COLLECT_INDEX_BYTES - STRUCTURES_BYTES)
 _Static_assert(TEXT_BYTES > MOST_NAME_BYTES + MOST_LEFT_OUT * (PATH_MAX + NAME_MAX + 2), "room for every name");
 
-/* The first character of an entry's name in memory: files sort before folders. */
+/* Prefix of stored names: files sort before folders. */
 #define ENTRY_FILE '\1'
 #define ENTRY_FOLDER '\2'
 
 struct pattern {
     const char *text;
-    const struct sign *signs;
+    const struct token *tokens;
     bool matched;
-    bool is_folder; /* it is the name of a folder */
+    bool is_folder; /* it names a folder */
 };
 
-/* A folder on the way to where the search is, and those of its entries that are still to be visited. */
+/* A folder on the current path, with its entries that are still to be visited. */
 struct level {
     size_t path_length;
     size_t names_begin;
     uint32_t begin, next, end; /* in `order` */
 };
 
-/* Mapped as a whole: pages that are not touched cost nothing. */
+/* Mapped as a whole: untouched pages cost nothing. */
 struct search {
     const struct collect *request;
     int64_t deadline_us;
     bool out_of_time;
-    bool incomplete; /* not every folder could be looked into: what a pattern matches there is not known */
+    bool incomplete; /* a folder could not be read, so it is unknown which patterns match there */
     uint32_t seen;
 
     struct pattern *patterns;
-    uint32_t unmatched; /* how many patterns matched nothing so far */
+    uint32_t unmatched; /* number of patterns without a match so far */
 
-    char path[PATH_MAX + NAME_MAX + 2]; /* a folder that can be opened, and the name of an entry */
+    char path[PATH_MAX + NAME_MAX + 2]; /* room for a folder's path and an entry's name */
     uint32_t characters[PATH_MAX + NAME_MAX + 2];
     uint32_t depth;
     struct level levels[DEEPEST + 1];
@@ -64,7 +64,7 @@ struct search {
     size_t names_used;
     uint32_t order_used;
     char names[MOST_ENTRIES * (NAME_MAX + 2)];
-    uint32_t order[MOST_ENTRIES]; /* where each name begins, sorted within a folder */
+    uint32_t order[MOST_ENTRIES]; /* offset of each name, sorted within a folder */
     uint32_t scratch[MOST_ENTRIES];
 
     struct collect_index index;
@@ -75,7 +75,7 @@ struct search {
     char text[TEXT_BYTES];
 };
 
-/* Map zeroed memory. Returns NULL when there is none. */
+/* Map zeroed memory. Returns NULL on failure. */
 static void *map(size_t bytes)
 {
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -89,7 +89,7 @@ static bool time_is_over(struct search *search)
     return search->out_of_time;
 }
 
-/* Append a string to the text of the index. Returns its offset. The caller has checked that there is room. */
+/* Append a string to the text of the index and return its offset. The caller has checked the room. */
 static uint32_t add_text(struct search *search, const char *string, size_t bytes)
 {
     uint32_t offset = search->index.text_bytes;
@@ -98,7 +98,7 @@ static uint32_t add_text(struct search *search, const char *string, size_t bytes
     return offset;
 }
 
-/* Note that something was left out: the first ones only, a program can make more of them than the index has room for. */
+/* Record something that was left out. Only the first ones are recorded, because a program can create any number. */
 static void leave_out(struct search *search, const char *name, enum left_out reason, int error)
 {
     size_t bytes = strlen(name) + 1;
@@ -111,14 +111,14 @@ static void leave_out(struct search *search, const char *name, enum left_out rea
     };
 }
 
-/* Note that a folder was not looked into to its end. */
+/* Record a folder that was not fully read. */
 static void leave_out_folder(struct search *search, enum left_out reason, int error)
 {
     leave_out(search, search->path, reason, error);
     search->incomplete = true;
 }
 
-/* Append a name to the path of the folder that is visited. Returns false when it is too long for any path. */
+/* Append a name to the path of the current folder. Returns false when it is too long. */
 static bool append_to_path(struct search *search, const char *name)
 {
     size_t begin = search->levels[search->depth - 1].path_length;
@@ -131,13 +131,13 @@ static bool append_to_path(struct search *search, const char *name)
     return true;
 }
 
-/* Cut the path back to the folder that is visited. */
+/* Truncate the path to the current folder. */
 static void cut_path(struct search *search)
 {
     search->path[search->levels[search->depth - 1].path_length] = '\0';
 }
 
-/* Check whether the file at the path matches. A pattern that matched before is not asked once another one has matched. */
+/* Return whether the file at the path matches. After a match only patterns without any match so far are tried. */
 static bool matches(struct search *search)
 {
     bool matched = false;
@@ -146,7 +146,7 @@ static bool matches(struct search *search)
         struct pattern *pattern = &search->patterns[i];
         if (matched && (pattern->matched || search->unmatched == 0))
             continue;
-        if (pattern_matches(pattern->signs, search->characters, length, search->deadline_us)) {
+        if (pattern_matches(pattern->tokens, search->characters, length, search->deadline_us)) {
             matched = true;
             search->unmatched -= !pattern->matched;
             pattern->matched = true;
@@ -157,7 +157,7 @@ static bool matches(struct search *search)
     return matched;
 }
 
-/* Remember that a folder was asked for by its name: the files in it are not meant by that. */
+/* Record that a pattern names a folder, which does not include its files. */
 static void note_folder(struct search *search)
 {
     for (uint32_t i = 0; i < search->request->patterns; i++) {
@@ -167,7 +167,7 @@ static void note_folder(struct search *search)
     }
 }
 
-/* Keep an entry of the folder that is visited. There is room for `MOST_ENTRIES`, and not more are seen. */
+/* Store an entry of the current folder. There is room for `MOST_ENTRIES`, and no more are read. */
 static void keep(struct search *search, char kind, const char *name)
 {
     size_t bytes = strlen(name) + 1;
@@ -177,7 +177,7 @@ static void keep(struct search *search, char kind, const char *name)
     search->names_used += 1 + bytes;
 }
 
-/* Check whether the path is a folder. Returns -1 when the kernel does not say, with errno. */
+/* Return whether the path is a folder, or -1 with errno. */
 static int is_folder(const struct search *search, unsigned char type)
 {
     if (type != DT_UNKNOWN)
@@ -188,9 +188,9 @@ static int is_folder(const struct search *search, unsigned char type)
     return errno == ENOENT ? 0 : -1;
 }
 
-/* Look at one entry of the folder that is visited, and keep it if it is to be visited itself. Returns false where looking ends:
- * the time is over, there are too many entries, or an error is noted. */
-static bool look_at(struct search *search, const struct linux_dirent64 *entry)
+/* Store an entry of the current folder if it has to be visited. Returns false to stop reading: out of time, too many entries, or
+ * an error was recorded. */
+static bool store_entry(struct search *search, const struct linux_dirent64 *entry)
 {
     const char *name = entry->d_name;
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
@@ -217,7 +217,7 @@ static bool look_at(struct search *search, const struct linux_dirent64 *entry)
     return folder >= 0;
 }
 
-/* Read the folder that is visited. */
+/* Read the current folder. */
 static void read_level(struct search *search)
 {
     static _Alignas(struct linux_dirent64) char buffer[32 << 10];
@@ -234,14 +234,14 @@ static void read_level(struct search *search)
         going_on = got > 0;
         for (long at = 0; going_on && at < got;) {
             const struct linux_dirent64 *entry = (const void *)(buffer + at);
-            going_on = look_at(search, entry);
+            going_on = store_entry(search, entry);
             at += entry->d_reclen;
         }
     }
     close(folder);
 }
 
-/* Sort what was kept of a folder: a merge sort from the bottom up. */
+/* Sort the stored entries of a folder: bottom-up merge sort, which can stop at the deadline. */
 static void sort(struct search *search, const struct level *level)
 {
     const char *names = search->names;
@@ -251,7 +251,7 @@ static void sort(struct search *search, const struct level *level)
     for (size_t width = 1; width < count; width *= 2) {
         for (size_t begin = 0; begin < count; begin += 2 * width) {
             if (time_is_over(search))
-                return; /* none of this is visited any more */
+                return; /* nothing is visited any more */
             size_t middle = begin + width < count ? begin + width : count;
             size_t end = middle + width < count ? middle + width : count;
             size_t left = begin, right = middle;
@@ -264,7 +264,7 @@ static void sort(struct search *search, const struct level *level)
     }
 }
 
-/* Visit the folder at the path. */
+/* Enter the folder at the path. */
 static void enter(struct search *search)
 {
     struct level *level = &search->levels[search->depth++];
@@ -279,7 +279,7 @@ static void enter(struct search *search)
     sort(search, level);
 }
 
-/* Go back to the folder above. What was kept of this one is forgotten. */
+/* Return to the parent folder and drop the stored entries of this one. */
 static void leave(struct search *search)
 {
     const struct level *level = &search->levels[--search->depth];
@@ -287,7 +287,7 @@ static void leave(struct search *search)
     search->order_used = level->begin;
 }
 
-/* Put the file at the path into the index, if it can be taken. */
+/* Add the file at the path to the index, or record why not. */
 static void take(struct search *search)
 {
     struct collect_index *index = &search->index;
@@ -325,7 +325,7 @@ static void take(struct search *search)
     }
 }
 
-/* Visit the working directory: in each folder first its files, then its folders. */
+/* Visit the working directory: in each folder first the files, then the folders. */
 static void visit_everything(struct search *search)
 {
     enter(search);
@@ -351,20 +351,20 @@ static void visit_everything(struct search *search)
     }
 }
 
-/* Compile the patterns. signs: room for as many as their text has bytes. */
-static void compile_patterns(struct search *search, struct sign *signs, const char *text)
+/* Compile the patterns. tokens: room for as many as their text has bytes. */
+static void compile_patterns(struct search *search, struct token *tokens, const char *text)
 {
     search->unmatched = search->request->patterns;
     for (uint32_t i = 0; i < search->request->patterns; i++) {
-        search->patterns[i] = (struct pattern){.text = text, .signs = signs};
-        pattern_compile(text, signs);
+        search->patterns[i] = (struct pattern){.text = text, .tokens = tokens};
+        pattern_compile(text, tokens);
         size_t bytes = strlen(text) + 1;
         text += bytes;
-        signs += bytes;
+        tokens += bytes;
     }
 }
 
-/* Note the patterns that matched nothing, each once. */
+/* Record the patterns without a match, each once. */
 static void leave_out_patterns(struct search *search)
 {
     uint32_t first = search->index.left_out;
@@ -380,7 +380,7 @@ static void leave_out_patterns(struct search *search)
     }
 }
 
-/* Send the contents of a file. Returns false when it is shorter than its index says. */
+/* Send the contents of a file. Returns false when it is shorter than in the index. */
 static bool send_file(int sink, const char *name, uint64_t size)
 {
     int file = open_at(AT_FDCWD, name, OPEN_FLAGS, 0);
@@ -398,7 +398,7 @@ static bool send_file(int sink, const char *name, uint64_t size)
     return size == 0;
 }
 
-/* Send what was found. Where that fails the reader sees a short pack, which it refuses. */
+/* Send the pack. After a failure the reader gets a short pack, which it rejects. */
 static void send_found(int sink, const struct search *search)
 {
     const struct collect_index *index = &search->index;
@@ -416,17 +416,17 @@ void collect(int sink, const struct collect *request, const char *text)
 {
     int64_t began_us = clock_us(CLOCK_PROCESS_CPUTIME_ID);
     int64_t deadline_us = clock_us(CLOCK_MONOTONIC) + (int64_t)request->budget_ms * 1000;
-    /* One byte more: nothing cannot be mapped. */
+    /* One more byte: mmap(2) rejects an empty mapping. */
     size_t patterns_bytes = request->patterns * sizeof(struct pattern) + 1;
-    size_t signs_bytes = request->text_bytes * sizeof(struct sign) + 1;
+    size_t tokens_bytes = request->text_bytes * sizeof(struct token) + 1;
     struct search *search = map(sizeof *search);
     struct pattern *patterns = map(patterns_bytes);
-    struct sign *signs = map(signs_bytes);
-    if (search != NULL && patterns != NULL && signs != NULL) {
+    struct token *tokens = map(tokens_bytes);
+    if (search != NULL && patterns != NULL && tokens != NULL) {
         search->request = request;
         search->deadline_us = deadline_us;
         search->patterns = patterns;
-        compile_patterns(search, signs, text);
+        compile_patterns(search, tokens, text);
         visit_everything(search);
         if (!search->incomplete)
             leave_out_patterns(search);
@@ -437,6 +437,6 @@ void collect(int sink, const struct collect *request, const char *text)
         munmap(search, sizeof *search);
     if (patterns != NULL)
         munmap(patterns, patterns_bytes);
-    if (signs != NULL)
-        munmap(signs, signs_bytes);
+    if (tokens != NULL)
+        munmap(tokens, tokens_bytes);
 }

@@ -1,8 +1,8 @@
-/* Copying of files that anybody may read. */
+/* Copy world-readable files. */
 #ifndef FIREBOX_COPY_H
 #define FIREBOX_COPY_H
 
-/* Copy a file, link or folder as far as everybody may read it; the rest is left out, as is what is there already. */
+/* Copy a file, symlink or folder. Skips what is not world-readable, and what exists already. */
 int copy_readable(const char *source, const char *target);
 
 #endif

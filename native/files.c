@@ -24,7 +24,7 @@ bool stays_inside(const char *name)
 
 int make_folders_above(const char *name, const char **about)
 {
-    static char folder[PATH_MAX]; /* the one made last: files of a folder come one after the other */
+    static char folder[PATH_MAX]; /* the last one, because files of a folder usually follow each other */
     const char *last = strrchr(name, '/');
     if (last == NULL)
         return 0;
@@ -63,11 +63,11 @@ static int write_one(const struct packed_file *file, const char *name, int pack,
     for (uint64_t left = file->size; left > 0 && sent >= 0; left -= (uint64_t)sent) {
         sent = check("sendfile", sendfile(target, pack, &from, left));
         if (sent == 0)
-            sent = fail("sendfile", EIO); /* the pack is shorter than its index */
+            sent = fail("sendfile", EIO); /* the pack is truncated */
         if (sent < 0)
             break;
     }
-    /* Last: a reader of a placeholder must not find it empty for a moment. */
+    /* Last: a placeholder must never be empty, not even for a moment. */
     if (sent >= 0)
         sent = check("ftruncate", ftruncate(target, (off_t)file->size));
     if (sent >= 0)

@@ -27,15 +27,15 @@ static int run(const char **words)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-/* Start a process that maps subordinate uids and gids into the user namespace that its parent is about to enter: newuidmap must
- * run outside of that. Source: newuidmap(1). Returns its pid; it begins when a byte arrives on `begin`. */
+/* Fork a process that maps subordinate uids and gids into the user namespace that its parent is about to enter: newuidmap must
+ * run outside of it. It starts when a byte arrives on `begin`. Returns its pid. Source: newuidmap(1). */
 static pid_t start_mapper(const char **map_uids, const char **map_gids, const int begin[2])
 {
     pid_t pid = fork();
     if (pid == 0) {
         char byte;
         close(begin[1]);
-        dup2(1, 2); /* what they complain of is not for the server's log: sandboxes share a uid then */
+        dup2(1, 2); /* keep their errors out of the server's log: without a map sandboxes share a uid */
         if (read(begin[0], &byte, 1) != 1)
             _exit(1);
         _exit(run(map_uids) != 0 || run(map_gids) != 0);
@@ -43,7 +43,7 @@ static pid_t start_mapper(const char **map_uids, const char **map_gids, const in
     return pid;
 }
 
-/* Be root of the user namespace, and nobody else. */
+/* Map only root of the user namespace. */
 static int map_own_ids(uid_t uid, gid_t gid)
 {
     int proc = open_at(AT_FDCWD, "/proc", O_PATH | O_DIRECTORY, 0);
@@ -88,10 +88,10 @@ int enter_namespaces(const char **map_uids, const char **map_gids)
 
 int enter_lean_root(void)
 {
-    /* What the host unmounts goes here too, else its disk would stay busy as long as we live; nothing goes the other way. */
+    /* Unmounts of the host propagate to us, else its disks would stay busy. Nothing propagates to the host. */
     if (check("mount", mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL)) < 0)
         return -1;
-    /* /tmp always exists; the host's own is visible below /host afterwards. */
+    /* /tmp always exists; the host's /tmp is visible below /host afterwards. */
     if (check("mount tmpfs", mount("firebox", "/tmp", "tmpfs", MS_NOSUID, "mode=755,size=64m")) < 0)
         return -1;
     static const char *const folders[] = {"/tmp/host", "/tmp/empty", "/tmp/new", "/tmp/roots", "/tmp/images"};

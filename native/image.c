@@ -21,7 +21,7 @@ static int mount_on_free_device(int control, int image, const char *node, const 
     int number = (int)check("LOOP_CTL_GET_FREE", ioctl(control, LOOP_CTL_GET_FREE));
     if (number < 0)
         return -1;
-    /* A node of our own: in a container /dev has only those that were there when it began. */
+    /* Create a device node: in a container /dev only has nodes from its start. */
     dev_t device_number = makedev(LOOP_MAJOR_NUMBER, (unsigned)number);
     if (check("mknod", mknod(node, S_IFBLK | 0600, device_number)) < 0)
         return -1;
@@ -38,7 +38,7 @@ static int mount_on_free_device(int control, int image, const char *node, const 
     return done;
 }
 
-/* Check that an image holds the folder that is to be stacked; unmount it where it does not. */
+/* Check that an image contains the folder for the layer; otherwise unmount it. */
 static int check_tree(const char *folder, const char *tree)
 {
     struct stat status;
@@ -65,7 +65,7 @@ int mount_image(const char *path, const char *folder, const char *tree)
     int done = control < 0 ? -1 : (int)check("mkdir", mkdir(folder, 0755));
     if (done == 0) {
         int attempts = 0;
-        do /* somebody else may take the free device first */
+        do /* another process may take the free device first */
             done = mount_on_free_device(control, image, node, folder);
         while (done < 0 && failure.number == EBUSY && ++attempts < ATTEMPTS);
         if (done == 0)

@@ -1,8 +1,8 @@
-/* Squashfs images, mounted where nobody else sees them. */
+/* Squashfs images, mounted privately. */
 #ifndef FIREBOX_IMAGE_H
 #define FIREBOX_IMAGE_H
 
-/* Mount the image at a path, by a loop device that clears itself, on a new folder. tree: a folder that it must hold. */
+/* Mount an image on a new folder through a loop device with autoclear. tree: a folder that the image must contain. */
 int mount_image(const char *image, const char *folder, const char *tree);
 
 #endif

@@ -21,8 +21,7 @@
 
 enum { SAMPLE_MS = 10, PIPE_BYTES = 64 << 10 };
 
-/* Words of the command and of a prestarted program lie in the message that brought them: nothing of it is used once the next
- * one is received. */
+/* Words of the command and of a prestarted program are in the received message: they are not used after the next one arrives. */
 
 static int link_to_server;
 static int children_ended; /* readable when a child has ended */
@@ -31,24 +30,17 @@ static int oom_score;
 static bool sampled;
 static int64_t used_before_us;
 
-/* A command, and what it refers to. */
+/* A received command. */
 struct command {
     const struct start *start;
     const struct packed_file *files;
     struct text text;
     const char **words, **variables, **resume_words;
-    struct message message; /* its descriptors: the packs */
+    struct message message; /* its descriptors are the packs */
 };
 
-static int64_t children_cpu_us(void)
-{
-    struct rusage used;
-    getrusage(RUSAGE_CHILDREN, &used);
-    return (int64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000 + used.ru_utime.tv_usec + used.ru_stime.tv_usec;
-}
-
-/* Make the pipes of the program to come, as the sandbox's own user, so that programs may open /dev/stdout by its name.
- * ours: the server's ends. */
+/* Create the program's pipes, as the sandbox's own user, so that programs can open /dev/stdout by name. ours: the server's
+ * ends. */
 static int make_pipes(int ours[3])
 {
     int ends[2];
@@ -61,8 +53,8 @@ static int make_pipes(int ours[3])
     return 0;
 }
 
-/* Send a message with descriptors. The kernel refuses when all sandboxes of the same uid have more under way than the sender may
- * have open, and a program may see to that: for this moment we may have as many as there can be. */
+/* Send a message with descriptors. The kernel refuses when the uid has more descriptors in flight than the sender's limit on open
+ * files, which a program can provoke: raise the limit for a moment. */
 static int send_descriptors(const void *message, size_t bytes, const int *descriptors, int count)
 {
     struct rlimit own = {0, 0};
@@ -76,27 +68,27 @@ static int send_descriptors(const void *message, size_t bytes, const int *descri
     return done;
 }
 
-/* Hand the sandbox over: streams and meters. */
+/* Send the streams and meters to the server. */
 static int report_ready(const struct sandbox *sandbox, const struct ready *ready, const int ours[3])
 {
     int descriptors[3 + METERS];
-    const struct surroundings *surroundings = &sandbox->surroundings;
+    const struct step_context *context = &sandbox->context;
     memcpy(descriptors, ours, 3 * sizeof(int));
-    memcpy(descriptors + 3, surroundings->meters, (size_t)surroundings->meter_count * sizeof(int));
-    int done = send_descriptors(ready, sizeof *ready, descriptors, 3 + surroundings->meter_count);
-    for (int index = 0; index < surroundings->meter_count; ++index)
-        close(surroundings->meters[index]);
+    memcpy(descriptors + 3, context->meters, (size_t)context->meter_count * sizeof(int));
+    int done = send_descriptors(ready, sizeof *ready, descriptors, 3 + context->meter_count);
+    for (int index = 0; index < context->meter_count; ++index)
+        close(context->meters[index]);
     return done;
 }
 
-static void forget_signal(void)
+static void drain_signals(void)
 {
     struct signalfd_siginfo information;
     while (read(children_ended, &information, sizeof information) > 0)
         ;
 }
 
-/* Throw away what a prestarted program wrote before it ended. */
+/* Discard the output of a prestarted program that has ended. */
 static void empty(const int *pipes, int count)
 {
     char away[4096];
@@ -107,20 +99,20 @@ static void empty(const int *pipes, int count)
     }
 }
 
-/* Look after a prestarted program until there is something on the link: start it anew in time, give up one that ends. outputs:
- * the server's ends of its streams. */
-static void wait_with_prestarted(const int outputs[2])
+/* Watch a prestarted program until a message arrives: renew it in time, and do without one that ends. outputs: the server's ends
+ * of its streams. */
+static void watch_prestarted(const int outputs[2])
 {
     struct pollfd polled[] = {{.fd = link_to_server, .events = POLLIN},
                               {.fd = children_ended, .events = POLLIN},
                               {.fd = supervisor_descriptor(), .events = POLLIN}};
     for (;;) {
-        forget_signal();
-        if (!prestart_waits()) { /* it has ended, perhaps before anything woke us */
+        drain_signals();
+        if (!prestart_is_waiting()) { /* it has ended, perhaps before the first poll */
             empty(outputs, 2);
             return;
         }
-        int count = poll(polled, 3, prestart_patience_ms());
+        int count = poll(polled, 3, prestart_timeout_ms());
         if (count < 0 && errno == EINTR)
             continue;
         if (polled[2].revents != 0)
@@ -132,7 +124,7 @@ static void wait_with_prestarted(const int outputs[2])
     }
 }
 
-/* Start what is to be started before the command comes. Where that fails the command is started the usual way. */
+/* Start the prestarted program. If that fails, the command is started normally. */
 static void prestart(const struct sandbox *sandbox, const int ours[3])
 {
     const struct make *make = sandbox->make;
@@ -142,11 +134,11 @@ static void prestart(const struct sandbox *sandbox, const int ours[3])
     program.words = words_at(&sandbox->text, &offset, make->words);
     program.variables = program.words == NULL ? NULL : words_at(&sandbox->text, &offset, make->variables);
     if (program.variables != NULL &&
-        prestart_begin(&program, string_at(&sandbox->text, make->main), make->flags & MAKE_FLAG_HELD) == 0)
-        wait_with_prestarted(ours + 1);
+        prestart_start(&program, string_at(&sandbox->text, make->main), make->flags & MAKE_FLAG_HELD) == 0)
+        watch_prestarted(ours + 1);
 }
 
-/* Receive the command. Ends when the server is gone. */
+/* Receive the command. Exits when the link is closed. */
 static int receive_command(struct command *command)
 {
     uint32_t offset = 0;
@@ -167,8 +159,8 @@ static int receive_command(struct command *command)
     return command->resume_words == NULL ? -1 : 0;
 }
 
-/* Return whether a command brings the file on which a prestarted program waits. */
-static bool brings(const struct command *command, const char *name)
+/* Return whether a command has an input file of this name. */
+static bool has_file(const struct command *command, const char *name)
 {
     for (uint32_t index = 0; index < command->start->files; ++index)
         if (strcmp(string_at(&command->text, command->files[index].name), name) == 0)
@@ -176,13 +168,13 @@ static bool brings(const struct command *command, const char *name)
     return false;
 }
 
-/* Let the prestarted program go on, or start the command. Returns its pid. */
+/* Resume the prestarted program, or start the command. Returns its pid. */
 static pid_t start_command(const struct command *command, const char *terminal, uint32_t *prestarted, const char **about)
 {
     struct limits limits;
     limits_of(command->start, &limits);
     used_before_us = children_cpu_us();
-    if (prestart_waits()) {
+    if (prestart_is_waiting()) {
         pid_t pid = prestart_release(command->resume_words, &limits);
         if (pid > 0) {
             clockid_t clock = (clockid_t)((~(unsigned)pid << 3) | 2); /* CPU time of a process: clock_getcpuclockid(3) */
@@ -200,26 +192,26 @@ static pid_t start_command(const struct command *command, const char *terminal, 
     return start_program(&program, about);
 }
 
-/* Report that the command cannot be started, and end. about: what that is about, of which the beginning will do. */
+/* Report that the command cannot be started, and exit. about: the program or file; its beginning is sent. */
 static _Noreturn void refuse(enum phase phase, const char *about)
 {
     char shown[1024] = "";
     size_t bytes = strlen(about);
     if (bytes >= sizeof shown)
         for (bytes = sizeof shown - 1; bytes > 0 && (about[bytes] & 0xC0) == 0x80;)
-            --bytes; /* not within a character */
+            --bytes; /* not inside a UTF-8 character */
     memcpy(shown, about, bytes);
     struct refused message = {KIND_REFUSED, phase, (uint32_t)failure.number, (uint32_t)strlen(shown)};
     send_message(link_to_server, &message, sizeof message, shown, NULL, 0);
     _exit(0);
 }
 
-/* Pass on what the server says while the program runs. */
-static void obey(pid_t pid)
+/* Handle a message while the program runs. */
+static void handle_request(pid_t pid)
 {
     struct message message;
     if (receive_message(link_to_server, &message) < 0 || message.bytes == 0)
-        _exit(0); /* the server is gone; the kernel ends everything with us */
+        _exit(0); /* the server is gone; the kernel kills everything with us */
     const struct signal *request = (const void *)message.data;
     if (message_kind(&message) == KIND_SIGNAL && message.bytes == sizeof *request)
         kill(-pid, (int)request->signal);
@@ -228,7 +220,7 @@ static void obey(pid_t pid)
     close_descriptors(&message);
 }
 
-/* Reap until the program itself has ended. Returns whether it has. */
+/* Reap children. Returns whether the program itself has ended. */
 static bool reap(pid_t pid, int *status)
 {
     pid_t reaped;
@@ -238,7 +230,7 @@ static bool reap(pid_t pid, int *status)
     return false;
 }
 
-/* Watch the program to its end. Returns its wait status. */
+/* Wait for the end of the program. Returns its wait status. */
 static int watch(pid_t pid)
 {
     struct pollfd polled[] = {{.fd = link_to_server, .events = POLLIN},
@@ -252,10 +244,10 @@ static int watch(pid_t pid)
         if (polled[2].revents != 0)
             supervisor_answer();
         if (polled[0].revents != 0)
-            obey(pid);
+            handle_request(pid);
         if (polled[1].revents != 0)
-            forget_signal();
-        /* Not after each call that was decided: a program that makes many would have us do nothing but look. */
+            drain_signals();
+        /* Not after every supervised call, or a program that makes many would keep us busy. */
         if (sampled && now_ms() >= sample_at) {
             if (!sampling_exceeded()) {
                 sample();
@@ -283,7 +275,7 @@ static void report_exit(int status)
     send_message(link_to_server, &message, sizeof message, "", NULL, 0);
 }
 
-/* Hand files back until the server hangs up: to leave with messages unread would cost it those that were sent. */
+/* Collect files on request until the link is closed: exiting with unread messages would discard those just sent. */
 static void collect_when_asked(void)
 {
     for (;;) {
@@ -302,16 +294,16 @@ static void collect_when_asked(void)
     }
 }
 
-/* Write the files, start the program, report it. Returns its pid; a command that cannot be started is refused. terminal: what is
- * to be kept open as long as the program runs. */
-static pid_t begin(struct command *command, int *terminal)
+/* Write the files, start the program, report it. Returns its pid; refuses a command that cannot be started. terminal: to be kept
+ * open while the program runs. */
+static pid_t start(struct command *command, int *terminal)
 {
     const char *about = "", *path = NULL, *main;
     struct started started = {KIND_STARTED, 0};
-    bool waits = prestart_waits(); /* first: where it has ended its file is closed */
+    bool waits = prestart_is_waiting(); /* first: this closes the main file of one that has ended */
     int master = -1, held = prestart_held_file(&main);
-    if (waits && (command->start->resume_words == PROTOCOL_NO_WORDS || (held >= 0 && !brings(command, main)))) {
-        prestart_end(); /* this is not what it waits for */
+    if (waits && (command->start->resume_words == PROTOCOL_NO_WORDS || (held >= 0 && !has_file(command, main)))) {
+        prestart_kill(); /* it waits for a different command */
         held = -1;
     }
     if (write_files(command->files, command->start->files, &command->text, command->message.descriptors,
@@ -320,7 +312,7 @@ static pid_t begin(struct command *command, int *terminal)
     close_descriptors(&command->message);
     if (command->start->flags & START_FLAG_TERMINAL) {
         master = open_terminal(command->start->rows, command->start->columns, &path);
-        /* Else closing the program's streams would hang up a terminal that it may use again. */
+        /* Else the terminal would hang up when the program closes its streams. */
         *terminal = master < 0 ? -1 : open_at(AT_FDCWD, path, O_RDWR | O_NOCTTY, 0);
         if (*terminal < 0)
             refuse(PHASE_TERMINAL, "");
@@ -347,7 +339,7 @@ void serve_command(const struct sandbox *sandbox, const struct ready *ready)
     oom_score = sandbox->oom_score;
     sampled = sandbox->make->flags & MAKE_FLAG_SAMPLED;
     sigemptyset(&child_ended);
-    sigaddset(&child_ended, SIGCHLD); /* blocked since the launcher began */
+    sigaddset(&child_ended, SIGCHLD); /* blocked since the start of the launcher */
     children_ended = (int)check("signalfd", signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK));
     if (children_ended < 0 || make_pipes(ours) < 0 || report_ready(sandbox, ready, ours) < 0)
         return;
@@ -360,9 +352,9 @@ void serve_command(const struct sandbox *sandbox, const struct ready *ready)
     close(sandbox->template);
     if (receive_command(&command) < 0)
         return;
-    pid_t pid = begin(&command, &terminal);
+    pid_t pid = start(&command, &terminal);
     if (sampled)
-        sampling_begin(command.start->memory_bytes, command.start->cpu_ms, used_before_us, command.start->open_files);
+        sampling_start(command.start->memory_bytes, command.start->cpu_ms, used_before_us, command.start->open_files);
     int status = watch(pid);
     kill_everything();
     if (terminal >= 0)

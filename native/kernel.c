@@ -25,7 +25,7 @@ long check(const char *call, long returned)
     return returned;
 }
 
-void *allot(size_t bytes)
+void *allocate(size_t bytes)
 {
     static char pool[16 << 10];
     static size_t used;
@@ -98,7 +98,7 @@ int become_user(uid_t uid, gid_t gid)
     return (int)check("setresuid", syscall(SYS_setresuid, uid, uid, uid));
 }
 
-/* Write a map of one id. */
+/* Write an id map with one entry. */
 static int map_id(int proc, const char *file, uint32_t inside, uint32_t outside)
 {
     char line[64], number[21];
@@ -170,4 +170,11 @@ int64_t clock_us(int clock)
 int64_t now_ms(void)
 {
     return clock_us(CLOCK_MONOTONIC) / 1000;
+}
+
+int64_t children_cpu_us(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_CHILDREN, &used);
+    return (int64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000 + used.ru_utime.tv_usec + used.ru_stime.tv_usec;
 }

@@ -1,7 +1,7 @@
-/* The kernel as this program uses it: one function a system call, under the kernel's own names.
+/* Thin wrappers of system calls, and what every file needs.
  *
- * A function that fails returns -1 and leaves in `failure` which call it was and why. Nothing here allocates but `allot`.
- * The program has one thread; a vfork child shares `failure` with its parent on purpose. */
+ * A function that fails returns -1 and sets `failure` to the call and its errno. Only `allocate` allocates. The program has one
+ * thread; a vfork child shares `failure` with its parent on purpose. */
 #ifndef FIREBOX_KERNEL_H
 #define FIREBOX_KERNEL_H
 
@@ -16,25 +16,25 @@ struct failure {
 };
 extern struct failure failure;
 
-/* Note a failure. Returns -1. */
+/* Set `failure`. Returns -1. */
 int fail(const char *call, int number);
 
-/* Return what a call returned, having noted its errno when that is -1. */
+/* Return the result of a call; set `failure` when it is -1. */
 long check(const char *call, long returned);
 
-/* Allot zeroed memory that is never given back. Returns NULL when there is none. */
-void *allot(size_t bytes);
+/* Allocate zeroed memory that is never freed. Returns NULL on failure. */
+void *allocate(size_t bytes);
 
 /* Open a file, close-on-exec. */
 int open_at(int folder, const char *name, int flags, unsigned mode);
 
-/* Read a small file from its beginning, and end it with a NUL. Returns the number of bytes, at most room - 1. */
+/* Read a small file and append a NUL. Returns the number of bytes, at most room - 1. */
 long read_file(int folder, const char *name, char *buffer, size_t room);
 
-/* Write a string to a file that exists. */
+/* Write a string to an existing file. */
 int write_file(int folder, const char *name, const char *text);
 
-/* An entry of a folder, as getdents64(2) has it. */
+/* An entry of a folder. Source: getdents64(2). */
 struct linux_dirent64 {
     uint64_t d_ino;
     int64_t d_off;
@@ -43,34 +43,37 @@ struct linux_dirent64 {
     char d_name[];
 };
 
-/* Read entries of a folder into a buffer that is aligned like them. Returns how many bytes, 0 at the end. */
+/* Read entries of a folder into an aligned buffer. Returns the number of bytes, 0 at the end. */
 long read_folder(int folder, void *entries, size_t room);
 
-/* Lower a resource limit of a process, soft and hard; pid 0 is this one. Return what the hard limit of this process is. */
+/* Set the soft and hard resource limit of a process; pid 0 is this one. hard_limit: of this process. */
 int set_limit(int pid, int resource, uint64_t value);
 uint64_t hard_limit(int resource);
 
-/* Become a user, with no supplementary groups and for good. */
+/* Switch to a user permanently, without supplementary groups. */
 int become_user(uid_t uid, gid_t gid);
 
-/* Map one uid and one gid into the user namespace of this process, both as `inside`. proc: a folder, a procfs. */
+/* Map one uid and one gid into the user namespace of this process, both as `inside`. proc: a descriptor of a procfs. */
 int map_ids(int proc, uid_t inside, uid_t uid, gid_t gid);
 
-/* Write everything. */
+/* Write all bytes. */
 int write_all(int descriptor, const void *data, size_t bytes);
 
-/* Format an unsigned number. Returns its first character, which lies in the buffer. */
+/* Format an unsigned number. Returns its first character, inside the buffer. */
 char *decimal(uint64_t number, char buffer[static 21]);
 
-/* Read an unsigned decimal number, UINT64_MAX where it is larger, skipping blanks before it. *text is moved behind it. */
+/* Parse an unsigned decimal number after blanks; UINT64_MAX when it is larger. Advances *text. */
 uint64_t parse_decimal(const char **text);
 
-/* Add and multiply, up to UINT64_MAX. */
+/* Saturating arithmetic. */
 uint64_t bounded_sum(uint64_t one, uint64_t other);
 uint64_t bounded_product(uint64_t one, uint64_t other);
 
-/* Milliseconds of the monotonic clock, and microseconds of a clock of clock_gettime(2). */
+/* Milliseconds of the monotonic clock; microseconds of any clock of clock_gettime(2). */
 int64_t now_ms(void);
 int64_t clock_us(int clock);
+
+/* Return the CPU time of all reaped children, in microseconds. */
+int64_t children_cpu_us(void);
 
 #endif

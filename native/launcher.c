@@ -1,12 +1,12 @@
-/* The process that makes sandboxes: one thread, holds the privileges, never reads what a user wrote.
+/* The launcher creates sandboxes. It has one thread, holds the privileges, and never reads user data.
  *
- * The server starts it with its end of a SOCK_SEQPACKET link as descriptor 3. As root it keeps root; as an ordinary user it
- * makes itself root of a user namespace first. It enters a lean root that shows the host at /host, and from then on takes
- * messages: Prepare has it take steps itself, Make has it clone a process that becomes PID 1 of a sandbox (see sandbox.c).
- * The server and PID 1 talk without it.
+ * The server starts it with a SOCK_SEQPACKET link as descriptor 3. As root it stays root; an unprivileged user first becomes
+ * root of a user namespace. It enters a minimal root with the host at /host, and then handles messages: for Prepare it runs
+ * steps itself, for Make it clones a process that becomes PID 1 of a sandbox (see sandbox.c). The server and PID 1 communicate
+ * directly.
  *
- * The end of the link is the end of the launcher: PID 1 of every sandbox dies with it, and cgroups are removed on the way
- * out, or by the next server. */
+ * The launcher exits when the link is closed. PID 1 of every sandbox dies with it. It removes the cgroups at exit; otherwise the
+ * next server does. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -31,19 +31,19 @@ enum { LINK = 3, SIGNALS = 64, CHILDREN = 4096, PATH_ROOM = 4096, REMOVE_AGAIN_M
 #define HOST "/host"
 #define NAMESPACES (CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
 
-/* A sandbox as the launcher sees it. Its entry is free when it has no number. */
+/* A sandbox in the launcher. An entry with the number 0 is free. */
 struct child {
     uint32_t number;
     uint32_t uid_index;
-    pid_t pid;     /* 0: it is dead */
-    bool released; /* the server needs its meters no more */
-    bool ended;    /* only its cgroups are left */
+    pid_t pid;     /* 0: dead */
+    bool released; /* the server no longer needs its meters */
+    bool ended;    /* only its cgroups remain */
 };
 
 static struct child children[CHILDREN];
-static uint32_t children_used; /* entries behind this one were never used */
+static uint32_t children_used; /* later entries were never used */
 
-static struct sandbox_kind kind;
+static struct launcher_settings settings;
 static uid_t first_uid;
 static uint32_t uid_count;
 static bool uid_taken[CHILDREN];
@@ -54,8 +54,8 @@ static struct {
 } cgroups[CGROUPS];
 static int cgroup_count;
 static bool into_cgroup;
-static bool cgroups_are_left; /* some could not be removed yet */
-static bool link_is_broken;  /* the server has missed a message, and would wait for it */
+static bool cgroups_remain; /* some could not be removed yet */
+static bool link_is_broken;  /* the server missed a message that it waits for */
 
 static struct child *find_child(uint32_t number)
 {
@@ -73,12 +73,12 @@ static struct child *new_child(uint32_t number)
     if (child != NULL)
         *child = (struct child){.number = number};
     else
-        fail("sandboxes", EAGAIN); /* there are too many */
+        fail("sandboxes", EAGAIN); /* too many */
     return child;
 }
 
-/* Choose a uid that no other sandbox has; where there is only one, all share it. */
-static int take_uid(uint32_t *index)
+/* Choose an unused uid. If there is only one, all sandboxes share it. */
+static int allocate_uid(uint32_t *index)
 {
     for (*index = 0; *index < uid_count; ++*index) {
         if (!uid_taken[*index] || uid_count == 1) {
@@ -89,14 +89,14 @@ static int take_uid(uint32_t *index)
     return fail("uid", EAGAIN);
 }
 
-/* Write the name of a sandbox's cgroup. */
+/* Format the name of a sandbox's cgroup. */
 static const char *cgroup_name(uint32_t number, char name[static 32])
 {
     char digits[21];
     return strcat(strcpy(name, "sandbox-"), decimal(number, digits));
 }
 
-/* Remove the cgroups of a sandbox. Returns whether all are gone: the kernel may need a moment after the last process. */
+/* Remove the cgroups of a sandbox. Returns whether all are gone; the kernel may need a moment after the last process. */
 static bool remove_cgroups(uint32_t number)
 {
     char name[32];
@@ -118,39 +118,39 @@ static int make_cgroups(struct sandbox *sandbox)
         int folder = open_at(cgroups[index].folder, name, O_PATH | O_DIRECTORY, 0);
         if (folder < 0)
             return -1;
-        sandbox->surroundings.cgroups[sandbox->surroundings.cgroup_count++] = folder;
+        sandbox->context.cgroups[sandbox->context.cgroup_count++] = folder;
     }
     return 0;
 }
 
-/* Fork into new namespaces, and into the cgroup where that is possible. Source: clone(2), clone3. */
+/* Fork into new namespaces and, if possible, into the cgroup. Source: clone(2), clone3. */
 static pid_t clone_process(struct sandbox *sandbox)
 {
     struct clone_args arguments = {.flags = NAMESPACES, .exit_signal = SIGCHLD};
     sandbox->joined = into_cgroup;
     if (into_cgroup) {
         arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = (unsigned)sandbox->surroundings.cgroups[0];
+        arguments.cgroup = (unsigned)sandbox->context.cgroups[0];
     }
     long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
-    if (pid < 0) { /* older container engines refuse it, with ENOSYS or EPERM */
+    if (pid < 0) { /* older container engines refuse clone3 with ENOSYS or EPERM */
         sandbox->joined = false;
         pid = syscall(SYS_clone, (unsigned long)(NAMESPACES | SIGCHLD), 0, 0, 0, 0);
     }
     return (pid_t)check("clone", pid);
 }
 
-/* Begin a sandbox. It reports by its link when it is ready. */
-static int begin(struct sandbox *sandbox, struct child *child)
+/* Start a sandbox. It reports on its link when it is ready. */
+static int start_sandbox(struct sandbox *sandbox, struct child *child)
 {
-    if (take_uid(&child->uid_index) < 0)
+    if (allocate_uid(&child->uid_index) < 0)
         return -1;
-    sandbox->surroundings.uid = first_uid + child->uid_index;
+    sandbox->context.uid = first_uid + child->uid_index;
     pid_t pid = make_cgroups(sandbox) < 0 ? -1 : clone_process(sandbox);
     if (pid == 0)
-        live(&kind, sandbox);
-    for (int index = 0; index < sandbox->surroundings.cgroup_count; ++index)
-        close(sandbox->surroundings.cgroups[index]);
+        become_sandbox(&settings, sandbox);
+    for (int index = 0; index < sandbox->context.cgroup_count; ++index)
+        close(sandbox->context.cgroups[index]);
     if (pid > 0) {
         child->pid = pid;
         return 0;
@@ -163,7 +163,7 @@ static void make_sandbox(struct message *message)
 {
     if (message->descriptor_count != 1 && message->descriptor_count != 2)
         return;
-    struct sandbox sandbox = {.link = message->descriptors[0], .template = -1, .restorer = -1, .surroundings = {.proc = -1}};
+    struct sandbox sandbox = {.link = message->descriptors[0], .template = -1, .restorer = -1, .context = {.proc = -1}};
     if (message->descriptor_count == 2)
         sandbox.template = message->descriptors[1];
     sandbox.make = take(message, sizeof *sandbox.make);
@@ -177,26 +177,26 @@ static void make_sandbox(struct message *message)
         whole = sandbox.filter.instructions != NULL;
     }
     struct child *child = whole && sandbox.make->number != 0 ? new_child(sandbox.make->number) : NULL;
-    if (child == NULL || begin(&sandbox, child) < 0) {
+    if (child == NULL || start_sandbox(&sandbox, child) < 0) {
         send_failed(sandbox.link, sandbox.make->number, PHASE_CLONE, 0);
         if (child != NULL && remove_cgroups(child->number))
             child->number = 0;
         else if (child != NULL)
-            cgroups_are_left = child->ended = true;
+            cgroups_remain = child->ended = true;
     }
 }
 
 static int prepare(struct message *message)
 {
     const struct prepare *request = take(message, sizeof *request);
-    struct surroundings surroundings = {.proc = -1};
+    struct step_context context = {.proc = -1};
     struct text text;
     if (request == NULL)
         return -1;
     const struct step *steps = take(message, (uint64_t)request->steps * sizeof *steps);
     if (steps == NULL || take_text(message, request->text_bytes, &text) < 0)
         return -1;
-    uint32_t taken = take_steps(steps, request->steps, &text, &surroundings);
+    uint32_t taken = run_steps(steps, request->steps, &text, &context);
     if (taken < request->steps)
         return send_failed(LINK, request->number, PHASE_PREPARE, taken);
     struct prepared done = {KIND_PREPARED, request->number};
@@ -210,18 +210,18 @@ static void report_ended(uint32_t number)
         link_is_broken = true;
 }
 
-/* Forget a sandbox that is dead and released. */
+/* Clean up a sandbox that is dead and released. */
 static void end_child(struct child *child)
 {
     uint32_t number = child->number;
     bool is_new = !child->ended;
     child->ended = true;
     if (is_new)
-        uid_taken[child->uid_index] = false; /* not again: another sandbox may have it by then */
+        uid_taken[child->uid_index] = false; /* only once: another sandbox may have it later */
     if (remove_cgroups(number))
         child->number = 0;
     else
-        cgroups_are_left = true;
+        cgroups_remain = true;
     if (is_new)
         report_ended(number);
 }
@@ -240,8 +240,8 @@ static void release(uint32_t number)
         end_child(child);
 }
 
-/* Do what a message says. Returns -1 when it cannot be obeyed, which the server does not bring about. */
-static int obey(struct message *message)
+/* Handle a message. Returns -1 for an invalid one, which the server never sends. */
+static int handle_message(struct message *message)
 {
     const struct end *about = (const void *)message->data; /* as `struct kill` */
     struct child *child;
@@ -280,33 +280,33 @@ static void reap(void)
     }
 }
 
-static void remove_left_cgroups(void)
+static void remove_remaining_cgroups(void)
 {
-    cgroups_are_left = false;
+    cgroups_remain = false;
     for (uint32_t index = 0; index < children_used; ++index)
         if (children[index].number != 0 && children[index].ended)
             end_child(&children[index]);
 }
 
-/* Obey the server until it is gone. */
+/* Handle messages until the link is closed. */
 static void serve(int children_ended)
 {
     struct pollfd polled[] = {{.fd = LINK, .events = POLLIN}, {.fd = children_ended, .events = POLLIN}};
     while (!link_is_broken) {
-        poll(polled, 2, cgroups_are_left ? REMOVE_AGAIN_MS : -1);
+        poll(polled, 2, cgroups_remain ? REMOVE_AGAIN_MS : -1);
         if (polled[1].revents != 0) {
             struct signalfd_siginfo information;
             if (read(children_ended, &information, sizeof information) > 0)
                 reap();
         }
-        if (cgroups_are_left)
-            remove_left_cgroups();
+        if (cgroups_remain)
+            remove_remaining_cgroups();
         if (polled[0].revents == 0)
             continue;
         struct message message;
         if (receive_message(LINK, &message) < 0 || message.bytes == 0)
             return;
-        int done = obey(&message);
+        int done = handle_message(&message);
         close_descriptors(&message);
         if (done < 0)
             return;
@@ -314,7 +314,7 @@ static void serve(int children_ended)
 }
 
 /* Kill and reap every sandbox and remove all cgroups. */
-static void close_down(void)
+static void shut_down(void)
 {
     for (uint32_t index = 0; index < children_used; ++index)
         if (children[index].number != 0 && children[index].pid > 0)
@@ -355,7 +355,7 @@ static int open_cgroups(const struct configure *request, const struct text *text
 static int keep_filter(struct message *message, uint32_t bytes, struct filter *filter)
 {
     const void *program = take(message, bytes);
-    void *kept = program == NULL ? NULL : allot(bytes);
+    void *kept = program == NULL ? NULL : allocate(bytes);
     if (kept == NULL)
         return -1;
     memcpy(kept, program, bytes);
@@ -363,7 +363,7 @@ static int keep_filter(struct message *message, uint32_t bytes, struct filter *f
     return 0;
 }
 
-/* Take the settings. *phase: what was being done when that fails. */
+/* Apply the settings. *phase: what failed. */
 static int configure(struct message *message, enum phase *phase)
 {
     const struct configure *request = take(message, sizeof *request);
@@ -373,8 +373,8 @@ static int configure(struct message *message, enum phase *phase)
         return fail("version", EPROTO);
     if (take_text(message, request->text_bytes, &text) < 0 || request->uid_count == 0 || request->uid_count > CHILDREN)
         return fail("message", EBADMSG);
-    if (keep_filter(message, request->filter_bytes, &kind.filter) < 0 ||
-        keep_filter(message, request->fallback_bytes, &kind.fallback) < 0)
+    if (keep_filter(message, request->filter_bytes, &settings.filter) < 0 ||
+        keep_filter(message, request->fallback_bytes, &settings.fallback) < 0)
         return -1;
     uint32_t offset = 0;
     const char **map_uids = words_at(&text, &offset, request->uid_map_words);
@@ -388,7 +388,7 @@ static int configure(struct message *message, enum phase *phase)
         return -1;
     first_uid = own_uids ? request->uid_first : 0;
     uid_count = own_uids ? request->uid_count : 1;
-    kind.drop_groups = is_root || own_uids;
+    settings.drop_groups = is_root || own_uids;
     *phase = PHASE_LEAN_ROOT;
     if (enter_lean_root() < 0)
         return -1;
@@ -396,8 +396,8 @@ static int configure(struct message *message, enum phase *phase)
     return open_cgroups(request, &text, offset);
 }
 
-/* Become another user, before anything else; only root can. Source: credentials(7). */
-static int become(const char *ids)
+/* Switch to another user at the start; only for root. Source: credentials(7). */
+static int switch_user(const char *ids)
 {
     uid_t uid = (uid_t)parse_decimal(&ids);
     gid_t gid = *ids == ':' ? (++ids, (gid_t)parse_decimal(&ids)) : 0;
@@ -405,7 +405,7 @@ static int become(const char *ids)
         return fail("become", EINVAL);
     if (become_user(uid, gid) < 0)
         return -1;
-    return (int)check("prctl", prctl(PR_SET_DUMPABLE, 1)); /* else /proc/self belongs to root, and its maps could not be written */
+    return (int)check("prctl", prctl(PR_SET_DUMPABLE, 1)); /* else /proc/self belongs to root, and we cannot write our id maps */
 }
 
 int main(int argc, char **argv)
@@ -419,26 +419,26 @@ int main(int argc, char **argv)
     sigaddset(&child_ended, SIGCHLD);
     sigprocmask(SIG_BLOCK, &child_ended, NULL);
     for (int number = 1; number <= SIGNALS; ++number)
-        signal(number, SIG_DFL); /* whatever started the server may have it ignore some, as nohup(1) does */
-    signal(SIGINT, SIG_IGN); /* Ctrl-C is for the server, whose end of the link ends us */
+        signal(number, SIG_DFL); /* the server may have inherited ignored signals, as from nohup(1) */
+    signal(SIGINT, SIG_IGN); /* Ctrl-C is for the server, which closes the link */
     umask(022);
     if (chdir("/") < 0)
         return 1;
     int children_ended = (int)check("signalfd", signalfd(-1, &child_ended, SFD_CLOEXEC | SFD_NONBLOCK));
-    int done = children_ended < 0 ? -1 : argc == 2 ? become(argv[1]) : 0;
+    int done = children_ended < 0 ? -1 : argc == 2 ? switch_user(argv[1]) : 0;
     if (done == 0 && (receive_message(LINK, &message) < 0 || message.bytes == 0))
-        return 0; /* the server has died, or changed its mind */
+        return 0; /* the server is gone */
     if (done == 0)
-        done = configure(&message, &phase); /* its descriptors stay open as long as we live */
+        done = configure(&message, &phase); /* its descriptors stay open on purpose */
     if (done < 0) {
         send_failed(LINK, 0, phase, 0);
         while (receive_message(LINK, &message) == 0 && message.bytes > 0)
-            ; /* to end with a message unread would take away what we have just said */
+            ; /* exiting with unread messages would discard the one just sent */
         return 1;
     }
     struct configured configured = {KIND_CONFIGURED, uid_count};
     if (send_message(LINK, &configured, sizeof configured, "", NULL, 0) == 0)
         serve(children_ended);
-    close_down();
+    shut_down();
     return 0;
 }

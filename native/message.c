@@ -17,7 +17,7 @@ union control {
     char bytes[CMSG_SPACE(DESCRIPTORS_A_MESSAGE * sizeof(int))];
 };
 
-/* Replace a message that says where the real one lies by that one. */
+/* Replace a LongMessage by the message in its memfd. */
 static int map_long(struct message *message)
 {
     const struct long_message *where = take(message, sizeof *where);
@@ -50,7 +50,7 @@ int receive_message(int link, struct message *message)
     while (got < 0 && errno == EINTR);
     if (got < 0)
         return errno == ECONNRESET ? 0 : fail("recvmsg", errno);
-    struct cmsghdr *rights = CMSG_FIRSTHDR(&header); /* there is room for one only */
+    struct cmsghdr *rights = CMSG_FIRSTHDR(&header); /* there is room for only one */
     if (rights != NULL && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
         size_t count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         memcpy(message->descriptors, CMSG_DATA(rights), count * sizeof(int));
@@ -104,11 +104,11 @@ const char *string_at(const struct text *text, uint32_t offset)
 
 const char **words_at(const struct text *text, uint32_t *offset, uint32_t count)
 {
-    if (count > text->bytes) { /* each has at least its NUL */
+    if (count > text->bytes) { /* each has at least a NUL */
         fail("message", EBADMSG);
         return NULL;
     }
-    const char **words = allot(((size_t)count + 1) * sizeof *words);
+    const char **words = allocate(((size_t)count + 1) * sizeof *words);
     if (words == NULL)
         return NULL;
     for (uint32_t index = 0; index < count; ++index) {

@@ -7,7 +7,7 @@
 
 #define STEPS_BETWEEN_CHECKS 65536U
 
-/* Decode the character at *text, which is moved behind it. Where no valid UTF-8 begins there, it is one byte. */
+/* Decode the character at *text and advance. An invalid byte is a character of its own. */
 static uint32_t next_character(const char **text)
 {
     static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
@@ -15,7 +15,7 @@ static uint32_t next_character(const char **text)
     unsigned more = *at < 0xC2 ? 0 : *at < 0xE0 ? 1 : *at < 0xF0 ? 2 : *at < 0xF5 ? 3 : 0;
     uint32_t character = more == 0 ? *at : *at & 0x3FU >> more;
     for (unsigned i = 1; i <= more; i++) {
-        if ((at[i] & 0xC0) != 0x80) /* the NUL at the end is none either */
+        if ((at[i] & 0xC0) != 0x80) /* also at the final NUL */
             more = 0;
         else
             character = character << 6 | (at[i] & 0x3FU);
@@ -37,7 +37,7 @@ size_t decode_name(const char *text, uint32_t *characters)
     return length;
 }
 
-/* Find the bracket that closes the one before `inside`: not the first character. Returns NULL when there is none. */
+/* Return the bracket that closes the one before `inside`, which is never the first character. NULL: there is none. */
 static const char *closing_bracket(const char *inside)
 {
     if (*inside == '!')
@@ -47,13 +47,13 @@ static const char *closing_bracket(const char *inside)
     return strchr(inside, ']');
 }
 
-/* Compile what lies between two brackets. Returns where the next sign belongs.
+/* Compile the contents of brackets. Returns the place of the next token.
  *
- * A range whose ends are in the wrong order is nothing. As fnmatch drops it before it looks for the `!` at the beginning,
- * `[z-a!b]` means `[!b]`; and what is a range from `!` then is a hyphen and the end of the range. */
-static struct sign *compile_set(const char *inside, const char *end, struct sign *set)
+ * A range in the wrong order matches nothing. fnmatch drops it before it looks for a leading `!`, so `[z-a!b]` means `[!b]`, and
+ * a range that then starts with `!` is a hyphen and the end of the range. */
+static struct token *compile_set(const char *inside, const char *end, struct token *set)
 {
-    struct sign *next = set + 1;
+    struct token *next = set + 1;
     bool negated = *inside == '!';
     if (negated)
         inside++;
@@ -71,58 +71,57 @@ static struct sign *compile_set(const char *inside, const char *end, struct sign
             negated = true;
             if (!is_range)
                 continue;
-            *next++ = (struct sign){.kind = SIGN_RANGE, .low = '-', .high = '-'};
+            *next++ = (struct token){.kind = TOKEN_RANGE, .low = '-', .high = '-'};
             low = high;
         }
-        *next++ = (struct sign){.kind = SIGN_RANGE, .low = low, .high = high};
+        *next++ = (struct token){.kind = TOKEN_RANGE, .low = low, .high = high};
     }
-    *set = (struct sign){.kind = negated ? SIGN_NOT_IN_SET : SIGN_SET, .ranges = (uint32_t)(next - set - 1)};
+    *set = (struct token){.kind = negated ? TOKEN_NOT_IN_SET : TOKEN_SET, .ranges = (uint32_t)(next - set - 1)};
     return next;
 }
 
-void pattern_compile(const char *text, struct sign *signs)
+void pattern_compile(const char *text, struct token *tokens)
 {
     while (*text != '\0') {
         const char *end = *text == '[' ? closing_bracket(text + 1) : NULL;
         if (end != NULL) {
-            signs = compile_set(text + 1, end, signs);
+            tokens = compile_set(text + 1, end, tokens);
             text = end + 1;
         } else if (*text == '*') {
-            *signs++ = (struct sign){.kind = SIGN_STAR};
+            *tokens++ = (struct token){.kind = TOKEN_STAR};
             text++;
         } else if (*text == '?') {
-            *signs++ = (struct sign){.kind = SIGN_NOT_IN_SET, .ranges = 0};
+            *tokens++ = (struct token){.kind = TOKEN_NOT_IN_SET, .ranges = 0};
             text++;
         } else {
             uint32_t character = next_character(&text);
-            *signs++ = (struct sign){.kind = SIGN_RANGE, .low = character, .high = character};
+            *tokens++ = (struct token){.kind = TOKEN_RANGE, .low = character, .high = character};
         }
     }
-    *signs = (struct sign){.kind = SIGN_END};
+    *tokens = (struct token){.kind = TOKEN_END};
 }
 
-static bool in_range(const struct sign *range, uint32_t character)
+static bool in_range(const struct token *range, uint32_t character)
 {
     return range->low <= character && character <= range->high;
 }
 
-/* Check whether a sign that is neither a star nor the end matches a character. */
-static bool fits(const struct sign *sign, uint32_t character)
+/* Return whether a token other than a star or the end matches a character. */
+static bool fits(const struct token *token, uint32_t character)
 {
-    if (sign->kind == SIGN_RANGE)
-        return in_range(sign, character);
+    if (token->kind == TOKEN_RANGE)
+        return in_range(token, character);
     bool found = false;
-    for (uint32_t i = 1; i <= sign->ranges && !found; i++)
-        found = in_range(sign + i, character);
-    return found == (sign->kind == SIGN_SET);
+    for (uint32_t i = 1; i <= token->ranges && !found; i++)
+        found = in_range(token + i, character);
+    return found == (token->kind == TOKEN_SET);
 }
 
-/* What lies between two stars is looked for from left to right: the first place where it fits is as good as any later one, so
- * only the last star is ever tried again. */
-bool pattern_matches(const struct sign *pattern, const uint32_t *name, size_t length, int64_t deadline_us)
+/* The first match of the tokens between two stars is as good as any later one, so only the last star needs backtracking. */
+bool pattern_matches(const struct token *pattern, const uint32_t *name, size_t length, int64_t deadline_us)
 {
-    const struct sign *behind_star = NULL;
-    size_t at = 0, tried = 0; /* tried: where what follows the last star was looked for */
+    const struct token *behind_star = NULL;
+    size_t at = 0, tried = 0; /* tried: start of the last attempt after the last star */
     size_t steps = 0;
     for (;;) {
         steps += 1 + pattern->ranges;
@@ -131,14 +130,14 @@ bool pattern_matches(const struct sign *pattern, const uint32_t *name, size_t le
                 return false;
             steps = 0;
         }
-        if (pattern->kind == SIGN_STAR) {
+        if (pattern->kind == TOKEN_STAR) {
             behind_star = ++pattern;
             tried = at;
-        } else if (pattern->kind == SIGN_END && at == length) {
+        } else if (pattern->kind == TOKEN_END && at == length) {
             return true;
-        } else if (pattern->kind != SIGN_END && at == length) {
-            return false; /* from a later place on there is even less */
-        } else if (pattern->kind != SIGN_END && fits(pattern, name[at])) {
+        } else if (pattern->kind != TOKEN_END && at == length) {
+            return false; /* a later start leaves even less */
+        } else if (pattern->kind != TOKEN_END && fits(pattern, name[at])) {
             pattern += 1 + pattern->ranges;
             at++;
         } else if (behind_star != NULL) {

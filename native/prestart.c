@@ -15,8 +15,8 @@
 #include "proc.h"
 
 enum {
-    RESTORE_MS = 10000, /* a restorer that takes longer is given up */
-    LEASE_PERCENT = 80  /* how much of the time that the kernel gives a lease a program waits before it is started anew */
+    RESTORE_MS = 10000, /* after this a restorer is killed */
+    LEASE_PERCENT = 80  /* share of the kernel's lease timeout after which a program is replaced */
 };
 
 #define LEASE_TIME "/proc/sys/fs/lease-break-time"
@@ -25,9 +25,9 @@ static struct program program;
 static char main_file[PATH_MAX];
 static bool is_held;
 static pid_t pid;
-static int gate = -1, held = -1, restored = -1, patience_ms = -1;
+static int gate = -1, held = -1, restored = -1, timeout_ms = -1;
 
-/* Interpreters that open the main file before they come to the hook need one; it is written in place later. */
+/* Interpreters that open the main file before the hook runs need a placeholder, which is overwritten later. */
 static int open_gate(int *read_end)
 {
     int ends[2];
@@ -35,7 +35,7 @@ static int open_gate(int *read_end)
         int placeholder = open_at(AT_FDCWD, main_file, O_WRONLY | O_CREAT, 0644);
         if (placeholder < 0)
             return -1;
-        long written = write(placeholder, "\n", 1); /* Ruby looks at the first bytes early, and does not come back to an empty file */
+        long written = write(placeholder, "\n", 1); /* Ruby reads the first bytes early, and does not read an empty file again */
         close(placeholder);
         if (check("write", written) < 0)
             return -1;
@@ -48,7 +48,7 @@ static int open_gate(int *read_end)
     return 0;
 }
 
-/* Take a lease on the main file: an open(2) of it sleeps until that is given back. The kernel takes it away after a while and
+/* Take a lease on the main file: open(2) of it blocks until the lease is released. The kernel breaks a lease after a while and
  * sends a signal, which must be ignored. Source: fcntl(2), "Leases". */
 static int hold_main_file(void)
 {
@@ -57,7 +57,7 @@ static int hold_main_file(void)
     if (read_file(AT_FDCWD, LEASE_TIME, text, sizeof text) < 0)
         return -1;
     uint64_t lease_s = parse_decimal(&seconds);
-    patience_ms = lease_s > 0 && lease_s < 86400 ? (int)(lease_s * 1000 * LEASE_PERCENT / 100) : -1;
+    timeout_ms = lease_s > 0 && lease_s < 86400 ? (int)(lease_s * 1000 * LEASE_PERCENT / 100) : -1;
     signal(SIGIO, SIG_IGN);
     held = open_at(AT_FDCWD, main_file, O_RDWR | O_CREAT, 0644);
     return held < 0 ? -1 : (int)check("F_SETLEASE", fcntl(held, F_SETLEASE, F_WRLCK));
@@ -65,7 +65,7 @@ static int hold_main_file(void)
 
 static void close_all(void)
 {
-    int *all[] = {&gate, &held /* which ends the lease */, &restored};
+    int *all[] = {&gate, &held /* releases the lease */, &restored};
     for (size_t index = 0; index < sizeof all / sizeof *all; ++index) {
         if (*all[index] >= 0)
             close(*all[index]);
@@ -100,7 +100,7 @@ static int start(void)
     return 0;
 }
 
-int prestart_begin(const struct program *wanted, const char *main, bool waits_at_main)
+int prestart_start(const struct program *wanted, const char *main, bool waits_at_main)
 {
     program = *wanted;
     if (strlen(main) >= sizeof main_file)
@@ -110,32 +110,32 @@ int prestart_begin(const struct program *wanted, const char *main, bool waits_at
     return start();
 }
 
-bool prestart_waits(void)
+bool prestart_is_waiting(void)
 {
     if (pid == 0)
         return false;
     if (waitpid(pid, NULL, WNOHANG) == 0)
         return true;
     pid = 0;
-    prestart_end();
+    prestart_kill();
     return false;
 }
 
-int prestart_patience_ms(void)
+int prestart_timeout_ms(void)
 {
-    return patience_ms;
+    return timeout_ms;
 }
 
-void prestart_end(void)
+void prestart_kill(void)
 {
     kill_everything();
     pid = 0;
-    close_all(); /* last: it would go on */
+    close_all(); /* last: it would resume the program */
 }
 
 int prestart_renew(void)
 {
-    prestart_end();
+    prestart_kill();
     return start();
 }
 
@@ -145,8 +145,8 @@ int prestart_held_file(const char **name)
     return held;
 }
 
-/* Tell the hook its words. They fit into the pipe without anybody reading. */
-static int tell(const char **words)
+/* Write the words for the hook. The pipe has room for all of them. */
+static int write_words(const char **words)
 {
     for (; *words != NULL; ++words) {
         size_t bytes = strlen(*words) + 1;
@@ -156,8 +156,8 @@ static int tell(const char **words)
     return 0;
 }
 
-/* Limit every process here but this one: the program may have children. What they start inherits, so it is over when a pass
- * finds as many as the one before. */
+/* Limit every process but this one: the program may have children. New processes inherit limits, so stop when a pass finds no
+ * more processes than the one before. */
 static int limit_all(const struct limits *limits)
 {
     static struct pairs processes;
@@ -167,13 +167,13 @@ static int limit_all(const struct limits *limits)
         if (!proc_list(&processes))
             return -1;
         for (size_t index = 0; index < processes.used; ++index)
-            if (set_program_limits((pid_t)processes.of[index].low, limits) < 0 && failure.number != ESRCH)
+            if (set_program_limits((pid_t)processes.items[index].low, limits) < 0 && failure.number != ESRCH)
                 return -1;
     } while (processes.used != before);
     return 0;
 }
 
-/* Wait until the program is there that is being restored. Returns whether it is: a restorer that cannot do it ends. */
+/* Wait for the end of a restore. Returns whether it succeeded: a restorer that fails exits. */
 static bool is_restored(void)
 {
     struct pollfd polled = {.fd = restored, .events = POLLIN};
@@ -183,10 +183,10 @@ static bool is_restored(void)
 
 pid_t prestart_release(const char **words, const struct limits *limits)
 {
-    if (!prestart_waits())
+    if (!prestart_is_waiting())
         return -1;
-    if (!is_restored() || limit_all(limits) < 0 || (gate >= 0 && tell(words) < 0)) {
-        prestart_end();
+    if (!is_restored() || limit_all(limits) < 0 || (gate >= 0 && write_words(words) < 0)) {
+        prestart_kill();
         return -1;
     }
     close_all();

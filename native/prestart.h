@@ -1,9 +1,9 @@
-/* A program that is started before its command comes, in a sandbox that is kept ready.
+/* The prestarted program of an idle sandbox: started before its command arrives.
  *
- * Interpreters are the real program with its real command line. Some wait at a hook that they load by themselves at their start,
- * before the main file: it reads a pipe, descriptor PROTOCOL_GATE, to its end (words, each with a NUL after it), wipes out its
- * own traces, and lets the interpreter go on. Others wait where they open the main file, without knowing: PID 1 holds a lease
- * on it. A compiler waits in a program of ours that calls it. Used once, like everything here. */
+ * Interpreters run with their real command line. Some wait in a hook that they load at startup, before the main file: it reads
+ * NUL-terminated words from the pipe PROTOCOL_GATE to its end, removes its own traces, and returns to the interpreter. Others
+ * wait unknowingly where they open the main file, because PID 1 holds a lease on it. A compiler waits in a program of ours that
+ * calls it. Each is used once. */
 #ifndef FIREBOX_PRESTART_H
 #define FIREBOX_PRESTART_H
 
@@ -11,28 +11,28 @@
 
 #include "program.h"
 
-/* Start it. program: command line, environment, streams. main: a file that must be there before, "" for none. held: it waits
- * where it opens that file. */
-int prestart_begin(const struct program *program, const char *main, bool held);
+/* Start the program. program: command line, environment, streams. main: a file that must exist before, "" for none. held: the
+ * program waits where it opens that file. */
+int prestart_start(const struct program *program, const char *main, bool held);
 
-/* Return whether there is one. One that has ended by itself is reaped, and then there is none. */
-bool prestart_waits(void);
+/* Return whether a program is waiting. One that has ended is reaped. */
+bool prestart_is_waiting(void);
 
-/* How long it may wait before `prestart_renew`, in milliseconds; -1: for ever. */
-int prestart_patience_ms(void);
+/* Return the time until `prestart_renew` is due, in milliseconds; -1: never. */
+int prestart_timeout_ms(void);
 
-/* Start another one in its place. */
+/* Replace it by a new one. */
 int prestart_renew(void);
 
-/* Kill it with every process of the sandbox. */
-void prestart_end(void);
+/* Kill it and every process of the sandbox. */
+void prestart_kill(void);
 
-/* Return the descriptor through which its main file must be written, because it cannot be opened; -1 where there is none.
- * *name: of that file. */
+/* Return the descriptor to write the main file with, because a lease keeps it from being opened; -1 without a lease. *name: of
+ * that file. */
 int prestart_held_file(const char **name);
 
-/* Let it go on, told `words`, with these limits. Every file of the command has been written. Returns its pid, or -1 when it
- * cannot: nothing of it is left then. */
+/* Resume it with `words` and these limits, once every file of the command is written. Returns its pid, or -1 when that fails;
+ * then it is gone. */
 pid_t prestart_release(const char **words, const struct limits *limits);
 
 #endif

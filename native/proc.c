@@ -10,14 +10,14 @@
 
 #define PAIRS_FIRST ((size_t)256) /* a page */
 #define LINE_BYTES ((size_t)16 << 10)
-#define LINE_HEAD ((size_t)8 << 10) /* what is kept of the beginning of a line that is longer, */
+#define LINE_HEAD ((size_t)8 << 10) /* bytes kept of the start of a longer line */
 #define LINE_TAIL ((size_t)1 << 10) /* and of its end */
 #define ENTRIES_BYTES (16 << 10)
-#define OUT_OF_THE_WAY 100 /* the low descriptors are for what the limit on open files must allow later */
+#define OUT_OF_THE_WAY 100 /* keep the low descriptors free for when the limit on open files is lowered */
 
 static const char *proc_root = "/proc";
 
-/* The file whose lines are read. What has been read and not returned yet lies in text[begin..end); a byte remains for a NUL. */
+/* The open file. text[begin..end) has been read and not returned yet; one more byte is for a NUL. */
 static struct {
     int file, error;
     bool at_end;
@@ -31,17 +31,17 @@ bool pairs_add(struct pairs *pairs, uint64_t high, uint64_t low)
         size_t room = pairs->room == 0 ? PAIRS_FIRST : 2 * pairs->room;
         if (room > PAIRS_MOST)
             return false;
-        void *memory = mmap(NULL, room * sizeof *pairs->of, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *memory = mmap(NULL, room * sizeof *pairs->items, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED)
             return false;
         if (pairs->room > 0) {
-            memcpy(memory, pairs->of, pairs->used * sizeof *pairs->of);
-            munmap(pairs->of, pairs->room * sizeof *pairs->of);
+            memcpy(memory, pairs->items, pairs->used * sizeof *pairs->items);
+            munmap(pairs->items, pairs->room * sizeof *pairs->items);
         }
-        pairs->of = memory;
+        pairs->items = memory;
         pairs->room = room;
     }
-    pairs->of[pairs->used++] = (struct pair){high, low};
+    pairs->items[pairs->used++] = (struct pair){high, low};
     return true;
 }
 
@@ -50,31 +50,31 @@ static bool less(struct pair one, struct pair other)
     return one.high != other.high ? one.high < other.high : one.low < other.low;
 }
 
-/* Let the pair at `parent` sink until both its children in of[0..count) are smaller. */
-static void sink(struct pair *of, size_t parent, size_t count)
+/* Sink the pair at `parent` until both its children in items[0..count) are smaller. */
+static void sink(struct pair *items, size_t parent, size_t count)
 {
-    struct pair sinking = of[parent];
+    struct pair sinking = items[parent];
     for (size_t child; (child = 2 * parent + 1) < count; parent = child) {
-        if (child + 1 < count && less(of[child], of[child + 1]))
+        if (child + 1 < count && less(items[child], items[child + 1]))
             ++child;
-        if (!less(sinking, of[child]))
+        if (!less(sinking, items[child]))
             break;
-        of[parent] = of[child];
+        items[parent] = items[child];
     }
-    of[parent] = sinking;
+    items[parent] = sinking;
 }
 
-/* Heapsort: no order that a program arranges makes it slow, and it needs no memory. */
+/* Heapsort: no input makes it slow, and it needs no memory. */
 void pairs_sort(struct pairs *pairs)
 {
-    struct pair *of = pairs->of;
+    struct pair *items = pairs->items;
     for (size_t parent = pairs->used / 2; parent-- > 0;)
-        sink(of, parent, pairs->used);
+        sink(items, parent, pairs->used);
     for (size_t count = pairs->used; count > 1;) {
-        struct pair largest = of[0];
-        of[0] = of[--count];
-        of[count] = largest;
-        sink(of, 0, count);
+        struct pair largest = items[0];
+        items[0] = items[--count];
+        items[count] = largest;
+        sink(items, 0, count);
     }
 }
 
@@ -83,8 +83,8 @@ void pairs_distinct(struct pairs *pairs)
     pairs_sort(pairs);
     size_t kept = 0;
     for (size_t next = 0; next < pairs->used; ++next)
-        if (kept == 0 || less(pairs->of[kept - 1], pairs->of[next]))
-            pairs->of[kept++] = pairs->of[next];
+        if (kept == 0 || less(pairs->items[kept - 1], pairs->items[next]))
+            pairs->items[kept++] = pairs->items[next];
     pairs->used = kept;
 }
 
@@ -98,7 +98,7 @@ int lines_open(const char *name)
     return lines.file < 0 ? failure.number : 0;
 }
 
-/* Read more behind what is there. Of a line that fills the buffer the beginning and the end are kept. */
+/* Read more. Of a line that fills the buffer only the start and the end are kept. */
 static void read_more(void)
 {
     memmove(lines.text, lines.text + lines.begin, lines.end - lines.begin);

@@ -1,6 +1,6 @@
-/* The files of /proc, read in pieces of bounded size: a program in the sandbox decides how long they are and how many.
+/* Files of /proc, read with bounded memory: a program in the sandbox controls their number and length.
  *
- * Sums and products that do not fit are UINT64_MAX, "the most": what cannot be read or kept counts as that, never as nothing. */
+ * Arithmetic saturates at UINT64_MAX. What cannot be read or stored counts as that maximum, never as nothing. */
 #ifndef FIREBOX_PROC_H
 #define FIREBOX_PROC_H
 
@@ -8,53 +8,53 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A list that grows up to a bound, which is 4 MiB. Its memory is kept for the next use: set `used` to 0. */
+/* A list that grows up to 4 MiB. Its memory is reused: set `used` to 0. */
 #define PAIRS_MOST ((size_t)1 << 18)
 struct pair {
     uint64_t high, low;
 };
 struct pairs {
-    struct pair *of;
+    struct pair *items;
     size_t used, room;
 };
 
-/* Append. Returns false when there is no room. */
+/* Append a pair. Returns false when the list is full. */
 bool pairs_add(struct pairs *pairs, uint64_t high, uint64_t low);
 
-/* Sort, the smallest first. */
+/* Sort in ascending order. */
 void pairs_sort(struct pairs *pairs);
 
-/* Sort, and keep one of those that are equal. */
+/* Sort and remove duplicates. */
 void pairs_distinct(struct pairs *pairs);
 
-/* Open the lines of a file. Only one file at a time is open so. Returns 0 or an errno. */
+/* Open a file to read lines. Only one can be open at a time. Returns 0 or an errno. */
 int lines_open(const char *name);
 
-/* Return the next line without its end, or NULL. Of a line that is very long the middle is left out. */
+/* Return the next line without its newline, or NULL. The middle of a very long line is dropped. */
 const char *lines_next(void);
 
-/* Close the file. Returns the errno of reading it, or 0. */
+/* Close the file. Returns 0, or the errno of a failed read. */
 int lines_close(void);
 
-/* List the processes but PID 1, the pid as `low`. Returns false when some may be missing. */
+/* List all processes but PID 1, with the pid as `low`. Returns false when some may be missing. */
 bool proc_list(struct pairs *processes);
 
-/* Return the path of a file of a process, relative to /proc, for use before the next call. */
+/* Return the path of a file of a process, relative to /proc. Valid until the next call. */
 const char *proc_path(uint64_t pid, const char *name);
 
-/* A descriptor of /proc, or -1. It is opened once, at the first call: early, while descriptors are plenty. */
+/* Return a descriptor of /proc, or -1. Opened at the first call, which should come before the limit on open files is lowered. */
 int proc_folder(void);
 
-/* Tell from an errno whether a process has ended, or a file is not there. */
+/* Return whether an errno means that a process or file is gone. */
 bool proc_gone(int number);
 
 /* Call for each entry of an open folder but "." and "..". Returns 0 or an errno. */
 int each_entry(int folder, void (*entry)(int folder, const char *name, void *context), void *context);
 
-/* Return a word of a line, counted from 0, and all after it; "" when there are fewer. */
+/* Return the rest of a line from a word on, counted from 0; "" when there are fewer words. */
 const char *word_at(const char *line, unsigned index);
 
-/* Return the number at the beginning of a word; 0 for a negative one or none. */
+/* Return the number at a word of a line; 0 for a negative one or none. hexadecimal: parse and advance *text. */
 uint64_t number_at(const char *line, unsigned index);
 uint64_t hexadecimal(const char **text);
 

@@ -17,15 +17,15 @@
 #include "template.h"
 
 enum {
-    CPU_SLACK_S = 2,                /* how much later than the server's clock the kernel's ends a program */
-    STACK_AT_LEAST_BYTES = 128 << 10 /* with less no program can be started with arguments */
+    CPU_SLACK_S = 2,                /* the kernel's limit is a backstop for the server's clock */
+    STACK_AT_LEAST_BYTES = 128 << 10 /* with less no program starts with arguments */
 };
 
 #define OOM_SCORE_OF_PROGRAM "1000"
 
 #if defined __aarch64__ && !defined __GLIBC__
-/* musl before 1.2.4 has fork(2) under the name of vfork here: the child would not share our memory, nor would we wait for it.
- * Returns a negative errno when it fails. Source: clone(2), CLONE_VM | CLONE_VFORK | SIGCHLD. */
+/* Before 1.2.4 musl's vfork() is fork(2) on arm64: the child would not share our memory, and we would not wait for it. Returns a
+ * negative errno on failure. Source: clone(2), CLONE_VM | CLONE_VFORK | SIGCHLD. */
 pid_t vfork_on_arm(void) __attribute__((returns_twice));
 __asm__(".text\n"
         ".type vfork_on_arm, %function\n"
@@ -70,7 +70,7 @@ int set_program_limits(pid_t pid, const struct limits *limits)
     return 0;
 }
 
-/* Find a program as a shell would. */
+/* Look up a program in PATH like a shell. */
 static const char *executable(const char *name, const char **variables)
 {
     static char path[PATH_MAX];
@@ -96,7 +96,7 @@ static const char *executable(const char *name, const char **variables)
     return NULL;
 }
 
-/* Connect descriptors 0, 1 and 2. The first terminal that a session leader opens becomes its controlling terminal. */
+/* Connect stdin, stdout and stderr. The first terminal that a session leader opens becomes its controlling terminal. */
 static int connect_streams(const struct program *program)
 {
     if (program->terminal != NULL) {
@@ -114,7 +114,7 @@ static int connect_streams(const struct program *program)
     return 0;
 }
 
-/* Become a program by way of a template, with the addresses that PID 1 has seen to. Returns where that cannot even begin. */
+/* Execute the restorer of a template; PID 1 has disabled address randomization. Returns when that fails. */
 static void become_restored(const struct program *program)
 {
     char *words[] = {(char[]){TEMPLATE_COMMAND}, NULL}, *variables[] = {NULL};
@@ -122,22 +122,22 @@ static void become_restored(const struct program *program)
         syscall(SYS_execveat, program->restorer, "", words, variables, AT_EMPTY_PATH);
     close(TEMPLATE_CONTENTS);
     close(PROTOCOL_RESTORED);
-    if (write(program->confirm, "", 1) < 0) /* the interpreter itself is as good */
+    if (write(program->confirm, "", 1) < 0) /* fall back to starting the interpreter */
         _exit(127);
 }
 
-/* What the child does until it is the program. It shares our memory, so that `failure` tells us what went wrong. */
+/* Code of the child until execve(2). It shares our memory, so `failure` reports errors to the parent. */
 static _Noreturn void become_program(const struct program *program, const char *path)
 {
     sigset_t none;
     sigemptyset(&none);
-    signal(SIGIO, SIG_DFL); /* the only one that PID 1 may ignore */
+    signal(SIGIO, SIG_DFL); /* PID 1 may ignore this one */
     if (check("setsid", setsid()) >= 0 && connect_streams(program) == 0 &&
         (program->gate < 0 || check("dup2", dup2(program->gate, PROTOCOL_GATE)) >= 0) &&
         (program->limits == NULL || set_program_limits(0, program->limits) == 0)) {
         sigprocmask(SIG_SETMASK, &none, NULL);
         if (program->captured != NULL)
-            let_be_captured(program->captured, program->other_pid, program->streams[2]);
+            start_capture(program->captured, program->other_pid, program->streams[2]);
         if (program->template >= 0)
             become_restored(program);
         if (program->captured == NULL)
@@ -162,7 +162,7 @@ pid_t start_program(const struct program *program, const char **about)
         return fail("execve", ENOENT);
     *about = path;
     failure.number = 0;
-    /* When memory runs out the kernel shall take the program first: it inherits what this process has for a moment. */
+    /* When memory runs out the kernel should kill the program first. It inherits our score, which is raised for a moment. */
     long length = check("oom_score_adj", pread(program->oom_score, own_score, sizeof own_score, 0));
     if (length < 0 || set_oom_score(program, OOM_SCORE_OF_PROGRAM, strlen(OOM_SCORE_OF_PROGRAM)) < 0)
         return -1;
@@ -199,7 +199,8 @@ int open_terminal(uint32_t rows, uint32_t columns, const char **path)
     int unlocked = 0, master = open_at(AT_FDCWD, "/dev/ptmx", O_RDWR | O_NOCTTY, 0);
     if (master < 0)
         return -1;
-    if (check("TIOCSPTLCK", syscall(SYS_ioctl, master, TIOCSPTLCK, &unlocked)) < 0 || check("TIOCGPTN", syscall(SYS_ioctl, master, TIOCGPTN, &number)) < 0 ||
+    if (check("TIOCSPTLCK", syscall(SYS_ioctl, master, TIOCSPTLCK, &unlocked)) < 0 ||
+        check("TIOCGPTN", syscall(SYS_ioctl, master, TIOCGPTN, &number)) < 0 ||
         check("TIOCSWINSZ", syscall(SYS_ioctl, master, TIOCSWINSZ, &size)) < 0)
         return -1;
     *path = strcat(strcpy(slave, "/dev/pts/"), decimal(number, digits));

@@ -1,4 +1,4 @@
-/* The start of a program by PID 1. */
+/* Starting a program as PID 1. */
 #ifndef FIREBOX_PROGRAM_H
 #define FIREBOX_PROGRAM_H
 
@@ -8,7 +8,7 @@
 
 #include "protocol.h"
 
-/* Limits of a program, as setrlimit(2) takes them. Source: getrlimit(2). */
+/* The resource limits of a program. Source: getrlimit(2). */
 struct limits {
     uint64_t stack_bytes, open_files, file_size_bytes, processes, cpu_s;
 };
@@ -16,7 +16,7 @@ struct limits {
 /* words, variables: end with NULL. terminal: path of the terminal, or NULL for the streams. gate: becomes descriptor
  * PROTOCOL_GATE, or -1. limits: NULL for those of PID 1. oom_score: its oom_score_adj. template: from which it is restored where
  * that is possible, or -1; restorer: what does it; confirm: where it says so, PROTOCOL_RESTORED. captured: NULL, or the file
- * where it waits to be captured, "" for its hook; other_pid: as of `let_be_captured`. */
+ * where it waits to be captured, "" for its hook; other_pid: as of `start_capture`. */
 struct program {
     const char **words, **variables;
     const int *streams;
@@ -27,19 +27,19 @@ struct program {
     int oom_score;
 };
 
-/* Work out the limits of a command: never above those of PID 1. */
+/* Compute the limits of a command, at most those of PID 1. */
 void limits_of(const struct start *command, struct limits *limits);
 
-/* Set them for a process, or for this one: 0. */
+/* Set them for a process; pid 0 is this one. */
 int set_program_limits(pid_t pid, const struct limits *limits);
 
-/* Start a program in a session of its own. Returns its pid; *about is what a failure is about. */
+/* Start a program in a session of its own. Returns its pid. *about: the program or file that failed. */
 pid_t start_program(const struct program *program, const char **about);
 
-/* Kill every process of the sandbox but this one and reap them, however many there are and whatever they do. */
+/* Kill and reap every process of the sandbox but this one, whatever they do. */
 void kill_everything(void);
 
-/* Open a terminal of the sandbox's own devpts. Returns the master; *path is that of its other side. */
+/* Open a terminal in the sandbox's devpts. Returns the master; *path: of the slave. */
 int open_terminal(uint32_t rows, uint32_t columns, const char **path);
 
 #endif

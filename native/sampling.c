@@ -1,6 +1,6 @@
-/* Between two looks a program can go over. What the kernel does not show is counted as the most that it can be: a pipe or a
- * socket as full, a shared anonymous mapping as touched (see supervisor.c), what cannot be read as all there is. Calls that
- * would make more of it invisible are refused by the filter for the case. */
+/* Between two samples a program can exceed its limits. What the kernel does not show counts with its maximum: pipes and sockets
+ * as full, shared anonymous mappings as touched (see supervisor.c), unreadable values as the maximum. The seccomp filter for
+ * sandboxes without a cgroup refuses calls that would hide more. */
 #include "sampling.h"
 
 #include "kernel.h"
@@ -14,23 +14,22 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
-/* What a pipe holds; the filter keeps programs from making one larger. */
+/* The capacity of a pipe; the filter keeps programs from raising it. */
 #define PIPE_BYTES ((uint64_t)64 << 10)
 
-/* What waits in a Unix socket, about: net.core.wmem_default and what the kernel adds. */
+/* The approximate capacity of a Unix socket: net.core.wmem_default and the kernel's overhead. */
 #define LOCAL_SOCKET_BYTES ((uint64_t)256 << 10)
 
-/* An internet socket itself; the kernel tells what waits in it, without its own share, which is about as much. */
+/* The size of an internet socket. Its queues are counted twice, because the kernel's overhead is about as large. */
 #define INTERNET_SOCKET_BYTES ((uint64_t)4 << 10)
 
-/* A fifth of the time goes into looking at descriptors: at a few in every sample, at thousands as often as that allows. */
-#define PAUSES_FOR_A_LOOK 4
+/* Sampling descriptors takes at most a fifth of the time: a few in every sample, thousands less often. */
+#define DESCRIPTOR_PAUSES 4
 
 static const char *work = "/box";
 static int64_t monotonic_us(void);
@@ -42,8 +41,8 @@ static struct {
 } limits;
 static uint64_t peak_bytes;
 static uint32_t exceeded;
-static int64_t look_again_at_us;
-static uint64_t waiting_bytes; /* in pipes and internet sockets, at the last look */
+static int64_t next_descriptors_at_us;
+static uint64_t queued_bytes; /* in pipes and internet sockets, at the last sample of descriptors */
 static struct pairs processes;
 
 static int64_t monotonic_us(void)
@@ -51,7 +50,7 @@ static int64_t monotonic_us(void)
     return clock_us(CLOCK_MONOTONIC);
 }
 
-void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint64_t open_files)
+void sampling_start(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint64_t open_files)
 {
     limits.memory_bytes = memory_bytes;
     limits.cpu_us = bounded_product(cpu_ms, 1000);
@@ -70,13 +69,13 @@ uint64_t sampling_peak_bytes(void)
     return peak_bytes;
 }
 
-/* Lines that end in a number of KiB, by their names in the order of the file, and where the bytes go. */
+/* Lines with a number of KiB: their names in the order of the file, and the values in bytes. */
 struct field {
     const char *name;
     uint64_t bytes;
 };
 
-/* Read such lines of a file; what is missing, as of a process that is ending, stays 0. Returns 0 or an errno. */
+/* Read such lines of a file. Missing ones stay 0, as in an exiting process. Returns 0 or an errno. */
 static int read_fields(const char *path, struct field *fields, size_t count)
 {
     int error = lines_open(path);
@@ -95,12 +94,12 @@ static int read_fields(const char *path, struct field *fields, size_t count)
     return lines_close();
 }
 
-/* Memory of a process: the anonymous and the shared that it has mapped, and its page tables with what lies in swap. */
+/* Memory of processes. anonymous, shared: mapped and resident. hidden: page tables and swap. */
 struct memory {
     uint64_t anonymous, shared, hidden;
 };
 
-/* Source: proc_pid_status(5). Returns 0 or an errno. */
+/* Read the memory of a process. Returns 0 or an errno. Source: proc_pid_status(5). */
 static int read_resident(uint64_t pid, struct memory *memory)
 {
     struct field fields[] = {{"RssAnon:", 0}, {"RssShmem:", 0}, {"VmPTE:", 0}, {"VmSwap:", 0}};
@@ -109,10 +108,10 @@ static int read_resident(uint64_t pid, struct memory *memory)
     return error;
 }
 
-/* Add up the CPU time of a process and of its children that have ended. Returns 0 or an errno. */
+/* Read the CPU time of a process and its reaped children. Returns 0 or an errno. */
 static int read_ticks(uint64_t pid, uint64_t *ticks)
 {
-    char text[2048]; /* the name, which may hold anything, and 50 numbers */
+    char text[2048]; /* the name, which may contain anything, and 50 numbers */
     int file = open_at(proc_folder(), proc_path(pid, "stat"), O_RDONLY, 0);
     if (file < 0)
         return failure.number;
@@ -128,8 +127,8 @@ static int read_ticks(uint64_t pid, uint64_t *ticks)
     return 0;
 }
 
-/* Add up memory and CPU time of all processes; one that has ended meanwhile is none. */
-static void add_up(struct memory *sum, uint64_t *ticks)
+/* Sum the memory and CPU time of all processes, without those that have ended meanwhile. */
+static void sum_processes(struct memory *sum, uint64_t *ticks)
 {
     *sum = (struct memory){0};
     *ticks = 0;
@@ -138,7 +137,7 @@ static void add_up(struct memory *sum, uint64_t *ticks)
     for (size_t index = 0; index < processes.used; ++index) {
         struct memory memory;
         uint64_t used = 0;
-        uint64_t pid = processes.of[index].low;
+        uint64_t pid = processes.items[index].low;
         int error = read_resident(pid, &memory);
         if (error == 0)
             error = read_ticks(pid, &used);
@@ -153,13 +152,13 @@ static void add_up(struct memory *sum, uint64_t *ticks)
     }
 }
 
-/* Add up the mapped memory of all processes, each page divided among its sharers; all of it where that cannot be read. */
+/* Sum the mapped memory of all processes with shared pages divided among their users, or undivided if that cannot be read. */
 static void divide_among_sharers(struct memory *sum)
 {
     sum->anonymous = sum->shared = 0;
     for (size_t index = 0; index < processes.used; ++index) {
         struct field fields[] = {{"Pss_Anon:", 0}, {"Pss_Shmem:", 0}};
-        uint64_t pid = processes.of[index].low;
+        uint64_t pid = processes.items[index].low;
         int error = read_fields(proc_path(pid, "smaps_rollup"), fields, sizeof fields / sizeof *fields);
         struct memory memory = {fields[0].bytes, fields[1].bytes, 0};
         if (error != 0 && !proc_gone(error)) {
@@ -174,7 +173,7 @@ static void divide_among_sharers(struct memory *sum)
     }
 }
 
-/* Tell a process that hides its descriptors, as one does whose program cannot be read, from one that is ending. */
+/* Return whether a process is alive: one with an unreadable executable hides its descriptors, an exiting one has none. */
 static bool has_memory(uint64_t pid)
 {
     static const char name[] = "VmRSS:";
@@ -190,8 +189,8 @@ static bool has_memory(uint64_t pid)
 
 struct pipes {
     struct pairs distinct; /* (device, inode) */
-    bool crowded;          /* there are so many that removing equal ones no longer helps */
-    uint64_t unknown;      /* descriptors that may be further ones */
+    bool crowded;          /* removing duplicates frees too little */
+    uint64_t unknown;      /* descriptors that may be other pipes */
 };
 
 static void add_if_pipe(int folder, const char *name, void *context)
@@ -213,7 +212,7 @@ static void add_if_pipe(int folder, const char *name, void *context)
         ++pipes->unknown;
 }
 
-/* Return the most that waits in the pipes of all processes, each once; hidden descriptors may all be pipes. */
+/* Return the maximum data in the pipes of all processes. Hidden descriptors count as pipes. */
 static uint64_t pipe_bytes(void)
 {
     static struct pipes pipes;
@@ -221,7 +220,7 @@ static uint64_t pipe_bytes(void)
     pipes.crowded = false;
     pipes.unknown = 0;
     for (size_t index = 0; index < processes.used; ++index) {
-        uint64_t pid = processes.of[index].low;
+        uint64_t pid = processes.items[index].low;
         int folder = open_at(proc_folder(), proc_path(pid, "fd"), O_RDONLY | O_DIRECTORY, 0);
         int error = failure.number;
         if (folder >= 0) {
@@ -235,7 +234,7 @@ static uint64_t pipe_bytes(void)
     return bounded_product(bounded_sum(pipes.distinct.used, pipes.unknown), PIPE_BYTES);
 }
 
-/* Return about the most that waits in Unix and netlink sockets of this network namespace, on their way to a process too. */
+/* Return the approximate maximum data in Unix and netlink sockets of this network namespace, including sockets in flight. */
 static uint64_t local_socket_bytes(void)
 {
     if (lines_open("net/protocols") != 0)
@@ -247,7 +246,7 @@ static uint64_t local_socket_bytes(void)
     return lines_close() == 0 ? bounded_product(sockets, LOCAL_SOCKET_BYTES) : UINT64_MAX;
 }
 
-/* Return about the most that waits in TCP and UDP sockets of this network namespace. */
+/* Return the approximate maximum data in TCP and UDP sockets of this network namespace. */
 static uint64_t internet_socket_bytes(void)
 {
     static const char *const names[] = {"net/tcp", "net/tcp6", "net/udp", "net/udp6"};
@@ -258,7 +257,7 @@ static uint64_t internet_socket_bytes(void)
             continue; /* the kernel has no such protocol */
         if (error != 0)
             return UINT64_MAX;
-        lines_next(); /* the names of the columns */
+        lines_next(); /* the header */
         for (const char *line; (line = lines_next()) != NULL;) {
             const char *queues = word_at(line, 4);
             uint64_t bytes = hexadecimal(&queues);
@@ -273,18 +272,18 @@ static uint64_t internet_socket_bytes(void)
     return waiting;
 }
 
-/* Look at what waits in pipes and internet sockets, unless the last look took so long that this one would come too early. */
-static void look_at_descriptors(void)
+/* Sample pipes and internet sockets, unless the last sample took so long that it is too early. */
+static void sample_descriptors(void)
 {
     int64_t began = now_us();
-    if (began < look_again_at_us)
+    if (began < next_descriptors_at_us)
         return;
-    waiting_bytes = bounded_sum(pipe_bytes(), internet_socket_bytes());
+    queued_bytes = bounded_sum(pipe_bytes(), internet_socket_bytes());
     int64_t ended = now_us();
-    look_again_at_us = ended + (ended - began) * PAUSES_FOR_A_LOOK;
+    next_descriptors_at_us = ended + (ended - began) * DESCRIPTOR_PAUSES;
 }
 
-/* Add up the memory that belongs to no process: files, System V segments, shared anonymous mappings. */
+/* Return the memory that belongs to no process: files, System V segments, shared anonymous mappings. */
 static uint64_t held_bytes(void)
 {
     struct statfs written;
@@ -295,21 +294,17 @@ static uint64_t held_bytes(void)
     return bounded_sum(files, bounded_sum(system_v_resident_bytes(), supervisor_shared_bytes()));
 }
 
-/* Add up. What is held may be mapped as well: the larger sum is the one that is certain. */
+/* Return total memory. Held memory may be mapped too, so only the larger of the two counts. */
 static uint64_t memory_of(uint64_t kernel_bytes, const struct memory *sum, uint64_t held)
 {
     return bounded_sum(kernel_bytes, bounded_sum(sum->anonymous, sum->shared > held ? sum->shared : held));
 }
 
-/* Return the CPU time that counts: of processes that are there, in ticks, and of those that PID 1 has waited for. */
+/* Return the CPU time of running processes, in ticks, and of reaped ones, without what was used before the start. */
 static uint64_t cpu_us(uint64_t ticks)
 {
-    struct rusage ended;
-    getrusage(RUSAGE_CHILDREN, &ended);
-    int64_t ended_us = (ended.ru_utime.tv_sec + ended.ru_stime.tv_sec) * INT64_C(1000000);
-    ended_us += ended.ru_utime.tv_usec + ended.ru_stime.tv_usec;
     uint64_t tick_us = (uint64_t)(1000000 / sysconf(_SC_CLK_TCK));
-    uint64_t used_us = bounded_sum(bounded_product(ticks, tick_us), (uint64_t)ended_us);
+    uint64_t used_us = bounded_sum(bounded_product(ticks, tick_us), (uint64_t)children_cpu_us());
     return used_us > limits.used_before_us ? used_us - limits.used_before_us : 0;
 }
 
@@ -317,18 +312,18 @@ void sample(void)
 {
     struct memory sum;
     uint64_t ticks;
-    add_up(&sum, &ticks);
-    look_at_descriptors();
-    uint64_t kernel_bytes = bounded_sum(bounded_sum(sum.hidden, waiting_bytes), local_socket_bytes());
+    sum_processes(&sum, &ticks);
+    sample_descriptors();
+    uint64_t kernel_bytes = bounded_sum(bounded_sum(sum.hidden, queued_bytes), local_socket_bytes());
     kernel_bytes = bounded_sum(kernel_bytes, system_v_kernel_bytes());
     uint64_t memory_bytes = memory_of(kernel_bytes, &sum, held_bytes());
     if (limits.memory_bytes != 0 && memory_bytes > limits.memory_bytes) {
-        /* So far a shared page counted once for each sharer, and a mapping that has gone as if it were there. */
+        /* So far shared pages counted once for each user, and unmapped memory may have counted too. */
         divide_among_sharers(&sum);
         supervisor_forget_unmapped();
         memory_bytes = memory_of(kernel_bytes, &sum, held_bytes());
     }
-    /* What could not be read is more than is allowed, but nothing that was seen. */
+    /* The peak does not include unreadable values. */
     uint64_t seen_bytes = memory_bytes < UINT64_MAX ? memory_bytes : limits.memory_bytes;
     if (seen_bytes > peak_bytes)
         peak_bytes = seen_bytes;

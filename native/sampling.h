@@ -1,17 +1,17 @@
-/* What a sandbox uses, where no cgroup counts it: its PID 1 looks every few milliseconds. */
+/* Resource use of a sandbox without a cgroup, sampled by PID 1 every few milliseconds. */
 #ifndef FIREBOX_SAMPLING_H
 #define FIREBOX_SAMPLING_H
 
 #include <stdint.h>
 
-/* Hold all processes but this one, which is PID 1, against limits; 0 means none. used_before_us: CPU time that does not count.
- * open_files: the limit of the program. */
-void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint64_t open_files);
+/* Set the limits for all processes but PID 1; 0 means unlimited. used_before_us: CPU time that does not count. open_files: the
+ * program's limit. */
+void sampling_start(uint64_t memory_bytes, uint64_t cpu_ms, int64_t used_before_us, uint64_t open_files);
 
-/* Add up memory and CPU time of every process here. */
+/* Measure the memory and CPU time of all processes. */
 void sample(void);
 
-/* A limit that was passed, an `enum exceeded`, and the most memory that was seen. */
+/* Return the exceeded limit, an `enum exceeded`, and the peak memory use seen. */
 uint32_t sampling_exceeded(void);
 uint64_t sampling_peak_bytes(void);
 

@@ -1,11 +1,11 @@
-/* PID 1 of a sandbox: the numbered steps of its making, then one command, then nothing.
+/* PID 1 of a sandbox: it creates the sandbox in phases, runs one command, and exits.
  *
- * It is a fork of the launcher. While it makes the sandbox it holds the launcher's privileges and reads nothing that a user
- * wrote; the last steps give everything up for good, and only then is a command taken. The command's files are therefore
- * written, and results collected, by a process that can do no more than the program itself.
+ * It is a fork of the launcher. While it creates the sandbox it holds the launcher's privileges and reads no user data. The last
+ * phases drop all privileges permanently, and only then does it receive a command. So the process that writes the command's files
+ * and collects the results has no more privileges than the program itself.
  *
- * PID 1 shares its uid with hostile code. It is out of reach: not dumpable (no ptrace, no /proc/1/mem, no /proc/1/fd), signals
- * from inside its PID namespace do not touch it, and seccomp refuses the calls that read other processes. */
+ * PID 1 shares its uid with hostile code, which cannot reach it: it is not dumpable (no ptrace, no /proc/1/mem, no /proc/1/fd),
+ * signals from inside its PID namespace have no effect, and seccomp refuses the calls that read other processes. */
 #include "sandbox.h"
 
 #include <errno.h>
@@ -43,16 +43,16 @@ enum { LINK = 3, FIRST_CGROUP = 100, TEMPLATE = FIRST_CGROUP + CGROUPS, OOM_SCOR
 /* NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE on, KEEP_CAPS off, each with its lock. */
 #define SECBITS_ALL_LOCKED 0xEF
 
-/* What failed: a phase, and in it a step. */
+/* The current phase, and the step in it that failed. */
 static enum phase phase;
 static uint32_t failed_step;
 
-/* Close every descriptor of the launcher. The link becomes number 3, the folders of cgroups follow `FIRST_CGROUP`, and the
- * template them. */
-static int forget_launcher(struct sandbox *sandbox)
+/* Close the launcher's descriptors. The link becomes number 3, the cgroup folders start at `FIRST_CGROUP`, followed by the
+ * template. */
+static int close_launcher_descriptors(struct sandbox *sandbox)
 {
-    for (int index = 0; index < sandbox->surroundings.cgroup_count; ++index) {
-        int *folder = &sandbox->surroundings.cgroups[index];
+    for (int index = 0; index < sandbox->context.cgroup_count; ++index) {
+        int *folder = &sandbox->context.cgroups[index];
         *folder = (int)check("fcntl", fcntl(*folder, F_DUPFD_CLOEXEC, FIRST_CGROUP));
         if (*folder < 0)
             return -1;
@@ -69,20 +69,20 @@ static int forget_launcher(struct sandbox *sandbox)
     return (int)check("close_range", syscall(SYS_close_range, sandbox->template >= 0 ? TEMPLATE + 1 : TEMPLATE, ~0U, 0));
 }
 
-/* Take steps of the plan, from the first of this phase on. */
-static int take_all(struct sandbox *sandbox, uint32_t first, uint32_t count)
+/* Run the steps of a phase. */
+static int run_phase(struct sandbox *sandbox, uint32_t first, uint32_t count)
 {
-    failed_step = take_steps(sandbox->steps + first, count, &sandbox->text, &sandbox->surroundings);
+    failed_step = run_steps(sandbox->steps + first, count, &sandbox->text, &sandbox->context);
     return failed_step < count ? -1 : 0;
 }
 
-/* Copy what restores a program into a file of this sandbox's own; see TEMPLATE_CONTENTS. It has the interpreter's name, which
- * /proc/self/exe shows, and lies in a file system of its own that no path leads to: what a program can still put there, such as
- * extended attributes, is bounded. Returns its descriptor, -1 where that is not possible: then the program is started. */
+/* Copy the executable part of a template into a file of this sandbox; see TEMPLATE_CONTENTS. The file has the interpreter's name,
+ * which /proc/self/exe shows. It is in a detached file system, which bounds what programs can attach to it, such as extended
+ * attributes. Returns its descriptor, or -1: then the program is started normally. */
 static int copy_restorer(int template)
 {
     struct template_head head;
-    char name[PATH_MAX] = HOST_PROC; /* where there is a folder, and nothing is looked for meanwhile */
+    char name[PATH_MAX] = HOST_PROC; /* an existing folder that is not needed meanwhile */
     const char *about;
     off_t from = 0;
     int copy = -1;
@@ -92,7 +92,7 @@ static int copy_restorer(int template)
     off_t text = TEMPLATE_AT + (off_t)(sizeof head + head.mappings * sizeof(struct template_mapping) +
                                        head.pieces * sizeof(struct template_piece));
     if (pread(template, name + strlen(HOST_PROC), sizeof name - sizeof HOST_PROC, text + head.interpreter) < 2 ||
-        name[strlen(HOST_PROC)] != '/' || !stays_inside(name + strlen(HOST_PROC "/")) || /* who knows what made the template */
+        name[strlen(HOST_PROC)] != '/' || !stays_inside(name + strlen(HOST_PROC "/")) || /* the template is untrusted */
         mount("restorer", HOST_PROC, "tmpfs", MS_NOSUID | MS_NODEV, "size=2m,nr_inodes=64,mode=755") < 0)
         return -1;
     int file = make_folders_above(name, &about) < 0 ? -1 : open_at(AT_FDCWD, name, O_WRONLY | O_CREAT | O_EXCL, 0555);
@@ -106,25 +106,25 @@ static int copy_restorer(int template)
     return copy;
 }
 
-/* Limit the cgroup, enter it and open its meters. */
-static int enter_groups(struct sandbox *sandbox)
+/* Join the cgroup, limit it and open its meters. */
+static int enter_cgroups(struct sandbox *sandbox)
 {
-    struct surroundings *surroundings = &sandbox->surroundings;
+    struct step_context *context = &sandbox->context;
     phase = PHASE_CGROUP;
-    failed_step = sandbox->make->cgroup_steps; /* none of them */
-    for (int index = 0; !sandbox->joined && index < surroundings->cgroup_count; ++index)
-        if (write_file(surroundings->cgroups[index], "cgroup.procs", "0") < 0)
+    failed_step = sandbox->make->cgroup_steps; /* not a step */
+    for (int index = 0; !sandbox->joined && index < context->cgroup_count; ++index)
+        if (write_file(context->cgroups[index], "cgroup.procs", "0") < 0)
             return -1;
-    if (take_all(sandbox, 0, sandbox->make->cgroup_steps) < 0)
+    if (run_phase(sandbox, 0, sandbox->make->cgroup_steps) < 0)
         return -1;
-    for (int index = 0; index < surroundings->cgroup_count; ++index)
-        close(surroundings->cgroups[index]);
-    surroundings->cgroup_count = 0;
+    for (int index = 0; index < context->cgroup_count; ++index)
+        close(context->cgroups[index]);
+    context->cgroup_count = 0;
     return 0;
 }
 
 /* Bring `lo` up. Source: netdevice(7). */
-static int raise_loopback(void)
+static int bring_up_loopback(void)
 {
     struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
     int control = (int)check("socket", socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -138,20 +138,20 @@ static int raise_loopback(void)
 static int prepare_namespaces(struct sandbox *sandbox)
 {
     phase = PHASE_NAMESPACES;
-    /* What the host mounts from now on must not appear here. */
+    /* New mounts of the host must not appear here. */
     if (check("mount", mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)) < 0 || check("setsid", setsid()) < 0)
         return -1;
     signal(SIGINT, SIG_DFL);
     if (check("unshare", unshare(CLONE_NEWCGROUP)) < 0 || check("sethostname", sethostname("firebox", 7)) < 0 ||
-        raise_loopback() < 0)
+        bring_up_loopback() < 0)
         return -1;
-    /* Later it cannot be reached any more, and the sandbox's own may be read-only. */
-    sandbox->surroundings.proc = open_at(AT_FDCWD, HOST_PROC, O_PATH | O_DIRECTORY, 0);
-    return sandbox->surroundings.proc < 0 ? -1 : 0;
+    /* Keep the launcher's procfs: the sandbox's own may be read-only. */
+    sandbox->context.proc = open_at(AT_FDCWD, HOST_PROC, O_PATH | O_DIRECTORY, 0);
+    return sandbox->context.proc < 0 ? -1 : 0;
 }
 
-/* When the host runs out of memory it takes sandboxes first. The file stays open: it will belong to root, and the program
- * shall have a higher score. Returns its descriptor. */
+/* Make the kernel kill sandboxes first when the host runs out of memory. Returns the descriptor of the file, which stays open:
+ * it will belong to root later, and the program gets a higher score. */
 static int raise_oom_score(int proc)
 {
     char score[21];
@@ -163,40 +163,40 @@ static int raise_oom_score(int proc)
         return -1;
     score[length] = '\0';
     const char *digits = score;
-    if (score[0] == '-' || parse_decimal(&digits) < OOM_SCORE) /* to go down needs a capability */
+    if (score[0] == '-' || parse_decimal(&digits) < OOM_SCORE) /* lowering it needs a capability */
         if (check("oom_score_adj", pwrite(file, "500", 3, 0)) < 0)
             return -1;
     return file;
 }
 
-static int become_own_user(const struct sandbox_kind *kind, struct sandbox *sandbox)
+static int become_own_user(const struct launcher_settings *settings, struct sandbox *sandbox)
 {
-    uid_t uid = sandbox->surroundings.uid;
+    uid_t uid = sandbox->context.uid;
     phase = PHASE_OWN_USER;
-    sandbox->oom_score = raise_oom_score(sandbox->surroundings.proc);
+    sandbox->oom_score = raise_oom_score(sandbox->context.proc);
     if (sandbox->oom_score < 0)
         return -1;
-    if (kind->drop_groups && become_user(uid, uid) < 0)
+    if (settings->drop_groups && become_user(uid, uid) < 0)
         return -1;
     if (!(sandbox->make->flags & MAKE_FLAG_OWN_USER_NAMESPACE))
         return 0;
-    /* Else /proc/self belongs to root, and the maps could not be written. */
+    /* Else /proc/self belongs to root, and we cannot write the id maps. */
     if (check("prctl", prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)) < 0 || check("unshare", unshare(CLONE_NEWUSER)) < 0)
         return -1;
-    return map_ids(sandbox->surroundings.proc, sandbox->make->inside_uid, uid, uid);
+    return map_ids(sandbox->context.proc, sandbox->make->inside_uid, uid, uid);
 }
 
-/* Some limits need the capabilities that the user namespace gives. */
+/* Some limits need the capabilities in the user namespace. */
 static int set_limits(struct sandbox *sandbox)
 {
     const struct make *make = sandbox->make;
     struct rlimit stack;
     phase = PHASE_LIMITS;
-    if (take_all(sandbox, make->cgroup_steps + make->tree_steps, make->limit_steps) < 0)
+    if (run_phase(sandbox, make->cgroup_steps + make->tree_steps, make->limit_steps) < 0)
         return -1;
     failed_step = make->limit_steps;
-    close(sandbox->surroundings.proc);
-    /* A prestarted program is laid out for this one; it becomes that of the command when that comes. */
+    close(sandbox->context.proc);
+    /* For the memory layout of a prestarted program. The command sets its own limit later. */
     if (check("getrlimit", getrlimit(RLIMIT_STACK, &stack)) < 0)
         return -1;
     stack.rlim_cur = make->stack_bytes < stack.rlim_max ? make->stack_bytes : stack.rlim_max;
@@ -215,7 +215,7 @@ static int drop_capabilities(bool own_user_namespace)
         for (unsigned long capability = 0; capability < CAPABILITIES; ++capability) {
             if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0)
                 continue;
-            if (errno != EINVAL) /* past the last one that this kernel knows */
+            if (errno != EINVAL) /* EINVAL: beyond the last one of this kernel */
                 return fail("capbset", errno);
             break;
         }
@@ -239,25 +239,25 @@ static long load(const struct filter *filter, unsigned flags)
     return check("seccomp", syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program));
 }
 
-/* Load the system call filter. Without a listener, where this kernel or a filter around us allows none, the calls that PID 1
- * would decide are refused. */
-static int load_filter(const struct sandbox_kind *kind, const struct filter *own)
+/* Load the seccomp filter. If this kernel or an outer filter allows no listener, load the one that refuses the supervised
+ * calls. */
+static int load_filter(const struct launcher_settings *settings, const struct filter *own)
 {
     phase = PHASE_FILTER;
     if (own->bytes > 0) {
-        supervisor_begin(-1);
+        supervisor_start(-1);
         return (int)load(own, 0);
     }
-    int listener = (int)load(&kind->filter, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    int listener = (int)load(&settings->filter, SECCOMP_FILTER_FLAG_NEW_LISTENER);
     if (listener < 0 && failure.number != EBUSY && failure.number != EINVAL)
         return -1;
-    if (listener < 0 && load(&kind->fallback, 0) < 0)
+    if (listener < 0 && load(&settings->fallback, 0) < 0)
         return -1;
-    supervisor_begin(listener);
+    supervisor_start(listener);
     return 0;
 }
 
-/* Return the pid of this process as the launcher's procfs shows it. */
+/* Return the pid of this process in the launcher's PID namespace. */
 static uint32_t pid_outside(int proc)
 {
     char target[21];
@@ -267,32 +267,32 @@ static uint32_t pid_outside(int proc)
     return (uint32_t)parse_decimal(&digits);
 }
 
-static int make(const struct sandbox_kind *kind, struct sandbox *sandbox, struct ready *ready)
+static int create(const struct launcher_settings *settings, struct sandbox *sandbox, struct ready *ready)
 {
     const struct make *wanted = sandbox->make;
-    if (forget_launcher(sandbox) < 0 || enter_groups(sandbox) < 0 || prepare_namespaces(sandbox) < 0)
+    if (close_launcher_descriptors(sandbox) < 0 || enter_cgroups(sandbox) < 0 || prepare_namespaces(sandbox) < 0)
         return -1;
     if (sandbox->template >= 0 && (sandbox->restorer = copy_restorer(sandbox->template)) < 0) {
         close(sandbox->template);
         sandbox->template = -1;
     }
-    *ready = (struct ready){KIND_READY, pid_outside(sandbox->surroundings.proc)};
+    *ready = (struct ready){KIND_READY, pid_outside(sandbox->context.proc)};
     phase = PHASE_TREE;
-    if (take_all(sandbox, wanted->cgroup_steps, wanted->tree_steps) < 0 || become_own_user(kind, sandbox) < 0 ||
+    if (run_phase(sandbox, wanted->cgroup_steps, wanted->tree_steps) < 0 || become_own_user(settings, sandbox) < 0 ||
         set_limits(sandbox) < 0 || drop_capabilities(wanted->flags & MAKE_FLAG_OWN_USER_NAMESPACE) < 0)
         return -1;
-    /* Templates are of programs without random addresses; the filter leaves only the way back. A container engine may refuse it:
-     * then there are none. */
+    /* Templates need programs without address randomization. The filter only allows to switch it on again. A container engine may
+     * refuse to switch it off: then there are no templates. */
     if (sandbox->template >= 0 || sandbox->filter.bytes > 0)
         personality(ADDR_NO_RANDOMIZE);
-    return load_filter(kind, &sandbox->filter);
+    return load_filter(settings, &sandbox->filter);
 }
 
-_Noreturn void live(const struct sandbox_kind *kind, struct sandbox *sandbox)
+_Noreturn void become_sandbox(const struct launcher_settings *settings, struct sandbox *sandbox)
 {
     struct ready ready;
     phase = PHASE_CLONE;
-    if (make(kind, sandbox, &ready) == 0) {
+    if (create(settings, sandbox, &ready) == 0) {
         phase = PHASE_SERVE;
         serve_command(sandbox, &ready);
     }

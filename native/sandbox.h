@@ -1,4 +1,4 @@
-/* The making of a sandbox, by the process that becomes its PID 1. */
+/* Creation of a sandbox by the process that becomes its PID 1. */
 #ifndef FIREBOX_SANDBOX_H
 #define FIREBOX_SANDBOX_H
 
@@ -11,9 +11,9 @@ struct filter {
     uint32_t bytes;
 };
 
-/* What is the same for all sandboxes of a launcher. filter needs a listener; fallback does without. drop_groups: 0 where the
- * kernel forbids it. */
-struct sandbox_kind {
+/* Settings for all sandboxes of a launcher. filter: needs a listener; fallback: does not. drop_groups: false where the kernel
+ * forbids setgroups(2). */
+struct launcher_settings {
     struct filter filter, fallback;
     bool drop_groups;
 };
@@ -24,15 +24,15 @@ struct sandbox {
     const struct step *steps;
     struct text text;
     int link;      /* to the server */
-    int template;  /* from which a prestarted program is restored, or -1 */
-    int restorer;  /* what restores it, a copy of the beginning of the template, or -1 */
-    struct filter filter; /* of its own, which needs no listener; empty: that of the kind */
-    bool joined;   /* whether it was created in its cgroups */
+    int template;  /* to restore the prestarted program from, or -1 */
+    int restorer;  /* a copy of the executable part of the template, or -1 */
+    struct filter filter; /* replaces the launcher's, without a listener; may be empty */
+    bool joined;   /* whether clone3(2) put it into its cgroup */
     int oom_score; /* oom_score_adj of PID 1 */
-    struct surroundings surroundings;
+    struct step_context context;
 };
 
-/* Make the sandbox and serve its one command. The caller is a child of the launcher, in new namespaces. */
-_Noreturn void live(const struct sandbox_kind *kind, struct sandbox *sandbox);
+/* Create the sandbox and serve its one command. The caller is a child of the launcher in new namespaces. */
+_Noreturn void become_sandbox(const struct launcher_settings *settings, struct sandbox *sandbox);
 
 #endif

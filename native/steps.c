@@ -19,7 +19,7 @@
 #endif
 enum { WHOLE_TREE = 0x8000 }; /* AT_RECURSIVE */
 
-/* Make a folder with exactly this mode and owner. */
+/* Create a folder with exactly this mode and owner. */
 static int make_folder(const char *path, mode_t mode, uid_t uid)
 {
     if (check("mkdir", mkdir(path, mode)) < 0 || check("chmod", chmod(path, mode)) < 0)
@@ -27,7 +27,7 @@ static int make_folder(const char *path, mode_t mode, uid_t uid)
     return (int)check("chown", lchown(path, uid, uid));
 }
 
-/* Make a folder and those above it, as far as they are not there. */
+/* Create a folder and its missing parents. */
 static int make_folders(const char *path, mode_t mode)
 {
     char part[PATH_MAX];
@@ -45,7 +45,7 @@ static int make_folders(const char *path, mode_t mode)
     return 0;
 }
 
-/* Write a new file, or one that is replaced. */
+/* Write a file, replacing an existing one. */
 static int make_file(const char *path, mode_t mode, const char *content)
 {
     if (unlink(path) < 0 && errno != ENOENT)
@@ -60,7 +60,7 @@ static int make_file(const char *path, mode_t mode, const char *content)
     return done;
 }
 
-/* Make a symbolic link, instead of what has its name. */
+/* Create a symlink, replacing an existing file. */
 static int make_link(const char *content, const char *path)
 {
     if (unlink(path) < 0 && errno != ENOENT)
@@ -75,7 +75,7 @@ static int make_node(const char *path, mode_t mode, uint64_t device)
     return (int)check("chmod", chmod(path, mode & 07777));
 }
 
-/* Set attributes of a mount and of everything mounted below it. Source: mount_setattr(2). */
+/* Set attributes of a mount and of everything below it. Source: mount_setattr(2). */
 static int restrict_mount(const char *path, uint64_t attributes)
 {
     uint64_t attribute[4] = {attributes, 0, 0, 0};
@@ -83,12 +83,12 @@ static int restrict_mount(const char *path, uint64_t attributes)
     return (int)check("mount_setattr", done);
 }
 
-/* Make a folder the root and let go of everything else. Source: pivot_root(2), "pivot_root(".", ".")". */
+/* Make a folder the root and detach the old one. Source: pivot_root(2), "pivot_root(".", ".")". */
 static int pivot(const char *root)
 {
     if (check("chdir", chdir(root)) < 0 || check("pivot_root", syscall(SYS_pivot_root, ".", ".")) < 0)
         return -1;
-    if (check("umount", umount2(".", MNT_DETACH)) < 0) /* the old root lies on top of the new one */
+    if (check("umount", umount2(".", MNT_DETACH)) < 0) /* the old root is stacked on the new one */
         return -1;
     return (int)check("chdir", chdir("/"));
 }
@@ -100,41 +100,41 @@ static int unmount(const char *path)
     return (int)check("rmdir", rmdir(path));
 }
 
-static int add_meter(struct surroundings *surroundings, int descriptor)
+static int add_meter(struct step_context *context, int descriptor)
 {
     if (descriptor < 0)
         return -1;
-    if (surroundings->meter_count == METERS)
+    if (context->meter_count == METERS)
         return fail("meter", ENOSPC);
-    surroundings->meters[surroundings->meter_count++] = descriptor;
+    context->meters[context->meter_count++] = descriptor;
     return 0;
 }
 
-/* Have the kernel count on an eventfd how often a group of version 1 runs out of memory. control: the meter for
+/* Have the kernel signal on an eventfd when a cgroup of version 1 runs out of memory. control: index of the meter for
  * memory.oom_control. Source: Linux admin-guide/cgroup-v1/memory.rst, "OOM Control". */
-static int add_memory_event(struct surroundings *surroundings, int group, uint64_t control)
+static int add_memory_event(struct step_context *context, int group, uint64_t control)
 {
     char numbers[2][21], line[48];
-    if (control >= (uint64_t)surroundings->meter_count)
+    if (control >= (uint64_t)context->meter_count)
         return fail("meter", EINVAL);
     int event = (int)check("eventfd", eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (add_meter(surroundings, event) < 0)
+    if (add_meter(context, event) < 0)
         return -1;
     strcpy(line, decimal((uint64_t)event, numbers[0]));
     strcat(line, " ");
-    strcat(line, decimal((uint64_t)surroundings->meters[control], numbers[1]));
+    strcat(line, decimal((uint64_t)context->meters[control], numbers[1]));
     return write_file(group, "cgroup.event_control", line);
 }
 
-/* Lower a resource limit, soft and hard, never above what the hard one is. */
+/* Lower a resource limit, soft and hard, to at most the current hard limit. */
 static int lower_limit(uint32_t resource, uint64_t value)
 {
     uint64_t hard = hard_limit((int)resource);
     return set_limit(0, (int)resource, value < hard ? value : hard);
 }
 
-/* Bound what the present user namespace may take of a count that the kernel keeps for each user. Where /proc/sys is read-only,
- * as in most containers, the host's value holds. */
+/* Lower a per-user limit in the current user namespace. If /proc/sys is read-only, as in most containers, the host's limit
+ * applies. */
 static int lower_user_limit(int proc, const char *name, const char *value)
 {
     if (write_file(proc, name, value) == 0)
@@ -143,19 +143,19 @@ static int lower_user_limit(int proc, const char *name, const char *value)
     return number == EROFS || number == EACCES || number == EPERM || number == ENOENT ? 0 : -1;
 }
 
-int take_step(const struct step *step, const struct text *text, struct surroundings *surroundings)
+int run_step(const struct step *step, const struct text *text, struct step_context *context)
 {
     const char *source = string_at(text, step->source), *target = string_at(text, step->target);
     const char *type = string_at(text, step->type), *options = string_at(text, step->options);
     int group = -1;
     if (step->operation >= OPERATION_CGROUP_WRITE && step->operation <= OPERATION_CGROUP_EVENT) {
-        if (step->mode >= (uint32_t)surroundings->cgroup_count)
+        if (step->mode >= (uint32_t)context->cgroup_count)
             return fail("group", EINVAL);
-        group = surroundings->cgroups[step->mode];
+        group = context->cgroups[step->mode];
     }
     switch ((enum operation)step->operation) {
     case OPERATION_FOLDER:
-        return make_folder(target, step->mode, surroundings->uid);
+        return make_folder(target, step->mode, context->uid);
     case OPERATION_FOLDERS:
         return make_folders(target, step->mode);
     case OPERATION_LINK:
@@ -179,21 +179,21 @@ int take_step(const struct step *step, const struct text *text, struct surroundi
     case OPERATION_CGROUP_WRITE:
         return write_file(group, target, source);
     case OPERATION_CGROUP_OPEN:
-        return add_meter(surroundings, open_at(group, target, (int)step->flags, 0));
+        return add_meter(context, open_at(group, target, (int)step->flags, 0));
     case OPERATION_CGROUP_EVENT:
-        return add_memory_event(surroundings, group, step->flags);
+        return add_memory_event(context, group, step->flags);
     case OPERATION_LIMIT:
         return lower_limit(step->mode, step->flags);
     case OPERATION_USER_LIMIT:
-        return lower_user_limit(surroundings->proc, target, source);
+        return lower_user_limit(context->proc, target, source);
     }
     return fail("step", ENOSYS);
 }
 
-uint32_t take_steps(const struct step *steps, uint32_t count, const struct text *text, struct surroundings *surroundings)
+uint32_t run_steps(const struct step *steps, uint32_t count, const struct text *text, struct step_context *context)
 {
     uint32_t taken = 0;
-    while (taken < count && take_step(&steps[taken], text, surroundings) == 0)
+    while (taken < count && run_step(&steps[taken], text, context) == 0)
         ++taken;
     return taken;
 }

@@ -1,4 +1,4 @@
-/* The steps of plans. What a sandbox is made of is decided elsewhere (src/firebox/sandbox/plan/steps.py); here it is done. */
+/* Execution of the steps of plans, which src/firebox/sandbox/plan/steps.py defines. */
 #ifndef FIREBOX_STEPS_H
 #define FIREBOX_STEPS_H
 
@@ -9,19 +9,19 @@
 enum { CGROUPS = 4, METERS = 16 };
 
 /* What steps refer to. */
-struct surroundings {
+struct step_context {
     uid_t uid;          /* of the sandbox */
     int cgroups[CGROUPS]; /* folders of the sandbox's cgroups */
     int cgroup_count;
-    int proc; /* a folder: the procfs of the launcher, or -1 */
+    int proc; /* a descriptor of the launcher's procfs, or -1 */
     int meters[METERS];
     int meter_count;
 };
 
-/* Take one step. */
-int take_step(const struct step *step, const struct text *text, struct surroundings *surroundings);
+/* Run one step. */
+int run_step(const struct step *step, const struct text *text, struct step_context *context);
 
-/* Take steps in order. Returns how many were taken; fewer than there are when one has failed. */
-uint32_t take_steps(const struct step *steps, uint32_t count, const struct text *text, struct surroundings *surroundings);
+/* Run steps in order. Returns the number of successful ones; it stops at the first failure. */
+uint32_t run_steps(const struct step *steps, uint32_t count, const struct text *text, struct step_context *context);
 
 #endif

@@ -1,13 +1,13 @@
-/* The kernel stops the caller and sends its arguments here; the answer is an error, or to go on. Only arguments in registers are
- * looked at: nobody can change them while the caller waits. Source: seccomp_unotify(2).
+/* The kernel stops the caller and sends its arguments. The response is an error, or to continue. Only arguments in registers are
+ * used, because they cannot change while the caller waits. Source: seccomp_unotify(2).
  *
- * `socket(AF_NETLINK, ..., NETLINK_ROUTE)`: the kernel charges what such a socket has received to nobody, so a sandbox gets few.
+ * `socket(AF_NETLINK, ..., NETLINK_ROUTE)`: received data of such a socket is charged to no cgroup, so their number is limited.
  *
- * Only where no cgroup counts, what could be filled faster than PID 1 looks:
- * - `mmap(MAP_SHARED | MAP_ANONYMOUS)`: pages that are in no page table and in no file system are visible nowhere, so the
- *   length of the mapping counts from the start.
- * - `shmget`, `msgget` and `semget` that make something new: the sizes of all segments stay within the memory limit, and
- *   queues and sets of semaphores, of which the kernel gives 32,000 each, are few. */
+ * Without a cgroup, resources that can be filled between two samples:
+ * - `mmap(MAP_SHARED | MAP_ANONYMOUS)`: pages in no page table and no file system are invisible, so the whole length counts at
+ *   once.
+ * - `shmget`, `msgget` and `semget` that create an object: the total size of segments is limited by the memory limit, and queues
+ *   and semaphore sets by a small number; the kernel allows 32,000 of each. */
 #include "supervisor.h"
 
 #include "kernel.h"
@@ -30,13 +30,13 @@
 static int listener_descriptor = -1;
 static uint64_t shared_limit_bytes = SHARED_BYTES_BEFORE_START;
 
-/* Lengths of shared anonymous mappings: the last one of each thread, which it may not have made yet (thread, length); those
- * before (0, length); and those for which there was no room in the lists, which count for ever. */
+/* Lengths of shared anonymous mappings: the last one of each thread, which may not exist yet, as (thread, length); older ones as
+ * (0, length); and the sum of those that did not fit into the lists, which count forever. */
 static struct pairs latest, older;
 static uint64_t older_sum_bytes, unlisted_bytes;
-static bool crowded; /* so many have stayed that a full list is not worth looking through again */
+static bool crowded; /* pruning a full list frees too little */
 
-void supervisor_begin(int listener)
+void supervisor_start(int listener)
 {
     listener_descriptor = listener;
     if (listener >= 0)
@@ -57,11 +57,11 @@ uint64_t supervisor_shared_bytes(void)
 {
     uint64_t bytes = bounded_sum(older_sum_bytes, unlisted_bytes);
     for (size_t index = 0; index < latest.used; ++index)
-        bytes = bounded_sum(bytes, latest.of[index].low);
+        bytes = bounded_sum(bytes, latest.items[index].low);
     return bytes;
 }
 
-/* Tell a mapping of shared anonymous memory by the end of its line. */
+/* Recognize shared anonymous memory by the end of its line in maps. */
 static bool is_shared_anonymous(const char *line)
 {
     static const char ending[] = "/dev/zero (deleted)";
@@ -69,7 +69,7 @@ static bool is_shared_anonymous(const char *line)
     return length >= sizeof ending - 1 && strcmp(line + length - (sizeof ending - 1), ending) == 0;
 }
 
-/* Count the shared anonymous mappings of all processes but ours, each once. Returns false when one hides its own. */
+/* Count the distinct shared anonymous mappings of all processes but ours. Returns false when a process hides its mappings. */
 static bool count_shared_mappings(size_t *count)
 {
     static struct pairs processes, inodes;
@@ -77,14 +77,14 @@ static bool count_shared_mappings(size_t *count)
         return false;
     inodes.used = 0;
     for (size_t index = 0; index < processes.used; ++index) {
-        int error = lines_open(proc_path(processes.of[index].low, "maps"));
+        int error = lines_open(proc_path(processes.items[index].low, "maps"));
         bool room = true;
         if (error == 0) {
             for (const char *line; room && (line = lines_next()) != NULL;) {
                 if (!is_shared_anonymous(line))
                     continue;
                 uint64_t inode = number_at(line, 4);
-                if (inodes.used == 0 || inodes.of[inodes.used - 1].low != inode)
+                if (inodes.used == 0 || inodes.items[inodes.used - 1].low != inode)
                     room = pairs_add(&inodes, 0, inode);
             }
             error = lines_close();
@@ -103,25 +103,25 @@ static bool has_ended(uint64_t thread)
     return fstatat(proc_folder(), proc_path(thread, ""), &status, 0) != 0 && proc_gone(errno);
 }
 
-/* Keep what can still be there: which mapping has gone is not known, so the largest ones are taken to have stayed. */
+/* Drop unmapped memory. It is unknown which mappings are gone, so the largest ones are kept. */
 void supervisor_forget_unmapped(void)
 {
     for (size_t index = latest.used; index-- > 0;)
-        if (has_ended(latest.of[index].high) && pairs_add(&older, 0, latest.of[index].low))
-            latest.of[index] = latest.of[--latest.used];
+        if (has_ended(latest.items[index].high) && pairs_add(&older, 0, latest.items[index].low))
+            latest.items[index] = latest.items[--latest.used];
     size_t alive;
     if (count_shared_mappings(&alive) && alive < older.used) {
         pairs_sort(&older);
-        memmove(older.of, older.of + (older.used - alive), alive * sizeof *older.of);
+        memmove(older.items, older.items + (older.used - alive), alive * sizeof *older.items);
         older.used = alive;
     }
     older_sum_bytes = 0;
     for (size_t index = 0; index < older.used; ++index)
-        older_sum_bytes = bounded_sum(older_sum_bytes, older.of[index].low);
+        older_sum_bytes = bounded_sum(older_sum_bytes, older.items[index].low);
     crowded = latest.used > PAIRS_MOST / 2 || older.used > PAIRS_MOST / 2;
 }
 
-/* Add to a list, which is made shorter when it is full. Returns false when there is no room. */
+/* Add to a list, pruning a full one. Returns false when it stays full. */
 static bool add(struct pairs *list, uint64_t thread, uint64_t length)
 {
     if (pairs_add(list, thread, length))
@@ -131,26 +131,26 @@ static bool add(struct pairs *list, uint64_t thread, uint64_t length)
     return pairs_add(list, thread, length);
 }
 
-/* Count a mapping that a thread is going to make. */
+/* Count a mapping that a thread is about to create. */
 static void note_mapping(uint64_t thread, uint64_t length)
 {
     size_t index = 0;
-    while (index < latest.used && latest.of[index].high != thread)
+    while (index < latest.used && latest.items[index].high != thread)
         ++index;
     if (index == latest.used) {
         if (!add(&latest, thread, length))
             unlisted_bytes = bounded_sum(unlisted_bytes, length);
         return;
     }
-    uint64_t before = latest.of[index].low;
-    latest.of[index].low = length;
+    uint64_t before = latest.items[index].low;
+    latest.items[index].low = length;
     if (add(&older, 0, before))
         older_sum_bytes = bounded_sum(older_sum_bytes, before);
     else
         unlisted_bytes = bounded_sum(unlisted_bytes, before);
 }
 
-/* Return ENOMEM when a mapping would pass the limit, else 0. */
+/* Return ENOMEM when a mapping would exceed the limit, else 0. */
 static int refuse_shared(uint64_t length)
 {
     if (shared_limit_bytes == 0)
@@ -160,14 +160,14 @@ static int refuse_shared(uint64_t length)
     return bounded_sum(supervisor_shared_bytes(), length) > shared_limit_bytes ? ENOMEM : 0;
 }
 
-/* Return what the kernel maps for a length: whole pages, nothing for 0. */
+/* Round a length up to whole pages. */
 static uint64_t whole_pages(uint64_t length)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     return bounded_sum(length, page - 1) / page * page;
 }
 
-/* Count the netlink sockets of programs in our network namespace, in all hands; too many where nothing tells. */
+/* Return the number of netlink sockets in our network namespace; the maximum when it cannot be read. */
 static uint64_t netlink_sockets(void)
 {
     static const char name[] = "NETLINK ";
@@ -184,7 +184,7 @@ static uint64_t netlink_sockets(void)
     return sockets;
 }
 
-/* Decide a call: 0 to go on, or an errno. */
+/* Decide a call. Returns 0 to continue, or an errno. */
 static int decide(int number, const uint64_t *arguments)
 {
     switch (number) {
@@ -207,13 +207,13 @@ static int decide(int number, const uint64_t *arguments)
     }
 }
 
-/* ioctl(2), whose second parameter has another type in each C library. */
+/* ioctl(2), whose second parameter has different types in C libraries. */
 static long notification(unsigned long request, void *argument)
 {
     return syscall(SYS_ioctl, listener_descriptor, request, argument);
 }
 
-/* Send an error, or 0 to go on. Returns false when a signal took the caller away, which may ask again. */
+/* Send an errno, or 0 to continue. Returns false when a signal interrupted the caller, which may try again. */
 static bool reply(uint64_t identifier, int number)
 {
     struct seccomp_notif_resp response = {
@@ -231,9 +231,9 @@ static bool reply(uint64_t identifier, int number)
 void supervisor_answer(void)
 {
     struct seccomp_notif call;
-    memset(&call, 0, sizeof call); /* padding too: the kernel refuses what is not zero */
+    memset(&call, 0, sizeof call); /* the kernel requires zeros, padding included */
     if (listener_descriptor < 0 || notification(SECCOMP_IOCTL_NOTIF_RECV, &call) != 0)
-        return; /* a signal took the caller away */
+        return; /* a signal interrupted the caller */
     uint64_t arguments[6];
     for (size_t index = 0; index < 6; ++index)
         arguments[index] = call.data.args[index];

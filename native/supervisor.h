@@ -1,22 +1,22 @@
-/* System calls that PID 1 decides, because what they take must be counted and nobody else counts it. */
+/* System calls that PID 1 decides, because their resources are counted nowhere else. */
 #ifndef FIREBOX_SUPERVISOR_H
 #define FIREBOX_SUPERVISOR_H
 
 #include <stdint.h>
 
-/* Begin. listener: of seccomp(2), or -1 where there is none; then nothing below does anything. */
-void supervisor_begin(int listener);
+/* Start. listener: from seccomp(2), or -1 without one; then the other functions do nothing. */
+void supervisor_start(int listener);
 
-/* The listener, to be polled, or -1. */
+/* Return the listener for poll(2), or -1. */
 int supervisor_descriptor(void);
 
-/* Bound shared anonymous memory and System V segments; 0 means no bound. */
+/* Limit shared anonymous memory and System V segments; 0 means unlimited. */
 void supervisor_limit(uint64_t bytes);
 
 /* Answer one call. */
 void supervisor_answer(void);
 
-/* The most that shared anonymous mappings can hold, and the same once those that have gone are forgotten. */
+/* Return the maximum size of all shared anonymous mappings. forget_unmapped: drop those that are gone from it. */
 uint64_t supervisor_shared_bytes(void);
 void supervisor_forget_unmapped(void);
 

@@ -5,11 +5,11 @@
 
 #include <stddef.h>
 
-/* What the kernel adds to a message, and what a queue or a set of semaphores is at least; a semaphore is a message. */
+/* Overhead of a message, and minimum size of a queue or semaphore set. A semaphore counts as a message. */
 #define MESSAGE_BYTES 64
 #define OBJECT_BYTES 512
 
-/* Add up what a function makes of each line but the first, which names the columns. */
+/* Sum a function over all lines but the first, which is a header. */
 static uint64_t sum(const char *name, uint64_t (*of)(const char *line))
 {
     if (lines_open(name) != 0)
@@ -32,19 +32,19 @@ static uint64_t size(const char *line)
     return number_at(line, 3);
 }
 
-/* The columns rss and swap. */
+/* Columns rss and swap. */
 static uint64_t resident(const char *line)
 {
     return bounded_sum(number_at(line, 14), number_at(line, 15));
 }
 
-/* The columns cbytes and qnum. */
+/* Columns cbytes and qnum. */
 static uint64_t queue(const char *line)
 {
     return bounded_sum(OBJECT_BYTES, bounded_sum(number_at(line, 3), bounded_product(number_at(line, 4), MESSAGE_BYTES)));
 }
 
-/* The column nsems. */
+/* Column nsems. */
 static uint64_t semaphores(const char *line)
 {
     return bounded_sum(OBJECT_BYTES, bounded_product(number_at(line, 3), MESSAGE_BYTES));

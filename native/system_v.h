@@ -1,22 +1,22 @@
-/* What the System V queues, semaphores and segments of this IPC namespace hold. Source: sysvipc(7).
+/* Resource use of System V queues, semaphores and segments in this IPC namespace. Source: sysvipc(7).
  *
- * Each function returns UINT64_MAX when the kernel does not tell. */
+ * Each function returns UINT64_MAX when it cannot be read. */
 #ifndef FIREBOX_SYSTEM_V_H
 #define FIREBOX_SYSTEM_V_H
 
 #include <stdint.h>
 
-/* Count the message queues, and the sets of semaphores. */
+/* Return the number of message queues, and of semaphore sets. */
 uint64_t system_v_queues(void);
 uint64_t system_v_semaphore_sets(void);
 
-/* Add up the sizes of the segments of shared memory, touched or not. */
+/* Return the total size of the shared memory segments. */
 uint64_t system_v_segments_bytes(void);
 
-/* Add up what is in the segments. */
+/* Return the resident and swapped size of the segments. */
 uint64_t system_v_resident_bytes(void);
 
-/* Add up messages and semaphores. */
+/* Return the kernel memory of messages and semaphores. */
 uint64_t system_v_kernel_bytes(void);
 
 #endif

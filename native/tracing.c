@@ -5,7 +5,7 @@
 
 #include "kernel.h"
 
-_Noreturn void give_up(const char *why)
+_Noreturn void die(const char *why)
 {
     write_all(2, why, strlen(why));
     _exit(1);
@@ -28,28 +28,28 @@ pid_t interpreter;
 struct template_thread *traced;
 static int memory = -1; /* the interpreter's */
 
-void must(const char *what, bool done)
+void require(const char *what, bool done)
 {
     char why[128] = "", digits[21];
     const char *number = decimal((uint64_t)errno, digits);
     if (done)
         return;
-    strncat(why, what, sizeof why - sizeof ": error " - sizeof digits); /* it may be a path */
-    give_up(strcat(strcat(why, ": error "), number));
+    strncat(why, what, sizeof why - sizeof ": error " - sizeof digits); /* it may be a long path */
+    die(strcat(strcat(why, ": error "), number));
 }
 
 void trace(const char *name, long request, uintptr_t address, void *data)
 {
-    must(name, syscall(SYS_ptrace, request, traced->number, address, data) >= 0); /* C libraries declare it each in its own way */
+    require(name, syscall(SYS_ptrace, request, traced->number, address, data) >= 0); /* C libraries differ in ptrace(2) */
 }
 
 /* Wait until the thread stops. Returns its wait status. */
 static int wait_for_stop(void)
 {
     int status;
-    must("waitpid", waitpid((pid_t)traced->number, &status, __WALL) >= 0);
+    require("waitpid", waitpid((pid_t)traced->number, &status, __WALL) >= 0);
     if (!WIFSTOPPED(status))
-        give_up("it ended before it waited");
+        die("it ended before it waited");
     return status;
 }
 
@@ -64,7 +64,7 @@ void stop(void)
     wait_for_stop();
 }
 
-void go_on(void)
+void run_to_next_stop(void)
 {
     for (int passed_on = 0;;) {
         trace("PTRACE_SYSCALL", PTRACE_SYSCALL, 0, (void *)(intptr_t)passed_on);
@@ -75,7 +75,7 @@ void go_on(void)
     }
 }
 
-void take_registers(void)
+void capture_registers(void)
 {
     struct user_fpregs_struct floating;
     trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &traced->registers);
@@ -86,28 +86,28 @@ void take_registers(void)
     traced->registers.rax = traced->registers.orig_rax;
 }
 
-long call_there(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+long remote_call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
     struct user_regs_struct registers = traced->registers;
     registers.rax = (uint64_t)number;
-    registers.orig_rax = ~0ULL; /* none to be started again */
+    registers.orig_rax = ~0ULL; /* do not restart a system call */
     registers.rdi = a;
     registers.rsi = b;
     registers.rdx = c;
     registers.r10 = d;
     trace("PTRACE_SETREGS", PTRACE_SETREGS, 0, &registers);
-    go_on();
-    go_on();
+    run_to_next_stop();
+    run_to_next_stop();
     trace("PTRACE_GETREGS", PTRACE_GETREGS, 0, &registers);
     return (long)registers.rax;
 }
 
-void ask_there(const char *name, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t at, void *answer,
+void remote_query(const char *name, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t at, void *answer,
                size_t bytes)
 {
     errno = 0;
-    must(name, call_there(number, a, b, c, d) >= 0);
-    read_there(at, answer, bytes);
+    require(name, remote_call(number, a, b, c, d) >= 0);
+    read_remote(at, answer, bytes);
 }
 
 void open_memory(void)
@@ -115,30 +115,30 @@ void open_memory(void)
     if (memory >= 0)
         close(memory);
     memory = open_at(proc_folder(), proc_path((uint64_t)interpreter, "mem"), O_RDONLY, 0);
-    must("mem", memory >= 0);
+    require("mem", memory >= 0);
 }
 
-long try_to_read_there(uint64_t address, void *to, size_t bytes)
+long try_read_remote(uint64_t address, void *to, size_t bytes)
 {
     return pread(memory, to, bytes, (off_t)address);
 }
 
-void read_there(uint64_t address, void *to, size_t bytes)
+void read_remote(uint64_t address, void *to, size_t bytes)
 {
-    must("its memory", try_to_read_there(address, to, bytes) == (long)bytes);
+    require("its memory", try_read_remote(address, to, bytes) == (long)bytes);
 }
 
-void read_about(const char *name, void *buffer, size_t room)
+void read_proc_file(const char *name, void *buffer, size_t room)
 {
     errno = 0;
-    must(name, read_file(proc_folder(), proc_path((uint64_t)interpreter, name), buffer, room) >= 0);
+    require(name, read_file(proc_folder(), proc_path((uint64_t)interpreter, name), buffer, room) >= 0);
 }
 
-void for_each_in(const char *name, void (*entry)(int folder, const char *name, void *context), void *context)
+void each_proc_entry(const char *name, void (*entry)(int folder, const char *name, void *context), void *context)
 {
     int folder = open_at(proc_folder(), proc_path((uint64_t)interpreter, name), O_RDONLY | O_DIRECTORY, 0);
-    must(name, folder >= 0);
-    must(name, (errno = each_entry(folder, entry, context)) == 0);
+    require(name, folder >= 0);
+    require(name, (errno = each_entry(folder, entry, context)) == 0);
     close(folder);
 }
 #endif

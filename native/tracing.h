@@ -1,4 +1,5 @@
-/* The interpreter that is captured, as its tracer handles it: one thread at a time, `traced`. Whatever fails ends it all. */
+/* ptrace(2) helpers for a capture. They act on one thread at a time, `traced`. Any failure ends the tracer and the
+ * interpreter. */
 #ifndef FIREBOX_TRACING_H
 #define FIREBOX_TRACING_H
 
@@ -12,43 +13,44 @@
 extern pid_t interpreter;
 extern struct template_thread *traced;
 
-/* Say why there will be no template, and end, and the interpreter with us. */
-_Noreturn void give_up(const char *why);
+/* Report why there is no template, and exit, which kills the interpreter. */
+_Noreturn void die(const char *why);
 
-/* Give up unless something was done, with the error number of `errno`. */
-void must(const char *what, bool done);
+/* Die with `errno` unless `done`. */
+void require(const char *what, bool done);
 
-/* Make a call of ptrace(2). */
+/* Call ptrace(2). */
 void trace(const char *name, long request, uintptr_t address, void *data);
 
-/* Begin to trace the thread. */
+/* Start tracing the thread. */
 void seize(void);
 
-/* Stop it, wherever it is. */
+/* Stop the thread. */
 void stop(void);
 
-/* Let it go on to the beginning or the end of a system call. */
-void go_on(void);
+/* Resume the thread until the entry or exit of a system call. */
+void run_to_next_stop(void);
 
-/* Keep the registers of a thread that has stopped in a system call, as they are before that. */
-void take_registers(void);
+/* Save the registers of a thread that has stopped in a system call, as they were before that call. */
+void capture_registers(void);
 
-/* Have it make a system call of ours; its registers are kept. Returns what that returns. */
-long call_there(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
+/* Make a system call in the thread, whose registers are preserved. Returns its result. */
+long remote_call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 
-/* Make a call that writes an answer to the address which is one of its arguments, and fetch that. */
-void ask_there(const char *name, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t at, void *answer,
+/* Make a system call in the thread that writes to the address `at`, and read the result from there. */
+void remote_query(const char *name, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t at, void *answer,
                size_t bytes);
 
-/* Read the interpreter's memory. open_memory: again after an execve(2). try_to_read_there: returns how many bytes, or -1. */
+/* Read the interpreter's memory. open_memory: repeat it after an execve(2). try_read_remote: returns the number of bytes, or
+ * -1. */
 void open_memory(void);
-long try_to_read_there(uint64_t address, void *to, size_t bytes);
-void read_there(uint64_t address, void *to, size_t bytes);
+long try_read_remote(uint64_t address, void *to, size_t bytes);
+void read_remote(uint64_t address, void *to, size_t bytes);
 
-/* Read a short file of the interpreter's /proc. */
-void read_about(const char *name, void *buffer, size_t room);
+/* Read a short file in the interpreter's /proc folder. */
+void read_proc_file(const char *name, void *buffer, size_t room);
 
-/* Call for each entry of a folder there. */
-void for_each_in(const char *name, void (*entry)(int folder, const char *name, void *context), void *context);
+/* Call a function for each entry of a folder there. */
+void each_proc_entry(const char *name, void (*entry)(int folder, const char *name, void *context), void *context);
 
 #endif

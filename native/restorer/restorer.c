@@ -1,11 +1,10 @@
 /* The restorer: the executable part of a template. See template.h.
  *
- * It runs as the program of a sandbox, with no more rights than that, and turns its own process into the interpreter that the
- * template was made of: it moves out of the way, maps what was mapped, fills in what was written, tells the kernel what the
- * interpreter had told it, and jumps to the system call in which that waits. Where something is not as it was it ends, and PID 1
- * starts the interpreter itself.
+ * It runs as the program of a sandbox, without further privileges, and turns its own process into the captured interpreter: it
+ * moves itself to free memory, restores mappings, contents and kernel settings, and jumps to the system call in which the
+ * interpreter waited. If anything differs from the capture it exits, and PID 1 starts the interpreter normally.
  *
- * No C library, no writable data of its own: its code is copied to another place while it runs. */
+ * It has no C library and no writable data, because its code is copied to another address while it runs. */
 #include <elf.h>
 #include <fcntl.h>
 #include <linux/auxvec.h>
@@ -24,8 +23,8 @@
 enum {
     FAILED = 127,
     POPULATE_AT_LEAST_BYTES = 2 * TEMPLATE_PAGE,
-    PIECES_AT_ONCE = 1024, /* IOV_MAX of the kernel */
-    STACK_AT_START_BYTES = 1 << 20, /* more than the kernel puts there */
+    PIECES_AT_ONCE = 1024, /* the kernel's IOV_MAX */
+    STACK_AT_START_BYTES = 1 << 20, /* more than the kernel puts on the stack */
     SET_MASK = 2,                   /* SIG_SETMASK */
     FROM_START = 0,                 /* SEEK_SET */
     STACK_IN_USE_BYTES = 128, /* below the stack pointer; the ABI of x86-64, "red zone" */
@@ -34,19 +33,19 @@ enum {
 
 #define ARCH_SET_FS 0x1002 /* arch_prctl(2) */
 
-/* Where this program begins, with its ELF header. */
+/* The start of this program, its ELF header. */
 extern const char image[] __asm__("__ehdr_start") __attribute__((visibility("hidden")));
 
-/* What the copy of this program works with. It lies on its stack, in the room. */
+/* State of the copied program, on its stack. */
 struct work {
     const struct template_head *head;
     const struct template_mapping *mappings;
     const struct template_piece *pieces;
     const char *text;
-    uint64_t vdso_at; /* where the kernel has put it now */
-    uint64_t image, image_bytes; /* what the kernel has loaded; names mean the copy here */
-    int file; /* with the contents of memory */
-    int mapped; /* the file of the last mapping that has one, and its path */
+    uint64_t vdso_at; /* its current address */
+    uint64_t image, image_bytes; /* the original, loaded by the kernel */
+    int file; /* with the memory contents */
+    int mapped; /* the file of the last file mapping, and its path */
     uint32_t mapped_path;
 };
 
@@ -63,22 +62,22 @@ static long call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
     return returned;
 }
 
-static _Noreturn void give_up(void)
+static _Noreturn void die(void)
 {
     for (;;)
         call(SYS_exit_group, FAILED, 0, 0, 0, 0, 0);
 }
 
 /* Make a system call that must not fail. */
-static long must(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
+static long require(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f)
 {
     long returned = call(number, a, b, c, d, e, f);
     if (returned < 0 && returned > -TEMPLATE_PAGE)
-        give_up();
+        die();
     return returned;
 }
 
-/* Compilers call it for what the language copies. volatile: else this one would be a call of itself. */
+/* Compilers call it for structure copies. volatile: else the loop would become a call of itself. */
 void *memcpy(void *to, const void *from, size_t bytes)
 {
     for (size_t index = 0; index < bytes; ++index)
@@ -91,7 +90,7 @@ static uint64_t address_of(const void *pointer)
     return (uint64_t)(uintptr_t)pointer;
 }
 
-/* The same of what a call fills in. */
+/* The same for a buffer that a call fills. */
 static uint64_t address_for(void *pointer)
 {
     return (uint64_t)(uintptr_t)pointer;
@@ -104,7 +103,7 @@ static int same(const char *one, const char *other)
     return *one == *other;
 }
 
-/* Move the kernel's mappings, which lie beside each other: from an address to another, both of the first one. */
+/* Move the kernel's mappings, which are adjacent. from, to: addresses of the first one. */
 static void move_kernel(const struct work *work, uint64_t from, uint64_t to)
 {
     for (uint32_t index = 0; index < work->head->mappings; ++index) {
@@ -112,7 +111,7 @@ static void move_kernel(const struct work *work, uint64_t from, uint64_t to)
         if (mapping->source != TEMPLATE_KERNEL)
             continue;
         uint64_t bytes = mapping->end - mapping->start, offset = mapping->start - work->head->kernel;
-        must(SYS_mremap, from + offset, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to + offset, 0);
+        require(SYS_mremap, from + offset, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to + offset, 0);
     }
 }
 
@@ -121,15 +120,15 @@ static uint64_t nanoseconds(const struct statx_timestamp *time)
     return (uint64_t)time->tv_sec * 1000000000 + time->tv_nsec;
 }
 
-/* Open the file of a mapping. It must be the one that it was: what copies an upgrade into place may set the time of modification. */
+/* Open the file of a mapping. It must be unchanged; ctime is compared too because an upgrade may set mtime. */
 static int open_file(const struct template_mapping *mapping, const char *path)
 {
     struct statx status;
-    int file = (int)must(SYS_openat, (uint64_t)AT_FDCWD, address_of(path), O_RDONLY | O_CLOEXEC, 0, 0, 0);
-    must(SYS_statx, (uint64_t)file, address_of(""), AT_EMPTY_PATH, STATX_BASIC_STATS, address_for(&status), 0);
+    int file = (int)require(SYS_openat, (uint64_t)AT_FDCWD, address_of(path), O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    require(SYS_statx, (uint64_t)file, address_of(""), AT_EMPTY_PATH, STATX_BASIC_STATS, address_for(&status), 0);
     if (status.stx_size != mapping->file_bytes || nanoseconds(&status.stx_mtime) != mapping->file_modified_ns ||
         nanoseconds(&status.stx_ctime) != mapping->file_changed_ns)
-        give_up();
+        die();
     return file;
 }
 
@@ -140,7 +139,7 @@ static void close_mapped(struct work *work)
     work->mapped_path = 0;
 }
 
-/* Return the file of a mapping, which is often that of the one before. */
+/* Return the file of a mapping, often that of the previous one. */
 static uint64_t file_of(struct work *work, const struct template_mapping *mapping)
 {
     if (mapping->path != work->mapped_path) {
@@ -151,7 +150,7 @@ static uint64_t file_of(struct work *work, const struct template_mapping *mappin
     return (uint64_t)work->mapped;
 }
 
-/* Fill in the pieces of a mapping. */
+/* Restore the pieces of a mapping. */
 static void fill(const struct work *work, const struct template_mapping *mapping)
 {
     uint64_t contents = mapping->contents;
@@ -159,10 +158,10 @@ static void fill(const struct work *work, const struct template_mapping *mapping
         const struct template_piece *piece = &work->pieces[mapping->first_piece + index];
         uint64_t bytes = 0;
         for (count = 0; count < PIECES_AT_ONCE && index + count < mapping->pieces; bytes += piece[count++].bytes)
-            if (piece[count].bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a fault for each page */
+            if (piece[count].bytes >= POPULATE_AT_LEAST_BYTES) /* one call instead of a page fault for each page */
                 call(SYS_madvise, piece[count].address, piece[count].bytes, MADV_POPULATE_WRITE, 0, 0, 0);
-        if (must(SYS_preadv, (uint64_t)work->file, address_of(piece), count, contents, 0, 0) != (long)bytes)
-            give_up();
+        if (require(SYS_preadv, (uint64_t)work->file, address_of(piece), count, contents, 0, 0) != (long)bytes)
+            die();
         contents += bytes;
     }
 }
@@ -173,28 +172,29 @@ static void restore_mapping(struct work *work, const struct template_mapping *ma
     int is_filled = mapping->pieces > 0 && mapping->source != TEMPLATE_WRITTEN;
     uint32_t protection = mapping->protection | (is_filled ? PROT_WRITE : 0);
     if (mapping->source == TEMPLATE_STACK) {
-        *(volatile char *)mapping->start; /* it grows down to where it is touched */
+        *(volatile char *)mapping->start; /* touching it makes the stack grow */
     } else if (mapping->source == TEMPLATE_ANONYMOUS) {
-        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_ANONYMOUS | MAP_FIXED, ~0UL, 0);
+        require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_ANONYMOUS | MAP_FIXED, ~0UL, 0);
     } else if (mapping->source == TEMPLATE_FILE) {
-        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping), mapping->file_offset);
+        require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, file_of(work, mapping),
+                mapping->file_offset);
     } else if (mapping->source == TEMPLATE_WRITTEN) {
-        must(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
+        require(SYS_mmap, mapping->start, bytes, protection, mapping->flags | MAP_FIXED, (uint64_t)work->file, mapping->contents);
     }
     if (is_filled)
         fill(work, mapping);
     if (mapping->not_forked)
-        must(SYS_madvise, mapping->start, bytes, MADV_DONTFORK, 0, 0, 0);
+        require(SYS_madvise, mapping->start, bytes, MADV_DONTFORK, 0, 0, 0);
     if (protection != mapping->protection)
-        must(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
+        require(SYS_mprotect, mapping->start, bytes, mapping->protection, 0, 0, 0);
 }
 
-/* Have a descriptor under the number, and with the flags, that it had. */
+/* Give a descriptor its original number and flags. */
 static void renumber(uint64_t got, const struct template_descriptor *wanted)
 {
     if (got == wanted->number)
         return;
-    must(SYS_dup3, got, wanted->number, wanted->flags & O_CLOEXEC, 0, 0, 0);
+    require(SYS_dup3, got, wanted->number, wanted->flags & O_CLOEXEC, 0, 0, 0);
     call(SYS_close, got, 0, 0, 0, 0, 0);
 }
 
@@ -203,25 +203,25 @@ static const struct template_descriptor *descriptor_of(const struct template_hea
     for (uint32_t index = 0; index < head->descriptors; ++index)
         if (head->descriptor[index].number == number)
             return &head->descriptor[index];
-    give_up();
+    die();
 }
 
-/* Make a pipe of which both ends are the interpreter's. It is made out of the way: each end may be where the other belongs. */
+/* Create a pipe with both ends in the interpreter. First at high numbers, because each end may occupy the other's number. */
 static void restore_pipe(const struct template_descriptor *one, const struct template_descriptor *other)
 {
     int ends[2];
     const struct template_descriptor *wanted[] = {(one->flags & O_ACCMODE) == O_RDONLY ? one : other,
                                                   (one->flags & O_ACCMODE) == O_RDONLY ? other : one};
-    must(SYS_pipe2, address_for(ends), 0, 0, 0, 0, 0);
+    require(SYS_pipe2, address_for(ends), 0, 0, 0, 0, 0);
     for (int end = 0; end < 2; ++end) {
-        int got = (int)must(SYS_fcntl, (uint64_t)ends[end], F_DUPFD, TEMPLATE_CONTENTS, 0, 0, 0);
+        int got = (int)require(SYS_fcntl, (uint64_t)ends[end], F_DUPFD, TEMPLATE_CONTENTS, 0, 0, 0);
         call(SYS_close, (uint64_t)ends[end], 0, 0, 0, 0, 0);
         ends[end] = got;
     }
-    must(SYS_write, (uint64_t)ends[1], address_of(&wanted[0]->value), wanted[0]->bytes, 0, 0, 0);
+    require(SYS_write, (uint64_t)ends[1], address_of(&wanted[0]->value), wanted[0]->bytes, 0, 0, 0);
     for (int end = 0; end < 2; ++end) {
         if (wanted[end]->flags & O_NONBLOCK)
-            must(SYS_fcntl, (uint64_t)ends[end], F_SETFL, O_NONBLOCK, 0, 0, 0);
+            require(SYS_fcntl, (uint64_t)ends[end], F_SETFL, O_NONBLOCK, 0, 0, 0);
         renumber((uint64_t)ends[end], wanted[end]);
     }
 }
@@ -233,18 +233,18 @@ static void restore_descriptor(const struct work *work, const struct template_de
         if (wanted->number < wanted->other)
             restore_pipe(wanted, descriptor_of(work->head, wanted->other));
     } else if (wanted->kind == TEMPLATE_EVENT) {
-        renumber((uint64_t)must(SYS_eventfd2, wanted->value, flags, 0, 0, 0, 0), wanted);
+        renumber((uint64_t)require(SYS_eventfd2, wanted->value, flags, 0, 0, 0, 0), wanted);
     } else if (wanted->kind == TEMPLATE_EPOLL) {
-        renumber((uint64_t)must(SYS_epoll_create1, flags & O_CLOEXEC, 0, 0, 0, 0, 0), wanted);
+        renumber((uint64_t)require(SYS_epoll_create1, flags & O_CLOEXEC, 0, 0, 0, 0, 0), wanted);
     } else {
         uint64_t path = address_of(work->text + wanted->path);
-        uint64_t got = (uint64_t)must(SYS_openat, (uint64_t)AT_FDCWD, path, wanted->flags & ~(uint32_t)OPENING, 0, 0, 0);
-        must(SYS_lseek, got, wanted->value, FROM_START, 0, 0, 0);
+        uint64_t got = (uint64_t)require(SYS_openat, (uint64_t)AT_FDCWD, path, wanted->flags & ~(uint32_t)OPENING, 0, 0, 0);
+        require(SYS_lseek, got, wanted->value, FROM_START, 0, 0, 0);
         renumber(got, wanted);
     }
 }
 
-/* Open what it had opened, the lowest number first. */
+/* Restore all descriptors, lowest number first. */
 static void restore_descriptors(const struct work *work)
 {
     const struct template_head *head = work->head;
@@ -253,50 +253,50 @@ static void restore_descriptors(const struct work *work)
     for (uint32_t index = 0; index < head->watches; ++index) {
         const struct template_watch *watch = &head->watch[index];
         struct epoll_event event = {.events = watch->events, .data.u64 = watch->data};
-        must(SYS_epoll_ctl, watch->epoll, EPOLL_CTL_ADD, watch->number, address_of(&event), 0, 0);
+        require(SYS_epoll_ctl, watch->epoll, EPOLL_CTL_ADD, watch->number, address_of(&event), 0, 0);
     }
 }
 
-/* Tell the kernel what the interpreter had told it. */
+/* Restore the kernel's settings of the process. */
 static void restore_settings(const struct work *work)
 {
     const struct template_head *head = work->head;
     struct template_layout layout = head->layout;
     layout.auxv = address_of(head->auxv);
-    /* Without it, on a kernel that has no checkpoints, the heap grows elsewhere and /proc/self/cmdline is empty. */
+    /* It may fail: without CONFIG_CHECKPOINT_RESTORE the heap grows elsewhere and /proc/self/cmdline is empty. */
     call(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, address_of(&layout), sizeof layout, 0, 0);
     for (uint64_t number = 1; number <= TEMPLATE_SIGNALS; ++number)
         if (head->actions[number].handler != 0)
-            must(SYS_rt_sigaction, number, address_of(&head->actions[number]), 0, sizeof(uint64_t), 0, 0);
+            require(SYS_rt_sigaction, number, address_of(&head->actions[number]), 0, sizeof(uint64_t), 0, 0);
     for (uint32_t index = 0; index < head->timers; ++index) {
         const struct template_timer *wanted = &head->timer[index];
         struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = wanted->signal};
         int number;
         event.sigev_value.sival_ptr = (void *)wanted->value;
-        must(SYS_timer_create, (uint64_t)wanted->clock, address_of(&event), address_for(&number), 0, 0, 0);
+        require(SYS_timer_create, (uint64_t)wanted->clock, address_of(&event), address_for(&number), 0, 0, 0);
         if (number != wanted->number)
-            give_up();
+            die();
     }
-    must(SYS_personality, 0, 0, 0, 0, 0, 0); /* what it starts has random addresses again */
+    require(SYS_personality, 0, 0, 0, 0, 0, 0); /* programs that it starts have random addresses again */
 }
 
-/* Tell the kernel what this thread had told it. */
+/* Restore the kernel's settings of this thread. */
 static void restore_thread(const struct template_thread *thread)
 {
-    must(SYS_sigaltstack, address_of(&thread->signal_stack), 0, 0, 0, 0, 0);
-    must(SYS_set_robust_list, thread->robust_list[0], thread->robust_list[1], 0, 0, 0, 0);
-    must(SYS_set_tid_address, thread->tid_address, 0, 0, 0, 0, 0);
+    require(SYS_sigaltstack, address_of(&thread->signal_stack), 0, 0, 0, 0, 0);
+    require(SYS_set_robust_list, thread->robust_list[0], thread->robust_list[1], 0, 0, 0, 0);
+    require(SYS_set_tid_address, thread->tid_address, 0, 0, 0, 0, 0);
     if (thread->rseq != 0)
-        must(SYS_rseq, thread->rseq, thread->rseq_bytes, 0, thread->rseq_signature, 0, 0);
-    must(SYS_prctl, PR_SET_NAME, address_of(thread->command), 0, 0, 0, 0);
-    must(SYS_arch_prctl, ARCH_SET_FS, thread->registers.fs_base, 0, 0, 0, 0);
-    must(SYS_rt_sigprocmask, SET_MASK, address_of(&thread->signal_mask), 0, sizeof(uint64_t), 0, 0);
+        require(SYS_rseq, thread->rseq, thread->rseq_bytes, 0, thread->rseq_signature, 0, 0);
+    require(SYS_prctl, PR_SET_NAME, address_of(thread->command), 0, 0, 0, 0);
+    require(SYS_arch_prctl, ARCH_SET_FS, thread->registers.fs_base, 0, 0, 0, 0);
+    require(SYS_rt_sigprocmask, SET_MASK, address_of(&thread->signal_mask), 0, sizeof(uint64_t), 0, 0);
     __asm__ volatile("ldmxcsr %0\n fldcw %1" : : "m"(thread->mxcsr), "m"(thread->x87_control));
 }
 
 #define FIELD(name) [name] "i"(__builtin_offsetof(struct user_regs_struct, name))
 
-/* Load the registers and go on there. rcx and r11 are those that a system call spoils, so that one of them can hold the way. */
+/* Load the registers and jump. System calls clobber rcx, so it can hold the address. */
 static _Noreturn void jump(const struct user_regs_struct *registers)
 {
     __asm__ volatile("mov %c[r15](%%rcx), %%r15\n mov %c[r14](%%rcx), %%r14\n mov %c[r13](%%rcx), %%r13\n mov %c[r12](%%rcx), %%r12\n"
@@ -311,21 +311,21 @@ static _Noreturn void jump(const struct user_regs_struct *registers)
     __builtin_unreachable();
 }
 
-/* What a thread begins with, on the stack that it had. */
-static _Noreturn void go_on(const struct template_thread *thread)
+/* The start function of a thread, on its original stack. */
+static _Noreturn void resume_thread(const struct template_thread *thread)
 {
     restore_thread(thread);
     jump(&thread->registers);
 }
 
-/* A thread of which only the number was wanted. It has no stack. */
-__attribute__((naked)) static void leave(const struct template_thread *thread)
+/* The start function of a thread that only uses up a number. It has no stack. */
+__attribute__((naked)) static void exit_thread(const struct template_thread *thread)
 {
     (void)thread;
     __asm__ volatile("mov %0, %%eax\n xor %%edi, %%edi\n syscall" : : "i"(SYS_exit));
 }
 
-/* Start a thread with a function and its argument, which lies where its stack ends. Returns its number. */
+/* Start a thread with a function and its argument, which is at the top of its stack. Returns its thread id. */
 static uint32_t start_thread(void (*function)(const struct template_thread *), struct template_thread *thread)
 {
     long returned;
@@ -337,37 +337,37 @@ static uint32_t start_thread(void (*function)(const struct template_thread *), s
                        "r"(thread), "r"(function), "S"(stack), "d"(0UL)
                      : "rcx", "r11", "memory");
     if (returned < 0)
-        give_up();
+        die();
     return (uint32_t)returned;
 }
 
-/* Make its threads, each with its number: C libraries keep that in memory. Those in between were the tracer's, or have ended. */
+/* Create the threads with their original ids, which C libraries cache. Gaps were the tracer, or threads that ended. */
 static void restore_threads(const struct template_head *head)
 {
     uint32_t number = (uint32_t)call(SYS_gettid, 0, 0, 0, 0, 0, 0);
     if (head->threads > 1 && number != head->thread[0].number)
-        give_up();
+        die();
     for (uint32_t index = 1; index < head->threads; ++index) {
         uint64_t unused = (head->thread[index].registers.rsp - STACK_IN_USE_BYTES - sizeof(struct template_thread)) & ~15UL;
         struct template_thread *thread = (struct template_thread *)unused;
         *thread = head->thread[index];
         while (number + 1 < thread->number)
-            number = start_thread(leave, thread);
-        number = start_thread((void (*)(const struct template_thread *))go_on, thread);
+            number = start_thread(exit_thread, thread);
+        number = start_thread((void (*)(const struct template_thread *))resume_thread, thread);
         if (number != thread->number)
-            give_up();
+            die();
     }
 }
 
-/* Everything, from the copy of this program and its own stack on. */
+/* The restore, running in the copy of this program on its own stack. */
 static _Noreturn void restore(struct work *work)
 {
     const struct template_head *head = work->head;
     struct template_thread main = head->thread[0];
-    must(SYS_munmap, work->image, work->image_bytes, 0, 0, 0, 0);
+    require(SYS_munmap, work->image, work->image_bytes, 0, 0, 0, 0);
     uint64_t kernel_at = work->vdso_at - (head->vdso - head->kernel);
     uint64_t distance = kernel_at > head->kernel ? kernel_at - head->kernel : head->kernel - kernel_at;
-    if (distance > 0 && distance < TEMPLATE_KERNEL_BYTES) { /* the places may overlap */
+    if (distance > 0 && distance < TEMPLATE_KERNEL_BYTES) { /* they may overlap */
         uint64_t between = head->room + TEMPLATE_ROOM_BYTES - TEMPLATE_KERNEL_BYTES;
         move_kernel(work, kernel_at, between);
         kernel_at = between;
@@ -377,15 +377,15 @@ static _Noreturn void restore(struct work *work)
     for (uint32_t index = 0; index < head->mappings; ++index)
         restore_mapping(work, &work->mappings[index]);
     close_mapped(work);
-    if (must(SYS_getrandom, head->random, head->random_bytes, 0, 0, 0, 0) != (long)head->random_bytes)
-        give_up();
+    if (require(SYS_getrandom, head->random, head->random_bytes, 0, 0, 0, 0) != (long)head->random_bytes)
+        die();
     restore_settings(work);
     call(SYS_close, (uint64_t)work->file, 0, 0, 0, 0, 0);
     restore_descriptors(work);
     restore_threads(head);
-    must(SYS_munmap, address_of(head), head->tables_bytes, 0, 0, 0, 0);
+    require(SYS_munmap, address_of(head), head->tables_bytes, 0, 0, 0, 0);
     restore_thread(&main);
-    must(SYS_write, PROTOCOL_RESTORED, address_of(""), 1, 0, 0, 0);
+    require(SYS_write, PROTOCOL_RESTORED, address_of(""), 1, 0, 0, 0);
     call(SYS_close, PROTOCOL_RESTORED, 0, 0, 0, 0, 0);
     jump(&main.registers);
 }
@@ -396,10 +396,10 @@ static uint64_t auxiliary(const uint64_t *vector, uint64_t type)
     for (; vector[0] != AT_NULL; vector += 2)
         if (vector[0] == type)
             return vector[1];
-    give_up();
+    die();
 }
 
-/* Copy this program, as far as it is in memory. Returns how far that reaches from its beginning. */
+/* Copy the loaded segments of this program. Returns their extent. */
 static uint64_t copy_image(char *to)
 {
     const Elf64_Ehdr *file = (const void *)image;
@@ -422,23 +422,24 @@ static uint64_t copy_image(char *to)
     return end;
 }
 
-/* What the kernel starts. stack: number of arguments, arguments, variables and auxiliary vector, as execve(2) leaves them. */
-__attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
+/* The entry point. stack: argument count, arguments, variables and auxiliary vector, as execve(2) leaves them. */
+__attribute__((used)) static _Noreturn void start(const uint64_t *stack)
 {
-    struct template_head start; /* of which the first fields count; the rest is read in its place */
+    struct template_head start; /* only the first fields are used */
     const uint64_t *variables = stack + stack[0] + 2, *vector = variables;
     while (*vector++ != 0)
         ;
     struct work work = {
         .vdso_at = auxiliary(vector, AT_SYSINFO_EHDR), .file = TEMPLATE_CONTENTS, .image = address_of(image)};
-    uint64_t file = (uint64_t)must(SYS_openat, (uint64_t)AT_FDCWD, address_of("/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0, 0, 0);
-    must(SYS_pread64, file, address_for(&start), sizeof start, TEMPLATE_AT, 0, 0);
+    uint64_t own = address_of("/proc/self/exe");
+    uint64_t file = (uint64_t)require(SYS_openat, (uint64_t)AT_FDCWD, own, O_RDONLY | O_CLOEXEC, 0, 0, 0);
+    require(SYS_pread64, file, address_for(&start), sizeof start, TEMPLATE_AT, 0, 0);
     if (start.magic != TEMPLATE_MAGIC || start.tables_bytes > TEMPLATE_TABLES_BYTES)
-        give_up();
+        die();
     uint64_t code = start.room, tables = code + TEMPLATE_AT + TEMPLATE_STACK_BYTES;
-    must(SYS_mmap, code, TEMPLATE_AT + TEMPLATE_STACK_BYTES, PROT_READ | PROT_WRITE,
+    require(SYS_mmap, code, TEMPLATE_AT + TEMPLATE_STACK_BYTES, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0UL, 0);
-    must(SYS_mmap, tables, start.tables_bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, TEMPLATE_AT);
+    require(SYS_mmap, tables, start.tables_bytes, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, TEMPLATE_AT);
     call(SYS_close, file, 0, 0, 0, 0, 0);
     work.head = (const void *)tables;
     work.mappings = (const void *)(work.head + 1);
@@ -446,12 +447,12 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
     work.text = (const void *)(work.pieces + start.pieces);
     if (stack[0] == 0 || !same((const char *)stack[1], TEMPLATE_COMMAND)) {
         call(SYS_execve, address_of(work.text + start.interpreter), address_of(stack + 1), address_of(variables), 0, 0, 0);
-        give_up();
+        die();
     }
-    if (start.stack_end - address_of(stack) > STACK_AT_START_BYTES) /* addresses are random after all */
-        give_up();
+    if (start.stack_end - address_of(stack) > STACK_AT_START_BYTES) /* addresses are random */
+        die();
     work.image_bytes = copy_image((char *)code);
-    must(SYS_mprotect, code, TEMPLATE_AT, PROT_READ | PROT_EXEC, 0, 0, 0);
+    require(SYS_mprotect, code, TEMPLATE_AT, PROT_READ | PROT_EXEC, 0, 0, 0);
     struct work *there = (struct work *)tables - 1;
     *there = work;
     uint64_t entry = code + (uint64_t)((const char *)(uintptr_t)restore - image);
@@ -462,5 +463,5 @@ __attribute__((used)) static _Noreturn void begin(const uint64_t *stack)
 
 __attribute__((naked, used)) void _start(void)
 {
-    __asm__ volatile("mov %rsp, %rdi\n and $-16, %rsp\n call begin");
+    __asm__ volatile("mov %rsp, %rdi\n and $-16, %rsp\n call start");
 }

@@ -200,7 +200,7 @@ async def test_is_not_captured_where_a_container_engine_refuses_personality(
     monkeypatch.setattr(launcher_start, "LAUNCHER", str(program))
     launcher = LauncherProcess()
     await launcher.start()
-    with pytest.raises(SandboxFailure, match="addresses are always random here"):
+    with pytest.raises(SandboxFailure, match="address randomization cannot be disabled here"):
         await capture(KIND, launcher.make)
     await launcher.close()
 

@@ -19,7 +19,7 @@ from tests.support import fuzz_seeds
 from tests.support.native_harness import HARNESSES, SANITIZER_OPTIONS, compile_harness
 
 _FOLDER = ROOT / "build" / "fuzz"
-_FAKES = ("-include", str(HARNESSES / "fakes.h"), "-Wl,--wrap=allot")
+_FAKES = ("-include", str(HARNESSES / "fakes.h"), "-Wl,--wrap=allocate")
 _LONGEST_INPUT = 8192
 _LONGEST_S = 10
 

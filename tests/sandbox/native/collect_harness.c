@@ -15,14 +15,14 @@
 /* Exactly as large as they have to be, so that AddressSanitizer sees every step beyond them. */
 static bool match(const char *text, const char *name)
 {
-    struct sign *signs = malloc((strlen(text) + 1) * sizeof *signs);
+    struct token *tokens = malloc((strlen(text) + 1) * sizeof *tokens);
     uint32_t *characters = malloc(strlen(name) * sizeof *characters + 1);
-    if (signs == NULL || characters == NULL)
+    if (tokens == NULL || characters == NULL)
         abort();
-    pattern_compile(text, signs);
-    bool matched = pattern_matches(signs, characters, decode_name(name, characters), INT64_MAX);
+    pattern_compile(text, tokens);
+    bool matched = pattern_matches(tokens, characters, decode_name(name, characters), INT64_MAX);
     free(characters);
-    free(signs);
+    free(tokens);
     return matched;
 }
 

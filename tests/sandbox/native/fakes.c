@@ -16,8 +16,8 @@ static const uint8_t *tape, *tape_end;
 static bool stay_inside;
 static int descriptors_made;
 static pid_t last_pid; /* of those that have not ended */
-static void *allotted[64];
-static size_t allotted_count;
+static void *allocateted[64];
+static size_t allocateted_count;
 static volatile uint8_t seen; /* what is read for the sanitizer has to go somewhere */
 
 void fakes_begin(const uint8_t *bytes, size_t count, bool inside)
@@ -27,18 +27,18 @@ void fakes_begin(const uint8_t *bytes, size_t count, bool inside)
     stay_inside = inside;
     descriptors_made = 0;
     last_pid = 0;
-    while (allotted_count > 0)
-        free(allotted[--allotted_count]);
+    while (allocateted_count > 0)
+        free(allocateted[--allocateted_count]);
 }
 
 /* Memory of exactly the size that was asked for, until the next test. */
-void *__wrap_allot(size_t bytes)
+void *__wrap_allocate(size_t bytes)
 {
-    if (allotted_count == sizeof allotted / sizeof *allotted || fake_outcome() < 0) {
+    if (allocateted_count == sizeof allocateted / sizeof *allocateted || fake_outcome() < 0) {
         fail("mmap", ENOMEM);
         return NULL;
     }
-    return allotted[allotted_count++] = calloc(1, bytes);
+    return allocateted[allocateted_count++] = calloc(1, bytes);
 }
 
 unsigned fake_number(void)

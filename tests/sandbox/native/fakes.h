@@ -61,7 +61,7 @@ int fake_limit(struct rlimit *limit);
 int fake_pipe(int ends[2]);
 long fake_syscall(long number, ...);
 _Noreturn void fake_exit(void);
-void *__wrap_allot(size_t bytes); /* by -Wl,--wrap=allot */
+void *__wrap_allocate(size_t bytes); /* by -Wl,--wrap=allocate */
 
 #ifndef FAKES_NOT_HERE
 #define mkdir(path, mode) ((void)(mode), fake_path(path))

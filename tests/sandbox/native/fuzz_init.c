@@ -52,7 +52,7 @@ int open_terminal(uint32_t rows, uint32_t columns, const char **path)
 /* A program waits where the tape says so. */
 static bool waits;
 
-bool prestart_waits(void)
+bool prestart_is_waiting(void)
 {
     return waits;
 }
@@ -63,7 +63,7 @@ int prestart_held_file(const char **name)
     return waits ? FAKE_DESCRIPTOR : -1;
 }
 
-void prestart_end(void)
+void prestart_kill(void)
 {
     waits = false;
 }
@@ -76,7 +76,7 @@ pid_t prestart_release(const char **words, const struct limits *limits)
     return fake_pid(1);
 }
 
-int prestart_begin(const struct program *program, const char *main, bool held)
+int prestart_start(const struct program *program, const char *main, bool held)
 {
     (void)program;
     (void)main;
@@ -84,7 +84,7 @@ int prestart_begin(const struct program *program, const char *main, bool held)
     return -1;
 }
 
-int prestart_patience_ms(void)
+int prestart_timeout_ms(void)
 {
     return -1;
 }
@@ -112,7 +112,7 @@ void sample(void)
 {
 }
 
-void sampling_begin(uint64_t memory_bytes, uint64_t cpu_ms, int64_t before_us, uint64_t open_files)
+void sampling_start(uint64_t memory_bytes, uint64_t cpu_ms, int64_t before_us, uint64_t open_files)
 {
     (void)memory_bytes;
     (void)cpu_ms;

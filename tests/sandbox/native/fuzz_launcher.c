@@ -35,7 +35,7 @@ int mount_image(const char *path, const char *folder, const char *tree)
     return fake_path(path) < 0 || fake_path(tree) < 0 ? -1 : fake_path(folder);
 }
 
-void supervisor_begin(int listener)
+void supervisor_start(int listener)
 {
     (void)listener;
 }
@@ -45,7 +45,7 @@ void serve_command(const struct sandbox *sandbox, const struct ready *ready)
 {
     uint32_t offset = 0;
     (void)ready;
-    if (sandbox->surroundings.meter_count > METERS || sandbox->surroundings.cgroup_count != 0)
+    if (sandbox->context.meter_count > METERS || sandbox->context.cgroup_count != 0)
         abort();
     const char **words = words_at(&sandbox->text, &offset, sandbox->make->words);
     const char **variables = words == NULL ? NULL : words_at(&sandbox->text, &offset, sandbox->make->variables);
@@ -61,10 +61,10 @@ static void forget_everything(void)
     memset(children, 0, sizeof children);
     memset(uid_taken, 0, sizeof uid_taken);
     memset(cgroups, 0, sizeof cgroups);
-    memset(&kind, 0, sizeof kind);
+    memset(&settings, 0, sizeof settings);
     children_used = first_uid = uid_count = 0;
     cgroup_count = 0;
-    into_cgroup = cgroups_are_left = false;
+    into_cgroup = cgroups_remain = false;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
@@ -82,15 +82,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
             if (message_kind(&message) == KIND_CONFIGURE && cgroup_count == 0)
                 done = configure(&message, &phase);
             else
-                done = obey(&message);
+                done = handle_message(&message);
             if (fake_number() & 1)
                 reap();
-            if (cgroups_are_left)
-                remove_left_cgroups();
+            if (cgroups_remain)
+                remove_remaining_cgroups();
         }
         close_descriptors(&message);
     }
     if (setjmp(fake_end) == 0)
-        close_down();
+        shut_down();
     return 0;
 }

@@ -36,7 +36,7 @@ void begin_input(const uint8_t **data, size_t *bytes, bool inside)
     fakes_begin(cut(data, bytes, length), length, inside);
 }
 
-static void must(bool done)
+static void require(bool done)
 {
     if (!done)
         abort();
@@ -59,7 +59,7 @@ static void send_descriptors(int link, const void *packet, size_t bytes, const i
         header.msg_control = &control;
         header.msg_controllen = CMSG_SPACE(count * sizeof(int));
     }
-    must((sendmsg)(link, &header, 0) == (ssize_t)bytes);
+    require((sendmsg)(link, &header, 0) == (ssize_t)bytes);
 }
 
 static void send_packet(int link, const uint8_t *data, size_t bytes, unsigned how)
@@ -72,7 +72,7 @@ static void send_packet(int link, const uint8_t *data, size_t bytes, unsigned ho
     }
     struct long_message where = {KIND_LONG, 0, how & 8 ? bytes + 1 : bytes};
     int memory = memfd_create("message", MFD_CLOEXEC);
-    must(memory >= 0 && (bytes == 0 || (write)(memory, data, bytes) == (ssize_t)bytes));
+    require(memory >= 0 && (bytes == 0 || (write)(memory, data, bytes) == (ssize_t)bytes));
     descriptors[count++] = memory;
     send_descriptors(link, &where, sizeof where, descriptors, count);
     (close)(memory);
@@ -84,7 +84,7 @@ bool next_message(const uint8_t **data, size_t *bytes, struct message *message)
     if (*bytes < 4)
         return false;
     if (link[0] < 0)
-        must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) == 0);
+        require(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) == 0);
     size_t length = cut_length(data, bytes);
     unsigned how = *bytes > 0 ? *cut(data, bytes, 1) : 0;
     length = length < *bytes ? length : *bytes;
@@ -97,7 +97,7 @@ bool next_message(const uint8_t **data, size_t *bytes, struct message *message)
     }
     free(exact);
     exact = malloc(message->bytes + (message->bytes == 0));
-    must(exact != NULL);
+    require(exact != NULL);
     if (message->bytes > 0)
         memcpy(exact, message->data, message->bytes);
     if (how & 4 && message->bytes > 0)

@@ -25,19 +25,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     size_t name_begins = end != NULL ? pattern_bytes + 1 : bytes;
     char *pattern = string_of(data, pattern_bytes);
     char *name = string_of(data + name_begins, bytes - name_begins);
-    struct sign *signs = malloc((strlen(pattern) + 1) * sizeof *signs);
+    struct token *tokens = malloc((strlen(pattern) + 1) * sizeof *tokens);
     uint32_t *characters = malloc(strlen(name) * sizeof *characters + 1);
-    if (signs == NULL || characters == NULL)
+    if (tokens == NULL || characters == NULL)
         abort();
-    pattern_compile(pattern, signs);
+    pattern_compile(pattern, tokens);
     size_t length = decode_name(name, characters);
     if (length > strlen(name))
         abort();
-    bool matched = pattern_matches(signs, characters, length, INT64_MAX);
+    bool matched = pattern_matches(tokens, characters, length, INT64_MAX);
     if (strspn(pattern, "*") == strlen(pattern) && matched != (*pattern != '\0' || length == 0))
         abort();
     free(characters);
-    free(signs);
+    free(tokens);
     free(name);
     free(pattern);
     return 0;

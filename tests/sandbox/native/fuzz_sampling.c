@@ -175,11 +175,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         parts[index] = cut_part(&data, &bytes);
     folder_part = cut_part(&data, &bytes);
     now_us = no_time;
-    look_again_at_us = 0;
+    next_descriptors_at_us = 0;
     exceeded = 0;
     latest.used = older.used = 0;
     older_sum_bytes = unlisted_bytes = 0;
-    sampling_begin(setting(4), setting(5), 0, setting(6));
+    sampling_start(setting(4), setting(5), 0, setting(6));
     supervisor_limit(setting(7) << 12);
     for (size_t index = 8; index < settings.count; ++index)
         note_mapping(index % 3, (uint64_t)settings.bytes[index] << 12);

@@ -34,7 +34,7 @@ static int64_t harness_clock(void)
         clock_now_us += look_us;
         looking = false;
     } else {
-        looking = clock_now_us >= look_again_at_us;
+        looking = clock_now_us >= next_descriptors_at_us;
     }
     return clock_now_us;
 }
@@ -70,7 +70,7 @@ static void print_sample(void)
 {
     struct memory memory;
     uint64_t ticks;
-    add_up(&memory, &ticks);
+    sum_processes(&memory, &ticks);
     print("processes", processes.used);
     print("anonymous", memory.anonymous);
     print("shared", memory.shared);
@@ -157,7 +157,7 @@ static void answer_calls(void)
         print_call("getppid", syscall(SYS_getppid));
         _exit(0);
     }
-    supervisor_begin(listener);
+    supervisor_start(listener);
     while (waitpid(pid, NULL, WNOHANG) == 0) {
         struct pollfd ready = {listener, POLLIN, 0};
         if (poll(&ready, 1, 10) == 1 && ready.revents == POLLIN)
@@ -176,7 +176,7 @@ static void answer_too_late(void)
     pid_t pid = start_asking(link, &listener);
     if (pid == 0)
         _exit((int)syscall(SYS_getppid));
-    supervisor_begin(listener);
+    supervisor_start(listener);
     struct pollfd ready = {listener, POLLIN, 0};
     print("asked", (uint64_t)poll(&ready, 1, 10000));
     kill(pid, SIGKILL);
@@ -205,7 +205,7 @@ int main(int count, char **words)
         print("looks", (uint64_t)looks);
     } else if (strcmp(words[2], "sample") == 0 || strcmp(words[2], "blind") == 0) {
         drop_capabilities();
-        sampling_begin(number(words[3]), number(words[4]), 0, (uint32_t)number(words[5]));
+        sampling_start(number(words[3]), number(words[4]), 0, (uint32_t)number(words[5]));
         if (strcmp(words[2], "blind") == 0)
             open_nothing_more();
         print_sample();
