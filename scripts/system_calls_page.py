@@ -25,9 +25,10 @@ HEAD = """\
 
 <!-- Written by `make docs` from src/firebox/sandbox/plan/seccomp.py: change it there. -->
 
-The system calls a sandboxed program can make. One seccomp filter enforces the table ([decision 4](../decisions/0004-one-filter.md)).
-A call through a foreign ABI (32-bit `int 0x80`, x32) kills the process. A call that this table does not name fails with `ENOSYS`,
-so libraries fall back to older calls. So does a call that this processor does not have.
+The system calls a sandboxed program can make. One seccomp filter enforces the table
+([decision 4](../decisions/0004-one-filter.md)). A call through a foreign ABI (32-bit `int 0x80`, x32) kills the process. A call
+that this table does not name fails with `ENOSYS`, so libraries fall back to older calls. So does a call that this processor does
+not have.
 """
 
 NETLINK = """

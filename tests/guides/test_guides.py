@@ -71,7 +71,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Program],
 
     def prepare(program: Program) -> Path:
         if "socket.io-client" in program.code:
-            return request.getfixturevalue("node_modules")
+            folder: Path = request.getfixturevalue("node_modules")
+            return folder
         if "runner_pb2" in program.code:
             stubs = ["-I", str(PROTOCOL), f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}", "runner.proto"]
             subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *stubs], check=True, timeout=60)
