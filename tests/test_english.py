@@ -36,7 +36,6 @@ PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs
 """Pages and folders of pages. CHANGELOG.md is history."""
 
 EXEMPT = (
-    "docs/decisions",
     "docs/reference/grounds-exec.md",
     "docs/reference/settings.md",
     "docs/reference/cli.md",
