@@ -1,6 +1,6 @@
-"""Run every program of examples/ through `firebox run` and show output, verdict, times and memory.
+"""Run every program in examples/ through `firebox run` and print output, verdict, times and memory.
 
-Leaves with status 1 when a verdict is not the one that the program was written for.
+The exit status is 1 when a verdict is not the expected one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIREBOX = Path(sys.executable).parent / "firebox"
 
 @dataclass(frozen=True)
 class Example:
-    """A program, the host tool it needs, and the verdicts that are right for it."""
+    """A program, the host tool it needs, and its expected verdicts."""
 
     file: str
     tool: str
@@ -47,30 +47,30 @@ EXAMPLES = (
 def run(example: Example) -> dict[str, Any]:
     """Return the result object of `firebox run --json`.
 
-    Raises: SystemExit, with what the command said, when it gave none.
+    Raises: SystemExit with the command's output when there is none.
     """
     command = [str(FIREBOX), "run", "--json", str(ROOT / "examples" / example.file)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     try:
         result: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        sys.exit(f"{' '.join(command)} gave no result (exit status {done.returncode}):\n{done.stdout}{done.stderr}")
+        sys.exit(f"{' '.join(command)} returned no result (exit status {done.returncode}):\n{done.stdout}{done.stderr}")
     return result
 
 
 def output_of(result: dict[str, Any]) -> str:
-    """Everything the compiler and the program wrote."""
+    """Return everything the compiler and the program wrote."""
     stages = [stage for stage in (result["compile"], result["run"]) if stage]
     return "".join(stage["stdout"] + stage["stderr"] for stage in stages).rstrip()
 
 
 def milliseconds(value: float) -> str:
-    """Three figures are enough for a person."""
+    """Return a time with at most three significant digits."""
     return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
 
 
 def panel(example: Example, result: dict[str, Any]) -> Panel:
-    """The output, under the program's name and the runtime's, with the reason below where there is one."""
+    """Return the output in a frame with the names of program and runtime, and the reason below if there is one."""
     runtime = f"{result['runtime']['language']} {result['runtime']['version']}"
     title = f"examples/{example.file} · {runtime}"
     return Panel(
@@ -83,7 +83,7 @@ def panel(example: Example, result: dict[str, Any]) -> Panel:
 
 
 def row(example: Example, result: dict[str, Any]) -> list[str]:
-    """The cells of the summary."""
+    """Return the cells of the summary."""
     compile_stage, run_stage = result["compile"], result["run"]
     last = run_stage or compile_stage
     mark = "[green]✔[/]" if result["verdict"] in example.verdicts else "[red]✘[/]"
@@ -116,14 +116,14 @@ def main() -> int:
     console.print(table)
     curl = "" if shutil.which("curl") else "  apt-get install curl\n"
     console.print(
-        "[bold]Next[/]: run a program of yours, a file or a folder:\n"
+        "[bold]Next[/]: run your own program, a file or a folder:\n"
         "  .venv/bin/firebox run examples/hello.py\n"
-        "Serve this, to the clients of Piston, glot-run, grounds-exec and Runner:\n"
+        "Start a server for clients of Firebox, Piston, glot-run, grounds-exec and Runner:\n"
         "  .venv/bin/firebox serve\n"
-        f"and from another terminal:\n{curl}"
+        f"and send it a request from another terminal:\n{curl}"
         "  curl -s http://127.0.0.1:2000/api/v2/execute -H 'content-type: application/json' \\\n"
         """    -d '{"language": "python", "version": "*", "files": [{"content": "print(6 * 7)"}]}'\n"""
-        "What this machine can and cannot isolate: .venv/bin/firebox doctor",
+        "Check what this machine can isolate: .venv/bin/firebox doctor",
         highlight=False,
         soft_wrap=True,
     )

@@ -214,16 +214,38 @@ def test_lock_files_pin_by_hash_and_say_nothing_of_where_from(name: str) -> None
         assert "://" not in line, f"{name}:{number}: {line}"
 
 
+def links_of(page: Path) -> list[str]:
+    """The links of a page, and the pictures that it shows. What stands in code is shown, not linked."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", text_of(page), flags=re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    text = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     wrong: list[str] = []
     for path in files_of_the_tree():
-        if path.suffix == ".md":
-            # What stands in code is shown, not linked.
-            text = re.sub(r"```.*?```|`[^`\n]*`", "", text_of(path), flags=re.DOTALL)
-            links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:|#", link)]
-            lost = [link for link in links if not (path.parent / link.partition("#")[0]).exists()]
-            wrong += [f"{path.relative_to(ROOT)}: {link}" for link in lost]
+        if path.suffix != ".md":
+            continue
+        for link in links_of(path):
+            if re.match(r"[a-z]+:", link):
+                continue
+            name, _, anchor = link.partition("#")
+            target = path.parent / name if name else path
+            if not target.exists() or (anchor and anchor not in anchors_of(target)):
+                wrong.append(f"{path.relative_to(ROOT)}: {link}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_page_is_in_the_index() -> None:
+    linked = {(DOCS / link.partition("#")[0]).resolve() for link in links_of(DOCS / "README.md")}
+    pages = {path for path in DOCS.rglob("*.md") if path.parent.name != "decisions"} - {DOCS / "README.md"}
+    assert not [str(path.relative_to(DOCS)) for path in sorted(pages - linked)]
 
 
 def test_lines_of_pages_are_short() -> None:

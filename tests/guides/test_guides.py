@@ -70,8 +70,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Program],
     """Return the folder that a program runs in, with the libraries that its page tells the reader to install."""
 
     def prepare(program: Program) -> Path:
-        if "socket.io-client" in program.code:
-            return request.getfixturevalue("node_modules")
+        if re.search(r'from "[^":]+"', program.code):
+            folder: Path = request.getfixturevalue("node_modules")
+            shutil.copy(PROTOCOL / "runner.proto", folder)
+            return folder
         if "runner_pb2" in program.code:
             stubs = ["-I", str(PROTOCOL), f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}", "runner.proto"]
             subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *stubs], check=True, timeout=60)
