@@ -1,4 +1,4 @@
-"""Flags made from the table of settings: a setting is written once and has its flag."""
+"""Command-line flags, derived from the declarations of the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from firebox.settings.settings_table import Row
+from firebox.settings.declaration import Setting
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,23 +18,22 @@ ConfigFile = Annotated[
 ]
 
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", metavar="PATH", help="Folder for everything that is kept; also FIREBOX_DATA_DIR.")
+    Path | None, typer.Option("--data-dir", metavar="PATH", help="Folder for all persistent data; also FIREBOX_DATA_DIR.")
 ]
-"""For commands that have no further settings as flags."""
+"""For commands without other settings as flags."""
 
 
-def settings_flags(rows: Iterable[Row]) -> Callable[[F], F]:
-    """Give a command one flag for each row. The command takes them as `**flags`; what was not given is None.
+def settings_flags(settings: Iterable[Setting]) -> Callable[[F], F]:
+    """Add one flag per setting to a command, which takes them as `**flags`. A flag that is not used is None.
 
-    Values stay text here: reading them is the table's part, so that a flag, a variable and a file are read alike.
+    Values stay text: `Setting.read` parses them, so that flags, variables and files are read alike.
     """
 
     def decorate(command: F) -> F:
         own = [
             item for item in inspect.signature(command, eval_str=True).parameters.values() if item.kind is not item.VAR_KEYWORD
         ]
-        flags = [_parameter(row) for row in rows]
-        signature = inspect.Signature([*own, *flags])
+        signature = inspect.Signature([*own, *map(_parameter, settings)])
         command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {item.name: item.annotation for item in signature.parameters.values()}
         return command
@@ -42,21 +41,14 @@ def settings_flags(rows: Iterable[Row]) -> Callable[[F], F]:
     return decorate
 
 
-def _parameter(row: Row) -> inspect.Parameter:
-    panel = "Limits" if "_" in row.name and row.name.removeprefix("max_").split("_")[0] in {"compile", "run"} else "Settings"
-    names = (f"{row.flag}/--no-{row.flag[2:]}",) if row.kind == "bool" else (row.flag,)
-    metavar = None if row.kind == "bool" else "|".join(row.choices) or row.kind.upper()
-    shown = "" if row.kind in {"modules", "levels", "overrides"} else f" Default: {_shown(row)}."
-    option: Any = typer.Option(*names, metavar=metavar, help=f"{row.help}{shown}", show_default=False, rich_help_panel=panel)
-    type_: Any = bool | None if row.kind == "bool" else str | None
-    return inspect.Parameter(row.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[type_, option])
-
-
-def _shown(row: Row) -> str:
-    if isinstance(row.default, bool):
-        return "yes" if row.default else "no"
-    if row.kind == "bytes" and isinstance(row.default, int):
-        for power, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-            if row.default and row.default % (1 << power) == 0:
-                return f"{row.default >> power}{unit}"
-    return str(row.default) or "none"
+def _parameter(setting: Setting) -> inspect.Parameter:
+    is_switch = setting.kind == "bool"
+    option: Any = typer.Option(
+        f"{setting.flag}/--no-{setting.flag[2:]}" if is_switch else setting.flag,
+        metavar=None if is_switch else "|".join(setting.choices) or setting.kind.upper(),
+        help=f"{setting.help} Default: {setting.default_text}." if setting.default_text else setting.help,
+        show_default=False,
+        rich_help_panel=setting.section,
+    )
+    type_: Any = bool | None if is_switch else str | None
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[type_, option])

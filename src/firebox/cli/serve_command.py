@@ -1,4 +1,4 @@
-"""`firebox serve` as typer sees it: what it explains, and reads where there is something to explain."""
+"""`firebox serve` as a typer command, for --help and for invalid command lines; see `quick_serve` for valid ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ app = Application()
 def serve(config: ConfigFile = None, **flags: object) -> None:
     """Serve the HTTP APIs until SIGTERM or SIGINT.
 
-    Prints one line of JSON on standard output once it answers: {"event": "ready", "url": ..., "pid": ..., "runtimes": ...,
-    "isolation": [...]}. Logs go to standard error. Every flag is also a variable FIREBOX_<NAME> and a key of the TOML file.
+    Prints one line of JSON on standard output when ready: {"event": "ready", "url": ..., "pid": ..., "runtimes": ...,
+    "isolation": [...]}. Logs go to standard error. Every flag is also an environment variable FIREBOX_<NAME> and a TOML key.
     """
     from firebox.server.server_start import start_server
 

@@ -1,4 +1,4 @@
-"""`firebox settings`: every value and where it came from."""
+"""`firebox settings`: every value and its source."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ app = Application()
 def show_settings(
     config: ConfigFile = None, as_json: bool = typer.Option(False, "--json", help="Print JSON."), **flags: object
 ) -> None:
-    """Show every setting, its value and where that came from: a flag, the environment, a file or the default.
+    """Show the value of every setting and its source: a flag, the environment, a file or the default.
 
     Tokens and passwords are hidden.
     """
     settings = load_settings(flags, config)
-    values = {row.name: (settings.shown(row.name), settings.source(row.name)) for row in TABLE}
+    values = {each.name: (settings.shown(each.name), settings.source(each.name)) for each in TABLE}
     if as_json:
         print(json.dumps({name: {"value": value, "source": source} for name, (value, source) in values.items()}, default=str))
     else:

@@ -19,7 +19,7 @@ from firebox.domain.errors import SettingsError
 from firebox.domain.model import CacheLevel, LimitRequest
 from firebox.runtimes.prestart import COMPILER_HOOKS, HOOKS
 from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CompilerAhead
-from firebox.settings.settings_table import ROWS, STAGES
+from firebox.settings.settings_table import ROWS, STAGES, nearest
 
 DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"
 
@@ -210,8 +210,6 @@ def _unknown_key(source: str, place: str, name: str, table: Any) -> SettingsErro
 
 
 def _unknown(source: str, place: str, name: str, value: object, known: Sequence[str]) -> SettingsError:
-    from firebox.settings.settings import nearest
-
     allowed = f"the keys {', '.join(sorted(known))}" + (f" in {place}" if place else "")
     return SettingsError(f"{place}.{name}".lstrip("."), value, allowed, source=f"file {source}", hint=nearest(name, known))
 

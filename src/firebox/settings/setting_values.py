@@ -1,16 +1,16 @@
-"""How the value of a setting is read, whether it comes from a flag, the environment or TOML.
+"""How the value of a setting is read from a flag, the environment or TOML.
 
-| kind      | reads                                                                 | becomes |
-| --------- | --------------------------------------------------------------------- | ------- |
-| int       | 12, "12"                                                              | int     |
-| bytes     | 65536, "64KiB", "64k" (1024 each), "64KB" (1000 each)                 | int     |
+| kind      | reads                                                                  | becomes |
+| --------- | ---------------------------------------------------------------------- | ------- |
+| int       | 12, "12"                                                               | int     |
+| bytes     | 65536, "64KiB", "64k" (1024 each), "64KB" (1000 each)                  | int     |
 | ms, s     | 1500, "1500ms", "2s", "5m", "1h"; a plain number is in the kind's unit | int     |
-| bool      | true, false, yes, no, on, off, 1, 0                                   | bool    |
-| text      | any text                                                              | str     |
-| path      | a path; a leading ~ is the home folder                                | Path    |
-| modules   | a table per language of names, "python:json,re perl:POSIX"            | mapping |
-| levels    | a table per language of cache levels, "python:output c:none"          | mapping |
-| overrides | a table per language of limit settings and their values               | mapping |
+| bool      | true, false, yes, no, on, off, 1, 0                                    | bool    |
+| text      | any printable text                                                     | str     |
+| path      | a path; a leading ~ is the home folder                                 | Path    |
+| modules   | a table of module names by language, "python:json,re perl:POSIX"       | mapping |
+| levels    | a table of cache levels by language or package, "python:output c:none" | mapping |
+| overrides | a table of limit settings by language or package                       | mapping |
 """
 
 from __future__ import annotations
@@ -18,89 +18,69 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from firebox.domain.model import CacheLevel
 
 Kind = Literal["int", "bytes", "ms", "s", "bool", "text", "path", "modules", "levels", "overrides"]
-Value = int | str | bool | Path | Mapping[str, str] | Mapping[str, tuple[str, ...]] | Mapping[str, Mapping[str, object]]
+Value = int | str | bool | Path | Mapping[str, str] | Mapping[str, tuple[str, ...]] | Mapping[str, Mapping[str, Any]]
 
-_SIZES = {
-    "": 1,
-    "b": 1,
-    **{letter: 1024**power for power, letter in enumerate("kmgt", start=1)},
-    **{letter + "ib": 1024**power for power, letter in enumerate("kmgt", start=1)},
-    **{letter + "b": 1000**power for power, letter in enumerate("kmgt", start=1)},
-}
+_SIZES = {"": 1, "b": 1}
+for _power, _letter in enumerate("kmgt", start=1):
+    _SIZES |= {_letter: 1024**_power, f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power}
 _DURATIONS_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000}
 _YES, _NO = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
-_MODULE = re.compile(r"[\w@][\w.:/@-]{0,99}", re.ASCII)
-_NUMBER = re.compile(r"\s*(-?\d{1,18})(?:\.(\d{1,9}))?\s*([a-zA-Z]*)\s*", re.ASCII)
+# Compiled when first used: most commands read no such text.
+_MODULE = r"[\w@][\w.:/@-]{0,99}"
+_NUMBER = r"\s*(-?\d{1,18})(?:\.(\d{1,9}))?\s*([a-zA-Z]*)\s*"
 
 
 def read_value(kind: Kind, value: object) -> Value:
-    """Turn a value into the kind's type. Raises: ValueError; RuntimeError for the home folder of nobody."""
+    """Parse a value. Raises: ValueError; RuntimeError for the home folder of an unknown user."""
     return _READERS[kind](value)
 
 
-def allowed_values(kind: Kind, minimum: int, maximum: int | None, least: int = 0) -> str:
-    """Say in words which values are allowed. maximum: None for no upper bound; least: the lowest besides a minimum of 0."""
-    span = f"from {minimum} to {maximum}" if maximum is not None else f"{minimum} or more"
-    if minimum < least - 1:
-        span = f"{minimum}, or {least} or more"
+def allowed_values(kind: Kind, number_range: str) -> str:
+    """Describe the allowed values."""
     return {
-        "int": f"a whole number, {span}",
-        "bytes": f"a size in bytes, {span}, also written like 64MiB or 64m",
-        "ms": f"milliseconds, {span}, also written like 3s or 500ms",
-        "s": f"seconds, {span}, also written like 10m or 1h",
+        "int": f"a whole number, {number_range}",
+        "bytes": f"a size in bytes, {number_range}, also written like 64MiB or 64m",
+        "ms": f"milliseconds, {number_range}, also written like 3s or 500ms",
+        "s": f"seconds, {number_range}, also written like 10m or 1h",
         "bool": "true or false",
         "text": "text",
         "path": "a path",
-        "modules": "for each language names of modules, such as python:json,re",
-        "levels": "for each language or package none, binary or output, such as python:output",
-        "overrides": "for each language or package a table of limit settings such as run_memory_bytes",
+        "modules": "module names by language, such as python:json,re",
+        "levels": "none, binary or output by language or package, such as python:output",
+        "overrides": "a table of limit settings such as run_memory_bytes by language or package",
     }[kind]
 
 
-def _whole(value: object, units: Mapping[str, int], plain: int = 1) -> int:
-    """Read a whole number with an optional unit. plain: what a number without unit counts."""
+def _number(value: object, units: Mapping[str, int], default_unit: int = 1) -> int:
+    """Read a whole number with an optional unit. default_unit: the factor of a number without a unit."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value * plain
-    match = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+        return value * default_unit
+    match = re.fullmatch(_NUMBER, value, re.ASCII) if isinstance(value, str) else None
     if match is None:
         raise ValueError(value)
-    unit, part = match[3].lower(), match[2] or ""
-    factor = units.get(unit, 0) if unit else plain
-    if factor == 0 or (part and not unit):
+    unit, fraction = match[3].lower(), match[2] or ""
+    factor = units.get(unit, 0) if unit else default_unit
+    if factor == 0 or (fraction and not unit):
         raise ValueError(value)
-    return int(match[1]) * factor + (int(part) * factor // 10 ** len(part) if part else 0)
-
-
-def _int(value: object) -> int:
-    return _whole(value, {})
-
-
-def _bytes(value: object) -> int:
-    return _whole(value, _SIZES)
-
-
-def _milliseconds(value: object) -> int:
-    return _whole(value, _DURATIONS_MS)
+    return int(match[1]) * factor + (int(fraction) * factor // 10 ** len(fraction) if fraction else 0)
 
 
 def _seconds(value: object) -> int:
-    total_ms = _whole(value, _DURATIONS_MS, plain=1000)
+    total_ms = _number(value, _DURATIONS_MS, default_unit=1000)
     if total_ms % 1000:
         raise ValueError(value)
     return total_ms // 1000
 
 
 def _bool(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = value.strip().lower() if isinstance(value, str) else ""
+    word = str(value).strip().lower() if isinstance(value, str | bool) else ""
     if word not in _YES | _NO:
         raise ValueError(value)
     return word in _YES
@@ -123,13 +103,10 @@ def _modules(value: object) -> Mapping[str, tuple[str, ...]]:
     if isinstance(value, str):
         words = [word.partition(":") for word in value.split()]
         value = {language: names.split(",") for language, _colon, names in words}
-    try:
-        languages = msgspec.convert(value, dict[str, tuple[str, ...]])
-    except msgspec.ValidationError:
-        raise ValueError(value) from None
-    if not all(_MODULE.fullmatch(name) for names in languages.values() for name in names):
+    modules = _by_language(value, tuple[str, ...])
+    if not all(re.fullmatch(_MODULE, name, re.ASCII) for names in modules.values() for name in names):
         raise ValueError(value)
-    return {language.lower(): names for language, names in languages.items()}
+    return modules
 
 
 def _levels(value: object) -> Mapping[str, str]:
@@ -138,31 +115,25 @@ def _levels(value: object) -> Mapping[str, str]:
         value = {name: level for name, _colon, level in words if name}
         if len(value) != len(words):
             raise ValueError(value)
-    try:
-        levels = msgspec.convert(value, dict[str, CacheLevel])
-    except msgspec.ValidationError:
-        raise ValueError(value) from None
-    return {name.lower(): level for name, level in levels.items()}
+    return _by_language(value, CacheLevel)
 
 
-def _overrides(value: object) -> Mapping[str, Mapping[str, object]]:
-    """Check the shape only: each limit is read by the row of its name."""
+def _by_language(value: object, type_: Any) -> Mapping[str, Any]:
     try:
-        languages = msgspec.convert(value, dict[str, dict[str, object]])
+        return {name.lower(): item for name, item in msgspec.convert(value, dict[str, type_]).items()}
     except msgspec.ValidationError:
         raise ValueError(value) from None
-    return {language.lower(): limits for language, limits in languages.items()}
 
 
 _READERS: Mapping[Kind, Callable[[object], Value]] = {
-    "int": _int,
-    "bytes": _bytes,
-    "ms": _milliseconds,
+    "int": lambda value: _number(value, {}),
+    "bytes": lambda value: _number(value, _SIZES),
+    "ms": lambda value: _number(value, _DURATIONS_MS),
     "s": _seconds,
     "bool": _bool,
     "text": _text,
     "path": _path,
     "modules": _modules,
     "levels": _levels,
-    "overrides": _overrides,
+    "overrides": lambda value: _by_language(value, dict[str, Any]),  # each limit is read later, as the setting of that name
 }

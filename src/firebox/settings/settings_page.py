@@ -1,47 +1,38 @@
-"""docs/reference/settings.md, made from the table of settings."""
+"""docs/reference/settings.md, written from the declarations of the settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import groupby
+from textwrap import fill
 
-from firebox.settings.setting_values import Value
-from firebox.settings.settings_table import (
-    ACCOUNT_ROWS,
-    CACHE_ROWS,
-    CONTAINER_ROWS,
-    DOOR_ROWS,
-    GENERAL_ROWS,
-    LIMIT_ROWS,
-    OVERRIDES_ROW,
-    PACKAGE_ROWS,
-    STORAGE_ROWS,
-    Row,
-)
+from firebox.settings.declaration import Setting
+from firebox.settings.other_systems.aliases import Runner
+from firebox.settings.settings_table import TABLE
+
+_WIDTH = 130
 
 _HEAD = """\
 # Settings
 
-<!-- Written by `make docs` from the table in src/firebox/settings/settings_table.py: change it there. -->
+<!-- Written by `make docs` from the declarations in src/firebox/settings/settings_table.py: edit them there. -->
 
-A setting comes from the first of these that has it:
+The value of a setting comes from the first of these sources that has one:
 
-1. a flag: `firebox serve --run-wall-ms 5s`;
-2. the environment: `FIREBOX_RUN_WALL_MS=5s`;
-3. the environment under the name another system gives it (the last column): `PISTON_RUN_TIMEOUT=5000`, see
-   [moving](../operate/moving.md);
-4. the file that `--config` or `FIREBOX_CONFIG` names: TOML with the settings' own names (`run_wall_ms = "5s"`), or a file of
-   Runner's, which ends in `.yaml` or `.yml` (the last column, in *italics*);
-5. the file `firebox.toml` in `data_dir`, in the same form; it may not set `data_dir` itself;
-6. the default.
+1. a flag: `firebox serve --run-wall-ms 5s`
+2. the environment: `FIREBOX_RUN_WALL_MS=5s`
+3. an environment variable of another system, named after *Also* below: `PISTON_RUN_TIMEOUT=5000`; see [moving](../operate/moving.md)
+4. the file named by `--config` or `FIREBOX_CONFIG`: TOML with the names below (`run_wall_ms = "5s"`), or a `.yaml` or `.yml` file
+   of Runner, whose keys are in *italics* below
+5. the TOML file `firebox.toml` in `data_dir`, which cannot set `data_dir` itself
+6. the default
 
-`firebox settings` shows each with its source. Tokens and passwords are hidden there, in messages and in the log.
+`firebox settings` prints every value and its source. Tokens and passwords are hidden there, in error messages and in the log.
 
-* Sizes are bytes: `65536`, `64KiB`, `64k`, `64m`, `2GiB` (1024 each); `64KB`, `64MB` (1000 each).
-* Times are in the unit of the setting's name, or carry one: `1500ms`, `3s`, `5m`, `1h`.
-* A value that is not allowed stops the server with words that name the setting, the value, what is allowed and where it came
-  from. So does a name in the TOML file that is no setting. A `FIREBOX_` or `PISTON_` name in the environment without meaning
-  here gets a warning, and so does such a name in a file of Runner's.
+* Sizes are in bytes or have a unit: `65536`, `64KiB`, `64k`, `64m`, `2GiB` (powers of 1024); `64KB`, `64MB` (powers of 1000).
+* Times are in the unit in the setting's name or have one: `1500ms`, `3s`, `5m`, `1h`.
+* An invalid value stops the server with an error that names the setting, the value, its source and what is allowed. So does an
+  unknown name in the TOML file. Unknown `FIREBOX_` and `PISTON_` variables and unknown keys in Runner's file cause a warning.
 
 ```toml
 port = 2000
@@ -59,56 +50,40 @@ compile_wall_ms = "60s"
 ```
 """
 
-_LIMITS = """
-A request may ask for its own limits, up to the maximum; what it does not ask for is, in this order: what `limit_overrides`
-says for the package or the language, what you set here, what the runtime's definition wants (javac wants more time than
-most), the default. 0 means no cap for `cpu_ms` and `memory_bytes`, and no maximum for all `max_` settings. Where you set only
-one of a limit and its maximum and they would contradict each other, the other one follows.
-"""
+_INTRODUCTIONS = {
+    "Default limits": """\
+A request may set its own limits, up to the maximum. A limit that it does not set comes from the first of these that has it:
+`limit_overrides` for the package or language, the setting here, the runtime's definition (javac needs more time than most), the
+default. 0 means no limit for `cpu_ms` and `memory_bytes`, and no maximum for all `max_` settings. If you set only one of a limit
+and its maximum and they contradict each other, the other one follows.
 
-_GROUPS: Mapping[str, tuple[Row, ...]] = {
-    "The server": GENERAL_ROWS,
-    "Users": ACCOUNT_ROWS,
-    "What is kept": STORAGE_ROWS,
-    "Containers": CONTAINER_ROWS,
-    "What is kept of jobs": CACHE_ROWS,
-    "Packages": PACKAGE_ROWS,
-    "Doors": DOOR_ROWS,
+"""
 }
 
 
 def settings_page() -> str:
-    """Write the whole page, as Markdown."""
-    defaults = [row for row in LIMIT_ROWS if not row.name.startswith("max_")]
-    maxima = [row for row in LIMIT_ROWS if row.name.startswith("max_")]
-    parts = [_HEAD]
-    for title, rows in _GROUPS.items():
-        parts += [f"\n## {title}\n\n", *_table(rows)]
-    parts += ["\n## Limits\n", _LIMITS]
-    parts += ["\n", *_table([*defaults, OVERRIDES_ROW]), "\n### Maxima\n\n", *_table(maxima)]
-    return "".join(parts)
+    """Return the whole page, as Markdown."""
+    sections = groupby(TABLE, lambda setting: setting.section)
+    return _HEAD + "".join(
+        f"\n## {title}\n\n{_INTRODUCTIONS.get(title, '')}" + "".join(map(_entry, settings)) for title, settings in sections
+    )
 
 
-def _table(rows: Iterable[Row]) -> list[str]:
-    lines = ["| setting | default | what | allowed | other names |\n", "| --- | --- | --- | --- | --- |\n"]
-    for row in rows:
-        names = ", ".join([*(f"`{alias}`" for alias in row.aliases), *(f"*`{key}`*" for key in row.file_keys)])
-        lines.append(f"| `{row.name}` | {_shown(row, row.default)} | {row.help} | {row.allowed} | {names} |\n")
-    return lines
+def _entry(setting: Setting) -> str:
+    return fill(" ".join(_sentences(setting)), _WIDTH, initial_indent="* ", subsequent_indent="  ", break_on_hyphens=False) + "\n"
 
 
-def _shown(row: Row, value: Value) -> str:
-    """Write a default the way a person would."""
-    match value:
-        case bool():
-            return "`true`" if value else "`false`"
-        case int() if row.kind == "bytes" and value:
-            unit, size = next((unit, size) for unit, size in _UNITS.items() if value % size == 0)
-            return f"`{value // size}{unit}`"
-        case Mapping() | "":
-            return ""
-        case Path() | str() | int():
-            return f"`{value}`"
-
-
-_UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "": 1}
+def _sentences(setting: Setting) -> Iterator[str]:
+    default = f" (default `{setting.default_text}`)" if setting.default_text else ""
+    yield f"**`{setting.name}`**{default}: {setting.help}"
+    if setting.choices:
+        yield f"Allowed: {', '.join(f'`{choice}`' for choice in setting.choices)}."
+    elif (
+        isinstance(setting.default, int)
+        and not isinstance(setting.default, bool)
+        and (setting.minimum or setting.maximum or setting.least > 1)
+    ):
+        yield f"Allowed: {setting.range}."
+    names = [f"*`{alias.name}`*" if isinstance(alias, Runner) else f"`{alias.name}`" for alias in setting.aliases]
+    if names:
+        yield f"Also {', '.join(names)}."

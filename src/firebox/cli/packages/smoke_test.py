@@ -71,11 +71,9 @@ async def _run(recipe: Recipe, runtime: Runtime, settings: Settings) -> Result:
 
 
 def _without_maxima(settings: Settings) -> Settings:
-    """Copy the settings without the maximum limits for clients."""
-    values = {row.name: settings.value(row.name) for row in TABLE}
-    values |= {name: 0 for name in values if name.startswith(("max_compile_", "max_run_"))}
-    values["limit_overrides"] = {}
-    return Settings(values, {name: settings.source(name) for name in values})
+    """Return a copy of the settings without maximum limits."""
+    maxima = {row.name: 0 for row in TABLE if row.name.startswith(("max_compile_", "max_run_"))}
+    return msgspec.structs.replace(settings, limit_overrides={}, warnings=(), **maxima)
 
 
 @contextmanager

@@ -1,30 +1,75 @@
-"""The environment as all other systems together would read it.
+"""Environment variables of other systems, read as our settings.
 
-Two systems that disagree about a setting: the one that comes first in `SYSTEMS` counts, and a warning says so.
+If two systems disagree about a setting, the one named first in its declaration wins, and a warning says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from typing import Any
 
-from firebox.settings.other_systems import glot_settings, grounds_settings, piston_settings
-from firebox.settings.other_systems.result import Found
+from msgspec.structs import replace
 
-SYSTEMS = (piston_settings, glot_settings, grounds_settings)
-"""Runner is not among them: it reads a file, see runner.py."""
+from firebox.settings.declaration import Given, Setting
+from firebox.settings.other_systems.aliases import Alias, Piston, Runner
+from firebox.settings.settings_table import TABLE
+
+_GLOT_ONLY = ("API_ENVIRONMENT", "API_HTTP_LISTEN_IP", "API_HTTP_LISTEN_PORT", "DOCKER_API_URL", "DOCKER_RUN_TIMEOUT")
+"""Variables that no other program uses."""
+
+_ALIASED = [setting for setting in TABLE if setting.aliases]
 
 
-def read_other_environments(environ: Mapping[str, str], decided: Container[str]) -> Found:
-    """Translate the names of every other system. decided: settings that something above them decides already.
+def read_foreign_environment(environ: Mapping[str, str], decided: Container[str], warnings: list[str]) -> dict[str, Given]:
+    """Read the settings that variables of other systems set, and add a warning for each variable without effect.
 
-    Raises: SettingsError for a value that the other system would refuse too.
+    Empty values count as unset. decided: settings that have a value of higher precedence.
+    Raises: SettingsError for a value that the other system would reject too.
     """
-    together = Found()
-    for system in SYSTEMS:
-        found = system.read_environment(environ)
-        together.warnings.extend(found.warnings)
-        for setting, (value, variable) in found.values.items():
-            first = together.values.setdefault(setting, (value, variable))
-            if setting not in decided and str(first[0]) != str(value):
-                together.warnings.append(f"{first[1]} and {variable} disagree about {setting}: {first[1]} counts")
-    return together
+    is_glot = any(environ.get(name) for name in _GLOT_ONLY)
+    warnings += _without_effect(environ, is_glot=is_glot)
+    given: dict[str, Given] = {}
+    for setting in _ALIASED:
+        values = list(_values(setting, environ, is_glot=is_glot))
+        for name, value in values[:1]:
+            given[setting.name] = Given(value, f"environment {name}")
+        for name, value in values[1:]:
+            if str(value) != str(values[0][1]) and setting.name not in decided:
+                warnings.append(f"{values[0][0]} and {name} disagree about {setting.name}: {values[0][0]} wins")
+    if "limit_overrides" in given:
+        from firebox.settings.other_systems.piston_settings import translate_overrides  # rarely needed
+
+        given["limit_overrides"] = replace(given["limit_overrides"], value=translate_overrides(given["limit_overrides"].value))
+    return given
+
+
+def _values(setting: Setting, environ: Mapping[str, str], *, is_glot: bool) -> Iterator[tuple[str, Any]]:
+    """Yield variable and value of each system that sets the setting."""
+    systems: set[type[Alias]] = set()
+    for alias in setting.aliases:
+        text = environ.get(alias.name)
+        if not text or isinstance(alias, Runner) or type(alias) in systems or (alias.shared and not is_glot):
+            continue
+        value = setting.translate(alias, text, f"environment {alias.name}")
+        if value is not None:
+            systems.add(type(alias))
+            yield alias.name, value
+
+
+def _without_effect(environ: Mapping[str, str], *, is_glot: bool) -> Iterator[str]:
+    for name, value in sorted(environ.items()):
+        if (
+            name.startswith(Piston.prefix)
+            and value
+            and not any(name == alias.name for each in _ALIASED for alias in each.aliases)
+        ):
+            if name != "PISTON_DISABLE_NETWORKING":
+                yield f"{name} is not supported and has no effect"
+            elif value.strip().lower() != "true":
+                yield f"{name} is {value!r} and has no effect: programs never have network access"
+    if is_glot and environ.get("API_ENVIRONMENT"):
+        yield "API_ENVIRONMENT has no effect: nothing is recompiled while the server runs"
+    if is_glot and environ.get("LOG_PATH"):
+        yield "LOG_PATH has no effect: logs go to standard error"
+    if environ.get("DOCKER_TLS_VERIFY") and (environ.get("DOCKER_HOST") or environ.get("DOCKER_HOST_RUNNERS")):
+        yield "DOCKER_TLS_VERIFY has no effect: connections to the engine do not use TLS; use its socket or a tunnel"
