@@ -33,7 +33,7 @@ FILE = "/python.img"
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "PAUSE", tenacity.wait_none())
+    monkeypatch.setattr(network, "RETRY_DELAY", tenacity.wait_none())
     monkeypatch.setattr(download, "BUSY_PAUSE_S", 0.02)
 
 
@@ -238,10 +238,10 @@ async def test_trickle_counts_as_no_connection(monkeypatch: pytest.MonkeyPatch) 
             yield b"x"
 
     async def read() -> None:
-        async for _ in transfer._not_stalling(trickle()):
+        async for _ in transfer._raise_on_stall(trickle()):
             pass
 
-    with pytest.raises(network.Unreachable, match="received only 1 bytes"):
+    with pytest.raises(network.TransientError, match="received only 1 bytes"):
         await read()
 
 

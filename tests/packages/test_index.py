@@ -10,8 +10,8 @@ import pytest
 
 from firebox.domain.errors import RepositoryError
 from firebox.packages.repository import index, index_yaml
-from firebox.packages.repository.index import Index, is_language, read_index
-from firebox.packages.repository.sources import path_of
+from firebox.packages.repository.index import Index, is_package_name, parse_index
+from firebox.packages.repository.sources import path_of_url
 
 PLACE = "http://packages.example.org/repository/index.yaml"
 SHA256 = "a" * 64
@@ -19,7 +19,7 @@ SHA512 = "b" * 128
 
 
 def read(content: str | bytes, location: str = PLACE) -> Index:
-    return read_index(content.encode() if isinstance(content, str) else content, repository="main", location=location)
+    return parse_index(content.encode() if isinstance(content, str) else content, repository="main", location=location)
 
 
 def document(*packages: Any, **more: Any) -> str:
@@ -59,7 +59,7 @@ packages:
       -----END PGP SIGNATURE-----
     something-new: that nobody knows yet
 """)
-    assert not found.troubles
+    assert not found.warnings
     assert (found.serial, found.keys, found.form) == (12, ("0123456789ABCDEF0123456789ABCDEF01234567",), "ppman-repo-1")
     [entry] = found.entries
     assert entry.name == "python-3.13.5"
@@ -78,7 +78,7 @@ def test_older_list_of_lines_is_recognised_and_read() -> None:
         f"python,3.10.0,{SHA256},https://example.org/python-3.10.0.pkg.tar.gz\r\n\n# words\nbash,5.1.0,{SHA256},bash,comma.tar.gz"
     )
     assert found.form == "lines"
-    assert not found.troubles
+    assert not found.warnings
     assert [(entry.name, entry.download) for entry in found.entries] == [
         ("python-3.10.0", "https://example.org/python-3.10.0.pkg.tar.gz"),
         ("bash-5.1.0", "http://packages.example.org/repository/bash,comma.tar.gz"),
@@ -92,7 +92,7 @@ def test_unreadable_line_is_left_out_and_named() -> None:
         f"{good}\nonly two,parts\nbash,5,{SHA256},x\n../x,1.0.0,{SHA256},x\nlua,5.4.0,abc,x\n{good.replace('python', 'c')}"
     )
     assert [entry.language for entry in found.entries] == ["python", "c"]
-    assert [trouble.partition(":")[0] for trouble in found.troubles] == ["line 2", "line 3", "line 4", "line 5"]
+    assert [trouble.partition(":")[0] for trouble in found.warnings] == ["line 2", "line 3", "line 4", "line 5"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_unreadable_line_is_left_out_and_named() -> None:
 def test_package_that_cannot_be_trusted_as_a_whole_is_left_out_alone(broken: dict[str, Any]) -> None:
     found = read(document(package(language="lua"), package(**broken)))
     assert [entry.language for entry in found.entries] == ["lua"]
-    [trouble] = found.troubles
+    [trouble] = found.warnings
     assert trouble.startswith("package 2: ")
     assert trouble.isprintable()
     assert len(trouble) < 200
@@ -166,7 +166,7 @@ def test_package_that_cannot_be_trusted_as_a_whole_is_left_out_alone(broken: dic
 def test_thing_that_is_no_package_is_left_out() -> None:
     found = read(document("python", ["x"], None, package()))
     assert [entry.language for entry in found.entries] == ["python"]
-    assert len(found.troubles) == 3
+    assert len(found.warnings) == 3
 
 
 def test_version_announced_twice_differently_is_no_version() -> None:
@@ -175,7 +175,7 @@ def test_version_announced_twice_differently_is_no_version() -> None:
         document(package(), package(checksums=other), package(checksums=other), package(language="lua"), package(language="lua"))
     )
     assert [entry.language for entry in found.entries] == ["lua"]
-    assert found.troubles == ("package 2: python-3.13.5 is announced twice with different content",)
+    assert found.warnings == ("package 2: python-3.13.5 is announced twice with different content",)
     assert not read(document(package(), package(language="Python", checksums=other))).entries
 
 
@@ -280,23 +280,23 @@ def test_billion_laughs_are_refused_at_the_first_one() -> None:
 
 def test_text_longer_than_a_signature_can_be_is_refused() -> None:
     with pytest.raises(RepositoryError, match="a string is too long"):
-        read(document(package(author="x" * (index_yaml.LONGEST_TEXT + 1))))
+        read(document(package(author="x" * (index_yaml.MAX_STRING_CHARS + 1))))
 
 
 def test_index_is_bounded_in_bytes_packages_and_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as smaller:
-        smaller.setattr(index, "MOST_BYTES", 1 << 20)
+        smaller.setattr(index, "MAX_INDEX_BYTES", 1 << 20)
         with pytest.raises(RepositoryError, match="larger than 1 MiB"):
             read(b" " * ((1 << 20) + 1))
     with monkeypatch.context() as smaller:
-        smaller.setattr(index, "MOST_ENTRIES", 2)
+        smaller.setattr(index, "MAX_ENTRIES", 2)
         assert len(read(document(package(), package(language="lua"))).entries) == 2
         with pytest.raises(RepositoryError, match="more than 2 packages"):
             read(document(package(), package(), package()))
         with pytest.raises(RepositoryError, match="more than 2 packages"):
             read(f"python,3.10.0,{SHA256},x\n" * 3)
     with monkeypatch.context() as smaller:
-        smaller.setattr(index_yaml, "MOST_EVENTS", 100)
+        smaller.setattr(index_yaml, "MAX_EVENTS", 100)
         with pytest.raises(RepositoryError, match="too many elements"):
             read("schema: [" + "a, " * 100 + "]")
 
@@ -304,8 +304,8 @@ def test_index_is_bounded_in_bytes_packages_and_parts(monkeypatch: pytest.Monkey
 def test_many_troubles_are_told_in_few_words() -> None:
     found = read(document(*[{}] * 5000, package()))
     assert len(found.entries) == 1
-    assert len(found.troubles) == 101
-    assert found.troubles[-1] == "and 4900 more"
+    assert len(found.warnings) == 101
+    assert found.warnings[-1] == "and 4900 more"
 
 
 def test_empty_index_is_one_without_packages() -> None:
@@ -323,12 +323,12 @@ def test_numbers_and_words_of_yaml_stay_what_was_written() -> None:
 
 
 def test_names_of_packages_never_make_one_folder_of_two() -> None:
-    assert all(is_language(name) for name in ("c++", "python-science", "f#", "python3.13", "02"))
-    assert not is_language("a-1.0.0")
-    assert not is_language("a-10.20.30-b")
+    assert all(is_package_name(name) for name in ("c++", "python-science", "f#", "python3.13", "02"))
+    assert not is_package_name("a-1.0.0")
+    assert not is_package_name("a-10.20.30-b")
 
 
 def test_local_folder_with_odd_letters_is_led_back_to(tmp_path: Path) -> None:
     folder = tmp_path / "a ü %41#?"
     found = read(document(package()), (folder / "index.yaml").as_uri())
-    assert path_of(found.entries[0].download) == folder / "python.img"
+    assert path_of_url(found.entries[0].download) == folder / "python.img"

@@ -106,7 +106,7 @@ async def test_versions_stand_side_by_side(bench: Bench) -> None:
     await bench.install("middle")
     assert await bench.install("base") == ["base-2.0.0"]
     assert bench.ids == ["base-1.0.0", "base-2.0.0", "middle-1.0.0"]
-    assert bench.store.layers("middle-1.0.0")[1] == str(bench.store.place("base-1.0.0") / "image.squashfs")
+    assert bench.store.layers("middle-1.0.0")[1] == str(bench.store.package_folder("base-1.0.0") / "image.squashfs")
 
 
 async def test_what_others_need_stays(bench: Bench) -> None:
@@ -375,7 +375,7 @@ async def test_an_image_is_brought_to_whole_blocks(tmp_path: Path) -> None:
     before = path.read_bytes()
     bench = Bench(tmp_path)
     await bench.install_file(path)
-    installed = bench.store.place("toy-1.0.0") / "image.squashfs"
+    installed = bench.store.package_folder("toy-1.0.0") / "image.squashfs"
     assert installed.stat().st_size % 4096 == 0
     assert installed.read_bytes()[: len(before)] == before == path.read_bytes()
 
@@ -436,7 +436,7 @@ async def test_thousands_of_files_and_links_are_installed(tmp_path: Path) -> Non
     members += [link(f"d{number % 100}/l{number}", f"f{number}") for number in range(1_000)]
     bench = Bench(tmp_path)
     await bench.install_file(piston(tmp_path, "toy", "1.0.0", *members))
-    tree = bench.store.place("toy-1.0.0") / "root/piston/packages/toy/1.0.0"
+    tree = bench.store.package_folder("toy-1.0.0") / "root/piston/packages/toy/1.0.0"
     assert sum(1 for _ in tree.rglob("[fl]*")) == 2_000
     assert (tree / "d7/l7").read_bytes() == b"x"
 
@@ -475,7 +475,7 @@ async def test_an_image_is_unpacked_where_it_cannot_be_mounted(who: str, open_fo
     bench = Bench(open_folder)
     (package,) = bench.store.all()
     assert package.kind == "folder"
-    root = bench.store.place("toy-1.0.0") / "root"
+    root = bench.store.package_folder("toy-1.0.0") / "root"
     assert (root / "usr/a").read_text() == "words"
     assert os.readlink(root / "l") == "/x"
     owner = ORDINARY_USER if who == "an ordinary user" else 0
@@ -490,7 +490,7 @@ async def test_an_image_is_unpacked_where_it_cannot_be_mounted(who: str, open_fo
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"entry": 5}', b"x" * (5 << 20)])
 async def test_a_damaged_package_is_uninstalled_by_its_id(bench: Bench, content: bytes | None) -> None:
     await bench.install("base")
-    description = bench.store.place("base-2.0.0") / "package.json"
+    description = bench.store.package_folder("base-2.0.0") / "package.json"
     if content is None:
         description.unlink()
     else:
@@ -510,7 +510,7 @@ async def test_an_image_stays_one_where_it_can_be_mounted(bench: Bench) -> None:
         missing(words)
     await bench.install("base")
     assert [each.kind for each in bench.store.all()] == ["image"]
-    names = sorted(each.name for each in bench.store.place("base-2.0.0").iterdir())
+    names = sorted(each.name for each in bench.store.package_folder("base-2.0.0").iterdir())
     assert names == ["image.squashfs", "package.json", "pkg-info.json", "runtimes.json"]
 
 
@@ -544,6 +544,6 @@ def test_an_archive_with_an_old_header_is_read(tmp_path: Path) -> None:
         subprocess.run(["tar", "--create", "--gzip", f"--format={kind}", *names, "-C", source, f"--file={path}", "."], check=True)
         bench = Bench(tmp_path / kind)
         asyncio.run(bench.install_file(path))
-        tree = bench.store.place("toy-1.0.0") / "root/piston/packages/toy/1.0.0"
+        tree = bench.store.package_folder("toy-1.0.0") / "root/piston/packages/toy/1.0.0"
         assert (tree / "bin/link").read_text() == (tree / "bin/same").read_text() == "x"
         assert tarfile.is_tarfile(path)

@@ -13,10 +13,10 @@ from pysequoia import Tsk
 
 from firebox.domain.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
 from firebox.packages.publishing.build_file import write_build_file
-from firebox.packages.publishing.publishing import LINES, SIGNATURE, publish, sign_folder, write_index
-from firebox.packages.repository.index import read_index
+from firebox.packages.publishing.publishing import LINES_NAME, SIGNATURE, publish, sign_folder, write_index
+from firebox.packages.repository.index import parse_index
 from firebox.packages.repository.signatures import verify_bytes
-from firebox.packages.repository.sources import INDEX_NAME, location_of
+from firebox.packages.repository.sources import INDEX_NAME, file_url
 from tests.packages.making import Bench, image, piston, runtime
 
 
@@ -58,7 +58,7 @@ def test_every_package_file_is_announced_as_it_describes_itself(tmp_path: Path) 
     assert tiny["download"] == "tiny-1.2.3.squashfs"
     assert (tiny["author"], tiny["dependencies"]) == ("Ann <ann@example.org>", {"base": "1.0.0"})
     assert tiny["size"] > 0
-    lines = read_index((folder / LINES).read_bytes(), repository="x", location=location_of(folder / LINES))
+    lines = parse_index((folder / LINES_NAME).read_bytes(), repository="x", location=file_url(folder / LINES_NAME))
     assert (lines.form, [entry.name for entry in lines.entries]) == ("lines", ["base-1.0.0", "old-2.0.0", "tiny-1.2.3"])
     write_index(folder)
     assert yaml.safe_load((folder / INDEX_NAME).read_text())["serial"] == 2
@@ -73,11 +73,11 @@ def test_a_build_file_is_announced_and_published_beside_its_package(tmp_path: Pa
     assert (target / "tiny-1.2.3.recipe.txt").read_text() == "# Made by: make tiny\n\n==> recipe.toml <==\nx = 1\n"
     assert published["base"].buildfile == ""
     content = (target / INDEX_NAME).read_bytes()
-    served = read_index(content, repository="main", location="https://example.org/packages/index.yaml")
+    served = parse_index(content, repository="main", location="https://example.org/packages/index.yaml")
     assert [entry.buildfile for entry in served.entries if entry.language == "tiny"] == [
         "https://example.org/packages/tiny-1.2.3.recipe.txt"
     ]
-    assert served.troubles == ()
+    assert served.warnings == ()
 
 
 async def test_what_was_published_and_signed_installs_where_the_key_is_trusted(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from firebox.domain.errors import DependencyConflict
 from firebox.packages.entry import Entry
 from firebox.packages.machine import architecture
-from firebox.packages.repository.resolve import Offers, plan
+from firebox.packages.repository.resolve import Catalog, plan
 
 
 def entry(name: str, repository: str = "main", content: str = "", **more: Any) -> Entry:
@@ -33,16 +33,16 @@ def names(entries: list[Entry]) -> list[str]:
     return [each.name for each in entries]
 
 
-def offers(*entries: Entry) -> Offers:
+def catalog(*entries: Entry) -> Catalog:
     found: dict[str, list[Entry]] = {}
     for each in entries:
         found.setdefault(each.repository, []).append(each)
-    return Offers(found)
+    return Catalog(found)
 
 
 def test_package_without_dependencies_comes_alone() -> None:
     python = entry("python-3.13.5")
-    assert plan(python, [], offers(python)) == [python]
+    assert plan(python, [], catalog(python)) == [python]
 
 
 def test_dependencies_come_before_what_needs_them() -> None:
@@ -50,7 +50,7 @@ def test_dependencies_come_before_what_needs_them() -> None:
     python = entry("python-3.13.5", needs={"base": "13.2.20260905"})
     blas = entry("blas-0.3.0", needs={"base": ">=13"})
     base = entry("base-13.2.20260905")
-    ordered = names(plan(science, [], offers(science, python, blas, base)))
+    ordered = names(plan(science, [], catalog(science, python, blas, base)))
     assert set(ordered) == {"science-1.0.0", "python-3.13.5", "blas-0.3.0", "base-13.2.20260905"}
     assert ordered[0] == "base-13.2.20260905"
     assert ordered[-1] == "science-1.0.0"
@@ -59,29 +59,29 @@ def test_dependencies_come_before_what_needs_them() -> None:
 def test_newest_version_in_range_is_taken_and_pre_releases_only_in_need() -> None:
     app = entry("app-1.0.0", needs={"lua": "5.x"})
     choice = [entry(f"lua-{version}") for version in ("5.1.5", "5.4.7", "5.4.10", "5.5.0-beta", "6.0.0")]
-    assert names(plan(app, [], offers(app, *choice))) == ["lua-5.4.10", "app-1.0.0"]
-    assert names(plan(app, [], offers(app, entry("lua-5.5.0-beta")))) == ["lua-5.5.0-beta", "app-1.0.0"]
+    assert names(plan(app, [], catalog(app, *choice))) == ["lua-5.4.10", "app-1.0.0"]
+    assert names(plan(app, [], catalog(app, entry("lua-5.5.0-beta")))) == ["lua-5.5.0-beta", "app-1.0.0"]
 
 
 def test_installed_version_is_preferred_to_a_newer_one() -> None:
     app = entry("app-1.0.0", needs={"lua": "5.x"})
     old, new = entry("lua-5.1.5"), entry("lua-5.4.7")
-    assert names(plan(app, [old], offers(app, old, new))) == ["app-1.0.0"]
-    assert names(plan(app, [entry("lua-4.0.0")], offers(app, old, new))) == ["lua-5.4.7", "app-1.0.0"]
+    assert names(plan(app, [old], catalog(app, old, new))) == ["app-1.0.0"]
+    assert names(plan(app, [entry("lua-4.0.0")], catalog(app, old, new))) == ["lua-5.4.7", "app-1.0.0"]
 
 
 def test_what_is_installed_is_not_installed_again() -> None:
     app = entry("app-1.0.0", needs={"lua": "5.x"})
     lua = entry("lua-5.4.7")
-    assert plan(app, [lua, app], offers(app, lua)) == []
-    assert names(plan(app, [app], offers(app, lua))) == ["lua-5.4.7"]
+    assert plan(app, [lua, app], catalog(app, lua)) == []
+    assert names(plan(app, [app], catalog(app, lua))) == ["lua-5.4.7"]
 
 
 def test_older_version_is_taken_where_the_newest_would_not_fit_the_others() -> None:
     app = entry("app-1.0.0", needs={"python": "*", "base": "12.0.0"})
     new = entry("python-3.13.5", needs={"base": "13.0.0"})
     old = entry("python-3.11.2", needs={"base": "12.0.0"})
-    chosen = plan(app, [], offers(app, new, old, entry("base-12.0.0"), entry("base-13.0.0")))
+    chosen = plan(app, [], catalog(app, new, old, entry("base-12.0.0"), entry("base-13.0.0")))
     assert names(chosen) == ["base-12.0.0", "python-3.11.2", "app-1.0.0"]
 
 
@@ -89,7 +89,7 @@ def test_conflict_names_both_who_disagree_and_what_they_want() -> None:
     app = entry("app-1.0.0", needs={"left": "*", "right": "*"})
     left, right = entry("left-1.0.0", needs={"base": "12.x"}), entry("right-2.0.0", needs={"base": ">=13 <14"})
     with pytest.raises(DependencyConflict) as refused:
-        plan(app, [], offers(app, left, right, entry("base-12.0.0"), entry("base-13.0.0")))
+        plan(app, [], catalog(app, left, right, entry("base-12.0.0"), entry("base-13.0.0")))
     message = refused.value.message
     assert message.startswith("app-1.0.0 cannot be installed: ")
     assert "left-1.0.0 requires base 12.x" in message
@@ -102,9 +102,9 @@ def test_dependency_that_is_nowhere_is_named() -> None:
     with pytest.raises(
         DependencyConflict, match=r"app-1\.0\.0 requires lua 5\.x, which no repository provides for this architecture"
     ):
-        plan(app, [], offers(app))
+        plan(app, [], catalog(app))
     with pytest.raises(DependencyConflict, match=r"app-1\.0\.0 requires lua 5\.x") as refused:
-        plan(app, [], offers(app, entry("lua-4.0.0")))
+        plan(app, [], catalog(app, entry("lua-4.0.0")))
     assert refused.value.hint == "versions of lua: 4.0.0"
 
 
@@ -113,74 +113,74 @@ def test_circle_is_refused_and_named() -> None:
     b = entry("b-1.0.0", needs={"c": "*"})
     c = entry("c-1.0.0", needs={"b": "1.x"})
     with pytest.raises(DependencyConflict, match=r"form a cycle: b-1\.0\.0 needs c-1\.0\.0 needs b-1\.0\.0"):
-        plan(a, [], offers(a, b, c))
+        plan(a, [], catalog(a, b, c))
     with pytest.raises(DependencyConflict, match=r"form a cycle: c-1\.0\.0 needs b-1\.0\.0 needs c-1\.0\.0"):
-        plan(c, [], offers(a, b, c))
+        plan(c, [], catalog(a, b, c))
     self = entry("self-1.0.0", needs={"self": "*"})
     with pytest.raises(DependencyConflict, match=r"cycle: self-1\.0\.0 needs self-1\.0\.0"):
-        plan(self, [], offers(self))
+        plan(self, [], catalog(self))
 
 
 def test_circle_through_what_is_installed_is_refused_too() -> None:
     a = entry("a-1.0.0", needs={"b": "*"})
     b = entry("b-1.0.0", needs={"a": "*"})
     with pytest.raises(DependencyConflict, match="cycle"):
-        plan(a, [b], offers(a))
+        plan(a, [b], catalog(a))
 
 
 def test_package_that_needs_another_version_of_itself_is_refused() -> None:
     new = entry("lua-2.0.0", needs={"lua": "1.x"})
     with pytest.raises(DependencyConflict, match=r"lua-2\.0\.0 requires lua 1\.x"):
-        plan(new, [], offers(new, entry("lua-1.0.0")))
+        plan(new, [], catalog(new, entry("lua-1.0.0")))
 
 
 def test_names_are_the_same_however_they_are_capitalised() -> None:
     app = entry("app-1.0.0", needs={"LUA": "*"})
-    assert names(plan(app, [], offers(app, entry("Lua-5.4.7")))) == ["Lua-5.4.7", "app-1.0.0"]
+    assert names(plan(app, [], catalog(app, entry("Lua-5.4.7")))) == ["Lua-5.4.7", "app-1.0.0"]
 
 
 def test_dependencies_are_looked_for_in_the_own_repository_first() -> None:
     first = entry("base-13.0.1", "first")
     app, second = entry("app-1.0.0", "second", needs={"base": "13.x"}), entry("base-13.0.0", "second")
-    assert [(each.name, each.repository) for each in plan(app, [], offers(first, app, second))] == [
+    assert [(each.name, each.repository) for each in plan(app, [], catalog(first, app, second))] == [
         ("base-13.0.0", "second"),
         ("app-1.0.0", "second"),
     ]
     other = entry("app-1.0.0", "second", needs={"base": "13.0.1"})
-    assert plan(other, [], offers(first, other, second))[0] is first
+    assert plan(other, [], catalog(first, other, second))[0] is first
 
 
 def test_later_repository_cannot_slip_in_a_dependency_of_an_earlier_ones_package() -> None:
     app, base = entry("app-1.0.0", "first", needs={"base": ">=13"}), entry("base-13.0.0", "first")
     evil = entry("base-99.0.0", "second", content="evil")
-    assert plan(app, [], offers(app, base, evil)) == [base, app]
-    assert plan(app, [evil], offers(app, base, evil)) == [base, app], "to be installed does not make it the right one"
+    assert plan(app, [], catalog(app, base, evil)) == [base, app]
+    assert plan(app, [evil], catalog(app, base, evil)) == [base, app], "to be installed does not make it the right one"
 
 
 def test_same_version_of_another_origin_and_content_is_in_the_way() -> None:
     app, base = entry("app-1.0.0", "first", needs={"base": "13.0.0"}), entry("base-13.0.0", "first")
     evil = entry("base-13.0.0", "second", content="evil")
     with pytest.raises(DependencyConflict, match=r"needs base-13\.0\.0 from first, but a different") as refused:
-        plan(app, [evil], offers(app, base, evil))
+        plan(app, [evil], catalog(app, base, evil))
     assert refused.value.hint == "uninstall base-13.0.0 first"
 
 
 def test_same_content_of_another_origin_is_as_good() -> None:
     app, base = entry("app-1.0.0", "first", needs={"base": "13.0.0"}), entry("base-13.0.0", "first")
-    assert plan(app, [entry("base-13.0.0", "second")], offers(app, base)) == [app]
+    assert plan(app, [entry("base-13.0.0", "second")], catalog(app, base)) == [app]
 
 
 @pytest.mark.parametrize("origin", ["", "built"])
 def test_what_the_operator_brought_in_may_stand_for_a_dependency(origin: str) -> None:
     app = entry("app-1.0.0", "first", needs={"base": "13.x"})
     own = entry("base-13.5.0", origin, content="own")
-    assert plan(app, [own], offers(app, entry("base-13.0.0", "first"))) == [app]
+    assert plan(app, [own], catalog(app, entry("base-13.0.0", "first"))) == [app]
 
 
 def test_installed_version_counts_though_its_repository_has_forgotten_it() -> None:
     app, old = entry("app-1.0.0", needs={"base": "13.x"}), entry("base-13.0.0")
-    assert plan(app, [old], offers(app, entry("base-13.1.0"))) == [app]
-    assert plan(entry("app-1.0.0", "", needs={"base": "13.x"}), [old], offers()) == [
+    assert plan(app, [old], catalog(app, entry("base-13.1.0"))) == [app]
+    assert plan(entry("app-1.0.0", "", needs={"base": "13.x"}), [old], catalog()) == [
         entry("app-1.0.0", "", needs={"base": "13.x"})
     ]
 
@@ -189,17 +189,17 @@ def test_packages_for_other_machines_are_not_taken() -> None:
     app = entry("app-1.0.0", needs={"lua": "*"})
     foreign = entry("lua-5.5.0", architecture="m68k")
     fitting = entry("lua-5.4.0", architecture=architecture())
-    assert names(plan(app, [], offers(app, foreign, fitting))) == ["lua-5.4.0", "app-1.0.0"]
+    assert names(plan(app, [], catalog(app, foreign, fitting))) == ["lua-5.4.0", "app-1.0.0"]
     with pytest.raises(DependencyConflict, match="which no repository provides for this architecture"):
-        plan(app, [], offers(app, foreign))
+        plan(app, [], catalog(app, foreign))
 
 
 def test_every_version_that_any_repository_has_is_there_once_from_the_first() -> None:
     first, other, only = entry("lua-5.1.0", "first"), entry("LUA-5.4.0", "second"), entry("c-1.0.0", "second")
     again = entry("Lua-5.1.0", "second", content="evil")
-    assert offers(first, again, other, only).everything() == [first, other, only]
+    assert catalog(first, again, other, only).all_packages() == [first, other, only]
     foreign, fitting = entry("go-1.0.0", "first", architecture="m68k"), entry("go-1.0.0", "second")
-    assert offers(foreign, fitting).everything() == [foreign, fitting]
+    assert catalog(foreign, fitting).all_packages() == [foreign, fitting]
 
 
 def test_knot_without_solution_ends() -> None:
@@ -210,10 +210,10 @@ def test_knot_without_solution_ends() -> None:
     ]
     packages += [entry(f"base-{version}.0.0") for version in range(1, 9)]
     with pytest.raises(DependencyConflict):
-        plan(packages[0], [], offers(*packages))
+        plan(packages[0], [], catalog(*packages))
 
 
 def test_chain_beyond_all_measure_is_refused() -> None:
     packages = [entry(f"p{level}-1.0.0", needs={f"p{level + 1}": "*"} if level < 300 else {}) for level in range(301)]
     with pytest.raises(DependencyConflict, match="needs 300 other packages; the maximum is 100"):
-        plan(packages[0], [], offers(*packages))
+        plan(packages[0], [], catalog(*packages))

@@ -98,7 +98,7 @@ def test_revocation_given_as_signature_is_refused(key: Tsk) -> None:
 
 def test_overlong_signature_is_refused_unread(key: Tsk, monkeypatch: pytest.MonkeyPatch) -> None:
     signature = signature_of(CONTENT, key).encode()
-    monkeypatch.setattr(signatures, "MOST_SIGNATURE_BYTES", len(signature) - 1)
+    monkeypatch.setattr(signatures, "MAX_SIGNATURE_BYTES", len(signature) - 1)
     with pytest.raises(NotTrusted, match="too long"):
         verify_bytes(CONTENT, signature, [certificate(key)], "it")
 
@@ -148,7 +148,7 @@ def test_no_file_is_no_key_and_a_spoilt_file_is_no_trust(settings: Settings, key
 
 def test_enormous_key_file_is_refused(settings: Settings, key: Tsk, monkeypatch: pytest.MonkeyPatch) -> None:
     trust(settings.data_dir, "main", key)
-    monkeypatch.setattr(signatures, "MOST_KEY_BYTES", 100)
+    monkeypatch.setattr(signatures, "MAX_KEY_BYTES", 100)
     with pytest.raises(NotTrusted, match="larger than 100 bytes"):
         trusted_keys(settings, "main")
 

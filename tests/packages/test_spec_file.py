@@ -6,7 +6,7 @@ import pytest
 
 from firebox.domain.errors import InvalidRequest
 from firebox.packages.entry import Entry
-from firebox.packages.installed.spec_file import MAX_BYTES, MAX_LINE, choose, read_rules
+from firebox.packages.installed.spec_file import MAX_BYTES, MAX_LINE, read_rules, select_packages
 
 AVAILABLE = (
     "python 3.11.9",
@@ -31,8 +31,8 @@ def entries(*names: str) -> list[Entry]:
 
 def chosen(text: str, *available: str) -> list[str]:
     """What a file chooses of what is available, as `language version`."""
-    choice = choose(read_rules(text.encode()), entries(*(available or AVAILABLE)))
-    return [f"{entry.language} {entry.version}" for entry in choice.entries]
+    selection = select_packages(read_rules(text.encode()), entries(*(available or AVAILABLE)))
+    return [f"{entry.language} {entry.version}" for entry in selection.entries]
 
 
 def test_a_rule_prefers_the_first_repository_that_has_a_match() -> None:
@@ -42,7 +42,7 @@ def test_a_rule_prefers_the_first_repository_that_has_a_match() -> None:
     )
     for rule, expected in (("python *", first[1]), ("python 3.14.x", second[0]), (">=3.14", second[1])):
         text = rule if rule.startswith("python") else f"python {rule}"
-        assert choose(read_rules(text.encode()), [*first, *second]).entries == (expected,)
+        assert select_packages(read_rules(text.encode()), [*first, *second]).entries == (expected,)
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_a_base_that_was_named_can_be_taken_out_by_a_glob() -> None:
 
 
 def test_lines_that_find_nothing_are_told() -> None:
-    choice = choose(read_rules(b"python *\n\npyhton *\nnode 99.x\n!java *"), entries(*AVAILABLE))
-    assert [(rule.line, rule.text, rule.exact) for rule in choice.unmatched] == [(3, "pyhton *", True), (4, "node 99.x", True)]
-    assert [rule.exact for rule in choose(read_rules(b"java*"), entries(*AVAILABLE)).unmatched] == [False]
+    selection = select_packages(read_rules(b"python *\n\npyhton *\nnode 99.x\n!java *"), entries(*AVAILABLE))
+    assert [(rule.line, rule.text, rule.exact) for rule in selection.unmatched] == [(3, "pyhton *", True), (4, "node 99.x", True)]
+    assert [rule.exact for rule in select_packages(read_rules(b"java*"), entries(*AVAILABLE)).unmatched] == [False]
 
 
 @pytest.mark.parametrize(

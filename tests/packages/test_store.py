@@ -132,7 +132,7 @@ async def test_layers_come_before_what_they_build_on(bench: Bench, tmp_path: Pat
     assert made.layers == tuple(f"{bench.store.folder}/installed/{each}/image.squashfs" for each in order)
     assert (made.installed, made.on_host, made.package) == ("top-1.0.0", False, None)
     assert [each.id for each in bench.store.closure("top-1.0.0")] == order
-    assert bench.store.users("base-1.0.0") == ["left-1.0.0", "right-1.0.0", "top-1.0.0"]
+    assert bench.store.dependents("base-1.0.0") == ["left-1.0.0", "right-1.0.0", "top-1.0.0"]
 
 
 async def test_a_variant_stands_beside_the_plain_language(bench: Bench, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ async def test_a_damaged_package_does_not_take_the_others_along(
 ) -> None:
     await bench.install_file(image(tmp_path, "toy", "1.0.0", [runtime("toy", "1.0.0")]))
     await bench.install_file(image(tmp_path, "other", "1.0.0", [runtime("other", "1.0.0")]))
-    (bench.store.place("toy-1.0.0") / damage).write_bytes(content)
+    (bench.store.package_folder("toy-1.0.0") / damage).write_bytes(content)
     runtimes, words = PackageStore(bench.store.folder).runtimes()
     assert [each.language for each in runtimes] == ["other"]
     assert len(words) == 1
@@ -162,7 +162,7 @@ async def test_a_damaged_package_does_not_take_the_others_along(
 async def test_a_damaged_package_can_be_installed_again(bench: Bench, tmp_path: Path) -> None:
     path = image(tmp_path, "toy", "1.0.0", [runtime("toy", "1.0.0")])
     await bench.install_file(path)
-    (bench.store.place("toy-1.0.0") / "package.json").write_bytes(b"{")
+    (bench.store.package_folder("toy-1.0.0") / "package.json").write_bytes(b"{")
     fresh = Bench(tmp_path)
     assert await fresh.install_file(path) == ["toy-1.0.0"]
     assert fresh.ids == ["toy-1.0.0"]
@@ -171,7 +171,7 @@ async def test_a_damaged_package_can_be_installed_again(bench: Bench, tmp_path: 
 async def test_a_missing_dependency_is_named(bench: Bench, tmp_path: Path) -> None:
     await bench.install_file(image(tmp_path, "base", "1.0.0"))
     await bench.install_file(image(tmp_path, "toy", "1.0.0", [runtime("toy", "1.0.0")], dependencies={"base": "*"}))
-    shutil.rmtree(bench.store.place("base-1.0.0"))
+    shutil.rmtree(bench.store.package_folder("base-1.0.0"))
     store = PackageStore(bench.store.folder)
     assert store.runtimes() == ([], ["toy-1.0.0 needs base-1.0.0, which is not installed"])
     with pytest.raises(NotFound, match=r"base-1\.0\.0"), store.hold("toy-1.0.0"):
@@ -182,7 +182,7 @@ async def test_a_circle_ends(bench: Bench, tmp_path: Path) -> None:
     """No index may have one; a hand that changes the files may."""
     await bench.install_file(image(tmp_path, "base", "1.0.0", [runtime("base", "1.0.0")]))
     await bench.install_file(image(tmp_path, "toy", "1.0.0", dependencies={"base": "*"}))
-    description = bench.store.place("base-1.0.0") / "package.json"
+    description = bench.store.package_folder("base-1.0.0") / "package.json"
     description.write_text(json.dumps({**json.loads(description.read_text()), "requires": ["toy-1.0.0"]}))
     assert {each.id for each in PackageStore(bench.store.folder).closure("base-1.0.0")} == {"base-1.0.0", "toy-1.0.0"}
 
@@ -294,7 +294,7 @@ async def test_a_package_that_came_back_is_another_one(bench: Bench, tmp_path: P
     await bench.install_file(path)
     with ExitStack() as old:
         old.enter_context(bench.store.hold("toy-1.0.0"))
-        bench.store.place("toy-1.0.0").rename(tmp_path / "taken by force")
+        bench.store.package_folder("toy-1.0.0").rename(tmp_path / "taken by force")
         await Bench(tmp_path).install_file(path)
         with bench.store.hold("toy-1.0.0"):
             going = asyncio.create_task(bench.installer.uninstall("toy-1.0.0"))

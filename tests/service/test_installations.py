@@ -12,7 +12,7 @@ import pytest
 from firebox.domain.errors import DownloadFailed, ShuttingDown
 from firebox.packages.entry import Entry, Progress, Report, Step
 from firebox.packages.installed.store import Installed
-from firebox.service.installations import KEPT_STEPS, Installation
+from firebox.service.installations import MAX_KEPT_STEPS, Installation
 
 ENTRY = Entry(language="x", version="1.0.0", download="file:///x")
 INSTALLED = [Installed(entry=ENTRY, kind="folder", installed_at=datetime.now(UTC), size_bytes=1, requires=())]
@@ -62,11 +62,11 @@ async def test_a_slow_reader_gets_the_newest_and_nothing_piles_up() -> None:
 
 async def test_what_is_remembered_has_a_bound() -> None:
     work, installation, _ = await begin()
-    for number in range(10 * KEPT_STEPS):
+    for number in range(10 * MAX_KEPT_STEPS):
         work.say("download", 0, f"package-{number}")
     work.may_end.set()
     seen = [each.package async for each in installation.progress()]
-    assert seen == [f"package-{number}" for number in range(9 * KEPT_STEPS, 10 * KEPT_STEPS)]
+    assert seen == [f"package-{number}" for number in range(9 * MAX_KEPT_STEPS, 10 * MAX_KEPT_STEPS)]
 
 
 async def test_who_comes_later_sees_where_it_stands() -> None:

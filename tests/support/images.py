@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from firebox.cli.image_building.contract import ContractName, contract_of, write_programs
-from firebox.cli.image_building.debian_image import Recipe, build_root
+from firebox.cli.image_building.debian_image import ImageRecipe, build_root
 from firebox.cli.image_building.image_import import open_engine
 from firebox.cli.image_building.installation import read_installation
 from tests.conftest import require_tool
@@ -43,7 +43,7 @@ def grounds_image(docker_url: str) -> str:
 def python_root() -> tuple[Path, str]:
     """A root with Python as a tar, for either contract, and the key that stands for everything in it."""
     require_tool("mmdebstrap")
-    recipe = Recipe("python", SUITE, ())
+    recipe = ImageRecipe("python", SUITE, ())
     key = _key(recipe)
     root = CACHE / f"python-{key}.tar"
     with _locked("build"):
@@ -73,7 +73,7 @@ def _image(contract: ContractName, language: str, docker_url: str) -> str:
     return tag
 
 
-def _key(recipe: Recipe) -> str:
+def _key(recipe: ImageRecipe) -> str:
     installation = read_installation()
     digest = hashlib.sha256(repr(recipe).encode())
     for name, content in installation.files.items():

@@ -18,11 +18,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from firebox.cli.packages.build_command import make
+from firebox.cli.packages.build_command import build_and_test
 from firebox.packages.building.recipe import Recipe, all_recipes
 from firebox.packages.entry import Entry, no_report
 from firebox.packages.publishing.publishing import write_index
-from firebox.packages.repository.sources import path_of
+from firebox.packages.repository.sources import path_of_url
 from firebox.settings.settings import Settings, load_settings
 from tests.conftest import require_tool
 
@@ -85,7 +85,7 @@ class Workshop:
             kept = _kept(note, digest)
             if kept is not None:
                 return kept
-            entry = make(recipe, self.settings, self.repository, no_report, _sources_of(recipe)).entry
+            entry = build_and_test(recipe, self.settings, self.repository, no_report, _sources_of(recipe)).entry
             note.write_bytes(msgspec.json.encode({"digest": digest, "entry": entry}))
             return entry
 
@@ -98,7 +98,7 @@ class Workshop:
         for note in outdated:
             with contextlib.suppress(ValueError):
                 entry = msgspec.convert(msgspec.json.decode(note.read_bytes())["entry"], Entry)
-                path_of(entry.download).unlink(missing_ok=True)
+                path_of_url(entry.download).unlink(missing_ok=True)
             note.unlink()
         if outdated:
             write_index(self.repository)
@@ -109,7 +109,7 @@ def _kept(note: Path, digest: str) -> Entry | None:
     with contextlib.suppress(OSError, ValueError):
         written = msgspec.json.decode(note.read_bytes())
         entry = msgspec.convert(written["entry"], Entry)
-        if written["digest"] == digest and path_of(entry.download).is_file():
+        if written["digest"] == digest and path_of_url(entry.download).is_file():
             return entry
     return None
 

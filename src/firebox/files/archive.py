@@ -43,12 +43,12 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _decompress(archive: Path, plain: IO[bytes]) -> None:
     """Decompress to a temporary file first, so that a decompression bomb is detected before parsing."""
-    room_bytes = MAX_BYTES + _HEADERS_BYTES
+    remaining_bytes = MAX_BYTES + _HEADERS_BYTES
     try:
         with gzip.open(archive) as compressed:
             while piece := compressed.read(_PIECE_BYTES):
-                room_bytes -= len(piece)
-                if room_bytes < 0:
+                remaining_bytes -= len(piece)
+                if remaining_bytes < 0:
                     raise InvalidRequest(f"{archive} contains more than {MAX_BYTES} bytes")
                 plain.write(piece)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -62,7 +62,7 @@ def _unpack(archive: Path, opened: tarfile.TarFile, folder: Path) -> None:
         members.append(member)
         if len(members) > MAX_MEMBERS:
             raise InvalidRequest(f"{archive} has more than {MAX_MEMBERS} members")
-    room_bytes = MAX_BYTES
+    remaining_bytes = MAX_BYTES
     for member in members:
         name = _inside(archive, member.name)
         if member.isdir():
@@ -72,9 +72,9 @@ def _unpack(archive: Path, opened: tarfile.TarFile, folder: Path) -> None:
         content = opened.extractfile(member) if name and (member.isfile() or member.issym() or member.islnk()) else None
         if content is None:
             raise InvalidRequest(f"{archive}: {member.name[:64]!r} is not a file, folder or link to a file")
-        data = content.read(room_bytes + 1)
-        room_bytes -= len(data)
-        if room_bytes < 0:
+        data = content.read(remaining_bytes + 1)
+        remaining_bytes -= len(data)
+        if remaining_bytes < 0:
             raise InvalidRequest(f"{archive} contains more than {MAX_BYTES} bytes")
         write_files(folder, [File(name, data)], mode=0o755 if member.mode & 0o100 else 0o644)
 

@@ -45,12 +45,12 @@ def make_folder(folder: Path, name: str) -> None:
         os.close(root)
 
 
-def read_files(folder: Path, except_for: Iterable[str], *, max_bytes: int, max_files: int) -> list[File]:
+def read_files(folder: Path, skip: Iterable[str], *, max_bytes: int, max_files: int) -> list[File]:
     """Read all regular files below a folder, without following symlinks; other file types are skipped.
 
-    except_for: names to skip. Raises: InvalidRequest if there are more than `max_bytes` or `max_files`; OSError.
+    skip: names to skip. Raises: InvalidRequest if there are more than `max_bytes` or `max_files`; OSError.
     """
-    unwanted = set(except_for)
+    unwanted = set(skip)
     found: list[File] = []
     total_bytes = 0
     for name, size_bytes, place, base in _regular_files(folder):

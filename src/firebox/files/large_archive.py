@@ -52,25 +52,25 @@ class Unpacked(NamedTuple):
     members: int
 
 
-def unpack(archive: Path, folder: Path, bounds: Bounds, tell: Callable[[int], None] = lambda _bytes: None) -> Unpacked:
+def unpack(archive: Path, folder: Path, bounds: Bounds, on_progress: Callable[[int], None] = lambda _bytes: None) -> Unpacked:
     """Unpack a .tar.gz into an empty folder. Of the permissions, only the executable bit is kept.
 
-    tell: called regularly with the number of archive bytes read; an exception from it aborts the extraction. Raises:
+    on_progress: called regularly with the number of archive bytes read; an exception from it aborts the extraction. Raises:
     InvalidRequest for an absolute name, `..`, a device, a pipe, a duplicate or a link out of the folder, and for a corrupt or
     oversized archive; OSError if a file cannot be read or written. Files written before the error are left behind.
     """
-    with _opened(archive, bounds, tell) as (source, opened), _Writer(archive, folder, bounds) as writer:
+    with _opened(archive, bounds, on_progress) as (source, opened), _Writer(archive, folder, bounds) as writer:
         _unpack(archive, opened, source, writer)
         source.drain()
         return Unpacked(writer.size_bytes, writer.members)
 
 
 @contextmanager
-def _opened(archive: Path, bounds: Bounds, tell: Callable[[int], None]) -> Generator[tuple[_Source, tarfile.TarFile]]:
+def _opened(archive: Path, bounds: Bounds, on_progress: Callable[[int], None]) -> Generator[tuple[_Source, tarfile.TarFile]]:
     """Open an archive for a single sequential read."""
     try:
         with archive.open("rb") as packed, gzip.open(packed) as compressed:
-            source = _Source(archive, compressed, bounds, lambda: tell(packed.tell()))
+            source = _Source(archive, compressed, bounds, lambda: on_progress(packed.tell()))
             # A stream only needs `read`, but the type demands a complete file object.
             opened = tarfile.open(fileobj=cast("Any", source), mode="r|", tarinfo=_Member)  # noqa: SIM115 - closed below
             with opened:
@@ -93,27 +93,27 @@ class _Member(tarfile.TarInfo):
 class _Source:
     """The decompressed archive, with limits on the bytes read."""
 
-    def __init__(self, archive: Path, compressed: gzip.GzipFile, bounds: Bounds, tell: Callable[[], None]) -> None:
+    def __init__(self, archive: Path, compressed: gzip.GzipFile, bounds: Bounds, on_progress: Callable[[], None]) -> None:
         self._archive = archive
         self._compressed = compressed
-        self._room_bytes = bounds.max_bytes + bounds.max_members * 2048
+        self._remaining_bytes = bounds.max_bytes + bounds.max_members * 2048
         self._max_bytes = bounds.max_bytes
         self._header_bytes = _HEADER_BYTES
-        self._tell = tell
-        self._untold_bytes = 0
+        self._on_progress = on_progress
+        self._unreported_bytes = 0
 
     def read(self, count: int) -> bytes:
         data = self._compressed.read(count)
-        self._room_bytes -= len(data)
+        self._remaining_bytes -= len(data)
         self._header_bytes -= len(data)
-        self._untold_bytes += len(data)
-        if self._room_bytes < 0:
+        self._unreported_bytes += len(data)
+        if self._remaining_bytes < 0:
             raise InvalidRequest(f"{self._archive.name} contains more than {self._max_bytes} bytes")
         if self._header_bytes < 0:
             raise InvalidRequest(f"{self._archive.name} has a header of more than {_HEADER_BYTES} bytes")
-        if self._untold_bytes >= _PIECE_BYTES:
-            self._untold_bytes = 0
-            self._tell()
+        if self._unreported_bytes >= _PIECE_BYTES:
+            self._unreported_bytes = 0
+            self._on_progress()
         return data
 
     def expect(self, content_bytes: int) -> None:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 
-def take(descriptor: int, *, shared: bool = False) -> bool:
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     """Try to take a lock without waiting. Return False if another holder has it."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -19,12 +19,12 @@ def take(descriptor: int, *, shared: bool = False) -> bool:
     return True
 
 
-def let_go(descriptor: int) -> None:
+def unlock(descriptor: int) -> None:
     """Release a lock and keep the file descriptor open."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def is_at(descriptor: int, path: Path) -> bool:
+def refers_to(descriptor: int, path: Path) -> bool:
     """Check whether an open file descriptor still refers to the file at `path`."""
     try:
         found = path.lstat()

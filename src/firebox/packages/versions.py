@@ -9,9 +9,9 @@ from typing import Any
 
 from firebox.packages.entry import Entry
 
-LONGEST_VERSION = 64
-LONGEST_RANGE = 256
-MOST_NAMED = 12
+MAX_VERSION_CHARS = 64
+MAX_RANGE_CHARS = 256
+MAX_LISTED = 12
 
 
 def is_version(text: str) -> bool:
@@ -20,7 +20,7 @@ def is_version(text: str) -> bool:
 
     parser: Any = semantic_version.Version
     try:
-        parser(text if len(text) <= LONGEST_VERSION and text.isascii() else "")
+        parser(text if len(text) <= MAX_VERSION_CHARS and text.isascii() else "")
     except ValueError:
         return False
     return True
@@ -37,7 +37,7 @@ def newest(entries: Iterable[Entry], version_range: str) -> Entry | None:
     return best[0] if best else None
 
 
-def by_repository(entries: Iterable[Entry]) -> list[list[Entry]]:
+def group_by_repository(entries: Iterable[Entry]) -> list[list[Entry]]:
     """Group entries by repository, in order of appearance."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -51,7 +51,7 @@ def preferred(entries: Iterable[Entry], version_range: str) -> list[Entry]:
     A later repository cannot shadow a package of an earlier one with a newer version, unless the range asks for that version.
     Pre-releases are handled as in `matching`.
     """
-    groups = by_repository(entries)
+    groups = group_by_repository(entries)
     found = [entry for group in groups for entry in newest_first(group) if allows(version_range, entry.version)]
     return found or [entry for group in groups for entry in matching(group, version_range)]
 
@@ -72,10 +72,10 @@ def newest_first(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: sort_key(entry.version), reverse=True)
 
 
-def version_words(entries: Iterable[Entry]) -> str:
+def format_versions(entries: Iterable[Entry]) -> str:
     """Format the versions for a message, newest first, at most `MAX_LISTED`."""
     versions = dict.fromkeys(entry.version for entry in newest_first(entries))
-    return ", ".join(islice(versions, MOST_NAMED))
+    return ", ".join(islice(versions, MAX_LISTED))
 
 
 @lru_cache(maxsize=65_536)
@@ -103,7 +103,7 @@ def sort_key(version: str) -> Any:
 
 @lru_cache(maxsize=4096)
 def _range(text: str) -> Any:
-    if len(text) > LONGEST_RANGE or not text.isascii():
+    if len(text) > MAX_RANGE_CHARS or not text.isascii():
         return None
     import semantic_version
 

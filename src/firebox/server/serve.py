@@ -21,7 +21,7 @@ from firebox.doors.http.turns import Turns
 from firebox.doors.runner.grpc_server import serve_grpc
 from firebox.engine.backends.docker import open_docker
 from firebox.engine.executor import LocalExecutor
-from firebox.packages.repository.sources import sources_of
+from firebox.packages.repository.sources import read_sources
 from firebox.runtimes.host_runtimes import HostScan
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.toolchain_cache import Preparation
@@ -166,13 +166,13 @@ class Server(HttpServer):
 
 def _warn_of_untrusted(settings: Settings) -> None:
     """Log which repositories are of no use yet."""
-    if not any(source.on_network for source in sources_of(settings)):
+    if not any(source.on_network for source in read_sources(settings)):
         return
     # What reads signatures takes its time to load.
-    from firebox.packages.repository.trust import how_to_trust, untrusted_sources
+    from firebox.packages.repository.trust import trust_hint, untrusted_sources
 
     for source in untrusted_sources(settings):
-        hint = how_to_trust(source.name, signed=True)
+        hint = trust_hint(source.name, signed=True)
         _log.warning("nothing can be installed from a repository: no key is trusted", repository=source.name, hint=hint)
 
 

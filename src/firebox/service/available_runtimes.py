@@ -13,7 +13,7 @@ from firebox.runtimes.host_runtimes import HostScan, scan_host
 from firebox.runtimes.runtime import Runtime
 from firebox.settings.settings import Settings
 
-Only = Callable[[Definition | Runtime], bool]
+RuntimeFilter = Callable[[Definition | Runtime], bool]
 
 _log = LazyLogger()
 
@@ -32,7 +32,7 @@ def open_store(settings: Settings) -> PackageStore:
     return PackageStore(packages_folder(settings))
 
 
-def find_runtimes(settings: Settings, only: Only | None = None, mentioning: str = "") -> HostScan:
+def find_runtimes(settings: Settings, only: RuntimeFilter | None = None, mentioning: str = "") -> HostScan:
     """Find the runtimes of packages, then those of this host. only: filter.
 
     mentioning: as for `find_definitions`.
@@ -45,7 +45,7 @@ def find_runtimes(settings: Settings, only: Only | None = None, mentioning: str 
     return scan
 
 
-def find_host_runtimes(settings: Settings, only: Only | None = None, mentioning: str = "") -> HostScan:
+def find_host_runtimes(settings: Settings, only: RuntimeFilter | None = None, mentioning: str = "") -> HostScan:
     """Find the runtimes of this host. Arguments and errors as for `find_runtimes`."""
     definitions = find_definitions(settings, mentioning)
     scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=only)

@@ -14,9 +14,9 @@ from firebox.domain.errors import FireboxError, ShuttingDown
 from firebox.packages.entry import Entry, Progress, Report
 from firebox.packages.installed.store import Installed
 
-KEPT_STEPS = 256
+MAX_KEPT_STEPS = 256
 """Maximum progress reports kept for late or slow readers: the latest one per package and step."""
-STOP_S = 10.0
+CANCEL_TIMEOUT_S = 10.0
 """Time for a cancelled installation to clean up."""
 
 _log = structlog.get_logger("firebox.packages")
@@ -36,7 +36,7 @@ class Installation:
         self._told = False
         self._news = asyncio.Event()
         self._task = asyncio.create_task(self._carry_out(work), name=f"install {entry.name}")
-        self._task.add_done_callback(note_outcome)
+        self._task.add_done_callback(log_unexpected_error)
         self._task.add_done_callback(lambda _task: self._wake())
 
     @property
@@ -73,7 +73,7 @@ class Installation:
     async def cancel(self) -> None:
         """Cancel the installation and wait, for a limited time, until it has cleaned up."""
         self._task.cancel()
-        await asyncio.wait((self._task,), timeout=STOP_S)
+        await asyncio.wait((self._task,), timeout=CANCEL_TIMEOUT_S)
 
     def report(self, progress: Progress) -> None:
         """Record progress. Thread-safe."""
@@ -82,7 +82,7 @@ class Installation:
             self._count += 1
             self._latest.pop(key, None)
             self._latest[key] = (self._count, progress)
-            if len(self._latest) > KEPT_STEPS:
+            if len(self._latest) > MAX_KEPT_STEPS:
                 del self._latest[next(iter(self._latest))]
             told, self._told = self._told, True
         if not told:
@@ -107,7 +107,7 @@ class Installation:
         return installed
 
 
-def note_outcome(task: asyncio.Task[Any]) -> None:
+def log_unexpected_error(task: asyncio.Task[Any]) -> None:
     """Retrieve the outcome of a background task and log unexpected errors."""
     failure = None if task.cancelled() else task.exception()
     if failure is not None and not isinstance(failure, FireboxError):

@@ -13,7 +13,7 @@ from firebox.packages.installed.store import PackageStore
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 
-LOOK_EVERY_S = 1.0
+POLL_INTERVAL_S = 1.0
 """Polling interval for changes by other processes, such as `firebox packages install`."""
 
 _log = structlog.get_logger("firebox.packages")
@@ -62,7 +62,7 @@ class InstalledRuntimes:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
             if self._store.stamp() != self._seen:
                 try:
                     await self.reload()

@@ -13,12 +13,12 @@ from msgspec import Struct
 from firebox.domain.errors import Conflict, InvalidRequest, NotFound, ShuttingDown, UnknownRuntime
 from firebox.packages.entry import Entry, Progress, Report
 from firebox.packages.installed.store import Installed, PackageStore
-from firebox.packages.repository.sources import sources_of
-from firebox.packages.versions import newest, sort_key, version_words
+from firebox.packages.repository.sources import read_sources
+from firebox.packages.versions import format_versions, newest, sort_key
 from firebox.runtimes.install_hints import building_hint, installing_hint
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
-from firebox.service.installations import Installation, note_outcome
+from firebox.service.installations import Installation, log_unexpected_error
 from firebox.service.validation import check_selector
 from firebox.settings.settings import Settings
 
@@ -32,7 +32,7 @@ RETRY_AFTER_STOP_S = 5.0
 _log = structlog.get_logger("firebox.packages")
 
 
-class Listed(Struct, frozen=True):
+class PackageListing(Struct, frozen=True):
     """A package and its installation state."""
 
     language: str
@@ -50,13 +50,13 @@ class Packages:
         self, store: PackageStore, settings: Settings, registry: Registry, reload: Callable[[], Awaitable[None]]
     ) -> None:
         """Raises: SettingsError if the setting `repositories` is invalid."""
-        sources_of(settings)
+        read_sources(settings)
         self._store = store
         self._settings = settings
         self._registry = registry
         self._reload = reload
-        self._under_way: dict[str, Installation] = {}
-        self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._installations: dict[str, Installation] = {}
+        self._uninstallations: dict[str, asyncio.Task[None]] = {}
         self._listing: asyncio.Task[list[Entry]] | None = None
         self._closed = False
 
@@ -72,21 +72,21 @@ class Packages:
 
         return Installer(self._settings, self._store, self._repositories)
 
-    async def all(self) -> list[Listed]:
+    async def all(self) -> list[PackageListing]:
         """List available and installed packages, sorted by name, newest version first.
 
         Languages of the host are not packages: they cannot be installed or uninstalled here. Bases are hidden while other
         packages depend on them: they provide no runtime, and clients cannot uninstall them.
         Raises: RepositoryError, NotTrusted.
         """
-        known = await self._known()
+        known = await self._list_repositories()
         # Sorting tens of thousands of entries is slow, and any client may request the list.
         installed = self._store.all()
         needed = {id_ for each in installed for id_ in each.requires}
         bases = {
             (each.entry.language, each.entry.version) for each in installed if each.id in needed and not self.runtimes_of(each)
         }
-        return await asyncio.to_thread(_listed, installed, known, bases)
+        return await asyncio.to_thread(_merge, installed, known, bases)
 
     def repositories(self) -> list[str]:
         """List the repository names in order of precedence."""
@@ -139,7 +139,7 @@ class Packages:
             raise self._not_installed(language, version)
         return found
 
-    def removable(self, language: str, version: str) -> str:
+    def id_to_uninstall(self, language: str, version: str) -> str:
         """Return the id of a package to uninstall, possibly a corrupt one, by name and exact version. Raises: as `get`."""
         try:
             return self.get(language, version).id
@@ -160,7 +160,7 @@ class Packages:
         """
         runtimes = self.runtimes_of(package)
         if not runtimes:
-            await self._renew()  # it may have been installed a moment ago
+            await self._reload_registry()  # it may have been installed a moment ago
             runtimes = self.runtimes_of(package)
         if not runtimes:
             raise Conflict(f"{package.id} provides no runtime", hint="it is a dependency of other packages")
@@ -169,11 +169,11 @@ class Packages:
             try:
                 return self._registry.resolve(language, "*", package.id)
             except UnknownRuntime:
-                words = f"{package.id} does not provide {language[:64]!r}; {_names(runtimes)}"
+                words = f"{package.id} does not provide {language[:64]!r}; {_available(runtimes)}"
                 raise InvalidRequest(words, where="language") from None
         named = [runtime for runtime in runtimes if runtime.language == package.entry.language]
         if len(runtimes) > 1 and not named:
-            raise InvalidRequest(f"{package.id} provides several languages; {_names(runtimes)}", where="language")
+            raise InvalidRequest(f"{package.id} provides several languages; {_available(runtimes)}", where="language")
         return (named or runtimes)[0]
 
     def install(self, entry: Entry) -> Installation:
@@ -184,11 +184,11 @@ class Packages:
         """
         if self._closed:
             raise ShuttingDown("the server is shutting down", retry_after_s=RETRY_AFTER_STOP_S)
-        under_way = self._under_way.get(entry.name)
-        if under_way is not None:
-            if under_way.entry != entry:
-                raise Conflict(f"{entry.name} is being installed from another repository, {under_way.entry.repository}")
-            return under_way
+        running = self._installations.get(entry.name)
+        if running is not None:
+            if running.entry != entry:
+                raise Conflict(f"{entry.name} is being installed from another repository, {running.entry.repository}")
+            return running
         if self.is_installed(entry):
             raise Conflict(ALREADY_INSTALLED)
 
@@ -197,11 +197,11 @@ class Packages:
                 return await self._installer.install(entry, report)
             finally:
                 try:
-                    await self._renew()  # after a failure, too: dependencies may have been installed
+                    await self._reload_registry()  # after a failure, too: dependencies may have been installed
                 finally:
-                    del self._under_way[entry.name]
+                    del self._installations[entry.name]
 
-        self._under_way[entry.name] = installation = Installation(entry, work)
+        self._installations[entry.name] = installation = Installation(entry, work)
         return installation
 
     async def uninstall(self, id_: str) -> None:
@@ -211,27 +211,29 @@ class Packages:
         """
         if self._closed:
             raise ShuttingDown("the server is shutting down", retry_after_s=RETRY_AFTER_STOP_S)
-        leaving = self._leaving.get(id_)
-        if leaving is None:
-            leaving = self._leaving[id_] = asyncio.create_task(self._uninstall(id_), name=f"uninstall {id_}")
-            leaving.add_done_callback(note_outcome)
-        await asyncio.wait((leaving,))
-        if leaving.cancelled():
+        uninstallation = self._uninstallations.get(id_)
+        if uninstallation is None:
+            uninstallation = self._uninstallations[id_] = asyncio.create_task(self._uninstall(id_), name=f"uninstall {id_}")
+            uninstallation.add_done_callback(log_unexpected_error)
+        await asyncio.wait((uninstallation,))
+        if uninstallation.cancelled():
             raise ShuttingDown(f"the server shut down before {id_} was uninstalled", retry_after_s=RETRY_AFTER_STOP_S)
-        leaving.result()
+        uninstallation.result()
 
     async def close(self) -> None:
         """Refuse new work and cancel work in progress; unfinished changes are rolled back."""
         self._closed = True
-        leaving = list(self._leaving.values())
-        for task in leaving:
+        uninstallation = list(self._uninstallations.values())
+        for task in uninstallation:
             task.cancel()
-        await asyncio.gather(*(each.cancel() for each in list(self._under_way.values())), *leaving, return_exceptions=True)
+        await asyncio.gather(
+            *(each.cancel() for each in list(self._installations.values())), *uninstallation, return_exceptions=True
+        )
 
     def _not_installed(self, language: str, version: str) -> NotFound:
         """Create the error for a missing package, with a hint about alternatives."""
         error = NotFound("package", f"{language}-{version}")
-        versions = version_words(each.entry for each in self._store.all() if each.entry.language == language)
+        versions = format_versions(each.entry for each in self._store.all() if each.entry.language == language)
         error.hint = f"installed versions of {language}: {versions}" if versions else installing_hint(language)
         return error
 
@@ -241,32 +243,32 @@ class Packages:
             _log.info("package uninstalled", package=id_)
         finally:
             try:
-                await self._renew()
+                await self._reload_registry()
             finally:
-                del self._leaving[id_]
+                del self._uninstallations[id_]
 
-    async def _renew(self) -> None:
+    async def _reload_registry(self) -> None:
         try:
             await self._reload()
         except OSError as error:  # the request itself succeeded; the store is reloaded later
             _log.warning("cannot read the installed packages", error=str(error))
 
-    async def _known(self) -> list[Entry]:
+    async def _list_repositories(self) -> list[Entry]:
         """List all repositories. Concurrent callers share one listing, since any client may ask for it."""
         if self._listing is None or self._listing.done():
             self._listing = asyncio.create_task(self._repositories.entries("all", report=_log_words))
-            self._listing.add_done_callback(note_outcome)
+            self._listing.add_done_callback(log_unexpected_error)
         listing = self._listing
         await asyncio.wait((listing,))
         return listing.result()
 
 
-def _listed(installed: Iterable[Installed], known: Iterable[Entry], hidden: set[tuple[str, str]]) -> list[Listed]:
+def _merge(installed: Iterable[Installed], known: Iterable[Entry], hidden: set[tuple[str, str]]) -> list[PackageListing]:
     there = {(each.entry.language, each.entry.version) for each in installed}
     shown = {*there, *((entry.language, entry.version) for entry in known)} - hidden
     names = sorted(shown, key=lambda name: sort_key(name[1]), reverse=True)
     names.sort(key=lambda name: name[0])
-    return [Listed(language, version, (language, version) in there) for language, version in names]
+    return [PackageListing(language, version, (language, version) in there) for language, version in names]
 
 
 def _log_words(progress: Progress) -> None:
@@ -275,5 +277,5 @@ def _log_words(progress: Progress) -> None:
         _log.warning("repository problem", repository=progress.package, problem=progress.words)
 
 
-def _names(runtimes: Iterable[Runtime]) -> str:
+def _available(runtimes: Iterable[Runtime]) -> str:
     return "available: " + ", ".join(dict.fromkeys(runtime.language for runtime in runtimes))

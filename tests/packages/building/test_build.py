@@ -12,18 +12,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from firebox.cli.packages.build_command import check_recipes, make
-from firebox.cli.packages.smoke_test import try_package
+from firebox.cli.packages.build_command import build_and_test, check_recipes
+from firebox.cli.packages.smoke_test import run_smoke_test
 from firebox.domain.errors import BuildFailed
 from firebox.packages.building.base import Base
 from firebox.packages.building.build import Built, build
 from firebox.packages.building.recipe import AUTHOR, Recipe, find_recipe
 from firebox.packages.building.squash import INFORMATION, RUNTIMES, read_beside, write_tree_as_tar
-from firebox.packages.building.untested import Untested
+from firebox.packages.building.untested import UntestedPackage
 from firebox.packages.entry import Progress
-from firebox.packages.publishing.publishing import announced_in
-from firebox.packages.repository.index import read_index
-from firebox.packages.repository.sources import INDEX_NAME, location_of, path_of
+from firebox.packages.publishing.publishing import list_folder
+from firebox.packages.repository.index import parse_index
+from firebox.packages.repository.sources import INDEX_NAME, file_url, path_of_url
 from firebox.settings.settings import Settings, load_settings
 from tests.packages.building.conftest import write_recipe
 from tests.support.package_workshop import Workshop
@@ -48,7 +48,7 @@ def elsewhere(output: Path, folder: Path) -> Path:
 
 def built_in(workshop: Workshop, package: str) -> Built:
     entry = workshop.package(find_recipe(package))
-    return Built(file=path_of(entry.download), entry=entry)
+    return Built(file=path_of_url(entry.download), entry=entry)
 
 
 @pytest.fixture(scope="module")
@@ -88,23 +88,23 @@ def test_the_base_says_which_release_it_is_and_what_it_is_made_of(lua: Built, tm
 
 def test_both_are_announced_in_the_folders_index(lua: Built) -> None:
     file = lua.file.parent / INDEX_NAME
-    index = read_index(file.read_bytes(), repository="built", location=location_of(file))
+    index = parse_index(file.read_bytes(), repository="built", location=file_url(file))
     found = {entry.language: entry for entry in index.entries}
     assert msgspec.structs.replace(found["lua"], repository="") == lua.entry
     assert found["debian-trixie"].version == lua.entry.dependencies["debian-trixie"]
     assert lua.entry.size_bytes > lua.file.stat().st_size
     for entry in found.values():
         assert entry.author == AUTHOR
-        build_file = path_of(entry.buildfile)
+        build_file = path_of_url(entry.buildfile)
         assert build_file.parent == lua.file.parent
         assert build_file.read_text().startswith("# Made by: ")
-    recipe = path_of(lua.entry.buildfile).read_text()
+    recipe = path_of_url(lua.entry.buildfile).read_text()
     for name, text in find_recipe("lua").texts().items():
         assert f"==> {name} <==\n{text.rstrip()}\n" in recipe
 
 
 def test_its_test_program_says_ok(lua: Built, settings: Settings) -> None:
-    try_package(find_recipe("lua"), lua, settings)
+    run_smoke_test(find_recipe("lua"), lua, settings)
 
 
 def test_the_same_inputs_make_the_same_bytes(lua: Built, output: Path, settings: Settings, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_bash_is_all_in_the_base_and_still_a_package(
     second = build(find_recipe("bash"), settings, elsewhere(output, tmp_path / "again"))
     assert first.entry.checksums == second.entry.checksums
     assert "usr/bin/bash" not in names_in(first.file, tmp_path)
-    try_package(find_recipe("bash"), first, settings)
+    run_smoke_test(find_recipe("bash"), first, settings)
 
 
 def test_a_base_built_twice_is_the_same(lua: Built, settings: Settings, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_every_placeholder_of_a_definition_is_filled_in_the_root(output: Path, s
         assert made.read() == b"IT'S {TOOL} AND $HOME"
         assert more is not None
         assert int(more.read()) > 1_700_000_000
-    try_package(recipe, built, settings)
+    run_smoke_test(recipe, built, settings)
 
 
 def test_a_variant_is_told_apart_by_its_packages_name(output: Path, settings: Settings, tmp_path: Path) -> None:
@@ -245,10 +245,10 @@ def test_says_what_is_wrong_and_leaves_nothing(what: str, output: Path, lua: Bui
 
 def test_a_test_program_that_does_not_say_ok_fails_with_its_words(lua: Built, settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(BuildFailed, match=r"lua-\S+: its test program did not print OK") as refused:
-        try_package(_with_program(tmp_path, "print('not', 'OK')"), lua, settings)
+        run_smoke_test(_with_program(tmp_path, "print('not', 'OK')"), lua, settings)
     assert refused.value.hint == "not\tOK"
     with pytest.raises(BuildFailed, match="did not print OK: runtime_error") as refused:
-        try_package(_with_program(tmp_path, "error('dear me')"), lua, settings)
+        run_smoke_test(_with_program(tmp_path, "error('dear me')"), lua, settings)
     assert "dear me" in refused.value.hint
 
 
@@ -278,18 +278,18 @@ def test_what_fails_its_test_is_kept_and_only_tested_again(output: Path, package
     folder = elsewhere(output, tmp_path / "out")
     seen: list[Progress] = []
     with pytest.raises(BuildFailed, match="its test program did not print OK") as refused:
-        make(write_recipe(tmp_path, test="echo KO"), settings, folder, seen.append, {})
+        build_and_test(write_recipe(tmp_path, test="echo KO"), settings, folder, seen.append, {})
     assert "the package is kept" in refused.value.hint
-    assert not [entry for entry in announced_in(folder) if entry.language == "tiny"]
+    assert not [entry for entry in list_folder(folder) if entry.language == "tiny"]
     assert not list(folder.glob("tiny-*"))
     built_at = len(seen)
-    built = make(write_recipe(tmp_path, test="sleep 0.5; printf OK"), settings, folder, seen.append, {})
+    built = build_and_test(write_recipe(tmp_path, test="sleep 0.5; printf OK"), settings, folder, seen.append, {})
     assert [each.words for each in seen[built_at:]] == [
         "already built: repeating only its test",
         "running the test program",
         f"{built.file.name}: 0 MiB",
     ]
-    assert [entry.name for entry in announced_in(folder) if entry.language == "tiny"] == ["tiny-1.2.3"]
+    assert [entry.name for entry in list_folder(folder) if entry.language == "tiny"] == ["tiny-1.2.3"]
     assert not (folder / ".untested").exists()
 
 
@@ -297,16 +297,16 @@ def test_what_is_kept_is_of_one_recipe_base_and_supplied_file(tmp_path: Path) ->
     (tmp_path / "file").write_text("one")
     base = Base("debian-trixie", "13.2.20260905", tmp_path / "base", tmp_path / "tree.tar", 0)
     sources = {"file": tmp_path / "file"}
-    first = Untested(tmp_path, write_recipe(tmp_path), base, sources).image
-    assert Untested(tmp_path, write_recipe(tmp_path, test="echo another test"), base, sources).image == first
+    first = UntestedPackage(tmp_path, write_recipe(tmp_path), base, sources).image
+    assert UntestedPackage(tmp_path, write_recipe(tmp_path, test="echo another test"), base, sources).image == first
     others = [
-        Untested(tmp_path, write_recipe(tmp_path), replace(base, tree=tmp_path / "other.tar"), sources),
-        Untested(tmp_path, write_recipe(tmp_path), base, {}),
+        UntestedPackage(tmp_path, write_recipe(tmp_path), replace(base, tree=tmp_path / "other.tar"), sources),
+        UntestedPackage(tmp_path, write_recipe(tmp_path), base, {}),
     ]
     (tmp_path / "file").write_text("two")
-    others.append(Untested(tmp_path, write_recipe(tmp_path), base, sources))
+    others.append(UntestedPackage(tmp_path, write_recipe(tmp_path), base, sources))
     (tmp_path / "file").write_text("one")
-    others.append(Untested(tmp_path, write_recipe(tmp_path, script="true"), base, sources))
+    others.append(UntestedPackage(tmp_path, write_recipe(tmp_path, script="true"), base, sources))
     assert first not in [each.image for each in others]
 
 

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from firebox.cli.image_building.installation import PLACE
+from firebox.cli.image_building.installation import INSTALL_FOLDER
 
 ContractName = Literal["glot", "grounds"]
 CONTRACTS: tuple[ContractName, ...] = ("glot", "grounds")
 
 LABEL_CONTRACT = "firebox.contract"
 LABEL_LANGUAGE = "firebox.language"
-DATA = f"/{PLACE}/data"
-MAKE_READY = f"/{PLACE}/make-ready"
+DATA = f"/{INSTALL_FOLDER}/data"
+SETUP_PROGRAM = f"/{INSTALL_FOLDER}/make-ready"
 
 _PROGRAM = """\
 #!/usr/bin/python3 -IS
@@ -72,7 +72,7 @@ GLOT = Contract("glot", "glot", 1000, "/home/glot/runner", takes_language=False,
 GROUNDS = Contract(
     "grounds", "grounds", 1001, "/usr/local/bin/exec", takes_language=True, default_tag="grounds/exec-{language}:latest"
 )
-BOTH = (GLOT, GROUNDS)
+ALL_CONTRACTS = (GLOT, GROUNDS)
 
 
 def contract_of(name: ContractName) -> Contract:
@@ -83,17 +83,17 @@ def contract_of(name: ContractName) -> Contract:
 def write_programs(target: Path) -> None:
     """Write a tar with the home folders and programs of both contracts, so that one root serves either."""
     with tarfile.open(target, "w") as tar:
-        for contract in BOTH:
+        for contract in ALL_CONTRACTS:
             home = tarfile.TarInfo(f"home/{contract.user}")
             home.type, home.mode, home.uid, home.gid = tarfile.DIRTYPE, 0o755, contract.uid, contract.uid
             tar.addfile(home)
         _add(tar, GLOT.program, "firebox.cli.one_request.rce_runner", '["--no-sandbox", "--inside-container"]')
         _add(tar, GROUNDS.program, "firebox.cli.one_request.exec_code", "")
-        _add(tar, MAKE_READY, "firebox.cli.image_building.root_setup", "")
+        _add(tar, SETUP_PROGRAM, "firebox.cli.image_building.root_setup", "")
 
 
 def _add(tar: tarfile.TarFile, place: str, module: str, arguments: str) -> None:
-    text = _PROGRAM.format(place=PLACE, data=DATA, module=module, arguments=arguments).encode()
+    text = _PROGRAM.format(place=INSTALL_FOLDER, data=DATA, module=module, arguments=arguments).encode()
     member = tarfile.TarInfo(place.lstrip("/"))
     member.size, member.mode = len(text), 0o755
     tar.addfile(member, io.BytesIO(text))

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebox.cli.image_building.contract import BOTH, MAKE_READY, write_programs
-from firebox.cli.image_building.installation import PLACE, read_installation, write_installation
+from firebox.cli.image_building.contract import ALL_CONTRACTS, SETUP_PROGRAM, write_programs
+from firebox.cli.image_building.installation import INSTALL_FOLDER, read_installation, write_installation
 from firebox.packages.building.build_tools import require
 from firebox.packages.building.debian_root import run_mmdebstrap
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ImageRecipe:
     """Contents of a root. language: any known name; packages: of Debian."""
 
     language: str
@@ -24,7 +24,7 @@ class Recipe:
     packages: tuple[str, ...]
 
 
-def build_root(recipe: Recipe, target: Path, progress: Callable[[str], None]) -> None:
+def build_root(recipe: ImageRecipe, target: Path, progress: Callable[[str], None]) -> None:
     """Build the root and write it as a tar to `target`, atomically.
 
     progress: called with each output line. Raises: BuildFailed with the last messages of mmdebstrap.
@@ -38,8 +38,8 @@ def build_root(recipe: Recipe, target: Path, progress: Callable[[str], None]) ->
         shutil.move(unfinished, target)
 
 
-def _arguments(recipe: Recipe, own: Path, entry: Path) -> list[str]:
-    users = [(each.user, each.uid) for each in BOTH]
+def _arguments(recipe: ImageRecipe, own: Path, entry: Path) -> list[str]:
+    users = [(each.user, each.uid) for each in ALL_CONTRACTS]
     packages = ("python3", *recipe.packages)
     return [
         "--variant=minbase",
@@ -52,8 +52,8 @@ def _arguments(recipe: Recipe, own: Path, entry: Path) -> list[str]:
         f"--customize-hook=tar-in {entry} /",
         *(f"""--customize-hook=echo '{user}:x:{uid}:{uid}::/home/{user}:/bin/sh' >> "$1/etc/passwd\"""" for user, uid in users),
         *(f"""--customize-hook=echo '{user}:x:{uid}:' >> "$1/etc/group\"""" for user, uid in users),
-        f'--customize-hook=chroot "$1" /usr/bin/python3 -m compileall -q /{PLACE}',
-        f'--customize-hook=chroot "$1" {MAKE_READY} {shlex.quote(recipe.language)}',
+        f'--customize-hook=chroot "$1" /usr/bin/python3 -m compileall -q /{INSTALL_FOLDER}',
+        f'--customize-hook=chroot "$1" {SETUP_PROGRAM} {shlex.quote(recipe.language)}',
         # The image must not reveal the package sources of this machine.
         '--customize-hook=rm -f "$1/etc/apt/sources.list" "$1/etc/apt/apt.conf.d/99mmdebstrap"',
         '--customize-hook=rm -rf "$1/var/log/apt" "$1/var/log/dpkg.log" "$1/root/.cache"',

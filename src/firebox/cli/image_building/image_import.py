@@ -43,19 +43,19 @@ class Engine:
 
     async def ping(self) -> None:
         """Raises: PartUnavailable if the engine does not respond."""
-        async with self._asked("GET", "/_ping"):
+        async with self._request("GET", "/_ping"):
             return
 
     async def images(self) -> list[Image]:
         """List the images with our labels. Raises: PartUnavailable, ContainerError."""
         wanted = json.dumps({"label": [LABEL_CONTRACT]})
-        async with self._asked("GET", "/images/json", params={"filters": wanted}) as response:
+        async with self._request("GET", "/images/json", params={"filters": wanted}) as response:
             found: list[dict[str, Any]] = await response.json()
         return [_image(each) for each in found]
 
     async def labels(self, tag: str) -> dict[str, str]:
         """Return the labels of an image, {} if it does not exist. Raises: PartUnavailable, ContainerError."""
-        async with self._asked("GET", f"/images/{tag}/json", missing_is_fine=True) as response:
+        async with self._request("GET", f"/images/{tag}/json", missing_is_fine=True) as response:
             found: dict[str, Any] = await response.json() if response.status == HTTPStatus.OK else {}
         labels: dict[str, str] | None = found.get("Config", {}).get("Labels")
         return labels or {}
@@ -70,7 +70,7 @@ class Engine:
         params = [("fromSrc", "-"), ("repo", name), ("tag", version), *(("changes", change) for change in changes)]
         headers = {"Content-Type": "application/x-tar"}
         timeout = aiohttp.ClientTimeout(total=IMPORT_TIMEOUT_S)
-        async with self._asked(
+        async with self._request(
             "POST", "/images/create", params=params, data=_pieces(root, progress), headers=headers, timeout=timeout
         ) as response:
             said = [json.loads(line) for line in (await response.text()).splitlines() if line.strip()]
@@ -80,7 +80,7 @@ class Engine:
         return str(said[-1].get("status", ""))
 
     @asynccontextmanager
-    async def _asked(
+    async def _request(
         self, method: str, path: str, *, missing_is_fine: bool = False, **more: Any
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         try:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from firebox.cli.application import Application
 from firebox.cli.completion import offer_languages
 from firebox.cli.image_building.contract import CONTRACTS, Contract, ContractName, contract_of
-from firebox.cli.image_building.debian_image import Recipe, build_root
+from firebox.cli.image_building.debian_image import ImageRecipe, build_root
 from firebox.cli.image_building.image_import import Image, open_engine
 from firebox.cli.options import ConfigFile, DataDir
 from firebox.domain.errors import InvalidRequest, UnknownRuntime
@@ -123,7 +123,7 @@ async def _ping(url: str) -> None:
         await engine.ping()
 
 
-def _recipe(language: str, suite: str | None, more: list[str], settings: Settings) -> Recipe:
+def _recipe(language: str, suite: str | None, more: list[str], settings: Settings) -> ImageRecipe:
     """Find the Debian packages of a language. Raises: UnknownRuntime, InvalidRequest."""
     definitions = named(find_definitions(settings), language)
     if not definitions:
@@ -139,7 +139,7 @@ def _recipe(language: str, suite: str | None, more: list[str], settings: Setting
     for package in more:
         if not _PACKAGE.fullmatch(package):
             raise InvalidRequest(f"{package!r} is not a valid Debian package name", where="--package")
-    return Recipe(language, release, (*chosen.debian, *more))
+    return ImageRecipe(language, release, (*chosen.debian, *more))
 
 
 def _contract_name(word: str) -> ContractName:

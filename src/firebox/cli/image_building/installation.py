@@ -16,7 +16,7 @@ from pathlib import Path
 import firebox
 from firebox.domain.errors import FireboxError
 
-PLACE = "opt/firebox"
+INSTALL_FOLDER = "opt/firebox"
 """Location of our code in an image, relative to /."""
 
 ENTRY_MODULES = (
@@ -77,13 +77,13 @@ def write_installation(target: Path, installation: Installation, suite: str) -> 
         raise FireboxError(f"Debian {suite} is not supported", hint="supported: " + ", ".join(PYTHON_OF_SUITE))
     with tarfile.open(target, "w") as tar, tempfile.TemporaryDirectory(prefix="firebox-packages-") as folder:
         for name, content in installation.files.items():
-            _add(tar, f"{PLACE}/{name}", content)
+            _add(tar, f"{INSTALL_FOLDER}/{name}", content)
         if wanted == sys.version_info[:2]:
             others = _installed_files(installation.distributions.values())
         else:
             others = _fetched_files(Path(folder), installation, wanted)
         for name, path in others:
-            _add(tar, f"{PLACE}/{name}", path.read_bytes())
+            _add(tar, f"{INSTALL_FOLDER}/{name}", path.read_bytes())
 
 
 def _installed_files(distributions: Iterable[importlib.metadata.Distribution]) -> Iterator[tuple[str, Path]]:

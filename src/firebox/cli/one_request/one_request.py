@@ -50,7 +50,7 @@ _CONTAINER_SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RunOptions:
     """Options of one-shot execution. folder: for the files, which are kept; None: a temporary folder.
 
     sandbox: False runs plain processes, which inside_container must confirm. config, data_dir: from flags.
@@ -64,10 +64,10 @@ class Way:
     data_dir: Path | None = None
 
 
-def answer_one(way: Way) -> int:
+def answer_request(options: RunOptions) -> int:
     """Answer a request from standard input on standard output. Return the exit status."""
     try:
-        answer = wire.encode(_answer(way))
+        answer = wire.encode(_answer(options))
     except (FireboxError, OSError) as error:
         report(error)
         return EXIT_BAD_REQUEST
@@ -76,26 +76,26 @@ def answer_one(way: Way) -> int:
     return 0
 
 
-def _answer(way: Way) -> wire.Answer:
+def _answer(options: RunOptions) -> wire.Answer:
     """Raises: FireboxError for an invalid request or command line; OSError if a file cannot be read or written."""
-    if not way.sandbox and not way.inside_container:
+    if not options.sandbox and not options.inside_container:
         raise InvalidRequest(
             "code would run with all privileges of this user",
             where="--no-sandbox",
             hint="inside a container that is already a sandbox, use --no-sandbox --inside-container",
         )
-    settings = sandbox_settings(way.config, way.data_dir) if way.sandbox else container_settings()
+    settings = sandbox_settings(options.config, options.data_dir) if options.sandbox else container_settings()
     job = wire.to_job(wire.read_request(0, settings.max_body_bytes))
     try:
-        packaged = _open_store(settings).runtimes()[0] if way.sandbox else None
+        packaged = _open_store(settings).runtimes()[0] if options.sandbox else None
         registry = find_registry(job.language, settings, without_tools=bool(job.command), packaged=packaged)
     except UnknownRuntime as error:
         if not error.hint:
             raise InvalidRequest(f"unknown language {job.language[:64]!r}", where="language") from None
         return wire.Answer(error=f"{job.language} is not installed here: {error.hint}")
     try:
-        with _workspace(way) as folder:
-            result = asyncio.run(_run(job, settings, registry, way, folder))
+        with _workspace(options) as folder:
+            result = asyncio.run(_run(job, settings, registry, options, folder))
     except FireboxError as error:
         if isinstance(error, _AT_FAULT):
             raise
@@ -152,14 +152,14 @@ def _open_store(settings: Settings) -> PackageStore:
 
 
 @contextmanager
-def _workspace(way: Way) -> Generator[Path | None]:
+def _workspace(options: RunOptions) -> Generator[Path | None]:
     """Yield the folder with the bootstrap files, None if none is needed. Raises: InvalidRequest, OSError."""
-    bootstrap = way.bootstrap if way.bootstrap.exists() else None
-    if way.folder is not None:
-        way.folder.mkdir(parents=True, exist_ok=True)
-        _unpack(bootstrap, way.folder)
-        yield way.folder.resolve()
-    elif bootstrap is None and way.sandbox:
+    bootstrap = options.bootstrap if options.bootstrap.exists() else None
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        _unpack(bootstrap, options.folder)
+        yield options.folder.resolve()
+    elif bootstrap is None and options.sandbox:
         yield None
     else:
         with tempfile.TemporaryDirectory(prefix="firebox-stdio-", ignore_cleanup_errors=True) as folder:
@@ -174,10 +174,10 @@ def _unpack(bootstrap: Path | None, folder: Path) -> None:
         unpack(bootstrap, folder)
 
 
-async def _run(job: Job, settings: Settings, registry: Registry, way: Way, folder: Path | None) -> Result:
-    if way.sandbox and folder is not None:
-        job = _with_what_is_there(job, settings, registry, folder)
-    async with _executor(settings, registry, way, folder) as executor, executor.submit(job) as run:
+async def _run(job: Job, settings: Settings, registry: Registry, options: RunOptions, folder: Path | None) -> Result:
+    if options.sandbox and folder is not None:
+        job = _with_folder_files(job, settings, registry, folder)
+    async with _executor(settings, registry, options, folder) as executor, executor.submit(job) as run:
         async for event in run.events():
             if isinstance(event, Finished):
                 if run.failure is not None:
@@ -186,7 +186,7 @@ async def _run(job: Job, settings: Settings, registry: Registry, way: Way, folde
     raise AssertionError("events end with Finished")
 
 
-def _with_what_is_there(job: Job, settings: Settings, registry: Registry, folder: Path) -> Job:
+def _with_folder_files(job: Job, settings: Settings, registry: Registry, folder: Path) -> Job:
     """Write the job's files to the folder, and add all files of the folder to the job."""
     runtime = registry.resolve(job.language, job.version)
     files = runtime.place(job.files)
@@ -197,9 +197,9 @@ def _with_what_is_there(job: Job, settings: Settings, registry: Registry, folder
 
 
 @asynccontextmanager
-async def _executor(settings: Settings, registry: Registry, way: Way, folder: Path | None) -> AsyncGenerator[Executor]:
+async def _executor(settings: Settings, registry: Registry, options: RunOptions, folder: Path | None) -> AsyncGenerator[Executor]:
     """Create the executor. Imports only what it needs: imports dominate the run time of a small program."""
-    if way.sandbox or folder is None:
+    if options.sandbox or folder is None:
         from firebox.cli.late_logs import set_up_logs_later
         from firebox.engine.executor import LocalExecutor
 

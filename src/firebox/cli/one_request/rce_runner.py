@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from pathlib import Path
 
     from firebox.cli.failures import EXIT_FAILED, report
-    from firebox.cli.one_request.one_request import BOOTSTRAP, Way, answer_one
+    from firebox.cli.one_request.one_request import BOOTSTRAP, RunOptions, answer_request
 
     parser = argparse.ArgumentParser(prog="rce-runner", description="Same as `firebox stdio`; see its help.")
     parser.add_argument("--path", type=Path, metavar="FOLDER", help="keep the files in this folder")
@@ -26,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-sandbox", action="store_true", help="run without a sandbox; requires --inside-container")
     parser.add_argument("--inside-container", action="store_true", help="confirm that this container is already a sandbox")
     given = parser.parse_args(arguments)
-    way = Way(given.path, given.bootstrap, sandbox=not given.no_sandbox, inside_container=given.inside_container)
+    options = RunOptions(given.path, given.bootstrap, sandbox=not given.no_sandbox, inside_container=given.inside_container)
     try:
         raise_at_interrupts()
-        status = answer_one(way)
+        status = answer_request(options)
     except Exception as error:  # noqa: BLE001 - any error must be reported
         report(error)
         status = EXIT_FAILED

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from firebox.cli.application import Application
-from firebox.cli.one_request.one_request import BOOTSTRAP, Way, answer_one
+from firebox.cli.one_request.one_request import BOOTSTRAP, RunOptions, answer_request
 from firebox.cli.options import ConfigFile, DataDir
 
 app = Application()
@@ -35,5 +35,5 @@ def stdio(
     Request: {"language", "files": [{"name", "content"}, ...], "stdin"?, "command"?}. Answer: {"stdout","stderr","error"}.
     Exit status: 0 if there is an answer, whatever the program did; 1 if the request is invalid.
     """
-    way = Way(path, bootstrap, not no_sandbox, inside_container, config, data_dir)
-    raise typer.Exit(answer_one(way))
+    options = RunOptions(path, bootstrap, not no_sandbox, inside_container, config, data_dir)
+    raise typer.Exit(answer_request(options))

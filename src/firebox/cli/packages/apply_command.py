@@ -10,10 +10,20 @@ from msgspec import Struct, field
 
 from firebox.cli import failures
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, Parts, Sync, Yes, agreed, open_parts, read_operators_file, run
+from firebox.cli.packages.context import (
+    PACKAGE_ROWS,
+    AsJson,
+    PackageContext,
+    Sync,
+    Yes,
+    confirm,
+    open_context,
+    read_file_or_stdin,
+    run,
+)
 from firebox.cli.packages.json_output import as_installed
-from firebox.cli.packages.output_tables import print_json, size_words
-from firebox.cli.packages.package_names import near_names, usable
+from firebox.cli.packages.output_tables import format_size, print_json
+from firebox.cli.packages.package_names import compatible, suggest_names
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.uninstall_command import removal_order
 from firebox.domain.errors import FireboxError, InvalidRequest
@@ -31,11 +41,11 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     install: tuple[Entry, ...] = ()
     """Selected packages that are not installed."""
-    along: tuple[Entry, ...] = ()
+    dependencies: tuple[Entry, ...] = ()
     """Their missing dependencies."""
     remove: tuple[str, ...] = ()
     """Ids, dependents first."""
-    everything_goes: bool = False
+    removes_everything: bool = False
     """Whether no installed package would be left."""
 
     @property
@@ -73,48 +83,48 @@ def apply(
     """
     from firebox.packages.installed.spec_file import MAX_BYTES, read_rules
 
-    parts = open_parts(config, flags)
-    rules = read_rules(read_operators_file(file, MAX_BYTES))
+    context = open_context(config, flags)
+    rules = read_rules(read_file_or_stdin(file, MAX_BYTES))
     with show_progress() as report:
-        plan = run(_plan(parts, rules, sync, ignore_missing, report))
+        plan = run(_plan(context, rules, sync, ignore_missing, report))
     if dry_run and as_json:
-        print_json({"install": [_named(entry) for entry in (*plan.along, *plan.install)], "remove": plan.remove})
+        print_json({"install": [_planned_json(entry) for entry in (*plan.dependencies, *plan.install)], "remove": plan.remove})
     if not as_json:
         _show(plan)
-    if plan.everything_goes and not (yes or dry_run):
+    if plan.removes_everything and not (yes or dry_run):
         raise InvalidRequest(
             "the file selects no packages: every package would be removed", where=file, hint="use --yes to remove them"
         )
     if dry_run or (plan.empty and not as_json):
         return
-    if not agreed("Continue?", yes=yes or plan.empty):
+    if not confirm("Continue?", yes=yes or plan.empty):
         raise typer.Exit(1)
-    _carry_out(parts, plan, as_json)
+    _apply(context, plan, as_json)
 
 
-async def _plan(parts: Parts, rules: Sequence[Rule], sync: bool, ignore_missing: bool, report: Report) -> Plan:
-    from firebox.packages.installed.spec_file import choose
+async def _plan(context: PackageContext, rules: Sequence[Rule], sync: bool, ignore_missing: bool, report: Report) -> Plan:
+    from firebox.packages.installed.spec_file import select_packages
 
-    installed = {each.id: each for each in parts.store.all()}
-    known = {entry.name: entry for entry in usable(await parts.repositories.entries("all", sync=sync, report=report))}
+    installed = {each.id: each for each in context.store.all()}
+    known = {entry.name: entry for entry in compatible(await context.repositories.entries("all", sync=sync, report=report))}
     known.update((id_, each.entry) for id_, each in installed.items())
-    choice = choose(rules, list(known.values()))
-    for rule in choice.unmatched:
+    selection = select_packages(rules, list(known.values()))
+    for rule in selection.unmatched:
         _unmatched(rule, {entry.language for entry in known.values()}, ignore_missing or not rule.exact)
     there = {id_: each.entry for id_, each in installed.items()}
     planned: dict[str, Entry] = {}
-    install = [entry for entry in choice.entries if entry.name not in installed]
+    install = [entry for entry in selection.entries if entry.name not in installed]
     for entry in install:
-        for needed in await parts.repositories.plan(entry, [*there.values(), *planned.values()]):
+        for needed in await context.repositories.plan(entry, [*there.values(), *planned.values()]):
             planned.setdefault(needed.name, needed)
-    wanted = {entry.name for entry in choice.entries} | _used_of_installed(planned.values(), list(there.values()))
-    stays = _with_requirements(wanted, installed)
+    wanted = {entry.name for entry in selection.entries} | _reused_packages(planned.values(), list(there.values()))
+    stays = _with_dependencies(wanted, installed)
     chosen = {entry.name for entry in install}
     return Plan(
         install=tuple(install),
-        along=tuple(entry for entry in planned.values() if entry.name not in chosen and entry.name not in installed),
+        dependencies=tuple(entry for entry in planned.values() if entry.name not in chosen and entry.name not in installed),
         remove=tuple(removal_order([each for id_, each in installed.items() if id_ not in stays])),
-        everything_goes=bool(installed) and not choice.entries,
+        removes_everything=bool(installed) and not selection.entries,
     )
 
 
@@ -123,12 +133,12 @@ def _unmatched(rule: Rule, names: Iterable[str], go_on: bool) -> None:
     if go_on:
         typer.echo(f"line {rule.line}: nothing matches {rule.text!r}", err=True)
         return
-    near = near_names(rule.pattern, names)
+    near = suggest_names(rule.pattern, names)
     hint = f"{near}; --ignore-missing skips it" if near else "--ignore-missing skips it"
     raise InvalidRequest(f"nothing matches {rule.text!r}", where=f"line {rule.line}", hint=hint)
 
 
-def _used_of_installed(planned: Iterable[Entry], installed: Sequence[Entry]) -> set[str]:
+def _reused_packages(planned: Iterable[Entry], installed: Sequence[Entry]) -> set[str]:
     """Return the installed packages that the planned ones will depend on."""
     from firebox.packages.versions import matching
 
@@ -140,7 +150,7 @@ def _used_of_installed(planned: Iterable[Entry], installed: Sequence[Entry]) -> 
     }
 
 
-def _with_requirements(wanted: Iterable[str], installed: dict[str, Installed]) -> set[str]:
+def _with_dependencies(wanted: Iterable[str], installed: dict[str, Installed]) -> set[str]:
     """Add the transitive dependencies among the installed packages."""
     stays: set[str] = set()
     left = list(wanted)
@@ -152,11 +162,11 @@ def _with_requirements(wanted: Iterable[str], installed: dict[str, Installed]) -
     return stays
 
 
-def _carry_out(parts: Parts, plan: Plan, as_json: bool) -> None:
+def _apply(context: PackageContext, plan: Plan, as_json: bool) -> None:
     outcome = Outcome()
     try:
         with show_progress() as report:
-            run(_install_and_remove(parts, plan, outcome, report), INTERRUPTED)
+            run(_install_and_remove(context, plan, outcome, report), INTERRUPTED)
     finally:
         if as_json:
             print_json(_as_json(outcome))
@@ -174,11 +184,11 @@ def _carry_out(parts: Parts, plan: Plan, as_json: bool) -> None:
         raise typer.Exit(failures.exit_status(outcome.failed[0][1]))
 
 
-async def _install_and_remove(parts: Parts, plan: Plan, outcome: Outcome, report: Report) -> None:
+async def _install_and_remove(context: PackageContext, plan: Plan, outcome: Outcome, report: Report) -> None:
     """Install everything first, then remove: a failed download must not leave fewer packages than before."""
-    installer = parts.installer()
+    installer = context.installer()
     for entry in plan.install:
-        if parts.store.get(entry.name) is not None:
+        if context.store.get(entry.name) is not None:
             continue  # installed as a dependency of another package
         try:
             outcome.installed += await installer.install(entry, report)
@@ -186,8 +196,8 @@ async def _install_and_remove(parts: Parts, plan: Plan, outcome: Outcome, report
             outcome.failed.append((entry.name, error))
     if outcome.failed:
         return
-    installed = {each.id: each for each in parts.store.all()}
-    stays = _with_requirements([id_ for id_ in installed if id_ not in plan.remove], installed)
+    installed = {each.id: each for each in context.store.all()}
+    stays = _with_dependencies([id_ for id_ in installed if id_ not in plan.remove], installed)
     for id_ in plan.remove:
         if id_ in stays or id_ not in installed:
             continue
@@ -200,8 +210,8 @@ async def _install_and_remove(parts: Parts, plan: Plan, outcome: Outcome, report
 
 
 def _show(plan: Plan) -> None:
-    for entry in (*plan.along, *plan.install):
-        size = size_words(entry.size_bytes)
+    for entry in (*plan.dependencies, *plan.install):
+        size = format_size(entry.size_bytes)
         source = f" from {entry.repository}" if entry.repository else ""
         print(f"install  {entry.name}{source}{f' ({size})' if size else ''}")
     for id_ in plan.remove:
@@ -210,7 +220,7 @@ def _show(plan: Plan) -> None:
         print("nothing to do: the installed packages match the file")
 
 
-def _named(entry: Entry) -> dict[str, Any]:
+def _planned_json(entry: Entry) -> dict[str, Any]:
     return {"package": entry.language, "version": entry.version, "repository": entry.repository, "size_bytes": entry.size_bytes}
 
 

@@ -10,9 +10,9 @@ import typer
 
 from firebox.cli.completion import offer_recipes
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import PLACE_ROWS, AsJson, interruptible, open_settings
-from firebox.cli.packages.output_tables import print_json, size_words
-from firebox.cli.packages.package_names import NAMES_METAVAR, Selector, near_names, read_recipe_selector
+from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, interruptible, open_settings
+from firebox.cli.packages.output_tables import format_size, print_json
+from firebox.cli.packages.package_names import NAMES_METAVAR, Selector, read_recipe_selector, suggest_names
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import known_recipes, recipe_names
 from firebox.domain.errors import BuildFailed, InvalidRequest, NotFound
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEPT = "the package is kept: repeat the command to test it again, or run `firebox packages build --no-test` to accept it as it is"
 
 
-@settings_flags(PLACE_ROWS)
+@settings_flags(DATA_DIR_ROWS)
 def build(
     packages: Annotated[
         list[str] | None,
@@ -60,18 +60,20 @@ def build(
     folder = output or built_folder(settings)
     if bool(packages) == all_needed:
         raise InvalidRequest("name packages, or use --all-needed", hint="`firebox packages recipes` lists the recipes")
-    wanted = _needed(folder, sources) if all_needed else [find_recipe(read_recipe_selector(word)) for word in packages or []]
+    wanted = (
+        _missing_recipes(folder, sources) if all_needed else [find_recipe(read_recipe_selector(word)) for word in packages or []]
+    )
     check_recipes(wanted, sources)
     built: list[Built] = []
     try:
         with show_progress() as report, interruptible("only the packages listed above were built"):
             for recipe in wanted:
-                built += [make(recipe, settings, folder, report, sources, tried=test)]
+                built += [build_and_test(recipe, settings, folder, report, sources, test_package=test)]
     finally:
         if as_json:
             print_json([_as_json(each) for each in built])
         for each in () if as_json else built:
-            print(f"built {each.entry.name} ({size_words(each.file.stat().st_size)}): {each.file}")
+            print(f"built {each.entry.name} ({format_size(each.file.stat().st_size)}): {each.file}")
 
 
 def built_folder(settings: Settings) -> Path:
@@ -79,22 +81,22 @@ def built_folder(settings: Settings) -> Path:
     return packages_folder(settings) / BUILT
 
 
-def make(
-    recipe: Recipe, settings: Settings, folder: Path, report: Report, sources: Mapping[str, Path], *, tried: bool = True
+def build_and_test(
+    recipe: Recipe, settings: Settings, folder: Path, report: Report, sources: Mapping[str, Path], *, test_package: bool = True
 ) -> Built:
     """Build a package and run its test program. A package that fails is not announced. Raises: BuildFailed, SandboxError."""
-    from firebox.cli.packages.smoke_test import try_package
+    from firebox.cli.packages.smoke_test import run_smoke_test
     from firebox.packages.building.build import build as build_package
 
     def test(built: Built, place: Path) -> None:
         try:
-            try_package(recipe, built, settings, report, folder=place)
+            run_smoke_test(recipe, built, settings, report, folder=place)
         except BuildFailed as error:
             error.hint = "\n        ".join(filter(None, [error.hint, KEPT]))
             raise
 
     wanted = {each.name: sources[each.name] for each in recipe.supplied}
-    return build_package(recipe, settings, folder, report, sources=wanted, test=test if tried else None)
+    return build_package(recipe, settings, folder, report, sources=wanted, test=test if test_package else None)
 
 
 def find_recipe(selector: Selector) -> Recipe:
@@ -108,7 +110,7 @@ def find_recipe(selector: Selector) -> Recipe:
         if series:
             error.hint = f"available recipes: {', '.join(series)}"
         else:
-            error.hint = near_names(selector.name, recipe_names()) or "`firebox packages recipes` lists the recipes"
+            error.hint = suggest_names(selector.name, recipe_names()) or "`firebox packages recipes` lists the recipes"
         raise
 
 
@@ -143,13 +145,13 @@ def _check_sources(recipe: Recipe, sources: Mapping[str, Path]) -> None:
             raise InvalidRequest(f"recipe {recipe.name} requires the file {each.name}", where="--source", hint=hint)
 
 
-def _needed(folder: Path, sources: Mapping[str, Path]) -> list[Recipe]:
+def _missing_recipes(folder: Path, sources: Mapping[str, Path]) -> list[Recipe]:
     """List the recipes whose package is missing from a folder, and report those skipped for lack of a file."""
     from firebox.packages.machine import fits
-    from firebox.packages.publishing.publishing import announced_in
+    from firebox.packages.publishing.publishing import list_folder
     from firebox.packages.versions import matching
 
-    there = [entry for entry in announced_in(folder) if fits(entry.architecture)]
+    there = [entry for entry in list_folder(folder) if fits(entry.architecture)]
     found: list[Recipe] = []
     for recipe in known_recipes():
         if matching([entry for entry in there if entry.language == recipe.package], recipe.version):

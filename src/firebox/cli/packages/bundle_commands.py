@@ -10,11 +10,11 @@ import typer
 
 from firebox.cli.completion import offer_packages
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, Parts, RepositoryName, open_parts, run
+from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, PackageContext, RepositoryName, open_context, run
 from firebox.cli.packages.find_package import find_package
 from firebox.cli.packages.install_command import install_all
 from firebox.cli.packages.json_output import as_installed
-from firebox.cli.packages.output_tables import print_json, size_words
+from firebox.cli.packages.output_tables import format_size, print_json
 from firebox.cli.packages.package_names import NAMES_METAVAR, matches, read_selector
 from firebox.cli.packages.progress import show_progress
 from firebox.domain.errors import InvalidRequest
@@ -44,19 +44,19 @@ def export_packages(
     Example: `firebox packages export python haskell -o languages.tar`. Installed packages are reused; the others are downloaded,
     but not installed.
     """
-    parts = open_parts(config, flags)
+    context = open_context(config, flags)
     if bool(packages) == installed:
         raise InvalidRequest("name packages, or use --installed")
     if not output.absolute().parent.is_dir():
         raise InvalidRequest(f"{output.parent} is not a folder", where="--output")
     with show_progress() as report:
-        written = run(_export(parts, packages or [], repository, output, report), f"{output} was not written")
+        written = run(_export(context, packages or [], repository, output, report), f"{output} was not written")
     if as_json:
         print_json({"file": str(output), "file_bytes": output.stat().st_size, "packages": [entry.name for entry in written]})
         return
     for entry in written:
         print(f"exported {entry.name}")
-    print(f"{output}: {size_words(output.stat().st_size)}")
+    print(f"{output}: {format_size(output.stat().st_size)}")
 
 
 @settings_flags(PACKAGE_ROWS)
@@ -74,16 +74,16 @@ def import_packages(
     """
     from firebox.packages.publishing.bundle import import_bundle
 
-    parts = open_parts(config, flags)
+    context = open_context(config, flags)
     if not file.is_file():
         raise InvalidRequest(f"{file}: no such file", where="FILE")
     done: list[Installed] = []
     entries: list[Entry] = []
     try:
         with show_progress() as report:
-            entries += run(import_bundle(file, parts.settings, report))
+            entries += run(import_bundle(file, context.settings, report))
             if install:
-                run(install_all(parts, entries, [], report, done), "unfinished packages were not installed")
+                run(install_all(context, entries, [], report, done), "unfinished packages were not installed")
     finally:
         if as_json:
             print_json({"imported": [entry.name for entry in entries], "installed": [as_installed(each) for each in done]})
@@ -94,14 +94,14 @@ def import_packages(
                 print(f"installed {each.id}")
 
 
-async def _export(parts: Parts, words: Sequence[str], repository: str, output: Path, report: Report) -> list[Entry]:
+async def _export(context: PackageContext, words: Sequence[str], repository: str, output: Path, report: Report) -> list[Entry]:
     from firebox.packages.publishing.bundle import export_bundle
     from firebox.packages.versions import newest_first
 
-    there = [package.entry for package in parts.store.all()]
+    there = [package.entry for package in context.store.all()]
     wanted = [] if words else there
     for word in words:
         selector = read_selector(word)
         own = [entry for entry in there if matches(selector, entry) and repository in {"all", entry.repository}]
-        wanted.append(newest_first(own)[0] if own else await find_package(parts, selector, repository))
-    return await export_bundle(wanted, output, parts.settings, parts.repositories, parts.store, report)
+        wanted.append(newest_first(own)[0] if own else await find_package(context, selector, repository))
+    return await export_bundle(wanted, output, context.settings, context.repositories, context.store, report)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:  # imported by the commands that need them
     from firebox.packages.installed.install import Installer
     from firebox.packages.repository.repositories import Repositories
 
-PLACE_ROWS = (ROWS["data_dir"],)
-REPOSITORY_ROWS = (*PLACE_ROWS, ROWS["repositories"], ROWS["trusted_keys_dir"], ROWS["allow_unsigned_packages"])
+DATA_DIR_ROWS = (ROWS["data_dir"],)
+REPOSITORY_ROWS = (*DATA_DIR_ROWS, ROWS["repositories"], ROWS["trusted_keys_dir"], ROWS["allow_unsigned_packages"])
 PACKAGE_ROWS = (*REPOSITORY_ROWS, ROWS["max_package_bytes"], ROWS["uninstall_wait_ms"])
-TRUST_ROWS = (*PLACE_ROWS, ROWS["repositories"], ROWS["trusted_keys_dir"])
+TRUST_ROWS = (*DATA_DIR_ROWS, ROWS["repositories"], ROWS["trusted_keys_dir"])
 
 EXIT_INTERRUPTED = 130
 """Shell convention: 128 + SIGINT."""
@@ -42,7 +42,7 @@ RepositoryName = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class PackageContext:
     """Settings, package store and repositories."""
 
     settings: Settings
@@ -62,24 +62,24 @@ def open_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
     return settings
 
 
-def open_parts(config: Path | None, flags: dict[str, Any]) -> Parts:
+def open_context(config: Path | None, flags: dict[str, Any]) -> PackageContext:
     """Create the context. Does not access the network yet. Raises: SettingsError."""
     from firebox.packages.repository.repositories import Repositories
 
     settings = open_settings(config, flags)
-    return Parts(settings, open_store(settings), Repositories(settings))
+    return PackageContext(settings, open_store(settings), Repositories(settings))
 
 
-def read_operators_file(name: str, most_bytes: int) -> bytes:
-    """Read a file, or standard input for `-`, up to `most_bytes` + 1 bytes.
+def read_file_or_stdin(name: str, max_bytes: int) -> bytes:
+    """Read a file, or standard input for `-`, up to `max_bytes` + 1 bytes.
 
     Raises: InvalidRequest if it cannot be read.
     """
     if name == "-":
-        return sys.stdin.buffer.read(most_bytes + 1)
+        return sys.stdin.buffer.read(max_bytes + 1)
     try:
         with Path(name).open("rb") as opened:
-            return opened.read(most_bytes + 1)
+            return opened.read(max_bytes + 1)
     except OSError as error:
         raise InvalidRequest(f"{name}: {error.strerror}") from None
 
@@ -100,7 +100,7 @@ def interruptible(words: str) -> Generator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def agreed(question: str, *, yes: bool) -> bool:
+def confirm(question: str, *, yes: bool) -> bool:
     """Ask for confirmation on a terminal. Without a terminal, or with --yes, do not ask and return True."""
     if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True

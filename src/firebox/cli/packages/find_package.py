@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from firebox.cli.packages.context import Parts
-from firebox.cli.packages.package_names import Selector, matches, not_installed, read_selector, unknown_package, usable
-from firebox.cli.packages.recipes_command import packages_that_bring, recipe_names
+from firebox.cli.packages.context import PackageContext
+from firebox.cli.packages.package_names import Selector, compatible, matches, not_installed, read_selector, unknown_package
+from firebox.cli.packages.recipes_command import packages_providing, recipe_names
 from firebox.domain.errors import NotFound
 from firebox.packages.entry import Entry
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from firebox.packages.installed.store import Installed
 
 
-async def find_package(parts: Parts, selector: Selector, repository: str) -> Entry:
+async def find_package(context: PackageContext, selector: Selector, repository: str) -> Entry:
     """Find the newest matching package. Falls back to installed packages that no repository has.
 
     Raises: NotFound with similar names as a hint; and as `Repositories.find`.
     """
     try:
-        return await parts.repositories.find(selector.name, selector.version_range, repository=repository)
+        return await context.repositories.find(selector.name, selector.version_range, repository=repository)
     except NotFound as error:
         if error.kind != "package":
             raise
-    known = usable(await parts.repositories.entries(repository))
+    known = compatible(await context.repositories.entries(repository))
     for entry in known:
         if entry.name == selector.word:
             return entry
-    for package in parts.store.all():
+    for package in context.store.all():
         if matches(selector, package.entry):
             return package.entry
-    brought_by = packages_that_bring(selector.name.lower())
-    raise unknown_package(selector, [(entry.language, entry.version) for entry in known], recipe_names(), brought_by)
+    provided_by = packages_providing(selector.name.lower())
+    raise unknown_package(selector, [(entry.language, entry.version) for entry in known], recipe_names(), provided_by)
 
 
 def find_installed(installed: Sequence[Installed], word: str) -> list[Installed]:

@@ -10,11 +10,11 @@ import typer
 
 from firebox.cli.completion import offer_packages
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.build_command import built_folder, check_recipes, find_recipe, make
-from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, Parts, RepositoryName, Sync, open_parts, run
+from firebox.cli.packages.build_command import build_and_test, built_folder, check_recipes, find_recipe
+from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, PackageContext, RepositoryName, Sync, open_context, run
 from firebox.cli.packages.find_package import find_package
 from firebox.cli.packages.json_output import as_installed
-from firebox.cli.packages.output_tables import print_json, size_words
+from firebox.cli.packages.output_tables import format_size, print_json
 from firebox.cli.packages.package_names import NAMES_METAVAR, Selector, is_file, package_file, read_selector
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import recipe_names
@@ -53,54 +53,54 @@ def install(
     Example: `firebox packages install python@3.13.x haskell`, or `firebox packages install ./lua-5.4.7.squashfs` for a file. The
     newest matching version is installed; several versions can coexist. Packages that are already installed are skipped.
     """
-    parts = open_parts(config, flags)
+    context = open_context(config, flags)
     installed: list[Installed] = []
     try:
         with show_progress() as report:
             files = [package_file(word) for word in packages if is_file(word)]
             selectors = [read_selector(word) for word in packages if not is_file(word)]
             if sync:
-                run(parts.repositories.sync(repository, report))
+                run(context.repositories.sync(repository, report))
             # Resolve all names first, so that a typo changes nothing.
-            found = run(_find_all(parts, selectors, repository, build))
-            entries = [each if isinstance(each, Entry) else _built(parts, each, report) for each in found]
-            run(install_all(parts, entries, files, report, installed), INTERRUPTED)
+            found = run(_find_all(context, selectors, repository, build))
+            entries = [each if isinstance(each, Entry) else _built(context, each, report) for each in found]
+            run(install_all(context, entries, files, report, installed), INTERRUPTED)
     finally:  # when the third of five fails, two are installed
         if as_json:
             print_json([as_installed(each) for each in installed])
         for each in () if as_json else installed:
-            size = size_words(each.size_bytes)
+            size = format_size(each.size_bytes)
             print(f"installed {each.id}" + (f" ({size})" if size else ""))
 
 
 async def install_all(
-    parts: Parts, entries: Sequence[Entry], files: Sequence[Path], report: Report, done: list[Installed]
+    context: PackageContext, entries: Sequence[Entry], files: Sequence[Path], report: Report, done: list[Installed]
 ) -> None:
     """Install packages one by one. done: collects the installed packages, also in case of a failure.
 
     A package that is already installed is skipped.
     """
     for entry in entries:
-        if parts.store.get(entry.name) is not None:
+        if context.store.get(entry.name) is not None:
             typer.echo(f"{entry.name} is already installed", err=True)
         else:
-            done += await parts.installer().install(entry, report)
+            done += await context.installer().install(entry, report)
     for file in files:
-        done += await parts.installer().install_file(file, report)
+        done += await context.installer().install_file(file, report)
 
 
-def _built(parts: Parts, recipe: Recipe, report: Report) -> Entry:
+def _built(context: PackageContext, recipe: Recipe, report: Report) -> Entry:
     """Build a package and return its entry in the repository `built`. Raises: BuildFailed."""
-    made = make(recipe, parts.settings, built_folder(parts.settings), report, {}).entry
-    return run(parts.repositories.find(made.language, made.version, repository=BUILT))
+    made = build_and_test(recipe, context.settings, built_folder(context.settings), report, {}).entry
+    return run(context.repositories.find(made.language, made.version, repository=BUILT))
 
 
-async def _find_all(parts: Parts, selectors: Sequence[Selector], repository: str, build: bool) -> list[Entry | Recipe]:
+async def _find_all(context: PackageContext, selectors: Sequence[Selector], repository: str, build: bool) -> list[Entry | Recipe]:
     """Find each package in the repositories, or else the recipe to build it."""
     found: list[Entry | Recipe] = []
     for selector in selectors:
         try:
-            found.append(await find_package(parts, selector, repository))
+            found.append(await find_package(context, selector, repository))
         except NotFound:
             if not build or selector.name not in recipe_names():
                 raise

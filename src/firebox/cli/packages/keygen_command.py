@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import PLACE_ROWS, AsJson, open_settings
+from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, open_settings
 from firebox.cli.packages.output_tables import print_json
 from firebox.domain.errors import InvalidRequest
 
 SECONDS_A_DAY = 86_400
 
 
-@settings_flags(PLACE_ROWS)
+@settings_flags(DATA_DIR_ROWS)
 def keygen(
     user_id: Annotated[str, typer.Argument(metavar="USER-ID", help="Owner of the key: 'Full Name <mail>'.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File for the secret key, with mode 0600.")],

@@ -9,12 +9,12 @@ import typer
 
 from firebox.cli.completion import offer_packages
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, Parts, RepositoryName, Sync, open_parts, run
+from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, RepositoryName, Sync, open_context, run
 from firebox.cli.packages.json_output import as_entry, as_installed, as_runtimes
-from firebox.cli.packages.output_tables import print_fields, print_json, print_rows, size_words
-from firebox.cli.packages.package_names import matches, newest_first, read_selector, unknown_package, usable
+from firebox.cli.packages.output_tables import format_size, print_fields, print_json, print_rows
+from firebox.cli.packages.package_names import compatible, matches, newest_first, read_selector, unknown_package
 from firebox.cli.packages.progress import show_progress
-from firebox.cli.packages.recipes_command import is_about, known_recipes, recipe_words
+from firebox.cli.packages.recipes_command import contains_words, known_recipes, searchable_texts
 from firebox.packages.entry import Entry
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ def list_packages(
     Example: `firebox packages list --available`. Several versions of a package can be installed, and requests can use all of
     them. `firebox runtimes` lists the resulting runtimes.
     """
-    parts = open_parts(config, flags)
+    context = open_context(config, flags)
     if available:
-        _list_available(parts, repository, sync, as_json)
+        _list_available(context, repository, sync, as_json)
         return
-    installed = parts.store.all()
-    runtimes, problems = parts.store.runtimes()
+    installed = context.store.all()
+    runtimes, problems = context.store.runtimes()
     if as_json:
         print_json([{**as_installed(each), "runtimes": as_runtimes(runtimes, each)} for each in installed])
     else:
@@ -53,7 +53,7 @@ def list_packages(
             (
                 each.entry.language,
                 each.entry.version,
-                size_words(each.size_bytes),
+                format_size(each.size_bytes),
                 each.entry.repository,
                 f"{each.installed_at:%Y-%m-%d}",
                 ", ".join(_runtime_words(runtimes, each)),
@@ -77,16 +77,16 @@ def search(
 
     Example: `firebox packages search node` or `firebox packages search python numpy`.
     """
-    parts = open_parts(config, flags)
+    context = open_context(config, flags)
     with show_progress() as report:
-        entries = usable(run(parts.repositories.entries("all", sync=sync, report=report)))
-    installed = {package.id for package in parts.store.all()}
-    everything = {entry.name: entry for entry in (*entries, *(package.entry for package in parts.store.all()))}
+        entries = compatible(run(context.repositories.entries("all", sync=sync, report=report)))
+    installed = {package.id for package in context.store.all()}
+    everything = {entry.name: entry for entry in (*entries, *(package.entry for package in context.store.all()))}
     recipes = _recipes()
     found = [
-        _found(name, list(everything.values()), installed, recipes.get(name, []))
+        _search_result(name, list(everything.values()), installed, recipes.get(name, []))
         for name in sorted({*recipes, *(entry.language for entry in everything.values())})
-        if is_about(words, _texts(name, recipes.get(name, []), everything.values()))
+        if contains_words(words, _texts(name, recipes.get(name, []), everything.values()))
     ]
     if as_json:
         print_json(found)
@@ -123,24 +123,24 @@ def info(
 
     Example: `firebox packages info python@3.13.x`.
     """
-    parts = open_parts(config, flags)
+    context = open_context(config, flags)
     selector = read_selector(package)
     with show_progress() as report:
-        entries = usable(run(parts.repositories.entries(repository, report=report)))
-    from firebox.packages.versions import by_repository
+        entries = compatible(run(context.repositories.entries(repository, report=report)))
+    from firebox.packages.versions import group_by_repository
 
-    installed = {each.id: each for each in parts.store.all()}
+    installed = {each.id: each for each in context.store.all()}
     candidates = {entry.name: entry for entry in (*entries, *(each.entry for each in installed.values() if repository == "all"))}
     found = {entry.version: entry for entry in candidates.values() if matches(selector, entry)}
     recipes = _recipes()
     if not found:
         known = [(entry.language, entry.version) for entry in candidates.values()]
         raise unknown_package(selector, known, list(recipes))
-    first = {entry.version: entry for entry in by_repository(found.values())[0]}
+    first = {entry.version: entry for entry in group_by_repository(found.values())[0]}
     entry = first[newest_first(first)[0]]
     there = installed.get(entry.name)
     others = newest_first(each.version for each in candidates.values() if each.language == entry.language)
-    runtimes, _problems = parts.store.runtimes() if there else ([], [])
+    runtimes, _problems = context.store.runtimes() if there else ([], [])
     own_recipes = recipes.get(entry.language, [])
     if as_json:
         details = {
@@ -154,12 +154,12 @@ def info(
     print_fields(_details(entry, there, others, runtimes, own_recipes))
 
 
-def _list_available(parts: Parts, repository: str, sync: bool, as_json: bool) -> None:
+def _list_available(context: PackageContext, repository: str, sync: bool, as_json: bool) -> None:
     with show_progress() as report:
-        entries = usable(run(parts.repositories.entries(repository, sync=sync, report=report)))
-    if not parts.repositories.names():
+        entries = compatible(run(context.repositories.entries(repository, sync=sync, report=report)))
+    if not context.repositories.names():
         typer.echo("no repository is configured: see docs/operate/packages.md", err=True)
-    installed = {package.id for package in parts.store.all()}
+    installed = {package.id for package in context.store.all()}
     if as_json:
         print_json([{**as_entry(entry), "installed": entry.name in installed} for entry in entries])
         return
@@ -167,7 +167,7 @@ def _list_available(parts: Parts, repository: str, sync: bool, as_json: bool) ->
         (
             entry.language,
             entry.version,
-            size_words(entry.size_bytes),
+            format_size(entry.size_bytes),
             entry.repository,
             "yes" if entry.signature else "",
             "yes" if entry.name in installed else "",
@@ -194,11 +194,11 @@ def _recipes() -> dict[str, list[Recipe]]:
 
 def _texts(name: str, recipes: Sequence[Recipe], entries: Iterable[Entry]) -> list[str]:
     """Collect the searchable texts of a package."""
-    texts = [name, *(word for recipe in recipes for word in recipe_words(recipe))]
+    texts = [name, *(word for recipe in recipes for word in searchable_texts(recipe))]
     return texts + [f"{entry.author} {entry.version}" for entry in entries if entry.language == name]
 
 
-def _found(name: str, entries: Sequence[Entry], installed: set[str], recipes: Sequence[Recipe]) -> dict[str, Any]:
+def _search_result(name: str, entries: Sequence[Entry], installed: set[str], recipes: Sequence[Recipe]) -> dict[str, Any]:
     own = [entry for entry in entries if entry.language == name]
     return {
         "package": name,
@@ -229,7 +229,7 @@ def _details(
     yield "repository", entry.repository
     yield "author", entry.author
     yield "architecture", entry.architecture
-    yield "unpacked", size_words(entry.size_bytes)
+    yield "unpacked", format_size(entry.size_bytes)
     yield "depends on", "\n".join(f"{name} {version_range}" for name, version_range in entry.dependencies.items())
     yield "signed", "yes" if entry.signature else "no"
     yield "checksums", "\n".join(f"{kind} {digits}" for kind, digits in entry.checksums.items())
@@ -238,7 +238,7 @@ def _details(
     if there is None:
         yield "installed", "no"
         return
-    yield "installed", f"{there.installed_at:%Y-%m-%d %H:%M} UTC, {size_words(there.size_bytes)}, as {_KINDS[there.kind]}"
+    yield "installed", f"{there.installed_at:%Y-%m-%d %H:%M} UTC, {format_size(there.size_bytes)}, as {_KINDS[there.kind]}"
     yield "needs", ", ".join(there.requires)
     yield "brings", "\n".join(f"{each.language} {each.version}" for each in runtimes if each.installed == there.id)
 

@@ -43,7 +43,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
             print(f"{'':<{width}}  {escape(line)}")
 
 
-def size_words(size_bytes: int) -> str:
+def format_size(size_bytes: int) -> str:
     """Format a size for people; "" if unknown."""
     if not size_bytes:
         return ""

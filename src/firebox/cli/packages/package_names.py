@@ -77,46 +77,48 @@ def newest_first(versions: Iterable[str]) -> list[str]:
 
 
 def unknown_package(
-    selector: Selector, known: Sequence[tuple[str, str]], recipes: Sequence[str] = (), brought_by: Sequence[str] = ()
+    selector: Selector, known: Sequence[tuple[str, str]], recipes: Sequence[str] = (), provided_by: Sequence[str] = ()
 ) -> NotFound:
     """Create the error for an unknown package, with suggestions.
 
-    known: (name, version) of all known packages. recipes: names of packages that can be built. brought_by: names of packages that
-    provide a language of this name.
+    known: (name, version) of all known packages. recipes: names of packages that can be built. provided_by: names of packages
+    that provide a language of this name.
     """
     error = NotFound("package", selector.word)
     names = {name for name, _ in known}
-    brought_by = [name for name in brought_by if name in names] or list(brought_by)
+    provided_by = [name for name in provided_by if name in names] or list(provided_by)
     if selector.name in recipes and selector.name not in names:
-        error.hint = f"no repository has it, but there is a recipe: run `{_how(selector.name, names)}` to build and install it"
-    elif brought_by and selector.name not in names:
-        error.hint = f"{selector.name} is provided by {' or '.join(brought_by)}: run `{_how(brought_by[0], names)}`"
+        error.hint = (
+            f"no repository has it, but there is a recipe: run `{_install_command(selector.name, names)}` to build and install it"
+        )
+    elif provided_by and selector.name not in names:
+        error.hint = f"{selector.name} is provided by {' or '.join(provided_by)}: run `{_install_command(provided_by[0], names)}`"
     elif not known and not recipes:
         error.hint = "no repository is configured: see docs/operate/packages.md"
     else:
-        near = _near(selector, known, recipes) or "`firebox packages list --available` lists all packages"
+        near = _suggestion(selector, known, recipes) or "`firebox packages list --available` lists all packages"
         error.hint = f"{near}; `firebox packages sync` updates the indexes"
     return error
 
 
-def _how(name: str, known: Container[str]) -> str:
+def _install_command(name: str, known: Container[str]) -> str:
     return f"firebox packages install {'' if name in known else '--build '}{name}"
 
 
 def not_installed(selector: Selector, installed: Sequence[tuple[str, str]]) -> NotFound:
     """Create the error for a package that is not installed, with suggestions."""
     error = NotFound("installed package", selector.word)
-    error.hint = _near(selector, installed, ()) or "`firebox packages list` lists the installed packages"
+    error.hint = _suggestion(selector, installed, ()) or "`firebox packages list` lists the installed packages"
     return error
 
 
-def near_names(name: str, names: Iterable[str]) -> str:
+def suggest_names(name: str, names: Iterable[str]) -> str:
     """Return "did you mean ...?" for a misspelled name, "" if nothing is similar."""
     near = difflib.get_close_matches(name.lower()[:64], sorted(names), n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
-def usable(entries: Iterable[Entry]) -> list[Entry]:
+def compatible(entries: Iterable[Entry]) -> list[Entry]:
     """Filter entries by architecture; of each version, prefer the architecture-specific package.
 
     Keeps the order of the repositories.
@@ -130,10 +132,10 @@ def usable(entries: Iterable[Entry]) -> list[Entry]:
     return list(best.values())
 
 
-def _near(selector: Selector, known: Sequence[tuple[str, str]], recipes: Sequence[str]) -> str:
+def _suggestion(selector: Selector, known: Sequence[tuple[str, str]], recipes: Sequence[str]) -> str:
     if versions := _versions(selector.name, known):
         return f"versions of {selector.name}: {', '.join(versions[:MAX_SHOWN])}"
-    return near_names(selector.name, {*(name for name, _ in known), *recipes})
+    return suggest_names(selector.name, {*(name for name, _ in known), *recipes})
 
 
 def _versions(name: str, known: Sequence[tuple[str, str]]) -> list[str]:

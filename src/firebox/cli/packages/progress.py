@@ -12,11 +12,11 @@ from rich.progress import BarColumn, SpinnerColumn, Task, TaskID, TextColumn, Ti
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from firebox.cli.packages.output_tables import size_words
+from firebox.cli.packages.output_tables import format_size
 from firebox.packages.entry import Progress, Report, Step
 from firebox.server.logs import escape
 
-STEP_WORDS: dict[Step, str] = {
+STEP_LABELS: dict[Step, str] = {
     "index": "reading the index",
     "download": "downloading",
     "verify": "verifying",
@@ -26,7 +26,7 @@ STEP_WORDS: dict[Step, str] = {
     "uninstall": "removing",
     "build": "building",
 }
-LONGEST_WORDS = 60
+MAX_MESSAGE_CHARS = 60
 _LAST: frozenset[Step] = frozenset({"install", "uninstall"})
 """The final steps of a package."""
 
@@ -53,8 +53,8 @@ class _Lines:
             if self._said.get(progress.package) == (progress.step, progress.words):
                 return
             self._said[progress.package] = (progress.step, progress.words)
-            words = progress.words or STEP_WORDS[progress.step]
-            size = f" {size_words(progress.total)}" if progress.step == "download" and progress.total else ""
+            words = progress.words or STEP_LABELS[progress.step]
+            size = f" {format_size(progress.total)}" if progress.step == "download" and progress.total else ""
             print(escape(f"{progress.package}: {words}{size}"), file=sys.stderr, flush=True)
 
 
@@ -83,11 +83,11 @@ class _Bars:
                 task = self._bars.add_task(escape(progress.package), total=None, step=progress.step, words="")
             self._tasks[progress.package] = task, progress.step
         if progress.words:
-            self._bars.update(task, words=escape(progress.words)[:LONGEST_WORDS])
+            self._bars.update(task, words=escape(progress.words)[:MAX_MESSAGE_CHARS])
         self._bars.update(task, total=progress.total or None, completed=progress.done)
 
 
-class _Doing(TextColumn):
+class _StepColumn(TextColumn):
     """The current step."""
 
     def __init__(self) -> None:
@@ -95,10 +95,10 @@ class _Doing(TextColumn):
 
     def render(self, task: Task) -> Text:
         step: Step = task.fields["step"]
-        return Text(STEP_WORDS[step] if step in {"build", "download"} else task.fields["words"] or STEP_WORDS[step])
+        return Text(STEP_LABELS[step] if step in {"build", "download"} else task.fields["words"] or STEP_LABELS[step])
 
 
-class _Amount(TextColumn):
+class _DetailColumn(TextColumn):
     """For a download, its size and speed; for a build, the latest output line."""
 
     def __init__(self) -> None:
@@ -110,11 +110,11 @@ class _Amount(TextColumn):
             return Text("")
         if step == "build" or not task.completed:
             return Text(task.fields["words"], style="dim")
-        amount = size_words(int(task.completed))
+        amount = format_size(int(task.completed))
         if task.total:
-            amount += f" of {size_words(int(task.total))}"
+            amount += f" of {format_size(int(task.total))}"
         if task.speed:
-            amount += f"  {size_words(int(task.speed))}/s"
+            amount += f"  {format_size(int(task.speed))}/s"
         return Text(amount)
 
 
@@ -122,9 +122,9 @@ def _bars() -> Bars:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False, style="bold"),
-        _Doing(),
+        _StepColumn(),
         BarColumn(bar_width=24),
-        _Amount(),
+        _DetailColumn(),
         TimeElapsedColumn(),
     )
     return Bars(*columns, console=Console(stderr=True), transient=True)

@@ -42,14 +42,14 @@ def sign(folder: Folder, key: Key, as_json: AsJson = False, config: ConfigFile =
     Example: `firebox packages sign ./public --key signing-key`. Machines that trust the key's certificate can install from the
     folder, wherever it is served.
     """
-    from firebox.packages.publishing.publishing import announced_in, sign_folder, write_index
+    from firebox.packages.publishing.publishing import list_folder, sign_folder, write_index
 
     _open(folder, config, data_dir)
     with show_progress() as report, interruptible(INTERRUPTED):
         if not (folder / INDEX_NAME).is_file():
             write_index(folder, report)
         sign_folder(folder, key, report)
-    _show(announced_in(folder), folder, "signed", as_json)
+    _show(list_folder(folder), folder, "signed", as_json)
 
 
 def publish(

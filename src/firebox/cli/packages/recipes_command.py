@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import PLACE_ROWS, AsJson, open_settings
+from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, open_settings
 from firebox.cli.packages.output_tables import print_json, print_rows
 
 if TYPE_CHECKING:
     from firebox.packages.building.recipe import Recipe
 
 
-@settings_flags(PLACE_ROWS)
+@settings_flags(DATA_DIR_ROWS)
 def recipes(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="WORD", help="Only list recipes that contain all of these words.")
@@ -32,7 +32,7 @@ def recipes(
     option of `firebox packages build`.
     """
     open_settings(config, flags)
-    found = [recipe for recipe in known_recipes() if is_about(words or [], recipe_words(recipe))]
+    found = [recipe for recipe in known_recipes() if contains_words(words or [], searchable_texts(recipe))]
     if as_json:
         print_json([_as_json(recipe) for recipe in found])
         return
@@ -53,7 +53,7 @@ def recipe_names() -> list[str]:
     return sorted({file.parent.parent.name for file in folder.glob("*/*/recipe.toml")})
 
 
-def packages_that_bring(language: str) -> list[str]:
+def packages_providing(language: str) -> list[str]:
     """List the packages of recipes that provide a language, by any of its names; exact names come before aliases."""
     own: list[str] = []
     by_alias: list[str] = []
@@ -66,14 +66,14 @@ def packages_that_bring(language: str) -> list[str]:
     return list(dict.fromkeys([*own, *by_alias]))
 
 
-def recipe_words(recipe: Recipe) -> list[str]:
+def searchable_texts(recipe: Recipe) -> list[str]:
     """Collect the searchable texts of a recipe."""
     names = [name for definition in recipe.definitions() for name in (definition.language, *definition.aliases)]
     brought = [*recipe.debian, *(wheel.name for wheel in recipe.pypi), *(tarball.name for tarball in recipe.npm)]
     return [recipe.package, recipe.series, recipe.summary, *recipe.aliases, *names, *brought]
 
 
-def is_about(words: Sequence[str], texts: Sequence[str]) -> bool:
+def contains_words(words: Sequence[str], texts: Sequence[str]) -> bool:
     """Check whether the texts contain every word, ignoring case."""
     text = " ".join(texts).lower()
     return all(word.lower() in text for word in words)

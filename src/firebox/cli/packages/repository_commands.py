@@ -9,7 +9,7 @@ import typer
 from msgspec import Struct
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, Parts, open_parts, run
+from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, open_context, run
 from firebox.cli.packages.output_tables import print_json, print_rows
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.trust_commands import as_key
@@ -39,8 +39,8 @@ def repos(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -
     Example: `firebox packages repos --repositories main=https://packages.example.org/index.yaml`. Repositories come from the
     setting `repositories`; local builds are in the repository `built`.
     """
-    parts = open_parts(config, flags)
-    found = run(_look(parts))
+    context = open_context(config, flags)
+    found = run(_repository_states(context))
     if as_json:
         print_json(found)
         return
@@ -73,10 +73,10 @@ def sync(
 
     Example: `firebox packages sync`. An index that lost its trusted signature, or is older than the last one, is rejected.
     """
-    parts = open_parts(config, flags)
+    context = open_context(config, flags)
     with show_progress() as report:
-        run(parts.repositories.sync(repository, report))
-    found = [each for each in run(_look(parts)) if repository in {"all", each.name}]
+        run(context.repositories.sync(repository, report))
+    found = [each for each in run(_repository_states(context)) if repository in {"all", each.name}]
     if as_json:
         print_json(found)
         return
@@ -84,22 +84,22 @@ def sync(
         print(f"{each.name}: {each.packages} packages")
 
 
-async def _look(parts: Parts) -> list[Repository]:
+async def _repository_states(context: PackageContext) -> list[Repository]:
     """Collect the repository states without network access."""
     from firebox.packages.repository.repository_state import StateFolder
     from firebox.packages.repository.signatures import trusted_keys
-    from firebox.packages.repository.sources import packages_folder, sources_of
+    from firebox.packages.repository.sources import packages_folder, read_sources
 
     found: list[Repository] = []
-    for source in sources_of(parts.settings):
+    for source in read_sources(context.settings):
         packages, problem, synced_at, signed_at = None, "", None, None
         trusted: list[dict[str, Any]] = []
         try:
-            trusted = [as_key(each) for each in trusted_keys(parts.settings, source.name)]
-            folder = StateFolder(source.name, packages_folder(parts.settings) / "repositories" / source.name)
+            trusted = [as_key(each) for each in trusted_keys(context.settings, source.name)]
+            folder = StateFolder(source.name, packages_folder(context.settings) / "repositories" / source.name)
             state = folder.state()
             if not source.on_network or (state.location == source.location and state.synced_at is not None):
-                packages = len(await parts.repositories.entries(source.name))
+                packages = len(await context.repositories.entries(source.name))
                 state = folder.state()
             synced_at = state.synced_at if source.on_network else None
             signed_at = state.signed_at

@@ -37,7 +37,7 @@ _SHOWN = 1000
 _UNPACK_TIMEOUT_S = 1800.0
 
 
-def try_package(
+def run_smoke_test(
     recipe: Recipe, built: Built, settings: Settings, report: Report = no_report, *, folder: Path | None = None
 ) -> None:
     """Run a recipe's test program with its package, which need not be installed.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import TRUST_ROWS, AsJson, Yes, agreed, open_settings, read_operators_file
+from firebox.cli.packages.context import TRUST_ROWS, AsJson, Yes, confirm, open_settings, read_file_or_stdin
 from firebox.cli.packages.output_tables import print_fields, print_json
 from firebox.domain.errors import InvalidRequest, NotFound
 from firebox.settings.settings import Settings
@@ -52,7 +52,7 @@ def trust(
     certificates = _read(certificate)
     if not as_json:
         _show(certificates)
-    if not agreed(f"Trust {_these(certificates)} for {repository}?", yes=yes):
+    if not confirm(f"Trust {_key_or_keys(certificates)} for {repository}?", yes=yes):
         raise typer.Exit(1)
     kept = {each.fingerprint: each for each in trusted_keys(settings, repository)}
     for each in certificates:
@@ -91,7 +91,7 @@ def untrust(
     forgotten = certificates if fingerprint is None else _with_fingerprint(certificates, fingerprint)
     if not as_json:
         _show(forgotten)
-    if not agreed(f"Stop trusting {_these(forgotten)} for {repository}?", yes=yes):
+    if not confirm(f"Stop trusting {_key_or_keys(forgotten)} for {repository}?", yes=yes):
         raise typer.Exit(1)
     kept = [each for each in certificates if each not in forgotten]
     if kept:
@@ -116,11 +116,11 @@ def as_key(certificate: Cert) -> dict[str, Any]:
 
 def _check_name(settings: Settings, repository: str) -> None:
     """Reject invalid repository names, and warn about unknown ones. Raises: InvalidRequest."""
-    from firebox.packages.repository.sources import ALL, sources_of
+    from firebox.packages.repository.sources import ALL, read_sources
 
     if not _REPOSITORY.fullmatch(repository) or repository == ALL:
         raise InvalidRequest(f"{repository!r} is not a valid repository name", where="REPOSITORY")
-    names = [source.name for source in sources_of(settings)]
+    names = [source.name for source in read_sources(settings)]
     if repository not in names:
         known = f"; configured: {', '.join(names)}" if names else ""
         typer.echo(f"{repository} is not in the setting `repositories`{known}", err=True)
@@ -130,11 +130,11 @@ def _read(name: str) -> list[Cert]:
     """Read the certificates to trust. Raises: InvalidRequest, also for revoked or expired ones."""
     from pysequoia import Cert
 
-    from firebox.packages.repository.signatures import MOST_KEY_BYTES
+    from firebox.packages.repository.signatures import MAX_KEY_BYTES
 
-    data = read_operators_file(name, MOST_KEY_BYTES)
-    if len(data) > MOST_KEY_BYTES:
-        raise InvalidRequest(f"the file is larger than {MOST_KEY_BYTES} bytes", where=name)
+    data = read_file_or_stdin(name, MAX_KEY_BYTES)
+    if len(data) > MAX_KEY_BYTES:
+        raise InvalidRequest(f"the file is larger than {MAX_KEY_BYTES} bytes", where=name)
     try:
         certificates = Cert.split_bytes(data)
     except RuntimeError:  # the library's error message is a backtrace
@@ -194,5 +194,5 @@ def _grouped(fingerprint: str) -> str:
     return " ".join(digits[place : place + 4] for place in range(0, len(digits), 4))
 
 
-def _these(certificates: Sequence[Cert]) -> str:
+def _key_or_keys(certificates: Sequence[Cert]) -> str:
     return "this key" if len(certificates) == 1 else "these keys"

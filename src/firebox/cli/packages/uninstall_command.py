@@ -9,7 +9,7 @@ import typer
 
 from firebox.cli.completion import offer_installed
 from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, open_parts, run
+from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, open_context, run
 from firebox.cli.packages.find_package import find_installed
 from firebox.cli.packages.output_tables import print_json
 from firebox.cli.packages.package_names import NAMES_METAVAR
@@ -38,15 +38,15 @@ def uninstall(
     the other one first. Dependencies are kept; `firebox packages apply` removes unneeded ones. A corrupt package is given by its
     id, as shown in the log of `firebox serve`.
     """
-    parts = open_parts(config, flags)
-    installed = parts.store.all()
-    damaged = [word for word in packages if word in parts.store.damaged()]
+    context = open_context(config, flags)
+    installed = context.store.all()
+    damaged = [word for word in packages if word in context.store.damaged()]
     words = [word for word in packages if word not in damaged]
     chosen = {each.id: each for word in words for each in find_installed(installed, word)}
     removed: list[str] = []
 
     async def work(report: Report) -> None:
-        installer = parts.installer()
+        installer = context.installer()
         for id_ in (*damaged, *removal_order(list(chosen.values()))):
             await installer.uninstall(id_, report)
             removed.append(id_)

@@ -9,7 +9,7 @@ from firebox.service.callers import Caller
 from firebox.service.packages import Packages
 from firebox.service.service import Service
 
-PASSED_ON = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+FORWARDING_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 """Headers of forwarded requests: their real sender is unknown, although the proxy is on this machine."""
 
 
@@ -19,7 +19,7 @@ async def require_operator(request: AnyRequest, service: Service) -> Caller:
     Raises: Unauthenticated, Forbidden, RateLimited, PartUnavailable.
     """
     caller = await identify(request, service)
-    service.accounts.require_operator(caller, forwarded=any(name in request.headers for name in PASSED_ON))
+    service.accounts.require_operator(caller, forwarded=any(name in request.headers for name in FORWARDING_HEADERS))
     return caller
 
 

@@ -6,7 +6,7 @@ from firebox.domain.errors import Conflict, NotFound
 from firebox.packages.entry import Entry
 from firebox.packages.installed.store import Installed
 from firebox.packages.versions import newest
-from firebox.service.packages import ALREADY_INSTALLED, Listed
+from firebox.service.packages import ALREADY_INSTALLED, PackageListing
 from firebox.service.service import Service
 from firebox.service.validation import check_selector
 
@@ -21,7 +21,7 @@ class NoSuchPackage(NotFound):
         self.message = f"Requested package {language}-{version} does not exist"
 
 
-async def list_packages(service: Service) -> list[Listed]:
+async def list_packages(service: Service) -> list[PackageListing]:
     """List available and installed packages. Raises: RepositoryError, NotTrusted."""
     return await service.packages.all() if service.packages is not None else []
 

@@ -112,7 +112,7 @@ class PackageDoor:
         """Uninstall a package, after waiting for active runs."""
         await require_operator(request, self._service)
         packages = packages_of(self._service)
-        await while_connected(request, packages.uninstall(packages.removable(package, version)))
+        await while_connected(request, packages.uninstall(packages.id_to_uninstall(package, version)))
         return _answer(package_wire.PackageName(package, version))
 
     async def purge_cache(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:

@@ -15,7 +15,7 @@ from firebox.domain.model import Verdict
 from firebox.doors.http import status
 from firebox.doors.http.output import Texts, plain_texts
 from firebox.runtimes.runtime import Runtime
-from firebox.service.packages import Listed
+from firebox.service.packages import PackageListing
 
 Status = Literal["RE", "SG", "TO", "OL", "EL", "XX"]
 """Runtime error, signal, timeout, stdout limit, stderr limit, internal error."""
@@ -119,7 +119,7 @@ def from_runtimes(runtimes: Iterable[Runtime]) -> list[RuntimeEntry]:
     ]
 
 
-def from_packages(packages: Iterable[Listed]) -> list[PackageEntry]:
+def from_packages(packages: Iterable[PackageListing]) -> list[PackageEntry]:
     """Translate the list of packages."""
     return [PackageEntry(package.language, package.version, package.installed) for package in packages]
 

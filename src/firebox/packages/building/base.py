@@ -26,7 +26,7 @@ from firebox.packages.building.recipe import AUTHOR
 from firebox.packages.building.squash import INFORMATION, read_beside, write_image, write_tree_as_tar
 from firebox.packages.machine import architecture
 from firebox.packages.publishing.build_file import write_build_file
-from firebox.packages.publishing.publishing import add_to_index, announce_file, entry_of
+from firebox.packages.publishing.publishing import add_file_to_index, add_to_index, entry_of
 
 INCLUDED = ("tzdata",)
 """Non-essential packages that programs in any language expect."""
@@ -50,25 +50,27 @@ class Base:
     epoch: int
 
 
-def find_or_build_base(suite: str, output: Path, downloads: Path, say: Callable[[str], None], *, anew: bool = False) -> Base:
+def find_or_build_base(
+    suite: str, output: Path, downloads: Path, progress: Callable[[str], None], *, rebuild: bool = False
+) -> Base:
     """Return the newest base of a release in a package folder; build and announce one if there is none.
 
     Raises: BuildFailed.
     """
     name = f"debian-{suite}"
-    with alone(output, name):
-        files = [] if anew else list(output.glob(f"{name}-*-{architecture()}.squashfs"))
+    with build_lock(output, name):
+        files = [] if rebuild else list(output.glob(f"{name}-*-{architecture()}.squashfs"))
         if not files:
-            files = [_build(suite, name, output, downloads, say)]
+            files = [_build(suite, name, output, downloads, progress)]
         file = max(files, key=_version_in_name)
-        announce_file(output, file)
-    information = _information_of(file)
-    tree = _tree(file, downloads / "trees")
+        add_file_to_index(output, file)
+    information = _read_information(file)
+    tree = _cached_tree(file, downloads / "trees")
     made = datetime.strptime(information["version"].rpartition(".")[2], "%Y%m%d").replace(tzinfo=UTC)
     return Base(name, information["version"], file, tree, int(made.timestamp()))
 
 
-def _build(suite: str, name: str, output: Path, downloads: Path, say: Callable[[str], None]) -> Path:
+def _build(suite: str, name: str, output: Path, downloads: Path, progress: Callable[[str], None]) -> Path:
     with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
         folder = Path(place)
         archives, full, unfinished = folder / "archives", folder / "full.tar", folder / "image.squashfs"
@@ -78,7 +80,7 @@ def _build(suite: str, name: str, output: Path, downloads: Path, say: Callable[[
             hooks.append(MERGE)
         hooks += ['--customize-hook=rm -f "$1"/var/cache/apt/archives/*.deb']
         began = int(time.time()) - 1
-        run_mmdebstrap(suite, full, ["--variant=essential", *hooks], say)
+        run_mmdebstrap(suite, full, ["--variant=essential", *hooks], progress)
         inputs = debian_inputs(archives)
         keep_archives(archives, downloads / "debian")
         with tarfile.open(full) as whole:
@@ -104,7 +106,7 @@ def _build(suite: str, name: str, output: Path, downloads: Path, say: Callable[[
         write_build_file(file, f"mmdebstrap --variant=essential --include={','.join(INCLUDED)} {suite}", {})
         unfinished.replace(file)
     add_to_index(output, entry_of(file, information, layer.size_bytes))
-    say(f"{file.name}: {file.stat().st_size >> 20} MiB")
+    progress(f"{file.name}: {file.stat().st_size >> 20} MiB")
     return file
 
 
@@ -121,7 +123,7 @@ def _release(root: tarfile.TarFile) -> str:
     return number if "." in number else f"{number}.0"
 
 
-def _tree(file: Path, folder: Path) -> Path:
+def _cached_tree(file: Path, folder: Path) -> Path:
     """Return the files of a base as a tar, which is created once and cached."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -132,7 +134,7 @@ def _tree(file: Path, folder: Path) -> Path:
     return tree
 
 
-def _information_of(file: Path) -> dict[str, Any]:
+def _read_information(file: Path) -> dict[str, Any]:
     try:
         information: dict[str, Any] = json.loads(read_beside(file, INFORMATION))
         str(information["version"])
@@ -146,7 +148,7 @@ def _version_in_name(file: Path) -> Any:
 
 
 @contextmanager
-def alone(output: Path, name: str) -> Generator[None]:
+def build_lock(output: Path, name: str) -> Generator[None]:
     """Hold the build lock of a package name in a folder."""
     with (output / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

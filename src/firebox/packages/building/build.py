@@ -16,7 +16,7 @@ import semantic_version
 from msgspec import Struct
 
 from firebox.domain.errors import BuildFailed
-from firebox.packages.building.base import Base, alone, find_or_build_base
+from firebox.packages.building.base import Base, build_lock, find_or_build_base
 from firebox.packages.building.build_tools import BUILD_PROGRAMS, require_all
 from firebox.packages.building.debian_root import run_mmdebstrap
 from firebox.packages.building.extras import write_extras
@@ -26,19 +26,17 @@ from firebox.packages.building.probe import FOUND, probe_script, read_runtimes
 from firebox.packages.building.recipe import Recipe
 from firebox.packages.building.root_steps import INSTALL, chrooted, variables
 from firebox.packages.building.squash import INFORMATION, RUNTIMES, write_image
-from firebox.packages.building.untested import Untested
+from firebox.packages.building.untested import UntestedPackage
 from firebox.packages.entry import Entry, Progress, Report, no_report
+from firebox.packages.installed.metadata import HOST_FIELDS
 from firebox.packages.machine import architecture
-from firebox.packages.publishing.build_file import address_of_build_file, write_build_file
-from firebox.packages.publishing.publishing import add_to_index, placed
+from firebox.packages.publishing.build_file import build_file_url, write_build_file
+from firebox.packages.publishing.publishing import add_to_index, with_absolute_url
 from firebox.packages.repository.sources import packages_folder
 from firebox.runtimes.runtime import Runtime
 from firebox.settings.settings import Settings
 
 BUILD_PLATFORM = "firebox-debian"
-
-_ONLY_HERE = ("mounts", "layers", "on_host", "installed")
-"""Runtime fields that depend on the machine where the package is installed."""
 
 
 class Built(Struct, frozen=True, kw_only=True):
@@ -74,38 +72,38 @@ def build(
     output.mkdir(parents=True, exist_ok=True)
     downloads = packages_folder(settings).resolve() / "downloads"
 
-    def say(words: str) -> None:
+    def progress(words: str) -> None:
         report(Progress(package=recipe.package, step="build", words=words))
 
-    base = find_or_build_base(recipe.suite, output.resolve(), downloads, say, anew=rebuild_base)
-    with alone(output, recipe.package):
-        untested = Untested(output, recipe, base, sources or {})
+    base = find_or_build_base(recipe.suite, output.resolve(), downloads, progress, rebuild=rebuild_base)
+    with build_lock(output, recipe.package):
+        untested = UntestedPackage(output, recipe, base, sources or {})
         if untested.find() is not None:
-            say("already built: repeating only its test")
+            progress("already built: repeating only its test")
         else:
             with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
-                untested.keep(*_build(recipe, base, Path(place), downloads, dict(sources or {}), say))
+                untested.keep(*_build(recipe, base, Path(place), downloads, dict(sources or {}), progress))
         entry = untested.entry()
         if test is not None:
             test(Built(file=untested.image, entry=entry), output)
         file = output / unquote(entry.download)
         untested.release(file)
         write_build_file(file, f"firebox packages build {recipe.package}@{recipe.series}", recipe.texts())
-        entry = msgspec.structs.replace(entry, buildfile=address_of_build_file(file))
+        entry = msgspec.structs.replace(entry, buildfile=build_file_url(file))
         add_to_index(output, entry)
-    say(f"{file.name}: {file.stat().st_size >> 20} MiB")
-    return Built(file=file, entry=placed(entry, output.resolve()))
+    progress(f"{file.name}: {file.stat().st_size >> 20} MiB")
+    return Built(file=file, entry=with_absolute_url(entry, output.resolve()))
 
 
 def _build(
-    recipe: Recipe, base: Base, folder: Path, downloads: Path, sources: Mapping[str, Path], say: Callable[[str], None]
+    recipe: Recipe, base: Base, folder: Path, downloads: Path, sources: Mapping[str, Path], progress: Callable[[str], None]
 ) -> tuple[Path, dict[str, Any], int]:
     """Build the image in `folder`. Return its path, its pkg-info.json and its unpacked size in bytes."""
     definitions = recipe.definitions()
     extras, inputs = folder / "extras.tar", list[str]()
     scripts = {"build.sh": recipe.script, "probe.sh": probe_script(definitions, base.epoch)}
     scripts = {name: text for name, text in scripts.items() if text}
-    write_extras(recipe, extras, scripts, sources, downloads, base.epoch, inputs, say)
+    write_extras(recipe, extras, scripts, sources, downloads, base.epoch, inputs, progress)
     archives, found = folder / "archives", folder / "found"
     archives.mkdir()
     found.mkdir()
@@ -122,22 +120,22 @@ def _build(
     began = int(time.time()) - 1
     full = folder / "full.tar"
     run_mmdebstrap(
-        recipe.suite, full, ["--variant=custom", *hooks], say, variables(recipe.debian, downloads / "debian", base.epoch)
+        recipe.suite, full, ["--variant=custom", *hooks], progress, variables(recipe.debian, downloads / "debian", base.epoch)
     )
     inputs = [*debian_inputs(archives), *inputs]
     keep_archives(archives, downloads / "debian")
-    runtimes = [_named(runtime, recipe) for runtime in read_runtimes(found / Path(FOUND).name, definitions)]
+    runtimes = [_apply_recipe(runtime, recipe) for runtime in read_runtimes(found / Path(FOUND).name, definitions)]
     _check_version(recipe, runtimes[0].version)
     information = _information(recipe, base, runtimes, inputs)
-    say("writing the image")
+    progress("writing the image")
     with tarfile.open(full) as whole, tarfile.open(base.tree) as lower:
         layer = plan_layer(whole, lower, began, base.epoch)
-        beside = {INFORMATION: _json(information), RUNTIMES: _json([_shipped(runtime) for runtime in runtimes])}
+        beside = {INFORMATION: _json(information), RUNTIMES: _json([_shipped_fields(runtime) for runtime in runtimes])}
         write_image(folder / "image.squashfs", beside, whole, layer)
     return folder / "image.squashfs", information, layer.size_bytes
 
 
-def _named(runtime: Runtime, recipe: Recipe) -> Runtime:
+def _apply_recipe(runtime: Runtime, recipe: Recipe) -> Runtime:
     """Apply the recipe to a runtime; a variant gets the package's name as an additional name."""
     return msgspec.structs.replace(
         runtime,
@@ -172,9 +170,9 @@ def _information(recipe: Recipe, base: Base, runtimes: list[Runtime], inputs: li
     }
 
 
-def _shipped(runtime: Runtime) -> dict[str, Any]:
+def _shipped_fields(runtime: Runtime) -> dict[str, Any]:
     table: dict[str, Any] = msgspec.to_builtins(runtime)
-    return {key: value for key, value in table.items() if key not in _ONLY_HERE}
+    return {key: value for key, value in table.items() if key not in HOST_FIELDS}
 
 
 def _json(value: object) -> bytes:

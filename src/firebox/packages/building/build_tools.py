@@ -45,13 +45,13 @@ def run(
     stdin: IO[bytes] | None = None,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    called: str = "",
+    label: str = "",
 ) -> bytes:
-    """Run a program and return its standard output. called: name for messages, if it differs from the command.
+    """Run a program and return its standard output. label: name for messages, if it differs from the command.
 
     Raises: BuildFailed with the end of its output if it fails or times out.
     """
-    name = called or Path(command[0]).name
+    name = label or Path(command[0]).name
     try:
         done = subprocess.run(
             command,

@@ -28,7 +28,7 @@ def write_extras(
     downloads: Path,
     epoch: int,
     inputs: list[str],
-    say: Callable[[str], None],
+    progress: Callable[[str], None],
 ) -> None:
     """Write the tar. inputs: receives a line per added input. epoch: mtime of every file. Raises: BuildFailed."""
     for name in sources.keys() - {each.name for each in recipe.supplied}:
@@ -39,10 +39,10 @@ def write_extras(
         for name, text in scripts.items():
             writer.file(f"{BUILDING}/{name}", io.BytesIO(text.encode()), len(text.encode()), 0o644)
         for wheel in recipe.pypi:
-            writer.zip_file(fetch_wheel(wheel, downloads, say), wheel.place)
+            writer.zip_file(fetch_wheel(wheel, downloads, progress), wheel.place)
             inputs.append(f"pypi {wheel.name} {wheel.version} {wheel.sha256}")
         for tarball in recipe.npm:
-            writer.tar_file(fetch_tarball(tarball, downloads, say), tarball.place, strip=1)
+            writer.tar_file(fetch_tarball(tarball, downloads, progress), tarball.place, strip=1)
             inputs.append(f"npm {tarball.name} {tarball.version} {tarball.integrity}")
         for supplied in recipe.supplied:
             file = sources.get(supplied.name)

@@ -34,7 +34,7 @@ def fetch_wheel(wheel: Wheel, downloads: Path, progress: Callable[[str], None]) 
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
         # The tags below select the target Python; the version that runs pip is irrelevant.
         command += ["--no-cache-dir", "--ignore-requires-python", "--only-binary", ":all:", "--require-hashes", *_tags(wheel)]
-        run([*command, "--dest", str(folder), "--requirement", str(wanted)], DOWNLOAD_TIMEOUT_S, folder=folder, called="pip")
+        run([*command, "--dest", str(folder), "--requirement", str(wanted)], DOWNLOAD_TIMEOUT_S, folder=folder, label="pip")
         return _keep(folder / wheel.file, kept, _sha256(folder / wheel.file) == wheel.sha256, wheel.name)
 
 

@@ -94,7 +94,7 @@ def probe_script(definitions: Sequence[Definition], epoch: int) -> str:
 
     epoch: SOURCE_DATE_EPOCH during preparation.
     """
-    return _FUNCTIONS + "".join(_questions(number, definition, epoch) for number, definition in enumerate(definitions))
+    return _FUNCTIONS + "".join(_detection_script(number, definition, epoch) for number, definition in enumerate(definitions))
 
 
 def read_runtimes(folder: Path, definitions: Sequence[Definition]) -> list[Runtime]:
@@ -133,20 +133,20 @@ def _read(file: Path) -> str:
         return ""
 
 
-def _questions(number: int, definition: Definition, epoch: int) -> str:
+def _detection_script(number: int, definition: Definition, epoch: int) -> str:
     """Return the detection script of one definition. Placeholders become shell variables with the prefix `value_`."""
     detect = definition.detect
     place = f"{FOUND}/{number}"
     known = {"tool": "$value_tool", "prefix": "$value_prefix", "folder": "$value_folder", "prepared": "$value_prepared"}
-    words = [_filled(word, known) for word in detect.command] or ['"$value_tool"', *map(shlex.quote, detect.version)]
-    file = _filled(detect.file, known) if detect.file else "''"
+    words = [_expand(word, known) for word in detect.command] or ['"$value_tool"', *map(shlex.quote, detect.version)]
+    file = _expand(detect.file, known) if detect.file else "''"
     lines = [
         "",
         f"mkdir -p {place}",
         f"value_prepared={shlex.quote(prepared_folder(definition))}",
-        f"candidates '' {_names(detect)} > {place}/candidates",
+        f"candidates '' {_quoted_names(detect)} > {place}/candidates",
         "while IFS= read -r candidate <&3; do",
-        f'    value_tool=$(real_program "$candidate" {_locate(detect)}) || continue',
+        f'    value_tool=$(real_program "$candidate" {_locate_arguments(detect)}) || continue',
         '    value_folder=$(folder_of "$value_tool") value_prefix=$(prefix_of "$value_tool")',
         f"    if [ -f {file} ]; then",
         f"        cat {file} > {place}/version || continue",
@@ -170,14 +170,14 @@ def _questions(number: int, definition: Definition, epoch: int) -> str:
         tool = definition.tool(name)
         lines += [
             f"    value_{name}=",
-            f'    for candidate in $(candidates "$value_folder" {_names(tool)}); do',
-            f'        value_{name}=$(real_program "$candidate" {_locate(tool)}) && break',
+            f'    for candidate in $(candidates "$value_folder" {_quoted_names(tool)}); do',
+            f'        value_{name}=$(real_program "$candidate" {_locate_arguments(tool)}) && break',
             "    done",
             f'    printf %s "$value_{name}" > {place}/tool-{name}',
             f'    [ -n "$value_{name}" ] || echo {shlex.quote(f"there is no {tool.programs[0]}")} >> {place}/problems',
         ]
         known[name] = f"$value_{name}"
-    lines += [f"    offer {name} {_filled(program, known)}" for name, program in definition.commands.items()]
+    lines += [f"    offer {name} {_expand(program, known)}" for name, program in definition.commands.items()]
     lines += [f"    {line}" for line in _preparation(place, definition, known, epoch)]
     return "\n".join([*lines, "fi", ""])
 
@@ -192,7 +192,7 @@ def _preparation(place: str, definition: Definition, known: Mapping[str, str], e
     ]
     environment = f'PATH="$PATH" HOME={work} TMPDIR={work} LANG=C.UTF-8 SOURCE_DATE_EPOCH={epoch} PREPARED="$value_prepared"'
     for step in definition.prepare:
-        words = " ".join(_filled(word, known) for word in step)
+        words = " ".join(_expand(word, known) for word in step)
         lines.append(
             f"(cd {work} && exec env -i {environment} timeout {PREPARATION_TIMEOUT_S} {words}) > {place}/said 2>&1 3<&-"
             f" || {{ echo preparing failed; tail -n 20 {place}/said; }} >> {place}/problems"
@@ -200,17 +200,17 @@ def _preparation(place: str, definition: Definition, known: Mapping[str, str], e
     return lines
 
 
-def _names(tool: Tool) -> str:
+def _quoted_names(tool: Tool) -> str:
     """Return the quoted program names for `candidates`, which expands their patterns itself."""
     return " ".join(shlex.quote(name) for name in tool.programs)
 
 
-def _locate(tool: Tool) -> str:
+def _locate_arguments(tool: Tool) -> str:
     before, _, after = tool.executable.partition("{located}")
     return " ".join(shlex.quote(word) for word in (before, after, *tool.locate))
 
 
-def _filled(word: str, known: Mapping[str, str]) -> str:
+def _expand(word: str, known: Mapping[str, str]) -> str:
     """Quote a command word for the shell, with placeholders replaced by variables."""
     pattern = re.compile(r"\{(" + "|".join(map(re.escape, known)) + r")\}")
     parts: list[str] = []

@@ -76,7 +76,7 @@ class Supplied(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where to get it."""
 
 
-class _Written(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _RecipeFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contents of recipe.toml."""
 
     package: str
@@ -99,7 +99,7 @@ class _Written(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     supplied: list[Supplied] = field(default_factory=list[Supplied])
 
 
-class Recipe(_Written, frozen=True, kw_only=True):
+class Recipe(_RecipeFile, frozen=True, kw_only=True):
     """A recipe and its folder, `<package>/<series>/`."""
 
     folder: Path
@@ -163,13 +163,13 @@ def read_recipe(folder: Path) -> Recipe:
     name = f"{folder.parent.name}/{folder.name}"
     try:
         table: dict[str, Any] = tomllib.loads(_text(folder / "recipe.toml"))
-        written = msgspec.convert(table, _Written)
+        parsed = msgspec.convert(table, _RecipeFile)
     except tomllib.TOMLDecodeError as error:
         raise BuildFailed(f"recipe {name}: recipe.toml is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise BuildFailed(f"recipe {name}: {error}", hint="see docs/develop/build-a-package.md for all keys") from None
-    recipe = Recipe(**{key: getattr(written, key) for key in written.__struct_fields__}, folder=folder)
-    for key, value, allowed in _wrong(recipe):
+    recipe = Recipe(**{key: getattr(parsed, key) for key in parsed.__struct_fields__}, folder=folder)
+    for key, value, allowed in _violations(recipe):
         raise BuildFailed(f"recipe {name}: {key} is {value!r}; allowed: {allowed}")
     recipe.test_files()
     recipe.definitions()
@@ -188,13 +188,13 @@ def find_recipe(name: str, version_range: str = "*", folder: Path | None = None)
     Raises: NotFound("recipe", ...), InvalidRequest, BuildFailed.
     """
     try:
-        wanted: Any = semantic_version.NpmSpec(version_range.strip() or "*")
+        spec: Any = semantic_version.NpmSpec(version_range.strip() or "*")
     except ValueError:
         raise InvalidRequest(f"{version_range!r} is not a valid version range", hint="examples: *, 3.x, ^3.11, 3.13") from None
     recipes = [read_recipe(file.parent) for file in _files(folder) if file.parent.parent.name == name]
     if not recipes:
         recipes = [recipe for recipe in all_recipes(folder) if name in recipe.provides]
-    fitting = [recipe for recipe in recipes if recipe.series == version_range or _may_give(recipe, wanted, version_range)]
+    fitting = [recipe for recipe in recipes if recipe.series == version_range or _can_provide(recipe, spec, version_range)]
     if not fitting:
         raise NotFound("recipe", name if version_range in {"", "*"} else f"{name} {version_range}")
     return max(fitting, key=lambda recipe: _series_key(recipe.series))
@@ -211,14 +211,14 @@ def _series_key(series: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", series))
 
 
-def _may_give(recipe: Recipe, wanted: Any, words: str) -> bool:
+def _can_provide(recipe: Recipe, spec: Any, words: str) -> bool:
     """Check whether the series of a recipe can provide a version in the range."""
     given: Any = semantic_version.NpmSpec(recipe.version)
     try:
         return bool(given.match(semantic_version.Version(words)))
     except ValueError:
         lowest = ".".join(str(number) for number in [*_series_key(recipe.series), 0, 0, 0][:3])
-        return bool(wanted.match(semantic_version.Version(lowest)))
+        return bool(spec.match(semantic_version.Version(lowest)))
 
 
 def _text(file: Path) -> str:
@@ -231,7 +231,7 @@ def _text(file: Path) -> str:
         raise BuildFailed(f"{file} cannot be read: {error}") from None
 
 
-def _wrong(recipe: Recipe) -> Iterator[tuple[str, object, str]]:
+def _violations(recipe: Recipe) -> Iterator[tuple[str, object, str]]:
     """Yield key, value and allowed values for every value that is well-typed but invalid."""
 
     def each(key: str, values: list[str], pattern: re.Pattern[str], allowed: str) -> Iterator[tuple[str, object, str]]:

@@ -23,7 +23,7 @@ KEPT_S = 24 * 3600.0
 """After this, Debian packages may be outdated, so the package is rebuilt."""
 
 
-class Untested:
+class UntestedPackage:
     """The slot of one package build, keyed by recipe, base and supplied files.
 
     The recipe's test program is not part of the key, so that it can be fixed.

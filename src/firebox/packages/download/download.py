@@ -14,12 +14,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firebox.domain.errors import DownloadFailed, NotTrusted, WrongChecksum
-from firebox.packages.download.transfer import WRITE_BYTES, Transfer, check_room, most_bytes, remove, too_large, write_all
+from firebox.packages.download.transfer import (
+    WRITE_BYTES,
+    Transfer,
+    check_free_space,
+    max_file_bytes,
+    package_too_large,
+    remove,
+    write_all,
+)
 from firebox.packages.entry import Entry, Progress, Report
 from firebox.packages.repository import network
 from firebox.packages.repository.index import CHECKSUM_DIGITS
 from firebox.packages.repository.signatures import verify_file
-from firebox.packages.repository.sources import path_of
+from firebox.packages.repository.sources import path_of_url
 from firebox.packages.repository.trust import check_trust, source_of
 from firebox.settings.settings import Settings
 
@@ -38,14 +46,14 @@ async def fetch(entry: Entry, folder: Path, settings: Settings, report: Report) 
     keys = check_trust(entry, settings)
     algorithm, digest = strongest_checksum(entry)
     if entry.size_bytes > settings.max_package_bytes:
-        raise too_large(entry, entry.size_bytes, settings)
+        raise package_too_large(entry, entry.size_bytes, settings)
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     path = folder / f"{entry.name}-{digest[:16]}.package"
     part = path.with_suffix(".part")
     try:
-        async with _alone(part, entry, report) as opened:
-            if not await _is_right(path, algorithm, digest, entry, report):
-                await _have(entry, part, opened, settings, report)
+        async with _locked_part(part, entry, report) as opened:
+            if not await _has_checksum(path, algorithm, digest, entry, report):
+                await _download_and_verify(entry, part, opened, settings, report)
                 await asyncio.to_thread(_finish, opened, part, path)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
@@ -70,17 +78,17 @@ def strongest_checksum(entry: Entry) -> tuple[str, str]:
     raise NotTrusted(f"{entry.name} has no checksum in the index of repository {entry.repository}")
 
 
-async def _have(entry: Entry, part: Path, opened: BinaryIO, settings: Settings, report: Report) -> None:
+async def _download_and_verify(entry: Entry, part: Path, opened: BinaryIO, settings: Settings, report: Report) -> None:
     """Download the content into the partial file and verify it. Raises: WrongChecksum, DownloadFailed, OSError."""
     algorithm, digest = strongest_checksum(entry)
-    joined = await _download(entry, part, opened, settings, report)
-    if await _is_right(part, algorithm, digest, entry, report):
+    resumed = await _download(entry, part, opened, settings, report)
+    if await _has_checksum(part, algorithm, digest, entry, report):
         return
-    if joined:
+    if resumed:
         # The remote file may have changed, and not every server detects that when a download resumes.
         opened.truncate(0)
         await _download(entry, part, opened, settings, report)
-        if await _is_right(part, algorithm, digest, entry, report):
+        if await _has_checksum(part, algorithm, digest, entry, report):
             return
     opened.truncate(0)
     raise WrongChecksum(
@@ -91,24 +99,24 @@ async def _have(entry: Entry, part: Path, opened: BinaryIO, settings: Settings, 
 
 async def _download(entry: Entry, part: Path, opened: BinaryIO, settings: Settings, report: Report) -> bool:
     """Complete the file. Return whether it was assembled from several downloads."""
-    check_room(entry, part.parent, entry.size_bytes)
+    check_free_space(entry, part.parent, entry.size_bytes)
     if entry.download.startswith("file:"):
         await asyncio.to_thread(_copy, entry, opened, settings, report)
         return False
     transfer = Transfer(entry, part, opened, source_of(entry, settings), settings, report)
     try:
         await transfer.run()
-    except network.Unreachable as error:
+    except network.TransientError as error:
         raise DownloadFailed(
             f"{entry.name} cannot be downloaded: {error}", hint="the partial download is kept; try again"
         ) from None
-    except network.Refused as error:
+    except network.PermanentError as error:
         raise DownloadFailed(f"{entry.name} cannot be downloaded: {error}") from None
-    return transfer.joined
+    return transfer.resumed
 
 
 @asynccontextmanager
-async def _alone(part: Path, entry: Entry, report: Report) -> AsyncGenerator[BinaryIO]:
+async def _locked_part(part: Path, entry: Entry, report: Report) -> AsyncGenerator[BinaryIO]:
     """Open and lock the partial file; wait for other downloads of it, in this process and others."""
     told = False
     while True:
@@ -143,7 +151,7 @@ def _is_at(opened: BinaryIO, path: Path) -> bool:
     return (status.st_dev, status.st_ino) == (there.st_dev, there.st_ino)
 
 
-async def _is_right(path: Path, algorithm: str, digest: str, entry: Entry, report: Report) -> bool:
+async def _has_checksum(path: Path, algorithm: str, digest: str, entry: Entry, report: Report) -> bool:
     """Verify the checksum of a file; delete a complete file that fails. False if it does not exist."""
     size_bytes = _size(path)
     if size_bytes is None:
@@ -172,21 +180,21 @@ def _digest(path: Path, algorithm: str) -> str:
 def _copy(entry: Entry, opened: BinaryIO, settings: Settings, report: Report) -> None:
     """Copy a local file. The copy is verified, so later changes of the original do not matter."""
     try:
-        origin = os.open(path_of(entry.download), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        origin = os.open(path_of_url(entry.download), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise DownloadFailed(f"{entry.name} cannot be read: {error}") from None
-    bound_bytes = most_bytes(entry, settings)
+    max_bytes = max_file_bytes(entry, settings)
     with os.fdopen(origin, "rb", buffering=0) as source:
         status = os.fstat(origin)
         if not stat.S_ISREG(status.st_mode):
             raise DownloadFailed(f"{entry.name} cannot be read: {entry.download} is not a regular file")
-        if status.st_size > bound_bytes:
-            raise too_large(entry, status.st_size, settings)
-        check_room(entry, Path(f"/proc/self/fd/{opened.fileno()}"), status.st_size + entry.size_bytes)
+        if status.st_size > max_bytes:
+            raise package_too_large(entry, status.st_size, settings)
+        check_free_space(entry, Path(f"/proc/self/fd/{opened.fileno()}"), status.st_size + entry.size_bytes)
         opened.truncate(0)
         opened.seek(0)
         done = 0
-        while chunk := source.read(min(WRITE_BYTES, bound_bytes + 1 - done)):
+        while chunk := source.read(min(WRITE_BYTES, max_bytes + 1 - done)):
             write_all(opened, chunk)
             done += len(chunk)
             report(Progress(package=entry.name, step="download", done=done, total=status.st_size))

@@ -24,7 +24,7 @@ WRITE_BYTES = 1 << 20
 """Bytes per write, which runs in a thread."""
 PROGRESS_BYTES = 1 << 20
 """Minimum progress of a round of attempts for another round to follow."""
-MOST_ROUNDS = 100
+MAX_ROUNDS = 100
 SLACK_BYTES = 16 << 20
 """Allowed overhead of a package file over its content, in addition to a quarter of its size."""
 STALL_S = 60.0
@@ -54,50 +54,50 @@ class Transfer:
         self._settings = settings
         self._report = report
         self._folder = part.parent
-        self._notes = part.with_suffix(".from")
+        self._validator_path = part.with_suffix(".from")
         self._source = source
-        self._most_bytes = most_bytes(entry, settings)
-        self._done = 0
-        self.joined = False
+        self._max_bytes = max_file_bytes(entry, settings)
+        self._offset = 0
+        self.resumed = False
 
     async def run(self) -> None:
-        """Download the rest of the file. Raises: network.Unreachable; network.Refused; DownloadFailed; OSError."""
+        """Download the rest of the file. Raises: network.TransientError; network.PermanentError; DownloadFailed; OSError."""
         async with network.new_client() as client:
-            for _ in range(MOST_ROUNDS):
+            for _ in range(MAX_ROUNDS):
                 began = self._size()
                 try:
                     async for attempt in network.attempts():
                         with attempt:
                             await self._attempt(client)
                     return
-                except network.Unreachable:
+                except network.TransientError:
                     if self._size() - began < PROGRESS_BYTES:
                         raise
-        raise network.Unreachable("the connection keeps failing")
+        raise network.TransientError("the connection keeps failing")
 
     def _size(self) -> int:
         return os.fstat(self._opened.fileno()).st_size
 
     async def _attempt(self, client: httpx.AsyncClient) -> None:
-        self._done = self._size()
-        validator = _read_notes(self._notes)
+        self._offset = self._size()
+        validator = _read_validator(self._validator_path)
         headers: dict[str, str] = {}
-        if self._done:
-            headers["Range"] = f"bytes={self._done}-"
-            if known := validator.etag or validator.last_modified:
-                headers["If-Range"] = known
-        async with network.opened(client, self._entry.download, headers, self._source) as response:
+        if self._offset:
+            headers["Range"] = f"bytes={self._offset}-"
+            if tag := validator.etag or validator.last_modified:
+                headers["If-Range"] = tag
+        async with network.open_stream(client, self._entry.download, headers, self._source) as response:
             if response.status_code == network.RANGE_NOT_SATISFIABLE:
-                if response.headers.get("Content-Range", "") == f"bytes */{self._done}":
-                    self.joined = True
+                if response.headers.get("Content-Range", "") == f"bytes */{self._offset}":
+                    self.resumed = True
                     return
-                self._begin_again()
-                raise network.Unreachable("the partial download is no longer valid")
-            total = self._place(response, validator)
-            check_room(self._entry, self._folder, self._entry.size_bytes + max(total - self._done, 0))
+                self._restart()
+                raise network.TransientError("the partial download is no longer valid")
+            total = self._start_at(response, validator)
+            check_free_space(self._entry, self._folder, self._entry.size_bytes + max(total - self._offset, 0))
             await self._receive(response, total)
 
-    def _place(self, response: httpx.Response, validator: _Validator) -> int:
+    def _start_at(self, response: httpx.Response, validator: _Validator) -> int:
         """Prepare the partial file for the response body. Return the expected file size, 0 if unknown."""
         found = _Validator(
             url=self._entry.download,
@@ -107,58 +107,58 @@ class Transfer:
         if response.status_code == network.PARTIAL_CONTENT:
             match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
             changed = _differ(found.etag, validator.etag) or _differ(found.last_modified, validator.last_modified)
-            if match is None or int(match[1]) != self._done or changed:
-                self._begin_again()
-                raise network.Unreachable("the file has changed on the server")
+            if match is None or int(match[1]) != self._offset or changed:
+                self._restart()
+                raise network.TransientError("the file has changed on the server")
             total = 0 if match[3] == "*" else int(match[3])
-            self.joined = True
+            self.resumed = True
         else:
-            self._begin_again()
+            self._restart()
             length = response.headers.get("Content-Length", "")
             total = int(length) if re.fullmatch(r"\d{1,18}", length) else 0
-            self._notes.write_bytes(msgspec.json.encode(found))
-        if total > self._most_bytes:
-            self._begin_again()
-            raise too_large(self._entry, total, self._settings)
+            self._validator_path.write_bytes(msgspec.json.encode(found))
+        if total > self._max_bytes:
+            self._restart()
+            raise package_too_large(self._entry, total, self._settings)
         return total
 
     async def _receive(self, response: httpx.Response, total: int) -> None:
-        await asyncio.to_thread(self._opened.seek, self._done)
-        self._report(Progress(package=self._entry.name, step="download", done=self._done, total=total))
+        await asyncio.to_thread(self._opened.seek, self._offset)
+        self._report(Progress(package=self._entry.name, step="download", done=self._offset, total=total))
         pending = bytearray()
         try:
             # Chunks as they arrive: with a fixed size, the last partial chunk before a disconnect would be lost.
-            async for chunk in _not_stalling(response.aiter_raw()):
+            async for chunk in _raise_on_stall(response.aiter_raw()):
                 pending += chunk
-                if self._done + len(pending) > self._most_bytes:
+                if self._offset + len(pending) > self._max_bytes:
                     pending.clear()
-                    self._begin_again()
-                    raise too_large(self._entry, self._most_bytes + 1, self._settings)
+                    self._restart()
+                    raise package_too_large(self._entry, self._max_bytes + 1, self._settings)
                 if len(pending) >= WRITE_BYTES:
                     await self._write(pending, total)
         finally:
             # Keep what arrived before a failure.
             await self._write(pending, total)
-        if total and self._done != total:
-            raise network.Unreachable(f"received {self._done} of {total} bytes")
+        if total and self._offset != total:
+            raise network.TransientError(f"received {self._offset} of {total} bytes")
 
     async def _write(self, pending: bytearray, total: int) -> None:
         if pending:
             content = bytes(pending)
             pending.clear()
             await asyncio.to_thread(write_all, self._opened, content)
-            self._done += len(content)
-            self._report(Progress(package=self._entry.name, step="download", done=self._done, total=total))
+            self._offset += len(content)
+            self._report(Progress(package=self._entry.name, step="download", done=self._offset, total=total))
 
-    def _begin_again(self) -> None:
+    def _restart(self) -> None:
         self._opened.truncate(0)
-        self._done = 0
-        self.joined = False
-        remove(self._notes)
+        self._offset = 0
+        self.resumed = False
+        remove(self._validator_path)
 
 
-async def _not_stalling(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    """Pass chunks on. Raises: network.Unreachable when the transfer stalls."""
+async def _raise_on_stall(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """Pass chunks on. Raises: network.TransientError when the transfer stalls."""
     loop = asyncio.get_running_loop()
     since, received = loop.time(), 0
     async for chunk in chunks:
@@ -166,11 +166,11 @@ async def _not_stalling(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         yield chunk
         if loop.time() - since > STALL_S:
             if received < STALL_BYTES:
-                raise network.Unreachable(f"received only {received} bytes in {STALL_S:g} s")
+                raise network.TransientError(f"received only {received} bytes in {STALL_S:g} s")
             since, received = loop.time(), 0
 
 
-def check_room(entry: Entry, place: Path, needed_bytes: int) -> None:
+def check_free_space(entry: Entry, place: Path, needed_bytes: int) -> None:
     """Check the free disk space. Raises: DownloadFailed."""
     free_bytes = shutil.disk_usage(place).free
     if needed_bytes > free_bytes:
@@ -179,13 +179,13 @@ def check_room(entry: Entry, place: Path, needed_bytes: int) -> None:
         )
 
 
-def most_bytes(entry: Entry, settings: Settings) -> int:
+def max_file_bytes(entry: Entry, settings: Settings) -> int:
     """Return the maximum file size: a packed file is not much larger than its content."""
     announced = entry.size_bytes + entry.size_bytes // 4 + SLACK_BYTES if entry.size_bytes else settings.max_package_bytes
     return min(announced, settings.max_package_bytes)
 
 
-def too_large(entry: Entry, size_bytes: int, settings: Settings) -> DownloadFailed:
+def package_too_large(entry: Entry, size_bytes: int, settings: Settings) -> DownloadFailed:
     """Create the error for a package that exceeds the size limit."""
     announced = f"; the index announces {entry.size_bytes}" if entry.size_bytes else ""
     return DownloadFailed(
@@ -206,7 +206,7 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _read_notes(path: Path) -> _Validator:
+def _read_validator(path: Path) -> _Validator:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Validator)
     except (OSError, msgspec.DecodeError):

@@ -28,18 +28,18 @@ MAGIC = b"hsqs"
 TREE = "root"
 MAX_DEPTH = 64
 
-_SOMEBODY = 209_999
+_UNPRIVILEGED_ID = 209_999
 """User id of unsquashfs: no account has it, so no other process can inspect it or modify its output."""
 _NOBODY = 65534
 """Fallback where that id is not mapped, as in a container with a small user namespace."""
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _NO_TABLE = (1 << 64) - 1
-_COMPRESSIONS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
+_COMPRESSORS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
 BLOCK_BYTES = 4096
 _MEMORY_KB = 4 << 20
-_LOOK_S = 300
-_UNPACK_S = 3600
+_LIST_TIMEOUT_S = 300
+_UNPACK_TIMEOUT_S = 3600
 _LIMITED = 'ulimit -c 0; ulimit -t "$1"; ulimit -v "$2"; shift 2; exec "$@"'
 _LINE_BYTES = 64 << 10
 _LINE = re.compile(
@@ -57,7 +57,7 @@ class Superblock(NamedTuple):
     compression: str
 
 
-class Contents(NamedTuple):
+class ImageListing(NamedTuple):
     """Summary of an image. files (with sizes), folders and names describe the top level."""
 
     files: dict[str, int]
@@ -79,7 +79,7 @@ def read_superblock(image: Path, name: str) -> Superblock:
     root, used_bytes, ids_at, xattrs_at, inodes_at, folders_at, fragments_at, exports_at = fields[11:]
     if (major, minor) != (4, 0):
         raise UnusablePackage(f"{name}: the image has squashfs version {major}.{minor}; supported: 4.0")
-    if compression not in _COMPRESSIONS or not 12 <= block_log <= 20 or block_bytes != 1 << block_log:
+    if compression not in _COMPRESSORS or not 12 <= block_log <= 20 or block_bytes != 1 << block_log:
         raise UnusablePackage(f"{name}: the superblock of the image is invalid")
     tables = [each for each in (ids_at, inodes_at, folders_at, fragments_at, exports_at) if each != _NO_TABLE]
     if not _SUPERBLOCK.size <= used_bytes <= file_bytes or max(root >> 16, *tables) >= used_bytes:
@@ -89,10 +89,10 @@ def read_superblock(image: Path, name: str) -> Superblock:
     if xattrs_at != _NO_TABLE:
         hint = "build it with mksquashfs -no-xattrs"
         raise UnusablePackage(f"{name}: the image has extended attributes, which can grant privileges", hint=hint)
-    return Superblock(inodes, used_bytes, _COMPRESSIONS[compression])
+    return Superblock(inodes, used_bytes, _COMPRESSORS[compression])
 
 
-def fill_last_block(image: Path) -> None:
+def pad_to_block(image: Path) -> None:
     """Pad an image to a block boundary, so that a loop device exposes all of it. Raises: OSError."""
     size_bytes = image.stat().st_size
     missing_bytes = -size_bytes % BLOCK_BYTES
@@ -101,21 +101,21 @@ def fill_last_block(image: Path) -> None:
             opened.write(bytes(missing_bytes))
 
 
-async def look_into(image: Path, name: str, max_bytes: int) -> Contents:
+async def list_image(image: Path, name: str, max_bytes: int) -> ImageListing:
     """List an image and reject what no package needs: device nodes, setuid programs, ambiguous names.
 
     max_bytes: maximum total size. Raises: UnusablePackage; PackageError if unsquashfs is missing; OSError.
     """
-    listing = _Listing(name, max_bytes)
-    async with _unsquashfs(image, name, "-lln", "--image--", seconds=_LOOK_S) as output:
+    listing = _ListingParser(name, max_bytes)
+    async with _unsquashfs(image, name, "-lln", "--image--", seconds=_LIST_TIMEOUT_S) as output:
         async for line in _lines(output, name):
-            listing.take(line)
-    return listing.contents()
+            listing.feed(line)
+    return listing.listing()
 
 
 async def read_file(image: Path, name: str, file: str, max_bytes: int) -> bytes:
-    """Read a top-level file of an image that `look_into` has checked. Raises: UnusablePackage, PackageError, OSError."""
-    async with _unsquashfs(image, name, "-no-wildcards", "-cat", "--image--", file, seconds=_LOOK_S) as output:
+    """Read a top-level file of an image that `list_image` has checked. Raises: UnusablePackage, PackageError, OSError."""
+    async with _unsquashfs(image, name, "-no-wildcards", "-cat", "--image--", file, seconds=_LIST_TIMEOUT_S) as output:
         data = b""
         while piece := await output.read(_LINE_BYTES):
             data += piece
@@ -124,36 +124,36 @@ async def read_file(image: Path, name: str, file: str, max_bytes: int) -> bytes:
     return data
 
 
-async def unpack_image(image: Path, name: str, folder: Path, told: Callable[[bytes], None]) -> None:
-    """Unpack an image that `look_into` has checked into an empty folder. The files belong to the unprivileged user.
+async def unpack_image(image: Path, name: str, folder: Path, on_output: Callable[[bytes], None]) -> None:
+    """Unpack an image that `list_image` has checked into an empty folder. The files belong to the unprivileged user.
 
-    told: called with the output of unsquashfs. Raises: UnusablePackage, PackageError, OSError.
+    on_output: called with the output of unsquashfs. Raises: UnusablePackage, PackageError, OSError.
     """
     options = ("-no-xattrs", "-no-progress", "-quiet", "-force", "-dest", str(folder), "--image--")
-    user = without_rights()
+    user = unprivileged_id()
     if user is not None:
         os.chown(folder, user, user)
-    async with _unsquashfs(image, name, *options, seconds=_UNPACK_S, inside=folder) as output:
+    async with _unsquashfs(image, name, *options, seconds=_UNPACK_TIMEOUT_S, inside=folder) as output:
         while piece := await output.read(_LINE_BYTES):
-            told(piece)
+            on_output(piece)
 
 
 @lru_cache(maxsize=1)
-def without_rights() -> int | None:
+def unprivileged_id() -> int | None:
     """Return the unprivileged user and group id; None if this process has no privileges to drop."""
     if os.geteuid() != 0:
         return None
-    return _SOMEBODY if _is_mapped("uid") and _is_mapped("gid") else _NOBODY
+    return _UNPRIVILEGED_ID if _is_mapped("uid") and _is_mapped("gid") else _NOBODY
 
 
 def _is_mapped(kind: str) -> bool:
     """Check whether this user namespace maps the id. Source: user_namespaces(7), "/proc/pid/uid_map"."""
     lines = Path(f"/proc/self/{kind}_map").read_text(encoding="ascii").splitlines()
     ranges = [(int(line.split()[0]), int(line.split()[2])) for line in lines]
-    return any(first <= _SOMEBODY < first + count for first, count in ranges)
+    return any(first <= _UNPRIVILEGED_ID < first + count for first, count in ranges)
 
 
-class _Listing:
+class _ListingParser:
     """Parses `unsquashfs -lln` line by line.
 
     A newline in a name splits its line in two, but cannot hide an entry: every entry's own line starts with its type and mode,
@@ -169,12 +169,12 @@ class _Listing:
         self._names: set[str] = set()
         self._size_bytes = 0
 
-    def contents(self) -> Contents:
+    def listing(self) -> ImageListing:
         if not self._seen:
             raise UnusablePackage(f"{self._name}: the image is empty")
-        return Contents(self._files, self._folders, self._names, self._size_bytes, len(self._seen))
+        return ImageListing(self._files, self._folders, self._names, self._size_bytes, len(self._seen))
 
-    def take(self, line: bytes) -> None:
+    def feed(self, line: bytes) -> None:
         found = _LINE.fullmatch(line)
         if found is None:
             raise UnusablePackage(f"{self._name}: the image contains a name that cannot be listed: {_shown(line)}")
@@ -258,12 +258,12 @@ async def _unsquashfs(
         if place >= 0:
             os.close(place)
     assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018 - asked for above
-    said = asyncio.ensure_future(_last_words(process.stderr))
+    errors_task = asyncio.ensure_future(_read_tail(process.stderr))
     try:
         async with asyncio.timeout(seconds):
             yield process.stdout
             status = await process.wait()
-        words_said = await said
+        errors = await errors_task
     except TimeoutError:
         raise UnusablePackage(f"{name}: unsquashfs timed out after {seconds} s") from None
     finally:
@@ -271,11 +271,11 @@ async def _unsquashfs(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-        said.cancel()
+        errors_task.cancel()
     if status != 0:
-        if b"No space left" in words_said:
+        if b"No space left" in errors:
             raise OSError(28, "No space left on device")
-        complaint = words_said.decode(errors="replace").strip()[-400:] or f"unsquashfs exited with status {status}"
+        complaint = errors.decode(errors="replace").strip()[-400:] or f"unsquashfs exited with status {status}"
         raise UnusablePackage(f"{name}: the image cannot be read: {complaint}")
 
 
@@ -284,7 +284,7 @@ def _setpriv(name: str) -> list[str]:
 
     uvloop does not support the corresponding arguments of `create_subprocess_exec`.
     """
-    user = without_rights()
+    user = unprivileged_id()
     if user is None:
         return []
     identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
@@ -298,7 +298,7 @@ def _program(program: str, package: str, name: str) -> str:
     return found
 
 
-async def _last_words(stream: asyncio.StreamReader) -> bytes:
+async def _read_tail(stream: asyncio.StreamReader) -> bytes:
     words = b""
     while piece := await stream.read(_LINE_BYTES):
         words = (words + piece)[-_LINE_BYTES:]

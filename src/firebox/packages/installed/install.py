@@ -20,15 +20,24 @@ from msgspec import structs
 
 from firebox.domain.errors import Conflict, DependencyConflict, NotFound, PackageError, UnusablePackage
 from firebox.packages.entry import Entry, Progress, Report, no_report
-from firebox.packages.file_locks import is_at
+from firebox.packages.file_locks import refers_to
 from firebox.packages.installed.environment_script import LauncherMaker, evaluate
-from firebox.packages.installed.locks import wait_for
+from firebox.packages.installed.locks import wait_for_lock
 from firebox.packages.installed.metadata import check_architecture, check_name
-from firebox.packages.installed.piston_archive import home_of, runtimes_of
+from firebox.packages.installed.piston_archive import piston_home, piston_runtimes
 from firebox.packages.installed.preparation import Prepared, describe, prepare
-from firebox.packages.installed.staging import Room, Staging, in_thread
-from firebox.packages.installed.store import DESCRIPTION, IMAGE, RUNTIMES, TREE, Installed, PackageStore, from_top, going_away
-from firebox.packages.installed.tree import bring_all_to_disk, bring_files_to_disk, remove, size_of
+from firebox.packages.installed.staging import Staging, StagingFolder, in_thread
+from firebox.packages.installed.store import (
+    DESCRIPTION,
+    IMAGE,
+    RUNTIMES,
+    TREE,
+    Installed,
+    PackageStore,
+    dependents_first,
+    uninstalling,
+)
+from firebox.packages.installed.tree import disk_usage, remove, sync_file_system, sync_files
 from firebox.packages.versions import newest
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.settings.settings import Settings
@@ -38,7 +47,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = 100
 """Maximum number of times that packages may turn out to have dependencies their index does not list."""
-_GATE_PATIENCE_S = 1.0
+_GATE_TIMEOUT_S = 1.0
 """Runs hold the gate only briefly; a longer holder is another uninstallation."""
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -80,7 +89,7 @@ class Installer:
         path = await in_thread(path.absolute)
         if not await in_thread(path.is_file):
             raise NotFound("file", str(path))
-        with _words_of_the_system(path.name):
+        with _os_errors_as_package_errors(path.name):
             entry = await describe(path, self._settings.max_package_bytes)
         return await self._install(entry, path, report)
 
@@ -92,49 +101,49 @@ class Installer:
         """
         if self._store.get(id) is None and id not in self._store.damaged():
             raise NotFound("package", id)
-        self._refuse_needed(id)
+        self._check_not_required(id)
         report(Progress(package=id, step="uninstall", words="waiting for active runs"))
-        with _words_of_the_system(id), self._opened(id) as (folder, gate):
-            if gate is not None and not await wait_for(gate, patience_s=_GATE_PATIENCE_S):
-                raise going_away(id)
-            if not await wait_for(folder, patience_s=self._settings.uninstall_wait_ms / 1000):
+        with _os_errors_as_package_errors(id), self._opened(id) as (folder, gate):
+            if gate is not None and not await wait_for_lock(gate, timeout_s=_GATE_TIMEOUT_S):
+                raise uninstalling(id)
+            if not await wait_for_lock(folder, timeout_s=self._settings.uninstall_wait_ms / 1000):
                 hint = "wait for them to finish, or raise uninstall_wait_ms"
                 raise Conflict(f"{id} is in use by active runs", hint=hint)
             trash = self._staging.trash(id)
-            async with self._staging.changing():
-                if not is_at(folder, self._store.place(id)):
+            async with self._staging.store_lock():
+                if not refers_to(folder, self._store.package_folder(id)):
                     raise NotFound("package", id)
-                self._refuse_needed(id)
+                self._check_not_required(id)
                 await in_thread(lambda: self._move_away(id, trash))
             # This process still holds its lock, so no other process sweeps it.
             await in_thread(lambda: remove(trash))
         report(Progress(package=id, step="uninstall", done=1, total=1, words="removed"))
 
     async def _install(self, entry: Entry, file: Path | None, report: Report) -> list[Installed]:
-        with _words_of_the_system(entry.name):
+        with _os_errors_as_package_errors(entry.name):
             return await self._install_in_rounds(entry, file, report)
 
     async def _install_in_rounds(self, entry: Entry, file: Path | None, report: Report) -> list[Installed]:
-        amended: dict[str, Entry] = {}
+        corrected: dict[str, Entry] = {}
         for _ in range(_ROUNDS):
-            self._refuse_installed(entry)
-            plan = await self._plan(entry, amended)
+            self._check_not_installed(entry)
+            plan = await self._plan(entry, corrected)
             for each in plan:
                 check_name(each.language, each.version)
                 check_architecture(each.name, each.architecture)
             try:
                 return await self._install_all(plan, entry, file, report)
-            except _NeedsMore as more:
-                amended[more.entry.name] = more.entry
+            except _MissingDependencies as incomplete:
+                corrected[incomplete.entry.name] = incomplete.entry
         raise DependencyConflict(f"the dependencies of {entry.name} are nested more than {_ROUNDS} levels deep")
 
-    async def _plan(self, entry: Entry, amended: Mapping[str, Entry]) -> list[Entry]:
+    async def _plan(self, entry: Entry, corrected: Mapping[str, Entry]) -> list[Entry]:
         """Resolve the packages to install, including dependencies that an index did not list."""
         installed = [each.entry for each in self._store.all()]
         plan: dict[str, Entry] = {}
-        for each in await self._repositories.plan(amended.get(entry.name, entry), installed):
-            if each.name in amended and each.name != entry.name:
-                plan |= {other.name: other for other in await self._repositories.plan(amended[each.name], installed)}
+        for each in await self._repositories.plan(corrected.get(entry.name, entry), installed):
+            if each.name in corrected and each.name != entry.name:
+                plan |= {other.name: other for other in await self._repositories.plan(corrected[each.name], installed)}
             else:
                 plan.setdefault(each.name, each)
         return list(plan.values())
@@ -142,118 +151,118 @@ class Installer:
     async def _install_all(self, plan: Sequence[Entry], entry: Entry, file: Path | None, report: Report) -> list[Installed]:
         async with AsyncExitStack() as stack:
             for name in sorted(each.name for each in plan):  # the same order everywhere prevents deadlocks
-                await stack.enter_async_context(self._staging.alone_with(name))
-            self._refuse_installed(entry)
+                await stack.enter_async_context(self._staging.package_lock(name))
+            self._check_not_installed(entry)
             missing = [each for each in plan if self._store.get(each.name) is None]
-            ready: dict[str, tuple[Room, Installed]] = {}
+            ready: dict[str, tuple[StagingFolder, Installed]] = {}
             downloads: list[Path] = []
             for each in missing:
-                with _words_of_the_system(each.name):
-                    room = await stack.enter_async_context(self._room(each.name))
+                with _os_errors_as_package_errors(each.name):
+                    staging = await stack.enter_async_context(self._new_staging_folder(each.name))
                     source = file if file is not None and each.name == entry.name else await self._fetch(each, report)
-                    prepared = await self._prepare(source, room, each, report)
+                    prepared = await self._prepare(source, staging, each, report)
                     if source.parent == self._staging.downloads:
                         downloads.append(source)
-                    ready[each.name] = room, await self._complete(each, prepared, room, ready, report)
-            async with self._staging.changing():
+                    ready[each.name] = staging, await self._finalize(each, prepared, staging, ready, report)
+            async with self._staging.store_lock():
                 await in_thread(lambda: self._commit(list(ready.values())))
             for download in downloads:
                 await in_thread(partial(download.unlink, missing_ok=True))
             for name in ready:
                 report(Progress(package=name, step="install", done=1, total=1, words="installed"))
-            return [installed for _room, installed in ready.values()]
+            return [installed for _staging, installed in ready.values()]
 
     @asynccontextmanager
-    async def _room(self, name: str) -> AsyncGenerator[Room]:
-        async with self._staging.changing():
-            room = self._staging.room(name)
+    async def _new_staging_folder(self, name: str) -> AsyncGenerator[StagingFolder]:
+        async with self._staging.store_lock():
+            staging = self._staging.new_folder(name)
         try:
-            yield room
+            yield staging
         finally:
             with suppress(OSError):  # the next change sweeps it
-                await in_thread(room.close)
+                await in_thread(staging.close)
 
     async def _fetch(self, entry: Entry, report: Report) -> Path:
         from firebox.packages.download.download import fetch
 
         return await fetch(entry, self._staging.downloads, self._settings, report)
 
-    async def _prepare(self, source: Path, room: Room, entry: Entry, report: Report) -> Prepared:
+    async def _prepare(self, source: Path, staging: StagingFolder, entry: Entry, report: Report) -> Prepared:
         downloaded = source.parent == self._staging.downloads
         try:
-            prepared = await prepare(source, room.path, entry, self._settings.max_package_bytes, report, may_link=downloaded)
+            prepared = await prepare(source, staging.path, entry, self._settings.max_package_bytes, report, may_link=downloaded)
         except UnusablePackage:
             if downloaded:
                 await in_thread(lambda: source.unlink(missing_ok=True))
             raise
         if prepared.info.dependencies and not entry.dependencies:
-            raise _NeedsMore(structs.replace(entry, dependencies=prepared.info.dependencies))
+            raise _MissingDependencies(structs.replace(entry, dependencies=prepared.info.dependencies))
         return prepared
 
-    async def _complete(
+    async def _finalize(
         self,
         entry: Entry,
         prepared: Prepared,
-        room: Room,
-        ready: Mapping[str, tuple[Room, Installed]],
+        staging: StagingFolder,
+        ready: Mapping[str, tuple[StagingFolder, Installed]],
         report: Report,
     ) -> Installed:
         """Do what depends on the other packages: environment, runtimes of Piston packages, package description."""
-        packages = {each.id: each for each in self._store.all()} | {id_: each for id_, (_room, each) in ready.items()}
+        packages = {each.id: each for each in self._store.all()} | {id_: each for id_, (_staging, each) in ready.items()}
         installed = Installed(
             entry=entry,
             kind=prepared.kind,
             installed_at=datetime.now(UTC),
             size_bytes=0,
-            requires=_requires(entry, list(packages.values()), [each.entry for _room, each in ready.values()]),
+            requires=_requires(entry, list(packages.values()), [each.entry for _staging, each in ready.values()]),
             on_host=prepared.piston_tree is not None,
         )
         packages[installed.id] = installed
         runtimes = prepared.runtimes
         if prepared.piston_tree is not None:
             report(Progress(package=entry.name, step="environment"))
-            places = {id_: staged.path for id_, (staged, _each) in ready.items()} | {installed.id: room.path}
-            stack = [packages[each] for each in from_top(installed.id, packages)]
+            places = {id_: staged.path for id_, (staged, _each) in ready.items()} | {installed.id: staging.path}
+            stack = [packages[each] for each in dependents_first(installed.id, packages)]
             environment = await evaluate(
                 entry.name,
-                [home_of(each.entry.language, each.entry.version) for each in stack],
+                [piston_home(each.entry.language, each.entry.version) for each in stack],
                 [
-                    str(places.get(each.id, self._store.place(each.id)) / (IMAGE if each.kind == "image" else TREE))
+                    str(places.get(each.id, self._store.package_folder(each.id)) / (IMAGE if each.kind == "image" else TREE))
                     for each in stack
                 ],
                 on_host=all(each.on_host for each in stack),
                 make_launcher=self._make_launcher,
             )
             tree = prepared.piston_tree
-            runtimes = await in_thread(lambda: runtimes_of(prepared.info, tree, environment))
+            runtimes = await in_thread(lambda: piston_runtimes(prepared.info, tree, environment))
         report(Progress(package=entry.name, step="install"))
-        return await in_thread(lambda: _describe(installed, room.path, msgspec.json.encode(runtimes)))
+        return await in_thread(lambda: _write_description(installed, staging.path, msgspec.json.encode(runtimes)))
 
-    def _commit(self, ready: Sequence[tuple[Room, Installed]]) -> None:
+    def _commit(self, ready: Sequence[tuple[StagingFolder, Installed]]) -> None:
         """Move every package into place. Blocks; the store lock must be held."""
         there = {each.id for each in self._store.all()}
-        for _room, installed in ready:
+        for _staging, installed in ready:
             if installed.id in there:
                 raise Conflict("Already installed")
             for needed in installed.requires:
                 if needed not in there:
                     raise Conflict(f"{needed}, required by {installed.id}, was uninstalled meanwhile", hint="try again")
             there.add(installed.id)
-        for room, installed in ready:
+        for staging, installed in ready:
             if installed.kind == "image":
-                bring_files_to_disk(room.path)
+                sync_files(staging.path)
             else:
-                bring_all_to_disk(room.path)
-        with self._staging.noticed():
-            for room, installed in ready:
-                target = self._store.place(installed.id)
+                sync_file_system(staging.path)
+        with self._staging.visible_change():
+            for staging, installed in ready:
+                target = self._store.package_folder(installed.id)
                 if os.path.lexists(target):  # corrupt, otherwise it would be listed
                     target.rename(self._staging.trash(installed.id))
-                room.become(target)
+                staging.move_to(target)
 
     def _move_away(self, id_: str, trash: Path) -> None:
-        with self._staging.noticed():
-            self._store.place(id_).rename(trash)
+        with self._staging.visible_change():
+            self._store.package_folder(id_).rename(trash)
 
     @contextmanager
     def _opened(self, id_: str) -> Generator[tuple[int, int | None]]:
@@ -262,7 +271,7 @@ class Installer:
         Raises: NotFound.
         """
         try:
-            folder = os.open(self._store.place(id_), _OPEN_FOLDER)
+            folder = os.open(self._store.package_folder(id_), _OPEN_FOLDER)
         except FileNotFoundError:
             raise NotFound("package", id_) from None
         try:
@@ -277,17 +286,17 @@ class Installer:
         finally:
             os.close(folder)
 
-    def _refuse_installed(self, entry: Entry) -> None:
+    def _check_not_installed(self, entry: Entry) -> None:
         if self._store.get(entry.name) is not None:
             raise Conflict("Already installed")
 
-    def _refuse_needed(self, id_: str) -> None:
-        if users := self._store.users(id_):
-            hint = f"uninstall {' and '.join(users[:5])} first"
-            raise Conflict(f"{id_} is required by {', '.join(users[:5])}", hint=hint)
+    def _check_not_required(self, id_: str) -> None:
+        if dependents := self._store.dependents(id_):
+            hint = f"uninstall {' and '.join(dependents[:5])} first"
+            raise Conflict(f"{id_} is required by {', '.join(dependents[:5])}", hint=hint)
 
 
-class _NeedsMore(Exception):
+class _MissingDependencies(Exception):
     """A package has dependencies that its index does not list. entry: the entry with its dependencies."""
 
     def __init__(self, entry: Entry) -> None:
@@ -308,10 +317,10 @@ def _requires(entry: Entry, packages: Sequence[Installed], planned: Sequence[Ent
     return tuple(found)
 
 
-def _describe(installed: Installed, folder: Path, runtimes: bytes) -> Installed:
+def _write_description(installed: Installed, folder: Path, runtimes: bytes) -> Installed:
     """Write the remaining files of a package. Return its final description."""
     (folder / RUNTIMES).write_bytes(runtimes)
-    installed = structs.replace(installed, size_bytes=size_of(folder))
+    installed = structs.replace(installed, size_bytes=disk_usage(folder))
     (folder / DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(installed), indent=2))
     for name in (RUNTIMES, DESCRIPTION):
         (folder / name).chmod(0o644)
@@ -319,7 +328,7 @@ def _describe(installed: Installed, folder: Path, runtimes: bytes) -> Installed:
 
 
 @contextmanager
-def _words_of_the_system(name: str) -> Generator[None]:
+def _os_errors_as_package_errors(name: str) -> Generator[None]:
     """Convert OSError to PackageError."""
     try:
         yield

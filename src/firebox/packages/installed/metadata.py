@@ -15,7 +15,7 @@ from firebox.domain.model import CacheLevel, LimitRequest
 from firebox.packages.entry import Entry
 from firebox.packages.machine import architecture as machine_architecture
 from firebox.packages.machine import fits
-from firebox.packages.repository.index import is_language
+from firebox.packages.repository.index import is_package_name
 from firebox.packages.versions import is_range, is_version
 from firebox.runtimes.definition import shipped_definitions
 from firebox.runtimes.runtime import Runtime
@@ -31,11 +31,11 @@ MAX_INODES = 500_000
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _Shape = TypeVar("_Shape")
 
-_MANY = 1000
-_LONGEST_WORD = 4096
-_LONGEST_PATTERN = 300
+_MAX_ITEMS = 1000
+_MAX_WORD_CHARS = 4096
+_MAX_PATTERN_CHARS = 300
 _NESTED_REPEAT = re.compile(r"\((?:[^()]|\([^()]*\))*[*+}](?:[^()]|\([^()]*\))*\)[*+{]")
-_NOT_OF_A_PACKAGE = {"mounts", "layers", "on_host", "installed"}
+HOST_FIELDS = {"mounts", "layers", "on_host", "installed"}
 """Runtime fields that depend on the machine where the package is installed."""
 
 
@@ -66,7 +66,7 @@ class PackageInfo(Struct, frozen=True, kw_only=True):
 
 def check_name(language: str, version: str) -> None:
     """Check that a package id is a valid folder name. Raises: UnusablePackage."""
-    if not is_language(language):
+    if not is_package_name(language):
         raise UnusablePackage(f"{language[:MAX_NAME]!r} is not a valid package name: letters, digits and _ . + # - are allowed")
     if not is_version(version):
         raise UnusablePackage(f"{language}: {version[:MAX_NAME]!r} is not a valid version; example: 3.13.5")
@@ -89,16 +89,16 @@ def read_info(data: bytes, source: str) -> PackageInfo:
         check_language(provided.language, source)
     for alias in [*info.aliases, *(alias for provided in info.provides for alias in provided.aliases)]:
         check_language(alias, source)
-    if len(info.provides) > _MANY or len(info.dependencies) > _MANY:
-        raise UnusablePackage(f"{source}: pkg-info.json lists more than {_MANY} languages or dependencies")
+    if len(info.provides) > _MAX_ITEMS or len(info.dependencies) > _MAX_ITEMS:
+        raise UnusablePackage(f"{source}: pkg-info.json lists more than {_MAX_ITEMS} languages or dependencies")
     for name, wanted in info.dependencies.items():
-        if not is_language(name) or not is_range(wanted):
+        if not is_package_name(name) or not is_range(wanted):
             raise UnusablePackage(f"{source}: invalid dependency {name[:MAX_NAME]!r} {wanted[:MAX_NAME]!r}")
     check_architecture(source, info.architecture)
     return info
 
 
-def check_is(info: PackageInfo, entry: Entry) -> None:
+def check_matches(info: PackageInfo, entry: Entry) -> None:
     """Check that a package is the one its repository announces, so that a signed package cannot be passed off as another.
 
     Raises: UnusablePackage.
@@ -107,8 +107,8 @@ def check_is(info: PackageInfo, entry: Entry) -> None:
         raise UnusablePackage(f"{entry.name}: the file contains a different package, {info.language}-{info.version}")
     if entry.dependencies and entry.dependencies != info.dependencies:
         raise UnusablePackage(
-            f"{entry.name}: its repository announces the dependencies {_words(entry.dependencies)}, "
-            f"but the package declares {_words(info.dependencies)}"
+            f"{entry.name}: its repository announces the dependencies {_format_dependencies(entry.dependencies)}, "
+            f"but the package declares {_format_dependencies(info.dependencies)}"
         )
 
 
@@ -116,9 +116,9 @@ def read_runtimes(data: bytes, source: str) -> list[Runtime]:
     """Parse `runtimes.json`. Raises: UnusablePackage."""
     where = f"{source}: runtimes.json"
     tables = _decode(data, list[dict[str, Any]], where)
-    if not tables or len(tables) > _MANY:
-        raise UnusablePackage(f"{where} has {len(tables)} runtimes; 1 to {_MANY} are allowed")
-    known = {*Runtime.__struct_fields__} - _NOT_OF_A_PACKAGE
+    if not tables or len(tables) > _MAX_ITEMS:
+        raise UnusablePackage(f"{where} has {len(tables)} runtimes; 1 to {_MAX_ITEMS} are allowed")
+    known = {*Runtime.__struct_fields__} - HOST_FIELDS
     for table in tables:
         for key in table.keys() - known:
             raise UnusablePackage(f"{where}: the key {key[:MAX_NAME]!r} is not allowed in a package")
@@ -136,8 +136,10 @@ def check_language(name: str, source: str) -> None:
 
 def check_environment(variables: Mapping[str, str], source: str) -> None:
     """Reject environment variables that cannot be passed to a process. Raises: UnusablePackage."""
-    if len(variables) > _MANY or sum(len(name) + len(value) for name, value in variables.items()) > _LONGEST_WORD * 16:
-        raise UnusablePackage(f"{source}: more than {_MANY} variables, or more than {_LONGEST_WORD * 16} characters in total")
+    if len(variables) > _MAX_ITEMS or sum(len(name) + len(value) for name, value in variables.items()) > _MAX_WORD_CHARS * 16:
+        raise UnusablePackage(
+            f"{source}: more than {_MAX_ITEMS} variables, or more than {_MAX_WORD_CHARS * 16} characters in total"
+        )
     for name, value in variables.items():
         if not _VARIABLE.fullmatch(name) or "\0" in value:
             raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is not a valid environment variable")
@@ -173,23 +175,23 @@ def _check_runtime(runtime: Runtime, where: str) -> None:
         check_limits(runtime.limits("compile" if stage == "compile" else "run"), stage, where)
     _check_pattern(runtime.name_pattern, where)
     for pattern in runtime.compile_args:
-        if pattern not in _our_patterns():
+        if pattern not in _built_in_patterns():
             _check_pattern(f"({pattern})", where)
 
 
 def _check_words(where: str, words: Iterable[str]) -> None:
     for count, word in enumerate(words, 1):
-        if len(word) > _LONGEST_WORD or "\0" in word or count > _MANY:
-            raise UnusablePackage(f"{where}: a command has more than {_MANY} arguments, or an invalid one")
+        if len(word) > _MAX_WORD_CHARS or "\0" in word or count > _MAX_ITEMS:
+            raise UnusablePackage(f"{where}: a command has more than {_MAX_ITEMS} arguments, or an invalid one")
 
 
 def _check_pattern(pattern: str, where: str) -> None:
     """Reject patterns that could backtrack forever: they are matched against client input outside of any sandbox."""
     try:
-        groups = re.compile(pattern).groups if len(pattern) <= _LONGEST_PATTERN else 0
+        groups = re.compile(pattern).groups if len(pattern) <= _MAX_PATTERN_CHARS else 0
     except (re.error, RecursionError, OverflowError):
         groups = 0
-    if pattern and (groups < 1 or (_NESTED_REPEAT.search(pattern) and pattern not in _our_patterns())):
+    if pattern and (groups < 1 or (_NESTED_REPEAT.search(pattern) and pattern not in _built_in_patterns())):
         raise UnusablePackage(
             f"{where}: name_pattern {pattern[:MAX_NAME]!r} must be a short regular expression with a group, and no "
             "nested repetition"
@@ -197,12 +199,12 @@ def _check_pattern(pattern: str, where: str) -> None:
 
 
 @lru_cache(maxsize=1)
-def _our_patterns() -> frozenset[str]:
+def _built_in_patterns() -> frozenset[str]:
     shipped = shipped_definitions()
     return frozenset(pattern for each in shipped for pattern in (each.name_pattern, *each.compile_args))
 
 
-def _words(dependencies: Mapping[str, str]) -> str:
+def _format_dependencies(dependencies: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {wanted}" for name, wanted in dependencies.items()) or "none"
 
 

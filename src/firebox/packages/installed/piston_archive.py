@@ -33,18 +33,20 @@ _ELF = b"\x7fELF"
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def home_of(language: str, version: str) -> str:
+def piston_home(language: str, version: str) -> str:
     """Return the folder where a Piston package is mounted: its path at build time."""
     return f"/piston/packages/{language}/{version}"
 
 
-def unpack_archive(archive: Path, name: str, folder: Path, home: str, max_bytes: int, tell: Callable[[int], None]) -> PackageInfo:
+def unpack_archive(
+    archive: Path, name: str, folder: Path, home: str, max_bytes: int, on_progress: Callable[[int], None]
+) -> PackageInfo:
     """Unpack a package into an empty folder and read its metadata. Blocks; call it in a thread.
 
-    home: where the folder will be mounted, "" if unknown. Raises: UnusablePackage; OSError; whatever `tell` raises.
+    home: where the folder will be mounted, "" if unknown. Raises: UnusablePackage; OSError; whatever `on_progress` raises.
     """
     try:
-        unpack(archive, folder, Bounds(max_bytes, MAX_INODES, home), tell)
+        unpack(archive, folder, Bounds(max_bytes, MAX_INODES, home), on_progress)
     except InvalidRequest as error:
         raise UnusablePackage(f"{name}: {error.message}") from None
     return read_folder_info(folder, name)
@@ -58,23 +60,23 @@ def read_folder_info(folder: Path, name: str) -> PackageInfo:
     return read_info(data, name)
 
 
-def runtimes_of(info: PackageInfo, folder: Path, environment: Mapping[str, str]) -> list[Runtime]:
+def piston_runtimes(info: PackageInfo, folder: Path, environment: Mapping[str, str]) -> list[Runtime]:
     """Create the runtimes of an unpacked package: one per provided language, or one for its own language.
 
     folder: its current location. environment: variables exported by its environment file. Raises: UnusablePackage, OSError.
     """
     name = f"{info.language}-{info.version}"
-    if not _is_there(folder / RUN) and _is_there(folder / ENVIRONMENT):
+    if not _is_regular_file(folder / RUN) and _is_regular_file(folder / ENVIRONMENT):
         return []  # a pure dependency, without a language
-    home = home_of(info.language, info.version)
+    home = piston_home(info.language, info.version)
     run = (*_command(folder, RUN, home, name), "{main}")
-    compile_ = ((*_command(folder, COMPILE, home, name), "{sources}"),) if _is_there(folder / COMPILE) else ()
+    compile_ = ((*_command(folder, COMPILE, home, name), "{sources}"),) if _is_regular_file(folder / COMPILE) else ()
     provided = info.provides or (None,)
     runtimes: list[Runtime] = []
     for each in provided:
         language = each.language if each else info.language
         overrides = each.limit_overrides if each and each.limit_overrides else info.limit_overrides
-        limits = limits_of(overrides, name)
+        limits = parse_limit_overrides(overrides, name)
         runtimes.append(
             Runtime(
                 language=language,
@@ -93,7 +95,7 @@ def runtimes_of(info: PackageInfo, folder: Path, environment: Mapping[str, str])
     return runtimes
 
 
-def limits_of(overrides: Mapping[str, int], name: str) -> dict[str, LimitRequest]:
+def parse_limit_overrides(overrides: Mapping[str, int], name: str) -> dict[str, LimitRequest]:
     """Convert Piston's limit overrides to limits per stage. Raises: UnusablePackage for unknown or invalid ones."""
     limits: dict[str, LimitRequest] = {stage: LimitRequest() for stage in STAGES}
     for key, value in overrides.items():
@@ -120,7 +122,7 @@ def _command(folder: Path, file: str, home: str, name: str) -> tuple[str, ...]:
     return (f"{home}/{file}",) if by_itself else ("bash", f"{home}/{file}")
 
 
-def _is_there(path: Path) -> bool:
+def _is_regular_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 

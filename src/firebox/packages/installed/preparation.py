@@ -21,14 +21,14 @@ from firebox.packages.installed.metadata import (
     MAX_INODES,
     RUNTIMES_BYTES,
     PackageInfo,
-    check_is,
+    check_matches,
     read_info,
     read_runtimes,
 )
-from firebox.packages.installed.piston_archive import home_of, unpack_archive
+from firebox.packages.installed.piston_archive import piston_home, unpack_archive
 from firebox.packages.installed.staging import in_thread
 from firebox.packages.installed.store import IMAGE, INFO, RUNTIMES, TREE
-from firebox.packages.installed.tree import remove, settle
+from firebox.packages.installed.tree import check_and_own, remove
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher.squashfs_support import cannot_mount
 
@@ -54,11 +54,11 @@ async def describe(file: Path, max_bytes: int) -> Entry:
     name = file.name
     if await in_thread(lambda: is_image(file, name)):
         await in_thread(lambda: image.read_superblock(file, name))
-        contents = await image.look_into(file, name, max_bytes)
-        info = read_info(await _member(file, name, contents, INFO, INFO_BYTES), name)
-        size_bytes = contents.size_bytes
+        listing = await image.list_image(file, name, max_bytes)
+        info = read_info(await _read_top_level_file(file, name, listing, INFO, INFO_BYTES), name)
+        size_bytes = listing.size_bytes
     else:
-        data = await in_thread(lambda: _archived_info(file, name, max_bytes))
+        data = await in_thread(lambda: _read_archive_info(file, name, max_bytes))
         info, size_bytes = read_info(data, name), 0
     checksum = await in_thread(lambda: _checksum(file, "sha256"))
     return Entry(
@@ -73,34 +73,34 @@ async def describe(file: Path, max_bytes: int) -> Entry:
     )
 
 
-async def prepare(file: Path, room: Path, entry: Entry, max_bytes: int, report: Report, *, may_link: bool) -> Prepared:
+async def prepare(file: Path, staging: Path, entry: Entry, max_bytes: int, report: Report, *, may_link: bool) -> Prepared:
     """Fill the staging folder of a package with everything except its description.
 
     may_link: the file is private to Firebox and immutable, so a hard link replaces the copy.
     Raises: UnusablePackage, WrongChecksum, PackageError; OSError if the disk is full.
     """
-    _check_room(room, entry)
+    _check_free_space(staging, entry)
     stop = Event()
-    packed = room / _PACKED
-    await in_thread(lambda: _take_over(file, packed, entry, may_link, stop), stop)
+    packed = staging / _PACKED
+    await in_thread(lambda: _stage_file(file, packed, entry, may_link, stop), stop)
     if await in_thread(lambda: is_image(packed, entry.name)):
-        return await _prepare_image(packed, room, entry, max_bytes, report)
+        return await _prepare_image(packed, staging, entry, max_bytes, report)
 
-    tree = _piston_tree(room, entry)
+    tree = _piston_tree(staging, entry)
     total = packed.stat().st_size
 
-    def tell(done: int) -> None:
+    def on_progress(done: int) -> None:
         if stop.is_set():
             raise _StoppedError
         report(Progress(package=entry.name, step="unpack", done=done, total=total))
 
     def unpack() -> PackageInfo:
         tree.mkdir(parents=True)
-        _open_to_all(room / TREE, tree)
-        info = unpack_archive(packed, entry.name, tree, home_of(entry.language, entry.version), max_bytes, tell)
-        check_is(info, entry)
+        _make_readable(staging / TREE, tree)
+        info = unpack_archive(packed, entry.name, tree, piston_home(entry.language, entry.version), max_bytes, on_progress)
+        check_matches(info, entry)
         packed.unlink()
-        _write(room / INFO, (tree / INFO).read_bytes())
+        _write(staging / INFO, (tree / INFO).read_bytes())
         return info
 
     return Prepared(info=await in_thread(unpack, stop), kind="folder", runtimes=[], piston_tree=tree)
@@ -117,58 +117,58 @@ def is_image(file: Path, name: str) -> bool:
     raise UnusablePackage(f"{name}: not a squashfs image or .tar.gz archive")
 
 
-async def _prepare_image(packed: Path, room: Path, entry: Entry, max_bytes: int, report: Report) -> Prepared:
+async def _prepare_image(packed: Path, staging: Path, entry: Entry, max_bytes: int, report: Report) -> Prepared:
     name = entry.name
     report(Progress(package=name, step="unpack", words="checking the image"))
     await in_thread(lambda: image.read_superblock(packed, name))
-    contents = await image.look_into(packed, name, max_bytes)
-    data = await _member(packed, name, contents, INFO, INFO_BYTES)
+    listing = await image.list_image(packed, name, max_bytes)
+    data = await _read_top_level_file(packed, name, listing, INFO, INFO_BYTES)
     info = read_info(data, name)
-    check_is(info, entry)
-    _write(room / INFO, data)
-    if image.TREE not in contents.folders:
-        if image.TREE in contents.names:
+    check_matches(info, entry)
+    _write(staging / INFO, data)
+    if image.TREE not in listing.folders:
+        if image.TREE in listing.names:
             raise UnusablePackage(f"{name}: the image has no folder {image.TREE}")
-        if piston_archive.RUN not in contents.files and piston_archive.ENVIRONMENT not in contents.files:
+        if piston_archive.RUN not in listing.files and piston_archive.ENVIRONMENT not in listing.files:
             raise UnusablePackage(f"{name}: the image has neither a folder {image.TREE} nor a file {piston_archive.RUN}")
-        tree = _piston_tree(room, entry)
-        await _unpack_image(packed, room, name, ".", tree, max_bytes, report)
+        tree = _piston_tree(staging, entry)
+        await _unpack_image(packed, staging, name, ".", tree, max_bytes, report)
         return Prepared(info=info, kind="folder", runtimes=[], piston_tree=tree)
 
-    if piston_archive.RUN in contents.files:
+    if piston_archive.RUN in listing.files:
         raise UnusablePackage(f"{name}: the image has both a folder {image.TREE} and a file {piston_archive.RUN}")
     runtimes: list[Runtime] = []
-    if RUNTIMES in contents.names:
-        runtimes = read_runtimes(await _member(packed, name, contents, RUNTIMES, RUNTIMES_BYTES), name)
+    if RUNTIMES in listing.names:
+        runtimes = read_runtimes(await _read_top_level_file(packed, name, listing, RUNTIMES, RUNTIMES_BYTES), name)
     if await in_thread(cannot_mount):
-        await _unpack_image(packed, room, name, image.TREE, room / TREE, max_bytes, report)
+        await _unpack_image(packed, staging, name, image.TREE, staging / TREE, max_bytes, report)
         return Prepared(info=info, kind="folder", runtimes=runtimes, piston_tree=None)
-    await in_thread(lambda: _keep_image(packed, room / IMAGE))
+    await in_thread(lambda: _store_image(packed, staging / IMAGE))
     return Prepared(info=info, kind="image", runtimes=runtimes, piston_tree=None)
 
 
-async def _unpack_image(packed: Path, room: Path, name: str, part: str, target: Path, max_bytes: int, report: Report) -> None:
+async def _unpack_image(packed: Path, staging: Path, name: str, part: str, target: Path, max_bytes: int, report: Report) -> None:
     """Unpack an image, move one of its folders into place and delete the image."""
-    unpacked = room / _UNPACKED
+    unpacked = staging / _UNPACKED
     await in_thread(lambda: unpacked.mkdir(mode=0o700))
     await image.unpack_image(
         packed, name, unpacked, lambda _words: report(Progress(package=name, step="unpack", words="unpacking the image"))
     )
 
     def put() -> None:
-        settle(unpacked, name, max_bytes)
+        check_and_own(unpacked, name, max_bytes)
         target.parent.mkdir(parents=True, exist_ok=True)
         (unpacked if part == "." else unpacked / part).rename(target)
-        _open_to_all(room / TREE, target)
+        _make_readable(staging / TREE, target)
         remove(unpacked)
         packed.unlink()
 
     await in_thread(put)
 
 
-async def _member(file: Path, name: str, contents: image.Contents, member: str, max_bytes: int) -> bytes:
+async def _read_top_level_file(file: Path, name: str, listing: image.ImageListing, member: str, max_bytes: int) -> bytes:
     """Read a small top-level file of an image. Raises: UnusablePackage if it is missing or too large."""
-    size_bytes = contents.files.get(member)
+    size_bytes = listing.files.get(member)
     if size_bytes is None:
         raise UnusablePackage(f"{name}: the image has no file {member}")
     if size_bytes > max_bytes:
@@ -176,11 +176,11 @@ async def _member(file: Path, name: str, contents: image.Contents, member: str, 
     return await image.read_file(file, name, member, max_bytes)
 
 
-def _piston_tree(room: Path, entry: Entry) -> Path:
-    return room / TREE / home_of(entry.language, entry.version).lstrip("/")
+def _piston_tree(staging: Path, entry: Entry) -> Path:
+    return staging / TREE / piston_home(entry.language, entry.version).lstrip("/")
 
 
-def _archived_info(file: Path, name: str, max_bytes: int) -> bytes:
+def _read_archive_info(file: Path, name: str, max_bytes: int) -> bytes:
     try:
         data = read_member(file, INFO, INFO_BYTES, Bounds(max_bytes, MAX_INODES))
     except InvalidRequest as error:
@@ -190,7 +190,7 @@ def _archived_info(file: Path, name: str, max_bytes: int) -> bytes:
     return data
 
 
-def _take_over(file: Path, packed: Path, entry: Entry, may_link: bool, stop: Event) -> None:
+def _stage_file(file: Path, packed: Path, entry: Entry, may_link: bool, stop: Event) -> None:
     """Link or copy the file into the staging folder, where nothing else modifies it. Verify the checksums of a copy."""
     if may_link:
         with contextlib.suppress(OSError):
@@ -211,23 +211,23 @@ def _take_over(file: Path, packed: Path, entry: Entry, may_link: bool, stop: Eve
             raise WrongChecksum(f"{entry.name}: the {kind} of {file} is {digest.hexdigest()}, not {entry.checksums[kind]}")
 
 
-def _keep_image(packed: Path, target: Path) -> None:
+def _store_image(packed: Path, target: Path) -> None:
     """Move the image to its final name, or copy it if it must be padded but is a hard link."""
     if packed.stat().st_size % image.BLOCK_BYTES and packed.stat().st_nlink > 1:
         shutil.copyfile(packed, target)
         packed.unlink()
     else:
         packed.rename(target)
-    image.fill_last_block(target)
+    image.pad_to_block(target)
     target.chmod(0o644)
 
 
-def _check_room(room: Path, entry: Entry) -> None:
+def _check_free_space(staging: Path, entry: Entry) -> None:
     """Check the free disk space early. The size is unverified; the bytes written are counted later."""
-    free_bytes = shutil.disk_usage(room).free
+    free_bytes = shutil.disk_usage(staging).free
     if entry.size_bytes > free_bytes:
         raise PackageError(
-            f"{entry.name} needs {entry.size_bytes} bytes, but only {free_bytes} are free on the disk of {room.parent}",
+            f"{entry.name} needs {entry.size_bytes} bytes, but only {free_bytes} are free on the disk of {staging.parent}",
             hint="free disk space, or set data_dir to another disk",
         )
 
@@ -237,7 +237,7 @@ def _checksum(file: Path, kind: str) -> str:
         return hashlib.file_digest(opened, kind).hexdigest()
 
 
-def _open_to_all(top: Path, bottom: Path) -> None:
+def _make_readable(top: Path, bottom: Path) -> None:
     """Make the folders from `bottom` up to `top` readable by all users, independent of the umask."""
     for place in (bottom, *bottom.parents):
         place.chmod(0o755)

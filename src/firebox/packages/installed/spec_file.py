@@ -66,7 +66,7 @@ class Rule(Struct, frozen=True, kw_only=True):
             return False
         return any(re.fullmatch(fnmatch.translate(glob), name) for glob in _alternatives(self.pattern))
 
-    def chooses(self, entries: Iterable[Entry]) -> list[Entry]:
+    def select(self, entries: Iterable[Entry]) -> list[Entry]:
         """List the matching entries; per name, the newest of the first repository that has it comes first."""
         named: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -75,7 +75,7 @@ class Rule(Struct, frozen=True, kw_only=True):
         return [entry for versions in named.values() for entry in preferred(versions, self.version_range)]
 
 
-class Choice(Struct, frozen=True, kw_only=True):
+class Selection(Struct, frozen=True, kw_only=True):
     """The result of applying a spec file."""
 
     entries: tuple[Entry, ...]
@@ -105,16 +105,16 @@ def read_rules(data: bytes) -> list[Rule]:
     return rules
 
 
-def choose(rules: Sequence[Rule], entries: Sequence[Entry]) -> Choice:
+def select_packages(rules: Sequence[Rule], entries: Sequence[Entry]) -> Selection:
     """Apply the rules. entries: all installed and available packages."""
     chosen: dict[str, Entry] = {}
     unmatched: list[Rule] = []
     for rule in rules:
         if rule.excludes:
-            for entry in rule.chooses(chosen.values()):
+            for entry in rule.select(chosen.values()):
                 del chosen[entry.name]
             continue
-        matches = rule.chooses(entries)
+        matches = rule.select(entries)
         if not matches:
             unmatched.append(rule)
         newest: dict[str, Entry] = {}
@@ -122,7 +122,7 @@ def choose(rules: Sequence[Rule], entries: Sequence[Entry]) -> Choice:
             newest.setdefault(entry.language, entry)
         for entry in newest.values():
             chosen.setdefault(entry.name, entry)
-    return Choice(entries=tuple(chosen.values()), unmatched=tuple(unmatched))
+    return Selection(entries=tuple(chosen.values()), unmatched=tuple(unmatched))
 
 
 def _rule(number: int, line: str) -> Rule | None:

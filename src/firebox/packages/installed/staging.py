@@ -16,9 +16,9 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
-from firebox.packages.file_locks import let_go, take
-from firebox.packages.installed.locks import alone
-from firebox.packages.installed.tree import bring_names_to_disk, remove
+from firebox.packages.file_locks import try_lock, unlock
+from firebox.packages.installed.locks import file_lock
+from firebox.packages.installed.tree import remove, sync_folder
 
 _Made = TypeVar("_Made")
 
@@ -26,7 +26,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCK_ENDING = ".lock"
 
 
-class Room:
+class StagingFolder:
     """A locked staging folder below `installing/`."""
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class Room:
         path.mkdir(mode=0o755)
         path.chmod(0o755)
         self._descriptor = os.open(path, _FOLDER)
-        take(self._descriptor)
+        try_lock(self._descriptor)
 
     def close(self) -> None:
         """Remove the folder with its contents, unless it was moved into place. Blocks."""
@@ -45,13 +45,13 @@ class Room:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
-    def become(self, target: Path) -> None:
+    def move_to(self, target: Path) -> None:
         """Move the folder into place. The store lock must be held. Raises: OSError."""
-        let_go(self._descriptor)  # otherwise it would look like a package that is being uninstalled
+        unlock(self._descriptor)  # otherwise it would look like a package that is being uninstalled
         try:
             self.path.rename(target)
         except BaseException:
-            take(self._descriptor)
+            try_lock(self._descriptor)
             raise
         os.close(self._descriptor)
         self._descriptor = -1
@@ -67,30 +67,30 @@ class Staging:
         self._installing = folder / "installing"
 
     @asynccontextmanager
-    async def changing(self) -> AsyncGenerator[None]:
+    async def store_lock(self) -> AsyncGenerator[None]:
         """Hold the store lock, which guards the set of installed packages. Sweep leftovers first. Raises: OSError."""
         await in_thread(self._make_folders)
-        async with alone(self._folder / "lock"):
+        async with file_lock(self._folder / "lock"):
             await in_thread(self._sweep)
             yield
 
     @asynccontextmanager
-    async def alone_with(self, id: str) -> AsyncGenerator[None]:  # noqa: A002 - the word of the whole interface
+    async def package_lock(self, id: str) -> AsyncGenerator[None]:  # noqa: A002 - the word of the whole interface
         """Hold the lock for preparing this package. Raises: OSError."""
         await in_thread(self._make_folders)
-        async with alone(self._installing / f"{id}{_LOCK_ENDING}", lasting=False):
+        async with file_lock(self._installing / f"{id}{_LOCK_ENDING}", keep=False):
             yield
 
-    def room(self, id: str) -> Room:  # noqa: A002
+    def new_folder(self, id: str) -> StagingFolder:  # noqa: A002
         """Create a staging folder for a package. The store lock must be held. Raises: OSError."""
-        return Room(self._installing / f"{id}.{secrets.token_hex(6)}")
+        return StagingFolder(self._installing / f"{id}.{secrets.token_hex(6)}")
 
     def trash(self, id: str) -> Path:  # noqa: A002
         """Return a path to which an installed package can be moved for deletion."""
         return self._installing / f"{id}.{secrets.token_hex(6)}.removed"
 
     @contextlib.contextmanager
-    def noticed(self) -> Generator[None]:
+    def visible_change(self) -> Generator[None]:
         """Make a change visible to other processes: the mtime of the folder strictly increases. Blocks."""
         before_ns = self.installed.stat().st_mtime_ns
         try:
@@ -99,7 +99,7 @@ class Staging:
             # Kernel timestamps have the granularity of the timer tick, so two changes may get the same one.
             now_ns = max(time.time_ns(), before_ns + 1)
             os.utime(self.installed, ns=(now_ns, now_ns))
-            bring_names_to_disk(self.installed)
+            sync_folder(self.installed)
 
     def _make_folders(self) -> None:
         for folder in (self._folder, self.installed, self._installing, self.downloads):
@@ -114,7 +114,7 @@ class Staging:
             except FileNotFoundError:
                 continue
             try:
-                if take(descriptor):
+                if try_lock(descriptor):
                     remove(path)
             finally:
                 os.close(descriptor)

@@ -5,7 +5,7 @@
     <folder>/installing/                        staging folders and packages being removed
     <folder>/lock                               held while the set of installed packages changes
 
-Nothing below `installed/` changes in place: a package is added and removed by a single rename.
+Nothing below `installed/` changes in package_folder: a package is added and removed by a single rename.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from firebox.domain.errors import Conflict, NotFound
 from firebox.packages.entry import Entry
-from firebox.packages.file_locks import is_at, let_go, take
+from firebox.packages.file_locks import refers_to, try_lock, unlock
 from firebox.runtimes.runtime import Runtime
 
 DESCRIPTION = "package.json"
@@ -96,19 +96,19 @@ class PackageStore:
 
     def all(self) -> list[Installed]:
         """List the installed packages by name."""
-        return list(self._look().values())
+        return list(self._refresh().values())
 
     def get(self, id: str) -> Installed | None:  # noqa: A002 - the word of the whole interface
         """Find an installed package by its id, `language-version`."""
-        return self._look().get(id)
+        return self._refresh().get(id)
 
     def damaged(self) -> list[str]:
         """List the ids of packages with an unreadable description, which cannot be used."""
         with self._lock:
-            packages = self._look()
+            packages = self._refresh()
             return [name for name in _folders(self.installed_folder) if name not in packages]
 
-    def place(self, id: str) -> Path:  # noqa: A002
+    def package_folder(self, id: str) -> Path:  # noqa: A002
         """Return the folder of a package, whether or not it exists."""
         return self.installed_folder / id
 
@@ -117,16 +117,16 @@ class PackageStore:
 
         Raises: NotFound naming a missing package.
         """
-        packages = self._look()
+        packages = self._refresh()
         if id not in packages:
             raise NotFound("package", id)
-        return [packages[each] for each in from_top(id, packages)]
+        return [packages[each] for each in dependents_first(id, packages)]
 
     def layers(self, id: str) -> tuple[str, ...]:  # noqa: A002
         """List the layers of a root with this package, topmost first. Raises: NotFound, as `closure`."""
-        return tuple(str(self.place(each.id) / (IMAGE if each.kind == "image" else TREE)) for each in self.closure(id))
+        return tuple(str(self.package_folder(each.id) / (IMAGE if each.kind == "image" else TREE)) for each in self.closure(id))
 
-    def users(self, id: str) -> list[str]:  # noqa: A002
+    def dependents(self, id: str) -> list[str]:  # noqa: A002
         """List the ids of the packages that depend directly on this one."""
         return [each.id for each in self.all() if id in each.requires]
 
@@ -134,7 +134,7 @@ class PackageStore:
         """Return the runtimes of all installed packages, and a message for each unusable package."""
         runtimes: list[Runtime] = []
         with self._lock:
-            packages = list(self._look().values())
+            packages = list(self._refresh().values())
             words = list(self._unreadable)
         for package in packages:
             try:
@@ -142,7 +142,7 @@ class PackageStore:
             except NotFound as error:
                 words.append(f"{package.id} needs {error.name}, which is not installed")
             except (OSError, ValueError, msgspec.DecodeError) as error:
-                if self.place(package.id).exists():
+                if self.package_folder(package.id).exists():
                     words.append(f"{package.id} cannot be read: {error}")
             except UnusableHereError as error:
                 words.append(f"{package.id} {error}")
@@ -157,13 +157,13 @@ class PackageStore:
         held: list[tuple[str, _Held]] = []
         try:
             for package in self.closure(id):
-                held.append((package.id, self._take(package.id)))  # noqa: PERF401 - a failure must release the ones taken before
+                held.append((package.id, self._acquire(package.id)))  # noqa: PERF401 - a failure must release the ones taken before
             yield
         finally:
             for name, one in held:
-                self._drop(name, one)
+                self._release(name, one)
 
-    def _look(self) -> dict[str, Installed]:
+    def _refresh(self) -> dict[str, Installed]:
         """Reload the descriptions after a change. The stamp is read first, so a concurrent change is detected the next time."""
         stamp = self.stamp()
         with self._lock:
@@ -173,13 +173,13 @@ class PackageStore:
                     try:
                         self._packages[name] = _read_description(self.installed_folder / name)
                     except (OSError, msgspec.DecodeError, ValueError) as error:
-                        if self.place(name).exists():  # otherwise it was removed since the listing
+                        if self.package_folder(name).exists():  # otherwise it was removed since the listing
                             self._unreadable.append(f"{name} cannot be read: {error}")
                 self._seen = stamp
             return dict(self._packages)
 
     def _runtimes_of(self, package: Installed) -> Iterator[Runtime]:
-        runtimes = msgspec.json.decode(_read(self.place(package.id) / RUNTIMES), type=list[Runtime])
+        runtimes = msgspec.json.decode(_read(self.package_folder(package.id) / RUNTIMES), type=list[Runtime])
         if not runtimes:
             return
         needed = self.closure(package.id)
@@ -196,25 +196,25 @@ class PackageStore:
                 package=runtime.package if runtime.language == package.entry.language else package.entry.language,
             )
 
-    def _take(self, name: str) -> _Held:
+    def _acquire(self, name: str) -> _Held:
         with self._lock:
             held = self._held.get(name)
-            if held is None or not is_at(held.folder, self.place(name)):
+            if held is None or not refers_to(held.folder, self.package_folder(name)):
                 held = self._open(name)
-            if not take(held.gate, shared=True):
+            if not try_lock(held.gate, shared=True):
                 self._close_if_unused(held)
-                raise going_away(name)
-            let_go(held.gate)
-            if held.count == 0 and not (take(held.folder, shared=True) and is_at(held.folder, self.place(name))):
+                raise uninstalling(name)
+            unlock(held.gate)
+            if held.count == 0 and not (try_lock(held.folder, shared=True) and refers_to(held.folder, self.package_folder(name))):
                 held.close()
-                raise going_away(name)
+                raise uninstalling(name)
             held.count += 1
             self._held[name] = held
             return held
 
     def _open(self, name: str) -> _Held:
         try:
-            folder = os.open(self.place(name), _OPEN_FOLDER)
+            folder = os.open(self.package_folder(name), _OPEN_FOLDER)
         except FileNotFoundError:
             raise NotFound("package", name) from None
         try:
@@ -226,7 +226,7 @@ class PackageStore:
             os.close(folder)
             raise
 
-    def _drop(self, name: str, held: _Held) -> None:
+    def _release(self, name: str, held: _Held) -> None:
         with self._lock:
             held.count -= 1
             if held.count == 0:
@@ -243,7 +243,7 @@ class UnusableHereError(Exception):
     """An installed package is unusable in this process. The message continues "PACKAGE ..."."""
 
 
-def going_away(name: str) -> Conflict:
+def uninstalling(name: str) -> Conflict:
     """Create the error for a package that is being uninstalled."""
     return Conflict(f"{name} is being uninstalled", hint="reinstall it afterwards")
 
@@ -270,7 +270,7 @@ def _folders(folder: Path) -> list[str]:
     return []
 
 
-def from_top(id: str, packages: Mapping[str, Installed]) -> list[str]:  # noqa: A002
+def dependents_first(id: str, packages: Mapping[str, Installed]) -> list[str]:  # noqa: A002
     """Sort a package and its dependencies, dependents first. Raises: NotFound."""
     order: dict[str, None] = {}
     entered: set[str] = set()

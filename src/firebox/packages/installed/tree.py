@@ -15,14 +15,14 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOREIGN_BITS = stat.S_ISUID | stat.S_ISGID
 
 
-def settle(folder: Path, name: str, max_bytes: int) -> None:
+def check_and_own(folder: Path, name: str, max_bytes: int) -> None:
     """Check that an unpacked tree contains only files, folders and symlinks, and take ownership of it.
 
     name: of the package, for messages. Raises: UnusablePackage; OSError.
     """
     own = os.geteuid(), os.getegid()
-    _settle_folder(folder, None, own)
-    room_bytes, room_inodes = max_bytes, MAX_INODES
+    _own_folder(folder, None, own)
+    remaining_bytes, remaining_inodes = max_bytes, MAX_INODES
     for place, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False, onerror=_raise):
         for each in folders + files:
             status = os.stat(each, dir_fd=descriptor, follow_symlinks=False)
@@ -32,17 +32,17 @@ def settle(folder: Path, name: str, max_bytes: int) -> None:
                 raise UnusablePackage(f"{name}: {shown} is not a file, folder or symlink")
             if kind != stat.S_IFLNK and status.st_mode & _FOREIGN_BITS:
                 raise UnusablePackage(f"{name}: {shown} is setuid or setgid")
-            room_inodes -= 1
-            room_bytes -= status.st_size if kind == stat.S_IFREG else 0
-            if room_inodes < 0 or room_bytes < 0:
+            remaining_inodes -= 1
+            remaining_bytes -= status.st_size if kind == stat.S_IFREG else 0
+            if remaining_inodes < 0 or remaining_bytes < 0:
                 raise UnusablePackage(f"{name} contains more than {MAX_INODES} files or {max_bytes} bytes")
             if kind == stat.S_IFDIR:
-                _settle_folder(each, descriptor, own)
+                _own_folder(each, descriptor, own)
             elif (status.st_uid, status.st_gid) != own:
                 os.chown(each, *own, dir_fd=descriptor, follow_symlinks=False)
 
 
-def size_of(folder: Path) -> int:
+def disk_usage(folder: Path) -> int:
     """Return the disk usage of a folder. Raises: OSError."""
     total_bytes = 0
     places = [str(folder)]
@@ -55,7 +55,7 @@ def size_of(folder: Path) -> int:
     return total_bytes
 
 
-def bring_all_to_disk(folder: Path) -> None:
+def sync_file_system(folder: Path) -> None:
     """Flush the file system of this folder to disk; faster than syncing many files individually.
 
     Raises: OSError.
@@ -71,7 +71,7 @@ def bring_all_to_disk(folder: Path) -> None:
         os.close(descriptor)
 
 
-def bring_files_to_disk(folder: Path) -> None:
+def sync_files(folder: Path) -> None:
     """Flush a folder and its direct files to disk. Raises: OSError. Source: fsync(2)."""
     for file in folder.iterdir():
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -79,10 +79,10 @@ def bring_files_to_disk(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    bring_names_to_disk(folder)
+    sync_folder(folder)
 
 
-def bring_names_to_disk(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the entries of a folder to disk. Raises: OSError. Source: fsync(2)."""
     descriptor = os.open(folder, _FOLDER)
     try:
@@ -120,7 +120,7 @@ def _remove(place: int, name: str) -> None:
         os.rmdir(name, dir_fd=place)
 
 
-def _settle_folder(name: str | Path, place: int | None, own: tuple[int, int]) -> None:
+def _own_folder(name: str | Path, place: int | None, own: tuple[int, int]) -> None:
     """Take ownership of a folder and make it accessible, through a file descriptor so that it cannot be swapped."""
     descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
     try:

@@ -8,24 +8,24 @@ from pathlib import Path
 from urllib.parse import quote
 
 ENDING = ".recipe.txt"
-LARGEST_BYTES = 16 << 20
+MAX_BUILD_FILE_BYTES = 16 << 20
 
 
-def build_file_of(package: Path) -> Path:
+def build_file_path(package: Path) -> Path:
     """Return the path of the build file of a package, which may not exist."""
     return package.with_name(package.name.removesuffix(".squashfs") + ENDING)
 
 
-def address_of_build_file(package: Path) -> str:
+def build_file_url(package: Path) -> str:
     """Return the URL-quoted name of the build file for an index beside it; "" if there is none."""
-    file = build_file_of(package)
+    file = build_file_path(package)
     return quote(file.name) if file.is_file() and not file.is_symlink() else ""
 
 
 def write_build_file(package: Path, command: str, parts: Mapping[str, str]) -> None:
     """Write the build file of a package. command: the build command; parts: input name -> text."""
     text = [f"# Made by: {command}\n", *(f"\n==> {name} <==\n{part.rstrip()}\n" for name, part in parts.items())]
-    file = build_file_of(package)
+    file = build_file_path(package)
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     unfinished.write_text("".join(text), encoding="utf-8")
     unfinished.chmod(0o644)

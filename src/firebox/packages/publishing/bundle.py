@@ -25,17 +25,17 @@ from firebox.domain.errors import Conflict, NotTrusted, UnusablePackage, WrongCh
 from firebox.packages.download.download import fetch
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.installed.image import MAGIC
-from firebox.packages.installed.metadata import check_is, check_name, read_info
+from firebox.packages.installed.metadata import check_matches, check_name, read_info
 from firebox.packages.installed.preparation import describe
 from firebox.packages.installed.store import IMAGE, PackageStore
-from firebox.packages.publishing.publishing import add_to_index, announced_in
+from firebox.packages.publishing.publishing import add_to_index, list_folder
 from firebox.packages.repository.repositories import Repositories
 from firebox.packages.repository.signatures import trusted_keys, verify_file
 from firebox.packages.repository.sources import BUILT, packages_folder
 from firebox.settings.settings import Settings
 
-CONTENTS = "bundle.json"
-MAX_CONTENTS_BYTES = 32 << 20
+MANIFEST = "bundle.json"
+MAX_MANIFEST_BYTES = 32 << 20
 MAX_PACKAGES = 10_000
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -43,7 +43,7 @@ _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PIECE_BYTES = 1 << 20
 
 
-class _Contents(Struct, kw_only=True, forbid_unknown_fields=True):
+class _Manifest(Struct, kw_only=True, forbid_unknown_fields=True):
     """`bundle.json`. entries: each download is the name of a tar member."""
 
     format: Literal[1] = 1
@@ -65,7 +65,7 @@ async def export_bundle(
     """
     entries: dict[str, Entry] = {}
     for entry in wanted:
-        for each in await _with_needed(entry, repositories, store):
+        for each in await _with_dependencies(entry, repositories, store):
             entries.setdefault(each.name, each)
     files: dict[str, Path] = {}
     for number, (name, entry) in enumerate(entries.items()):
@@ -91,12 +91,12 @@ async def import_bundle(file: Path, settings: Settings, report: Report = no_repo
         for entry in entries:
             report(Progress(package=entry.name, step="verify"))
             await _check(entry, Path(place, entry.download), settings)
-        return await asyncio.to_thread(_take_in, entries, Path(place), folder)
+        return await asyncio.to_thread(_add_to_repository, entries, Path(place), folder)
     finally:
         await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
 
-async def _with_needed(entry: Entry, repositories: Repositories, store: PackageStore) -> list[Entry]:
+async def _with_dependencies(entry: Entry, repositories: Repositories, store: PackageStore) -> list[Entry]:
     """List a package and its dependencies, dependencies first."""
     if store.get(entry.name) is not None:
         return [each.entry for each in reversed(store.closure(entry.name))]
@@ -104,7 +104,7 @@ async def _with_needed(entry: Entry, repositories: Repositories, store: PackageS
 
 
 async def _file_of(entry: Entry, settings: Settings, store: PackageStore, report: Report) -> Path:
-    installed = store.place(entry.name) / IMAGE
+    installed = store.package_folder(entry.name) / IMAGE
     digest = entry.checksums.get("sha256")
     if digest and installed.is_file() and await asyncio.to_thread(_digest, installed) == digest:
         return installed
@@ -115,15 +115,15 @@ def _with_sha256(entry: Entry, file: Path) -> Entry:
     """Convert an entry to its form in a bundle. Other checksums were verified on download."""
     with file.open("rb") as opened:
         ending = "squashfs" if opened.read(len(MAGIC)) == MAGIC else "tar.gz"
-    return msgspec.structs.replace(entry, checksums={"sha256": _digest(file)}, download=_plain_name(entry, ending))
+    return msgspec.structs.replace(entry, checksums={"sha256": _digest(file)}, download=_member_name(entry, ending))
 
 
 def _write(target: Path, entries: dict[str, Entry], files: dict[str, Path], report: Report) -> None:
-    contents = msgspec.json.format(msgspec.json.encode(_Contents(entries=list(entries.values()))))
+    contents = msgspec.json.format(msgspec.json.encode(_Manifest(entries=list(entries.values()))))
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as unfinished:
         try:
             with tarfile.open(fileobj=unfinished, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                tar.addfile(_member(CONTENTS, len(contents)), io.BytesIO(contents))
+                tar.addfile(_member(MANIFEST, len(contents)), io.BytesIO(contents))
                 for number, (name, entry) in enumerate(entries.items()):
                     report(Progress(package=name, step="install", done=number, total=len(entries), words="copying"))
                     with files[name].open("rb") as opened:
@@ -146,7 +146,7 @@ def _unpack(file: Path, place: Path, settings: Settings, report: Report) -> list
     """Extract the packages of a bundle and verify their checksums."""
     try:
         with tarfile.open(file, "r|") as tar:
-            entries = _read_contents(file, tar)
+            entries = _read_manifest(file, tar)
             missing = {entry.download: entry for entry in entries}
             while (member := tar.next()) is not None:
                 entry = missing.pop(member.name, None)
@@ -166,29 +166,29 @@ def _unpack(file: Path, place: Path, settings: Settings, report: Report) -> list
     return entries
 
 
-def _read_contents(file: Path, tar: tarfile.TarFile) -> list[Entry]:
+def _read_manifest(file: Path, tar: tarfile.TarFile) -> list[Entry]:
     member = tar.next()
     content = tar.extractfile(member) if member is not None and member.isreg() else None
-    if member is None or content is None or member.name != CONTENTS or member.size > MAX_CONTENTS_BYTES:
+    if member is None or content is None or member.name != MANIFEST or member.size > MAX_MANIFEST_BYTES:
         raise UnusablePackage(f"{file.name} is not a bundle", hint="create one with `firebox packages export`")
     try:
-        entries = msgspec.json.decode(content.read(), type=_Contents).entries
+        entries = msgspec.json.decode(content.read(), type=_Manifest).entries
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UnusablePackage(f"{file.name}: {CONTENTS} cannot be read: {error}") from None
+        raise UnusablePackage(f"{file.name}: {MANIFEST} cannot be read: {error}") from None
     for entry in entries:
         check_name(entry.language, entry.version)
         if set(entry.checksums) != {"sha256"} or not _SHA256.fullmatch(entry.checksums["sha256"]):
             raise UnusablePackage(f"{file.name}: {entry.name} has no SHA-256 checksum")
         if entry.repository and not _REPOSITORY.fullmatch(entry.repository):
             raise UnusablePackage(f"{file.name}: {entry.name} has an invalid repository name, {entry.repository[:100]!r}")
-        if entry.download not in {_plain_name(entry, ending) for ending in ("squashfs", "tar.gz")}:
+        if entry.download not in {_member_name(entry, ending) for ending in ("squashfs", "tar.gz")}:
             raise UnusablePackage(f"{file.name}: {entry.name} has an invalid file name, {entry.download[:100]!r}")
     if len({entry.download for entry in entries}) != len(entries) or not 0 < len(entries) <= MAX_PACKAGES:
         raise UnusablePackage(f"{file.name} must contain 1 to {MAX_PACKAGES} packages, each once")
     return entries
 
 
-def _plain_name(entry: Entry, ending: str) -> str:
+def _member_name(entry: Entry, ending: str) -> str:
     return quote("-".join(filter(None, [entry.name, entry.architecture])), safe="+") + "." + ending
 
 
@@ -213,7 +213,7 @@ async def _check(entry: Entry, file: Path, settings: Settings) -> None:
             raise
     found = await describe(file, settings.max_package_bytes)
     named = msgspec.json.encode({"language": found.language, "version": found.version, "dependencies": found.dependencies})
-    check_is(read_info(named, entry.name), entry)
+    check_matches(read_info(named, entry.name), entry)
 
 
 def _keys(entry: Entry, settings: Settings) -> list[Cert]:
@@ -223,10 +223,10 @@ def _keys(entry: Entry, settings: Settings) -> list[Cert]:
     return [key for file in sorted(folder.glob("*.asc")) for key in trusted_keys(settings, file.stem)]
 
 
-def _take_in(entries: Iterable[Entry], place: Path, folder: Path) -> list[Entry]:
+def _add_to_repository(entries: Iterable[Entry], place: Path, folder: Path) -> list[Entry]:
     """Move the packages to the repository folder, then announce them."""
     entries = list(entries)
-    there = {(each.language, each.version, each.architecture): each.checksums.get("sha256") for each in announced_in(folder)}
+    there = {(each.language, each.version, each.architecture): each.checksums.get("sha256") for each in list_folder(folder)}
     for entry in entries:
         known = there.get((entry.language, entry.version, entry.architecture))
         if known is not None and known != entry.checksums["sha256"]:

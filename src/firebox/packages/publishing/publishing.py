@@ -27,13 +27,13 @@ from pysequoia import SignatureMode, Tsk, sign, sign_file
 from firebox.domain.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.installed.preparation import describe
-from firebox.packages.publishing.build_file import LARGEST_BYTES, address_of_build_file, build_file_of
-from firebox.packages.repository.index import SCHEMA, read_index
+from firebox.packages.publishing.build_file import MAX_BUILD_FILE_BYTES, build_file_path, build_file_url
+from firebox.packages.repository.index import SCHEMA, parse_index
 from firebox.packages.repository.signatures import verify_bytes, verify_file
-from firebox.packages.repository.sources import INDEX_NAME, location_of, path_of
+from firebox.packages.repository.sources import INDEX_NAME, file_url, path_of_url
 from firebox.packages.versions import sort_key
 
-LINES = "index"
+LINES_NAME = "index"
 SIGNATURE = f"{INDEX_NAME}.asc"
 MAX_UNPACKED_BYTES = 64 << 30
 
@@ -41,7 +41,7 @@ _ENDINGS = (".squashfs", ".tar.gz", ".tgz")
 _LOCK = ".index.lock"
 
 
-class _Announced(Struct, frozen=True, kw_only=True):
+class _FolderIndex(Struct, frozen=True, kw_only=True):
     """The index of a folder. Downloads are URL-quoted names of files beside it."""
 
     entries: tuple[Entry, ...] = ()
@@ -60,7 +60,7 @@ def entry_of(file: Path, information: Mapping[str, Any], size_bytes: int) -> Ent
         checksums={"sha256": digest},
         dependencies=dict(information.get("dependencies", {})),
         size_bytes=size_bytes,
-        buildfile=address_of_build_file(file),
+        buildfile=build_file_url(file),
         download=quote(file.name),
         architecture=information.get("architecture", ""),
     )
@@ -71,17 +71,17 @@ def add_to_index(folder: Path, entry: Entry) -> None:
 
     entry: its download is the name of a file in the folder. Raises: RepositoryError if the index cannot be read.
     """
-    with _alone(folder):
+    with _locked(folder):
         announced = _read(folder)
-        kept = [each for each in announced.entries if _key(each) != _key(entry)]
-        _write(folder, _Announced(entries=(*kept, entry), serial=announced.serial + 1))
+        kept = [each for each in announced.entries if _identity(each) != _identity(entry)]
+        _write(folder, _FolderIndex(entries=(*kept, entry), serial=announced.serial + 1))
 
 
-def announce_file(folder: Path, file: Path) -> None:
+def add_file_to_index(folder: Path, file: Path) -> None:
     """Add a package file to its folder's index, unless it is listed. Raises: UnusablePackage, RepositoryError."""
     if any(unquote(entry.download) == file.name for entry in _read(folder).entries):
         return
-    add_to_index(folder, _described(file))
+    add_to_index(folder, _entry_of_file(file))
 
 
 def write_index(folder: Path, report: Report = no_report) -> list[Entry]:
@@ -90,27 +90,27 @@ def write_index(folder: Path, report: Report = no_report) -> list[Entry]:
     Signatures of unchanged files are kept; that of the index is removed. Return the entries, with `file:` URLs as downloads.
     Raises: UnusablePackage; Conflict if two files contain the same package.
     """
-    with _alone(folder):
+    with _locked(folder):
         announced = _read(folder)
         known = {each.checksums.get("sha256", ""): each for each in announced.entries}
         files = sorted(file for file in folder.iterdir() if file.name.endswith(_ENDINGS) and not file.name.startswith("."))
         entries: dict[tuple[str, str, str], Entry] = {}
         for number, file in enumerate(files):
             report(Progress(package=file.name, step="index", done=number, total=len(files)))
-            entry = _described(file)
+            entry = _entry_of_file(file)
             same = known.get(entry.checksums["sha256"])
             if same:
                 entry = msgspec.structs.replace(entry, signature=same.signature, buildfile=same.buildfile or entry.buildfile)
-            if _key(entry) in entries:
-                raise Conflict(f"{unquote(entries[_key(entry)].download)} and {file.name} both contain {entry.name}")
-            entries[_key(entry)] = entry
-        _write(folder, _Announced(entries=tuple(entries.values()), serial=announced.serial + 1))
-    return _placed(entries.values(), folder)
+            if _identity(entry) in entries:
+                raise Conflict(f"{unquote(entries[_identity(entry)].download)} and {file.name} both contain {entry.name}")
+            entries[_identity(entry)] = entry
+        _write(folder, _FolderIndex(entries=tuple(entries.values()), serial=announced.serial + 1))
+    return _with_absolute_urls(entries.values(), folder)
 
 
-def announced_in(folder: Path) -> list[Entry]:
+def list_folder(folder: Path) -> list[Entry]:
     """List the entries in a folder's index. Raises: RepositoryError if it cannot be read."""
-    return _placed(_read(folder).entries, folder)
+    return _with_absolute_urls(_read(folder).entries, folder)
 
 
 def sign_folder(folder: Path, key: Path, report: Report = no_report) -> None:
@@ -120,14 +120,14 @@ def sign_folder(folder: Path, key: Path, report: Report = no_report) -> None:
     from its index entry.
     """
     secret = _read_key(key)
-    with _alone(folder):
+    with _locked(folder):
         announced = _read(folder)
         entries: list[Entry] = []
         for number, entry in enumerate(announced.entries):
             report(Progress(package=entry.name, step="verify", done=number, total=len(announced.entries), words="signing"))
             entries.append(msgspec.structs.replace(entry, signature=_signature(folder, entry, secret)))
         fingerprint = secret.extract_certificate().fingerprint.upper()
-        _write(folder, _Announced(entries=tuple(entries), serial=announced.serial + 1, keys=(fingerprint,)), secret)
+        _write(folder, _FolderIndex(entries=tuple(entries), serial=announced.serial + 1, keys=(fingerprint,)), secret)
 
 
 def publish(folder: Path, target: Path, key: Path | None = None, report: Report = no_report) -> list[Entry]:
@@ -143,31 +143,31 @@ def publish(folder: Path, target: Path, key: Path | None = None, report: Report 
     write_index(folder, report)
     with ExitStack() as stack:
         for place in sorted({folder.resolve(), target.resolve()}):
-            stack.enter_context(_alone(place))
+            stack.enter_context(_locked(place))
         ours, theirs = _read(folder), _read(target)
         _check_final(ours.entries, theirs.entries)
         if ours.serial <= theirs.serial:
             _write(folder, msgspec.structs.replace(ours, serial=theirs.serial + 1))
     if key is not None:
         sign_folder(folder, key, report)
-    with _alone(folder), _alone(target):
+    with _locked(folder), _locked(target):
         ours = _read(folder)
         for number, entry in enumerate(ours.entries):
             report(Progress(package=entry.name, step="install", done=number, total=len(ours.entries), words="copying"))
             _copy(folder / unquote(entry.download), target, entry)
-            build_file = build_file_of(folder / unquote(entry.download))
-            if unquote(entry.buildfile) == build_file.name and build_file.stat().st_size <= LARGEST_BYTES:
+            build_file = build_file_path(folder / unquote(entry.download))
+            if unquote(entry.buildfile) == build_file.name and build_file.stat().st_size <= MAX_BUILD_FILE_BYTES:
                 _replace(target / build_file.name, build_file.read_bytes())
         # Signature first: clients reject an index without its signature, but retry an old index with a new signature.
         if key is None:
             (target / SIGNATURE).unlink(missing_ok=True)
-        for name in (LINES, SIGNATURE, INDEX_NAME):
+        for name in (LINES_NAME, SIGNATURE, INDEX_NAME):
             if (folder / name).is_file():
                 _replace(target / name, (folder / name).read_bytes())
-    return _placed(ours.entries, target)
+    return _with_absolute_urls(ours.entries, target)
 
 
-def placed(entry: Entry, folder: Path) -> Entry:
+def with_absolute_url(entry: Entry, folder: Path) -> Entry:
     """Return an entry of a folder's index with absolute URLs."""
     build_file = entry.buildfile
     if build_file and "://" not in build_file:
@@ -176,24 +176,24 @@ def placed(entry: Entry, folder: Path) -> Entry:
     return msgspec.structs.replace(entry, download=download, buildfile=build_file)
 
 
-def _placed(entries: Iterable[Entry], folder: Path) -> list[Entry]:
-    return [placed(each, folder) for each in entries]
+def _with_absolute_urls(entries: Iterable[Entry], folder: Path) -> list[Entry]:
+    return [with_absolute_url(each, folder) for each in entries]
 
 
-def _described(file: Path) -> Entry:
+def _entry_of_file(file: Path) -> Entry:
     """Create the entry of a package file from its own metadata. Raises: UnusablePackage."""
     entry = asyncio.run(describe(file.absolute(), MAX_UNPACKED_BYTES))
-    return msgspec.structs.replace(entry, download=quote(file.name), buildfile=address_of_build_file(file))
+    return msgspec.structs.replace(entry, download=quote(file.name), buildfile=build_file_url(file))
 
 
-def _key(entry: Entry) -> tuple[str, str, str]:
+def _identity(entry: Entry) -> tuple[str, str, str]:
     return entry.language.lower(), entry.version, entry.architecture
 
 
 def _check_final(ours: Sequence[Entry], theirs: Sequence[Entry]) -> None:
-    published = {_key(entry): entry for entry in theirs}
+    published = {_identity(entry): entry for entry in theirs}
     for entry in ours:
-        there = published.get(_key(entry))
+        there = published.get(_identity(entry))
         if there is not None and there.checksums != entry.checksums:
             raise Conflict(
                 f"{entry.name} is already published with different content",
@@ -259,43 +259,43 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _read(folder: Path) -> _Announced:
+def _read(folder: Path) -> _FolderIndex:
     """Read a folder's index; empty if there is none. Raises: RepositoryError."""
     file = folder / INDEX_NAME
     if not file.is_file():
-        return _Announced()
-    index = read_index(file.read_bytes(), repository=str(folder), location=location_of(file))
+        return _FolderIndex()
+    index = parse_index(file.read_bytes(), repository=str(folder), location=file_url(file))
     entries = [
         msgspec.structs.replace(
-            entry, download=quote(path_of(entry.download).name), buildfile=_relative(entry.buildfile), repository=""
+            entry, download=quote(path_of_url(entry.download).name), buildfile=_relative_url(entry.buildfile), repository=""
         )
         for entry in index.entries
     ]
-    return _Announced(entries=tuple(entries), serial=index.serial or 0, keys=index.keys)
+    return _FolderIndex(entries=tuple(entries), serial=index.serial or 0, keys=index.keys)
 
 
-def _relative(address: str) -> str:
+def _relative_url(address: str) -> str:
     """Convert a `file:` URL to the quoted name of a file beside the index; leave other URLs unchanged."""
-    return quote(path_of(address).name) if address.startswith("file:") else address
+    return quote(path_of_url(address).name) if address.startswith("file:") else address
 
 
-def _write(folder: Path, announced: _Announced, secret: Tsk | None = None) -> None:
+def _write(folder: Path, announced: _FolderIndex, secret: Tsk | None = None) -> None:
     entries = sorted(announced.entries, key=lambda each: (each.language, sort_key(each.version), each.architecture))
     document: dict[str, Any] = {"schema": SCHEMA, "serial": announced.serial}
     document |= {"keys": list(announced.keys)} if announced.keys else {}
-    document["packages"] = [_table(entry) for entry in entries]
+    document["packages"] = [_entry_table(entry) for entry in entries]
     content = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000).encode()
     lines = [f"{each.language},{each.version},{each.checksums['sha256']},{each.download}\n" for each in entries]
     (folder / SIGNATURE).unlink(missing_ok=True)
     _replace(folder / INDEX_NAME, content)
-    _replace(folder / LINES, "".join(lines).encode())
+    _replace(folder / LINES_NAME, "".join(lines).encode())
     if secret is not None:
         signature = sign(secret.signer(), content, mode=SignatureMode.DETACHED)
         verify_bytes(content, signature, [secret.extract_certificate()], "the index")
         _replace(folder / SIGNATURE, signature)
 
 
-def _table(entry: Entry) -> dict[str, Any]:
+def _entry_table(entry: Entry) -> dict[str, Any]:
     table: dict[str, Any] = {
         "author": entry.author,
         "language": entry.language,
@@ -319,7 +319,7 @@ def _replace(file: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Generator[None]:
+def _locked(folder: Path) -> Generator[None]:
     """Hold the lock of a folder's index."""
     with (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -15,26 +15,26 @@ import tenacity
 from firebox import __version__
 from firebox.packages.repository.sources import Source
 
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 ATTEMPTS = 5
-WHOLE_TIMEOUT_S = 120.0
+SMALL_FILE_TIMEOUT_S = 120.0
 """For small files fetched in one piece: an index or its signature."""
-PAUSE = tenacity.wait_random_exponential(multiplier=0.3, max=15)
+RETRY_DELAY = tenacity.wait_random_exponential(multiplier=0.3, max=15)
 """Delay between attempts."""
 
 _TIMEOUT = httpx.Timeout(connect=15.0, read=60.0, write=30.0, pool=30.0)
-_WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
+_RETRYABLE = {408, 425, 429, 500, 502, 503, 504}
 RANGE_NOT_SATISFIABLE = 416
 """The requested range starts at or after the end of the file."""
 PARTIAL_CONTENT = 206
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
-class Unreachable(Exception):
+class TransientError(Exception):
     """The server is unreachable, dropped the connection or is overloaded; a retry may succeed. The message is user-facing."""
 
 
-class Refused(Exception):
+class PermanentError(Exception):
     """A response that a retry would not change. status: the HTTP status, or 0 if the failure is not a status."""
 
     def __init__(self, message: str, status: int = 0) -> None:
@@ -55,90 +55,90 @@ def _certificates() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def opened(
+async def open_stream(
     client: httpx.AsyncClient, url: str, headers: Mapping[str, str] | None = None, source: Source | None = None
 ) -> AsyncGenerator[httpx.Response]:
     """Open a streaming response, after at most five redirects.
 
     source: its credentials are sent if the URL has the same origin as its index.
-    Raises: Unreachable; Refused for failures that are not worth a retry, including most 4xx and 5xx responses.
+    Raises: TransientError; PermanentError for failures that are not worth a retry, including most 4xx and 5xx responses.
     """
-    for _ in range(MOST_REDIRECTS + 1):
+    for _ in range(MAX_REDIRECTS + 1):
         try:
             request = client.build_request("GET", url, headers=dict(headers or {}))
-            response = await client.send(request, stream=True, auth=_login(url, source))
+            response = await client.send(request, stream=True, auth=_credentials(url, source))
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            raise Refused(f"{url} is not a valid URL: {error}") from None
+            raise PermanentError(f"{url} is not a valid URL: {error}") from None
         except httpx.TransportError as error:
-            raise Unreachable(f"{_host(url)} is unreachable: {_words(error)}") from None
+            raise TransientError(f"{_host(url)} is unreachable: {_describe(error)}") from None
         try:
             if response.status_code not in _REDIRECTS:
-                _check(response, url)
+                _check_response(response, url)
                 yield response
                 return
-            url = _next_address(url, response.headers.get("Location", ""))
+            url = _redirect_target(url, response.headers.get("Location", ""))
         except httpx.TransportError as error:
-            raise Unreachable(f"{_host(url)} closed the connection: {_words(error)}") from None
+            raise TransientError(f"{_host(url)} closed the connection: {_describe(error)}") from None
         finally:
             await response.aclose()
-    raise Refused(f"{_host(url)} redirects more than {MOST_REDIRECTS} times")
+    raise PermanentError(f"{_host(url)} redirects more than {MAX_REDIRECTS} times")
 
 
-async def get(client: httpx.AsyncClient, url: str, *, most_bytes: int, source: Source | None = None) -> bytes:
-    """Fetch a small file. Raises: Unreachable after several attempts; Refused."""
+async def get(client: httpx.AsyncClient, url: str, *, max_bytes: int, source: Source | None = None) -> bytes:
+    """Fetch a small file. Raises: TransientError after several attempts; PermanentError."""
     async for attempt in attempts():
         with attempt:
             try:
-                async with asyncio.timeout(WHOLE_TIMEOUT_S), opened(client, url, source=source) as response:
-                    return await _read(response, url, most_bytes)
+                async with asyncio.timeout(SMALL_FILE_TIMEOUT_S), open_stream(client, url, source=source) as response:
+                    return await _read(response, url, max_bytes)
             except TimeoutError:
-                raise Unreachable(f"{_host(url)} timed out after {WHOLE_TIMEOUT_S:g} s") from None
+                raise TransientError(f"{_host(url)} timed out after {SMALL_FILE_TIMEOUT_S:g} s") from None
     raise AssertionError("unreachable")  # pragma: no cover - the last attempt raises
 
 
 def attempts() -> tenacity.AsyncRetrying:
-    """Return a retry loop with exponential backoff that retries on `Unreachable`."""
+    """Return a retry loop with exponential backoff that retries on `TransientError`."""
     return tenacity.AsyncRetrying(
         stop=tenacity.stop_after_attempt(ATTEMPTS),
-        wait=PAUSE,
-        retry=tenacity.retry_if_exception_type(Unreachable),
+        wait=RETRY_DELAY,
+        retry=tenacity.retry_if_exception_type(TransientError),
         reraise=True,
     )
 
 
-async def _read(response: httpx.Response, url: str, most_bytes: int) -> bytes:
+async def _read(response: httpx.Response, url: str, max_bytes: int) -> bytes:
     content = bytearray()
     async for chunk in response.aiter_raw():
         content += chunk
-        if len(content) > most_bytes:
-            raise Refused(f"{url} is larger than {most_bytes} bytes")
+        if len(content) > max_bytes:
+            raise PermanentError(f"{url} is larger than {max_bytes} bytes")
     return bytes(content)
 
 
-def _check(response: httpx.Response, url: str) -> None:
+def _check_response(response: httpx.Response, url: str) -> None:
     status = response.status_code
-    if status in _WORTH_ANOTHER_TRY:
-        raise Unreachable(f"{_host(url)} returned {status} {response.reason_phrase}".rstrip())
+    if status in _RETRYABLE:
+        raise TransientError(f"{_host(url)} returned {status} {response.reason_phrase}".rstrip())
     if status != RANGE_NOT_SATISFIABLE and not response.is_success:
-        raise Refused(f"{url} returned {status} {response.reason_phrase}".rstrip(), status)
+        raise PermanentError(f"{url} returned {status} {response.reason_phrase}".rstrip(), status)
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refused(f"{url} returned a compressed response to a request for an uncompressed one")
+        raise PermanentError(f"{url} returned a compressed response to a request for an uncompressed one")
 
 
-def _next_address(url: str, location: str) -> str:
+def _redirect_target(url: str, location: str) -> str:
     """Resolve a redirect: to http or https, and from https to https only."""
     try:
-        following = urljoin(url, location)
-        parts = urlsplit(following)
+        target = urljoin(url, location)
+        parts = urlsplit(target)
     except ValueError:
-        raise Refused(f"{url} redirects to an invalid URL") from None
+        raise PermanentError(f"{url} redirects to an invalid URL") from None
     allowed = {"https"} if urlsplit(url).scheme == "https" else {"http", "https"}
     if not location or parts.scheme not in allowed or not parts.hostname:
-        raise Refused(f"{url} redirects to {following[:200]!a}, which is not allowed")
-    return following
+        raise PermanentError(f"{url} redirects to {target[:200]!a}, which is not allowed")
+    return target
 
 
-def _login(url: str, source: Source | None) -> httpx.BasicAuth | None:
+def _credentials(url: str, source: Source | None) -> httpx.BasicAuth | None:
     if source is None or not source.username + source.password or _origin(url) != _origin(source.location):
         return None
     return httpx.BasicAuth(source.username, source.password)
@@ -153,5 +153,5 @@ def _host(url: str) -> str:
     return urlsplit(url).hostname or url
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return str(error) or type(error).__name__

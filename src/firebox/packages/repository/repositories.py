@@ -17,14 +17,14 @@ from firebox.domain.errors import DependencyConflict, NotFound, NotTrusted, Pack
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.machine import architecture, fits
 from firebox.packages.repository import network, resolve
-from firebox.packages.repository.index import MOST_BYTES, Index, read_index
+from firebox.packages.repository.index import MAX_INDEX_BYTES, Index, parse_index
 from firebox.packages.repository.repository_state import StateFolder
-from firebox.packages.repository.signatures import MOST_SIGNATURE_BYTES, key_file, trusted_keys, verify_bytes
-from firebox.packages.repository.sources import ALL, BUILT, Source, packages_folder, sources_of
-from firebox.packages.versions import by_repository, newest, preferred, version_words
+from firebox.packages.repository.signatures import MAX_SIGNATURE_BYTES, key_file, trusted_keys, verify_bytes
+from firebox.packages.repository.sources import ALL, BUILT, Source, packages_folder, read_sources
+from firebox.packages.versions import format_versions, group_by_repository, newest, preferred
 from firebox.settings.settings import Settings
 
-_NO_SIGNATURE = {403, 404, 410}
+_MISSING = {403, 404, 410}
 """Status codes that mean "there is no signature file"."""
 
 
@@ -35,7 +35,7 @@ class _Fetched(Struct, frozen=True, kw_only=True):
     signature: bytes
 
 
-class _Kept(Struct, frozen=True, kw_only=True):
+class _CachedIndex(Struct, frozen=True, kw_only=True):
     """An index in memory and the stamps of the files it was read from."""
 
     stamp: tuple[object, ...]
@@ -48,12 +48,12 @@ class Repositories:
     def __init__(self, settings: Settings) -> None:
         """Raises: SettingsError if the setting `repositories` is invalid."""
         self._settings = settings
-        self._kept: dict[str, _Kept] = {}
-        sources_of(settings)
+        self._cache: dict[str, _CachedIndex] = {}
+        read_sources(settings)
 
     def names(self) -> list[str]:
         """List the repositories in the order of the settings, then `built` if anything was built locally."""
-        return [source.name for source in sources_of(self._settings)]
+        return [source.name for source in read_sources(self._settings)]
 
     async def entries(self, name: str = ALL, *, sync: bool = False, report: Report = no_report) -> list[Entry]:
         """List the packages of a repository; fetch its index if there is no local copy. sync: always fetch it.
@@ -65,8 +65,8 @@ class Repositories:
         """
         if name != ALL:
             return list((await self._index(self._source(name), sync, report)).entries)
-        offers, failure = await self._offers(sync, report)
-        found = offers.everything()
+        catalog, failure = await self._collect(sync, report)
+        found = catalog.all_packages()
         if failure is not None and (sync or not found):
             raise failure
         return found
@@ -74,7 +74,7 @@ class Repositories:
     async def sync(self, name: str = ALL, report: Report = no_report) -> None:
         """Fetch an index again, or every index for `all`. Raises: as `entries`; the first failure, after all were tried."""
         failure: PackageError | None = None
-        for source in sources_of(self._settings) if name == ALL else [self._source(name)]:
+        for source in read_sources(self._settings) if name == ALL else [self._source(name)]:
             try:
                 await self._index(source, True, report)
             except PackageError as error:
@@ -90,12 +90,14 @@ class Repositories:
         """
         failure: PackageError | None = None
         if repository == ALL:
-            offers, failure = await self._offers(False, no_report)
-            entries = offers.everything()
+            catalog, failure = await self._collect(False, no_report)
+            entries = catalog.all_packages()
         else:
             entries = await self.entries(repository)
         named = [entry for entry in entries if entry.language.lower() == language.strip().lower()]
-        usable = [entry for group in by_repository(named) for entry in sorted(group, key=lambda entry: not entry.architecture)]
+        usable = [
+            entry for group in group_by_repository(named) for entry in sorted(group, key=lambda entry: not entry.architecture)
+        ]
         found = preferred((entry for entry in usable if fits(entry.architecture)), version_range)
         if found:
             return found[0]
@@ -105,7 +107,7 @@ class Repositories:
             raise failure
         error = NotFound("package", f"{language}-{version_range}")
         if named:
-            error.hint = f"available versions of {language}: {version_words(named)}"
+            error.hint = f"available versions of {language}: {format_versions(named)}"
         raise error
 
     async def plan(self, entry: Entry, installed: Sequence[Entry]) -> list[Entry]:
@@ -114,26 +116,26 @@ class Repositories:
         Raises: DependencyConflict naming the conflicting requirements or the cycle; RepositoryError; NotTrusted.
         """
         if not entry.dependencies:
-            return resolve.plan(entry, installed, resolve.Offers({}))
-        offers, failure = await self._offers(False, no_report)
+            return resolve.plan(entry, installed, resolve.Catalog({}))
+        catalog, failure = await self._collect(False, no_report)
         try:
-            return await asyncio.to_thread(resolve.plan, entry, installed, offers)
+            return await asyncio.to_thread(resolve.plan, entry, installed, catalog)
         except DependencyConflict as error:
             if failure is not None:
                 error.hint = failure.message
             raise
 
     def _source(self, name: str) -> Source:
-        for source in sources_of(self._settings):
+        for source in read_sources(self._settings):
             if source.name == name:
                 return source
         raise NotFound("repository", name)
 
-    async def _offers(self, sync: bool, report: Report) -> tuple[resolve.Offers, PackageError | None]:
+    async def _collect(self, sync: bool, report: Report) -> tuple[resolve.Catalog, PackageError | None]:
         """Collect the packages of every repository up to the first unreadable one."""
         found: dict[str, list[Entry]] = {}
         failure: PackageError | None = None
-        for source in sources_of(self._settings):
+        for source in read_sources(self._settings):
             if failure is not None and source.name != BUILT:
                 continue
             try:
@@ -141,28 +143,28 @@ class Repositories:
             except PackageError as error:
                 failure = failure or error
                 report(Progress(package=source.name, step="index", words=error.message))
-        return resolve.Offers(found), failure
+        return resolve.Catalog(found), failure
 
     async def _index(self, source: Source, sync: bool, report: Report) -> Index:
-        index = None if sync else await asyncio.to_thread(self._remembered, source)
+        index = None if sync else await asyncio.to_thread(self._cached_index, source)
         if index is None:
             index = await self._sync(source, report)
-        for trouble in index.troubles:
-            report(Progress(package=source.name, step="index", words=trouble))
+        for warning in index.warnings:
+            report(Progress(package=source.name, step="index", words=warning))
         return index
 
-    def _remembered(self, source: Source) -> Index | None:
+    def _cached_index(self, source: Source) -> Index | None:
         """Return the cached index, verified against the current keys; None if it must be fetched."""
         folder = self._folder(source)
         files = [key_file(self._settings, source.name), self._folder_path(source) / "state.json"]
         if not source.on_network:
-            files += [source.path, _beside(source.path)]
-        stamp = (source.location, *(_stamp(path) for path in files))
-        kept = self._kept.get(source.name)
-        if kept is not None and kept.stamp == stamp:
-            return kept.index
+            files += [source.path, _signature_path(source.path)]
+        stamp = (source.location, *(_file_stamp(path) for path in files))
+        cached = self._cache.get(source.name)
+        if cached is not None and cached.stamp == stamp:
+            return cached.index
         if not source.on_network:
-            index = self._accept(source, _read_local(source))
+            index = self._accept(source, _read_local_index(source))
         else:
             state = folder.state()
             content = folder.content(state) if state.location == source.location else None
@@ -171,9 +173,9 @@ class Repositories:
             fetched = _Fetched(content=content[0], signature=content[1])
             if not fetched.signature and trusted_keys(self._settings, source.name):
                 return None
-            self._signed_at(source, fetched)
-            index = state.without_changed(_read(source, fetched))
-        self._kept[source.name] = _Kept(stamp=(source.location, *(_stamp(path) for path in files)), index=index)
+            self._verify_signature(source, fetched)
+            index = state.without_changed_versions(_parse(source, fetched))
+        self._cache[source.name] = _CachedIndex(stamp=(source.location, *(_file_stamp(path) for path in files)), index=index)
         return index
 
     async def _sync(self, source: Source, report: Report) -> Index:
@@ -195,33 +197,33 @@ class Repositories:
 
     async def _fetch(self, source: Source) -> _Fetched:
         if not source.on_network:
-            return await asyncio.to_thread(_read_local, source)
+            return await asyncio.to_thread(_read_local_index, source)
         wants_signature = bool(await asyncio.to_thread(trusted_keys, self._settings, source.name))
         try:
             async with network.new_client() as client:
-                content = await network.get(client, source.location, most_bytes=MOST_BYTES, source=source)
-                signature = await _signature(client, source) if wants_signature else b""
-        except (network.Unreachable, network.Refused) as error:
+                content = await network.get(client, source.location, max_bytes=MAX_INDEX_BYTES, source=source)
+                signature = await _fetch_signature(client, source) if wants_signature else b""
+        except (network.TransientError, network.PermanentError) as error:
             raise RepositoryError(source.name, f"its index cannot be fetched: {error}") from None
         return _Fetched(content=content, signature=signature)
 
     def _accept(self, source: Source, fetched: _Fetched) -> Index:
         """Verify an index against the trusted keys and the recorded history, then store it."""
-        signed_at = self._signed_at(source, fetched)
-        index = _read(source, fetched)
+        signed_at = self._verify_signature(source, fetched)
+        index = _parse(source, fetched)
         if source.name == BUILT:
             # Built locally by the operator: a rebuild may differ.
             return index
         folder = self._folder(source)
         with folder.locked():
             state = folder.state()
-            state.refuse_replay(source.name, index.serial, signed_at)
-            index = state.without_changed(index)
-            state = state.after(source, fetched.content, index.entries, index.serial, signed_at)
+            state.check_replay(source.name, index.serial, signed_at)
+            index = state.without_changed_versions(index)
+            state = state.updated(source, fetched.content, index.entries, index.serial, signed_at)
             folder.store(state, fetched.content, fetched.signature if signed_at is not None else b"")
         return index
 
-    def _signed_at(self, source: Source, fetched: _Fetched) -> datetime | None:
+    def _verify_signature(self, source: Source, fetched: _Fetched) -> datetime | None:
         """Verify the signature and return its time; None if no key is trusted for the repository."""
         keys = trusted_keys(self._settings, source.name)
         if not keys:
@@ -235,49 +237,49 @@ class Repositories:
         return StateFolder(source.name, self._folder_path(source))
 
 
-def _read(source: Source, fetched: _Fetched) -> Index:
+def _parse(source: Source, fetched: _Fetched) -> Index:
     location = source.location if source.on_network else source.path.as_uri()
-    return read_index(fetched.content, repository=source.name, location=location)
+    return parse_index(fetched.content, repository=source.name, location=location)
 
 
-async def _signature(client: httpx.AsyncClient, source: Source) -> bytes:
+async def _fetch_signature(client: httpx.AsyncClient, source: Source) -> bytes:
     """Fetch the signature of an index; b"" if there is none."""
     parts = urlsplit(source.location)
     address = urlunsplit(parts._replace(path=parts.path + ".asc"))
     try:
-        return await network.get(client, address, most_bytes=MOST_SIGNATURE_BYTES, source=source)
-    except network.Refused as error:
-        if error.status in _NO_SIGNATURE:
+        return await network.get(client, address, max_bytes=MAX_SIGNATURE_BYTES, source=source)
+    except network.PermanentError as error:
+        if error.status in _MISSING:
             return b""
         raise
 
 
-def _read_local(source: Source) -> _Fetched:
+def _read_local_index(source: Source) -> _Fetched:
     """Read a local index. Raises: RepositoryError."""
     try:
         path = source.path
-        content = _read_file(path, MOST_BYTES)
-        signature = _read_file(_beside(path), MOST_SIGNATURE_BYTES) if _beside(path).exists() else b""
+        content = _read_file(path, MAX_INDEX_BYTES)
+        signature = _read_file(_signature_path(path), MAX_SIGNATURE_BYTES) if _signature_path(path).exists() else b""
     except (OSError, ValueError) as error:
         raise RepositoryError(source.name, f"its index cannot be read: {error}") from None
     return _Fetched(content=content, signature=signature)
 
 
-def _read_file(path: Path, most_bytes: int) -> bytes:
+def _read_file(path: Path, max_bytes: int) -> bytes:
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # noqa: PTH123 - a descriptor
         if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
             raise ValueError(f"{path} is not a file")
-        content = opened.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise ValueError(f"{path} is larger than {most_bytes} bytes")
+        content = opened.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"{path} is larger than {max_bytes} bytes")
     return content
 
 
-def _beside(path: Path) -> Path:
+def _signature_path(path: Path) -> Path:
     return path.with_name(path.name + ".asc")
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _file_stamp(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
     except OSError:

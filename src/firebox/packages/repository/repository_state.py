@@ -20,15 +20,15 @@ from firebox.packages.entry import Entry
 from firebox.packages.repository.index import Index
 from firebox.packages.repository.sources import Source
 
-MOST_SEEN = 500_000
+MAX_SEEN_VERSIONS = 500_000
 """Maximum recorded versions; a repository that exceeds it is rejected."""
-MOST_TROUBLES = 100
+MAX_WARNINGS = 100
 _STATE = "state.json"
-_ACCEPT = "to accept the change, delete the repository's folder in packages/repositories of the data folder"
+_ACCEPT_HINT = "to accept the change, delete the repository's folder in packages/repositories of the data folder"
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """Recorded state. Immutable; `after` returns the next state."""
+    """Recorded state. Immutable; `updated` returns the next state."""
 
     location: str = ""
     """URL of the index."""
@@ -42,7 +42,7 @@ class State(Struct, frozen=True, kw_only=True):
     seen: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     """"language version architecture" -> checksums."""
 
-    def refuse_replay(self, repository: str, serial: int | None, signed_at: datetime | None) -> None:
+    def check_replay(self, repository: str, serial: int | None, signed_at: datetime | None) -> None:
         """Reject an index that is older than a recorded one or has lost its signature. Raises: NotTrusted."""
         hint = f"if the repository was really reset, delete its folder in packages/repositories of the data folder: {repository}"
         if self.signed_at is not None and signed_at is None:
@@ -61,19 +61,19 @@ class State(Struct, frozen=True, kw_only=True):
                 hint=hint,
             )
 
-    def without_changed(self, index: Index) -> Index:
+    def without_changed_versions(self, index: Index) -> Index:
         """Drop every version whose content differs from the recorded one, with a warning for each."""
         kept: list[Entry] = []
-        troubles: list[str] = []
+        warnings: list[str] = []
         for entry in index.entries:
             before = self.seen.get(_key(entry))
-            if before is None or same_content(before, entry.checksums):
+            if before is None or is_same_content(before, entry.checksums):
                 kept.append(entry)
-            elif len(troubles) < MOST_TROUBLES:
-                troubles.append(f"{entry.name} is skipped: its content changed, but published versions are final; {_ACCEPT}")
-        return structs.replace(index, entries=kept, troubles=(*index.troubles, *troubles)) if troubles else index
+            elif len(warnings) < MAX_WARNINGS:
+                warnings.append(f"{entry.name} is skipped: its content changed, but published versions are final; {_ACCEPT_HINT}")
+        return structs.replace(index, entries=kept, warnings=(*index.warnings, *warnings)) if warnings else index
 
-    def after(
+    def updated(
         self,
         source: Source,
         content: bytes,
@@ -85,8 +85,8 @@ class State(Struct, frozen=True, kw_only=True):
         seen = dict(self.seen)
         for entry in entries:
             seen[_key(entry)] = seen.get(_key(entry), {}) | entry.checksums
-        if len(seen) > MOST_SEEN:
-            raise RepositoryError(source.name, f"it has announced more than {MOST_SEEN} versions over time")
+        if len(seen) > MAX_SEEN_VERSIONS:
+            raise RepositoryError(source.name, f"it has announced more than {MAX_SEEN_VERSIONS} versions over time")
         signed = signed_at is not None
         return structs.replace(
             self,
@@ -145,7 +145,7 @@ class StateFolder:
             yield
 
 
-def same_content(one: dict[str, str], other: dict[str, str]) -> bool:
+def is_same_content(one: dict[str, str], other: dict[str, str]) -> bool:
     """Check whether two sets of checksums can describe the same file: the common ones are equal, and there is a common one."""
     common = one.keys() & other.keys()
     return all(one[name] == other[name] for name in common) and bool(common or not one)

@@ -11,21 +11,21 @@ from resolvelib.resolvers import RequirementInformation, Result
 from firebox.domain.errors import DependencyConflict
 from firebox.packages.entry import Entry
 from firebox.packages.machine import fits
-from firebox.packages.repository.repository_state import same_content
+from firebox.packages.repository.repository_state import is_same_content
 from firebox.packages.repository.sources import BUILT
 from firebox.packages.versions import allows, newest_first
 
-MOST_ROUNDS = 500
-MOST_PACKAGES = 100
+MAX_ROUNDS = 500
+MAX_PACKAGES = 100
 """Per plan."""
-MOST_CANDIDATES = 100
+MAX_CANDIDATES = 100
 """Newest versions tried per package."""
 
-_OPERATORS = {"", BUILT}
+_OPERATOR_ORIGINS = {"", BUILT}
 """Origins the operator controls: local files and local builds."""
 
 
-class Offers:
+class Catalog:
     """The packages of every repository, in the order of the settings."""
 
     def __init__(self, repositories: Mapping[str, Iterable[Entry]]) -> None:
@@ -34,10 +34,10 @@ class Offers:
         for repository, entries in repositories.items():
             names = self._by_repository.setdefault(repository, {})
             for entry in entries:
-                names.setdefault(name_of(entry), []).append(entry)
-                self._owners.setdefault(name_of(entry), repository)
+                names.setdefault(normalized_name(entry), []).append(entry)
+                self._owners.setdefault(normalized_name(entry), repository)
 
-    def everything(self) -> list[Entry]:
+    def all_packages(self) -> list[Entry]:
         """List the packages of the meta-repository `all`: every version of every name, in repository order.
 
         The first repository that has a version wins, unless its package is for other architectures only.
@@ -45,8 +45,10 @@ class Offers:
         found: list[Entry] = []
         taken: set[tuple[str, str]] = set()
         for names in self._by_repository.values():
-            own = [entry for entries in names.values() for entry in entries if (name_of(entry), entry.version) not in taken]
-            taken |= {(name_of(entry), entry.version) for entry in own if fits(entry.architecture)}
+            own = [
+                entry for entries in names.values() for entry in entries if (normalized_name(entry), entry.version) not in taken
+            ]
+            taken |= {(normalized_name(entry), entry.version) for entry in own if fits(entry.architecture)}
             found += own
         return found
 
@@ -54,7 +56,7 @@ class Offers:
         """Return the repository that owns a name: the first one that has it."""
         return self._owners.get(name)
 
-    def of(self, name: str, repository: str) -> list[list[Entry]]:
+    def candidates_for(self, name: str, repository: str) -> list[list[Entry]]:
         """List the candidates for a dependency of a package in `repository`: from that repository, then from the name's owner."""
         places = dict.fromkeys(place for place in (repository, self._owners.get(name)) if place in self._by_repository)
         return [found for place in places if (found := self._by_repository[str(place)].get(name))]
@@ -72,33 +74,33 @@ class Requirement(NamedTuple):
         return f"{self.requirer.name} requires {self.name} {self.version_range}" if self.requirer else f"{self.name} is requested"
 
 
-def plan(entry: Entry, installed: Sequence[Entry], offers: Offers) -> list[Entry]:
+def plan(entry: Entry, installed: Sequence[Entry], catalog: Catalog) -> list[Entry]:
     """Resolve what to install for an entry: dependencies first, the entry last, without installed packages.
 
     Installed versions are preferred, then those of the requiring package's own repository, then the newest.
     Raises: DependencyConflict naming the conflicting requirements or the cycle.
     """
-    provider = _Provider(entry, installed, offers)
+    provider = _Provider(entry, installed, catalog)
     resolver: Any = resolvelib.Resolver(provider, resolvelib.BaseReporter())
     try:
-        root = Requirement(name_of(entry), entry.version, None)
-        result: Result[Requirement, Entry, str] = resolver.resolve([root], max_rounds=MOST_ROUNDS)
+        root = Requirement(normalized_name(entry), entry.version, None)
+        result: Result[Requirement, Entry, str] = resolver.resolve([root], max_rounds=MAX_ROUNDS)
     except resolvelib.ResolutionTooDeep:
         raise DependencyConflict(f"no set of packages satisfies all dependencies of {entry.name}") from None
     except resolvelib.ResolutionError as error:
-        raise _conflict(entry, getattr(error, "causes", ()), provider) from None
+        raise _explain_conflict(entry, getattr(error, "causes", ()), provider) from None
     there = {each.name: each for each in installed}
     missing: list[Entry] = []
-    for each in _in_order(entry, result.mapping):
+    for each in _topological_order(entry, result.mapping):
         present = there.get(each.name)
         if present is None:
             missing.append(each)
-        elif not same_content(present.checksums, each.checksums):
+        elif not is_same_content(present.checksums, each.checksums):
             _refuse_taken(each, present, entry)
     return missing
 
 
-def name_of(entry: Entry) -> str:
+def normalized_name(entry: Entry) -> str:
     """Return the case-insensitive name of a package."""
     return entry.language.lower()
 
@@ -106,17 +108,17 @@ def name_of(entry: Entry) -> str:
 class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
     """Provides candidates and requirements to resolvelib."""
 
-    def __init__(self, entry: Entry, installed: Sequence[Entry], offers: Offers) -> None:
+    def __init__(self, entry: Entry, installed: Sequence[Entry], catalog: Catalog) -> None:
         self._entry = entry
-        self._offers = offers
+        self._catalog = catalog
         self._installed: dict[str, list[Entry]] = {}
         for each in installed:
-            self._installed.setdefault(name_of(each), []).append(each)
+            self._installed.setdefault(normalized_name(each), []).append(each)
 
     def identify(self, requirement_or_candidate: Requirement | Entry) -> str:
         if isinstance(requirement_or_candidate, Requirement):
             return requirement_or_candidate.name
-        return name_of(requirement_or_candidate)
+        return normalized_name(requirement_or_candidate)
 
     def get_preference(
         self,
@@ -138,10 +140,10 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
     ) -> list[Entry]:
         wanted = list(requirements[identifier])
         refused = list(incompatibilities[identifier])
-        possible = [self._entry] if identifier == name_of(self._entry) else self.possible(wanted)
-        left = [each for each in possible if each not in refused]
+        candidates = [self._entry] if identifier == normalized_name(self._entry) else self.candidates(wanted)
+        left = [each for each in candidates if each not in refused]
         found = [each for each in left if all(allows(asked.version_range, each.version) for asked in wanted)]
-        return (found or [each for each in left if all(_in_range(each, asked) for asked in wanted)])[:MOST_CANDIDATES]
+        return (found or [each for each in left if all(_in_range(each, asked) for asked in wanted)])[:MAX_CANDIDATES]
 
     def is_satisfied_by(self, requirement: Requirement, candidate: Entry) -> bool:
         return _in_range(candidate, requirement)
@@ -149,30 +151,30 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
     def get_dependencies(self, candidate: Entry) -> list[Requirement]:
         return [Requirement(name.lower(), wanted, candidate) for name, wanted in sorted(candidate.dependencies.items())]
 
-    def possible(self, requirements: Sequence[Requirement]) -> list[Entry]:
+    def candidates(self, requirements: Sequence[Requirement]) -> list[Entry]:
         """List the allowed candidates that satisfy the origin rules of all requirements, preferred first, in any version."""
         found = newest_first(self._installed.get(requirements[0].name, []))
         for asked in requirements:
-            for offered in self._offers.of(asked.name, _repository(asked)):
+            for offered in self._catalog.candidates_for(asked.name, _requirer_repository(asked)):
                 found += [each for each in newest_first(offered) if fits(each.architecture) and each not in found]
-        return [each for each in found if all(self._may_stand_for(each, asked) for asked in requirements)]
+        return [each for each in found if all(self._has_allowed_origin(each, asked) for asked in requirements)]
 
-    def _may_stand_for(self, candidate: Entry, asked: Requirement) -> bool:
+    def _has_allowed_origin(self, candidate: Entry, asked: Requirement) -> bool:
         """Check the origin of a candidate for a requirement.
 
         Allowed origins: the requirer's repository, the repository that owns the name, and the operator. An installed package from
         elsewhere qualifies only if its content is identical, so an installed package cannot take over a name that it does not
         own.
         """
-        own, owner = _repository(asked), self._offers.owner(asked.name)
-        if candidate.repository in {own, *_OPERATORS} or owner in {None, candidate.repository}:
+        own, owner = _requirer_repository(asked), self._catalog.owner(asked.name)
+        if candidate.repository in {own, *_OPERATOR_ORIGINS} or owner in {None, candidate.repository}:
             return True
-        offered = [each for entries in self._offers.of(asked.name, own) for each in entries]
+        offered = [each for entries in self._catalog.candidates_for(asked.name, own) for each in entries]
         same_version = [each for each in offered if each.version == candidate.version]
-        return any(each.checksums and same_content(each.checksums, candidate.checksums) for each in same_version)
+        return any(each.checksums and is_same_content(each.checksums, candidate.checksums) for each in same_version)
 
 
-def _repository(asked: Requirement) -> str:
+def _requirer_repository(asked: Requirement) -> str:
     return asked.requirer.repository if asked.requirer else ""
 
 
@@ -180,11 +182,11 @@ def _in_range(candidate: Entry, asked: Requirement) -> bool:
     return allows(asked.version_range, candidate.version) or allows(asked.version_range, candidate.version, as_release=True)
 
 
-def _in_order(entry: Entry, chosen: Mapping[str, Entry]) -> list[Entry]:
+def _topological_order(entry: Entry, chosen: Mapping[str, Entry]) -> list[Entry]:
     """Return dependencies before dependents. Raises: DependencyConflict naming a cycle."""
     ordered: dict[str, Entry] = {}
     path: list[str] = []
-    waiting: list[tuple[str, bool]] = [(name_of(entry), False)]
+    waiting: list[tuple[str, bool]] = [(normalized_name(entry), False)]
     while waiting:
         name, done = waiting.pop()
         if done:
@@ -196,17 +198,17 @@ def _in_order(entry: Entry, chosen: Mapping[str, Entry]) -> list[Entry]:
             path.append(name)
             waiting.append((name, True))
             waiting += [(needed.lower(), False) for needed in sorted(chosen[name].dependencies, reverse=True)]
-    if len(ordered) > MOST_PACKAGES:
-        raise DependencyConflict(f"{entry.name} needs {len(ordered) - 1} other packages; the maximum is {MOST_PACKAGES}")
+    if len(ordered) > MAX_PACKAGES:
+        raise DependencyConflict(f"{entry.name} needs {len(ordered) - 1} other packages; the maximum is {MAX_PACKAGES}")
     return list(ordered.values())
 
 
-def _conflict(entry: Entry, causes: Iterable[Any], provider: _Provider) -> DependencyConflict:
+def _explain_conflict(entry: Entry, causes: Iterable[Any], provider: _Provider) -> DependencyConflict:
     """Explain why there is no solution. causes: `RequirementInformation`, all about one name."""
     asked: list[Requirement] = [cause.requirement for cause in causes]
     words = " and ".join(dict.fromkeys(each.words for each in asked))
     name = asked[0].name
-    there = [entry] if name == name_of(entry) else provider.possible([each for each in asked if each.name == name])
+    there = [entry] if name == normalized_name(entry) else provider.candidates([each for each in asked if each.name == name])
     versions = list(dict.fromkeys(each.version for each in newest_first(there)))
     if not versions:
         words += ", which no repository provides for this architecture"

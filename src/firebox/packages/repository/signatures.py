@@ -17,15 +17,15 @@ from pysequoia.packet import PacketPile, SignatureType, Tag
 from firebox.domain.errors import NotTrusted
 from firebox.settings.settings import Settings
 
-MOST_KEY_BYTES = 1 << 20
-MOST_SIGNATURE_BYTES = 64 << 10
+MAX_KEY_BYTES = 1 << 20
+MAX_SIGNATURE_BYTES = 64 << 10
 
 
-_PARTS = (Tag.PublicSubkey, Tag.SecretSubkey, Tag.UserID, Tag.UserAttribute)
+_COMPONENTS = (Tag.PublicSubkey, Tag.SecretSubkey, Tag.UserID, Tag.UserAttribute)
 """Certificate components that the following signature packets apply to."""
 
 
-class Good(Struct, frozen=True, kw_only=True):
+class ValidSignature(Struct, frozen=True, kw_only=True):
     """A valid signature."""
 
     fingerprint: str
@@ -46,14 +46,14 @@ def trusted_keys(settings: Settings, repository: str) -> list[Cert]:
     path = key_file(settings, repository)
     try:
         with path.open("rb") as opened:
-            content = opened.read(MOST_KEY_BYTES + 1)
+            content = opened.read(MAX_KEY_BYTES + 1)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise NotTrusted(f"the keys of repository {repository} cannot be read: {error}") from None
     try:
-        if len(content) > MOST_KEY_BYTES:
-            raise NotTrusted(f"the keys of repository {repository} are larger than {MOST_KEY_BYTES} bytes")
+        if len(content) > MAX_KEY_BYTES:
+            raise NotTrusted(f"the keys of repository {repository} are larger than {MAX_KEY_BYTES} bytes")
         keys = Cert.split_bytes(content)
     except RuntimeError as error:
         raise NotTrusted(f"the keys of repository {repository} cannot be read: {_first_line(error)}") from None
@@ -62,12 +62,12 @@ def trusted_keys(settings: Settings, repository: str) -> list[Cert]:
     return keys
 
 
-def verify_bytes(content: bytes, signature: bytes, keys: Sequence[Cert], what: str) -> Good:
+def verify_bytes(content: bytes, signature: bytes, keys: Sequence[Cert], what: str) -> ValidSignature:
     """Verify a detached signature. what: name of the content in messages. Raises: NotTrusted."""
     return _verify(lambda certificates, parsed: verify(content, certificates, signature=parsed), signature, keys, what)
 
 
-def verify_file(path: Path, signature: bytes, keys: Sequence[Cert], what: str) -> Good:
+def verify_file(path: Path, signature: bytes, keys: Sequence[Cert], what: str) -> ValidSignature:
     """Verify the detached signature of a file. Raises: NotTrusted."""
     return _verify(lambda certificates, parsed: verify(file=path, store=certificates, signature=parsed), signature, keys, what)
 
@@ -75,30 +75,32 @@ def verify_file(path: Path, signature: bytes, keys: Sequence[Cert], what: str) -
 _Certificates = Callable[[list[str]], list[Cert]]
 
 
-def _verify(check: Callable[[_Certificates, Sig], Decrypted], signature: bytes, keys: Sequence[Cert], what: str) -> Good:
+def _verify(
+    check: Callable[[_Certificates, Sig], Decrypted], signature: bytes, keys: Sequence[Cert], what: str
+) -> ValidSignature:
     if not signature.strip():
         raise NotTrusted(
             f"{what} is not signed", hint="a key is trusted for this repository, so all of its content must be signed"
         )
-    usable = [key for key in keys if not _spoilt(key)]
+    usable = [key for key in keys if not _invalid_reason(key)]
     parsed = _read_signature(signature, what)
     if not usable:
-        raise NotTrusted(f"no valid key can sign {what}: {'; '.join(_spoilt(key) for key in keys)}")
+        raise NotTrusted(f"no valid key can sign {what}: {'; '.join(_invalid_reason(key) for key in keys)}")
     try:
         valid = check(lambda _ids: usable, parsed).valid_sigs
     except (RuntimeError, OSError):
         # The library's error message is a backtrace.
-        raise NotTrusted(f"{what} has no valid signature by a trusted key", hint=_who(parsed, keys)) from None
+        raise NotTrusted(f"{what} has no valid signature by a trusted key", hint=_signer_hint(parsed, keys)) from None
     for each in valid:
         key = next((key for key in usable if key.fingerprint == each.certificate), None)
-        if key is not None and not _spoilt_part(key, each.signing_key) and parsed.created is not None:
-            return Good(fingerprint=key.fingerprint, created=parsed.created)
-    raise NotTrusted(f"{what} has no valid signature by a valid key", hint=_who(parsed, keys))
+        if key is not None and not _is_invalid_subkey(key, each.signing_key) and parsed.created is not None:
+            return ValidSignature(fingerprint=key.fingerprint, created=parsed.created)
+    raise NotTrusted(f"{what} has no valid signature by a valid key", hint=_signer_hint(parsed, keys))
 
 
 def _read_signature(signature: bytes, what: str) -> Sig:
     try:
-        if len(signature) > MOST_SIGNATURE_BYTES:
+        if len(signature) > MAX_SIGNATURE_BYTES:
             raise NotTrusted(f"the signature of {what} is too long")
         parsed = Sig.from_bytes(signature)
     except RuntimeError:
@@ -110,7 +112,7 @@ def _read_signature(signature: bytes, what: str) -> Sig:
     return parsed
 
 
-def _spoilt(key: Cert) -> str:
+def _invalid_reason(key: Cert) -> str:
     """Return why a certificate is not valid, "" if it is.
 
     The date of a signature is irrelevant: with a stolen key it can be forged.
@@ -122,14 +124,14 @@ def _spoilt(key: Cert) -> str:
     return ""
 
 
-def _spoilt_part(key: Cert, fingerprint: str) -> bool:
+def _is_invalid_subkey(key: Cert, fingerprint: str) -> bool:
     """Check whether a subkey is expired or revoked now. The library only checks the time of the signature."""
     if fingerprint == key.fingerprint:
         return False
     born: datetime | None = None
     newest: tuple[datetime, datetime | None] | None = None
     for packet in PacketPile.from_bytes(bytes(key)):
-        if packet.tag in _PARTS:
+        if packet.tag in _COMPONENTS:
             born = packet.key_created if packet.fingerprint == fingerprint else None
         elif born is not None and packet.tag == Tag.Signature:
             if packet.signature_type == SignatureType.SubkeyRevocation:
@@ -142,7 +144,7 @@ def _spoilt_part(key: Cert, fingerprint: str) -> bool:
     return newest is None or (newest[1] is not None and newest[1] <= _now())
 
 
-def _who(parsed: Sig, keys: Sequence[Cert]) -> str:
+def _signer_hint(parsed: Sig, keys: Sequence[Cert]) -> str:
     signer = parsed.issuer_fingerprint or parsed.issuer_key_id or "an unknown key"
     return f"signed by {signer}; trusted keys: {', '.join(key.fingerprint for key in keys)}"
 

@@ -38,21 +38,21 @@ class Source(Struct, frozen=True, kw_only=True):
     @property
     def path(self) -> Path:
         """Path of a local index; for a folder, its `index.yaml`."""
-        path = path_of(self.location)
+        path = path_of_url(self.location)
         return path / INDEX_NAME if path.is_dir() else path
 
 
-def sources_of(settings: Settings) -> list[Source]:
+def read_sources(settings: Settings) -> list[Source]:
     """Parse the setting `repositories`; `built` is appended if anything was built locally. Raises: SettingsError."""
     found: dict[str, Source] = {}
     for position, word in enumerate(settings.repositories.split()):
         source = _source(word, position, settings)
         if source.name in found:
-            raise _refused(settings, f"duplicate repository name {source.name!r}")
+            raise _invalid(settings, f"duplicate repository name {source.name!r}")
         found[source.name] = source
     built = packages_folder(settings) / "built" / INDEX_NAME
     if built.is_file():
-        found[BUILT] = Source(name=BUILT, location=location_of(built))
+        found[BUILT] = Source(name=BUILT, location=file_url(built))
     return list(found.values())
 
 
@@ -61,12 +61,12 @@ def packages_folder(settings: Settings) -> Path:
     return settings.data_dir / "packages"
 
 
-def location_of(path: Path) -> str:
+def file_url(path: Path) -> str:
     """Return the `file:` URL of a path."""
     return path.absolute().as_uri()
 
 
-def path_of(location: str) -> Path:
+def path_of_url(location: str) -> Path:
     """Return the path of a `file:` URL. Raises: ValueError if it is not a valid one."""
     parts = urlsplit(location)
     path = Path(unquote(parts.path, errors="surrogateescape"))
@@ -79,21 +79,21 @@ def _source(word: str, position: int, settings: Settings) -> Source:
     name, equals, place = word.partition("=")
     if not equals or not _NAME.fullmatch(name):
         if position:
-            raise _refused(settings, f"{word!r} has no name")
+            raise _invalid(settings, f"{word!r} has no name")
         name, place = "default", word
     if name in {ALL, BUILT}:
-        raise _refused(settings, f"the name {name!r} is reserved")
+        raise _invalid(settings, f"the name {name!r} is reserved")
     scheme = place.partition(":")[0].lower() if "://" in place or place.startswith("file:") else ""
     try:
         if scheme in {"http", "https"}:
             return _network_source(name, place)
         if scheme == "file":
-            return Source(name=name, location=location_of(path_of(place)))
+            return Source(name=name, location=file_url(path_of_url(place)))
     except ValueError:
-        raise _refused(settings, f"{name!r} has an invalid URL") from None
+        raise _invalid(settings, f"{name!r} has an invalid URL") from None
     if scheme or not place:
-        raise _refused(settings, f"{name!r} has an unsupported URL")
-    return Source(name=name, location=location_of(settings.data_dir / Path(place).expanduser()))
+        raise _invalid(settings, f"{name!r} has an unsupported URL")
+    return Source(name=name, location=file_url(settings.data_dir / Path(place).expanduser()))
 
 
 def _network_source(name: str, address: str) -> Source:
@@ -106,5 +106,5 @@ def _network_source(name: str, address: str) -> Source:
     return Source(name=name, location=location, username=unquote(parts.username or ""), password=unquote(parts.password or ""))
 
 
-def _refused(settings: Settings, why: str) -> SettingsError:
+def _invalid(settings: Settings, why: str) -> SettingsError:
     return SettingsError("repositories", settings.repositories, _ALLOWED, source=settings.source("repositories"), hint=why)

@@ -7,10 +7,10 @@ from pysequoia import Cert
 from firebox.domain.errors import NotTrusted
 from firebox.packages.entry import Entry
 from firebox.packages.repository.signatures import key_file, trusted_keys
-from firebox.packages.repository.sources import Source, sources_of
+from firebox.packages.repository.sources import Source, read_sources
 from firebox.settings.settings import Settings
 
-ALLOW = "FIREBOX_ALLOW_UNSIGNED_PACKAGES=true"
+ALLOW_UNSIGNED = "FIREBOX_ALLOW_UNSIGNED_PACKAGES=true"
 
 
 def check_trust(entry: Entry, settings: Settings) -> list[Cert]:
@@ -29,17 +29,17 @@ def check_trust(entry: Entry, settings: Settings) -> list[Cert]:
     if on_network and not settings.allow_unsigned_packages:
         raise NotTrusted(
             f"no key is trusted for repository {entry.repository or '(unnamed)'}, so {entry.name} cannot be verified",
-            hint=how_to_trust(entry.repository, signed=bool(entry.signature)),
+            hint=trust_hint(entry.repository, signed=bool(entry.signature)),
         )
     return []
 
 
-def how_to_trust(repository: str, *, signed: bool) -> str:
+def trust_hint(repository: str, *, signed: bool) -> str:
     """Return a hint with the command and the setting that allow packages of a repository.
 
     signed: whether its packages are signed. Piston indexes never are, and then a trusted key does not help.
     """
-    allow = f"set {ALLOW} (setting allow_unsigned_packages; restart a running server)"
+    allow = f"set {ALLOW_UNSIGNED} (setting allow_unsigned_packages; restart a running server)"
     trust = f"firebox packages trust {repository or 'NAME'} KEY.asc"
     if not signed:
         return f"the repository is not signed: to install packages verified by checksum only, {allow}; once it is signed, {trust}"
@@ -50,9 +50,9 @@ def untrusted_sources(settings: Settings) -> list[Source]:
     """List the network repositories without a trusted key, from which nothing can be installed."""
     if settings.allow_unsigned_packages:
         return []
-    return [each for each in sources_of(settings) if each.on_network and not key_file(settings, each.name).exists()]
+    return [each for each in read_sources(settings) if each.on_network and not key_file(settings, each.name).exists()]
 
 
 def source_of(entry: Entry, settings: Settings) -> Source | None:
     """Return the repository of a package; None for a package from a file."""
-    return next((source for source in sources_of(settings) if source.name == entry.repository), None)
+    return next((source for source in read_sources(settings) if source.name == entry.repository), None)
