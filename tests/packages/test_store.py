@@ -32,7 +32,7 @@ with PackageStore(Path(sys.argv[1])).hold(sys.argv[2]):
 UNINSTALLER = """
 import asyncio, sys
 from pathlib import Path
-from firebox.config import load_settings
+from firebox.settings.settings import load_settings
 from firebox.packages.install import Installer
 from firebox.packages.repositories import Repositories
 from firebox.packages.store import PackageStore

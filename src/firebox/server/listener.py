@@ -1,4 +1,4 @@
-"""The listening socket: where it may be, and how it gets rid of clients that are gone or do not read."""
+"""The listening socket: its address, and TCP options that drop dead and stalled clients."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from firebox.domain.errors import SettingsError
 from firebox.settings.settings import Settings
 
 UNREAD_TIMEOUT_MS = 30_000
-"""A connection whose client takes nothing of what waits for it is closed after this. Source: tcp(7), TCP_USER_TIMEOUT."""
+"""A connection is closed when its client acknowledges nothing for this long. Source: tcp(7), TCP_USER_TIMEOUT."""
 KEEP_ALIVE_S = 30
-"""A silent connection is asked after this whether its client still exists. Source: tcp(7), TCP_KEEPIDLE."""
+"""Idle time before keep-alive probes are sent. Source: tcp(7), TCP_KEEPIDLE."""
 
 
 def open_listener(settings: Settings) -> socket.socket:
-    """Bind the address of the settings; accepted connections inherit the options set here.
+    """Bind the configured address. Accepted connections inherit the options set here.
 
-    Raises: SettingsError for an address that cannot be had, and for a public one without login unless it is allowed.
+    Raises: SettingsError when the address cannot be used, or is public without `require_login` or `allow_public`.
     """
     family, address = _resolve(settings)
     if not is_loopback(address[0]) and not settings.require_login and not settings.allow_public:
@@ -27,8 +27,8 @@ def open_listener(settings: Settings) -> socket.socket:
             settings.host,
             "an address of this machine only, such as 127.0.0.1",
             source=settings.source("host"),
-            hint="nobody has to log in: set require_login (--require-login) and make users with `firebox users add`, "
-            "or set allow_public (--allow-public) when something else keeps strangers away",
+            hint="login is not required: set require_login (--require-login) and create users with `firebox users add`, "
+            "or set allow_public (--allow-public) when access is restricted in another way",
         )
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -48,12 +48,12 @@ def open_listener(settings: Settings) -> socket.socket:
 
 
 def is_loopback(address: str) -> bool:
-    """Say whether only this machine can reach an address."""
+    """Return whether an address can be reached from this machine only."""
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def url_of(listener: socket.socket) -> str:
-    """Write the URL that reaches a listener from this machine."""
+    """Return the URL that reaches a listener from this machine."""
     host, port = listener.getsockname()[:2]
     address = ipaddress.ip_address(host.partition("%")[0])
     if address.is_unspecified:

@@ -52,5 +52,5 @@ def find_host_runtimes(settings: Settings, only: Only | None = None, mentioning:
     for problem in scan.problems:
         _log.debug("a tool cannot be used", problem=problem)
     for each in scan.unprepared if settings.prepare_toolchains else ():
-        _log.warning("a toolchain stays slow", language=each.language, problem=each.reason)
+        _log.warning("toolchain stays slow", language=each.language, problem=each.reason)
     return scan

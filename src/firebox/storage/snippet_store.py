@@ -15,15 +15,15 @@ from firebox.storage.tables import snippets
 
 
 class SnippetTable:
-    """The snippets, one transaction a call. Each call raises PartUnavailable when the database does not answer."""
+    """The snippets, one transaction per call. Each call raises PartUnavailable when the database is unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, *, code: str, language: str, output: str, error: str) -> Snippet:
-        """Keep a snippet. In output and error, U+FFFD stands for what no database keeps.
+        """Store a snippet. In output and error, characters that cannot be stored become U+FFFD.
 
-        Raises: InvalidRequest for code with a NUL character or half a surrogate pair: it could not be given back as it was.
+        Raises: InvalidRequest for code with a NUL character or a lone surrogate, which could not be returned unchanged.
         """
         values = {
             "code": check_text("code", code),
@@ -60,7 +60,7 @@ class SnippetTable:
             raise NotFound("snippet", str(id))
 
     async def remove_older(self, before: datetime, at_most: int) -> int:
-        """Forget snippets that were shared before then, the oldest first; say how many."""
+        """Delete the oldest snippets shared before a time. Return how many were deleted."""
         chosen = select(snippets.c.id).where(snippets.c.created_at < before).order_by(snippets.c.created_at).limit(at_most)
 
         def work(connection: Connection) -> int:

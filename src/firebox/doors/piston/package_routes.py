@@ -164,8 +164,8 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
-    _log.error("a request met a bug", exc_info=error)
-    body = wire.encode(package_wire.Failure("the server made a mistake; its log says which", "internal"))
+    _log.error("unhandled error in a request", exc_info=error)
+    body = wire.encode(package_wire.Failure("internal error; see the server log", "internal"))
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
 
 

@@ -141,8 +141,8 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
-    _log.error("a request met a bug", exc_info=error)
-    body = wire.encode(wire.Message("the server made a mistake; its log says which"))
+    _log.error("unhandled error in a request", exc_info=error)
+    body = wire.encode(wire.Message("internal error; see the server log"))
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
 
 
