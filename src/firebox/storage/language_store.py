@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, select
 from firebox.domain.errors import Conflict, NotFound
 from firebox.storage.database import Database
 from firebox.storage.records import Language, language_id
-from firebox.storage.storable_text import NAME_CHARACTERS, can_be_kept, check_text
+from firebox.storage.storable_text import NAME_CHARACTERS, check_storable, is_storable
 from firebox.storage.tables import languages
 
 
@@ -31,14 +31,14 @@ class LanguageTable:
 
     async def get(self, id: str) -> Language:  # noqa: A002 - the field's own name
         """Raises: NotFound."""
-        found = await self._find(languages.c.id == id) if can_be_kept(id) else None
+        found = await self._find(languages.c.id == id) if is_storable(id) else None
         if found is None:
             raise NotFound("language", id)
         return found
 
     async def find(self, name: str, version: str) -> Language | None:
         """Return a language by name and version, or None if it is not registered."""
-        if not can_be_kept(name + version):
+        if not is_storable(name + version):
             return None
         return await self._find((languages.c.name == name) & (languages.c.version == version))
 
@@ -49,10 +49,13 @@ class LanguageTable:
         """
         now = datetime.now(UTC)
         statement = self._database.insert(languages).values(
-            id=language_id(check_text("name", name, NAME_CHARACTERS), check_text("version", version, NAME_CHARACTERS)),
+            id=language_id(
+                check_storable(name, where="name", most=NAME_CHARACTERS),
+                check_storable(version, where="version", most=NAME_CHARACTERS),
+            ),
             name=name,
             version=version,
-            image=check_text("image", image),
+            image=check_storable(image, where="image"),
             created_at=now,
             modified_at=now,
         )
@@ -80,7 +83,7 @@ class LanguageTable:
         def work(connection: Connection) -> int:
             return connection.execute(delete(languages).where(languages.c.id == id)).rowcount
 
-        if not can_be_kept(id) or await self._database.write(work) == 0:
+        if not is_storable(id) or await self._database.write(work) == 0:
             raise NotFound("language", id)
 
     async def _find(self, condition: ColumnElement[bool]) -> Language | None:

@@ -11,37 +11,37 @@ NAME_CHARACTERS = 255
 """Names are indexed, and PostgreSQL limits an index entry to 2,704 bytes."""
 REPLACEMENT = "\ufffd"
 
-_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def can_be_kept(text: str) -> bool:
-    return _UNKEEPABLE.search(text) is None
+def is_storable(text: str) -> bool:
+    return _UNSTORABLE.search(text) is None
 
 
-def check_text(where: str, text: str, most: int = 0) -> str:
+def check_storable(text: str, *, where: str, most: int = 0) -> str:
     """Return the text. most: maximum number of characters; 0: no maximum.
 
     Raises: InvalidRequest, naming `where`, for text that cannot be stored unchanged.
     """
     if most and len(text) > most:
         raise InvalidRequest(f"{len(text)} characters; at most {most} are allowed", where=where)
-    if not can_be_kept(text):
+    if not is_storable(text):
         raise InvalidRequest("text with a NUL character or a lone surrogate cannot be stored", where=where)
     return text
 
 
-def keepable(text: str) -> str:
+def replace_unstorable(text: str) -> str:
     """Replace unstorable characters by U+FFFD: for output, where that already stands for undecodable bytes."""
-    return _UNKEEPABLE.sub(REPLACEMENT, text)
+    return _UNSTORABLE.sub(REPLACEMENT, text)
 
 
-def check_number(where: str, number: int | None) -> int | None:
+def check_storable_number(number: int | None, *, where: str) -> int | None:
     """Return the number. Raises: InvalidRequest, naming `where`, if it is negative or too large for a database."""
     if number is not None and not 0 <= number <= LARGEST_INTEGER:
         raise InvalidRequest(f"{number} is not a whole number from 0 to {LARGEST_INTEGER}", where=where)
     return number
 
 
-def can_be_id(number: int) -> bool:
+def is_possible_id(number: int) -> bool:
     """Return whether a row may have this id: ids are positive, and databases reject larger numbers."""
     return 0 < number <= LARGEST_INTEGER

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from firebox.domain.errors import Conflict, NotFound
 from firebox.storage.database import Database
 from firebox.storage.records import Role, User
-from firebox.storage.storable_text import NAME_CHARACTERS, can_be_id, can_be_kept, check_number, check_text
+from firebox.storage.storable_text import NAME_CHARACTERS, check_storable, check_storable_number, is_possible_id, is_storable
 from firebox.storage.tables import users
 
 HINT_CHARACTERS = 4
@@ -41,7 +41,7 @@ class Users:
         now = datetime.now(UTC)
         values = {
             "uuid": str(uuid4()),
-            "name": check_text("name", name, NAME_CHARACTERS),
+            "name": check_storable(name, where="name", most=NAME_CHARACTERS),
             "role": role,
             "created_at": now,
             "modified_at": now,
@@ -67,16 +67,16 @@ class Users:
 
     async def get(self, user_id: int) -> User:
         """Raises: NotFound."""
-        found = await self._find(users.c.id == user_id) if can_be_id(user_id) else None
+        found = await self._find(users.c.id == user_id) if is_possible_id(user_id) else None
         return _found(found, str(user_id))
 
     async def by_uuid(self, uuid: str) -> User:
         """Raises: NotFound."""
-        return _found(await self._find(users.c.uuid == uuid) if can_be_kept(uuid) else None, uuid)
+        return _found(await self._find(users.c.uuid == uuid) if is_storable(uuid) else None, uuid)
 
     async def by_name(self, name: str) -> User:
         """Raises: NotFound."""
-        return _found(await self._find(users.c.name == name) if can_be_kept(name) else None, name)
+        return _found(await self._find(users.c.name == name) if is_storable(name) else None, name)
 
     async def by_token(self, token: str) -> User | None:
         """Return the user with this token, even if disabled; None if no user has it."""
@@ -107,7 +107,7 @@ class Users:
         def work(connection: Connection) -> int:
             return connection.execute(delete(users).where(users.c.id == user_id)).rowcount
 
-        if not can_be_id(user_id) or await self._database.write(work) == 0:
+        if not is_possible_id(user_id) or await self._database.write(work) == 0:
             raise NotFound("user", str(user_id))
 
     async def remove_disabled(self, before: datetime, at_most: int) -> int:
@@ -137,7 +137,7 @@ class Users:
             row = connection.execute(select(users).where(users.c.id == user_id)).one_or_none()
             return None if row is None else _user(row)
 
-        return _found(await self._database.write(work) if can_be_id(user_id) else None, str(user_id))
+        return _found(await self._database.write(work) if is_possible_id(user_id) else None, str(user_id))
 
 
 def hash_token(token: str) -> bytes:
@@ -147,7 +147,7 @@ def hash_token(token: str) -> bytes:
 
 def _token_values(token: str) -> dict[str, Any]:
     hint = token[-HINT_CHARACTERS:] if len(token) >= HINTED_FROM_CHARACTERS else ""
-    return {"token_sha256": hash_token(token), "token_hint": hint if can_be_kept(hint) else ""}
+    return {"token_sha256": hash_token(token), "token_hint": hint if is_storable(hint) else ""}
 
 
 def _limit_values(runs_per_minute: int | None, concurrent_runs: int | None, cpu_seconds_per_day: int | None) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _limit_values(runs_per_minute: int | None, concurrent_runs: int | None, cpu_
         "concurrent_runs": concurrent_runs,
         "cpu_seconds_per_day": cpu_seconds_per_day,
     }
-    return {name: check_number(name, limit) for name, limit in limits.items()}
+    return {name: check_storable_number(limit, where=name) for name, limit in limits.items()}
 
 
 def _user(row: Row[Any]) -> User:
