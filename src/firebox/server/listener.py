@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import Any
 
 from firebox.domain.errors import SettingsError
+from firebox.doors.http.listening_socket import bind
 from firebox.settings.settings import Settings
 
 UNREAD_TIMEOUT_MS = 30_000
@@ -20,8 +20,9 @@ def open_listener(settings: Settings) -> socket.socket:
 
     Raises: SettingsError when the address cannot be used, or is public without `require_login` or `allow_public`.
     """
-    family, address = _resolve(settings)
-    if not is_loopback(address[0]) and not settings.require_login and not settings.allow_public:
+    listener = bind(settings, "port")
+    if not is_loopback(listener.getsockname()[0]) and not settings.require_login and not settings.allow_public:
+        listener.close()
         raise SettingsError(
             "host",
             settings.host,
@@ -30,20 +31,9 @@ def open_listener(settings: Settings) -> socket.socket:
             hint="login is not required: set require_login (--require-login) and create users with `firebox users add`, "
             "or set allow_public (--allow-public) when access is restricted in another way",
         )
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        place = f"{settings.host}:{settings.port}"
-        raise SettingsError(
-            "port", place, "an address that is free", source=settings.source("port"), hint=error.strerror or str(error)
-        ) from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
     return listener
 
 
@@ -59,14 +49,3 @@ def url_of(listener: socket.socket) -> str:
     if address.is_unspecified:
         host = "127.0.0.1" if address.version == 4 else "::1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _resolve(settings: Settings) -> tuple[socket.AddressFamily, Any]:
-    try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        raise SettingsError(
-            "host", settings.host, "an address or name of this machine", source=settings.source("host"), hint=str(error)
-        ) from None
-    family, _, _, _, address = found[0]
-    return family, address

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import socket
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,9 +15,10 @@ import structlog
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from firebox.domain.errors import CapacityError, FireboxError, SettingsError
+from firebox.domain.errors import CapacityError, FireboxError
 from firebox.doors.http.credentials import token_of
 from firebox.doors.http.hosts_and_proxies import Proxies
+from firebox.doors.http.listening_socket import bind
 from firebox.doors.http.turns import Turns
 from firebox.doors.runner.clients import client_of
 from firebox.doors.runner.grpc_messages import Messages
@@ -62,7 +61,8 @@ async def open_server(service: Service, settings: Settings, turns: Turns) -> Asy
     The library listens on a socket that only the guard can reach; the guard listens for clients.
     Raises: SettingsError when the address cannot be used.
     """
-    with _listen(settings) as listener:
+    with bind(settings, "grpc_port") as listener:
+        listener.listen()
         server = grpc.aio.server(
             interceptors=[Messages(settings, _refuse)], options=_options(settings), maximum_concurrent_rpcs=CALLS_AT_ONCE
         )
@@ -175,28 +175,6 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.max_connection_idle_ms", 600_000),
     ]
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Listen on the address of the HTTP doors. Raises: SettingsError."""
-    try:
-        found = socket.getaddrinfo(settings.host, settings.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        source = settings.source("host")
-        raise SettingsError("host", settings.host, "an address or name of this machine", source=source, hint=str(error)) from None
-    family, _, _, _, address = found[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind(address)
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        place, source = f"{settings.host}:{settings.grpc_port}", settings.source("grpc_port")
-        hint = "" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise SettingsError("grpc_port", place, "an address that is free", source=source, hint=hint) from None
-    return listener
 
 
 async def _add_health(server: grpc.aio.Server) -> Any:
