@@ -301,7 +301,7 @@ async def test_unfinished_bodies_of_a_client_are_bounded_together() -> None:
         reader, writer = await place.connect()
         writer.write(head + b"x" * 100_000)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 429")
-        assert place.refusals == ["what is held for this client would be more than 400000 bytes"]
+        assert place.refusals == ["data held for this client would be more than 400000 bytes"]
         # A small one has always room, and ends that are given up make room.
         assert (await place.ask(POST + b"Connection: close\r\nContent-Length: 2\r\n\r\nok")).startswith(b"HTTP/1.1 200")
         for _, other in held:
@@ -321,7 +321,7 @@ async def test_clients_behind_a_trusted_proxy_have_bounds_of_their_own() -> None
             writer.write(POST + named + b"Content-Length: 200000\r\n\r\n" + b"x" * 199_000)
         # Three of four fit into what all of them may take.
         await until(lambda: len(place.refusals) == 1)
-        assert place.refusals == ["what is held for all clients would be more than 600000 bytes"]
+        assert place.refusals == ["data held for all clients would be more than 600000 bytes"]
         assert place.front.bounds.held.per_client.keys() < {f"192.0.2.{number}" for number in range(4)}
         for _, writer in held:
             writer.close()

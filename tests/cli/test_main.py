@@ -287,12 +287,12 @@ def test_doctor_names_every_layer_and_the_status_says_whether_the_boundary_holds
 
 def test_doctor_says_what_it_costs_to_have_things_ready(doctor: subprocess.CompletedProcess[str]) -> None:
     details = {finding["name"]: finding["detail"] for finding in json.loads(doctor.stdout)}
-    assert re.fullmatch(r"up to 4 of a kind; \d+ ms to make one(, \d+\.\d MiB)?", details["ready-sandboxes"])
+    assert re.fullmatch(r"up to 4 per configuration; \d+ ms to create one(, \d+\.\d MiB)?", details["ready-sandboxes"])
     assert re.search(r"when used often: .*python", details["started-ahead"])
     assert re.search(r"python \d+\.\d MiB", details["templates"])
     off = quickly("doctor", "--json", FIREBOX_START_AHEAD="no", FIREBOX_READY_SANDBOXES="7")
     details = {finding["name"]: finding["detail"] for finding in json.loads(off.stdout)}
-    assert details["ready-sandboxes"].startswith("up to 7 of a kind")
+    assert details["ready-sandboxes"].startswith("up to 7 per configuration")
     assert details["started-ahead"] == "nothing: start_ahead is off"
     assert details["templates"] == "none: start_ahead is off"
 

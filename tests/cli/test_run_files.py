@@ -81,7 +81,7 @@ def test_a_file_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     program = find_program(str(make(tmp_path, "main.py") / "main.py"), SOURCES.__contains__)
     wrong: tuple[tuple[Program, list[str]], ...] = ((Program("zero", Path("/dev")), []), (program, ["/dev/zero"]))
     for named, others in wrong:
-        with pytest.raises(InvalidRequest, match="more than 1048576 bytes together"):
+        with pytest.raises(InvalidRequest, match="exceed 1048576 bytes together"):
             read_files(named, others, [".py"], "main.py")
 
 
@@ -99,5 +99,5 @@ def test_a_removed_current_folder_is_named_as_the_reason(
     with pytest.raises(FileNotFoundError) as failed:
         load_settings({"data_dir": "data"}, None)
     report(failed.value)
-    assert "current folder has been removed" in capsys.readouterr().err
+    assert "current folder was deleted" in capsys.readouterr().err
     assert exit_status(FileNotFoundError(2, "none", "/file"), ["/file", "word"]) == EXIT_USAGE

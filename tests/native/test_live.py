@@ -235,7 +235,7 @@ def test_a_bad_message_in_the_queue_is_answered_at_once(start_server: Callable[.
         wait_until(lambda: queued(client) == 1)
         start(second, "echo again")
         error, code = refused(second)
-        assert "has been started" in error["message"]
+        assert "already started" in error["message"]
         assert code == 4400
 
 
@@ -269,12 +269,12 @@ def test_a_bad_start_is_refused_in_words(server: RunningServer, frame: str, wher
     [
         ("nonsense", "not JSON"),
         (b"\0\1", "binary"),
-        ('{"type": "start", "language": "bash", "code": ""}', "has been started"),
+        ('{"type": "start", "language": "bash", "code": ""}', "already started"),
         ('{"type": "signal", "signal": "SIGFUN"}', "SIGFUN"),
         ('{"type": "signal", "signal": 2}', "expected `str`"),
         ('{"type": "resize", "rows": 0, "columns": 5}', "1 to 1000"),
         ('{"type": "stdin"}', "required"),
-        ('{"type": "stdin", "data": "x", "base64": "eA=="}', "exclude"),
+        ('{"type": "stdin", "data": "x", "base64": "eA=="}', "mutually exclusive"),
         ('{"type": "stdin", "base64": "?"}', "base64"),
         ('{"type": "stdin", "data": "\\ud800"}', "surrogate"),
     ],

@@ -22,7 +22,7 @@ from tests.support.results import result_with, stage_with
 
 
 def all_errors(base: type[FireboxError] = FireboxError) -> Iterator[type[FireboxError]]:
-    """Walk every class but those that another door has for itself."""
+    """Yield every class but those of other doors."""
     yield base
     for error in base.__subclasses__():
         if re.match(r"firebox\.(?!doors\.(?!http\.)\w+\.)", error.__module__):

@@ -137,7 +137,7 @@ async def test_long_errors_arrive_shortened(runner: RunnerStub) -> None:
 async def test_code_that_a_database_cannot_keep_is_refused(runner: RunnerStub) -> None:
     status, words = await refusal(runner.ShareCode(CodeRequest(code="echo \0", language="bash")))
     assert status is grpc.StatusCode.INVALID_ARGUMENT
-    assert words == "failed to share code: code: a NUL character cannot be kept"
+    assert words == "failed to share code: code: a NUL character cannot be stored"
 
 
 @pytest.mark.parametrize("number", [0, -1, 2**31, 2**40, 2**63 - 1, -(2**63)])

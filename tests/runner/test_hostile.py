@@ -77,11 +77,11 @@ async def test_what_is_no_message_is_refused_in_our_words_and_logged_once(
             async for _ in ask(iter([b"\xff\xff\xff"])):
                 pass
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert caught.value.details() == "the message cannot be read as protocol buffers of its type"
+        assert caught.value.details() == "the message is not a valid protocol buffer of its type"
     logged = server.log.read_text()[before:]
     assert "Traceback" not in logged
     assert "DecodeError" not in logged
-    assert logged.count("gRPC calls refused") <= 1
+    assert logged.count("gRPC calls rejected") <= 1
 
 
 @pytest.mark.parametrize("sent", [b"", b"\0\0\0\0\x05ab"], ids=["none", "cut off"])
@@ -143,7 +143,7 @@ def test_calls_without_messages_do_not_keep_others_out(place: str) -> None:
             second.send(call(stream, ECHO))
             if (end := next(second.ends()))[1:] != (0, ""):
                 break
-        assert end[1:] == (RESOURCE_EXHAUSTED, "this client has 256 calls at once already")
+        assert end[1:] == (RESOURCE_EXHAUSTED, "this client already has 256 calls in progress")
         assert is_served(place)
     wait_until(lambda: is_served(place, "127.0.0.1"), "the server notices that the calls are gone")
 

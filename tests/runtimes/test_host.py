@@ -82,10 +82,10 @@ def test_odd_versions(make_tool: MakeTool, tmp_path: Path, body: str, pattern: s
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("echo not telling", "there is no version in 'not telling'"),
-        ("true", "there is no version in ''"),
-        ("echo shout 1.2.3; exit 3", "it exits with 3 and says 'shout 1.2.3'"),
-        ("kill -9 $$", "it exits with -9 and says 'nothing'"),
+        ("echo not telling", "no version in 'not telling'"),
+        ("true", "no version in ''"),
+        ("echo shout 1.2.3; exit 3", "exit code 3: 'shout 1.2.3'"),
+        ("kill -9 $$", "exit code -9"),
     ],
 )
 def test_a_tool_that_does_not_answer_is_a_problem_in_words(make_tool: MakeTool, tmp_path: Path, body: str, words: str) -> None:
@@ -106,7 +106,7 @@ def test_a_file_that_is_no_program(make_tool: MakeTool, tmp_path: Path) -> None:
 def test_a_tool_that_never_stops_talking_is_given_up(make_tool: MakeTool, tmp_path: Path, stream: str) -> None:
     make_tool("shout", f"exec yes 1.0{stream}")
     scan = scan_host(path_of(tmp_path) + ":/usr/bin:/bin", [definition()])
-    assert scan.problems[0].endswith("it says more than 1048576 bytes")
+    assert scan.problems[0].endswith("its output exceeds 1048576 bytes")
 
 
 def test_a_tool_that_hangs_is_given_up_with_its_children(
@@ -211,7 +211,7 @@ def test_a_shim_that_tells_a_folder(make_tool: MakeTool, tmp_path: Path) -> None
 def test_a_shim_of_nothing(make_tool: MakeTool, tmp_path: Path) -> None:
     make_tool("shout", "echo /nowhere/shout")
     scan = scan_host(path_of(tmp_path), [definition('locate = ["where"]')])
-    assert scan.problems[0].endswith("it stands for /nowhere/shout, which is no program")
+    assert scan.problems[0].endswith("it resolves to /nowhere/shout, which is not a program")
 
 
 def test_further_tools_are_found_beside_the_first_or_on_path(make_tool: MakeTool, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_missing_further_tool_is_a_problem(make_tool: MakeTool, tmp_path: Path
     program = make_tool("shout", "echo 1.0")
     scan = scan_host(path_of(tmp_path), [definition(tools='{echo = ["echoer"]}')])
     assert scan.runtimes == []
-    assert scan.problems == [f"shout 1.0.0: {program}: it needs echoer: it is not on PATH"]
+    assert scan.problems == [f"shout 1.0.0: {program}: it needs echoer: not on PATH"]
 
 
 def test_placeholders_of_the_tool_in_everything(make_tool: MakeTool, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_a_folder_that_sandboxes_cover_cannot_be_shown(
     make_tool("shout", "echo 1.0")
     monkeypatch.setattr(host_folders, "COVERED", (str(tmp_path),))
     scan = scan_host(path_of(tmp_path), [definition()])
-    assert scan.problems[0].endswith(f"{tmp_path}/one is covered by a sandbox's own folder")
+    assert scan.problems[0].endswith(f"{tmp_path}/one is hidden by a folder of the sandbox")
 
 
 @pytest.mark.parametrize("home", ["one", "one/someone", "one/some/one"])
@@ -298,7 +298,7 @@ def test_a_folder_that_only_root_may_read_cannot_be_shown(
     make_tool("shout", "echo 1.0")
     (tmp_path / "one").chmod(0o700)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert "cannot be read by others" in scan_host(path_of(tmp_path), [definition()]).problems[0]
+    assert "is not readable by others" in scan_host(path_of(tmp_path), [definition()]).problems[0]
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert scan_host(path_of(tmp_path), [definition()]).problems == []
 

@@ -205,9 +205,7 @@ async def test_server_does_not_start_without_its_database(postgres: PostgresServ
             pytest.fail("it started")
 
 
-@pytest.mark.parametrize(
-    ("wrong", "detail"), [("password", "refuses our name or password"), ("database", "no database of that name")]
-)
+@pytest.mark.parametrize(("wrong", "detail"), [("password", "authentication failed"), ("database", "database does not exist")])
 async def test_wrong_login_is_named(postgres_url: str, wrong: str, detail: str) -> None:
     head, _, name = postgres_url.rpartition("/")
     secret = head.split(":")[2].split("@")[0]
@@ -229,7 +227,7 @@ async def test_postgresql_that_does_not_answer_is_given_up(postgres: PostgresSer
         await table.add(**ROW)
         line.cut()
         for _ in range(2):
-            with pytest.raises(PartUnavailable, match="took too long"):
+            with pytest.raises(PartUnavailable, match="timeout"):
                 await table.add(**ROW)
         line.mend()
 
@@ -245,7 +243,7 @@ async def test_postgresql_that_does_not_answer_is_given_up(postgres: PostgresSer
 async def test_statement_that_takes_too_long_is_given_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgresql, "STATEMENT_S", 0.3)
     async with stores_at(postgres_url) as stores:
-        with pytest.raises(PartUnavailable, match="took too long"):
+        with pytest.raises(PartUnavailable, match="timeout"):
             await stores.database.read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))
         await stores.ping()
 
@@ -272,7 +270,7 @@ async def test_other_writer_who_stays_too_long_is_named(tmp_path: Path, monkeypa
     async with sqlite_stores(tmp_path) as (stores, path):
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(PartUnavailable, match="locked"):
+            with pytest.raises(PartUnavailable, match="lock timeout"):
                 await stores.snippets.add(**ROW)
             assert await count(stores) == 0, "reading goes on"
             other.execute("ROLLBACK")
@@ -311,7 +309,7 @@ async def test_full_disk_is_named(tmp_path: Path) -> None:
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
         await stores.database.write(allow_no_more)
-        with pytest.raises(PartUnavailable, match="disk is full"):
+        with pytest.raises(PartUnavailable, match="disk full"):
             await stores.snippets.add(**{**ROW, "code": "x" * 100_000})
         assert await count(stores) == 0
 
@@ -376,12 +374,12 @@ async def test_database_that_others_can_read_is_mentioned(tmp_path: Path) -> Non
     with capture_logs() as lines:
         async with sqlite_stores(tmp_path):
             pass
-    assert "others can read the database" in [line["event"] for line in lines]
+    assert "the database is readable by others" in [line["event"] for line in lines]
 
 
 async def test_table_that_is_missing_is_explained(stores: Stores) -> None:
     await stores.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE shared_codes"))
-    with pytest.raises(PartUnavailable, match="table is missing") as refused:
+    with pytest.raises(PartUnavailable, match="table missing") as refused:
         await stores.snippets.get(1)
     assert "firebox db" in refused.value.hint
 

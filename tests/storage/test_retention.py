@@ -101,7 +101,7 @@ async def test_database_that_is_away_is_asked_again(stores: Stores, monkeypatch:
         async with retention(stores, settings_for("", snippet_retention_s=60)):
 
             async def complained() -> bool:
-                return any(line["event"] == "what is too old was not removed" for line in lines)
+                return any(line["event"] == "retention failed" for line in lines)
 
             await until(complained)
             back = "ALTER TABLE away RENAME TO shared_codes"

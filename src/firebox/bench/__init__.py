@@ -1,1 +1,1 @@
-"""Floor 9: what `firebox bench` measures and how."""
+"""Benchmarks of `firebox bench`."""

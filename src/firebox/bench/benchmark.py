@@ -1,4 +1,4 @@
-"""One benchmark of a machine: what is measured, in which order, and for how long."""
+"""One benchmark of a machine: what to measure, in which order, and for how long."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ from firebox.service.available_runtimes import find_runtimes
 from firebox.settings.settings import Settings
 
 COMMAND_EVERY = 5
-"""`firebox run` starts a whole process and a launcher: in every fifth round is enough."""
+"""`firebox run` starts a process and a launcher: it takes part in every fifth round."""
 _SHARE_OF_LOAD = 0.3
 _IDLE_AT_MOST_S = 4.0
 _STREAM_LINES_A_RUN = 2
 
 
 class Bench:
-    """One benchmark: what it may take, and the parts of it in order."""
+    """A benchmark and its time budget."""
 
     def __init__(self, settings: Settings, folder: Path, *, runs: int, callers: int, seconds: float, door: str) -> None:
         self._settings = settings
@@ -123,13 +123,13 @@ class Bench:
     def _start(self, programs: Sequence[Program]) -> Start | None:
         if not programs:
             return None
-        # A compiler at work in the background would go on after the end of this server.
+        # A background compile would go on after this server has stopped.
         flags = ("--no-prepare-toolchains",)
         with self._task("the first answer"), Server(self._command, self._folder / "first", *flags) as server:
             return _first_answer(server, programs[0], execute_exchange(programs[0], server.url, self._door))
 
     def _open_go_judge(self, stack: contextlib.ExitStack, programs: Sequence[Program]) -> tuple[GoJudge | None, Peer | None]:
-        """Start go-judge twice: once to see how long it takes, once for all the rest. Returns None where that does not work."""
+        """Start go-judge twice: once to time its startup, once for all measurements. Return None for both if that fails."""
         tool, problem = find_go_judge()
         mounts = [tree for program in programs for tree in program.runtime.mounts]
         if tool is not None:
@@ -145,7 +145,7 @@ class Bench:
         return None, None
 
     def _go_judge_exchange(self, server: GoJudge | None, program: Program) -> Exchange | None:
-        """Return the request of a program, tried once; None where go-judge cannot run it, which goes into the report."""
+        """Return the request for a program, after one trial; None if go-judge cannot run it, which is reported."""
         if server is None:
             return None
         made = self._made(program)
@@ -236,7 +236,7 @@ class Bench:
         return folder
 
     def _made(self, program: Program) -> list[str]:
-        """Return the names of what the compiler makes of a program; none for one without a compiler."""
+        """Return the names of the compiler's output files; none without a compiler."""
         if not program.runtime.compiled:
             return []
         folder = self._program_folder(program)
@@ -251,7 +251,7 @@ class Bench:
 
 
 def _first_answer(server: Served, program: Program, exchange: Exchange) -> Start:
-    """Run a program once and return how long ago the server was started."""
+    """Run a program once. Return the time since the server was started."""
     run_with_callers(server.url, [exchange], 1)
     return Start(program.language, round(time.perf_counter() - server.started_s, 3))
 
@@ -262,7 +262,7 @@ def _http_runs(stack: contextlib.ExitStack, peer: Target) -> HttpRuns:
 
 
 def _firebox_command() -> list[str]:
-    """Say how to start `firebox`: the installed command beside this interpreter, else the module."""
+    """Return the command for `firebox`: the installed one beside this interpreter, or the module."""
     installed = Path(sys.executable).with_name("firebox")
     return [str(installed)] if installed.exists() else [sys.executable, "-m", "firebox"]
 

@@ -1,19 +1,19 @@
-"""What every way of running a program looks like to the one that measures."""
+"""The interface of everything that is measured."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 SETTLE_S = 0.02
-"""Pause after a run by Firebox: what it makes ready for the next one must not disturb what is measured next."""
+"""Pause after a run by Firebox, so that refilling its pool does not disturb the next measurement."""
 
 
 class BenchmarkFailed(Exception):
-    """Something that was to be measured did not work; the message says what, with its words."""
+    """A measurement failed. The message explains why."""
 
 
 class Contender(Protocol):
-    """One way of running one program."""
+    """One way of running a program."""
 
     @property
     def name(self) -> str:
@@ -22,9 +22,9 @@ class Contender(Protocol):
 
     @property
     def every(self) -> int:
-        """Take part in every n-th round only: what is slow must not use up the time of the rest."""
+        """Takes part in every n-th round only: slow contenders must not use up the time of the others."""
         ...
 
     def run(self) -> float:
-        """Run the program once and return milliseconds. Raises: BenchmarkFailed when it did not do what it should."""
+        """Run the program once. Return milliseconds. Raises: BenchmarkFailed for an unexpected result."""
         ...

@@ -1,4 +1,4 @@
-"""Running programs in this process's own engine: what the sandbox costs without HTTP."""
+"""Runs in this process's own engine: the cost of the sandbox without HTTP."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _Answer = TypeVar("_Answer")
 
 
 class Engine:
-    """An executor with a loop of its own that turns only while something is measured. A context manager."""
+    """An executor with an event loop that runs only during measurements. A context manager."""
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._executor = LocalExecutor(settings, registry)
 
     def __enter__(self) -> Self:
-        """Start it. Raises: SandboxError."""
+        """Start the executor. Raises: SandboxError."""
         self.turn(self._executor.__aenter__())
         return self
 
@@ -43,7 +43,7 @@ class Engine:
         return self._executor.isolation
 
     def turn(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
-        """Let the loop turn until `work` is done."""
+        """Run the event loop until `work` is done."""
         return self._runner.get_loop().run_until_complete(work)
 
     async def execute(self, job: Job) -> Result:

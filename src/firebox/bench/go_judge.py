@@ -1,7 +1,7 @@
-"""go-judge as one more contender: its server on a free port of loopback, and programs as its REST API takes them.
+"""go-judge as a contender: its server on a free loopback port, used over its REST API.
 
-It makes its containers once and empties their folders after each run, so that the namespaces and mounts of one run are those of
-the one before. Source: docs.goj.ac, "API", "Configuration" and "File System Mount".
+It creates its containers once and empties their folders after each run, so runs share namespaces and mounts.
+Source: docs.goj.ac, "API", "Configuration" and "File System Mount".
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _OUTPUT_BYTES = 1 << 20
 _ACCEPTED = "Accepted"
 
 Files = Mapping[str, Mapping[str, str]]
-"""What is copied in, by name: `{"content": ...}`, or `{"fileId": ...}` for what the server keeps."""
+"""Files to copy in, by name: `{"content": ...}`, or `{"fileId": ...}` for a file stored by the server."""
 
 
 class _Outcome(Struct, frozen=True, rename="camel"):
-    """One element of the answer to `POST /run`, as far as it matters here."""
+    """An element of the response to `POST /run`, as far as it is used here."""
 
     status: str
     error: str = ""
@@ -56,19 +56,19 @@ class _Outcome(Struct, frozen=True, rename="camel"):
 
 
 def find_go_judge(search_path: str | None = None) -> tuple[str | None, str]:
-    """Look for the command. Returns it, or None and why go-judge cannot be measured here. search_path: None for PATH."""
+    """Find the command. Return it, or None and why go-judge cannot be measured. search_path: None for PATH."""
     tool = shutil.which(GO_JUDGE, path=search_path)
     if tool is None:
         return None, f"it is not installed ({INSTALL})"
     if (CONTROL_GROUPS / "cgroup.controllers").exists() and not SYSTEMD.is_dir():
-        return None, "without systemd it would move every process of this machine into a control group of its own"
+        return None, "without systemd it would move every process of this machine into its own cgroup"
     return tool, ""
 
 
 class GoJudge:
-    """Its server as it comes: as many runs at once as processors, no filter of system calls; and no log. A context manager.
+    """Its server with defaults: one run per CPU, no seccomp filter; without a log. A context manager.
 
-    folder: made for its files. mounts: folders of the host that programs need besides the standard ones.
+    folder: created for its files. mounts: folders of the host that programs need besides the standard ones.
     """
 
     def __init__(self, tool: str, folder: Path, mounts: Iterable[str]) -> None:
@@ -95,7 +95,7 @@ class GoJudge:
         self._client = httpx.Client(base_url=self.url, timeout=_PATIENCE_S, trust_env=False)
 
     def __enter__(self) -> Self:
-        """Wait until it answers. Raises: BenchmarkFailed when it does not; nothing of it is left then."""
+        """Wait until it is ready. Raises: BenchmarkFailed, after cleaning up."""
         while not self.version:
             try:
                 self.version = str(self._client.get("/version").raise_for_status().json()["buildVersion"])
@@ -103,7 +103,7 @@ class GoJudge:
                 if self._process.poll() is not None or time.perf_counter() - self.started_s > _START_WITHIN_S:
                     self.__exit__()
                     words = self._errors.read_text(errors="replace").strip() or str(failure)
-                    raise BenchmarkFailed(f"it ended with status {self._process.returncode}: {words}") from None
+                    raise BenchmarkFailed(f"it exited with status {self._process.returncode}: {words}") from None
                 time.sleep(_LOOK_EVERY_S)
         return self
 
@@ -116,9 +116,9 @@ class GoJudge:
                     Path(folder).rmdir()
 
     def prepare(self, program: Program, made: Sequence[str]) -> Files:
-        """Compile a program, if its language has a compiler. Returns the files that its runs need.
+        """Compile a program, if its language has a compiler. Return the files for its runs.
 
-        made: names of what the compiler makes, which the server keeps until `forget`. Raises: BenchmarkFailed.
+        made: names of the compiler's output files, which the server stores until `forget`. Raises: BenchmarkFailed.
         """
         source = {program.runtime.main_name: {"content": program.source}} if program.source else {}
         if not program.runtime.compiled:
@@ -132,22 +132,22 @@ class GoJudge:
         return {name: {"fileId": kept} for name, kept in kept_files(answer.content).items()}
 
     def forget(self, files: Files) -> None:
-        """Have the server remove what it keeps of these."""
+        """Delete stored files from the server."""
         for file in files.values():
             if "fileId" in file:
                 self._client.delete(f"/file/{file['fileId']}")
 
     def exchange(self, program: Program, files: Files, stdin: str = "") -> Exchange:
-        """Write the request of a run of what `prepare` returned."""
+        """Return the request for a run with the files of `prepare`."""
         body = {"cmd": [_command(program, program.steps()[-1], files, stdin)]}
         mark = stdout_mark(program.expected) if program.expected else f'"status":"{_ACCEPTED}"'.encode()
         return Exchange(post_request(self.url, "/run", body), mark)
 
 
 def kept_files(answer: bytes) -> dict[str, str]:
-    """Return the identifiers of the files that a compile step left, by name.
+    """Return the identifiers of a compile step's output files, by name.
 
-    answer: the JSON of `POST /run` with one command. Raises: BenchmarkFailed when it was not a success.
+    answer: the JSON of `POST /run` with one command. Raises: BenchmarkFailed if it failed.
     """
     [outcome] = msgspec.json.decode(answer, type=list[_Outcome])
     if outcome.status != _ACCEPTED:
@@ -156,7 +156,7 @@ def kept_files(answer: bytes) -> dict[str, str]:
 
 
 def _command(program: Program, words: Sequence[str], files: Files, stdin: str) -> dict[str, Any]:
-    """Write one element of "cmd"; limits are those that a request must name, and never reached."""
+    """Return an element of "cmd". Its limits are mandatory, but never reached."""
     environment = {**program.environment(_WORK), "TMPDIR": "/tmp"}  # noqa: S108 - the container's own
     return {
         "args": list(words),
@@ -171,7 +171,7 @@ def _command(program: Program, words: Sequence[str], files: Files, stdin: str) -
 
 
 def _mount_plan(mounts: Iterable[str]) -> dict[str, Any]:
-    """Write what its containers show: the same as bubblewrap here."""
+    """Return the mounts of its containers: the same as for bubblewrap."""
     trees = ["/usr", "/etc", *mounts, *(link for link in USRMERGE_LINKS if Path(link).is_dir())]
     nodes = [f"/dev/{name}" for name in DEVICE_NODES if name != "tty"]
     return {

@@ -1,5 +1,5 @@
-"""A client of the server that costs next to nothing, so that what is measured is the server: requests are made beforehand,
-answers are searched for what they must hold and not parsed.
+"""A minimal HTTP client, so that the server is measured and not the client: requests are prepared in advance, and responses are
+searched for a marker instead of parsed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WALL_MS = 60_000
 
 
 class Connection:
-    """One connection that is kept alive, with one request under way at most. Close it."""
+    """A keep-alive connection with at most one request in flight. Close it."""
 
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
@@ -38,7 +38,7 @@ class Connection:
         self._connect()
 
     def refresh(self) -> None:
-        """Connect anew when the connection has been silent for so long that the server may be about to close it."""
+        """Reconnect if the connection has been idle for so long that the server may close it."""
         if time.monotonic() - self._heard_at > _SILENT_AT_MOST_S:
             self._socket.close()
             self._connect()
@@ -56,9 +56,9 @@ class Connection:
         self._socket.sendall(request)
 
     def receive(self) -> bytes | None:
-        """Read once. Returns the body of the answer when it is complete, else None.
+        """Read once. Return the body of the response once it is complete, otherwise None.
 
-        Raises: BenchmarkFailed when it is not a success, or the server closed the connection.
+        Raises: BenchmarkFailed for an error response, or when the server closes the connection.
         """
         data = self._socket.recv(_READ_BYTES)
         self._heard_at = time.monotonic()
@@ -79,42 +79,42 @@ def _content_length(head: bytes) -> int:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             return int(value)
-    raise BenchmarkFailed("an answer without content-length")
+    raise BenchmarkFailed("a response without content-length")
 
 
 class Exchange(NamedTuple):
-    """A whole request, and a part of its answer by which success is known."""
+    """A complete request, and a part of its response that shows success."""
 
     request: bytes
     mark: bytes
 
 
 def post_request(url: str, path: str, body: Mapping[str, object]) -> bytes:
-    """Write a whole request."""
+    """Return a complete request."""
     data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data
 
 
 def stdout_mark(expected: bytes) -> bytes:
-    """Return what an answer holds when the program wrote one line. expected: that line, of characters that JSON leaves alone."""
+    """Return the marker of a program's output line in JSON. expected: a line without characters that JSON escapes."""
     return b'"stdout":"' + expected + b'\\n"'
 
 
 def execute_exchange(program: Program, url: str, door: str, stdin: str = "") -> Exchange:
-    """Write the request of one run. door: one of `DOORS`."""
+    """Return the request for a run. door: one of `DOORS`."""
     path, translate = DOORS[door]
     return Exchange(post_request(url, path, {**translate(program), "stdin": stdin}), stdout_mark(program.expected))
 
 
 def first_exchanges(program: Program, url: str, door: str) -> Iterator[Exchange]:
-    """Write requests of a compiled program that nobody has compiled before."""
+    """Yield requests of a compiled program that was never compiled before."""
     for number in count(time.time_ns()):
         yield execute_exchange(never_compiled(program, number), url, door)
 
 
 def never_compiled(program: Program, number: int) -> Program:
-    """Return a program with a comment of its own, which has to be compiled for its sake. number: one never used before."""
+    """Return a program with a unique comment, which must be compiled again. number: never used before."""
     return replace(program, source=f"{program.source}// {number}\n")
 
 
@@ -137,7 +137,7 @@ DOORS: Mapping[str, tuple[str, Callable[[Program], dict[str, object]]]] = {
     "piston": ("/api/v2/execute", _for_piston),
     "native": ("/api/v1/runs", _for_native),
 }
-"""Where a program can be run over HTTP: the path, and what to send."""
+"""HTTP APIs that run programs: the path and the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +164,9 @@ class HttpRuns:
 
 
 def run_with_callers(url: str, exchanges: Sequence[Exchange], callers: int) -> Load:
-    """Run programs, in this order; each of `callers` connections asks again as soon as it has its answer.
+    """Run programs in this order; each of `callers` connections sends the next request as soon as it has a response.
 
-    The load's processor time is 0: the server's own is to be had from its processes.
+    The CPU time of the load is 0: the server's own is measured elsewhere.
     """
     runs = len(exchanges)
     connections = [Connection(url) for _ in range(min(callers, runs))]
@@ -198,12 +198,11 @@ def run_with_callers(url: str, exchanges: Sequence[Exchange], callers: int) -> L
 
 
 def run_at_rate(url: str, exchange: Exchange, runs: int, runs_per_s: float) -> list[float]:
-    """Run a program `runs` times at moments that nobody agreed on. Returns how long each took, in milliseconds.
+    """Run a program `runs` times at random moments. Return the duration of each in milliseconds.
 
-    They come as clients of a site do, without knowing of each other: the pauses are exponentially distributed. A run that has
-    to wait for one of the connections waits on the clock.
+    Arrivals are a Poisson process, like independent clients of a site. Time spent waiting for a free connection counts.
     """
-    pauses = random.Random(runs)  # noqa: S311 - the same ones each time
+    pauses = random.Random(runs)  # noqa: S311 - reproducible
     moments_s = list(accumulate(pauses.expovariate(runs_per_s) for _ in range(runs)))
     free = [Connection(url) for _ in range(min(_CLIENTS, runs))]
     asked_s: dict[Connection, float] = {}
@@ -237,4 +236,4 @@ def run_at_rate(url: str, exchange: Exchange, runs: int, runs_per_s: float) -> l
 
 def _check(body: bytes, exchange: Exchange) -> None:
     if exchange.mark not in body:
-        raise BenchmarkFailed(f"the server's answer is not the expected one: {body[:2000].decode(errors='replace')}")
+        raise BenchmarkFailed(f"unexpected response: {body[:2000].decode(errors='replace')}")

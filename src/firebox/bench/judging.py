@@ -1,4 +1,4 @@
-"""What a judge does: a program is compiled once and run with a hundred small inputs; what counts is processor time."""
+"""Online judging: CPU time for compiling a program once and running it on a hundred small inputs."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ int main() {
     std::cout << sum << std::endl;
 }
 """
-"""Reads how many numbers there are, and these; writes the sum of the greater half."""
+"""Reads the count and the numbers; writes the sum of the greater half."""
 
 
 class Judging(Struct, frozen=True):
-    """Processor seconds by contender. compile_cpu_s: of the first run, which compiles; tests_cpu_s: of all tests after it."""
+    """CPU seconds by contender. compile_cpu_s: of the first run, which compiles; tests_cpu_s: of all tests after it."""
 
     tests: int
     compile_cpu_s: dict[str, float]
@@ -49,14 +49,14 @@ class Judging(Struct, frozen=True):
 
 
 class JudgedTest(NamedTuple):
-    """An input, and the line that is right."""
+    """An input and the expected output."""
 
     stdin: str
     expected: bytes
 
 
 class Cost(NamedTuple):
-    """Processor seconds of one judging."""
+    """CPU seconds of one judging."""
 
     compile_s: float
     tests_s: float
@@ -69,12 +69,12 @@ class Judge(Protocol):
     def name(self) -> str: ...
 
     def judge(self, program: Program, tests: Sequence[JudgedTest]) -> Cost:
-        """Judge a program that nobody has compiled before. Raises: BenchmarkFailed for a wrong answer."""
+        """Judge a program that was never compiled before. Raises: BenchmarkFailed for a wrong answer."""
         ...
 
 
 def write_tests() -> list[JudgedTest]:
-    """Write the tests, the same ones each time."""
+    """Generate the tests, the same ones each time."""
     dice = random.Random(TESTS)  # noqa: S311 - as above
     tests: list[JudgedTest] = []
     for _ in range(TESTS):
@@ -85,7 +85,7 @@ def write_tests() -> list[JudgedTest]:
 
 
 def compare_judges(judges: Sequence[Judge], program: Program, seconds: float) -> Judging:
-    """Have each judge the program in turn, as often as fits into the time; once in any case. Raises: BenchmarkFailed."""
+    """Let the judges alternate, as often as fits into the time, at least once. Raises: BenchmarkFailed."""
     program = replace(program, source=SOURCE)
     tests = write_tests()
     costs: dict[str, list[Cost]] = {judge.name: [] for judge in judges}
@@ -105,7 +105,7 @@ def compare_judges(judges: Sequence[Judge], program: Program, seconds: float) ->
 
 @dataclass(frozen=True, slots=True)
 class BareJudge:
-    """Compiles and runs without a sandbox, one test after the other. folder: an empty one."""
+    """Compiles and runs without a sandbox, one test at a time. folder: an empty one."""
 
     folder: Path
     name: str = BARE
@@ -128,7 +128,7 @@ class BareJudge:
 
 @dataclass(frozen=True, slots=True)
 class FireboxJudge:
-    """Sends the same source with each test; the server compiles it for the first one. workers: how many at once."""
+    """Sends the same source with each test; the server compiles it once. workers: concurrent requests."""
 
     server: Served
     door: str
@@ -146,7 +146,7 @@ class FireboxJudge:
 
 @dataclass(frozen=True, slots=True)
 class GoJudgeJudge:
-    """Has the program compiled, and sends its identifier with each test. workers: how many at once. made: see `prepare`."""
+    """Compiles the program, and sends the binary's id with each test. workers: concurrent requests. made: as for `prepare`."""
 
     server: GoJudge
     workers: int
@@ -166,8 +166,8 @@ class GoJudgeJudge:
 
 
 def _cost_s(server: Served, exchanges: Sequence[Exchange], workers: int) -> float:
-    """Run programs and return the processor time of the server with everything below it."""
+    """Run programs. Return the CPU time of the server and its descendants."""
     before_s = server.tree.used().all_s
     run_with_callers(server.url, exchanges, workers)
-    time.sleep(SETTLE_S)  # what is done after an answer counts
+    time.sleep(SETTLE_S)  # work after the response counts too
     return server.tree.used().all_s - before_s

@@ -1,4 +1,4 @@
-"""Measuring side by side: every round runs each contender once, so that what disturbs the machine disturbs all of them."""
+"""Interleaved measurements: every round runs each contender once, so that disturbances affect all of them alike."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from firebox.bench.samples import Duration, summarise
 from firebox.bench.serving import Served
 
 Advance = Callable[[float], None]
-"""Told how much of the present piece of work is done, from 0 to 1."""
+"""Called with the completed fraction of the current work, from 0 to 1."""
 
 _ROUNDS_AT_LEAST = 2
 _SLICE_S = 0.7
-"""How long one contender of a load test works before it is the next one's turn."""
+"""How long one contender of a load test runs before the next one."""
 
 
 def take_turns(contenders: Sequence[Contender], rounds: int, seconds: float, advance: Advance) -> dict[str, Duration]:
-    """Run `rounds` rounds, or as many as fit into the time; two always do. Returns durations by name.
+    """Run `rounds` rounds, or as many as fit into the time, but at least two. Return durations by name.
 
-    The first contender changes from round to round: nobody always comes after the same other one.
+    The order rotates, so that no contender always follows the same other one.
     Raises: BenchmarkFailed.
     """
     for contender in contenders:
-        contender.run()  # fills caches, and the sandboxes kept ready
+        contender.run()  # fills caches and the pool
     samples_ms: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     started = time.perf_counter()
     for number in range(rounds):
@@ -48,9 +48,9 @@ def take_turns(contenders: Sequence[Contender], rounds: int, seconds: float, adv
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server, and what it is asked over and over again.
+    """A server and the requests it is sent repeatedly.
 
-    first: requests of programs that nobody has compiled before, of a compiled language.
+    first: requests of programs that were never compiled before, for compiled languages.
     """
 
     server: Served
@@ -58,11 +58,11 @@ class Target:
     first: Iterator[Exchange] | None = None
 
     def run(self, runs: int, callers: int) -> tuple[float, float, float]:
-        """Run the program `runs` times. Returns runs a second, and processor ms of a run: the server's alone, and all."""
+        """Run the program `runs` times. Return runs per second, and CPU milliseconds per run: of the server alone, and of all."""
         return self._measure([self.exchange] * runs, callers)
 
     def run_first(self, runs: int) -> float | None:
-        """Compile and run `runs` programs, one after the other. Returns processor ms of one; None without a compiler."""
+        """Compile and run `runs` programs in sequence. Return CPU milliseconds per program; None without a compiler."""
         return self._measure(list(islice(self.first, runs)), 1)[2] if self.first is not None else None
 
     def _measure(self, exchanges: Sequence[Exchange], callers: int) -> tuple[float, float, float]:
@@ -85,14 +85,14 @@ def load(
     seconds: float,
     advance: Advance,
 ) -> Throughput:
-    """Measure runs a second, bare and by the server with one caller and with several, and durations at half of that rate.
+    """Measure runs per second, bare and by the server with one client and with several, and durations at half of that rate.
 
-    peer: another server, measured with several callers. bare_ms, http_ms: what one run takes about; it decides how many make
-    a slice, never more than `runs` unless that leaves callers idle.
+    peer: another server, measured with several clients. bare_ms, http_ms: approximate duration of a run, which determines how
+    many make up a slice: at most `runs`, unless that leaves clients idle.
     Raises: BenchmarkFailed.
     """
     slice_runs = max(min(int(_SLICE_S * 1000 / bare_ms), runs), callers, workers)
-    # Processor time is counted in hundredths of a second: what comes out of the cache is run more often than it is compiled.
+    # CPU time is counted in hundredths of a second: cached runs are repeated more often than compilations.
     server_runs = max(min(int(_SLICE_S * 1000 / http_ms), runs), callers)
     rates: dict[str, list[float]] = {"bare": [], "alone": [], "together": [], "peer": []}
     cpu_ms: dict[str, list[float]] = {"bare": [], "server": [], "http": [], "first": [], "peer": []}

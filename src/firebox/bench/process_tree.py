@@ -1,4 +1,4 @@
-"""A process with everything that it started: what all of it uses."""
+"""Resource usage of a process and its descendants."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _CALM_WITHIN_S = 60.0
 
 
 class Idle(Struct, frozen=True):
-    """A server that nobody asks anything, with its launcher and its ready sandboxes.
+    """An idle server, with its launcher and idle sandboxes.
 
-    memory_bytes: pages that several of its processes share count once. cpu_share: of one core.
-    ready_bytes: PID 1 of one ready sandbox, at the median, shared pages counted in the same way; None where that cannot be read.
+    memory_bytes: shared pages count once. cpu_share: of one core.
+    ready_bytes: median of PID 1 of an idle sandbox, shared pages divided among their users; None if unreadable.
     """
 
     memory_bytes: int
@@ -31,7 +31,7 @@ class Idle(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Processor time so far. server_s: of the server process alone; all_s: with launcher, sandboxes and programs."""
+    """CPU time so far. server_s: of the server process alone; all_s: including launcher, sandboxes and programs."""
 
     server_s: float
     all_s: float
@@ -42,17 +42,17 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class ProcessTree:
-    """A process and everything below it, by the number of the one at the top."""
+    """A process and its descendants, by the pid of the root."""
 
     pid: int
 
     def used(self) -> Used:
-        """Read the processor time, of processes that have ended too."""
+        """Return the CPU time, including that of processes that have exited."""
         by_pid = {pid: _cpu_s(pid) for pid in self.pids()}
         return Used(by_pid[self.pid][0], sum(own + of_children for own, of_children in by_pid.values()))
 
     def idle(self, seconds: float) -> Idle:
-        """Leave it alone for a while, once it is done with what a start brings, and see what it uses."""
+        """Wait until startup work is done, then measure for a while without load."""
         deadline_s = time.perf_counter() + _CALM_WITHIN_S
         while self._cpu_share(_CALM_S) > _CALM_SHARE and time.perf_counter() < deadline_s:
             pass
@@ -67,18 +67,18 @@ class ProcessTree:
         return (self.used().all_s - before_s) / (time.perf_counter() - started)
 
     def pids(self) -> Iterator[int]:
-        """Yield the process and everything below it."""
+        """Yield the pids of the process and its descendants."""
         pids = [self.pid]
         while pids:
             pid = pids.pop()
             yield pid
-            for children in Path(f"/proc/{pid}/task").glob("*/children"):  # each thread has those that it started
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):  # each thread lists the children it started
                 with suppress(FileNotFoundError, ProcessLookupError):
                     pids += map(int, children.read_text().split())
 
 
 def _cpu_s(pid: int) -> tuple[float, float]:
-    """Return processor time of a process and of its children that it has waited for. Source: proc_pid_stat(5)."""
+    """Return the CPU time of a process and of its reaped children. Source: proc_pid_stat(5)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -97,7 +97,7 @@ def _memory_bytes(pid: int) -> int:
 
 
 def _is_first_of_a_namespace(pid: int) -> bool:
-    """Say whether a process is PID 1 for itself and another one here. Source: proc_pid_status(5), "NSpid"."""
+    """Return whether a process is PID 1 of its own namespace. Source: proc_pid_status(5), "NSpid"."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):

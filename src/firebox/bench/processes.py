@@ -1,4 +1,4 @@
-"""Running programs without Firebox, as cheaply as a parent can: posix_spawn and wait; bare, or under bubblewrap."""
+"""Runs without Firebox, as cheap as possible: posix_spawn and wait; bare, or under bubblewrap."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LAST_WORDS_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Runs command lines one after the other in a folder and checks what the last one writes. stdin: the path of a file."""
+    """Runs command lines in a folder, and checks the output of the last one. stdin: path of a file."""
 
     name: str
     steps: Sequence[Sequence[str]]
@@ -48,19 +48,19 @@ class Processes:
 
 
 def bare(program: Program, folder: Path) -> Processes:
-    """Run a program as if there were no sandbox. folder: holds its source."""
+    """Run a program without a sandbox. folder: contains its source."""
     return Processes(BARE, program.steps(), program.environment(str(folder)), folder, program.expected)
 
 
 def bare_run(program: Program, folder: Path) -> Processes:
-    """Run what the compiler has left in the folder, without compiling."""
+    """Run the compiler's output in the folder, without compiling."""
     return Processes(BARE_RUN, program.steps()[-1:], program.environment(str(folder)), folder, program.expected)
 
 
 def bubblewrap(program: Program, folder: Path) -> Processes | None:
-    """Run a program under bubblewrap with about the isolation that it can give; None when it is not installed.
+    """Run a program under bubblewrap with similar isolation; None if it is not installed.
 
-    Every step has a sandbox of its own, as here. Not given: limits, a filter of system calls, inodes of its own.
+    Every step has a sandbox of its own, as in Firebox. Missing: limits, a seccomp filter, inode limits.
     """
     tool = shutil.which("bwrap")
     if tool is None:
@@ -83,7 +83,7 @@ def bubblewrap(program: Program, folder: Path) -> Processes | None:
 
 
 def firebox_run(program: Program, folder: Path, command: Sequence[str], *, every: int) -> Processes:
-    """Run a program by `firebox run`, a whole process each time. command: what starts `firebox`."""
+    """Run a program with `firebox run`, a new process each time. command: starts `firebox`."""
     source = str(folder / program.runtime.main_name)
     words = [*command, "run", "--language", program.language, "--time", "60s", source]
     return Processes(COMMAND, [words], dict(os.environ), folder, program.expected, every)
@@ -91,7 +91,7 @@ def firebox_run(program: Program, folder: Path, command: Sequence[str], *, every
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What many runs together took: wall clock, and processor time of the programs themselves."""
+    """Cost of many runs: wall time, and CPU time of the programs themselves."""
 
     runs: int
     wall_s: float
@@ -99,7 +99,7 @@ class Load:
 
 
 def run_side_by_side(contender: Processes, runs: int, workers: int) -> Load:
-    """Run a program `runs` times, `workers` of them at once, each worker in a folder of its own."""
+    """Run a program `runs` times, with `workers` concurrent workers, each in its own folder."""
     folders = [_worker_folder(contender.folder, number) for number in range(workers)]
     poll = select.poll()
     busy: dict[int, tuple[int, Path, int]] = {}
@@ -124,7 +124,7 @@ def run_side_by_side(contender: Processes, runs: int, workers: int) -> Load:
             _pid, status = os.waitpid(pid, 0)
             if status:
                 command = contender.steps[step][0]
-                raise BenchmarkFailed(f"{contender.name}: {command} ended with {os.waitstatus_to_exitcode(status)}")
+                raise BenchmarkFailed(f"{contender.name}: {command} exited with {os.waitstatus_to_exitcode(status)}")
             if step + 1 < len(contender.steps):
                 begin(folder, step + 1)
             else:
@@ -134,7 +134,7 @@ def run_side_by_side(contender: Processes, runs: int, workers: int) -> Load:
 
 
 def _worker_folder(folder: Path, number: int) -> Path:
-    """Make a folder beside a program's own, with the same files."""
+    """Create a folder beside a program's own, with the same files."""
     worker = folder.with_name(f"{folder.name}-worker-{number}")
     if not worker.exists():
         shutil.copytree(folder, worker)
@@ -164,7 +164,7 @@ def _run_one(argv: Sequence[str], environment: dict[str, str], stdin: str) -> by
         _pid, status = os.waitpid(pid, 0)
         if status:
             words = os.pread(errors, _LAST_WORDS_BYTES, 0).decode(errors="replace").strip()
-            raise BenchmarkFailed(f"{' '.join(argv)} ended with {os.waitstatus_to_exitcode(status)}: {words}")
+            raise BenchmarkFailed(f"{' '.join(argv)} exited with {os.waitstatus_to_exitcode(status)}: {words}")
         return b"".join(pieces)
     finally:
         os.close(readable)
@@ -172,6 +172,6 @@ def _run_one(argv: Sequence[str], environment: dict[str, str], stdin: str) -> by
 
 
 def cpu_of_children_s() -> float:
-    """Return the processor time of all children of this process that have ended."""
+    """Return the CPU time of all reaped children of this process."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

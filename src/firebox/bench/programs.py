@@ -1,4 +1,4 @@
-"""The programs that are measured: the smallest one of each language that proves it ran."""
+"""The measured programs: the smallest one of each language that proves that it ran."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 
 EXPECTED = b"hello"
-"""What every program writes, and nothing else."""
+"""The output of every program."""
 
 SOURCES = {
     "python": 'print("hello")',
@@ -23,18 +23,18 @@ SOURCES = {
     "c++": '#include <iostream>\nint main() { std::cout << "hello" << std::endl; }\n',
     "java": 'public class Main { public static void main(String[] args) { System.out.println("hello"); } }\n',
 }
-"""By language; the order is the one of the report."""
+"""By language, in the order of the report."""
 
 NATIVE = "native"
-"""A compiled program that does nothing, for which the sandbox is all there is to pay."""
+"""A compiled program that does nothing, so that only the sandbox is measured."""
 
 ROOM_BYTES = 512 << 20
-"""The memory limit that toolchains are told of, everywhere alike."""
+"""The memory limit passed to toolchains, the same for every contender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program and the runtime that everything under test runs it with. source: "" when the runtime brings the program."""
+    """A program and the runtime that all contenders run it with. source: "" if the runtime contains the program."""
 
     runtime: Runtime
     source: str
@@ -45,20 +45,20 @@ class Program:
         return self.runtime.language
 
     def steps(self) -> list[list[str]]:
-        """Give the command lines, those of the compiler first."""
+        """Return the command lines, those of the compiler first."""
         sources = [self.runtime.main_name]
         return [*self.runtime.compile_commands(sources, ROOM_BYTES), self.runtime.run_command(sources, (), ROOM_BYTES)]
 
     def environment(self, folder: str) -> dict[str, str]:
-        """Give the variables that the engine would give; folder: stands for home and temporary files."""
+        """Return the variables that the engine would set; folder: used as home and for temporary files."""
         stage: StageName = "compile" if self.runtime.compiled else "run"
         return {**BASE_ENVIRONMENT, **self.runtime.environment(stage), "HOME": folder, "TMPDIR": folder}
 
 
 def choose_programs(registry: Registry, languages: Iterable[str]) -> tuple[list[Program], list[str]]:
-    """Find a runtime for each language. Returns the programs, and the languages that have no runtime here.
+    """Select a runtime for each language. Return the programs, and the languages without a runtime.
 
-    languages: names or aliases of those in `SOURCES`. Raises: KeyError for one that has no program.
+    languages: names or aliases of those in `SOURCES`. Raises: KeyError for a language without a program.
     """
     programs: list[Program] = []
     missing: list[str] = []
@@ -75,5 +75,5 @@ def choose_programs(registry: Registry, languages: Iterable[str]) -> tuple[list[
 
 
 def native_program(path: str) -> Program:
-    """Make a runtime of a compiled program. path: of one that writes nothing and exits with 0, such as true(1)."""
+    """Create a runtime for a compiled program. path: a program that writes nothing and exits with 0, such as true(1)."""
     return Program(Runtime(language=NATIVE, version="1.0.0", main_name="unused", run=(path,)), "", expected=b"")

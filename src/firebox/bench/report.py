@@ -1,4 +1,4 @@
-"""What a benchmark found, as data: the JSON of `firebox bench --json` has exactly this shape."""
+"""The results of a benchmark: the format of `firebox bench --json`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from firebox.bench.samples import Duration
 
 
 class Machine(Struct, frozen=True):
-    """Where it was measured."""
+    """The measured machine."""
 
     processor: str
     cores: int
@@ -24,20 +24,20 @@ class Machine(Struct, frozen=True):
 
 
 class PeerThroughput(Struct, frozen=True):
-    """Runs a second by another server with as many callers, and the processor time of each with everything that it started."""
+    """Runs per second of another server with the same number of clients, and CPU time per run including all of its processes."""
 
     per_s: float
     cpu_ms: float
 
 
 class Throughput(Struct, frozen=True, kw_only=True):
-    """Runs a second, and the processor time of each run.
+    """Runs per second, and CPU time per run.
 
-    workers: bare runs at once. callers: of the server at once. ratio: the server with them, against bare.
-    server_cpu_ms: of the server process alone; http_cpu_ms: with everything that it started, the program included.
-    first_cpu_ms: the same of a program that had to be compiled, which is what bare_cpu_ms is of a compiled language.
-    half_load: of runs that came at half the rate that the callers reached, at random moments.
-    peer: by go-judge, where it was measured.
+    workers: concurrent bare runs. callers: concurrent clients of the server. ratio: the server with them, against bare.
+    server_cpu_ms: of the server process alone; http_cpu_ms: of all its processes, including the program.
+    first_cpu_ms: the same for a program that must be compiled; for compiled languages bare_cpu_ms is comparable to it.
+    half_load: runs arriving at random at half the measured rate.
+    peer: go-judge, if measured.
     """
 
     workers: int
@@ -55,7 +55,7 @@ class Throughput(Struct, frozen=True, kw_only=True):
 
 
 class LanguageReport(Struct, frozen=True):
-    """One language. durations: by the way of running; ratios: their medians against the bare one's."""
+    """One language. durations: by contender; ratios: their medians against bare."""
 
     language: str
     version: str
@@ -65,21 +65,21 @@ class LanguageReport(Struct, frozen=True):
 
 
 class NativeReport(Struct, frozen=True):
-    """A compiled program that does nothing. cost_ms: its median in the engine, less its bare median."""
+    """A compiled program that does nothing. cost_ms: its median in the engine minus its bare median."""
 
     durations: dict[str, Duration]
     cost_ms: float
 
 
 class Start(Struct, frozen=True):
-    """How long a server took from its start to the answer of its first run. language: of that run."""
+    """Seconds from the start of a server to the response of its first run. language: of that run."""
 
     language: str
     seconds: float
 
 
 class Peer(Struct, frozen=True):
-    """go-judge's server. version: its own word."""
+    """A go-judge server. version: as reported by it."""
 
     version: str
     start: Start | None
@@ -87,7 +87,7 @@ class Peer(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """All of it. missing: what could not be measured here, and why."""
+    """The whole report. missing: what could not be measured, and why."""
 
     firebox: str
     machine: Machine
@@ -103,7 +103,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 def describe_machine() -> Machine:
-    """Look at the machine this runs on."""
+    """Return a description of this machine."""
     processor = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith(("model name", "Model"))),
         platform.machine(),
@@ -114,7 +114,7 @@ def describe_machine() -> Machine:
 def language_report(
     language: str, version: str, durations: dict[str, Duration], baseline: str, throughput: Throughput | None
 ) -> LanguageReport:
-    """Add the ratios. baseline: the way of running that the others are compared with."""
+    """Calculate the ratios. baseline: the contender that the others are compared to."""
     bare_ms = durations[baseline].median_ms
     ratios = {name: round(duration.median_ms / bare_ms, 3) for name, duration in durations.items()}
     return LanguageReport(language, version, durations, ratios, throughput)

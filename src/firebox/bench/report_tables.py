@@ -1,4 +1,4 @@
-"""A report as tables: for a terminal, or as Markdown for docs/operate/performance.md."""
+"""Reports as tables: for a terminal, or as Markdown for docs/operate/performance.md."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from firebox.bench.samples import Duration
 COLUMNS = (BARE, BARE_RUN, BUBBLEWRAP, GO_JUDGE, ENGINE, HTTP, FIRST, COMMAND)
 _MARKDOWN_WIDTH = 400
 _TERMINAL_WIDTH_AT_LEAST = 80
-"""Every table fits into the terminal that everybody has."""
+"""Every table fits into a terminal of the usual width."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """How a table looks. between: what stands between the parts of a cell; slash: between two figures of one kind.
+    """The style of a table. between: separates the parts of a cell; slash: separates figures of one kind.
 
     wrapped: whether headings may take several lines.
     """
@@ -41,7 +41,7 @@ _MARKDOWN = _Style(box.MARKDOWN, " · ", " / ", wrapped=False)
 
 
 def print_tables(report: Report) -> None:
-    """Print every table for a person at a terminal."""
+    """Print all tables to a terminal."""
     console = Console()
     console.width = max(console.width, _TERMINAL_WIDTH_AT_LEAST)
     console.print(_place(report), highlight=False)
@@ -52,7 +52,7 @@ def print_tables(report: Report) -> None:
 
 
 def print_markdown(report: Report) -> None:
-    """Print every table as Markdown on standard output."""
+    """Print all tables as Markdown on standard output."""
     console = Console(width=_MARKDOWN_WIDTH, color_system=None)
     print(_place(report), end="\n\n")
     for table in _tables(report, _MARKDOWN):
@@ -104,8 +104,8 @@ def _durations(report: Report, style: _Style) -> Table:
 
 def _throughput(languages: Sequence[LanguageReport], style: _Style) -> Table:
     first = languages[0].throughput
-    assert first is not None  # noqa: S101 - the caller chose those that have one
-    title = f"Runs a second: bare by {first.workers} workers, http by 1 and {first.callers} callers; processor ms of one run"
+    assert first is not None  # noqa: S101 - the caller selects languages that have one
+    title = f"Runs per second: bare by {first.workers} workers, http by 1 and {first.callers} callers; CPU ms per run"
     title += "; median / p99 in ms at half of that rate"
     table = _table(title, style)
     table.add_column("hello world", no_wrap=True)
@@ -124,9 +124,9 @@ def _throughput(languages: Sequence[LanguageReport], style: _Style) -> Table:
 
 
 def _against_go_judge(languages: Sequence[tuple[str, Throughput, PeerThroughput]], style: _Style) -> Table:
-    """Compare two servers; the ratios are Firebox's figure by the other's."""
+    """Compare two servers; a ratio is Firebox's figure divided by the other's."""
     callers = languages[0][1].callers
-    table = _table(f"Against {GO_JUDGE}: runs a second by {callers} callers; processor ms of one run", style)
+    table = _table(f"Against {GO_JUDGE}: runs per second by {callers} callers; CPU ms per run", style)
     table.add_column("hello world", no_wrap=True)
     for heading in ("http", GO_JUDGE, "ratio", "CPU http", f"CPU {GO_JUDGE}", "CPU ratio"):
         _add_column(table, heading, style)
@@ -151,17 +151,17 @@ def _others(report: Report, style: _Style) -> Table:
         if measured is not None and measured.first_cpu_ms is not None:
             ratio = _ratio(measured.first_cpu_ms, measured.bare_cpu_ms)
             cell = f"{_short(measured.first_cpu_ms)} ms ({ratio} bare)"
-            table.add_row(f"processor time of a first compile and run over http, {language.language}", cell)
+            table.add_row(f"CPU time of a first compile and run over http, {language.language}", cell)
     if report.judging is not None:
         judging = report.judging
         for name, tests_s in judging.tests_cpu_s.items():
-            what = f"processor time of compiling c++ once, and of {judging.tests} small tests: {name}"
+            what = f"CPU time of compiling c++ once, and of {judging.tests} small tests: {name}"
             table.add_row(what, f"{judging.compile_cpu_s[name]:.2f} s, {tests_s:.2f} s")
     _add_start(table, "the server", report.start)
     table.add_row("memory of the idle server, launcher and ready sandboxes", _mebibytes(report.idle.memory_bytes))
     if report.idle.ready_bytes is not None:
         table.add_row("memory of PID 1 of a ready sandbox", f"{report.idle.ready_bytes / 2**20:.2f} MiB")
-    table.add_row("processor use of the idle server", f"{report.idle.cpu_share:.2%} of a core")
+    table.add_row("CPU usage of the idle server", f"{report.idle.cpu_share:.2%} of a core")
     if report.peer is not None:
         _add_start(table, GO_JUDGE, report.peer.start)
         table.add_row(f"memory of idle {GO_JUDGE} {report.peer.version}", _mebibytes(report.peer.idle.memory_bytes))
@@ -185,7 +185,7 @@ def _table(title: str, style: _Style) -> Table:
 
 
 def _add_column(table: Table, heading: str, style: _Style) -> None:
-    """Add a column of figures. A heading that may be wrapped has each of its words on a line."""
+    """Add a column of figures. A heading that may be wrapped has one word per line."""
     table.add_column(heading.replace(" ", "\n") if style.wrapped else heading, justify="right", no_wrap=True)
 
 
@@ -196,13 +196,13 @@ def _cell(duration: Duration | None, ratio: float | None, style: _Style) -> str:
 
 
 def _parts(duration: Duration, ratio: str, style: _Style, *, first: bool) -> str:
-    """Write a cell: median, p99 and a ratio, which comes first or last."""
+    """Format a cell: median, p99 and a ratio, which comes first or last."""
     times = f"{_short(duration.median_ms)}{style.slash}{_short(duration.p99_ms)}"
     return f"{ratio}{style.between}{times}" if first else f"{times}{style.between}{ratio}"
 
 
 def _ratio(mine: float, other: float) -> str:
-    """Write a ratio of processor times; the shortest that can be measured is none at all."""
+    """Format a ratio of CPU times; a time below the resolution is 0."""
     return _times(mine / other) if other else "-"
 
 

@@ -1,4 +1,4 @@
-"""How long something took, several times over."""
+"""Summaries of repeated measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 
 class Duration(Struct, frozen=True):
-    """Several measurements of one thing, in milliseconds. p99_ms: with less than a hundred of them simply the slowest."""
+    """Repeated measurements in milliseconds. p99_ms: the maximum if there are fewer than a hundred."""
 
     runs: int
     median_ms: float
@@ -18,7 +18,7 @@ class Duration(Struct, frozen=True):
 
 
 def summarise(samples_ms: Sequence[float]) -> Duration:
-    """Sum up at least one sample."""
+    """Summarise at least one sample."""
     ordered = sorted(samples_ms)
     rank = math.ceil(len(ordered) * 0.99)
     return Duration(len(ordered), round(statistics.median(ordered), 4), round(ordered[rank - 1], 4))

@@ -1,4 +1,4 @@
-"""A real `firebox serve` beside us."""
+"""A `firebox serve` process to measure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STOP_WITHIN_S = 30.0
 
 
 class Served(Protocol):
-    """A server under test. started_s: when it was started, as of time.perf_counter()."""
+    """A server under test. started_s: start time, as of time.perf_counter()."""
 
     url: str
     tree: ProcessTree
@@ -24,7 +24,7 @@ class Served(Protocol):
 
 
 class Server:
-    """Started with a free port and a folder of its own. A context manager. flags: more of `firebox serve`."""
+    """Started on a free port with its own data folder. A context manager. flags: further flags of `firebox serve`."""
 
     def __init__(self, command: Sequence[str], data_folder: Path, *flags: str) -> None:
         words = [*command, "serve", "--host", "127.0.0.1", "--port", "0", "--data-dir", str(data_folder), "--log-level", "error"]
@@ -35,11 +35,11 @@ class Server:
         self.url = ""
 
     def __enter__(self) -> Self:
-        """Wait until it answers. Raises: BenchmarkFailed when it ends instead; it has said why on stderr."""
-        assert self._process.stdout is not None  # noqa: S101 - asked for above
+        """Wait until it is ready. Raises: BenchmarkFailed when it exits instead; the reason is on stderr."""
+        assert self._process.stdout is not None  # noqa: S101 - requested above
         line = self._process.stdout.readline()
         if not line:
-            raise BenchmarkFailed(f"`firebox serve` ended with status {self._process.wait()}")
+            raise BenchmarkFailed(f"`firebox serve` exited with status {self._process.wait()}")
         self.url = json.loads(line)["url"]
         return self
 
@@ -48,7 +48,7 @@ class Server:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask a server to end, and end it when it does not."""
+    """Stop a server, and kill it after a timeout."""
     process.terminate()
     try:
         process.communicate(timeout=STOP_WITHIN_S)

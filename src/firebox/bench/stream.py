@@ -1,4 +1,4 @@
-"""How long a piece of output takes from `write(2)` in the program to a client at the other end of a WebSocket."""
+"""Latency of streamed output: from `write(2)` in the program to a WebSocket client."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from firebox.bench.contender import BenchmarkFailed
 
 PATH = "/api/v1/runs/live"
 PAUSE_S = 0.003
-"""Between two lines, so that each travels alone."""
+"""Between two lines, so that each is sent alone."""
 _PATIENCE_S = 60.0
 _READ_BYTES = 65_536
 
-# The clock is the machine's own, inside the sandbox as outside.
+# The clock is the same inside and outside of the sandbox.
 _PROGRAM = """
 import os, time
 for _ in range({lines}):
@@ -29,7 +29,7 @@ for _ in range({lines}):
 
 
 def measure_stream(url: str, lines: int) -> list[float]:
-    """Have a program write `lines` lines and return how long each took to arrive, in milliseconds.
+    """Run a program that writes `lines` lines. Return the latency of each in milliseconds.
 
     Raises: BenchmarkFailed.
     """
@@ -39,7 +39,7 @@ def measure_stream(url: str, lines: int) -> list[float]:
     samples_ms: list[float] = []
     with socket.create_connection((place.hostname, place.port), timeout=_PATIENCE_S) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # The protocol without a library's threads or event loop around it: those would be measured too.
+        # The protocol without a library's threads or event loop, which would be measured too.
         protocol = ClientProtocol(parse_uri(f"ws://{place.netloc}{PATH}"))
         protocol.send_request(protocol.connect())
         started = False
@@ -53,7 +53,7 @@ def measure_stream(url: str, lines: int) -> list[float]:
             protocol.receive_data(data)
             for event in protocol.events_received():
                 if protocol.handshake_exc is not None:
-                    raise BenchmarkFailed(f"the live run was refused: {protocol.handshake_exc}")
+                    raise BenchmarkFailed(f"the live run was rejected: {protocol.handshake_exc}")
                 if not started:
                     protocol.send_text(json.dumps(start).encode())
                     started = True

@@ -1,6 +1,6 @@
-"""What every command has in common: plain help in sections, `-h` as well as `--help`, no traceback of typer's.
+"""Typer with our conventions: plain help in sections, `-h` as well as `--help`, and no tracebacks.
 
-Plain, because Rich takes longer to load than a command to run, and takes `[...]` in a text for markup.
+Plain, because Rich takes longer to load than a command to run, and treats `[...]` in help texts as markup.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typer.core import TyperCommand, TyperGroup
 
 HELP_FLAGS = ("-h", "--help")
 _WHOLE_SENTENCE = 1000
-"""Characters of a command's line among others: all of its first sentence."""
+"""Maximum length of a command's line in a list: all of its first sentence."""
 _OPTIONS, _COMMANDS = "Options", "Commands"
 
 
 class Command(TyperCommand):
-    """A command whose help has the options in sections, as `rich_help_panel` names them."""
+    """A command whose help shows the options in sections, by `rich_help_panel`."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options."""
@@ -26,10 +26,10 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A command with sub-commands, whose help has both in sections."""
+    """A command group whose help shows options and subcommands in sections."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write options and sub-commands."""
+        """Write options and subcommands."""
         _write_parameters(self, ctx, formatter)
         sections: dict[str, list[tuple[str, Any]]] = {}
         for name in self.list_commands(ctx):
@@ -43,7 +43,7 @@ class Group(TyperGroup):
 
 
 class Application(typer.Typer):
-    """`typer.Typer` with these habits."""
+    """`typer.Typer` with these conventions."""
 
     def __init__(self, *, cls: type[TyperGroup] = Group, add_completion: bool = False, no_args_is_help: bool = False) -> None:
         super().__init__(
@@ -56,7 +56,7 @@ class Application(typer.Typer):
         )
 
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
-        """Register a command, as typer does."""
+        """Register a command, like typer."""
         settings: dict[str, Any] = {"help_option_names": list(HELP_FLAGS), **options.pop("context_settings", {})}
         options.setdefault("cls", Command)
         return super().command(name, context_settings=settings, **options)

@@ -1,4 +1,4 @@
-"""`firebox bench`: how fast this machine runs programs in sandboxes, measured against the same programs run bare."""
+"""`firebox bench`: measures sandboxed runs on this machine against bare ones."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ app = Application()
 
 @app.command()
 def bench(
-    runs: Annotated[int, typer.Option("--runs", "-n", min=2, help="Rounds of each language at most.")] = 200,
-    languages: Annotated[str, typer.Option("--languages", "-l", help="Which, separated by commas.")] = ",".join(SOURCES),
-    callers: Annotated[int, typer.Option("--callers", min=1, max=64, help="Callers of the server at once.")] = 8,
-    door: Annotated[str, typer.Option("--door", metavar="|".join(DOORS), help="Which HTTP API is measured.")] = "piston",
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Spend about this long, all together.")] = 140,
+    runs: Annotated[int, typer.Option("--runs", "-n", min=2, help="Maximum number of rounds per language.")] = 200,
+    languages: Annotated[str, typer.Option("--languages", "-l", help="Languages, separated by commas.")] = ",".join(SOURCES),
+    callers: Annotated[int, typer.Option("--callers", min=1, max=64, help="Concurrent clients of the server.")] = 8,
+    door: Annotated[str, typer.Option("--door", metavar="|".join(DOORS), help="HTTP API to measure.")] = "piston",
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Approximate total time.")] = 140,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the report; - for stdout.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as for docs/operate/performance.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as in docs/operate/performance.md.")] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Measure Firebox against the bare interpreters and compilers of this machine, and bubblewrap and go-judge where they are.
+    """Measure Firebox against the bare interpreters and compilers of this machine, and against bubblewrap and go-judge if
+    installed.
 
-    All of them take turns within each round. docs/operate/performance.md explains how to read the result. On a machine that
-    does other work too, only the ratios mean something.
+    They alternate within each round. docs/operate/performance.md explains the results. On a busy machine only the ratios are
+    meaningful.
     """
     set_up_logs("error", "text")
     settings = load_settings({"log_level": "error", "data_dir": data_dir}, config)
@@ -51,7 +52,7 @@ def bench(
         raise typer.BadParameter(f"one of {', '.join(DOORS)}", param_hint="--door")
     target = Path.cwd() / json_file if json_file is not None and str(json_file) != "-" else None
     if target is not None and not target.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {target.parent}", param_hint="--json")  # before minutes are spent
+        raise typer.BadParameter(f"folder {target.parent} does not exist", param_hint="--json")  # before spending minutes
     try:
         with contextlib.chdir(Path.cwd()), tempfile.TemporaryDirectory(prefix="firebox-bench-") as folder:
             bench = Bench(settings, Path(folder), runs=runs, callers=callers, seconds=seconds, door=door)
@@ -60,7 +61,7 @@ def bench(
         print(f"firebox: {failure}", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED) from None
     except KeyError as unknown:
-        print(f"firebox: --languages: no program in {unknown}; known: {', '.join(SOURCES)}", file=sys.stderr)
+        print(f"firebox: --languages: no program for {unknown}; known: {', '.join(SOURCES)}", file=sys.stderr)
         raise typer.Exit(EXIT_USAGE) from None
     data = msgspec.json.format(msgspec.json.encode(report))
     if target is not None:

@@ -1,4 +1,4 @@
-"""The commands of `firebox`. Each one is a line of one table, and its module is loaded only when it is called."""
+"""The commands of `firebox`: one table. A command's module is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from firebox.server.absent_modules import absent
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A sub-command: the module whose `app` holds it, and its line in `firebox --help`.
+    """A subcommand: the module that contains its `app`, and its line in `firebox --help`.
 
-    without: libraries that its imports would load as well, for features that are not used.
+    without: optional libraries that its imports would load for unused features.
     """
 
     module: str
@@ -33,7 +33,7 @@ class Entry:
 
 
 DRAWING = ("click", "rich.pretty", "rich.traceback")
-"""Left out of commands that draw tables and bars: what structlog and httpx would load to draw errors."""
+"""For commands that draw tables and progress bars: what structlog and httpx would import to draw errors."""
 
 COMMANDS = {
     "run": Entry("firebox.cli.run.run_command", "Run a program in a sandbox."),
@@ -41,17 +41,17 @@ COMMANDS = {
     "stdio": Entry("firebox.cli.one_request.stdio_command", "Run one program: JSON in, JSON out, as rce-runner does."),
     "packages": Entry("firebox.cli.packages.packages_command", "Install, build and publish languages.", without=DRAWING),
     "images": Entry("firebox.cli.image_building.images_command", "Build container images that run a language.", without=DRAWING),
-    "runtimes": Entry("firebox.cli.runtimes_command", "List what can run here."),
-    "users": Entry("firebox.cli.users_command", "Make and change users."),
-    "doctor": Entry("firebox.cli.doctor_command", "Say what this host allows, and how to get what it does not."),
-    "db": Entry("firebox.cli.db_command", "Move the schema of the database up or down, or check it."),
-    "settings": Entry("firebox.cli.settings_command", "Show every setting and where its value comes from."),
+    "runtimes": Entry("firebox.cli.runtimes_command", "List the available runtimes."),
+    "users": Entry("firebox.cli.users_command", "Create and manage users."),
+    "doctor": Entry("firebox.cli.doctor_command", "Check host support and suggest fixes."),
+    "db": Entry("firebox.cli.db_command", "Upgrade, downgrade or check the database schema."),
+    "settings": Entry("firebox.cli.settings_command", "Show all settings and where their values come from."),
     "bench": Entry("firebox.cli.bench_command", "Measure this machine against bare interpreters and compilers.", without=DRAWING),
 }
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a sub-command until somebody calls it: `firebox --help` loads none of them."""
+    """A placeholder for a subcommand until it is called: `firebox --help` imports none of them."""
 
     def __init__(self, name: str, entry: Entry) -> None:
         super().__init__(name, help=entry.help)
@@ -64,7 +64,7 @@ class LazyCommand(TyperCommand):
 
 
 class LazyGroup(Group):
-    """The sub-commands of the table."""
+    """The subcommands of the table."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -85,4 +85,4 @@ def _show_version(wanted: bool) -> None:
 def firebox_command(
     version: bool = typer.Option(False, *FLAGS, callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Run code nobody trusts."""
+    """Run untrusted code."""

@@ -1,4 +1,4 @@
-"""Words that a shell completes: names of languages and packages, read off the disk. Never from the network, and never much."""
+"""Shell completion of language and package names, read from disk, with limits. Never uses the network."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from firebox.settings.settings import load_settings
 MOST_OFFERED = 500
 MOST_FILES = 2000
 MOST_BYTES = 4 << 20
-"""Read of all files together: an index that a repository made large must not hold up a keystroke."""
+"""Limit on all files together: a large repository index must not delay a keystroke."""
 
 _OURS = Path(firebox.__file__).resolve().parent
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._+#-]{0,63}"
-"""What is offered goes to a terminal: nothing but this, whatever a repository announces."""
+"""Pattern of safe completions: they are printed to a terminal, and repositories are untrusted."""
 _LANGUAGE = re.compile(rf'^language = "({_WORD})"', re.MULTILINE)
 _ALIASES = re.compile(r"^aliases = \[(.*?)\]", re.MULTILINE)
 _OF_PACKAGE = re.compile(rf'"language":"({_WORD})"')
 _ALIASES_OF_PACKAGE = re.compile(r'"aliases":\[(.*?)\]')
 _QUOTED = re.compile(rf'"({_WORD})"')
 _ANNOUNCED = re.compile(rf"""^[ -]*language: *["']?({_WORD})["']?$|^({_WORD}),[^,\n]+,[0-9a-f]{{64}},""", re.MULTILINE)
-"""A package in an index: of YAML, or of lines."""
+"""A package in an index, in YAML or line format."""
 _INSTALLED = re.compile(rf"({_WORD})-\d+\.\d+\.\d+.*")
 
 
 def offer_languages(context: typer.Context, incomplete: str) -> list[str]:
-    """Offer the languages of installed packages and of definitions; by their other names where none begins so."""
+    """Complete languages of installed packages and definitions; their aliases if nothing else matches."""
     folder = _data_folder(context)
     packages = "\n".join(_texts(folder.glob("packages/installed/*/runtimes.json")))
     own = "\n".join(_texts([*(folder / "runtimes").glob("*.toml"), *(_OURS / "runtimes" / "definitions").glob("*.toml")]))
@@ -45,19 +45,19 @@ def offer_languages(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def offer_packages(context: typer.Context, incomplete: str) -> list[str]:
-    """Offer what can be installed: recipes, and what repositories were known to have when they were last read."""
+    """Complete installable packages: recipes, and the packages of repositories as of their last download."""
     indices = _texts(_data_folder(context).glob("packages/repositories/*/*.index"))
     known = (first or second for text in indices for first, second in _ANNOUNCED.findall(text))
     return _beginning(incomplete, [*_recipes(), *known])
 
 
 def offer_recipes(incomplete: str) -> list[str]:
-    """Offer what can be built."""
+    """Complete recipes."""
     return _beginning(incomplete, _recipes())
 
 
 def offer_installed(context: typer.Context, incomplete: str) -> list[str]:
-    """Offer what is installed."""
+    """Complete installed packages."""
     folders = _data_folder(context).glob("packages/installed/*")
     return _beginning(incomplete, (found[1] for folder in folders if (found := _INSTALLED.fullmatch(folder.name))))
 
@@ -67,7 +67,7 @@ def _recipes() -> Iterator[str]:
 
 
 def _data_folder(context: typer.Context) -> Path:
-    """Find the data folder that the command line so far means, or else the settings; nowhere when these are wrong."""
+    """Return the data folder of the command line so far, or of the settings; an empty path if these are invalid."""
     given: dict[str, Any] = context.params
     config = given.get("config")
     try:
@@ -81,7 +81,7 @@ def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
 
 
 def _texts(files: Iterable[Path]) -> Iterator[str]:
-    """Read files, as many and as much of them as is quick."""
+    """Yield the contents of files, within the limit."""
     left = MOST_BYTES
     for number, file in enumerate(files):
         if number == MOST_FILES or left <= 0:

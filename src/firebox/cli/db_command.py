@@ -1,4 +1,4 @@
-"""`firebox db`: the schema of the database, up, down, and compared with what this Firebox needs."""
+"""`firebox db`: upgrades, downgrades and checks the database schema."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from firebox.storage.database_address import Address, read_address
 from firebox.storage.schema_version import BASE, HEAD
 
 EXIT_BEHIND = 1
-"""The database answers, and its schema is not what this Firebox needs."""
+"""The database is available, but its schema is not the one that this Firebox needs."""
 
 DATABASE_ROWS = (ROWS["database_url"], ROWS["data_dir"], ROWS["log_level"])
 
@@ -32,20 +32,20 @@ app = Application(no_args_is_help=True)
 
 @app.callback()
 def database_commands() -> None:
-    """Move the schema of the database, or look at it.
+    """Upgrade, downgrade or check the database schema.
 
-    A server does `upgrade` by itself when it starts, unless `database_upgrade` is off. Back up first: see
-    docs/operate/storage.md.
-    The database is the one of the settings; give a password in FIREBOX_DATABASE_URL or the file, not in a flag that others see.
+    A server upgrades it at startup, unless `database_upgrade` is off. Back up first: see docs/operate/storage.md.
+    The database is that of the settings. Put a password into FIREBOX_DATABASE_URL or the file, not into a flag that others can
+    see.
     """
 
 
 @app.command("upgrade")
 @settings_flags(DATABASE_ROWS)
 def upgrade(config: ConfigFile = None, **flags: object) -> None:
-    """Bring the schema up to date; make the tables in an empty database.
+    """Upgrade the schema to the latest version. Creates the tables in an empty database.
 
-    All of it is done or nothing. A database of Runner's is taken over with its snippets. Servers may run meanwhile; they wait.
+    The upgrade is atomic. A database of Runner's is taken over with its snippets. Servers may keep running: they wait.
     """
     address = _address(config, flags)
     before, after = _run(schema.upgrade(address))
@@ -56,30 +56,30 @@ def upgrade(config: ConfigFile = None, **flags: object) -> None:
 @app.command("downgrade")
 @settings_flags(DATABASE_ROWS)
 def downgrade(
-    version: str = typer.Argument("", metavar="VERSION", help="Where to; `base`: no schema at all. Default: the one before."),
+    version: str = typer.Argument("", metavar="VERSION", help="Target version; `base`: no schema. Default: the previous one."),
     config: ConfigFile = None,
-    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask for confirmation."),
     **flags: object,
 ) -> None:
-    """Move the schema back, for an older Firebox. What the older schema has no place for is LOST.
+    """Downgrade the schema, for an older Firebox. Data that the older schema cannot hold is LOST.
 
-    `base` removes users, languages, usage and the snippets; only a table that was Runner's before stays, with its snippets.
-    Stop every server first: the next one that starts moves the schema up again.
+    `base` removes users, languages, usage and snippets; only a table that was Runner's before stays, with its snippets.
+    Stop every server first: the next one that starts upgrades the schema again.
     """
     address = _address(config, flags)
     present = _run(_read_version(address))
     known = [BASE, *schema.versions()]
     if version and version not in known:
-        raise InvalidRequest(f"there is no schema {version!r}; known: {', '.join(known)}", where="VERSION")
+        raise InvalidRequest(f"unknown schema version {version!r}; known: {', '.join(known)}", where="VERSION")
     place = known.index(present) if present in known else len(known) - 1
     target = version or known[max(place - 1, 0)]
     if known.index(target) > place:
-        raise InvalidRequest(f"schema {target} is newer than {present}, which {address.shown} has: use upgrade", where="VERSION")
+        raise InvalidRequest(f"schema {target} is newer than {present} in {address.shown}: use upgrade", where="VERSION")
     if target == present:
         print(f"{address.shown}: schema {present}, nothing to do")
         return
     if not yes:
-        _confirm(f"{address.shown}: move the schema from {present} back to {target}, and lose what that has no place for?")
+        _confirm(f"{address.shown}: downgrade the schema from {present} to {target}, and lose data that it cannot hold?")
     before, after = _run(schema.downgrade(address, target))
     print(f"{address.shown}: schema {before} -> {after}")
 
@@ -87,24 +87,24 @@ def downgrade(
 @app.command("check")
 @settings_flags(DATABASE_ROWS)
 def check(config: ConfigFile = None, **flags: object) -> None:
-    """Say whether the schema is what this Firebox needs; change nothing.
+    """Check that the schema is the one this Firebox needs. Changes nothing.
 
-    Exit status: 0 when it is, 1 when it is behind, ahead or differs, 125 when the database does not answer.
+    Exit status: 0 if it is, 1 if it is older, newer or modified, 125 if the database is unavailable.
     """
     address = _address(config, flags)
     present = _run(_read_version(address))
     if present != HEAD:
         behind = present == BASE or present in schema.versions()
-        hint = "firebox db upgrade" if behind else "use the newer Firebox that made it"
+        hint = "firebox db upgrade" if behind else "use the newer Firebox that created it"
         print(f"{address.shown}: schema {present}, and this Firebox needs {HEAD}: {hint}")
         raise typer.Exit(EXIT_BEHIND)
     differences = _run(schema.differences(address))
     if differences:
-        print(f"{address.shown}: schema {present}, but somebody changed it:")
+        print(f"{address.shown}: schema {present}, but it was modified:")
         for difference in differences:
             print(f"  {difference}")
         raise typer.Exit(EXIT_BEHIND)
-    print(f"{address.shown}: schema {present}, as it should be")
+    print(f"{address.shown}: schema {present}, as required")
 
 
 def _address(config: Any, flags: dict[str, object]) -> Address:
@@ -115,7 +115,7 @@ def _address(config: Any, flags: dict[str, object]) -> Address:
 
 async def _read_version(address: Address) -> str:
     if address.path is not None and not address.path.exists():
-        # Opening it would make it.
+        # Opening it would create it.
         return BASE
     async with Database(address, single=True) as database:
         return await schema.read_version(database)
@@ -126,9 +126,9 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _confirm(question: str) -> None:
-    """Raises: typer.Exit when the answer is no, InvalidRequest when there is nobody to ask."""
+    """Raises: typer.Exit if the answer is no, InvalidRequest without a terminal to ask on."""
     if not sys.stdin.isatty():
-        raise InvalidRequest("this loses data, and there is nobody to ask", where="--yes", hint="add --yes if you mean it")
+        raise InvalidRequest("this loses data and needs confirmation", where="--yes", hint="add --yes to confirm")
     if not typer.confirm(question):
-        print("nothing was done")
+        print("nothing changed")
         raise typer.Exit(EXIT_BEHIND)

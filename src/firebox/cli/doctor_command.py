@@ -1,4 +1,4 @@
-"""`firebox doctor`: what this host allows, layer by layer."""
+"""`firebox doctor`: checks host support."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def examine_host(
     config: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
-    plan: bool = typer.Option(False, "--plan", help="Print how a sandbox is made here, step by step, and examine nothing else."),
+    plan: bool = typer.Option(False, "--plan", help="Only print how a sandbox is created here, step by step."),
 ) -> None:
-    """Try every isolation layer on this host, and give the exact fix for each miss; say what it costs to have things ready.
+    """Check host support for every isolation layer and suggest fixes. Also measures the cost of idle sandboxes.
 
-    Exit status: 0 when every layer that a public server needs is there, 1 when one is missing.
+    Exit status: 0 if all layers required for a public server are available, otherwise 1.
     """
     settings = load_settings({"data_dir": data_dir}, config)
     set_up_logs("error", "text")
@@ -50,7 +50,7 @@ def _print_plan() -> None:
     try:
         print("\n".join(describe_plan()))
     except SandboxFailure as failure:
-        print(f"no sandbox can be made here: {failure}\n{failure.hint}".rstrip())
+        print(f"cannot create a sandbox here: {failure}\n{failure.hint}".rstrip())
         raise typer.Exit(EXIT_BOUNDARY_MISSING) from None
 
 

@@ -1,4 +1,4 @@
-"""What a command finds as its caller left it, put in order before anything else."""
+"""Repairs inherited process state before anything else runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 
 
 def put_in_order() -> None:
-    """Open the standard streams that are closed, and have the ends of children reported.
+    """Open closed standard streams, and restore SIGCHLD.
 
-    What we open would else take the number of a closed stream: a program's output would go to the launcher. Without reports
-    (SIGCHLD ignored) nobody could wait for a child. Source: wait(2), NOTES.
+    Otherwise the next file we open would become standard output, and a program's output would go to the launcher. With SIGCHLD
+    ignored, children could not be waited for. Source: wait(2), NOTES.
     """
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor <= 2:
@@ -19,7 +19,7 @@ def put_in_order() -> None:
         descriptor = os.open(os.devnull, os.O_RDWR)
     os.close(descriptor)
     if sys.stdin is None:
-        sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - as long as the process
+        sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - open for the life of the process
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:

@@ -1,4 +1,4 @@
-"""Log lines of commands that are to be quick and mostly have none."""
+"""Deferred logging setup for commands that must start fast and rarely log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from firebox.engine.log import set_up_later
 
 
 def set_up_logs_later(level: str, format_: str) -> None:
-    """Do as `logs.set_up_logs` when there is something to say."""
+    """Call `logs.set_up_logs` when the first line is logged."""
 
     def set_up() -> None:
         from firebox.server.logs import set_up_logs

@@ -1,4 +1,4 @@
-"""The `firebox` command: where it starts."""
+"""Entry point of the `firebox` command."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from firebox.cli.interrupts import end_at_interrupts, raise_at_interrupts
 
 NAME = "firebox"
 _COMPLETING = "_FIREBOX_COMPLETE"
-"""The variable by which a shell asks typer to complete a word."""
+"""The variable by which a shell requests a completion from typer."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its status; a failure is one sentence on stderr, never a traceback."""
+    """Run the command line and exit with its status. A failure is one sentence on stderr, never a traceback."""
     put_in_order()
     end_at_interrupts()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -31,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
         sys.exit(0)
     except BrokenPipeError:
-        # Nobody reads on, as after `| head`: no reason for words. What is buffered has nowhere to go.
+        # The reader is gone, as with `| head`: no message, and no flush of buffered output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets words
+    except Exception as error:  # noqa: BLE001 - users get a message for every failure
         from firebox.cli.failures import exit_status, report
 
         report(error)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run_quickly(words: Sequence[str]) -> int | None:
-    """Do what goes past typer, which takes longer to load than a small program to run; None for everything else."""
+    """Try the fast paths without typer, which takes longer to load than a small program to run. Return None for all else."""
     if words[:1] == ["run"]:
         from firebox.cli.run.quick_run import run_quickly
 
@@ -54,7 +54,7 @@ def _run_quickly(words: Sequence[str]) -> int | None:
 
         raise_at_interrupts()
         if serve_quickly(words[1:]):
-            sys.exit(0)  # not at once: what is half done is removed
+            sys.exit(0)  # runs exit handlers, which remove temporary files
         return None
     from firebox.cli.version_flag import FLAGS, show_version
 
@@ -65,7 +65,7 @@ def _run_quickly(words: Sequence[str]) -> int | None:
 
 
 def _leave(status: int) -> None:
-    """End this process at once: to take the interpreter apart would take a tenth of the time of a small run."""
+    """Exit at once: finalizing the interpreter would take a tenth of the time of a small run."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""What it costs on this host to have sandboxes and interpreters ready before anybody asks, measured by making some."""
+"""Measures the cost of idle sandboxes and prestarted interpreters on this host."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SETTLE_AT_MOST_S = 3.0
 
 
 def measure_readiness(settings: Settings) -> list[Finding]:
-    """Make what the pool keeps ready, and look what it holds. Empty on a host where no sandbox can be made.
+    """Create idle sandboxes and prestarted programs, and measure them. Return [] on a host that cannot create sandboxes.
 
-    Not to be called from a running event loop.
+    Must not be called from a running event loop.
     """
     scan = find_host_runtimes(settings)
     runtimes = list(filter(_can_wait, scan.runtimes)) if settings.start_ahead else []
@@ -39,9 +39,9 @@ def measure_readiness(settings: Settings) -> list[Finding]:
 
 
 def _toolchains(settings: Settings, scan: HostScan) -> Finding:
-    """Say whether toolchains can have what makes them quick."""
+    """Report whether toolchains can be prepared."""
     if not settings.prepare_toolchains:
-        return Finding("toolchains", True, False, "nothing is prepared: prepare_toolchains is off")
+        return Finding("toolchains", True, False, "not prepared: prepare_toolchains is off")
     if scan.unprepared:
         return Finding(
             "toolchains",
@@ -51,7 +51,7 @@ def _toolchains(settings: Settings, scan: HostScan) -> Finding:
             "set data_dir to a folder that may be shown",
         )
     names = sorted({each.language for each in scan.preparations})
-    return Finding("toolchains", True, False, f"can be prepared: {', '.join(names) or 'none that is here needs it'}")
+    return Finding("toolchains", True, False, f"can be prepared: {', '.join(names) or 'none needed'}")
 
 
 async def _measure(settings: Settings, runtimes: list[Runtime]) -> list[Finding]:
@@ -66,8 +66,8 @@ async def _measure(settings: Settings, runtimes: list[Runtime]) -> list[Finding]
             times_ms.append((time.perf_counter() - begun) * 1000)
             empty_bytes = sandbox.memory_bytes()
             sandbox.close()
-        each = f"{statistics.median(times_ms):.0f} ms to make one{_memory(empty_bytes, ', ')}"
-        ready = Finding("ready-sandboxes", True, False, f"up to {settings.ready_count} of a kind; {each}")
+        each = f"{statistics.median(times_ms):.0f} ms to create one{_memory(empty_bytes, ', ')}"
+        ready = Finding("ready-sandboxes", True, False, f"up to {settings.ready_count} per configuration; {each}")
         trees = tuple(sorted({mount for runtime in runtimes for mount in runtime.mounts}))
         plans = {name: ahead for runtime in reversed(runtimes) for name, ahead in _plans(runtime, settings)}
         kinds = {name: SandboxSpec(trees=trees, prestart=ahead) for name, ahead in sorted(plans.items())}
@@ -97,11 +97,11 @@ async def _started_ahead(
 
 
 async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[str, SandboxSpec]) -> Finding:
-    """Say which interpreters can be restored from a template, and why others cannot."""
+    """Report which interpreters can be restored from a template, and why others cannot."""
     if not (settings.start_ahead and settings.templates):
         return Finding("templates", True, False, f"none: {'templates' if settings.start_ahead else 'start_ahead'} is off")
     if not ARE_POSSIBLE:
-        return Finding("templates", True, False, "none: they are for x86-64")
+        return Finding("templates", True, False, "none: they require x86-64")
     made: list[str] = []
     missing: list[str] = []
     for name, kind in kinds.items():
@@ -113,7 +113,7 @@ async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[
             missing.append(f"none of {name}: {failure}")
         else:
             made.append(f"{name}{_memory(template.bytes, ' ')}")
-    hint = "these interpreters are started each time; `templates = false` says that you want that for all" if missing else ""
+    hint = "these interpreters are started for each run; `templates = false` silences this" if missing else ""
     return Finding("templates", not missing, False, "; ".join([", ".join(made) or "none", *missing]), hint)
 
 
@@ -122,7 +122,7 @@ def _can_wait(each: Definition | Runtime) -> bool:
 
 
 def _plans(runtime: Runtime, settings: Settings) -> Iterator[tuple[str, Prestart]]:
-    """Yield what of a runtime can wait, by name."""
+    """Yield the programs of a runtime that can be prestarted, by name."""
     command = runtime.run_command([runtime.main_name], (), 0)
     env = {stage: {**BASE_ENVIRONMENT, **runtime.environment(stage)} for stage in STAGES}
     preload = settings.preloaded(runtime.setting_names)
@@ -136,7 +136,7 @@ def _plans(runtime: Runtime, settings: Settings) -> Iterator[tuple[str, Prestart
 
 
 async def _settled_bytes(sandbox: Sandbox) -> int:
-    """Wait until an interpreter takes no more memory: it waits for its job then."""
+    """Wait until a prestarted program's memory stops growing, and return its size."""
     before, now = -1, sandbox.memory_bytes()
     deadline = time.monotonic() + _SETTLE_AT_MOST_S
     while now != before and time.monotonic() < deadline:
@@ -146,5 +146,5 @@ async def _settled_bytes(sandbox: Sandbox) -> int:
 
 
 def _memory(size_bytes: int, before: str) -> str:
-    """Words for a size; none where no control group counts."""
+    """Format a size; "" without a cgroup to measure it."""
     return f"{before}{size_bytes / (1 << 20):.1f} MiB" if size_bytes > 0 else ""

@@ -1,4 +1,4 @@
-"""`firebox runtimes`: what can run here."""
+"""`firebox runtimes`: lists the available runtimes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ app = Application()
 def list_runtimes(
     config: ConfigFile = None,
     data_dir: DataDir = None,
-    as_json: bool = typer.Option(False, "--json", help="Print JSON, as GET /api/v1/runtimes gives it."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also say which tools are there and cannot be used, and why."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON, in the format of GET /api/v1/runtimes."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also print which tools cannot be used, and why."),
 ) -> None:
-    """List what can run here: language, version, file endings, the package it comes from (none: this host), other names."""
+    """List the available runtimes: language, version, file extensions, package (- for the host's own), aliases."""
     settings = load_settings({"data_dir": data_dir}, config)
     set_up_logs("warning", settings.log_format)
     scan = find_runtimes(settings)

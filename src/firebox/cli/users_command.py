@@ -1,4 +1,4 @@
-"""`firebox users`: who may use the servers of a database. No server is needed; one that runs notices within seconds."""
+"""`firebox users`: manages the users in a database. No server is needed; a running one applies changes within seconds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DATABASE_ROWS = (ROWS["database_url"], ROWS["data_dir"])
 DEFAULT = "default"
-"""What is written for a limit to leave it to the settings."""
+"""Value of a limit that means the default in the settings."""
 
 PIPED_COLUMNS = 240
 
@@ -39,25 +39,25 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TokenFile = Annotated[
     Path | None,
-    typer.Option("--token-file", metavar="FILE", help="Take the token from a file, or - for standard input."),
+    typer.Option("--token-file", metavar="FILE", help="Read the token from a file, or - for standard input."),
 ]
 RunsPerMinute = Annotated[
-    str | None, typer.Option("--runs-per-minute", metavar="NUMBER", help="0: no limit; default: what the settings say.")
+    str | None, typer.Option("--runs-per-minute", metavar="NUMBER", help="0: no limit; default: as in the settings.")
 ]
 ConcurrentRuns = Annotated[
-    str | None, typer.Option("--concurrent-runs", metavar="NUMBER", help="0: no limit; default: what the settings say.")
+    str | None, typer.Option("--concurrent-runs", metavar="NUMBER", help="0: no limit; default: as in the settings.")
 ]
 CpuSecondsPerDay = Annotated[
-    str | None, typer.Option("--cpu-seconds-per-day", metavar="NUMBER", help="0: no limit; default: what the settings say.")
+    str | None, typer.Option("--cpu-seconds-per-day", metavar="NUMBER", help="0: no limit; default: as in the settings.")
 ]
 
 
 @app.callback()
 def user_commands() -> None:
-    """Make and change the users of a server.
+    """Create and manage users.
 
-    Works on the database of the settings, whether a server runs or not. A token is shown once, when it is made: only its SHA-256
-    is kept. A server that runs takes changes over within 5 seconds.
+    Works on the database of the settings, with or without a running server. A token is shown once, when it is created: only its
+    SHA-256 is stored. A running server applies changes within 5 seconds.
     """
 
 
@@ -65,7 +65,7 @@ def user_commands() -> None:
 @settings_flags(DATABASE_ROWS)
 def add(
     name: Name,
-    role: Annotated[str, typer.Option("--role", metavar="user|admin", help="An admin may do everything.")] = "user",
+    role: Annotated[str, typer.Option("--role", metavar="user|admin", help="Admins may do everything.")] = "user",
     runs_per_minute: RunsPerMinute = None,
     concurrent_runs: ConcurrentRuns = None,
     cpu_seconds_per_day: CpuSecondsPerDay = None,
@@ -74,7 +74,7 @@ def add(
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Make a user and print the token: this once."""
+    """Create a user and print the token. It is shown only once."""
     allowance = _change(Allowance(), runs_per_minute, concurrent_runs, cpu_seconds_per_day)
     token = _read_token(token_file)
 
@@ -103,7 +103,7 @@ def list_users(as_json: AsJson = False, config: ConfigFile = None, **flags: obje
 @app.command("token")
 @settings_flags(DATABASE_ROWS)
 def token(name: Name, token_file: TokenFile = None, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
-    """Give a user a new token and print it: this once. The old one is worth nothing from then on."""
+    """Replace a user's token and print the new one. It is shown only once, and the old one becomes invalid."""
     chosen = _read_token(token_file)
 
     async def work(accounts: Accounts) -> None:
@@ -116,14 +116,14 @@ def token(name: Name, token_file: TokenFile = None, as_json: AsJson = False, con
 @app.command("disable")
 @settings_flags(DATABASE_ROWS)
 def disable(name: Name, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
-    """Shut a user out; runs that are under way go on."""
+    """Disable a user. Runs in progress continue."""
     _set_disabled(name, True, as_json, config, flags)
 
 
 @app.command("enable")
 @settings_flags(DATABASE_ROWS)
 def enable(name: Name, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
-    """Let a user in again, with the same token."""
+    """Enable a user again, with the same token."""
     _set_disabled(name, False, as_json, config, flags)
 
 
@@ -138,9 +138,9 @@ def limits(
     config: ConfigFile = None,
     **flags: object,
 ) -> None:
-    """Change what a user may use; a limit that is not given stays as it is."""
+    """Change a user's limits; those not given stay the same."""
     change = (runs_per_minute, concurrent_runs, cpu_seconds_per_day)
-    _change(Allowance(), *change)  # refused before the database is opened
+    _change(Allowance(), *change)  # validate before opening the database
 
     async def work(accounts: Accounts) -> None:
         user = await accounts.users.by_name(name)
@@ -153,7 +153,7 @@ def limits(
 @app.command("remove")
 @settings_flags(DATABASE_ROWS)
 def remove(name: Name, config: ConfigFile = None, **flags: object) -> None:
-    """Forget a user, whose token is worth nothing from then on. There is no way back; `disable` has one."""
+    """Delete a user, whose token becomes invalid. This cannot be undone, unlike `disable`."""
 
     async def work(accounts: Accounts) -> None:
         await accounts.remove((await accounts.users.by_name(name)).id)
@@ -183,7 +183,7 @@ def _role(text: str) -> Role:
     if text == "admin":
         return "admin"
     if text != "user":
-        raise InvalidRequest(f"{text!r} is no role", where="--role", hint="user or admin")
+        raise InvalidRequest(f"unknown role {text!r}", where="--role", hint="user or admin")
     return "user"
 
 
@@ -198,18 +198,18 @@ def _change(
 
 
 def _number(where: str, text: str | None, old: int | None) -> int | None:
-    """Read a limit. text: None: not given."""
+    """Parse a limit. text: None if not given."""
     if text is None:
         return old
     if text == DEFAULT:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= 15):
-        raise InvalidRequest(f"{text!r} is neither a whole number nor the word {DEFAULT}", where=where)
+        raise InvalidRequest(f"{text!r} is neither a whole number nor {DEFAULT!r}", where=where)
     return int(text)
 
 
 def _read_token(file: Path | None) -> str | None:
-    """Read a token that somebody chose; not from a flag, which everybody on the machine can see."""
+    """Read a chosen token; not from a flag, which all users of the machine could see."""
     if file is None:
         return None
     try:
@@ -223,7 +223,7 @@ def _show_token(user: User, token: str, as_json: bool) -> None:
     if as_json:
         _print_json({**_as_json(user), "token": token})
         return
-    typer.echo(f"{user.name} ({user.role}, number {user.id}): the token, which is shown this once", err=True)
+    typer.echo(f"{user.name} ({user.role}, number {user.id}): the token, shown only once", err=True)
     print(token)
 
 
@@ -247,7 +247,7 @@ def _print_table(users: list[User]) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=PIPED_COLUMNS)  # whoever reads it wants a user a line
+        console = Console(width=PIPED_COLUMNS)  # for scripts: one line per user
     console.print(_table(users))
 
 
@@ -268,7 +268,7 @@ def _table(users: list[User]) -> Table:
             *(_limit(number) for number in (user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day)),
             f"{user.created_at:%Y-%m-%d}",
         )
-        table.add_row(*(Text(word) for word in words))  # text, so that nothing in a name is taken for markup
+        table.add_row(*(Text(word) for word in words))  # not parsed as markup
     return table
 
 

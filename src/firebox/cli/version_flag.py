@@ -1,4 +1,4 @@
-"""The version, as `firebox --version` shows it."""
+"""`firebox --version`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Floor 3: what can run here. Selectors, host tools found on PATH, installed packages."""
+"""Runtimes: definitions, tools of the host, selection by name and version."""

@@ -1,4 +1,4 @@
-"""From a definition and the tools that were found to a runtime: every placeholder that stands for a tool is filled in."""
+"""Creates runtimes from definitions and the tools that were found, by filling in placeholders."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def make_runtime(
     mounts: Sequence[str] = (),
     commands_folder: Path | None = None,
 ) -> Runtime:
-    """Make the runtime.
+    """Create a runtime.
 
-    version: SemVer. values: placeholders such as `tool` and `prefix`. tools: the programs themselves; folders of theirs that
-    PATH does not name are put before the usual ones. mounts: folders of the host to be shown. commands_folder: one with more
-    commands, put behind them.
+    version: SemVer. values: placeholders such as `tool` and `prefix`. tools: the programs; those of their folders that are not on
+    the default PATH are prepended to it. mounts: folders of the host to show. commands_folder: further commands, appended to
+    PATH.
     """
     env = {name: fill(value, values) for name, value in definition.env.items()}
     own = own_folders(tools)
@@ -58,12 +58,12 @@ def make_runtime(
 
 
 def own_folders(tools: Sequence[Path]) -> list[str]:
-    """List the folders of tools that PATH does not name anyway."""
+    """Return the folders of tools that are not on the default PATH."""
     return [folder for folder in dict.fromkeys(str(tool.parent) for tool in tools) if folder not in STANDARD_FOLDERS]
 
 
 def commands_of(definition: Definition, values: Mapping[str, str]) -> dict[str, str]:
-    """List the names that people type and their programs."""
+    """Return the commands for shells, and the programs they run."""
     return {name: fill(program, values) for name, program in definition.commands.items()}
 
 

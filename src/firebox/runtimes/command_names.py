@@ -1,6 +1,6 @@
-"""Commands that people type and the host lacks: links in a folder that programs are shown, the last one of their PATH.
+"""Commands that the host lacks: symlinks in a folder at the end of PATH in sandboxes.
 
-Debian has `python3` and no `python`; a client's `python main.py` runs all the same.
+Debian has `python3` and no `python`; a client's `python main.py` works all the same.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from firebox.runtimes.toolchain_cache import PREPARED
 
 
 def offer_commands(commands: Mapping[str, str], own_folders: Sequence[str], data_folder: Path) -> Path | None:
-    """Make a folder with a link for every name that is no command yet. The folder appears whole.
+    """Create a folder with a symlink for every missing command. The folder appears atomically.
 
-    commands: name -> program. own_folders: what PATH of the runtime has before the usual folders.
-    None when nothing is missing, or nothing of `data_folder` can be written or shown to programs.
+    commands: program by name. own_folders: folders of the runtime before the usual ones on PATH.
+    Return None when nothing is missing, or when nothing in `data_folder` can be written or shown to programs.
     """
     folders = (*own_folders, *STANDARD_FOLDERS)
     missing = {
@@ -44,11 +44,11 @@ def offer_commands(commands: Mapping[str, str], own_folders: Sequence[str], data
 
 
 def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)  # noqa: PTH113 - for each name in each folder
+    return os.path.isfile(path) and os.access(path, os.X_OK)  # noqa: PTH113 - called for each name in each folder
 
 
 def _make(folder: Path, commands: Mapping[str, str]) -> None:
-    import shutil  # mostly it is there already
+    import shutil  # rarely needed
     import tempfile
 
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -56,7 +56,7 @@ def _make(folder: Path, commands: Mapping[str, str]) -> None:
         for name, program in commands.items():
             (unfinished / name).symlink_to(program)
         unfinished.chmod(0o755)
-        with contextlib.suppress(OSError):  # somebody else was quicker
+        with contextlib.suppress(OSError):  # another process was faster
             unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Definitions of runtimes: TOML files, ours and the operator's, checked to the last key.
+"""Runtime definitions: TOML files, ours and the operator's, fully validated.
 
 docs/develop/add-a-language.md explains every key.
 """
@@ -31,43 +31,43 @@ _PLACEHOLDER = re.compile(r"(?<![$%])\{(\w+)\}")
 
 
 class Tool(Struct, kw_only=True, forbid_unknown_fields=True):
-    """A program to be found on PATH."""
+    """A program to look up on PATH."""
 
     programs: list[str]
-    """Names, most wanted first; `*`, `?` and `[...]` match as in a shell."""
+    """Names in order of preference; `*`, `?` and `[...]` match as in a shell."""
     locate: list[str] = field(default_factory=list[str])
-    """Arguments that make the program print where it really is, for those that may be a shim."""
+    """Arguments that make the program print its real path, for programs that may be shims."""
     executable: str = "{located}"
-    """The real program, made of the first line that `locate` prints."""
+    """The real program, derived from the first line that `locate` prints."""
 
 
 class Detect(Tool, kw_only=True, forbid_unknown_fields=True):
-    """The program that makes the runtime, and how it tells its version."""
+    """The main program of a runtime, and how to find its version."""
 
     version: list[str] = field(default_factory=lambda: ["--version"])
     """Arguments that make the program print its version."""
     command: list[str] = field(default_factory=list[str])
-    """A whole command line instead, for programs that cannot tell their version."""
+    """A whole command line instead, for programs that cannot print their version."""
     stdin: str = ""
     pattern: str = DEFAULT_PATTERN
     """Regular expression that finds the version in the output; group 1 if it has one."""
     file: str = ""
-    """A file to be read instead where it exists: quicker than starting a JVM."""
+    """A file to read instead, if it exists: faster than starting a JVM."""
 
 
 class Packages(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What brings the tools of a language to a machine that lacks them; a list each for what has to be installed together."""
+    """Packages that install the tools of a language; every one in a list is needed."""
 
     debian: list[str] = field(default_factory=list[str])
     suite: str = ""
-    """The Debian release that has them where the usual ones do not."""
+    """The Debian release, if the default one lacks them."""
     pypi: list[str] = field(default_factory=list[str])
     npm: list[str] = field(default_factory=list[str])
     note: str = ""
-    """Words about what else is needed, or where to look when no package brings it."""
+    """A remark on further requirements, or where to look when there is no package."""
 
     def words(self) -> str:
-        """Say how to install them, "" when nothing is known."""
+        """Return installation instructions, or "" if unknown."""
         release = f" (Debian {self.suite})" if self.suite else ""
         ways = [f"apt-get install {' '.join(self.debian)}{release}"] if self.debian else []
         ways += [f"pip install {' '.join(self.pypi)}"] if self.pypi else []
@@ -76,7 +76,7 @@ class Packages(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
-    """One TOML file. Keys as in `Runtime` where not said otherwise."""
+    """One TOML file. Keys are those of `Runtime` unless described here."""
 
     language: str
     aliases: list[str] = field(default_factory=list[str])
@@ -85,7 +85,7 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     extensions: list[str]
     main_name: str
     cache: CacheLevel | None = None
-    """None: "binary" where there is something to compile, else "none"."""
+    """None: "binary" for compiled languages, otherwise "none"."""
     ahead: str = ""
     compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
@@ -101,22 +101,22 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     run_limits: dict[str, int | str] = field(default_factory=dict[str, int | str])
     mounts: list[str] = field(default_factory=lambda: ["{prefix}"])
     prepare: list[list[str]] = field(default_factory=list[list[str]])
-    """Command lines that fill `{prepared}`, a folder made once for a version and shown read-only."""
+    """Command lines that fill `{prepared}`, a folder created once per version and mounted read-only."""
     prepare_files: dict[str, str] = field(default_factory=dict[str, str])
     """Files put beside them first, by name."""
     prepare_follows: list[str] = field(default_factory=list[str])
-    """Files of the host: all is prepared anew when the tool or one of these has changed."""
+    """Files of the host. When the tool or one of these changes, everything is prepared again."""
     prepare_first: bool = False
-    """True: one program takes as long without it as to prepare, so `firebox run` does that first."""
+    """True: without preparation a single program takes as long as preparing, so `firebox run` prepares first."""
     detect: Detect
     tools: dict[str, Tool | list[str]] = field(default_factory=dict[str, Tool | list[str]])
-    """Further programs that must be there; each name is a placeholder."""
+    """Further programs that are required; each name is a placeholder."""
     commands: dict[str, str] = field(default_factory=dict[str, str])
-    """Names that people type, and the program that each one means: a link is made where there is no program of that name."""
+    """Commands for shells, and the programs they run: a missing command becomes a symlink."""
     packages: Packages = field(default_factory=Packages)
 
     def limits(self, stage: str) -> LimitRequest:
-        """Give the limits the file wants for a stage. The values were checked when the file was read."""
+        """Return the limits of a stage that the file sets. Their values were checked when it was read."""
         wanted = self.compile_limits if stage == "compile" else self.run_limits
         return msgspec.convert({name: ROWS[f"{stage}_{name}"].read(value) for name, value in wanted.items()}, LimitRequest)
 
@@ -132,13 +132,13 @@ _TABLES: Mapping[str, type[Struct]] = {
     "packages": Packages,
     "compile_ahead": CompilerAhead,
 }
-"""The tables that a definition is made of, by where they are."""
+"""The tables of a definition, by path."""
 
 
 def read_definition(text: str, source: str) -> Definition:
-    """Read one definition. source: the file's name, for messages.
+    """Parse one definition. source: the file's name, for messages.
 
-    Raises: SettingsError naming the file, the key, its value and what is allowed.
+    Raises: SettingsError with the file, the key, its value and what is allowed.
     """
     definition = _parse(text, source)
     _check(definition, source)
@@ -161,9 +161,9 @@ def _parse(text: str, source: str) -> Definition:
 
 
 def shipped_definitions(mentioning: str = "") -> list[Definition]:
-    """Read the definitions that come with Firebox. Whether they make sense is known: a test checks them as an operator's are.
+    """Read the definitions that ship with Firebox. They are not checked: a test does that.
 
-    mentioning: leave out those whose text does not even hold this name in quotes; reading all of them takes a while.
+    mentioning: skip those whose text does not contain this name in quotes, since reading all of them takes a while.
     """
     folder = os.path.join(os.path.dirname(__file__), "definitions")  # noqa: PTH118, PTH120 - paths would take longer than reading
     names = sorted(name for name in os.listdir(folder) if name.endswith(".toml"))  # noqa: PTH208
@@ -178,7 +178,7 @@ def _bytes_of(path: str) -> bytes:
 
 
 def read_definitions(folder: Path) -> list[Definition]:
-    """Read the operator's definitions: every *.toml of a folder. A folder that is not there holds none.
+    """Read the operator's definitions: every *.toml of a folder. A missing folder contains none.
 
     Raises: SettingsError, as `read_definition`.
     """
@@ -193,7 +193,7 @@ def read_definitions(folder: Path) -> list[Definition]:
 
 
 def fill(word: str, values: Mapping[str, str]) -> str:
-    """Put in what is known once a program is found; the placeholders of `Runtime` stay."""
+    """Substitute the placeholders known once a program is found; those of `Runtime` stay."""
     for name, value in values.items():
         word = word.replace("{" + name + "}", value)
     return word
@@ -204,7 +204,7 @@ def _refused(source: str, key: str, value: object, allowed: str) -> SettingsErro
 
 
 def _unknown_key(source: str, place: str, name: str, table: Any) -> SettingsError:
-    """Make the error for a key that means nothing. place: the table it is in, "" for the whole file."""
+    """Return the error for an unknown key. place: the table it is in, "" for the top level."""
     known = _TABLES[place.partition("[")[0]].__struct_fields__
     return _unknown(source, place, name, _value_at(table, f"{place}.{name}"), known)
 
@@ -215,7 +215,7 @@ def _unknown(source: str, place: str, name: str, value: object, known: Sequence[
 
 
 def _value_at(table: Any, key: str) -> object:
-    """Follow a path such as `detect.programs[0]` through the TOML as far as it goes."""
+    """Follow a path such as `detect.programs[0]` through the TOML as far as possible."""
     found: Any = table
     for part in re.findall(r"[^.\[\]]+", key):
         try:
@@ -226,7 +226,7 @@ def _value_at(table: Any, key: str) -> object:
 
 
 def check_limits(definition: Definition, source: str) -> None:
-    """Check the limits that a definition wants. Raises: SettingsError."""
+    """Check the limits of a definition. Raises: SettingsError."""
     for stage in STAGES:
         wanted = definition.compile_limits if stage == "compile" else definition.run_limits
         for name, value in wanted.items():
@@ -240,7 +240,7 @@ def check_limits(definition: Definition, source: str) -> None:
 
 
 def _check(definition: Definition, source: str) -> None:
-    """Refuse what has the right type and still makes no sense."""
+    """Check everything that types cannot express."""
     for key, value, good, allowed in _rules(definition):
         if not good:
             raise _refused(source, key, value, allowed)
@@ -273,7 +273,7 @@ def _check(definition: Definition, source: str) -> None:
 
 
 def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
-    """Yield key, value, whether it is good, and what is allowed."""
+    """Yield key, value, whether it is valid, and what is allowed."""
     for name in (definition.language, *definition.aliases):
         key = "language" if name == definition.language else "aliases"
         yield key, name, re.match(_LOWER_NAME, name) is not None, "lower-case letters, digits and _ . + # -"

@@ -1,4 +1,4 @@
-"""What tools said of their version, remembered for as long as their files stay the same."""
+"""Cache of tool versions, valid as long as the tools' files do not change."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _FORMAT = 1
 
 
 class _Content(msgspec.Struct):
-    """The file. tools: key -> executable and version; "" and words for a shim that stands for nothing."""
+    """The file. tools: executable and version by key; "" and a message for a shim without a target."""
 
     format: int = _FORMAT
     tools: dict[str, tuple[str, str]] = msgspec.field(default_factory=dict[str, tuple[str, str]])
 
 
 class DetectionCache:
-    """A JSON file of what is known. One that is missing, damaged or read-only is no error: it only saves time."""
+    """A JSON file. A missing, damaged or read-only one is no error: it only saves time."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -31,7 +31,7 @@ class DetectionCache:
                 self._known = content.tools if content.format == _FORMAT else {}
 
     def get(self, key: str) -> tuple[str, str] | None:
-        """Get executable and version."""
+        """Return executable and version."""
         known = self._known.get(key)
         if known is not None:
             self._used[key] = known
@@ -41,11 +41,11 @@ class DetectionCache:
         self._used[key] = (executable, version)
 
     def save(self, *, complete: bool) -> None:
-        """Write the file if anything changed. complete: everything was asked for, so what was not used is forgotten."""
+        """Write the file if anything changed. complete: every tool was looked up, so unused entries are dropped."""
         tools = self._used if complete else {**self._known, **self._used}
         if self._file is None or tools == self._known:
             return
-        import tempfile  # mostly nothing has changed
+        import tempfile  # rarely needed
 
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ class DetectionCache:
 
 
 def key_of(fingerprint: str, program: Path) -> str:
-    """Name a file in a certain state, as asked about by a certain definition. Raises: OSError."""
+    """Return the key of a program's file in its current state, for one definition. Raises: OSError."""
     real = program.resolve()
     status = real.stat()
     return f"{fingerprint}:{real}:{status.st_mtime_ns}:{status.st_size}"

@@ -1,7 +1,7 @@
-"""Runtimes of this machine: what the definitions say, looked for on PATH, asked for their version, all at once.
+"""Runtimes of this machine: programs on PATH that match a definition, with their versions, looked up in parallel.
 
-For each program that a definition names, in any folder of PATH: find the real one behind a version manager's shim, ask its
-version, find the other tools it needs and the folders that sandboxes must show for it.
+For each program named by a definition, in any folder of PATH: resolve shims of version managers, get the version, and find the
+other tools it needs and the folders that sandboxes must show.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _NOTHING_PREPARED = "/nonexistent"
 
 
 class HostScan(Struct, frozen=True):
-    """What was found. problems: words about tools that are there and still cannot be used."""
+    """The result of a scan. problems: messages about tools that exist but cannot be used."""
 
     runtimes: list[Runtime] = field(default_factory=list[Runtime])
     problems: list[str] = field(default_factory=list[str])
     preparations: list[Preparation] = field(default_factory=list[Preparation])
-    """What makes some of them quicker, to be executed once when there is time."""
+    """Work that makes some of them faster, to be done once."""
     unprepared: list[Unprepared] = field(default_factory=list[Unprepared])
-    """Those that stay slow, because nothing of the data folder can be shown to programs."""
+    """Toolchains that stay slow, because nothing in the data folder can be shown to programs."""
 
 
 class _Found(NamedTuple):
-    """A definition's program. executable: as it is to be called."""
+    """The program of a definition. executable: the path to run it by."""
 
     definition: Definition
     executable: Path
@@ -51,11 +51,11 @@ class _Found(NamedTuple):
 
 
 _Completed = tuple[Runtime, Preparation | Unprepared | None]
-"""A runtime and what is to be prepared for it; None for nothing."""
+"""A runtime, and its preparation if it needs one."""
 
 
 def find_host_runtimes(path: str, definitions: Iterable[Definition] | None = None) -> list[Runtime]:
-    """List the runtimes made of programs in the folders of `path` (":" between them). See `scan_host`."""
+    """Return the runtimes found in the folders of `path` (separated by ":"). See `scan_host`."""
     return scan_host(path, definitions).runtimes
 
 
@@ -66,10 +66,10 @@ def scan_host(
     data_folder: Path | None = None,
     only: Callable[[Definition], bool] | None = None,
 ) -> HostScan:
-    """Look for runtimes.
+    """Scan the host for runtimes.
 
-    definitions: those that come with Firebox when None; of several with one language and package the first counts.
-    data_folder: where versions are remembered and toolchains are prepared; None: neither. only: which definitions matter.
+    definitions: None for those that ship with Firebox; the first of several with the same language and package wins.
+    data_folder: where versions are cached and toolchains prepared; None: neither. only: selects definitions.
     """
     chosen: dict[tuple[str, str | None], Definition] = {}
     for definition in shipped_definitions() if definitions is None else definitions:
@@ -104,7 +104,7 @@ def scan_host(
 
 @contextmanager
 def _workers(wanted: int) -> Generator[Callable[..., Iterable[Any]]]:
-    """Yield what does as the built-in `map`, several at a time where there are several."""
+    """Yield a function like the built-in `map`, parallel if there is more than one item."""
     if wanted < 2:
         yield map
         return
@@ -115,7 +115,7 @@ def _workers(wanted: int) -> Generator[Callable[..., Iterable[Any]]]:
 
 
 def _one_a_version(answers: Iterable[_Found | str], problems: list[str]) -> Iterator[_Found]:
-    """Yield, of each definition, the first program of a version; note what went wrong with the others."""
+    """Yield the first program of each version of a definition; record the problems of the others."""
     seen: set[tuple[int, str]] = set()
     for answer in answers:
         if isinstance(answer, str):
@@ -126,7 +126,7 @@ def _one_a_version(answers: Iterable[_Found | str], problems: list[str]) -> Iter
 
 
 def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCache) -> _Found | str:
-    """Find the real program behind `candidate`, and its version; words when that fails."""
+    """Resolve `candidate` and get its version. Return a message on failure."""
     try:
         fingerprint = _fingerprint(definition.detect)
         known = _known(key_of(fingerprint, candidate), cache)
@@ -136,7 +136,7 @@ def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCac
         key = key_of(fingerprint, executable)
         known = _known(key, cache)
         version = known[1] if known is not None else ask_version(definition.detect, executable, path)
-        # Not for a shim of an unknown manager: what it stands for changes while the shim does not.
+        # Not for a shim of an unknown manager: its target may change while the shim does not.
         if is_known_shim or executable.resolve() == candidate.resolve():
             cache.put(key, str(executable), version)
         return _Found(definition, executable, version)
@@ -145,9 +145,9 @@ def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCac
 
 
 def _real_program(tool: Tool, candidate: Path, path: str, cache: DetectionCache) -> tuple[Path, bool]:
-    """Find the real program behind `candidate`, and tell whether that is a shim of a manager that is known.
+    """Resolve `candidate`. Return the real program, and whether it is the shim of a known manager.
 
-    Such a shim is asked only where something has changed that decides its answer. Raises: UnusableToolError, OSError.
+    Such a shim is run only if something changed that its answer depends on. Raises: UnusableToolError, OSError.
     """
     decided_by = what_decides(candidate, path, environment_of_tools(path)) if tool.locate else None
     if decided_by is None:
@@ -171,13 +171,13 @@ def _fingerprint(tool: Tool) -> str:
 
 
 def _known(key: str, cache: DetectionCache) -> tuple[Path, str] | None:
-    """Return an executable and its version from the memory, if it is still there."""
+    """Return an executable and its version from the cache, if it still exists."""
     known = cache.get(key)
     return (Path(known[0]), known[1]) if known is not None and os.access(known[0], os.X_OK) else None
 
 
 def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | None, cache: DetectionCache) -> _Completed | str:
-    """Make the runtime: find its other tools and the folders to show; words when something is missing."""
+    """Create the runtime with its other tools and folders. Return a message if something is missing."""
     definition = found.definition
     executables = [found.executable]
 

@@ -1,4 +1,4 @@
-"""Programs of the host that are run to learn about them: where they really are, and which version they are."""
+"""Runs programs of the host to find out their real paths and versions."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 ANSWER_TIMEOUT_S = 10.0
-"""How long a tool may take to answer; a JVM on a busy machine takes a second."""
+"""Timeout for a tool; a JVM on a busy machine takes a second."""
 _MOST_ANSWER_BYTES = 1 << 20
-"""How much a tool may say; a program of the same name may never end."""
+"""Limit on a tool's output; a program of the same name may print endlessly."""
 
 _PASSED_ON = ("CARGO_HOME", "HOME", "JAVA_HOME", "PYENV_ROOT", "PYENV_VERSION", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN")
-"""What version managers go by."""
+"""Variables that version managers depend on."""
 _NOT_FOUND = (126, 127)
-"""How a shell ends that finds no program, or none that it may start."""
+"""Exit codes of a shell when a program is not found or not executable."""
 
 
 def real_program(tool: Tool, candidate: Path, path: str) -> Path:
-    """Follow links and shims. A program that every sandbox shows keeps its usual name, which it may go by.
+    """Resolve symlinks and shims. A program that every sandbox shows keeps its usual name, which may determine what it does.
 
     path: PATH for shims. Raises: UnusableToolError, OSError.
     """
@@ -40,16 +40,16 @@ def real_program(tool: Tool, candidate: Path, path: str) -> Path:
         lines = run_tool([str(candidate), *tool.locate], path).splitlines()
         located = Path(tool.executable.replace("{located}", lines[0].strip() if lines else "")).resolve()
         if not (located.is_file() and os.access(located, os.X_OK)):
-            raise UnusableToolError(f"it stands for {located}, which is no program")
+            raise UnusableToolError(f"it resolves to {located}, which is not a program")
         if located != real:
             return located
     return candidate if is_standard(real) and is_standard(candidate.parent.resolve()) else real
 
 
 def _may_be_shim(candidate: Path, real: Path) -> bool:
-    """Tell whether a program may only stand for another one: it is a script, or a link to something of another name.
+    """Return whether a program may be a shim: a script, or a symlink to a file of another name.
 
-    So is one that lies outside of the standard folders: it may be a link into somewhere, as in a virtual environment.
+    So may any program outside of the standard folders: it may be a symlink into a virtual environment.
     """
     if not is_standard(real) or not (candidate.name in real.name or real.name in candidate.name):
         return True
@@ -58,14 +58,14 @@ def _may_be_shim(candidate: Path, real: Path) -> bool:
 
 
 def ask_version(detect: Detect, executable: Path, path: str) -> str:
-    """Find the version of a program, as SemVer: in the file that the definition names, else by asking the program.
+    """Return the version of a program as SemVer, from the file named by the definition or by running the program.
 
     Raises: UnusableToolError, OSError.
     """
     values = tool_values(executable)
     file = Path(fill(detect.file, values)) if detect.file else None
     if file is not None and file.is_file():
-        with contextlib.suppress(UnusableToolError):  # it may be another one of that name
+        with contextlib.suppress(UnusableToolError):  # the file may be something else
             return read_version(detect, file.read_text(encoding="utf-8", errors="replace"))
     if detect.command:
         text = run_tool([fill(word, values) for word in detect.command], path, detect.stdin)
@@ -75,20 +75,20 @@ def ask_version(detect: Detect, executable: Path, path: str) -> str:
 
 
 def read_version(detect: Detect, text: str) -> str:
-    """Find the version in what a program said, as SemVer. Raises: UnusableToolError."""
+    """Return the version in a program's output, as SemVer. Raises: UnusableToolError."""
     match = re.search(detect.pattern, text, re.MULTILINE)
     version = to_semver(match[1] if match.re.groups else match[0]) if match else None
     if version is None:
-        raise UnusableToolError(f"there is no version in {text[:80]!r}")
+        raise UnusableToolError(f"no version in {text[:80]!r}")
     return version
 
 
 def find_tool(tool: Tool, search: SearchPath, real: Callable[[Tool, Path], Path], beside: Path) -> Path:
-    """Find a further program of a runtime, first in the folder of its main program. Raises: UnusableToolError.
+    """Find another program of a runtime, first in the folder of its main program. Raises: UnusableToolError.
 
-    real: as `real_program`, for some PATH.
+    real: as `real_program`, for a given PATH.
     """
-    problem = "it is not on PATH"
+    problem = "not on PATH"
     for candidate in search.find(tool.programs, first_in=beside):
         try:
             return real(tool, candidate)
@@ -98,23 +98,23 @@ def find_tool(tool: Tool, search: SearchPath, real: Callable[[Tool, Path], Path]
 
 
 def tool_values(executable: Path) -> dict[str, str]:
-    """Give the placeholders that follow from where a program is."""
+    """Return the placeholders that depend on a program's path."""
     real = executable.resolve()
     return {"tool": str(executable), "prefix": str(prefix_of(real)), "folder": str(real.parent)}
 
 
 def environment_of_tools(path: str) -> dict[str, str]:
-    """Return the variables that programs of the host are run with."""
+    """Return the environment variables for programs of the host."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return passed_on | {"PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 
 def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
-    """Run a program of the host and give what it printed, stdout first. What it started dies with it.
+    """Run a program of the host and return its output, stdout first. Its process group is killed at the end.
 
-    Raises: UnusableToolError when it fails, takes too long or says too much; OSError when it cannot be started.
+    Raises: UnusableToolError when it fails, times out or prints too much; OSError when it cannot be started.
     """
-    import subprocess  # mostly everything is known already
+    import subprocess  # rarely needed
 
     environment = environment_of_tools(path)
     pipe = subprocess.PIPE
@@ -130,16 +130,15 @@ def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
                 os.killpg(process.pid, signal.SIGKILL)
     text = (stdout + b"\n" + stderr).decode(errors="replace").strip()
     if process.returncode != 0:
-        first = text.splitlines()[0] if text else "nothing"
-        words = f"it exits with {process.returncode} and says {first[:120]!r}"
+        words = f"exit code {process.returncode}" + (f": {text.splitlines()[0][:120]!r}" if text else "")
         raise StandsForNothingError(words) if process.returncode in _NOT_FOUND else UnusableToolError(words)
     return text
 
 
 def _hear(process: Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes, bytes]:
-    """Read what a program says on both streams, to its end. stdin: less than a pipe holds.
+    """Read both streams of a program to their end. stdin: must fit into a pipe.
 
-    Raises: UnusableToolError when it is too much, TimeoutError.
+    Raises: UnusableToolError for too much output, TimeoutError.
     """
     import selectors
     import subprocess
@@ -161,7 +160,7 @@ def _hear(process: Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes
                 if not piece:
                     selector.unregister(key.fd)
             if sum(map(len, heard.values())) > _MOST_ANSWER_BYTES:
-                raise UnusableToolError(f"it says more than {_MOST_ANSWER_BYTES} bytes")
+                raise UnusableToolError(f"its output exceeds {_MOST_ANSWER_BYTES} bytes")
     try:
         process.wait(max(0.0, deadline_s - time.monotonic()))
     except subprocess.TimeoutExpired:

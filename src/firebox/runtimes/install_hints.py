@@ -1,4 +1,4 @@
-"""What brings a language whose tools are not on this machine: a recipe of ours, or the host's own packages."""
+"""Hints on how to install a missing language: a recipe of ours, or packages of the host."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LONGEST_NAME = 64
 
 
 def named(definitions: Iterable[Definition], name: str) -> list[Definition]:
-    """List the definitions that a name stands for: the language of that name first, then those it is an alias of.
+    """Return the definitions that a name stands for: the language of that name, then those with this alias.
 
-    Of several the one with the highest rank comes first, as when it is to be run.
+    The one with the highest rank comes first, as when a runtime is selected.
     """
     wanted = name.strip().lower()
     found = sorted(definitions, key=lambda definition: -definition.rank)
@@ -25,20 +25,20 @@ def named(definitions: Iterable[Definition], name: str) -> list[Definition]:
 
 
 def installing_hint(name: str, definitions: Iterable[Definition] | None = None) -> str:
-    """Say how to install a language, "" when the name is unknown or nothing is known.
+    """Return how to install a language, or "" if unknown.
 
-    definitions: those that come with Firebox when None. name: a language or an alias; may be anything a client sent.
+    definitions: None for those that ship with Firebox. name: a language or an alias; untrusted input.
     """
     if not name.strip() or len(name) > _LONGEST_NAME:
         return ""
     known = named(shipped_definitions(name.strip().lower()) if definitions is None else definitions, name)
     if recipe := _recipe_for(name, known):
-        return f"`firebox packages install --build {recipe}` builds it; without --build it comes from your repositories"
+        return f"`firebox packages install --build {recipe}` builds it; without --build it is installed from your repositories"
     return next((words for definition in known if (words := definition.packages.words())), "")
 
 
 def building_hint(name: str) -> str:
-    """Say how to build what no repository has, "" when there is no recipe. name: as of `installing_hint`."""
+    """Return how to build what no repository has, or "" without a recipe. name: as for `installing_hint`."""
     if not name.strip() or len(name) > _LONGEST_NAME:
         return ""
     recipe = _recipe_for(name, named(shipped_definitions(name.strip().lower()), name))
@@ -47,12 +47,12 @@ def building_hint(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _recipes() -> frozenset[str]:
-    """The names of the recipes that come with Firebox."""
+    """Return the names of the recipes that ship with Firebox."""
     return frozenset(file.parent.parent.name for file in _RECIPES.glob("*/*/recipe.toml"))
 
 
 def _recipe_for(name: str, known: Iterable[Definition]) -> str:
-    """Name the recipe that brings a language, "" when none does. known: the definitions of this name."""
+    """Return the recipe that installs a language, or "". known: the definitions of this name."""
     wanted = name.strip().lower()
     if wanted in _recipes():
         return wanted
@@ -60,7 +60,7 @@ def _recipe_for(name: str, known: Iterable[Definition]) -> str:
 
 
 def _recipe_with_own(name: str) -> str:
-    """Name the recipe that brings the definition of a language itself, "" when none does."""
+    """Return the recipe that contains the definition of a language, or ""."""
     for file in sorted(_RECIPES.glob("*/*/runtimes/*.toml")):
         text = file.read_text(encoding="utf-8")
         if f'"{name}"' in text and named([read_definition(text, file.name)], name):
@@ -70,7 +70,7 @@ def _recipe_with_own(name: str) -> str:
 
 @lru_cache(maxsize=128)
 def _recipe_of(language: str) -> str:
-    """Name the recipe that builds a language, the one called so first; "" when there is none."""
+    """Return the recipe that builds a language, preferably the one of that name, or ""."""
     stems = {path.stem for path in _definition_files(language)}
     recipes: list[str] = []
     for file in sorted(_RECIPES.glob("*/*/recipe.toml")):

@@ -1,8 +1,8 @@
-"""What can be started before a job comes: where interpreters and compilers wait, and for which jobs they are the right ones.
+"""Prestarted interpreters and compilers: how they are started, and for which jobs they can be used.
 
-A hook is a small program in the interpreter's own language which that loads by itself at its start. It must leave no trace: a
-program that was started ahead and one that was not cannot tell. Of a compiler the hook is the main program: it calls the
-compiler in its own process, and whatever else the compile stage does.
+A hook is a small program in the interpreter's own language, loaded by the interpreter at startup. It must leave no trace: a
+program must not be able to tell whether it was prestarted. For a compiler the hook is the main program: it runs the compiler in
+its own process, and then the rest of the compile stage.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from firebox.sandbox.spec import HOOKS_FOLDER, RESUME_WORDS_BYTES, Prestart
 
 
 class Hook(Struct, frozen=True):
-    """name: of the file that the interpreter looks for; env: how it is made to. takes_args, preloads: whether it can be given
-    arguments, and modules to load. has_template: whether the interpreter can be restored from one; the hook then draws new random
-    numbers for each run. other_pid, draws: as of `Prestart`.
+    """How an interpreter is prestarted.
 
-    Its text is `hooks/NAME.hook`. Without a name there is none: the program waits where it opens its main file.
+    name: file name of the hook (`hooks/NAME.hook`), "" for none: the program then stops where it opens its main file. env: makes
+    the interpreter load the hook. takes_args, preloads: whether a prestarted program can be given arguments, and modules to load.
+    has_template: whether the interpreter can be restored from a template; the hook then reseeds random numbers for each run.
+    other_pid, draws: as for `Prestart`.
     """
 
     name: str = ""
@@ -56,21 +57,21 @@ HOOKS: Mapping[str, Hook] = {
 }
 
 COMPILER_HOOKS: Mapping[str, str] = {"javac": "Javac.java"}
-"""Name of a hook -> name of its file."""
+"""File name by hook name."""
 
 PRELOAD = "FIREBOX_PRELOAD"
-"""The variable that tells a hook which modules to load while it waits; the hook takes it away."""
+"""The variable that tells a hook which modules to preload; the hook removes it."""
 
 _LIKE_OURS = (
     *(PRELOAD, "CLASSPATH", "JAVA_", "JDK_", "_JAVA_", "PYTHON", "NODE_", "PERL", "BASH_ENV"),
     *("RUBY", "GEM_", "BUNDLE", "XDG_DATA_HOME"),
 )
-"""Variables that begin so may change what a hook finds or how it is loaded."""
+"""Prefixes of variables that may change what a hook finds or how it is loaded."""
 _HARMLESS = ("PYTHONDONTWRITEBYTECODE",)
 
 
 _OF_THE_JOB = ("HOME", "LD_", "LOCPATH", "GCONV_PATH", "NLSPATH", "OPENSSL_", "SSL_", "XDG_")
-"""Variables of a job that begin so may name files of its own, which are not there when a program is started ahead."""
+"""Prefixes of variables that may name files of the job, which do not exist yet when a program is prestarted."""
 
 
 def plan_ahead(
@@ -84,17 +85,17 @@ def plan_ahead(
     alone: bool = True,
     template: str | None = None,
 ) -> Prestart | None:
-    """Say what to start so that it can go on as this command, told `args`; None when that must be a fresh start.
+    """Return how to prestart a program that can continue as this command with `args`; None if only a fresh start will do.
 
-    command: ends with the main file, perhaps options, and then `args`. env: of the program, complete; job_env: names of those
-    that the job brings. modules: loaded while it waits. alone: the main file is the job's only one. template: as of `Prestart`,
-    where the interpreter can have one.
+    command: ends with the main file, perhaps options, and then `args`. env: the complete environment; job_env: names of the
+    variables set by the job. modules: to preload. alone: the main file is the job's only file. template: as for `Prestart`, if the
+    interpreter supports templates.
     """
     hook = HOOKS.get(runtime.ahead)
     if hook is None or (args and not hook.takes_args) or not _may_wait(args, env, job_env):
         return None
     if not hook.name and not alone:
-        return None  # whatever such a program looks for at its start must be there, or not, in either case
+        return None  # such a program looks for files at startup that the job may or may not have
     argv = tuple(command[: len(command) - len(args)])
     main = next((word for word in reversed(argv) if not word.startswith("-")), "/")
     if main.startswith("/"):
@@ -102,7 +103,7 @@ def plan_ahead(
     preload = [(PRELOAD, " ".join(modules))] if modules and hook.preloads else []
     return Prestart(
         argv=argv,
-        env=(*env.items(), *hook.env.items(), *preload),  # last, so that the others stay where they are when these go
+        env=(*env.items(), *hook.env.items(), *preload),  # last, so that the others keep their places when these are removed
         main=main,
         held=not hook.name,
         template=template if hook.has_template else None,
@@ -114,9 +115,9 @@ def plan_ahead(
 def plan_compiler_ahead(
     runtime: Runtime, words: Sequence[str], env: Mapping[str, str], memory_bytes: int, *, job_env: Iterable[str] = ()
 ) -> Prestart | None:
-    """Say what to start so that it can go on as a compile stage, told `words` (see `compile_words`); None for a fresh start.
+    """Return how to prestart a compiler that can continue with `words` (see `compile_words`); None if only a fresh start will do.
 
-    env, job_env: as of `plan_ahead`. memory_bytes: the stage's limit, 0 for none.
+    env, job_env: as for `plan_ahead`. memory_bytes: the stage's limit, 0 for none.
     """
     if runtime.compile_ahead is None or not _may_wait(words, env, job_env):
         return None
@@ -125,12 +126,12 @@ def plan_compiler_ahead(
 
 
 def compile_words(steps: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Put a compile stage into words for a hook: a shell's command line of every step but the first, then the first as it is."""
+    """Return the words for a hook: a shell command line of all steps but the first, then the words of the first step."""
     return (shell_line(steps[1:]), *steps[0])
 
 
 def _may_wait(words: Sequence[str], env: Mapping[str, str], job_env: Iterable[str]) -> bool:
-    """Tell whether nothing in the job keeps it from a program that waits."""
+    """Return whether nothing in the job rules out a prestarted program."""
     if sum(len(word.encode(errors="replace")) + 1 for word in words) > RESUME_WORDS_BYTES:
         return False
     if any(name.startswith(_OF_THE_JOB) for name in job_env):
@@ -139,9 +140,9 @@ def _may_wait(words: Sequence[str], env: Mapping[str, str], job_env: Iterable[st
 
 
 def hook_texts() -> dict[str, str]:
-    """Read every hook: name of the file that the interpreter looks for -> text.
+    """Read every hook. Return texts by the file name that the interpreter looks for.
 
-    That of Python is a text in another one, `python_start.hook`, which has it compiled in the right place.
+    Python's hook is embedded in another one, `python_start.hook`, which compiles it in the right place.
     """
     folder = Path(__file__).parent / "hooks"
     files = {**{name: hook.name for name, hook in HOOKS.items() if hook.name}, **COMPILER_HOOKS}

@@ -1,4 +1,4 @@
-"""Which runtimes there are, and which one a selector means."""
+"""Registry of runtimes: selection by name and version range."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _EXAMPLES = "a version range looks like *, 3.x, ^3.11, >=3.9 <4 or 3.11.7"
 
 
 class Registry:
-    """A set of runtimes. Of several with the same language, version and package the first one counts."""
+    """A set of runtimes. The first of several with the same language, version and package wins."""
 
     def __init__(self, runtimes: Iterable[Runtime]) -> None:
         self.renew(runtimes)
 
     def renew(self, runtimes: Iterable[Runtime]) -> None:
-        """Put other runtimes in the place of those there are: a package came or went."""
+        """Replace all runtimes, after a package was installed or removed."""
         unique: dict[tuple[str, str, str | None], Runtime] = {}
         self._by_installed: dict[str, list[Runtime]] = {}
         for runtime in runtimes:
@@ -39,36 +39,36 @@ class Registry:
                 self._by_extension.setdefault(extension, runtime)
         for name, candidates in self._by_name.items():
             own = [runtime for runtime in candidates if runtime.language.lower() == name]
-            # A language's own name goes before another one's alias.
+            # A language's own name wins over another one's alias.
             candidates[:] = own + [runtime for runtime in candidates if runtime.language.lower() != name]
         self._resolve = lru_cache(maxsize=1024)(self._find)
 
     def all(self) -> list[Runtime]:
-        """List every runtime by language; of one language the preferred and newest first."""
+        """Return every runtime, ordered by language; within a language the preferred and latest first."""
         return list(self._runtimes)
 
     def of_package(self, installed: str) -> list[Runtime]:
-        """List the runtimes that an installed package brings, those too that another one goes before."""
+        """Return the runtimes of an installed package, including those hidden by another one."""
         return list(self._by_installed.get(installed, ()))
 
     def resolve(self, selector: str, version_range: str = "*", installed: str = "") -> Runtime:
-        """Find the runtime a request means: the newest whose language or alias is `selector` and whose version matches.
+        """Return the runtime for a request: the latest whose language or alias is `selector` and whose version matches.
 
-        version_range: as npm spells it. installed: look at the runtimes of this installed package only.
-        Raises: UnknownRuntime, with what installs the language, the nearest names or the versions there are as hint.
+        version_range: in npm's syntax. installed: consider the runtimes of this installed package only.
+        Raises: UnknownRuntime, with a hint on how to install the language, similar names, or the available versions.
         Source: node-semver, "Ranges".
         """
         return self._resolve(selector, version_range, installed)
 
     def by_extension(self, extension: str) -> Runtime | None:
-        """Find the runtime for files with this ending (".py"), or None."""
+        """Return the runtime for a file extension (".py"), or None."""
         return self._by_extension.get(extension) or self._by_extension.get(extension.lower())
 
     def _find(self, selector: str, version_range: str, installed: str) -> Runtime:
         candidates = self._candidates(selector.strip().lower(), installed)
         if not candidates:
             raise UnknownRuntime(selector, version_range, hint=self._names_hint(selector))
-        # The two usual ranges need no library, which takes longer to load than a small program to run.
+        # The two usual ranges need no library: importing it takes longer than running a small program.
         if version_range.strip() == ANY:
             released = (runtime for runtime in candidates if not parts_of(runtime.version)[1])
             return next(released, candidates[0])
@@ -97,7 +97,7 @@ class Registry:
         return sorted(found, key=lambda runtime: runtime.language.lower() != name)
 
     def _names_hint(self, selector: str) -> str:
-        # Loaded where it is needed: most processes never miss a language.
+        # Imported late: rarely needed.
         from firebox.runtimes.install_hints import installing_hint
 
         if words := installing_hint(selector):
@@ -111,14 +111,14 @@ class Registry:
 
 
 def _descending(runtime: Runtime) -> tuple[int, tuple[int, int, int], bool, list[Any], str]:
-    """Sort key of runtimes: highest rank, newest version; a pre-release after its release."""
+    """Return the sort key of a runtime: highest rank, latest version; a pre-release after its release."""
     (major, minor, patch), prerelease = parts_of(runtime.version)
     numbers = (-major, -minor, -patch)
     return -runtime.rank, numbers, bool(prerelease), _descending_text(prerelease), runtime.package or ""
 
 
 def _descending_text(parts: Iterable[str]) -> list[Any]:
-    """Turn pre-release parts ("rc", "2") into a list that sorts downwards."""
+    """Return a list for pre-release identifiers ("rc", "2") that sorts in descending order."""
     return [(-int(part), ()) if part.isdigit() else (-(1 << 60), [-ord(letter) for letter in part]) for part in parts]
 
 
@@ -127,5 +127,5 @@ def _matches(wanted: Any, version: Any) -> bool:
 
 
 def _matches_as_release(wanted: Any, version: Any) -> bool:
-    """Let a pre-release stand in where nothing else matches: npm's ranges leave those out unless they are named."""
+    """Match a pre-release where nothing else matches: npm's ranges exclude pre-releases unless they name one."""
     return bool(wanted.match(version.truncate("patch")))

@@ -1,4 +1,4 @@
-"""A runtime: a language at a version, as data; and how its templates become command lines."""
+"""Runtimes as data: a language at a version, and templates of its command lines."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ BASE_ENVIRONMENT = {
     "TZ": "UTC",
     "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
 }
-"""What a program finds when neither its runtime nor its job says otherwise."""
+"""Default environment variables, below those of runtimes and jobs."""
 
 WORD_PLACEHOLDERS = ("main", "base", "stem", "Stem", "memory_mb")
 LIST_PLACEHOLDERS = ("sources", "others", "reversed", "siblings", "compile_args")
-"""These stand for any number of words, so they must be a word of their own."""
+"""These expand to any number of words, so they must be words of their own."""
 STEP_PLACEHOLDER = "other"
-"""In a compile step: the step is taken once for each of the others, and not at all where there are none."""
+"""In a compile step: the step is repeated for each of the other sources."""
 
 _WORD = re.compile(r"(?<![$%])\{(" + "|".join((*WORD_PLACEHOLDERS, STEP_PLACEHOLDER)) + r")\}")
 _EACH = re.compile(r"(?<![$%])\{" + STEP_PLACEHOLDER + r"\}")
 _SEARCHED_BYTES = 64 << 10
 _COMPILE_ARGUMENT = 512
-"""Characters of one at most."""
+"""Maximum length of one, in characters."""
 _NAMELESS_EXTENSIONS = ("", ".code")
-"""Endings that say nothing about a language: Piston's clients send `file0.code` for a file without a name."""
+"""Extensions without meaning: Piston's clients send `file0.code` for a file without a name."""
 
 
 class CompilerAhead(Struct, frozen=True, forbid_unknown_fields=True):
-    """A compiler that can wait for a job."""
+    """A compiler that can be prestarted."""
 
     hook: str
-    """Which of `ahead.COMPILER_HOOKS` calls it."""
+    """Its hook, one of `prestart.COMPILER_HOOKS`."""
     command: tuple[str, ...]
-    """What is started; the hook's file comes after it. Of the placeholders only `{memory_mb}`."""
+    """What to start; the hook's file is appended. `{memory_mb}` is the only placeholder."""
 
 
 class Runtime(Struct, frozen=True, kw_only=True):
@@ -63,11 +63,11 @@ class Runtime(Struct, frozen=True, kw_only=True):
     | `{stem}`      | that without its folder too                                                         |
     | `{Stem}`      | the stem with a capital first letter                                                |
     | `{sources}`   | every source file, main first; a word each                                          |
-    | `{others}`    | the sources except main that have one of the runtime's extensions; a word each      |
-    | `{reversed}`  | the same in reverse order, for compilers that want what is used before its user     |
-    | `{siblings}`  | those of them that lie in main's folder; a word each                                |
-    | `{compile_args}` | arguments of the compiler that the job asks for, in compile steps only; a word each   |
-    | `{other}`     | one of the others: the compile step is taken once for each, and not at all for none |
+    | `{others}`    | all other sources that have one of the runtime's extensions; a word each            |
+    | `{reversed}`  | the same in reverse order, for compilers that want definitions before their uses    |
+    | `{siblings}`  | those in the folder of the main file; a word each                                   |
+    | `{compile_args}` | the job's arguments of the compiler, in compile steps only; a word each             |
+    | `{other}`     | one of the others: the compile step is repeated for each of them                    |
     | `{memory_mb}` | the stage's memory limit in MiB, or the machine's memory where there is no limit    |
     """
 
@@ -76,56 +76,56 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """An exact SemVer."""
     aliases: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ()
-    """With the dot; the first one is the usual one."""
+    """With the dot; the first one is the default."""
     main_name: str
-    """Name of the main file when the client gave none."""
+    """Name of the main file if the client gave none."""
     compile: tuple[tuple[str, ...], ...] = ()
-    """Steps, each a command line, all in one stage; empty: nothing to compile."""
+    """Steps, each a command line, all in one stage; empty: no compile stage."""
     compile_args: tuple[str, ...] = ()
-    """Which arguments a job may give to the compiler: regular expressions, of which one matches the whole argument."""
+    """Allowed arguments of the compiler: regular expressions, one of which must match the whole argument."""
     run: tuple[str, ...]
     run_with_others: tuple[str, ...] = ()
-    """What is run instead where there are other source files; empty: the same."""
+    """Used instead of `run` when there are other source files; empty: the same."""
     env: dict[str, str] = field(default_factory=dict[str, str])
-    """For both stages, above the engine's own variables."""
+    """For both stages, overriding the engine's variables."""
     compile_env: dict[str, str] = field(default_factory=dict[str, str])
-    """For the compile stage, above `env`."""
+    """For the compile stage, overriding `env`."""
     compile_limits: LimitRequest = LimitRequest()
-    """What this language wants instead of the usual defaults; `Settings.default_limits` weighs it."""
+    """Defaults for this language; `Settings.default_limits` combines them with the operator's."""
     run_limits: LimitRequest = LimitRequest()
     mounts: tuple[str, ...] = ()
-    """Folders of the host to be shown read-only besides the standard ones."""
+    """Folders of the host to mount read-only besides the standard ones."""
     layers: tuple[str, ...] = ()
-    """Of a packaged runtime: what its root is stacked from, topmost first: squashfs images, or folders; absolute paths."""
+    """Of a packaged runtime: the layers of its root, topmost first: squashfs images or folders; absolute paths."""
     on_host: bool = True
-    """True: the host's own standard folders are shown, above `layers` if there are any."""
+    """True: the host's standard folders are shown, above `layers` if there are any."""
     installed: str = ""
-    """Of a packaged runtime: the folder in the package store that it comes from; "" for one of the host's."""
+    """Of a packaged runtime: its folder in the package store; "" for a runtime of the host."""
     package: str | None = None
-    """The toolchain that brings it, where that has another name than the language ("gcc")."""
+    """The toolchain, if its name differs from the language ("gcc")."""
     rank: int = 0
-    """Among runtimes of one name the highest rank is meant, whatever its version."""
+    """Among runtimes of one name the highest rank is selected, whatever its version."""
     cache: CacheLevel = "none"
     ahead: str = ""
-    """The hook at which its program can wait for a job, "" for none; see `ahead`."""
+    """The hook at which its program can be prestarted, "" for none; see `prestart`."""
     compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
-    """True: the toolchain refuses a source file that has none of `extensions`."""
+    """True: the toolchain rejects source files with other extensions than `extensions`."""
     byte_order_mark: bool = False
-    """True: a byte order mark at the start of a source means something to the toolchain; else it is taken away."""
+    """True: the toolchain needs a byte order mark at the start of a source; otherwise it is removed."""
     name_pattern: str = ""
-    """Where the toolchain wants the main file named after something in it: a regular expression with that as group 1."""
+    """For toolchains that name the main file after something in it: a regular expression whose group 1 is the name."""
     commands: dict[str, str] = field(default_factory=dict[str, str])
-    """Names that people type in a shell, and the program that each one means. They are on PATH."""
+    """Commands for shells, and the programs they run. They are on PATH."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The language and its aliases."""
+        """Return the language and its aliases."""
         return (self.language, *self.aliases)
 
     @property
     def setting_names(self) -> tuple[str, ...]:
-        """What settings for single languages and packages may call it, the most exact first: `python-3.13.5` before `python`."""
+        """Return the names that settings may use for it, most specific first: `python-3.13.5` before `python`."""
         return tuple(name for name in (self.installed, self.package, *self.names) if name)
 
     @property
@@ -133,17 +133,17 @@ class Runtime(Struct, frozen=True, kw_only=True):
         return bool(self.compile)
 
     def environment(self, stage: StageName) -> dict[str, str]:
-        """Give the variables of a stage."""
+        """Return the environment variables of a stage."""
         return {**self.env, **self.compile_env} if stage == "compile" else dict(self.env)
 
     def limits(self, stage: StageName) -> LimitRequest:
-        """Give what this language wants instead of a stage's usual limits."""
+        """Return this language's own defaults for a stage."""
         return self.compile_limits if stage == "compile" else self.run_limits
 
     def compile_commands(self, files: Sequence[str], memory_bytes: int, compile_args: Sequence[str] = ()) -> list[list[str]]:
-        """Give the command lines of the compile stage, in order; none for an interpreted language.
+        """Return the command lines of the compile stage, in order; none for an interpreted language.
 
-        files: names of the source files, main first. memory_bytes: the stage's limit, 0 for none. compile_args: checked already.
+        files: names of the source files, main first. memory_bytes: the stage's limit, 0 for none. compile_args: validated.
         """
         steps: list[list[str]] = []
         for template in self.compile:
@@ -154,35 +154,35 @@ class Runtime(Struct, frozen=True, kw_only=True):
         return steps
 
     def has_compile_commands(self, files: Sequence[str]) -> bool:
-        """Tell whether `compile_commands` gives any for these files."""
+        """Return whether `compile_commands` is not empty for these files."""
         return any(not _is_for_each(template) or self._others(files) for template in self.compile)
 
     def compile_ahead_command(self, memory_bytes: int) -> list[str]:
-        """Give the command line of the compiler that waits, without its hook; none where there is none."""
+        """Return the command line of the prestarted compiler, without its hook; empty if there is none."""
         return self._fill(self.compile_ahead.command, (), memory_bytes) if self.compile_ahead is not None else []
 
     def run_command(self, files: Sequence[str], args: Sequence[str], memory_bytes: int) -> list[str]:
-        """Give the command line of the run stage. Arguments as of `compile_commands`."""
+        """Return the command line of the run stage. Arguments as for `compile_commands`."""
         template = self.run_with_others if self.run_with_others and self._others(files) else self.run
         return [*self._fill(template, files, memory_bytes), *args]
 
     def check_compile_args(self, compile_args: Sequence[str]) -> None:
-        """Refuse arguments of the compiler that this runtime does not allow. Raises: InvalidRequest."""
+        """Check the job's arguments of the compiler. Raises: InvalidRequest."""
         if compile_args and not self.compile_args:
-            raise InvalidRequest(f"{self.language} {self.version} takes no arguments for a compiler", where="compile_args")
+            raise InvalidRequest(f"{self.language} {self.version} has no compiler that takes arguments", where="compile_args")
         for index, word in enumerate(compile_args):
             if len(word) > _COMPILE_ARGUMENT or not any(re.fullmatch(allowed, word) for allowed in self.compile_args):
                 raise InvalidRequest(
-                    f"{word[:64]!r} is not among the arguments that may be given to the compiler of {self.language}",
+                    f"{word[:64]!r} is not an allowed argument of the compiler of {self.language}",
                     where=f"compile_args[{index}]",
                     hint="docs/reference/native-api.md lists them; an argument and its value are one word, as in -DNAME=1",
                 )
 
     def place(self, files: Sequence[File]) -> tuple[File, ...]:
-        """Give every source file the name that the toolchain insists on, and take byte order marks away.
+        """Rename source files as the toolchain requires, and remove byte order marks.
 
-        Only some do: javac wants a file named after its public class, others refuse a strange extension. A name that is
-        taken already is left as it was.
+        Only some toolchains require it: javac wants a file named after its public class, others reject unknown extensions. A file
+        whose new name is taken keeps its own.
         """
         if not self.byte_order_mark:
             files = self._without_marks(files)
@@ -204,7 +204,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
         return tuple(placed)
 
     def _without_marks(self, files: Sequence[File]) -> Sequence[File]:
-        """Take the UTF-8 byte order mark from sources: many toolchains stumble over it, and some editors write it."""
+        """Remove UTF-8 byte order marks from sources: some editors write them, and many toolchains fail on them."""
         if not any(file.source and file.content.startswith(BOM_UTF8) for file in files):
             return files
         main = next(file for file in files if file.source)
@@ -221,7 +221,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
             base = base if extension in _NAMELESS_EXTENSIONS else file.name
             extension = self.extensions[0]
         if self.name_pattern:
-            # A client's file, searched outside of any sandbox: only as much of it as even a slow pattern gets through.
+            # A client's file, searched outside of a sandbox: limited to what even a slow pattern gets through.
             match = re.search(self.name_pattern, file.content[:_SEARCHED_BYTES].decode(errors="replace"), re.MULTILINE)
             if match:
                 base = (dirname(base) + "/" if dirname(base) else "") + match[1]
@@ -249,7 +249,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
         return words
 
     def _one(self, placeholder: str, files: Sequence[str], memory_bytes: int, other: str) -> str:
-        """Give what a placeholder of `WORD_PLACEHOLDERS` stands for, or `{other}`."""
+        """Return the value of a placeholder of `WORD_PLACEHOLDERS`, or of `{other}`."""
         main = _as_path(files[0]) if files else ""
         base = splitext(main)[0]
         stem = basename(base)
@@ -268,7 +268,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
                 return other
 
     def _several(self, placeholder: str, files: Sequence[str], compile_args: Sequence[str]) -> Sequence[str]:
-        """Give the words that a placeholder of `LIST_PLACEHOLDERS` stands for."""
+        """Return the words of a placeholder of `LIST_PLACEHOLDERS`."""
         match placeholder:
             case "sources":
                 return [_as_path(name) for name in files]
@@ -283,17 +283,17 @@ class Runtime(Struct, frozen=True, kw_only=True):
 
 
 def shell_line(steps: Sequence[Sequence[str]]) -> str:
-    """Give a shell's command line that takes steps in order until one fails."""
+    """Return a shell command line that runs the steps until one fails."""
     return " && ".join(map(shlex.join, steps))
 
 
 def _is_for_each(template: Sequence[str]) -> bool:
-    """Tell whether a step is taken for each of the other sources."""
+    """Return whether a step is repeated for each of the other sources."""
     return any("{" in word and _EACH.search(word) for word in template)
 
 
 def _as_path(name: str) -> str:
-    """Keep a file name from being read as an option (-x), a file of options (@x) or an assignment (x=1, awk)."""
+    """Return a path that tools do not take for an option (-x, +x) or a file of options (@x)."""
     return "./" + name if name.startswith(("-", "@", "+")) else name
 
 

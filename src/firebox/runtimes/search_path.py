@@ -1,4 +1,4 @@
-"""Programs on PATH: every entry is searched, not only the first that has a name."""
+"""Programs on PATH: all matches, not only the first one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class SearchPath:
     """The programs in the folders of a PATH, listed once."""
 
     def __init__(self, path: str) -> None:
-        """path: folders with ":" between them; empty and relative ones are left out."""
+        """path: folders separated by ":"; empty and relative ones are ignored."""
         folders = dict.fromkeys(Path(folder) for folder in path.split(":") if folder.startswith("/"))
         names = {real: _Names(real) for real in {os.path.realpath(folder) for folder in folders}}  # /bin is /usr/bin
         self._names = {folder: names[os.path.realpath(folder)] for folder in folders}
 
     def find(self, programs: Sequence[str], *, first_in: Path | None = None) -> list[Path]:
-        """List the programs with one of these names, by name, then by folder; one path a real file.
+        """Return the programs with one of these names, ordered by name, then by folder; one path per real file.
 
-        A name that is a pattern finds compiled programs only: the scripts of version managers answer to versions that
-        are not there. first_in: a folder to be searched before PATH.
+        A pattern matches compiled programs only: scripts of version managers exist for versions that are not installed.
+        first_in: a folder to search before PATH.
         """
         places = ({first_in: _Names(first_in)} if first_in else {}) | self._names
         found: dict[Path, Path] = {}
@@ -42,21 +42,21 @@ class SearchPath:
 
 
 class _Names:
-    """The names in a folder, sorted: there are thousands, and a hundred questions about them."""
+    """The names in a folder, sorted: there are thousands of them, and a hundred lookups."""
 
     def __init__(self, folder: str | Path) -> None:
         try:
-            self._sorted = sorted(os.listdir(folder))  # noqa: PTH208 - a path object for each of thousands takes its time
+            self._sorted = sorted(os.listdir(folder))  # noqa: PTH208 - thousands of path objects would be slow
         except OSError:
-            self._sorted = []  # PATH may name folders that are not there
+            self._sorted = []  # PATH may contain missing folders
         self._all = frozenset(self._sorted)
 
     def called(self, name: str) -> list[str]:
-        """Return the name where it is there."""
+        """Return the name if it exists."""
         return [name] if name in self._all else []
 
     def beginning_with(self, beginning: str) -> Iterator[str]:
-        """Yield all that begin so, in their order."""
+        """Yield the names with a prefix, in order."""
         first = bisect_left(self._sorted, beginning)
         return takewhile(lambda name: name.startswith(beginning), islice(self._sorted, first, None))
 

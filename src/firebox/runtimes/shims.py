@@ -1,7 +1,7 @@
-"""Shims of version managers, and what decides which program one stands for.
+"""Shims of version managers, and what their targets depend on.
 
-Asking a shim starts a shell, which takes longer than everything else in a start. Its answer is valid until something changes
-that its manager depends on. A script of an unknown manager is asked each time.
+Running a shim starts a shell, the slowest part of a startup. Its answer stays valid until something changes that its manager
+depends on. A script of an unknown manager is run every time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import NamedTuple
 import msgspec
 
 _SCRIPT_BYTES = 1024
-"""Shims are shorter."""
+"""Longer files are no shims."""
 
 
 class _Manager(NamedTuple):
-    """A version manager. script: what its shims end with; program: what they are links to.
+    """A version manager. script: matches the end of its shims; program: what they are symlinks to.
 
-    files: what it goes by, below its own folder, which holds that of the shims; `*` stands for a name. home: the same below the
-    user's home.
+    files: what its choice depends on, below its own folder, which contains that of the shims; `*` matches any name. home: the
+    same below the user's home.
     """
 
     files: tuple[str, ...]
@@ -33,7 +33,7 @@ class _Manager(NamedTuple):
 
 
 _MANAGERS = (
-    # pyenv, rbenv, nodenv, goenv, jenv, plenv, phpenv ...: one was made after the other.
+    # pyenv, rbenv, nodenv, goenv, jenv, plenv, phpenv ...: all are modelled on rbenv.
     # Source: rbenv's README, "Choosing the Ruby version"; rbenv-rehash.
     _Manager(("version", "versions", "plugins"), re.compile(rb'exec "[^"\n]*/\w+env" exec "\$program" "\$@"\s*$')),
     # Source: asdf's documentation, "Versions" and "Configuration".
@@ -52,13 +52,13 @@ _MANAGERS = (
     _Manager(("tools/user/platform.json", "tools/image/*", "tools/user/bins/*"), program="volta-shim"),
 )
 _ALL_GO_BY = ("/mise.toml", "/etc/mise/config.toml", "/.*")
-"""Shims are asked in the root folder, where a project's own files may lie."""
+"""Shims are run in the root folder, which may contain a project's own files."""
 
 
 def what_decides(shim: Path, path: str, environment: Mapping[str, str]) -> str | None:
-    """Return a digest of all that decides what a shim stands for; None for what is no shim of a manager that is known here.
+    """Return a digest of everything that the target of a shim depends on; None if it is not the shim of a known manager.
 
-    path: the PATH, and environment: the variables, that the shim would be asked with. Raises: OSError.
+    path, environment: PATH and the variables that the shim would be run with. Raises: OSError.
     """
     manager = _manager_of(shim)
     if manager is None:
@@ -66,7 +66,7 @@ def what_decides(shim: Path, path: str, environment: Mapping[str, str]) -> str |
     root, home = str(shim.parent.parent), environment.get("HOME", "/")
     patterns = [str(shim), *_ALL_GO_BY, *(f"{root}/{name}" for name in manager.files)]
     patterns += [f"{home}/{name}" for name in manager.home]
-    # A manager that leaves the choice to the system takes the next program on PATH.
+    # A manager set to "system" takes the next program on PATH.
     patterns += [folder for folder in path.split(":") if folder.startswith("/")]
     files = [file for pattern in patterns for file in _matching(pattern)]
     state = [(file, *_state(file)) for file in files]
@@ -78,7 +78,7 @@ def _manager_of(shim: Path) -> _Manager | None:
         name = shim.resolve().name
         return next((each for each in _MANAGERS if each.program == name), None)
     if shim.parent.name != "shims":
-        return None  # moved away from the folder that everything else is beside
+        return None  # moved out of its manager's folder
     with shim.open("rb") as file:
         script = file.read(_SCRIPT_BYTES + 1)
     if len(script) > _SCRIPT_BYTES or not script.startswith(b"#!"):
@@ -87,7 +87,7 @@ def _manager_of(shim: Path) -> _Manager | None:
 
 
 def _matching(pattern: str) -> Iterator[str]:
-    """Yield the files of a pattern: with `*` at its end all whose names begin so, else the one of that name, there or not."""
+    """Yield the files that match a pattern, or the path itself, existing or not, if it contains no `*`."""
     if not pattern.endswith("*"):
         yield pattern
         return
@@ -100,7 +100,7 @@ def _matching(pattern: str) -> Iterator[str]:
 
 
 def _state(file: str) -> tuple[int, ...]:
-    """Tell a file from what it was before; () where there is none."""
+    """Return a key that changes when a file does; () if there is none."""
     try:
         status = os.stat(file)  # noqa: PTH116
     except OSError:

@@ -1,4 +1,4 @@
-"""What tools say of their version, as SemVer."""
+"""Conversion of tools' version strings to SemVer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _SEMVER = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?(?:\+.*)?")
 
 
 def to_semver(text: str) -> str | None:
-    """Turn the first version in `text` into SemVer; None when there is none.
+    """Convert the first version in `text` to SemVer; None if there is none.
 
     `5.2.15(1)-release` becomes 5.2.15, `3.14.0rc2` 3.14.0-rc.2, `2024.09` 2024.9.0, `8.0_392` 8.0.392, `17.0.15.1` 17.0.15:
-    numbers after the third and what follows them are dropped, except for words that mean "not released yet".
+    numbers after the third and their suffixes are dropped, except for pre-release tags.
     """
     match = _VERSION.search(text)
     if match is None:
@@ -33,9 +33,9 @@ def to_semver(text: str) -> str | None:
 
 
 def parts_of(version: str) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Split a SemVer into its numbers and the parts of its pre-release ("rc", "2"). Raises: ValueError.
+    """Split a SemVer into its numbers and its pre-release identifiers ("rc", "2"). Raises: ValueError.
 
-    Libraries that know ranges do that as well, and take longer to load than a small program to run.
+    Libraries for version ranges can do this too, but take longer to load than a small program to run.
     """
     match = _SEMVER.fullmatch(version)
     if match is None:

@@ -1,4 +1,4 @@
-"""What a toolchain needs once for a version before it is quick: Go's compiled standard library, for one."""
+"""One-time preparation of toolchains that are slow without it, such as Go's compiled standard library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from firebox.runtimes.host_folders import UnusableToolError, check_may_be_shown
 from firebox.sandbox.plan.mounts import shown_at
 
 PREPARED = "prepared"
-"""The folder of the data folder that programs are shown."""
+"""The subfolder of the data folder that is shown to programs."""
 PREPARATION_TIMEOUT_S = 600.0
 _UNTIL_INPUT_ENDS = """
 exec 3<&0
@@ -27,11 +27,11 @@ status=$?
 kill $!
 exit $status
 """
-"""Runs a command, and kills everything of its group once whoever holds the other end of the input is gone, however that ended."""
+"""Runs a command, and kills its process group when the other end of its input is closed, even if by a crash of the server."""
 
 
 class Preparation(Struct, frozen=True):
-    """Commands, run on the host with the operator's own toolchain and never with a client's files, that fill a folder."""
+    """Commands that fill a folder. They run on the host with the operator's toolchain, and never use clients' files."""
 
     language: str
     version: str
@@ -40,7 +40,7 @@ class Preparation(Struct, frozen=True):
     files: dict[str, str] = field(default_factory=dict[str, str])
     path: str = os.defpath
     first: bool = False
-    """Before the first program, as the definition says."""
+    """Prepare before the first program, as set in the definition."""
 
     @property
     def done(self) -> bool:
@@ -48,23 +48,23 @@ class Preparation(Struct, frozen=True):
 
     @property
     def shown_at(self) -> str:
-        """Where programs see it."""
+        """Return the path that programs see."""
         return shown_at(str(self.folder))
 
     def execute(self) -> str:
-        """Run the commands; returns "" or words about what went wrong. The folder appears whole or not at all.
+        """Run the commands. Return "" or an error message. The folder appears atomically.
 
-        Commands run in a folder of their own that holds `files`; the variable PREPARED names the folder to fill.
+        Commands run in a folder that contains `files`; the variable PREPARED names the folder to fill.
         """
         if self.done:
             return ""
-        import shutil  # mostly it is done
+        import shutil  # rarely needed
         import tempfile
 
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._sweep()
         parent, prefix = self.folder.parent, f".{self.folder.name}."
-        # A server that ends while commands run removes what it can, and the next one sweeps up the rest.
+        # A server that ends meanwhile cleans up as far as possible; the next one removes the rest.
         with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, ignore_cleanup_errors=True) as work:
             target = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
             target.chmod(0o755)
@@ -76,14 +76,14 @@ class Preparation(Struct, frozen=True):
                     if problem:
                         return problem
                 _let_all_read(target)
-                with contextlib.suppress(OSError):  # somebody else was quicker
+                with contextlib.suppress(OSError):  # another process was faster
                     target.rename(self.folder)
             finally:
                 shutil.rmtree(target, ignore_errors=True)
         return ""
 
     def _sweep(self) -> None:
-        """Remove what a killed server left half done."""
+        """Remove what a killed server left behind."""
         import shutil
 
         for left in self.folder.parent.glob(f".{self.folder.name}.*"):
@@ -98,7 +98,7 @@ class Preparation(Struct, frozen=True):
         environment = {"PATH": self.path, "HOME": work, "TMPDIR": work, "LANG": "C.UTF-8", "PREPARED": str(target)}
         words = ["/bin/sh", "-c", _UNTIL_INPUT_ENDS, "sh", *(word.replace(str(self.folder), str(target)) for word in command)]
         if shutil.which("nice", path=self.path):
-            words = ["nice", "-n", "10", *words]  # runs are more urgent
+            words = ["nice", "-n", "10", *words]  # runs have priority
         watched, held = os.pipe()
         try:
             done = subprocess.run(
@@ -125,7 +125,7 @@ class Preparation(Struct, frozen=True):
 
 
 class Unprepared(Struct, frozen=True):
-    """A toolchain that stays slow. reason: in words."""
+    """A toolchain that stays slow. reason: a message."""
 
     language: str
     version: str
@@ -133,14 +133,14 @@ class Unprepared(Struct, frozen=True):
 
 
 def _let_all_read(folder: Path) -> None:
-    """Make everything readable for the users that programs run as, whatever the umask was."""
+    """Make everything readable for the users that programs run as, whatever the umask."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def _state(file: str) -> tuple[int, int]:
-    """Tell a file from the one that an upgrade puts in its place."""
+    """Return a key that changes when a file is replaced."""
     try:
         status = Path(file).stat()
     except OSError:
@@ -151,10 +151,10 @@ def _state(file: str) -> tuple[int, int]:
 def plan_preparation(
     definition: Definition, version: str, values: Mapping[str, str], path: str, data_folder: Path
 ) -> Preparation | Unprepared:
-    """Plan what a definition wants prepared, and make the folder that holds such things.
+    """Plan the preparation of a toolchain, and create the folder for prepared toolchains.
 
-    Unprepared where nothing of `data_folder` can be shown to programs, or it cannot be written: they do without, more slowly.
-    Another recipe gets another folder, and so does another build of the tool. values: placeholders.
+    Return Unprepared if `data_folder` is not writable or cannot be shown to programs: they then run without, more slowly.
+    Every recipe and every build of the tool has a folder of its own. values: placeholders.
     """
     state = [_state(file) for file in (values["tool"], *definition.prepare_follows)]
     recipe = hashlib.sha256(msgspec.json.encode([definition.prepare, definition.prepare_files, state])).hexdigest()[:8]

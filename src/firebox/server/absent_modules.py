@@ -1,7 +1,7 @@
-"""Imports without what they can do without.
+"""Hide optional dependencies while libraries are imported.
 
-Several libraries look whether another one is installed and load it for features that are not used here: structlog loads
-Rich, Litestar pydantic. That costs each command more time than its own modules.
+Several libraries import another one whenever it is installed, for features that are not used here: structlog imports Rich,
+Litestar pydantic. That costs a command more time than its own modules do.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from types import ModuleType
 from typing import cast
 
 OF_NO_USE_TO_SERVERS = ("annotated_types", "attr", "attrs", "pydantic", "pygments", "rich")
-"""Loaded by Litestar, httpx and structlog: much of the time of a start, and many megabytes of every server."""
+"""Imported by Litestar, httpx and structlog: much of the startup time, and many megabytes of every server."""
 
 
 @contextmanager
 def absent(*names: str) -> Generator[None]:
-    """Make the import of these modules fail while the context lasts, as if they were not installed.
+    """Make importing these modules fail inside the context, as if they were not installed.
 
-    Modules that are loaded already stay. Source: importlib, "sys.modules": None in the place of a module.
+    Modules that are already loaded stay. Source: importlib, "sys.modules": None in place of a module.
     """
     hidden = [name for name in names if name not in sys.modules]
     cast("dict[str, ModuleType | None]", sys.modules).update(dict.fromkeys(hidden))

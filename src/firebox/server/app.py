@@ -23,7 +23,7 @@ from firebox.settings.settings import Settings
 
 
 def create_app(service: Service, settings: Settings) -> Front:
-    """Combine the doors. The service's executor must be started, and outlive the application.
+    """Combine the doors. The service's executor must be started and outlive the application.
 
     Raises: SettingsError.
     """
@@ -38,14 +38,14 @@ def create_app(service: Service, settings: Settings) -> Front:
             *runner.routers(service, settings),
             reference.router(),
         ],
-        # For paths that no door has; each door answers for its own.
+        # For unknown paths; each door handles its own errors.
         exception_handlers={HTTPException: answer_http_error, Exception: native.answer_bug},
         cors_config=CORSConfig(allow_origins=sorted(origins)) if origins else None,
         before_send=[reference.complete_allow],
-        # Ours describes what is really sent, by every door.
+        # Ours describes the responses of every door.
         openapi_config=None,
         logging_config=None,
-        # The doors read bodies themselves, with the operator's bound.
+        # The doors read bodies themselves, with a configurable limit.
         request_max_body_size=None,
     )
     return Front(doors, settings)
@@ -53,7 +53,7 @@ def create_app(service: Service, settings: Settings) -> Front:
 
 def describe() -> dict[str, Any]:
     """Describe every door as one OpenAPI document."""
-    # Needed once somebody asks, and by no start.
+    # Imported on the first request for the document, not at startup.
     import firebox
     from firebox.doors.glot import glot_openapi
     from firebox.doors.http import openapi
@@ -67,7 +67,7 @@ def describe() -> dict[str, Any]:
 
 
 def answer_http_error(request: AnyRequest, error: HTTPException) -> Response[Any]:
-    """Answer a path that no door has, in the shape of the door that it would belong to."""
+    """Answer an unknown path in the format of the door it would belong to."""
     path = request.scope["path"]
     if path.startswith(f"{package_routes.PREFIX}/"):
         return package_routes.answer_http_error(request, error)
@@ -76,6 +76,6 @@ def answer_http_error(request: AnyRequest, error: HTTPException) -> Response[Any
     answer = native.answer_http_error(request, error)
     if path.startswith(f"{native.PREFIX}/"):
         return answer
-    # Nobody knows whose client this is: the others look for `message`.
+    # The client could belong to any door: the others read `message`.
     detail = answer.content.error
     return Response({"error": detail, "message": detail.message}, status_code=answer.status_code, headers=error.headers)

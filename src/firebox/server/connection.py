@@ -1,8 +1,7 @@
-"""HTTP connections that no client can make grow without bound or keep the event loop busy.
+"""HTTP connections with bounded memory and fair scheduling.
 
-uvicorn bounds neither the head of a request nor what it parses in one go. Here a head is bounded in bytes, fields and time, and
-what was read from a socket is parsed in small slices, and requests begin, as `doors.http.turns` allows. What is held for
-connections is counted in `doors.http.held`.
+uvicorn limits neither the head of a request nor how much it parses at once. Here a head is limited in bytes, fields and time.
+Input is parsed in small slices, scheduled by `doors.http.turns`, and so are new requests. `doors.http.held` limits memory.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from firebox.doors.http.turns import Turns
 HEAD_TIMEOUT_S = 20.0
 """How long a client may take to send the head of a request."""
 HEAD_BYTES = 64 * 1024
-"""Request line and header fields together; trailers count too."""
+"""Limit of the request line and header fields together; trailers count too."""
 HEAD_FIELDS = 100
 AT_ONCE_BYTES = 1024
-"""What is parsed as soon as it is read: an ordinary request."""
+"""Input up to this size is parsed as soon as it is read: an ordinary request."""
 SLICE_BYTES = 4 * 1024
-"""What is parsed in one go of anything that is larger: up to 700 frames of a WebSocket."""
+"""How much of larger input is parsed at once: up to 700 WebSocket frames."""
 JOINED_BYTES = 16 * 1024
-"""A body that is longer is not copied to be sent with its head."""
+"""A longer body is not copied in order to send it together with its head."""
 
 
 class HeadTooLarge(Exception):
-    """The head of a request is larger than it may be."""
+    """The head of a request exceeds a limit."""
 
 
 class GuardedTransport:
-    """A transport that reads only while nobody wants it to pause, and that counts as a connection of its client."""
+    """A transport that reads only while no reason to pause remains, and that counts as a connection of its client."""
 
     def __init__(self, transport: asyncio.Transport, admitted: Admitted) -> None:
         self.counted_client = admitted.client
@@ -52,7 +51,7 @@ class GuardedTransport:
         return getattr(self._transport, name)
 
     def join_writes(self) -> None:
-        """Send what is written next together with what follows it at once: the head of an answer with its body."""
+        """Delay the next write until the one that follows it: the head of a response with its body."""
         self._joins = True
 
     def write(self, data: bytes) -> None:
@@ -78,7 +77,7 @@ class GuardedTransport:
             self._transport.write(held)
 
     def pause(self, reason: str) -> None:
-        """Stop reading until `resume` is called for the same reason."""
+        """Stop reading until `resume` is called with the same reason."""
         if not self._pauses and not self.is_closing():
             self._transport.pause_reading()
         self._pauses.add(reason)
@@ -96,14 +95,14 @@ class GuardedTransport:
         self.resume("protocol")
 
     def lost(self) -> None:
-        """Stop counting the connection: it is gone."""
+        """Stop counting the connection."""
         if self._close_counted is not None:
             self._close_counted()
             self._close_counted = None
 
 
 class Slices:
-    """What was read from a connection and is not parsed yet. parse: takes a slice; is_blocked: whether it has to wait."""
+    """Input of one connection that is not parsed yet. parse: consumes a slice; is_blocked: whether parsing must wait."""
 
     def __init__(
         self, turns: Turns, transport: GuardedTransport, parse: Callable[[memoryview], None], is_blocked: Callable[[], bool]
@@ -117,7 +116,7 @@ class Slices:
         self._joined = False
 
     def feed(self, data: bytes) -> None:
-        """Parse what was read: a little of it at once if this is its client's turn, more when that comes."""
+        """Parse a small input right away if it is its client's turn; queue everything else."""
         if len(data) <= AT_ONCE_BYTES and not self._waiting and self._turns.is_open(self._client) and not self._is_blocked():
             self._turns.take(self._client)
             self._parse(memoryview(data))
@@ -128,13 +127,13 @@ class Slices:
             self._transport.pause("slices")
 
     def wake(self) -> None:
-        """Go on: what blocked may be over."""
+        """Continue parsing: the reason to wait may be gone."""
         if self._waiting and not self._joined and not self._is_blocked():
             self._joined = True
             self._turns.join(self._client, self._parse_next)
 
     def _parse_next(self) -> bool:
-        """Parse a slice. Returns whether there is more to be parsed now."""
+        """Parse one slice. Return whether more can be parsed now."""
         if self._transport.is_closing():
             self._waiting.clear()
         elif self._waiting and not self._is_blocked():
@@ -144,7 +143,7 @@ class Slices:
             try:
                 self._parse(data[:SLICE_BYTES])
             except BaseException:
-                self._transport.abort()  # as asyncio does where data is parsed at once
+                self._transport.abort()  # as asyncio does when `data_received` fails
                 raise
         if not self._waiting:
             self._transport.resume("slices")
@@ -152,12 +151,12 @@ class Slices:
         return self._joined
 
     def drop(self) -> None:
-        """Forget what waits."""
+        """Discard queued input."""
         self._waiting.clear()
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """An HTTP connection. Heads are bounded in bytes, fields and time; requests that were sent ahead wait unparsed."""
+    """An HTTP connection with limits on heads. Pipelined requests stay unparsed until they are due."""
 
     _head_timer: asyncio.TimerHandle | None = None
     _in_head = False
@@ -165,7 +164,7 @@ class BoundedConnection(HttpToolsProtocol):
     _fields = 0
     _parsed = False
     _silent_bytes = 0
-    """What the parser has taken since it last reported anything: the part of a field, of a trailer or of a chunk extension."""
+    """Bytes parsed since the parser last reported anything: part of a field, a trailer or a chunk extension."""
     _is_head_too_large = False
     _has_turn = False
 
@@ -197,11 +196,11 @@ class BoundedConnection(HttpToolsProtocol):
             self._refuse_head()
 
     def _waits_for_answer(self) -> bool:
-        """Whether a request waits for the answer to the one before it: no more are parsed until then."""
+        """Return whether a pipelined request waits for the previous response. Nothing more is parsed until then."""
         return bool(self.pipeline)
 
     def handle_websocket_upgrade(self) -> None:
-        # A client may send nothing before it has got its answer.
+        # A client may send nothing before the handshake is answered.
         self._slices.drop()
         super().handle_websocket_upgrade()
 
@@ -218,7 +217,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1
         self._count(len(name) + len(value) + 4)
-        if self._in_head:  # a trailer is no header: nobody has asked for it
+        if self._in_head:  # trailers are not headers: the application does not expect them
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -239,7 +238,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Serve a request: at once if it has just been parsed, in another turn if it was sent ahead of an answer."""
+        """Start handling a request: at once if it was just parsed, in another turn if it was pipelined."""
         self._guarded.join_writes()
         if self._has_turn:
             super()._start_asgi_task(cycle, app)
@@ -257,12 +256,12 @@ class BoundedConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle.more_body and self.cycle.response_complete:
-            # Nobody reads the rest of this body; it has to end all the same.
+            # Nothing reads the rest of this body, but it must still end in time.
             self._expect_head()
         self._slices.wake()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP. Called by the parser's caller for every failure of the parser, also for those raised here."""
+        """Reject a request that is not HTTP. Called for every parser failure, including those raised here."""
         if self._is_head_too_large:
             self._refuse_head()
         elif self._is_answering():
@@ -282,7 +281,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "http.head_too_large", message)
 
     def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
-        """Answer in the shapes of all doors at once, unless an earlier request is being answered, and close."""
+        """Send an error in the format of all doors, unless an earlier request is being answered, and close."""
         if not self._is_answering():
             self.transport.write(refusal(status, code, message))
         self.transport.close()
@@ -301,7 +300,7 @@ class BoundedConnection(HttpToolsProtocol):
 
 
 def refusal(status: HTTPStatus, code: str, message: str) -> bytes:
-    """Write an answer in the shapes of all doors, after which the connection is closed."""
+    """Return a response in the error format of all doors, which closes the connection."""
     body = json.dumps({"error": {"code": code, "message": message}, "message": message}).encode()
     head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
     return STATUS_LINE[status] + head + body

@@ -1,4 +1,4 @@
-"""uvicorn, with our connections in the place of its own, and with clients served in turn from the first moment on."""
+"""uvicorn with bounded connections and fair scheduling of clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_ROOM = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "http.too_many_connections", 
 
 
 class HttpServer(uvicorn.Server):
-    """Serves an application on sockets that are bound. options: further ones of `uvicorn.Config`."""
+    """Serves an application on bound sockets. options: passed to `uvicorn.Config`."""
 
     def __init__(self, application: Any, bounds: Bounds, turns: Turns, **options: Any) -> None:
         defaults: dict[str, Any] = {
@@ -28,7 +28,7 @@ class HttpServer(uvicorn.Server):
             "ws_per_message_deflate": False,
             "log_config": None,
             "access_log": False,
-            # Whoever connects is the client; a header that says otherwise is the client's own invention.
+            # The peer is the client; `doors.http.hosts_and_proxies` applies X-Forwarded-For of trusted proxies.
             "proxy_headers": False,
             "server_header": False,
         }
@@ -37,7 +37,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(uvicorn.Config(application, **(defaults | options)))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Start accepting connections."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             raise SystemExit(STARTUP_FAILURE)
@@ -49,7 +49,7 @@ class HttpServer(uvicorn.Server):
         self.started = True
 
     def _make_websocket(self, **arguments: Any) -> asyncio.Protocol:
-        # Most clients never ask for one.
+        # Imported late: most clients never open a WebSocket.
         from firebox.server.websocket_connection import BoundedWebSocket
 
         return BoundedWebSocket(self._bounds, self._turns, **arguments)

@@ -1,4 +1,4 @@
-"""Log lines: one event a line, for people or as JSON, on stderr. Nothing in them can start a line or move a cursor."""
+"""Logs on stderr: one event per line, as text or JSON. Control characters are escaped, so no value can forge a line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PLAIN = re.compile(r"[^\s=\"\\]+")
 
 
 def set_up_logs(level: str, format_: str) -> None:
-    """Send every log line of this process to stderr. format_: "text" or "json". Libraries' own lines are included."""
-    with absent("rich", "rich.pretty", "rich.traceback"):  # our lines are plain
+    """Configure logging to stderr for this process and its libraries. format_: "text" or "json"."""
+    with absent("rich", "rich.pretty", "rich.traceback"):  # log lines are plain text
         import structlog
 
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -36,7 +36,7 @@ def set_up_logs(level: str, format_: str) -> None:
 
 
 def escape(text: str) -> str:
-    """Write control characters and lone surrogates as escapes."""
+    """Escape control characters and lone surrogates."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
@@ -45,7 +45,7 @@ def _render_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 
 def _render_text(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> str:
-    """Write `time level event key=value`; a traceback follows, each of its lines behind a bar."""
+    """Return `time level event key=value`; the lines of a traceback follow, each prefixed with a bar."""
     exception = str(event.pop("exception", ""))
     head = f"{event.pop('timestamp')} {event.pop('level'):<8} {escape(str(event.pop('event')))}"
     words = [head, *(f"{key}={_value(value)}" for key, value in event.items())]
@@ -61,13 +61,13 @@ def _value(value: object) -> str:
 
 
 class _Bridge(logging.Handler):
-    """Passes lines of the standard library's logging on."""
+    """Forwards records of the standard library's logging to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         import structlog
 
         level, exception = record.levelno, record.exc_info
         if record.name.startswith("uvicorn") and exception is not None and isinstance(exception[1], UnicodeDecodeError):
-            # A client sent text that is none: its own fault, and no reason for a traceback each time.
+            # The client sent invalid UTF-8: its own mistake, not worth a traceback.
             level, exception = logging.INFO, None
         structlog.get_logger(record.name).log(level, record.getMessage().strip(), exc_info=exception)

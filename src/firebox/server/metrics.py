@@ -15,8 +15,8 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, get
 
-from firebox.domain.errors import SettingsError
 from firebox.doors.http.held import Bounds
+from firebox.doors.http.listening_socket import bind
 from firebox.doors.http.turns import Turns
 from firebox.server.http_server import HttpServer
 from firebox.server.listener import url_of
@@ -41,7 +41,7 @@ async def serve_metrics(service: Service, settings: Settings, turns: Turns) -> A
         return Response(service.metrics.text(), media_type=MEDIA_TYPE)
 
     application = Litestar([read_metrics], openapi_config=None, logging_config=None)
-    with _open_listener(settings) as listener:
+    with bind(settings, "metrics_port") as listener:
         server = MetricsServer(application, Bounds(settings, lambda _address: False), turns)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await server.started_listening.wait()
@@ -68,22 +68,3 @@ class MetricsServer(HttpServer):
     def capture_signals(self) -> Generator[None]:
         """Leave signals to the main server."""
         yield
-
-
-def _open_listener(settings: Settings) -> socket.socket:
-    """Bind `metrics_port` at the address of the settings."""
-    place = f"{settings.host}:{settings.metrics_port}"
-    try:
-        found = socket.getaddrinfo(settings.host, settings.metrics_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        listener = socket.socket(found[0][0], socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise SettingsError("host", settings.host, "an address or name of this machine", hint=str(error)) from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(found[0][4])
-    except OSError as error:
-        listener.close()
-        source = settings.source("metrics_port")
-        hint = error.strerror or str(error)
-        raise SettingsError("metrics_port", place, "an address that is free", source=source, hint=hint) from None
-    return listener

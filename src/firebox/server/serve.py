@@ -1,4 +1,4 @@
-"""The server of `firebox serve`: one process, until it is told to stop."""
+"""The server behind `firebox serve`."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ from firebox.settings.settings import Settings
 from firebox.storage.stores import open_stores
 
 STOP_GRACE_S = 10.0
-"""How long running programs may go on after SIGTERM before they are cancelled."""
+"""How long runs may continue after SIGTERM before they are cancelled."""
 CONNECTIONS_GRACE_S = 5
-"""How long answers may take to go out after that."""
+"""How long responses may take to finish after that."""
 GARBAGE_AFTER = 20_000
-"""How many more objects make it worth to look for garbage: a run makes some hundred, of which hardly any are left in circles."""
+"""Threshold of the first garbage collector generation: a run creates some hundred objects, hardly any of them in cycles."""
 
 _log = structlog.get_logger("firebox.serve")
 
 
 def serve(settings: Settings, listener: socket.socket, scan: Future[HostScan], launcher: Future[StartedLauncher | None]) -> None:
-    """Serve until SIGTERM or SIGINT. scan, launcher: under way; None for a launcher that cannot be used.
+    """Serve until SIGTERM or SIGINT. scan, launcher: already under way; the launcher is None if it cannot be used.
 
-    Raises: what keeps a server from starting.
+    Raises: SettingsError, OSError and other failures at startup.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, listener, scan, launcher))
@@ -99,30 +99,30 @@ async def _serve(
                 **({"metrics": metrics_url} if metrics_url else {}),
             }
             print(json.dumps(line), flush=True)
-            gc.freeze()  # what is loaded now stays: looking through it again and again for garbage costs each run
+            gc.freeze()  # what is loaded now stays: scanning it again and again would slow every run
             gc.set_threshold(GARBAGE_AFTER)
-            gc.enable()  # afterwards: else all of it would be looked through now
+            gc.enable()  # only now, or the collector would scan all of it first
             Thread(target=_prepare, args=(preparations, service.metrics), daemon=True, name="toolchains").start()
 
         await Server(service, settings, turns, announce).serve(sockets=[listener])
 
 
 def _prepare(preparations: Iterable[Preparation], metrics: Metrics) -> None:
-    """Make toolchains quick, one after the other. A thread that does not hold up the end of the server."""
+    """Prepare toolchains one by one, in a daemon thread that does not delay shutdown."""
     for preparation in preparations:
         problem = preparation.execute()
         if problem:
-            _log.warning("a toolchain stays slow", language=preparation.language, problem=problem)
+            _log.warning("toolchain stays slow", language=preparation.language, problem=problem)
             metrics.note_slow_toolchain(preparation.language, preparation.version)
         else:
-            _log.info("a toolchain is prepared", language=preparation.language, version=preparation.version)
+            _log.info("toolchain prepared", language=preparation.language, version=preparation.version)
 
 
 class Server(HttpServer):
-    """uvicorn, with an orderly stop: runs first, then answers, then connections."""
+    """uvicorn with an orderly shutdown: runs first, then responses, then connections."""
 
     def __init__(self, service: Service, settings: Settings, turns: Turns, announce: Callable[[], None]) -> None:
-        with absent(*OF_NO_USE_TO_SERVERS):  # Litestar loads its plug-ins for them when it is asked for an application
+        with absent(*OF_NO_USE_TO_SERVERS):  # creating the application imports plug-ins for them
             application = create_app(service, settings)
         super().__init__(application, application.bounds, turns, timeout_graceful_shutdown=CONNECTIONS_GRACE_S)
         self._service = service
@@ -130,19 +130,19 @@ class Server(HttpServer):
         self._stopping: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Start accepting connections, then announce it."""
         await super().startup(sockets)
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening. The application hears of a stop at once as well, or its end would be logged as a failure."""
+        """Stop accepting connections. On a forced exit end the lifespan too: otherwise it would be logged as a failure."""
         await super().shutdown(sockets)
         if self.force_exit:
             await self.lifespan.shutdown()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Stop in order at the first SIGTERM or SIGINT, at once at the second."""
+        """Shut down in order on the first SIGTERM or SIGINT, immediately on the second."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._take_signal)
@@ -165,10 +165,10 @@ class Server(HttpServer):
 
 
 def _warn_of_untrusted(settings: Settings) -> None:
-    """Log which repositories are of no use yet."""
+    """Log the repositories without a trusted key."""
     if not any(source.on_network for source in read_sources(settings)):
         return
-    # What reads signatures takes its time to load.
+    # Imported late: the OpenPGP library is slow to load.
     from firebox.packages.repository.trust import trust_hint, untrusted_sources
 
     for source in untrusted_sources(settings):
@@ -177,7 +177,7 @@ def _warn_of_untrusted(settings: Settings) -> None:
 
 
 def _check_isolation(settings: Settings, listener: socket.socket, executor: LocalExecutor) -> None:
-    """Refuse to serve others on a host that lacks a layer of the boundary, and log what else is missing.
+    """Log missing isolation layers; refuse to serve a public address without those of the boundary.
 
     Raises: SettingsError.
     """

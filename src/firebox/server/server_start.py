@@ -1,4 +1,4 @@
-"""The start of a server: what takes time and needs little code begins at once, while the rest of the code loads."""
+"""Server startup: slow work that needs little code begins at once, while the other modules load."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ DESCRIPTORS = 65_536
 
 
 def start_server(flags: Mapping[str, object], config: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT. flags: values by the names of settings; config: as of `load_settings`.
+    """Serve until SIGTERM or SIGINT. flags: values by setting name; config: as for `load_settings`.
 
-    Raises: SettingsError, OSError and what else keeps a server from starting.
+    Raises: SettingsError, OSError and other failures at startup.
     """
-    gc.disable()  # loading modules makes no garbage
+    gc.disable()  # importing modules creates no garbage
     settings = load_settings(flags, config)
     set_up_logs(settings.log_level, settings.log_format)
     for warning in settings.warnings:
-        LazyLogger().warning("a setting has no effect", reason=warning)
+        LazyLogger().warning("setting has no effect", reason=warning)
     listener = open_listener(settings)
     _raise_descriptor_limit()
     beside = ThreadPoolExecutor(2, "start")
@@ -48,9 +48,9 @@ def start_server(flags: Mapping[str, object], config: Path | None) -> None:
 
 
 def _begin_with_sandboxes(settings: Settings) -> StartedLauncher | None:
-    """Start a launcher that shows that it can make a sandbox.
+    """Start a launcher and check that it can create a sandbox.
 
-    None when it cannot be used: the executor finds out why, and says it.
+    Return None if it cannot: the executor then finds and reports the reason.
     """
     try:
         launcher = start_launcher()
@@ -66,7 +66,7 @@ def _begin_with_sandboxes(settings: Settings) -> StartedLauncher | None:
 
 
 def _raise_descriptor_limit() -> None:
-    """Take the descriptors that this process may have: each connection and each sandbox needs some."""
+    """Raise the file descriptor limit: every connection and every sandbox needs some."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if wanted > soft:

@@ -1,4 +1,4 @@
-"""WebSocket connections, bounded as those of HTTP are (see `connection`). Loaded with the first one."""
+"""Bounded WebSocket connections (see `connection`). Imported with the first one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from firebox.doors.http.turns import Turns
 from firebox.server.connection import GuardedTransport, Slices
 
 FRAME_CHARACTERS = 128 * 1024
-"""A message that is longer is sent in frames of this size."""
+"""Longer messages are sent in frames of this size."""
 MESSAGE_BYTES = 512
-"""What a message in the queue takes besides its data."""
+"""Memory overhead of a queued message."""
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """A WebSocket. Frames are parsed only while its client takes what it is sent and the application takes what came before."""
+    """A WebSocket with backpressure both ways: frames are parsed only while the client reads and the application keeps up."""
 
     _queued_bytes = 0
     _unsent_bytes = 0
@@ -35,7 +35,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self._holding: Holding | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport of the HTTP connection over, which counts it already."""
+        """Take over the transport of the HTTP connection, which already counts as a connection."""
         self._guarded = cast(GuardedTransport, transport)
         self._slices = Slices(self._turns, self._guarded, self._parse, self._is_blocked)
         super().connection_made(transport)
@@ -48,7 +48,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        # Else a client that sends pings and takes no pongs fills the memory with them.
+        # Otherwise a client that sends pings and never reads the pongs fills the memory.
         self._guarded.pause("writing")
         super().pause_writing()
 
@@ -68,7 +68,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def _parse(self, data: memoryview) -> None:
         super().data_received(cast(bytes, data))
         if not self.handshake_initiated:
-            if self.conn.handshake_exc is not None:  # a line that is too long for it
+            if self.conn.handshake_exc is not None:  # a header line is too long for it
                 self.transport.write(b"".join(self.conn.data_to_send()))
                 self.transport.close()
         elif not self.transport.is_closing():
@@ -81,7 +81,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self._begin("bytes", event)
 
     def handle_cont(self, event: Frame) -> None:
-        """Add a frame to its message: in one piece, since a list of many small ones takes many times their size."""
+        """Append a frame to its message, as one buffer: a list of many small frames takes many times their size."""
         message = cast(bytearray, self.frames[0])
         message += event.data
         if event.fin:
@@ -89,7 +89,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self._end()
 
     async def receive(self) -> Any:
-        if not self.queue.empty():  # many came in one slice; a single one has had its client's turn when it was parsed
+        if not self.queue.empty():  # several arrived in one slice; a single one was charged when it was parsed
             await self._turns.wait(self._guarded.counted_client)
         message = await super().receive()
         if self.queue.empty():
@@ -107,11 +107,11 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
                 await super().send(message)
         if not self.transport.is_closing():
             self._hold()
-        # A client may have answered a close already.
+        # The client may already have answered a close.
         self._slices.wake()
 
     async def _send_in_frames(self, text: str) -> None:
-        """Send a large message in several frames, each when the one before it has gone out, with turns for others in between."""
+        """Send a large message in several frames. Wait for each to be written, and yield to other tasks in between."""
         try:
             for start in range(0, len(text), FRAME_CHARACTERS):
                 await self.writable.wait()
@@ -130,7 +130,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             raise ClientDisconnected from None
         finally:
             if self._unsent_bytes:
-                # Nothing else may follow half a message.
+                # Nothing may follow half a message.
                 self._unsent_bytes = 0
                 self._guarded.abort()
 
@@ -143,7 +143,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.frames = [cast(bytes, bytearray(event.data))]
 
     def _end(self) -> None:
-        """Queue a message that has ended. What is sent after our close is not read any more."""
+        """Queue a complete message. Messages that arrive after our close frame are dropped."""
         (data,), self.frames = self.frames, []
         if self.close_sent:
             return
@@ -162,15 +162,15 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def _hold(self) -> None:
-        """Count what is held for this client; one for whom there is no room is told to come again."""
+        """Update the memory reserved for this client; close with "try again later" when the budget is exhausted."""
         if self.disconnected:
-            return  # the application still takes what came before, but nobody would stop counting what never ended
+            return  # the application still reads queued messages, but nothing would release a reservation made now
         received_bytes = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + self._queued_bytes
         size_bytes = received_bytes + self._guarded.get_write_buffer_size() + self._unsent_bytes
         if self._holding is None:
             if size_bytes < self._bounds.uncounted_bytes:
                 return
-            # By now the application has put the client's own address in the place of a proxy's.
+            # By now the middleware has replaced a trusted proxy's address with the client's.
             self._holding = self._bounds.held.open(self.scope["client"][0] if self.scope["client"] else "")
         try:
             self._holding.set(size_bytes, whatever_size=size_bytes > received_bytes)
@@ -178,4 +178,4 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.conn.fail(CloseCode.TRY_AGAIN_LATER, error.message[:120])
             self.handle_parser_exception()
             if size_bytes > received_bytes:
-                self._guarded.abort()  # it does not take what was sent, so it would not take this either
+                self._guarded.abort()  # the client does not read, so it would not read the close frame either

@@ -1,7 +1,7 @@
-"""Users, their tokens and roles: who a token belongs to, and who may do what.
+"""Users, tokens, roles and permissions.
 
-Of a token only its SHA-256 is kept, by the database and here alike. Tokens are 256 random bits unless an operator chose one, so
-that no slow hash is needed and none is guessed; wrong ones are still bounded for each address.
+Only the SHA-256 of a token is stored, here and in the database. Tokens are 256 random bits unless an operator chose one, so no
+slow hash is needed and guessing is hopeless; wrong tokens are rate-limited per address all the same.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound,
 from firebox.service.callers import Allowance, Caller, Role, countable
 from firebox.settings.settings import Settings
 
-if TYPE_CHECKING:  # the stores bring a whole database library with them
+if TYPE_CHECKING:  # the stores import SQLAlchemy
     from firebox.storage.records import User
     from firebox.storage.stores import Stores
     from firebox.storage.user_store import Users
 
 FRESH_S = 5.0
-"""How long a token that was looked up is not looked up again: what another process changes holds here after this."""
+"""How long a token is cached: changes by other processes take effect here after this."""
 REMEMBERED = 4096
-"""Tokens that are remembered at most, right and wrong ones; the one that was not used for the longest time goes first."""
+"""Maximum number of cached tokens, valid and invalid; the least recently used one is evicted."""
 WRONG_TOKENS_PER_MINUTE = 30
-"""Different wrong tokens of one address that are looked at. Past it only tokens that were seen before are, so that neither a
-client with an old token nor one who guesses shuts others out who share the address."""
+"""Maximum number of different wrong tokens per address. Beyond it only known tokens are accepted, so neither a client with an old
+token nor an attacker locks out others who share the address."""
 WATCHED_ADDRESSES = 4096
 TOKEN_BYTES = 32
 MAX_TOKEN = 256
@@ -41,14 +41,14 @@ MAX_NAME = 100
 
 _MINUTE_S = 60.0
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-"""What can be sent in a header as one word."""
+"""What a header can carry as one word."""
 
 _log = structlog.get_logger("firebox.accounts")
 
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A user and the one sight of a token that there is."""
+    """A user with the token, which is shown only once."""
 
     user: User
     token: str
@@ -56,7 +56,7 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Whose a token was when it was looked at. user: None for nobody's; changes: how many changes of users had been made."""
+    """A cached token. user: None for an invalid one; changes: number of changes of users when it was cached."""
 
     user: User | None
     is_operator: bool
@@ -65,7 +65,7 @@ class _Found:
 
 
 class Accounts:
-    """Who may do what. Changes of users go through here, so that they hold at once in this process."""
+    """Identity and permissions. All changes of users go through here, so that they take effect at once in this process."""
 
     def __init__(self, stores: Stores, settings: Settings) -> None:
         self._stores = stores
@@ -77,13 +77,13 @@ class Accounts:
 
     @property
     def users(self) -> Users:
-        """The store behind, to read."""
+        """The underlying store, for reading."""
         return self._stores.users
 
     async def identify(self, token: str | None, address: str) -> Caller:
-        """Find out who asks: the user of a token, the operator, or, where nobody has to log in, an address.
+        """Identify the client: the user of a token, the operator, or an address if no login is required.
 
-        token: None when none was sent.
+        token: None if none was sent.
         Raises: Unauthenticated, Forbidden for a disabled user, RateLimited after many wrong tokens, PartUnavailable.
         """
         if token is None:
@@ -107,28 +107,28 @@ class Accounts:
         return Caller(address=address, user_id=user.id, name=user.name, role=user.role, allowance=allowance)
 
     def require_admin(self, caller: Caller) -> None:
-        """Let admins through. Raises: Unauthenticated for a caller without a token, Forbidden."""
+        """Require an admin. Raises: Unauthenticated without a token, Forbidden."""
         if caller.is_anonymous:
-            raise Unauthenticated("the token of an admin is needed", hint="send the header Authorization: Bearer TOKEN")
+            raise Unauthenticated("an admin's token is required", hint="send the header Authorization: Bearer TOKEN")
         if not caller.is_admin:
             raise Forbidden("only admins may do this")
 
     def require_operator(self, caller: Caller, *, forwarded: bool = False) -> None:
-        """Let whoever runs this server through: admins, and where there is no way to be one, programs of this machine.
+        """Require the operator: an admin, or without accounts a program on this machine.
 
-        forwarded: somebody passed the request on, whose client may be anywhere.
+        forwarded: the request came through a proxy, so that its client may be anywhere.
         Raises: Unauthenticated, Forbidden.
         """
         if self._require_login or self._admin_digest or not caller.is_anonymous:
             self.require_admin(caller)
         elif forwarded or not _is_this_machine(caller.address):
             raise Unauthenticated(
-                "from another machine the token of an admin is needed",
-                hint="the operator sets admin_token, or makes an admin with `firebox users add NAME --role admin`",
+                "requests from other machines require an admin's token",
+                hint="the operator sets admin_token, or creates an admin with `firebox users add NAME --role admin`",
             )
 
     async def is_admin(self, user_id: int) -> bool:
-        """Say whether there is a user of this number who is an admin and not disabled. Raises: PartUnavailable."""
+        """Return whether the user exists, is an admin and is not disabled. Raises: PartUnavailable."""
         try:
             user = await self.users.get(user_id)
         except NotFound:
@@ -143,7 +143,7 @@ class Accounts:
         *,
         allowance: Allowance = Allowance(),  # noqa: B008 - frozen
     ) -> Created:
-        """Make a user. token: None: make one.
+        """Create a user. token: None to generate one.
 
         Raises: InvalidRequest, Conflict when the name or the token is taken, PartUnavailable.
         """
@@ -162,7 +162,7 @@ class Accounts:
         return Created(user, token)
 
     async def new_token(self, user_id: int, token: str | None = None) -> Created:
-        """Replace a user's token; the old one is worth nothing from now on. token: None: make one.
+        """Replace a user's token; the old one becomes invalid. token: None to generate one.
 
         Raises: NotFound, InvalidRequest, Conflict when the token is taken, PartUnavailable.
         """
@@ -173,14 +173,14 @@ class Accounts:
         return Created(user, token)
 
     async def set_disabled(self, user_id: int, disabled: bool) -> User:
-        """Shut a user out, or let one in again. Raises: NotFound, PartUnavailable."""
+        """Disable or enable a user. Raises: NotFound, PartUnavailable."""
         user = await self.users.set_disabled(user_id, disabled)
         self._changes += 1
         _log.info("user disabled" if disabled else "user enabled", id=user_id)
         return user
 
     async def set_allowance(self, user_id: int, allowance: Allowance) -> User:
-        """Replace a user's own numbers. Raises: NotFound, InvalidRequest, PartUnavailable."""
+        """Replace a user's own limits. Raises: NotFound, InvalidRequest, PartUnavailable."""
         user = await self.users.set_limits(
             user_id,
             runs_per_minute=allowance.runs_per_minute,
@@ -191,27 +191,27 @@ class Accounts:
         return user
 
     async def remove(self, user_id: int) -> None:
-        """Forget a user. Raises: NotFound, PartUnavailable."""
+        """Delete a user. Raises: NotFound, PartUnavailable."""
         await self.users.remove(user_id)
         self._changes += 1
         _log.info("user removed", id=user_id)
 
     def _is_operator(self, digest: bytes) -> bool:
-        """Compare in a time that tells nothing: of digests of one length, whatever was sent."""
+        """Compare in constant time."""
         return bool(self._admin_digest) and hmac.compare_digest(digest, self._admin_digest)
 
     def _check_token(self, token: str | None) -> str:
-        """Make a token, or check one that somebody chose."""
+        """Generate a token, or check a chosen one."""
         if token is None:
             return secrets.token_urlsafe(TOKEN_BYTES)
         if not _can_be_token(token):
             raise InvalidRequest(f"a token is 1 to {MAX_TOKEN} printable ASCII characters without spaces", where="token")
         if self._is_operator(_digest(token)):
-            raise Conflict("that token is taken", hint="choose another one, or let Firebox make one")
+            raise Conflict("that token is taken", hint="choose another one, or let Firebox generate one")
         return token
 
     async def _look_up(self, token: str, digest: bytes, address: str, *, known: bool) -> _Found:
-        """Find out whose token it is, and remember it. known: it was looked at before; to try it again is no guess."""
+        """Look up the user of a token, and cache the result. known: the token was looked up before, so this is no guess."""
         if not known:
             self._wrong.check(address)
         changes, user, is_operator = self._changes, None, self._is_operator(digest)
@@ -227,7 +227,7 @@ class Accounts:
 
 
 class _WrongTokens:
-    """Counts wrong tokens by address, each for a minute from its first one."""
+    """Counts wrong tokens per address, in windows of a minute."""
 
     def __init__(self) -> None:
         self._counted: OrderedDict[str, tuple[float, int]] = OrderedDict()
@@ -249,7 +249,7 @@ class _WrongTokens:
 
 
 def check_name(name: str) -> str:
-    """Give the name of a user back, without blanks around it. Raises: InvalidRequest."""
+    """Return the name of a user without surrounding blanks. Raises: InvalidRequest."""
     name = name.strip()
     if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
         raise InvalidRequest(f"a name is 1 to {MAX_NAME} printable characters", where="name")

@@ -1,8 +1,8 @@
-"""What each client may use: runs a minute, runs at once, processor time a day.
+"""Quotas per client: runs per minute, concurrent runs, CPU time per day.
 
-Counted in the shared counters, so that a limit holds across connections, doors, workers and servers. Where no limit applies
-nothing is asked or written. When the counters do not answer, a client that has a limit is refused: an allowance that cannot be
-looked at counts as used up.
+Usage is counted in the shared counters, so a limit holds across connections, doors, workers and servers. Clients without limits
+cause no queries. While the counters are unavailable, clients with limits are rejected: a quota that cannot be checked counts as
+used up.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 MINUTE_S = 60
 DAY_S = 86_400
 LEASE_S = 60
-"""How long the place of a server that was killed stays taken."""
+"""How long the leases of a killed server stay taken."""
 RENEWED_EVERY_S = LEASE_S / 4
 RETRY_AFTER_RUN_S = 1.0
-"""When to ask again once too many runs are under way: nobody knows when they end."""
+"""Retry-After when there are too many concurrent runs: their end is not known."""
 REMEMBERED_REFUSALS = 10_000
 OWED_SUBJECTS = 10_000
 
@@ -41,7 +41,7 @@ _log = structlog.get_logger("firebox.allowances")
 
 
 class Charge:
-    """What one run uses, while it is under way. Add to `cpu_ms` as it becomes known; `settle` is called once, by the service."""
+    """Usage of one run in progress. Add to `cpu_ms` as it becomes known; the service settles it once."""
 
     def __init__(self, allowances: Allowances, subject: str, lease_id: str, allowed: Allowance) -> None:
         self.cpu_ms = 0.0
@@ -52,7 +52,7 @@ class Charge:
 
     @asynccontextmanager
     async def held(self) -> AsyncGenerator[Charge]:
-        """Hold the place for as long as the context lasts, then settle; whatever happens to whoever waits for that."""
+        """Hold the lease while the context is open, then settle, even if the waiting task is cancelled."""
         renewing = asyncio.create_task(self._renew()) if self._allowed.concurrent_runs else None
         try:
             yield self
@@ -65,25 +65,25 @@ class Charge:
             try:
                 await self._allowances.counters.lease(self._subject, self._lease_id, self._allowed.concurrent_runs or 0, LEASE_S)
             except PartUnavailable as error:
-                _log.warning("a place could not be kept", subject=self._subject, reason=error.message)
+                _log.warning("lease not renewed", subject=self._subject, reason=error.message)
 
     async def _settle(self, renewing: asyncio.Task[None] | None) -> None:
-        """Write down the processor time and give the place back; what cannot be written now is owed."""
+        """Record the CPU time and release the lease. CPU time that cannot be recorded now stays pending."""
         if self._allowed.cpu_seconds_per_day:
             self._allowances.owe(self._subject, ceil(self.cpu_ms))
             try:
                 await self._allowances.pay(self._subject)
             except PartUnavailable as error:
-                _log.warning("processor time could not be written down", subject=self._subject, reason=error.message)
+                _log.warning("CPU time not recorded", subject=self._subject, reason=error.message)
         if renewing is not None:
             renewing.cancel()
-            await asyncio.wait((renewing,))  # it must not take the place again
+            await asyncio.wait((renewing,))  # or it might renew the lease after its release
             await self._allowances.give_back(self._subject, self._lease_id)
 
 
 class Allowances:
-    """Checks and counts. find_counters: where, asked once something is counted; settings: the numbers of users without their
-    own, and of addresses.
+    """Checks and records usage. find_counters: called once something is counted; settings: the default limits of users and
+    addresses.
     """
 
     def __init__(self, find_counters: Callable[[], Counters], settings: Settings) -> None:
@@ -103,7 +103,7 @@ class Allowances:
         return self._find_counters()
 
     def of(self, caller: Caller) -> Allowance:
-        """Say what somebody may use; the operator's admin token has no limits."""
+        """Return the limits of a client. The operator's admin token has none."""
         if caller.user_id is None:
             return _UNLIMITED if caller.is_admin else self._of_addresses
         own, others = caller.allowance, self._of_users
@@ -116,7 +116,7 @@ class Allowances:
         )
 
     async def take(self, caller: Caller) -> Charge | None:
-        """Count one more run; None when no limit applies. Whoever gets a charge enters its `held()`.
+        """Count a run. Return None if no limit applies; otherwise the caller must enter the charge's `held()`.
 
         Raises: RateLimited, PartUnavailable.
         """
@@ -141,7 +141,7 @@ class Allowances:
 
     @asynccontextmanager
     async def charged(self, caller: Caller) -> AsyncGenerator[Charge]:
-        """Count a run that the service's executor does not carry out, a container's for one. Add to the charge's `cpu_ms`.
+        """Count a run outside of the service's executor, such as one in a container. Add to the charge's `cpu_ms`.
 
         Raises, on entry: RateLimited, PartUnavailable.
         """
@@ -153,14 +153,14 @@ class Allowances:
                 yield charge
 
     def owe(self, subject: str, cpu_ms: int) -> None:
-        """Remember processor time that is still to be written down."""
+        """Remember CPU time that is not recorded yet."""
         if cpu_ms > 0:
             self._owed_ms[subject] = self._owed_ms.pop(subject, 0) + cpu_ms
             if len(self._owed_ms) > OWED_SUBJECTS:
                 self._owed_ms.popitem(last=False)
 
     async def pay(self, subject: str) -> None:
-        """Write down what is owed. Raises: PartUnavailable; it is owed on then."""
+        """Record pending CPU time. Raises: PartUnavailable; it then stays pending."""
         owed_ms = self._owed_ms.pop(subject, 0)
         if not owed_ms:
             return
@@ -171,21 +171,21 @@ class Allowances:
             raise
 
     async def give_back(self, subject: str, lease_id: str) -> None:
-        """Give a place back. When that cannot be written it is free after `LEASE_S`."""
+        """Release a lease. If that fails, it expires after `LEASE_S`."""
         try:
             await self.counters.release(subject, lease_id)
         except PartUnavailable as error:
-            _log.warning("a place could not be given back", subject=subject, reason=error.message)
+            _log.warning("lease not released", subject=subject, reason=error.message)
 
     async def finish(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the last work of a run to its end, even when whoever waits for it is cancelled."""
+        """Complete the last work of a run, even if the waiting task is cancelled."""
         task = asyncio.create_task(work)
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
         await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Wait until nothing is left to be written down."""
+        """Wait until everything is recorded."""
         await asyncio.gather(*self._finishing, return_exceptions=True)
 
     async def _check_processor(self, subject: str, allowed_s: int) -> None:
@@ -200,7 +200,7 @@ class Allowances:
             self._refuse(subject, "runs_per_minute", allowed, until)
 
     def _refuse(self, subject: str, limit: str, allowed: int, until: int) -> NoReturn:
-        """Remember that nothing is left before `until`: within a window sums only grow, so nobody has to ask again.
+        """Reject a run, and cache until when: usage within a window only grows.
 
         Raises: RateLimited.
         """
@@ -210,7 +210,7 @@ class Allowances:
         raise RateLimited(limit, allowed, retry_after_s=max(until - time.time(), 0.0))
 
     def _refuse_used_up(self, subject: str, limit: str, allowed: int | None) -> None:
-        """Refuse what is known to be used up, by the same number: one that was changed counts at once. Raises: RateLimited."""
+        """Reject a run by the cache. A changed limit takes effect at once. Raises: RateLimited."""
         until = self._used_up.get((subject, limit, allowed)) if allowed else None
         if until is None or allowed is None:
             return

@@ -1,4 +1,4 @@
-"""Who asks: what every use case is told beside the request itself."""
+"""Identity of the client behind a request."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from msgspec import Struct
 Role = Literal["user", "admin"]
 
 IPV6_NETWORK_BITS = 64
-"""A host on IPv6 has a whole network of addresses to choose from. Source: RFC 4291, section 2.5.4."""
+"""An IPv6 host chooses addresses within a whole network. Source: RFC 4291, section 2.5.4."""
 
 
 class Allowance(Struct, frozen=True):
-    """What somebody may use. None: whatever the settings say; 0: no limit."""
+    """The limits of a client. None: the default in the settings; 0: no limit."""
 
     runs_per_minute: int | None = None
     concurrent_runs: int | None = None
@@ -22,9 +22,9 @@ class Allowance(Struct, frozen=True):
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who asks, as a door found out. address: where the request came from, "" when nowhere ("firebox run").
+    """An identified client. address: origin of the request, "" for `firebox run`.
 
-    user_id: None for a caller without a token, and for the operator's own admin token. allowance: the user's own numbers.
+    user_id: None without a token, and for the operator's admin token. allowance: the user's own limits.
     """
 
     address: str = ""
@@ -35,12 +35,12 @@ class Caller(Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """Name whom fairness and rate limits count: the user, else the address."""
+        """Return the key for fair scheduling and rate limits: the user, or the address."""
         return self.account or f"address {countable(self.address)}"
 
     @property
     def account(self) -> str:
-        """Name whom things belong to: the user or the operator; "" for a caller without a token, who owns nothing."""
+        """Return the owner for access control: the user or the operator; "" without a token, which owns nothing."""
         if self.user_id is not None:
             return f"user {self.user_id}"
         return "admin" if self.role == "admin" else ""
@@ -51,12 +51,12 @@ class Caller(Struct, frozen=True, kw_only=True):
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether no token came with the request."""
+        """Return whether the request had no token."""
         return self.user_id is None and not self.is_admin
 
 
 def countable(address: str) -> str:
-    """Name what counts as one client: an IPv4 address, the network of an IPv6 one; other names stay as they are."""
+    """Return the rate limit key of an address: an IPv4 address, or the network of an IPv6 one; other names unchanged."""
     if ":" not in address:
         return address
     try:

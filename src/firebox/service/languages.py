@@ -1,4 +1,4 @@
-"""Languages as operators register them: a name and a version that stand for a container image or for our own sandbox."""
+"""Registered languages: a name and a version that map to a container image or to our own sandbox."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from firebox.domain.errors import Conflict, InvalidRequest, NotFound
 from firebox.runtimes.registry import Registry
 from firebox.storage.records import Language, language_id
 
-if TYPE_CHECKING:  # the stores bring a whole database library with them
+if TYPE_CHECKING:  # the stores import SQLAlchemy
     from firebox.storage.language_store import LanguageTable
     from firebox.storage.stores import Stores
 
 LATEST = "latest"
-"""The version that stands for the newest one."""
+"""The version that means the latest one."""
 MAX_NAME_CHARACTERS = 100
 MAX_IMAGE_CHARACTERS = 255
 
@@ -29,7 +29,7 @@ COMMON_NAMES = frozenset((
     "ruby", "rust", "sac", "scala", "swift", "typescript", "zig",
 ))
 # fmt: on
-"""Names under which clients look for languages that are called something else here ("cpp" for "c++")."""
+"""Names used by clients for languages with another name here ("cpp" for "c++")."""
 
 _NATIVE = "native:"
 _NAME = re.compile(r"[^\s/\x00-\x1f\x7f]+")
@@ -37,14 +37,14 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 
 
 class Native(Struct, frozen=True):
-    """What an image `native:LANGUAGE[@RANGE]` means: a runtime of this host, in our own sandbox."""
+    """Parsed image `native:LANGUAGE[@RANGE]`: a runtime of this host, in our own sandbox."""
 
     language: str
     version: str
 
 
 class Languages:
-    """The registered languages; where there is no container engine and none is registered, what this host has."""
+    """The registered languages; those of this host if none is registered and there is no container engine."""
 
     def __init__(self, stores: Stores, registry: Registry, *, has_containers: bool = False) -> None:
         self._stores = stores
@@ -56,12 +56,12 @@ class Languages:
         return self._stores.languages
 
     async def all(self) -> list[Language]:
-        """List the languages by name and version. Raises: PartUnavailable, as all of these."""
+        """Return all languages, ordered by name and version. Raises: PartUnavailable, as all of these."""
         found = await self._table.all() or self._of_the_host()
         return sorted(found, key=lambda language: (language.name, language.version))
 
     async def find(self, name: str, version: str) -> Language:
-        """Find a language by what clients call it. Raises: NotFound."""
+        """Return a language by name and version. Raises: NotFound."""
         found = await self._table.find(name, version)
         if found is not None:
             return found
@@ -72,48 +72,48 @@ class Languages:
         raise NotFound("language", f"{name} {version}"[:MAX_NAME_CHARACTERS])
 
     async def versions(self, name: str) -> list[Language]:
-        """List the versions of a language. Raises: NotFound."""
+        """Return the versions of a language. Raises: NotFound."""
         found = [language for language in await self.all() if language.name == name]
         if not found:
             raise NotFound("language", name[:MAX_NAME_CHARACTERS])
         return found
 
     async def get(self, wanted: str) -> Language:
-        """Find a language by its id. Raises: NotFound."""
+        """Return a language by id. Raises: NotFound."""
         for language in await self.all():
             if language.id == wanted:
                 return language
         raise NotFound("language", wanted[:MAX_NAME_CHARACTERS])
 
     async def put(self, name: str, version: str, image: str) -> Language:
-        """Register a language, or give it another image. Raises: InvalidRequest, UnknownRuntime for `native:` nothing."""
+        """Register a language, or replace its image. Raises: InvalidRequest, UnknownRuntime for an unknown `native:` runtime."""
         for where, value in (("name", name), ("version", version)):
             if len(value) > MAX_NAME_CHARACTERS or not _NAME.fullmatch(value) or value in {".", ".."}:
-                raise InvalidRequest("a word of at most 100 characters without spaces and slashes is needed", where=where)
+                raise InvalidRequest("must be a word of at most 100 characters without spaces and slashes", where=where)
         native = read_native(image)
         if native is not None:
             self._registry.resolve(native.language, native.version)
         elif len(image) > MAX_IMAGE_CHARACTERS or not _IMAGE.fullmatch(image):
             raise InvalidRequest(
-                "not the name of a container image", where="image", hint="like glot/python:latest, or native:python@3.x"
+                "not the name of a container image", where="image", hint="such as glot/python:latest, or native:python@3.x"
             )
         for other in await self._table.all():
             if other.id == language_id(name, version) and other.name != name:
-                raise Conflict(f"{other.name} {other.version} has the id that this language would get")
+                raise Conflict(f"this language would have the same id as {other.name} {other.version}")
         return await self._table.put(name, version, image)
 
     async def remove(self, wanted: str) -> None:
-        """Unregister a language by its id. Raises: NotFound, Conflict for one that nobody registered."""
+        """Unregister a language by id. Raises: NotFound, Conflict for one of the host."""
         language = await self.get(wanted)
         if await self._table.find(language.name, language.version) is None:
             raise Conflict(
-                "this language comes with the host and was not registered",
-                hint="as soon as one language is registered, only those that are registered are served",
+                "this language is provided by the host and was not registered",
+                hint="once a language is registered, only registered languages are available",
             )
         await self._table.remove(language.id)
 
     def _of_the_host(self) -> list[Language]:
-        """List what this host has, each at its exact version and at `latest`; nothing where containers are meant to serve."""
+        """Return the languages of this host, each at its exact version and at `latest`; none if containers are used."""
         if self._has_containers:
             return []
         found: dict[tuple[str, str], Language] = {}
@@ -129,7 +129,7 @@ class Languages:
 
 
 def read_native(image: str) -> Native | None:
-    """Read an image that means our own sandbox; None for a container image."""
+    """Parse the image of a runtime in our own sandbox; None for a container image."""
     if not image.startswith(_NATIVE):
         return None
     language, _, version = image.removeprefix(_NATIVE).partition("@")

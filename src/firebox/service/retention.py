@@ -1,4 +1,4 @@
-"""What is kept, and for how long: old snippets, usage and disabled users go when the settings say so."""
+"""Retention: deletes old snippets, usage and disabled users, as set in the settings."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from firebox.storage.stores import Stores
 
 EVERY_S = 600.0
 BATCH = 1000
-"""Rows removed at once: a transaction stays short, so that nobody waits long for it."""
+"""Rows deleted per transaction, which keeps transactions short."""
 
 _log = structlog.get_logger("firebox.retention")
 
 
 @asynccontextmanager
 async def retention(stores: Stores, settings: Settings) -> AsyncGenerator[None]:
-    """Remove what is too old, now and every ten minutes, while the context is open.
+    """Delete expired rows, now and every ten minutes, while the context is open.
 
-    A database that does not answer is asked again ten minutes later.
+    When the database is unavailable, the next attempt follows ten minutes later.
     """
     task = asyncio.create_task(_forever(stores, settings))
     try:
@@ -38,7 +38,7 @@ async def retention(stores: Stores, settings: Settings) -> AsyncGenerator[None]:
 
 
 async def remove_old(stores: Stores, settings: Settings, clock: Clock = time.time) -> dict[str, int]:
-    """Remove what is too old by now; say how much of each kind. clock: seconds since 1970. Raises: PartUnavailable."""
+    """Delete expired rows. Return their number per kind. clock: seconds since 1970. Raises: PartUnavailable."""
     if await stores.are_empty():
         return {}
     await stores.load()
@@ -58,15 +58,15 @@ async def _forever(stores: Stores, settings: Settings) -> None:
         try:
             removed = await remove_old(stores, settings)
         except FireboxError as error:
-            _log.warning("what is too old was not removed", reason=error.message)
+            _log.warning("retention failed", reason=error.message)
         else:
             if removed:
-                _log.info("removed what was too old", **removed)
+                _log.info("expired rows deleted", **removed)
         await asyncio.sleep(EVERY_S)
 
 
 async def _in_batches(remove: Callable[[], Awaitable[int]]) -> int:
-    """Remove batch after batch, until one is not full."""
+    """Delete batches until one is not full."""
     total = 0
     while True:
         removed = await remove()

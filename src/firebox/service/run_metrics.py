@@ -1,4 +1,4 @@
-"""Numbers about the runs, as Prometheus collects them. Names and labels are documented in docs/reference/native-api.md."""
+"""Prometheus metrics of runs. Names and labels are documented in docs/reference/native-api.md."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Protocol
 from firebox.domain.errors import FireboxError
 from firebox.domain.model import Result
 
-if TYPE_CHECKING:  # loaded once somebody asks for the numbers: counting needs nothing of it
+if TYPE_CHECKING:  # imported on the first scrape: counting does not need it
     from prometheus_client.core import HistogramMetricFamily, Metric
 
 MEDIA_TYPE = "text/plain; version=0.0.4"
-"""Of `Metrics.text`. Without the charset: Litestar adds it, and Prometheus rejects a type that has it twice."""
+"""Media type of `Metrics.text`, without the charset: Litestar adds it, and Prometheus rejects a repeated one."""
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Statistics(Protocol):
-    """What an executor says about itself at this moment."""
+    """Current statistics of an executor."""
 
     @property
     def slots(self) -> int: ...
@@ -43,7 +43,7 @@ class Statistics(Protocol):
 
 
 class _Durations:
-    """How often something took how long: by bucket of `SECONDS`, the last one for what took longer."""
+    """A histogram with the buckets of `SECONDS`, and one for longer durations."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(SECONDS) + 1)
@@ -55,7 +55,7 @@ class _Durations:
 
 
 class Metrics:
-    """Counts results and refusals; reads the rest from the executor when asked."""
+    """Counts results and rejections; reads the rest from the executor during a scrape."""
 
     def __init__(self, statistics: Callable[[], Statistics]) -> None:
         self._statistics = statistics
@@ -69,7 +69,7 @@ class Metrics:
         self._slow: dict[tuple[str, str], None] = {}
 
     def count_result(self, result: Result) -> None:
-        """Count a run that ended."""
+        """Count a finished run."""
         language = result.runtime.language
         self._runs[language, result.verdict.value] += 1
         self._cache[result.cache] += 1
@@ -80,19 +80,19 @@ class Metrics:
                 self._stages.setdefault((language, stage.stage), _Durations()).observe(stage.wall_ms / 1000)
 
     def count_refusal(self, error: FireboxError) -> None:
-        """Count a run that was not taken."""
+        """Count a rejected run."""
         self._refused[error.code] += 1
 
     def count_container(self, outcome: str) -> None:
-        """Count a run in a container that ended. outcome: "exited", "timed_out", "overflowed" or "failed"."""
+        """Count a finished run in a container. outcome: "exited", "timed_out", "overflowed" or "failed"."""
         self._containers[outcome] += 1
 
     def note_slow_toolchain(self, language: str, version: str) -> None:
-        """Note a toolchain that could not be prepared. Called from any thread."""
+        """Record a toolchain that could not be prepared. May be called from any thread."""
         self._slow[language, version] = None
 
     def text(self) -> bytes:
-        """Write everything in Prometheus' text format, version 0.0.4."""
+        """Return all metrics in Prometheus' text format, version 0.0.4."""
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry(auto_describe=False)
@@ -100,36 +100,36 @@ class Metrics:
         return generate_latest(registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric, as the library asks for them."""
+        """Yield every metric, as prometheus_client requires of a collector."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        runs = CounterMetricFamily("firebox_runs", "Runs that ended.", labels=["language", "verdict"])
+        runs = CounterMetricFamily("firebox_runs", "Finished runs.", labels=["language", "verdict"])
         for labels, count in self._runs.items():
             runs.add_metric(labels, count)
         yield runs
         for name, words, label, counts in (
-            ("firebox_cache", "Runs that ended, by what was kept of earlier ones.", "level", self._cache),
-            ("firebox_refused", "Runs that were not taken, by error code.", "code", self._refused),
-            ("firebox_container_runs", "Runs in containers that ended, by how.", "outcome", self._containers),
+            ("firebox_cache", "Finished runs, by the cache level that served them.", "level", self._cache),
+            ("firebox_refused", "Rejected runs, by error code.", "code", self._refused),
+            ("firebox_container_runs", "Finished runs in containers, by outcome.", "outcome", self._containers),
         ):
             counter = CounterMetricFamily(name, words, labels=[label])
             for value, count in counts.items():
                 counter.add_metric([value], count)
             yield counter
-        stages = HistogramMetricFamily("firebox_stage_seconds", "Wall clock of a stage.", labels=["language", "stage"])
+        stages = HistogramMetricFamily("firebox_stage_seconds", "Wall time of a stage.", labels=["language", "stage"])
         for labels, durations in self._stages.items():
             _add(stages, labels, durations)
         yield stages
         for name, words, durations in (
             ("firebox_queue_wait_seconds", "Time spent waiting for a slot.", self._wait),
-            ("firebox_prepare_seconds", "Time spent getting and filling sandboxes.", self._prepare),
+            ("firebox_prepare_seconds", "Time spent acquiring and filling sandboxes.", self._prepare),
         ):
             histogram = HistogramMetricFamily(name, words)
             _add(histogram, (), durations)
             yield histogram
         slow = GaugeMetricFamily(
             "firebox_slow_toolchains",
-            "1 for each toolchain that could not be prepared, so its compiler stays slow; the log says why.",
+            "1 for each toolchain that could not be prepared and stays slow; the log has the reason.",
             labels=["language", "version"],
         )
         for labels in list(self._slow):
@@ -137,15 +137,15 @@ class Metrics:
         yield slow
         now = self._statistics()
         for name, words, number in (
-            ("firebox_slots", "Jobs that run at once.", now.slots),
-            ("firebox_in_flight", "Jobs running now.", now.in_flight),
+            ("firebox_slots", "Maximum number of concurrent jobs.", now.slots),
+            ("firebox_in_flight", "Running jobs.", now.in_flight),
             ("firebox_queue_length", "Jobs waiting for a slot.", now.queued),
-            ("firebox_ready_sandboxes", "Sandboxes ready before anybody asked.", now.ready_sandboxes),
-            ("firebox_ready_wanted", "Sandboxes that demand and memory ask for.", now.ready_target),
-            ("firebox_made_on_demand", "Stages that found no sandbox ready.", now.made_on_demand),
-            ("firebox_started_ahead", "Stages whose program had been started already.", now.started_ahead),
-            ("firebox_restored", "Programs that were restored from a template.", now.restored),
-            ("firebox_launcher_restarts", "Times the launcher died and was started again.", now.launcher_restarts),
+            ("firebox_ready_sandboxes", "Idle sandboxes in the pool.", now.ready_sandboxes),
+            ("firebox_ready_wanted", "Target size of the pool, by demand and memory.", now.ready_target),
+            ("firebox_made_on_demand", "Stages for which the pool had no idle sandbox.", now.made_on_demand),
+            ("firebox_started_ahead", "Stages served by a prestarted program.", now.started_ahead),
+            ("firebox_restored", "Programs restored from a template.", now.restored),
+            ("firebox_launcher_restarts", "Restarts of the launcher after a crash.", now.launcher_restarts),
         ):
             yield GaugeMetricFamily(name, words, value=number)
 

@@ -1,4 +1,4 @@
-"""Shared snippets: code that ran well, kept with what it printed."""
+"""Shared snippets: programs that succeeded, stored with their output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from firebox.service.callers import Caller
 from firebox.service.validation import check_text
 from firebox.settings.settings import Settings
 
-if TYPE_CHECKING:  # the stores bring a whole database library with them
+if TYPE_CHECKING:  # the stores import SQLAlchemy
     from firebox.storage.records import Snippet
     from firebox.storage.stores import Stores
 
@@ -25,13 +25,13 @@ DEFAULT_LANGUAGE = "go"
 RETRY_AFTER_STOP_S = 5.0
 
 AdminCheck = Callable[[int], Awaitable[bool]]
-"""Says whether the user of a number is an admin. Raises: PartUnavailable when nobody can say."""
+"""Returns whether a user is an admin. Raises: PartUnavailable if that is unknown."""
 
 _SYNTAX_ERROR = re.compile(r"syntax error:[^\r\n]*")
 
 
 class Outcome(Struct, frozen=True):
-    """What came of a program. error: "" when it ended well and wrote nothing to its standard error; complaint: all of that."""
+    """Outcome of a program. error: "" if it succeeded without output on stderr; complaint: all of stderr."""
 
     output: str
     error: str
@@ -39,9 +39,9 @@ class Outcome(Struct, frozen=True):
 
 
 class Snippets:
-    """Run, share, fetch, delete.
+    """Runs, shares, returns and deletes snippets.
 
-    execute: runs a job to its end; resolve: finds the runtime of a language and a version range.
+    execute: runs a job to its end; resolve: returns the runtime for a language and a version range.
     """
 
     def __init__(
@@ -57,19 +57,19 @@ class Snippets:
         self._resolve = resolve
 
     async def run(self, code: str, language: str, caller: Caller) -> Outcome:
-        """Run a program to its end. language: "" for Go, else a name or alias, with a version range after an "@" if wanted.
+        """Run a program to its end. language: "" for Go; otherwise a name or alias, optionally with "@" and a version range.
 
-        Raises: what `Service.execute` raises; ShuttingDown and SandboxError when the program was ended by us.
+        Raises: as `Service.execute`; ShuttingDown and SandboxError when Firebox ended the program.
         """
         return _outcome(await self._execute(self._job(code, language), caller))
 
     async def share(self, code: str, language: str, caller: Caller) -> int:
-        """Run a program, and keep it if it has no errors. Returns the number it can be fetched by.
+        """Run a program, and store it unless it fails. Return its number.
 
-        Raises: InvalidRequest with the program's errors as its message; PartUnavailable; and what `run` raises.
+        Raises: InvalidRequest with the program's errors as its message; PartUnavailable; and as `run`.
         """
         if "\0" in code:
-            raise InvalidRequest("a NUL character cannot be kept", where="code")
+            raise InvalidRequest("a NUL character cannot be stored", where="code")
         outcome = await self.run(code, language, caller)
         if outcome.error:
             raise InvalidRequest(outcome.complaint)
@@ -79,7 +79,7 @@ class Snippets:
         return snippet.id
 
     async def get(self, snippet_id: int) -> Snippet:
-        """Fetch a shared program: from the cache, else from the database, and then keep it in the cache.
+        """Return a shared program from the cache, or else from the database, and cache it.
 
         Raises: NotFound, PartUnavailable.
         """
@@ -90,7 +90,7 @@ class Snippets:
         snippet = await self._stores.snippets.get(snippet_id)
         if ttl_s:
             await self._stores.cache.set(key, msgspec.json.encode(snippet), ttl_s)
-            # A deletion between the reading and the keeping would come back to life in the cache.
+            # A snippet deleted between reading and caching would reappear in the cache.
             try:
                 await self._stores.snippets.get(snippet_id)
             except NotFound:
@@ -99,21 +99,21 @@ class Snippets:
         return snippet
 
     async def delete(self, snippet_id: int, user_id: int, caller: Caller, is_admin: AdminCheck) -> None:
-        """Delete a shared program in the name of a user, who must be an admin.
+        """Delete a shared program on behalf of a user, who must be an admin.
 
-        user_id is what the request says, and proves nothing: a caller who is known may only say their own, unless that caller
-        is an admin; where nobody has to log in, a caller who is not known is believed.
+        user_id comes from the request and proves nothing: an authenticated client may only send its own, unless it is an admin.
+        Without required logins, an anonymous client is believed.
         Raises: Forbidden, NotFound; PartUnavailable, and then nothing is deleted.
         """
         known = caller.user_id is not None or caller.is_admin or self._settings.require_login
         if known and not caller.is_admin and caller.user_id != user_id:
-            raise Forbidden("this is not your user_id")
+            raise Forbidden("user_id is not yours")
         if not await is_admin(user_id):
-            raise Forbidden("only an admin may delete what is shared")
+            raise Forbidden("only admins may delete shared programs")
         try:
             await self._stores.snippets.remove(snippet_id)
         finally:
-            # Also when the caller is gone by now, and when the database had forgotten it before.
+            # Even if the client has disconnected, or the row was already deleted.
             await self._stores.cache.delete(_key(snippet_id))
 
     def _job(self, code: str, language: str) -> Job:
@@ -128,12 +128,12 @@ class Snippets:
 
 
 def _capped(wanted: int, maximum: int) -> int:
-    """Hold a limit under its maximum; 0 is no maximum."""
+    """Limit a value to a maximum; 0 means no maximum."""
     return min(wanted, maximum) if maximum else wanted
 
 
 def _outcome(result: Result) -> Outcome:
-    """Read what a program wrote. When it could not be compiled, the compiler's words are its errors."""
+    """Convert a result. If compiling failed, the compiler's messages are the program's errors."""
     if result.verdict is Verdict.CANCELLED:
         raise ShuttingDown("the run was cancelled: the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
     stage = result.run or result.compile
@@ -146,20 +146,20 @@ def _outcome(result: Result) -> Outcome:
 
 
 def _complaint(stage: StageResult, language: str) -> str:
-    """Give all of the standard error, else why the program failed without a word; "" when there is nothing to complain of."""
+    """Return stderr, or else why the program failed silently; "" on success."""
     stderr = stage.stderr.decode(errors="replace")
     if language == DEFAULT_LANGUAGE and stage.stage == "run":
         stderr += _last_line_of_go_run(stage)
     if stderr or stage.verdict is Verdict.OK:
         return stderr
-    # Some compilers complain on their standard output.
+    # Some compilers print errors on stdout.
     return (stage.stdout.decode(errors="replace") if stage.stage == "compile" else "") or stage.reason or stage.verdict.value
 
 
 def _last_line_of_go_run(stage: StageResult) -> str:
-    """Write what `go run` writes to its standard error after a program that failed: Runner's programs are run by it.
+    """Return what `go run` prints on stderr after a failed program, as Runner uses it to run programs.
 
-    Nothing after one that a limit ended: our reason says more. Source: Go, os.ProcessState.String.
+    "" after a limit was exceeded: our reason is more precise. Source: Go, os.ProcessState.String.
     """
     if stage.verdict is Verdict.RUNTIME_ERROR and stage.exit_code:
         return f"exit status {stage.exit_code}\n"
@@ -175,7 +175,7 @@ def _key(snippet_id: int) -> str:
 
 
 def _decode(cached: bytes | None) -> Snippet | None:
-    """Read a cached snippet; what another version of this program wrote may be unreadable."""
+    """Parse a cached snippet; None if another version of Firebox wrote it in another format."""
     from firebox.storage.records import Snippet
 
     try:

@@ -1,4 +1,4 @@
-"""What makes a job acceptable, whatever protocol it came by. Limits against the operator's maxima are the engine's part."""
+"""Validation of jobs, independent of protocols. The engine checks limits against the operator's maxima."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ MAX_COMPONENT_BYTES = 255
 """Source: path_resolution(7), NAME_MAX."""
 MAX_DEPTH = 32
 MAX_WORD_BYTES = 128 * 1024 - 1
-"""One argument, one variable, one command. Source: execve(2), MAX_ARG_STRLEN."""
+"""Maximum size of an argument, a variable or a command. Source: execve(2), MAX_ARG_STRLEN."""
 MAX_WORDS = 10_000
-"""Arguments, and variables."""
+"""Maximum number of arguments, and of variables."""
 MAX_WORDS_BYTES = 1024 * 1024
-"""All arguments and variables: half of what Linux gives a program with the usual 8 MiB of stack, the rest is for the
-runtime's own. Source: execve(2), "Limits on size of arguments and environment"."""
+"""Maximum size of all arguments and variables: half of what Linux allows with the usual 8 MiB of stack; the runtime's own
+variables need the rest. Source: execve(2), "Limits on size of arguments and environment"."""
 MAX_COMPILE_ARGS = 100
 MAX_ARTIFACT_GLOBS = 100
 MAX_GLOBS_BYTES = 16 * 1024
 MAX_TERMINAL = 1000
 MAX_NUMBER = 2**53
-"""Above this JSON numbers are not exact in every language."""
+"""Larger JSON numbers are not exact in every language."""
 
 _MAY_BE_ZERO = {"cpu_ms", "memory_bytes"}
-"""0 means no cap there; everywhere else 0 would mean a program that cannot run."""
+"""0 means no limit for these; any other limit of 0 would keep programs from running at all."""
 
 
 def check_job(job: Job) -> None:
-    """Refuse a job that cannot be carried out as it was meant.
+    """Check that a job can be carried out as specified.
 
     Raises: InvalidRequest; `where` is the field as in `model.Job` ("files[2].name", "run.wall_ms", "env").
     """
@@ -56,19 +56,19 @@ def check_job(job: Job) -> None:
 
 
 def check_selector(language: str, version: str) -> None:
-    """Refuse what cannot be the name of a runtime, before anybody looks for it."""
+    """Check language and version before they are looked up. Raises: InvalidRequest."""
     for where, text in (("language", language), ("version", version)):
         check_text(text, where)
         if len(text) > MAX_SELECTOR:
             raise InvalidRequest(f"longer than {MAX_SELECTOR} characters", where=where)
     if not language.strip():
-        raise InvalidRequest("the name of a language is needed", where="language")
+        raise InvalidRequest("the name of a language is required", where="language")
 
 
 def check_text(text: str, where: str) -> bytes:
     """Return the text as UTF-8 bytes.
 
-    Raises: InvalidRequest for a lone surrogate (JSON can spell one, UTF-8 cannot).
+    Raises: InvalidRequest for a lone surrogate, which JSON can contain and UTF-8 cannot.
     """
     try:
         return text.encode()
@@ -78,15 +78,15 @@ def check_text(text: str, where: str) -> bytes:
 
 
 def check_count(count: int, allowed: int, what: str, where: str) -> None:
-    """Refuse more of something than is allowed, before any of it is looked at. Raises: InvalidRequest."""
+    """Check a count before the items themselves. Raises: InvalidRequest."""
     if count > allowed:
         raise InvalidRequest(f"{count} {what}, at most {allowed} are allowed", where=where)
 
 
 def check_word(text: str, where: str) -> int:
-    """Return the size in bytes of a word that a program is to be given.
+    """Return the size in bytes of a word for the command line or the environment.
 
-    Raises: InvalidRequest for a NUL, a lone surrogate or a word larger than the kernel passes on.
+    Raises: InvalidRequest for a NUL, a lone surrogate, or a word larger than the kernel allows.
     """
     size_bytes = len(check_text(text, where))
     if "\0" in text:
@@ -99,17 +99,17 @@ def check_word(text: str, where: str) -> int:
 
 
 def check_words(args: Sequence[str], env: dict[str, str], command: str) -> None:
-    """Refuse arguments, variables and a command that the kernel would not pass to a program."""
+    """Check that the kernel can pass arguments, variables and command to a program. Raises: InvalidRequest."""
     check_count(len(args), MAX_WORDS, "arguments", "args")
     check_count(len(env), MAX_WORDS, "variables", "env")
     total_bytes = check_word(command, "command")
-    # Each word costs its bytes, its NUL and a pointer.
+    # Each word takes its bytes, a NUL and a pointer.
     for index, word in enumerate(args):
         total_bytes += check_word(word, f"args[{index}]") + 9
     for name, value in env.items():
         check_text(name, "env")
         if not name or "=" in name or "\0" in name:
-            raise InvalidRequest(f"{name[:64]!r} cannot be the name of a variable", where="env")
+            raise InvalidRequest(f"{name[:64]!r} is not a valid variable name", where="env")
         total_bytes += check_word(f"{name}={value}", f"env.{name[:64]}") + 9
     if total_bytes > MAX_WORDS_BYTES:
         raise InvalidRequest(
@@ -120,7 +120,7 @@ def check_words(args: Sequence[str], env: dict[str, str], command: str) -> None:
 
 
 def check_files(files: tuple[File, ...]) -> None:
-    """Refuse names that leave the folder, that are there twice, or that are both a file and a folder."""
+    """Reject names that leave the folder, are repeated, or are both a file and a folder. Raises: InvalidRequest."""
     check_count(len(files), MAX_FILES, "files", "files")
     places: dict[str, int] = {}
     for index, file in enumerate(files):
@@ -141,10 +141,10 @@ def check_files(files: tuple[File, ...]) -> None:
 
 
 def check_name(name: str, where: str) -> None:
-    """Refuse a file name that is not plainly inside the folder of the job.
+    """Check that a file name lies inside the folder of the job.
 
     Raises: InvalidRequest for absolute names, `.` and `..` components, empty components, a trailing slash, backslashes,
-    NUL, lone surrogates, and names longer or deeper than a file system takes.
+    NUL, lone surrogates, and names longer or deeper than a file system allows.
     """
     size_bytes = len(check_text(name, where))
     if not name:
@@ -152,7 +152,7 @@ def check_name(name: str, where: str) -> None:
     if "\0" in name:
         raise InvalidRequest("a NUL character", where=where)
     if "\\" in name:
-        raise InvalidRequest(f"{name[:64]!r} holds a backslash", where=where, hint="folders are separated by /")
+        raise InvalidRequest(f"{name[:64]!r} contains a backslash", where=where, hint="folders are separated by /")
     if name.startswith("/"):
         raise InvalidRequest(f"{name[:64]!r} is absolute", where=where, hint="names are relative to the job's folder")
     if name.endswith("/"):
@@ -170,7 +170,7 @@ def check_name(name: str, where: str) -> None:
 
 
 def check_globs(globs: tuple[str, ...]) -> None:
-    """Refuse artifact patterns that reach outside the folder of the job."""
+    """Reject artifact patterns that reach outside of the job's folder. Raises: InvalidRequest."""
     check_count(len(globs), MAX_ARTIFACT_GLOBS, "patterns", "artifacts")
     for index, pattern in enumerate(globs):
         check_name(pattern, f"artifacts[{index}]")
@@ -180,7 +180,7 @@ def check_globs(globs: tuple[str, ...]) -> None:
 
 
 def check_limits(stage: StageName, limits: LimitRequest) -> None:
-    """Refuse limits that mean nothing: negative ones, and those with which a program could not even start."""
+    """Reject limits that are negative, too large, or too small for any program. Raises: InvalidRequest."""
     for name, value in asdict(limits).items():
         if not isinstance(value, int):
             continue
@@ -189,11 +189,11 @@ def check_limits(stage: StageName, limits: LimitRequest) -> None:
             no_cap = ", or 0 for no cap" if name in _MAY_BE_ZERO else ""
             raise InvalidRequest(f"{value} is too small: at least {least} is needed{no_cap}", where=f"{stage}.{name}")
         if value > MAX_NUMBER:
-            raise InvalidRequest(f"{value} is too large: at most {MAX_NUMBER} is understood", where=f"{stage}.{name}")
+            raise InvalidRequest(f"{value} is too large: the maximum is {MAX_NUMBER}", where=f"{stage}.{name}")
 
 
 def check_terminal(terminal: Terminal) -> None:
-    """Refuse a terminal without rows or columns, or larger than any screen."""
+    """Reject a terminal without rows or columns, or larger than any screen. Raises: InvalidRequest."""
     for name, value in (("rows", terminal.rows), ("columns", terminal.columns)):
         if not 1 <= value <= MAX_TERMINAL:
             raise InvalidRequest(f"{value}, allowed: 1 to {MAX_TERMINAL}", where=f"terminal.{name}")

@@ -1,4 +1,4 @@
-"""What is kept for a while to be found quicker: in this process, or in Redis for several servers."""
+"""Cache for values with a time to live: in this process, or in Redis for several servers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Cache(Protocol):
-    """Bytes by key, each for a time. A cache that cannot be reached has nothing and keeps nothing: it never raises."""
+    """Bytes by key, each with a time to live. An unavailable cache is an empty one: it never raises."""
 
     async def get(self, key: str) -> bytes | None: ...
 

@@ -1,4 +1,4 @@
-"""One database, SQLite or PostgreSQL, behind one door: `read` and `write`, each one transaction, bounded in time."""
+"""A database, SQLite or PostgreSQL: `read` and `write`, each one transaction with a timeout."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from firebox.storage.transactions import Transactions, Work
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-    # The one that is not used costs a server megabytes.
+    # Importing the unused one would cost megabytes.
     from sqlalchemy.dialects import postgresql, sqlite
 
 PATIENCE_S = 15.0
-"""How long a whole use case may take, whatever happens."""
+"""Timeout of a whole use case."""
 
 T = TypeVar("T")
 
@@ -34,9 +34,9 @@ _log = structlog.get_logger("firebox.storage")
 class Database:
     """A pool of connections. Use it as `async with Database(address) as database`.
 
-    What statements are made with is loaded once there is something to read or write.
+    SQLAlchemy is loaded with the first read or write.
 
-    single: for schema moves: connections are not kept. patience_s: how long each use case may take.
+    single: for migrations: do not pool connections. patience_s: timeout of each use case.
     """
 
     def __init__(self, address: Address, *, single: bool = False, patience_s: float = PATIENCE_S) -> None:
@@ -57,7 +57,7 @@ class Database:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether anything was read or written so far."""
+        """Return whether anything has been read or written yet."""
         return self._opened is not None
 
     @property
@@ -67,23 +67,23 @@ class Database:
         return self._opened
 
     async def read(self, work: Work[T]) -> T:
-        """Do `work` in one transaction that only reads. Raises: PartUnavailable and what `work` raises."""
+        """Run `work` in a read-only transaction. Raises: PartUnavailable and whatever `work` raises."""
         return await self._run(work, writes=False)
 
     async def write(self, work: Work[T]) -> T:
-        """Do `work` in one transaction: all of it is kept, or nothing.
+        """Run `work` in one transaction, atomically.
 
-        work: may be called a second time when the connection broke before anything could be kept.
-        Raises: PartUnavailable, IntegrityError for a value that may be there once and is there already, and what `work` raises.
+        work: called again when the connection broke before anything could be committed.
+        Raises: PartUnavailable, IntegrityError for a duplicate of a unique value, and whatever `work` raises.
         """
         return await self._run(work, writes=True)
 
     def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        """Begin an INSERT that may say ON CONFLICT: both databases know it, in the same words."""
+        """Create an INSERT that supports ON CONFLICT: both databases have the same syntax."""
         return self._transactions.insert(table)
 
     async def ping(self) -> None:
-        """Ask for nothing. Raises: PartUnavailable."""
+        """Check that the database responds. Raises: PartUnavailable."""
         from sqlalchemy import text
 
         await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
@@ -96,7 +96,7 @@ class Database:
                 try:
                     return await self._transactions.run(work, writes=writes)
                 except BrokenConnection:
-                    # The server was restarted since we last spoke to it: the pool has thrown all its connections away.
+                    # The server was restarted: the pool has discarded its connections.
                     return await self._transactions.run(work, writes=writes)
         except (FireboxError, IntegrityError):
             raise
@@ -109,7 +109,7 @@ class Database:
 
 
 def _transactions(address: Address, *, single: bool, patience_s: float) -> Transactions:
-    """Load the one that the address needs, and not the other."""
+    """Import the implementation that the address needs."""
     if address.path is not None:
         from firebox.storage.sqlite import SqliteTransactions
 
@@ -120,23 +120,23 @@ def _transactions(address: Address, *, single: bool, patience_s: float) -> Trans
 
 
 def make_private_file(path: Path) -> None:
-    """Make an empty file that only we can read, and the folders above it, unless they are there.
+    """Create an empty file that only this user can read, and its folders, unless they exist.
 
-    SQLite gives its write-ahead log the mode of the file. Raises: SettingsError when it cannot be made.
+    SQLite gives its write-ahead log the mode of this file. Raises: SettingsError when the file cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A file that is there is not opened: closing it again would take the locks of all connections of this process away,
-        # and whoever closes the database in another process then removes the log that they still write to.
+        # Do not open an existing file: closing it again would drop the locks of all connections of this process,
+        # and another process that closes the database would then delete the log they still write to.
         # Source: SQLite, "How To Corrupt An SQLite Database File", 2.2.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is there, and no file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         if not os.access(path, os.R_OK | os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise SettingsError("database_url", str(path), "a file that can be made and written", hint=f"{error.strerror}") from None
+        raise SettingsError("database_url", str(path), "a writable file", hint=f"{error.strerror}") from None
     if mode & 0o077:
-        _log.warning("others can read the database", path=str(path), hint=f"chmod 600 {path}")
+        _log.warning("the database is readable by others", path=str(path), hint=f"chmod 600 {path}")

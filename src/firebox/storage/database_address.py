@@ -1,4 +1,4 @@
-"""Where the database is: what the setting `database_url` may say."""
+"""The setting `database_url`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SQLITE = {"sqlite", "sqlite+aiosqlite"}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A database. path: of SQLite's file; url: of a PostgreSQL, as libpq takes it, the password in it; shown: without it."""
+    """A database. path: of SQLite's file; url: for libpq, including the password; shown: without the password."""
 
     kind: Literal["sqlite", "postgresql"]
     shown: str
@@ -32,10 +32,10 @@ class Address:
 
 
 def read_address(settings: Settings) -> Address:
-    """Read `database_url`: a relative path is taken from data_dir; empty means firebox.db there.
+    """Parse `database_url`. A relative path is below data_dir; an empty value means firebox.db there.
 
-    Raises: SettingsError for another kind of database, a path that is missing, or a driver that is not installed. The value
-    in it has no password.
+    Raises: SettingsError for an unsupported database, a missing path, or a driver that is not installed. Its value contains no
+    password.
     """
     url = settings.database_url.strip()
     if not url:
@@ -49,7 +49,7 @@ def read_address(settings: Settings) -> Address:
         path = unquote(parts.path.removeprefix("/"))
         if parts.netloc or parts.query or parts.fragment or not path or path == ":memory:" or path.endswith("/") or "\0" in path:
             raise _refusal(
-                settings, shown, hint="a relative path has three slashes, an absolute one four: sqlite:////var/lib/x.db"
+                settings, shown, hint="a relative path takes three slashes, an absolute one four: sqlite:////var/lib/x.db"
             )
         return _sqlite(settings.data_dir / path)
     if parts.scheme in _POSTGRESQL:
@@ -68,7 +68,7 @@ def _refusal(settings: Settings, shown: str, *, allowed: str = ALLOWED, hint: st
 
 
 def _without_secrets(url: str) -> str:
-    """Leave the user, the password and the query out: a query may hold a password as well."""
+    """Remove the user, the password and the query, which may contain a password too."""
     parts = urlsplit(url)
     if not parts.scheme:
         return "(no scheme)"

@@ -1,4 +1,4 @@
-"""Counters in the database: for one server, or several on one PostgreSQL."""
+"""Counters in the database, for one server or several on one PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from firebox.storage.database import Database
 from firebox.storage.tables import leases, usage
 
 SHORT_WINDOW_S = 3_600
-"""Windows up to this long limit a rate and are no record: they are forgotten once they are over."""
+"""Windows up to this long serve rate limits only, and are deleted once they have ended."""
 
-# Statements are built once: every run counts, and building one costs as much as SQLite takes to execute it.
+# Statements are built once: every run counts, and building one takes as long as SQLite needs to execute it.
 _TOTAL = select(usage.c.amount).where(
     usage.c.subject == bindparam("subject"),
     usage.c.name == bindparam("name"),
@@ -30,7 +30,7 @@ _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('firebox lease ' || 
 
 
 class DatabaseCounters:
-    """Counts in two tables. clock: seconds since 1970."""
+    """Counters in two tables. clock: seconds since 1970."""
 
     def __init__(self, database: Database, clock: Clock = time.time) -> None:
         self._database = database
@@ -45,7 +45,7 @@ class DatabaseCounters:
         )
 
     async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
-        """See `Counters.add`: one statement, so that nothing that others add at the same time is lost."""
+        """See `Counters.add`. A single statement, so that concurrent additions are not lost."""
         values = {**self._window(subject, name, window_s), "amount": amount}
 
         def work(connection: Connection) -> int:
@@ -63,13 +63,13 @@ class DatabaseCounters:
         return await self._database.read(work)
 
     async def lease(self, subject: str, lease_id: str, allowed: int, ttl_s: int) -> bool:
-        """See `Counters.lease`: whoever looks for a place of a subject does so alone."""
+        """See `Counters.lease`. Leases of one subject are granted one at a time."""
         place = {"subject": key_text(subject), "lease_id": key_text(lease_id)}
         now_ms = int(self._clock() * 1000)
 
         def work(connection: Connection) -> bool:
             if self._database.kind == "postgresql":
-                # SQLite has one writer at a time anyway. A hash that two subjects share makes one wait for the other, no more.
+                # SQLite has a single writer anyway. Subjects with the same hash only wait for each other.
                 connection.execute(_LOCK, {"subject": place["subject"]})
             if connection.execute(_OTHERS, {**place, "now_ms": now_ms}).scalar_one() >= allowed:
                 return False
@@ -88,7 +88,7 @@ class DatabaseCounters:
         await self._database.write(work)
 
     async def forget(self, before_s: float, at_most: int) -> int:
-        """See `Counters.forget`. Windows of up to an hour are forgotten as soon as they are over."""
+        """See `Counters.forget`. Windows of up to an hour are deleted as soon as they have ended."""
         now_s = self._clock()
         over = (usage.c.ends_at_s <= int(before_s)) | ((usage.c.window_s <= SHORT_WINDOW_S) & (usage.c.ends_at_s <= int(now_s)))
         old = select(*usage.primary_key.columns).where(over).limit(at_most)

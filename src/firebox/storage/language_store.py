@@ -1,4 +1,4 @@
-"""Languages that operators registered: a name and a version that stand for an image."""
+"""Languages registered by operators: a name and a version that map to an image."""
 
 from __future__ import annotations
 
@@ -10,49 +10,52 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, select
 from firebox.domain.errors import Conflict, NotFound
 from firebox.storage.database import Database
 from firebox.storage.records import Language, language_id
-from firebox.storage.storable_text import NAME_CHARACTERS, can_be_kept, check_text
+from firebox.storage.storable_text import NAME_CHARACTERS, check_storable, is_storable
 from firebox.storage.tables import languages
 
 
 class LanguageTable:
-    """The registered languages, one transaction a call. Each raises PartUnavailable when the database does not answer."""
+    """The registered languages, one transaction per call. Each call raises PartUnavailable when the database is unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def all(self) -> list[Language]:
-        """List them, by name and then version, as text."""
+        """Return all languages, ordered by name and version as text."""
 
         def work(connection: Connection) -> list[Language]:
             return [_language(row) for row in connection.execute(select(languages))]
 
-        # Sorted here, so that the database's idea of the alphabet does not matter.
+        # Sorted here, so that the database's collation does not matter.
         return sorted(await self._database.read(work), key=lambda language: (language.name, language.version))
 
     async def get(self, id: str) -> Language:  # noqa: A002 - the field's own name
         """Raises: NotFound."""
-        found = await self._find(languages.c.id == id) if can_be_kept(id) else None
+        found = await self._find(languages.c.id == id) if is_storable(id) else None
         if found is None:
             raise NotFound("language", id)
         return found
 
     async def find(self, name: str, version: str) -> Language | None:
-        """Look one up by what people call it; None when nobody registered it."""
-        if not can_be_kept(name + version):
+        """Return a language by name and version, or None if it is not registered."""
+        if not is_storable(name + version):
             return None
         return await self._find((languages.c.name == name) & (languages.c.version == version))
 
     async def put(self, name: str, version: str, image: str) -> Language:
-        """Register a language, or give it another image.
+        """Register a language, or replace its image.
 
-        Raises: InvalidRequest for text that cannot be kept, Conflict when another language has the same id.
+        Raises: InvalidRequest for text that cannot be stored, Conflict when another language has the same id.
         """
         now = datetime.now(UTC)
         statement = self._database.insert(languages).values(
-            id=language_id(check_text("name", name, NAME_CHARACTERS), check_text("version", version, NAME_CHARACTERS)),
+            id=language_id(
+                check_storable(name, where="name", most=NAME_CHARACTERS),
+                check_storable(version, where="version", most=NAME_CHARACTERS),
+            ),
             name=name,
             version=version,
-            image=check_text("image", image),
+            image=check_storable(image, where="image"),
             created_at=now,
             modified_at=now,
         )
@@ -70,7 +73,7 @@ class LanguageTable:
         kept = await self._database.write(work)
         if kept is None:
             raise Conflict(
-                f"another language has the id of {name!r} {version!r}: name and version one after the other are the same"
+                f"another language has the same id as {name!r} {version!r}: their names and versions are equal when concatenated"
             )
         return kept
 
@@ -80,7 +83,7 @@ class LanguageTable:
         def work(connection: Connection) -> int:
             return connection.execute(delete(languages).where(languages.c.id == id)).rowcount
 
-        if not can_be_kept(id) or await self._database.write(work) == 0:
+        if not is_storable(id) or await self._database.write(work) == 0:
             raise NotFound("language", id)
 
     async def _find(self, condition: ColumnElement[bool]) -> Language | None:

@@ -1,4 +1,4 @@
-"""A line in the log now and then instead of one for each request that fails."""
+"""Rate limit for repeated log lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Quiet:
-    """Says whether a line is due: at most once in `every_s` seconds. clock: seconds, never backwards."""
+    """Allows a line at most once in `every_s` seconds. clock: monotonic, in seconds."""
 
     def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._every_s = every_s
@@ -15,12 +15,12 @@ class Quiet:
         self._next_s = float("-inf")
 
     def due(self) -> bool:
-        """Whether to write a line now; who is told so writes it."""
+        """Return whether a line may be logged now; if so, the caller must log it."""
         if self._clock() < self._next_s:
             return False
         self._next_s = self._clock() + self._every_s
         return True
 
     def forget(self) -> None:
-        """Let the next line be due."""
+        """Allow the next line."""
         self._next_s = float("-inf")

@@ -1,4 +1,4 @@
-"""A cache in this process: bounded, and what was used longest ago makes room."""
+"""LRU cache in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CACHE_BYTES = 16 << 20
 
 
 class MemoryCache:
-    """Keeps at most `entries` values and `size_bytes` of them and their keys. clock: seconds, never backwards."""
+    """Holds at most `entries` values, and `size_bytes` of keys and values. clock: monotonic, in seconds."""
 
     def __init__(
         self, entries: int = ENTRIES, size_bytes: int = CACHE_BYTES, clock: Callable[[], float] = time.monotonic
@@ -22,7 +22,7 @@ class MemoryCache:
         self._kept: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
 
     async def get(self, key: str) -> bytes | None:
-        """Give what is kept under a key and not too old."""
+        """Return the value of a key, unless it has expired."""
         value, ends_at_s = self._kept.get(key, (None, 0.0))
         if value is not None and ends_at_s <= self._clock():
             self._drop(key)
@@ -32,7 +32,7 @@ class MemoryCache:
         return value
 
     async def set(self, key: str, value: bytes, ttl_s: int) -> None:
-        """Keep a value for a while; one that does not fit, or for no time at all, is not kept."""
+        """Store a value for a while, unless it is too large or expires at once."""
         self._drop(key)
         cost = _cost(key, value)
         if ttl_s <= 0 or cost > self._size_bytes:
@@ -43,7 +43,7 @@ class MemoryCache:
             self._drop(next(iter(self._kept)))
 
     async def delete(self, key: str) -> None:
-        """Forget a key."""
+        """Delete a key."""
         self._drop(key)
 
     def _drop(self, key: str) -> None:

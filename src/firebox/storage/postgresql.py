@@ -1,4 +1,4 @@
-"""PostgreSQL: a pool of asyncpg's connections."""
+"""PostgreSQL: a pool of asyncpg connections."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from firebox.storage.database_errors import BrokenConnection, driver_error, is_b
 from firebox.storage.transactions import Work
 
 CONNECT_S = 5.0
-"""How long a connection may take to be made, and how long one may wait for a free one."""
+"""Timeout for opening a connection, and for waiting for a free one."""
 STATEMENT_S = 10.0
-"""How long one statement may take."""
+"""Timeout of one statement."""
 CONNECTIONS = 10
 
 T = TypeVar("T")
 
-# It publishes no types.
+# It has no types.
 _driver: Any = asyncpg
 
 
 class PostgresqlTransactions:
-    """See `Transactions`. single: no connection is kept; statement_s: instead of `STATEMENT_S`."""
+    """See `Transactions`. single: do not pool connections; statement_s: overrides `STATEMENT_S`."""
 
     def __init__(self, address: Address, *, single: bool = False, statement_s: float | None = None) -> None:
         self._address = address
@@ -58,7 +58,7 @@ class PostgresqlTransactions:
         await self._engine.dispose()
 
     async def _connect(self) -> Any:
-        """Connect as libpq would: every part of the address counts (sslmode, several hosts, a socket), and so does PGPASSFILE."""
+        """Connect as libpq does, with every part of the address (sslmode, several hosts, sockets) and PGPASSFILE."""
         try:
             return await _driver.connect(
                 self._address.url,
@@ -67,14 +67,14 @@ class PostgresqlTransactions:
                 server_settings={"application_name": "firebox"},
             )
         except (_driver.exceptions.ClientConfigurationError, ValueError) as error:
-            # The driver's own sentence may hold the password.
+            # The driver's message may contain the password.
             raise SettingsError(
-                "database_url", self._address.shown, ALLOWED, hint=f"the driver refuses it: {type(error).__name__}"
+                "database_url", self._address.shown, ALLOWED, hint=f"rejected by the driver: {type(error).__name__}"
             ) from None
 
 
 def _transaction(connection: Connection, work: Work[T]) -> T:
-    """Raises: BrokenConnection, but not for a commit that fails: it may have worked."""
+    """Raises: BrokenConnection, except for a failed commit, which may have taken effect."""
     with connection.begin():
         try:
             return work(connection)
@@ -85,6 +85,6 @@ def _transaction(connection: Connection, work: Work[T]) -> T:
 
 
 def _recognise_broken(context: Any) -> None:
-    """A server that stops says so before the connection is closed."""
+    """Detect a shutdown of the server, which is reported before the connection is closed."""
     if context.original_exception is not None and is_broken_connection(driver_error(context.original_exception)):
         context.is_disconnect = True

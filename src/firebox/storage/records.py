@@ -1,4 +1,4 @@
-"""What the tables hold, as values: without the library that reads and writes them, which most of a server does without."""
+"""Rows of the tables as values, without importing the database library."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Role = Literal["user", "admin"]
 
 
 class User(Struct, frozen=True, kw_only=True):
-    """A user. id: ascending, never given twice; token_hint: the end of the token, to tell tokens apart.
+    """A user. id: ascending, never reused; token_hint: the last characters of the token, to tell tokens apart.
 
-    A limit that is None is the settings' one. Times are in UTC.
+    A limit of None means the default in the settings. Times are in UTC.
     """
 
     id: int
@@ -31,7 +31,7 @@ class User(Struct, frozen=True, kw_only=True):
 
 
 class Language(Struct, frozen=True, kw_only=True):
-    """A registered language. id: made from name and version (`language_id`); times are in UTC."""
+    """A registered language. id: derived from name and version (`language_id`); times are in UTC."""
 
     id: str
     name: str
@@ -42,7 +42,7 @@ class Language(Struct, frozen=True, kw_only=True):
 
 
 class Snippet(Struct, frozen=True, kw_only=True):
-    """A shared snippet. id: ascending, never given twice; output and error: what it printed when it was shared."""
+    """A shared snippet. id: ascending, never reused; output and error: what it printed when it was shared."""
 
     id: int
     code: str
@@ -53,5 +53,5 @@ class Snippet(Struct, frozen=True, kw_only=True):
 
 
 def language_id(name: str, version: str) -> str:
-    """Make the id of a language: the SHA-1, in hex, of its name and version, one after the other."""
+    """Return the id of a language: the hexadecimal SHA-1 of its name and version, concatenated."""
     return hashlib.sha1((name + version).encode(), usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""A cache in Redis, which several servers share. Without Redis it is an empty one: slower answers, no errors."""
+"""Cache in Redis, shared by several servers. Without Redis it is empty: slower responses, no errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WARNING_EVERY_S = 60.0
 DELETIONS_KEPT = 10_000
 VALUE_BYTES = 8 << 20
-"""A larger value is not kept: it would hold up everybody else on its way."""
+"""Larger values are not cached: they would delay other requests to Redis."""
 
 T = TypeVar("T")
 
@@ -26,9 +26,9 @@ _log = structlog.get_logger("firebox.storage")
 
 
 class RedisCache:
-    """Keeps values in Redis. What could not be deleted there is remembered here, and never given out by this server again.
+    """Values in Redis. Keys that could not be deleted there are remembered, and never returned by this server again.
 
-    clock: seconds, never backwards.
+    clock: monotonic, in seconds.
     """
 
     def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +37,7 @@ class RedisCache:
         self._undeleted: dict[str, None] = {}
 
     async def get(self, key: str) -> bytes | None:
-        """Give what is kept under a key; None also when Redis does not answer."""
+        """Return the value of a key; None also when Redis is unavailable."""
         if self._undeleted and not await self._delete_the_rest():
             return None
 
@@ -47,7 +47,7 @@ class RedisCache:
         return await self._try(ask, None)
 
     async def set(self, key: str, value: bytes, ttl_s: int) -> None:
-        """Keep a value for a while, if Redis answers."""
+        """Store a value for a while, if Redis is available."""
         if ttl_s <= 0 or len(value) > VALUE_BYTES or (self._undeleted and not await self._delete_the_rest()):
             return
 
@@ -57,7 +57,7 @@ class RedisCache:
         await self._try(ask, None)
 
     async def delete(self, key: str) -> None:
-        """Forget a key: now, or as soon as Redis answers again."""
+        """Delete a key: now, or once Redis is available again."""
         if len(self._undeleted) < DELETIONS_KEPT:
             self._undeleted[key] = None
         await self._delete_the_rest()
@@ -76,14 +76,14 @@ class RedisCache:
         return True
 
     async def _try(self, ask: Callable[[], Awaitable[T]], otherwise: T) -> T:
-        """Ask Redis; on any failure of it write a line at most once a minute, and go on without."""
+        """Send a request to Redis. On failure log at most once a minute, and return `otherwise`."""
         from redis.exceptions import RedisError
 
         try:
             return await ask()
         except (RedisError, OSError, asyncio.IncompleteReadError) as error:
             if self._quiet.due():
-                _log.warning("the cache does not answer", part="Redis", error=type(error).__name__, effect="slower answers")
+                _log.warning("cache unavailable", part="Redis", error=type(error).__name__, effect="slower responses")
             return otherwise
 
 

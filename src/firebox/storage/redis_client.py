@@ -1,4 +1,4 @@
-"""The connection to Redis or Valkey that the cache and the counters share: short waits, few tries."""
+"""The connection to Redis or Valkey shared by cache and counters: short timeouts, few retries."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 WAIT_S = 1.0
-"""How long Redis may take to accept, to answer, or to have a connection free."""
+"""Timeout for connecting, for a response, and for a free connection."""
 CONNECTIONS = 32
 PREFIX = "firebox:"
 ALLOWED = "redis://HOST:PORT/NUMBER, rediss://..., unix://PATH, or empty"
 
 
 def make_redis(settings: Settings) -> Redis:
-    """Make a client of `redis_url`; it connects when it is used. Close it with `aclose`.
+    """Create a client of `redis_url`. It connects when first used; close it with `aclose`.
 
-    Raises: SettingsError for another kind of address, or when the client is not installed. The address is not in it.
+    Raises: SettingsError for an unsupported address, or when the client is not installed. It does not contain the address.
     """
     source = settings.source("redis_url")
     if find_spec("redis") is None:
         raise SettingsError("redis_url", "set", "empty", source=source, hint="pip install firebox[redis]")
-    # The library costs several megabytes: only who wants it pays.
+    # Imported late: the library takes several megabytes.
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -39,7 +39,7 @@ def make_redis(settings: Settings) -> Redis:
             timeout=WAIT_S,
             socket_connect_timeout=WAIT_S,
             socket_timeout=WAIT_S,
-            # A connection that the server closed meanwhile; what took too long is not asked twice.
+            # Retry a connection that the server closed meanwhile, but no timeouts.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
     except ValueError:

@@ -1,4 +1,4 @@
-"""Counters in Redis, for several servers. Each call is one script, which Redis runs alone; keys end by themselves."""
+"""Counters in Redis, shared by several servers. Each call is one atomic script; keys expire."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 WARNING_EVERY_S = 10.0
 SLACK_S = 60
-"""How much longer than its window a count is kept: clocks differ."""
+"""How much longer than its window a count is kept, to allow for clock skew."""
 
-# What Redis is told to forget, it is told as a length of time: a moment would mean another one on a host whose clock is off.
+# Expiry is always relative: an absolute time would differ on a Redis host whose clock is off.
 
 _ADD = """
 local sum = redis.call('INCRBY', KEYS[1], ARGV[1])
@@ -29,7 +29,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return sum
 """
 
-# A sorted set a subject: its members are the places taken, their scores the milliseconds since 1970 at which they are free.
+# A sorted set per subject: members are leases, scores their expiry in milliseconds since 1970.
 _LEASE = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[2])
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then
@@ -45,7 +45,7 @@ _log = structlog.get_logger("firebox.storage")
 
 
 class RedisCounters:
-    """Counts in Redis. clock: seconds since 1970."""
+    """Counters in Redis. clock: seconds since 1970."""
 
     def __init__(self, redis: Redis, clock: Clock = time.time) -> None:
         self._redis = redis
@@ -77,7 +77,7 @@ class RedisCounters:
         await self._ask(self._redis.zrem(_lease_key(subject), key_text(lease_id)))
 
     async def forget(self, before_s: float, at_most: int) -> int:
-        """See `Counters.forget`: nothing to do, keys end by themselves soon after their windows."""
+        """See `Counters.forget`. Does nothing: keys expire soon after their windows."""
         del before_s, at_most
         return 0
 
@@ -88,8 +88,8 @@ class RedisCounters:
             return await answer
         except (RedisError, OSError, asyncio.IncompleteReadError) as error:
             if self._quiet.due():
-                _log.warning("the counters do not answer", part="Redis", error=type(error).__name__)
-            raise PartUnavailable("counters", detail="Redis cannot be reached") from None
+                _log.warning("counters unavailable", part="Redis", error=type(error).__name__)
+            raise PartUnavailable("counters", detail="cannot connect to Redis") from None
 
 
 def _usage_key(subject: str, name: str, window_s: int, end_s: int) -> str:

@@ -1,7 +1,6 @@
-"""The schema of the database: which version it has, and moving it up and down.
+"""The database schema: its version, upgrades and downgrades.
 
-Alembic does the moving and is loaded for that only; what a server needs at each start is one small question, and in an empty
-database all tables at once.
+Alembic is loaded only to migrate. A normal start needs one small query, and an empty database gets all tables at once.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 PATIENCE_S = 600.0
-"""How long a move may take, and how long one waits for another server that is at it."""
+"""Timeout of a migration, and of waiting for that of another server."""
 LOCK = 0x66697265626F78  # "firebox"
 
 _log = structlog.get_logger("firebox.storage")
 
 
 async def prepare_schema(database: Database, settings: Settings) -> None:
-    """See to it that the schema is the newest one, at the start of a server.
+    """Upgrade to the latest schema when a server starts.
 
-    Raises: SettingsError when it is another one and `database_upgrade` is off, or one that this Firebox does not know.
+    Raises: SettingsError when the schema is older and `database_upgrade` is off, or when its version is unknown.
     """
     version = await read_version(database)
     if version == HEAD:
@@ -47,27 +46,27 @@ async def prepare_schema(database: Database, settings: Settings) -> None:
             False,
             f"true, since the schema of {database.address.shown} is {version} and this Firebox needs {HEAD}",
             source=settings.source("database_upgrade"),
-            hint="or bring it up to date by hand: firebox db upgrade",
+            hint="or upgrade it by hand: firebox db upgrade",
         )
     if version != BASE or not await _make_tables(database.address):
         await upgrade(database.address)
 
 
 async def read_version(database: Database) -> str:
-    """Say which version the schema has; BASE for a database without our tables. Raises: PartUnavailable."""
+    """Return the version of the schema; BASE without tables of ours. Raises: PartUnavailable."""
     return await database.read(_version)
 
 
 async def upgrade(address: Address, version: str = "head") -> tuple[str, str]:
-    """Move the schema up; give the versions before and after. All of it is done, or nothing.
+    """Upgrade the schema atomically. Return the versions before and after.
 
-    Servers that start at once wait for each other. Raises: SettingsError, PartUnavailable.
+    Servers that start at the same time wait for each other. Raises: SettingsError, PartUnavailable.
     """
     return await _move(address, lambda config: _command().upgrade(config, version))
 
 
 async def downgrade(address: Address, version: str) -> tuple[str, str]:
-    """Move the schema down, to BASE or a version; give the versions before and after. What only a newer schema can hold is lost.
+    """Downgrade the schema to BASE or a version. Return the versions before and after. Data that the older schema lacks is lost.
 
     Raises: SettingsError, PartUnavailable.
     """
@@ -75,7 +74,7 @@ async def downgrade(address: Address, version: str) -> tuple[str, str]:
 
 
 async def differences(address: Address) -> list[str]:
-    """Compare the tables of a database with ours; say in a line each what differs. Raises: PartUnavailable."""
+    """Compare the tables of a database with ours. Return one line per difference. Raises: PartUnavailable."""
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
@@ -91,7 +90,7 @@ async def differences(address: Address) -> list[str]:
 
 
 def versions() -> list[str]:
-    """List the versions that this Firebox knows, the oldest first."""
+    """Return the schema versions known here, oldest first."""
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory.from_config(_config())
@@ -112,15 +111,15 @@ async def _move(address: Address, command: Callable[[Config], None]) -> tuple[st
     async with Database(address, single=True, patience_s=PATIENCE_S) as database:
         before, after = await database.write(work)
     if before != after:
-        _log.info("the schema of the database has moved", before=before, after=after)
+        _log.info("database schema migrated", before=before, after=after)
     return before, after
 
 
 async def _make_tables(address: Address) -> bool:
-    """Make the newest schema at once where nothing is; False where something is that the migrations have to look at.
+    """Create the latest schema in an empty database. Return False if there are tables, which migrations must handle.
 
-    The usual first start: Alembic would take two thirds as much memory as all the rest of storage, as long as the server lives.
-    A test holds that the migrations come to the same.
+    This is the usual first start: Alembic would take two thirds of the memory of all of storage, for the life of the server.
+    A test checks that the migrations have the same result.
     """
     async with Database(address, single=True, patience_s=PATIENCE_S) as database:
         return await database.write(_make_tables_over)
@@ -133,7 +132,7 @@ def _make_tables_over(connection: Connection) -> bool:
 
     _lock(connection)
     if _version(connection) == HEAD:
-        # Another server was quicker.
+        # Another server was faster.
         return True
     there = set(inspect(connection).get_table_names())
     if there & {*metadata.tables, VERSION_TABLE}:
@@ -151,7 +150,7 @@ def _make_tables_over(connection: Connection) -> bool:
 
 
 def _lock(connection: Connection) -> None:
-    """Wait until no other server moves the schema, until the end of the transaction. SQLite has one writer at a time anyway."""
+    """Hold a lock against other migrations until the transaction ends. SQLite has a single writer anyway."""
     from sqlalchemy import text
 
     if connection.dialect.name == "postgresql":
@@ -186,18 +185,18 @@ def _unknown(address: Address, version: str) -> SettingsError:
     return SettingsError(
         "database_url",
         address.shown,
-        f"a database of this Firebox or an older one; its schema is {version}, and {HEAD} is the newest known here",
-        hint="start the newer Firebox again, and move the schema down with it: firebox db downgrade",
+        f"a database of this Firebox or an older one; its schema is {version}, and {HEAD} is the latest known here",
+        hint="start the newer Firebox again, and use it to downgrade the schema: firebox db downgrade",
     )
 
 
 def _is_ours(_object: Any, _name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:
-    """Leave out tables of others that live in the same database."""
+    """Ignore foreign tables in the same database."""
     return not (type_ == "table" and reflected and compare_to is None)
 
 
 def _describe(difference: list[tuple[Any, ...]] | tuple[Any, ...]) -> str:
-    """Say what one entry of alembic's comparison means: a tuple, or a list of them for a column."""
+    """Describe an entry of Alembic's comparison: a tuple, or a list of tuples for a column."""
     entry = difference[0] if isinstance(difference, list) else difference
     kind, *rest = entry
     names = [str(getattr(each, "name", None) or each) for each in rest if each is not None]

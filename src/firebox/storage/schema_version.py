@@ -1,9 +1,9 @@
-"""Which schema this Firebox needs, and where a database says which one it has."""
+"""The schema version that this Firebox needs, and the table that stores the version of a database."""
 
 from __future__ import annotations
 
 HEAD = "0001"
-"""The newest version. A test holds that it is the last migration's."""
+"""The latest version. A test checks that it is the last migration's."""
 BASE = "base"
-"""The version of a database without our tables."""
+"""The version of a database without tables of ours."""
 VERSION_TABLE = "firebox_schema"

@@ -10,26 +10,26 @@ from sqlalchemy import Connection, Row, delete, insert, select
 from firebox.domain.errors import NotFound
 from firebox.storage.database import Database
 from firebox.storage.records import Snippet
-from firebox.storage.storable_text import can_be_id, check_text, keepable
+from firebox.storage.storable_text import check_storable, is_possible_id, replace_unstorable
 from firebox.storage.tables import snippets
 
 
 class SnippetTable:
-    """The snippets, one transaction a call. Each call raises PartUnavailable when the database does not answer."""
+    """The snippets, one transaction per call. Each call raises PartUnavailable when the database is unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def add(self, *, code: str, language: str, output: str, error: str) -> Snippet:
-        """Keep a snippet. In output and error, U+FFFD stands for what no database keeps.
+        """Store a snippet. In output and error, characters that cannot be stored become U+FFFD.
 
-        Raises: InvalidRequest for code with a NUL character or half a surrogate pair: it could not be given back as it was.
+        Raises: InvalidRequest for code with a NUL character or a lone surrogate, which could not be returned unchanged.
         """
         values = {
-            "code": check_text("code", code),
-            "language": check_text("language", language),
-            "output": keepable(output),
-            "error": keepable(error),
+            "code": check_storable(code, where="code"),
+            "language": check_storable(language, where="language"),
+            "output": replace_unstorable(output),
+            "error": replace_unstorable(error),
             "created_at": datetime.now(UTC),
         }
 
@@ -45,7 +45,7 @@ class SnippetTable:
             row = connection.execute(select(snippets).where(snippets.c.id == id)).one_or_none()
             return None if row is None else _snippet(row)
 
-        found = await self._database.read(work) if can_be_id(id) else None
+        found = await self._database.read(work) if is_possible_id(id) else None
         if found is None:
             raise NotFound("snippet", str(id))
         return found
@@ -56,11 +56,11 @@ class SnippetTable:
         def work(connection: Connection) -> int:
             return connection.execute(delete(snippets).where(snippets.c.id == id)).rowcount
 
-        if not can_be_id(id) or await self._database.write(work) == 0:
+        if not is_possible_id(id) or await self._database.write(work) == 0:
             raise NotFound("snippet", str(id))
 
     async def remove_older(self, before: datetime, at_most: int) -> int:
-        """Forget snippets that were shared before then, the oldest first; say how many."""
+        """Delete the oldest snippets shared before a time. Return how many were deleted."""
         chosen = select(snippets.c.id).where(snippets.c.created_at < before).order_by(snippets.c.created_at).limit(at_most)
 
         def work(connection: Connection) -> int:

@@ -1,6 +1,6 @@
-"""SQLite: transactions in threads of their own, one at a time for those that write.
+"""SQLite: transactions in threads, one writer at a time.
 
-A transaction goes to its thread as a whole: handing every statement over costs several times as much.
+A transaction runs in its thread as a whole: dispatching every statement would cost several times as much.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _WRITES = "firebox_writes"
 
 
 class SqliteTransactions:
-    """See `Transactions`. Whoever gives up waiting leaves the transaction to its thread: it is kept as a whole or not at all.
+    """See `Transactions`. A caller that times out leaves the transaction to its thread, where it still is atomic.
 
-    busy_s: instead of `BUSY_S`.
+    busy_s: overrides `BUSY_S`.
     """
 
     def __init__(self, path: Path, *, busy_s: float | None = None) -> None:
@@ -55,7 +55,7 @@ class SqliteTransactions:
         return sqlite.insert(table)
 
     async def close(self) -> None:
-        """See `Transactions.close`: what has begun ends first."""
+        """See `Transactions.close`. Waits for running transactions."""
         await asyncio.to_thread(self._close)
 
     def _transaction(self, work: Work[T], writes: bool) -> T:
@@ -73,6 +73,6 @@ def _prepare(busy_s: float, connection: sqlite3.Connection, _record: Any) -> Non
 
 
 def _begin(connection: Connection) -> None:
-    """Take the write lock at the start: a transaction that reads first cannot always get it later, however long it waits."""
+    """Take the write lock first: a transaction that has read already may never get it, however long it waits."""
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,6 +1,6 @@
-"""SQLite without the library that everything is read and written with: a connection, and what a start asks over it.
+"""SQLite without SQLAlchemy: a connection, and the questions asked at startup.
 
-That library takes a tenth of a second to load, and 13 MB; a server without users and limits needs none of it.
+SQLAlchemy takes a tenth of a second to load, and 13 MB; a server without users and limits does not need it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from firebox.storage.schema_version import HEAD, VERSION_TABLE
 BUSY_S = 5.0
 """How long SQLite waits for a writer in another process."""
 TABLES = Path(__file__).with_name("sqlite_tables.sql")
-"""The newest schema, in SQLite's words. A test holds that it is what `tables` says."""
+"""The latest schema as SQL. A test checks that it matches `tables`."""
 WITH_AGE = ("firebox_users", "shared_codes", "firebox_usage", "firebox_leases")
-"""The tables of which `retention` removes rows."""
+"""The tables from which `retention` deletes rows."""
 
 _BUSY_PAUSE_S = 0.01
 _PRIMARY_CODE = 0xFF
-"""The bits of an error code that hold the kind. Source: SQLite, "Result and Error Codes"."""
+"""The bits of an error code that hold the primary code. Source: SQLite, "Result and Error Codes"."""
 
 
 def has_newest_schema(path: Path, *, make: bool) -> bool:
-    """Tell whether the tables of a database are those of this Firebox. make: make them where there is nothing.
+    """Return whether a database has the tables of this version. make: create them in an empty database.
 
-    False where anything is not as usual: `schema.prepare_schema` finds out what that is, and says it.
+    Return False in every unusual case: `schema.prepare_schema` then finds and reports the reason.
     """
     try:
         with closing(_connect(path)) as connection:
@@ -37,7 +37,7 @@ def has_newest_schema(path: Path, *, make: bool) -> bool:
 
 
 def has_rows(path: Path) -> bool:
-    """Tell whether there is anything that can grow too old; True also where that cannot be told."""
+    """Return whether there are rows that may expire; True also when that is unknown."""
     questions = " UNION ALL ".join(f"SELECT EXISTS (SELECT 1 FROM {table})" for table in WITH_AGE)  # noqa: S608 - our own names
     try:
         with closing(_connect(path)) as connection:
@@ -64,7 +64,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, busy_s: float) -> None:
-    """Switch a new database over. SQLite's own patience does not hold here: of two that do it at once one fails at once."""
+    """Switch a new database to write-ahead logging. The busy timeout does not apply: of two at once, one fails immediately."""
     deadline_s = time.monotonic() + busy_s
     while True:
         try:
@@ -78,7 +78,7 @@ def _use_write_ahead_log(connection: sqlite3.Connection, busy_s: float) -> None:
 
 
 def _version(connection: sqlite3.Connection) -> str:
-    """Return the version of the schema; "" where there is none."""
+    """Return the version of the schema, or ""."""
     if not _has_any(connection, [VERSION_TABLE]):
         return ""
     row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608 - our own name
@@ -86,12 +86,12 @@ def _version(connection: sqlite3.Connection) -> str:
 
 
 def _make_tables(connection: sqlite3.Connection) -> bool:
-    """Make the newest schema, whole or not at all; False where a table is that the migrations have to look at."""
+    """Create the latest schema atomically. Return False if a table exists, which migrations must handle."""
     statements = TABLES.read_text(encoding="utf-8").strip().split(";\n")
     names = [statement.split()[2] for statement in statements if statement.startswith("CREATE TABLE")]
-    connection.execute("BEGIN IMMEDIATE")  # closing the connection takes back what is not committed
+    connection.execute("BEGIN IMMEDIATE")  # closing the connection rolls back
     if _version(connection) == HEAD:
-        # Another server was quicker.
+        # Another server was faster.
         return True
     if _has_any(connection, names):
         return False

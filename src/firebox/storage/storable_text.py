@@ -1,4 +1,4 @@
-"""Which text can be kept: no U+0000 and no lone surrogates, since PostgreSQL refuses them. The same holds on SQLite."""
+"""Checks of text that is stored. PostgreSQL rejects U+0000 and lone surrogates; the same rule holds for SQLite."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from firebox.domain.errors import InvalidRequest
 
 LARGEST_INTEGER = 2**63 - 1
 NAME_CHARACTERS = 255
-"""A name is in an index, and PostgreSQL's entries hold 2,704 bytes."""
+"""Names are indexed, and PostgreSQL limits an index entry to 2,704 bytes."""
 REPLACEMENT = "\ufffd"
 
-_UNKEEPABLE = re.compile("[\0\ud800-\udfff]")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def can_be_kept(text: str) -> bool:
-    return _UNKEEPABLE.search(text) is None
+def is_storable(text: str) -> bool:
+    return _UNSTORABLE.search(text) is None
 
 
-def check_text(where: str, text: str, most: int = 0) -> str:
-    """Give the text back. most: characters; 0: as many as there are.
+def check_storable(text: str, *, where: str, most: int = 0) -> str:
+    """Return the text. most: maximum number of characters; 0: no maximum.
 
-    Raises: InvalidRequest, naming `where`, for text that cannot be kept as it is.
+    Raises: InvalidRequest, naming `where`, for text that cannot be stored unchanged.
     """
     if most and len(text) > most:
         raise InvalidRequest(f"{len(text)} characters; at most {most} are allowed", where=where)
-    if not can_be_kept(text):
-        raise InvalidRequest("text with a NUL character or half a surrogate pair cannot be kept", where=where)
+    if not is_storable(text):
+        raise InvalidRequest("text with a NUL character or a lone surrogate cannot be stored", where=where)
     return text
 
 
-def keepable(text: str) -> str:
-    """Put U+FFFD for what cannot be kept: for output, in which that already stands for bytes that are no text."""
-    return _UNKEEPABLE.sub(REPLACEMENT, text)
+def replace_unstorable(text: str) -> str:
+    """Replace unstorable characters by U+FFFD: for output, where that already stands for undecodable bytes."""
+    return _UNSTORABLE.sub(REPLACEMENT, text)
 
 
-def check_number(where: str, number: int | None) -> int | None:
-    """Give the number back. Raises: InvalidRequest, naming `where`, for one below 0 or too large for a database."""
+def check_storable_number(number: int | None, *, where: str) -> int | None:
+    """Return the number. Raises: InvalidRequest, naming `where`, if it is negative or too large for a database."""
     if number is not None and not 0 <= number <= LARGEST_INTEGER:
         raise InvalidRequest(f"{number} is not a whole number from 0 to {LARGEST_INTEGER}", where=where)
     return number
 
 
-def can_be_id(number: int) -> bool:
-    """Whether a row may have this id: a database refuses larger numbers, and nobody has a smaller one."""
+def is_possible_id(number: int) -> bool:
+    """Return whether a row may have this id: ids are positive, and databases reject larger numbers."""
     return 0 < number <= LARGEST_INTEGER

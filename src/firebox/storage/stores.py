@@ -1,4 +1,4 @@
-"""Everything that is kept, opened together and closed together."""
+"""All stores, opened and closed together."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Stores:
-    """What the service keeps things in. Everything but `cache` raises PartUnavailable when it does not answer.
+    """The stores of the service. All but `cache` raise PartUnavailable when they are unavailable.
 
-    Each is loaded once it is asked for: the library that reads and writes a database costs a start a tenth of a second, and a
-    server 13 MB. database: open; redis: for counters and the cache, instead.
+    Each is created on first use: SQLAlchemy costs a start a tenth of a second, and a server 13 MB.
+    database: open; redis: used for counters and the cache, if given.
     """
 
     def __init__(self, database: Database, redis: Redis | None = None) -> None:
@@ -73,27 +73,27 @@ class Stores:
         return MemoryCache()
 
     async def load(self) -> None:
-        """Load what is loaded when it is asked for, without holding up the loop: nobody waits for it later."""
+        """Import what the stores need, without blocking the event loop, so that no request waits for it later."""
         await asyncio.to_thread(lambda: (self.users, self.snippets, self.counters))
 
     async def are_empty(self) -> bool:
-        """Tell whether there is nothing that can grow too old, as far as that can be told without loading anything."""
+        """Return whether no rows can expire, as far as that is known without importing SQLAlchemy."""
         path = self.database.address.path
         if path is None or self.database.is_in_use:
             return False
         return not await asyncio.to_thread(sqlite_file.has_rows, path)
 
     async def ping(self) -> None:
-        """Ask the database for nothing. Raises: PartUnavailable."""
+        """Check that the database responds. Raises: PartUnavailable."""
         await self.database.ping()
 
 
 @asynccontextmanager
 async def open_stores(settings: Settings) -> AsyncGenerator[Stores]:
-    """Open the database and the cache that the settings name; both are closed on leaving.
+    """Open the database and the cache of the settings. Both are closed on exit.
 
-    Raises, on entry: SettingsError for an address of no use or a schema of another version, PartUnavailable when the database
-    does not answer. A Redis that does not answer is no reason not to start.
+    Raises, on entry: SettingsError for an unusable address or another schema version, PartUnavailable when the database is
+    unavailable. An unavailable Redis does not keep the server from starting.
     """
     async with AsyncExitStack() as stack:
         address = read_address(settings)
@@ -114,6 +114,6 @@ async def open_stores(settings: Settings) -> AsyncGenerator[Stores]:
 
 
 def _is_asked_by_runs(settings: Settings) -> bool:
-    """Tell whether runs are counted, or every caller is looked up."""
+    """Return whether runs are counted, or every client is looked up."""
     limits = (settings.anonymous_runs_per_minute, settings.anonymous_concurrent_runs, settings.anonymous_cpu_seconds_per_day)
     return settings.require_login or any(limits)

@@ -1,11 +1,11 @@
-"""The tables, as the newest migration leaves them: `firebox db check` compares a database with these.
+"""The tables, as of the latest migration. `firebox db check` compares a database with them.
 
-* firebox_users: who may use the server; of a token only its SHA-256 and its last characters.
-* firebox_languages: what operators registered, a name and a version that stand for an image.
+* firebox_users: users; of a token only the SHA-256 and the last characters.
+* firebox_languages: languages registered by operators, a name and a version that map to an image.
 * shared_codes: shared snippets; the name and the columns are Runner's, so that its database can be taken over.
-* firebox_usage: what each subject used, summed by windows of time; ends_at_s: when a window is over, seconds since 1970.
-* firebox_leases: places that are taken; ends_at_ms: when each is free again at the latest, milliseconds since 1970.
-* firebox_taken_over: tables that were there before us; moving the schema down gives them back.
+* firebox_usage: usage per subject, summed in time windows; ends_at_s: end of the window, seconds since 1970.
+* firebox_leases: leases of concurrent runs; ends_at_ms: expiry, milliseconds since 1970.
+* firebox_taken_over: tables that existed before; a downgrade restores them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ NAMES = {
     "uq": "uq_%(table_name)s_%(column_0_name)s",
     "ix": "ix_%(table_name)s_%(column_0_name)s",
 }
-"""Every constraint has a name, so that a migration can speak of it."""
+"""Names every constraint, so that a migration can refer to it."""
 
 
 class Moment(TypeDecorator[datetime]):
-    """A point in time: aware and in UTC on our side, whatever the database keeps."""
+    """A point in time: timezone-aware and in UTC in Python, whatever the database stores."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -56,7 +56,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-# SQLite counts only a column of type INTEGER up by itself.
+# SQLite generates ids only for a column of type INTEGER.
 Id = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData(naming_convention=NAMES)
@@ -66,7 +66,7 @@ def _moment(name: str, **options: Any) -> Column[datetime]:
     return Column(name, Moment, nullable=False, **options)
 
 
-# An id is never given twice (AUTOINCREMENT on SQLite, a sequence on PostgreSQL): links, counts and permissions hang on it.
+# Ids are never reused (AUTOINCREMENT on SQLite, a sequence on PostgreSQL): links, counts and permissions refer to them.
 users = Table(
     "firebox_users",
     metadata,
@@ -108,7 +108,7 @@ snippets = Table(
     Column("output", Text),
     Column("error", Text),
     _moment("created_at", server_default=func.now()),
-    # Runner knows one language: the rows that it made are Go.
+    # Runner supports one language: the rows it created are Go.
     Column("language", Text, nullable=False, server_default="go"),
     Index(None, "created_at"),
     sqlite_autoincrement=True,

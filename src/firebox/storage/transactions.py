@@ -1,4 +1,4 @@
-"""One transaction after the other: what every kind of database does for `Database`."""
+"""Transactions: the interface that every kind of database implements."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
-    # The one that is not used costs a server megabytes.
+    # Importing the unused one would cost megabytes.
     from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
 Work = Callable[["Connection"], T]
-"""What is done in one transaction. It runs where it may block, and holds nothing of the event loop's."""
+"""Work done in one transaction. It runs where it may block, so it must not touch the event loop."""
 
 
 class Transactions(Protocol):
-    """Where the transactions of one kind of database happen."""
+    """Runs the transactions of one kind of database."""
 
     async def run(self, work: Work[T], *, writes: bool) -> T:
-        """Do `work` in one transaction, and keep all of it or nothing.
+        """Run `work` in one transaction, atomically.
 
-        Raises: BrokenConnection when nothing of it can have been kept and a new connection may do; the driver's errors.
+        Raises: BrokenConnection when nothing can have been committed and a new connection may work; errors of the driver.
         """
         ...
 
     def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        """Begin an INSERT of this dialect."""
+        """Create an INSERT in this dialect."""
         ...
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         ...

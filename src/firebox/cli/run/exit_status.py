@@ -1,4 +1,4 @@
-"""A result as a shell sees it: an exit status, and words on stderr."""
+"""Exit status of a run, and messages about it on stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from firebox.domain.model import Result, StageResult, Verdict
 from firebox.server.logs import escape
 
 EXIT_TIME = 124
-"""As timeout(1)."""
+"""As in timeout(1)."""
 EXIT_KILLED = 128 + signal.SIGKILL
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
@@ -26,7 +26,7 @@ _STATUS = {
 
 
 def exit_status(result: Result) -> int:
-    """Choose the exit status: the program's own where it ended by itself, the compiler's where it came to no program."""
+    """Return the exit status: the program's own if it exited, the compiler's if compiling failed."""
     if result.verdict in _STATUS:
         return _STATUS[result.verdict]
     stage = result.run or result.compile
@@ -36,7 +36,7 @@ def exit_status(result: Result) -> int:
 
 
 def say_reason(result: Result) -> None:
-    """Say why a program did not end by itself; an exit code speaks for itself."""
+    """Print why a program was stopped. A plain exit code needs no explanation."""
     if result.verdict not in {Verdict.OK, Verdict.RUNTIME_ERROR}:
         verdict = result.verdict.value.replace("_", " ")
         words = escape(result.reason) or verdict
@@ -49,7 +49,7 @@ def say_reason(result: Result) -> None:
 
 
 def say_summary(result: Result) -> None:
-    """Say what each stage took."""
+    """Print times and memory of each stage."""
     lines = [f"{result.runtime.language} {result.runtime.version}: {result.verdict.value}"]
     lines += [_summary(stage) for stage in (result.compile, result.run) if stage is not None]
     lines.append(f"  sandbox  {result.timings.prepare_ms:.1f} ms to prepare; layers: {', '.join(result.isolation)}")

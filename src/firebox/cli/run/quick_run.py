@@ -1,6 +1,6 @@
-"""`firebox run` past typer, for a command line without a mistake.
+"""Fast path of `firebox run`, without typer, for valid command lines.
 
-The launcher starts before anything else is loaded, so that it and this process load side by side.
+The launcher starts before anything else is imported, so that it and this process load in parallel.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _HELP = {"--help", "-h"}
 
 
 def run_quickly(words: Sequence[str]) -> int | None:
-    """Do what the words after `firebox run` say. Returns the exit status; None when there is anything that has to be explained.
+    """Handle the words after `firebox run`. Return the exit status, or None if typer has to explain something.
 
     Raises: FireboxError, OSError.
     """
     if not words or not _HELP.isdisjoint(words):
         return None
     launcher = start_launcher()
-    gc.disable()  # loading modules makes no garbage
+    gc.disable()  # importing modules creates no garbage
     try:
         from firebox.server.absent_modules import absent
 
-        with absent("typing_extensions"):  # which msgspec loads where it is installed, and does not need
+        with absent("typing_extensions"):  # msgspec imports it if it is installed, but does not need it
             from firebox.cli.run.run_flags import read_quickly
         request = read_quickly(words)
         if request is None:

@@ -1,4 +1,4 @@
-"""`firebox run` as typer sees it: what it explains, and reads where there is something to explain."""
+"""`firebox run` for typer: --help, and command lines that the fast parser rejects."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ app = Application()
 
 def run(
     program: Annotated[str, typer.Argument(metavar="FILE", help="The main file, a folder, or - for code from standard input.")],
-    args: Annotated[list[str] | None, typer.Argument(help="Arguments of the program; options too.")] = None,
+    args: Annotated[list[str] | None, typer.Argument(help="Arguments of the program, including options.")] = None,
     **flags: Any,
 ) -> None:
     """Run a program in a sandbox.
 
-    Input and output are the program's own, as they come. Of a folder everything runs together, except links and names that
-    begin with a dot: its main file is the one called main, or the only source. Exit status: the program's; 128 + n for
-    signal n; 124 for its time limit; 137 for its memory or output limit; 2 when the command line is at fault; 125 when
-    Firebox is.
+    Standard input and output are those of the program. A folder runs as a whole, except symlinks and names that begin with a dot:
+    its main file is the one named main, or the only source file. Exit status: the program's; 128 + n for signal n; 124 for
+    the time limit; 137 for the memory or output limit; 2 for a usage error; 125 for a failure of Firebox.
     """
     from firebox.cli.run.run_program import run_program
 
@@ -42,7 +41,7 @@ def _parameter(flag: Flag) -> inspect.Parameter:
 
 
 def _with_flags() -> None:
-    """Give `run` a parameter for each flag of the table."""
+    """Add a parameter to `run` for each flag of the table."""
     own = inspect.signature(run, eval_str=True).parameters
     parameters = [own["program"], own["args"], *map(_parameter, FLAGS)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The files of `firebox run`: a main file, code from standard input, or a folder; and what goes beside it."""
+"""The files of `firebox run`: a main file, code from standard input, or a folder; and further files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from firebox.domain.model import File
 FROM_STDIN = "-"
 MAIN = "main"
 _MOST_BYTES = 1 << 30
-"""Of all files together; the limits of a run are lower, and this keeps a wrong folder from filling the memory."""
+"""Limit on all files together. Runs have lower limits; this one keeps a wrong folder from filling the memory."""
 _PIECE_BYTES = 1 << 20
 _MOST_FILES = 5000
 _SHOWN = 5
 
 
 class Program(NamedTuple):
-    """What the command line names. main: the main file's name relative to `folder`, "" for standard input."""
+    """The program on the command line. main: the main file's name relative to `folder`, "" for standard input."""
 
     main: str
     folder: Path
     others: tuple[str, ...] = ()
-    """Further files of a folder that is run as a whole."""
+    """Further files of a folder that runs as a whole."""
 
     @property
     def ending(self) -> str:
@@ -35,10 +35,10 @@ class Program(NamedTuple):
 
 
 def find_program(word: str, is_source: Callable[[str], bool], language: str | None = None) -> Program:
-    """Find the main file. is_source: whether a file of this ending may be meant; language: that was asked for.
+    """Find the main file. is_source: whether files with an extension may be meant; language: requested with --language.
 
-    Of a folder it is the one called `main.<ending>`, in whatever case, or the only source at its top. Everything below the
-    folder goes with it, but what begins with a dot.
+    In a folder it is the file `main.<extension>`, in any case, or the only source file at the top level. Everything in the folder
+    is included, except names that begin with a dot.
     Raises: InvalidRequest.
     """
     if word == FROM_STDIN:
@@ -55,24 +55,24 @@ def find_program(word: str, is_source: Callable[[str], bool], language: str | No
     if len(found) != 1:
         shown = ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
         if found:
-            problem, hint = f"which is its main file: {shown}?", f"call one of them {MAIN}{Path(found[0]).suffix}, or name it"
+            problem, hint = f"several files may be its main file: {shown}", f"name one {MAIN}{Path(found[0]).suffix}, or pass it"
         elif language is not None:
-            problem, hint = f"no file of {language} in it", "name the main file"
+            problem, hint = f"contains no file of {language}", "pass the main file"
         else:
-            problem, hint = "no source file in it", "name the main file, and its language with --language"
+            problem, hint = "contains no source file", "pass the main file, and its language with --language"
         raise InvalidRequest(f"{word}: {problem}", hint=hint)
     return Program(found[0], path, tuple(name for name in names if name != found[0]))
 
 
 def check_main(program: Program) -> None:
-    """Refuse a main file that cannot be read. Raises: InvalidRequest."""
+    """Check that the main file can be read. Raises: InvalidRequest."""
     _read(program.folder, program.main, True, _MOST_BYTES)
 
 
 def read_files(program: Program, others: Sequence[str], extensions: Iterable[str], stdin_name: str) -> tuple[File, ...]:
-    """Read everything. others: further files; names stay relative to the main file's folder where they are below it.
+    """Read all files. others: further files; those below the main file's folder keep their relative names.
 
-    extensions: of sources; the rest is data. stdin_name: of code from standard input, and of a main file whose own name is
+    extensions: of sources; other files are data. stdin_name: for code from standard input, and for a main file whose own name is
     not UTF-8. Raises: InvalidRequest.
     """
     sources = set(extensions)
@@ -87,7 +87,7 @@ def read_files(program: Program, others: Sequence[str], extensions: Iterable[str
     beside += [(Path(word), _name_below(program.folder, Path(word))) for word in others]
     for path, name in beside:
         if not _is_text(name):
-            raise InvalidRequest(f"{os.fsencode(path)!r}: the name of a file is UTF-8 in a sandbox", hint="give it another name")
+            raise InvalidRequest(f"{os.fsencode(path)!r}: file names must be UTF-8 in a sandbox", hint="rename the file")
         file = _read(path.parent, path.name, path.suffix in sources, room_bytes, called=name)
         room_bytes -= len(file.content)
         files.append(file)
@@ -95,7 +95,7 @@ def read_files(program: Program, others: Sequence[str], extensions: Iterable[str
 
 
 def _is_text(name: str) -> bool:
-    """Tell whether a name of this system is UTF-8: others have lone surrogates in them. Source: PEP 383."""
+    """Return whether a file name is UTF-8: others contain lone surrogates. Source: PEP 383."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
@@ -105,22 +105,22 @@ def _read(folder: Path, name: str, source: bool, room_bytes: int, *, called: str
         with path.open("rb") as stream:
             return File(called or name, _read_to_end(stream, room_bytes, str(path)), source)
     except OSError as error:
-        hint = "name its files, or run the folder that holds the program" if path.is_dir() else ""
+        hint = "pass its files, or run the folder that contains the program" if path.is_dir() else ""
         raise InvalidRequest(f"{path}: {error.strerror}", hint=hint) from None
 
 
 def _read_to_end(stream: BinaryIO, room_bytes: int, where: str) -> bytes:
-    """Read a stream that may have no end, as a device or a pipe. Raises: InvalidRequest when there is more than room for."""
+    """Read a stream that may be endless, such as a device or a pipe. Raises: InvalidRequest when it is too large."""
     content = BytesIO()
     while piece := stream.read(_PIECE_BYTES):
         if content.tell() + len(piece) > room_bytes:
-            raise InvalidRequest(f"the files are more than {_MOST_BYTES} bytes together", where=where)
+            raise InvalidRequest(f"the files exceed {_MOST_BYTES} bytes together", where=where)
         content.write(piece)
     return content.getvalue()
 
 
 def _names_below(folder: Path) -> list[str]:
-    """List the regular files below a folder, without what begins with a dot. Links are not followed."""
+    """Return the regular files below a folder, except names that begin with a dot. Symlinks are not followed."""
     names: list[str] = []
     for place, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -129,8 +129,8 @@ def _names_below(folder: Path) -> list[str]:
             if not name.startswith(".") and path.is_file() and not path.is_symlink():
                 names.append(str(path.relative_to(folder)))
             if len(names) > _MOST_FILES:
-                hint = "name the main file, and others with --file"
-                raise InvalidRequest(f"{folder} holds more than {_MOST_FILES} files", hint=hint)
+                hint = "pass the main file, and others with --file"
+                raise InvalidRequest(f"{folder} contains more than {_MOST_FILES} files", hint=hint)
     return names
 
 

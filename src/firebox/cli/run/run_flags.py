@@ -1,7 +1,7 @@
-"""What `firebox run` understands: one table of its flags, from which typer's options are made and a quick reader reads.
+"""The flags of `firebox run`: one table, used both for typer's options and by a fast parser.
 
-Typer takes longer to load than a small program takes to run. So a command line without a mistake is read here, and only one
-with a mistake, or with `--help`, goes to typer, which explains. Structs, as dataclasses take their time as well.
+Typer takes longer to load than a small program to run. So a valid command line is parsed here; only an invalid one, or `--help`,
+goes to typer for its messages. Structs rather than dataclasses, for the same reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Kind = Literal["word", "words", "switch"]
 
 
 class Flag(Struct, frozen=True):
-    """One flag. kind: takes a value, may be repeated with a value each, or takes none."""
+    """One flag. kind: takes a value ("word"), is repeatable with a value each ("words"), or takes none ("switch")."""
 
     name: str
     spellings: tuple[str, ...]
@@ -26,27 +26,27 @@ class Flag(Struct, frozen=True):
 
 # fmt: off
 FLAGS = (
-    Flag("language", ("--language", "-l"), "word", "Language; otherwise the file's ending decides.", "NAME"),
-    Flag("version", ("--version",), "word", "SemVer range; the newest match runs.", "RANGE"),
-    Flag("time", ("--time", "-t"), "word", "Wall clock of the program, like 5s or 500ms.", "TIME"),
-    Flag("cpu", ("--cpu",), "word", "Processor time of the program, like 5s.", "TIME"),
-    Flag("memory", ("--memory", "-m"), "word", "Memory of the program, like 256m or 1g.", "SIZE"),
-    Flag("stack", ("--stack",), "word", "Stack of the program, like 64m; otherwise as large as its memory.", "SIZE"),
-    Flag("processes", ("--processes",), "word", "Processes and threads at once.", "NUMBER"),
-    Flag("limit", ("--limit",), "words", "Any limit; compile.NAME for the compile stage.", "NAME=VALUE"),
-    Flag("env", ("--env", "-e"), "words", "A variable for the program.", "NAME=VALUE"),
-    Flag("file", ("--file", "-f"), "words", "A further file beside the program.", "FILE"),
-    Flag("compile_arg", ("--compile-arg",), "words", "An argument of the compiler, like --compile-arg=-O3.", "ARGUMENT"),
-    Flag("command", ("--command", "-c"), "word", "Run this by `sh -c` instead of compiling and running.", "COMMAND"),
+    Flag("language", ("--language", "-l"), "word", "Language; by default determined by the file extension.", "NAME"),
+    Flag("version", ("--version",), "word", "SemVer range; the latest match is used.", "RANGE"),
+    Flag("time", ("--time", "-t"), "word", "Wall time limit of the program, such as 5s or 500ms.", "TIME"),
+    Flag("cpu", ("--cpu",), "word", "CPU time limit of the program, such as 5s.", "TIME"),
+    Flag("memory", ("--memory", "-m"), "word", "Memory limit of the program, such as 256m or 1g.", "SIZE"),
+    Flag("stack", ("--stack",), "word", "Stack limit of the program, such as 64m; default: its memory limit.", "SIZE"),
+    Flag("processes", ("--processes",), "word", "Limit on processes and threads.", "NUMBER"),
+    Flag("limit", ("--limit",), "words", "Any other limit; compile.NAME for the compile stage.", "NAME=VALUE"),
+    Flag("env", ("--env", "-e"), "words", "Environment variable of the program.", "NAME=VALUE"),
+    Flag("file", ("--file", "-f"), "words", "Additional file.", "FILE"),
+    Flag("compile_arg", ("--compile-arg",), "words", "Argument of the compiler, such as --compile-arg=-O3.", "ARGUMENT"),
+    Flag("command", ("--command", "-c"), "word", "Run this with `sh -c` instead of compiling and running.", "COMMAND"),
     Flag("artifact", ("--artifact",), "words", "Files to fetch after the run.", "GLOB"),
-    Flag("cache", ("--cache",), "word", "What may be kept for the next run; usually binary.", "none|binary|output"),
-    Flag("fresh", ("--fresh",), "switch", "Start the program for this run: not one that waits, nor one out of a template."),
-    Flag("output", ("--output", "-o"), "word", "Where fetched files go.", "FOLDER"),
-    Flag("tty", ("--tty",), "switch", "A terminal for the program instead of pipes."),
+    Flag("cache", ("--cache",), "word", "What may be cached for the next run; default: binary.", "none|binary|output"),
+    Flag("fresh", ("--fresh",), "switch", "Start a new process: neither a prestarted one nor one restored from a template."),
+    Flag("output", ("--output", "-o"), "word", "Folder for fetched files.", "FOLDER"),
+    Flag("tty", ("--tty",), "switch", "Run the program in a terminal instead of with pipes."),
     Flag("as_json", ("--json",), "switch", "Print the result as JSON instead of the program's output."),
     Flag("verbose", ("--verbose", "-v"), "switch", "Print verdict, times and memory to stderr."),
     Flag("config", ("--config",), "word", "TOML file with settings, or Runner's YAML; also FIREBOX_CONFIG.", "FILE"),
-    Flag("data_dir", ("--data-dir",), "word", "Folder for everything that is kept; also FIREBOX_DATA_DIR.", "PATH"),
+    Flag("data_dir", ("--data-dir",), "word", "Data folder; also FIREBOX_DATA_DIR.", "PATH"),
 )
 # fmt: on
 
@@ -54,7 +54,7 @@ _BY_SPELLING = {spelling: flag for flag in FLAGS for spelling in flag.spellings}
 
 
 class RunRequest(Struct, frozen=True):
-    """A command line of `firebox run`, as it was typed. program: the main file, a folder, or "-"."""
+    """A parsed command line of `firebox run`. program: the main file, a folder, or "-"."""
 
     program: str
     args: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class RunRequest(Struct, frozen=True):
 
 
 def read_quickly(words: Sequence[str]) -> RunRequest | None:
-    """Read the words after `firebox run`; None when there is anything that has to be explained."""
+    """Parse the words after `firebox run`. Return None if typer has to explain something."""
     values: dict[str, Any] = {}
     position = 0
     while position < len(words) and words[position].startswith("-") and words[position] != "-":

@@ -1,7 +1,6 @@
-"""`firebox run`: one program in a sandbox, as if it ran here.
+"""`firebox run`: run one program in a sandbox.
 
-Being quick is a part of what it does: the launcher starts first, and this process loads its modules while that one loads its
-own.
+Startup time matters here: the launcher starts first, and loads while this process imports its modules.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def run_program(request: RunRequest, launcher: StartedLauncher | None = None) -> int:
-    """Run a program as the command line says. Returns the exit status. Raises: FireboxError, OSError.
+    """Run a program as the command line requests. Return the exit status. Raises: FireboxError, OSError.
 
-    launcher: one that has been started; it may have ended afterwards.
+    launcher: already started; it may have exited meanwhile.
     """
     if launcher is None:
         launcher = start_launcher()
@@ -43,11 +42,11 @@ def run_program(request: RunRequest, launcher: StartedLauncher | None = None) ->
             launcher.end()
     gc.disable()
     with ExitStack() as kept:
-        # asyncio and hashlib would load OpenSSL, msgspec a library of types that Python has itself.
+        # Left out: asyncio and hashlib would load OpenSSL, msgspec a library of types that Python includes.
         with absent("ssl", "_hashlib", "typing_extensions"):
             settings = _settings(request)
             is_ready = _configure(launcher, settings)
-            raise_at_interrupts()  # what is found out about tools is written to the data folder
+            raise_at_interrupts()  # detection of tools writes to the data folder
             program, runtime, registry, preparations = _choose(request, settings)
             _prepare_first(runtime, preparations if settings.prepare_toolchains else [])
             job = _job(request, program, runtime)
@@ -58,7 +57,7 @@ def run_program(request: RunRequest, launcher: StartedLauncher | None = None) ->
                 kept.enter_context(hold(runtime.installed))
             if is_ready:
                 _ask_for_sandbox(launcher, job, settings, registry)
-            # From here on the launcher makes the sandbox while this process loads the rest.
+            # From here on the launcher creates the sandbox while this process imports the rest.
             import asyncio
 
             from firebox.cli.run.exit_status import exit_status
@@ -70,7 +69,7 @@ def run_program(request: RunRequest, launcher: StartedLauncher | None = None) ->
 
 
 def _configure(launcher: StartedLauncher, settings: Settings) -> bool:
-    """Tell the launcher its settings. False when it cannot be used: the executor will find out why, and say it."""
+    """Configure the launcher. Return False if it cannot be used: the executor will find and report the reason."""
     from firebox.runtimes.prestart import hook_texts
 
     try:
@@ -81,16 +80,16 @@ def _configure(launcher: StartedLauncher, settings: Settings) -> bool:
 
 
 def _ask_for_sandbox(launcher: StartedLauncher, job: Job, settings: Settings, registry: Registry) -> None:
-    """Have the launcher make the first sandbox of a job. Raises: RequestError."""
+    """Request the first sandbox of a job from the launcher. Raises: RequestError."""
     from firebox.engine.plan import Planner
 
     specification = Planner(settings, registry).plan(job).first_specification
-    with suppress(OSError):  # it has ended: the executor will find out why, and say it
+    with suppress(OSError):  # it has exited: the executor will find and report the reason
         launcher.request_first(specification)
 
 
 def _settings(request: RunRequest) -> Settings:
-    """Read the settings. Who runs this is the operator: no maximum but the machine."""
+    """Return the settings, without maxima: the user of this command is the operator."""
     from pathlib import Path
 
     from firebox.settings.settings import load_settings
@@ -102,7 +101,7 @@ def _settings(request: RunRequest) -> Settings:
 
 
 def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, Registry, list[Preparation]]:
-    """Find the main file and the runtime that is meant, with what may be prepared for such runtimes."""
+    """Find the main file, its runtime, and the preparations for such runtimes."""
     from firebox.cli.late_logs import set_up_logs_later
     from firebox.cli.run.run_files import FROM_STDIN, find_program
     from firebox.domain.errors import InvalidRequest, UnknownRuntime
@@ -112,7 +111,7 @@ def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, 
     set_up_logs_later("error", settings.log_format)
     wanted = request.language.strip().lower() if request.language is not None else None
     if request.program == FROM_STDIN and wanted is None:
-        raise InvalidRequest("code from standard input needs a language", where="--language", hint="like: --language python")
+        raise InvalidRequest("code from standard input needs a language", where="--language", hint="such as --language python")
 
     def is_wanted(definition: Definition | Runtime) -> bool:
         return wanted in {name.lower() for name in (definition.language, *definition.aliases)}
@@ -144,10 +143,10 @@ def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, 
 
 
 def _prepare_first(runtime: Runtime, preparations: Sequence[Preparation]) -> None:
-    """Make a toolchain quick without which a program takes as long as that."""
+    """Prepare a toolchain without which a program takes as long as preparing it."""
     for each in preparations:
         if each.first and (each.language, each.version) == (runtime.language, runtime.version) and not each.done:
-            words = f"firebox: preparing {each.language} {each.version}, once for this version: it takes some seconds"
+            words = f"firebox: preparing {each.language} {each.version}, once for this version: this takes some seconds"
             print(words, file=sys.stderr, flush=True)
             problem = each.execute()
             if problem:
@@ -155,7 +154,7 @@ def _prepare_first(runtime: Runtime, preparations: Sequence[Preparation]) -> Non
 
 
 def _explained(error: UnknownRuntime, settings: Settings) -> UnknownRuntime:
-    """Say what has to be installed, also where only the operator's own definition knows it, or what else there is."""
+    """Return the error with a hint on how to install the language, or which languages are available."""
     from firebox.domain.errors import UnknownRuntime
     from firebox.runtimes.install_hints import installing_hint
     from firebox.runtimes.registry import Registry
@@ -171,12 +170,12 @@ def _explained(error: UnknownRuntime, settings: Settings) -> UnknownRuntime:
 
 
 def _language_of(program: Program, settings: Settings) -> str:
-    """Name the language of a file for which there is no runtime. Raises: InvalidRequest."""
+    """Return the language of a file without a runtime. Raises: InvalidRequest."""
     from firebox.cli.run.run_files import check_main
     from firebox.domain.errors import InvalidRequest
     from firebox.service.available_runtimes import find_definitions
 
-    check_main(program)  # that there is no such file is the better message
+    check_main(program)  # a missing file is reported first
     known = sorted(find_definitions(settings, program.ending), key=lambda definition: -definition.rank)
     for definition in known:
         if program.ending and program.ending in definition.extensions:
@@ -184,7 +183,7 @@ def _language_of(program: Program, settings: Settings) -> str:
     raise InvalidRequest(
         f"no language here has files like {program.main!r}",
         where="--language",
-        hint="say which it is with --language; `firebox runtimes` lists them",
+        hint="name it with --language; `firebox runtimes` lists them",
     )
 
 
@@ -196,7 +195,7 @@ def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
 
     limits = read_limits(request.limit, _named_limits(request))
     job = Job(
-        # Nobody but the JSON answer shows it, and to make one costs more than to run a small program.
+        # Only the JSON output contains it, and creating one costs more than running a small program.
         id="" if request.as_json else "run",
         language=runtime.language,
         version=runtime.version,
@@ -225,7 +224,7 @@ def _terminal() -> Terminal:
 
 
 def _terminal_kind() -> dict[str, str]:
-    """Return the variable that names the kind of the terminal that this runs in."""
+    """Return the variable with this terminal's type."""
     kind = os.environ.get("TERM", "")
     return {"TERM": kind} if kind else {}
 
@@ -248,7 +247,7 @@ def _cache_level(word: str | None) -> CacheLevel | None:
             return word
         case _:
             hint = "one of " + ", ".join(get_args(CacheLevel))
-            raise InvalidRequest(f"{word!r} is no such level", where="--cache", hint=hint)
+            raise InvalidRequest(f"unknown level {word!r}", where="--cache", hint=hint)
 
 
 def _named_limits(request: RunRequest) -> LimitRequest:
@@ -270,7 +269,7 @@ async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Re
 
     async with executor, executor.submit(job) as run:
         session = Session(run, silent=request.as_json, terminal=job.terminal is not None)
-        # Code from standard input has used it up: the program finds its end.
+        # Code read from standard input has consumed it: the program reads end of file.
         result = await session.follow()
     if request.as_json:
         import msgspec
@@ -287,7 +286,7 @@ async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Re
 
 
 def _save(result: Result, folder: str) -> None:
-    """Write the fetched files below a folder. Their names were checked where they came from; a link there is not followed."""
+    """Write the fetched files below a folder. Their names are validated; symlinks are not followed."""
     from pathlib import Path
 
     for artifact in result.artifacts:

@@ -1,4 +1,4 @@
-"""A run at the terminal it was started from: input, output, signals and window sizes pass through."""
+"""A run in the foreground of a terminal: forwards input, output, signals and window sizes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _DESCRIPTORS = {"stdout": 1, "stderr": 2}
 
 
 def terminal_size() -> Terminal:
-    """Measure the window this runs in."""
-    import shutil  # most runs have no terminal of their own
+    """Return the size of the terminal window."""
+    import shutil  # few runs use a terminal
 
     size = shutil.get_terminal_size()
     return Terminal(rows=size.lines, columns=size.columns)
 
 
 class Session:
-    """Connects a run with this process's own standard streams. silent: output stays in the result only."""
+    """Connects a run with this process's standard streams. silent: keep output in the result only."""
 
     def __init__(self, run: Run, *, silent: bool, terminal: bool) -> None:
         self._run = run
@@ -38,29 +38,29 @@ class Session:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def follow(self) -> Result:
-        """Pass everything through until the run has ended.
+        """Forward everything until the run has ended.
 
-        Raises: BrokenPipeError when nobody reads the output any more; the run is cancelled then.
+        Raises: BrokenPipeError when the output is no longer read; the run is then cancelled.
         """
         with self._signals(), _raw_terminal() if self._terminal else contextlib.nullcontext():
             self._start_reading()
             async for event in self._run.events():
                 if isinstance(event, Output) and not self._silent:
-                    # In a thread: a pipe that nobody empties must not stop the clocks of the sandbox.
+                    # In a thread: a full pipe must not stop the sandbox's timeouts.
                     await asyncio.to_thread(_write, _DESCRIPTORS[event.stream], event.data)
                 elif isinstance(event, Finished):
                     return event.result
         raise AssertionError("events end with Finished")
 
     def _start_reading(self) -> None:
-        """Pass standard input on from a thread: regular files cannot be waited for, and a read there may last for ever."""
+        """Forward standard input from a thread: regular files cannot be polled, and a read may block forever."""
         loop = asyncio.get_running_loop()
 
         def send(message: Message) -> None:
             asyncio.run_coroutine_threadsafe(self._run.send(message), loop).result()
 
         def read() -> None:
-            with contextlib.suppress(RuntimeError, OSError):  # the loop has ended before the input did
+            with contextlib.suppress(RuntimeError, OSError):  # the event loop ended before the input
                 while data := os.read(0, READ_BYTES):
                     send(Stdin(data))
                 send(Eof())
@@ -86,7 +86,7 @@ class Session:
                 loop.remove_signal_handler(number)
 
     def _interrupt(self) -> None:
-        """Let the program have the first Ctrl-C, and kill it at the second."""
+        """Forward the first Ctrl-C to the program, and kill it on the second."""
         self._interrupts += 1
         self._send(Signal("SIGINT") if self._interrupts == 1 else Cancel())
 
@@ -102,12 +102,12 @@ class Session:
 
 @contextlib.contextmanager
 def _raw_terminal() -> Generator[None]:
-    """Let every key through to the program's own terminal."""
+    """Put the terminal into raw mode, so that every key reaches the program's terminal."""
     if not sys.stdin.isatty():
         yield
         return
     before: list[Any] = termios.tcgetattr(0)
-    tty.setraw(0, termios.TCSADRAIN)  # otherwise what was typed while we started would be lost
+    tty.setraw(0, termios.TCSADRAIN)  # TCSAFLUSH would discard what was typed during startup
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What glot-run's API offers, as OpenAPI. In words: docs/reference/glot-run.md."""
+"""OpenAPI description of glot-run's API. See also docs/reference/glot-run.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TAG, ADMIN_TAG = "glot", "glot-admin"
 
 
 class TokenRequest(Struct):
-    """The token that a user is to have."""
+    """The token of a user."""
 
     token: str
 
@@ -41,7 +41,7 @@ _RUN = {
 def describe() -> Door:
     """Describe the operations."""
     return Door(
-        tags={TAG: "glot-run: languages and running.", ADMIN_TAG: "glot-run: users and languages, for admins."},
+        tags={TAG: "glot-run: languages and runs.", ADMIN_TAG: "glot-run: users and languages, for admins."},
         failure=wire.Message,
         prefix="Glot",
         operations=[*_public(), *_users(), *_languages()],
@@ -55,9 +55,9 @@ def _public() -> list[Operation]:
             "/",
             "glot_root",
             TAG,
-            "Say where to go on",
-            description="A browser gets a page instead.",
-            answers={200: Answer("Addresses by name.", wire.Root)},
+            "Links to the API",
+            description="Browsers get a page instead.",
+            answers={200: Answer("Links by name.", wire.Root)},
             security=NO_TOKEN,
         ),
         Operation(
@@ -66,7 +66,7 @@ def _public() -> list[Operation]:
             "glot_list_languages",
             TAG,
             "List the languages",
-            answers={200: Answer("Their names, each once.", list[wire.NamedLink])},
+            answers={200: Answer("Names of the languages.", list[wire.NamedLink])},
             errors=(503,),
             security=NO_TOKEN,
         ),
@@ -100,7 +100,7 @@ def _public() -> list[Operation]:
             "glot_list_images",
             TAG,
             "List the images",
-            answers={200: Answer("The images, each once.", list[wire.ImageLink])},
+            answers={200: Answer("The images.", list[wire.ImageLink])},
             errors=(503,),
             security=NO_TOKEN,
         ),
@@ -109,8 +109,8 @@ def _public() -> list[Operation]:
             "/admin",
             "glot_admin_root",
             ADMIN_TAG,
-            "Say where users and languages are managed",
-            answers={200: Answer("Addresses by name.", wire.Root)},
+            "Links to the management of users and languages",
+            answers={200: Answer("Links by name.", wire.Root)},
             security=NO_TOKEN,
         ),
     ]
@@ -134,7 +134,7 @@ def _users() -> list[Operation]:
             "/admin/users",
             "glot_create_user",
             ADMIN_TAG,
-            "Make a user",
+            "Create a user",
             body=TokenRequest,
             examples=token,
             answers={200: Answer("The user.", wire.UserEntry)},
@@ -146,7 +146,7 @@ def _users() -> list[Operation]:
             "/admin/users/{uuid}",
             "glot_get_user",
             ADMIN_TAG,
-            "Show a user",
+            "Get a user",
             parameters=[_UUID],
             answers={200: Answer("The user.", wire.UserEntry)},
             errors=(404, *ASKER),
@@ -157,7 +157,7 @@ def _users() -> list[Operation]:
             "/admin/users/{uuid}",
             "glot_change_user",
             ADMIN_TAG,
-            "Give a user another token",
+            "Replace the token of a user",
             parameters=[_UUID],
             body=TokenRequest,
             examples=token,
@@ -170,9 +170,9 @@ def _users() -> list[Operation]:
             "/admin/users/{uuid}",
             "glot_remove_user",
             ADMIN_TAG,
-            "Remove a user",
+            "Delete a user",
             parameters=[_UUID],
-            answers={204: Answer("The user is gone.")},
+            answers={204: Answer("The user has been deleted.")},
             errors=(404, *ASKER),
             security=_ADMIN,
         ),
@@ -196,7 +196,7 @@ def _languages() -> list[Operation]:
             "/admin/languages",
             "glot_put_language",
             ADMIN_TAG,
-            "Register a language, or give it another image",
+            "Register a language or replace its image",
             body=LanguageRequest,
             examples={"python": ("An image", {"name": "python", "version": "latest", "image": "glot/python:latest"})},
             answers={200: Answer("The language.", wire.LanguageEntry)},
@@ -208,7 +208,7 @@ def _languages() -> list[Operation]:
             "/admin/languages/{language_id}",
             "glot_get_language",
             ADMIN_TAG,
-            "Show a language at a version",
+            "Get a language at a version",
             parameters=[_LANGUAGE_ID],
             answers={200: Answer("The language.", wire.LanguageEntry)},
             errors=(404, *ASKER),
@@ -221,7 +221,7 @@ def _languages() -> list[Operation]:
             ADMIN_TAG,
             "Unregister a language",
             parameters=[_LANGUAGE_ID],
-            answers={204: Answer("The language is gone.")},
+            answers={204: Answer("The language has been unregistered.")},
             errors=(404, 409, *ASKER),
             security=_ADMIN,
         ),

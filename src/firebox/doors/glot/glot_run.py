@@ -1,4 +1,4 @@
-"""A run: in a container of the registered image, or in our own sandbox; the same answer from both."""
+"""Runs for glot-run's API: in a container of the registered image, or in the sandbox, with the same response."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from firebox.storage.records import Language
 
 
 async def run(asked: wire.RunRequest, language: Language, caller: Caller, service: Service, settings: Settings) -> wire.Answer:
-    """Run a program to its end. Cancelling this ends it.
+    """Run a program to its end. Cancelling this cancels the run.
 
-    Raises: RunFailed for what the program or its container did, and what `Service.start` raises.
+    Raises: RunFailed for a failure of the program or its container; otherwise as `Service.start`.
     """
     native = read_native(language.image)
     if native is None:

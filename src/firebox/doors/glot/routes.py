@@ -1,4 +1,4 @@
-"""glot-run's API: users, languages, images, run. What goes over the wire: `wire`; in words: docs/reference/glot-run.md."""
+"""Routes of glot-run's API: users, languages, images, runs. Its JSON: `wire`. See also docs/reference/glot-run.md."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNKNOWN = (
     "/admin/users/{uuid:str}/{rest:path}",
     "/admin/languages/{language_id:str}/{rest:path}",
 )
-"""Paths below ours that are not there: they are answered in our shape too."""
+"""Unknown paths below ours, which get responses in this API's format too."""
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 Handler = Callable[..., Awaitable[ASGIResponse]]
@@ -47,7 +47,7 @@ _log = structlog.get_logger("firebox.glot")
 
 
 def routers(service: Service, settings: Settings) -> list[Router]:
-    """Make the routes of this door."""
+    """Create the routes of this door."""
     door = Door(service, settings)
     table: dict[str, list[tuple[tuple[Method, ...], Handler]]] = {
         "/": [(READ, door.root)],
@@ -72,14 +72,14 @@ def routers(service: Service, settings: Settings) -> list[Router]:
 
 
 class Door:
-    """The handlers, over one service. Each finds out who asks, reads, asks the service, and writes."""
+    """Handlers, over one service."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
 
     async def root(self, request: AnyRequest) -> ASGIResponse:
-        """Say what this is: to people a page, to programs where to go on."""
+        """Return a page for browsers, or links for programs."""
         if "text/html" in request.headers.get("accept", ""):
             headers = {"Vary": "Accept", "Content-Security-Policy": PAGE_POLICY}
             return ASGIResponse(body=_page(), media_type=MediaType.HTML, headers=headers)
@@ -93,7 +93,7 @@ class Door:
         return _answer(root, headers={"Vary": "Accept"})
 
     async def list_languages(self, request: AnyRequest) -> ASGIResponse:
-        """List the names of languages, each once."""
+        """List the names of the languages."""
         links = self._links(request)
         names = sorted({language.name for language in await self._service.languages.all()})
         return _answer([wire.NamedLink(name, links.to("languages", name)) for name in names])
@@ -105,7 +105,7 @@ class Door:
         return _answer([wire.VersionLink(each.version, links.to("languages", each.name, each.version)) for each in found])
 
     async def list_images(self, request: AnyRequest) -> ASGIResponse:
-        """List the images, each once, with the address that runs a program in it."""
+        """List the images, with the address that runs a program in each."""
         links = self._links(request)
         found: dict[str, wire.ImageLink] = {}
         for each in await self._service.languages.all():
@@ -113,14 +113,14 @@ class Door:
         return _answer(sorted(found.values(), key=lambda image: image.image))
 
     async def run(self, request: AnyRequest, name: str, version: str) -> ASGIResponse:
-        """Run a program to its end; a client that goes away cancels it."""
+        """Run a program to its end. A client that disconnects cancels its run."""
         caller = await self._require_user(request)
         language = await self._service.languages.find(name, version)
         asked = wire.read_run(await self._read(request))
         return _answer(await while_connected(request, run(asked, language, caller, self._service, self._settings)))
 
     async def admin_root(self, request: AnyRequest) -> ASGIResponse:
-        """Say where users and languages are managed."""
+        """Return links to the management of users and languages."""
         links = self._links(request)
         return _answer(wire.Root({"users": links.to("admin", "users"), "languages": links.to("admin", "languages")}))
 
@@ -131,19 +131,19 @@ class Door:
         return _answer([wire.from_user(user, links) for user in await self._service.accounts.users.all()])
 
     async def create_user(self, request: AnyRequest) -> ASGIResponse:
-        """Keep a new user, with a name that nobody chose. Raises: Conflict when the token is taken."""
+        """Create a user, with a generated name. Raises: Conflict when the token is taken."""
         await self._require_admin(request)
         token = wire.read_token(await self._read(request))
         created = await self._service.accounts.create(f"glot-{secrets.token_hex(8)}", "user", token)
         return _answer(wire.from_user(created.user, self._links(request), token))
 
     async def read_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
-        """Describe a user. Raises: NotFound."""
+        """Return a user. Raises: NotFound."""
         await self._require_admin(request)
         return _answer(wire.from_user(await self._find_user(uuid), self._links(request)))
 
     async def change_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
-        """Give a user another token. Raises: NotFound, Conflict when it is taken."""
+        """Replace the token of a user. Raises: NotFound, Conflict when it is taken."""
         await self._require_admin(request)
         user = await self._find_user(uuid)
         token = wire.read_token(await self._read(request))
@@ -151,7 +151,7 @@ class Door:
         return _answer(wire.from_user(changed.user, self._links(request), token))
 
     async def remove_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
-        """Forget a user. Raises: NotFound."""
+        """Delete a user. Raises: NotFound."""
         await self._require_admin(request)
         await self._service.accounts.remove((await self._find_user(uuid)).id)
         return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)
@@ -163,26 +163,26 @@ class Door:
         return _answer([wire.from_language(language, links) for language in await self._service.languages.all()])
 
     async def put_language(self, request: AnyRequest) -> ASGIResponse:
-        """Register a language, or give it another image."""
+        """Register a language, or replace its image."""
         await self._require_admin(request)
         name, version, image = wire.read_language(await self._read(request))
         return _answer(wire.from_language(await self._service.languages.put(name, version, image), self._links(request)))
 
     async def read_language(self, request: AnyRequest, language_id: str) -> ASGIResponse:
-        """Describe a language at a version. Raises: NotFound."""
+        """Return a language at a version. Raises: NotFound."""
         await self._require_admin(request)
         return _answer(wire.from_language(await self._service.languages.get(language_id), None))
 
     async def remove_language(self, request: AnyRequest, language_id: str) -> ASGIResponse:
-        """Unregister a language. Raises: NotFound, Conflict for one that the host brings."""
+        """Unregister a language. Raises: NotFound, Conflict for a runtime of the host."""
         await self._require_admin(request)
         await self._service.languages.remove(language_id)
         return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)
 
     async def _require_user(self, request: AnyRequest) -> Caller:
-        """Find out whose token this is. Where nobody set up accounts, none is needed.
+        """Require a user's token. Without accounts none is needed.
 
-        Raises: Unauthenticated, also for the operator's token: it is for the admin routes.
+        Raises: Unauthenticated, also for the operator's token, which is for the admin routes.
         """
         if token_of(request.headers) is None and (self._settings.admin_token or self._settings.require_login):
             raise Unauthenticated("Missing auth token")
@@ -192,7 +192,7 @@ class Door:
         return caller
 
     async def _require_admin(self, request: AnyRequest) -> None:
-        """Insist on the operator's token, or on that of a user who is an admin. Raises: Unauthenticated."""
+        """Require the operator's token, or that of an admin. Raises: Unauthenticated."""
         token = token_of(request.headers)
         if token is None:
             raise Unauthenticated("Missing auth token")
@@ -217,12 +217,12 @@ class Door:
 
 
 async def answer_unknown_route() -> ASGIResponse:
-    """Answer a path that this API does not have."""
+    """Return the response for an unknown path."""
     return _answer(wire.NOT_FOUND, HTTPStatus.NOT_FOUND)
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
-    """Answer a failure in this API's one shape."""
+    """Return the response for an error."""
     status, message = wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError):
         _log.error("request failed", code=error.code, message=error.message)
@@ -231,13 +231,13 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
 
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
-    _log.error("a request met a bug", exc_info=error)
+    """Log an unexpected error, and return a response without details."""
+    _log.error("unhandled error in a request", exc_info=error)
     return Response(wire.encode(wire.BUG), status_code=wire.BUG_STATUS, media_type=MediaType.JSON)
 
 
 def _refuser(allowed: tuple[Method, ...]) -> Handler:
-    """Make the handler of the methods that a path does not have."""
+    """Create the handler for the methods that a path does not support."""
 
     async def refuse() -> ASGIResponse:
         return _answer(wire.WRONG_METHOD, HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(allowed)})

@@ -1,4 +1,4 @@
-"""glot-run's JSON: its types, to and from the model, and the table from error to answer. In words: docs/reference/glot-run.md."""
+"""JSON of glot-run's API: types, conversion to and from the model, and statuses of errors. See also docs/reference/glot-run.md."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from firebox.settings.settings import Settings
 from firebox.storage.records import Language, User
 
 RUNNER = "/home/glot/runner"
-"""What the image of a language is: it takes one JSON object and gives one."""
+"""Protocol of a language image: it reads one JSON object and writes one."""
 IMAGE_USER = "glot"
 IMAGE_HOSTNAME = "glot-runner"
 PROCESSES = 100
 OPEN_FILES = 100
 
 MASK = "********"
-"""Stands for what is not kept of a token: its end, where that is kept, follows."""
+"""Shown in place of a token, followed by its last characters if they are stored."""
 SHOWN_CHARACTERS = 4000
 
 encode = msgspec.json.Encoder().encode
 
 
 class Message(Struct, frozen=True):
-    """Every answer that is not a success. error: stable, for machines; message: for people."""
+    """Body of every error response. error: stable, for programs; message: for people."""
 
     error: str
     message: str
 
 
 class Root(Struct, frozen=True):
-    """What `GET /` and `GET /admin` say. urls: by name."""
+    """Body of `GET /` and `GET /admin`. urls: by name."""
 
     urls: dict[str, str]
     name: str | UnsetType = UNSET
@@ -54,7 +54,7 @@ class Root(Struct, frozen=True):
 
 
 class NamedLink(Struct, frozen=True):
-    """A language, without its versions."""
+    """A language."""
 
     name: str
     url: str
@@ -68,14 +68,14 @@ class VersionLink(Struct, frozen=True):
 
 
 class ImageLink(Struct, frozen=True):
-    """An image, and where a program is sent to run in it."""
+    """An image, and the address that runs a program in it."""
 
     image: str
     url: str
 
 
 class UserEntry(Struct, frozen=True):
-    """A user. token: in full only where it was just given; times: ISO 8601 in UTC, with a Z."""
+    """A user. token: in full only right after it was set; times: ISO 8601 in UTC, with a Z."""
 
     id: str
     token: str
@@ -85,7 +85,7 @@ class UserEntry(Struct, frozen=True):
 
 
 class LanguageEntry(Struct, frozen=True):
-    """A language at a version. url: left out where it was asked for by its own address."""
+    """A language at a version. url: omitted when it was requested by its own address."""
 
     id: str
     name: str
@@ -110,7 +110,7 @@ class RunRequest(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What a run left. error: "" on success, `Exit code: N`, or words."""
+    """Result of a run. error: "" on success, `Exit code: N`, or a message."""
 
     stdout: str
     stderr: str
@@ -118,7 +118,7 @@ class Answer(Struct, frozen=True):
 
 
 class RunFailed(errors.RequestError):
-    """The program was stopped, or its container failed: words for whoever sent it."""
+    """The program was stopped, or its container failed. The message is sent to the client."""
 
     code = "run.failed"
 
@@ -138,18 +138,18 @@ class TooMuchOutput(RunFailed):
 
 
 class Links:
-    """Addresses in answers. base: where the API is, without a slash at the end."""
+    """Links in responses. base: URL of the API, without a trailing slash."""
 
     def __init__(self, base: str) -> None:
         self._base = base.rstrip("/")
 
     def to(self, *parts: str) -> str:
-        """Give the address of a path."""
+        """Return the URL of a path."""
         return "/".join((self._base, *(quote(part, safe="+") for part in parts)))
 
 
 def read_object(body: Checked) -> dict[str, Any]:
-    """Read a JSON object. Raises: InvalidRequest."""
+    """Parse a JSON object. Raises: InvalidRequest."""
     document = parse(body)
     if not isinstance(document, dict):
         raise errors.InvalidRequest("the body is not a JSON object")
@@ -157,7 +157,7 @@ def read_object(body: Checked) -> dict[str, Any]:
 
 
 def read_run(body: Checked) -> RunRequest:
-    """Read a program to run. Keys that are not known are left aside. Raises: InvalidRequest."""
+    """Parse a program to run. Unknown keys are ignored. Raises: InvalidRequest."""
     document = read_object(body)
     entries = document.get("files")
     if not isinstance(entries, list) or not entries:
@@ -177,7 +177,7 @@ def read_run(body: Checked) -> RunRequest:
 
 
 def read_token(body: Checked) -> str:
-    """Read the token that a user is to have. Raises: InvalidRequest when there is none."""
+    """Parse the token of a new user. Raises: InvalidRequest when it is missing."""
     token = read_object(body).get("token")
     if not isinstance(token, str) or not token:
         raise errors.InvalidRequest("Missing token")
@@ -185,7 +185,7 @@ def read_token(body: Checked) -> str:
 
 
 def read_language(body: Checked) -> tuple[str, str, str]:
-    """Read name, version and image. Raises: InvalidRequest."""
+    """Parse name, version and image. Raises: InvalidRequest."""
     document = read_object(body)
     found: list[str] = []
     for key in ("name", "version", "image"):
@@ -221,7 +221,7 @@ def to_image_job(request: RunRequest, language: Language, settings: Settings) ->
 
 
 def to_job(request: RunRequest, native: Native, runtime: Runtime, settings: Settings) -> Job:
-    """Translate a run for our own sandbox, under the limits that a container would have."""
+    """Convert a request to a job for the sandbox, under the limits of a container."""
     return Job(
         language=native.language,
         version=native.version,
@@ -234,9 +234,9 @@ def to_job(request: RunRequest, native: Native, runtime: Runtime, settings: Sett
 
 
 def from_result(result: Result, output_bytes: int) -> Answer:
-    """Fold a result: the output of the program or, where it came to none, of the compiler. output_bytes: of the answer.
+    """Convert a result: the output of the program, or of the compiler if that failed. output_bytes: limit of the response.
 
-    Raises: TooSlow, TooMuchOutput, SandboxError for a failure of ours.
+    Raises: TooSlow, TooMuchOutput, SandboxError for a failure of the sandbox.
     """
     stage = result.run or result.compile
     match result.verdict:
@@ -296,7 +296,7 @@ def from_container(result: Result) -> Answer:
 
 
 def from_user(user: User, links: Links, token: str = "") -> UserEntry:
-    """Translate a user. token: where it was just given; else only its end is known."""
+    """Convert a user. token: if it was just set; otherwise only its end is known."""
     return UserEntry(
         id=user.uuid,
         token=token or MASK + user.token_hint,
@@ -307,13 +307,13 @@ def from_user(user: User, links: Links, token: str = "") -> UserEntry:
 
 
 def from_language(language: Language, links: Links | None) -> LanguageEntry:
-    """Translate a language. links: None where it was asked for by its own address."""
+    """Convert a language. links: None when it was requested by its own address."""
     url = links.to("admin", "languages", language.id) if links else UNSET
     return LanguageEntry(language.id, language.name, language.version, language.image, url)
 
 
 def from_error(error: errors.FireboxError) -> tuple[int, Message]:
-    """Translate a failure into a status and a body."""
+    """Return the status and the body for an error."""
     return status_of(error), Message(_key(error), _words(error))
 
 
@@ -324,11 +324,11 @@ ERROR_KEYS: Mapping[type[errors.FireboxError], str] = {
     errors.Forbidden: "access_token",
     refusals.TransportError: "request.parse",
 }
-"""The keys that glot-run's clients know; every other error has our own code."""
+"""Error keys of glot-run; every other error has our own code."""
 
 NOT_FOUND = Message("route.not_found", "Route not found")
 WRONG_METHOD = Message("route.method_not_allowed", "Method not allowed")
-BUG = Message("internal", "the server made a mistake; its log says which")
+BUG = Message("internal", "internal error; see the server log")
 BUG_STATUS = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
@@ -354,7 +354,7 @@ def _text(document: dict[str, Any], key: str) -> str:
 
 
 def _limits(stage: StageName, runtime: Runtime, settings: Settings) -> LimitRequest:
-    """Ask for what a container would have, but never for more than the operator allows."""
+    """Request the limits of a container, but at most the operator's maxima."""
     maximum = settings.maximum_limits(stage, runtime.setting_names)
     return LimitRequest(
         wall_ms=_at_most(settings.docker_run_timeout_ms, maximum.wall_ms),

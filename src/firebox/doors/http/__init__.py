@@ -1,1 +1,1 @@
-"""What several doors share: bounded requests, JSON, credentials and answers."""
+"""Shared by the HTTP doors: bounded requests, JSON, credentials and responses."""

@@ -1,7 +1,7 @@
-"""Accepts connections: quickly, so that nobody waits in the kernel's queue behind a flood, and fairly.
+"""Fair acceptance of connections: no client waits in the kernel's backlog behind a flood.
 
-What comes is taken from that queue at once, counted for its client and closed where there is no room, before anything is made
-for it. The rest becomes a connection when its client's turn comes.
+Connections are taken from the backlog at once and counted for their client. Those over a limit are closed before anything is
+allocated for them; the others are set up when their client's turn comes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from firebox.doors.http.turns import Turns
 from firebox.service.callers import countable
 
 BACKLOG = 4096
-"""Connections that wait in the kernel; it takes fewer where net.core.somaxconn is lower."""
+"""Size of the kernel's backlog; net.core.somaxconn may reduce it."""
 ACCEPTED_AT_ONCE = 128
-"""What is taken in one go: 2 ms."""
+"""How many connections are accepted in one go: 2 ms."""
 PAUSE_S = 0.1
-"""How long nothing is accepted once the process has no descriptors left."""
+"""Pause after the process has run out of file descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A connection that there is room for. client: who it counts for; close: to be called when it is gone."""
+    """A connection within the limits. client: rate limit key; close: call it when the connection is closed."""
 
     address: str
     client: str
@@ -34,10 +34,10 @@ class Admitted:
 
 
 class Acceptor:
-    """Serves a listening socket, with what `asyncio.Server` offers of `close` and `wait_closed`.
+    """Serves a listening socket; has `close` and `wait_closed` like `asyncio.Server`.
 
-    make: returns the protocol of a connection, which calls `Admitted.close` when it is lost. refusal: is sent, as far as that
-    goes at once, to clients for whom there is no room; refused: is called with their addresses.
+    make: returns the protocol of a connection, which calls `Admitted.close` when it is lost. refusal: sent, without waiting, to
+    clients over a limit; refused: called with their addresses.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Accept nothing more, and drop what has not had its turn. The listener stays open."""
+        """Stop accepting, and drop connections that have not had their turn. The listener stays open."""
         if not self._is_closed:
             self._is_closed = True
             self._loop.remove_reader(self._listener)
@@ -74,7 +74,7 @@ class Acceptor:
                 task.cancel()
 
     async def wait_closed(self) -> None:
-        """Wait until what `close` drops is gone."""
+        """Wait until `close` has taken effect."""
         await asyncio.gather(*self._making, return_exceptions=True)
 
     def _resume(self) -> None:
@@ -88,7 +88,7 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError:
-                # What waits keeps the listener readable: trying again at once would be all that this process does.
+                # The listener stays readable: retrying at once would keep the process busy with nothing else.
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(PAUSE_S, self._resume)
                 return
@@ -129,7 +129,7 @@ class Acceptor:
 
 
 def _has_left(connection: socket.socket) -> bool:
-    """Say whether a client has gone without a word: nothing has come and nothing will."""
+    """Return whether a client closed its connection without sending anything."""
     try:
         return not connection.recv(1, socket.MSG_PEEK)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Who a request comes from: its token, else its address."""
+"""Identity of a request: its token, otherwise its address."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from firebox.service.callers import Caller
 from firebox.service.service import Service
 
 SCHEMES = ("bearer", "token")
-"""Schemes that carry a token. Source: RFC 6750, section 2.1; "Token" is what glot-run's clients write."""
+"""Schemes that carry a token. Source: RFC 6750, section 2.1; "Token" is used by glot-run's clients."""
 QUERY_PARAMETER = "access_token"
 QUERY_FIELDS = 100
 
 
 async def identify(connection: AnyConnection, service: Service) -> Caller:
-    """Find out who asks. Browsers cannot set headers of a WebSocket or an EventSource: these may bring the token in the query.
+    """Identify the client. A browser cannot set headers of a WebSocket or an EventSource: the token may be in their query string.
 
     Raises: Unauthenticated, Forbidden, RateLimited, PartUnavailable.
     """
@@ -29,9 +29,9 @@ async def identify(connection: AnyConnection, service: Service) -> Caller:
 
 
 def token_of(headers: Mapping[str, str]) -> str | None:
-    """Read the token out of headers: `Authorization: Bearer TOKEN`, `Token TOKEN`, or the token alone, as Piston's clients do.
+    """Return the token in `Authorization: Bearer TOKEN`, `Token TOKEN`, or the bare token that Piston's clients send.
 
-    headers: by lower-case names. None: there is none; another scheme is somebody else's, a proxy's for one.
+    headers: by lower-case names. Return None without a token; other schemes are meant for a proxy.
     """
     value = headers.get("authorization")
     if value is None:
@@ -49,7 +49,7 @@ def _may_use_query(connection: AnyConnection) -> bool:
 
 
 def _token_in_query(query: bytes) -> str | None:
-    """Read `access_token`; "" when it is there more than once or cannot be read."""
+    """Return `access_token`, or "" if it is repeated or unreadable."""
     if QUERY_PARAMETER.encode() not in query:
         return None
     try:

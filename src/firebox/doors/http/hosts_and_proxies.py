@@ -1,7 +1,11 @@
-"""What stands before every HTTP door: by which names this server may be called, and which proxies may say who calls.
+"""Middleware before every HTTP door: validates the Host header, and trusts X-Forwarded-For only from configured proxies.
 
-A page on any site can have its own name lead to 127.0.0.1 and then speak to a server here as if it were its own (DNS rebinding);
-its browser still says by which name it called. So a server on loopback answers to loopback names only, unless it is told more.
+A page on any site can point its own host name at 127.0.0.1 and then talk to a local server as if to its own (DNS rebinding). The
+Host header still carries the page's name, so a server on loopback accepts loopback names only, unless configured otherwise.
+
+Not uvicorn's ProxyHeadersMiddleware: it misses an IPv4 proxy that connects as `::ffff:10.0.0.1`, takes `unknown` and oversized
+words for addresses of clients, follows any number of hops, accepts malformed networks, and also trusts X-Forwarded-Proto. The
+gRPC door needs the same rule for its metadata, and uvicorn offers it as ASGI middleware only.
 """
 
 from __future__ import annotations
@@ -26,10 +30,10 @@ from firebox.settings.settings import Settings
 
 ANY = "*"
 SENT_BYTES = 256 * 1024
-"""What of an answer is handed to its connection in one go."""
+"""How much of a response body is passed to a connection at once."""
 FORWARDED_BYTES = 4096
 FORWARDED_HOPS = 32
-"""What is looked at of X-Forwarded-For, from its end."""
+"""Limits on the part of X-Forwarded-For that is parsed, counted from its end."""
 
 # The port may be empty. Source: RFC 3986, section 3.2.3.
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{0,5})?")
@@ -40,10 +44,10 @@ _log = structlog.get_logger("firebox.front")
 
 
 class Front:
-    """Wraps the application: refuses names that are not this server's, puts the client's own address into the scope, and counts
-    what is held of large bodies and answers.
+    """ASGI middleware: rejects foreign Host headers, applies X-Forwarded-For, and limits the memory that large request and
+    response bodies hold.
 
-    bounds: for the listener, which counts connections and messages with them.
+    bounds: shared with the listener, which counts connections and WebSocket messages in it.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -56,7 +60,7 @@ class Front:
         if scope["type"] in {"http", "websocket"}:
             problem = self._hosts.problem(_values(scope["headers"], b"host"))
             if problem:
-                _log.info("refused by name", reason=problem)
+                _log.info("host rejected", reason=problem)
                 await _refuse(scope, send, problem)
                 return
             if self._proxies:
@@ -67,8 +71,8 @@ class Front:
         await self._app(scope, receive, send)
 
     async def _serve_counted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request. A large body counts until its answer begins: the job that it becomes may wait as long. A large answer
-        counts until it is sent.
+        """Handle a request. A large body counts until its response starts: the job made of it may be queued as long. A large
+        response counts until it is sent.
         """
         body: Holding | None = None
         answer: Holding | None = None
@@ -107,7 +111,7 @@ class Front:
 
 
 class HostNames:
-    """The names in `allowed_hosts`, and loopback's own: a page of another site cannot be called by these."""
+    """The names in `allowed_hosts`, and loopback names: no other site can use these."""
 
     def __init__(self, settings: Settings) -> None:
         names = frozenset(name.lower().rstrip(".") for name in settings.allowed_hosts.replace(",", " ").split())
@@ -117,16 +121,16 @@ class HostNames:
         self._allows = lru_cache(maxsize=1024)(self._decide)
 
     def problem(self, values: list[bytes]) -> str:
-        """Say what is wrong with the Host headers of a request, or "".
+        """Return what is wrong with the Host headers of a request, or "".
 
-        Source: RFC 9110, section 7.2, and RFC 9112, section 3.2: one, and never none.
+        Source: RFC 9110, section 7.2, and RFC 9112, section 3.2: exactly one is required.
         """
         if self._any:
             return ""
         if len(values) != 1:
             return "the Host header is missing" if not values else "there is more than one Host header"
         if len(values[0]) > 260 or not self._allows(values[0]):
-            return f"this server is not called {values[0][:64].decode('latin-1')!r}"
+            return f"this server does not serve the host {values[0][:64].decode('latin-1')!r}"
         return ""
 
     def _decide(self, value: bytes) -> bool:
@@ -138,7 +142,7 @@ class HostNames:
 
 
 class Proxies:
-    """The networks in `trusted_proxies`. False when there are none."""
+    """The networks in `trusted_proxies`. False if there are none."""
 
     def __init__(self, settings: Settings) -> None:
         try:
@@ -158,12 +162,12 @@ class Proxies:
         return bool(self._networks)
 
     def include(self, peer: str) -> bool:
-        """Say whether an address is that of a trusted proxy."""
+        """Return whether an address belongs to a trusted proxy."""
         address = _read_address(peer) if self else None
         return address is not None and self._trusts(address)
 
     def name_client(self, scope: Scope) -> None:
-        """Put the address that the nearest untrusted hop called from in the place of the proxy's."""
+        """Replace a trusted proxy's address in the scope with that of the client."""
         fields = cast("MutableMapping[str, Any]", scope)
         peer = str((fields.get("client") or ("",))[0])
         found = self.client_of(peer, _values(scope["headers"], b"x-forwarded-for"))
@@ -171,10 +175,10 @@ class Proxies:
             fields["client"] = (found, 0)
 
     def client_of(self, peer: str, forwarded: Iterable[bytes]) -> str:
-        """Find out who the client is.
+        """Return the address of the client: that of the nearest hop that is not a trusted proxy.
 
-        Read from the right: each proxy adds at the end whom it was called by, and what is left of a hop that we do not trust is
-        its own invention. A hop that cannot be read ends the search at the proxy that wrote it.
+        Read from the right: each proxy appends the address of its own peer, so anything left of the first untrusted hop may be
+        forged. An unreadable hop ends the search at the proxy that wrote it.
         """
         address = _read_address(peer)
         if address is None:
@@ -193,7 +197,7 @@ class Proxies:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Say whether a server that listens on `host` can be reached from this machine only."""
+    """Return whether a server that listens on `host` can be reached from this machine only."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):
@@ -203,7 +207,7 @@ def is_loopback_host(host: str) -> bool:
 
 
 def is_loopback_name(name: str) -> bool:
-    """Say whether a name in a Host header means this machine to everybody. Source: RFC 6761, section 6.3."""
+    """Return whether a Host header names this machine for every client. Source: RFC 6761, section 6.3."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     address = _read_address(name.strip("[]"))
@@ -211,7 +215,7 @@ def is_loopback_name(name: str) -> bool:
 
 
 def _read_address(text: str) -> _Address | None:
-    """Read an address as proxies write it: with or without a port, IPv6 with or without brackets."""
+    """Parse an address as proxies write it: with or without a port, IPv6 with or without brackets."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -228,7 +232,7 @@ def _read_address(text: str) -> _Address | None:
 
 
 def _from_the_right(values: Iterable[bytes]) -> Iterator[str]:
-    """Give the words of all X-Forwarded-For headers, the last one first; only so many of them."""
+    """Return the words of all X-Forwarded-For headers, last first, up to the limits above."""
     text = b",".join(values)[-FORWARDED_BYTES:].decode("latin-1")
     return reversed(text.split(",")[-FORWARDED_HOPS:])
 
@@ -238,7 +242,7 @@ def _values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
 
 
 async def _send_in_parts(send: Send, message: Any) -> None:
-    """Send a part of an answer so that no more of it is handed over than its client takes."""
+    """Send a large body in parts, so that no more is buffered than the client takes."""
     body = message["body"]
     for start in range(0, len(body), SENT_BYTES):
         more = start + SENT_BYTES < len(body) or message.get("more_body", False)
@@ -246,16 +250,16 @@ async def _send_in_parts(send: Send, message: Any) -> None:
 
 
 async def _refuse(scope: Scope, send: Send, problem: str) -> None:
-    """Answer in the shapes of all doors at once: no door has seen the request. A WebSocket's handshake can only be refused."""
+    """Reject a request before any door handles it. A WebSocket handshake can only be closed."""
     if scope["type"] == ScopeType.WEBSOCKET:
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
         return
-    hint = "call it by another name, or have the operator add this one to allowed_hosts"
+    hint = "use another host name, or ask the operator to add this one to allowed_hosts"
     await _answer(send, HTTPStatus.MISDIRECTED_REQUEST, "http.misdirected_request", problem, {}, hint)
 
 
 async def _answer(send: Send, status: HTTPStatus, code: str, message: str, headers: Mapping[str, str], hint: str = "") -> None:
-    """Answer in the shapes of all doors at once."""
+    """Send an error in the format of all doors."""
     error = {"code": code, "message": message, **({"hint": hint} if hint else {})}
     body = json.dumps({"error": error, "message": f"{message}: {hint}" if hint else message}).encode()
     fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

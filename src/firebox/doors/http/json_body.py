@@ -1,4 +1,4 @@
-"""Strict JSON: one way to read a body, and errors that say what is wrong and where."""
+"""Strict JSON: one parser for all doors, with errors that name the problem and its place."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _TOO_DEEP = "the JSON is nested too deeply"
 
 
 def decode(body: Checked, type_: type[T]) -> T:
-    """Read a JSON document as `type_`: no duplicate keys, no unknown keys, no NaN, no guessing of types.
+    """Decode a JSON document as `type_`, without duplicate keys, unknown keys, NaN or type coercion.
 
-    Raises: InvalidRequest; `where` is a path like "files[0].name", or a position in the text when it is no JSON.
+    Raises: InvalidRequest; `where` is a path such as "files[0].name", or a position in the text for invalid JSON.
     """
     return convert(parse(body), type_)
 
 
 def parse(body: Checked) -> object:
-    """Read a JSON document into dicts, lists, strings, numbers, booleans and None.
+    """Parse a JSON document into dicts, lists, strings, numbers, booleans and None.
 
-    Lone surrogates (a JSON escape can spell half a character) pass: whoever encodes the text refuses them with the field's name.
+    Lone surrogates pass (an escape can spell half a character): encoding the text rejects them later, with the name of the field.
     Raises: InvalidRequest for anything but one JSON document in UTF-8.
     """
     repeated: tuple[dict[str, object], str] | None = None
@@ -45,7 +45,7 @@ def parse(body: Checked) -> object:
         nonlocal repeated
         found = dict(pairs)
         if len(found) != len(pairs):
-            # The last one is in the document: what another key of its name takes away comes before the object with both.
+            # The last value wins: what a duplicate key removes comes before the object that has both.
             repeated = found, _first_repeated(name for name, _ in pairs)
         return found
 
@@ -59,18 +59,18 @@ def parse(body: Checked) -> object:
         raise InvalidRequest(f"the body is not JSON: {error.msg}", where=where) from None
     except RecursionError:
         raise InvalidRequest(_TOO_DEEP) from None
-    except ValueError:  # the only other one that json raises; see sys.set_int_max_str_digits
+    except ValueError:  # the only other cause; see sys.set_int_max_str_digits
         raise InvalidRequest(f"a number has more than {sys.int_info.default_max_str_digits} digits") from None
     if repeated is not None:
         holder, key = repeated
-        raise InvalidRequest(f"the key {_cut(key)!r} is there twice", where=_join(_path_to(document, holder) or "", key))
+        raise InvalidRequest(f"duplicate key {_cut(key)!r}", where=_join(_path_to(document, holder) or "", key))
     return document
 
 
 def convert(document: object, type_: type[T]) -> T:
-    """Check a parsed document against a msgspec type.
+    """Validate a parsed document against a msgspec type.
 
-    Raises: InvalidRequest with the path, and for an unknown key the nearest known one as a hint.
+    Raises: InvalidRequest with the path and, for an unknown key, the closest known one as a hint.
     """
     try:
         return msgspec.convert(document, type_)
@@ -81,7 +81,7 @@ def convert(document: object, type_: type[T]) -> T:
 
 
 def _number(text: str) -> float:
-    """Read a whole number as one however it is written: to some clients 3000.0 is the same as 3000."""
+    """Parse a whole number as an int in any notation: some clients write 3000.0 for 3000."""
     value = float(text)
     return int(value) if value.is_integer() and abs(value) <= EXACT_FLOATS else value
 
@@ -106,12 +106,12 @@ def _explain(words: str, document: object, type_: object) -> InvalidRequest:
         return InvalidRequest(f"unknown key {name!r}", where=_join(path, name), hint=hint)
     if missing := _MISSING.search(words):
         return InvalidRequest(f"{missing['name']} is required", where=_join(path, missing["name"]))
-    words = words[:SHOWN_MESSAGE_CHARACTERS]  # it may repeat what the client sent
+    words = words[:SHOWN_MESSAGE_CHARACTERS]  # it may quote the request
     return InvalidRequest(words[:1].lower() + words[1:], where=path or ("" if isinstance(document, dict) else "body"))
 
 
 def _keys_at(type_: object, path: str) -> list[str]:
-    """List the keys that the object at `path` may have."""
+    """Return the keys that the object at `path` may have."""
     structs = _structs(type_)
     for step in re.findall(r"[^.\[\]]+", path):
         if not step.isdigit() and step != "...":
@@ -121,7 +121,7 @@ def _keys_at(type_: object, path: str) -> list[str]:
 
 
 def _structs(type_: object) -> list[type[msgspec.Struct]]:
-    """List the structs that a type is made of: `list[File] | None` holds `File`."""
+    """Return the structs within a type: `list[File] | None` contains `File`."""
     if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
         return [type_]
     if get_origin(type_) is Annotated:
@@ -137,12 +137,12 @@ def _first_repeated(names: Iterable[str]) -> str:
         if name in seen:
             return name
         seen.add(name)
-    raise ValueError("no name is there twice")
+    raise ValueError("no name is repeated")
 
 
 def _path_to(document: object, target: object) -> str | None:
-    """Find an object in a document by identity. A path is put together for what was found only: a document may be as deep as the
-    parser allows, with long keys, and wide at its end.
+    """Return the path of an object in a document, found by identity. The path is built only for the match: documents may be as
+    deep as the parser allows, with long keys, and wide at the end.
     """
     if document is target:
         return ""
@@ -182,5 +182,5 @@ def _join(path: str, key: str) -> str:
 
 
 def _cut(name: str) -> str:
-    """Shorten what a client sent to what is worth repeating."""
+    """Shorten a client's text for an error message."""
     return name if len(name) <= SHOWN_CHARACTERS else name[:SHOWN_CHARACTERS] + "..."

@@ -1,8 +1,8 @@
-"""How much a JSON text holds, counted before it is parsed.
+"""Limits on the number of values in a JSON text, checked before it is parsed.
 
-A parser makes objects of many times the size of the text: eight million empty strings fit into 20 MB. So commas and opening
-brackets are counted first, those outside of strings: each value follows one of them. It takes no memory and is done piece by
-piece as a body arrives, so that a text that holds too much is refused before all of it is here.
+Parsed JSON takes many times the size of its text: 20 MB hold eight million empty strings. So commas and opening brackets outside
+of strings are counted first: a value follows each of them. This takes no memory and works piece by piece as a body arrives, so an
+excessive text is rejected before all of it is received.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import NewType
 from firebox.domain.errors import InvalidRequest
 
 MAX_VALUES = 32_768
-"""Keys and what is below them, elements, everything. 5,000 files with name, content and encoding are 20,001 values."""
+"""Counts keys and values of every kind. 5,000 files with name, content and encoding are 20,001 values."""
 MAX_LITERAL_BYTES = 256 * 1024
-"""Digits of numbers, and everything else outside of strings that is neither a bracket, a comma, a colon nor a space."""
+"""Counts characters outside of strings that are no bracket, comma, colon or space: digits of numbers, mostly."""
 PIECE_BYTES = 256 * 1024
-"""What is counted in one go, in up to 4 ms."""
+"""How much is scanned at once, in up to 4 ms."""
 
 Checked = NewType("Checked", bytes)
-"""A JSON text that holds no more than may be parsed. Whether it is JSON at all is still to be seen."""
+"""A JSON text within the limits. It may still be invalid JSON."""
 
 _NO_LITERALS = b" \t\r\n,:[]{}"
 
 
 class Meter:
-    """Counts a text that comes in pieces. A text that is shorter than `MAX_VALUES` need not be counted."""
+    """Counts the values of a text that arrives in pieces. A text shorter than `MAX_VALUES` need not be counted."""
 
     def __init__(self) -> None:
         self._in_string = False
         self._carried = b""
-        """A backslash at the end of a piece: it belongs to what comes next."""
+        """A trailing backslash: it belongs to the next piece."""
         self.values = 1
         self._literal_bytes = 0
 
     def feed(self, piece: bytes) -> None:
-        """Count a piece. Raises: InvalidRequest once there is too much."""
+        """Count a piece. Raises: InvalidRequest beyond a limit."""
         for start in range(0, len(piece), PIECE_BYTES):
             self._count(piece[start : start + PIECE_BYTES])
 
@@ -60,7 +60,7 @@ class Meter:
 
 
 def check(text: bytes | str) -> Checked:
-    """Check a whole text at once; for long ones there is `check_in_turns`. Raises: InvalidRequest."""
+    """Check a whole short text; use `check_in_turns` for long ones. Raises: InvalidRequest."""
     checked = _as_bytes(text)
     if len(checked) >= MAX_VALUES:
         Meter().feed(checked)
@@ -68,7 +68,7 @@ def check(text: bytes | str) -> Checked:
 
 
 async def check_in_turns(text: bytes | str) -> Checked:
-    """Check a whole text, with a turn for others after each piece. Raises: InvalidRequest."""
+    """Check a whole text, yielding to other tasks after each piece. Raises: InvalidRequest."""
     checked = _as_bytes(text)
     if len(checked) >= MAX_VALUES:
         meter = Meter()

@@ -1,6 +1,6 @@
-"""What an OpenAPI description is made of: each door describes its operations, and one document holds them all.
+"""Building blocks of the OpenAPI document: each door describes its operations, and one document contains them all.
 
-Nothing here is imported before somebody asks for the description. Source: OpenAPI 3.1.
+Imported on the first request for the document. Source: OpenAPI 3.1.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ Security = tuple[Mapping[str, list[str]], ...]
 BEARER, GLOT_TOKEN, QUERY_TOKEN = "bearer", "glotToken", "queryToken"
 NO_TOKEN: Security = ()
 OPTIONAL_TOKEN: Security = ({}, {BEARER: []})
-"""Needed where the operator says so (`require_login`)."""
+"""Needed only if the operator requires it (`require_login`)."""
 OPERATOR_TOKEN: Security = ({}, {BEARER: []})
-"""An admin's. Without a login programs of the server's own machine need none."""
+"""An admin's token. Without logins, programs on the server's machine need none."""
 
 SECURITY_SCHEMES: dict[str, Schema] = {
     BEARER: {
         "type": "http",
         "scheme": "bearer",
-        "description": "`Authorization: Bearer TOKEN`. `Token TOKEN`, and the token alone, are read too.",
+        "description": "`Authorization: Bearer TOKEN`. `Token TOKEN` and the bare token are accepted too.",
     },
     GLOT_TOKEN: {
         "type": "apiKey",
         "in": "header",
         "name": "Authorization",
-        "description": "`Token TOKEN`, as glot-run's clients write it. `Bearer TOKEN` is read too.",
+        "description": "`Token TOKEN`, as sent by glot-run's clients. `Bearer TOKEN` is accepted too.",
     },
     QUERY_TOKEN: {
         "type": "apiKey",
@@ -50,13 +50,13 @@ SECURITY_SCHEMES: dict[str, Schema] = {
 }
 
 ASKER = (401, 403, 429, 503)
-"""What finding out who asks can come to."""
+"""Error statuses of identifying the client."""
 BODY = (400, 408, 413, 415)
-"""What reading a body can come to."""
+"""Error statuses of reading a body."""
 
 
 class RefusedDetail(msgspec.Struct, frozen=True):
-    """What was wrong. code: stable, for machines."""
+    """What was wrong. code: stable, for programs."""
 
     code: str
     message: str
@@ -64,7 +64,7 @@ class RefusedDetail(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A request that no door has seen: its Host header is not this server's, or its head is too large."""
+    """A request rejected before it reached a door: its Host header is not allowed, or its head is too large."""
 
     error: RefusedDetail
     message: str
@@ -72,7 +72,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer. type: of its content, None for none; media: by media type where there is more than one, or no JSON."""
+    """A response. type: of its content, or None; media: by media type, if there are several or it is no JSON."""
 
     description: str
     type: Any = None
@@ -83,7 +83,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of the path, the query or the head."""
+    """A parameter of the path, the query or the headers."""
 
     name: str
     description: str
@@ -94,7 +94,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation. errors: statuses that are answered with the door's one shape; body: type of the request's JSON."""
+    """An operation. errors: statuses answered in the door's error format; body: type of the request's JSON."""
 
     method: Method
     path: str
@@ -113,9 +113,9 @@ class Operation:
 
 @dataclass(frozen=True)
 class Door:
-    """What a door offers. prefix: of its schemas' names, so that those of two doors never collide; failure: its one shape.
+    """The operations of a door. prefix: of its schema names, so that those of two doors never collide; failure: its error format.
 
-    schemas: of types that msgspec does not know, by the names that `Named` refers to.
+    schemas: of types unknown to msgspec, by the names that `Named` refers to.
     """
 
     tags: Mapping[str, str]
@@ -128,13 +128,13 @@ class Door:
 
 @dataclass(frozen=True)
 class Named:
-    """A schema of the door that is no type of ours."""
+    """A reference to a schema that is not generated from a type."""
 
     name: str
 
 
 def document(title: str, version: str, description: str, doors: Iterable[Door]) -> Schema:
-    """Write the whole document."""
+    """Return the whole document."""
     doors = list(doors)
     paths: dict[str, Schema] = {}
     schemas: dict[str, Schema] = _components((Refused,), "")
@@ -184,9 +184,9 @@ def _operation(operation: Operation, door: Door) -> Schema:
 
 
 _ERROR_HEADERS: Mapping[int, Mapping[str, str]] = {
-    401: {"WWW-Authenticate": "How to say who one is."},
-    429: {"Retry-After": "Seconds after which it is worth another try."},
-    503: {"Retry-After": "Seconds after which it is worth another try."},
+    401: {"WWW-Authenticate": "How to authenticate."},
+    429: {"Retry-After": "Seconds to wait before a retry."},
+    503: {"Retry-After": "Seconds to wait before a retry."},
 }
 
 
@@ -248,9 +248,9 @@ def _components(types: Iterable[Any], prefix: str) -> dict[str, Schema]:
 
 
 def _tidy(schema: object) -> Any:
-    """Write a schema as generators of clients like it.
+    """Simplify a schema for client generators.
 
-    A default that is an object is left out (the properties have theirs), and words lose the indentation of their source.
+    Defaults that are objects are dropped (their properties have their own), and descriptions lose the indentation of the source.
     """
     if isinstance(schema, list):
         return [_tidy(each) for each in cast("list[object]", schema)]

@@ -1,8 +1,9 @@
-"""What is large in an answer, in pieces: output and artifacts of a run.
+"""Large parts of JSON responses: output and artifacts of a run.
 
-A control character takes six bytes of JSON, and output is in an answer twice, so 8 MiB of it can become 200 MB. To write that at
-once would hold up everybody for seconds. So large texts are written piece by piece, with a turn for others in between, a short
-name stands for each in the answer, and the answer is sent with the pieces in the places of the names, never put together.
+A control character takes six bytes of JSON, and a response contains output twice, so 8 MiB of output can become 200 MB. Encoding
+it in one go would block the event loop for seconds. So large texts are encoded piece by piece, yielding to other tasks in
+between. A short placeholder stands for each text while the response is encoded; the pieces replace it as the response is sent,
+and are never joined.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from litestar.response import Stream
 from firebox.domain import model
 
 LARGE_BYTES = 64 * 1024
-"""What is larger is written in pieces of this size."""
+"""Larger texts are encoded in pieces of this size."""
 BASE64_BYTES = 48 * 1024
-"""A multiple of three: pieces of base64 can be put together."""
+"""A multiple of three, so that pieces of base64 can be concatenated."""
 SENT_BYTES = 256 * 1024
-"""What is handed to a connection in one go."""
+"""How much is passed to a connection at once."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Texts(NamedTuple):
-    """What a stage wrote, or names that stand for it. output: both streams in the order in which they arrived."""
+    """The output of a stage, or placeholders for it. output: both streams, interleaved as they arrived."""
 
     stdout: str
     stderr: str
@@ -42,13 +43,13 @@ class Texts(NamedTuple):
 
 
 class Pieces:
-    """Large texts of one answer. What is not large is given back as it is."""
+    """The large texts of one response. Small ones are returned unchanged."""
 
     def __init__(self) -> None:
         self._named: dict[bytes, list[bytes]] = {}
 
     async def texts(self, stage: model.StageResult) -> Texts:
-        """Decode the output of a stage as `plain_texts` does."""
+        """Decode the output of a stage as `plain_texts` does, or return placeholders."""
         make = codecs.getincrementaldecoder("utf-8")
         decoders: dict[model.StreamName, codecs.IncrementalDecoder] = {"stdout": make("replace"), "stderr": make("replace")}
         written: dict[model.StreamName, list[bytes]] = {name: [] for name in decoders}
@@ -69,12 +70,12 @@ class Pieces:
         return Texts(self._name(written["stdout"]), self._name(written["stderr"]), self._name(in_order))
 
     async def texts_of(self, result: model.Result) -> dict[model.StageName, Texts]:
-        """Decode the output of the stages that wrote a lot."""
+        """Decode the output of the stages with large output."""
         stages = [stage for stage in (result.compile, result.run) if stage is not None and is_large(stage)]
         return {stage.stage: await self.texts(stage) for stage in stages}
 
     async def text(self, text: str) -> str:
-        """Write a text."""
+        """Return a text, or a placeholder for a large one."""
         if len(text) <= LARGE_BYTES:
             return text
         pieces: list[bytes] = []
@@ -84,7 +85,7 @@ class Pieces:
         return self._name(pieces)
 
     async def base64(self, data: bytes) -> str:
-        """Write bytes as base64."""
+        """Return base64, or a placeholder for a large value."""
         if len(data) <= LARGE_BYTES:
             return base64.b64encode(data).decode()
         pieces: list[bytes] = []
@@ -94,7 +95,7 @@ class Pieces:
         return self._name(pieces)
 
     def answer(self, body: bytes, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response[Any]:
-        """Make the answer of a body of JSON in which names stand for texts."""
+        """Create the response for a JSON body with placeholders."""
         if not self._named:
             return Response(body, media_type=MediaType.JSON, status_code=status, headers=headers)
         pieces = self.put_into(body)
@@ -102,27 +103,27 @@ class Pieces:
         return Stream(in_turns(pieces), media_type=MediaType.JSON, status_code=status, headers={**(headers or {}), **length})
 
     def put_into(self, body: bytes) -> list[bytes]:
-        """Put the pieces into the places of their names."""
+        """Replace placeholders by their pieces."""
         if not self._named:
             return [body]
         names = re.compile(b"(" + b"|".join(self._named) + b")")
         return [piece for part in names.split(body) for piece in self._named.get(part, [part])]
 
     def _name(self, pieces: list[bytes]) -> str:
-        """Give a name that no client can have written into its output before."""
+        """Return a placeholder that no program can guess and print."""
         name = secrets.token_hex(16)
         self._named[name.encode()] = pieces
         return name
 
 
 def plain_texts(stage: model.StageResult) -> Texts:
-    """Decode the output of a stage at once. Undecodable bytes become U+FFFD."""
+    """Decode the output of a stage. Undecodable bytes become U+FFFD."""
     stdout, stderr = stage.stdout, stage.stderr
     return Texts(stdout.decode(errors="replace"), stderr.decode(errors="replace"), model.interleave(stage.chunks))
 
 
 def is_large(stage: model.StageResult) -> bool:
-    """Say whether the output of a stage is too much to be written at once."""
+    """Return whether the output of a stage is too large to be encoded at once."""
     return sum(len(chunk.data) for chunk in stage.chunks) > LARGE_BYTES
 
 
@@ -133,12 +134,12 @@ def _cut(stage: model.StageResult) -> Iterator[tuple[model.StreamName, bytes]]:
 
 
 def _content(text: str) -> bytes:
-    """Write what is between the quotes of a JSON string."""
+    """Return the characters between the quotes of a JSON string."""
     return _encode(text)[1:-1]
 
 
 async def in_turns(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """Collect small pieces, and hand out enough at once to be worth it."""
+    """Yield pieces joined to chunks of a useful size, with other tasks run in between."""
     waiting, waiting_bytes = list[bytes](), 0
     for piece in pieces:
         waiting.append(piece)

@@ -1,4 +1,4 @@
-"""What can be wrong with an HTTP request before its content is looked at. Every HTTP door answers with `status`."""
+"""Errors of HTTP requests before their content is read. Every HTTP door answers them with `status`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from firebox.domain.errors import RequestError
 
 
 class TransportError(RequestError):
-    """The request never became one that the service could look at. status: what HTTP calls it."""
+    """The request was rejected before it reached the service. status: the HTTP status code."""
 
     code = "http"
     status: ClassVar[int] = HTTPStatus.BAD_REQUEST
@@ -41,14 +41,14 @@ class BodyTimeout(TransportError):
 
 
 class UnsupportedBody(TransportError):
-    """The body has a media type or a content encoding that is not taken."""
+    """The body has an unsupported media type or content encoding."""
 
     code = "http.unsupported_body"
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class ForeignOrigin(TransportError):
-    """A page of another site opened a WebSocket; browsers do not ask before they do."""
+    """A page of another site opened a WebSocket. Browsers allow that without a preflight request."""
 
     code = "http.foreign_origin"
     status = HTTPStatus.FORBIDDEN
@@ -60,10 +60,10 @@ class ForeignOrigin(TransportError):
 
 
 class ClientGone(TransportError):
-    """The client went away before its answer was ready: nobody reads what this becomes."""
+    """The client disconnected before its response was ready. The response is not read by anything."""
 
     code = "http.client_gone"
     status = 499
 
     def __init__(self) -> None:
-        super().__init__("the client went away")
+        super().__init__("the client disconnected")

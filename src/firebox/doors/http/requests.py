@@ -1,4 +1,4 @@
-"""What every HTTP door needs: a body that is bounded in size and time, and a job that dies with its client."""
+"""Reading requests: bodies limited in size and time, cancellation when the client disconnects, origins of WebSockets."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ AnyConnection = ASGIConnection[Any, Any, Any, Any]
 
 BODY_TIMEOUT_S = 60.0
 WATCH_AFTER_S = 0.02
-"""When to begin to watch whether a client is still there: most jobs are over by then, and watching costs as much as a hundredth
-of a short one."""
+"""Delay before a disconnect is watched for: most jobs end earlier, and watching costs a hundredth of a short one."""
 DISCARDED_TIMES = 4
-"""How many times the allowed size of a body that is too large is read and thrown away, so that its sender, who reads
-nothing before everything is sent, gets to see the answer instead of a broken connection."""
+"""How many times the limit is read and discarded of a body that is too large. Many clients read no response before they have sent
+everything; without this they would see a broken connection.
+"""
 
 
 async def read_json(request: AnyRequest, type_: type[T], max_body_bytes: int) -> T:
-    """Read the body of a request as `type_`.
+    """Read and decode a JSON body.
 
-    Raises: UnsupportedBody unless it is JSON by name, BodyTooLarge, BodyTimeout, ClientGone, InvalidRequest.
+    Raises: UnsupportedBody unless the content type is JSON, BodyTooLarge, BodyTimeout, ClientGone, InvalidRequest.
     """
     require_json(request.headers)
     return decode(await read_json_body(request.receive, request.headers, max_body_bytes), type_)
 
 
 async def read_json_body(receive: Receive, headers: Mapping[str, str], max_body_bytes: int) -> Checked:
-    """Read a whole body that is to be parsed as JSON, and give up as soon as it holds more than may be parsed.
+    """Read a whole body that is to be parsed as JSON. Stop as soon as it exceeds the limits of `json_size`.
 
     Raises: as `read_body`, and InvalidRequest.
     """
     body = await read_body(receive, headers, max_body_bytes, is_json=True)
     if len(body) >= MAX_VALUES:
-        await asyncio.sleep(0)  # others have their turn before all of it is parsed
+        await asyncio.sleep(0)  # let other tasks run before all of it is parsed
     return Checked(body)
 
 
 def require_json(headers: Mapping[str, str]) -> None:
-    """Insist on `Content-Type: application/json`: a browser asks before it sends that to another site.
+    """Require `Content-Type: application/json`: browsers send a preflight request before they send that to another site.
 
     Raises: UnsupportedBody.
     """
@@ -71,18 +71,18 @@ async def read_body(
     is_json: bool = False,
     timeout_s: float = BODY_TIMEOUT_S,
 ) -> bytes:
-    """Read a whole body, whether its length is announced or not.
+    """Read a whole body, with or without a Content-Length.
 
-    is_json: refuse one that holds more than may be parsed, as soon as that is known; the rest of it is thrown away.
+    is_json: reject a body as soon as it exceeds the limits of `json_size`; the rest of it is discarded.
     Raises: BodyTooLarge, BodyTimeout, UnsupportedBody for a compressed one, ClientGone, InvalidRequest.
     """
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
-        raise UnsupportedBody(f"the content encoding is {encoding[:64]!r}", hint="send the body as it is")
+        raise UnsupportedBody(f"the content encoding is {encoding[:64]!r}", hint="send the body uncompressed")
     announced = headers.get("content-length", "")
     too_large = announced.isdecimal() and (len(announced) > 18 or int(announced) > max_body_bytes)
     if too_large and headers.get("expect", "").lower() == "100-continue":
-        raise BodyTooLarge(max_body_bytes)  # nothing is on its way yet
+        raise BodyTooLarge(max_body_bytes)  # the client has not sent any of it yet
     parts: list[bytes] = []
     size_bytes = 0
     meter: Meter | None = None
@@ -118,12 +118,12 @@ async def read_body(
 
 
 async def while_connected(request: AnyRequest, work: Awaitable[T]) -> T:
-    """Wait for `work`, and cancel it when the client goes away. To be called when the body has been read.
+    """Await `work`, and cancel it when the client disconnects. Call it after the body has been read.
 
-    Raises: ClientGone, once `work` has cleaned up after itself; and what `work` raises.
+    Raises: ClientGone once `work` has cleaned up; and whatever `work` raises.
     """
     working = asyncio.current_task()
-    assert working is not None  # noqa: S101 - a coroutine is run by a task
+    assert working is not None  # noqa: S101 - a coroutine always runs in a task
     leaving: asyncio.Task[None] | None = None
 
     def watch() -> None:
@@ -150,14 +150,14 @@ async def _cancel_when_gone(receive: Receive, working: asyncio.Task[Any]) -> Non
 
 
 def client_address(connection: AnyConnection) -> str:
-    """Name the client for fairness: its address. "" for a connection that has none."""
+    """Return the client's address, or "" for a connection without one."""
     return connection.client.host if connection.client else ""
 
 
 def check_origin(connection: AnyConnection, allowed_origins: frozenset[str]) -> None:
-    """Refuse a WebSocket that a page of another site opened. allowed_origins: may hold "*".
+    """Reject a WebSocket opened by a page of another site. allowed_origins: may contain "*".
 
-    Browsers send no question before they open a WebSocket to another site, but always say whose page it was.
+    Browsers open WebSockets to other sites without a preflight request, but always send the page's origin.
     Raises: ForeignOrigin.
     Source: RFC 6455, section 10.2.
     """
@@ -173,11 +173,11 @@ def check_origin(connection: AnyConnection, allowed_origins: frozenset[str]) -> 
 
 
 def _without_port(place: str, scheme: str) -> str:
-    """Leave out a port that says nothing: an empty one, and the scheme's own. Source: RFC 3986, section 6.2.3."""
+    """Remove an empty port and the scheme's default port. Source: RFC 3986, section 6.2.3."""
     usual = {"http": ":80", "https": ":443"}.get(scheme, ":")
     return place.lower().removesuffix(usual).removesuffix(":")
 
 
 def read_origins(setting: str) -> frozenset[str]:
-    """Read the setting `cors_origins`."""
+    """Parse the setting `cors_origins`."""
     return frozenset(word.rstrip("/") for word in setting.replace(",", " ").split())

@@ -1,4 +1,4 @@
-"""What HTTP calls each failure: one table for every HTTP door, which may differ from it where its protocol does."""
+"""HTTP status codes of errors: one table for every HTTP door. A door may override entries where its protocol differs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATUS: Mapping[type[errors.FireboxError], int] = {
     errors.FireboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.RequestError: HTTPStatus.BAD_REQUEST,
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
-    # Not 404: the route exists and its body is at fault; 404 is for a thing that is not there.
+    # Not 404: the route exists and its body is wrong; 404 is for missing resources.
     errors.UnknownRuntime: HTTPStatus.BAD_REQUEST,
     errors.LimitTooHigh: HTTPStatus.BAD_REQUEST,
     errors.LimitNotEnforceable: HTTPStatus.BAD_REQUEST,
@@ -54,14 +54,14 @@ STATUS: Mapping[type[errors.FireboxError], int] = {
 
 
 def status_of(error: errors.FireboxError, table: Mapping[type[errors.FireboxError], int] = STATUS) -> int:
-    """Look a failure up: its own class, or the nearest one above it that the table has."""
+    """Return the status of an error: that of its class, or of its nearest base class in the table."""
     return next(table[class_] for class_ in type(error).__mro__ if class_ in table)
 
 
 def headers_of(error: errors.FireboxError, scheme: str = "Bearer") -> dict[str, str]:
-    """Give the headers that belong to the answer: when to come again, and how to say who one is.
+    """Return the headers of an error response: Retry-After or WWW-Authenticate.
 
-    Source: RFC 9110, section 10.2.3 (Retry-After: whole seconds, so that coming then is not too early) and section 11.6.1.
+    Source: RFC 9110, section 10.2.3 (Retry-After: whole seconds, rounded up) and section 11.6.1.
     """
     if isinstance(error, errors.CapacityError):
         return {"Retry-After": str(max(1, ceil(error.retry_after_s)))}

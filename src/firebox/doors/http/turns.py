@@ -1,8 +1,7 @@
-"""Fair turns of the event loop: however much one client sends, the others wait for a few milliseconds.
+"""Fair scheduling of clients on the event loop: a flood from one client delays the others by a few milliseconds only.
 
-In one turn of the loop each client may begin one thing that makes work: a connection, a request, a message, a call. What
-merely has to be parsed is parsed a little at a time, clients taking turns. Nothing is refused and no rate is set: a client that
-is alone has one turn after the other.
+In each turn of the loop a client may start one piece of work: a connection, a request, a message, a call. Pending input is parsed
+in small slices, round-robin. Nothing is rejected and no rate is limited: a client that is alone gets one turn after the other.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 TURN_S = 0.002
-"""How long things that wait are worked on in a turn, before the event loop does something else."""
+"""Time spent on queued work per turn, before the event loop runs other callbacks."""
 CLIENTS_A_TURN = 8
-"""How many clients begin something in a turn; the next turn begins with the others."""
+"""How many clients may start work in one turn; the others follow in the next."""
 
 Work = Callable[[], bool]
-"""Does a part of what waits. Returns whether there is more. One that begins something calls `Turns.take`.
+"""Performs one step of queued work. Return whether more remains. A step that starts work calls `Turns.take`.
 
-One that fails is logged and done no more; to close what it belongs to is up to it.
+If it raises, the error is logged and the work is dropped; cleaning up is its own duty.
 """
 
 
 class Turns:
-    """Shares the event loop among clients. One serves every listener of the process."""
+    """Shares the event loop among clients. One instance serves every listener of the process."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, deque[Work]] = OrderedDict()
@@ -35,29 +34,29 @@ class Turns:
         self._is_working = False
 
     def is_open(self, client: str) -> bool:
-        """Say whether a client may still begin something in this turn."""
+        """Return whether a client may start work in this turn."""
         return client not in self._took and len(self._took) < CLIENTS_A_TURN
 
     def take(self, client: str) -> None:
-        """Note that a client begins something: it begins no more in this turn."""
+        """Record that a client starts work: it may start no more in this turn."""
         self._took.add(client)
         self._schedule()
 
     def join(self, client: str, work: Work) -> None:
-        """Have work done for a client, at once if this turn allows."""
+        """Queue work of a client. It runs at once if this turn allows."""
         self._waiting.setdefault(client, deque()).append(work)
         self._schedule()
         self._work()
 
     async def wait(self, client: str) -> None:
-        """Begin something as soon as the client's turn comes, at once if this is its turn."""
+        """Wait for the client's turn and take it."""
         if self.is_open(client) and client not in self._waiting:
             self.take(client)
             return
         come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def begin() -> bool:
-            if not come.done():  # else nobody waits any more
+            if not come.done():  # otherwise the waiting task was cancelled
                 self.take(client)
                 come.set_result(None)
             return False
@@ -67,7 +66,7 @@ class Turns:
 
     def _work(self) -> None:
         if self._is_working:
-            return  # what is being worked on has joined something
+            return  # called by the work that is running
         self._is_working = True
         now = time.monotonic()
         end = now + self._left_s
@@ -83,8 +82,8 @@ class Turns:
         try:
             if work():
                 works.append(work)
-        except Exception as error:  # noqa: BLE001 - it is one client's; whoever joins or waits is another
-            context = {"message": "work of a client has failed", "exception": error}
+        except Exception as error:  # noqa: BLE001 - one client's failure must not stop the work of others
+            context = {"message": "work of a client failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
         if works:
             self._waiting.move_to_end(client)
@@ -93,7 +92,7 @@ class Turns:
 
     def _next(self) -> str | None:
         if len(self._took) >= CLIENTS_A_TURN:
-            return None  # without a look at each of the thousands that may wait
+            return None  # without scanning thousands of clients
         return next((client for client in self._waiting if self.is_open(client)), None)
 
     def _schedule(self) -> None:

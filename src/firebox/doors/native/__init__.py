@@ -1,1 +1,1 @@
-"""Firebox's own protocol, version 1."""
+"""The native API, version 1."""

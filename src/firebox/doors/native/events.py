@@ -1,4 +1,4 @@
-"""Events as the native API sends them: one JSON object each, the same over SSE and WebSocket."""
+"""Events of the native API: JSON objects, the same over SSE and WebSocket."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from firebox.doors.native import wire
 
 
 class Event(Struct, frozen=True, kw_only=True, tag_field="type"):
-    """sequence: grows with every event of a run."""
+    """sequence: increases with every event of a run."""
 
     sequence: int
 
 
 class StageStarted(Event, frozen=True, kw_only=True, tag="stage_started"):
-    """A program is now running."""
+    """A program has started."""
 
     stage: model.StageName
 
@@ -35,11 +35,11 @@ class Output(Event, frozen=True, kw_only=True, tag="output"):
     stage: model.StageName
     stream: model.StreamName
     data: str
-    base64: Annotated[str | UnsetType, Meta(description="The exact bytes, when they were asked for.")] = UNSET
+    base64: Annotated[str | UnsetType, Meta(description="The exact bytes, if requested.")] = UNSET
 
 
 class StageExited(Event, frozen=True, kw_only=True, tag="stage_exited"):
-    """A stage is over and its output complete."""
+    """A stage has ended, and its output is complete."""
 
     stage: model.StageName
     result: wire.Stage
@@ -64,14 +64,14 @@ class Written(NamedTuple):
 
 
 class EventTranslator:
-    """Translates the events of one run, in order from the first. exact: give the bytes of output too."""
+    """Converts the events of one run, in order from the first. exact: include the exact bytes of output."""
 
     def __init__(self, *, exact: bool = False) -> None:
         self._exact = exact
         self._text = StreamText()
 
     async def feed(self, event: model.Event) -> AsyncIterator[Written]:
-        """Translate an event; a piece of output that ends within a character may give none yet."""
+        """Convert an event. Yields nothing for output that ends within a character, until the rest of the character arrives."""
         match event:
             case model.StageStarted():
                 yield _written(StageStarted(sequence=event.sequence, stage=event.stage))
@@ -95,9 +95,9 @@ class EventTranslator:
 async def translate(
     events: AsyncIterator[model.Event], after_sequence: int = -1, *, exact: bool = False
 ) -> AsyncIterator[Written]:
-    """Translate a run's events from its first one, and give those after a sequence number.
+    """Convert the events of a run, and yield those after a sequence number.
 
-    From the first, because a character may have begun before that number and ended after it.
+    Reads from the first event, because a character may have started before that number and ended after it.
     """
     translator = EventTranslator(exact=exact)
     async for event in events:

@@ -1,7 +1,7 @@
 """An interactive run over one WebSocket: input, signals and terminal sizes in, events out.
 
-Messages are JSON objects in text frames, each with a `type`; docs/reference/native-api.md lists them. The first one from the
-client is `start`. The server closes with 1000 after `finished`, and with 4000 + the HTTP status of the error after an `error`.
+Messages are JSON objects in text frames, each with a `type`; see docs/reference/native-api.md. The first message of the client is
+`start`. The server closes with code 1000 after `finished`, and with 4000 + the HTTP status of the error after an `error`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Start(wire.RunRequest, tag_field="type", tag="start", forbid_unknown_fields=True):
-    """The run, as in `POST /runs`. After `stdin` the program's input stays open until `eof`."""
+    """Start a run, as in `POST /runs`. After `stdin` the program's input stays open until `eof`."""
 
 
 class Stdin(Struct, tag_field="type", tag="stdin", forbid_unknown_fields=True):
@@ -46,43 +46,43 @@ class Stdin(Struct, tag_field="type", tag="stdin", forbid_unknown_fields=True):
 
 
 class Eof(Struct, tag_field="type", tag="eof", forbid_unknown_fields=True):
-    """The end of input."""
+    """End of input."""
 
 
 class Signal(Struct, tag_field="type", tag="signal", forbid_unknown_fields=True):
-    """A signal for the program and its children."""
+    """Send a signal to the program and its children."""
 
     signal: str
 
 
 class Resize(Struct, tag_field="type", tag="resize", forbid_unknown_fields=True):
-    """A new size of the terminal."""
+    """Resize the terminal."""
 
     rows: int
     columns: int
 
 
 class Cancel(Struct, tag_field="type", tag="cancel", forbid_unknown_fields=True):
-    """The end of the run."""
+    """Cancel the run."""
 
 
 Message = Start | Stdin | Eof | Signal | Resize | Cancel
-"""What a client may send."""
+"""Messages of the client."""
 
 
 class Started(Struct, frozen=True, tag_field="type", tag="started"):
-    """The run has a slot."""
+    """The run has been admitted."""
 
     id: str
     runtime: model.RuntimeName
 
 
 class Failed(wire.ErrorBody, frozen=True, tag_field="type", tag="error"):
-    """What went wrong; the connection is closed after it."""
+    """An error. The connection is closed after it."""
 
 
 async def serve_live_run(socket: AnySocket, service: Service, caller: Caller) -> None:
-    """Serve one connection from the handshake to the close."""
+    """Serve one connection from the handshake to its close."""
     await socket.accept()
     try:
         start = await _receive_start(socket)
@@ -94,12 +94,12 @@ async def serve_live_run(socket: AnySocket, service: Service, caller: Caller) ->
         status, body = wire.from_error(error)
         await _send_quietly(socket, Failed(body.error), CLOSE_BASE + status)
     except (WebSocketDisconnect, OSError):
-        pass  # leaving `service.start` has ended the run
+        pass  # leaving `service.start` has cancelled the run
 
 
 async def refuse_live_run(socket: AnySocket, error: FireboxError) -> None:
-    """Answer a handshake that is not to become a connection: with 403, the only status a refused one has."""
-    _log.info("connection refused", code=error.code)
+    """Reject a handshake. Its status is always 403."""
+    _log.info("connection rejected", code=error.code)
     await socket.close(CLOSE_BASE + wire.from_error(error)[0])
 
 
@@ -121,10 +121,10 @@ async def _receive(socket: AnySocket) -> Message:
     """
     frame = await socket.receive()
     if frame["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(detail="the client went away")
+        raise WebSocketDisconnect(detail="the client disconnected")
     text = frame.get("text")
     if not isinstance(text, str):
-        raise InvalidRequest("a binary frame", hint="send JSON in text frames; stdin takes base64")
+        raise InvalidRequest("unexpected binary frame", hint="send JSON in text frames; stdin takes base64")
     return cast(Message, decode(await check_in_turns(text), cast(Any, Message)))
 
 
@@ -133,12 +133,12 @@ async def _send(socket: AnySocket, message: Struct) -> None:
 
 
 async def _send_quietly(socket: AnySocket, message: Struct, code: int) -> None:
-    """Send a last message and close; the client may be gone already."""
+    """Send a last message and close the connection, unless the client has done so already."""
     try:
         await _send(socket, message)
         await socket.close(code)
     except (WebSocketDisconnect, OSError) as error:
-        _log.debug("the client did not wait for the error", reason=str(error))
+        _log.debug("the client disconnected before the error was sent", reason=str(error))
 
 
 async def _send_events(socket: AnySocket, run: model.Run, *, exact: bool) -> None:
@@ -166,13 +166,13 @@ async def _receive_input(socket: AnySocket, run: model.Run) -> None:
             case Cancel():
                 await run.send(model.Cancel())
             case Start():
-                raise InvalidRequest("the run has been started", where="type", hint="one connection, one run")
+                raise InvalidRequest("the run has already started", where="type", hint="use one connection per run")
 
 
 def _input_bytes(message: Stdin) -> bytes:
     if message.base64 is not UNSET:
         if message.data is not UNSET:
-            raise InvalidRequest("data and base64 exclude each other", where="data")
+            raise InvalidRequest("data and base64 are mutually exclusive", where="data")
         return wire.from_base64(message.base64, "base64")
     if message.data is UNSET:
         raise InvalidRequest("data is required", where="data")

@@ -1,4 +1,4 @@
-"""What the native API offers, as OpenAPI. In words: docs/reference/native-api.md."""
+"""OpenAPI description of the native API. See also docs/reference/native-api.md."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EXAMPLES = {
         },
     ),
     "limits": (
-        "Limits, and a file that is handed back",
+        "Limits, and a file returned after the run",
         {
             "language": "bash",
             "code": "seq 3 > numbers.txt",
@@ -83,7 +83,7 @@ _QUEUED = {"id": _ID, "runtime": _RUNTIME, "state": "queued", "result": None}
 _RUN_ID = Parameter("run_id", "Id of an asynchronous run.", example=_ID)
 _BASE64 = Parameter(
     "base64",
-    "Also give the exact bytes of output that is not UTF-8.",
+    "Also return the exact bytes of output that is not UTF-8.",
     "query",
     schema={"type": "boolean", "default": False},
 )
@@ -97,7 +97,7 @@ def describe() -> Door:
                 "Running programs. Interactive runs (input, signals, terminals) go over a WebSocket at `/api/v1/runs/live`, "
                 "which OpenAPI cannot describe: its messages are the schemas from `Start` to `Cancel`."
             ),
-            SERVER: "What can run here, and how the server is.",
+            SERVER: "Available runtimes, and the state of the server.",
         },
         failure=wire.ErrorBody,
         also=(events.AnyEvent, live.Message),
@@ -114,20 +114,20 @@ def _runs() -> list[Operation]:
             RUNS,
             "Run a program",
             description=(
-                "Answers when the program has ended. With `Prefer: respond-async` it answers at once, and the run is asked "
-                "about, followed and cancelled by its id. A client that closes its connection before the answer cancels its run."
+                "Responds when the program has ended. With `Prefer: respond-async` it responds at once, and the run is polled, "
+                "followed and cancelled by its id. Closing the connection before the response cancels the run."
             ),
             parameters=[
-                Parameter("Prefer", "`respond-async`: answer at once.", "header"),
+                Parameter("Prefer", "`respond-async`: respond at once.", "header"),
             ],
             body=wire.RunRequest,
             examples=EXAMPLES,
             answers={
                 200: Answer("The run has ended.", wire.ResultWithOutput, example=_RESULT),
                 202: Answer(
-                    "The run is under way.",
+                    "The run has been accepted.",
                     wire.RunState,
-                    headers={"Location": "Where the run is.", "Preference-Applied": "`respond-async`"},
+                    headers={"Location": "URL of the run.", "Preference-Applied": "`respond-async`"},
                     example=_QUEUED,
                 ),
             },
@@ -138,9 +138,9 @@ def _runs() -> list[Operation]:
             f"{PREFIX}/runs/{{run_id}}",
             "get_run",
             RUNS,
-            "Ask how far an asynchronous run is",
+            "Get the state of an asynchronous run",
             parameters=[_RUN_ID, _BASE64],
-            answers={200: Answer("How far it is; with its result once it has ended.", wire.RunState, example=_QUEUED)},
+            answers={200: Answer("The state, with the result once the run has ended.", wire.RunState, example=_QUEUED)},
             errors=(400, 404, *ASKER),
         ),
         Operation(
@@ -149,7 +149,7 @@ def _runs() -> list[Operation]:
             "cancel_run",
             RUNS,
             "Cancel an asynchronous run",
-            description="Answers when nothing of it is left. A run that has ended already stays as it is.",
+            description="Responds once the run is cleaned up. A run that has already ended is left unchanged.",
             parameters=[_RUN_ID],
             answers={200: Answer("The run has ended.", wire.RunState)},
             errors=(404, *ASKER),
@@ -161,7 +161,7 @@ def _runs() -> list[Operation]:
             RUNS,
             "Follow an asynchronous run",
             description=(
-                "Server-sent events from the first one, or from the one after `Last-Event-ID`; ends after `finished`. "
+                "Server-sent events from the first one, or from the one after `Last-Event-ID`. The stream ends after `finished`. "
                 "The data of each is one of the schemas `StageStarted`, `Output`, `StageExited` and `Finished`."
             ),
             parameters=[
@@ -171,7 +171,7 @@ def _runs() -> list[Operation]:
             ],
             answers={
                 200: Answer("The events.", media={EVENTS: str}),
-                204: Answer("Nothing more will come: the last event has been seen already, and a browser stops asking."),
+                204: Answer("No more events: the last one has been seen already. A browser stops reconnecting."),
             },
             errors=(400, 404, *ASKER),
             security=({}, {BEARER: []}, {QUERY_TOKEN: []}),
@@ -186,7 +186,7 @@ def _server() -> list[Operation]:
             f"{PREFIX}/runtimes",
             "list_runtimes",
             SERVER,
-            "List what can run here",
+            "List the available runtimes",
             answers={200: Answer("The runtimes.", list[wire.RuntimeEntry])},
             security=NO_TOKEN,
         ),
@@ -195,8 +195,8 @@ def _server() -> list[Operation]:
             f"{PREFIX}/health",
             "get_health",
             SERVER,
-            "Ask whether new runs are taken",
-            answers={200: Answer("They are.", wire.Health), 503: Answer("The server is stopping.", wire.Health)},
+            "Check whether the server accepts runs",
+            answers={200: Answer("It does.", wire.Health), 503: Answer("The server is shutting down.", wire.Health)},
             security=NO_TOKEN,
         ),
         Operation(
@@ -204,8 +204,8 @@ def _server() -> list[Operation]:
             f"{PREFIX}/metrics",
             "get_metrics",
             SERVER,
-            "Numbers for Prometheus",
-            answers={200: Answer("The numbers.", media={TEXT: str})},
+            "Metrics for Prometheus",
+            answers={200: Answer("The metrics.", media={TEXT: str})},
             errors=ASKER,
         ),
     ]

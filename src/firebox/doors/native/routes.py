@@ -1,4 +1,4 @@
-"""The native API, version 1, below /api/v1. What goes over the wire: `wire`, `events`, `live`; described: `openapi`."""
+"""Routes of the native API, version 1, below /api/v1. Its JSON: `wire`, `events`, `live`; its description: `native_openapi`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _log = structlog.get_logger("firebox.native")
 
 
 def router(service: Service, settings: Settings) -> Router:
-    """Make the routes of this door."""
+    """Create the routes of this door."""
     return Router(
         PREFIX,
         route_handlers=[create_run, read_run, cancel_run, follow_run, live_run, list_runtimes, read_health, read_metrics],
@@ -48,7 +48,7 @@ def router(service: Service, settings: Settings) -> Router:
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[wire.ErrorBody]:
-    """Answer a failure in this API's one shape."""
+    """Return the response for an error."""
     status, body = wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError):
         _log.error("request failed", code=error.code, message=error.message)
@@ -56,7 +56,7 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[wire.Err
 
 
 def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[wire.ErrorBody]:
-    """Answer what the router refused: an unknown path, a method that a path does not have, a parameter of a wrong type."""
+    """Return the response for an error of the router: unknown path, wrong method, malformed parameter."""
     status = HTTPStatus(error.status_code)
     message = error.detail if status is HTTPStatus.BAD_REQUEST else status.phrase
     body = wire.ErrorBody(wire.ErrorDetail(f"http.{status.name.lower()}", message))
@@ -64,9 +64,9 @@ def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[wi
 
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[wire.ErrorBody]:
-    """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
-    _log.error("a request met a bug", exc_info=error)
-    body = wire.ErrorBody(wire.ErrorDetail("internal", "the server made a mistake; its log says which"))
+    """Log an unexpected error, and return a response without details."""
+    _log.error("unhandled error in a request", exc_info=error)
+    body = wire.ErrorBody(wire.ErrorDetail("internal", "internal error; see the server log"))
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
@@ -164,7 +164,7 @@ def _sequence_of(last_event_id: str) -> int:
 
 
 def _prefers_async(prefer: str) -> bool:
-    """Read the Prefer header. Source: RFC 7240, section 4.1."""
+    """Parse the Prefer header. Source: RFC 7240, section 4.1."""
     return any(word.split(";")[0].strip().lower() == "respond-async" for word in prefer.split(","))
 
 

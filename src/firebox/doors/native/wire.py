@@ -1,4 +1,4 @@
-"""The native API's JSON: its types, the way from and to the model, and the table from error to answer."""
+"""JSON of the native API: types, conversion to and from the model, and statuses of errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from firebox.service.validation import MAX_FILES, check_count
 
 
 class Large(NamedTuple):
-    """What of a result is large: names that stand for it until it is sent, see `Pieces`."""
+    """Placeholders for the large parts of a result; see `Pieces`."""
 
     texts: Mapping[model.StageName, Texts]
     exact: Mapping[tuple[model.StageName, model.StreamName], str]
     artifacts: Mapping[str, Any]
-    """By the names of files. Content is declared as bytes, which become base64; these are already."""
+    """By file name. Content is declared as bytes, which msgspec encodes as base64; these are encoded already."""
 
 
 _NOTHING_LARGE = Large({}, {}, {})
@@ -31,19 +31,19 @@ _NOTHING_LARGE = Large({}, {}, {})
 class FileRequest(Struct, forbid_unknown_fields=True):
     """A file of a run."""
 
-    content: Annotated[str, Meta(description="The text, or base64 when `encoding` says so.")]
+    content: Annotated[str, Meta(description="The text, or base64 if `encoding` is `base64`.")]
     name: Annotated[
         str | None,
-        Meta(description="Relative, may hold `/`. The main file needs none; it then gets the name its language wants."),
+        Meta(description="Relative path. Optional for the main file, which then gets the usual name of its language."),
     ] = None
     encoding: Annotated[
         Literal["utf8", "base64"],
-        Meta(description="`base64` for data: it is written beside the code and not passed to the compiler."),
+        Meta(description="`base64` for binary data, which is written beside the code and not passed to the compiler."),
     ] = "utf8"
 
 
 class StageLimits(model.LimitRequest, frozen=True, forbid_unknown_fields=True):
-    """Limits of one stage; what is left out has the operator's default."""
+    """Limits of one stage. The operator's defaults apply to the others."""
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,37 +63,37 @@ class TerminalSize(Struct, frozen=True, forbid_unknown_fields=True):
 class RunRequest(Struct, forbid_unknown_fields=True):
     """A program to run."""
 
-    language: Annotated[str, Meta(description="Name or alias of a language, as `GET /runtimes` lists them.")]
-    version: Annotated[str, Meta(description="SemVer range as npm spells it; the newest match runs.")] = "*"
+    language: Annotated[str, Meta(description="Name or alias of a language, as listed by `GET /runtimes`.")]
+    version: Annotated[str, Meta(description="SemVer range in npm's syntax; the latest match is used.")] = "*"
     files: Annotated[list[FileRequest], Meta(description="The first text file is the main file.")] = []
-    code: Annotated[str | None, Meta(description="Short for `files` with one file.")] = None
+    code: Annotated[str | None, Meta(description="Shorthand for `files` with a single file.")] = None
     stdin: Annotated[str, Meta(description="Standard input.")] = ""
-    args: Annotated[list[str], Meta(description="Arguments of the program.")] = []
-    compile_args: Annotated[list[str], Meta(description="Arguments of the compiler, of those that its language allows.")] = []
-    env: Annotated[dict[str, str], Meta(description="Variables, added to the runtime's own.")] = {}
+    args: Annotated[list[str], Meta(description="Command-line arguments of the program.")] = []
+    compile_args: Annotated[list[str], Meta(description="Arguments of the compiler; each language allows some.")] = []
+    env: Annotated[dict[str, str], Meta(description="Environment variables, added to those of the runtime.")] = {}
     command: Annotated[str, Meta(description="Runs instead of compiling and running: `sh -c` in the folder of the files.")] = ""
     limits: Annotated[Limits, Meta(description="Limits of the compile stage and the run stage.")] = Limits()
-    artifacts: Annotated[list[str], Meta(description="Globs: files to hand back after the run.")] = []
+    artifacts: Annotated[list[str], Meta(description="Glob patterns of files to return after the run.")] = []
     cache: Annotated[
         model.CacheLevel | None,
-        Meta(description="What may be kept and served again: nothing, the compiled program, or the outcome too. null: as usual."),
+        Meta(description="What may be cached: nothing, the compiled program, or the result as well. null: the server's default."),
     ] = None
     fresh: Annotated[
-        bool, Meta(description="Start the program for this run: not one that was started before, nor one out of a template.")
+        bool, Meta(description="Start a new process for this run: neither a prestarted one nor one restored from a template.")
     ] = False
     terminal: Annotated[
-        bool | TerminalSize, Meta(description="A terminal instead of pipes: everything then comes on stdout.")
+        bool | TerminalSize, Meta(description="Use a terminal instead of pipes: all output then arrives on stdout.")
     ] = False
     base64: Annotated[
-        bool, Meta(description="Also give the exact bytes of output that is not UTF-8, as `stdout_base64` and `stderr_base64`.")
+        bool, Meta(description="Also return the exact bytes of output that is not UTF-8, as `stdout_base64` and `stderr_base64`.")
     ] = False
 
 
 class Stage(Struct, frozen=True, kw_only=True):
-    """How a stage ended. Times in milliseconds, memory in bytes."""
+    """Result of a stage. Times in milliseconds, memory in bytes."""
 
     verdict: model.Verdict
-    reason: Annotated[str, Meta(description="Words with evidence; empty when the verdict is `ok`.")]
+    reason: Annotated[str, Meta(description="Explanation of the verdict; empty for `ok`.")]
     exit_code: int | None
     signal: str | None
     stdout_truncated: bool
@@ -104,17 +104,17 @@ class Stage(Struct, frozen=True, kw_only=True):
 
 
 class StageWithOutput(Stage, frozen=True, kw_only=True):
-    """How a stage ended, and what it wrote."""
+    """Result of a stage, with its output."""
 
     stdout: str
     stderr: str
-    output: Annotated[str, Meta(description="Both streams in the order in which they arrived.")]
+    output: Annotated[str, Meta(description="Both streams, interleaved as they arrived.")]
     stdout_base64: str | UnsetType = UNSET
     stderr_base64: str | UnsetType = UNSET
 
 
 class Artifact(Struct, frozen=True):
-    """A file the program left. content: base64."""
+    """A file left by the program. content: base64."""
 
     name: str
     content: bytes
@@ -122,39 +122,39 @@ class Artifact(Struct, frozen=True):
 
 
 class LeftOut(Struct, frozen=True):
-    """A file that was asked for and not handed back. name: printable, cut to 200 characters; or a pattern."""
+    """A requested file that is not returned. name: printable, at most 200 characters; or a pattern."""
 
     name: str
     reason: str
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """What is left of a run whose output was streamed."""
+    """Result of a run whose output was streamed."""
 
     id: str
     runtime: model.RuntimeName
     verdict: model.Verdict
     reason: str
-    compile: Annotated[Stage | None, Meta(description="null for languages without that stage.")]
-    run: Annotated[Stage | None, Meta(description="null when compiling failed.")]
+    compile: Annotated[Stage | None, Meta(description="null for languages without a compile stage.")]
+    run: Annotated[Stage | None, Meta(description="null if compiling failed.")]
     timings: model.Timings
     artifacts: list[Artifact]
     left_out: Annotated[
-        list[LeftOut], Meta(description="What `artifacts` asked for and did not get, with the reason; the first hundred.")
+        list[LeftOut], Meta(description="Files matched by `artifacts` that are not returned, with the reason; the first hundred.")
     ]
-    cache: Annotated[model.CacheLevel, Meta(description="What served the run; what was not done again took no time.")]
-    isolation: Annotated[list[str], Meta(description="The layers that were on, by the names `firebox doctor` uses.")]
+    cache: Annotated[model.CacheLevel, Meta(description="Cache level that served the run; cached work takes no time.")]
+    isolation: Annotated[list[str], Meta(description="The active isolation layers, by the names of `firebox doctor`.")]
 
 
 class ResultWithOutput(Result, frozen=True, kw_only=True):
-    """What is left of a run, with its output."""
+    """Result of a run, with its output."""
 
-    compile: Annotated[StageWithOutput | None, Meta(description="null for languages without that stage.")]
-    run: Annotated[StageWithOutput | None, Meta(description="null when compiling failed.")]
+    compile: Annotated[StageWithOutput | None, Meta(description="null for languages without a compile stage.")]
+    run: Annotated[StageWithOutput | None, Meta(description="null if compiling failed.")]
 
 
 class RunState(Struct, frozen=True):
-    """How far an asynchronous run is. result: null until it has ended."""
+    """State of an asynchronous run. result: null until it has ended."""
 
     id: str
     runtime: model.RuntimeName
@@ -163,21 +163,21 @@ class RunState(Struct, frozen=True):
 
 
 class RuntimeEntry(Struct, frozen=True):
-    """A language at a version that can run here."""
+    """A language at a version that is available here."""
 
     language: str
     version: str
     aliases: list[str]
     extensions: list[str]
     compiled: bool
-    package: Annotated[str | None, Meta(description="What brings it, where that has another name than the language.")]
+    package: Annotated[str | None, Meta(description="Name of the package, if it differs from the language.")]
     installed: Annotated[
-        str | None, Meta(description="Name and version of the installed package that it comes from; null: the host has it.")
+        str | None, Meta(description="Name and version of the installed package it comes from; null if installed on the host.")
     ]
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """Whether new runs are taken, and how busy the server is."""
+    """Whether new runs are accepted, and the load of the server."""
 
     status: Literal["ok", "stopping"]
     version: str
@@ -188,7 +188,7 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 class ErrorDetail(Struct, frozen=True, omit_defaults=True):
-    """What went wrong. code: stable, for machines. where: the field or the place; hint: what can be done."""
+    """What went wrong. code: stable, for programs. where: the field or position; hint: how to fix it."""
 
     code: str
     message: str
@@ -197,19 +197,19 @@ class ErrorDetail(Struct, frozen=True, omit_defaults=True):
 
 
 class ErrorBody(Struct, frozen=True):
-    """Every answer that is not a success."""
+    """The response for every error."""
 
     error: ErrorDetail
 
 
 def to_job(request: RunRequest) -> model.Job:
-    """Translate a request; the service checks what the job means.
+    """Convert a request to a job. The service checks its meaning.
 
-    Raises: InvalidRequest for content that cannot be decoded, an empty name, `code` together with `files`.
+    Raises: InvalidRequest for content that cannot be decoded, an empty name, or `code` together with `files`.
     """
     if request.code is not None:
         if request.files:
-            raise errors.InvalidRequest("code and files exclude each other", where="code")
+            raise errors.InvalidRequest("code and files are mutually exclusive", where="code")
         files = [model.File("", utf8(request.code, "code"))]
     else:
         check_count(len(request.files), MAX_FILES, "files", "files")
@@ -247,9 +247,9 @@ def _terminal(wanted: bool | TerminalSize) -> model.Terminal | None:
 
 
 def utf8(text: str, where: str) -> bytes:
-    """Encode a text.
+    """Encode a text as UTF-8.
 
-    Raises: InvalidRequest for a lone surrogate: JSON can spell one, UTF-8 cannot.
+    Raises: InvalidRequest for a lone surrogate, which JSON can contain and UTF-8 cannot.
     """
     try:
         return text.encode()
@@ -270,9 +270,9 @@ def from_base64(text: str, where: str) -> bytes:
 
 
 def from_result(result: model.Result, *, exact: bool = False, large: Large = _NOTHING_LARGE) -> ResultWithOutput:
-    """Translate a result with its output.
+    """Convert a result with its output.
 
-    exact: give the bytes of output that is not UTF-8 as well. large: names that stand for what is large.
+    exact: include the bytes of output that is not UTF-8. large: placeholders for its large parts.
     """
     return ResultWithOutput(
         id=result.id,
@@ -290,7 +290,7 @@ def from_result(result: model.Result, *, exact: bool = False, large: Large = _NO
 
 
 async def write_large(result: model.Result, pieces: Pieces, *, exact: bool) -> Large:
-    """Write what is large of a result, piece by piece."""
+    """Encode the large parts of a result, piece by piece."""
     exactly: dict[tuple[model.StageName, model.StreamName], str] = {}
     for stage in (result.compile, result.run):
         if exact and stage is not None and is_large(stage):
@@ -303,13 +303,13 @@ async def write_large(result: model.Result, pieces: Pieces, *, exact: bool) -> L
 
 
 async def write_artifacts(result: model.Result, pieces: Pieces) -> Large:
-    """Write the large ones of a result's artifacts, piece by piece."""
+    """Encode the large artifacts of a result, piece by piece."""
     large = {file.name: await pieces.base64(file.content) for file in result.artifacts if len(file.content) > LARGE_BYTES}
     return Large({}, {}, large)
 
 
 def from_streamed_result(result: model.Result, large: Large) -> Result:
-    """Translate a result for a client that has had the output already. large: names that stand for large artifacts."""
+    """Convert a result for a client that has received the output already. large: placeholders for large artifacts."""
     return Result(
         id=result.id,
         runtime=result.runtime,
@@ -326,7 +326,7 @@ def from_streamed_result(result: model.Result, large: Large) -> Result:
 
 
 def from_stage(stage: model.StageResult) -> Stage:
-    """Translate how a stage ended, without its output."""
+    """Convert the result of a stage, without its output."""
     return Stage(
         verdict=stage.verdict,
         reason=stage.reason,
@@ -389,7 +389,7 @@ def _artifacts(files: Iterable[model.File], large: Large = _NOTHING_LARGE) -> li
 
 
 def from_runtime(runtime: Runtime) -> RuntimeEntry:
-    """Translate a runtime."""
+    """Convert a runtime."""
     return RuntimeEntry(
         language=runtime.language,
         version=runtime.version,
@@ -402,7 +402,7 @@ def from_runtime(runtime: Runtime) -> RuntimeEntry:
 
 
 def from_error(error: errors.FireboxError) -> tuple[int, ErrorBody]:
-    """Translate a failure into a status and a body."""
+    """Return the status and the body for an error."""
     where = getattr(error, "where", "")
     if isinstance(error, errors.LimitTooHigh | errors.LimitNotEnforceable):
         where = error.limit

@@ -164,8 +164,8 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
     """Answer an unexpected error without details, which are in the log."""
-    _log.error("unexpected error", exc_info=error)
-    body = wire.encode(package_wire.Failure("the server made a mistake; its log says which", "internal"))
+    _log.error("unhandled error in a request", exc_info=error)
+    body = wire.encode(package_wire.Failure("internal error; see the server log", "internal"))
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
 
 

@@ -49,8 +49,8 @@ async def _end(installation: Installation) -> Message:
     except FireboxError as error:
         return package_wire.from_late_error(error)
     except Exception as error:  # noqa: BLE001 - the response has started, so even an unexpected error must end the stream
-        _log.error("a request met a bug", exc_info=error)
-        return StreamedFailure(500, "the server made a mistake; its log says which", "internal")
+        _log.error("unhandled error in a request", exc_info=error)
+        return StreamedFailure(500, "internal error; see the server log", "internal")
 
 
 def _as_event(message: Message) -> bytes:

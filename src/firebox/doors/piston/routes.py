@@ -141,8 +141,8 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
     """Return 500 for an unexpected exception. Details go to the log, not to the client."""
-    _log.error("unexpected exception in a request", exc_info=error)
-    body = wire.encode(wire.Message("the server made a mistake; its log says which"))
+    _log.error("unhandled error in a request", exc_info=error)
+    body = wire.encode(wire.Message("internal error; see the server log"))
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
 
 

@@ -1,4 +1,4 @@
-"""Who makes a gRPC call: the address that the guard passed on, or the one that a trusted proxy names."""
+"""Client addresses of gRPC calls: as passed on by the guard, or named by a trusted proxy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from firebox.doors.http.hosts_and_proxies import Proxies
 
 
 def client_of(context: grpc.aio.ServicerContext[Any, Any], proxies: Proxies) -> str:
-    """Return the address of the client of a call. Proxies name it in `x-forwarded-for`, as over HTTP."""
+    """Return the address of the client of a call. Trusted proxies name it in `x-forwarded-for`, as over HTTP."""
     address = client_address(context.peer())
     if not proxies:
         return address
@@ -21,6 +21,6 @@ def client_of(context: grpc.aio.ServicerContext[Any, Any], proxies: Proxies) -> 
 
 
 def client_address(peer: str) -> str:
-    """Read the address out of what gRPC calls a peer: "unix-abstract:firebox-grpc-7-f00-0/192.0.2.1". "" for another kind."""
+    """Parse the address in gRPC's name of a peer: "unix-abstract:firebox-grpc-7-f00-0/192.0.2.1". "" for any other name."""
     family, _, name = unquote(peer).partition(":")
     return name.rpartition("/")[2] if family == "unix-abstract" else ""

@@ -1,4 +1,4 @@
-"""The gRPC library writes to standard error by itself, in a form of its own, between the lines of our log."""
+"""Logs of the gRPC door: without the library's own output on stderr, and without repetition."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections import Counter
 import structlog
 
 PAUSE_S = 10.0
-"""Between two lines that say the same."""
+"""Minimum interval between two equal lines."""
 
 
 def silence() -> None:
-    """Have it say nothing, unless somebody wants to hear it: GRPC_VERBOSITY=info. To be called before the library is imported.
+    """Disable the library's own log, unless GRPC_VERBOSITY is set. Call this before the library is imported.
 
     Source: gRPC core, doc/environment_variables.md.
     """
@@ -21,9 +21,9 @@ def silence() -> None:
 
 
 class SparingLog:
-    """Logs what hostile clients do: the first time, and then once in a while, with how often it happened in between.
+    """Rate-limited log of what hostile clients do: the first time, then once per interval with the number of repetitions.
 
-    Events and reasons must be ours: one entry is kept for each.
+    Events and reasons must be constants: an entry is kept for each.
     """
 
     def __init__(self, name: str) -> None:
@@ -32,7 +32,7 @@ class SparingLog:
         self._left_out = Counter[tuple[str, str]]()
 
     def info(self, event: str, *, reason: str, address: str) -> None:
-        """Log one line, unless the same was logged a moment ago."""
+        """Log a line, unless the same one was logged within the interval."""
         key, now = (event, reason), time.monotonic()
         if now < self._next_s.get(key, 0.0):
             self._left_out[key] += 1

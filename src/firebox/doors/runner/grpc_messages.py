@@ -1,7 +1,7 @@
-"""Takes the messages of every gRPC call in the place of the library: bounded, in time, and refused in our words.
+"""Reads the messages of every gRPC call in place of the library: with limits on number, size and time, and our own errors.
 
-The library would take any number of unfinished messages at once, wait for each without an end, and answer one that it cannot
-read with the name of a class while it logs a stack trace.
+The library accepts any number of unfinished messages at once, waits for each without a timeout, and answers an unreadable one
+with the name of a class while it logs a stack trace.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from firebox.service.callers import countable
 from firebox.settings.settings import Settings
 
 FIELDS = 100
-"""Of a call's metadata."""
+"""Limit on the number of metadata fields of a call."""
 CALLS_OF_AN_ADDRESS = 256
-"""Calls that one client may have at once: it cannot take all that there are."""
+"""Calls in progress per client: one client cannot take all that the server allows."""
 MESSAGE_TIMEOUT_S = 60.0
-"""As long as a body over HTTP may take."""
+"""The same timeout as for a body over HTTP."""
 PAUSE_S = 10.0
-"""Between two messages of a stream; after a longer one the stream is over."""
+"""Longest pause between two messages of a stream, which is then ended."""
 RETRY_AFTER_S = 1.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,7 +41,7 @@ Deserialize = Callable[[bytes], Any]
 
 
 class Messages(grpc.aio.ServerInterceptor):
-    """Wraps the handler of each call. refuse: how a call is ended with an error."""
+    """Wraps the handler of each call. refuse: ends a call with an error."""
 
     def __init__(self, settings: Settings, refuse: Refuse) -> None:
         self._refuse = refuse
@@ -55,18 +55,18 @@ class Messages(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Give the handler that the library calls in the place of the one that there is."""
+        """Return the handler for the library to call."""
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return None
         serve = self._many(handler) if handler.request_streaming else self._one(handler)
         answered = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
-        # Without a way to read them the library hands over bytes, one message at a time, when it is asked.
+        # Without a deserializer the library passes bytes on, one message at a time, on request.
         served: grpc.RpcMethodHandler[Any, Any] = answered(serve, response_serializer=handler.response_serializer)
         return served
 
     def _one(self, handler: Any) -> Callable[[Requests, Context], Awaitable[Any]]:
-        """Serve calls with one message."""
+        """Wrap a handler of one message."""
         behave = handler.unary_stream if handler.response_streaming else handler.unary_unary
 
         async def serve(requests: Requests, context: Context) -> Any:
@@ -79,7 +79,7 @@ class Messages(grpc.aio.ServerInterceptor):
         return serve
 
     def _many(self, handler: Any) -> Callable[[Requests, Context], Awaitable[Any]]:
-        """Serve calls with a stream of messages."""
+        """Wrap a handler of a stream of messages."""
         behave = handler.stream_stream if handler.response_streaming else handler.stream_unary
 
         async def take_all(requests: Requests, context: Context) -> AsyncGenerator[Any]:
@@ -89,7 +89,7 @@ class Messages(grpc.aio.ServerInterceptor):
                 try:
                     message = await self._take(requests, context, handler.request_deserializer, PAUSE_S)
                 except BodyTimeout:
-                    return  # a client that has nothing to ask keeps no turn; it may call again
+                    return  # an idle client keeps no place; it may call again
 
         async def serve(requests: Requests, context: Context) -> Any:
             async with self._admitted(context):
@@ -99,12 +99,12 @@ class Messages(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _admitted(self, context: Context) -> AsyncGenerator[None]:
-        """Count a call, and end it with a status when it is refused."""
+        """Count a call, and end it with a status if it is rejected."""
         address = client_of(context, self._proxies)
         client = countable(address)
         try:
             if self._calls[client] >= CALLS_OF_AN_ADDRESS:
-                raise QueueFull(f"this client has {CALLS_OF_AN_ADDRESS} calls at once already", retry_after_s=RETRY_AFTER_S)
+                raise QueueFull(f"this client already has {CALLS_OF_AN_ADDRESS} calls in progress", retry_after_s=RETRY_AFTER_S)
             self._calls[client] += 1
             try:
                 _check_metadata(context)
@@ -114,13 +114,13 @@ class Messages(grpc.aio.ServerInterceptor):
                 if not self._calls[client]:
                     del self._calls[client]
         except FireboxError as error:
-            self._log.info("gRPC calls refused", reason=error.message, address=address)
+            self._log.info("gRPC calls rejected", reason=error.message, address=address)
             await self._refuse(context, error)
 
     async def _take(
         self, requests: Requests, context: Context, deserialize: Deserialize, timeout_s: float = MESSAGE_TIMEOUT_S
     ) -> Any:
-        """Take the next message; None: there is none.
+        """Receive the next message, or None at the end.
 
         Raises: BodyTimeout, InvalidRequest.
         """
@@ -133,13 +133,13 @@ class Messages(grpc.aio.ServerInterceptor):
         try:
             return None if data is None else deserialize(data)
         except DecodeError:
-            raise InvalidRequest("the message cannot be read as protocol buffers of its type") from None
+            raise InvalidRequest("the message is not a valid protocol buffer of its type") from None
 
 
 class Intake:
-    """Lets only so many messages come in at once, in all and of each client.
+    """Limits how many messages are received at once, in total and per client.
 
-    The others wait at their senders: the library lets 64 KiB of each in before it is taken.
+    The rest waits at the senders: the library receives 64 KiB of a message before it is requested.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -154,7 +154,7 @@ class Intake:
         own = self._addresses.setdefault(address, asyncio.Semaphore(self._of_an_address))
         self._waiting[address] += 1
         try:
-            # First the client's own: it then waits behind itself, and not before others.
+            # The client's own limit first: a client then waits behind itself, not before others.
             async with own, self._all:
                 yield
         finally:
@@ -164,9 +164,9 @@ class Intake:
 
 
 def _check_metadata(context: Context) -> None:
-    """Raise InvalidRequest for more metadata than any client needs.
+    """Check the amount of metadata. Raises: InvalidRequest.
 
-    The library counts a field that refers to an earlier one as next to nothing; for us it is as long as what it refers to.
+    The library counts a field that refers to an earlier one (HPACK) as almost nothing; here it counts in full.
     """
     metadata = context.invocation_metadata() or ()
     if len(metadata) > FIELDS:
@@ -176,7 +176,7 @@ def _check_metadata(context: Context) -> None:
 
 
 async def _answer(answer: Any, context: Context) -> Any:
-    """Wait for an answer, or pass on a stream of them."""
+    """Await a response, or return a stream of them."""
     if not hasattr(answer, "__aiter__"):
         return await answer
     async for part in answer:

@@ -1,4 +1,4 @@
-"""Runner's gRPC service, where one is wanted."""
+"""Runner's gRPC service, if enabled."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from firebox.settings.settings import Settings
 
 @asynccontextmanager
 async def serve_grpc(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
-    """Serve while the context is open; gives the address that is listened on, "" when `grpc_port` is -1.
+    """Serve while the context is open. Yield the address, or "" if `grpc_port` is -1.
 
-    Raises: SettingsError for an address that cannot be had.
+    Raises: SettingsError when the address cannot be used.
     """
     if settings.grpc_port < 0:
         yield ""
         return
     silence()
-    # The library costs a server 12 MB: only who wants it pays.
+    # Imported late: the library takes 12 MB.
     from firebox.doors.runner.servicer import open_server
 
     async with open_server(service, settings, turns) as address:

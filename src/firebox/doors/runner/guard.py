@@ -1,8 +1,8 @@
-"""Stands before the gRPC library: it bounds what a connection may send before anything is known of it.
+"""TCP proxy before the gRPC library: limits what a connection may send.
 
-The library bounds the heads of a call only once it has unpacked them, so a head that never ends costs it 100 MB a connection,
-and it does not count connections by address. It listens on a socket that nobody else can reach; this passes on what keeps the
-bounds. Source: RFC 9113, sections 3.4 (preface), 4.1 (frames), 6.2 and 6.10 (heads).
+The library checks the size of a call's metadata only after decompressing it, so an endless header block costs 100 MB per
+connection, and it does not limit connections per address. It listens on a socket that only this proxy can reach.
+Source: RFC 9113, sections 3.4 (preface), 4.1 (frames), 6.2 and 6.10 (headers).
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.settings.settings import Settings
 
 HEAD_BYTES = 64 * 1024
-"""Of one call, packed. What they unpack to is bounded by the library, with the same number."""
+"""Compressed size of one call's headers. The library limits their decompressed size to the same number."""
 HEAD_FRAMES = 64
 FRAMES_A_SECOND = 20_000
-"""Of all connections of a client: to follow so many takes 20 ms. A body of 32 MiB has 2,000."""
+"""Limit on all connections of a client: inspecting that many takes 20 ms. A body of 32 MiB has 2,000."""
 FRAMES_A_TURN = 256
-"""Of one connection; a call takes a turn, and so do further frames."""
+"""How many frames of a connection are passed on per turn; a call takes a turn too."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PREFACE_TIMEOUT_S = 10.0
 READER_TIMEOUT_S = 30.0
-"""A client that takes nothing for so long is dropped."""
+"""A client that reads nothing for this long is disconnected."""
 CHUNK_BYTES = 64 * 1024
 
 _FRAME_HEAD_BYTES = 9
@@ -44,11 +44,11 @@ _END_HEADERS = 0x4
 
 
 class OutOfBounds(Exception):
-    """A client sent what no client needs to."""
+    """A client exceeded a limit that ordinary clients never reach."""
 
 
 class FrameRate:
-    """Counts the frames of each client in a second."""
+    """Counts the frames of each client per second."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -56,7 +56,7 @@ class FrameRate:
         self._frames = Counter[str]()
 
     def count(self, client: str) -> None:
-        """Count one. Raises: OutOfBounds."""
+        """Count a frame. Raises: OutOfBounds."""
         self._frames[client] += 1
         if self._frames[client] > FRAMES_A_SECOND:
             self.begin_anew()
@@ -65,7 +65,7 @@ class FrameRate:
                 raise OutOfBounds("too many frames")
 
     def begin_anew(self) -> None:
-        """Forget what was counted if the second is over."""
+        """Reset the counts once the second is over."""
         now = self._now()
         if now - self._began >= 1:
             self._began = now
@@ -73,7 +73,7 @@ class FrameRate:
 
 
 class Frames:
-    """Follows the frames that a client sends on one connection, and keeps none of them. rate: None for a trusted proxy."""
+    """Inspects the frames of one connection without storing them. rate: None for a trusted proxy."""
 
     def __init__(self, client: str, rate: FrameRate | None) -> None:
         self._client = client
@@ -85,7 +85,7 @@ class Frames:
         self._head_frames = 0
 
     def feed(self, data: bytes) -> Generator[bytes]:
-        """Follow the next piece of a connection, after its preface, and yield it in parts: each for a turn of its client.
+        """Inspect the next bytes after the preface. Yield them in parts, each for one turn of the client.
 
         Raises: OutOfBounds.
         """
@@ -119,13 +119,13 @@ class Frames:
         self._head_bytes += size_bytes
         self._head_frames += 1
         if self._head_bytes > HEAD_BYTES or self._head_frames > HEAD_FRAMES:
-            raise OutOfBounds("a head that is too large")
+            raise OutOfBounds("headers too large")
         if flags & _END_HEADERS:
             self._head_bytes = self._head_frames = 0
 
 
 class Guard:
-    """Passes connections on to the library's socket. inner: a path that leads to it."""
+    """Forwards connections to the library's socket. inner: its path."""
 
     def __init__(self, inner: str, settings: Settings, turns: Turns) -> None:
         self._inner = inner
@@ -135,13 +135,13 @@ class Guard:
         self._rate = FrameRate()
         self._serving: set[asyncio.Task[None]] = set()
         self._numbers = count()
-        # Whoever could guess a name might take it before us, and have connections fail.
+        # A predictable name could be taken by another process, and connections would fail.
         self._name = f"firebox-grpc-{os.getpid()}-{secrets.token_hex(8)}"
         self._log = SparingLog("firebox.runner")
 
     @asynccontextmanager
     async def listening(self, listener: socket.socket) -> AsyncGenerator[None]:
-        """Serve while the context is open; what is still connected then is cut off."""
+        """Serve while the context is open, then abort the remaining connections."""
         acceptor = Acceptor(listener, self._turns, self._connections, self._make, refused=self._note_refusal)
         try:
             yield
@@ -170,7 +170,7 @@ class Guard:
         except OutOfBounds as problem:
             self._log.info("gRPC connections closed", reason=str(problem), address=admitted.address)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # the client or the library went away
+            pass  # the client or the library closed the connection
         finally:
             writer.transport.abort()
             self._serving.discard(task)
@@ -201,7 +201,7 @@ class Guard:
             inner_writer.transport.abort()
 
     async def _pass_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, admitted: Admitted) -> None:
-        """Pass on what a client sends, as its turns come."""
+        """Forward what a client sends, as its turns come."""
         frames = Frames(admitted.client, None if self._is_proxy(admitted.address) else self._rate)
         while data := await reader.read(CHUNK_BYTES):
             await self._turns.wait(admitted.client)
@@ -213,7 +213,7 @@ class Guard:
             await _drain(writer)
 
     def _connect(self, address: str) -> socket.socket:
-        """Connect to the library, under a name from which it knows who the client is. Raises: OSError."""
+        """Connect to the library, with a socket name that contains the client's address. Raises: OSError."""
         inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             inner.bind(f"\0{self._name}-{next(self._numbers)}/{address}")

@@ -1,7 +1,7 @@
-"""Reflection: what clients without the protocol files ask. Version 1, and v1alpha for those that do not know version 1 yet.
+"""Reflection for clients without the protocol files: version 1, and v1alpha for older clients.
 
-The library has v1alpha only. Version 1 has the same messages with the same numbers in another package, so one servicer of the
-library answers both. Source: gRPC, "grpc/reflection/v1/reflection.proto".
+The library supports v1alpha only. Version 1 has the same messages with the same numbers in another package, so the library's
+servicer answers both. Source: gRPC, "grpc/reflection/v1/reflection.proto".
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ ALPHA = "grpc.reflection.v1alpha"
 STABLE = "grpc.reflection.v1"
 SERVICES = (f"{STABLE}.ServerReflection", f"{ALPHA}.ServerReflection")
 
-# Neither publishes types.
+# Neither has types.
 _reflection: Any = reflection
 _messages: Any = reflection_pb2
 
 
 def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
-    """Let clients ask what there is. services: full names, those of reflection are added."""
+    """Serve reflection. services: their full names; those of reflection itself are added."""
     _describe_stable()
     names = (*services, *SERVICES)
     _reflection.enable_server_reflection(names, server)
@@ -38,7 +38,7 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
 
 
 def _describe_stable() -> None:
-    """Put version 1 where reflection looks its descriptions up, so that it can be described itself."""
+    """Register the descriptors of version 1, so that reflection can describe itself."""
     file = FileDescriptorProto()
     file.ParseFromString(_messages.DESCRIPTOR.serialized_pb)
     file.package = STABLE

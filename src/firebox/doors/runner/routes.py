@@ -1,4 +1,4 @@
-"""Runner's JSON gateway: its four calls as plain HTTP, their description, and /metrics. What goes over the wire: `wire`."""
+"""Routes of Runner's JSON gateway: four calls as plain HTTP, their description, and /metrics. Its JSON: `wire`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
 
-if TYPE_CHECKING:  # the library of messages is loaded with the first call
+if TYPE_CHECKING:  # protobuf is loaded with the first call
     from google.protobuf.message import Message
 
     from firebox.doors.runner.proto.runner_pb2 import CodeRequest
@@ -43,7 +43,7 @@ _log = structlog.get_logger("firebox.runner")
 
 
 def routers(service: Service, settings: Settings) -> list[Router]:
-    """Make the routes of this door."""
+    """Create the routes of this door."""
     door = Door(service, settings)
     table: dict[str, dict[Method, Handler]] = {
         "/run": {"POST": door.run},
@@ -64,7 +64,7 @@ def routers(service: Service, settings: Settings) -> list[Router]:
 
 
 class Door:
-    """The handlers, over the same calls as gRPC's. Each reads, calls, and writes."""
+    """Handlers for the calls that gRPC serves too."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
@@ -78,7 +78,7 @@ class Door:
         return Calls(self._service, self._settings)
 
     async def run(self, request: AnyRequest) -> Response[Any]:
-        """RunCode; a client that goes away cancels its run."""
+        """RunCode. A client that disconnects cancels its run."""
         return await self._call_with_body(request, self._calls.run_code)
 
     async def share(self, request: AnyRequest) -> Response[Any]:
@@ -102,15 +102,15 @@ class Door:
         return await _answer(await while_connected(request, self._calls.delete_code(asked, caller)))
 
     async def describe(self, request: AnyRequest) -> ASGIResponse:
-        """Give the OpenAPI document of the four calls."""
+        """Return the OpenAPI document of the gateway."""
         del request
-        # Needed once somebody asks, and by no start.
+        # Imported on the first request for the document, not at startup.
         from firebox.doors.runner.runner_openapi import describe_gateway
 
         return ASGIResponse(body=describe_gateway(), media_type=MediaType.JSON)
 
     async def read_metrics(self, request: AnyRequest) -> ASGIResponse:
-        """Give the numbers for Prometheus, where it looks for them."""
+        """Return the metrics at Prometheus' usual path."""
         await identify(request, self._service)
         return ASGIResponse(body=self._service.metrics.text(), media_type=run_metrics.MEDIA_TYPE)
 
@@ -120,8 +120,8 @@ class Door:
         from firebox.doors.runner.proto.runner_pb2 import CodeRequest
 
         if not request.headers.get("content-type", "").lower().startswith("application/json"):
-            # Runner's gateway reads JSON whatever it is called, so clients leave the name out. Browsers send such a request to
-            # another site without asking it first, but say whose page it was.
+            # Runner's gateway accepts any content type, so clients omit it. Browsers send such a request to
+            # another site without a preflight request, but with the page's origin.
             check_origin(request, self._origins)
         caller = await identify(request, self._service)
         body = await read_json_body(request.receive, request.headers, self._settings.max_body_bytes)
@@ -130,25 +130,25 @@ class Door:
 
 
 async def answer_unknown_method(request: AnyRequest) -> ASGIResponse:
-    """Answer a method that a path does not have, in the words of Runner's gateway."""
+    """Return the gateway's response for a method that a path does not support."""
     del request
     body = wire.error_body(Status.UNIMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED.phrase)
     return ASGIResponse(body=body, status_code=wire.HTTP_STATUS[Status.UNIMPLEMENTED], media_type=MediaType.JSON)
 
 
 def belongs_here(path: str) -> bool:
-    """Say whether a path that is not there would be one of the gateway's."""
+    """Return whether an unknown path belongs to the gateway."""
     return path.startswith(("/run/", "/share/", "/shared/"))
 
 
 def answer_unknown_route() -> Response[bytes]:
-    """Answer a path that the gateway does not have, in its words."""
+    """Return the gateway's response for an unknown path."""
     body = wire.error_body(Status.NOT_FOUND, HTTPStatus.NOT_FOUND.phrase)
     return Response(body, status_code=HTTPStatus.NOT_FOUND, media_type=MediaType.JSON)
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
-    """Answer a failure in the shape of a gRPC status."""
+    """Return the response for an error, as a gRPC status."""
     status, message = wire.from_error(error)
     if status is Status.INTERNAL:
         _log.error("request failed", code=error.code, message=error.message)
@@ -157,9 +157,9 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
 
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Answer a mistake of ours without telling the client about our insides; the log has all of it."""
-    _log.error("a request met a bug", exc_info=error)
-    body = wire.error_body(Status.INTERNAL, "the server made a mistake; its log says which")
+    """Log an unexpected error, and return a response without details."""
+    _log.error("unhandled error in a request", exc_info=error)
+    body = wire.error_body(Status.INTERNAL, "internal error; see the server log")
     return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
 
 
@@ -169,11 +169,11 @@ async def _answer(message: Message) -> Response[Any]:
 
 
 def _user_id(request: AnyRequest) -> int:
-    """Read the query. Left out: 0, which is nobody.
+    """Parse the query parameter; 0 (no user) if it is missing.
 
-    Raises: InvalidRequest, also for two of them: a proxy might have looked at the other one.
+    Raises: InvalidRequest, also for a repeated one: a proxy may have checked the other value.
     """
     found = [text for name in ("user_id", "userId") for text in request.query_params.getall(name, [])]
     if len(found) > 1:
-        raise InvalidRequest("there is more than one", where="user_id")
+        raise InvalidRequest("repeated parameter", where="user_id")
     return wire.read_int64(found[0], "user_id") if found else 0

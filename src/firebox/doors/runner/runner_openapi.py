@@ -1,6 +1,6 @@
-"""What the JSON gateway offers, as OpenAPI: its messages from the protocol's own descriptors. In words: docs/reference/runner.md.
+"""OpenAPI description of the JSON gateway, generated from the protocol's descriptors. See also docs/reference/runner.md.
 
-`/runner/openapi.json` describes the gateway alone, as Runner's clients look for it; the document of all doors has it too.
+`/runner/openapi.json` describes the gateway alone, where Runner's clients expect it; the document of all doors includes it too.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TAG = "runner"
 _TYPES: dict[int, dict[str, str]] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
-    # A JSON number is not exact at that size.
+    # JSON numbers are not exact at that size.
     FieldDescriptor.TYPE_INT64: {"type": "string", "format": "int64"},
 }
 _STATUS = {
     "type": "object",
-    "description": "A gRPC status: its number and its words.",
+    "description": "A gRPC status: its code and message.",
     "properties": {
         "code": {"type": "integer", "format": "int32"},
         "message": {"type": "string"},
@@ -33,7 +33,7 @@ _STATUS = {
     },
 }
 _ID = {"name": "id", "in": "path", "required": True, "schema": _TYPES[FieldDescriptor.TYPE_INT64]}
-_WHO = "Who wants this. With a token: the user of the token, unless that is an admin."
+_WHO = "Id of the user. With a token, the token's user is used instead, unless it is an admin's."
 _USER_ID = {
     "name": "user_id",
     "in": "query",
@@ -48,13 +48,13 @@ _RUN = {
 
 
 def describe() -> Door:
-    """Describe the operations for the document of all doors."""
+    """Return the operations for the document of all doors."""
     number = {**_TYPES[FieldDescriptor.TYPE_INT64], "pattern": "^[+-]?[0-9]{1,19}$"}
     snippet = Parameter("snippet", "Number of the program.", schema=number)
     who = Parameter("user_id", _WHO, "query", schema=number)
     body = (400, 408, 413, 415)
     return Door(
-        tags={TAG: "Runner's JSON gateway: runs code, and keeps what ran well."},
+        tags={TAG: "Runner's JSON gateway: runs code and shares it."},
         failure=Named("Status"),
         prefix="Runner",
         schemas={"Status": _STATUS, **{name: _schema(name) for name in DESCRIPTOR.message_types_by_name}},
@@ -64,7 +64,7 @@ def describe() -> Door:
                 "/run",
                 "runner_run",
                 TAG,
-                "Run a program to its end",
+                "Run a program",
                 body=Named("CodeRequest"),
                 examples=_RUN,
                 answers={200: Answer("The program has ended.", Named("CodeResponse"))},
@@ -75,10 +75,10 @@ def describe() -> Door:
                 "/share",
                 "runner_share",
                 TAG,
-                "Run a program and keep it, unless it has errors",
+                "Run a program and share it if it succeeds",
                 body=Named("CodeRequest"),
                 examples=_RUN,
-                answers={200: Answer("It is kept.", Named("ShareResponse"))},
+                answers={200: Answer("The program has been stored.", Named("ShareResponse"))},
                 errors=(*body, *ASKER),
             ),
             Operation(
@@ -86,7 +86,7 @@ def describe() -> Door:
                 "/shared/{snippet}",
                 "runner_get_shared",
                 TAG,
-                "Fetch a kept program",
+                "Get a shared program",
                 parameters=[snippet],
                 answers={200: Answer("The program and its output.", Named("CodeResponse"))},
                 errors=(400, 404, *ASKER),
@@ -96,11 +96,11 @@ def describe() -> Door:
                 "/shared/{snippet}",
                 "runner_delete_shared",
                 TAG,
-                "Forget a kept program; admins only",
+                "Delete a shared program; admins only",
                 parameters=[snippet, who],
                 answers={
-                    200: Answer("It is forgotten.", Named("DeleteCodeResponse")),
-                    499: Answer("Who asks is no admin.", Named("Status")),
+                    200: Answer("The program has been deleted.", Named("DeleteCodeResponse")),
+                    499: Answer("The user is not an admin.", Named("Status")),
                 },
                 errors=(400, 404, *ASKER),
             ),
@@ -109,8 +109,8 @@ def describe() -> Door:
                 "/metrics",
                 "get_prometheus_metrics",
                 TAG,
-                "Numbers for Prometheus, where it looks for them",
-                answers={200: Answer("The numbers.", media={TEXT: str})},
+                "Metrics for Prometheus",
+                answers={200: Answer("The metrics.", media={TEXT: str})},
                 errors=ASKER,
             ),
         ],
@@ -119,17 +119,17 @@ def describe() -> Door:
 
 @cache
 def describe_gateway() -> bytes:
-    """Write the document of the gateway alone, as JSON."""
+    """Return the document of the gateway alone, as JSON."""
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
-            "info": {"title": "Runner", "version": firebox.__version__, "description": "Runs code, and keeps what ran well."},
+            "info": {"title": "Runner", "version": firebox.__version__, "description": "Runs code and shares it."},
             "paths": {
-                "/run": {"post": _operation("RunCode", "Run a program to its end")},
-                "/share": {"post": _operation("ShareCode", "Run a program and keep it, unless it has errors")},
+                "/run": {"post": _operation("RunCode", "Run a program")},
+                "/share": {"post": _operation("ShareCode", "Run a program and share it if it succeeds")},
                 "/shared/{id}": {
-                    "get": _operation("GetCodeByID", "Fetch a kept program", _ID),
-                    "delete": _operation("DeleteCode", "Forget a kept program; admins only", _ID, _USER_ID),
+                    "get": _operation("GetCodeByID", "Get a shared program", _ID),
+                    "delete": _operation("DeleteCode", "Delete a shared program; admins only", _ID, _USER_ID),
                 },
             },
             "components": {
@@ -151,7 +151,7 @@ def _operation(name: str, summary: str, *parameters: dict[str, Any]) -> Schema:
         **request,
         "responses": {
             "200": _content(method.output_type.name, description="Done."),
-            "default": _content("Status", description="It could not be done."),
+            "default": _content("Status", description="The request failed."),
         },
     }
 

@@ -1,11 +1,9 @@
-"""The gRPC server itself: the four calls, reflection and health, in plain text."""
+"""The gRPC server: Runner's four calls, reflection and health, without TLS."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import socket
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,9 +15,10 @@ import structlog
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from firebox.domain.errors import CapacityError, FireboxError, SettingsError
+from firebox.domain.errors import CapacityError, FireboxError
 from firebox.doors.http.credentials import token_of
 from firebox.doors.http.hosts_and_proxies import Proxies
+from firebox.doors.http.listening_socket import bind
 from firebox.doors.http.turns import Turns
 from firebox.doors.runner.clients import client_of
 from firebox.doors.runner.grpc_messages import Messages
@@ -46,9 +45,9 @@ Answered = TypeVar("Answered", bound=Message)
 
 SERVICE = DESCRIPTOR.services_by_name["Runner"].full_name
 STOP_GRACE_S = 2.0
-"""How long answers may take to go out at the end. Runs have ended by then."""
+"""How long responses may take to finish on shutdown. Runs have ended by then."""
 CALLS_AT_ONCE = 1024
-"""Calls that are served or wait for a slot; more are refused at once, before they cost anything."""
+"""Limit on calls being served or queued; more are rejected before they cost anything."""
 CALLS_OF_A_CONNECTION = 256
 READ_BYTES = 64 * 1024
 
@@ -57,12 +56,13 @@ _log = structlog.get_logger("firebox.runner")
 
 @asynccontextmanager
 async def open_server(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
-    """Serve while the context is open; gives the address that is listened on, "127.0.0.1:44000".
+    """Serve while the context is open. Yield the address, such as "127.0.0.1:44000".
 
-    The library listens where only the guard reaches it, and the guard where clients come.
-    Raises: SettingsError for an address that cannot be had.
+    The library listens on a socket that only the guard can reach; the guard listens for clients.
+    Raises: SettingsError when the address cannot be used.
     """
-    with _listen(settings) as listener:
+    with bind(settings, "grpc_port") as listener:
+        listener.listen()
         server = grpc.aio.server(
             interceptors=[Messages(settings, _refuse)], options=_options(settings), maximum_concurrent_rpcs=CALLS_AT_ONCE
         )
@@ -83,9 +83,9 @@ async def open_server(service: Service, settings: Settings, turns: Turns) -> Asy
 
 
 async def _start(server: grpc.aio.Server) -> int:
-    """Have the library listen on a socket of which no name is left, even if this process is killed.
+    """Let the library listen on a socket whose name is unlinked, so that none is left behind even after SIGKILL.
 
-    Returns a descriptor through which it can be reached. Source: open(2), O_PATH.
+    Return a file descriptor that reaches it. Source: open(2), O_PATH.
     """
     with tempfile.TemporaryDirectory(prefix="firebox-grpc-") as folder:
         path = Path(folder) / "socket"
@@ -95,9 +95,9 @@ async def _start(server: grpc.aio.Server) -> int:
 
 
 class Servicer(RunnerServicer):
-    """Finds out who asks, passes the call on, and translates what goes wrong.
+    """Identifies the client, forwards the call, and converts errors.
 
-    A client that goes away, and a deadline that passes, cancel the call, and with it the run.
+    A client that disconnects and a deadline that expires cancel the call, and with it the run.
     """
 
     def __init__(self, service: Service, settings: Settings) -> None:
@@ -132,19 +132,19 @@ class Servicer(RunnerServicer):
             return await call(request, caller)
         except FireboxError as error:
             failure = error
-        except Exception as bug:  # noqa: BLE001 - the client gets an answer, without our insides; the log has all of it
-            _log.error("a call met a bug", exc_info=bug)
-            failure = FireboxError("the server made a mistake; its log says which")
+        except Exception as bug:  # noqa: BLE001 - the client gets an answer without details; the log has them
+            _log.error("unhandled error in a call", exc_info=bug)
+            failure = FireboxError("internal error; see the server log")
         return await _refuse(context, failure)
 
 
 def _token(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
-    """Read the token, and keep nothing else of the metadata while the call waits."""
+    """Return the token. Nothing else of the metadata is kept while the call waits."""
     return token_of({key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)})
 
 
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: FireboxError) -> NoReturn:
-    """End a call with a status. A client that tries again by itself is told when.
+    """End a call with a status. Capacity errors tell clients when to retry.
 
     Source: gRPC A6, client retries, "Pushback".
     """
@@ -158,50 +158,28 @@ async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: FireboxErr
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
-    """Bound what a client can make the server hold. Source: gRPC core, grpc/impl/channel_arg_names.h."""
+    """Return channel options that limit a client's use of memory. Source: gRPC core, grpc/impl/channel_arg_names.h."""
     return [
         ("grpc.max_receive_message_length", settings.max_body_bytes),
-        # Unpacked, each field with 32 bytes more; the softer of the two refuses some of what the harder one lets through.
+        # Counted unpacked, with 32 bytes of overhead per field. The soft limit rejects some calls below the hard one.
         ("grpc.max_metadata_size", HEAD_BYTES),
         ("grpc.absolute_max_metadata_size", HEAD_BYTES),
         ("grpc.max_concurrent_streams", CALLS_OF_A_CONNECTION),
-        # Without these a connection that sends without an end makes room for megabytes of what has not been looked at, and
+        # Without these a connection that sends endlessly buffers megabytes that nothing has read, and
         # the windows of all its streams grow with its speed.
         ("grpc.experimental.tcp_max_read_buffer_size", READ_BYTES),
         ("grpc.http2.bdp_probe", 0),
         ("grpc.server_handshake_timeout_ms", 20_000),
-        # A client that is gone without a word ends its runs.
+        # Detects dead clients, whose runs are then cancelled.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.max_connection_idle_ms", 600_000),
     ]
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """Listen on the one address that the HTTP doors listen on too. Raises: SettingsError."""
-    try:
-        found = socket.getaddrinfo(settings.host, settings.grpc_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        source = settings.source("host")
-        raise SettingsError("host", settings.host, "an address or name of this machine", source=source, hint=str(error)) from None
-    family, _, _, _, address = found[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind(address)
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        place, source = f"{settings.host}:{settings.grpc_port}", settings.source("grpc_port")
-        hint = "" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise SettingsError("grpc_port", place, "an address that is free", source=source, hint=hint) from None
-    return listener
-
-
 async def _add_health(server: grpc.aio.Server) -> Any:
-    """Serve the standard health service, for all of the server and for Runner."""
-    # The asynchronous part of the package publishes no types.
+    """Serve the standard health service, for the server as a whole and for Runner."""
+    # The asynchronous part of the package has no types.
     state = cast("Any", health).aio.HealthServicer()
     await state.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
     cast("Any", health_pb2_grpc).add_HealthServicer_to_server(state, server)
@@ -209,6 +187,6 @@ async def _add_health(server: grpc.aio.Server) -> Any:
 
 
 async def _say_when_leaving(service: Service, state: Any) -> None:
-    """Let balancers know before the last runs have ended."""
+    """Report "not serving" to load balancers before the last runs have ended."""
     await service.leaving.wait()
     await state.enter_graceful_shutdown()

@@ -1,4 +1,4 @@
-"""The sign-on service, which says who is an admin: a client of its gRPC interface."""
+"""Client of the single sign-on service, which decides who is an admin. gRPC."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ WORTH_ASKING_AGAIN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ABORTED, grpc.S
 LONGEST_PAUSE_S = 0.5
 
 _OPTIONS = (
-    # A connection for each question, shared with nobody: a service that was away is found again at once.
+    # A connection per request: after an outage the service is reached again at once.
     ("grpc.use_local_subchannel_pool", 1),
-    # The address is the operator's, and is not for a proxy of the environment to see.
+    # The operator chose this address: no proxy of the environment may see it.
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 * 1024),
 )
@@ -26,7 +26,7 @@ _log = structlog.get_logger("firebox.runner")
 
 
 class SignOnService:
-    """Asks the service at `sso_address`, each time anew: rights may have been taken away a moment ago."""
+    """Client of the service at `sso_address`. Nothing is cached: rights may be revoked at any time."""
 
     def __init__(self, settings: Settings) -> None:
         self._address = settings.sso_address
@@ -34,9 +34,9 @@ class SignOnService:
         self._tries = 1 + settings.sso_retries
 
     async def is_admin(self, user_id: int) -> bool:
-        """Say whether a user is an admin.
+        """Return whether a user is an admin.
 
-        Raises: PartUnavailable when the service gives no answer, whatever the reason: nobody is an admin then.
+        Raises: PartUnavailable when the service does not answer, for whatever reason. The user is then treated as no admin.
         """
         tries = AsyncRetrying(
             retry=retry_if_exception(_is_worth_asking_again),
@@ -52,7 +52,7 @@ class SignOnService:
                         answer = await ask(IsAdminRequest(user_id=user_id), timeout=self._timeout_s)
                         return answer.is_admin
         except grpc.aio.AioRpcError as error:
-            # Its own words may say anything, and stay here.
+            # Its details are logged only, never sent to the client.
             _log.warning("the sign-on service did not answer", status=error.code().name, details=(error.details() or "")[:200])
             raise PartUnavailable("sign-on service", detail=error.code().name) from None
         raise PartUnavailable("sign-on service")

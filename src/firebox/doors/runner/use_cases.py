@@ -1,4 +1,4 @@
-"""Runner's four calls, over the service. gRPC and the JSON gateway both come here."""
+"""Runner's four calls, shared by gRPC and the JSON gateway."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from firebox.settings.settings import Settings
 
 SHARE_FAILED = "failed to share code"
 GET_FAILED = "failed to get code by id"
-"""What Runner puts before the words of a failed call."""
+"""Prefixes of Runner's error messages."""
 
 
 class Calls:
-    """What a request does, whichever way it came. Every call raises FireboxError and nothing else on purpose."""
+    """The four calls, independent of the transport. Each raises FireboxError only, apart from bugs."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._is_admin = _admin_check(service, settings)
 
     async def run_code(self, request: CodeRequest, caller: Caller) -> CodeResponse:
-        """Run a program to its end; cancelling this ends the program."""
+        """Run a program to its end. Cancelling this cancels the run."""
         outcome = await self._service.snippets.run(request.code, request.language, caller)
         return CodeResponse(code=request.code, output=outcome.output, error=outcome.error)
 
     async def share_code(self, request: CodeRequest, caller: Caller) -> ShareResponse:
-        """Run a program and keep it; with errors nothing is kept."""
+        """Run a program and store it, unless it fails."""
         with _failing_as(SHARE_FAILED):
             return ShareResponse(id=await self._service.snippets.share(request.code, request.language, caller))
 
     async def get_code(self, request: IdRequest, _caller: Caller) -> CodeResponse:
-        """Fetch what is kept."""
+        """Return a stored program."""
         with _failing_as(GET_FAILED):
             snippet = await self._service.snippets.get(request.id)
         return CodeResponse(code=snippet.code, output=snippet.output, error=snippet.error)
 
     async def delete_code(self, request: DeleteCodeRequest, caller: Caller) -> DeleteCodeResponse:
-        """Forget what is kept. Raises: NotAdmin."""
+        """Delete a stored program. Raises: NotAdmin."""
         try:
             await self._service.snippets.delete(request.id, request.user_id, caller, self._is_admin)
         except Forbidden:
@@ -60,7 +60,7 @@ class Calls:
 
 @contextmanager
 def _failing_as(words: str) -> Generator[None]:
-    """Put words before those of a failure."""
+    """Prefix the messages of errors raised inside."""
     try:
         yield
     except FireboxError as error:
@@ -71,11 +71,11 @@ def _failing_as(words: str) -> Generator[None]:
 
 
 def _admin_check(service: Service, settings: Settings) -> AdminCheck:
-    """Decide who says who is an admin: the sign-on service of the settings, else our own table of users."""
+    """Return the check for admins: the sign-on service if configured, otherwise the table of users."""
     if not settings.sso_address:
         return service.accounts.is_admin
     silence()
-    # Only a server that asks another one over gRPC pays for the library.
+    # Imported late: most servers need no gRPC client.
     from firebox.doors.runner.sso import SignOnService
 
     return SignOnService(settings).is_admin

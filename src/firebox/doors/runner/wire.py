@@ -1,4 +1,4 @@
-"""Runner's words: gRPC statuses, the table from error to status, and the JSON that the gateway makes of messages and errors."""
+"""Runner's wire format: gRPC statuses of errors, and the gateway's JSON of messages and errors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from firebox.doors.http import json_body, json_size, refusals
 from firebox.doors.http.output import LARGE_BYTES, Pieces
 from firebox.service.validation import check_text
 
-if TYPE_CHECKING:  # loaded with the first call
+if TYPE_CHECKING:  # protobuf is loaded with the first call
     from google.protobuf.message import Message
 
 M = TypeVar("M", bound="Message")
 
 MESSAGE_BYTES = 4096
-"""Size of the words in a status, as they travel: a client gives up on a longer head of an answer.
+"""Limit on a status message, percent-encoded: clients reject larger response headers.
 Source: gRPC over HTTP/2, "Percent-Encoded"; the usual limit is 8 KiB for everything."""
 
 INT64 = range(-(2**63), 2**63)
@@ -69,11 +69,11 @@ HTTP_STATUS: Mapping[Status, int] = {
     Status.DATA_LOSS: 500,
     Status.UNAUTHENTICATED: 401,
 }
-"""What HTTP calls each. Source: google.rpc.Code, "HTTP Mapping"; grpc-gateway, HTTPStatusFromCode."""
+"""HTTP status of each. Source: google.rpc.Code, "HTTP Mapping"; grpc-gateway, HTTPStatusFromCode."""
 
 
 class NotAdmin(errors.Forbidden):
-    """Whoever wants something deleted is no admin. Runner cancels such a call."""
+    """A user who is not an admin tried to delete something. Runner answers such a call with "cancelled"."""
 
     def __init__(self) -> None:
         super().__init__("forbidden")
@@ -119,7 +119,7 @@ STATUS: Mapping[type[errors.FireboxError], Status] = {
 
 
 def from_error(error: errors.FireboxError) -> tuple[Status, str]:
-    """Translate a failure into a status and its words."""
+    """Return the gRPC status and the message for an error."""
     status = next(STATUS[class_] for class_ in type(error).__mro__ if class_ in STATUS)
     where = f"{error.where}: " if isinstance(error, errors.InvalidRequest) and error.where else ""
     hint = f" ({error.hint})" if error.hint else ""
@@ -127,17 +127,17 @@ def from_error(error: errors.FireboxError) -> tuple[Status, str]:
 
 
 def http_status(error: errors.FireboxError) -> int:
-    """Say what the gateway answers: what gRPC's status is in HTTP, and for a request that never became a call what HTTP says."""
+    """Return the gateway's HTTP status: that of the gRPC status, or of HTTP for a request that never became a call."""
     return error.status if isinstance(error, refusals.TransportError) else HTTP_STATUS[from_error(error)[0]]
 
 
 def error_body(status: Status, message: str) -> bytes:
-    """Write the body of an answer that is no success. Source: google.rpc.Status."""
+    """Return the body of an error response. Source: google.rpc.Status."""
     return msgspec.json.encode({"code": int(status), "message": message, "details": []})
 
 
 def cut(message: str) -> str:
-    """Shorten words to what a status can carry: `MESSAGE_BYTES` of them, percent-encoded."""
+    """Shorten a message to `MESSAGE_BYTES`, percent-encoded."""
     if len(message) * 12 <= MESSAGE_BYTES:
         return message
     if len(message) <= MESSAGE_BYTES and len(quote(message, safe=_UNQUOTED)) <= MESSAGE_BYTES:
@@ -156,9 +156,9 @@ _UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
 async def to_json(message: Message, pieces: Pieces) -> bytes:
-    """Write a message in the JSON mapping of proto3: 64-bit numbers as strings, and no field left out.
+    """Encode a message in the JSON mapping of proto3: 64-bit numbers as strings, default values included.
 
-    pieces: take long texts.
+    pieces: receive long texts.
     """
     from google.protobuf import json_format
 
@@ -171,7 +171,7 @@ async def to_json(message: Message, pieces: Pieces) -> bytes:
 
 
 def from_json(body: json_size.Checked, type_: type[M]) -> M:
-    """Read a message. No body at all is an empty message, and unknown keys are passed over, as with Runner's gateway.
+    """Decode a message. An empty body is an empty message, and unknown keys are ignored, as in Runner's gateway.
 
     Raises: InvalidRequest.
     """
@@ -190,7 +190,7 @@ def from_json(body: json_size.Checked, type_: type[M]) -> M:
 
 
 def _set_long_texts(message: Message, fields: dict[str, Any]) -> None:
-    """Take long texts out of a parsed document into a message: the library searches each for lone surrogates, 30 ms a megabyte.
+    """Copy long texts from a parsed document into a message: the library would scan them for lone surrogates, 30 ms per megabyte.
 
     Raises: InvalidRequest for a lone surrogate.
     """
@@ -202,10 +202,10 @@ def _set_long_texts(message: Message, fields: dict[str, Any]) -> None:
 
 
 def read_int64(text: str, where: str) -> int:
-    """Read a number from a path or a query.
+    """Parse a number in a path or a query.
 
     Raises: InvalidRequest.
     """
     if not _NUMBER.fullmatch(text) or int(text) not in INT64:
-        raise errors.InvalidRequest(f"{text[:64]!r} is not a whole number of 64 bits", where=where)
+        raise errors.InvalidRequest(f"{text[:64]!r} is not a 64-bit integer", where=where)
     return int(text)

@@ -1,4 +1,4 @@
-"""Alembic's entry: it moves the schema over the connection, and in the transaction, that `storage/schema.py` hands it."""
+"""Alembic's entry point: migrates over the connection, and in the transaction, that `storage/schema.py` passes in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     version_table=VERSION_TABLE,
-    # The caller's transaction holds everything, the lock included.
+    # The caller's transaction contains everything, including the lock.
     transactional_ddl=False,
 )
 context.run_migrations()

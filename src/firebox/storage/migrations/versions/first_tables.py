@@ -1,4 +1,4 @@
-"""Users, languages, snippets, usage and leases. Takes over a `shared_codes` of Runner's with its rows."""
+"""Users, languages, snippets, usage and leases. Takes over Runner's table `shared_codes` with its rows."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Runner's table stays, with the rows, as Runner made it; everything else is lost."""
+    """Restore Runner's table with its rows. Everything else is lost."""
     op.drop_index("ix_shared_codes_created_at", "shared_codes")
     if op.get_bind().execute(sa.text("SELECT name FROM firebox_taken_over WHERE name = 'shared_codes'")).first():
         _give_back()
@@ -110,7 +110,7 @@ def _create_snippets() -> None:
 
 
 def _take_over() -> None:
-    """Make Runner's table ours. Its own server can go on with it: the columns that it knows are there, new ones have defaults."""
+    """Convert Runner's table. Its own server can continue to use it: it finds its columns, and new ones have defaults."""
     _check_is_runners()
     if not _is_postgresql():
         op.rename_table("shared_codes", ASIDE)
@@ -123,7 +123,7 @@ def _take_over() -> None:
         return
     op.execute("LOCK TABLE shared_codes IN ACCESS EXCLUSIVE MODE")
     op.execute("UPDATE shared_codes SET created_at = now() WHERE created_at IS NULL")
-    # What Runner's clock wrote is taken to be in the session's time zone, as PostgreSQL's own now() wrote it.
+    # Runner's timestamps are taken to be in the session's time zone, in which PostgreSQL's now() wrote them.
     op.execute(
         "ALTER TABLE shared_codes ALTER COLUMN id TYPE bigint, "
         "ALTER COLUMN created_at TYPE timestamp with time zone, "
@@ -160,7 +160,7 @@ def _give_back() -> None:
 
 
 def _alter_sequence(type_: str) -> None:
-    """Let the sequence of the ids count as far as the column goes. Runner's could be made by hand, without one."""
+    """Widen the sequence of the ids to the type of the column. A table of Runner's created by hand may have none."""
     name: Any = op.get_bind().execute(sa.text("SELECT pg_get_serial_sequence('shared_codes', 'id')")).scalar()
     if name is not None:
         op.execute(f"ALTER SEQUENCE {name} AS {type_}")
