@@ -88,8 +88,8 @@ def plan_ahead(
     """Return how to prestart a program that can continue as this command with `args`; None if only a fresh start will do.
 
     command: ends with the main file, perhaps options, and then `args`. env: the complete environment; job_env: names of the
-    variables set by the job. modules: to preload. alone: the main file is the job's only file. template: as for `Prestart`, if the
-    interpreter supports templates.
+    variables set by the job. modules: to preload. alone: the main file is the job's only file. template: as for `Prestart`, if
+    the interpreter supports templates.
     """
     hook = HOOKS.get(runtime.ahead)
     if hook is None or (args and not hook.takes_args) or not _may_wait(args, env, job_env):

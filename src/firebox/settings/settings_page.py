@@ -21,7 +21,8 @@ The value of a setting comes from the first of these sources that has one:
 
 1. a flag: `firebox serve --run-wall-ms 5s`
 2. the environment: `FIREBOX_RUN_WALL_MS=5s`
-3. an environment variable of another system, named after *Also* below: `PISTON_RUN_TIMEOUT=5000`; see [moving](../operate/moving.md)
+3. an environment variable of another system, named after *Also* below: `PISTON_RUN_TIMEOUT=5000`; see
+   [moving](../operate/moving.md)
 4. the file named by `--config` or `FIREBOX_CONFIG`: TOML with the names below (`run_wall_ms = "5s"`), or a `.yaml` or `.yml` file
    of Runner, whose keys are in *italics* below
 5. the TOML file `firebox.toml` in `data_dir`, which cannot set `data_dir` itself

@@ -1,4 +1,4 @@
-"""Every setting, declared once. Flags, environment names, TOML keys, docs/reference/settings.md and types all derive from these fields.
+"""Every setting, declared once. Flags, environment names, TOML keys, the reference page and types derive from these fields.
 
 To add a setting, add one field: `name: Annotated[type, Setting("Help.")] = default`. An integer that is a time or a size has its
 unit in its name (`_ms`, `_s`, `_bytes`).

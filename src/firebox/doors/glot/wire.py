@@ -1,4 +1,4 @@
-"""JSON of glot-run's API: types, conversion to and from the model, and statuses of errors. See also docs/reference/glot-run.md."""
+"""JSON of glot-run's API: types, conversion to and from the model, and statuses of errors."""
 
 from __future__ import annotations
 
