@@ -65,7 +65,9 @@ def architecture() -> str:
     floor_of, rooms = floors()
     parts = [part for part in sorted(floor_of, key=lambda part: -floor_of[part]) if part != "__main__"]
     counted = imports()
-    width = LEFT + STEP_X * (len(parts) - 1) + BOX_WIDTH + 380
+    # The text beside a box takes some six pixels a character.
+    ends = (STEP_X * row + 6 * max(len(PURPOSE[part]), len(_inner(part, rooms))) for row, part in enumerate(parts))
+    width = LEFT + BOX_WIDTH + 30 + max(ends)
     drawing = Drawing(width, TOP + STEP_Y * len(parts) + 14, "The parts of Firebox by floor, and their imports")
     drawing.text(LEFT, 24, "The parts of src/firebox by floor: imports only go down", size=16, bold=True)
     drawing.text(

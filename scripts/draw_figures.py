@@ -41,7 +41,7 @@ def processes() -> str:
 
     drawing.box(600, 190, 400, 270, fill=GREY, dashed=True)
     drawing.text(616, 214, "sandbox", size=15, bold=True)
-    drawing.text(700, 214, "namespaces, root, cgroup, uid and filter of its own", size=11, ink=QUIET)
+    drawing.text(712, 214, "namespaces, root, cgroup, uid and filter of its own", size=11, ink=QUIET)
     drawing.line((700, 140), (700, 238), arrow=True, ink=INK)
     drawing.text(708, 168, "clone3 into new namespaces", size=11)
     drawing.box(620, 242, 170, 64, fill=AMBER)

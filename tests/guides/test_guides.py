@@ -45,7 +45,7 @@ def programs() -> Iterator[Program]:
     """Yield the programs of docs/guides and docs/start that have their output behind them."""
     for page in sorted([*(ROOT / "docs/guides").glob("*.md"), *(ROOT / "docs/start").glob("*.md")]):
         text = page.read_text(encoding="utf-8")
-        for found in re.finditer(r"```(python|js|go|java)\n(.*?)```\n\n```text\n(.*?)```", text, re.DOTALL):
+        for found in re.finditer(r"```(python|js|go|java)\n((?:(?!```).)*)```\n\n```text\n(.*?)```", text, re.DOTALL):
             yield Program(page.stem, *found.groups())
 
 
