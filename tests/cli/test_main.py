@@ -123,12 +123,12 @@ def test_running_a_program_loads_what_it_needs_only(tmp_path: Path) -> None:
         from firebox.cli import main
         from firebox.cli.run import quick_run
         from firebox.sandbox.launcher.launcher_start import StartedLauncher
-        ask = StartedLauncher.ask
+        request_first = StartedLauncher.request_first
         def note(*words):
             if "asyncio" in sys.modules:
                 print("too-early")
             ask(*words)
-        StartedLauncher.ask = note
+        StartedLauncher.request_first = note
         assert quick_run.run_quickly(["--data-dir", "{tmp_path}", "{tmp_path}/main.sh"]) == 0""")
     assert {"it", "ran", "firebox.engine.executor"} <= modules
     assert "too-early" not in modules, "the sandbox is asked for before an event loop is loaded"
