@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from firebox.domain.model import File, LeftOut, Limits, StageResult, Verdict
+from firebox.engine.backends.backend import Artifacts
 from firebox.engine.log import LazyLogger
 from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.protocol import pack as packs
@@ -27,14 +27,6 @@ _LEFT_OUT = 100
 _CHARACTERS = 200
 
 _log = LazyLogger()
-
-
-class Artifacts(NamedTuple):
-    """What a run handed back. cpu_ms: processor time that looking for it took."""
-
-    files: tuple[File, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
-    cpu_ms: float = 0.0
 
 
 _TOO_MUCH = (packs.TOO_LARGE, packs.TOO_MANY, packs.TOO_MANY_ENTRIES, packs.OUT_OF_TIME)

@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import Any, NamedTuple, Self
 
 from firebox.domain.errors import PartUnavailable, SandboxError
-from firebox.domain.model import Job
+from firebox.domain.model import Job, Result
 from firebox.engine.admission import Admission, WaitingBytes
 from firebox.engine.backends.backend import Backend
 from firebox.engine.backends.sandbox_backend import SandboxBackend
@@ -105,6 +105,7 @@ class LocalExecutor:
         self._sandboxes = SandboxBackend(self._pool, self._launchers)
         self._containers = containers
         self._runs = RunTable()
+        self._runs.listeners.append(_log_failure)
 
     @property
     def has_containers(self) -> bool:
@@ -201,6 +202,11 @@ class LocalExecutor:
             self._runs.add(run, held.pop_all() if held is not None else None)
         run.start(place)
         return run
+
+
+def _log_failure(run: Run, _result: Result) -> None:
+    if isinstance(run.failure, OSError):
+        _log.error("engine failure", run=run.id, exc_info=run.failure)
 
 
 def _held_bytes(job: Job) -> int:

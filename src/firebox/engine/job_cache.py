@@ -86,6 +86,18 @@ class JobCache:
         self._unwritten: dict[str, Result] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
+    @staticmethod
+    def compile_key(runtime: Runtime, command: list[str], env: dict[str, str], files: tuple[File, ...], limits: Limits) -> str:
+        """Return the key of a compile stage: its files, command, environment and limits, and the toolchain as it is now."""
+        inputs = [runtime, command, sorted(env.items()), files, limits, _toolchain_state(runtime)]
+        return hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
+
+    @staticmethod
+    def outcome_key(runtime: Runtime, parts: list[Any]) -> str:
+        """Return the key of a job's outcome. parts: everything it follows from besides the toolchain."""
+        inputs = [runtime, *parts, _toolchain_state(runtime)]
+        return "outcome-" + hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
+
     async def take_turn(self, key: str) -> Turn:
         """Wait until nobody else does what a key stands for; the caller then looks again, and releases the turn."""
         lock, users = self._turns.setdefault(key, (asyncio.Lock(), set()))
@@ -298,18 +310,7 @@ def _folder_of(runtime: Runtime) -> str:
     return runtime.installed or f"host-{runtime.language}-{runtime.version}{package}"
 
 
-def compile_key(runtime: Runtime, command: list[str], env: dict[str, str], files: tuple[File, ...], limits: Limits) -> str:
-    """Name what a compile stage makes: by its files, its command and variables, its limits, and the toolchain as it is now."""
-    inputs = [runtime, command, sorted(env.items()), files, limits, toolchain_state(runtime)]
-    return hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
-
-
-def outcome_key(parts: list[Any]) -> str:
-    """Name what a job leaves, by everything it follows from."""
-    return "outcome-" + hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()
-
-
-def toolchain_state(runtime: Runtime) -> list[tuple[str, int, int]]:
+def _toolchain_state(runtime: Runtime) -> list[tuple[str, int, int]]:
     """Tell a toolchain of the host from the one that an upgrade puts in its place under the same version."""
     if runtime.installed:
         return []  # a package never changes
