@@ -199,7 +199,8 @@ class SilentAttachment:
     """The streams of a program that writes nothing."""
 
     async def chunks(self) -> AsyncIterator[Any]:
-        for chunk in ():
+        nothing: tuple[Any, ...] = ()
+        for chunk in nothing:
             yield chunk
 
     def close(self) -> None:
