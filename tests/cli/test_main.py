@@ -127,7 +127,7 @@ def test_running_a_program_loads_what_it_needs_only(tmp_path: Path) -> None:
         def note(*words):
             if "asyncio" in sys.modules:
                 print("too-early")
-            ask(*words)
+            request_first(*words)
         StartedLauncher.request_first = note
         assert quick_run.run_quickly(["--data-dir", "{tmp_path}", "{tmp_path}/main.sh"]) == 0""")
     assert {"it", "ran", "firebox.engine.executor"} <= modules

@@ -1,25 +1,25 @@
-"""Files that a program leaves: those that it is asked for are handed back, the others named with the reason.
+"""Artifacts: files that a program leaves. Those that match are handed back, the others are named with the reason.
 
-What was asked for comes with the result of its run and never changes its verdict. Names and contents are the program's: names
-are checked, and bounded in number and length.
+Artifacts come with the result of a run and never change its verdict. Names and contents are untrusted: names are checked, and
+bounded in number and length.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from firebox.domain.model import File, LeftOut, Limits, StageResult, Verdict
+from firebox.engine.backends.backend import Artifacts
 from firebox.engine.log import LazyLogger
 from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.protocol import pack as packs
 from firebox.sandbox.spec import Exit, Pack, SandboxFailure
 
 SEARCH_LEAST_MS = 500.0
-"""A program that used up its wall clock has this much more, or nothing of it could be handed back."""
+"""Search time after a program that used up its wall time; without it nothing could be handed back."""
 SEARCH_MOST_MS = 2_000.0
 COMPILE_SEARCH_MS = 10_000.0
 
@@ -29,23 +29,15 @@ _CHARACTERS = 200
 _log = LazyLogger()
 
 
-class Artifacts(NamedTuple):
-    """What a run handed back. cpu_ms: processor time that looking for it took."""
-
-    files: tuple[File, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
-    cpu_ms: float = 0.0
-
-
 _TOO_MUCH = (packs.TOO_LARGE, packs.TOO_MANY, packs.TOO_MANY_ENTRIES, packs.OUT_OF_TIME)
 
 
 async def take_artifacts(
     sandbox: Sandbox, ended: Exit, limits: Limits, patterns: Sequence[str], most_bytes: int, most_files: int
 ) -> Artifacts:
-    """Take the files that match out of the sandbox of a run that has ended.
+    """Collect the files that match from the sandbox of a run that has ended.
 
-    Looking for them takes at most what is left of the run's wall clock, within bounds. Whatever goes wrong is a reason.
+    The search takes at most the rest of the run's wall time, within bounds. A failure becomes the reason in `left_out`.
     """
     budget_ms = min(max(limits.wall_ms - ended.wall_ms, SEARCH_LEAST_MS), SEARCH_MOST_MS)
     try:
@@ -64,7 +56,7 @@ async def take_artifacts(
 
 
 async def take_produced(sandbox: Sandbox, result: StageResult, limits: Limits) -> tuple[StageResult, Pack | None]:
-    """Take everything that a good compile stage made. Returns the stage's result, which says if it made too much.
+    """Collect everything that a good compile stage made. Returns the stage's result, which says if it made too much.
 
     Raises: SandboxFailure.
     """
@@ -98,7 +90,7 @@ def _in_words(why: str, most_bytes: int, most_files: int) -> str:
 
 
 def _shown(text: str) -> str:
-    """Return a text of the program's own that can be shown: printable, valid UTF-8 and not long."""
+    """Return untrusted text in a form that can be shown: printable, valid UTF-8 and short."""
     start = text[:_CHARACTERS]
     if not start.isprintable():
         start = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in start)

@@ -25,7 +25,7 @@ def variables(stage: StageName, job: Job, runtime: Runtime) -> dict[str, str]:
 
 
 def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence[str], memory_bytes: int) -> list[str]:
-    """Give the words of a stage's command. sources: names of the source files, main first. memory_bytes: 0 for no limit."""
+    """Return the command line of a stage. sources: names of the source files, main first. memory_bytes: 0 for no limit."""
     if job.image is not None:
         return list(job.args)
     if job.command:
@@ -37,12 +37,12 @@ def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence
 
 
 def check_compile_args(job: Job, runtime: Runtime) -> None:
-    """Refuse arguments for a compiler that is not run, or that it may not be given. Raises: InvalidRequest."""
+    """Check the compiler arguments of a job. Raises: InvalidRequest."""
     if job.command and job.compile_args:
         raise InvalidRequest("a command replaces the compiler", where="compile_args")
     runtime.check_compile_args(job.compile_args)
 
 
 def is_compiled(job: Job, runtime: Runtime, sources: Sequence[str]) -> bool:
-    """Tell whether there is something to compile for this job."""
+    """Check whether a job has a compile stage."""
     return not job.command and runtime.has_compile_commands(sources)

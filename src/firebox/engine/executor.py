@@ -1,4 +1,4 @@
-"""This machine's executor: admits jobs, runs their stages in sandboxes, and turns what happens into events and one result."""
+"""This machine's executor: admits jobs and runs them on the backend that they need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import repeat
 from typing import Any, NamedTuple, Self
 
 from firebox.domain.errors import PartUnavailable, SandboxError
-from firebox.domain.model import Job
+from firebox.domain.model import Job, Result
 from firebox.engine.admission import Admission, WaitingBytes
 from firebox.engine.backends.backend import Backend
 from firebox.engine.backends.sandbox_backend import SandboxBackend
@@ -37,7 +37,7 @@ _log = LazyLogger()
 
 
 class Statistics(NamedTuple):
-    """What the executor is doing now, for metrics and health.
+    """Load of the executor, for metrics and health.
 
     in_flight, queued: interactive runs too, which have slots of their own.
     """
@@ -105,6 +105,7 @@ class LocalExecutor:
         self._sandboxes = SandboxBackend(self._pool, self._launchers)
         self._containers = containers
         self._runs = RunTable()
+        self._runs.listeners.append(_log_failure)
 
     @property
     def has_containers(self) -> bool:
@@ -118,16 +119,16 @@ class LocalExecutor:
 
     @property
     def isolation_reasons(self) -> tuple[str, ...]:
-        """Why better kinds of control groups are not used here."""
+        """Why better cgroups are not used on this host."""
         return self._launchers.reasons
 
     @property
     def launcher_pids(self) -> tuple[int, ...]:
-        """The processes that make sandboxes; none before the start."""
+        """The processes that create sandboxes; none before the start."""
         return self._launchers.pids
 
     async def __aenter__(self) -> Self:
-        """Start the launchers and begin to keep sandboxes ready. Raises: SandboxError when this host cannot make one."""
+        """Start the launchers and fill the pool. Raises: SandboxError when this host cannot create a sandbox."""
         try:
             await self._pool.start()
         except SandboxFailure as failure:
@@ -158,11 +159,11 @@ class LocalExecutor:
         return await self._runs.drain(patience_s)
 
     async def purge(self, runtime: Runtime) -> int:
-        """Forget what is kept of jobs of a runtime. Returns how many entries there were. Raises: OSError."""
+        """Delete the cache entries of a runtime. Returns how many there were. Raises: OSError."""
         return await self._cache.purge(runtime)
 
     def forget_layers(self, layers: Iterable[str]) -> None:
-        """Let go of images whose packages are gone; runs that still use them keep them."""
+        """Release the images of uninstalled packages; runs that still use them keep them."""
         gone = set(layers)
         self._pool.forget(gone)
         for layer in gone:
@@ -203,8 +204,13 @@ class LocalExecutor:
         return run
 
 
+def _log_failure(run: Run, _result: Result) -> None:
+    if isinstance(run.failure, OSError):
+        _log.error("engine failure", run=run.id, exc_info=run.failure)
+
+
 def _held_bytes(job: Job) -> int:
-    """Add up what a job holds in memory while it waits: about what its request was."""
+    """Return about how much memory a queued job holds."""
     words = (*job.args, *job.compile_args, *job.env, *job.env.values(), *job.artifacts, job.command)
     return len(job.stdin) + sum(len(file.content) + len(file.name) for file in job.files) + sum(map(len, words))
 

@@ -1,4 +1,4 @@
-"""A clock that runs while nothing happens."""
+"""Idle timeout of interactive runs."""
 
 from __future__ import annotations
 

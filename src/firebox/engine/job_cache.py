@@ -1,10 +1,10 @@
-"""What is kept of jobs so that it need not be done again: what a compile stage made, and, where asked for, whole outcomes.
+"""Job cache: the output of compile stages and, where requested, whole outcomes.
 
-Entries are named by a hash of everything that they follow from, so whoever can name one has all that made it; programs
-never see the folder. A folder for each runtime, in it a file for each entry, whole or not there.
+An entry's key is a hash of everything it follows from, so only a client that has all of that can name it. Programs never see the
+folder. There is a folder per runtime with a file per entry; writes are atomic.
 
-Nothing waits for the disk. An entry that a crash of the machine took is made again; one that it tore is told by its digest, which
-is checked where an entry was written before this machine was last started, or on another one.
+Nothing waits for the disk. An entry that is lost in a crash of the machine is made again. A torn one fails its digest, which is
+checked for entries that were written before the last boot, or on another machine.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Content = TypeVar("Content")
 
 
 class Compiled(Struct, frozen=True):
-    """What a compile stage left: its result, and where in the file each of its own files lies."""
+    """Entry of a compile stage: its result, and where each file that it made lies in the entry."""
 
     result: StageResult
     files: tuple[tuple[str, int, int, int], ...]
@@ -53,14 +53,14 @@ class Compiled(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What a whole job left."""
+    """Entry of a whole job."""
 
     result: Result
     kept_at_s: float
 
 
 class Turn:
-    """The right to be the only one who does what a key stands for. forget: what is called with it in the end."""
+    """Single-flight lock for one cache key. forget: called with it when it is released."""
 
     def __init__(self, key: str, lock: asyncio.Lock, forget: Callable[[Turn], None]) -> None:
         self.key = key
@@ -68,13 +68,13 @@ class Turn:
         self._forget = forget
 
     def release(self) -> None:
-        """Let the next one look."""
+        """Release the lock to the next one that waits."""
         self._lock.release()
         self._forget(self)
 
 
 class JobCache:
-    """Entries in a folder, which several servers may share. max_bytes: of all entries; max_age_s: from when one was made."""
+    """A cache in a folder, which several servers may share. max_bytes: of all entries. max_age_s: since an entry was made."""
 
     def __init__(self, folder: Path, *, max_bytes: int, max_age_s: float) -> None:
         self._folder = folder
@@ -86,8 +86,20 @@ class JobCache:
         self._unwritten: dict[str, Result] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
+    @staticmethod
+    def compile_key(runtime: Runtime, command: list[str], env: dict[str, str], files: tuple[File, ...], limits: Limits) -> str:
+        """Return the key of a compile stage: its files, command, environment and limits, and the toolchain as it is now."""
+        inputs = [runtime, command, sorted(env.items()), files, limits, _toolchain_state(runtime)]
+        return hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
+
+    @staticmethod
+    def outcome_key(runtime: Runtime, parts: list[Any]) -> str:
+        """Return the key of a job's outcome. parts: everything it follows from besides the toolchain."""
+        inputs = [runtime, *parts, _toolchain_state(runtime)]
+        return "outcome-" + hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
+
     async def take_turn(self, key: str) -> Turn:
-        """Wait until nobody else does what a key stands for; the caller then looks again, and releases the turn."""
+        """Take the single-flight lock of a key. The caller then looks again, and releases the lock."""
         lock, users = self._turns.setdefault(key, (asyncio.Lock(), set()))
         turn = Turn(key, lock, self._forget_turn)
         users.add(turn)
@@ -105,7 +117,7 @@ class JobCache:
             del self._turns[turn.key]
 
     async def compiled(self, runtime: Runtime, key: str) -> tuple[StageResult, Pack] | None:
-        """Find what a compile stage made. The caller closes the pack's descriptor."""
+        """Look up what a compile stage made. The caller closes the pack's file descriptor."""
         opened = await self._open(runtime, key, Compiled)
         if opened is None:
             return None
@@ -114,7 +126,7 @@ class JobCache:
         return entry.result, Pack(descriptor, files)
 
     async def outcome(self, runtime: Runtime, key: str) -> Result | None:
-        """Find what a job left."""
+        """Look up the outcome of a job."""
         if key in self._unwritten:
             return self._unwritten[key]
         opened = await self._open(runtime, key, Outcome)
@@ -126,21 +138,18 @@ class JobCache:
         return result
 
     def keep_compiled(self, runtime: Runtime, key: str, result: StageResult, pack: Pack | None, turn: Turn) -> None:
-        """Keep what a compile stage made, in the background if it is much; the turn is released then.
-
-        What cannot be written is not kept.
-        """
+        """Cache what a compile stage made, best effort, and release the lock. Large entries are written in the background."""
         files = pack.files if pack is not None else ()
         entry = Compiled(result, tuple((each.name, each.offset, each.size, each.mode) for each in files), time.time())
         self._keep(runtime, key, entry, pack, turn.release)
 
     def keep_outcome(self, runtime: Runtime, key: str, result: Result) -> None:
-        """Keep what a job left, as `keep_compiled`."""
+        """Cache the outcome of a job, as `keep_compiled`."""
         self._unwritten[key] = result
         self._keep(runtime, key, Outcome(result, time.time()), None, lambda: self._unwritten.pop(key, None))
 
     async def written(self) -> None:
-        """Wait until everything that is to be kept is written."""
+        """Wait until every entry is written."""
         await asyncio.gather(*self._writing)
 
     def _keep(
@@ -162,7 +171,7 @@ class JobCache:
         task.add_done_callback(lambda _task: written())
 
     async def purge(self, runtime: Runtime) -> int:
-        """Forget everything of a runtime. Returns how many entries there were. Raises: OSError."""
+        """Delete every entry of a runtime. Returns how many there were. Raises: OSError."""
         await self.written()  # what is on its way would come back
         return await asyncio.to_thread(self._purge, runtime)
 
@@ -172,7 +181,7 @@ class JobCache:
             count = sum(1 for _entry in folder.iterdir())
         except FileNotFoundError:
             return 0
-        import tempfile  # what is kept rarely changes
+        import tempfile  # rarely needed
 
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".gone-") as gone:
             folder.rename(Path(gone, "entries"))
@@ -203,7 +212,7 @@ class JobCache:
             if boot != self._boot:
                 check = partial(self._check_digest, path, digest, _pieces(descriptor, _HEAD.size, _HEAD.size + size + end))
                 await asyncio.to_thread(check)
-            os.utime(descriptor)  # what was used last goes last
+            os.utime(descriptor)  # the least recently used entry is evicted first
         except (struct.error, ValueError, msgspec.DecodeError, OSError):
             os.close(descriptor)
             with contextlib.suppress(OSError):
@@ -271,7 +280,7 @@ class JobCache:
         os.pwrite(descriptor, _HEAD.pack(_FORMAT, len(header), digest.digest(), self._boot), 0)
 
     def _has_room(self, wanted_bytes: int) -> bool:
-        """Tell whether there is room without looking through everything."""
+        """Check whether there is room, without reading the folder."""
         return self._bytes is not None and self._bytes + wanted_bytes <= self._max_bytes
 
     def _make_room(self, wanted_bytes: int) -> None:
@@ -298,19 +307,8 @@ def _folder_of(runtime: Runtime) -> str:
     return runtime.installed or f"host-{runtime.language}-{runtime.version}{package}"
 
 
-def compile_key(runtime: Runtime, command: list[str], env: dict[str, str], files: tuple[File, ...], limits: Limits) -> str:
-    """Name what a compile stage makes: by its files, its command and variables, its limits, and the toolchain as it is now."""
-    inputs = [runtime, command, sorted(env.items()), files, limits, toolchain_state(runtime)]
-    return hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
-
-
-def outcome_key(parts: list[Any]) -> str:
-    """Name what a job leaves, by everything it follows from."""
-    return "outcome-" + hashlib.sha256(msgspec.msgpack.encode(parts)).hexdigest()
-
-
-def toolchain_state(runtime: Runtime) -> list[tuple[str, int, int]]:
-    """Tell a toolchain of the host from the one that an upgrade puts in its place under the same version."""
+def _toolchain_state(runtime: Runtime) -> list[tuple[str, int, int]]:
+    """Return what an upgrade of a host's toolchain changes even where its version stays the same."""
     if runtime.installed:
         return []  # a package never changes
     words = {word for step in (*runtime.compile, runtime.run) for word in step if word.startswith("/")}

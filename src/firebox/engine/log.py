@@ -1,4 +1,4 @@
-"""Logging that costs nothing until there is something to say: loading structlog takes longer than a small program runs."""
+"""Lazy logging: loading structlog takes longer than a small program runs."""
 
 from __future__ import annotations
 

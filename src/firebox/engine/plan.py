@@ -1,6 +1,6 @@
-"""What is decided about a job before it runs: its files, its limits, what its sandboxes are made of.
+"""Plan of a job: its files, limits and sandbox specs, decided before it runs.
 
-Without an event loop: `firebox run` asks for its first sandbox before it loads one.
+Needs no event loop: `firebox run` asks for its first sandbox before it loads one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 
     @property
     def first_specification(self) -> SandboxSpec:
-        """What the sandbox of its first stage is made of."""
+        """Sandbox spec of the first stage."""
         return self.run_specification if self.compile_limits is None else self.compile_specification
 
 
@@ -63,12 +63,12 @@ class Planner:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings = settings
         self._registry = registry
-        # Host runtimes share one tree, so that one kind of ready sandbox serves them all.
+        # Host runtimes share one tree, so that one spec of idle sandboxes serves them all.
         self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
 
     @property
     def usual_specifications(self) -> tuple[SandboxSpec, ...]:
-        """What the sandboxes of most jobs are made of."""
+        """Sandbox specs of most jobs."""
         usual = SandboxSpec(trees=self._trees)
         return tuple(_with_room(usual, self._settings.default_limits(stage)) for stage in ("run", "compile"))
 

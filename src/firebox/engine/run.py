@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from msgspec.structs import replace as replace_fields
 
@@ -37,18 +37,19 @@ from firebox.domain.model import (
     Verdict,
 )
 from firebox.engine.admission import Admission, Place
-from firebox.engine.artifacts import Artifacts
-from firebox.engine.backends.backend import Backend, Stage
+from firebox.engine.backends.backend import Artifacts, Backend, Stage
 from firebox.engine.event_buffer import BUFFERED_BYTES, EventBuffer
 from firebox.engine.idle import IdleClock
 from firebox.engine.input import InputQueue
-from firebox.engine.job_cache import JobCache, Turn, compile_key, outcome_key, toolchain_state
 from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Plan
 from firebox.engine.stage_command import stage_command
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, never_started, refused, result_of
 from firebox.sandbox.spec import Command, CommandRefused, Pack, SandboxFailure
+
+if TYPE_CHECKING:  # without a cache there is no need to load it
+    from firebox.engine.job_cache import JobCache, Turn
 
 _MAX_TERMINAL_SIZE = 1000
 """Rows and columns each."""
@@ -211,9 +212,11 @@ class Run:
     async def _work(self) -> None:
         """Do the job. Whatever this raises, `_settle` writes the last event."""
         reason = ""
-        key = self._outcome_key()
+        key = ""
+        kept: Result | None = None
         try:
-            kept = await self._cache.outcome(self._plan.runtime, key) if self._cache is not None and key else None
+            if self._cache is not None and (key := self._outcome_key(self._cache)):
+                kept = await self._cache.outcome(self._plan.runtime, key)
             if kept is not None:
                 self._repeat(kept)
                 key = ""
@@ -230,7 +233,6 @@ class Run:
         except OSError as error:
             self.failure = error
             reason = f"an error in the engine: {type(error).__name__}"
-            _log.error("engine failure", run=self.id, exc_info=error)
         finally:
             if self._feeding is not None:
                 self._feeding.cancel()
@@ -243,11 +245,14 @@ class Run:
     def _settle(self, task: asyncio.Task[None]) -> None:
         """Make sure that there is a last event and the slot is given back, whatever ended the work."""
         error = None if task.cancelled() else task.exception()
+        try:
+            if self._result is None:
+                self._finish(f"an error in the engine: {type(error).__name__}" if error is not None else "the engine was stopped")
+        finally:
+            self._release()
         if error is not None:
-            _log.error("engine failure", run=self.id, exc_info=error)
-        if self._result is None:
-            self._finish(f"an error in the engine: {type(error).__name__}" if error is not None else "the engine was stopped")
-        self._release()
+            context = {"message": f"an error in the engine, run {self.id}", "exception": error, "task": task}
+            task.get_loop().call_exception_handler(context)
 
     def _release(self) -> None:
         if self._has_slot:
@@ -272,7 +277,7 @@ class Run:
         if self._cache is None:
             return await self._run_stage("compile", limits, None)
         command = self._command("compile", limits)
-        key = compile_key(plan.runtime, list(command.argv), dict(command.env), plan.files, limits)
+        key = self._cache.compile_key(plan.runtime, list(command.argv), dict(command.env), plan.files, limits)
         found = await self._cache.compiled(plan.runtime, key)
         if found is None:
             if self._cancelled:  # before there was anything to wake up
@@ -303,7 +308,7 @@ class Run:
             os.close(pack.descriptor)
         return result, pack if result.verdict is Verdict.OK else None
 
-    def _outcome_key(self) -> str:
+    def _outcome_key(self, cache: JobCache) -> str:
         """Return the cache key of the job's outcome, "" where it must not be cached: interactive runs never repeat."""
         plan, job = self._plan, self._plan.job
         if plan.cache_level != "output" or job.interactive or job.terminal is not None:
@@ -311,8 +316,8 @@ class Run:
         stages: list[tuple[StageName, Limits | None]] = [("run", plan.run_limits), ("compile", plan.compile_limits)]
         commands = [self._command(stage, limits) for stage, limits in stages if limits is not None]
         words = [(command.argv, sorted(command.env.items())) for command in commands]
-        parts = [plan.runtime, words, plan.files, job.stdin, job.artifacts, plan.run_limits, plan.compile_limits]
-        return outcome_key([*parts, plan.artifact_bytes, plan.artifact_files, toolchain_state(plan.runtime)])
+        parts = [words, plan.files, job.stdin, job.artifacts, plan.run_limits, plan.compile_limits]
+        return cache.outcome_key(plan.runtime, [*parts, plan.artifact_bytes, plan.artifact_files])
 
     def _repeat(self, kept: Result) -> None:
         """Emit a cached outcome as if it happened now."""

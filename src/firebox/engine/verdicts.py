@@ -1,4 +1,4 @@
-"""From how a program ended to a verdict and a reason with its evidence."""
+"""Verdicts: what became of a stage or job, and the reason with its evidence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def judge(ended: Exit, limits: Limits) -> tuple[Verdict, str]:
 
 
 def result_of(stage: StageName, ended: Exit, limits: Limits, chunks: tuple[Chunk, ...]) -> StageResult:
-    """Put together what a stage left. chunks: its output, complete."""
+    """Return the result of a stage. chunks: its complete output."""
     verdict, reason = judge(ended, limits)
     return StageResult(
         stage=stage,
@@ -55,10 +55,10 @@ def result_of(stage: StageName, ended: Exit, limits: Limits, chunks: tuple[Chunk
 
 
 def refused(stage: StageName, program: str, refusal: CommandRefused, limits: Limits, work: str = WORK) -> StageResult | None:
-    """Return the result of a stage whose program could not be started, as a shell would end; None when that is our fault.
+    """Return the result of a stage whose program could not be started, with a shell's exit code; None when that is our fault.
 
-    What a job brings, or its compile stage made, may be missing, no program, or too large for its own limits. A toolchain of ours
-    that is missing is another thing. work: the folder with the job's files.
+    Files of the job, or of its compile stage, may be missing, not executable, or too large for its limits. A missing toolchain is
+    our fault. work: the folder with the job's files.
     """
     words = ""
     verdict = Verdict.RUNTIME_ERROR
@@ -135,7 +135,7 @@ def _limit_reason(ended: Exit, limits: Limits) -> str:
         case "wall_time":
             return f"wall time limit: {ended.wall_ms:.0f} ms of {limits.wall_ms} ms"
         case "cpu_time":
-            return f"processor time limit: {ended.cpu_ms:.0f} ms of {limits.cpu_ms} ms"
+            return f"CPU time limit: {ended.cpu_ms:.0f} ms of {limits.cpu_ms} ms"
         case "memory":
             return f"memory limit: peak {ended.memory_peak_bytes / _MIB:.0f} MiB of {limits.memory_bytes / _MIB:.0f} MiB"
         case "output":

@@ -1,6 +1,6 @@
-"""The events of one asynchronous run, kept small: output lies in one buffer, seventeen bytes an event beside it.
+"""Compact log of the events of one asynchronous run: output in one buffer, and seventeen bytes per event.
 
-A program may write a million single bytes within its output limit; a million event objects would be hundreds of megabytes.
+A program may write a million single bytes within its output limit; a million event objects would take hundreds of megabytes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _KINDS: tuple[tuple[StageName, StreamName], ...] = tuple(
 _OTHER = len(_KINDS)
 _KIND_OF = {kind: index for index, kind in enumerate(_KINDS)}
 MERGED_BYTES = 64 * 1024
-"""Output read back in one piece at most."""
+"""Maximum output in one merged event."""
 
 
 class EventLog:
-    """What happened so far, for any number of readers."""
+    """The events so far, for any number of readers."""
 
     def __init__(self) -> None:
         self._sequences = array("Q")
@@ -35,7 +35,7 @@ class EventLog:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory taken, near enough for a bound."""
+        """Approximate memory."""
         return len(self._output) + 17 * len(self._sequences)
 
     @property
@@ -58,10 +58,10 @@ class EventLog:
         self._news = asyncio.Event()
 
     async def read(self, *, split_after: int = -1) -> AsyncIterator[Event]:
-        """Yield the events from the first, those that are still to come too, to the last one.
+        """Yield every event, waiting for those to come.
 
-        Output of one stream that follows on itself comes in one piece, with the number of its last event; never one piece
-        from both sides of `split_after`, where another reader may have stopped.
+        Consecutive output of one stream is merged into one event, with the number of its last one; never across `split_after`,
+        where another reader may have stopped.
         """
         position = 0
         while True:

@@ -122,7 +122,7 @@ class StoredRuns:
         await asyncio.gather(*(stored.cancel() for stored in list(self._live.values())))
 
     def _keep(self, stored: StoredRun) -> None:
-        """Move a run from the live ones to the ended ones, and drop the oldest of those where there are too many."""
+        """Move a run from the live ones to the ended ones, and evict the oldest of those where there are too many."""
         del self._live[stored.id]
         self._ended[stored.id] = stored
         self._kept_bytes += stored.kept_bytes

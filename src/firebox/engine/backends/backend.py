@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from firebox.domain.model import Limits, StageName, StageResult, StreamName
-from firebox.engine.artifacts import Artifacts
+from firebox.domain.model import File, LeftOut, Limits, StageName, StageResult, StreamName
 from firebox.engine.command_lines import variables
 from firebox.engine.plan import Plan
 from firebox.sandbox.plan.mounts import WORK
 from firebox.sandbox.spec import Command, Exit, Pack
 
 OutputSink = Callable[[StreamName, bytes], None]
+
+
+class Artifacts(NamedTuple):
+    """Files that a run handed back. cpu_ms: CPU time spent on finding them."""
+
+    files: tuple[File, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    cpu_ms: float = 0.0
 
 
 class Stage(Protocol):

@@ -1,7 +1,7 @@
-"""A connection to the streams of a container: what is written goes to its standard input, frames come back.
+"""Connection to the streams of a container: standard input out, frames of output in.
 
-Our own, because a library that collects frames before it hands them out has no bound, and because the end of standard input
-must be told (half a close) while output still comes.
+Our own, because a library that collects frames has no bound, and because standard input must be closed (a half-close) while
+output still arrives.
 Source: Docker Engine API, "Attach to a container": hijacking, stream format.
 """
 
@@ -26,7 +26,7 @@ _MAX_ERROR_BYTES = 64 * 1024
 
 
 class Attachment:
-    """The streams of one container. To be closed by `close`."""
+    """The streams of one container. The owner calls `close`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -50,7 +50,7 @@ class Attachment:
             self._writer.write_eof()
 
     async def chunks(self) -> AsyncGenerator[Chunk]:
-        """Give output as it arrives, until the program has closed both streams or the connection has ended.
+        """Yield output as it arrives, until the program has closed both streams or the connection has ended.
 
         Raises: ContainerError for what is no frame.
         """
@@ -73,12 +73,12 @@ class Attachment:
                 yield Chunk(stream, data)
 
     def close(self) -> None:
-        """Close the connection at once; whoever reads sees the end."""
+        """Close the connection at once; a reader sees the end."""
         self._writer.transport.abort()
 
 
 async def open_attachment(url: str, path: str) -> Attachment:
-    """Connect to an engine and take the connection over. path: of the attach call, with its query.
+    """Connect to an engine and upgrade the connection. path: of the attach call, with its query.
 
     Raises: OSError, asyncio.IncompleteReadError, ContainerError when the engine refuses.
     """
@@ -101,7 +101,7 @@ async def open_attachment(url: str, path: str) -> Attachment:
 
 
 async def _read_head(reader: asyncio.StreamReader) -> None:
-    """Read the answer up to where frames begin. Raises: ContainerError, asyncio.IncompleteReadError."""
+    """Read the response up to where frames begin. Raises: ContainerError, asyncio.IncompleteReadError."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:

@@ -1,4 +1,4 @@
-"""The container engine's API: the few calls that runs need, each bounded in time, and what can go wrong with them."""
+"""Client of the container engine's API: the few calls that runs need, each with a timeout and typed errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from firebox.engine.backends.docker_attachment import Attachment, open_attachmen
 
 PART = "container engine"
 CALL_S = 20.0
-"""How long the engine may take to answer a call: making a container can take seconds on a busy disk."""
+"""Timeout of a call: creating a container can take seconds on a busy disk."""
 SHOWN_CHARACTERS = 500
 _UNREACHABLE = 900
 """Status that aiodocker gives when there was no connection."""
@@ -31,10 +31,10 @@ class ListedContainer(Struct, frozen=True):
 
 
 class ContainerEngine:
-    """An engine at an address. url: unix://PATH or tcp://HOST:PORT. call_s: how long each call may take.
+    """An engine at an address. url: unix://PATH or tcp://HOST:PORT. call_s: timeout of each call.
 
-    Raises, each call: PartUnavailable when the engine cannot be reached or does not answer in time, ContainerError when it
-    cannot do what it was asked.
+    Raises, each call: PartUnavailable when the engine cannot be reached or does not answer in time, ContainerError when the call
+    fails.
     """
 
     def __init__(self, url: str, *, call_s: float = CALL_S) -> None:
@@ -44,7 +44,7 @@ class ContainerEngine:
         self._session: aiohttp.ClientSession | None = None
 
     async def create(self, name: str, configuration: Mapping[str, Any]) -> None:
-        """Make a container of that name. Raises also: NotFound for an image that the engine does not have."""
+        """Create a container of that name. Raises also: NotFound for an image that the engine does not have."""
         async with self._call():
             try:
                 await self._containers.create(dict(configuration), name=name)
@@ -54,7 +54,7 @@ class ContainerEngine:
                 raise
 
     async def attach(self, name: str, *, stdin: bool) -> Attachment:
-        """Connect to the streams of a container that has been made."""
+        """Connect to the streams of a container that was created."""
         async with self._call():
             path = f"/{self._docker.api_version}/containers/{name}/attach?stream=1&stdout=1&stderr=1&stdin={int(stdin)}"
             return await open_attachment(self._url, path)
@@ -65,7 +65,7 @@ class ContainerEngine:
             await self._containers.container(name).start()
 
     async def exit_code(self, name: str) -> int:
-        """Wait for the end of a container and give its exit code. The one call whose time the caller bounds."""
+        """Wait for the end of a container and return its exit code. The only call without a timeout."""
         async with self._call(bounded=False):
             answer = await self._containers.container(name).wait(timeout=None)
             return int(answer["StatusCode"])
@@ -103,7 +103,7 @@ class ContainerEngine:
 
     @property
     def _docker(self) -> aiodocker.Docker:
-        """The client, made where a loop runs. A connection a call: none of them can have died before it is used."""
+        """The client, created inside an event loop. One connection per call: none can have died before it is used."""
         if self._client is None:
             parts = urlsplit(self._url)
             connector: aiohttp.BaseConnector = (
@@ -119,12 +119,12 @@ class ContainerEngine:
 
     @property
     def _containers(self) -> Any:
-        """The calls about containers, of which the library says the types in part only."""
+        """The calls about containers, which the library types only in part."""
         return self._docker.containers
 
     @asynccontextmanager
     async def _call(self, *, bounded: bool = True) -> AsyncGenerator[None]:
-        """Bound a call in time and translate what can go wrong with it."""
+        """Apply the timeout to a call and translate its errors."""
         try:
             async with asyncio.timeout(self._call_s if bounded else None):
                 yield

@@ -1,8 +1,8 @@
-"""Removes containers that nobody will remove any more: of a server that was killed, of an engine that went away in between.
+"""Sweeper: removes orphaned containers, of a server that was killed or an engine that was away.
 
-Every container says in its labels whose it is and when its time is over at the latest. A container goes when its server's
-process is gone (or is this one, and knows nothing of it), else when its time is over: servers that share an engine from
-several machines leave each other's runs alone.
+The labels of a container name its server's process and its latest end. A container is removed when that process is gone (or is
+this one and does not know the container), else when its time is over: servers on several machines that share an engine leave
+each other's runs alone.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from firebox.domain.errors import FireboxError
 from firebox.engine.backends.docker_engine import ContainerEngine, ListedContainer
 
 LABEL = "firebox.run"
-"""Its value says whose the container is."""
+"""Its value identifies the process that owns the container."""
 EXPIRY_LABEL = "firebox.expires"
-"""Seconds since 1970, by the clock of whoever made the container."""
+"""Seconds since 1970, by the clock of the machine that created the container."""
 LATE_S = 5.0
-"""How long after its time a container may still be there."""
+"""Grace period after the latest end of a container."""
 INTERVAL_S = 10.0
 SHORTEST_INTERVAL_S = 0.5
-"""Between two tries of an engine that does not answer, at first."""
+"""First retry interval for an engine that does not answer."""
 
 _log = structlog.get_logger("firebox.containers")
 
 _spared: set[str] = set()
-"""Containers of this process that are in use, whichever sweeper asks."""
+"""Containers of this process that are in use, shared by all sweepers."""
 
 
 def labels_of_a_run(wall_ms: int) -> dict[str, str]:
-    """Label a container of this process."""
+    """Return the labels of a container of this process."""
     return {LABEL: own_identity(), EXPIRY_LABEL: str(int(time.time() + wall_ms / 1000 + LATE_S))}
 
 
 def own_identity() -> str:
-    """Name this process so that others can tell whether it is still there: boot, process namespace, number, start."""
+    """Return an identity of this process that others can check for life: boot, PID namespace, PID, start time."""
     return f"{_machine()} {os.getpid()} {_started(os.getpid())}"
 
 
 class Sweeper:
-    """Sweeps at the start, every `interval_s` seconds, when told to, and as soon as an engine that was away is back."""
+    """Sweeps at the start, every `interval_s` seconds, on `wake`, and as soon as an engine that was away is back."""
 
     def __init__(self, engine: ContainerEngine, *, interval_s: float = INTERVAL_S) -> None:
         self._engine = engine
@@ -53,26 +53,26 @@ class Sweeper:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.available = True
-        """Whether the engine answered when it was last asked."""
+        """Whether the engine answered the last time."""
 
     def spare(self, name: str) -> None:
-        """Leave a container of this process alone. To be called before it is made."""
+        """Protect a container of this process. To be called before it is created."""
         _spared.add(name)
 
     def spare_no_more(self, name: str) -> None:
         _spared.discard(name)
 
     def wake(self) -> None:
-        """Sweep now: something was left behind."""
+        """Sweep now."""
         self._wake.set()
 
     async def start(self) -> None:
-        """Sweep once, if the engine answers, and go on sweeping on the side."""
+        """Sweep once, and go on in the background."""
         await self.sweep()
         self._task = asyncio.create_task(self._go_on())
 
     async def close(self) -> None:
-        """Sweep no more, after a last time."""
+        """Sweep a last time and stop."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -81,7 +81,7 @@ class Sweeper:
                 await self.sweep()
 
     async def sweep(self) -> bool:
-        """Remove what nobody will remove any more. Returns False when the engine did not answer."""
+        """Remove orphaned containers. Returns False when the engine did not answer."""
         try:
             for container in await self._engine.list_labelled(LABEL):
                 if container.name not in _spared and self._is_left_over(container):
@@ -121,13 +121,13 @@ class Sweeper:
 
 
 def _machine() -> str:
-    """Name what a process number is valid in: this boot of this machine, and this namespace of processes."""
+    """Return the scope of a PID: boot and PID namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def _started(pid: int) -> str:
-    """Give when a process started, in clock ticks after the boot; "" when that cannot be seen.
+    """Return the start time of a process, in clock ticks since boot; "" when it cannot be read.
 
     Source: proc(5), /proc/pid/stat, field 22; the second field, in brackets, may hold anything.
     """
@@ -138,7 +138,7 @@ def _started(pid: int) -> str:
 
 
 def _is_running(pid: int, started: str) -> bool:
-    """Tell whether the process that had this number is still there, and not another one that has it now."""
+    """Check whether the process with this PID and start time still runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from firebox.domain.model import Limits, StageName, StageResult
-from firebox.engine.artifacts import Artifacts, take_artifacts, take_produced
-from firebox.engine.backends.backend import Backend
+from firebox.engine.artifacts import take_artifacts, take_produced
+from firebox.engine.backends.backend import Artifacts, Backend
 from firebox.engine.plan import Plan
 from firebox.runtimes.prestart import compile_words, plan_ahead, plan_compiler_ahead
 from firebox.sandbox.instance.sandbox import Sandbox
