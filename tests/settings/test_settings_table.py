@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, assert_type
+from typing import Any, Literal, assert_type
 
 from firebox.domain.model import CacheLevel, Limits, OutputMode
+from firebox.settings import settings_table
 from firebox.settings.settings_table import LIMIT_NAMES, ROWS, TABLE, SettingsTable
 from tests.settings.loading import load
 
@@ -66,3 +67,16 @@ def test_limits_are_those_of_the_domain() -> None:
         assert {f"{stage}_{name}" for name in LIMIT_NAMES} <= set(ROWS)
         assert {f"max_{stage}_{name}" for name in LIMIT_NAMES if name != "output_mode"} <= set(ROWS)
     assert ROWS["max_run_cpu_ms"].help == "Maximum run_cpu_ms of a request. 0: no maximum."
+
+
+def test_the_example_in_the_documentation_declares_a_setting(checkout: Path) -> None:
+    page = (checkout / "docs" / "develop" / "add-a-setting.md").read_text(encoding="utf-8")
+    field = page.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {**vars(settings_table)}
+    code = f"class Example(SettingsTable, frozen=True, kw_only=True):\n{field}"
+    exec(compile(code, "add-a-setting.md", "exec", dont_inherit=True), names)
+    (name,) = set(names["Example"].__struct_fields__) - set(SettingsTable.__struct_fields__)
+    hint = names["Example"].__annotations__[name]
+    setting = hint.__metadata__[0].of_field(name, hint.__origin__, getattr(names["Example"](), name))
+    assert (setting.flag, setting.read("30s")) == ("--idle-timeout-ms", setting.default)
+    assert all(f"`{each}`" in page for each in (setting.flag, setting.variable, setting.name))

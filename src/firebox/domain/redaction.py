@@ -7,8 +7,9 @@ import re
 HIDDEN = "***"
 """What stands where a secret was."""
 
-_USER_INFO = re.compile(r"(?<=://)(?P<user>[^:/@]*:)?.*@", re.DOTALL)
-_SECRET_PARAMETER = re.compile(r"(?i)([?&](?:password|passwd|pass|secret|token|sslpassword)=)[^&#]*")
+# Compiled when first used: that takes longer than to load this module, which every command does.
+_USER_INFO = r"(?s)(?<=://)(?P<user>[^:/@]*:)?.*@"
+_SECRET_PARAMETER = r"(?i)([?&](?:password|passwd|pass|secret|token|sslpassword)=)[^&#]*"
 
 
 def hide_secret(value: object, secret: bool = False) -> object:
@@ -19,6 +20,6 @@ def hide_secret(value: object, secret: bool = False) -> object:
     if not isinstance(value, str):
         return HIDDEN if secret else value
     if "://" in value:
-        shown = _USER_INFO.sub(lambda found: f"{found['user'] or ''}{HIDDEN}@", value)
-        return _SECRET_PARAMETER.sub(rf"\1{HIDDEN}", shown)
+        shown = re.sub(_USER_INFO, lambda found: f"{found['user'] or ''}{HIDDEN}@", value)
+        return re.sub(_SECRET_PARAMETER, rf"\1{HIDDEN}", shown)
     return HIDDEN if secret and value else value

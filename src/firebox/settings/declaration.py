@@ -1,4 +1,4 @@
-"""What a setting is: what its declaration says beside name, type and default, and everything that follows from it."""
+"""A setting: what its declaration states in addition to name, type and default, and what derives from all of these."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Given(Struct, frozen=True):
 
 
 class Setting(Struct, frozen=True, eq=False):
-    """One setting. Its field in `settings_table` states the first group of attributes; the last ones follow from the field.
+    """One setting. Its field in `SettingsTable` states the first group of attributes; the others derive from the field.
 
     kind: stated for mappings only. least: where 0 means no limit, the lowest other value. secret: never shown. section: title
     of the section of docs/reference/settings.md that starts here.
@@ -49,8 +49,7 @@ class Setting(Struct, frozen=True, eq=False):
         """Return the setting that a field declares. An integer has the unit that is part of its name."""
         kind = self.kind
         if type_ is int:
-            words = name.split("_")
-            kind = "ms" if "ms" in words else "bytes" if "bytes" in words else "s" if "s" in words else "int"
+            kind = "ms" if name.endswith("_ms") else "s" if name.endswith("_s") else "bytes" if "_bytes" in name else "int"
         elif type_ is bool:
             kind = "bool"
         elif type_ is Path:
@@ -115,7 +114,7 @@ class Setting(Struct, frozen=True, eq=False):
             raise SettingsError(name or self.name, self.shown(given.value), self.allowed, source=given.source) from None
 
     def translate(self, alias: Alias, value: object, source: str) -> Any:
-        """Translate what another system calls by an alias; None: that does not decide the setting. Raises: SettingsError."""
+        """Translate the value of an alias. Return None if it does not decide the setting. Raises: SettingsError."""
         try:
             return alias.read(value)
         except ValueError as error:

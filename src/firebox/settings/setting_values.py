@@ -27,9 +27,8 @@ from firebox.domain.model import CacheLevel
 Kind = Literal["int", "bytes", "ms", "s", "bool", "text", "path", "modules", "levels", "overrides"]
 Value = int | str | bool | Path | Mapping[str, str] | Mapping[str, tuple[str, ...]] | Mapping[str, Mapping[str, Any]]
 
-_SIZES = {"": 1, "b": 1}
-for _power, _letter in enumerate("kmgt", start=1):
-    _SIZES |= {_letter: 1024**_power, f"{_letter}ib": 1024**_power, f"{_letter}b": 1000**_power}
+_SUFFIXES = {"": 1024, "ib": 1024, "b": 1000}
+_SIZES = {letter + suffix: base**power for power, letter in enumerate("kmgt", 1) for suffix, base in _SUFFIXES.items()} | {"b": 1}
 _DURATIONS_MS = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000}
 _YES, _NO = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 # Compiled when first used: most commands read no such text.

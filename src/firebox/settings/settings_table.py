@@ -257,21 +257,22 @@ def _collect() -> Iterator[Setting]:
     defaults, section = SettingsTable(), ""
     for name, hint in SettingsTable.__annotations__.items():
         for declared in getattr(hint, "__metadata__", ()):  # without it, a field is no setting
-            stage, _, limit = name.removeprefix("max_").partition("_")
-            of_stage = _of_stage(declared, name, stage) if stage in STAGES and limit in LIMIT_NAMES else {}
+            of_stage = _of_stage(declared, name) if "{stage}" in declared.help else {}
             section = of_stage.get("section") or declared.section or section
-            yield declared.of_field(name, hint.__origin__, getattr(defaults, name), **{"section": section, **of_stage})
+            yield declared.of_field(name, hint.__origin__, getattr(defaults, name), **(of_stage or {"section": section}))
 
 
-def _of_stage(declared: Setting, name: str, stage: str) -> dict[str, Any]:
-    """Return what differs between the declaration of a limit and the setting of one stage, its default or its maximum."""
-    maximum_of = name.removeprefix("max_") if name.startswith("max_") else ""
+def _of_stage(declared: Setting, name: str) -> dict[str, Any]:
+    """Return what differs between the declaration of a limit and the setting for one stage, its default or its maximum."""
+    is_maximum = name.startswith("max_")
+    default_name = name.removeprefix("max_")
+    stage = default_name.partition("_")[0]
     return {
-        "help": f"Maximum {maximum_of} of a request. 0: no maximum." if maximum_of else declared.help.replace("{stage}", stage),
+        "help": f"Maximum {default_name} of a request. 0: no maximum." if is_maximum else declared.help.replace("{stage}", stage),
         "aliases": tuple(Piston(alias.name.replace("{STAGE}", stage.upper()), alias.read) for alias in declared.aliases),
-        "minimum": 0 if maximum_of else declared.minimum,
+        "minimum": 0 if is_maximum else declared.minimum,
         "least": max(1, declared.minimum, declared.least),
-        "section": "Maximum limits" if maximum_of else "Default limits",
+        "section": "Maximum limits" if is_maximum else "Default limits",
     }
 
 

@@ -64,8 +64,8 @@ def _host_and_port(value: str) -> tuple[str, str]:
 
 
 def piston_log_level(value: str) -> str:
-    level = value.strip().lower()
-    return {"none": "critical", "warn": "warning", "trace": "debug"}.get(level, level)
+    levels = {"none": "critical", "error": "error", "warn": "warning", "info": "info", "debug": "debug", "trace": "debug"}
+    return levels.get(value.strip().lower(), value)
 
 
 def piston_memory(value: object) -> object:

@@ -57,12 +57,9 @@ def _values(setting: Setting, environ: Mapping[str, str], *, is_glot: bool) -> I
 
 
 def _without_effect(environ: Mapping[str, str], *, is_glot: bool) -> Iterator[str]:
+    known = {alias.name for setting in _ALIASED for alias in setting.aliases}
     for name, value in sorted(environ.items()):
-        if (
-            name.startswith(Piston.prefix)
-            and value
-            and not any(name == alias.name for each in _ALIASED for alias in each.aliases)
-        ):
+        if name.startswith(Piston.prefix) and value and name not in known:
             if name != "PISTON_DISABLE_NETWORKING":
                 yield f"{name} is not supported and has no effect"
             elif value.strip().lower() != "true":
