@@ -272,7 +272,7 @@ async def test_attack_39_go_fetches_nothing_and_runs_no_c_compiler(workshop: Wor
 
 
 @pytest.mark.slow
-async def test_attack_39_go_runs_what_it_is_told_to_only_in_the_sandbox(workshop: Workshop) -> None:
+async def test_attack_39_go_runs_configured_programs_only_in_the_sandbox(workshop: Workshop) -> None:
     code = 'package main\n\n//go:generate sh -c "echo generated >&2"\n\nfunc main() { println("hello") }\n'
     files = {"main.go": code, "tool.sh": 'echo "tool $(id -u) $(cat /etc/shadow 2>&1)" >&2; exec "$@"\n'}
     result = await workshop.run("go", files, env={"GOFLAGS": '"-toolexec=/bin/sh /box/tool.sh"'})
@@ -400,7 +400,7 @@ async def test_attack_41_program_compiled_with_other_variables_is_not_served(wor
     assert seen == [(b"first", "none"), (b"other", "none"), (b"first", "binary")]
 
 
-async def test_attack_41_program_made_by_an_infested_compiler_is_served_to_its_owner_only(
+async def test_attack_41_program_from_an_infected_compiler_is_served_to_its_owner_only(
     workshop: Workshop, parasite: bytes
 ) -> None:
     main, code = HELLO["c"]
@@ -451,7 +451,7 @@ async def test_attack_41_languages_that_share_a_compiler_do_not_share_programs(w
     assert seen == [b"c", b"c++", b"c", b"c++"]
 
 
-async def test_attack_41_jobs_cannot_reach_what_is_kept(workshop: Workshop, parasite: bytes) -> None:
+async def test_attack_41_jobs_cannot_reach_the_cache(workshop: Workshop, parasite: bytes) -> None:
     main, code = HELLO["c"]
     await _ask(workshop, {main: code})
     [entry] = [path for path in (workshop.folder / "data").rglob("*") if path.is_file() and path.stat().st_size > 4096]
@@ -469,7 +469,7 @@ async def test_attack_41_jobs_cannot_reach_what_is_kept(workshop: Workshop, para
     assert (printed(again), again.cache) == (b"hello\n", "binary")
 
 
-async def test_attack_41_whole_outcomes_are_kept_for_the_very_same_job_only(open_workshop: Open) -> None:
+async def test_attack_41_whole_results_are_cached_for_the_identical_job_only(open_workshop: Open) -> None:
     workshop = await open_workshop()
     files = {
         "main.py": "import os, sys\nprint(os.getenv('WHO'), sys.argv[1:], sys.stdin.read(), open('note').read())\n",

@@ -100,7 +100,7 @@ async def test_attack_38_compilers_read_no_passwords(workshop: Workshop, name: s
         assert not [line for line in lines if line in shown(result)]
 
 
-async def test_attack_38_go_embeds_only_what_lies_beside_it(workshop: Workshop) -> None:
+async def test_attack_38_go_embeds_only_files_of_its_folder(workshop: Workshop) -> None:
     for path in (str(workshop.secret_file), f"../../{workshop.secret_file}", "/proc/1/environ", "/dev/zero", ".."):
         result = await workshop.run("go", {"main.go": GO_EMBED.replace("{path}", path)})
         assert result.verdict is Verdict.COMPILE_ERROR
@@ -108,7 +108,7 @@ async def test_attack_38_go_embeds_only_what_lies_beside_it(workshop: Workshop) 
 
 
 @pytest.mark.slow
-async def test_attack_38_go_embeds_what_lies_beside_it(workshop: Workshop) -> None:
+async def test_attack_38_go_embeds_files_of_its_folder(workshop: Workshop) -> None:
     result = await workshop.run("go", {"main.go": GO_EMBED.replace("{path}", "own.txt"), "own.txt": "MineAlone"})
     assert result.verdict is Verdict.OK
     assert b"MineAlone" in shown(result)
@@ -185,7 +185,7 @@ async def test_attack_32_endless_input_ends_at_a_limit(workshop: Workshop, name:
     _check_bounds(result, limits)
 
 
-async def test_attack_32_pipe_that_nobody_writes_to_ends_at_a_limit(workshop: Workshop, parasite: bytes) -> None:
+async def test_attack_32_pipe_without_a_writer_ends_at_a_limit(workshop: Workshop, parasite: bytes) -> None:
     limits = LimitRequest(wall_ms=4000)
     env = infested("gcc", begin="mkfifo /box/pipe.h")
     files: dict[str, str | bytes] = {"main.c": '#include "pipe.h"\nint main(void) {}\n', "parasite.so": parasite}
@@ -300,7 +300,7 @@ BOMBS: dict[str, tuple[int, str, str, str]] = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name == "TypeScript types" else name for name in BOMBS]
 )
-async def test_attacks_35_and_36_what_grows_without_end_ends_at_a_limit(workshop: Workshop, name: str) -> None:
+async def test_attacks_35_and_36_unbounded_growth_ends_at_a_limit(workshop: Workshop, name: str) -> None:
     _number, language, main, code = BOMBS[name]
     limits = LimitRequest(wall_ms=20_000, cpu_ms=5000, memory_bytes=384 << 20) if language == "typescript" else SHORT
     result = await workshop.run(language, {main: code}, compile_limits=limits, run_limits=SHORT)
@@ -337,7 +337,7 @@ FLOODS: dict[str, tuple[str, str, str, bool]] = {
 
 
 @pytest.mark.parametrize("name", FLOODS)
-async def test_attack_37_flood_of_messages_is_cut_and_told(workshop: Workshop, name: str) -> None:
+async def test_attack_37_flood_of_messages_is_cut_and_reported(workshop: Workshop, name: str) -> None:
     language, main, code, floods = FLOODS[name]
     limits = LimitRequest(wall_ms=100_000, cpu_ms=60_000, output_bytes=64 << 10)
     result = await workshop.run(language, {main: code}, compile_limits=limits, run_limits=limits)

@@ -94,7 +94,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", VECTORS)
-async def test_attack_42_what_is_read_before_a_program_is_of_its_own_run_only(workshop: Workshop, name: str) -> None:
+async def test_attack_42_startup_files_affect_only_their_own_run(workshop: Workshop, name: str) -> None:
     vector = VECTORS[name]
     version = ".".join(require(vector.language).version.split(".")[:2])
     main, code = PROGRAMS[vector.language]
@@ -135,7 +135,7 @@ async def test_attack_42_library_before_all_others_is_loaded_by_the_job_and_noth
 @pytest.mark.parametrize(
     "variable", ["LD_AUDIT", "LD_LIBRARY_PATH", "LD_PROFILE_OUTPUT", "GCONV_PATH", "LD_DEBUG_OUTPUT", "GLIBC_TUNABLES"]
 )
-async def test_attack_42_what_the_loader_listens_to_leaves_nothing(workshop: Workshop, parasite: bytes, variable: str) -> None:
+async def test_attack_42_loader_variables_leave_nothing(workshop: Workshop, parasite: bytes, variable: str) -> None:
     value = {"LD_AUDIT": "/box/parasite.so", "GLIBC_TUNABLES": "glibc.malloc.check=3"}.get(variable, "/tmp")
     files: dict[str, str | bytes] = {"main.sh": "echo clean\n", "parasite.so": parasite}
     result = await workshop.run("bash", files, env={variable: value, "LD_DEBUG": "all", "LD_PROFILE": "libc.so.6"})

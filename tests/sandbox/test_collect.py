@@ -128,7 +128,7 @@ def _send(writable: int, stream: bytes) -> None:
 # Patterns.
 
 
-def test_patterns_match_as_those_of_fnmatch(harness: Harness) -> None:
+def test_patterns_match_like_fnmatch(harness: Harness) -> None:
     source = random.Random(9)
     pairs: list[tuple[bytes, bytes]] = []
     for _ in range(20_000):
@@ -143,7 +143,7 @@ def test_patterns_match_as_those_of_fnmatch(harness: Harness) -> None:
     assert [pair for pair, *both in zip(pairs, answers, expected, strict=True) if both[0] != both[1]] == []
 
 
-def test_odd_patterns_match_as_those_of_fnmatch(harness: Harness) -> None:
+def test_unusual_patterns_match_like_fnmatch(harness: Harness) -> None:
     names = [
         *(bytes([byte]) for byte in range(1, 256)),
         "é".encode(),
@@ -189,14 +189,14 @@ async def test_files_come_in_order_with_their_contents(harness: Harness, tmp_pat
     assert 0 < taken.cpu_ms < 10_000
 
 
-async def test_modes_lose_what_others_could_write(harness: Harness, tmp_path: Path) -> None:
+async def test_modes_lose_write_permission_for_others(harness: Harness, tmp_path: Path) -> None:
     for name, mode in (("plain", 0o644), ("tool", 0o4777), ("open", 0o666)):
         (tmp_path / name).touch()
         (tmp_path / name).chmod(mode)
     assert (await read(harness.stream(tmp_path, "*"))).modes == {"plain": 0o644, "tool": 0o755, "open": 0o644}
 
 
-async def test_what_is_left_out_is_named_with_the_reason(harness: Harness, tmp_path: Path) -> None:
+async def test_left_out_files_are_reported_with_the_reason(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("large")
     (tmp_path / "to_folder").symlink_to("folder")
     os.mkfifo(tmp_path / "pipe")
@@ -236,7 +236,7 @@ async def test_a_long_folder_name_is_shown_in_part(harness: Harness, tmp_path: P
     assert (await read(harness.stream(tmp_path, name))).left_out == [(name, f"a folder; {'é' * 64}/* means its files")]
 
 
-async def test_where_a_folder_cannot_be_read_no_pattern_is_said_to_match_nothing(harness: Harness, tmp_path: Path) -> None:
+async def test_with_an_unreadable_folder_no_pattern_is_reported_as_unmatched(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(0)
     (tmp_path / "open").touch()
     try:
@@ -327,13 +327,13 @@ async def test_attack_too_many_entries(harness: Harness, tmp_path: Path) -> None
     assert taken.left_out == [("e", TOO_MANY_ENTRIES)]
 
 
-async def test_the_time_for_looking_is_bounded(harness: Harness, tmp_path: Path) -> None:
+async def test_the_search_time_is_bounded(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     taken = await read(harness.stream(tmp_path, "a", "missing", budget_ms=0))
     assert (taken.contents, taken.left_out) == ({}, [("", OUT_OF_TIME)])
 
 
-async def test_attack_looking_takes_no_longer_than_it_may(harness: Harness, tmp_path: Path) -> None:
+async def test_attack_a_search_keeps_its_time_limit(harness: Harness, tmp_path: Path) -> None:
     """One pattern against one name takes longer than all may: the end is seen within it."""
     folder = tmp_path / Path(*["a" * 250] * 15)
     folder.mkdir(parents=True)
@@ -367,7 +367,7 @@ def no_leak() -> Iterator[None]:
     assert os.listdir("/proc/self/fd") == before
 
 
-async def test_a_good_stream_is_taken(no_leak: None) -> None:
+async def test_a_valid_stream_is_accepted(no_leak: None) -> None:
     assert await read(GOOD) == (
         {"a": b"12", "d/b": b"3"},
         {"a": 0o644, "d/b": 0o755},
@@ -376,7 +376,7 @@ async def test_a_good_stream_is_taken(no_leak: None) -> None:
     )
 
 
-async def test_every_reason_has_words(no_leak: None) -> None:
+async def test_every_reason_has_a_text(no_leak: None) -> None:
     text = b"".join(b"%d\0" % reason for reason in LeftOut)
     taken = await read(lie([], [(2 * reason, reason, 2) for reason in LeftOut], text))
     assert taken.left_out == [
@@ -427,7 +427,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("what", LIES)
-async def test_attack_a_pack_that_lies_is_refused(what: str, no_leak: None) -> None:
+async def test_attack_an_inconsistent_pack_is_rejected(what: str, no_leak: None) -> None:
     with pytest.raises(SandboxFailure) as failed:
         await read(LIES[what], max_bytes=1000, max_files=10)
     assert failed.value.step == "collect"

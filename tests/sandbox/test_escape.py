@@ -83,7 +83,7 @@ tell(pids=sorted(int(name) for name in os.listdir("/proc") if name.isdigit()), o
     assert answers["readable"] == [str(answers["own"])]
 
 
-async def test_attack_55_the_kernel_tells_no_secrets(box: Box) -> None:
+async def test_attack_55_the_kernel_reveals_no_secrets(box: Box) -> None:
     answers = await told(
         box,
         """
@@ -149,7 +149,7 @@ tell(refused=refused, alive=os.path.exists("/proc/1"), parent=os.getppid())
     assert (answers["alive"], answers["parent"]) == (True, 1)
 
 
-async def test_attack_56_pid_1_reports_and_hands_files_back_after_every_signal(box: Box) -> None:
+async def test_attack_56_pid_1_reports_and_returns_files_after_every_signal(box: Box) -> None:
     """Also under a storm of the one signal that it handles."""
     code = """
 import os, signal
@@ -167,7 +167,7 @@ print("done"); raise SystemExit(7)
     assert outcome.artifacts == {"artifact": b"x"}
 
 
-async def test_attack_56_killing_everybody_touches_nobody_outside(box: Box) -> None:
+async def test_attack_56_killing_all_processes_reaches_none_outside(box: Box) -> None:
     bystander = await asyncio.create_subprocess_exec("/bin/sleep", "60")
     outcome = await box.shell(f"kill -9 -1; kill -9 {bystander.pid} {os.getpid()} {os.getppid()} {box.launcher.pid}; true")
     assert outcome.exit.killed_by == ""
@@ -195,7 +195,7 @@ print(sorted((name, target.split(":")[0]) for name, target in listed.items()))
     assert set(descriptors.split()) - {"10", "255"} == {"0", "1", "2"} or "PATH" not in environment
 
 
-async def test_attack_57_the_environment_is_only_what_was_given(box: Box) -> None:
+async def test_attack_57_the_environment_contains_only_the_given_variables(box: Box) -> None:
     outcome = await box.run("/usr/bin/env", "-0", env={"GIVEN": "1"})
     found = dict(entry.split("=", 1) for entry in outcome.text.split("\0") if entry)
     assert found == {**ENVIRONMENT, "GIVEN": "1"}
@@ -323,7 +323,7 @@ NONSENSE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", NONSENSE)
-async def test_attack_58_nonsense_before_the_start_is_a_failure(peer: Peer, what: str) -> None:
+async def test_attack_58_a_malformed_message_before_the_start_is_a_failure(peer: Peer, what: str) -> None:
     running = await running_of(peer)
     peer.say(NONSENSE[what], [peer.stdin, peer.stdout])
     await fails(running)
@@ -350,7 +350,7 @@ async def test_attack_58_a_malformed_end_is_a_failure(peer: Peer, what: str) -> 
 
 
 @pytest.mark.parametrize("what", NONSENSE)
-async def test_attack_58_nonsense_while_it_runs_ends_the_run(peer: Peer, what: str) -> None:
+async def test_attack_58_a_malformed_message_during_the_run_ends_it(peer: Peer, what: str) -> None:
     running = await running_of(peer)
     peer.say(STARTED)
     peer.say(NONSENSE[what], [peer.stdin])
@@ -363,7 +363,7 @@ async def test_attack_58_nonsense_while_it_runs_ends_the_run(peer: Peer, what: s
         await asyncio.sleep(0)
 
 
-async def test_attack_58_descriptors_that_nobody_asked_for_are_closed(peer: Peer) -> None:
+async def test_attack_58_unexpected_descriptors_are_closed(peer: Peer) -> None:
     """More than one, beside every kind of message; they are not taken for a terminal either."""
     running = await running_of(peer)
     mine, other = os.pipe()
@@ -492,7 +492,7 @@ async def test_attack_58_a_good_pack_passes(peer: Peer) -> None:
     os.close(pack.descriptor)
 
 
-async def test_a_command_may_be_as_long_as_the_kernel_takes_it(box: Box) -> None:
+async def test_a_command_line_may_be_as_long_as_the_kernel_allows(box: Box) -> None:
     """Neither the size of a message nor that of a socket's buffer shows."""
     for size in (MESSAGE_BYTES - 10_000, MESSAGE_BYTES + 5000, 1_000_000):
         outcome = await box.run("/bin/sh", "-c", "echo $#", "sh", *["x" * 990] * (size // 1000))
@@ -590,7 +590,7 @@ tell(opened=[path for path in paths if not isinstance(attempt(lambda: os.open("/
     assert len(answers["found"]) > 8
 
 
-async def test_attack_62_its_own_control_group_is_out_of_reach(box: Box) -> None:
+async def test_attack_62_its_own_cgroup_is_out_of_reach(box: Box) -> None:
     answers = await told(
         box,
         """
@@ -609,7 +609,7 @@ tell(paths=read("/proc/self/cgroup").split(), of_pid_1=read("/proc/1/cgroup").sp
     assert int(answers["kept"]) == 1000
 
 
-async def test_attack_62_the_program_is_the_first_that_the_kernel_takes(box: Box) -> None:
+async def test_attack_62_the_kernel_kills_the_program_first(box: Box) -> None:
     answers = await told(box, 'tell(own=read("/proc/self/oom_score_adj"), one=read("/proc/1/oom_score_adj"))')
     assert (int(answers["own"]), int(answers["one"])) == (1000, 500)
 
@@ -639,7 +639,7 @@ tell(made=made, nodes=sorted(nodes()), opened={name: attempt(lambda: os.open(f"/
     assert set(answers["opened"].values()) <= {"ENOENT", "EROFS"}
 
 
-async def test_one_sandbox_cannot_take_every_terminal_of_the_machine(box: Box) -> None:
+async def test_one_sandbox_cannot_use_up_all_terminals(box: Box) -> None:
     answers = await told(
         box,
         """
@@ -795,7 +795,7 @@ tell(capabilities={name: status[name].strip() for name in ("CapInh", "CapPrm", "
     assert (answers["unlocked"], answers["ambient"], answers["bounding"]) == (-1, -1, 0)
 
 
-async def test_attack_72_a_program_from_memory_is_held_like_any_other(box: Box) -> None:
+async def test_attack_72_a_program_from_memory_is_confined_like_any_other(box: Box) -> None:
     """Programs may be run from memory or through the loader; the walls are not in the file system."""
     answers = await told(
         box,
@@ -872,7 +872,7 @@ def cpu_limit(pid: int) -> list[str]:
     return line.split()[3:5]
 
 
-async def test_pid_1_is_not_held_by_the_processor_limit_of_the_program(box: Box) -> None:
+async def test_pid_1_is_exempt_from_the_cpu_limit_of_the_program(box: Box) -> None:
     """Looking after many sleeping processes costs PID 1 time; its own RLIMIT_CPU must not end it."""
     sandbox = await box.make()
     code = b"import time\nprint('up', flush=True)\ntime.sleep(60)"
@@ -903,7 +903,7 @@ async def test_the_host_shows_only_what_toolchains_need(box: Box) -> None:
         assert real.read_text(encoding="ascii").strip() not in outcome.text
 
 
-async def test_files_that_not_everybody_may_read_stay_closed(box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_files_that_are_not_world_readable_stay_unreadable(box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Below the trees that are shown. Rootless without subordinate uids the program is the starting user and reads what that one may."""
     if os.geteuid() != 0:
         pytest.skip("needs root to make a file of another user")

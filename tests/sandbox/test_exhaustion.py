@@ -373,7 +373,7 @@ finally:
         assert outcome.exit.memory_peak_bytes < 3 * 96 * MIB
 
 
-async def test_attack_09_few_queues_and_semaphores_where_nobody_counts(box: Box) -> None:
+async def test_attack_09_few_queues_and_semaphores_without_a_cgroup(box: Box) -> None:
     code = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
@@ -632,7 +632,7 @@ print(sorted(places), total, last)
     assert last == "ENOSPC"
 
 
-async def test_a_program_cannot_have_pid_1_wait_for_a_processor(box: Box) -> None:
+async def test_a_program_cannot_starve_pid_1(box: Box) -> None:
     """Where no cgroup counts, a memory limit is as good as the moments at which PID 1 looks."""
     code = """
 import errno, os

@@ -102,7 +102,7 @@ async def test_attack_46_47_links_are_never_followed(box: Box) -> None:
     assert outcome.skipped == dict.fromkeys(links, "not a regular file")
 
 
-async def test_attack_48_hard_links_hold_nothing_of_others(box: Box) -> None:
+async def test_attack_48_hard_links_to_protected_files_are_refused(box: Box) -> None:
     """Whatever could be linked lies on another file system; a link to one's own file is that file."""
     outcome = await box.shell(
         "echo mine > own; ln own again; for file in /etc/passwd /usr/bin/env /proc/self/environ /dev/null /etc/shadow; do"
@@ -201,7 +201,7 @@ async def test_attack_53_folders_and_files_that_may_not_be_read_are_left_out(box
     assert outcome.skipped == dict.fromkeys(("locked", "blind/file", "secret"), "Permission denied")
 
 
-async def test_attack_53_a_closed_working_directory_gives_nothing_and_breaks_nothing(box: Box) -> None:
+async def test_attack_53_an_unreadable_working_directory_yields_nothing_and_breaks_nothing(box: Box) -> None:
     outcome = await box.shell("echo x > file; chmod 000 .", collect=["*"])
     assert outcome.artifacts == {}
     assert outcome.skipped == {"": "Permission denied"}
@@ -236,7 +236,7 @@ async def test_a_sparse_file_is_counted_by_its_length(box: Box) -> None:
     assert outcome.skipped == {"sparse": "too large"}
 
 
-async def test_only_what_was_asked_for_is_taken_or_reported(box: Box) -> None:
+async def test_only_requested_files_are_collected_or_reported(box: Box) -> None:
     outcome = await box.shell("echo a > a.txt; echo b > b.bin; mkfifo pipe; mkdir d; echo c > d/c.txt", collect=["*.txt"])
     assert outcome.artifacts == {"a.txt": b"a\n", "d/c.txt": b"c\n"}
     assert outcome.skipped == {}
@@ -256,7 +256,7 @@ async def test_a_program_with_few_descriptors_still_starts(box: Box) -> None:
 
 
 @pytest.mark.parametrize("shape", ["long names", "folders below a long path", "pipes"])
-async def test_taking_files_out_of_a_hostile_tree_stays_within_bounds(box: Box, shape: str) -> None:
+async def test_collecting_from_a_hostile_tree_is_bounded(box: Box, shape: str) -> None:
     """As many inodes as there are, with the longest names: PID 1 must neither die of memory nor send an endless index."""
     code = """
 import os, sys
@@ -355,7 +355,7 @@ async def test_nothing_of_the_host_changes(box: Box) -> None:
         assert not [name for name in os.listdir(place) if "was-here" in name]
 
 
-async def test_written_files_belong_to_the_program_and_to_nobody_else(box: Box) -> None:
+async def test_input_files_belong_to_the_program_only(box: Box) -> None:
     outcome = await box.python(
         "import os\nstatus = os.stat('main.py')\nprint(status.st_uid == os.getuid(), status.st_gid == os.getgid(), oct(status.st_mode))"
     )

@@ -97,7 +97,7 @@ def test_every_allowed_call_passes_with_harmless_arguments(machine: Machine) -> 
     assert {name: hex(said) for name, said in answers.items() if said != ALLOW} == {}
 
 
-def test_a_call_that_is_not_in_the_table_does_not_exist(machine: Machine) -> None:
+def test_unlisted_calls_fail_with_enosys(machine: Machine) -> None:
     known = {number for table in (ALLOWED, DENIED, IGNORED) for _name, number in machine.named(table)}
     known |= {machine.number("socket"), machine.number("personality")}  # held by their arguments
     wrong = {
@@ -120,7 +120,7 @@ def test_attack_64_a_number_of_the_x32_abi_kills() -> None:
         assert arm64.answer(number | 0x40000000) == ERRNO | ENOSYS
 
 
-def test_a_number_that_is_none_does_not_exist(machine: Machine) -> None:
+def test_an_invalid_number_fails_with_enosys(machine: Machine) -> None:
     assert {machine.answer(number) for number in (-1, 4095, 0x3FFFFFFF)} == {ERRNO | ENOSYS}
 
 
@@ -175,7 +175,7 @@ def test_only_three_socket_families_and_the_usual_protocols_pass(machine: Machin
         assert machine.answer(machine.number("socket"), family, kind, 0) == ERRNO | ESOCKTNOSUPPORT
 
 
-def test_only_route_of_netlink_passes_and_pid_1_is_asked(machine: Machine) -> None:
+def test_only_netlink_route_passes_and_pid_1_decides(machine: Machine) -> None:
     netlink = 16
     for counted, flags in ((True, 0), (False, 0o2004000)):
         asked = {
@@ -189,7 +189,7 @@ def test_only_route_of_netlink_passes_and_pid_1_is_asked(machine: Machine) -> No
     assert machine.answer(machine.number("socketpair"), netlink, 3, 0) == ERRNO | EAFNOSUPPORT
 
 
-def test_attack_12_no_filter_of_its_own_and_nothing_else_that_is_one_for_the_machine(machine: Machine) -> None:
+def test_attack_12_no_machine_wide_resource_can_be_used_up(machine: Machine) -> None:
     """Each of these takes of something that has one limit for the machine and that no cgroup counts."""
     level, tcp, ipv6 = 1, 6, 41
     for garbage in (0, GARBAGE):
@@ -208,7 +208,7 @@ def test_attack_12_no_filter_of_its_own_and_nothing_else_that_is_one_for_the_mac
     )  # the strict mode, which costs nothing
 
 
-def test_where_nobody_counts_memory_it_cannot_be_hidden(machine: Machine) -> None:
+def test_without_a_cgroup_memory_cannot_be_hidden(machine: Machine) -> None:
     names = [name for name in UNCOUNTED.split() if name in ("memfd_create", "splice", "tee", "vmsplice")]
     assert {machine.answer(machine.number(name), counted=False) for name in names} == {ERRNO | ENOSYS}
     assert {machine.answer(machine.number(name)) for name in names} == {ALLOW}
@@ -254,7 +254,7 @@ def test_attack_66_personality_can_be_asked_but_not_changed(machine: Machine) ->
     assert passing == set(PERSONALITIES.values())
 
 
-def test_syncing_the_disks_of_the_host_is_answered_and_not_done(machine: Machine) -> None:
+def test_sync_succeeds_and_does_nothing(machine: Machine) -> None:
     for name, number in machine.named(IGNORED):
         assert machine.answer(number) == ERRNO | 0, name
 
@@ -341,7 +341,7 @@ except OSError as error:
     assert outcome.exit.signal == 31
 
 
-async def test_attack_64_odd_numbers_mean_what_the_kernel_makes_of_them(box: Box) -> None:
+async def test_attack_64_invalid_numbers_behave_as_in_the_kernel(box: Box) -> None:
     """Only the lower half of the number counts, for the kernel and for the filter alike."""
     code = """
 from raw import *
@@ -424,7 +424,7 @@ print(*done)
     ]
 
 
-def test_documentation_lists_exactly_what_the_table_says() -> None:
+def test_documentation_matches_the_tables() -> None:
     page = (ROOT / "docs" / "system-calls.md").read_text(encoding="utf-8")
     assert page == system_calls_page(), "run `make docs`"
 
@@ -438,7 +438,7 @@ def test_the_limit_of_one_byte_on_core_files_stays(machine: Machine) -> None:
     assert machine.answer(machine.number("setrlimit"), GARBAGE | core, address) == ERRNO | 0
 
 
-def test_where_pid_1_cannot_be_asked_the_same_calls_are_refused(machine: Machine) -> None:
+def test_without_a_listener_the_supervised_calls_are_refused(machine: Machine) -> None:
     shared = 0x21
     cases = [
         ("socket", (16, 3, 0), EAFNOSUPPORT),
@@ -452,7 +452,7 @@ def test_where_pid_1_cannot_be_asked_the_same_calls_are_refused(machine: Machine
         assert (asked, refused) == (USER_NOTIF, ERRNO | error), name
 
 
-def test_no_program_that_refuses_asks(machine: Machine) -> None:
+def test_filters_without_a_listener_never_notify(machine: Machine) -> None:
     for counted in (True, False):
         program = compile_filter(ask=False, counted=counted, machine=machine.name)
         assert all(operand != USER_NOTIF for code, _, _, operand in instructions_of(program) if code == RETURN)
@@ -463,7 +463,7 @@ def test_every_name_of_the_tables_is_a_call() -> None:
     assert known == every_call()
 
 
-def test_numbers_are_those_of_the_kernels_headers() -> None:
+def test_numbers_match_the_kernel_headers() -> None:
     """Those that are installed may be older than the table."""
     require_tool("gcc")
     machine = platform.machine()
@@ -473,7 +473,7 @@ def test_numbers_are_those_of_the_kernels_headers() -> None:
     assert {name: numbers.get(name) for name in found} == found
 
 
-def test_a_processor_without_a_table_is_named() -> None:
+def test_an_unsupported_architecture_is_reported() -> None:
     with pytest.raises(OSError, match="riscv64"):
         compile_filter(ask=True, counted=True, machine="riscv64")
 
@@ -490,7 +490,7 @@ def test_programs_are_small_and_valid(machine: Machine) -> None:
         assert len(program) // 8 < 300
 
 
-def test_the_kernel_takes_the_programs() -> None:
+def test_the_kernel_accepts_the_programs() -> None:
     """In a process of its own: a filter stays."""
     code = """
 import ctypes, errno, sys
@@ -507,7 +507,7 @@ assert libc.unshare(0) == -1 and ctypes.get_errno() == errno.EPERM
         subprocess.run([sys.executable, "-I", "-S", "-c", code], input=program, check=True)
 
 
-def test_calls_that_always_pass_load_no_argument_so_that_the_kernel_lets_them_pass_itself(machine: Machine) -> None:
+def test_calls_that_always_pass_load_no_argument(machine: Machine) -> None:
     """It takes the filter apart when it is loaded: an answer that depends on architecture and number only is kept in a bitmap."""
     held = {
         "clone",

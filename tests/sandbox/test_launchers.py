@@ -41,7 +41,7 @@ def shares(launchers: Launchers) -> list[int]:
     return [len(descendants_of(pid)) for pid in launchers.pids]
 
 
-async def test_each_makes_its_share(launchers: Launchers) -> None:
+async def test_launchers_share_the_load(launchers: Launchers) -> None:
     made = [await launchers.make(SandboxSpec()) for _ in range(6)]
     assert shares(launchers) == [3, 3]
     assert launchers.alive == 6

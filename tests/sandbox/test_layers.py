@@ -102,7 +102,7 @@ async def test_upper_layer_covers_the_lower_one(box: Box, packaged: SandboxSpec)
     assert outcome.text == "of the layer\nonly in the base\n"
 
 
-async def test_layers_that_are_forgotten_leave_nothing(box: Box, packaged: SandboxSpec, nothing_left: None) -> None:
+async def test_forgotten_layers_leave_nothing(box: Box, packaged: SandboxSpec, nothing_left: None) -> None:
     await box.shell("true", specification=packaged)
     for layer in packaged.layers:
         box.launcher.forget(layer)
@@ -131,7 +131,7 @@ async def test_layers_cannot_be_written(box: Box, packaged: SandboxSpec) -> None
     assert outcome.error_text.lower().count("read-only file system") == 3
 
 
-async def test_what_a_run_writes_is_not_there_for_the_next(box: Box, packaged: SandboxSpec) -> None:
+async def test_files_of_a_run_do_not_exist_in_the_next(box: Box, packaged: SandboxSpec) -> None:
     assert (await box.shell("touch /tmp/mine /box/mine; ls /tmp", specification=packaged)).text == "mine\n"
     assert (await box.shell("ls /tmp /box", specification=packaged)).text == "/box:\n\n/tmp:\n"
 
@@ -159,7 +159,7 @@ async def test_devices_are_those_that_every_sandbox_has(box: Box, packaged: Sand
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device nodes")
 @pytest.mark.parametrize("sandbox_kind", ["root"], indirect=True)
-async def test_device_in_an_image_is_none(box: Box, trees: Path, tmp_path: Path) -> None:
+async def test_device_in_an_image_does_not_work(box: Box, trees: Path, tmp_path: Path) -> None:
     hostile = tmp_path / "hostile"
     shutil.copytree(trees / "base", hostile, symlinks=True)
     for place in ("opt/zero", "dev/zero"):
@@ -250,7 +250,7 @@ async def test_a_tree_below_tmp_is_shown_beside_it(box: Box) -> None:
         assert outcome.text == "seen.\nread-only\n", outcome.error_text
 
 
-async def test_a_package_that_cannot_be_shown_fails_nobody_else(box: Box, tmp_path: Path) -> None:
+async def test_an_unusable_package_fails_only_its_own_runs(box: Box, tmp_path: Path) -> None:
     broken = SandboxSpec(layers=(str(tmp_path / "nothing"),), host=False)
     failed, made = await asyncio.gather(box.launcher.make(broken), box.make(), return_exceptions=True)
     assert isinstance(failed, SandboxFailure)

@@ -316,7 +316,7 @@ async def test_attack_79_fanotify_is_refused(box: Box) -> None:
     assert seen == {"init": "EPERM", "mark": "EPERM"}
 
 
-async def test_attack_81_a_daemon_does_not_outlive_the_reply(box: Box) -> None:
+async def test_attack_81_a_daemon_does_not_outlive_the_response(box: Box) -> None:
     """Forked twice, in a session of its own, deaf to signals and without the streams of the run."""
     code = """
 import os, signal, time
@@ -347,7 +347,7 @@ while not os.path.exists("up"): pass
     assert not Path(f"/proc/{pid}").exists()
 
 
-async def test_attack_81_the_same_with_a_reply_that_is_a_kill(box: Box) -> None:
+async def test_attack_81_a_daemon_does_not_outlive_a_kill(box: Box) -> None:
     async with holding(
         box.launcher,
         box,
@@ -452,7 +452,7 @@ time.sleep(60)
 """
 
 
-async def test_descriptors_under_way_keep_nobody_from_a_sandbox(sandbox_kind: str) -> None:
+async def test_descriptors_in_flight_do_not_block_other_sandboxes(sandbox_kind: str) -> None:
     """The kernel counts them by user, and holds them against the sender's limit on open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 4096:

@@ -257,7 +257,7 @@ tell(index=[name for _, name in socket.if_nameindex()], addresses=sorted(names),
     assert "lo" in answers["node"].strip().split(",")
 
 
-async def test_attack_68_netlink_tells_and_changes_nothing(box: Box) -> None:
+async def test_attack_68_netlink_reveals_and_changes_nothing(box: Box) -> None:
     """Every message of NETLINK_ROUTE that is not a question needs a capability, which is checked before anything else."""
     modules = Path("/proc/modules").read_text() if os.path.exists("/proc/modules") else ""
     answers = await told(

@@ -16,7 +16,7 @@ from firebox.sandbox.protocol.messages import Kind, Phase
 from scripts.write_protocol import HEADER, protocol_header
 
 
-def test_the_header_is_written_from_the_declarations() -> None:
+def test_the_header_is_up_to_date() -> None:
     assert HEADER.read_text(encoding="utf-8") == protocol_header(), "run `make docs`"
 
 
@@ -58,7 +58,7 @@ def answer_to(message: bytes) -> messages.Failed | None:
         launcher.end()
 
 
-def test_another_version_is_refused() -> None:
+def test_a_different_version_is_rejected() -> None:
     launcher = start_launcher()
     plans = Plans(launcher.pid, uid_base=210_000, hooks={})
     message, descriptors = plans.configuration()
@@ -84,6 +84,6 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("what", NONSENSE)
-def test_nonsense_instead_of_settings_ends_the_launcher(what: str) -> None:
+def test_malformed_settings_end_the_launcher(what: str) -> None:
     failed = answer_to(NONSENSE[what])
     assert failed is None or failed.error

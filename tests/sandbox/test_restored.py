@@ -51,7 +51,7 @@ async def run(box: Box, template: Template, code: str, kind: SandboxSpec = KIND)
         sandbox.close()
 
 
-async def test_program_file_is_each_ones_own(box: Box) -> None:
+async def test_each_program_has_its_own_program_file(box: Box) -> None:
     """Else flock(2) and inotify(7) would let programs signal to each other, or tell when others start."""
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     shared = os.fstat(template.descriptor)
@@ -80,7 +80,7 @@ print(kept)
     assert int(await run(box, template, code)) <= 1
 
 
-async def test_program_file_can_be_spoiled_for_nobody_else(box: Box) -> None:
+async def test_program_file_cannot_be_modified_for_others(box: Box) -> None:
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     spoil = """
 import contextlib
@@ -97,7 +97,7 @@ for attempt in (
     assert await run(box, template, "print(os.path.getmtime('/proc/self/exe') > 1)") == "True\n"
 
 
-async def test_memory_that_the_kernel_may_drop_comes_back_empty(box: Box) -> None:
+async def test_droppable_memory_is_restored_empty(box: Box) -> None:
     """A C library keeps the state of vgetrandom() there: the same random numbers must not be drawn twice."""
     before = """
 import ctypes
@@ -122,7 +122,7 @@ if kept:
     assert heard == "True True\n"
 
 
-async def test_interpreter_cannot_reach_who_captures_it(box: Box) -> None:
+async def test_interpreter_cannot_reach_its_tracer(box: Box) -> None:
     """The tracer is a fork of PID 1, with its link to the server and what the launcher was told of other sandboxes."""
     before = """
 import os
@@ -162,7 +162,7 @@ async def test_is_captured_again_soon_when_the_launcher_was_killed(own_box: Box)
     await own_box.launcher.start()
 
 
-async def test_a_kind_that_is_wanted_again_is_captured_once(box: Box, nothing_left: None) -> None:
+async def test_a_spec_is_captured_once(box: Box, nothing_left: None) -> None:
     noted: list[str] = []
     templates = Templates(box.launcher.make, age_s=1000, runs=10, note=lambda _kind, reason: noted.append(reason))
     templates.want(KIND)
@@ -205,7 +205,7 @@ async def test_is_not_captured_where_a_container_engine_refuses_personality(
     await launcher.close()
 
 
-async def test_is_not_restored_when_a_file_it_had_mapped_was_replaced_by_one_of_the_same_size_and_time(box: Box) -> None:
+async def test_is_not_restored_when_a_mapped_file_was_replaced_with_equal_size_and_mtime(box: Box) -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)
         file = Path(folder, "mapped")
@@ -241,7 +241,7 @@ async def test_interpreter_cannot_leave_a_template_of_its_own(box: Box) -> None:
     assert await run(box, template, "print('here')") == "here\n"
 
 
-async def test_a_forged_template_makes_no_file_of_the_host(box: Box, tmp_path: Path) -> None:
+async def test_a_forged_template_creates_no_file_on_the_host(box: Box, tmp_path: Path) -> None:
     """PID 1 copies the beginning of a template while it has its rights still, to a path that the template names."""
     genuine = await capture(KIND, box.launcher.make)
     content = os.pread(genuine, os.fstat(genuine).st_size, 0)
@@ -266,7 +266,7 @@ async def test_a_forged_template_makes_no_file_of_the_host(box: Box, tmp_path: P
     assert (heard, os.listdir(tmp_path)) == ([b"here\n"], [])
 
 
-async def test_the_template_that_memory_is_mapped_from_cannot_be_reached(box: Box) -> None:
+async def test_the_mapped_template_is_unreachable(box: Box) -> None:
     """By a file that is the same in several sandboxes programs could signal to each other."""
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     code = """

@@ -140,7 +140,7 @@ async def test_a_killed_sandbox_is_a_clear_failure_and_touches_no_other(box: Box
     assert (await box.run("/bin/echo", "again")).text == "again\n"
 
 
-async def test_a_ready_sandbox_that_was_killed_is_known_to_be_dead(box: Box) -> None:
+async def test_a_killed_idle_sandbox_is_detected(box: Box) -> None:
     sandbox = await box.make()
     assert not sandbox.is_dead
     os.kill(sandbox.pid, signal.SIGKILL)
@@ -172,7 +172,7 @@ async def test_attack_100_server_and_launcher_killed_at_once_are_swept_by_the_ne
         await until(lambda: groups_of(server.launcher_pid) == [])
 
 
-async def test_launchers_that_start_at_once_do_not_trip_over_what_they_sweep(sandbox_kind: str) -> None:
+async def test_concurrent_launchers_remove_stale_cgroups_without_failure(sandbox_kind: str) -> None:
     """All of them find the same groups of dead launchers; none may take that for a host without cgroups."""
     async with launched(sandbox_kind) as launcher:
         wanted = launcher.cgroups
@@ -194,7 +194,7 @@ async def test_launchers_that_start_at_once_do_not_trip_over_what_they_sweep(san
                 await launcher.close()
 
 
-async def test_groups_that_another_launcher_is_sweeping_are_no_failure(box: Box) -> None:
+async def test_concurrent_removal_of_stale_cgroups_is_no_failure(box: Box) -> None:
     pid = box.launcher.pid
     assert pid is not None
     own = groups_of(pid)
@@ -280,7 +280,7 @@ async def test_a_launcher_that_does_not_start_is_a_clear_failure(program: str, m
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root's sandboxes have groups that can be kept from going")
-async def test_a_group_that_stays_does_not_give_its_uid_to_two_sandboxes(box: Box) -> None:
+async def test_a_remaining_cgroup_does_not_lead_to_a_shared_uid(box: Box) -> None:
     pid = box.launcher.pid
     assert pid is not None
     if not groups_of(pid) or "own-uid" not in box.launcher.layers:
@@ -326,7 +326,7 @@ async def test_a_sandbox_whose_link_cannot_be_sent_fails_alone(box: Box, monkeyp
     assert box.launcher.starts == 1
 
 
-async def test_a_launcher_that_cannot_begin_leaves_no_group(sandbox_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_launcher_that_fails_to_start_leaves_no_cgroup(sandbox_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "VERSION", messages.VERSION + 1)
     launcher = launcher_of(sandbox_kind)
     with pytest.raises(SandboxFailure, match="version"):
@@ -337,7 +337,7 @@ async def test_a_launcher_that_cannot_begin_leaves_no_group(sandbox_kind: str, m
     assert groups_of(pid) == []
 
 
-async def test_a_launcher_that_has_died_unheard_is_a_clear_failure_for_another_kind_of_sandbox(box: Box) -> None:
+async def test_an_unnoticed_death_of_the_launcher_is_a_clear_failure_for_another_spec(box: Box) -> None:
     pid = box.launcher.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
