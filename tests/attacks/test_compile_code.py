@@ -1,4 +1,4 @@
-"""Attacks 39, 40 and 41 on the compile stage: foreign code in the compiler, spoilt programs and toolchains, poisoned caches."""
+"""Attacks 39, 40 and 41 on the compile stage: code in the compiler, modified programs and toolchains, poisoned caches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HELLO = {
     "nasm64": ("main.asm", NASM),
 }
 COMPILERS = {"c": "gcc", "c++": "g++", "rust": "rustc", "java": "javac", "typescript": "sh", "nasm64": "nasm"}
-"""The names that these programs go by while they run."""
+"""The process names of these programs."""
 
 LOOK_AROUND = r"""
 echo "foreign code"
@@ -97,7 +97,7 @@ async def test_attack_39_code_inside_a_compiler_is_in_the_sandbox_and_gone_with_
     assert not [line for line in lines if line.startswith("user ") and " 0" in line]
     assert "kept /tmp" in lines, "it has places of its own to write to"
     assert "FIREBOX_TEST_SECRET" not in said
-    # What runs afterwards, of this very job and of others, finds nothing of it.
+    # Later stages of this job and other jobs find nothing of it.
     assert b"foreign code" not in (result.run.stdout + result.run.stderr if result.run else b"")
     after = await workshop.run("bash", {"main.sh": AFTERWARDS})
     assert printed(after) == b"over\n"
@@ -240,7 +240,7 @@ public class Taken implements Plugin {
 
 
 async def test_attack_39_plugin_asked_for_in_the_environment_is_in_the_sandbox(workshop: Workshop) -> None:
-    """Whoever sends variables has his own compiler do what he likes; what that can reach is nobody else's."""
+    """A client may control its own compiler by variables, which reaches nothing of others."""
     made = await workshop.run("java", {"Taken.java": JAVA_PLUGIN}, artifacts=("Taken.class",))
     [plugin] = [file.content for file in made.artifacts]
     main, code = HELLO["java"]
@@ -348,7 +348,7 @@ def _look(path: str) -> tuple[int, int, int] | None:
     return stat.S_IMODE(status.st_mode), status.st_size, status.st_mtime_ns
 
 
-# 41: what is kept of one job and served to another.
+# 41: cached for one job and served to another.
 
 ASKS: dict[str, tuple[str, str, str, str]] = {
     "c": ("main.c", '#include <stdio.h>\n#include "word.h"\nint main(void) { puts(WORD); }\n', "word.h", '#define WORD "{}"\n'),
@@ -419,7 +419,7 @@ PRINTS_MACRO = '#include <stdio.h>\n#ifndef W\n#define W "none"\n#endif\nint mai
 
 
 async def test_attack_41_files_cut_at_other_places_are_other_files(workshop: Workshop) -> None:
-    """Inputs that would be the same bytes if they were only put one after the other."""
+    """Inputs that are equal when simply concatenated."""
     define = '#define W "taken"\n'
     jobs: list[dict[str, Any]] = [
         {"main.c": define + PRINTS_MACRO},

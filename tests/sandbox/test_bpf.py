@@ -1,4 +1,4 @@
-"""The compiler of filters: programs from rules at random answer what the rules say."""
+"""The filter compiler: programs from random rules return what the rules require."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def data(number: int, arguments: list[int], architecture: int = NATIVE) -> bytes
 
 
 def expected(rules: Rules, call: bytes) -> int:
-    """Return the answer of the first rule that matches."""
+    """Return the action of the first matching rule."""
 
     def holds(condition: Condition) -> bool:
         (word,) = struct.unpack_from("<I", call, condition.word)

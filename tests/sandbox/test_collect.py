@@ -1,4 +1,4 @@
-"""Taking files out of a sandbox: native/collect.c and native/patterns.c under sanitizers, and the server's side against liars."""
+"""Collecting files: native/collect.c and native/patterns.c under sanitizers, and the server against malformed packs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = ("tests/sandbox/native/collect_harness.c", "native/collect.c", "native/patterns.c", "native/kernel.c")
 FLAGS = ("-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Inative")
 SANITIZER = {"ASAN_OPTIONS": "detect_leaks=0"}
-"""Looking for leaks needs ptrace, which a container may not have."""
+"""Leak detection needs ptrace, which a container may not allow."""
 
 SIGNS = (
     b"a", b"b", b"z", b"*", b"?", b"[", b"]", b"!", b"-", b"/", b"^", b"\\", b"&", b"~", b"|", b"\n", b".", b"(",
     "é".encode(), "€".encode(), "😀".encode(), b"\xff", b"\xe2\x82", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80",
 )  # fmt: skip
-"""What patterns and names are made of: all that means something to fnmatch or to a regular expression, and UTF-8, also bad."""
+"""Building blocks of patterns and names: special characters of fnmatch and regular expressions, and valid and invalid UTF-8."""
 
 ODD_PATTERNS = (
     b"[z-a!b]", b"[z-a!-~]", b"[z-a!-!]", b"[z-a!]", b"[!z-a]", b"[z-a]", b"[]a]", b"[!]a]", b"[]-a]", b"[!]-A]", b"[a", b"[!]",
@@ -45,20 +45,20 @@ ODD_PATTERNS = (
 
 
 class Harness:
-    """native/collect.c and native/patterns.c in a program of their own."""
+    """native/collect.c and native/patterns.c in a separate program."""
 
     def __init__(self, program: Path) -> None:
         self._program = program
 
     def match(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[bool]:
-        """Tell for each pair of a pattern and a name whether they match."""
+        """Return for each pair of pattern and name whether they match."""
         strings = b"".join(pattern + b"\0" + name + b"\0" for pattern, name in pairs)
         return [answer == ord("1") for answer in self._run("match", given=strings)]
 
     def stream(
         self, folder: Path, *patterns: str | bytes, max_bytes: int = 1 << 30, max_files: int = 1 << 20, budget_ms: int = 60_000
     ) -> bytes:
-        """Return what PID 1 sends, as an ordinary user."""
+        """Return the stream that PID 1 sends, as an unprivileged user."""
         folder.chmod(0o755)
         return self._run("collect", ".", str(max_bytes), str(max_files), str(budget_ms), *patterns, cwd=folder)
 
@@ -81,7 +81,7 @@ class Harness:
 
 
 class Taken(NamedTuple):
-    """What came out of a folder."""
+    """The files collected from a folder."""
 
     contents: dict[str, bytes]
     modes: dict[str, int]
@@ -102,7 +102,7 @@ def harness() -> Iterator[Harness]:
 
 
 async def read(stream: bytes, max_bytes: int = 1 << 30, max_files: int = 1 << 20) -> Taken:
-    """Read a stream as the server does. Raises: SandboxFailure."""
+    """Read a stream like the server. Raises: SandboxFailure."""
     readable, writable = os.pipe()
     sending = threading.Thread(target=_send, args=(writable, stream))
     sending.start()
@@ -132,7 +132,7 @@ def test_patterns_match_like_fnmatch(harness: Harness) -> None:
     source = random.Random(9)
     pairs: list[tuple[bytes, bytes]] = []
     for _ in range(20_000):
-        # Few different ones at a time, or hardly anything would match; and brackets that are closed.
+        # Few different characters at a time, or hardly anything matches; brackets are closed.
         signs = [*source.sample(SIGNS, source.randrange(2, 9)), *[b"[", b"]", b"-", b"!"] * source.randrange(3)]
         pattern = b"".join(source.choices(signs, k=source.randrange(12)))
         pattern = b"[" + pattern + b"]" if source.random() < 0.4 else pattern
@@ -161,7 +161,7 @@ def test_unusual_patterns_match_like_fnmatch(harness: Harness) -> None:
 
 
 def test_attack_no_pattern_makes_a_name_expensive(harness: Harness) -> None:
-    """A matcher that backtracks does not come to its end here."""
+    """A backtracking matcher would not finish here."""
     name = b"a" * 4000
     patterns = (
         b"*a" * 2000 + b"*[b]?*",
@@ -269,7 +269,7 @@ async def test_attack_thousands_of_files(harness: Harness, tmp_path: Path) -> No
 
 
 async def test_attack_names_that_fill_the_index(harness: Harness, tmp_path: Path) -> None:
-    """Long paths of short files: those that fit are taken, the others said to be too many."""
+    """Long paths of short files: as many as fit are collected, the others are reported as too many."""
     folder = Path(*["d" * 250] * 15)
     (tmp_path / folder).mkdir(parents=True)
     for number in range(1300):
@@ -282,7 +282,7 @@ async def test_attack_names_that_fill_the_index(harness: Harness, tmp_path: Path
 
 
 async def test_attack_deep_folders(harness: Harness, tmp_path: Path) -> None:
-    """Deeper than what is looked into, and then deeper than a path may be long."""
+    """Deeper than the search goes, and then deeper than a path can be long."""
     depth = 70
     folder = Path(*["d"] * depth)
     (tmp_path / folder).mkdir(parents=True)
@@ -312,7 +312,7 @@ async def test_attack_paths_that_are_too_long(harness: Harness, tmp_path: Path) 
 
 
 async def test_attack_too_many_entries(harness: Harness, tmp_path: Path) -> None:
-    """Hard links: as many entries, and they cost less."""
+    """With hard links, because they are cheap."""
     try:
         for folder in "abcde":
             (tmp_path / folder).mkdir()
@@ -334,7 +334,7 @@ async def test_the_search_time_is_bounded(harness: Harness, tmp_path: Path) -> N
 
 
 async def test_attack_a_search_keeps_its_time_limit(harness: Harness, tmp_path: Path) -> None:
-    """One pattern against one name takes longer than all may: the end is seen within it."""
+    """A single comparison exceeds the time limit, which must be noticed during it."""
     folder = tmp_path / Path(*["a" * 250] * 15)
     folder.mkdir(parents=True)
     (folder / ("a" * 250)).touch()
@@ -361,7 +361,7 @@ GOOD = lie([(2, 0o644, 0), (1, 0o755, 2)], [(6, LeftOut.ERROR, 13), (8, LeftOut.
 
 @pytest.fixture
 def no_leak() -> Iterator[None]:
-    """Check that as many descriptors are open afterwards as before."""
+    """Check that no descriptor stays open."""
     before = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == before

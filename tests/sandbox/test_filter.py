@@ -1,4 +1,4 @@
-"""The system call filters: the table, the compiled programs, and what the kernel answers to a program under them."""
+"""The system call filters: the tables, the compiled programs, and the results for a program under them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ only_arm64 = pytest.mark.skipif(platform.machine() != "aarch64", reason="this wa
 
 
 class Machine(NamedTuple):
-    """One that we have a table for. Its filter can be tried on any other."""
+    """An architecture with a table. Its filter can be tested on any other."""
 
     name: str
     architecture: int
@@ -125,7 +125,7 @@ def test_an_invalid_number_fails_with_enosys(machine: Machine) -> None:
 
 
 def test_attack_64_garbage_in_the_upper_half_of_an_argument_changes_nothing(machine: Machine) -> None:
-    """The kernel reads `int` arguments from the lower half of a register; so must the filters."""
+    """The kernel reads `int` arguments from the lower half of a register, and so must the filters."""
     cases = [
         (machine.number("clone"), (GARBAGE | 0x10000000 | 17,)),  # CLONE_NEWUSER
         (machine.number("ioctl"), (0, GARBAGE | 0x5412)),  # TIOCSTI
@@ -190,7 +190,7 @@ def test_only_netlink_route_passes_and_pid_1_decides(machine: Machine) -> None:
 
 
 def test_attack_12_no_machine_wide_resource_can_be_used_up(machine: Machine) -> None:
-    """Each of these takes of something that has one limit for the machine and that no cgroup counts."""
+    """Each of these uses a resource that has one limit for the machine and is charged to no cgroup."""
     level, tcp, ipv6 = 1, 6, 41
     for garbage in (0, GARBAGE):
         for option in (26, 50, 51, 52):  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
@@ -229,7 +229,7 @@ def test_without_a_cgroup_memory_cannot_be_hidden(machine: Machine) -> None:
 
 
 async def test_attack_12_filters_are_refused_to_a_program(box: Box) -> None:
-    """As from a kernel without them: what can do without goes on."""
+    """As on a kernel without filters: programs that can do without them continue."""
     code = """
 import socket, struct
 from raw import *
@@ -260,7 +260,7 @@ def test_sync_succeeds_and_does_nothing(machine: Machine) -> None:
 
 
 async def test_attack_66_every_denied_call_fails_for_a_program(box: Box) -> None:
-    """Arguments that the kernel itself would answer with another error: zeros, or an address that is not there."""
+    """Arguments for which the kernel itself returns another error: zeros, or an invalid address."""
     names = [name for names in DENIED.values() for name in names.split() if number_of(name) is not None]
     code = f"from raw import call, tell\ntell(**{{name: call(name, 0, 0, 0, 0, 0, 0) for name in {names!r}}})"
     outcome = await box.python(code, files=raw_files(*names))
@@ -270,7 +270,7 @@ async def test_attack_66_every_denied_call_fails_for_a_program(box: Box) -> None
 
 
 async def test_attack_65_io_uring_does_not_exist(box: Box) -> None:
-    """Neither the ring nor its older sibling, whose number of contexts is bounded for the whole machine and not for each user."""
+    """Neither io_uring nor the older AIO, whose contexts have one limit for the whole machine."""
     names = ["io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup"]
     code = (
         f"from raw import *\ntell(**{{name: call(name, 8, ctypes.create_string_buffer(256), 0, 0, 0, 0) for name in {names!r}}})"
@@ -318,7 +318,7 @@ async def test_attack_64_x32_kills_the_program(box: Box) -> None:
 
 @only_arm64
 async def test_attack_64_a_32_bit_program_is_killed(box: Box) -> None:
-    """It begins to run where the kernel and the processor know such programs, and dies of its first system call."""
+    """It starts where kernel and processor support such programs, and dies at its first system call."""
     code = """
 import os, struct
 exit_with_0 = struct.pack("<3I", 0xE3A00000, 0xE3A07001, 0xEF000000)  # mov r0, #0; mov r7, #1; svc #0
@@ -342,7 +342,7 @@ except OSError as error:
 
 
 async def test_attack_64_invalid_numbers_behave_as_in_the_kernel(box: Box) -> None:
-    """Only the lower half of the number counts, for the kernel and for the filter alike."""
+    """Kernel and filter use only the lower half of the number."""
     code = """
 from raw import *
 high = 1 << 32
@@ -375,7 +375,7 @@ tell(plain={name: call("ioctl", 0, number, byte) for name, number in requests.it
 
 
 async def test_ordinary_calls_of_every_group_work(box: Box) -> None:
-    """One program that uses something of each group of the table."""
+    """One program that uses calls of every group."""
     code = """
 import errno, fcntl, mmap, os, resource, select, signal, socket, struct, tempfile, time, threading
 done = []
@@ -464,7 +464,7 @@ def test_every_name_of_the_tables_is_a_call() -> None:
 
 
 def test_numbers_match_the_kernel_headers() -> None:
-    """Those that are installed may be older than the table."""
+    """The installed headers may be older than the table."""
     require_tool("gcc")
     machine = platform.machine()
     found = header_numbers([f"/usr/include/{machine}-linux-gnu", "/usr/include"], f"__{machine}__")
@@ -491,7 +491,7 @@ def test_programs_are_small_and_valid(machine: Machine) -> None:
 
 
 def test_the_kernel_accepts_the_programs() -> None:
-    """In a process of its own: a filter stays."""
+    """In a separate process, because a filter is permanent."""
     code = """
 import ctypes, errno, sys
 class Program(ctypes.Structure):
@@ -508,7 +508,7 @@ assert libc.unshare(0) == -1 and ctypes.get_errno() == errno.EPERM
 
 
 def test_calls_that_always_pass_load_no_argument(machine: Machine) -> None:
-    """It takes the filter apart when it is loaded: an answer that depends on architecture and number only is kept in a bitmap."""
+    """The kernel analyses a filter when it is loaded, and keeps a bitmap of calls that always pass."""
     held = {
         "clone",
         "ioctl",

@@ -1,4 +1,4 @@
-"""Input while it runs, signals to the group, and a real terminal."""
+"""Interactive input, signals to the process group, and a real terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 MIB = 1 << 20
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 SLEEPING = "while True: time.sleep(0.1)"
-"""A signal that comes between Python's last look for one and the system call does not end a sleep: so it is a short one."""
+"""Short, because a signal between Python's check and the system call does not interrupt a sleep."""
 
 
 async def test_lines_go_back_and_forth(box: Box) -> None:

@@ -1,4 +1,4 @@
-"""A launcher that was started, and asked for its first sandbox, before anybody took it over."""
+"""A launcher that is started, and whose first sandbox is requested, before a `LauncherProcess` takes it over."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST = SandboxSpec(writable_bytes=1 << 20)
 
 @contextmanager
 def asked_for(first: SandboxSpec, kind: str, *, is_smoke_test: bool = False) -> Generator[StartedLauncher]:
-    """A launcher that makes its first sandbox."""
+    """A launcher that creates its first sandbox."""
     run_as = ORDINARY_USER if kind == "rootless" and IS_ROOT else None
     started = start_launcher(run_as=run_as)
     try:
@@ -35,7 +35,7 @@ def asked_for(first: SandboxSpec, kind: str, *, is_smoke_test: bool = False) -> 
 
 @asynccontextmanager
 async def taken_over(started: StartedLauncher) -> AsyncGenerator[LauncherProcess]:
-    """The launcher as a server holds it. Nothing is left of it afterwards, nor open."""
+    """The launcher in a `LauncherProcess`. Nothing of it remains afterwards."""
     before = set(os.listdir("/proc/self/fd"))
     launcher = LauncherProcess(started=started)
     try:

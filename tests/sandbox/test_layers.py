@@ -1,4 +1,4 @@
-"""Roots that are stacked from packages: nothing of the host shows, nothing can be changed, nothing outlives its use."""
+"""Roots stacked from packages: the host is invisible, nothing can be changed, and nothing outlives its use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def box(own_box: Box) -> Box:
-    """A launcher keeps the layers that it has shown, so each test has one of its own."""
+    """A launcher keeps its layers mounted, so each test has its own."""
     return own_box
 
 
@@ -31,7 +31,7 @@ PROGRAMS = ("sh", "cat", "ls", "flock", "mknod", "sleep", "touch")
 
 
 def copy_program(name: str, tree: Path) -> None:
-    """Copy a program of the host and the libraries it needs into a tree."""
+    """Copy a host program with its libraries into a tree."""
     found = shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin")
     assert found is not None
     lines = subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout.split()
@@ -43,7 +43,7 @@ def copy_program(name: str, tree: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trees() -> Iterator[Path]:
-    """A base with a few programs and a layer above it that changes one file; everybody may read them."""
+    """A base with a few programs, and a layer that changes one file; world-readable."""
     folder = Path(tempfile.mkdtemp(prefix="firebox-layers-"))
     base, top = folder / "base" / "root", folder / "top" / "root"
     for name in PROGRAMS:
@@ -67,7 +67,7 @@ def trees() -> Iterator[Path]:
 
 
 def make_image(tree: Path, image: Path) -> None:
-    """Make the image of a package."""
+    """Create the image of a package."""
     command = [
         require_tool("mksquashfs"),
         str(tree),
@@ -83,7 +83,7 @@ def make_image(tree: Path, image: Path) -> None:
 
 @pytest.fixture
 def layers(box: Box, trees: Path, tmp_path: Path) -> tuple[str, ...]:
-    """The two layers, as whoever makes sandboxes can have them: images, or folders."""
+    """The two layers, in the form that this launcher supports: images or folders."""
     if box.kind == "rootless":
         return str(trees / "top/root"), str(trees / "base/root")
     assert squashfs_support.cannot_mount() == ""
@@ -234,13 +234,13 @@ async def test_layer_that_is_not_there_is_refused(box: Box, tmp_path: Path) -> N
 
 
 def loops_of(layers: tuple[str, ...]) -> int:
-    """Count the loop devices that show one of these files, not those of another test, which have the same names."""
+    """Count the loop devices of these files, without those of other tests with the same names."""
     shown = [file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
     return sum(path.endswith(layer) for path in shown for layer in layers)
 
 
 async def test_a_tree_below_tmp_is_shown_beside_it(box: Box) -> None:
-    """At its own place the sandbox's own folder would cover it."""
+    """At its original path the sandbox's own folder would cover it."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         Path(folder, "file").write_text("seen")

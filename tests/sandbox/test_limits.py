@@ -1,4 +1,4 @@
-"""Each limit as the program meets it: which error it sees, what is reported, and that it cannot be got round from inside."""
+"""Each limit: which error the program gets, what is reported, and that it cannot be circumvented from inside."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_wall_clock_counts_sleep(box: Box) -> None:
 
 
 async def test_wall_time_limits_hold_under_load(box: Box) -> None:
-    """The clocks of several runs do not disturb each other: each is ended by its own."""
+    """The clocks of concurrent runs are independent."""
     async with neighbour(box) as other:
         async with (
             talk_python(box, "while True: pass", wall_ms=300) as first,
@@ -40,7 +40,7 @@ async def test_wall_time_limits_hold_under_load(box: Box) -> None:
 
 
 async def test_cpu_time_of_ended_processes_counts(box: Box) -> None:
-    """One short child after the other: none of them, and not the parent, ever has much."""
+    """One short child after the other: neither they nor the parent use much each."""
     code = """
 import os, time
 while True:
@@ -82,7 +82,7 @@ for _ in range(3): threading.Thread(target=burn).start()
 
 
 async def test_the_kernel_enforces_the_cpu_limit_too(box: Box) -> None:
-    """A single process that our clock did not see would meet RLIMIT_CPU two seconds later, and cannot raise it."""
+    """RLIMIT_CPU would kill a single process two seconds after our clock, and it cannot be raised."""
     code = """
 import resource
 soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -101,7 +101,7 @@ async def test_zero_means_no_cpu_limit_and_no_memory_limit(box: Box) -> None:
 
 @pytest.mark.parametrize("limit", [32, 300, 700])
 async def test_an_idle_sandbox_adopts_the_memory_limit_of_the_command(box: Box, limit: int) -> None:
-    """Made with half a gigabyte: the command may have less or more."""
+    """It was created with half a gigabyte: the command may have less or more."""
     code = "import sys\nx = bytearray(b'x') * (int(sys.argv[1]) << 20)\nimport time; time.sleep(0.05)\nprint('fits')"
     fits = await box.python(code, str(limit - 20), memory_bytes=limit * MIB)
     assert (fits.text, fits.exit.status) == ("fits\n", 0), fits.error_text
@@ -110,7 +110,7 @@ async def test_an_idle_sandbox_adopts_the_memory_limit_of_the_command(box: Box, 
 
 
 async def test_a_program_that_survives_its_killed_child_is_ended_too(box: Box) -> None:
-    """The limit is the tree's: who reaches it ends as a whole, whatever the parent makes of it."""
+    """The limit is for the whole tree, which is killed as a whole, whatever the parent does."""
     code = """
 import os, time
 child = os.fork()
@@ -125,14 +125,14 @@ time.sleep(600)
 
 
 async def test_address_space_alone_is_not_limited(box: Box) -> None:
-    """Virtual machines reserve far more than they use; only what is touched counts."""
+    """Virtual machines reserve far more than they use; only touched memory counts."""
     code = "import mmap\nhuge = mmap.mmap(-1, 64 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)\nhuge[:4] = b'good'\nprint(huge[:4])"
     outcome = await box.python(code, memory_bytes=64 * MIB)
     assert outcome.text == "b'good'\n", outcome.error_text
 
 
 async def test_shared_memory_counts_once(box: Box) -> None:
-    """Six processes that see the same 60 MiB use 60 MiB."""
+    """Six processes that share 60 MiB use 60 MiB."""
     code = """
 import os, time
 from multiprocessing.shared_memory import SharedMemory
@@ -307,7 +307,7 @@ async def test_node_fits_into_its_memory(box: Box) -> None:
 
 
 async def test_the_stack_has_the_requested_size(box: Box) -> None:
-    """Soft and hard, for the program and for what it starts; deep recursion reaches it, and past it the program dies."""
+    """Soft and hard, for the program and its children; deep recursion reaches it, and beyond it the program dies."""
     script = "ulimit -Ss; ulimit -Hs; exec python3 main.py"
     code = """
 import resource
@@ -351,7 +351,7 @@ int main(void) {
 
 
 async def test_a_search_a_million_deep_and_many_threads_have_room(box: Box, tmp_path: Path) -> None:
-    """A stack of the size of the memory is what judges give; threads get as much, which is only a promise until it is used."""
+    """Judges set the stack to the memory limit. Threads reserve as much, and only use what they touch."""
     compiler = require_tool("gcc")
     (tmp_path / "deep.c").write_text(DEEP)
     subprocess.run([compiler, "-O1", "-fno-optimize-sibling-calls", "-pthread", "-o", "deep", "deep.c"], cwd=tmp_path, check=True)

@@ -1,4 +1,4 @@
-"""What ordinary programs do and an over-strict sandbox breaks: each must simply work, under the limits that runs get."""
+"""Ordinary programs that an over-strict sandbox breaks: they must simply work under the default limits."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def test_a_compiler_with_its_temporary_files(box: Box) -> None:
 
 @pytest.mark.slow
 async def test_go_with_less_than_256_mib(box: Box, tmp_path: Path) -> None:
-    """Compiled outside: a Go program reserves far more than it uses."""
+    """Compiled outside. A Go program reserves far more memory than it uses."""
     cache = await asyncio.to_thread(prepare_go, tmp_path / "data")
     go = require_tool("go")
     lines = ["func main() {", "c := make(chan int)", "for i := 0; i < 100; i++ { go func() { c <- 1 }() }", "s := 0"]

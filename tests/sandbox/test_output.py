@@ -1,4 +1,4 @@
-"""Attacks 18 to 24, 30 and 31: floods, drips, interleaving, and streams that somebody keeps open."""
+"""Attacks 18 to 24, 30 and 31: floods, drips, interleaving, and streams that are kept open."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_attack_22_a_drip_does_not_defeat_the_wall_clock(box: Box) -> None
 
 
 async def test_attack_24_escapes_and_markup_pass_through_as_bytes(box: Box) -> None:
-    """Making output safe to show is the client's duty; changing it here would be a lie about what was printed."""
+    """Escaping output is up to the client; changing it here would misreport what was printed."""
     outcome = await box.run("/usr/bin/printf", r"\033]0;title\007</script>\000\377")
     assert outcome.stdout == b"\033]0;title\007</script>\000\377"
 
@@ -116,7 +116,7 @@ async def test_data_left_in_the_pipes_at_the_end_arrives(box: Box) -> None:
 
 
 async def test_attack_31_a_background_child_writes_nothing_after_the_end(box: Box) -> None:
-    """A flood from a daemon that outlives the program: the run ends with the program, what came before is kept."""
+    """A flood from a daemon that outlives the program: the run ends with the program, earlier output is kept."""
     code = """
 import os, signal, time
 ready, go = os.pipe()
@@ -136,7 +136,7 @@ os._exit(5)
 
 
 async def test_attack_21_output_arrives_before_a_long_silence(box: Box) -> None:
-    """Not when the program ends, and not when its own buffer is full: when it was written."""
+    """When it is written, not when the program ends or a buffer is full."""
     async with talk(box, PYTHON, "-c", "import os, time\nos.write(1, b'x' * 300_000 + b'end')\ntime.sleep(600)") as program:
         await program.hear(b"end")
         assert len(program.heard) == 300_003

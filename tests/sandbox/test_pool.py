@@ -1,4 +1,4 @@
-"""Ready sandboxes: there before anybody asks, as many as are asked for, gone when nobody does."""
+"""The pool of idle sandboxes: filled before the first take, it grows with demand and shrinks without."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Clock:
 
 @dataclass
 class Kept:
-    """A pool, its clock, and how many sandboxes it is about to have."""
+    """A pool and its clock."""
 
     pool: Pool
     clock: Clock = field(default_factory=Clock)
@@ -49,7 +49,7 @@ class Kept:
         (await self.pool.take(specification)).close()
 
     async def settled(self, ready: int) -> None:
-        """Wait until so many are ready and that is what the pool wants. The pool looks again at once."""
+        """Wait until the pool has this size as its target. It checks at once."""
         self.pool._look()
         await until(lambda: self.pool.statistics().ready == self.pool.statistics().target == ready)
 
@@ -197,7 +197,7 @@ async def test_closing_leaves_nothing(box: Box, nothing_left: None) -> None:
 
 
 class SlowLaunchers:
-    """Makes sandboxes when the test says so, in an order of its own."""
+    """Creates sandboxes when the test requests it, in any order."""
 
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[Sandbox]] = []
@@ -213,7 +213,7 @@ class SlowLaunchers:
 
 
 class MadeSandbox:
-    """A sandbox in name only."""
+    """A stand-in for a sandbox."""
 
     is_dead = False
 
@@ -231,7 +231,7 @@ def made_sandbox() -> Sandbox:
 
 @pytest.fixture
 async def slow() -> AsyncIterator[tuple[Pool, SlowLaunchers]]:
-    """A pool that holds two, both of which are being made."""
+    """A pool of two, both being created."""
     launchers = SlowLaunchers()
     pool = Pool(cast("Launchers", launchers), [NAMED], 2)
     await pool.start()

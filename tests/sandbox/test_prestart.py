@@ -1,4 +1,4 @@
-"""Programs that wait in a ready sandbox for its command, whoever makes the sandbox."""
+"""Programs that wait in an idle sandbox for its command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.sandbox.leftovers import descendants_of
 from tests.support.waiting import until
 
 WORDS = "read -r word < main.sh; echo $word"
-"""A shell that opens the main file late: it waits there."""
+"""A shell that opens the main file late, and waits there."""
 
 
 def ahead(script: str, main: str = "main.sh") -> Prestart:
@@ -27,7 +27,7 @@ def command(script: str, content: bytes = b"here\n", name: str = "main.sh") -> C
 
 
 async def run(box: Box, started: Prestart, wanted: Command) -> tuple[str, bool]:
-    """Returns what the program wrote, and whether it was the one that waited."""
+    """Run a command. Returns its output, and whether it was the prestarted program."""
     sandbox = await box.launcher.make(SandboxSpec(prestart=started))
     heard: list[bytes] = []
     try:

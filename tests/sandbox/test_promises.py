@@ -1,4 +1,4 @@
-"""What a sandbox promises, in sentences: one for each, the many ways to break it are in the files beside this one."""
+"""The promises of a sandbox, one test each. Attacks on them are in the other files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_exit_code_and_both_streams_come_back(box: Box) -> None:
 
 @pytest.mark.parametrize("code", [0, 1, 2, 126, 127, 128, 137, 255])
 async def test_every_exit_code_is_reported_unchanged(box: Box, code: int) -> None:
-    """137 is what a shell makes of SIGKILL; from an exit it is no signal and no limit."""
+    """A shell exits with 137 after SIGKILL; as an exit code it is neither a signal nor a limit."""
     outcome = await box.shell(f"exit {code}")
     assert (outcome.exit.status, outcome.exit.signal, outcome.exit.killed_by) == (code, None, "")
 
@@ -65,7 +65,7 @@ async def test_sees_no_process_but_its_own(box: Box) -> None:
 
 
 async def test_reaches_no_network(box: Box) -> None:
-    """A listener of the host on every address, and names: nothing is reached, nothing hangs."""
+    """Listeners of the host on every address, and host names: nothing is reached, nothing hangs."""
     with socket.create_server(("0.0.0.0", 0)) as server:
         code = f"""
 import errno, json, socket
@@ -96,7 +96,7 @@ async def test_starts_without_traces_of_the_last_run(box: Box) -> None:
 async def test_many_at_once_do_not_mix(box: Box) -> None:
     async def one(number: int) -> tuple[str, int | None, str]:
         script = f"echo {number} > file; read line; echo $line; cat file; exit {number}"
-        # Where processors are emulated each of so many takes long.
+        # On an emulated processor each takes long.
         outcome = await box.shell(script, stdin=f"in {number}\n".encode(), wall_ms=120_000)
         return outcome.text, outcome.exit.status, outcome.exit.killed_by
 
@@ -163,7 +163,7 @@ async def test_kills_before_and_after_the_end_count_once(box: Box) -> None:
 
 
 async def test_fifty_runs_of_every_ending_leave_nothing(box: Box) -> None:
-    """What the launcher holds is compared by `nothing_left`; this process must hold no more either."""
+    """`nothing_left` checks the launcher; this process must hold no more either."""
 
     async def one(number: int) -> None:
         match number % 5:

@@ -1,4 +1,4 @@
-"""The messages are one declaration in two languages, and the launcher refuses what is none."""
+"""The messages have one declaration for two languages, and the launcher rejects malformed ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_header_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("structure", messages.STRUCTURES, ids=lambda each: each.__name__)
 def test_fields_are_naturally_aligned_without_padding(structure: type[tuple[int, ...]]) -> None:
-    """So that C sees the same layout without packing."""
+    """So C has the same layout without packing."""
     formats = messages.layout(structure).format
     native = struct.Struct("@" + formats.lstrip("<"))
     assert native.size == messages.layout(structure).size
@@ -48,7 +48,7 @@ def test_a_long_message_travels_in_a_memfd() -> None:
 
 
 def answer_to(message: bytes) -> messages.Failed | None:
-    """What a launcher that is not configured says to a message; None: it ends."""
+    """Return the reply of an unconfigured launcher to a message; None: it exits."""
     launcher: StartedLauncher = start_launcher()
     try:
         messages.send(launcher.link, message)

@@ -1,4 +1,4 @@
-"""What programs that were restored from one template could do to each other."""
+"""How programs that were restored from one template could affect each other."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KIND = kind_of(WAITS)
 
 
 async def run(box: Box, template: Template, code: str, kind: SandboxSpec = KIND) -> str:
-    """Run code in an interpreter that is restored. Returns what it wrote."""
+    """Run code in a restored interpreter. Returns its output."""
     sandbox = await box.launcher.make(kind, template)
     heard: list[bytes] = []
     restored = "assert any('-7ffffffff000 ' in line for line in open('/proc/self/maps'))\n"  # addresses are not random
@@ -52,7 +52,7 @@ async def run(box: Box, template: Template, code: str, kind: SandboxSpec = KIND)
 
 
 async def test_each_program_has_its_own_program_file(box: Box) -> None:
-    """Else flock(2) and inotify(7) would let programs signal to each other, or tell when others start."""
+    """Else programs could communicate through flock(2), or notice the start of others through inotify(7)."""
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     shared = os.fstat(template.descriptor)
     own = await run(box, template, "status = os.stat('/proc/self/exe'); print((status.st_dev, status.st_ino))")
@@ -66,7 +66,7 @@ async def test_program_file_has_the_name_of_the_interpreter(box: Box) -> None:
 
 
 async def test_program_file_holds_little_more(box: Box) -> None:
-    """Where no cgroup counts memory, and a sandbox has no uid of its own, it belongs to the program."""
+    """Without a memory cgroup and without a uid of its own, the file belongs to the program."""
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     code = """
 import contextlib
@@ -98,7 +98,7 @@ for attempt in (
 
 
 async def test_droppable_memory_is_restored_empty(box: Box) -> None:
-    """A C library keeps the state of vgetrandom() there: the same random numbers must not be drawn twice."""
+    """C libraries keep the state of vgetrandom() there: the same random numbers must not be drawn twice."""
     before = """
 import ctypes
 mmap = ctypes.CDLL(None).mmap
@@ -123,7 +123,7 @@ if kept:
 
 
 async def test_interpreter_cannot_reach_its_tracer(box: Box) -> None:
-    """The tracer is a fork of PID 1, with its link to the server and what the launcher was told of other sandboxes."""
+    """The tracer is a fork of PID 1, with its link to the server and the launcher's data about other sandboxes."""
     before = """
 import os
 tracer = next(pid for pid in os.listdir("/proc") if pid.isdigit() and pid not in ("1", str(os.getpid())))
@@ -193,7 +193,7 @@ assert prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 == prctl(PR_SET_SECCOMP, SECC
 async def test_is_not_captured_where_a_container_engine_refuses_personality(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is refused with -1 has every bit set, that of addresses which are not random too."""
+    """A result of -1 has every bit set, including ADDR_NO_RANDOMIZE."""
     program = tmp_path / "launcher"
     program.write_text(f"{REFUSES_PERSONALITY}os.execv({launcher_start.LAUNCHER!r}, sys.argv)\n")
     program.chmod(0o755)
@@ -242,7 +242,7 @@ async def test_interpreter_cannot_leave_a_template_of_its_own(box: Box) -> None:
 
 
 async def test_a_forged_template_creates_no_file_on_the_host(box: Box, tmp_path: Path) -> None:
-    """PID 1 copies the beginning of a template while it has its rights still, to a path that the template names."""
+    """PID 1, still privileged, copies the start of a template to a path that the template names."""
     genuine = await capture(KIND, box.launcher.make)
     content = os.pread(genuine, os.fstat(genuine).st_size, 0)
     os.close(genuine)
@@ -267,7 +267,7 @@ async def test_a_forged_template_creates_no_file_on_the_host(box: Box, tmp_path:
 
 
 async def test_the_mapped_template_is_unreachable(box: Box) -> None:
-    """By a file that is the same in several sandboxes programs could signal to each other."""
+    """Programs could communicate through a file that is shared by several sandboxes."""
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     code = """
 import contextlib

@@ -1,4 +1,4 @@
-"""What PID 1 makes of /proc where no cgroup counts: native/sampling.c, supervisor.c and system_v.c on a folder."""
+"""Sampling of /proc without a cgroup: native/sampling.c, supervisor.c and system_v.c on a fake folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """A /proc with PID 1 in it, which counts for nothing."""
+    """A /proc with PID 1, which does not count."""
     write(tmp_path, "net/protocols", PROTOCOLS)
     write(tmp_path, "sysvipc/msg", MESSAGES)
     write(tmp_path, "sysvipc/sem", SETS)
@@ -252,7 +252,7 @@ def test_shared_memory_is_bounded_before_the_start(harness: Path, proc: Path) ->
 def test_the_largest_mappings_are_assumed_to_remain(harness: Path, proc: Path) -> None:
     add_process(proc, 20)
     write(proc, "20/maps", SHARED.format(7) + SHARED.format(8) + SHARED.format(7) + "7f00-7f01 rw-p 0000 00:01 9 /dev/zero\n")
-    # The last one of a thread that is there is kept whatever; of the others the two largest.
+    # The last one of a living thread is always kept; of the others the two largest.
     words = ["20:4096", "20:8192", "20:12288", "20:100", "30:20480", "30:1"]
     seen = run(harness, proc, "mappings", 1, *words)
     assert (seen["before"], seen["after"]) == (4096 + 8192 + 12288 + 100 + 20480 + 1, 100 + 20480 + 12288)
@@ -262,7 +262,7 @@ def test_more_mappings_than_the_list_holds(harness: Path, proc: Path) -> None:
     add_process(proc, 20)
     write(proc, "20/maps", SHARED.format(7) + SHARED.format(8))
     seen = run(harness, proc, "mappings", 300_000, "20:4096")
-    # The list was full once: two were kept of what was in it. One more is the thread's last.
+    # The list was full once, and two entries were kept. One more is the thread's last.
     assert (seen["before"], seen["after"]) == ((300_000 - LISTED + 2) * 4096, 3 * 4096)
     write(proc, "20/maps", "".join(map(SHARED.format, range(LISTED + 1))))
     seen = run(harness, proc, "mappings", 300_000, "20:4096")

@@ -1,4 +1,4 @@
-"""Whoever is killed, nothing is left: processes, cgroups, folders; and what comes next works."""
+"""Whichever process is killed, nothing is left: processes, cgroups, folders; and the next run works."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ async def main():
 
 asyncio.run(main())
 """
-"""A process that holds three programs that run, children in sessions of their own among them, and a sandbox that is ready."""
+"""A process with three running programs, some with children in sessions of their own, and an idle sandbox."""
 
 
 @dataclass
 class Server:
-    """The process, its launcher, and everything below."""
+    """The process, its launcher, and all descendants."""
 
     process: asyncio.subprocess.Process
     launcher_pid: int
@@ -76,7 +76,7 @@ class Server:
 
 async def start_server(kind: str) -> Server:
     environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{SOURCE.parent}"}
-    # Whoever starts the tests may ignore signals, as a shell does for what it runs in the background.
+    # The tests may inherit ignored signals, like background jobs of a shell.
     arguments = ("/usr/bin/env", "--default-signal=HUP,INT,TERM", sys.executable, "-c", SERVER, kind)
     process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
@@ -102,7 +102,7 @@ async def launched(kind: str) -> AsyncGenerator[LauncherProcess]:
 
 
 async def test_a_killed_launcher_is_a_clear_failure_and_the_next_sandbox_works(box: Box) -> None:
-    """Every run in flight hears of it, every process ends, and the next launcher removes what this one could not."""
+    """Every current run fails, every process ends, and the next launcher removes what this one could not."""
     launcher_pid = box.launcher.pid
     assert launcher_pid is not None
     async with AsyncExitStack() as stack:
@@ -128,7 +128,7 @@ async def test_a_killed_launcher_is_a_clear_failure_and_the_next_sandbox_works(b
 
 
 async def test_a_killed_sandbox_is_a_clear_failure_and_touches_no_other(box: Box) -> None:
-    """PID 1 may be taken by the host when it runs out of memory."""
+    """The host may kill PID 1 when it runs out of memory."""
     async with talk(box, "/bin/cat") as one, talk(box, "/bin/cat") as other:
         await one.ask("up", b"up")
         await other.ask("up", b"up")
@@ -151,7 +151,7 @@ async def test_a_killed_idle_sandbox_is_detected(box: Box) -> None:
 
 
 async def test_attack_100_a_killed_server_takes_everything_with_it(server: Server) -> None:
-    """The launcher notices, ends every sandbox and removes the groups by itself: no other launcher is started."""
+    """The launcher notices, ends every sandbox and removes the cgroups by itself, without another launcher."""
     server.process.kill()
     await server.is_gone()
     await until(lambda: groups_of(server.launcher_pid) == [])
@@ -173,7 +173,7 @@ async def test_attack_100_server_and_launcher_killed_at_once_are_swept_by_the_ne
 
 
 async def test_concurrent_launchers_remove_stale_cgroups_without_failure(sandbox_kind: str) -> None:
-    """All of them find the same groups of dead launchers; none may take that for a host without cgroups."""
+    """All find the same cgroups of dead launchers; none may conclude that the host has no cgroups."""
     async with launched(sandbox_kind) as launcher:
         wanted = launcher.cgroups
     for _ in range(2):
@@ -230,7 +230,7 @@ async def test_no_descriptors_left_is_a_clear_failure_that_passes(box: Box) -> N
 
 @pytest.fixture
 def shared_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose mounts other mount namespaces hear of, as systemd makes the whole of a host."""
+    """A folder with shared mount propagation, which systemd sets for a whole host."""
     subprocess.run(["mount", "-t", "tmpfs", "firebox-test", tmp_path], check=True)
     subprocess.run(["mount", "--make-shared", tmp_path], check=True)
     for name in ("early", "late"):
@@ -307,7 +307,7 @@ async def test_a_remaining_cgroup_does_not_lead_to_a_shared_uid(box: Box) -> Non
 
 
 async def test_a_sandbox_whose_link_cannot_be_sent_fails_alone(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when programs of the same user have so many descriptors under way that the kernel sends no more."""
+    """As if programs of the same user had so many descriptors in flight that the kernel refuses more."""
     async with talk(box, "/bin/cat") as run:
         await run.ask("up", b"up")
         send = messages.send

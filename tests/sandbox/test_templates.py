@@ -28,11 +28,11 @@ while piece := os.read(200, 4096):
 os.close(200)
 exec(open("main.py").read())
 """
-"""What waits as a hook does, and then runs the main file."""
+"""Waits like a hook, and then runs the main file."""
 
 
 def kind_of(before: str = "", **fields: object) -> SandboxSpec:
-    """Return the kind of sandbox in which a Python waits that has run some code before."""
+    """Return the spec of a sandbox with a waiting Python that has run some code before."""
     ahead = Prestart((PYTHON, "-c", before + GOES_ON), tuple(ENVIRONMENT.items()), "main.py", template="")
     return SandboxSpec(prestart=ahead)._replace(**fields)  # type: ignore[arg-type]
 
@@ -42,7 +42,7 @@ async def template_of(box: Box, kind: SandboxSpec) -> Template:
 
 
 async def run(box: Box, kind: SandboxSpec, template: Template | None, code: str) -> tuple[str, bool]:
-    """Run code in a sandbox of this kind. Returns what it wrote, and whether it went on with the program that waited."""
+    """Run code in a sandbox of this spec. Returns its output, and whether it ran in the prestarted program."""
     sandbox = await box.launcher.make(kind, template)
     heard: list[bytes] = []
     assert kind.prestart is not None
@@ -376,7 +376,7 @@ async def test_unsupported_state_prevents_a_template(box: Box, nothing_left: Non
 
 @pytest.fixture
 def shown() -> Iterator[Path]:
-    """A folder that sandboxes can be shown."""
+    """A folder that sandboxes can see."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
@@ -454,7 +454,7 @@ class Clock:
 
 
 class Kept:
-    """Templates with a clock of ours, and what was noted."""
+    """Templates with a fake clock, and the reported reasons."""
 
     def __init__(self, box: Box, *, age_s: float = 100, runs: int = 3) -> None:
         self.clock = Clock()
@@ -464,7 +464,7 @@ class Kept:
         )
 
     async def made(self, kind: SandboxSpec, other_than: Template | None = None) -> Template:
-        """Want a template and wait until there is one."""
+        """Request a template and wait until it exists."""
         self.templates.want(kind)
         await until(lambda: self.templates._templates.get(kind) not in (None, other_than), "there is a new template")
         return self.templates._templates[kind]

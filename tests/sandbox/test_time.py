@@ -1,4 +1,4 @@
-"""Attacks 25 to 29: busy, asleep, stopped, deaf."""
+"""Attacks 25 to 29: busy loops, sleep, stopped processes, ignored signals."""
 
 from __future__ import annotations
 

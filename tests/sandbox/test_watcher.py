@@ -1,4 +1,4 @@
-"""Descriptors of sandboxes are watched by one epoll, which has to keep apart what has the same number."""
+"""One epoll instance watches the descriptors of all sandboxes. It must not confuse reused numbers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def watcher(pipes: list[Pipe]) -> AsyncIterator[Watcher]:
 
 
 async def called(watcher: Watcher, pipe: Pipe) -> None:
-    """Wait until the watcher calls back for a pipe that has something; what was ready with it has been called then."""
+    """Wait until the watcher calls back for a readable pipe, and with it for everything ready at the same time."""
     done = asyncio.Event()
     watcher.add(pipe.readable, done.set)
     await asyncio.wait_for(done.wait(), WAIT_S)
@@ -101,7 +101,7 @@ async def test_a_stale_event_does_not_reach_a_new_descriptor_with_the_same_numbe
     done = asyncio.Event()
 
     def replace(own: Pipe, other: Pipe, name: str) -> None:
-        """Have an empty pipe take the place of the other one, which is ready as well."""
+        """Replace the other pipe, which is ready too, by an empty one."""
         calls.append(name)
         watcher.remove(own.readable)
         watcher.remove(other.readable)

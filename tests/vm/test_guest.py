@@ -1,4 +1,4 @@
-"""The virtual machine is what the sandbox tests in it take it for."""
+"""The virtual machine has the properties that the sandbox tests in it need."""
 
 import os
 import pwd
