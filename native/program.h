@@ -13,10 +13,10 @@ struct limits {
     uint64_t stack_bytes, open_files, file_size_bytes, processes, cpu_s;
 };
 
-/* words, variables: end with NULL. terminal: path of the terminal, or NULL for the streams. gate: becomes descriptor
- * PROTOCOL_GATE, or -1. limits: NULL for those of PID 1. oom_score: its oom_score_adj. template: from which it is restored where
- * that is possible, or -1; restorer: what does it; confirm: where it says so, PROTOCOL_RESTORED. captured: NULL, or the file
- * where it waits to be captured, "" for its hook; other_pid: as of `start_capture`. */
+/* words, variables: end with NULL. terminal: path of the terminal, or NULL for the streams. gate: becomes PROTOCOL_GATE, or -1.
+ * limits: NULL for those of PID 1. oom_score: descriptor of PID 1's oom_score_adj. template: to restore the program from, or -1;
+ * restorer: to execute for that; confirm: becomes PROTOCOL_RESTORED. captured: NULL, or the file at whose opening the program is
+ * captured, "" for its hook; other_pid: as in `start_capture`. */
 struct program {
     const char **words, **variables;
     const int *streams;

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 
@@ -253,8 +254,8 @@ def attacks_page() -> str:
     """Return docs/reference/attacks.md. Raises: LookupError when an attack has neither tests nor a reason, or both."""
     held = tests_by_attack()
     return HEAD + "".join(
-        f"\n## {group}\n\n| | attack | tests |\n| ---: | --- | --- |\n"
-        + "".join(f"| {number} | {what} | {_held_by(number, held.get(number, []))} |\n" for number, what in attacks.items())
+        f"\n## {group}\n"
+        + "".join(f"\n**{number}. {what}**\n\n{_held_by(number, held.get(number, []))}" for number, what in attacks.items())
         for group, attacks in ATTACKS.items()
     )
 
@@ -263,12 +264,17 @@ def _held_by(number: int, tests: list[str]) -> str:
     if bool(tests) == (number in WITHOUT_TEST):
         raise LookupError(f"attack {number} needs either tests named after it or a reason in WITHOUT_TEST")
     if not tests:
-        return f"no test: {WITHOUT_TEST[number]}"
+        return list_item(f"no test: {WITHOUT_TEST[number]}")
     files: dict[str, list[str]] = defaultdict(list)
     for test in tests:
         file, _, name = test.partition("::")
         files[file].append(f"`{name}`")
-    return "<br>".join(f"[{file}](../../tests/{file}): {', '.join(names)}" for file, names in files.items())
+    return "".join(list_item(f"[{file}](../../tests/{file}): {', '.join(names)}") for file, names in files.items())
+
+
+def list_item(text: str) -> str:
+    """Return an item of a Markdown list, wrapped."""
+    return fill(text, 130, initial_indent="* ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def tests_by_attack() -> dict[int, list[str]]:

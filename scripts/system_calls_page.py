@@ -19,6 +19,7 @@ from firebox.sandbox.plan.seccomp import (
     UNCOUNTED,
 )
 from firebox.sandbox.protocol.messages import SEMAPHORES_A_SET, SYSTEM_V_QUEUES
+from scripts.attacks_page import list_item
 
 HEAD = """\
 # System calls
@@ -97,27 +98,26 @@ def system_calls_page() -> str:
     """Return docs/reference/system-calls.md: what is allowed, refused and why, and what depends on arguments."""
     parts = [
         HEAD,
-        "\n## Allowed\n\n| group | calls |\n| --- | --- |\n",
+        "\n## Allowed\n\n",
         *_rows(ALLOWED),
-        "\n## Refused with EPERM\n\n| reason | calls |\n| --- | --- |\n",
+        "\n## Refused with EPERM\n\n",
         *_rows(DENIED),
-        "\n## Ignored: success without effect\n\n| why | calls |\n| --- | --- |\n",
+        "\n## Ignored: they succeed and do nothing\n\n",
         *_rows(IGNORED),
-        "\n## Absent on purpose: ENOSYS\n\n| | reason |\n| --- | --- |\n",
-        *(f"| {_code(names)} | {why} |\n" for names, why in ABSENT.items()),
-        "\n## Decided by their arguments\n\nOnly the bits that the kernel looks at are compared.\n\n",
-        "| what | answer |\n| --- | --- |\n",
-        "| `clone` with a new namespace | EPERM |\n",
-        f"| `socket`, `socketpair` of a family other than {_list(SOCKET_FAMILIES)} | EAFNOSUPPORT |\n",
-        "| `socket` of `AF_NETLINK` that is not `NETLINK_ROUTE`, see below | EPROTONOSUPPORT, ESOCKTNOSUPPORT |\n",
-        f"| internet sockets that are not {', '.join(PROTOCOLS)} | EPROTONOSUPPORT, ESOCKTNOSUPPORT or ENOSYS |\n",
-        f"| `personality` other than {_list(PERSONALITIES)} | ENOSYS |\n",
-        *(f"| `ioctl` {_list(requests)}: {why} | EPERM |\n" for why, requests in REFUSED_IOCTLS.items()),
+        "\n## Absent on purpose: ENOSYS\n\n",
+        *(list_item(f"{_code(names)}: {why}") for names, why in ABSENT.items()),
+        "\n## Rules about arguments\n\nOnly the bits that the kernel uses are compared.\n\n",
+        list_item("`clone` with a new namespace: EPERM"),
+        list_item(f"`socket`, `socketpair` of a family other than {_list(SOCKET_FAMILIES)}: EAFNOSUPPORT"),
+        list_item("`socket` of `AF_NETLINK` that is not `NETLINK_ROUTE`: EPROTONOSUPPORT or ESOCKTNOSUPPORT, see below"),
+        list_item(f"internet sockets that are not {', '.join(PROTOCOLS)}: EPROTONOSUPPORT, ESOCKTNOSUPPORT or ENOSYS"),
+        list_item(f"`personality` other than {_list(PERSONALITIES)}: ENOSYS"),
+        *(list_item(f"`ioctl` {_list(requests)}: EPERM; {why}") for why, requests in REFUSED_IOCTLS.items()),
         *(
-            f"| `setsockopt` {_list(options)}: {why} | {errno.errorcode[number]} |\n"
+            list_item(f"`setsockopt` {_list(options)}: {errno.errorcode[number]}; {why}")
             for why, (number, options) in REFUSED_SOCKET_OPTIONS.items()
         ),
-        *(f"| `{what}` | {answer} |\n" for what, answer in OTHER_RULES.items()),
+        *(list_item(f"`{what}`: {answer}") for what, answer in OTHER_RULES.items()),
         NETLINK,
         MACHINE.replace("{uncounted}", _code(UNCOUNTED))
         .replace("{queues}", str(SYSTEM_V_QUEUES))
@@ -127,7 +127,7 @@ def system_calls_page() -> str:
 
 
 def _rows(table: Mapping[str, str]) -> Iterable[str]:
-    return (f"| {group} | {_code(names)} |\n" for group, names in table.items())
+    return (list_item(f"**{group}**: {_code(names)}") for group, names in table.items())
 
 
 def _code(names: str) -> str:

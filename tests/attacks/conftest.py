@@ -1,4 +1,4 @@
-"""Hostile jobs for real compilers in real sandboxes: the engine with this machine's own tools, and secrets to be stolen."""
+"""Hostile jobs for real compilers in real sandboxes: the engine with this machine's tools, and secrets to steal."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from tests.support.toolchains import prepare_go
 from tests.support.waiting import until
 
 OPTIONAL = {"go", "llvm_ir", "nasm64"}
-"""What even the machine of continuous integration need not have."""
+"""Tools that may be missing even in CI."""
 
 PATIENT = LimitRequest(wall_ms=100_000, cpu_ms=60_000)
-"""For what has to end well, however busy the machine is."""
+"""Limits for jobs that must succeed, however busy the machine is."""
 
 ROOMY = {
     "slots": 2,
     "reserved_slots": 0,
     **{f"max_{stage}_{kind}_ms": 200_000 for stage in ("compile", "run") for kind in ("wall", "cpu")},
 }
-"""Settings with room for that."""
+"""Settings that allow them."""
 
 SHORT = LimitRequest(wall_ms=5000, cpu_ms=1500, memory_bytes=256 << 20, output_bytes=64 << 10)
-"""For what does not end by itself."""
+"""Limits for jobs that never end."""
 
 ENDED = {Verdict.COMPILE_ERROR, Verdict.WALL_TIME, Verdict.CPU_TIME, Verdict.MEMORY, Verdict.OUTPUT, Verdict.RUNTIME_ERROR}
-"""What may come of a job that has no good end: the compiler refused it, or a limit stopped it."""
+"""Possible results of a failing job: the compiler rejected it, or a limit ended it."""
 
 
 @cache
@@ -54,7 +54,7 @@ def registry() -> Registry:
 
 
 def require(language: str) -> Runtime:
-    """The runtime of a language; without it the test is skipped, or fails where everything must be there."""
+    """The runtime of a language. Without it the test is skipped, or fails in CI."""
     if not any(language in runtime.names for runtime in registry().all()):
         if language in OPTIONAL:
             pytest.skip(f"{language} is not installed")
@@ -66,16 +66,16 @@ def require(language: str) -> Runtime:
 
 @dataclass
 class Workshop:
-    """An executor whose every client is hostile."""
+    """An executor for hostile jobs."""
 
     executor: LocalExecutor
     folder: Path
     token: str
-    """A word that stands where no job may read: in a file, in the server's environment, in what belongs to other jobs."""
+    """A secret in places that no job may read: a file, the server's environment, data of other jobs."""
     results: list[Result] = field(default_factory=list[Result])
 
     async def run(self, language: str, files: Mapping[str, Any], **fields: Any) -> Result:
-        """Run a job. The first file and those with an extension of the language are source, the others lie beside."""
+        """Run a job. The first file and those with an extension of the language are sources."""
         runtime = require(language)
         extensions = tuple(
             extension for known in registry().all() if known.language == runtime.language for extension in known.extensions
@@ -99,7 +99,7 @@ class Workshop:
 
 
 def shown(result: Result) -> bytes:
-    """Everything that a client gets to see of a job."""
+    """Everything that a client sees of a job."""
     stages = [stage for stage in (result.compile, result.run) if stage is not None]
     words = [result.reason.encode(), *(stage.reason.encode() for stage in stages)]
     return b"\n".join(
@@ -108,7 +108,7 @@ def shown(result: Result) -> bytes:
 
 
 def printed(result: Result) -> bytes:
-    """What the program printed; the job must have ended well."""
+    """The output of the program; the job must have succeeded."""
     assert result.verdict is Verdict.OK, (result.verdict, result.reason, shown(result)[-3000:])
     assert result.run is not None
     return result.run.stdout
@@ -119,7 +119,7 @@ Open = Callable[..., Awaitable[Workshop]]
 
 @pytest.fixture
 async def open_workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Open]:
-    """Open workshops with given settings; in the end nothing is left of them."""
+    """Open workshops with given settings, and check that nothing is left of them."""
     token = f"secret_{secrets.token_hex(12)}"
     monkeypatch.setenv("FIREBOX_TEST_SECRET", token)
     (tmp_path / "secret.txt").write_text(token)
@@ -185,7 +185,7 @@ __attribute__((destructor)) static void end(void) {
 
 @pytest.fixture(scope="session")
 def parasite(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A library that brings foreign code into a compiler."""
+    """A library that injects code into a compiler."""
     folder = tmp_path_factory.mktemp("parasite")
     (folder / "parasite.c").write_text(PARASITE)
     command = [require_tool("gcc"), "-shared", "-fPIC", "-O1", "-o", "parasite.so", "parasite.c"]
@@ -194,6 +194,6 @@ def parasite(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def infested(program: str, begin: str = "", end: str = "") -> dict[str, str]:
-    """Variables that bring the parasite, sent as `parasite.so`, into a program of this name."""
+    """Variables that inject the parasite, sent as `parasite.so`, into a program of this name."""
     scripts = {name: script for name, script in (("PARASITE_BEGIN", begin), ("PARASITE_END", end)) if script}
     return {"LD_PRELOAD": "/box/parasite.so", "PARASITE_IN": program, **scripts}

@@ -1,4 +1,4 @@
-"""Attacks 39, 40 and 41 on the compile stage: foreign code in the compiler, spoilt programs and toolchains, poisoned caches."""
+"""Attacks 39, 40 and 41 on the compile stage: code in the compiler, modified programs and toolchains, poisoned caches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HELLO = {
     "nasm64": ("main.asm", NASM),
 }
 COMPILERS = {"c": "gcc", "c++": "g++", "rust": "rustc", "java": "javac", "typescript": "sh", "nasm64": "nasm"}
-"""The names that these programs go by while they run."""
+"""The process names of these programs."""
 
 LOOK_AROUND = r"""
 echo "foreign code"
@@ -97,7 +97,7 @@ async def test_attack_39_code_inside_a_compiler_is_in_the_sandbox_and_gone_with_
     assert not [line for line in lines if line.startswith("user ") and " 0" in line]
     assert "kept /tmp" in lines, "it has places of its own to write to"
     assert "FIREBOX_TEST_SECRET" not in said
-    # What runs afterwards, of this very job and of others, finds nothing of it.
+    # Later stages of this job and other jobs find nothing of it.
     assert b"foreign code" not in (result.run.stdout + result.run.stderr if result.run else b"")
     after = await workshop.run("bash", {"main.sh": AFTERWARDS})
     assert printed(after) == b"over\n"
@@ -240,7 +240,7 @@ public class Taken implements Plugin {
 
 
 async def test_attack_39_plugin_asked_for_in_the_environment_is_in_the_sandbox(workshop: Workshop) -> None:
-    """Whoever sends variables has his own compiler do what he likes; what that can reach is nobody else's."""
+    """A client may control its own compiler by variables, which reaches nothing of others."""
     made = await workshop.run("java", {"Taken.java": JAVA_PLUGIN}, artifacts=("Taken.class",))
     [plugin] = [file.content for file in made.artifacts]
     main, code = HELLO["java"]
@@ -272,7 +272,7 @@ async def test_attack_39_go_fetches_nothing_and_runs_no_c_compiler(workshop: Wor
 
 
 @pytest.mark.slow
-async def test_attack_39_go_runs_what_it_is_told_to_only_in_the_sandbox(workshop: Workshop) -> None:
+async def test_attack_39_go_runs_configured_programs_only_in_the_sandbox(workshop: Workshop) -> None:
     code = 'package main\n\n//go:generate sh -c "echo generated >&2"\n\nfunc main() { println("hello") }\n'
     files = {"main.go": code, "tool.sh": 'echo "tool $(id -u) $(cat /etc/shadow 2>&1)" >&2; exec "$@"\n'}
     result = await workshop.run("go", files, env={"GOFLAGS": '"-toolexec=/bin/sh /box/tool.sh"'})
@@ -348,7 +348,7 @@ def _look(path: str) -> tuple[int, int, int] | None:
     return stat.S_IMODE(status.st_mode), status.st_size, status.st_mtime_ns
 
 
-# 41: what is kept of one job and served to another.
+# 41: cached for one job and served to another.
 
 ASKS: dict[str, tuple[str, str, str, str]] = {
     "c": ("main.c", '#include <stdio.h>\n#include "word.h"\nint main(void) { puts(WORD); }\n', "word.h", '#define WORD "{}"\n'),
@@ -400,7 +400,7 @@ async def test_attack_41_program_compiled_with_other_variables_is_not_served(wor
     assert seen == [(b"first", "none"), (b"other", "none"), (b"first", "binary")]
 
 
-async def test_attack_41_program_made_by_an_infested_compiler_is_served_to_its_owner_only(
+async def test_attack_41_program_from_an_infected_compiler_is_served_to_its_owner_only(
     workshop: Workshop, parasite: bytes
 ) -> None:
     main, code = HELLO["c"]
@@ -419,7 +419,7 @@ PRINTS_MACRO = '#include <stdio.h>\n#ifndef W\n#define W "none"\n#endif\nint mai
 
 
 async def test_attack_41_files_cut_at_other_places_are_other_files(workshop: Workshop) -> None:
-    """Inputs that would be the same bytes if they were only put one after the other."""
+    """Inputs that are equal when simply concatenated."""
     define = '#define W "taken"\n'
     jobs: list[dict[str, Any]] = [
         {"main.c": define + PRINTS_MACRO},
@@ -451,7 +451,7 @@ async def test_attack_41_languages_that_share_a_compiler_do_not_share_programs(w
     assert seen == [b"c", b"c++", b"c", b"c++"]
 
 
-async def test_attack_41_jobs_cannot_reach_what_is_kept(workshop: Workshop, parasite: bytes) -> None:
+async def test_attack_41_jobs_cannot_reach_the_cache(workshop: Workshop, parasite: bytes) -> None:
     main, code = HELLO["c"]
     await _ask(workshop, {main: code})
     [entry] = [path for path in (workshop.folder / "data").rglob("*") if path.is_file() and path.stat().st_size > 4096]
@@ -469,7 +469,7 @@ async def test_attack_41_jobs_cannot_reach_what_is_kept(workshop: Workshop, para
     assert (printed(again), again.cache) == (b"hello\n", "binary")
 
 
-async def test_attack_41_whole_outcomes_are_kept_for_the_very_same_job_only(open_workshop: Open) -> None:
+async def test_attack_41_whole_results_are_cached_for_the_identical_job_only(open_workshop: Open) -> None:
     workshop = await open_workshop()
     files = {
         "main.py": "import os, sys\nprint(os.getenv('WHO'), sys.argv[1:], sys.stdin.read(), open('note').read())\n",

@@ -1,4 +1,4 @@
-"""Attacks 32 to 38 on the compile stage: what compilers can be told to read, to make, to compute and to say."""
+"""Attacks 32 to 38 on the compile stage: what compilers can be made to read, write, compute and print."""
 
 from __future__ import annotations
 
@@ -67,16 +67,16 @@ READERS: dict[str, tuple[str, str, str]] = {
     "Perl BEGIN": ("perl", "main.pl", 'BEGIN { open my $f, "<", "{path}" or die; print <$f>; }\n'),
     "Perl require": ("perl", "main.pl", 'BEGIN { require "{path}" }\n'),
 }
-"""How a program has a file read while it is compiled: language, main file, code."""
+"""Programs that make the compiler read a file: language, main file, code."""
 
 TELLS_ONLY_AN_ERROR = {"NASM %include", "Perl require"}
-"""These read, and say where they stumbled, but not over what."""
+"""These read the file and report the position of the error, but not its content."""
 
 
 @pytest.mark.parametrize("name", READERS)
 async def test_attack_38_compilers_read_nothing_of_the_host(workshop: Workshop, name: str) -> None:
     language, main, code = READERS[name]
-    # What is tried works where it may: on a file that the client sent along.
+    # The attack works on a permitted file: one from the client.
     own = "own.ts" if language == "typescript" else "own.txt"
     result = await workshop.run(
         language, {main: code.replace("{path}", f"/box/{own}"), own: "MineAlone" if language == "typescript" else "MineAlone x;"}
@@ -100,7 +100,7 @@ async def test_attack_38_compilers_read_no_passwords(workshop: Workshop, name: s
         assert not [line for line in lines if line in shown(result)]
 
 
-async def test_attack_38_go_embeds_only_what_lies_beside_it(workshop: Workshop) -> None:
+async def test_attack_38_go_embeds_only_files_of_its_folder(workshop: Workshop) -> None:
     for path in (str(workshop.secret_file), f"../../{workshop.secret_file}", "/proc/1/environ", "/dev/zero", ".."):
         result = await workshop.run("go", {"main.go": GO_EMBED.replace("{path}", path)})
         assert result.verdict is Verdict.COMPILE_ERROR
@@ -108,14 +108,14 @@ async def test_attack_38_go_embeds_only_what_lies_beside_it(workshop: Workshop) 
 
 
 @pytest.mark.slow
-async def test_attack_38_go_embeds_what_lies_beside_it(workshop: Workshop) -> None:
+async def test_attack_38_go_embeds_files_of_its_folder(workshop: Workshop) -> None:
     result = await workshop.run("go", {"main.go": GO_EMBED.replace("{path}", "own.txt"), "own.txt": "MineAlone"})
     assert result.verdict is Verdict.OK
     assert b"MineAlone" in shown(result)
 
 
 async def test_attack_38_compilers_read_nothing_of_other_jobs(workshop: Workshop) -> None:
-    """One job runs with the secret in its files, arguments and environment, another one's compiled program is kept."""
+    """One job runs with the secret in its files, arguments and environment, and another one's compiled program is cached."""
     kept = await workshop.run(
         "c", {"main.c": "int main(void) { return 0; }", "note.h": workshop.token}, env={"NOTE": workshop.token}, cache="binary"
     )
@@ -180,12 +180,12 @@ async def test_attack_32_endless_input_ends_at_a_limit(workshop: Workshop, name:
     language, main, code = ENDLESS[name]
     limits = PATIENT if language == "typescript" else SHORT
     result = await workshop.run(language, {main: code}, compile_limits=limits, run_limits=SHORT)
-    # Where a device says that it is empty, there is nothing in the program either.
+    # If a device reads as empty, the program is empty too.
     assert result.verdict in ENDED, shown(result)[-2000:]
     _check_bounds(result, limits)
 
 
-async def test_attack_32_pipe_that_nobody_writes_to_ends_at_a_limit(workshop: Workshop, parasite: bytes) -> None:
+async def test_attack_32_pipe_without_a_writer_ends_at_a_limit(workshop: Workshop, parasite: bytes) -> None:
     limits = LimitRequest(wall_ms=4000)
     env = infested("gcc", begin="mkfifo /box/pipe.h")
     files: dict[str, str | bytes] = {"main.c": '#include "pipe.h"\nint main(void) {}\n', "parasite.so": parasite}
@@ -194,7 +194,7 @@ async def test_attack_32_pipe_that_nobody_writes_to_ends_at_a_limit(workshop: Wo
 
 
 def _large(language: str) -> tuple[str, str]:
-    """A program with half a gigabyte in it."""
+    """A program that contains half a gigabyte."""
     return {
         "c": ("main.c", "char a[500 << 20] = {1};\nint main(void) { return a[1]; }\n"),
         "c++": ("main.cpp", "char a[500 << 20] = {1};\nint main() { return a[1]; }\n"),
@@ -221,7 +221,7 @@ async def test_attack_33_array_of_sixteen_gigabytes_does_not_become_one(workshop
     result = await workshop.run("c", {"main.c": "main[-1u]={1};"}, compile_limits=SHORT)
     assert result.verdict in ENDED
     assert result.run is None
-    # A compiler that writes its file with holes in it gets no further than one that fills them.
+    # A compiler that writes sparse files gets no further than others.
     code = 'int main(void) { return 0; } __asm__(".section .x,\\"aw\\",@progbits; .skip 1 << 40");'
     result = await workshop.run("c", {"main.c": code}, compile_limits=SHORT)
     assert result.verdict in ENDED
@@ -300,7 +300,7 @@ BOMBS: dict[str, tuple[int, str, str, str]] = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name == "TypeScript types" else name for name in BOMBS]
 )
-async def test_attacks_35_and_36_what_grows_without_end_ends_at_a_limit(workshop: Workshop, name: str) -> None:
+async def test_attacks_35_and_36_unbounded_growth_ends_at_a_limit(workshop: Workshop, name: str) -> None:
     _number, language, main, code = BOMBS[name]
     limits = LimitRequest(wall_ms=20_000, cpu_ms=5000, memory_bytes=384 << 20) if language == "typescript" else SHORT
     result = await workshop.run(language, {main: code}, compile_limits=limits, run_limits=SHORT)
@@ -333,11 +333,11 @@ FLOODS: dict[str, tuple[str, str, str, bool]] = {
     "TypeScript errors": ("typescript", "main.ts", "".join(f"let a{n}: number = '{_LONG}'; b{n};\n" for n in range(1500)), True),
     "Perl warnings": ("perl", "main.pl", f'use warnings; BEGIN {{ warn "{_LONG}\\n" for 1 .. 100_000 }}\n', True),
 }
-"""Language, main file, code, and whether it is more than the limit."""
+"""Language, main file, code, and whether it exceeds the limit."""
 
 
 @pytest.mark.parametrize("name", FLOODS)
-async def test_attack_37_flood_of_messages_is_cut_and_told(workshop: Workshop, name: str) -> None:
+async def test_attack_37_flood_of_messages_is_cut_and_reported(workshop: Workshop, name: str) -> None:
     language, main, code, floods = FLOODS[name]
     limits = LimitRequest(wall_ms=100_000, cpu_ms=60_000, output_bytes=64 << 10)
     result = await workshop.run(language, {main: code}, compile_limits=limits, run_limits=limits)

@@ -1,4 +1,4 @@
-"""Attack 42: files and variables that interpreters read before the program. They are their owner's, and nobody else's."""
+"""Attack 42: files and variables that interpreters read before the program. They affect only the job that sent them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MARK = b"injected"
 
 @dataclass(frozen=True)
 class Vector:
-    """A way to have something run before the program. version: "3.11", for places that are named after it."""
+    """A way to run code before the program. version: "3.11", for paths that contain it."""
 
     language: str
     files: Callable[[str], dict[str, str]]
     env: dict[str, str] = field(default_factory=dict[str, str])
     works: bool = True
-    """It does what it wants in its own run. False: the interpreter takes no notice."""
+    """Whether it works in its own run; False: the interpreter ignores it."""
 
 
 def fixed(**files: str) -> Callable[[str], dict[str, str]]:
@@ -94,7 +94,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", VECTORS)
-async def test_attack_42_what_is_read_before_a_program_is_of_its_own_run_only(workshop: Workshop, name: str) -> None:
+async def test_attack_42_startup_files_affect_only_their_own_run(workshop: Workshop, name: str) -> None:
     vector = VECTORS[name]
     version = ".".join(require(vector.language).version.split(".")[:2])
     main, code = PROGRAMS[vector.language]
@@ -121,7 +121,7 @@ async def test_attack_42_library_before_all_others_is_loaded_by_the_job_and_noth
     name = {"javascript": "node", "c": "a.out"}.get(language, language)
     if language == "python":
         name = os.path.basename(require("python").run[0])
-    # Names of processes are cut after fifteen letters.
+    # Process names are cut to fifteen letters.
     env = {"LD_PRELOAD": "/box/parasite.so", "PARASITE_IN": name[:15], "PARASITE_BEGIN": "echo injected $(id -u) >&2"}
     hostile = await workshop.run(language, {main: code, "parasite.so": parasite}, env=env)
     assert MARK in shown(hostile)
@@ -135,7 +135,7 @@ async def test_attack_42_library_before_all_others_is_loaded_by_the_job_and_noth
 @pytest.mark.parametrize(
     "variable", ["LD_AUDIT", "LD_LIBRARY_PATH", "LD_PROFILE_OUTPUT", "GCONV_PATH", "LD_DEBUG_OUTPUT", "GLIBC_TUNABLES"]
 )
-async def test_attack_42_what_the_loader_listens_to_leaves_nothing(workshop: Workshop, parasite: bytes, variable: str) -> None:
+async def test_attack_42_loader_variables_leave_nothing(workshop: Workshop, parasite: bytes, variable: str) -> None:
     value = {"LD_AUDIT": "/box/parasite.so", "GLIBC_TUNABLES": "glibc.malloc.check=3"}.get(variable, "/tmp")
     files: dict[str, str | bytes] = {"main.sh": "echo clean\n", "parasite.so": parasite}
     result = await workshop.run("bash", files, env={variable: value, "LD_DEBUG": "all", "LD_PROFILE": "libc.so.6"})

@@ -10,7 +10,7 @@ DATA_BYTES = 64
 
 
 def check(program: bytes) -> None:
-    """Fail unless every jump leads to an instruction, the last one returns, and what is loaded is a word of the data."""
+    """Check that every jump leads to an instruction, the last one returns, and loads are words of the data."""
     instructions = instructions_of(program)
     assert len(instructions) <= MOST_INSTRUCTIONS
     assert instructions[-1][0] == RETURN

@@ -1,4 +1,4 @@
-"""Sandboxes for tests: every promise is tried as root and rootless, where both are possible.
+"""Sandboxes for tests: every promise is tested as root and rootless, where both are possible.
 
 `sandbox_kind` parametrises: `root` uses the launcher with root's powers, `rootless` starts the same launcher as an ordinary
 user. In a guest that runs the suite as an ordinary user only `rootless` exists.
@@ -38,7 +38,7 @@ launcher_start.LAUNCHER = os.path.abspath(os.environ.get("FIREBOX_TEST_LAUNCHER"
 
 @dataclass
 class Outcome:
-    """What a program left, for assertions."""
+    """The result of a run, for assertions."""
 
     exit: Exit
     stdout: bytes
@@ -73,7 +73,7 @@ class Box:
         specification: SandboxSpec | None = None,
         **command: Any,
     ) -> Outcome:
-        """Run a command to its end and let go of its sandbox. command: fields of `Command`."""
+        """Run a command to its end and close its sandbox. command: fields of `Command`."""
         inputs = tuple(
             InputFile(name, content.encode() if isinstance(content, str) else content) for name, content in (files or {}).items()
         )
@@ -103,17 +103,17 @@ class Box:
 
 
 def launcher_of(kind: str) -> LauncherProcess:
-    """Return a launcher, not started, of a kind."""
+    """Return a launcher of a kind, not started."""
     return LauncherProcess(run_as=ORDINARY_USER if kind == "rootless" and IS_ROOT else None)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test during which a sanitizer reported something, be it of a process whose end nobody looks at."""
+    """Fail a test during which a sanitizer reported an error in any process."""
     report = yield
     if report.passed and re.search(r"native/\w+\.[ch]:[\d:]+ runtime error: |ERROR: AddressSanitizer", report.capstderr):
         report.outcome = "failed"
-        report.longrepr = "a sanitizer reported a mistake of the launcher or of PID 1"
+        report.longrepr = "a sanitizer reported an error in the launcher or in PID 1"
     return report
 
 
@@ -124,7 +124,7 @@ def sandbox_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def own_box(sandbox_kind: str) -> AsyncIterator[Box]:
-    """A launcher of a test's own, which may be killed or keep something; afterwards nothing of it is left."""
+    """A launcher for one test, which may kill it. It must leave nothing behind."""
     launcher = launcher_of(sandbox_kind)
     await launcher.start()
     yield Box(launcher, sandbox_kind)
@@ -132,7 +132,7 @@ async def own_box(sandbox_kind: str) -> AsyncIterator[Box]:
 
 
 async def close(launcher: LauncherProcess) -> None:
-    """End a launcher; nothing of it is left."""
+    """End a launcher and check that nothing is left of it."""
     pid = launcher.pid
     assert pid is not None
     processes = descendants_of(pid)
@@ -144,7 +144,7 @@ async def close(launcher: LauncherProcess) -> None:
 
 @pytest.fixture(scope="session")
 def shared_launchers() -> Iterator[dict[str, LauncherProcess]]:
-    """One launcher of each kind, started by the first test that asks. Between tests no event loop listens to it."""
+    """One launcher of each kind, started by the first test that needs it. Between tests no event loop listens to it."""
     launchers: dict[str, LauncherProcess] = {}
     yield launchers
     for launcher in launchers.values():
@@ -153,7 +153,7 @@ def shared_launchers() -> Iterator[dict[str, LauncherProcess]]:
 
 @pytest.fixture
 async def box(sandbox_kind: str, shared_launchers: dict[str, LauncherProcess]) -> AsyncIterator[Box]:
-    """The launcher that tests share as the runs of a server do; each leaves it as it was."""
+    """The launcher that tests share, like the runs of a server. Each test leaves it unchanged."""
     launcher = shared_launchers.pop(sandbox_kind, None)  # it comes back if all is well
     loop = asyncio.get_running_loop()
     if launcher is None:
@@ -181,7 +181,7 @@ async def box(sandbox_kind: str, shared_launchers: dict[str, LauncherProcess]) -
 
 
 async def _let_go(launcher: LauncherProcess) -> None:
-    """End the sandboxes that a test left."""
+    """Close the sandboxes that a test left open."""
     launcher._run_deferred()
     for number in list(launcher._alive):
         launcher.end(number)
@@ -196,7 +196,7 @@ async def _until_it_holds(pid: int, before: Holdings) -> None:
 
 @pytest.fixture
 async def nothing_left(box: Box) -> AsyncIterator[None]:
-    """After the test the launcher, still alive, holds what it held before: processes, groups, mounts, descriptors."""
+    """Check that the launcher holds the same processes, cgroups, mounts and descriptors after the test as before."""
     pid = box.launcher.pid
     assert pid is not None
     before = holdings_of(pid)

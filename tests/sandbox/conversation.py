@@ -1,4 +1,4 @@
-"""A program under way: what it has written so far can be waited for, and it can be talked to."""
+"""A running program whose output tests can wait for, and whose input they can write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE_S = 60.0
 
 
 class Conversation:
-    """Talks with a program in a sandbox; `sandbox` takes signals, sizes and the kill."""
+    """Talks to a program in a sandbox. Use `sandbox` for signals, sizes and kills."""
 
     def __init__(self, sandbox: Sandbox, command: Command) -> None:
         self.sandbox = sandbox
@@ -29,7 +29,7 @@ class Conversation:
         return self.streams["stdout"]
 
     async def hear(self, wanted: bytes) -> None:
-        """Wait until the program has written this to stdout, from the start or after what was heard before."""
+        """Wait until the program has written this to stdout since the last `ask`."""
         async with asyncio.timeout(PATIENCE_S):
             while wanted not in self.heard:
                 assert not self._running.done(), (self.streams, self._running)
@@ -37,7 +37,7 @@ class Conversation:
                 await self._news.wait()
 
     async def hears(self, wanted: bytes) -> bool:
-        """Wait until the program has written this, True, or has ended without, False."""
+        """Return whether the program writes this to stdout before it ends."""
         async with asyncio.timeout(PATIENCE_S):
             while wanted not in self.heard and not self._running.done():
                 self._news.clear()
@@ -76,7 +76,7 @@ class Conversation:
 async def talk(
     box: Box, *argv: str, files: dict[str, str] | None = None, specification: SandboxSpec | None = None, **command: Any
 ) -> AsyncGenerator[Conversation]:
-    """Start a program that stays until it is told to go, or killed on leaving. command: fields of `Command`."""
+    """Start a program, and kill it on leaving if it still runs. command: fields of `Command`."""
     fields: dict[str, Any] = {"interactive": True, "wall_ms": 120_000, "cpu_ms": 0, **command}
     inputs = tuple(InputFile(name, content.encode()) for name, content in (files or {}).items())
     wanted = Command(argv=argv, env={**ENVIRONMENT, **fields.pop("env", {})}, files=inputs)._replace(**fields)
@@ -118,12 +118,12 @@ for line in sys.stdin:
     del block
     print('well', line, flush=True)
 """
-"""An ordinary program of somebody else: memory, processes, threads, files, pipes, each in a modest amount."""
+"""An ordinary program of another user, with modest use of memory, processes, threads, files and pipes."""
 
 
 @asynccontextmanager
 async def neighbour(box: Box) -> AsyncGenerator[Conversation]:
-    """A run of somebody else, from before an attack until after it. `await other.ask("?", b"well ?")` while it goes on."""
+    """A run of another user before, during and after an attack. During it: `await other.ask("?", b"well ?")`."""
     async with talk_python(box, NEIGHBOUR, processes=32, memory_bytes=128 << 20) as other:
         await other.ask("before", b"well before")
         yield other

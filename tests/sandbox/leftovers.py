@@ -1,4 +1,4 @@
-"""What a launcher holds of the machine: to be compared before and after, and to be looked for once it is gone."""
+"""The resources that a launcher holds: to compare before and after a test, and to search for once it is gone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Holdings:
 
 
 def holdings_of(pid: int) -> Holdings:
-    """Return what the launcher `pid` holds now."""
+    """Return the resources of the launcher with this pid."""
     try:
         mounts = own_mounts_of(pid)
         descriptors = len(os.listdir(f"/proc/{pid}/fd"))
@@ -34,13 +34,13 @@ def holdings_of(pid: int) -> Holdings:
 
 
 def own_mounts_of(pid: int) -> int:
-    """Count the mounts that a launcher made: what it sees of the host's comes and goes with the host. Raises: PermissionError."""
+    """Count the mounts that a launcher made, without those of the host. Raises: PermissionError."""
     points = [line.split()[4] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
     return sum(not point.startswith(HOST + "/") for point in points)
 
 
 def descendants_of(pid: int) -> frozenset[int]:
-    """Return every process that descends from `pid`, the dead that nobody has waited for included."""
+    """Return every descendant of a process, zombies included."""
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -58,13 +58,13 @@ def descendants_of(pid: int) -> frozenset[int]:
 
 
 def groups_of(pid: int) -> list[str]:
-    """Return the folders of the cgroups that the launcher `pid` made for itself, one a hierarchy."""
+    """Return the folders of a launcher's own cgroups, one for each hierarchy."""
     own = re.compile(rf"firebox-\d+-{pid}-\d+")
     return [path for path in _folders(CGROUPS) if own.fullmatch(os.path.basename(path))]
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; one that nobody has waited for has."""
+    """Return whether a process has ended; zombies have."""
     try:
         return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] in (b"Z", b"X")
     except (FileNotFoundError, ProcessLookupError):

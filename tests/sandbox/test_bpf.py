@@ -1,4 +1,4 @@
-"""The compiler of filters: programs from rules at random answer what the rules say."""
+"""The filter compiler: programs from random rules return what the rules require."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def data(number: int, arguments: list[int], architecture: int = NATIVE) -> bytes
 
 
 def expected(rules: Rules, call: bytes) -> int:
-    """Return the answer of the first rule that matches."""
+    """Return the action of the first matching rule."""
 
     def holds(condition: Condition) -> bool:
         (word,) = struct.unpack_from("<I", call, condition.word)
@@ -50,7 +50,7 @@ def some_rules(chosen: random.Random, most: int) -> Rules:
 
 
 @pytest.mark.parametrize(("calls", "most"), [(1, 4), (40, 2), (400, 1), (150, 3)])
-def test_a_program_answers_what_the_rules_say(calls: int, most: int) -> None:
+def test_programs_implement_their_rules(calls: int, most: int) -> None:
     chosen = random.Random(calls)
     rules = {chosen.randrange(700): some_rules(chosen, most) for _ in range(calls)}
     weights = {number: chosen.randrange(1000) for number in rules}
@@ -66,7 +66,7 @@ def test_a_program_answers_what_the_rules_say(calls: int, most: int) -> None:
     assert run_bpf(program, data(1, arguments, NATIVE ^ 1))[0] == KILL_PROCESS
 
 
-def test_jumps_lead_farther_than_eight_bits_hold() -> None:
+def test_jumps_can_exceed_eight_bits() -> None:
     chosen = random.Random(1)
     rules = {number: some_rules(chosen, 3) for number in range(150)}
     instructions = instructions_of(compiled(NATIVE, rules, DEFAULT, {}, {}))
@@ -74,7 +74,7 @@ def test_jumps_lead_farther_than_eight_bits_hold() -> None:
     assert GO in {code for code, *_ in instructions}
 
 
-def test_what_was_tested_is_not_tested_again() -> None:
+def test_conditions_are_tested_only_once() -> None:
     rules = tuple(Rule(errno_action(option), (low(1, 6), low(2, option))) for option in range(1, 9))
     program = compiled(NATIVE, {0: (*rules, Rule(ALLOW))}, DEFAULT, {}, {})
     answer, codes = run_bpf(program, data(0, [0, 7, 8, 0, 0, 0]))
@@ -82,7 +82,7 @@ def test_what_was_tested_is_not_tested_again() -> None:
     assert len(codes) == 7  # three pairs of load and jump: architecture, number, level; the answer
 
 
-def test_more_than_the_kernel_takes_is_refused() -> None:
+def test_more_than_the_kernel_accepts_is_rejected() -> None:
     chosen = random.Random(1)
     with pytest.raises(ValueError, match="instructions"):
         compiled(NATIVE, {number: some_rules(chosen, 4) for number in range(700)}, DEFAULT, {}, {})

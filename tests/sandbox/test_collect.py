@@ -1,4 +1,4 @@
-"""Taking files out of a sandbox: native/collect.c and native/patterns.c under sanitizers, and the server's side against liars."""
+"""Collecting files: native/collect.c and native/patterns.c under sanitizers, and the server against malformed packs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = ("tests/sandbox/native/collect_harness.c", "native/collect.c", "native/patterns.c", "native/kernel.c")
 FLAGS = ("-std=gnu11", "-D_GNU_SOURCE", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Inative")
 SANITIZER = {"ASAN_OPTIONS": "detect_leaks=0"}
-"""Looking for leaks needs ptrace, which a container may not have."""
+"""Leak detection needs ptrace, which a container may not allow."""
 
 SIGNS = (
     b"a", b"b", b"z", b"*", b"?", b"[", b"]", b"!", b"-", b"/", b"^", b"\\", b"&", b"~", b"|", b"\n", b".", b"(",
     "é".encode(), "€".encode(), "😀".encode(), b"\xff", b"\xe2\x82", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80",
 )  # fmt: skip
-"""What patterns and names are made of: all that means something to fnmatch or to a regular expression, and UTF-8, also bad."""
+"""Building blocks of patterns and names: special characters of fnmatch and regular expressions, and valid and invalid UTF-8."""
 
 ODD_PATTERNS = (
     b"[z-a!b]", b"[z-a!-~]", b"[z-a!-!]", b"[z-a!]", b"[!z-a]", b"[z-a]", b"[]a]", b"[!]a]", b"[]-a]", b"[!]-A]", b"[a", b"[!]",
@@ -45,20 +45,20 @@ ODD_PATTERNS = (
 
 
 class Harness:
-    """native/collect.c and native/patterns.c in a program of their own."""
+    """native/collect.c and native/patterns.c in a separate program."""
 
     def __init__(self, program: Path) -> None:
         self._program = program
 
     def match(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[bool]:
-        """Tell for each pair of a pattern and a name whether they match."""
+        """Return for each pair of pattern and name whether they match."""
         strings = b"".join(pattern + b"\0" + name + b"\0" for pattern, name in pairs)
         return [answer == ord("1") for answer in self._run("match", given=strings)]
 
     def stream(
         self, folder: Path, *patterns: str | bytes, max_bytes: int = 1 << 30, max_files: int = 1 << 20, budget_ms: int = 60_000
     ) -> bytes:
-        """Return what PID 1 sends, as an ordinary user."""
+        """Return the stream that PID 1 sends, as an unprivileged user."""
         folder.chmod(0o755)
         return self._run("collect", ".", str(max_bytes), str(max_files), str(budget_ms), *patterns, cwd=folder)
 
@@ -81,7 +81,7 @@ class Harness:
 
 
 class Taken(NamedTuple):
-    """What came out of a folder."""
+    """The files collected from a folder."""
 
     contents: dict[str, bytes]
     modes: dict[str, int]
@@ -102,7 +102,7 @@ def harness() -> Iterator[Harness]:
 
 
 async def read(stream: bytes, max_bytes: int = 1 << 30, max_files: int = 1 << 20) -> Taken:
-    """Read a stream as the server does. Raises: SandboxFailure."""
+    """Read a stream like the server. Raises: SandboxFailure."""
     readable, writable = os.pipe()
     sending = threading.Thread(target=_send, args=(writable, stream))
     sending.start()
@@ -128,11 +128,11 @@ def _send(writable: int, stream: bytes) -> None:
 # Patterns.
 
 
-def test_patterns_match_as_those_of_fnmatch(harness: Harness) -> None:
+def test_patterns_match_like_fnmatch(harness: Harness) -> None:
     source = random.Random(9)
     pairs: list[tuple[bytes, bytes]] = []
     for _ in range(20_000):
-        # Few different ones at a time, or hardly anything would match; and brackets that are closed.
+        # Few different characters at a time, or hardly anything matches; brackets are closed.
         signs = [*source.sample(SIGNS, source.randrange(2, 9)), *[b"[", b"]", b"-", b"!"] * source.randrange(3)]
         pattern = b"".join(source.choices(signs, k=source.randrange(12)))
         pattern = b"[" + pattern + b"]" if source.random() < 0.4 else pattern
@@ -143,7 +143,7 @@ def test_patterns_match_as_those_of_fnmatch(harness: Harness) -> None:
     assert [pair for pair, *both in zip(pairs, answers, expected, strict=True) if both[0] != both[1]] == []
 
 
-def test_odd_patterns_match_as_those_of_fnmatch(harness: Harness) -> None:
+def test_unusual_patterns_match_like_fnmatch(harness: Harness) -> None:
     names = [
         *(bytes([byte]) for byte in range(1, 256)),
         "é".encode(),
@@ -161,7 +161,7 @@ def test_odd_patterns_match_as_those_of_fnmatch(harness: Harness) -> None:
 
 
 def test_attack_no_pattern_makes_a_name_expensive(harness: Harness) -> None:
-    """A matcher that backtracks does not come to its end here."""
+    """A backtracking matcher would not finish here."""
     name = b"a" * 4000
     patterns = (
         b"*a" * 2000 + b"*[b]?*",
@@ -189,14 +189,14 @@ async def test_files_come_in_order_with_their_contents(harness: Harness, tmp_pat
     assert 0 < taken.cpu_ms < 10_000
 
 
-async def test_modes_lose_what_others_could_write(harness: Harness, tmp_path: Path) -> None:
+async def test_modes_lose_write_permission_for_others(harness: Harness, tmp_path: Path) -> None:
     for name, mode in (("plain", 0o644), ("tool", 0o4777), ("open", 0o666)):
         (tmp_path / name).touch()
         (tmp_path / name).chmod(mode)
     assert (await read(harness.stream(tmp_path, "*"))).modes == {"plain": 0o644, "tool": 0o755, "open": 0o644}
 
 
-async def test_what_is_left_out_is_named_with_the_reason(harness: Harness, tmp_path: Path) -> None:
+async def test_left_out_files_are_reported_with_the_reason(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("large")
     (tmp_path / "to_folder").symlink_to("folder")
     os.mkfifo(tmp_path / "pipe")
@@ -236,7 +236,7 @@ async def test_a_long_folder_name_is_shown_in_part(harness: Harness, tmp_path: P
     assert (await read(harness.stream(tmp_path, name))).left_out == [(name, f"a folder; {'é' * 64}/* means its files")]
 
 
-async def test_where_a_folder_cannot_be_read_no_pattern_is_said_to_match_nothing(harness: Harness, tmp_path: Path) -> None:
+async def test_with_an_unreadable_folder_no_pattern_is_reported_as_unmatched(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(0)
     (tmp_path / "open").touch()
     try:
@@ -269,7 +269,7 @@ async def test_attack_thousands_of_files(harness: Harness, tmp_path: Path) -> No
 
 
 async def test_attack_names_that_fill_the_index(harness: Harness, tmp_path: Path) -> None:
-    """Long paths of short files: those that fit are taken, the others said to be too many."""
+    """Long paths of short files: as many as fit are collected, the others are reported as too many."""
     folder = Path(*["d" * 250] * 15)
     (tmp_path / folder).mkdir(parents=True)
     for number in range(1300):
@@ -282,7 +282,7 @@ async def test_attack_names_that_fill_the_index(harness: Harness, tmp_path: Path
 
 
 async def test_attack_deep_folders(harness: Harness, tmp_path: Path) -> None:
-    """Deeper than what is looked into, and then deeper than a path may be long."""
+    """Deeper than the search goes, and then deeper than a path can be long."""
     depth = 70
     folder = Path(*["d"] * depth)
     (tmp_path / folder).mkdir(parents=True)
@@ -312,7 +312,7 @@ async def test_attack_paths_that_are_too_long(harness: Harness, tmp_path: Path) 
 
 
 async def test_attack_too_many_entries(harness: Harness, tmp_path: Path) -> None:
-    """Hard links: as many entries, and they cost less."""
+    """With hard links, because they are cheap."""
     try:
         for folder in "abcde":
             (tmp_path / folder).mkdir()
@@ -327,14 +327,14 @@ async def test_attack_too_many_entries(harness: Harness, tmp_path: Path) -> None
     assert taken.left_out == [("e", TOO_MANY_ENTRIES)]
 
 
-async def test_the_time_for_looking_is_bounded(harness: Harness, tmp_path: Path) -> None:
+async def test_the_search_time_is_bounded(harness: Harness, tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     taken = await read(harness.stream(tmp_path, "a", "missing", budget_ms=0))
     assert (taken.contents, taken.left_out) == ({}, [("", OUT_OF_TIME)])
 
 
-async def test_attack_looking_takes_no_longer_than_it_may(harness: Harness, tmp_path: Path) -> None:
-    """One pattern against one name takes longer than all may: the end is seen within it."""
+async def test_attack_a_search_keeps_its_time_limit(harness: Harness, tmp_path: Path) -> None:
+    """A single comparison exceeds the time limit, which must be noticed during it."""
     folder = tmp_path / Path(*["a" * 250] * 15)
     folder.mkdir(parents=True)
     (folder / ("a" * 250)).touch()
@@ -361,13 +361,13 @@ GOOD = lie([(2, 0o644, 0), (1, 0o755, 2)], [(6, LeftOut.ERROR, 13), (8, LeftOut.
 
 @pytest.fixture
 def no_leak() -> Iterator[None]:
-    """Check that as many descriptors are open afterwards as before."""
+    """Check that no descriptor stays open."""
     before = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == before
 
 
-async def test_a_good_stream_is_taken(no_leak: None) -> None:
+async def test_a_valid_stream_is_accepted(no_leak: None) -> None:
     assert await read(GOOD) == (
         {"a": b"12", "d/b": b"3"},
         {"a": 0o644, "d/b": 0o755},
@@ -376,7 +376,7 @@ async def test_a_good_stream_is_taken(no_leak: None) -> None:
     )
 
 
-async def test_every_reason_has_words(no_leak: None) -> None:
+async def test_every_reason_has_a_text(no_leak: None) -> None:
     text = b"".join(b"%d\0" % reason for reason in LeftOut)
     taken = await read(lie([], [(2 * reason, reason, 2) for reason in LeftOut], text))
     assert taken.left_out == [
@@ -427,7 +427,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("what", LIES)
-async def test_attack_a_pack_that_lies_is_refused(what: str, no_leak: None) -> None:
+async def test_attack_an_inconsistent_pack_is_rejected(what: str, no_leak: None) -> None:
     with pytest.raises(SandboxFailure) as failed:
         await read(LIES[what], max_bytes=1000, max_files=10)
     assert failed.value.step == "collect"

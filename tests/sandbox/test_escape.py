@@ -1,4 +1,4 @@
-"""Ways out of a sandbox and looks over its wall: what a program sees and what it is told when it tries."""
+"""Escapes and snooping: what a program in a sandbox sees, and which errors it gets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSED = {"EPERM", "EACCES", "ENOENT", "EROFS", "ENOSYS", "ENOTSUP"}
 
 
 async def told(box: Box, code: str, *names: str, **command: Any) -> dict[str, Any]:
-    """Run Python code that imports `raw` and reports with `tell`."""
+    """Run Python code that imports `raw` and reports with `tell`. Returns the report."""
     outcome = await box.python(f"from raw import *\n{code}", files=raw_files(*names), **command)
     assert outcome.text, (outcome.error_text, outcome.exit)
     answers: dict[str, Any] = json.loads(outcome.text.splitlines()[-1])
@@ -83,7 +83,7 @@ tell(pids=sorted(int(name) for name in os.listdir("/proc") if name.isdigit()), o
     assert answers["readable"] == [str(answers["own"])]
 
 
-async def test_attack_55_the_kernel_tells_no_secrets(box: Box) -> None:
+async def test_attack_55_the_kernel_reveals_no_secrets(box: Box) -> None:
     answers = await told(
         box,
         """
@@ -149,8 +149,8 @@ tell(refused=refused, alive=os.path.exists("/proc/1"), parent=os.getppid())
     assert (answers["alive"], answers["parent"]) == (True, 1)
 
 
-async def test_attack_56_pid_1_reports_and_hands_files_back_after_every_signal(box: Box) -> None:
-    """Also under a storm of the one signal that it handles."""
+async def test_attack_56_pid_1_reports_and_returns_files_after_every_signal(box: Box) -> None:
+    """Even during a flood of the only signal that it handles."""
     code = """
 import os, signal
 for number in range(1, 65):
@@ -167,7 +167,7 @@ print("done"); raise SystemExit(7)
     assert outcome.artifacts == {"artifact": b"x"}
 
 
-async def test_attack_56_killing_everybody_touches_nobody_outside(box: Box) -> None:
+async def test_attack_56_killing_all_processes_reaches_none_outside(box: Box) -> None:
     bystander = await asyncio.create_subprocess_exec("/bin/sleep", "60")
     outcome = await box.shell(f"kill -9 -1; kill -9 {bystander.pid} {os.getpid()} {os.getppid()} {box.launcher.pid}; true")
     assert outcome.exit.killed_by == ""
@@ -195,14 +195,14 @@ print(sorted((name, target.split(":")[0]) for name, target in listed.items()))
     assert set(descriptors.split()) - {"10", "255"} == {"0", "1", "2"} or "PATH" not in environment
 
 
-async def test_attack_57_the_environment_is_only_what_was_given(box: Box) -> None:
+async def test_attack_57_the_environment_contains_only_the_given_variables(box: Box) -> None:
     outcome = await box.run("/usr/bin/env", "-0", env={"GIVEN": "1"})
     found = dict(entry.split("=", 1) for entry in outcome.text.split("\0") if entry)
     assert found == {**ENVIRONMENT, "GIVEN": "1"}
 
 
 async def test_attack_57_output_after_the_end_and_forged_reports_mean_nothing(box: Box) -> None:
-    """What looks like a message of PID 1 is output like any other."""
+    """Output that looks like a message of PID 1 is plain output."""
     forged = '{"exited":0,"cpu_ms":0,"exceeded":""}'
     outcome = await box.shell(f"echo '{forged}'; echo '{forged}' >&2; (sleep 5; echo late) & exit 3")
     assert outcome.text == outcome.error_text == forged + "\n"
@@ -210,7 +210,7 @@ async def test_attack_57_output_after_the_end_and_forged_reports_mean_nothing(bo
 
 
 class FakeOwner:
-    """Where the sandboxes of the tests of attack 58 come from: remembers what it was asked for."""
+    """The owner of the sandboxes of attack 58. Records its calls."""
 
     def __init__(self) -> None:
         self.null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
@@ -235,7 +235,7 @@ class FakeOwner:
 
 
 class Peer:
-    """A PID 1 that says what the test wants: the other end of a sandbox's link and streams."""
+    """A fake PID 1 that sends what a test wants: the other end of a sandbox's link and streams."""
 
     def __init__(self) -> None:
         self.owner = FakeOwner()
@@ -289,7 +289,7 @@ async def fails(running: asyncio.Task[Any]) -> SandboxFailure:
 
 
 async def running_of(peer: Peer, command: Command = COMMAND) -> asyncio.Task[Any]:
-    """Start a command and take its message, as PID 1 would."""
+    """Start a command and receive its message, like PID 1."""
     running = asyncio.create_task(peer.sandbox.run(command, lambda _name, _data: None))
     await asyncio.sleep(0)
     _data, descriptors, _flags, _address = socket.recv_fds(peer.link, 1 << 20, 32)
@@ -323,7 +323,7 @@ NONSENSE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", NONSENSE)
-async def test_attack_58_nonsense_before_the_start_is_a_failure(peer: Peer, what: str) -> None:
+async def test_attack_58_a_malformed_message_before_the_start_is_a_failure(peer: Peer, what: str) -> None:
     running = await running_of(peer)
     peer.say(NONSENSE[what], [peer.stdin, peer.stdout])
     await fails(running)
@@ -350,7 +350,7 @@ async def test_attack_58_a_malformed_end_is_a_failure(peer: Peer, what: str) -> 
 
 
 @pytest.mark.parametrize("what", NONSENSE)
-async def test_attack_58_nonsense_while_it_runs_ends_the_run(peer: Peer, what: str) -> None:
+async def test_attack_58_a_malformed_message_during_the_run_ends_it(peer: Peer, what: str) -> None:
     running = await running_of(peer)
     peer.say(STARTED)
     peer.say(NONSENSE[what], [peer.stdin])
@@ -363,8 +363,8 @@ async def test_attack_58_nonsense_while_it_runs_ends_the_run(peer: Peer, what: s
         await asyncio.sleep(0)
 
 
-async def test_attack_58_descriptors_that_nobody_asked_for_are_closed(peer: Peer) -> None:
-    """More than one, beside every kind of message; they are not taken for a terminal either."""
+async def test_attack_58_unexpected_descriptors_are_closed(peer: Peer) -> None:
+    """Several, with every kind of message; they must not be used as a terminal either."""
     running = await running_of(peer)
     mine, other = os.pipe()
     peer.say(STARTED, [mine, other] * 10)
@@ -402,7 +402,7 @@ async def test_attack_58_a_refusal_of_any_shape_is_a_refusal(peer: Peer) -> None
 
 
 async def test_attack_58_silence_after_the_end_does_not_hold_a_run(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report of the end while the streams stay open: whoever holds them is killed."""
+    """After the exit report the streams stay open: their holder is killed."""
     monkeypatch.setattr(sandbox, "KILL_PATIENCE_S", 0.01)
     peer.owner.on_kill = [peer.stdout, peer.stderr]
     peer.stdout = peer.stderr = -1
@@ -429,7 +429,7 @@ async def test_a_kill_before_the_start_was_reported_is_no_failure(peer: Peer) ->
 
 
 async def pack_of(peer: Peer, data: bytes, *, max_bytes: int = 1000, max_files: int = 10) -> Pack:
-    """Let the sandbox collect, and let PID 1 answer with `data`."""
+    """Let the sandbox collect files, and PID 1 respond with `data`."""
     running = await running_of(peer)
     peer.say(STARTED)
     peer.say(exited())
@@ -457,7 +457,7 @@ async def pack_of(peer: Peer, data: bytes, *, max_bytes: int = 1000, max_files: 
 
 
 def stream(*files: tuple[str, int, int], contents: bytes = b"") -> bytes:
-    """What PID 1 sends when it collects. files: name, size, mode."""
+    """Return a pack as PID 1 sends it. files: name, size, mode."""
     text = messages.Text()
     entries = [messages.pack(messages.CollectedFile(size, mode, text.add(name))) for name, size, mode in files]
     index = messages.pack(messages.CollectIndex(len(files), 0, text.bytes, 0, 0))
@@ -472,7 +472,7 @@ PACKS: dict[str, bytes] = {
     "more bytes than allowed": stream(("a", 1_000_000, 0o644), contents=b"x" * 1_000_000),
     "more files than allowed": stream(*((f"{number}", 0, 0o644) for number in range(11))),
 }
-"""The rest is in test_collect.py."""
+"""More in test_collect.py."""
 
 
 @pytest.mark.parametrize("what", PACKS)
@@ -492,8 +492,8 @@ async def test_attack_58_a_good_pack_passes(peer: Peer) -> None:
     os.close(pack.descriptor)
 
 
-async def test_a_command_may_be_as_long_as_the_kernel_takes_it(box: Box) -> None:
-    """Neither the size of a message nor that of a socket's buffer shows."""
+async def test_a_command_line_may_be_as_long_as_the_kernel_allows(box: Box) -> None:
+    """Neither the message size nor the socket buffer limits it."""
     for size in (MESSAGE_BYTES - 10_000, MESSAGE_BYTES + 5000, 1_000_000):
         outcome = await box.run("/bin/sh", "-c", "echo $#", "sh", *["x" * 990] * (size // 1000))
         assert outcome.text == f"{size // 1000}\n"
@@ -544,7 +544,7 @@ tell(kinds={kind: call("mount", b"none", b"m", kind.encode(), 0, 0) for kind in 
 
 
 async def test_attack_60_mounts_made_inside_stay_inside(box: Box) -> None:
-    """What the sandbox has mounted is seen by nobody else, and the host's own mounts lie elsewhere."""
+    """No other process sees the mounts of a sandbox, and the host's mounts are not in it."""
     before = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     outcome = await box.shell("cat /proc/self/mountinfo")
     assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
@@ -590,7 +590,7 @@ tell(opened=[path for path in paths if not isinstance(attempt(lambda: os.open("/
     assert len(answers["found"]) > 8
 
 
-async def test_attack_62_its_own_control_group_is_out_of_reach(box: Box) -> None:
+async def test_attack_62_its_own_cgroup_is_out_of_reach(box: Box) -> None:
     answers = await told(
         box,
         """
@@ -604,12 +604,12 @@ tell(paths=read("/proc/self/cgroup").split(), of_pid_1=read("/proc/1/cgroup").sp
     assert all(line.endswith(":/") or ".." not in line for line in answers["paths"])
     assert not any("firebox" in line for line in answers["paths"] + answers["of_pid_1"])
     assert answers["files"] in ([], ["/sys/fs/cgroup/"])
-    # Without CAP_SYS_RESOURCE of ours the kernel would allow it, and the file cannot be written at all.
+    # Without CAP_SYS_RESOURCE the kernel would allow it, so the file is not writable at all.
     assert answers["score"] in (["EROFS"] * 5, ["EACCES"] * 4 + [4]), "the kernel must take a sandbox before the server"
     assert int(answers["kept"]) == 1000
 
 
-async def test_attack_62_the_program_is_the_first_that_the_kernel_takes(box: Box) -> None:
+async def test_attack_62_the_kernel_kills_the_program_first(box: Box) -> None:
     answers = await told(box, 'tell(own=read("/proc/self/oom_score_adj"), one=read("/proc/1/oom_score_adj"))')
     assert (int(answers["own"]), int(answers["one"])) == (1000, 500)
 
@@ -639,7 +639,7 @@ tell(made=made, nodes=sorted(nodes()), opened={name: attempt(lambda: os.open(f"/
     assert set(answers["opened"].values()) <= {"ENOENT", "EROFS"}
 
 
-async def test_one_sandbox_cannot_take_every_terminal_of_the_machine(box: Box) -> None:
+async def test_one_sandbox_cannot_use_up_all_terminals(box: Box) -> None:
     answers = await told(
         box,
         """
@@ -654,7 +654,7 @@ tell(count=len(opened), said=said)
 
 
 async def test_attack_66_the_machine_stays_as_it_is(box: Box) -> None:
-    """The calls themselves are in test_filter; here what a program sees of a few that would show."""
+    """test_filter has every call; these are a few that a program would notice."""
     answers = await told(
         box,
         """
@@ -787,7 +787,7 @@ tell(capabilities={name: status[name].strip() for name in ("CapInh", "CapPrm", "
 """,
     )
     assert set(answers["capabilities"].values()) == {"0" * 16}
-    # Rootless without a subordinate group range the kernel forbids to drop groups; this launcher was started without any.
+    # Rootless without subordinate gids the kernel forbids to drop groups; this launcher was started without any.
     assert answers["groups"] == []
     assert answers["ids"] == [[1000] * 3, [1000] * 3]
     assert (answers["seccomp"], answers["filters"]) == ("2", "1")
@@ -795,8 +795,8 @@ tell(capabilities={name: status[name].strip() for name in ("CapInh", "CapPrm", "
     assert (answers["unlocked"], answers["ambient"], answers["bounding"]) == (-1, -1, 0)
 
 
-async def test_attack_72_a_program_from_memory_is_held_like_any_other(box: Box) -> None:
-    """Programs may be run from memory or through the loader; the walls are not in the file system."""
+async def test_attack_72_a_program_from_memory_is_confined_like_any_other(box: Box) -> None:
+    """Programs may run from memory or through the loader: isolation does not depend on the file system."""
     answers = await told(
         box,
         """
@@ -822,7 +822,7 @@ tell(ran=ran, held=[line for line in status.splitlines() if line.startswith(("Ca
 
 
 async def test_no_crash_calls_the_crash_handler_of_the_host(box: Box) -> None:
-    """A core limit of one byte is the only one that stops a piped core_pattern; going down to 0 is answered and ignored."""
+    """Only a core limit of one byte stops a piped core_pattern; lowering it to 0 succeeds and is ignored."""
     answers = await told(
         box,
         """
@@ -872,8 +872,8 @@ def cpu_limit(pid: int) -> list[str]:
     return line.split()[3:5]
 
 
-async def test_pid_1_is_not_held_by_the_processor_limit_of_the_program(box: Box) -> None:
-    """Looking after many sleeping processes costs PID 1 time; its own RLIMIT_CPU must not end it."""
+async def test_pid_1_is_exempt_from_the_cpu_limit_of_the_program(box: Box) -> None:
+    """Sampling many sleeping processes takes CPU time of PID 1; its own RLIMIT_CPU must not kill it."""
     sandbox = await box.make()
     code = b"import time\nprint('up', flush=True)\ntime.sleep(60)"
     up = asyncio.Event()
@@ -903,8 +903,8 @@ async def test_the_host_shows_only_what_toolchains_need(box: Box) -> None:
         assert real.read_text(encoding="ascii").strip() not in outcome.text
 
 
-async def test_files_that_not_everybody_may_read_stay_closed(box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Below the trees that are shown. Rootless without subordinate uids the program is the starting user and reads what that one may."""
+async def test_files_that_are_not_world_readable_stay_unreadable(box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In the visible trees. Rootless without subordinate uids the program runs as the starting user, with that user's permissions."""
     if os.geteuid() != 0:
         pytest.skip("needs root to make a file of another user")
     folder = Path("/usr/local/share") / f"firebox-test-{os.getpid()}-{box.kind}"

@@ -1,4 +1,4 @@
-"""Attacks 1-17: a program takes all it can get. It ends with a clear status, its neighbour notices nothing, nothing is left.
+"""Attacks 1-17: a program uses all it can get. It ends with a clear status, its neighbour is unaffected, nothing is left.
 
 Attacks 15 and 16, deep folders and odd names, are in `test_files`.
 """
@@ -71,7 +71,7 @@ while True:
     ],
 )
 async def test_attack_01_02_03_a_bomb_reaches_its_limit_and_its_neighbour_notices_nothing(box: Box, bomb: str) -> None:
-    # Twenty interpreters that go on for long come to own most of their memory: that is not the limit that is meant.
+    # Twenty long-running interpreters come to own most of their memory: that limit is not tested here.
     async with neighbour(box) as other, talk_python(box, bomb, processes=20, memory_bytes=512 * MIB) as attack:
         await attack.hear(b"full")
         await other.ask("while it is at its limit", b"well while")
@@ -94,7 +94,7 @@ async def test_attack_02_threads_count_as_processes(box: Box) -> None:
 
 
 async def test_attack_04_each_run_has_a_process_limit_of_its_own(box: Box) -> None:
-    """RLIMIT_NPROC counts by uid: two runs of one uid, both filled to the brim, must not share the count."""
+    """RLIMIT_NPROC counts by uid: two runs with one uid, both at their limit, must not share the count."""
     code = """
 import os, time
 count = 1
@@ -133,7 +133,7 @@ time.sleep(1000)
 
 
 async def test_attack_05_orphans_are_waited_for(box: Box) -> None:
-    """Ten times as many as may be alive at once: who nobody waits for must not stay a zombie below PID 1."""
+    """Ten times as many as may be alive at once: orphans must not stay zombies of PID 1."""
     code = """
 import os
 for number in range(200):
@@ -191,7 +191,7 @@ raise SystemExit(1)
 
 @pytest.mark.parametrize("folder", ["/dev/shm", "/tmp", "/box", "/run", "/home/firebox"])
 async def test_attack_08_files_are_memory_too(box: Box, folder: str) -> None:
-    """Everything that can be written lies in memory: it counts, and it is gone with the run."""
+    """All writable files are in memory: they count, and disappear with the run."""
     code = f"""
 import os
 for number in range(1000):
@@ -334,14 +334,14 @@ REFUSED_WHERE_NOBODY_COUNTS = [
     "system v messages",
     "system v semaphores",
 ]
-"""What PID 1 could not see, or not soon enough, is not there or comes to an end before the limit."""
+"""Memory that PID 1 cannot see, or not soon enough, is unavailable or bounded below the limit."""
 DECIDED_WHERE_NOBODY_COUNTS = ["shared mappings", "shared mappings whose pages were let go", "system v memory"]
-"""What is held to the limit by itself, however seldom PID 1 looks; with the rest of the program it is over."""
+"""Memory that is limited by itself between samples; together with the rest of the program it exceeds the limit."""
 
 
 @pytest.mark.parametrize("kind", HOARDS)
 async def test_attack_09_memory_that_belongs_to_no_process_counts(box: Box, kind: str) -> None:
-    """Each child hoards until its descriptors run out; together they would hold far more than the limit."""
+    """Each child fills all its descriptors; together they would hold far more than the limit."""
     counted = box.launcher.cgroups != "none"
     if kind in ("tcp", "udp") and box.launcher.cgroups == "v1":
         pytest.skip("bounded by memory.kmem.tcp.limit_in_bytes: the program waits, and is not killed")
@@ -373,7 +373,7 @@ finally:
         assert outcome.exit.memory_peak_bytes < 3 * 96 * MIB
 
 
-async def test_attack_09_few_queues_and_semaphores_where_nobody_counts(box: Box) -> None:
+async def test_attack_09_few_queues_and_semaphores_without_a_cgroup(box: Box) -> None:
     code = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
@@ -403,7 +403,7 @@ while True:
 
 
 async def test_attack_12_netlink_sockets_are_few(box: Box) -> None:
-    """What waits in one counts for nobody, so all processes together get a few, and none of them a larger buffer."""
+    """Their queued data is charged to no cgroup, so a sandbox gets few of them, without larger buffers."""
     code = """
 import errno, os, socket, sys
 kept, answers = [], set()
@@ -432,7 +432,7 @@ sys.stdin.close(); os.closerange(kept[0].fileno(), 1024)
 
 
 async def test_attack_09_buffers_of_tcp_are_bounded(box: Box) -> None:
-    """With groups the kernel does not kill for them: at the limit it takes no more, and whoever wants to send waits."""
+    """With cgroups the kernel does not kill for them: at the limit it accepts no more data, and senders block."""
     code = """
 import mmap, os, socket, struct, sys
 def hoard():
@@ -463,14 +463,14 @@ sys.stdin.read()
             assert (await attack.end()).killed_by == "memory"
         elif await attack.hears(b"\n"):
             await other.ask("while it is full", b"well while")
-            # Version 1 takes what is on its way to a receiver all the same; without a bound it would be gigabytes.
+            # Version 1 still accepts data in flight to a receiver; without a bound it would be gigabytes.
             assert int(attack.heard) < 256 * MIB
         else:  # version 2 counts them with everything else, and the senders themselves found nothing left
             assert (await attack.end()).killed_by == "memory"
 
 
 async def test_attack_10_reading_many_files_does_not_count_against_a_small_program(box: Box) -> None:
-    """What is read from disk stays in the page cache and is charged to the reader: it must be let go, not kill."""
+    """The page cache is charged to the reader: it must be evicted instead of killing the program."""
     code = """
 import os
 total = 0
@@ -489,7 +489,7 @@ print(total > 50 << 20)
 
 
 async def test_attack_11_swap_is_no_way_out(box: Box) -> None:
-    """Memory and swap have one limit together, or swap has none to give."""
+    """Memory and swap share one limit, or no swap can be used."""
     pid = box.launcher.pid
     assert pid is not None
     async with talk_python(box, "import sys\nprint('on', flush=True)\nsys.stdin.read()", memory_bytes=64 * MIB) as running:
@@ -508,7 +508,7 @@ async def test_attack_11_swap_is_no_way_out(box: Box) -> None:
 
 
 async def test_attack_12_watches_and_timers_and_the_like_are_bounded_and_not_shared(box: Box) -> None:
-    """What the kernel counts for each user counts for each run: one that takes all of it leaves the other its own."""
+    """Per-user limits of the kernel are per run: one that uses them up does not affect another."""
     code = """
 import ctypes, os, select, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -535,7 +535,7 @@ sys.stdin.read()
 
 
 async def test_attack_12_kernel_memory_counts(box: Box) -> None:
-    """Very many names that are looked up and not there, folders, and watches on them: let go, or counted."""
+    """Lookups of very many missing names, folders, and watches on them: evicted or counted."""
     code = """
 import ctypes, os, select
 libc = ctypes.CDLL(None, use_errno=True)
@@ -605,7 +605,7 @@ except OSError as error:
 
 
 async def test_attack_17_everything_that_can_be_written_has_one_limit(box: Box) -> None:
-    """Whatever folder takes a file is filled; all of them together hold no more than was given."""
+    """Fill every writable folder; together they hold no more than the limit."""
     code = """
 import errno, os
 total, places = 0, []
@@ -632,8 +632,8 @@ print(sorted(places), total, last)
     assert last == "ENOSPC"
 
 
-async def test_a_program_cannot_have_pid_1_wait_for_a_processor(box: Box) -> None:
-    """Where no cgroup counts, a memory limit is as good as the moments at which PID 1 looks."""
+async def test_a_program_cannot_starve_pid_1(box: Box) -> None:
+    """Without a cgroup a memory limit is only as exact as the samples of PID 1."""
     code = """
 import errno, os
 def name(action):

@@ -1,4 +1,4 @@
-"""Files in and out of a sandbox: what names and what things a program may leave, and that nothing but bytes comes out.
+"""Files in and out of a sandbox: which names and file types a program may leave, and that only contents come out.
 
 Taking files happens after every process of the sandbox but its PID 1 is dead, by that PID 1, with the program's own rights.
 """
@@ -86,7 +86,7 @@ async def test_attack_45_lone_surrogates_are_refused_and_bytes_of_any_kind_pass(
 
 
 async def test_attack_46_47_links_are_never_followed(box: Box) -> None:
-    """Neither a link as the file itself nor as one of the folders above it."""
+    """Neither as the file itself nor as a parent folder."""
     outcome = await box.shell(
         """
         echo mine > real
@@ -102,8 +102,8 @@ async def test_attack_46_47_links_are_never_followed(box: Box) -> None:
     assert outcome.skipped == dict.fromkeys(links, "not a regular file")
 
 
-async def test_attack_48_hard_links_hold_nothing_of_others(box: Box) -> None:
-    """Whatever could be linked lies on another file system; a link to one's own file is that file."""
+async def test_attack_48_hard_links_to_protected_files_are_refused(box: Box) -> None:
+    """All files worth linking are on other file systems; a hard link to an own file is that file."""
     outcome = await box.shell(
         "echo mine > own; ln own again; for file in /etc/passwd /usr/bin/env /proc/self/environ /dev/null /etc/shadow; do"
         " ln $file stolen || echo refused; done 2>/dev/null",
@@ -136,7 +136,7 @@ open("plain", "w").write("x")
 
 
 async def test_attack_50_51_nothing_changes_while_files_are_taken(box: Box) -> None:
-    """Swapping a file for a link and growing it, by processes that outlive the program: all of them are dead by then."""
+    """Processes that outlive the program swap a file for a symlink and make it grow: all are dead by then."""
     code = """
 import os, signal, time
 open("target", "w").write("mine" * 1000)
@@ -201,7 +201,7 @@ async def test_attack_53_folders_and_files_that_may_not_be_read_are_left_out(box
     assert outcome.skipped == dict.fromkeys(("locked", "blind/file", "secret"), "Permission denied")
 
 
-async def test_attack_53_a_closed_working_directory_gives_nothing_and_breaks_nothing(box: Box) -> None:
+async def test_attack_53_an_unreadable_working_directory_yields_nothing_and_breaks_nothing(box: Box) -> None:
     outcome = await box.shell("echo x > file; chmod 000 .", collect=["*"])
     assert outcome.artifacts == {}
     assert outcome.skipped == {"": "Permission denied"}
@@ -236,7 +236,7 @@ async def test_a_sparse_file_is_counted_by_its_length(box: Box) -> None:
     assert outcome.skipped == {"sparse": "too large"}
 
 
-async def test_only_what_was_asked_for_is_taken_or_reported(box: Box) -> None:
+async def test_only_requested_files_are_collected_or_reported(box: Box) -> None:
     outcome = await box.shell("echo a > a.txt; echo b > b.bin; mkfifo pipe; mkdir d; echo c > d/c.txt", collect=["*.txt"])
     assert outcome.artifacts == {"a.txt": b"a\n", "d/c.txt": b"c\n"}
     assert outcome.skipped == {}
@@ -250,14 +250,14 @@ async def test_more_files_than_allowed_are_left_out_with_the_reason(box: Box) ->
 
 
 async def test_a_program_with_few_descriptors_still_starts(box: Box) -> None:
-    """Our own are kept below every limit that can be set; shells want ten, so this is no shell."""
+    """Our own descriptors stay below every possible limit. Shells need ten, so this is not a shell."""
     outcome = await box.run("/bin/cp", "-v", "a", "b", files={"a": "hello"}, collect=["b"], open_files=8)
     assert (outcome.text, outcome.artifacts) == ("'a' -> 'b'\n", {"b": b"hello"})
 
 
 @pytest.mark.parametrize("shape", ["long names", "folders below a long path", "pipes"])
-async def test_taking_files_out_of_a_hostile_tree_stays_within_bounds(box: Box, shape: str) -> None:
-    """As many inodes as there are, with the longest names: PID 1 must neither die of memory nor send an endless index."""
+async def test_collecting_from_a_hostile_tree_is_bounded(box: Box, shape: str) -> None:
+    """All inodes, with the longest names: PID 1 must neither run out of memory nor send a huge index."""
     code = """
 import os, sys
 def fill(make):
@@ -287,7 +287,7 @@ match sys.argv[1]:
 
 
 async def test_files_are_taken_although_the_program_used_up_its_memory(box: Box) -> None:
-    """What it wrote is memory too, and stays when it has ended: PID 1 must have room to work in, or say that it had none."""
+    """Written files are memory too, and remain after the end: PID 1 needs room to work, or must report that it has none."""
     code = """
 open("result", "w").write("here")
 with open("/dev/shm/fill", "wb") as file:
@@ -330,7 +330,7 @@ async def test_a_pack_of_another_stage_is_written_as_it_is(box: Box) -> None:
 
 
 async def test_nothing_of_the_host_changes(box: Box) -> None:
-    """Everything that can be written from inside, written to and deleted: the same file on the host stays."""
+    """Write to and delete everything writable inside: the same file on the host is unchanged."""
     watched = [Path("/usr/bin/env"), Path("/etc/passwd"), Path("/etc/hostname"), HERE]
     before = [(path, path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).digest()) for path in watched if path.exists()]
     temporary = set(os.listdir("/tmp"))
@@ -355,7 +355,7 @@ async def test_nothing_of_the_host_changes(box: Box) -> None:
         assert not [name for name in os.listdir(place) if "was-here" in name]
 
 
-async def test_written_files_belong_to_the_program_and_to_nobody_else(box: Box) -> None:
+async def test_input_files_belong_to_the_program_only(box: Box) -> None:
     outcome = await box.python(
         "import os\nstatus = os.stat('main.py')\nprint(status.st_uid == os.getuid(), status.st_gid == os.getgid(), oct(status.st_mode))"
     )

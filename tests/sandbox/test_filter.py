@@ -1,4 +1,4 @@
-"""The system call filters: the table, the compiled programs, and what the kernel answers to a program under them."""
+"""The system call filters: the tables, the compiled programs, and the results for a program under them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ only_arm64 = pytest.mark.skipif(platform.machine() != "aarch64", reason="this wa
 
 
 class Machine(NamedTuple):
-    """One that we have a table for. Its filter can be tried on any other."""
+    """An architecture with a table. Its filter can be tested on any other."""
 
     name: str
     architecture: int
@@ -97,7 +97,7 @@ def test_every_allowed_call_passes_with_harmless_arguments(machine: Machine) -> 
     assert {name: hex(said) for name, said in answers.items() if said != ALLOW} == {}
 
 
-def test_a_call_that_is_not_in_the_table_does_not_exist(machine: Machine) -> None:
+def test_unlisted_calls_fail_with_enosys(machine: Machine) -> None:
     known = {number for table in (ALLOWED, DENIED, IGNORED) for _name, number in machine.named(table)}
     known |= {machine.number("socket"), machine.number("personality")}  # held by their arguments
     wrong = {
@@ -120,12 +120,12 @@ def test_attack_64_a_number_of_the_x32_abi_kills() -> None:
         assert arm64.answer(number | 0x40000000) == ERRNO | ENOSYS
 
 
-def test_a_number_that_is_none_does_not_exist(machine: Machine) -> None:
+def test_an_invalid_number_fails_with_enosys(machine: Machine) -> None:
     assert {machine.answer(number) for number in (-1, 4095, 0x3FFFFFFF)} == {ERRNO | ENOSYS}
 
 
 def test_attack_64_garbage_in_the_upper_half_of_an_argument_changes_nothing(machine: Machine) -> None:
-    """The kernel reads `int` arguments from the lower half of a register; so must the filters."""
+    """The kernel reads `int` arguments from the lower half of a register, and so must the filters."""
     cases = [
         (machine.number("clone"), (GARBAGE | 0x10000000 | 17,)),  # CLONE_NEWUSER
         (machine.number("ioctl"), (0, GARBAGE | 0x5412)),  # TIOCSTI
@@ -175,7 +175,7 @@ def test_only_three_socket_families_and_the_usual_protocols_pass(machine: Machin
         assert machine.answer(machine.number("socket"), family, kind, 0) == ERRNO | ESOCKTNOSUPPORT
 
 
-def test_only_route_of_netlink_passes_and_pid_1_is_asked(machine: Machine) -> None:
+def test_only_netlink_route_passes_and_pid_1_decides(machine: Machine) -> None:
     netlink = 16
     for counted, flags in ((True, 0), (False, 0o2004000)):
         asked = {
@@ -189,8 +189,8 @@ def test_only_route_of_netlink_passes_and_pid_1_is_asked(machine: Machine) -> No
     assert machine.answer(machine.number("socketpair"), netlink, 3, 0) == ERRNO | EAFNOSUPPORT
 
 
-def test_attack_12_no_filter_of_its_own_and_nothing_else_that_is_one_for_the_machine(machine: Machine) -> None:
-    """Each of these takes of something that has one limit for the machine and that no cgroup counts."""
+def test_attack_12_no_machine_wide_resource_can_be_used_up(machine: Machine) -> None:
+    """Each of these uses a resource that has one limit for the machine and is charged to no cgroup."""
     level, tcp, ipv6 = 1, 6, 41
     for garbage in (0, GARBAGE):
         for option in (26, 50, 51, 52):  # SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF, _REUSEPORT_EBPF
@@ -208,7 +208,7 @@ def test_attack_12_no_filter_of_its_own_and_nothing_else_that_is_one_for_the_mac
     )  # the strict mode, which costs nothing
 
 
-def test_where_nobody_counts_memory_it_cannot_be_hidden(machine: Machine) -> None:
+def test_without_a_cgroup_memory_cannot_be_hidden(machine: Machine) -> None:
     names = [name for name in UNCOUNTED.split() if name in ("memfd_create", "splice", "tee", "vmsplice")]
     assert {machine.answer(machine.number(name), counted=False) for name in names} == {ERRNO | ENOSYS}
     assert {machine.answer(machine.number(name)) for name in names} == {ALLOW}
@@ -229,7 +229,7 @@ def test_where_nobody_counts_memory_it_cannot_be_hidden(machine: Machine) -> Non
 
 
 async def test_attack_12_filters_are_refused_to_a_program(box: Box) -> None:
-    """As from a kernel without them: what can do without goes on."""
+    """As on a kernel without filters: programs that can do without them continue."""
     code = """
 import socket, struct
 from raw import *
@@ -254,13 +254,13 @@ def test_attack_66_personality_can_be_asked_but_not_changed(machine: Machine) ->
     assert passing == set(PERSONALITIES.values())
 
 
-def test_syncing_the_disks_of_the_host_is_answered_and_not_done(machine: Machine) -> None:
+def test_sync_succeeds_and_does_nothing(machine: Machine) -> None:
     for name, number in machine.named(IGNORED):
         assert machine.answer(number) == ERRNO | 0, name
 
 
 async def test_attack_66_every_denied_call_fails_for_a_program(box: Box) -> None:
-    """Arguments that the kernel itself would answer with another error: zeros, or an address that is not there."""
+    """Arguments for which the kernel itself returns another error: zeros, or an invalid address."""
     names = [name for names in DENIED.values() for name in names.split() if number_of(name) is not None]
     code = f"from raw import call, tell\ntell(**{{name: call(name, 0, 0, 0, 0, 0, 0) for name in {names!r}}})"
     outcome = await box.python(code, files=raw_files(*names))
@@ -270,7 +270,7 @@ async def test_attack_66_every_denied_call_fails_for_a_program(box: Box) -> None
 
 
 async def test_attack_65_io_uring_does_not_exist(box: Box) -> None:
-    """Neither the ring nor its older sibling, whose number of contexts is bounded for the whole machine and not for each user."""
+    """Neither io_uring nor the older AIO, whose contexts have one limit for the whole machine."""
     names = ["io_uring_setup", "io_uring_enter", "io_uring_register", "io_setup"]
     code = (
         f"from raw import *\ntell(**{{name: call(name, 8, ctypes.create_string_buffer(256), 0, 0, 0, 0) for name in {names!r}}})"
@@ -318,7 +318,7 @@ async def test_attack_64_x32_kills_the_program(box: Box) -> None:
 
 @only_arm64
 async def test_attack_64_a_32_bit_program_is_killed(box: Box) -> None:
-    """It begins to run where the kernel and the processor know such programs, and dies of its first system call."""
+    """It starts where kernel and processor support such programs, and dies at its first system call."""
     code = """
 import os, struct
 exit_with_0 = struct.pack("<3I", 0xE3A00000, 0xE3A07001, 0xEF000000)  # mov r0, #0; mov r7, #1; svc #0
@@ -341,8 +341,8 @@ except OSError as error:
     assert outcome.exit.signal == 31
 
 
-async def test_attack_64_odd_numbers_mean_what_the_kernel_makes_of_them(box: Box) -> None:
-    """Only the lower half of the number counts, for the kernel and for the filter alike."""
+async def test_attack_64_invalid_numbers_behave_as_in_the_kernel(box: Box) -> None:
+    """Kernel and filter use only the lower half of the number."""
     code = """
 from raw import *
 high = 1 << 32
@@ -375,7 +375,7 @@ tell(plain={name: call("ioctl", 0, number, byte) for name, number in requests.it
 
 
 async def test_ordinary_calls_of_every_group_work(box: Box) -> None:
-    """One program that uses something of each group of the table."""
+    """One program that uses calls of every group."""
     code = """
 import errno, fcntl, mmap, os, resource, select, signal, socket, struct, tempfile, time, threading
 done = []
@@ -424,7 +424,7 @@ print(*done)
     ]
 
 
-def test_documentation_lists_exactly_what_the_table_says() -> None:
+def test_documentation_matches_the_tables() -> None:
     page = (ROOT / "docs" / "reference" / "system-calls.md").read_text(encoding="utf-8")
     assert page == system_calls_page(), "run `make docs`"
 
@@ -438,7 +438,7 @@ def test_the_limit_of_one_byte_on_core_files_stays(machine: Machine) -> None:
     assert machine.answer(machine.number("setrlimit"), GARBAGE | core, address) == ERRNO | 0
 
 
-def test_where_pid_1_cannot_be_asked_the_same_calls_are_refused(machine: Machine) -> None:
+def test_without_a_listener_the_supervised_calls_are_refused(machine: Machine) -> None:
     shared = 0x21
     cases = [
         ("socket", (16, 3, 0), EAFNOSUPPORT),
@@ -452,7 +452,7 @@ def test_where_pid_1_cannot_be_asked_the_same_calls_are_refused(machine: Machine
         assert (asked, refused) == (USER_NOTIF, ERRNO | error), name
 
 
-def test_no_program_that_refuses_asks(machine: Machine) -> None:
+def test_filters_without_a_listener_never_notify(machine: Machine) -> None:
     for counted in (True, False):
         program = compile_filter(ask=False, counted=counted, machine=machine.name)
         assert all(operand != USER_NOTIF for code, _, _, operand in instructions_of(program) if code == RETURN)
@@ -463,8 +463,8 @@ def test_every_name_of_the_tables_is_a_call() -> None:
     assert known == every_call()
 
 
-def test_numbers_are_those_of_the_kernels_headers() -> None:
-    """Those that are installed may be older than the table."""
+def test_numbers_match_the_kernel_headers() -> None:
+    """The installed headers may be older than the table."""
     require_tool("gcc")
     machine = platform.machine()
     found = header_numbers([f"/usr/include/{machine}-linux-gnu", "/usr/include"], f"__{machine}__")
@@ -473,7 +473,7 @@ def test_numbers_are_those_of_the_kernels_headers() -> None:
     assert {name: numbers.get(name) for name in found} == found
 
 
-def test_a_processor_without_a_table_is_named() -> None:
+def test_an_unsupported_architecture_is_reported() -> None:
     with pytest.raises(OSError, match="riscv64"):
         compile_filter(ask=True, counted=True, machine="riscv64")
 
@@ -490,8 +490,8 @@ def test_programs_are_small_and_valid(machine: Machine) -> None:
         assert len(program) // 8 < 300
 
 
-def test_the_kernel_takes_the_programs() -> None:
-    """In a process of its own: a filter stays."""
+def test_the_kernel_accepts_the_programs() -> None:
+    """In a separate process, because a filter is permanent."""
     code = """
 import ctypes, errno, sys
 class Program(ctypes.Structure):
@@ -507,8 +507,8 @@ assert libc.unshare(0) == -1 and ctypes.get_errno() == errno.EPERM
         subprocess.run([sys.executable, "-I", "-S", "-c", code], input=program, check=True)
 
 
-def test_calls_that_always_pass_load_no_argument_so_that_the_kernel_lets_them_pass_itself(machine: Machine) -> None:
-    """It takes the filter apart when it is loaded: an answer that depends on architecture and number only is kept in a bitmap."""
+def test_calls_that_always_pass_load_no_argument(machine: Machine) -> None:
+    """The kernel analyses a filter when it is loaded, and keeps a bitmap of calls that always pass."""
     held = {
         "clone",
         "ioctl",

@@ -1,4 +1,4 @@
-"""The fuzzers of native/ for a moment, without clang: their seeds and some thousand mutations of them, always the same."""
+"""A short run of the fuzzers of native/ without clang: their seeds and some thousand deterministic mutations."""
 
 from __future__ import annotations
 

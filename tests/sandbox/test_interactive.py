@@ -1,4 +1,4 @@
-"""Input while it runs, signals to the group, and a real terminal."""
+"""Interactive input, signals to the process group, and a real terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 MIB = 1 << 20
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 SLEEPING = "while True: time.sleep(0.1)"
-"""A signal that comes between Python's last look for one and the system call does not end a sleep: so it is a short one."""
+"""Short, because a signal between Python's check and the system call does not interrupt a sleep."""
 
 
 async def test_lines_go_back_and_forth(box: Box) -> None:
@@ -26,7 +26,7 @@ async def test_lines_go_back_and_forth(box: Box) -> None:
         assert (await program.end()).status == 4
 
 
-async def test_output_comes_while_input_is_still_open(box: Box) -> None:
+async def test_output_arrives_while_input_is_open(box: Box) -> None:
     async with talk(box, "/bin/cat") as program:
         await program.sandbox.write_stdin(b"no newline")
         await program.hear(b"no newline")
@@ -42,7 +42,7 @@ async def test_much_input_waits_for_a_slow_reader(box: Box) -> None:
         assert program.heard == b"4194304\n"
 
 
-async def test_input_that_nobody_reads_is_no_error(box: Box) -> None:
+async def test_unread_input_is_no_error(box: Box) -> None:
     outcome = await box.run("/bin/true", stdin=b"x" * MIB)
     assert outcome.exit.status == 0
 
@@ -83,7 +83,7 @@ async def test_a_signal_reaches_the_whole_group(box: Box) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 6, 9, 10, 11, 13, 14, 15])
-async def test_a_signal_that_is_not_handled_ends_the_program_and_is_told(box: Box, number: int) -> None:
+async def test_an_unhandled_signal_ends_the_program_and_is_reported(box: Box, number: int) -> None:
     async with talk(box, "/bin/cat") as program:
         await program.ask("on", b"on")
         program.sandbox.signal(number)
@@ -100,7 +100,7 @@ async def test_stop_and_continue(box: Box) -> None:
         await program.hear(b"meanwhile")
 
 
-async def test_sigint_interrupts_as_on_a_keyboard(box: Box) -> None:
+async def test_sigint_interrupts_like_ctrl_c(box: Box) -> None:
     code = f"import time\ntry:\n print('on')\n {SLEEPING}\nexcept KeyboardInterrupt: print('off')"
     async with talk_python(box, code, env=UNBUFFERED) as program:
         await program.hear(b"on\n")
@@ -207,7 +207,7 @@ async def test_end_of_file_on_a_terminal(box: Box) -> None:
         assert b"end" in program.heard
 
 
-async def test_typing_into_a_terminal_that_nobody_reads_does_not_hang(box: Box) -> None:
+async def test_typing_into_an_unread_terminal_does_not_hang(box: Box) -> None:
     outcome = await box.run("/bin/sleep", "600", terminal=(24, 80), stdin=b"typed\n" * 100_000, wall_ms=400)
     assert outcome.exit.killed_by == "wall_time"
 
@@ -224,7 +224,7 @@ async def test_both_streams_of_a_terminal_are_one(box: Box) -> None:
     assert (outcome.stdout, outcome.stderr) == (b"out\r\nerr\r\nout\r\n", b"")
 
 
-async def test_a_program_that_lets_go_of_its_terminal_is_still_watched(box: Box) -> None:
+async def test_a_program_that_closes_its_terminal_is_still_limited(box: Box) -> None:
     ended = await box.shell("exec 0<&- 1>&- 2>&-; sleep 0.2; echo back > /dev/tty; exit 6", terminal=(24, 80))
     assert (ended.text, ended.exit.status) == ("back\r\n", 6)
     killed = await box.shell("exec 0<&- 1>&- 2>&-; sleep 600", terminal=(24, 80), wall_ms=300)

@@ -1,4 +1,4 @@
-"""A launcher that was started, and asked for its first sandbox, before anybody took it over."""
+"""A launcher that is started, and whose first sandbox is requested, before a `LauncherProcess` takes it over."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST = SandboxSpec(writable_bytes=1 << 20)
 
 @contextmanager
 def asked_for(first: SandboxSpec, kind: str, *, is_smoke_test: bool = False) -> Generator[StartedLauncher]:
-    """A launcher that makes its first sandbox."""
+    """A launcher that creates its first sandbox."""
     run_as = ORDINARY_USER if kind == "rootless" and IS_ROOT else None
     started = start_launcher(run_as=run_as)
     try:
@@ -35,7 +35,7 @@ def asked_for(first: SandboxSpec, kind: str, *, is_smoke_test: bool = False) -> 
 
 @asynccontextmanager
 async def taken_over(started: StartedLauncher) -> AsyncGenerator[LauncherProcess]:
-    """The launcher as a server holds it. Nothing is left of it afterwards, nor open."""
+    """The launcher in a `LauncherProcess`. Nothing of it remains afterwards."""
     before = set(os.listdir("/proc/self/fd"))
     launcher = LauncherProcess(started=started)
     try:
@@ -84,13 +84,13 @@ async def test_a_failed_smoke_test_is_the_reason_for_no_launcher(sandbox_kind: s
             await launcher.close()
 
 
-async def test_a_first_sandbox_of_another_kind_is_left(sandbox_kind: str) -> None:
+async def test_a_first_sandbox_with_another_spec_is_kept(sandbox_kind: str) -> None:
     with asked_for(FIRST, sandbox_kind) as started:
         async with taken_over(started) as launcher:
             assert await says_hello(launcher, SandboxSpec())
 
 
-async def test_a_first_sandbox_that_nobody_took_is_let_go_when_the_launcher_dies(sandbox_kind: str) -> None:
+async def test_an_unused_first_sandbox_is_released_when_the_launcher_dies(sandbox_kind: str) -> None:
     with asked_for(FIRST, sandbox_kind) as started:
         before = set(os.listdir("/proc/self/fd"))
         launcher = LauncherProcess(started=started)
@@ -103,7 +103,7 @@ async def test_a_first_sandbox_that_nobody_took_is_let_go_when_the_launcher_dies
         assert set(os.listdir("/proc/self/fd")) <= before
 
 
-async def test_a_first_sandbox_that_cannot_be_made_says_so_and_others_can(sandbox_kind: str) -> None:
+async def test_a_failing_first_sandbox_does_not_fail_others(sandbox_kind: str) -> None:
     impossible = SandboxSpec(layers=("/nowhere/at/all",))
     with asked_for(impossible, sandbox_kind) as started:
         async with taken_over(started) as launcher:
@@ -113,14 +113,14 @@ async def test_a_first_sandbox_that_cannot_be_made_says_so_and_others_can(sandbo
             assert await says_hello(launcher, SandboxSpec())
 
 
-def test_one_that_nobody_takes_over_ends_with_its_link(sandbox_kind: str) -> None:
+def test_an_abandoned_launcher_ends_with_its_link(sandbox_kind: str) -> None:
     with asked_for(FIRST, sandbox_kind) as started:
         assert not started.has_ended()
     assert started.has_ended()
     assert groups_of(started.pid) == []
 
 
-async def test_what_keeps_it_from_starting_is_said_though_it_was_asked_for_a_sandbox() -> None:
+async def test_a_failed_configuration_is_reported_after_a_requested_sandbox() -> None:
     started = start_launcher()
     try:
         started.configure(uid_base=210_000, hooks={"no/such/folder": ""})
@@ -134,7 +134,7 @@ async def test_what_keeps_it_from_starting_is_said_though_it_was_asked_for_a_san
 
 
 @pytest.mark.parametrize("hooks", [{}, {"no/such/folder": ""}], ids=["and succeeds", "and fails"])
-async def test_a_start_goes_on_for_others_when_who_began_it_leaves(hooks: dict[str, str]) -> None:
+async def test_a_start_continues_when_its_first_caller_is_cancelled(hooks: dict[str, str]) -> None:
     launcher = LauncherProcess(hooks=hooks)
     try:
         beginning, made = asyncio.ensure_future(launcher.start()), asyncio.ensure_future(launcher.make(FIRST))
@@ -153,7 +153,7 @@ async def test_a_start_goes_on_for_others_when_who_began_it_leaves(hooks: dict[s
         await launcher.close()
 
 
-async def test_a_launcher_hears_of_the_end_of_sandboxes_though_whoever_started_it_ignores_that(sandbox_kind: str) -> None:
+async def test_a_launcher_reaps_sandboxes_although_its_parent_ignores_sigchld(sandbox_kind: str) -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         started = start_launcher(run_as=ORDINARY_USER if sandbox_kind == "rootless" and IS_ROOT else None)

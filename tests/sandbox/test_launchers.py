@@ -1,4 +1,4 @@
-"""Several launchers are as one: each makes its share, and the end of one is not the end of the others."""
+"""Several launchers with the interface of one: they share the load, and the death of one does not affect the others."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ async def says_hello(sandbox: Sandbox) -> bool:
 
 
 def shares(launchers: Launchers) -> list[int]:
-    """Count the processes that each launcher has below it."""
+    """Count the child processes of each launcher."""
     return [len(descendants_of(pid)) for pid in launchers.pids]
 
 
-async def test_each_makes_its_share(launchers: Launchers) -> None:
+async def test_launchers_share_the_load(launchers: Launchers) -> None:
     made = [await launchers.make(SandboxSpec()) for _ in range(6)]
     assert shares(launchers) == [3, 3]
     assert launchers.alive == 6

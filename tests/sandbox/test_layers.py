@@ -1,4 +1,4 @@
-"""Roots that are stacked from packages: nothing of the host shows, nothing can be changed, nothing outlives its use."""
+"""Roots stacked from packages: the host is invisible, nothing can be changed, and nothing outlives its use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def box(own_box: Box) -> Box:
-    """A launcher keeps the layers that it has shown, so each test has one of its own."""
+    """A launcher keeps its layers mounted, so each test has its own."""
     return own_box
 
 
@@ -31,7 +31,7 @@ PROGRAMS = ("sh", "cat", "ls", "flock", "mknod", "sleep", "touch")
 
 
 def copy_program(name: str, tree: Path) -> None:
-    """Copy a program of the host and the libraries it needs into a tree."""
+    """Copy a host program with its libraries into a tree."""
     found = shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin")
     assert found is not None
     lines = subprocess.run(["ldd", found], capture_output=True, text=True, check=True).stdout.split()
@@ -43,7 +43,7 @@ def copy_program(name: str, tree: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trees() -> Iterator[Path]:
-    """A base with a few programs and a layer above it that changes one file; everybody may read them."""
+    """A base with a few programs, and a layer that changes one file; world-readable."""
     folder = Path(tempfile.mkdtemp(prefix="firebox-layers-"))
     base, top = folder / "base" / "root", folder / "top" / "root"
     for name in PROGRAMS:
@@ -67,7 +67,7 @@ def trees() -> Iterator[Path]:
 
 
 def make_image(tree: Path, image: Path) -> None:
-    """Make the image of a package."""
+    """Create the image of a package."""
     command = [
         require_tool("mksquashfs"),
         str(tree),
@@ -83,7 +83,7 @@ def make_image(tree: Path, image: Path) -> None:
 
 @pytest.fixture
 def layers(box: Box, trees: Path, tmp_path: Path) -> tuple[str, ...]:
-    """The two layers, as whoever makes sandboxes can have them: images, or folders."""
+    """The two layers, in the form that this launcher supports: images or folders."""
     if box.kind == "rootless":
         return str(trees / "top/root"), str(trees / "base/root")
     assert squashfs_support.cannot_mount() == ""
@@ -102,7 +102,7 @@ async def test_upper_layer_covers_the_lower_one(box: Box, packaged: SandboxSpec)
     assert outcome.text == "of the layer\nonly in the base\n"
 
 
-async def test_layers_that_are_forgotten_leave_nothing(box: Box, packaged: SandboxSpec, nothing_left: None) -> None:
+async def test_forgotten_layers_leave_nothing(box: Box, packaged: SandboxSpec, nothing_left: None) -> None:
     await box.shell("true", specification=packaged)
     for layer in packaged.layers:
         box.launcher.forget(layer)
@@ -131,7 +131,7 @@ async def test_layers_cannot_be_written(box: Box, packaged: SandboxSpec) -> None
     assert outcome.error_text.lower().count("read-only file system") == 3
 
 
-async def test_what_a_run_writes_is_not_there_for_the_next(box: Box, packaged: SandboxSpec) -> None:
+async def test_files_of_a_run_do_not_exist_in_the_next(box: Box, packaged: SandboxSpec) -> None:
     assert (await box.shell("touch /tmp/mine /box/mine; ls /tmp", specification=packaged)).text == "mine\n"
     assert (await box.shell("ls /tmp /box", specification=packaged)).text == "/box:\n\n/tmp:\n"
 
@@ -159,7 +159,7 @@ async def test_devices_are_those_that_every_sandbox_has(box: Box, packaged: Sand
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make device nodes")
 @pytest.mark.parametrize("sandbox_kind", ["root"], indirect=True)
-async def test_device_in_an_image_is_none(box: Box, trees: Path, tmp_path: Path) -> None:
+async def test_device_in_an_image_does_not_work(box: Box, trees: Path, tmp_path: Path) -> None:
     hostile = tmp_path / "hostile"
     shutil.copytree(trees / "base", hostile, symlinks=True)
     for place in ("opt/zero", "dev/zero"):
@@ -234,13 +234,13 @@ async def test_layer_that_is_not_there_is_refused(box: Box, tmp_path: Path) -> N
 
 
 def loops_of(layers: tuple[str, ...]) -> int:
-    """Count the loop devices that show one of these files, not those of another test, which have the same names."""
+    """Count the loop devices of these files, without those of other tests with the same names."""
     shown = [file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
     return sum(path.endswith(layer) for path in shown for layer in layers)
 
 
 async def test_a_tree_below_tmp_is_shown_beside_it(box: Box) -> None:
-    """At its own place the sandbox's own folder would cover it."""
+    """At its original path the sandbox's own folder would cover it."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         Path(folder, "file").write_text("seen")
@@ -250,7 +250,7 @@ async def test_a_tree_below_tmp_is_shown_beside_it(box: Box) -> None:
         assert outcome.text == "seen.\nread-only\n", outcome.error_text
 
 
-async def test_a_package_that_cannot_be_shown_fails_nobody_else(box: Box, tmp_path: Path) -> None:
+async def test_an_unusable_package_fails_only_its_own_runs(box: Box, tmp_path: Path) -> None:
     broken = SandboxSpec(layers=(str(tmp_path / "nothing"),), host=False)
     failed, made = await asyncio.gather(box.launcher.make(broken), box.make(), return_exceptions=True)
     assert isinstance(failed, SandboxFailure)

@@ -1,4 +1,4 @@
-"""Each limit as the program meets it: which error it sees, what is reported, and that it cannot be got round from inside."""
+"""Each limit: which error the program gets, what is reported, and that it cannot be circumvented from inside."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def test_wall_clock_counts_sleep(box: Box) -> None:
     assert outcome.exit.wall_ms >= 250
 
 
-async def test_wall_clock_holds_while_many_run(box: Box) -> None:
-    """The clocks of several runs do not disturb each other: each is ended by its own."""
+async def test_wall_time_limits_hold_under_load(box: Box) -> None:
+    """The clocks of concurrent runs are independent."""
     async with neighbour(box) as other:
         async with (
             talk_python(box, "while True: pass", wall_ms=300) as first,
@@ -39,8 +39,8 @@ async def test_wall_clock_holds_while_many_run(box: Box) -> None:
     assert ended[1].wall_ms >= 600
 
 
-async def test_processor_time_of_those_who_ended_counts(box: Box) -> None:
-    """One short child after the other: none of them, and not the parent, ever has much."""
+async def test_cpu_time_of_ended_processes_counts(box: Box) -> None:
+    """One short child after the other: neither they nor the parent use much each."""
     code = """
 import os, time
 while True:
@@ -56,7 +56,7 @@ while True:
     assert outcome.exit.cpu_ms >= 300
 
 
-async def test_processor_time_of_orphans_counts(box: Box) -> None:
+async def test_cpu_time_of_orphans_counts(box: Box) -> None:
     code = """
 import os, time
 for _ in range(3):
@@ -70,7 +70,7 @@ time.sleep(600)
     assert outcome.exit.killed_by == "cpu_time"
 
 
-async def test_processor_time_of_threads_counts(box: Box) -> None:
+async def test_cpu_time_of_threads_counts(box: Box) -> None:
     code = """
 import hashlib, threading
 def burn():
@@ -81,8 +81,8 @@ for _ in range(3): threading.Thread(target=burn).start()
     assert outcome.exit.killed_by == "cpu_time"
 
 
-async def test_the_processor_limit_is_held_by_the_kernel_as_well(box: Box) -> None:
-    """A single process that our clock did not see would meet RLIMIT_CPU two seconds later, and cannot raise it."""
+async def test_the_kernel_enforces_the_cpu_limit_too(box: Box) -> None:
+    """RLIMIT_CPU would kill a single process two seconds after our clock, and it cannot be raised."""
     code = """
 import resource
 soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -93,15 +93,15 @@ except (ValueError, OSError) as error: print(soft, hard, type(error).__name__)
     assert outcome.text == "3 3 ValueError\n"
 
 
-async def test_no_processor_limit_and_no_memory_limit_mean_none(box: Box) -> None:
+async def test_zero_means_no_cpu_limit_and_no_memory_limit(box: Box) -> None:
     code = "import resource\nprint(resource.getrlimit(resource.RLIMIT_CPU)[0] == resource.RLIM_INFINITY)\nx = bytearray(b'x') * (600 << 20)"
     outcome = await box.python(code, cpu_ms=0, memory_bytes=0)
     assert (outcome.text, outcome.exit.status) == ("True\n", 0), outcome.error_text
 
 
 @pytest.mark.parametrize("limit", [32, 300, 700])
-async def test_a_ready_sandbox_takes_the_memory_limit_of_the_command(box: Box, limit: int) -> None:
-    """Made with half a gigabyte: the command may have less or more."""
+async def test_an_idle_sandbox_adopts_the_memory_limit_of_the_command(box: Box, limit: int) -> None:
+    """It was created with half a gigabyte: the command may have less or more."""
     code = "import sys\nx = bytearray(b'x') * (int(sys.argv[1]) << 20)\nimport time; time.sleep(0.05)\nprint('fits')"
     fits = await box.python(code, str(limit - 20), memory_bytes=limit * MIB)
     assert (fits.text, fits.exit.status) == ("fits\n", 0), fits.error_text
@@ -109,8 +109,8 @@ async def test_a_ready_sandbox_takes_the_memory_limit_of_the_command(box: Box, l
     assert (bursts.text, bursts.exit.killed_by, bursts.exit.memory_limit_hit) == ("", "memory", True)
 
 
-async def test_a_program_that_handles_a_killed_child_is_ended_all_the_same(box: Box) -> None:
-    """The limit is the tree's: who reaches it ends as a whole, whatever the parent makes of it."""
+async def test_a_program_that_survives_its_killed_child_is_ended_too(box: Box) -> None:
+    """The limit is for the whole tree, which is killed as a whole, whatever the parent does."""
     code = """
 import os, time
 child = os.fork()
@@ -125,14 +125,14 @@ time.sleep(600)
 
 
 async def test_address_space_alone_is_not_limited(box: Box) -> None:
-    """Virtual machines reserve far more than they use; only what is touched counts."""
+    """Virtual machines reserve far more than they use; only touched memory counts."""
     code = "import mmap\nhuge = mmap.mmap(-1, 64 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)\nhuge[:4] = b'good'\nprint(huge[:4])"
     outcome = await box.python(code, memory_bytes=64 * MIB)
     assert outcome.text == "b'good'\n", outcome.error_text
 
 
 async def test_shared_memory_counts_once(box: Box) -> None:
-    """Six processes that see the same 60 MiB use 60 MiB."""
+    """Six processes that share 60 MiB use 60 MiB."""
     code = """
 import os, time
 from multiprocessing.shared_memory import SharedMemory
@@ -240,13 +240,13 @@ except OSError as error: print(errno.errorcode[error.errno], total)
     assert 3 * MIB <= int(total) <= 4 * MIB
 
 
-async def test_room_is_given_back_when_files_go(box: Box) -> None:
+async def test_deleting_files_frees_their_space(box: Box) -> None:
     script = "for number in $(seq 20); do head -c 3000000 /dev/zero > big || exit 1; rm big; done; echo all"
     outcome = await box.shell(script, specification=SandboxSpec(writable_bytes=4 * MIB, writable_inodes=40))
     assert outcome.text == "all\n", outcome.error_text
 
 
-async def test_each_stream_is_cut_for_itself(box: Box) -> None:
+async def test_each_stream_has_its_own_limit(box: Box) -> None:
     outcome = await box.shell("head -c 5000 /dev/zero; echo short >&2; exit 3", output_bytes=1000)
     assert (len(outcome.stdout), outcome.stderr, outcome.exit.status) == (1000, b"short\n", 3)
     assert (outcome.exit.stdout_truncated, outcome.exit.stderr_truncated) == (True, False)
@@ -269,7 +269,7 @@ async def test_the_first_limit_that_is_reached_is_the_one_reported(box: Box) -> 
     assert outcome.exit.killed_by == "wall_time"
 
 
-async def test_what_was_used_is_reported_of_a_killed_program_too(box: Box) -> None:
+async def test_resource_use_of_a_killed_program_is_reported(box: Box) -> None:
     code = "import time\ndata = bytearray(b'x') * (40 << 20)\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass\ntime.sleep(600)"
     outcome = await box.python(code, wall_ms=1500)
     assert outcome.exit.killed_by == "wall_time"
@@ -306,8 +306,8 @@ async def test_node_fits_into_its_memory(box: Box) -> None:
     assert json.loads(outcome.text) == [True, 42], outcome.error_text
 
 
-async def test_the_stack_is_as_large_as_was_said(box: Box) -> None:
-    """Soft and hard, for the program and for what it starts; deep recursion reaches it, and past it the program dies."""
+async def test_the_stack_has_the_requested_size(box: Box) -> None:
+    """Soft and hard, for the program and its children; deep recursion reaches it, and beyond it the program dies."""
     script = "ulimit -Ss; ulimit -Hs; exec python3 main.py"
     code = """
 import resource
@@ -351,7 +351,7 @@ int main(void) {
 
 
 async def test_a_search_a_million_deep_and_many_threads_have_room(box: Box, tmp_path: Path) -> None:
-    """A stack of the size of the memory is what judges give; threads get as much, which is only a promise until it is used."""
+    """Judges set the stack to the memory limit. Threads reserve as much, and only use what they touch."""
     compiler = require_tool("gcc")
     (tmp_path / "deep.c").write_text(DEEP)
     subprocess.run([compiler, "-O1", "-fno-optimize-sibling-calls", "-pthread", "-o", "deep", "deep.c"], cwd=tmp_path, check=True)

@@ -1,4 +1,4 @@
-"""Two sandboxes at once, or one after the other: nothing of one is visible in the other.
+"""Two sandboxes, concurrent or one after the other: nothing of one is visible in the other.
 
 Each attack leaves something in a first sandbox that keeps it open, and looks for it from a second one of the same launcher
 while the first still runs, and from a third one after it has ended. Attack 84, what two programs can learn from load, timing,
@@ -33,7 +33,7 @@ SHARED_FILE = "/usr/bin/env"
 
 @dataclass
 class Holder:
-    """A program that has done its deed, said so, and holds on until its input ends."""
+    """A program that has acted, reported it, and waits until its input ends."""
 
     sandbox: Sandbox
     running: asyncio.Task[Exit]
@@ -50,7 +50,7 @@ class Holder:
 
 @contextlib.asynccontextmanager
 async def holding(launcher: LauncherProcess, box: Box, code: str, *names: str) -> AsyncGenerator[Holder]:
-    """Run `code` in a sandbox of `launcher` until it calls `hold(...)`; it stays there meanwhile."""
+    """Run `code` in a sandbox of `launcher` until it calls `hold(...)`, where it waits."""
     sandbox = await Box(launcher, box.kind).make()
     files = {
         **raw_files(*names),
@@ -88,7 +88,7 @@ async def look(box: Box, code: str, *names: str, files: dict[str, bytes | str] |
 
 
 async def both(box: Box, deed: str, search: str, *names: str) -> tuple[Any, Any, Any]:
-    """Do the deed in one sandbox, search from a second while it lasts, and from a third when it is over."""
+    """Act in one sandbox, search in a second one meanwhile, and in a third one afterwards."""
     async with holding(box.launcher, box, deed, *names) as holder:
         during = await look(box, search, *names)
         words = holder.words
@@ -159,7 +159,7 @@ async def test_attack_75_posix_message_queues(box: Box) -> None:
 
 
 async def test_attack_76_keyrings(box: Box) -> None:
-    """They are kept for a user, not for a namespace; nobody gets at them."""
+    """Keyrings belong to a user, not to a namespace; no sandbox can use them."""
     deed = 'hold(made=call("add_key", b"user", b"left", b"secret", 6, (-4) & 0xFFFFFFFF))'
     search = """
 tell(found=[call("request_key", b"user", b"left", 0, 0), call("keyctl", 0, (-3) & 0xFFFFFFFF, 0), call("keyctl", 10, 0, 0)],
@@ -252,7 +252,7 @@ async def test_attack_78_locks_and_leases_on_shared_read_only_files(box: Box) ->
     for seen in (made, during, after):
         assert {path: said for path, said in seen["taken"].items() if path in private and said != "taken"} == {}
         assert set(seen["records"].values()) <= {"taken", "EBADF", "EINVAL"}
-        # Only an owner may take one: rootless the made-up /etc belongs to the starting user, in each sandbox anew.
+        # Only an owner may take one: rootless the synthetic /etc belongs to the starting user, separately in each sandbox.
         assert set(seen["leases"].values()) <= {"EACCES", "EINVAL", "EPERM"} | ({0} if box.kind == "rootless" else set())
     assert during["listed"] == after["listed"] == ""  # /proc/locks would show some locks of the whole machine
     if box.kind == "rootless":
@@ -316,8 +316,8 @@ async def test_attack_79_fanotify_is_refused(box: Box) -> None:
     assert seen == {"init": "EPERM", "mark": "EPERM"}
 
 
-async def test_attack_81_a_daemon_does_not_outlive_the_reply(box: Box) -> None:
-    """Forked twice, in a session of its own, deaf to signals and without the streams of the run."""
+async def test_attack_81_a_daemon_does_not_outlive_the_response(box: Box) -> None:
+    """Forked twice, in a session of its own, ignoring signals and without the streams of the run."""
     code = """
 import os, signal, time
 if os.fork() == 0:
@@ -339,7 +339,7 @@ while not os.path.exists("up"): pass
         lambda _name, _data: None,
     )
     assert (ended.status, ended.killed_by) == (0, "")
-    # Only PID 1 is left to hand files back: it has no children any more.
+    # Only PID 1 is left to return files, without any children.
     assert Path(f"/proc/{sandbox.pid}/task/{sandbox.pid}/children").read_text(encoding="ascii") == ""
     pid = sandbox.pid
     sandbox.close()
@@ -347,7 +347,7 @@ while not os.path.exists("up"): pass
     assert not Path(f"/proc/{pid}").exists()
 
 
-async def test_attack_81_the_same_with_a_reply_that_is_a_kill(box: Box) -> None:
+async def test_attack_81_a_daemon_does_not_outlive_a_kill(box: Box) -> None:
     async with holding(
         box.launcher,
         box,
@@ -362,7 +362,7 @@ async def test_attack_81_the_same_with_a_reply_that_is_a_kill(box: Box) -> None:
 
 
 async def test_attack_83_every_run_starts_from_the_same_state_and_no_secret_of_an_earlier_one(box: Box) -> None:
-    """Working directory, umask, limits, signals and environment are what they were; addresses and seeds are not."""
+    """Working directory, umask, limits, signals and environment are equal; addresses and seeds are not."""
     code = """
 import resource, signal, sys
 status = dict(line.rstrip().split(":", 1) for line in open("/proc/self/status") if ":" in line)
@@ -400,7 +400,7 @@ async def test_processes_of_two_sandboxes_cannot_see_or_signal_each_other(box: B
 
 
 async def test_each_sandbox_has_a_uid_of_its_own(box: Box) -> None:
-    """As root. Rootless without subordinate uids all are the starting user outside, and the namespaces alone keep them apart."""
+    """As root. Rootless without subordinate uids all run as the starting user, and only namespaces separate them."""
     async with (
         holding(box.launcher, box, "hold(uid=os.getuid())") as first,
         holding(box.launcher, box, "hold(uid=os.getuid())") as second,
@@ -415,7 +415,7 @@ async def test_each_sandbox_has_a_uid_of_its_own(box: Box) -> None:
 
 
 async def test_two_launchers_never_share_a_uid(sandbox_kind: str) -> None:
-    """Two servers on one machine: their sandboxes have different uids, and nothing of one is reachable from the other."""
+    """Two servers on one machine: their sandboxes have different uids and cannot reach each other."""
     first, second = (launcher_of(sandbox_kind) for _ in range(2))
     await asyncio.gather(first.start(), second.start())
     try:
@@ -452,8 +452,8 @@ time.sleep(60)
 """
 
 
-async def test_descriptors_under_way_keep_nobody_from_a_sandbox(sandbox_kind: str) -> None:
-    """The kernel counts them by user, and holds them against the sender's limit on open files."""
+async def test_descriptors_in_flight_do_not_block_other_sandboxes(sandbox_kind: str) -> None:
+    """The kernel counts them by user, and compares them with the sender's limit on open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 4096:
         pytest.skip("so few descriptors that a program may have as many as a sandbox")

@@ -1,4 +1,4 @@
-"""There is no network but the sandbox's own loopback, and that works."""
+"""The only network is the sandbox's own loopback, and that works."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ tell(routes=read("/proc/net/route").splitlines()[1:],
      addresses=read("/proc/net/if_inet6").split()[-1:], neighbours=read("/proc/net/arp").splitlines()[1:])
 """,
     )
-    # Some kernels make fallback tunnels in every namespace; they are down, and nobody here may raise them.
+    # Some kernels create fallback tunnels in every namespace; they are down, and programs cannot bring them up.
     assert [name for name in answers["devices"] if not name.startswith(("tunl", "sit", "gre", "erspan", "ip_vti", "ip6"))] == [
         "lo"
     ]
@@ -101,7 +101,7 @@ tell(tcp={each: tcp(socket.AF_INET, each) for each in four} | {each: tcp(socket.
 
 @contextmanager
 def listener(family: int, address: str) -> Generator[tuple[int, list[bytes]]]:
-    """Listen on the host, as our own server or a database would. Yields the port and what arrived."""
+    """Listen on the host, like our own server or a database. Yields the port and what arrived."""
     arrived: list[bytes] = []
     with closing(socket.socket(family, socket.SOCK_STREAM)) as server:
         server.bind((address, 0))
@@ -128,7 +128,7 @@ def listener(family: int, address: str) -> Generator[tuple[int, list[bytes]]]:
     ("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::1")]
 )
 async def test_attack_86_what_listens_on_the_host_is_out_of_reach(box: Box, family: int, address: str) -> None:
-    """Our own port, a database, a metadata service: by every name and address that the host has."""
+    """Our own port, a database, a metadata service: by every name and address of the host."""
     if family == socket.AF_INET6 and not Path("/proc/net/if_inet6").exists():
         pytest.skip("this host has no IPv6")
     own = own_addresses()
@@ -155,7 +155,7 @@ tell(reached={{target: reach(target) for target in targets}},
 
 
 def own_addresses() -> list[str]:
-    """The addresses that the name of this machine has, where it has any."""
+    """The addresses of this machine's host name, if any."""
     try:
         return sorted({str(each[4][0]) for each in socket.getaddrinfo(socket.gethostname(), None)})
     except OSError:
@@ -205,7 +205,7 @@ tell(down=ioctl(0x8914, struct.pack("16sh22x", b"lo", 0)), address=ioctl(0x8916,
 
 
 async def test_loopback_works_within_one_run(box: Box) -> None:
-    """Servers and clients of one program, of every ordinary kind, low ports apart."""
+    """Servers and clients of one program, of every ordinary kind, except low ports."""
     code = """
 import threading, urllib.request, http.server
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
@@ -227,7 +227,7 @@ tell(page=page, six=six.accept()[0].recv(3).decode(), udp=left.recv(3).decode(),
 
 
 async def test_no_descriptor_of_the_network_of_the_host_is_left(box: Box) -> None:
-    """The namespace is another one, for PID 1 too."""
+    """The namespace is a different one, for PID 1 too."""
     own = os.readlink("/proc/self/ns/net")
     outcome = await box.shell("readlink /proc/self/ns/net; readlink /proc/self/ns/net | grep -c .")
     assert outcome.text.split()[0] != own
@@ -257,8 +257,8 @@ tell(index=[name for _, name in socket.if_nameindex()], addresses=sorted(names),
     assert "lo" in answers["node"].strip().split(",")
 
 
-async def test_attack_68_netlink_tells_and_changes_nothing(box: Box) -> None:
-    """Every message of NETLINK_ROUTE that is not a question needs a capability, which is checked before anything else."""
+async def test_attack_68_netlink_reveals_and_changes_nothing(box: Box) -> None:
+    """Every NETLINK_ROUTE message but a query needs a capability, which is checked first."""
     modules = Path("/proc/modules").read_text() if os.path.exists("/proc/modules") else ""
     answers = await told(
         box,

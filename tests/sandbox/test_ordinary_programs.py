@@ -1,4 +1,4 @@
-"""What ordinary programs do and an over-strict sandbox breaks: each must simply work, under the limits that runs get."""
+"""Ordinary programs that an over-strict sandbox breaks: they must simply work under the default limits."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ async def test_a_compiler_with_its_temporary_files(box: Box) -> None:
 
 
 @pytest.mark.slow
-async def test_go_under_256_mib(box: Box, tmp_path: Path) -> None:
-    """Compiled outside: a Go program reserves far more than it uses."""
+async def test_go_with_less_than_256_mib(box: Box, tmp_path: Path) -> None:
+    """Compiled outside. A Go program reserves far more memory than it uses."""
     cache = await asyncio.to_thread(prepare_go, tmp_path / "data")
     go = require_tool("go")
     lines = ["func main() {", "c := make(chan int)", "for i := 0; i < 100; i++ { go func() { c <- 1 }() }", "s := 0"]
@@ -159,7 +159,7 @@ async def test_go_under_256_mib(box: Box, tmp_path: Path) -> None:
     assert outcome.text == "100\n", (outcome.error_text, outcome.exit)
 
 
-async def test_java_with_threads_under_256_mib(box: Box) -> None:
+async def test_java_with_threads_and_less_than_256_mib(box: Box) -> None:
     require_tool("java")
     source = """
 import java.util.stream.*;
@@ -312,7 +312,7 @@ async def test_a_script_can_be_made_executable_and_run(box: Box) -> None:
     assert outcome.text == "ran ./tool\nran /tmp/tool\nran /home/firebox/tool\n", outcome.error_text
 
 
-async def test_who_and_where_the_program_is(box: Box) -> None:
+async def test_identity_and_working_directory_of_the_program(box: Box) -> None:
     code = """
 import getpass, grp, json, locale, os, platform, pwd, socket, sys, time
 me = pwd.getpwuid(os.getuid())
@@ -348,7 +348,7 @@ print(json.dumps({
     [(("/usr/bin/wc", "-c"), b"3000000"), (("/usr/bin/head", "-c", "5"), b"abcab"), (("/bin/echo", "none"), b"none\n")],
     ids=["all", "half", "none"],
 )
-async def test_stdin_read_whole_in_part_or_not_at_all(box: Box, argv: tuple[str, ...], wanted: bytes) -> None:
+async def test_stdin_can_be_read_fully_partly_or_not_at_all(box: Box, argv: tuple[str, ...], wanted: bytes) -> None:
     outcome = await box.run(*argv, stdin=b"abc" * 1_000_000)
     assert (outcome.stdout.strip(), outcome.exit.status) == (wanted.strip(), 0)
 
@@ -366,7 +366,7 @@ async def test_64_mib_of_output_are_cut_at_the_cap_and_the_exit_code_is_kept(box
     assert (len(whole.stdout), whole.exit.stdout_truncated, whole.exit.status) == (64 * MIB, False, 7)
 
 
-async def test_a_program_is_found_as_a_shell_would_find_it(box: Box) -> None:
+async def test_a_program_is_looked_up_in_path(box: Box) -> None:
     for argv in (("echo", "x"), ("/bin/echo", "x"), ("./tool",), ("sub/tool",)):
         script = "#!/bin/sh\necho x"
         outcome = await box.run(
@@ -389,7 +389,7 @@ async def test_signals_of_its_own_work(box: Box) -> None:
     assert (outcome.text, outcome.exit.status) == ("caught\nended\n", 5)
 
 
-async def test_time_goes_on(box: Box) -> None:
+async def test_clocks_advance(box: Box) -> None:
     code = "import time\na = time.monotonic(), time.time()\ntime.sleep(0.02)\nb = time.monotonic(), time.time()\nprint(b[0] - a[0] >= 0.02, b[1] > a[1], a[1] > 1.7e9)"
     outcome = await box.python(code)
     assert outcome.text == "True True True\n"

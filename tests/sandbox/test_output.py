@@ -1,4 +1,4 @@
-"""Attacks 18 to 24, 30 and 31: floods, drips, interleaving, and streams that somebody keeps open."""
+"""Attacks 18 to 24, 30 and 31: floods, drips, interleaving, and streams that are kept open."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_attack_22_a_drip_does_not_defeat_the_wall_clock(box: Box) -> None
 
 
 async def test_attack_24_escapes_and_markup_pass_through_as_bytes(box: Box) -> None:
-    """Making output safe to show is the client's duty; changing it here would be a lie about what was printed."""
+    """Escaping output is up to the client; changing it here would misreport what was printed."""
     outcome = await box.run("/usr/bin/printf", r"\033]0;title\007</script>\000\377")
     assert outcome.stdout == b"\033]0;title\007</script>\000\377"
 
@@ -77,7 +77,7 @@ async def test_output_arrives_while_the_program_runs(box: Box) -> None:
     sandbox.close()
 
 
-async def test_paused_output_makes_the_program_wait_and_goes_on_after(box: Box) -> None:
+async def test_paused_output_blocks_the_program_until_resumed(box: Box) -> None:
     sandbox = await box.launcher.make(SandboxSpec())
     received = bytearray()
     started = asyncio.Event()
@@ -110,13 +110,13 @@ async def test_attack_19_stderr_flood_is_cut_and_the_exit_code_kept(box: Box) ->
     assert (outcome.stderr, outcome.stdout, outcome.exit.status) == (bytes(1000), b"", 8)
 
 
-async def test_what_lies_in_the_pipes_when_the_program_ends_arrives(box: Box) -> None:
+async def test_data_left_in_the_pipes_at_the_end_arrives(box: Box) -> None:
     outcome = await box.python("import os\nos.write(1, b'o' * 65536); os.write(2, b'e' * 65536)\nos._exit(3)")
     assert (outcome.stdout, outcome.stderr, outcome.exit.status) == (b"o" * 65536, b"e" * 65536, 3)
 
 
 async def test_attack_31_a_background_child_writes_nothing_after_the_end(box: Box) -> None:
-    """A flood from a daemon that outlives the program: the run ends with the program, what came before is kept."""
+    """A flood from a daemon that outlives the program: the run ends with the program, earlier output is kept."""
     code = """
 import os, signal, time
 ready, go = os.pipe()
@@ -136,7 +136,7 @@ os._exit(5)
 
 
 async def test_attack_21_output_arrives_before_a_long_silence(box: Box) -> None:
-    """Not when the program ends, and not when its own buffer is full: when it was written."""
+    """When it is written, not when the program ends or a buffer is full."""
     async with talk(box, PYTHON, "-c", "import os, time\nos.write(1, b'x' * 300_000 + b'end')\ntime.sleep(600)") as program:
         await program.hear(b"end")
         assert len(program.heard) == 300_003
@@ -149,12 +149,12 @@ async def test_attack_22_a_program_that_never_writes_a_whole_line(box: Box) -> N
     assert ended.killed_by == "wall_time"
 
 
-async def test_a_stream_can_be_closed_and_the_other_goes_on(box: Box) -> None:
+async def test_closing_one_stream_leaves_the_other_open(box: Box) -> None:
     outcome = await box.shell("exec 1>&-; sleep 0.05; echo later >&2; exit 4")
     assert (outcome.stdout, outcome.stderr, outcome.exit.status) == (b"", b"later\n", 4)
 
 
-async def test_writing_to_stdin_and_reading_from_stdout_does_not_confuse(box: Box) -> None:
+async def test_writing_to_stdin_and_reading_from_stdout_fails_cleanly(box: Box) -> None:
     code = "import os\nfor act in (lambda: os.write(0, b'x'), lambda: os.read(1, 1)):\n try: act()\n except OSError as e: print(e.errno)"
     outcome = await box.python(code)
     assert outcome.text == "9\n9\n"

@@ -1,4 +1,4 @@
-"""Ready sandboxes: there before anybody asks, as many as are asked for, gone when nobody does."""
+"""The pool of idle sandboxes: filled before the first take, it grows with demand and shrinks without."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Clock:
 
 @dataclass
 class Kept:
-    """A pool, its clock, and how many sandboxes it is about to have."""
+    """A pool and its clock."""
 
     pool: Pool
     clock: Clock = field(default_factory=Clock)
@@ -49,7 +49,7 @@ class Kept:
         (await self.pool.take(specification)).close()
 
     async def settled(self, ready: int) -> None:
-        """Wait until so many are ready and that is what the pool wants. The pool looks again at once."""
+        """Wait until the pool has this size as its target. It checks at once."""
         self.pool._look()
         await until(lambda: self.pool.statistics().ready == self.pool.statistics().target == ready)
 
@@ -63,11 +63,11 @@ async def kept(box: Box) -> AsyncIterator[Kept]:
     await pool.close()
 
 
-async def test_is_full_before_anybody_asks(kept: Kept) -> None:
+async def test_is_filled_before_the_first_take(kept: Kept) -> None:
     await kept.settled(MOST)
 
 
-async def test_what_is_taken_is_replaced(kept: Kept) -> None:
+async def test_taken_sandboxes_are_replaced(kept: Kept) -> None:
     await kept.settled(MOST)
     for _ in range(3):
         await kept.use(NAMED)
@@ -75,7 +75,7 @@ async def test_what_is_taken_is_replaced(kept: Kept) -> None:
     assert kept.pool.statistics().made_on_demand == 0
 
 
-async def test_shrinks_when_nobody_asks_but_never_to_nothing(kept: Kept) -> None:
+async def test_shrinks_without_demand_but_never_to_zero(kept: Kept) -> None:
     await kept.settled(MOST)
     kept.clock.now_s += 10 * HALF_LIFE_S
     await kept.settled(2)
@@ -91,7 +91,7 @@ async def test_grows_again_with_demand(kept: Kept) -> None:
     await kept.settled(MOST)
 
 
-async def test_is_full_again_once_nobody_uses_one(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refills_once_no_sandbox_is_in_use(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "_REFILL_LATER_S", NEVER_S)
     await kept.settled(MOST)
     sandbox = await kept.pool.take(NAMED)
@@ -121,7 +121,7 @@ async def test_burst_larger_than_the_pool_is_served(kept: Kept) -> None:
     await kept.settled(MOST)
 
 
-async def test_kind_that_is_used_again_and_again_is_kept_ready_too(kept: Kept) -> None:
+async def test_a_frequently_used_spec_is_kept_too(kept: Kept) -> None:
     await kept.settled(MOST)
     await kept.use(OTHER)
     await kept.settled(MOST)
@@ -131,7 +131,7 @@ async def test_kind_that_is_used_again_and_again_is_kept_ready_too(kept: Kept) -
     await kept.settled(2)
 
 
-async def test_memory_that_runs_short_leaves_one(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_low_memory_leaves_one(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     await kept.settled(MOST)
     monkeypatch.setattr(pool_module, "_available_part_of_memory", lambda: 0.05)
     await kept.use(OTHER)
@@ -141,13 +141,13 @@ async def test_memory_that_runs_short_leaves_one(kept: Kept, monkeypatch: pytest
     await kept.settled(MOST + 1)
 
 
-async def test_many_kinds_do_not_pile_up(kept: Kept) -> None:
+async def test_the_number_of_specs_is_bounded(kept: Kept) -> None:
     for number in range(SHELVES + 4):
         await kept.use(SandboxSpec(writable_bytes=(1 << 20) + number))
     assert len(kept.pool._shelves) == SHELVES + 1
 
 
-async def test_more_kinds_than_there_is_room_for_share_it_by_demand(kept: Kept) -> None:
+async def test_too_many_specs_share_the_room_by_demand(kept: Kept) -> None:
     kinds = [SandboxSpec(writable_bytes=number << 20) for number in range(1, 9)]
     for kind in kinds:
         for _ in range(MOST):
@@ -162,7 +162,7 @@ async def test_more_kinds_than_there_is_room_for_share_it_by_demand(kept: Kept) 
     assert kept.pool.statistics().made_on_demand == before
 
 
-async def test_busy_kinds_leave_one_for_a_kind_that_is_used_now_and_then(kept: Kept) -> None:
+async def test_busy_specs_leave_one_sandbox_for_a_rarely_used_one(kept: Kept) -> None:
     busy = [SandboxSpec(writable_bytes=number << 20) for number in range(1, UNNAMED_MOST + 2)]
     for kind in busy:
         for _ in range(5 * MOST):
@@ -176,7 +176,7 @@ async def test_busy_kinds_leave_one_for_a_kind_that_is_used_now_and_then(kept: K
     assert kept.pool.statistics().made_on_demand == before
 
 
-async def test_kind_whose_layer_is_gone_is_not_kept(kept: Kept, box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_spec_without_its_layer_is_not_kept(kept: Kept, box: Box, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("layer")
     for place in (folder, *folder.parents):
         if place.stat().st_mode & 0o005 != 0o005 and place.owner() == folder.owner():
@@ -197,7 +197,7 @@ async def test_closing_leaves_nothing(box: Box, nothing_left: None) -> None:
 
 
 class SlowLaunchers:
-    """Makes sandboxes when the test says so, in an order of its own."""
+    """Creates sandboxes when the test requests it, in any order."""
 
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[Sandbox]] = []
@@ -213,7 +213,7 @@ class SlowLaunchers:
 
 
 class MadeSandbox:
-    """A sandbox in name only."""
+    """A stand-in for a sandbox."""
 
     is_dead = False
 
@@ -231,7 +231,7 @@ def made_sandbox() -> Sandbox:
 
 @pytest.fixture
 async def slow() -> AsyncIterator[tuple[Pool, SlowLaunchers]]:
-    """A pool that holds two, both of which are being made."""
+    """A pool of two, both being created."""
     launchers = SlowLaunchers()
     pool = Pool(cast("Launchers", launchers), [NAMED], 2)
     await pool.start()
@@ -240,7 +240,7 @@ async def slow() -> AsyncIterator[tuple[Pool, SlowLaunchers]]:
     await pool.close()
 
 
-async def test_who_finds_none_gets_the_first_that_is_ready(slow: tuple[Pool, SlowLaunchers]) -> None:
+async def test_an_empty_shelf_serves_the_next_sandbox(slow: tuple[Pool, SlowLaunchers]) -> None:
     pool, launchers = slow
     takes = [asyncio.create_task(pool.take(NAMED)) for _ in range(3)]
     await until(lambda: len(launchers.asked) == 3)  # what is being made anyway is not made twice
@@ -250,7 +250,7 @@ async def test_who_finds_none_gets_the_first_that_is_ready(slow: tuple[Pool, Slo
     assert await asyncio.gather(*takes) == [made[1], made[2], made[0]]
 
 
-async def test_who_waits_hears_why_there_is_none(slow: tuple[Pool, SlowLaunchers]) -> None:
+async def test_a_waiting_take_fails_with_the_reason(slow: tuple[Pool, SlowLaunchers]) -> None:
     pool, launchers = slow
     takes = [asyncio.create_task(pool.take(NAMED)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -262,7 +262,7 @@ async def test_who_waits_hears_why_there_is_none(slow: tuple[Pool, SlowLaunchers
     assert await takes[1] is sandbox
 
 
-async def test_failure_is_nobodys_while_enough_are_made(slow: tuple[Pool, SlowLaunchers]) -> None:
+async def test_a_failure_fails_no_take_while_enough_are_being_created(slow: tuple[Pool, SlowLaunchers]) -> None:
     pool, launchers = slow
     take = asyncio.create_task(pool.take(NAMED))
     await asyncio.sleep(0)
@@ -273,7 +273,7 @@ async def test_failure_is_nobodys_while_enough_are_made(slow: tuple[Pool, SlowLa
 
 
 @pytest.mark.parametrize("is_late", [False, True], ids=["before", "after"])
-async def test_what_was_made_for_one_who_left_is_kept(slow: tuple[Pool, SlowLaunchers], is_late: bool) -> None:
+async def test_a_sandbox_of_a_cancelled_take_is_kept(slow: tuple[Pool, SlowLaunchers], is_late: bool) -> None:
     pool, launchers = slow
     take = asyncio.create_task(pool.take(NAMED))
     await asyncio.sleep(0)
@@ -291,7 +291,7 @@ async def test_what_was_made_for_one_who_left_is_kept(slow: tuple[Pool, SlowLaun
     assert await pool.take(NAMED) is sandbox
 
 
-async def test_whoever_waits_hears_of_any_failure(slow: tuple[Pool, SlowLaunchers]) -> None:
+async def test_a_waiting_take_fails_with_any_error(slow: tuple[Pool, SlowLaunchers]) -> None:
     pool, launchers = slow
     takes = [asyncio.create_task(pool.take(NAMED)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -302,7 +302,7 @@ async def test_whoever_waits_hears_of_any_failure(slow: tuple[Pool, SlowLauncher
             await take
 
 
-async def test_nobody_waits_for_a_pool_that_is_closed(slow: tuple[Pool, SlowLaunchers]) -> None:
+async def test_no_take_waits_for_a_closed_pool(slow: tuple[Pool, SlowLaunchers]) -> None:
     pool, launchers = slow
     take = asyncio.create_task(pool.take(NAMED))
     await asyncio.sleep(0)

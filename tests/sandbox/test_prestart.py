@@ -1,4 +1,4 @@
-"""Programs that wait in a ready sandbox for its command, whoever makes the sandbox."""
+"""Programs that wait in an idle sandbox for its command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.sandbox.leftovers import descendants_of
 from tests.support.waiting import until
 
 WORDS = "read -r word < main.sh; echo $word"
-"""A shell that opens the main file late: it waits there."""
+"""A shell that opens the main file late, and waits there."""
 
 
 def ahead(script: str, main: str = "main.sh") -> Prestart:
@@ -27,7 +27,7 @@ def command(script: str, content: bytes = b"here\n", name: str = "main.sh") -> C
 
 
 async def run(box: Box, started: Prestart, wanted: Command) -> tuple[str, bool]:
-    """Returns what the program wrote, and whether it was the one that waited."""
+    """Run a command. Returns its output, and whether it was the prestarted program."""
     sandbox = await box.launcher.make(SandboxSpec(prestart=started))
     heard: list[bytes] = []
     try:
@@ -39,7 +39,7 @@ async def run(box: Box, started: Prestart, wanted: Command) -> tuple[str, bool]:
         sandbox.close()
 
 
-async def test_program_goes_on_with_the_file_of_the_command(box: Box) -> None:
+async def test_program_resumes_with_the_file_of_the_command(box: Box) -> None:
     assert await run(box, ahead(WORDS), command(WORDS)) == ("here\n", True)
 
 
@@ -62,23 +62,23 @@ async def test_limits_hold_for_every_process_that_was_started(box: Box) -> None:
 @pytest.mark.parametrize(
     "wanted", [command(WORDS)._replace(resume_words=None), command("echo here", name="other.sh")], ids=["fresh", "file"]
 )
-async def test_another_command_is_started_anew(box: Box, wanted: Command) -> None:
+async def test_another_command_is_started_fresh(box: Box, wanted: Command) -> None:
     assert await run(box, ahead(WORDS), wanted) == ("here\n", False)
 
 
-async def test_program_that_waits_is_gone_when_another_command_comes(box: Box) -> None:
+async def test_prestarted_program_is_gone_when_another_command_arrives(box: Box) -> None:
     listing = command("echo /proc/[0-9]*", name="other.sh")._replace(resume_words=None)
     heard, _waited = await run(box, ahead(WORDS), listing)
     assert len(heard.split()) == 2
 
 
-async def test_program_without_a_command_goes_with_its_sandbox(box: Box, nothing_left: None) -> None:
+async def test_program_without_a_command_ends_with_its_sandbox(box: Box, nothing_left: None) -> None:
     sandbox = await box.launcher.make(SandboxSpec(prestart=ahead(WORDS)))
     await asyncio.sleep(0.1)
     sandbox.close()
 
 
-async def test_program_that_ends_as_its_command_comes_is_started_anew(box: Box) -> None:
+async def test_program_that_ends_as_its_command_arrives_is_started_fresh(box: Box) -> None:
     sandbox = await box.launcher.make(SandboxSpec(prestart=ahead(WORDS)))
     heard: list[bytes] = []
     try:

@@ -1,4 +1,4 @@
-"""What a sandbox promises, in sentences: one for each, the many ways to break it are in the files beside this one."""
+"""The promises of a sandbox, one test each. Attacks on them are in the other files."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ async def test_exit_code_and_both_streams_come_back(box: Box) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 126, 127, 128, 137, 255])
-async def test_every_exit_code_comes_back_as_it_is(box: Box, code: int) -> None:
-    """137 is what a shell makes of SIGKILL; from an exit it is no signal and no limit."""
+async def test_every_exit_code_is_reported_unchanged(box: Box, code: int) -> None:
+    """A shell exits with 137 after SIGKILL; as an exit code it is neither a signal nor a limit."""
     outcome = await box.shell(f"exit {code}")
     assert (outcome.exit.status, outcome.exit.signal, outcome.exit.killed_by) == (code, None, "")
 
 
-async def test_every_layer_is_on(box: Box) -> None:
+async def test_every_layer_is_active(box: Box) -> None:
     boundary = "mount pid network ipc uts capabilities no-new-privileges seccomp rlimits read-only-root"
     assert set(boundary.split()) <= set(box.launcher.layers)
     assert {"user-namespace", "own-uid"} & set(box.launcher.layers)
     assert (box.launcher.cgroups == "none") == ("sampled-limits" in box.launcher.layers)
 
 
-async def test_cannot_read_what_the_host_keeps_to_itself(box: Box) -> None:
+async def test_cannot_read_protected_host_files(box: Box) -> None:
     outcome = await box.shell("cat /etc/shadow /root/.bashrc /host/etc/passwd /proc/1/environ; ls /home /root /host /srv /mnt")
     assert outcome.text == "/home:\nfirebox\n"
 
@@ -65,7 +65,7 @@ async def test_sees_no_process_but_its_own(box: Box) -> None:
 
 
 async def test_reaches_no_network(box: Box) -> None:
-    """A listener of the host on every address, and names: nothing is reached, nothing hangs."""
+    """Listeners of the host on every address, and host names: nothing is reached, nothing hangs."""
     with socket.create_server(("0.0.0.0", 0)) as server:
         code = f"""
 import errno, json, socket
@@ -85,7 +85,7 @@ print(json.dumps([told, [line.split(':')[0].strip() for line in open('/proc/net/
     assert interfaces == ["lo"]
 
 
-async def test_begins_with_nothing_of_the_last_one(box: Box) -> None:
+async def test_starts_without_traces_of_the_last_run(box: Box) -> None:
     leave = "for folder in . /tmp /dev/shm ~ /run/lock; do echo left > $folder/left-behind; done; (setsid sleep 600 &)"
     look = "find / -name left-behind 2>/dev/null; ls -A /box /tmp /dev/shm ~ | grep -v :; ls /proc | grep -c '^[0-9]'"
     await box.shell(leave)
@@ -96,7 +96,7 @@ async def test_begins_with_nothing_of_the_last_one(box: Box) -> None:
 async def test_many_at_once_do_not_mix(box: Box) -> None:
     async def one(number: int) -> tuple[str, int | None, str]:
         script = f"echo {number} > file; read line; echo $line; cat file; exit {number}"
-        # Where processors are emulated each of so many takes long.
+        # On an emulated processor each takes long.
         outcome = await box.shell(script, stdin=f"in {number}\n".encode(), wall_ms=120_000)
         return outcome.text, outcome.exit.status, outcome.exit.killed_by
 
@@ -121,7 +121,7 @@ async def test_nothing_is_left_of_a_run_whose_task_is_cancelled(box: Box) -> Non
     await until(lambda: descendants_of(pid) == before)
 
 
-async def test_a_sandbox_that_nobody_uses_goes_without_a_trace(box: Box) -> None:
+async def test_an_unused_sandbox_leaves_nothing(box: Box) -> None:
     for _ in range(5):
         sandbox = await box.make()
         sandbox.close()
@@ -135,7 +135,7 @@ async def test_a_sandbox_that_nobody_uses_goes_without_a_trace(box: Box) -> None
 
 
 @pytest.mark.parametrize("program", ["/no/such/program", "no-such-program", "/etc/passwd", "/tmp"])
-async def test_a_program_that_is_not_there_is_refused_with_its_name(box: Box, program: str) -> None:
+async def test_a_missing_program_is_refused_with_its_name(box: Box, program: str) -> None:
     with pytest.raises(CommandRefused) as refused:
         await box.run(program)
     assert refused.value.step == "start"
@@ -143,13 +143,13 @@ async def test_a_program_that_is_not_there_is_refused_with_its_name(box: Box, pr
     assert program in refused.value.detail
 
 
-async def test_what_a_refusal_is_about_is_cut_between_characters(box: Box) -> None:
+async def test_the_subject_of_a_refusal_is_cut_between_characters(box: Box) -> None:
     with pytest.raises(CommandRefused) as refused:
         await box.run("/bin/true", files={"\u00e9" * 2000: ""})
     assert refused.value.detail.endswith("\u00e9")
 
 
-async def test_a_kill_before_the_end_and_after_it_count_once(box: Box) -> None:
+async def test_kills_before_and_after_the_end_count_once(box: Box) -> None:
     async with talk(box, "/bin/cat") as program:
         await program.ask("up", b"up")
         program.sandbox.kill("cancelled")
@@ -163,7 +163,7 @@ async def test_a_kill_before_the_end_and_after_it_count_once(box: Box) -> None:
 
 
 async def test_fifty_runs_of_every_ending_leave_nothing(box: Box) -> None:
-    """What the launcher holds is compared by `nothing_left`; this process must hold no more either."""
+    """`nothing_left` checks the launcher; this process must hold no more either."""
 
     async def one(number: int) -> None:
         match number % 5:

@@ -1,4 +1,4 @@
-"""The messages are one declaration in two languages, and the launcher refuses what is none."""
+"""The messages have one declaration for two languages, and the launcher rejects malformed ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from firebox.sandbox.protocol.messages import Kind, Phase
 from scripts.write_protocol import HEADER, protocol_header
 
 
-def test_the_header_is_written_from_the_declarations() -> None:
+def test_the_header_is_up_to_date() -> None:
     assert HEADER.read_text(encoding="utf-8") == protocol_header(), "run `make docs`"
 
 
 @pytest.mark.parametrize("structure", messages.STRUCTURES, ids=lambda each: each.__name__)
 def test_fields_are_naturally_aligned_without_padding(structure: type[tuple[int, ...]]) -> None:
-    """So that C sees the same layout without packing."""
+    """So C has the same layout without packing."""
     formats = messages.layout(structure).format
     native = struct.Struct("@" + formats.lstrip("<"))
     assert native.size == messages.layout(structure).size
@@ -48,7 +48,7 @@ def test_a_long_message_travels_in_a_memfd() -> None:
 
 
 def answer_to(message: bytes) -> messages.Failed | None:
-    """What a launcher that is not configured says to a message; None: it ends."""
+    """Return the reply of an unconfigured launcher to a message; None: it exits."""
     launcher: StartedLauncher = start_launcher()
     try:
         messages.send(launcher.link, message)
@@ -58,7 +58,7 @@ def answer_to(message: bytes) -> messages.Failed | None:
         launcher.end()
 
 
-def test_another_version_is_refused() -> None:
+def test_a_different_version_is_rejected() -> None:
     launcher = start_launcher()
     plans = Plans(launcher.pid, uid_base=210_000, hooks={})
     message, descriptors = plans.configuration()
@@ -84,6 +84,6 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("what", NONSENSE)
-def test_nonsense_instead_of_settings_ends_the_launcher(what: str) -> None:
+def test_malformed_settings_end_the_launcher(what: str) -> None:
     failed = answer_to(NONSENSE[what])
     assert failed is None or failed.error

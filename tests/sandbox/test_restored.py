@@ -1,4 +1,4 @@
-"""What programs that were restored from one template could do to each other."""
+"""How programs that were restored from one template could affect each other."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KIND = kind_of(WAITS)
 
 
 async def run(box: Box, template: Template, code: str, kind: SandboxSpec = KIND) -> str:
-    """Run code in an interpreter that is restored. Returns what it wrote."""
+    """Run code in a restored interpreter. Returns its output."""
     sandbox = await box.launcher.make(kind, template)
     heard: list[bytes] = []
     restored = "assert any('-7ffffffff000 ' in line for line in open('/proc/self/maps'))\n"  # addresses are not random
@@ -51,8 +51,8 @@ async def run(box: Box, template: Template, code: str, kind: SandboxSpec = KIND)
         sandbox.close()
 
 
-async def test_program_file_is_each_ones_own(box: Box) -> None:
-    """Else flock(2) and inotify(7) would let programs signal to each other, or tell when others start."""
+async def test_each_program_has_its_own_program_file(box: Box) -> None:
+    """Else programs could communicate through flock(2), or notice the start of others through inotify(7)."""
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     shared = os.fstat(template.descriptor)
     own = await run(box, template, "status = os.stat('/proc/self/exe'); print((status.st_dev, status.st_ino))")
@@ -66,7 +66,7 @@ async def test_program_file_has_the_name_of_the_interpreter(box: Box) -> None:
 
 
 async def test_program_file_holds_little_more(box: Box) -> None:
-    """Where no cgroup counts memory, and a sandbox has no uid of its own, it belongs to the program."""
+    """Without a memory cgroup and without a uid of its own, the file belongs to the program."""
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     code = """
 import contextlib
@@ -80,7 +80,7 @@ print(kept)
     assert int(await run(box, template, code)) <= 1
 
 
-async def test_program_file_can_be_spoiled_for_nobody_else(box: Box) -> None:
+async def test_program_file_cannot_be_modified_for_others(box: Box) -> None:
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     spoil = """
 import contextlib
@@ -97,8 +97,8 @@ for attempt in (
     assert await run(box, template, "print(os.path.getmtime('/proc/self/exe') > 1)") == "True\n"
 
 
-async def test_memory_that_the_kernel_may_drop_comes_back_empty(box: Box) -> None:
-    """A C library keeps the state of vgetrandom() there: the same random numbers must not be drawn twice."""
+async def test_droppable_memory_is_restored_empty(box: Box) -> None:
+    """C libraries keep the state of vgetrandom() there: the same random numbers must not be drawn twice."""
     before = """
 import ctypes
 mmap = ctypes.CDLL(None).mmap
@@ -122,8 +122,8 @@ if kept:
     assert heard == "True True\n"
 
 
-async def test_interpreter_cannot_reach_who_captures_it(box: Box) -> None:
-    """The tracer is a fork of PID 1, with its link to the server and what the launcher was told of other sandboxes."""
+async def test_interpreter_cannot_reach_its_tracer(box: Box) -> None:
+    """The tracer is a fork of PID 1, with its link to the server and the launcher's data about other sandboxes."""
     before = """
 import os
 tracer = next(pid for pid in os.listdir("/proc") if pid.isdigit() and pid not in ("1", str(os.getpid())))
@@ -162,7 +162,7 @@ async def test_is_captured_again_soon_when_the_launcher_was_killed(own_box: Box)
     await own_box.launcher.start()
 
 
-async def test_a_kind_that_is_wanted_again_is_captured_once(box: Box, nothing_left: None) -> None:
+async def test_a_spec_is_captured_once(box: Box, nothing_left: None) -> None:
     noted: list[str] = []
     templates = Templates(box.launcher.make, age_s=1000, runs=10, note=lambda _kind, reason: noted.append(reason))
     templates.want(KIND)
@@ -193,7 +193,7 @@ assert prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 == prctl(PR_SET_SECCOMP, SECC
 async def test_is_not_captured_where_a_container_engine_refuses_personality(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is refused with -1 has every bit set, that of addresses which are not random too."""
+    """A result of -1 has every bit set, including ADDR_NO_RANDOMIZE."""
     program = tmp_path / "launcher"
     program.write_text(f"{REFUSES_PERSONALITY}os.execv({launcher_start.LAUNCHER!r}, sys.argv)\n")
     program.chmod(0o755)
@@ -205,7 +205,7 @@ async def test_is_not_captured_where_a_container_engine_refuses_personality(
     await launcher.close()
 
 
-async def test_is_not_restored_when_a_file_it_had_mapped_was_replaced_by_one_of_the_same_size_and_time(box: Box) -> None:
+async def test_is_not_restored_when_a_mapped_file_was_replaced_with_equal_size_and_mtime(box: Box) -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)
         file = Path(folder, "mapped")
@@ -241,8 +241,8 @@ async def test_interpreter_cannot_leave_a_template_of_its_own(box: Box) -> None:
     assert await run(box, template, "print('here')") == "here\n"
 
 
-async def test_a_forged_template_makes_no_file_of_the_host(box: Box, tmp_path: Path) -> None:
-    """PID 1 copies the beginning of a template while it has its rights still, to a path that the template names."""
+async def test_a_forged_template_creates_no_file_on_the_host(box: Box, tmp_path: Path) -> None:
+    """PID 1, still privileged, copies the start of a template to a path that the template names."""
     genuine = await capture(KIND, box.launcher.make)
     content = os.pread(genuine, os.fstat(genuine).st_size, 0)
     os.close(genuine)
@@ -266,8 +266,8 @@ async def test_a_forged_template_makes_no_file_of_the_host(box: Box, tmp_path: P
     assert (heard, os.listdir(tmp_path)) == ([b"here\n"], [])
 
 
-async def test_the_template_that_memory_is_mapped_from_cannot_be_reached(box: Box) -> None:
-    """By a file that is the same in several sandboxes programs could signal to each other."""
+async def test_the_mapped_template_is_unreachable(box: Box) -> None:
+    """Programs could communicate through a file that is shared by several sandboxes."""
     template = Template(await capture(KIND, box.launcher.make), 0.0)
     code = """
 import contextlib

@@ -1,4 +1,4 @@
-"""What PID 1 makes of /proc where no cgroup counts: native/sampling.c, supervisor.c and system_v.c on a folder."""
+"""Sampling of /proc without a cgroup: native/sampling.c, supervisor.c and system_v.c on a fake folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """A /proc with PID 1 in it, which counts for nothing."""
+    """A /proc with PID 1, which does not count."""
     write(tmp_path, "net/protocols", PROTOCOLS)
     write(tmp_path, "sysvipc/msg", MESSAGES)
     write(tmp_path, "sysvipc/sem", SETS)
@@ -89,9 +89,7 @@ def run(harness: Path, proc: Path, *words: object) -> Mapping[str, int]:
 
 
 @pytest.mark.parametrize(("look_us", "looks"), [(1_000, 10), (100_000, 3)], ids=["a few descriptors", "very many"])
-def test_descriptors_are_looked_at_in_every_sample_that_their_number_allows(
-    harness: Path, proc: Path, look_us: int, looks: int
-) -> None:
+def test_descriptors_are_sampled_as_often_as_their_number_allows(harness: Path, proc: Path, look_us: int, looks: int) -> None:
     assert run(harness, proc, "looks", look_us)["looks"] == looks
 
 
@@ -102,7 +100,7 @@ def test_the_name_of_a_process_changes_no_number(harness: Path, proc: Path, name
     assert (seen["anonymous"], seen["shared"], seen["hidden"], seen["ticks"]) == (100 * KIB, 20 * KIB, 7 * KIB, 15)
 
 
-def test_thousands_of_processes_are_added_up(harness: Path, proc: Path) -> None:
+def test_thousands_of_processes_are_summed(harness: Path, proc: Path) -> None:
     for pid in range(2, 3002):
         add_process(proc, pid, anonymous=pid, shared=2 * pid, ticks=(pid, 1, 0, 0))
     seen = run(harness, proc, "sample", 0, 0, 16)
@@ -115,7 +113,7 @@ def test_thousands_of_processes_are_added_up(harness: Path, proc: Path) -> None:
     )
 
 
-def test_a_process_that_ends_counts_for_what_it_still_shows(harness: Path, proc: Path) -> None:
+def test_an_exiting_process_counts_as_far_as_visible(harness: Path, proc: Path) -> None:
     add_process(proc, 20, anonymous=100, ticks=(5, 0, 0, 0))
     write(proc, "20/status", "Name:\tx\nState:\tZ (zombie)\n")
     add_process(proc, 21, anonymous=100)
@@ -128,7 +126,7 @@ def test_a_process_that_ends_counts_for_what_it_still_shows(harness: Path, proc:
     assert (seen["anonymous"], seen["shared"], seen["hidden"], seen["ticks"]) == (7 * KIB, 0, 0, 5)
 
 
-def test_numbers_that_do_not_fit_are_the_most(harness: Path, proc: Path) -> None:
+def test_numbers_saturate(harness: Path, proc: Path) -> None:
     add_process(proc, 20, anonymous=10**30, shared=-5, ticks=(10**25, -3, 1, 0))
     seen = run(harness, proc, "sample", MIB, 0, 16)
     assert (seen["anonymous"], seen["shared"], seen["ticks"]) == (MOST, 0, MOST)
@@ -159,7 +157,7 @@ def test_each_pipe_counts_once(harness: Path, proc: Path) -> None:
     assert run(harness, proc, "sample", 0, 0, 16)["pipes"] == 401 * 64 * KIB
 
 
-def test_hidden_descriptors_and_mappings_count_as_the_most(harness: Path, proc: Path) -> None:
+def test_hidden_descriptors_and_mappings_count_with_their_maximum(harness: Path, proc: Path) -> None:
     for pid in (20, 21, 22):
         add_process(proc, pid, anonymous=100, shared=10)
     os.mkfifo(proc / "20/fd/3")
@@ -186,7 +184,7 @@ def test_sockets_count_as_full(harness: Path, proc: Path) -> None:
     assert (seen["local"], seen["netlink"]) == (9 * 256 * KIB, 4)
 
 
-def test_system_v_objects_are_added_up(harness: Path, proc: Path) -> None:
+def test_system_v_objects_are_summed(harness: Path, proc: Path) -> None:
     write(proc, "sysvipc/msg", MESSAGES + " -2147483648  0  600  1000  10 1\n  5  1  600  7  1 1\n")
     write(proc, "sysvipc/sem", SETS + "  5  1  600  64 0\n")
     write(proc, "sysvipc/shm", SEGMENTS + "  5  1  600  4096 1 1 1 0 0 0 0 1 1 1 2048 1024\n" * 3)
@@ -195,7 +193,7 @@ def test_system_v_objects_are_added_up(harness: Path, proc: Path) -> None:
     assert seen["kernel"] == 2 * 512 + 1007 + 11 * 64 + 512 + 64 * 64
 
 
-def test_what_cannot_be_opened_counts_as_the_most(harness: Path, proc: Path) -> None:
+def test_unreadable_files_count_with_their_maximum(harness: Path, proc: Path) -> None:
     add_process(proc, 20, anonymous=1)
     seen = run(harness, proc, "blind", MIB, 0, 16)
     assert (seen["hidden"], seen["pipes"]) == (MOST, 16 * 64 * KIB)
@@ -251,27 +249,27 @@ def test_shared_memory_is_bounded_before_the_start(harness: Path, proc: Path) ->
     assert run(harness, proc, "decide", "start", f"mmap:{64 * MIB + 1}") == {"mmap": errno.ENOMEM}
 
 
-def test_the_largest_mappings_are_taken_to_have_stayed(harness: Path, proc: Path) -> None:
+def test_the_largest_mappings_are_assumed_to_remain(harness: Path, proc: Path) -> None:
     add_process(proc, 20)
     write(proc, "20/maps", SHARED.format(7) + SHARED.format(8) + SHARED.format(7) + "7f00-7f01 rw-p 0000 00:01 9 /dev/zero\n")
-    # The last one of a thread that is there is kept whatever; of the others the two largest.
+    # The last one of a living thread is always kept; of the others the two largest.
     words = ["20:4096", "20:8192", "20:12288", "20:100", "30:20480", "30:1"]
     seen = run(harness, proc, "mappings", 1, *words)
     assert (seen["before"], seen["after"]) == (4096 + 8192 + 12288 + 100 + 20480 + 1, 100 + 20480 + 12288)
 
 
-def test_more_mappings_than_are_listed(harness: Path, proc: Path) -> None:
+def test_more_mappings_than_the_list_holds(harness: Path, proc: Path) -> None:
     add_process(proc, 20)
     write(proc, "20/maps", SHARED.format(7) + SHARED.format(8))
     seen = run(harness, proc, "mappings", 300_000, "20:4096")
-    # The list was full once: two were kept of what was in it. One more is the thread's last.
+    # The list was full once, and two entries were kept. One more is the thread's last.
     assert (seen["before"], seen["after"]) == ((300_000 - LISTED + 2) * 4096, 3 * 4096)
     write(proc, "20/maps", "".join(map(SHARED.format, range(LISTED + 1))))
     seen = run(harness, proc, "mappings", 300_000, "20:4096")
     assert seen["before"] == seen["after"] == 300_000 * 4096
 
 
-def test_a_program_is_answered(harness: Path) -> None:
+def test_a_supervised_call_gets_a_response(harness: Path) -> None:
     answers = run(harness, Path("/proc"), "answer", "calls")
     assert answers == {
         "socket": 0,
@@ -284,5 +282,5 @@ def test_a_program_is_answered(harness: Path) -> None:
     }
 
 
-def test_a_caller_that_has_gone_is_no_error(harness: Path, proc: Path) -> None:
+def test_a_vanished_caller_is_no_error(harness: Path, proc: Path) -> None:
     assert run(harness, proc, "answer", "late") == {"asked": 1, "answered": 1}

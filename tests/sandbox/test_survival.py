@@ -1,4 +1,4 @@
-"""Whoever is killed, nothing is left: processes, cgroups, folders; and what comes next works."""
+"""Whichever process is killed, nothing is left: processes, cgroups, folders; and the next run works."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ async def main():
 
 asyncio.run(main())
 """
-"""A process that holds three programs that run, children in sessions of their own among them, and a sandbox that is ready."""
+"""A process with three running programs, some with children in sessions of their own, and an idle sandbox."""
 
 
 @dataclass
 class Server:
-    """The process, its launcher, and everything below."""
+    """The process, its launcher, and all descendants."""
 
     process: asyncio.subprocess.Process
     launcher_pid: int
@@ -76,7 +76,7 @@ class Server:
 
 async def start_server(kind: str) -> Server:
     environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{SOURCE.parent}"}
-    # Whoever starts the tests may ignore signals, as a shell does for what it runs in the background.
+    # The tests may inherit ignored signals, like background jobs of a shell.
     arguments = ("/usr/bin/env", "--default-signal=HUP,INT,TERM", sys.executable, "-c", SERVER, kind)
     process = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, env=environment)
     assert process.stdout is not None
@@ -102,7 +102,7 @@ async def launched(kind: str) -> AsyncGenerator[LauncherProcess]:
 
 
 async def test_a_killed_launcher_is_a_clear_failure_and_the_next_sandbox_works(box: Box) -> None:
-    """Every run in flight hears of it, every process ends, and the next launcher removes what this one could not."""
+    """Every current run fails, every process ends, and the next launcher removes what this one could not."""
     launcher_pid = box.launcher.pid
     assert launcher_pid is not None
     async with AsyncExitStack() as stack:
@@ -128,7 +128,7 @@ async def test_a_killed_launcher_is_a_clear_failure_and_the_next_sandbox_works(b
 
 
 async def test_a_killed_sandbox_is_a_clear_failure_and_touches_no_other(box: Box) -> None:
-    """PID 1 may be taken by the host when it runs out of memory."""
+    """The host may kill PID 1 when it runs out of memory."""
     async with talk(box, "/bin/cat") as one, talk(box, "/bin/cat") as other:
         await one.ask("up", b"up")
         await other.ask("up", b"up")
@@ -140,7 +140,7 @@ async def test_a_killed_sandbox_is_a_clear_failure_and_touches_no_other(box: Box
     assert (await box.run("/bin/echo", "again")).text == "again\n"
 
 
-async def test_a_ready_sandbox_that_was_killed_is_known_to_be_dead(box: Box) -> None:
+async def test_a_killed_idle_sandbox_is_detected(box: Box) -> None:
     sandbox = await box.make()
     assert not sandbox.is_dead
     os.kill(sandbox.pid, signal.SIGKILL)
@@ -151,7 +151,7 @@ async def test_a_ready_sandbox_that_was_killed_is_known_to_be_dead(box: Box) -> 
 
 
 async def test_attack_100_a_killed_server_takes_everything_with_it(server: Server) -> None:
-    """The launcher notices, ends every sandbox and removes the groups by itself: no other launcher is started."""
+    """The launcher notices, ends every sandbox and removes the cgroups by itself, without another launcher."""
     server.process.kill()
     await server.is_gone()
     await until(lambda: groups_of(server.launcher_pid) == [])
@@ -172,8 +172,8 @@ async def test_attack_100_server_and_launcher_killed_at_once_are_swept_by_the_ne
         await until(lambda: groups_of(server.launcher_pid) == [])
 
 
-async def test_launchers_that_start_at_once_do_not_trip_over_what_they_sweep(sandbox_kind: str) -> None:
-    """All of them find the same groups of dead launchers; none may take that for a host without cgroups."""
+async def test_concurrent_launchers_remove_stale_cgroups_without_failure(sandbox_kind: str) -> None:
+    """All find the same cgroups of dead launchers; none may conclude that the host has no cgroups."""
     async with launched(sandbox_kind) as launcher:
         wanted = launcher.cgroups
     for _ in range(2):
@@ -194,7 +194,7 @@ async def test_launchers_that_start_at_once_do_not_trip_over_what_they_sweep(san
                 await launcher.close()
 
 
-async def test_groups_that_another_launcher_is_sweeping_are_no_failure(box: Box) -> None:
+async def test_concurrent_removal_of_stale_cgroups_is_no_failure(box: Box) -> None:
     pid = box.launcher.pid
     assert pid is not None
     own = groups_of(pid)
@@ -230,7 +230,7 @@ async def test_no_descriptors_left_is_a_clear_failure_that_passes(box: Box) -> N
 
 @pytest.fixture
 def shared_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose mounts other mount namespaces hear of, as systemd makes the whole of a host."""
+    """A folder with shared mount propagation, which systemd sets for a whole host."""
     subprocess.run(["mount", "-t", "tmpfs", "firebox-test", tmp_path], check=True)
     subprocess.run(["mount", "--make-shared", tmp_path], check=True)
     for name in ("early", "late"):
@@ -280,7 +280,7 @@ async def test_a_launcher_that_does_not_start_is_a_clear_failure(program: str, m
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root's sandboxes have groups that can be kept from going")
-async def test_a_group_that_stays_does_not_give_its_uid_to_two_sandboxes(box: Box) -> None:
+async def test_a_remaining_cgroup_does_not_lead_to_a_shared_uid(box: Box) -> None:
     pid = box.launcher.pid
     assert pid is not None
     if not groups_of(pid) or "own-uid" not in box.launcher.layers:
@@ -307,7 +307,7 @@ async def test_a_group_that_stays_does_not_give_its_uid_to_two_sandboxes(box: Bo
 
 
 async def test_a_sandbox_whose_link_cannot_be_sent_fails_alone(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when programs of the same user have so many descriptors under way that the kernel sends no more."""
+    """As if programs of the same user had so many descriptors in flight that the kernel refuses more."""
     async with talk(box, "/bin/cat") as run:
         await run.ask("up", b"up")
         send = messages.send
@@ -326,7 +326,7 @@ async def test_a_sandbox_whose_link_cannot_be_sent_fails_alone(box: Box, monkeyp
     assert box.launcher.starts == 1
 
 
-async def test_a_launcher_that_cannot_begin_leaves_no_group(sandbox_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_launcher_that_fails_to_start_leaves_no_cgroup(sandbox_kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "VERSION", messages.VERSION + 1)
     launcher = launcher_of(sandbox_kind)
     with pytest.raises(SandboxFailure, match="version"):
@@ -337,7 +337,7 @@ async def test_a_launcher_that_cannot_begin_leaves_no_group(sandbox_kind: str, m
     assert groups_of(pid) == []
 
 
-async def test_a_launcher_that_has_died_unheard_is_a_clear_failure_for_another_kind_of_sandbox(box: Box) -> None:
+async def test_an_unnoticed_death_of_the_launcher_is_a_clear_failure_for_another_spec(box: Box) -> None:
     pid = box.launcher.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)

@@ -28,11 +28,11 @@ while piece := os.read(200, 4096):
 os.close(200)
 exec(open("main.py").read())
 """
-"""What waits as a hook does, and then runs the main file."""
+"""Waits like a hook, and then runs the main file."""
 
 
 def kind_of(before: str = "", **fields: object) -> SandboxSpec:
-    """Return the kind of sandbox in which a Python waits that has run some code before."""
+    """Return the spec of a sandbox with a waiting Python that has run some code before."""
     ahead = Prestart((PYTHON, "-c", before + GOES_ON), tuple(ENVIRONMENT.items()), "main.py", template="")
     return SandboxSpec(prestart=ahead)._replace(**fields)  # type: ignore[arg-type]
 
@@ -42,7 +42,7 @@ async def template_of(box: Box, kind: SandboxSpec) -> Template:
 
 
 async def run(box: Box, kind: SandboxSpec, template: Template | None, code: str) -> tuple[str, bool]:
-    """Run code in a sandbox of this kind. Returns what it wrote, and whether it went on with the program that waited."""
+    """Run code in a sandbox of this spec. Returns its output, and whether it ran in the prestarted program."""
     sandbox = await box.launcher.make(kind, template)
     heard: list[bytes] = []
     assert kind.prestart is not None
@@ -62,14 +62,14 @@ async def run(box: Box, kind: SandboxSpec, template: Template | None, code: str)
         sandbox.close()
 
 
-async def test_what_was_loaded_is_there_and_what_one_run_changes_is_not_seen_by_the_next(box: Box, nothing_left: None) -> None:
+async def test_loaded_modules_are_restored_and_runs_do_not_affect_each_other(box: Box, nothing_left: None) -> None:
     kind = kind_of("import json\nseen = []\n")
     template = await template_of(box, kind)
     code = "seen.append(1); print(len(seen), 'json' in sys.modules, os.getpid())"
     assert [await run(box, kind, template, code) for _ in range(3)] == [("1 True 2\n", True)] * 3
 
 
-async def test_has_the_descriptors_that_a_program_has_that_was_started(box: Box) -> None:
+async def test_has_the_same_descriptors_as_a_fresh_program(box: Box) -> None:
     kind = kind_of()
     template = await template_of(box, kind)
     code = (
@@ -80,14 +80,14 @@ async def test_has_the_descriptors_that_a_program_has_that_was_started(box: Box)
     assert restored == (await run(box, kind, None, code))[0]
 
 
-async def test_files_that_it_has_opened_are_open_where_it_was(box: Box) -> None:
+async def test_open_files_keep_their_positions(box: Box) -> None:
     kind = kind_of("file = open('/etc/passwd', 'rb', buffering=0)\nfirst = file.read(4)\n")
     template = await template_of(box, kind)
     code = "print(first, file.read(1), file.fileno())"
     assert await run(box, kind, template, code) == ("b'root' b':' 3\n", True)
 
 
-async def test_timers_that_it_has_made_and_not_set_are_there(box: Box) -> None:
+async def test_unarmed_timers_are_restored(box: Box) -> None:
     kind = kind_of(
         "import ctypes, signal\n"
         "heard, numbers = [], []\n"
@@ -107,7 +107,7 @@ async def test_timers_that_it_has_made_and_not_set_are_there(box: Box) -> None:
     assert await run(box, kind, template, code) == ("[10, 12]\n", True)
 
 
-async def test_threads_wait_where_they_did_with_their_numbers(box: Box) -> None:
+async def test_threads_keep_their_ids_and_wait_in_the_same_call(box: Box) -> None:
     kind = kind_of(
         "import threading\n"
         "began, heard, own = [threading.Event() for _ in range(3)], [], threading.local()\n"
@@ -158,7 +158,7 @@ async def test_threads_have_their_settings(box: Box) -> None:
     assert await run(box, kind, template, code) == ("True True True\n", True)
 
 
-async def test_pipes_within_it_hold_what_they_held(box: Box) -> None:
+async def test_internal_pipes_keep_their_data(box: Box) -> None:
     kind = kind_of(
         "import os\n"
         "moved, (first, second) = os.open('/dev/null', os.O_RDONLY), os.pipe()\n"
@@ -176,7 +176,7 @@ async def test_pipes_within_it_hold_what_they_held(box: Box) -> None:
     assert await run(box, kind, template, code) == ("b'held' False True False b'xxxxxxxx'\nb'more' b''\n", True)
 
 
-async def test_what_it_watches_is_watched(box: Box) -> None:
+async def test_epoll_entries_are_restored(box: Box) -> None:
     kind = kind_of(
         "import os, select\n"
         "watching, event, ends = select.epoll(), os.eventfd(0), os.pipe()\n"
@@ -191,7 +191,7 @@ async def test_what_it_watches_is_watched(box: Box) -> None:
     assert await run(box, kind, template, code) == ("[]\nTrue []\nTrue True\n", True)
 
 
-async def test_memory_that_forks_do_not_get_stays_so(box: Box) -> None:
+async def test_memory_with_madv_dontfork_stays_so(box: Box) -> None:
     kind = kind_of(
         "import mmap, os\n"
         "memory = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
@@ -207,7 +207,7 @@ async def test_memory_that_forks_do_not_get_stays_so(box: Box) -> None:
     assert await run(box, kind, template, code) == ("-11 b'kept'\n", True)
 
 
-async def test_random_numbers_are_filled_in_where_it_wants_them(box: Box) -> None:
+async def test_random_numbers_are_written_to_the_requested_address(box: Box) -> None:
     kind = kind_of(
         "import ctypes\n"
         "place = ctypes.create_string_buffer(b'12345678')\n"
@@ -223,7 +223,7 @@ async def test_random_numbers_are_filled_in_where_it_wants_them(box: Box) -> Non
     assert len(numbers) == 4
 
 
-async def test_pid_is_another_one_while_it_is_captured(box: Box) -> None:
+async def test_pid_is_different_during_the_capture(box: Box) -> None:
     kind = kind_of("import os\nseen = os.getpid()\n")
     assert kind.prestart is not None
     other = kind._replace(prestart=kind.prestart._replace(other_pid=True))
@@ -231,7 +231,7 @@ async def test_pid_is_another_one_while_it_is_captured(box: Box) -> None:
         assert await run(box, each, await template_of(box, each), "print(seen, os.getpid())") == (f"{seen} 2\n", True)
 
 
-async def test_what_could_not_be_told_to_the_kernel_again_is_absent_while_it_is_captured(box: Box) -> None:
+async def test_calls_whose_state_cannot_be_restored_are_absent_during_a_capture(box: Box) -> None:
     kind = kind_of(
         "import ctypes, errno\n"
         "def call(number):\n"
@@ -254,7 +254,7 @@ async def test_what_could_not_be_told_to_the_kernel_again_is_absent_while_it_is_
         ("raise SystemExit('no such thing')", "no such thing"),
     ],
 )
-async def test_there_is_no_template_without_new_random_numbers(box: Box, nothing_left: None, draws: str, reason: str) -> None:
+async def test_repeated_random_numbers_prevent_a_template(box: Box, nothing_left: None, draws: str, reason: str) -> None:
     kind = kind_of("import os\nnumber = os.urandom(8)\n")
     assert kind.prestart is not None
     with pytest.raises(SandboxFailure, match=reason):
@@ -263,7 +263,7 @@ async def test_there_is_no_template_without_new_random_numbers(box: Box, nothing
     assert not (await make_template(others, box.launcher.make, 0.0)).failed
 
 
-async def test_what_it_starts_has_random_addresses(box: Box) -> None:
+async def test_its_child_programs_have_random_addresses(box: Box) -> None:
     kind = kind_of()
     template = await template_of(box, kind)
     code = "import subprocess; print(subprocess.run(['cat', '/proc/self/maps'], capture_output=True, text=True).stdout)"
@@ -282,7 +282,7 @@ async def test_the_program_file_is_the_interpreter(box: Box) -> None:
     assert await run(box, kind, template, code) == ("42\n", True)
 
 
-async def test_memory_stack_and_threads_grow_as_ever(box: Box) -> None:
+async def test_memory_stack_and_threads_can_grow(box: Box) -> None:
     kind = kind_of()
     template = await template_of(box, kind)
     code = (
@@ -369,22 +369,20 @@ async def test_memory_stack_and_threads_grow_as_ever(box: Box) -> None:
         *("timerfd", "many watched", "watched and closed", "random", "child", "socket", "shared", "deleted", "timer", "large"),
     ],
 )
-async def test_there_is_no_template_of_what_could_not_be_made_again(
-    box: Box, nothing_left: None, before: str, reason: str
-) -> None:
+async def test_unsupported_state_prevents_a_template(box: Box, nothing_left: None, before: str, reason: str) -> None:
     with pytest.raises(SandboxFailure, match=reason):
         await template_of(box, kind_of(before))
 
 
 @pytest.fixture
 def shown() -> Iterator[Path]:
-    """A folder that sandboxes can be shown."""
+    """A folder that sandboxes can see."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
 
 
-async def test_is_not_restored_when_a_file_it_had_mapped_is_another_one(box: Box, shown: Path) -> None:
+async def test_is_not_restored_when_a_mapped_file_has_changed(box: Box, shown: Path) -> None:
     file = shown / "mapped"
     file.write_bytes(b"x" * 8192)
     file.chmod(0o644)
@@ -400,7 +398,7 @@ async def test_is_not_restored_when_a_file_it_had_mapped_is_another_one(box: Box
     assert await run(box, kind, template, code) == ("here\n", False)
 
 
-async def test_a_file_that_it_has_written_to_in_memory_is_mapped_and_each_ones_own(box: Box, shown: Path) -> None:
+async def test_a_modified_file_mapping_is_restored_copy_on_write(box: Box, shown: Path) -> None:
     file = shown / "mapped"
     file.write_bytes(b"a" * 4096 + b"b" * 4096 + b"c" * 4096)
     file.chmod(0o644)
@@ -456,7 +454,7 @@ class Clock:
 
 
 class Kept:
-    """Templates with a clock of ours, and what was noted."""
+    """Templates with a fake clock, and the reported reasons."""
 
     def __init__(self, box: Box, *, age_s: float = 100, runs: int = 3) -> None:
         self.clock = Clock()
@@ -466,13 +464,13 @@ class Kept:
         )
 
     async def made(self, kind: SandboxSpec, other_than: Template | None = None) -> Template:
-        """Want a template and wait until there is one."""
+        """Request a template and wait until it exists."""
         self.templates.want(kind)
         await until(lambda: self.templates._templates.get(kind) not in (None, other_than), "there is a new template")
         return self.templates._templates[kind]
 
 
-async def test_is_made_anew_after_so_many_runs_and_after_a_while(box: Box, nothing_left: None) -> None:
+async def test_is_renewed_after_a_number_of_runs_and_by_age(box: Box, nothing_left: None) -> None:
     kept, kind = Kept(box), kind_of()
     assert kept.templates.take(kind) is None
     first = await kept.made(kind)
@@ -492,7 +490,7 @@ async def test_is_made_anew_after_so_many_runs_and_after_a_while(box: Box, nothi
     assert kept.noted == []
 
 
-async def test_one_that_does_not_work_is_given_up_for_a_while(box: Box, nothing_left: None) -> None:
+async def test_a_broken_template_is_not_retried_for_a_while(box: Box, nothing_left: None) -> None:
     kept, kind = Kept(box), kind_of()
     first = await kept.made(kind)
     first.failed = True
@@ -505,7 +503,7 @@ async def test_one_that_does_not_work_is_given_up_for_a_while(box: Box, nothing_
     await kept.templates.close()
 
 
-async def test_what_cannot_be_captured_is_noted_and_tried_again_later(box: Box, nothing_left: None) -> None:
+async def test_a_failed_capture_is_reported_and_retried_later(box: Box, nothing_left: None) -> None:
     kept, kind = Kept(box), kind_of("raise SystemExit\n")
     kept.templates.want(kind)
     await until(lambda: kept.noted != [] and not kept.templates._under_way, "a reason is noted")
@@ -518,7 +516,7 @@ async def test_what_cannot_be_captured_is_noted_and_tried_again_later(box: Box, 
     await kept.templates.close()
 
 
-async def test_all_together_are_bounded(box: Box, nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_total_size_is_bounded(box: Box, nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, first, second = Kept(box), kind_of(), kind_of("import json\n")
     template = await kept.made(first)
     monkeypatch.setattr(templates, "TOTAL_BYTES", template.bytes + 1)
@@ -529,7 +527,7 @@ async def test_all_together_are_bounded(box: Box, nothing_left: None, monkeypatc
     await kept.templates.close()
 
 
-async def test_a_kind_without_a_template_and_one_that_is_forgotten_make_none(box: Box, nothing_left: None) -> None:
+async def test_specs_without_templates_and_forgotten_specs_create_none(box: Box, nothing_left: None) -> None:
     kept, kind = Kept(box), kind_of()
     assert kind.prestart is not None
     for other in (SandboxSpec(), kind._replace(prestart=kind.prestart._replace(template=None))):
@@ -545,13 +543,13 @@ async def test_a_kind_without_a_template_and_one_that_is_forgotten_make_none(box
 @pytest.mark.parametrize(
     "code", ["import ctypes; print(ctypes.CDLL(None, use_errno=True).ptrace(0, 0, 0, 0), ctypes.get_errno())"]
 )
-async def test_nobody_traces_in_a_sandbox_for_programs(box: Box, code: str) -> None:
+async def test_processes_in_an_ordinary_sandbox_cannot_trace_each_other(box: Box, code: str) -> None:
     kind = kind_of()
     template = await template_of(box, kind)
     assert await run(box, kind, template, code) == ("-1 1\n", True)
 
 
-async def test_few_are_made_at_once(box: Box, nothing_left: None) -> None:
+async def test_few_are_created_in_parallel(box: Box, nothing_left: None) -> None:
     kept = Kept(box)
     kinds = [kind_of(f"number = {number}\n") for number in range(3)]
     for kind in kinds:

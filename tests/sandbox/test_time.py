@@ -1,4 +1,4 @@
-"""Attacks 25 to 29: busy, asleep, stopped, deaf."""
+"""Attacks 25 to 29: busy loops, sleep, stopped processes, ignored signals."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import pytest
 from tests.sandbox.conftest import Box
 
 
-async def test_attack_25_a_busy_loop_meets_the_processor_limit(box: Box) -> None:
+async def test_attack_25_a_busy_loop_hits_the_cpu_limit(box: Box) -> None:
     outcome = await box.python("while True: pass", cpu_ms=300)
     assert outcome.exit.killed_by == "cpu_time"
     assert outcome.exit.cpu_ms >= 300
 
 
-async def test_attack_25_the_processor_limit_is_of_the_whole_tree(box: Box) -> None:
+async def test_attack_25_the_cpu_limit_is_for_the_whole_tree(box: Box) -> None:
     """Each child stays under the limit; the sum does not."""
     code = "import os\nfor _ in range(20):\n if not os.fork():\n  while True: pass\nfor _ in range(20): os.wait()"
     outcome = await box.python(code, cpu_ms=600)
     assert outcome.exit.killed_by == "cpu_time"
 
 
-async def test_attack_26_sleeping_meets_the_wall_clock_and_costs_no_processor_time(box: Box) -> None:
+async def test_attack_26_sleeping_hits_the_wall_time_limit_and_takes_no_cpu_time(box: Box) -> None:
     outcome = await box.shell("sleep 600", wall_ms=1500)
     assert outcome.exit.killed_by == "wall_time"
     assert outcome.exit.wall_ms >= 1500
@@ -33,7 +33,7 @@ async def test_attack_27_reading_an_input_that_never_ends(box: Box) -> None:
 
 
 @pytest.mark.parametrize("target", ["$$", "0", "-1"])
-async def test_attack_28_stopping_itself_its_group_and_everybody(box: Box, target: str) -> None:
+async def test_attack_28_stopping_itself_its_group_and_all_processes(box: Box, target: str) -> None:
     outcome = await box.shell(f"kill -STOP {target}; sleep 60", wall_ms=400)
     assert outcome.exit.killed_by == "wall_time"
 
@@ -52,7 +52,7 @@ async def test_a_signal_of_its_own_is_reported_as_such(box: Box) -> None:
     assert (outcome.exit.signal, outcome.exit.killed_by) == (11, "")
 
 
-async def test_killing_itself_is_not_taken_for_a_limit(box: Box) -> None:
+async def test_killing_itself_is_not_reported_as_a_limit(box: Box) -> None:
     outcome = await box.shell("kill -KILL $$")
     assert (outcome.exit.signal, outcome.exit.killed_by) == (9, "")
 

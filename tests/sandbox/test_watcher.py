@@ -1,4 +1,4 @@
-"""Descriptors of sandboxes are watched by one epoll, which has to keep apart what has the same number."""
+"""One epoll instance watches the descriptors of all sandboxes. It must not confuse reused numbers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def watcher(pipes: list[Pipe]) -> AsyncIterator[Watcher]:
 
 
 async def called(watcher: Watcher, pipe: Pipe) -> None:
-    """Wait until the watcher calls back for a pipe that has something; what was ready with it has been called then."""
+    """Wait until the watcher calls back for a readable pipe, and with it for everything ready at the same time."""
     done = asyncio.Event()
     watcher.add(pipe.readable, done.set)
     await asyncio.wait_for(done.wait(), WAIT_S)
@@ -78,7 +78,7 @@ async def test_calls_back_at_the_end(watcher: Watcher, pipes: list[Pipe]) -> Non
     os.close(ended.readable)
 
 
-async def test_calls_back_no_more_after_removal(watcher: Watcher, pipes: list[Pipe]) -> None:
+async def test_does_not_call_back_after_removal(watcher: Watcher, pipes: list[Pipe]) -> None:
     calls: list[str] = []
     watcher.add(pipes[0].readable, partial(calls.append, "removed"))
     pipes[0].write()
@@ -88,7 +88,7 @@ async def test_calls_back_no_more_after_removal(watcher: Watcher, pipes: list[Pi
     assert calls == []
 
 
-async def test_a_second_callback_takes_the_place_of_the_first(watcher: Watcher, pipes: list[Pipe]) -> None:
+async def test_a_second_callback_replaces_the_first(watcher: Watcher, pipes: list[Pipe]) -> None:
     calls: list[str] = []
     watcher.add(pipes[0].readable, partial(calls.append, "first"))
     pipes[0].write()
@@ -96,12 +96,12 @@ async def test_a_second_callback_takes_the_place_of_the_first(watcher: Watcher, 
     assert calls == []
 
 
-async def test_what_was_ready_is_not_taken_for_a_new_descriptor_of_the_same_number(watcher: Watcher, pipes: list[Pipe]) -> None:
+async def test_a_stale_event_does_not_reach_a_new_descriptor_with_the_same_number(watcher: Watcher, pipes: list[Pipe]) -> None:
     calls: list[str] = []
     done = asyncio.Event()
 
     def replace(own: Pipe, other: Pipe, name: str) -> None:
-        """Have an empty pipe take the place of the other one, which is ready as well."""
+        """Replace the other pipe, which is ready too, by an empty one."""
         calls.append(name)
         watcher.remove(own.readable)
         watcher.remove(other.readable)
@@ -119,7 +119,7 @@ async def test_what_was_ready_is_not_taken_for_a_new_descriptor_of_the_same_numb
     assert calls in (["first"], ["second"])
 
 
-async def test_one_that_fails_does_not_keep_the_others_from_being_called(watcher: Watcher, pipes: list[Pipe]) -> None:
+async def test_a_failing_callback_does_not_stop_the_others(watcher: Watcher, pipes: list[Pipe]) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
 
@@ -134,7 +134,7 @@ async def test_one_that_fails_does_not_keep_the_others_from_being_called(watcher
     assert [str(context["exception"]) for context in reported] == ["broken"]
 
 
-async def test_lets_go_once_nothing_is_watched(pipes: list[Pipe]) -> None:
+async def test_releases_everything_once_nothing_is_watched(pipes: list[Pipe]) -> None:
     await asyncio.sleep(0)  # the loop has opened its own
     watcher = Watcher()
     before = len(os.listdir("/proc/self/fd"))

@@ -1,4 +1,4 @@
-"""These tests are about the virtual machine of `make test-vm`, so there is nothing to collect anywhere else."""
+"""These tests only run in the virtual machine of `make test-vm`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The virtual machine is what the sandbox tests in it take it for."""
+"""The virtual machine has the properties that the sandbox tests in it need."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ def own_group() -> Path:
     return CGROUPS / lines[0].removeprefix("0::/")
 
 
-def test_runs_as_the_user_that_was_asked_for() -> None:
+def test_runs_as_the_requested_user() -> None:
     assert pwd.getpwuid(os.geteuid()).pw_name == os.environ["FIREBOX_VM_USER"]
 
 
@@ -23,7 +23,7 @@ def test_has_only_the_unified_hierarchy() -> None:
     assert not [line for line in Path("/proc/mounts").read_text().splitlines() if line.split()[2] == "cgroup"]
 
 
-def test_own_group_is_delegated_with_the_controllers_that_limits_need() -> None:
+def test_own_cgroup_is_delegated_with_the_required_controllers() -> None:
     group = own_group()
     assert group != CGROUPS
     assert {"cpu", "memory", "pids"} <= set((group / "cgroup.controllers").read_text().split())
@@ -33,5 +33,5 @@ def test_own_group_is_delegated_with_the_controllers_that_limits_need() -> None:
     child.rmdir()
 
 
-def test_ordinary_users_may_make_user_namespaces() -> None:
+def test_unprivileged_users_may_create_user_namespaces() -> None:
     subprocess.run(["unshare", "--user", "true"], check=True)

@@ -1,4 +1,4 @@
-/* Fuzz what PID 1 makes of messages: the command with its files, what is said while it runs, and the collecting of files. */
+/* Fuzz the messages of PID 1: the command with its files, requests while it runs, and the collection of files. */
 #include "fuzz_messages.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* Fuzz what the launcher makes of messages, and the making of sandboxes as far as that goes without a kernel. */
+/* Fuzz the messages of the launcher, and the creation of sandboxes as far as possible without a kernel. */
 #include "copy.h"
 #include "fuzz_messages.h"
 #include "image.h"
@@ -40,7 +40,7 @@ void supervisor_start(int listener)
     (void)listener;
 }
 
-/* What PID 1 uses of its message. */
+/* Read what PID 1 uses of its message. */
 void serve_command(const struct sandbox *sandbox, const struct ready *ready)
 {
     uint32_t offset = 0;

@@ -20,7 +20,7 @@ static const uint8_t *cut(const uint8_t **data, size_t *bytes, size_t count)
     return here;
 }
 
-/* Read a length, of what there is at most. */
+/* Read a length, at most that of the rest. */
 static size_t cut_length(const uint8_t **data, size_t *bytes)
 {
     if (*bytes < 2)

@@ -13,7 +13,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
-/* Begin a test with its tape. *data, *bytes: what remains. */
+/* Start a test with its tape. *data, *bytes: the rest. */
 void begin_input(const uint8_t **data, size_t *bytes, bool inside);
 
 /* Receive the next message. Its data lie in memory of exactly its size, until the next one, and its descriptors are made up.

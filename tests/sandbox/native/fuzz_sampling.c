@@ -1,4 +1,4 @@
-/* Fuzz what PID 1 makes of /proc where no cgroup counts: sampling.c, supervisor.c, system_v.c and proc.c.
+/* Fuzz the sampling of /proc by PID 1 without a cgroup: sampling.c, supervisor.c, system_v.c and proc.c.
  *
  * The input, in parts with a byte of 255 between them: how much is read at once and how often each file is repeated, then the
  * files in the order of `file_names`, at last pids and descriptors. A file that begins with 254 cannot be opened, one that ends with
@@ -70,7 +70,7 @@ static long fake_read(int file, char *data, size_t room)
     count = count < length - *position ? count : length - *position;
     if (count == 0 && part->count > 1 && part->bytes[part->count - 1] == FAILS) {
         unsigned number = part->bytes[part->count - 2];
-        errno = number == 0 || number == EINTR ? EIO : (int)number; /* it would be interrupted for ever */
+        errno = number == 0 || number == EINTR ? EIO : (int)number; /* else it would be interrupted forever */
         return -1;
     }
     for (size_t index = 0; index < count; ++index)
@@ -99,7 +99,7 @@ static long fake_list(char *entries, size_t room)
     return (long)used;
 }
 
-/* Only getdents64(2): answers to a program need a kernel. */
+/* Only getdents64(2): responses to a program need a kernel. */
 static long fake_syscall(long number, ...)
 {
     long answer = -1;

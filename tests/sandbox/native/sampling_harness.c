@@ -25,7 +25,7 @@
 static int64_t clock_now_us, look_us;
 static int looks;
 
-/* A clock that stands still but while descriptors are looked at. */
+/* A clock that only advances while descriptors are sampled. */
 static int64_t harness_clock(void)
 {
     static bool looking;
@@ -49,7 +49,7 @@ static void print(const char *name, uint64_t value)
     printf("%s %llu\n", name, (unsigned long long)value);
 }
 
-/* Leave no descriptor that could be opened. */
+/* Use up all descriptors. */
 static void open_nothing_more(void)
 {
     struct rlimit none = {0, 0};
@@ -57,7 +57,7 @@ static void open_nothing_more(void)
     setrlimit(RLIMIT_NOFILE, &none);
 }
 
-/* Let the modes of files hold for us, as they do for a process in a sandbox. */
+/* Make file modes apply to us, as to a process in a sandbox. */
 static void drop_capabilities(void)
 {
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -95,7 +95,7 @@ static void print_sample(void)
     print("peak", peak_bytes);
 }
 
-/* Load a filter that asks about some calls. Returns its listener. */
+/* Load a filter that notifies of some calls. Returns its listener. */
 static int ask_about_calls(void)
 {
     struct sock_filter asked[] = {
@@ -141,7 +141,7 @@ static void *share(size_t bytes)
     return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
-/* Let a program make calls that are decided. */
+/* Run a program that makes supervised calls. */
 static void answer_calls(void)
 {
     int link[2], listener;
@@ -167,7 +167,7 @@ static void answer_calls(void)
     close(listener);
 }
 
-/* Kill a program that is waiting for the answer. */
+/* Kill a program that waits for a response. */
 static void answer_too_late(void)
 {
     int link[2], listener;

@@ -32,7 +32,7 @@ __attribute__((constructor)) static void load_lines(void)
     __sanitizer_symbolize_pc((void *)(uintptr_t)load_lines, "%S", buffer, sizeof buffer);
 }
 
-/* PID 1 would replace its standard error by /dev/null, its standard input. */
+/* PID 1 would replace its stderr by /dev/null. */
 int __wrap_dup2(int from, int to)
 {
     return from == STDIN_FILENO && to == STDERR_FILENO ? to : __real_dup2(from, to);

@@ -38,7 +38,7 @@ class Clocks:
             self._arm_cpu_clock(cpu_limit_ms)
 
     def end(self) -> None:
-        """Take the end of the wall time, unless it was taken before. A run that was never seen to start took none."""
+        """Record the end of the wall time, the first time. A run whose start was never reported took none."""
         self._ended_at = self._ended_at or time.monotonic()
         self._started_at = self._started_at or self._ended_at
 
@@ -47,20 +47,20 @@ class Clocks:
         self._timers.append(self._loop.call_later(pause_s, callback))
 
     def stop(self) -> None:
-        """Cancel everything that is due later."""
+        """Cancel all timers."""
         while self._timers:
             self._timers.pop().cancel()
         if self._cpu_timer is not None:
             self._cpu_timer.cancel()
             self._cpu_timer = None
-        self._exceeded = _ignore  # whose it is refers to us
+        self._exceeded = _ignore  # break the reference cycle
 
     @property
     def wall_ms(self) -> float:
         return (self._ended_at - self._started_at) * 1000
 
     def cpu_ms(self) -> float:
-        """Return the CPU time of the program so far, without what the sandbox took before; 0 without a cgroup."""
+        """Return the CPU time of the program so far, without that of creating the sandbox; 0 without a cgroup."""
         return max(self._meter.cpu_ms() - self._cpu_before_ms, 0.0) if self._meter else 0.0
 
     def _arm_cpu_clock(self, remaining_ms: float) -> None:

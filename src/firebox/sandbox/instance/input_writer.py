@@ -62,7 +62,7 @@ class InputWriter:
                 return
 
     def close(self) -> None:
-        """Close the pipe, or let go of the terminal, and wake who waits to write."""
+        """Close the pipe, or forget the terminal, and wake a waiting writer."""
         if self._descriptor < 0:
             return
         if self._writable is not None:

@@ -78,7 +78,7 @@ class OutputReader:
             self._watcher.remove(descriptor)
             os.close(descriptor)
         self._streams.clear()
-        self._sink, self._ended, self._overflowed = _ignore, _do_nothing, _do_nothing  # whose they are refers to us
+        self._sink, self._ended, self._overflowed = _ignore, _do_nothing, _do_nothing  # break the reference cycle
 
     def _watch(self) -> None:
         for name, descriptor in self._streams.items():
@@ -88,7 +88,7 @@ class OutputReader:
         descriptor = self._streams[name]
         try:
             if self.truncated[name] and descriptor != self._terminal:
-                # The program may go on writing: let the kernel discard it without a copy.
+                # Let the kernel discard the rest without a copy.
                 if os.splice(descriptor, self._null, _DISCARD_BYTES):
                     return
                 data = b""

@@ -28,7 +28,7 @@ from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure
 from firebox.sandbox.template import Template
 
 KILL_PATIENCE_S = 15.0
-"""After a kill the kernel should need milliseconds; past this the sandbox is given up and reported."""
+"""After a kill the kernel should need milliseconds. After this time the sandbox is reported as failed."""
 COLLECT_BUDGET_MS = 10_000.0
 """How long PID 1 searches for files by default."""
 
@@ -383,7 +383,7 @@ class Sandbox:
                 self._has_started = True
                 self._wake()
             elif self._meter and self._meter.memory_kills():
-                self._fail(CommandRefused("memory", errno.ENOMEM, "the sandbox itself had not enough memory"))
+                self._fail(CommandRefused("memory", errno.ENOMEM, "not enough memory for the sandbox itself"))
             else:
                 self._fail(SandboxFailure("start", detail="the sandbox ended before the program started"))
                 self._owner.kill(self.number)
@@ -430,7 +430,7 @@ class Sandbox:
         assert command is not None  # noqa: S101 - set by _start
         code = message.status
         memory_kills = self._meter.memory_kills() if self._meter else 0
-        # By the time its start is reported a program has used some CPU time, which the cgroup does not tell from ours.
+        # The cgroup does not distinguish the CPU time of a program until its start is reported from ours.
         cpu_ms = max(self._clocks.cpu_ms(), message.cpu_us / 1000)
         peak = self._meter.memory_peak_bytes() if self._meter else message.memory_peak_bytes
         killed_by = self._killed_by or _EXCEEDED[Exceeded(message.exceeded)]
@@ -460,8 +460,8 @@ class Sandbox:
 
 
 def _taken_away(error: OSError) -> SandboxFailure:
-    """Return the failure of a sandbox whose meters are gone: the launcher has removed it, so how it ended is not known."""
-    return SandboxFailure("run", error.errno or 0, "the sandbox was taken away while it ran", _KILLED_HINT)
+    """Return the failure of a sandbox whose meters are gone: the launcher removed it, so its result is unknown."""
+    return SandboxFailure("run", error.errno or 0, "the sandbox was removed while it ran", _KILLED_HINT)
 
 
 def _do_nothing() -> None:

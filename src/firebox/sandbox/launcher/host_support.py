@@ -35,8 +35,8 @@ BOUNDARY_LAYERS = {
 """No sandbox is created without every one of these."""
 
 _DELEGATE = (
-    "as an ordinary user start it with `systemd-run --user --scope -p Delegate=yes firebox serve`, "
-    "or in a service with `Delegate=yes`; as root it works by itself"
+    "as an unprivileged user start it with `systemd-run --user --scope -p Delegate=yes firebox serve`, "
+    "or in a service with `Delegate=yes`; as root nothing is needed"
 )
 _MOUNT_GROUPS = "mount -t cgroup2 none /sys/fs/cgroup; for a chroot, before you enter it: `mount --rbind /sys DIR/sys`"
 
@@ -169,7 +169,7 @@ def _own_uid(have: set[str]) -> Finding:
     if "own-uid" in have:
         return Finding("own-uid", True, False, "every concurrent sandbox has a different uid")
     missing = "install newuidmap (Debian: apt install uidmap) and " if shutil.which("newuidmap") is None else ""
-    hint = f"{missing}give the user a range in /etc/subuid and /etc/subgid, or start Firebox as root"
+    hint = f"{missing}add a range for the user to /etc/subuid and /etc/subgid, or start Firebox as root"
     return Finding("own-uid", False, False, "all sandboxes run as the user who started Firebox, each in its own namespaces", hint)
 
 

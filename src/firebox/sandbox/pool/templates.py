@@ -2,7 +2,7 @@
 
 A template is captured once from an interpreter that has started and waits, before it sees anything of a job. native/capture.c
 creates it in a sandbox of its own, and PID 1 of another sandbox executes it (native/restorer/). The result is the real
-interpreter, which goes on as any prestarted one: see decision 0012.
+interpreter, which resumes like any prestarted one: see decision 0012.
 """
 
 from __future__ import annotations
