@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from firebox.doors.http.accepting import Admitted
+from firebox.doors.http.acceptor import Admitted
 from firebox.server.connection import JOINED_BYTES, GuardedTransport
 
 

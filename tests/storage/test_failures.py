@@ -35,7 +35,7 @@ ROW = {"code": "x", "language": "go", "output": "", "error": ""}
 def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
     """A PostgreSQL that this test may kill."""
     monkeypatch.setattr(postgresql, "CONNECT_S", 2.0)
-    database_errors._quiet.forget()
+    database_errors._throttle.reset()
     with PostgresServer() as server:
         yield server
 
@@ -393,7 +393,7 @@ async def test_mistake_of_ours_is_not_blamed_on_the_database(stores: Stores) -> 
 
 
 async def test_neither_code_nor_output_is_in_the_log(stores: Stores) -> None:
-    database_errors._quiet.forget()
+    database_errors._throttle.reset()
     await stores.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE shared_codes"))
     with capture_logs() as lines, pytest.raises(PartUnavailable) as refused:
         await stores.snippets.add(code="secret code", language="go", output="secret output", error="")
