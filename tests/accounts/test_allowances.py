@@ -1,4 +1,4 @@
-"""What each client may use: counted in a real database, by two servers' worth of `Allowances` at once."""
+"""Quotas per client, counted in a real database by two instances, as on two servers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def user(**numbers: int | None) -> Caller:
 
 
 class Untouchable:
-    """Counters that nobody may ask."""
+    """Counters that must not be used."""
 
     async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
         raise AssertionError

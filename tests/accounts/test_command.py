@@ -1,4 +1,4 @@
-"""`firebox users`: on the database of the settings, without a server."""
+"""`firebox users`: works on the database of the settings, without a server."""
 
 from __future__ import annotations
 

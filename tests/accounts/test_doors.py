@@ -1,4 +1,4 @@
-"""A server where everybody has to log in: what is open, what is closed, and whose runs are whose."""
+"""A server that requires login: open and closed routes, and the owners of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By which names the server may be called, and whom it believes about who calls."""
+"""Validation of the Host header, and trusted proxies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a token belongs to: on a real database, without a server."""
+"""Lookup of tokens, on a real database and without a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def accounts(stores: Stores, tmp_path: Path) -> Accounts:
 
 @contextmanager
 def counted_queries() -> Generator[list[str]]:
-    """Collect every statement that goes to the database."""
+    """Collect every statement sent to the database."""
     statements: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:

@@ -1,4 +1,4 @@
-"""Limits hold across connections, doors and servers: two processes, one database."""
+"""Limits hold across connections, doors and servers: two processes share one database."""
 
 from __future__ import annotations
 

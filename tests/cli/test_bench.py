@@ -1,4 +1,4 @@
-"""`firebox bench`: the smallest one that measures everything. How fast anything was is nobody's business here."""
+"""`firebox bench`: the smallest benchmark that measures everything. The measured times do not matter."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """The report of a benchmark of Python and Bash, and what it printed."""
+    """The report of a benchmark of Python and Bash, and its output."""
     require_tool("python3")
     require_tool("bash")
     folder = tmp_path_factory.mktemp("bench")

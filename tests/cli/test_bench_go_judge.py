@@ -1,4 +1,4 @@
-"""`firebox bench` beside go-judge, for which a server with the same API stands in: what is compared, and that nothing is left."""
+"""`firebox bench` with go-judge, replaced by a server with the same API: the comparison, and cleaning up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one client can make a listener do: heads without end, unfinished bodies and messages, floods of small pieces."""
+"""Limits on what one client can make a listener do: endless heads, unfinished bodies and messages, floods of small pieces."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ UPGRADE = (
 
 
 class Listening:
-    """A server in this process whose application reads bodies as doors do and remembers what it was asked."""
+    """A server in this process whose application reads bodies like a door, and records its requests."""
 
     def __init__(self, settings: dict[str, object]) -> None:
         self.settings = load_settings({"data_dir": "/nowhere", **settings}, environ={})
@@ -82,13 +82,13 @@ class Listening:
         return reader, writer
 
     async def hang_up(self) -> None:
-        """Close what clients have left open."""
+        """Close the remaining connections."""
         for writer in self._clients:
             writer.transport.abort()
         await until(lambda: not self.server.server_state.connections)
 
     async def ask(self, request: bytes) -> bytes:
-        """Send something and read until the other end closes."""
+        """Send something and read until the server closes the connection."""
         reader, writer = await self.connect()
         writer.write(request)
         answer = await reader.read()
@@ -113,7 +113,7 @@ async def listening(**settings: object) -> AsyncGenerator[Listening]:
 
 
 async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pieces: Callable[[int], bytes]) -> bytes:
-    """Send pieces until the other end has had enough. Returns what it answered."""
+    """Send pieces until the server stops reading. Return its response."""
     sent = 0
     try:
         for start in count(step=1000):
@@ -226,7 +226,7 @@ def get(path: bytes) -> bytes:
 
 
 async def open_socket(place: Listening, address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a WebSocket to be spoken by hand."""
+    """Open a WebSocket for hand-written frames."""
     reader, writer = await place.connect(address)
     writer.write(UPGRADE + b"\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")

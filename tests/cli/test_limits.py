@@ -1,4 +1,4 @@
-"""Limits as a person types them."""
+"""Parsing of limits on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command as a whole: what it loads, what it says, and its smaller sub-commands."""
+"""The command as a whole: imports, output, and small subcommands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quickly(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def loaded(code: str) -> set[str]:
-    """Names of the modules that a piece of code loads."""
+    """Return the names of the modules that some code imports."""
     program = f"{code}\nimport sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), timeout=120, check=True
@@ -152,7 +152,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 
 def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every command below one, and its own name in full."""
+    """Yield every subcommand with its full name."""
     inner = getattr(command, "commands", None)
     if not inner:
         yield name, command
@@ -217,7 +217,7 @@ def test_completion_can_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def known_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with installed packages, and with the indices of repositories."""
+    """A data folder with installed packages and repository indices."""
     folder = tmp_path_factory.mktemp("known")
     for name, text in {
         "packages/installed/kotlin-2.4.20/runtimes.json": '[{"language":"kotlin","aliases":["kt"]}]',
@@ -271,7 +271,7 @@ def test_runtimes_as_table_and_as_json() -> None:
 
 @pytest.fixture(scope="module")
 def doctor() -> subprocess.CompletedProcess[str]:
-    """What `firebox doctor --json` does with nothing set."""
+    """The output of `firebox doctor --json` with default settings."""
     return quickly("doctor", "--json")
 
 

@@ -1,4 +1,4 @@
-"""The commands of README.md, as they are written there."""
+"""The commands of README.md, exactly as written there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.server import RunningServer, environment
 
 
 def commands() -> list[tuple[str, str]]:
-    """Each command of the block that begins by putting `firebox` on PATH, and what it is said to print."""
+    """Return each command of the block that begins with putting `firebox` on PATH, and its documented output."""
     [block] = re.findall(r"```console\n(\$ PATH=.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     found: list[tuple[str, str]] = []
     for text in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:

@@ -1,4 +1,4 @@
-"""`firebox run`: a program in a sandbox, as if it ran here."""
+"""`firebox run`: runs a program in a sandbox, in the foreground."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIREBOX_RUN = ("firebox.cli.main", "run")
 
 @pytest.fixture(scope="session")
 def settings_of_tests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Settings for every command: a data folder and user ids of its own."""
+    """Flags for every command: its own data folder and user ids."""
     return environment({"FIREBOX_DATA_DIR": str(tmp_path_factory.mktemp("data")), "FIREBOX_UID_BASE": str(unused_uid_base())})
 
 

@@ -1,4 +1,4 @@
-"""`firebox serve`: its line, its addresses, its log."""
+"""`firebox serve`: its ready line, addresses and log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.server import RunningServer, run_firebox
 
 
 def refuse(*flags: str, env: dict[str, str] | None = None) -> str:
-    """Start a server that must not start; return what it says."""
+    """Run a server that must refuse to start. Return its output."""
     done = run_firebox("serve", *flags, env=env)
     assert done.returncode == 2
     assert done.stdout == ""

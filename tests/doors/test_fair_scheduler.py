@@ -1,4 +1,4 @@
-"""Fair turns of the event loop, and connections that are made in them."""
+"""Fair scheduling of clients, and of new connections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLOODING, OTHER = "127.0.0.2", "127.0.0.3"
 
 
 def beginning(turns: FairScheduler, client: str, begun: list[str]) -> Callable[[], bool]:
-    """Return work that begins one thing."""
+    """Return work that starts one thing."""
 
     def begin() -> bool:
         turns.take(client)
@@ -94,7 +94,7 @@ async def test_work_that_fails_or_joins_further_work_takes_nothing_from_others()
 
 
 class Made(asyncio.Protocol):
-    """A connection that was made."""
+    """An accepted connection."""
 
     def __init__(self, admitted: Admitted) -> None:
         self.admitted = admitted
@@ -109,7 +109,7 @@ class Made(asyncio.Protocol):
 
 
 class Place:
-    """A listening socket and the connections that were made of what came to it."""
+    """A listening socket and its accepted connections."""
 
     def __init__(self, **settings: object) -> None:
         self.made: list[Made] = []

@@ -1,4 +1,4 @@
-"""JSON at every door: what holds too much is refused before it is parsed, and a byte order mark is no part of it."""
+"""JSON at every door: excessive documents are rejected before parsing, and a byte order mark is ignored."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COUNTED: list[Any] = [
 
 
 def values_in(document: Any) -> int:
-    """Count what a document holds: itself and everything below it."""
+    """Count the values in a document, including itself."""
     inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
     return 1 + sum(values_in(each) for each in inner)
 
@@ -127,8 +127,8 @@ def test_too_many_files_and_words_are_refused_before_they_are_looked_at() -> Non
 
 
 def deep(levels: int) -> bytes:
-    """A text with a key that is there twice near its root, and long ways to a wide end: the search for the first must not
-    write down the second.
+    """A document with a duplicate key near its root, and long paths to a wide end: the search for the first must not build the
+    others.
     """
     key = b'"%s":' % (b"b" * 64)
     return b'{"a":{"x":1,"x":2},' + (key + b"{") * (levels - 1) + key + b"[" + b"0," * 20_000 + b"0]" + b"}" * levels

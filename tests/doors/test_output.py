@@ -1,4 +1,4 @@
-"""Large output and artifacts of a run: written in pieces, and the same answer as if they were written at once."""
+"""Large output and artifacts: encoded in pieces, with the same response as if encoded at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract with the program of an image, and what goes wrong with images, engines and clients."""
+"""The protocol of image programs, and failures of images, engines and clients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ exec(request["files"][0]["content"])
 
 @cache
 def probe_image(engine: DockerEngine) -> str:
-    """An image whose program does what the first file says, in place of running it as somebody else's."""
+    """An image whose program does what the first file says, instead of running it as another user."""
     name = f"firebox-test/probe-{os.getpid()}"
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w") as archive:
@@ -150,7 +150,7 @@ def clients_of(server: RunningServer) -> Iterator[Glot]:
 
 @contextmanager
 def endless_run(glot: Glot, engine: DockerEngine) -> Generator[tuple[str, socket.socket]]:
-    """Send an endless program; give its container's name, once the engine says that it has started, and the connection."""
+    """Send an endless program. Return its container's name, once the engine reports that it started, and the connection."""
     body = json.dumps(files("import time; time.sleep(1000)")).encode()
     token = glot.user.headers["authorization"].encode()
     with socket.socket(socket.AF_UNIX) as events, glot.server.connect() as connection:

@@ -1,4 +1,4 @@
-"""Languages are registered, changed, asked about and removed."""
+"""Registering, changing, listing and removing languages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same requests, in our own sandbox and in containers of a real image: the same answers."""
+"""The same requests in the sandbox and in containers of a real image: the same responses."""
 
 from __future__ import annotations
 

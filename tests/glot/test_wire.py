@@ -1,4 +1,4 @@
-"""Every route and every error, as it goes over the wire."""
+"""Every route and every error on the wire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are asked about later: 202, state, events with resumption, cancel, retention."""
+"""Asynchronous runs: 202, state, resumable events, cancellation, retention."""
 
 from __future__ import annotations
 

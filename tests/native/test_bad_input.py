@@ -1,4 +1,4 @@
-"""Bad input gets a 4xx that says what and where: never a 500, never a stack trace, and the server goes on."""
+"""Bad input gets a 4xx that names the problem and its place: never a 500, never a traceback, and the server goes on."""
 
 from __future__ import annotations
 

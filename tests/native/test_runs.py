@@ -1,4 +1,4 @@
-"""`POST /runs`: what a program gets, what comes back."""
+"""`POST /runs`: requests and responses."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_metrics_count_runs(client: httpx.Client) -> None:
 
 
 def test_network_interfaces_can_be_listed_from_java(client: httpx.Client) -> None:
-    """The others: tests/sandbox/test_network.py."""
+    """Other network tests: tests/sandbox/test_network.py."""
     require_tool("javac")
     code = """
 import java.net.*;

@@ -1,4 +1,4 @@
-"""Bodies and connections as hostile or unlucky clients send them. Raw sockets: a client library would be too polite."""
+"""Bodies and connections of hostile or unlucky clients. Raw sockets: client libraries are too polite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table from error to answer, the description of the API, and that the documentation knows all of it."""
+"""Statuses of errors, the description of the API, and the completeness of its documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four calls over gRPC, as a generated client makes them."""
+"""The four calls over gRPC, with a generated client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLEEP = CodeRequest(code="sleep 50", language="bash")
 
 
 async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
-    """Await a call that has to fail; return its status and words."""
+    """Await a call that must fail. Return its status and message."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value.code(), caught.value.details() or ""

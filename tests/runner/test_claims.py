@@ -1,4 +1,4 @@
-"""`user_id` in a request is a claim. Who is known by a token may claim to be nobody else."""
+"""`user_id` in a request proves nothing: an authenticated client may only send its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table from error to gRPC status knows every error there is, and HTTP every status."""
+"""Every error has a gRPC status, and every gRPC status an HTTP one."""
 
 from __future__ import annotations
 

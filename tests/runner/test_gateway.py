@@ -1,4 +1,4 @@
-"""The JSON gateway against golden files, and what JSON cannot show. "<text>" stands for words that may be any."""
+"""The JSON gateway against golden files, and what JSON cannot show. "<text>" stands for any text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one client of the gRPC side cannot do to the server and to the others."""
+"""What a hostile gRPC client cannot do to the server and to other clients."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_metadata_is_bounded(place: str) -> None:
 
 
 def test_calls_without_messages_do_not_keep_others_out(place: str) -> None:
-    """One client opens as many calls as there can be and sends no message for any of them."""
+    """One client opens as many calls as possible and sends no message for any of them."""
     with Connection(place) as first, Connection(place) as second:
         first.send(b"".join(call(stream) for stream in range(1, 2 * grpc_messages.CALLS_OF_AN_ADDRESS, 2)))
         # A call that came between them would wait for as long as they do.

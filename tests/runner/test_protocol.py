@@ -1,4 +1,4 @@
-"""What a client finds out by itself, and what it cannot make the server do."""
+"""Discovery by clients (reflection, health), and limits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_generated_code_is_what_the_protocol_files_give(tmp_path: Path) -> None:
 
 
 async def ask_reflection(channel: grpc.aio.Channel, version: str = "v1", **question: str) -> Any:
-    """Ask the server one thing about itself. The messages of both versions are the same."""
+    """Send a reflection request. The messages of both versions are the same."""
     call = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=REFLECTION_MESSAGES.ServerReflectionRequest.SerializeToString,

@@ -1,4 +1,4 @@
-"""Arguments of compilers: what is allowed, and everything that must not be."""
+"""Compiler arguments: which are allowed, and which must not be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools on PATH, played by small scripts that answer in odd ways."""
+"""Tools on PATH, simulated by small scripts with odd answers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MakeTool = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let folders below /tmp be shown, where tests have theirs."""
+    """Allow mounting folders below /tmp, where tests have theirs."""
     monkeypatch.setattr(host_folders, "COVERED", ("/covered",))
 
 
 @pytest.fixture
 def make_tool(tmp_path: Path) -> MakeTool:
-    """Write a shell script into a folder of PATH; each run of it leaves a line in `tmp_path/asked`."""
+    """Write a shell script into a folder of PATH; each run of it adds a line to `tmp_path/asked`."""
 
     def make(name: str, body: str, folder: str = "one/bin") -> Path:
         program = tmp_path / folder / name

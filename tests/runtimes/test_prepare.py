@@ -1,4 +1,4 @@
-"""Preparations: a folder that appears whole or not at all."""
+"""Preparation of toolchains: a folder that appears atomically."""
 
 from __future__ import annotations
 

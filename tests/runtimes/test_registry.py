@@ -1,4 +1,4 @@
-"""Selectors: name or alias, and a range as npm spells it."""
+"""Selection of runtimes: a name or alias, and a range in npm's syntax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates become command lines; files get the names toolchains insist on."""
+"""Command line templates, and file names that toolchains require."""
 
 from __future__ import annotations
 

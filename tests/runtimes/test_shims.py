@@ -1,4 +1,4 @@
-"""Shims of version managers are asked once, and again when something has changed that their manager goes by."""
+"""Shims of version managers are run once, and again after a change that their answer depends on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHERE = definition('locate = ["where"]')
 
 @dataclass(frozen=True)
 class Manager:
-    """How a manager is laid out. folder: of its shims; decision: the file that names the version; link: its shims are links."""
+    """Layout of a manager. folder: of its shims; decision: the file that selects the version; link: its shims are symlinks."""
 
     folder: str
     decision: str
@@ -38,7 +38,7 @@ MANAGERS = {
 
 
 class Home:
-    """A user's home folder with a manager in it, and two versions of a program."""
+    """A home with a manager and two versions of a program."""
 
     def __init__(self, folder: Path, manager: Manager) -> None:
         self.folder = folder
@@ -99,7 +99,7 @@ def add_to_path(home: Home) -> None:
 
 
 def make_shim_anew(home: Home) -> None:
-    """Write another shim; of a link, what it leads to."""
+    """Write another shim; for a symlink, its target."""
     home.shim.write_text(home.shim.read_text().replace("#!/bin/sh\n", "#!/bin/sh\n\n"))
 
 

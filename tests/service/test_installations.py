@@ -1,4 +1,4 @@
-"""An installation under way: who watches it sees where it stands, and nobody who goes away stops it."""
+"""Installations in progress: watchers see the progress, and disconnecting does not cancel them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSTALLED = [Installed(entry=ENTRY, kind="folder", installed_at=datetime.now(UTC
 
 
 class Work:
-    """An installation whose end the test decides."""
+    """An installation that the test completes."""
 
     def __init__(self) -> None:
         self.report: Report | None = None

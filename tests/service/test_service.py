@@ -1,4 +1,4 @@
-"""What the service adds to a job before the engine sees it."""
+"""What the service changes in a job before the engine runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `database_url` and `redis_url` may say, and what a mistake in them is answered with."""
+"""The settings `database_url` and `redis_url`, and errors about them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ LIBRARIES = ("sqlalchemy", "alembic", "redis", "asyncpg", "mako")
 
 
 def loaded(script: str) -> set[str]:
-    """Run Python; return which of the large libraries it had loaded in the end."""
+    """Run Python. Return which of the large libraries it imported."""
     script += f"\nimport sys; print(*(name for name in {LIBRARIES} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())

@@ -1,4 +1,4 @@
-"""One suite for the caches, in this process and in Redis; then what is particular about each."""
+"""One suite for both caches, in this process and in Redis; then the differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One suite for what each client has used: in both databases, and in Redis."""
+"""One suite for usage counters: in both databases and in Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHO = "user 7"
 
 @pytest.fixture(params=["sqlite", "postgresql", "redis"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """Settings of servers that count together."""
+    """Settings of servers that share counters."""
     place = {"database_url": f"sqlite:///{tmp_path / 'firebox.db'}"}
     if request.param == "postgresql":
         place["database_url"] = request.getfixturevalue("postgres_url")
@@ -37,7 +37,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock in the middle of a minute, and of a day: yesterday's, for the clock of a server may not be that of Redis."""
+    """A clock in the middle of a minute and of a day: yesterday, since a server's clock may differ from that of Redis."""
     return Clock(time.time() // 86_400 * 86_400 - 43_170)
 
 

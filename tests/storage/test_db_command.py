@@ -1,4 +1,4 @@
-"""`firebox db`: what it does, what it says, and how it ends."""
+"""`firebox db`: effects, output and exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.server import environment, run_firebox
 
 
 def db(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with nobody at the keyboard."""
+    """Run the command without a terminal."""
     return run_firebox("db", *arguments, env={"FIREBOX_DATABASE_URL": url})
 
 

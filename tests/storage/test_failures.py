@@ -1,4 +1,4 @@
-"""When a database is away, slow, full or in the way: a clear answer, nothing half-written, and it comes back by itself."""
+"""An unavailable, slow, full or locked database: a clear error, nothing half-written, and recovery."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
 
 
 async def kill(postgres: PostgresServer) -> None:
-    """Kill it, but let it write to its disk before what was kept so far: this one does not do so by itself."""
+    """Kill it after it has written committed data to disk: this one does not do so at once."""
     await asyncio.to_thread(postgres.sql, "CHECKPOINT")
     postgres.kill()
 
@@ -52,7 +52,7 @@ async def count(stores: Stores) -> int:
 
 
 async def every_use_case(stores: Stores) -> list[str]:
-    """Call everything; return what is refused and how."""
+    """Call everything. Return what failed and how."""
     told: list[str] = []
     for call in (
         stores.ping(),

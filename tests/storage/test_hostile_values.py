@@ -1,4 +1,4 @@
-"""Whatever is in a text: kept as it is or refused by name, and the same on both databases."""
+"""Any text is stored unchanged or rejected with its field, the same on both databases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept goes when the settings say so, and not before."""
+"""Retention deletes expired rows, and nothing else."""
 
 from __future__ import annotations
 

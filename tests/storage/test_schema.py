@@ -1,4 +1,4 @@
-"""Moving the schema up and down, on both databases; and taking over what Runner left."""
+"""Upgrades and downgrades of the schema on both databases, and taking over Runner's."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_tables_of_sqlite_are_those_of_the_code() -> None:
 
 
 def described(address: Address, request: pytest.FixtureRequest) -> list[str]:
-    """The whole schema, as the database's own tool writes it, line by line."""
+    """The whole schema, as dumped by the database's own tool, line by line."""
     if address.path is not None:
         with closing(sqlite3.connect(address.path)) as connection:
             lines = "\n".join(sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
