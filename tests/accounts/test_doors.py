@@ -89,7 +89,7 @@ def test_a_token_comes_in_any_of_the_usual_forms(closed: RunningServer, members:
 
 
 @pytest.mark.parametrize("name", ["ann", "eve", "operator"])
-def test_whoever_has_a_token_can_run(closed: RunningServer, members: People, name: str) -> None:
+def test_any_token_allows_runs(closed: RunningServer, members: People, name: str) -> None:
     with members.client(closed, name) as client:
         assert client.post("/api/v1/runs", json=program()).json()["run"]["stdout"] == "hello\n"
         assert client.get("/api/v1/metrics").status_code == 200
@@ -136,7 +136,7 @@ def test_only_an_event_stream_takes_the_token_from_the_query(closed: RunningServ
         assert browser.post("/api/v1/runs", params=query, json=program(), headers=event_stream).status_code == 401
 
 
-def test_a_run_of_somebody_else_does_not_exist(closed: RunningServer, members: People, ann: httpx.Client) -> None:
+def test_runs_of_other_users_are_not_found(closed: RunningServer, members: People, ann: httpx.Client) -> None:
     body = program("echo secret > kept; echo secret; sleep 50", artifacts=["kept"])
     run_id = ann.post("/api/v1/runs", json=body, headers=ASYNC).json()["id"]
     unknown = {method: ann.request(method, RUN) for method in ("GET", "DELETE")}
@@ -203,7 +203,7 @@ def test_a_page_of_an_allowed_site_may_send_a_token(start_server: Any, members: 
         assert answer.headers["access-control-allow-origin"] == "https://page.example"
 
 
-def test_where_nobody_has_to_log_in_a_run_is_for_whoever_has_its_id(start_server: Any, members: People) -> None:
+def test_without_required_login_the_run_id_is_enough(start_server: Any, members: People) -> None:
     server = start_server(env=members.environment())
     with members.client(server, None) as nobody, members.client(server, "ann") as ann:
         run_id = nobody.post("/api/v1/runs", json=program(), headers=ASYNC).json()["id"]

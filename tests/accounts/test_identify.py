@@ -86,7 +86,7 @@ async def test_the_operator_is_an_admin_who_is_no_user(accounts: Accounts) -> No
     accounts.require_admin(caller)
 
 
-async def test_without_an_operators_token_nobody_is_the_operator(stores: Stores, settings: Settings) -> None:
+async def test_without_admin_token_there_is_no_operator(stores: Stores, settings: Settings) -> None:
     with pytest.raises(Unauthenticated):
         await Accounts(stores, settings).identify("", HERE)
 
@@ -174,7 +174,7 @@ async def test_guesses_are_bounded_for_each_address(accounts: Accounts) -> None:
     assert (await accounts.identify(unknown, "192.0.2.2")).name == "unknown", "nor is anybody elsewhere"
 
 
-async def test_a_client_with_an_old_token_shuts_nobody_out(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_with_an_old_token_locks_no_one_out(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
     token = (await accounts.create("ann")).token
     for fresh_s in (5.0, 0.0):
         monkeypatch.setattr(module, "FRESH_S", fresh_s)

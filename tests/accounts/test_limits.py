@@ -108,7 +108,7 @@ def test_runs_at_once_hold_when_everything_comes_at_once(pair: Pair, people: Peo
         assert submit(0).status_code == 429
 
 
-def test_a_client_that_leaves_gives_its_place_back(pair: Pair, people: People) -> None:
+def test_a_disconnected_client_releases_its_lease(pair: Pair, people: People) -> None:
     people.add("ann", "--concurrent-runs", "1")
     for _ in range(3):
         body = json.dumps(program("sleep 50")).encode()
@@ -160,7 +160,7 @@ def test_a_run_that_its_client_left_is_charged_for_what_it_used(pair: Pair, peop
     assert within(86_400, attempt) == 429
 
 
-def test_one_who_floods_the_queue_holds_up_nobody_else(pair: Pair, people: People) -> None:
+def test_flooding_the_queue_does_not_delay_others(pair: Pair, people: People) -> None:
     people.add("ann", "--concurrent-runs", "4")
     people.add("bob")
     with people.client(pair[0], "ann") as ann, people.client(pair[0], "bob") as bob, ThreadPoolExecutor(8) as threads:

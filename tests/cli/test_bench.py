@@ -99,7 +99,7 @@ def test_report_has_the_native_binary_the_stream_and_the_idle_server(bench: tupl
 
 
 @pytest.mark.slow
-def test_report_says_where_it_was_measured(bench: tuple[dict[str, Any], str]) -> None:
+def test_the_report_describes_the_machine(bench: tuple[dict[str, Any], str]) -> None:
     report, _printed = bench
     assert report["machine"]["cores"] >= 1
     assert "seccomp" in report["isolation"]

@@ -233,7 +233,7 @@ async def open_socket(place: Listening, address: str = "127.0.0.1") -> tuple[asy
     return reader, writer
 
 
-async def test_a_message_in_many_frames_is_held_in_one_piece() -> None:
+async def test_a_fragmented_message_is_kept_in_one_buffer() -> None:
     async with listening() as place:
         reader, writer = await open_socket(place)
         parts = [frame(Opcode.TEXT, b"a", fin=False), *[frame(Opcode.CONT, b"b", fin=False)] * 20_000]
@@ -349,7 +349,7 @@ async def test_unfinished_messages_of_a_client_are_bounded_together() -> None:
 
 
 @pytest.mark.parametrize("rest", [frame(Opcode.TEXT, b"x" * 190_000)[:-1], frame(Opcode.TEXT, b"x" * 190_000, fin=False)])
-async def test_nothing_is_held_for_a_client_that_leaves_within_a_message(rest: bytes) -> None:
+async def test_disconnecting_within_a_message_releases_memory(rest: bytes) -> None:
     async with listening(**FEW) as place:
         _, writer = await open_socket(place)
         writer.write(frame(Opcode.TEXT, b"before") + rest)

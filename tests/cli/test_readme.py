@@ -23,7 +23,7 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-def test_what_the_readme_says_is_printed(tmp_path: Path, server: RunningServer) -> None:
+def test_readme_commands_print_what_the_readme_shows(tmp_path: Path, server: RunningServer) -> None:
     require_tool("curl")
     program = tmp_path / "bin/firebox"
     program.parent.mkdir()

@@ -42,7 +42,7 @@ def read_by_typer(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> RunReque
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_the_quick_reader_reads_what_typer_reads(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+def test_the_fast_parser_agrees_with_typer(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     quick = read_quickly(line.split())
     assert quick is not None
     assert values(quick) == values(read_by_typer(monkeypatch, line.split()))

@@ -239,7 +239,7 @@ def start_and_fail(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:
     return run_firebox("serve", *own, *flags, env={**env, "FIREBOX_UID_BASE": str(unused_uid_base())}, timeout_s=200)
 
 
-def test_a_server_without_its_database_says_so_and_ends() -> None:
+def test_a_server_without_its_database_reports_it_and_exits() -> None:
     folder = new_folder("nothing")
     address = f"127.0.0.1:{free_port(folder)}"
     (folder / "port").unlink()
@@ -252,7 +252,7 @@ def test_a_server_without_its_database_says_so_and_ends() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_its_database_does_not_know_says_so_and_ends(postgres_url: str) -> None:
+def test_a_server_rejected_by_its_database_reports_it_and_exits(postgres_url: str) -> None:
     head, _, tail = postgres_url.partition("@")
     wrong = f"{head.rpartition(':')[0]}:hunter2@{tail}"
     done = start_and_fail(FIREBOX_DATABASE_URL=wrong)

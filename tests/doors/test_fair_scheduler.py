@@ -39,7 +39,7 @@ async def test_a_client_with_a_thousand_things_to_begin_delays_another_by_one() 
     await until(lambda: len(begun) == 1000)
 
 
-async def test_one_thing_of_a_client_begins_in_a_turn_of_the_loop() -> None:
+async def test_a_client_starts_one_thing_per_turn() -> None:
     turns, begun = FairScheduler(), list[str]()
     for _ in range(3):
         turns.join(FLOODING, beginning(turns, FLOODING, begun))
@@ -59,7 +59,7 @@ async def test_of_very_many_clients_each_comes_once_before_any_comes_again() -> 
     assert set(begun[: len(clients)]) == set(clients)
 
 
-async def test_who_waits_no_longer_takes_no_turn() -> None:
+async def test_a_cancelled_wait_takes_no_turn() -> None:
     turns, begun = FairScheduler(), list[str]()
     await turns.wait(FLOODING)
     waiting = [asyncio.ensure_future(turns.wait(FLOODING)) for _ in range(100)]
@@ -185,7 +185,7 @@ async def test_what_there_is_no_room_for_is_refused_before_anything_is_made() ->
         await place.close(acceptor)
 
 
-async def test_who_left_before_their_turn_is_not_made_a_connection_and_makes_room() -> None:
+async def test_a_client_that_disconnected_early_gets_no_connection_and_is_not_counted() -> None:
     place = Place(connections_per_client=5)
     for _ in range(5):
         place.connect(FLOODING).shutdown(socket.SHUT_WR)

@@ -112,7 +112,7 @@ def test_five_thousand_files_are_none_too_many() -> None:
     assert len(read_document(body)["files"]) == 5000
 
 
-def test_too_many_files_and_words_are_refused_before_they_are_looked_at() -> None:
+def test_too_many_files_and_arguments_are_rejected_unread() -> None:
     # None of them is what it should be: that is not what the client is told.
     with pytest.raises(InvalidRequest, match="5001 files, at most 5000 are allowed"):
         wire.to_job(wire.RunRequest("bash", files=[wire.FileRequest("\ud800")] * 5001))
@@ -160,14 +160,14 @@ def test_a_repeated_key_is_found_without_writing_down_every_path(monkeypatch: py
         ('{"' + "k" * 100 + '":{"' * 200 + 'x":1,"x":2' + "}" * 201, ""),
     ],
 )
-def test_a_repeated_key_is_told_with_its_place(text: str, where: str) -> None:
+def test_a_duplicate_key_is_reported_with_its_path(text: str, where: str) -> None:
     with pytest.raises(InvalidRequest, match="duplicate key") as refusal:
         parse(check(text))
     assert refusal.value.where.startswith(where)
     assert len(refusal.value.where) < 600
 
 
-def test_words_of_a_client_are_cut() -> None:
+def test_client_texts_in_errors_are_shortened() -> None:
     body = {"language": "bash", "files": [{"content": "", "encoding": "x" * 1_000_000}]}
     with pytest.raises(InvalidRequest) as refusal:
         decode(check(json.dumps(body)), wire.RunRequest)

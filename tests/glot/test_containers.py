@@ -62,7 +62,7 @@ def register(glot: Glot, image: str, version: str = "1") -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_the_program_of_an_image_gets_what_the_contract_says(probe: Glot) -> None:
+def test_image_programs_get_the_documented_input(probe: Glot) -> None:
     code = """
 import pwd, socket
 found = {"request": request, "user": pwd.getpwuid(os.getuid()).pw_name, "host": socket.gethostname(), "program": sys.argv[0],
@@ -104,7 +104,7 @@ print(json.dumps({"stdout": json.dumps(found), "stderr": "", "error": ""}))
     ],
     ids=["words", "silence", "exit", "signal", "half", "list", "empty", "types", "two", "deep", "memory"],
 )
-def test_a_failure_of_the_container_is_told_in_words(probe: Glot, code: str, message: str) -> None:
+def test_a_container_failure_is_explained(probe: Glot, code: str, message: str) -> None:
     answer = probe.user.post(RUN, json=files(code))
     assert (answer.status_code, answer.json()["error"]) == (400, "run.failed")
     assert answer.json()["message"].startswith(message) or "MemoryError" in answer.json()["message"]
@@ -173,7 +173,7 @@ def endless_run(glot: Glot, engine: DockerEngine) -> Generator[tuple[str, socket
         yield next(names), connection
 
 
-def test_a_client_that_goes_away_leaves_nothing(probe: Glot, docker_engine: DockerEngine) -> None:
+def test_a_disconnected_client_leaves_nothing_behind(probe: Glot, docker_engine: DockerEngine) -> None:
     with endless_run(probe, docker_engine) as (container, connection):
         connection.close()
         wait_for(docker_engine, container, "removed")

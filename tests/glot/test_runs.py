@@ -58,7 +58,7 @@ def test_a_program_runs(each: Glot, body: dict[str, Any], answer: dict[str, str]
     ],
     ids=["sleeps", "drips", "spins", "too much stdout", "too much stderr", "too much together"],
 )
-def test_a_program_that_goes_too_far_is_stopped(each: Glot, code: str, message: str, key: str) -> None:
+def test_a_program_that_exceeds_a_limit_is_stopped(each: Glot, code: str, message: str, key: str) -> None:
     found = each.user.post(RUN, json=files(code))
     assert (found.status_code, found.json()) == (400, {"error": key, "message": message})
 

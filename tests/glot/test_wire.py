@@ -22,7 +22,7 @@ def check(answer: httpx.Response, status: int, body: Any) -> None:
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_root_says_where_to_go_on(glot: Glot) -> None:
+def test_root_links_to_the_api(glot: Glot) -> None:
     url = glot.server.url
     urls = {"admin": f"{url}/admin", "images": f"{url}/images", "languages": f"{url}/languages"}
     body = {"name": "firebox", "description": "Runs programs in sandboxes", "version": firebox.__version__, "urls": urls}

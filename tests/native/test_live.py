@@ -194,7 +194,7 @@ def test_a_client_that_leaves_the_queue_leaves_it_at_once(start_server: Callable
             assert client.get("/health").json()["in_flight"] == 1
 
 
-def test_what_is_said_in_the_queue_counts_when_the_run_has_its_slot(start_server: Callable[..., RunningServer]) -> None:
+def test_input_sent_while_queued_reaches_the_run(start_server: Callable[..., RunningServer]) -> None:
     server = start_server("--interactive-slots", "1")
     with server.client() as client, open_live(server) as first, open_live(server) as second, open_live(server) as third:
         start(first, "echo ready; read line")
@@ -255,7 +255,7 @@ def test_a_bad_message_in_the_queue_is_answered_at_once(start_server: Callable[.
         ("[" * 30_000, "", "nested"),
     ],
 )
-def test_a_bad_start_is_refused_in_words(server: RunningServer, frame: str, where: str, words: str) -> None:
+def test_an_invalid_start_is_rejected_with_an_explanation(server: RunningServer, frame: str, where: str, words: str) -> None:
     with open_live(server) as socket:
         socket.send(frame)
         error, code = refused(socket)

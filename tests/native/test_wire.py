@@ -29,7 +29,7 @@ def all_errors(base: type[FireboxError] = FireboxError) -> Iterator[type[Firebox
             yield from all_errors(error)
 
 
-def test_every_error_has_a_status_of_its_own_accord() -> None:
+def test_every_error_has_a_status() -> None:
     assert refusals.TransportError in set(all_errors())
     assert {error.__name__ for error in all_errors() if error not in STATUS} == set()
 

@@ -133,7 +133,7 @@ async def _share(runner: RunnerStub, request: CodeRequest) -> int:
     return (await runner.ShareCode(request)).id
 
 
-async def test_redis_answers_before_the_database_is_asked(
+async def test_redis_is_queried_before_the_database(
     on_postgres: tuple[RunningServer, RunnerStub, str], postgres: PostgresServer, redis: RedisServer
 ) -> None:
     _, _, url = on_postgres

@@ -67,9 +67,7 @@ def is_served(place: str, source: str = OTHER) -> bool:
         return next(connection.ends())[1] == 0
 
 
-async def test_what_is_no_message_is_refused_in_our_words_and_logged_once(
-    server: RunningServer, channel: grpc.aio.Channel
-) -> None:
+async def test_invalid_messages_get_our_error_and_are_logged_once(server: RunningServer, channel: grpc.aio.Channel) -> None:
     before = len(server.log.read_text())
     for method in METHODS * 5:
         ask: Any = channel.stream_stream(method)
@@ -186,7 +184,7 @@ async def test_only_so_many_messages_come_in_at_once() -> None:
     assert intake._addresses == {}
 
 
-async def test_a_stream_on_which_nothing_is_asked_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_stream_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would keep a place for as long as its client likes."""
 
     async def refuse(context: Any, error: Exception) -> None:

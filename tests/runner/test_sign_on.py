@@ -71,7 +71,7 @@ async def refusal(runner: RunnerStub, request: DeleteCodeRequest) -> tuple[grpc.
     return caught.value.code(), caught.value.details() or ""
 
 
-async def test_an_admin_of_the_service_deletes_and_nobody_else(patient: Asking, runner: RunnerStub) -> None:
+async def test_only_admins_of_the_service_delete(patient: Asking, runner: RunnerStub) -> None:
     sign_on, shared = SignOn(admins={ADMIN}), await share(runner)
     # An admin of ours is none of theirs.
     own = await add_user(patient.database_url, "ada", "token", "admin")
@@ -98,7 +98,7 @@ async def test_an_admin_of_the_service_deletes_and_nobody_else(patient: Asking, 
     ],
     ids=["once", "as often as it may"],
 )
-async def test_a_service_that_stumbles_is_asked_again(
+async def test_transient_failures_of_the_service_are_retried(
     patient: Asking, runner: RunnerStub, failures: list[grpc.StatusCode]
 ) -> None:
     sign_on = SignOn(admins={ADMIN}, failures=failures.copy())
@@ -160,7 +160,7 @@ async def test_a_service_that_is_gone_closes_the_door_until_it_is_back(patient: 
         assert (await runner.DeleteCode(request)).success
 
 
-async def test_it_is_asked_without_our_own_grpc_too(tmp_path: Path) -> None:
+async def test_the_service_is_used_without_our_grpc_door_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'runner.db'}"
     async with SignOn(admins={ADMIN}).serve() as address:
         context = running_server("--database-url", url, "--sso-address", address)

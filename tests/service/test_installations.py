@@ -69,7 +69,7 @@ async def test_what_is_remembered_has_a_bound() -> None:
     assert seen == [f"package-{number}" for number in range(9 * KEPT_STEPS, 10 * KEPT_STEPS)]
 
 
-async def test_who_comes_later_sees_where_it_stands() -> None:
+async def test_late_watchers_see_the_current_progress() -> None:
     work, installation, first = await begin()
     work.say("download", 5)
     assert (await anext(first)).done == 5
@@ -106,7 +106,7 @@ async def test_who_stops_waiting_does_not_stop_it() -> None:
     assert installation.ended
 
 
-async def test_everybody_is_told_of_a_failure() -> None:
+async def test_every_watcher_sees_a_failure() -> None:
     async def fail(report: Report) -> list[Installed]:
         raise DownloadFailed("the file is gone")
 

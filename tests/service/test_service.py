@@ -26,7 +26,7 @@ ADDRESS = "192.0.2.1"
     ],
     ids=["user", "operator", "anonymous"],
 )
-async def test_a_job_says_whose_it_is(tmp_path: Path, caller: Caller, client: str, account: str) -> None:
+async def test_a_job_carries_its_owner(tmp_path: Path, caller: Caller, client: str, account: str) -> None:
     settings = load_settings({"data_dir": str(tmp_path)}, environ={})
     wanted = Job(language="x", files=(File("main.x", b""),), client="somebody else", account="somebody else")
     async with open_stores(settings) as stores:

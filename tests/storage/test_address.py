@@ -90,7 +90,7 @@ async def test_what_the_driver_refuses_is_a_mistake_in_the_settings(url: str) ->
         ("", "redis", "pip install firebox[redis]"),
     ],
 )
-def test_missing_driver_says_how_to_get_it(url: str, module: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_driver_has_an_installation_hint(url: str, module: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     for place in ("firebox.storage.database_address.find_spec", "firebox.storage.redis_client.find_spec"):
         monkeypatch.setattr(place, lambda name: None if name == module else real(name))
