@@ -43,7 +43,7 @@ SOCKETS = ["/api/v1/runs/live", "/api/v2/connect", "/api/v2/piston/connect"]
 
 
 @pytest.fixture
-def nobody(closed: RunningServer, members: People) -> Iterator[httpx.Client]:
+def anonymous(closed: RunningServer, members: People) -> Iterator[httpx.Client]:
     with members.client(closed, None) as client:
         yield client
 
@@ -55,21 +55,21 @@ def ann(closed: RunningServer, members: People) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize(("method", "path"), OPEN)
-def test_is_open_to_everybody(nobody: httpx.Client, method: str, path: str) -> None:
-    assert nobody.request(method, path).status_code == 200
+def test_is_open(anonymous: httpx.Client, method: str, path: str) -> None:
+    assert anonymous.request(method, path).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Token wrong", "wrong", "Bearer", "Token", "Basic YTpi"])
-def test_is_closed_without_a_right_token(nobody: httpx.Client, method: str, path: str, authorization: str | None) -> None:
+def test_is_closed_without_a_right_token(anonymous: httpx.Client, method: str, path: str, authorization: str | None) -> None:
     headers = {"Authorization": authorization} if authorization else {}
-    answer = nobody.request(method, path, json=program(), headers=headers)
+    answer = anonymous.request(method, path, json=program(), headers=headers)
     assert (answer.status_code, answer.headers.get("www-authenticate")) == (401, 'Bearer realm="firebox"')
     assert "message" in json.dumps(answer.json())
 
 
-def test_every_route_that_is_described_is_in_one_of_the_lists(nobody: httpx.Client) -> None:
-    described = nobody.get("/schema/openapi.json").json()["paths"]
+def test_every_route_that_is_described_is_in_one_of_the_lists(anonymous: httpx.Client) -> None:
+    described = anonymous.get("/schema/openapi.json").json()["paths"]
     ours = {
         (method.upper(), path.replace("{run_id}", RUN.rpartition("/")[2]))
         for path, methods in described.items()
@@ -205,12 +205,12 @@ def test_a_page_of_an_allowed_site_may_send_a_token(start_server: Any, members: 
 
 def test_without_required_login_the_run_id_is_enough(start_server: Any, members: People) -> None:
     server = start_server(env=members.environment())
-    with members.client(server, None) as nobody, members.client(server, "ann") as ann:
-        run_id = nobody.post("/api/v1/runs", json=program(), headers=ASYNC).json()["id"]
-        assert nobody.get(f"/api/v1/runs/{run_id}").status_code == 200
+    with members.client(server, None) as anonymous, members.client(server, "ann") as ann:
+        run_id = anonymous.post("/api/v1/runs", json=program(), headers=ASYNC).json()["id"]
+        assert anonymous.get(f"/api/v1/runs/{run_id}").status_code == 200
         assert ann.get(f"/api/v1/runs/{run_id}").status_code == 200
         own = ann.post("/api/v1/runs", json=program(), headers=ASYNC).json()["id"]
-        assert nobody.get(f"/api/v1/runs/{own}").status_code == 404
+        assert anonymous.get(f"/api/v1/runs/{own}").status_code == 404
         wrong = {"Authorization": "Bearer wrong"}
-        assert nobody.post("/api/v1/runs", json=program(), headers=wrong).status_code == 401
-        assert nobody.post("/api/v2/packages", json={"language": "bash", "version": "*"}).status_code == 401
+        assert anonymous.post("/api/v1/runs", json=program(), headers=wrong).status_code == 401
+        assert anonymous.post("/api/v2/packages", json={"language": "bash", "version": "*"}).status_code == 401

@@ -66,7 +66,7 @@ async def test_made_tokens_are_long_and_differ(accounts: Accounts) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{43}", token) for token in tokens)
 
 
-async def test_no_token_is_an_address_unless_everybody_has_to_log_in(stores: Stores, accounts: Accounts, tmp_path: Path) -> None:
+async def test_no_token_is_an_address_unless_login_is_required(stores: Stores, accounts: Accounts, tmp_path: Path) -> None:
     assert (await accounts.identify(None, HERE)).key == f"address {HERE}"
     closed = Accounts(stores, load_settings({"data_dir": str(tmp_path), "require_login": "true"}, environ={}))
     with pytest.raises(Unauthenticated):
@@ -166,12 +166,12 @@ async def test_guesses_are_bounded_for_each_address(accounts: Accounts) -> None:
     await accounts.identify(known, HERE)
     unknown = (await accounts.create("unknown")).token
     await guess(accounts, WRONG_TOKENS_PER_MINUTE)
-    for token in ("wrong", unknown, OPERATOR):  # nobody learns by trying on which one is right
+    for token in ("wrong", unknown, OPERATOR):  # trying does not reveal which one is right
         with pytest.raises(RateLimited) as refusal:
             await accounts.identify(token, HERE)
         assert 0 < refusal.value.retry_after_s <= 60
     assert (await accounts.identify(known, HERE)).name == "known", "who was right before is not shut out"
-    assert (await accounts.identify(unknown, "192.0.2.2")).name == "unknown", "nor is anybody elsewhere"
+    assert (await accounts.identify(unknown, "192.0.2.2")).name == "unknown", "other addresses are unaffected"
 
 
 async def test_a_client_with_an_old_token_locks_no_one_out(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,12 +176,12 @@ def test_flooding_the_queue_does_not_delay_others(pair: Pair, people: People) ->
 def test_addresses_have_limits_of_their_own(start_server: StartServer, people: People) -> None:
     server = start_server("--anonymous-concurrent-runs", "1", env=people.environment())
     people.add("ann")
-    with people.client(server, None) as nobody, people.client(server, "ann") as ann:
-        run_id = nobody.post("/api/v1/runs", json=program("sleep 50"), headers=ASYNC).json()["id"]
-        assert nobody.post("/api/v1/runs", json=program()).status_code == 429
+    with people.client(server, None) as anonymous, people.client(server, "ann") as ann:
+        run_id = anonymous.post("/api/v1/runs", json=program("sleep 50"), headers=ASYNC).json()["id"]
+        assert anonymous.post("/api/v1/runs", json=program()).status_code == 429
         assert ann.post("/api/v1/runs", json=program()).status_code == 200
-        nobody.delete(f"/api/v1/runs/{run_id}")
-        wait_until(lambda: nobody.post("/api/v1/runs", json=program()).status_code != 429)
+        anonymous.delete(f"/api/v1/runs/{run_id}")
+        wait_until(lambda: anonymous.post("/api/v1/runs", json=program()).status_code != 429)
 
 
 def test_counters_that_are_gone_close_the_door_to_those_with_limits_only(

@@ -113,9 +113,7 @@ def test_markdown_is_tables_that_docs_can_take(bench: tuple[dict[str, Any], str]
     assert any(row.startswith("| python") for row in rows)
 
 
-def test_tables_fit_into_the_terminal_that_everybody_has(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_fit_into_a_usual_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     slow = Duration(200, 12_345.678, 98_765.432)
     throughput = Throughput(
         workers=64, callers=64, bare_per_s=12_345.6, http_alone_per_s=12_345.6, http_per_s=12_345.6, ratio=123.45,

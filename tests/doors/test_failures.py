@@ -341,7 +341,7 @@ def test_a_server_killed_at_work_leaves_nothing_that_its_successor_does_not_clea
             in_container.vanish()
             in_sandbox.vanish()
         wait_until(lambda: alive(mark) == 0)
-        assert len(engine.get("/containers/json")) == 1, "the engine does not know that nobody waits for it"
+        assert len(engine.get("/containers/json")) == 1, "the engine does not know that its client is gone"
 
         with running_server(env=env) as server, whole_client(server) as client:
             wait_until(lambda: engine.get("/containers/json?all=true") == [])

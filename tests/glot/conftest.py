@@ -24,7 +24,7 @@ class Glot:
     """A server with users, and clients: anonymous, the operator, a user."""
 
     server: RunningServer
-    nobody: httpx.Client
+    anonymous: httpx.Client
     admin: httpx.Client
     user: httpx.Client
 
@@ -37,10 +37,10 @@ def client_of(server: RunningServer, token: str = "") -> httpx.Client:
 def open_glot(server: RunningServer) -> Iterator[Glot]:
     """Create a user and the clients."""
     token = str(uuid4())
-    with client_of(server) as nobody, client_of(server, ADMIN_TOKEN) as admin, client_of(server, token) as user:
+    with client_of(server) as anonymous, client_of(server, ADMIN_TOKEN) as admin, client_of(server, token) as user:
         answer = admin.post("/admin/users", json={"token": token})
         assert answer.status_code == 200, answer.text
-        yield Glot(server, nobody, admin, user)
+        yield Glot(server, anonymous, admin, user)
 
 
 @pytest.fixture(scope="module")

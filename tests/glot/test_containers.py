@@ -130,7 +130,7 @@ def test_native_languages_run_beside_images(contained: Glot) -> None:
 
 
 def test_with_an_engine_only_what_is_registered_is_served(contained: Glot) -> None:
-    assert {entry["name"] for entry in contained.nobody.get("/languages").json()} <= {"python", "probe"}
+    assert {entry["name"] for entry in contained.anonymous.get("/languages").json()} <= {"python", "probe"}
 
 
 def test_without_an_engine_an_image_cannot_run(start_server: Any, tmp_path: Any) -> None:
@@ -143,9 +143,9 @@ def test_without_an_engine_an_image_cannot_run(start_server: Any, tmp_path: Any)
 
 
 def clients_of(server: RunningServer) -> Iterator[Glot]:
-    with client_of(server) as nobody, client_of(server, ADMIN_TOKEN) as admin, client_of(server, "some-users-token") as user:
+    with client_of(server) as anonymous, client_of(server, ADMIN_TOKEN) as admin, client_of(server, "some-users-token") as user:
         admin.post("/admin/users", json={"token": "some-users-token"})
-        yield Glot(server, nobody, admin, user)
+        yield Glot(server, anonymous, admin, user)
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def endless_run(glot: Glot, engine: DockerEngine) -> Generator[tuple[str, socket
             b"POST /languages/probe/1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Authorization: %s\r\nContent-Length: %d\r\n\r\n%s" % (token, len(body), body)
         )
-        image = glot.nobody.get("/images").json()
+        image = glot.anonymous.get("/images").json()
         names = (
             event["Actor"]["Attributes"]["name"]
             for event in map(json.loads, filter(lambda line: line.startswith("{"), lines))
@@ -189,7 +189,7 @@ def test_an_engine_that_is_killed_in_the_middle_is_a_503_and_serves_again_when_i
                     engine.kill()
                     assert connection.makefile("r").read(12) == "HTTP/1.1 503"
                 assert glot.user.post(RUN, json=files("pass")).status_code == 503
-                assert glot.nobody.get("/api/v1/health").status_code == 200
+                assert glot.anonymous.get("/api/v1/health").status_code == 200
                 engine.start()
                 wait_for(engine, container, "removed")
                 answer = glot.user.post(RUN, json=files("sys.exit('back again')"))

@@ -109,7 +109,7 @@ def test_a_body_that_is_no_json_by_name_is_refused(glot: Glot) -> None:
 
 @pytest.mark.parametrize("name", ["java", "cpp"])
 def test_a_compiler_that_fails_is_an_answer(glot: Glot, name: str) -> None:
-    if name not in [entry["name"] for entry in glot.nobody.get("/languages").json()]:
+    if name not in [entry["name"] for entry in glot.anonymous.get("/languages").json()]:
         pytest.skip(f"{name} is not installed")
     answer = glot.user.post(f"/languages/{name}/latest", json=files("this is no program", f"Main.{name}")).json()
     assert answer["error"] == "Exit code: 1"
