@@ -1,4 +1,4 @@
-"""Accounts are tested on real servers with real tokens, and on a real database of the test's own."""
+"""Fixtures for accounts: real servers with real tokens, each with a database of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def people(tmp_path: Path) -> People:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings with a database of the test's own."""
+    """Settings with a database of this test."""
     return load_settings({"data_dir": str(tmp_path)}, environ={})
 
 
@@ -49,7 +49,7 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> People:
 
 @pytest.fixture(scope="module")
 def closed(members: People) -> Iterator[RunningServer]:
-    """A server of the members, where everybody has to log in. Its log must not hold a token, whatever a test does."""
+    """A server that requires login. Its log must never contain a token."""
     with running_server("--require-login", "--slots", "4", "--log-level", "debug", env=members.environment()) as server:
         yield server
         log = server.log.read_text()

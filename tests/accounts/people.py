@@ -1,4 +1,4 @@
-"""Users for tests, made as an operator makes them."""
+"""Users for tests, created with the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPERATOR = "the-token-of-the-operator-0123456789"
 
 
 class People:
-    """The users of one database. tokens: by name, that of the operator as well."""
+    """The users of one database. tokens: by name, including the operator's."""
 
     def __init__(self, database_url: str) -> None:
         self.database_url = database_url
@@ -29,23 +29,23 @@ class People:
         return run_firebox("users", *arguments, stdin=stdin, env={"FIREBOX_DATABASE_URL": self.database_url})
 
     def ask(self, *arguments: str) -> Any:
-        """Run `firebox users ... --json` and read what it prints."""
+        """Run `firebox users ... --json` and parse its output."""
         done = self.command(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def add(self, name: str, *flags: str) -> str:
-        """Make a user; give the token."""
+        """Create a user. Return the token."""
         token = str(self.ask("add", name, *flags)["token"])
         self.tokens[name] = token
         return token
 
     def environment(self) -> dict[str, str]:
-        """What a server of these users is started with."""
+        """Return the flags of a server for these users."""
         return {"FIREBOX_DATABASE_URL": self.database_url, "FIREBOX_ADMIN_TOKEN": OPERATOR}
 
     def client(self, server: RunningServer, name: str | None, **options: Any) -> httpx.Client:
-        """A client with somebody's token, or with none."""
+        """A client with a user's token, or without one."""
         headers = {"Authorization": f"Bearer {self.tokens[name]}"} if name else {}
         return httpx.Client(base_url=server.url, headers=headers, timeout=60, trust_env=False, **options)
 
@@ -55,7 +55,7 @@ def program(code: str = "echo hello", **more: Any) -> dict[str, Any]:
 
 
 def within(window_s: int, attempt: Callable[[], T]) -> T:
-    """Do something that counts in windows of time; again when a window ended in the middle of it."""
+    """Run something that counts in time windows; run it again if a window ended meanwhile."""
     while True:
         window = int(time.time()) // window_s
         result = attempt()

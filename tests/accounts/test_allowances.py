@@ -1,4 +1,4 @@
-"""What each client may use: counted in a real database, by two servers' worth of `Allowances` at once."""
+"""Quotas per client, counted in a real database by two instances, as on two servers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def user(**numbers: int | None) -> Caller:
 
 
 class Untouchable:
-    """Counters that nobody may ask."""
+    """Counters that must not be used."""
 
     async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
         raise AssertionError
@@ -45,7 +45,7 @@ class Untouchable:
         raise AssertionError
 
 
-async def test_without_limits_nothing_is_asked_or_written() -> None:
+async def test_without_limits_counters_are_not_used() -> None:
     unlimited = allowances(Untouchable())
     limited = allowances(Untouchable(), user_runs_per_minute="1", anonymous_concurrent_runs="1")
     for which, caller in (
@@ -95,7 +95,7 @@ async def test_runs_at_once_hold_for_all_servers_together(stores: Stores) -> Non
     assert await servers[1].take(ADDRESS) is not None
 
 
-async def test_a_place_is_given_back_whatever_ends_the_run(stores: Stores) -> None:
+async def test_a_lease_is_released_however_the_run_ends(stores: Stores) -> None:
     server = allowances(stores.counters, anonymous_concurrent_runs="1")
     with pytest.raises(ZeroDivisionError):
         async with server.charged(ADDRESS):
@@ -121,7 +121,7 @@ async def test_a_place_is_given_back_whatever_ends_the_run(stores: Stores) -> No
     assert await server.take(ADDRESS) is not None
 
 
-async def test_a_caller_who_leaves_while_the_store_is_asked_takes_no_place(stores: Stores) -> None:
+async def test_a_client_that_disconnects_during_the_query_takes_no_lease(stores: Stores) -> None:
     server = allowances(stores.counters, anonymous_concurrent_runs="1", anonymous_runs_per_minute="1000")
     for pauses in range(20):
         task = asyncio.create_task(server.take(ADDRESS))
@@ -152,7 +152,7 @@ async def test_a_refusal_by_one_limit_leaves_nothing_of_another_taken(stores: St
     assert await server.take(user(concurrent_runs=1)) is not None
 
 
-async def test_runs_a_minute_count_up_to_the_number_and_say_when_to_come_again(stores: Stores) -> None:
+async def test_runs_per_minute_are_limited_with_a_retry_after(stores: Stores) -> None:
     caller = user(runs_per_minute=4)
     servers = [allowances(stores.counters) for _ in range(2)]
     taken = await asyncio.gather(*(servers[number % 2].take(caller) for number in range(20)), return_exceptions=True)

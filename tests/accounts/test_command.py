@@ -1,4 +1,4 @@
-"""`firebox users`: on the database of the settings, without a server."""
+"""`firebox users`: works on the database of the settings, without a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def database(people: People) -> Path:
     return Path(people.database_url.removeprefix("sqlite:///"))
 
 
-def test_a_token_is_shown_once_and_kept_nowhere(people: People) -> None:
+def test_a_token_is_shown_once_and_never_stored(people: People) -> None:
     done = people.command("add", "ann")
     assert done.returncode == 0
     token = done.stdout.strip()
@@ -88,7 +88,7 @@ def test_a_chosen_token_comes_from_a_file_or_standard_input(people: People, tmp_
         (("remove", "nobody"), "nobody"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_sentence(people: People, arguments: tuple[str, ...], words: str) -> None:
+def test_invalid_input_is_reported_in_one_sentence(people: People, arguments: tuple[str, ...], words: str) -> None:
     done = people.command(*arguments)
     assert done.returncode in {2, 125}
     assert words in done.stderr

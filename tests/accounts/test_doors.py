@@ -1,4 +1,4 @@
-"""A server where everybody has to log in: what is open, what is closed, and whose runs are whose."""
+"""A server that requires login: open and closed routes, and the owners of runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SOCKETS = ["/api/v1/runs/live", "/api/v2/connect", "/api/v2/piston/connect"]
 
 
 @pytest.fixture
-def nobody(closed: RunningServer, members: People) -> Iterator[httpx.Client]:
+def anonymous(closed: RunningServer, members: People) -> Iterator[httpx.Client]:
     with members.client(closed, None) as client:
         yield client
 
@@ -55,21 +55,21 @@ def ann(closed: RunningServer, members: People) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize(("method", "path"), OPEN)
-def test_is_open_to_everybody(nobody: httpx.Client, method: str, path: str) -> None:
-    assert nobody.request(method, path).status_code == 200
+def test_is_open(anonymous: httpx.Client, method: str, path: str) -> None:
+    assert anonymous.request(method, path).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), CLOSED)
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Token wrong", "wrong", "Bearer", "Token", "Basic YTpi"])
-def test_is_closed_without_a_right_token(nobody: httpx.Client, method: str, path: str, authorization: str | None) -> None:
+def test_is_closed_without_a_right_token(anonymous: httpx.Client, method: str, path: str, authorization: str | None) -> None:
     headers = {"Authorization": authorization} if authorization else {}
-    answer = nobody.request(method, path, json=program(), headers=headers)
+    answer = anonymous.request(method, path, json=program(), headers=headers)
     assert (answer.status_code, answer.headers.get("www-authenticate")) == (401, 'Bearer realm="firebox"')
     assert "message" in json.dumps(answer.json())
 
 
-def test_every_route_that_is_described_is_in_one_of_the_lists(nobody: httpx.Client) -> None:
-    described = nobody.get("/schema/openapi.json").json()["paths"]
+def test_every_route_that_is_described_is_in_one_of_the_lists(anonymous: httpx.Client) -> None:
+    described = anonymous.get("/schema/openapi.json").json()["paths"]
     ours = {
         (method.upper(), path.replace("{run_id}", RUN.rpartition("/")[2]))
         for path, methods in described.items()
@@ -89,7 +89,7 @@ def test_a_token_comes_in_any_of_the_usual_forms(closed: RunningServer, members:
 
 
 @pytest.mark.parametrize("name", ["ann", "eve", "operator"])
-def test_whoever_has_a_token_can_run(closed: RunningServer, members: People, name: str) -> None:
+def test_any_token_allows_runs(closed: RunningServer, members: People, name: str) -> None:
     with members.client(closed, name) as client:
         assert client.post("/api/v1/runs", json=program()).json()["run"]["stdout"] == "hello\n"
         assert client.get("/api/v1/metrics").status_code == 200
@@ -136,7 +136,7 @@ def test_only_an_event_stream_takes_the_token_from_the_query(closed: RunningServ
         assert browser.post("/api/v1/runs", params=query, json=program(), headers=event_stream).status_code == 401
 
 
-def test_a_run_of_somebody_else_does_not_exist(closed: RunningServer, members: People, ann: httpx.Client) -> None:
+def test_runs_of_other_users_are_not_found(closed: RunningServer, members: People, ann: httpx.Client) -> None:
     body = program("echo secret > kept; echo secret; sleep 50", artifacts=["kept"])
     run_id = ann.post("/api/v1/runs", json=body, headers=ASYNC).json()["id"]
     unknown = {method: ann.request(method, RUN) for method in ("GET", "DELETE")}
@@ -203,14 +203,14 @@ def test_a_page_of_an_allowed_site_may_send_a_token(start_server: Any, members: 
         assert answer.headers["access-control-allow-origin"] == "https://page.example"
 
 
-def test_where_nobody_has_to_log_in_a_run_is_for_whoever_has_its_id(start_server: Any, members: People) -> None:
+def test_without_required_login_the_run_id_is_enough(start_server: Any, members: People) -> None:
     server = start_server(env=members.environment())
-    with members.client(server, None) as nobody, members.client(server, "ann") as ann:
-        run_id = nobody.post("/api/v1/runs", json=program(), headers=ASYNC).json()["id"]
-        assert nobody.get(f"/api/v1/runs/{run_id}").status_code == 200
+    with members.client(server, None) as anonymous, members.client(server, "ann") as ann:
+        run_id = anonymous.post("/api/v1/runs", json=program(), headers=ASYNC).json()["id"]
+        assert anonymous.get(f"/api/v1/runs/{run_id}").status_code == 200
         assert ann.get(f"/api/v1/runs/{run_id}").status_code == 200
         own = ann.post("/api/v1/runs", json=program(), headers=ASYNC).json()["id"]
-        assert nobody.get(f"/api/v1/runs/{own}").status_code == 404
+        assert anonymous.get(f"/api/v1/runs/{own}").status_code == 404
         wrong = {"Authorization": "Bearer wrong"}
-        assert nobody.post("/api/v1/runs", json=program(), headers=wrong).status_code == 401
-        assert nobody.post("/api/v2/packages", json={"language": "bash", "version": "*"}).status_code == 401
+        assert anonymous.post("/api/v1/runs", json=program(), headers=wrong).status_code == 401
+        assert anonymous.post("/api/v2/packages", json={"language": "bash", "version": "*"}).status_code == 401

@@ -1,4 +1,4 @@
-"""By which names the server may be called, and whom it believes about who calls."""
+"""Validation of the Host header, and trusted proxies."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def answers_to(hosts: HostNames, *values: str) -> bool:
         ("x" * 5000, False),
     ],
 )
-def test_a_server_on_loopback_answers_to_loopback_names_only(host: str, value: str, expected: bool) -> None:
+def test_a_server_on_loopback_accepts_loopback_hosts_only(host: str, value: str, expected: bool) -> None:
     assert answers_to(HostNames(read(host=host)), value) is expected
 
 
-def test_there_must_be_one_name() -> None:
+def test_exactly_one_host_header_is_required() -> None:
     hosts = HostNames(read())
     assert not answers_to(hosts)
     assert not answers_to(hosts, "localhost", "localhost")
 
 
-def test_a_server_for_others_answers_to_any_name_unless_it_is_told_its_own() -> None:
+def test_a_public_server_accepts_any_host_unless_configured() -> None:
     assert answers_to(HostNames(read(host="0.0.0.0")), "anything.example")
     named = HostNames(read(host="0.0.0.0", allowed_hosts="run.example, *.box.example"))
     for value, expected in (
@@ -104,7 +104,7 @@ def test_a_server_for_others_answers_to_any_name_unless_it_is_told_its_own() -> 
         ("null", "localhost", False),
     ],
 )
-def test_pages_of_the_name_by_which_it_was_called_may_connect(origin: str, host: str, allowed: bool) -> None:
+def test_pages_of_the_requested_host_may_connect(origin: str, host: str, allowed: bool) -> None:
     headers = [(b"origin", origin.encode()), (b"host", host.encode())]
     connection = AnyConnection(cast(Any, {"type": "websocket", "headers": headers}))
     if allowed:
@@ -142,18 +142,18 @@ PROXIES = "10.0.0.0/8, 2001:db8::/32 192.0.2.9"
         ("unix", ["203.0.113.1"], "unix"),
     ],
 )
-def test_who_the_client_is(peer: str, forwarded: list[str], expected: str) -> None:
+def test_client_address_behind_proxies(peer: str, forwarded: list[str], expected: str) -> None:
     found = Proxies(read(trusted_proxies=PROXIES)).client_of(peer, [value.encode("latin-1") for value in forwarded])
     assert found == expected
 
 
 @pytest.mark.parametrize("text", ["10.0.0.0/99", "proxy.example", "10.0.0.1-10.0.0.9"])
-def test_a_proxy_that_is_no_network_is_said_in_words(text: str) -> None:
+def test_an_invalid_trusted_proxy_is_a_settings_error(text: str) -> None:
     with pytest.raises(SettingsError, match="trusted_proxies"):
         Proxies(read(trusted_proxies=text))
 
 
-def test_a_page_that_leads_its_name_here_gets_nothing(start_server: Callable[..., RunningServer]) -> None:
+def test_dns_rebinding_is_rejected(start_server: Callable[..., RunningServer]) -> None:
     server = start_server()
     evil = {"Host": "rebound.example"}
     with httpx.Client(base_url=server.url, trust_env=False) as client:

@@ -1,4 +1,4 @@
-"""Who a token belongs to: on a real database, without a server."""
+"""Lookup of tokens, on a real database and without a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def accounts(stores: Stores, tmp_path: Path) -> Accounts:
 
 @contextmanager
 def counted_queries() -> Generator[list[str]]:
-    """Collect every statement that goes to the database."""
+    """Collect every statement sent to the database."""
     statements: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
@@ -66,7 +66,7 @@ async def test_made_tokens_are_long_and_differ(accounts: Accounts) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{43}", token) for token in tokens)
 
 
-async def test_no_token_is_an_address_unless_everybody_has_to_log_in(stores: Stores, accounts: Accounts, tmp_path: Path) -> None:
+async def test_no_token_is_an_address_unless_login_is_required(stores: Stores, accounts: Accounts, tmp_path: Path) -> None:
     assert (await accounts.identify(None, HERE)).key == f"address {HERE}"
     closed = Accounts(stores, load_settings({"data_dir": str(tmp_path), "require_login": "true"}, environ={}))
     with pytest.raises(Unauthenticated):
@@ -86,7 +86,7 @@ async def test_the_operator_is_an_admin_who_is_no_user(accounts: Accounts) -> No
     accounts.require_admin(caller)
 
 
-async def test_without_an_operators_token_nobody_is_the_operator(stores: Stores, settings: Settings) -> None:
+async def test_without_admin_token_there_is_no_operator(stores: Stores, settings: Settings) -> None:
     with pytest.raises(Unauthenticated):
         await Accounts(stores, settings).identify("", HERE)
 
@@ -166,15 +166,15 @@ async def test_guesses_are_bounded_for_each_address(accounts: Accounts) -> None:
     await accounts.identify(known, HERE)
     unknown = (await accounts.create("unknown")).token
     await guess(accounts, WRONG_TOKENS_PER_MINUTE)
-    for token in ("wrong", unknown, OPERATOR):  # nobody learns by trying on which one is right
+    for token in ("wrong", unknown, OPERATOR):  # trying does not reveal which one is right
         with pytest.raises(RateLimited) as refusal:
             await accounts.identify(token, HERE)
         assert 0 < refusal.value.retry_after_s <= 60
     assert (await accounts.identify(known, HERE)).name == "known", "who was right before is not shut out"
-    assert (await accounts.identify(unknown, "192.0.2.2")).name == "unknown", "nor is anybody elsewhere"
+    assert (await accounts.identify(unknown, "192.0.2.2")).name == "unknown", "other addresses are unaffected"
 
 
-async def test_a_client_with_an_old_token_shuts_nobody_out(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_with_an_old_token_locks_no_one_out(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
     token = (await accounts.create("ann")).token
     for fresh_s in (5.0, 0.0):
         monkeypatch.setattr(module, "FRESH_S", fresh_s)

@@ -1,4 +1,4 @@
-"""Limits hold across connections, doors and servers: two processes, one database."""
+"""Limits hold across connections, doors and servers: two processes share one database."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_runs_at_once_hold_when_everything_comes_at_once(pair: Pair, people: Peo
         assert submit(0).status_code == 429
 
 
-def test_a_client_that_leaves_gives_its_place_back(pair: Pair, people: People) -> None:
+def test_a_disconnected_client_releases_its_lease(pair: Pair, people: People) -> None:
     people.add("ann", "--concurrent-runs", "1")
     for _ in range(3):
         body = json.dumps(program("sleep 50")).encode()
@@ -160,7 +160,7 @@ def test_a_run_that_its_client_left_is_charged_for_what_it_used(pair: Pair, peop
     assert within(86_400, attempt) == 429
 
 
-def test_one_who_floods_the_queue_holds_up_nobody_else(pair: Pair, people: People) -> None:
+def test_flooding_the_queue_does_not_delay_others(pair: Pair, people: People) -> None:
     people.add("ann", "--concurrent-runs", "4")
     people.add("bob")
     with people.client(pair[0], "ann") as ann, people.client(pair[0], "bob") as bob, ThreadPoolExecutor(8) as threads:
@@ -176,12 +176,12 @@ def test_one_who_floods_the_queue_holds_up_nobody_else(pair: Pair, people: Peopl
 def test_addresses_have_limits_of_their_own(start_server: StartServer, people: People) -> None:
     server = start_server("--anonymous-concurrent-runs", "1", env=people.environment())
     people.add("ann")
-    with people.client(server, None) as nobody, people.client(server, "ann") as ann:
-        run_id = nobody.post("/api/v1/runs", json=program("sleep 50"), headers=ASYNC).json()["id"]
-        assert nobody.post("/api/v1/runs", json=program()).status_code == 429
+    with people.client(server, None) as anonymous, people.client(server, "ann") as ann:
+        run_id = anonymous.post("/api/v1/runs", json=program("sleep 50"), headers=ASYNC).json()["id"]
+        assert anonymous.post("/api/v1/runs", json=program()).status_code == 429
         assert ann.post("/api/v1/runs", json=program()).status_code == 200
-        nobody.delete(f"/api/v1/runs/{run_id}")
-        wait_until(lambda: nobody.post("/api/v1/runs", json=program()).status_code != 429)
+        anonymous.delete(f"/api/v1/runs/{run_id}")
+        wait_until(lambda: anonymous.post("/api/v1/runs", json=program()).status_code != 429)
 
 
 def test_counters_that_are_gone_close_the_door_to_those_with_limits_only(

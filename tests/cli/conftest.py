@@ -1,4 +1,4 @@
-"""The command line runs as a process of its own, as a user would start it."""
+"""Fixtures for the command line, which runs as a process, as for a user."""
 
 from __future__ import annotations
 

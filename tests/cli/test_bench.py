@@ -1,4 +1,4 @@
-"""`firebox bench`: the smallest one that measures everything. How fast anything was is nobody's business here."""
+"""`firebox bench`: the smallest benchmark that measures everything. The measured times do not matter."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    """The report of a benchmark of Python and Bash, and what it printed."""
+    """The report of a benchmark of Python and Bash, and its output."""
     require_tool("python3")
     require_tool("bash")
     folder = tmp_path_factory.mktemp("bench")
@@ -99,7 +99,7 @@ def test_report_has_the_native_binary_the_stream_and_the_idle_server(bench: tupl
 
 
 @pytest.mark.slow
-def test_report_says_where_it_was_measured(bench: tuple[dict[str, Any], str]) -> None:
+def test_the_report_describes_the_machine(bench: tuple[dict[str, Any], str]) -> None:
     report, _printed = bench
     assert report["machine"]["cores"] >= 1
     assert "seccomp" in report["isolation"]
@@ -113,9 +113,7 @@ def test_markdown_is_tables_that_docs_can_take(bench: tuple[dict[str, Any], str]
     assert any(row.startswith("| python") for row in rows)
 
 
-def test_tables_fit_into_the_terminal_that_everybody_has(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_fit_into_a_usual_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     slow = Duration(200, 12_345.678, 98_765.432)
     throughput = Throughput(
         workers=64, callers=64, bare_per_s=12_345.6, http_alone_per_s=12_345.6, http_per_s=12_345.6, ratio=123.45,

@@ -1,4 +1,4 @@
-"""`firebox bench` beside go-judge, for which a server with the same API stands in: what is compared, and that nothing is left."""
+"""`firebox bench` with go-judge, replaced by a server with the same API: the comparison, and cleaning up."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_tests_are_the_same_each_time_and_all_different() -> None:
     assert len({test.stdin for test in tests}) == len(tests) == TESTS
 
 
-def test_answer_of_a_failed_compile_has_the_compilers_words() -> None:
+def test_a_failed_compile_reports_the_compilers_messages() -> None:
     answer = b'[{"status":"Nonzero Exit Status","exitStatus":1,"time":1,"files":{"stderr":"main.c: no such thing","stdout":""}}]'
     with pytest.raises(BenchmarkFailed, match=r"Nonzero Exit Status: main\.c: no such thing"):
         kept_files(answer)
@@ -180,7 +180,7 @@ def test_answer_of_a_failed_compile_has_the_compilers_words() -> None:
         kept_files(answer)
 
 
-def test_answer_of_a_compile_names_what_is_kept() -> None:
+def test_a_compile_response_lists_stored_files() -> None:
     answer = b'[{"status":"Accepted","exitStatus":0,"time":3,"memory":4,"procPeak":2,"fileIds":{"a.out":"5LWIZ"}}]'
     assert kept_files(answer) == {"a.out": "5LWIZ"}
 

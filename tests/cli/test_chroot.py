@@ -1,4 +1,4 @@
-"""`firebox doctor` and `firebox run` in a plain chroot: what is missing is named, with the command that mends it."""
+"""`firebox doctor` and `firebox run` in a plain chroot: missing support is reported, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ exec chroot "$root" "$@"
 
 
 def in_chroot(folder: Path, *words: str, bind: str = "no", proc: str = "yes") -> subprocess.CompletedProcess[str]:
-    """Run `firebox` in a chroot that shows this machine's own folders. bind: make its root a mount point first."""
+    """Run `firebox` in a chroot that shows this machine's folders. bind: make its root a mount point first."""
     root = folder / "root"
     root.mkdir()
     command = [sys.executable, "-m", "firebox", *words]
@@ -40,7 +40,7 @@ def in_chroot(folder: Path, *words: str, bind: str = "no", proc: str = "yes") ->
 
 
 def fixes(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The hints of what is missing."""
+    """The hints for missing support."""
     assert "Traceback" not in done.stderr
     return {finding["name"]: finding["hint"] for finding in json.loads(done.stdout) if not finding["ok"]}
 

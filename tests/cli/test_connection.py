@@ -1,4 +1,4 @@
-"""What one client can make a listener do: heads without end, unfinished bodies and messages, floods of small pieces."""
+"""Limits on what one client can make a listener do: endless heads, unfinished bodies and messages, floods of small pieces."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from firebox.domain.errors import BodiesFull
-from firebox.doors.http.hosts_and_proxies import Front
+from firebox.doors.http.fair_scheduler import FairScheduler
+from firebox.doors.http.hosts_and_proxies import RequestGuard
 from firebox.doors.http.requests import read_body
-from firebox.doors.http.turns import Turns
 from firebox.server.connection import HEAD_BYTES, HEAD_FIELDS, SLICE_BYTES, BoundedConnection
 from firebox.server.http_server import HttpServer
 from firebox.server.metrics import serve_metrics
@@ -37,16 +37,16 @@ UPGRADE = (
 
 
 class Listening:
-    """A server in this process whose application reads bodies as doors do and remembers what it was asked."""
+    """A server in this process whose application reads bodies like a door, and records its requests."""
 
     def __init__(self, settings: dict[str, object]) -> None:
         self.settings = load_settings({"data_dir": "/nowhere", **settings}, environ={})
         self.scopes: list[Any] = []
         self.bodies: list[bytes] = []
         self.refusals: list[str] = []
-        self.front = Front(cast(Any, self._serve), self.settings)
-        self.turns = Turns()
-        self.server = HttpServer(self.front, self.front.bounds, self.turns, lifespan="off")
+        self.guard = RequestGuard(cast(Any, self._serve), self.settings)
+        self.turns = FairScheduler()
+        self.server = HttpServer(self.guard, self.guard.limits, self.turns, lifespan="off")
         self.port = 0
         self._clients: list[asyncio.StreamWriter] = []
 
@@ -82,13 +82,13 @@ class Listening:
         return reader, writer
 
     async def hang_up(self) -> None:
-        """Close what clients have left open."""
+        """Close the remaining connections."""
         for writer in self._clients:
             writer.transport.abort()
         await until(lambda: not self.server.server_state.connections)
 
     async def ask(self, request: bytes) -> bytes:
-        """Send something and read until the other end closes."""
+        """Send something and read until the server closes the connection."""
         reader, writer = await self.connect()
         writer.write(request)
         answer = await reader.read()
@@ -113,7 +113,7 @@ async def listening(**settings: object) -> AsyncGenerator[Listening]:
 
 
 async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pieces: Callable[[int], bytes]) -> bytes:
-    """Send pieces until the other end has had enough. Returns what it answered."""
+    """Send pieces until the server stops reading. Return its response."""
     sent = 0
     try:
         for start in count(step=1000):
@@ -163,7 +163,7 @@ async def test_heads_without_end_are_refused(what: str) -> None:
 
 async def test_the_listener_of_metrics_refuses_heads_without_end() -> None:
     settings = load_settings({"data_dir": "/nowhere", "metrics_port": 0}, environ={})
-    async with serve_metrics(cast(Any, None), settings, Turns()) as url:
+    async with serve_metrics(cast(Any, None), settings, FairScheduler()) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
         writer.write(b"GET /metrics HTTP/1.1\r\n")
         assert (await flood(reader, writer, field))[:12] in {b"HTTP/1.1 431", b""}
@@ -226,14 +226,14 @@ def get(path: bytes) -> bytes:
 
 
 async def open_socket(place: Listening, address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a WebSocket to be spoken by hand."""
+    """Open a WebSocket for hand-written frames."""
     reader, writer = await place.connect(address)
     writer.write(UPGRADE + b"\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
     return reader, writer
 
 
-async def test_a_message_in_many_frames_is_held_in_one_piece() -> None:
+async def test_a_fragmented_message_is_kept_in_one_buffer() -> None:
     async with listening() as place:
         reader, writer = await open_socket(place)
         parts = [frame(Opcode.TEXT, b"a", fin=False), *[frame(Opcode.CONT, b"b", fin=False)] * 20_000]
@@ -297,7 +297,7 @@ async def test_unfinished_bodies_of_a_client_are_bounded_together() -> None:
         held = [await place.connect() for _ in range(2)]
         for _, writer in held:
             writer.write(head + b"x" * 199_999)
-        await until(lambda: place.front.bounds.held.held_bytes == 2 * 199_999)
+        await until(lambda: place.guard.limits.memory.used_bytes == 2 * 199_999)
         reader, writer = await place.connect()
         writer.write(head + b"x" * 100_000)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 429")
@@ -306,10 +306,10 @@ async def test_unfinished_bodies_of_a_client_are_bounded_together() -> None:
         assert (await place.ask(POST + b"Connection: close\r\nContent-Length: 2\r\n\r\nok")).startswith(b"HTTP/1.1 200")
         for _, other in held:
             other.close()
-        await until(lambda: place.front.bounds.held.held_bytes == 0)
+        await until(lambda: place.guard.limits.memory.used_bytes == 0)
         answer = await place.ask(POST + b"Connection: close\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000)
         assert answer.startswith(b"HTTP/1.1 200")
-        assert not place.front.bounds.held.per_client
+        assert not place.guard.limits.memory.per_client
         writer.close()
 
 
@@ -322,7 +322,7 @@ async def test_clients_behind_a_trusted_proxy_have_bounds_of_their_own() -> None
         # Three of four fit into what all of them may take.
         await until(lambda: len(place.refusals) == 1)
         assert place.refusals == ["data held for all clients would be more than 600000 bytes"]
-        assert place.front.bounds.held.per_client.keys() < {f"192.0.2.{number}" for number in range(4)}
+        assert place.guard.limits.memory.per_client.keys() < {f"192.0.2.{number}" for number in range(4)}
         for _, writer in held:
             writer.close()
 
@@ -333,7 +333,7 @@ async def test_unfinished_messages_of_a_client_are_bounded_together() -> None:
         held = [await open_socket(place) for _ in range(2)]
         for _, writer in held:
             writer.write(whole[:-1])
-        await until(lambda: place.front.bounds.held.held_bytes > 390_000)
+        await until(lambda: place.guard.limits.memory.used_bytes > 390_000)
         async with connect(place.url, proxy=None) as third:
             await third.send("x" * 90_000)
             with pytest.raises(ConnectionClosedError) as closed:
@@ -345,18 +345,18 @@ async def test_unfinished_messages_of_a_client_are_bounded_together() -> None:
         for reader, writer in held:
             assert (await reader.readexactly(8)).endswith(b"199000")
             writer.close()
-        await until(lambda: place.front.bounds.held.held_bytes == 0)
+        await until(lambda: place.guard.limits.memory.used_bytes == 0)
 
 
 @pytest.mark.parametrize("rest", [frame(Opcode.TEXT, b"x" * 190_000)[:-1], frame(Opcode.TEXT, b"x" * 190_000, fin=False)])
-async def test_nothing_is_held_for_a_client_that_leaves_within_a_message(rest: bytes) -> None:
+async def test_disconnecting_within_a_message_releases_memory(rest: bytes) -> None:
     async with listening(**FEW) as place:
         _, writer = await open_socket(place)
         writer.write(frame(Opcode.TEXT, b"before") + rest)
-        await until(lambda: place.front.bounds.held.held_bytes > 180_000)
+        await until(lambda: place.guard.limits.memory.used_bytes > 180_000)
         writer.transport.abort()
         await until(lambda: not place.server.server_state.tasks and not place.server.server_state.connections)
-        assert (place.bodies, place.front.bounds.held.held_bytes) == ([b"before"], 0)
+        assert (place.bodies, place.guard.limits.memory.used_bytes) == ([b"before"], 0)
 
 
 LARGE = 20_000_000
@@ -370,7 +370,7 @@ async def test_answers_that_a_client_does_not_take_are_bounded_together() -> Non
         cast(asyncio.Transport, writer.transport).pause_reading()
         writer.write(request % LARGE)
         # An answer may be of any size while nothing else is held.
-        await until(lambda: place.front.bounds.held.held_bytes == LARGE)
+        await until(lambda: place.guard.limits.memory.used_bytes == LARGE)
         refused = await place.ask(request % 100_000)
         assert refused.startswith(b"HTTP/1.1 429")
         assert b"retry-after: 1" in refused
@@ -378,7 +378,7 @@ async def test_answers_that_a_client_does_not_take_are_bounded_together() -> Non
         assert (await place.ask(request % 1000)).endswith(b"x" * 1000)
         cast(asyncio.Transport, writer.transport).resume_reading()
         assert (await reader.read()).endswith(b"x" * LARGE)
-        await until(lambda: place.front.bounds.held.held_bytes == 0)
+        await until(lambda: place.guard.limits.memory.used_bytes == 0)
         assert (await place.ask(request % 100_000)).endswith(b"x" * 100_000)
 
 
@@ -388,7 +388,7 @@ async def test_messages_that_a_client_does_not_take_are_bounded_together() -> No
         _, first = await open_socket(place)
         cast(asyncio.Transport, first.transport).pause_reading()
         first.write(ask)
-        await until(lambda: place.front.bounds.held.held_bytes > LARGE // 2)
+        await until(lambda: place.guard.limits.memory.used_bytes > LARGE // 2)
         reader, second = await open_socket(place)
         cast(asyncio.Transport, second.transport).pause_reading()
         second.write(ask)
@@ -397,7 +397,7 @@ async def test_messages_that_a_client_does_not_take_are_bounded_together() -> No
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(LARGE)
         first.transport.abort()
-        await until(lambda: place.front.bounds.held.held_bytes == 0)
+        await until(lambda: place.guard.limits.memory.used_bytes == 0)
 
 
 async def test_connections_of_a_client_are_bounded() -> None:
@@ -447,7 +447,7 @@ async def test_a_large_message_goes_out_in_frames_as_its_reader_takes_them() -> 
         reader, writer = await open_socket(place)
         cast(asyncio.Transport, writer.transport).pause_reading()
         writer.write(frame(Opcode.TEXT, b"big %d" % size))
-        await until(lambda: place.front.bounds.held.held_bytes > size // 2)
+        await until(lambda: place.guard.limits.memory.used_bytes > size // 2)
         (protocol,) = place.server.server_state.connections
         assert cast(BoundedWebSocket, protocol).transport.get_write_buffer_size() < 2 * FRAME_CHARACTERS
         cast(asyncio.Transport, writer.transport).resume_reading()
@@ -459,7 +459,7 @@ async def test_a_large_message_goes_out_in_frames_as_its_reader_takes_them() -> 
             assert await reader.readexactly(length) == b"x" * length
             received, frames = received + length, frames + 1
         assert (received, frames) == (size, size // FRAME_CHARACTERS)
-        await until(lambda: place.front.bounds.held.held_bytes == 0)
+        await until(lambda: place.guard.limits.memory.used_bytes == 0)
 
 
 async def test_a_connection_is_cut_off_when_the_application_gives_up_within_a_message() -> None:
@@ -467,10 +467,10 @@ async def test_a_connection_is_cut_off_when_the_application_gives_up_within_a_me
         reader, writer = await open_socket(place)
         cast(asyncio.Transport, writer.transport).pause_reading()
         writer.write(frame(Opcode.TEXT, b"big %d" % (16 << 20)))
-        await until(lambda: place.front.bounds.held.held_bytes > 0)
+        await until(lambda: place.guard.limits.memory.used_bytes > 0)
         for task in place.server.server_state.tasks:
             task.cancel()
         cast(asyncio.Transport, writer.transport).resume_reading()
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(16 << 20)
-        await until(lambda: place.front.bounds.held.held_bytes == 0)
+        await until(lambda: place.guard.limits.memory.used_bytes == 0)

@@ -1,4 +1,4 @@
-"""What leaves in one piece: the head of an answer with a body that follows at once, and nothing out of order."""
+"""Joined writes: the head of a response with its body, and everything in order."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from firebox.doors.http.accepting import Admitted
+from firebox.doors.http.acceptor import Admitted
 from firebox.server.connection import JOINED_BYTES, GuardedTransport
 
 
 class Recording(asyncio.Transport):
-    """Keeps what is written to it."""
+    """Records what is written to it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Commands whose caller left them closed streams or ignored signals."""
+"""Commands started with closed standard streams or ignored signals."""
 
 from __future__ import annotations
 

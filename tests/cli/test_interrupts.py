@@ -1,4 +1,4 @@
-"""Ctrl-C while a command starts: it ends without a word."""
+"""Ctrl-C while a command starts: it ends silently."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ main({words})
 
 
 def interrupted_at(imported: str, module: str, words: list[str], handler: signal.Handlers) -> subprocess.CompletedProcess[str]:
-    """Run a command that is sent SIGINT when it imports a module. handler: of the signal, as the command finds it."""
+    """Run a command that receives SIGINT while it imports a module. handler: the signal's disposition at the start."""
     return subprocess.run(
         [sys.executable, "-c", INTERRUPTED_AT.format(module=module, words=words), imported],
         capture_output=True,
@@ -50,7 +50,7 @@ def interrupted_at(imported: str, module: str, words: list[str], handler: signal
     ],
 )
 def test_a_command_that_starts_ends_without_a_word(module: str, imported: str, words: list[str], status: int) -> None:
-    """By the signal, or with its status where there is something to put in order first."""
+    """It dies from the signal, or exits with its status if there is something to clean up."""
     done = interrupted_at(imported, module, words, signal.SIG_DFL)
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 

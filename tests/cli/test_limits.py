@@ -1,4 +1,4 @@
-"""Limits as a person types them."""
+"""Parsing of limits on the command line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_values_are_read_as_their_settings_are(name: str, value: str, read: int)
     "word",
     ["wall", "speed=1", "wall=soon", "wall=-1", "wall=", "memory=64", "output=1000", "run.compile.wall=1s", "output_mode=stop"],
 )
-def test_other_words_are_refused(word: str) -> None:
+def test_other_values_are_rejected(word: str) -> None:
     with pytest.raises(InvalidRequest):
         read_limits([word], LimitRequest())
 
@@ -61,6 +61,6 @@ def test_a_size_that_is_too_small_is_refused_with_the_least() -> None:
         read_limits(["memory=1b"], LimitRequest())
 
 
-def test_every_setting_that_is_a_time_or_a_size_says_its_unit() -> None:
+def test_every_time_and_size_setting_names_its_unit() -> None:
     unclear = [row.name for row in TABLE if row.kind in {"ms", "s", "bytes"} and row.kind not in row.name.split("_")]
     assert unclear == []

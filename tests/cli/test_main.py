@@ -1,4 +1,4 @@
-"""The command as a whole: what it loads, what it says, and its smaller sub-commands."""
+"""The command as a whole: imports, output, and small subcommands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quickly(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def loaded(code: str) -> set[str]:
-    """Names of the modules that a piece of code loads."""
+    """Return the names of the modules that some code imports."""
     program = f"{code}\nimport sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), timeout=120, check=True
@@ -153,7 +153,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 
 def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every command below one, and its own name in full."""
+    """Yield every subcommand with its full name."""
     inner = getattr(command, "commands", None)
     if not inner:
         yield name, command
@@ -161,7 +161,7 @@ def commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from commands(f"{name} {part}", each)
 
 
-def test_every_command_can_be_told_where_things_are_kept() -> None:
+def test_every_command_takes_a_data_folder() -> None:
     every = [each for name, entry in COMMANDS.items() for each in commands(name, get_command(entry.load()))]
     assert len(every) > 30
     flags = {name: {flag for parameter in command.params for flag in parameter.opts} for name, command in every}
@@ -218,7 +218,7 @@ def test_completion_can_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def known_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with installed packages, and with the indices of repositories."""
+    """A data folder with installed packages and repository indices."""
     folder = tmp_path_factory.mktemp("known")
     for name, text in {
         "packages/installed/kotlin-2.4.20/runtimes.json": '[{"language":"kotlin","aliases":["kt"]}]',
@@ -253,7 +253,7 @@ def test_languages_and_packages_are_completed(known_here: Path, line: str, words
     assert done.stderr == ""
 
 
-def test_settings_say_where_they_come_from() -> None:
+def test_settings_show_their_sources() -> None:
     done = quickly("settings", "--json", "--port", "0", FIREBOX_SLOTS="3", PISTON_RUN_TIMEOUT="1234")
     values = json.loads(done.stdout)
     assert set(values) == {row.name for row in TABLE}
@@ -272,7 +272,7 @@ def test_runtimes_as_table_and_as_json() -> None:
 
 @pytest.fixture(scope="module")
 def doctor() -> subprocess.CompletedProcess[str]:
-    """What `firebox doctor --json` does with nothing set."""
+    """The output of `firebox doctor --json` with default settings."""
     return quickly("doctor", "--json")
 
 
@@ -285,7 +285,7 @@ def test_doctor_names_every_layer_and_the_status_says_whether_the_boundary_holds
     assert all(finding["hint"] for finding in findings if not finding["ok"])
 
 
-def test_doctor_says_what_it_costs_to_have_things_ready(doctor: subprocess.CompletedProcess[str]) -> None:
+def test_doctor_reports_the_cost_of_the_pool(doctor: subprocess.CompletedProcess[str]) -> None:
     details = {finding["name"]: finding["detail"] for finding in json.loads(doctor.stdout)}
     assert re.fullmatch(r"up to 4 per configuration; \d+ ms to create one(, \d+\.\d MiB)?", details["ready-sandboxes"])
     assert re.search(r"when used often: .*python", details["started-ahead"])
@@ -313,7 +313,7 @@ def test_log_lines_cannot_be_forged(text: str, escaped: str) -> None:
     assert escape(text) == escaped
 
 
-def test_the_plan_of_a_sandbox_is_printed_in_words() -> None:
+def test_doctor_prints_the_plan_of_a_sandbox() -> None:
     done = run_firebox("doctor", "--plan")
     steps = done.stdout.splitlines()
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""`firebox packages`: installing, removing and looking around, with the real command and real packages."""
+"""`firebox packages`: install, uninstall and list, with the real command and real packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`firebox packages apply`: the installed packages become those of a spec file, or stay as they were."""
+"""`firebox packages apply`: installed packages change to those of a spec file, atomically."""
 
 from __future__ import annotations
 

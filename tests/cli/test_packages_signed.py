@@ -33,7 +33,7 @@ def packages(tmp_path: Path, published: FileServer) -> PackageCommands:
 
 
 def make_key(packages: PackageCommands, file: Path) -> str:
-    """Make a key; returns its fingerprint."""
+    """Create a key. Return its fingerprint."""
     return str(packages.json("keygen", USER_ID, "--output", str(file))["fingerprint"])
 
 

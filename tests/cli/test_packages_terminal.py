@@ -1,4 +1,4 @@
-"""`firebox packages` in the hands of somebody: progress, questions, Ctrl-C."""
+"""`firebox packages` at a terminal: progress bars, questions, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def packages(tmp_path: Path, web: FileServer) -> PackageCommands:
 
 
 class Terminal:
-    """The far end of a terminal that a command writes to. Everything that was seen is kept."""
+    """The other end of a command's terminal. Records all output."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.seen = ""
 
     def read(self) -> bool:
-        """Read a piece; False when the command has gone."""
+        """Read some output. Return False once the command has exited."""
         ready, _, _ = select.select([self.descriptor], [], [], PATIENCE_S)
         assert ready, f"nothing more for {PATIENCE_S:.0f} s after:\n{self.seen}"
         try:
@@ -61,7 +61,7 @@ class Terminal:
         return bool(data)
 
     def wait_for(self, pattern: str) -> None:
-        """Read until this is there."""
+        """Read until some text appears."""
         deadline = time.monotonic() + PATIENCE_S
         while not re.search(pattern, self.seen):
             assert time.monotonic() < deadline, f"{pattern!r} did not come within {PATIENCE_S:.0f} s:\n{self.seen}"

@@ -1,4 +1,4 @@
-"""The commands of README.md, as they are written there."""
+"""The commands of README.md, exactly as written there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.server import RunningServer, environment
 
 
 def commands() -> list[tuple[str, str]]:
-    """Each command of the block that begins by putting `firebox` on PATH, and what it is said to print."""
+    """Return each command of the block that begins with putting `firebox` on PATH, and its documented output."""
     [block] = re.findall(r"```console\n(\$ PATH=.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     found: list[tuple[str, str]] = []
     for text in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
@@ -23,7 +23,7 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-def test_what_the_readme_says_is_printed(tmp_path: Path, server: RunningServer) -> None:
+def test_readme_commands_print_what_the_readme_shows(tmp_path: Path, server: RunningServer) -> None:
     require_tool("curl")
     program = tmp_path / "bin/firebox"
     program.parent.mkdir()

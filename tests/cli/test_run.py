@@ -1,4 +1,4 @@
-"""`firebox run`: a program in a sandbox, as if it ran here."""
+"""`firebox run`: runs a program in a sandbox, in the foreground."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIREBOX_RUN = ("firebox.cli.main", "run")
 
 @pytest.fixture(scope="session")
 def settings_of_tests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Settings for every command: a data folder and user ids of its own."""
+    """Flags for every command: its own data folder and user ids."""
     return environment({"FIREBOX_DATA_DIR": str(tmp_path_factory.mktemp("data")), "FIREBOX_UID_BASE": str(unused_uid_base())})
 
 
@@ -70,7 +70,7 @@ def test_arguments_after_the_file_are_the_programs(run: Run) -> None:
     ],
     ids=["exit code", "signal", "wall", "cpu", "output"],
 )
-def test_the_exit_status_says_how_it_ended(run: Run, code: str, flags: tuple[str, ...], status: int) -> None:
+def test_the_exit_status_shows_how_the_program_ended(run: Run, code: str, flags: tuple[str, ...], status: int) -> None:
     done = run(*flags, "main.sh", main_sh=code)
     assert done.returncode == status
     assert (b"firebox: " in done.stderr) == (status != 7)
@@ -144,7 +144,7 @@ def test_the_compiler_takes_arguments(run: Run) -> None:
     assert done.returncode == 7, done.stderr
 
 
-def test_an_artifact_never_goes_through_a_link(run: Run, tmp_path: Path) -> None:
+def test_an_artifact_never_follows_a_symlink(run: Run, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("safe")
     (tmp_path / "a").symlink_to("victim")
     done = run("--artifact", "a", "main.sh", main_sh="echo overwritten > a")
@@ -159,7 +159,7 @@ def test_json_instead_of_output(run: Run) -> None:
     assert (done.returncode, done.stderr) == (3, b"")
 
 
-def test_verbose_says_what_it_took(run: Run) -> None:
+def test_verbose_prints_time_and_memory(run: Run) -> None:
     done = run("--verbose", "main.sh", main_sh="true")
     assert done.stdout == b""
     assert b"ms wall" in done.stderr

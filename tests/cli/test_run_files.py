@@ -1,4 +1,4 @@
-"""Which file of a folder is the main one, and what goes beside it."""
+"""The main file of a folder, and further files."""
 
 from __future__ import annotations
 

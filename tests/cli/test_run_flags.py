@@ -1,4 +1,4 @@
-"""The command line of `firebox run`: two readers, one meaning."""
+"""The command line of `firebox run`: both parsers agree."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LINES = [
 
 
 def values(request: RunRequest) -> list[object]:
-    """The values of a request, lists and tuples alike."""
+    """Return the values of a request, with lists as tuples."""
     return [tuple(value) if isinstance(value, list) else value for value in astuple(request)]
 
 
 def read_by_typer(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> RunRequest:
-    """Return what typer makes of the words."""
+    """Return what typer parses from the words."""
     seen: list[RunRequest] = []
 
     def remember(request: RunRequest) -> int:
@@ -42,7 +42,7 @@ def read_by_typer(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> RunReque
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_the_quick_reader_reads_what_typer_reads(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+def test_the_fast_parser_agrees_with_typer(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     quick = read_quickly(line.split())
     assert quick is not None
     assert values(quick) == values(read_by_typer(monkeypatch, line.split()))

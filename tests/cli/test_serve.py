@@ -1,4 +1,4 @@
-"""`firebox serve`: its line, its addresses, its log."""
+"""`firebox serve`: its ready line, addresses and log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.server import RunningServer, run_firebox
 
 
 def refuse(*flags: str, env: dict[str, str] | None = None) -> str:
-    """Start a server that must not start; return what it says."""
+    """Run a server that must refuse to start. Return its output."""
     done = run_firebox("serve", *flags, env=env)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -38,7 +38,7 @@ def test_prints_one_line_when_it_answers(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
-def test_stops_when_told_to(start_server: Callable[..., RunningServer], signal_name: str) -> None:
+def test_stops_on_sigterm(start_server: Callable[..., RunningServer], signal_name: str) -> None:
     import signal
 
     server = start_server()
@@ -83,7 +83,7 @@ def is_public_allowed_here() -> bool:
     return run_firebox("doctor").returncode == 0
 
 
-def test_a_taken_port_is_said_in_words(server: RunningServer) -> None:
+def test_a_taken_port_is_a_settings_error(server: RunningServer) -> None:
     words = refuse("--port", str(server.address[1]))
     assert "Address already in use" in words
 
@@ -98,7 +98,7 @@ def test_a_taken_port_is_said_in_words(server: RunningServer) -> None:
         (("--config", "/nonexistent.toml"), "/nonexistent.toml"),
     ],
 )
-def test_wrong_settings_are_said_in_words(flags: tuple[str, ...], words: str) -> None:
+def test_invalid_settings_are_reported(flags: tuple[str, ...], words: str) -> None:
     assert words in refuse(*flags)
 
 
@@ -180,6 +180,6 @@ def test_addresses_of_this_machine_only_are_taken(host: str) -> None:
         assert is_loopback(listener.getsockname()[0])
 
 
-def test_a_name_that_is_nobodys_is_refused() -> None:
+def test_an_unknown_host_name_is_rejected() -> None:
     with pytest.raises(SettingsError):
         open_listener(load_settings({"port": 0, "host": "999.1.1.1"}, None, {}))

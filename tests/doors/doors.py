@@ -1,4 +1,4 @@
-"""Every door as a client of its protocol sees it: a program goes in, an outcome in the common form comes out."""
+"""Every door as seen by a client of its protocol: runs a program and returns its outcome in a common form."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ JOB_COMPLETED = 4999
 
 
 class Door(ABC):
-    """One protocol. takes: what of a program it can carry beside one file of code."""
+    """One protocol. takes: which parts of a program it supports beside one file of code."""
 
     name: str
     takes: frozenset[str] = frozenset()
 
     def __init__(self, server: RunningServer, limits: Mapping[str, str]) -> None:
-        """limits: as the server has them, for a door that is a process of its own."""
+        """limits: those of the server, for a door that is a process of its own."""
         self.server = server
         self.limits = limits
 
     @abstractmethod
     def run(self, program: Program) -> Outcome:
-        """Send a program through and say what became of it."""
+        """Run a program through the door. Return its outcome."""
 
     def expected(self, outcome: Outcome) -> Outcome:
-        """What of an outcome this door can tell."""
+        """Reduce an outcome to what this door can report."""
         return outcome
 
     def client(self) -> httpx.Client:
@@ -116,7 +116,7 @@ def piston_ending(stage: Mapping[str, Any]) -> Ending:
 
 
 class PistonLive(Door):
-    """Piston's WebSocket: how a program ended is an exit code or a signal there, no more."""
+    """Piston's WebSocket, which reports an exit code or a signal only."""
 
     name = "piston-websocket"
     takes = frozenset({"stdin", "files"})
@@ -158,7 +158,7 @@ class PistonLive(Door):
 
 
 def glot_user(server: RunningServer) -> str:
-    """Create a user as glot-run's operators do; return the token that runs need."""
+    """Create a user as a glot-run operator. Return the token for runs."""
     token = secrets.token_urlsafe()
     headers = {"Authorization": f"Token {ADMIN_TOKEN}"}
     answer = httpx.post(f"{server.url}/admin/users", json={"token": token}, headers=headers, trust_env=False, timeout=SECONDS)
@@ -167,7 +167,7 @@ def glot_user(server: RunningServer) -> str:
 
 
 class Glot(Door):
-    """glot-run: a failed compiler is an exit code as any other there."""
+    """glot-run, where a failed compiler is an exit code like any other."""
 
     name = "glot-run"
     takes = frozenset({"stdin", "files"})
@@ -193,12 +193,12 @@ class Glot(Door):
 
 
 def names_of_others(language: str) -> str:
-    """glot-run and rce-runner say python."""
+    """glot-run's and rce-runner's name for python3."""
     return {"python3": "python"}.get(language, language)
 
 
 def exit_code_in_words(answer: Mapping[str, str]) -> Outcome:
-    """Read `{"stdout", "stderr", "error"}`."""
+    """Parse `{"stdout", "stderr", "error"}`."""
     if not answer["error"]:
         return Outcome("ok", answer["stdout"], answer["stderr"], 0)
     assert answer["error"].startswith("Exit code: "), answer
@@ -207,7 +207,7 @@ def exit_code_in_words(answer: Mapping[str, str]) -> Outcome:
 
 
 def limit_in_words(words: str) -> Ending | None:
-    """Which limit ended a program, where a door says so in the engine's own words."""
+    """Return the limit that ended a program, for doors that pass on the engine's reason."""
     if re.match(r"(wall|processor) time limit: ", words):
         return "too slow"
     return "too much output" if words.startswith("output limit: ") else None
@@ -250,7 +250,7 @@ class Grounds(Door):
 
 
 class Stdio(Door):
-    """rce-runner: a command; a program that a limit ended has words in `error`."""
+    """rce-runner, a command. A program ended by a limit has a message in `error`."""
 
     name = "rce-runner"
     takes = frozenset({"stdin", "files"})
@@ -280,7 +280,7 @@ class Stdio(Door):
 
 
 def run_code(channel: grpc.Channel) -> Any:
-    """The call RunCode, for a client that is not asynchronous."""
+    """The call RunCode, for a synchronous client."""
     return channel.unary_unary(
         "/runner.Runner/RunCode",
         request_serializer=CodeRequest.SerializeToString,
@@ -289,7 +289,7 @@ def run_code(channel: grpc.Channel) -> Any:
 
 
 class Runner(Door):
-    """Runner, gRPC: what a program wrote to standard error is its error; how it ended is not said otherwise."""
+    """Runner over gRPC: stderr is the program's error; its exit is not reported otherwise."""
 
     name = "runner-grpc"
 

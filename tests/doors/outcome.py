@@ -1,4 +1,4 @@
-"""What became of a program, in one form for all doors: what a door cannot tell is None."""
+"""The outcome of a program, in one form for all doors. None: not reported by the door."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Ending = Literal["ok", "failed", "compile error", "too slow", "too much output",
 
 @dataclass(frozen=True)
 class Outcome:
-    """ending: how it went, in the words above; a refused program never ran, so nothing else is known of it."""
+    """ending: one of the words above; a rejected program never ran, so nothing else is known of it."""
 
     ending: Ending | None
     stdout: str | None = None
@@ -20,7 +20,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Program:
-    """A program, and what is to become of it. files: name and content, the main one first; stderr is compared when not None."""
+    """A program and its expected outcome. files: name and content, the main file first; stderr is compared unless it is None."""
 
     name: str
     language: str

@@ -1,4 +1,4 @@
-"""The programs of the table."""
+"""The programs of `test_table`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong across parts: clients that go away, a database that is not there, a server that is killed at work."""
+"""Failures across components: disconnected clients, an unavailable database, a killed server."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ STAYS = {
 
 
 def sleeper(mark: str) -> str:
-    """A program in bash that can be found among all processes, and its child that can too."""
+    """A Bash program that can be found among all processes, and so can its child."""
     return f"(exec -a {mark} sleep 100000) & exec -a {mark} sleep 100000"
 
 
 def alive(mark: str) -> int:
-    """How many processes of this machine are that program."""
+    """Return how many processes of this machine are that program."""
     count = 0
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -71,7 +71,7 @@ def lasting_server() -> Iterator[RunningServer]:
 
 
 class Client(ABC):
-    """A client of a door that asks for a program and then goes away in the middle, without a word where that is possible."""
+    """A client of a door that starts a program and then disconnects, abruptly if possible."""
 
     name: str
 
@@ -81,14 +81,14 @@ class Client(ABC):
 
     @abstractmethod
     def ask(self, code: str) -> None:
-        """Have the program started; do not wait for its end."""
+        """Start the program, without waiting for its end."""
 
     @abstractmethod
     def vanish(self) -> None: ...
 
 
 class HttpClient(Client):
-    """A request whose answer nobody waits for."""
+    """A request whose response is not awaited."""
 
     def ask(self, code: str) -> None:
         path, body = self.request(code)
@@ -234,12 +234,12 @@ def test_a_client_that_vanishes_leaves_no_process(lasting_server: RunningServer,
 
 
 def start_and_fail(*flags: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Start a server that cannot start; it ends by itself."""
+    """Start a server that cannot start. It exits by itself."""
     own = ("--port", "0", "--no-prepare-toolchains", "--data-dir", str(data_folder()))
     return run_firebox("serve", *own, *flags, env={**env, "FIREBOX_UID_BASE": str(unused_uid_base())}, timeout_s=200)
 
 
-def test_a_server_without_its_database_says_so_and_ends() -> None:
+def test_a_server_without_its_database_reports_it_and_exits() -> None:
     folder = new_folder("nothing")
     address = f"127.0.0.1:{free_port(folder)}"
     (folder / "port").unlink()
@@ -252,7 +252,7 @@ def test_a_server_without_its_database_says_so_and_ends() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_its_database_does_not_know_says_so_and_ends(postgres_url: str) -> None:
+def test_a_server_rejected_by_its_database_reports_it_and_exits(postgres_url: str) -> None:
     head, _, tail = postgres_url.partition("@")
     wrong = f"{head.rpartition(':')[0]}:hunter2@{tail}"
     done = start_and_fail(FIREBOX_DATABASE_URL=wrong)
@@ -300,7 +300,7 @@ int main(void) { for (;;) pause(); }
 
 
 def waiting_image(folder: Path) -> bytes:
-    """The archive of an image that keeps glot-run's contract but never answers."""
+    """The archive of an image that follows glot-run's contract but never responds."""
     (folder / "wait.c").write_text(WAITER)
     subprocess.run([require_tool("gcc"), "-static", "-o", folder / "wait", folder / "wait.c"], check=True)
     users = b"root:x:0:0::/:/bin/sh\nglot:x:1000:1000::/home/glot:/bin/sh\n"
@@ -341,7 +341,7 @@ def test_a_server_killed_at_work_leaves_nothing_that_its_successor_does_not_clea
             in_container.vanish()
             in_sandbox.vanish()
         wait_until(lambda: alive(mark) == 0)
-        assert len(engine.get("/containers/json")) == 1, "the engine does not know that nobody waits for it"
+        assert len(engine.get("/containers/json")) == 1, "the engine does not know that its client is gone"
 
         with running_server(env=env) as server, whole_client(server) as client:
             wait_until(lambda: engine.get("/containers/json?all=true") == [])

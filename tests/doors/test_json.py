@@ -1,4 +1,4 @@
-"""JSON at every door: what holds too much is refused before it is parsed, and a byte order mark is no part of it."""
+"""JSON at every door: excessive documents are rejected before parsing, and a byte order mark is ignored."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ COUNTED: list[Any] = [
 
 
 def values_in(document: Any) -> int:
-    """Count what a document holds: itself and everything below it."""
+    """Count the values in a document, including itself."""
     inner = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
     return 1 + sum(values_in(each) for each in inner)
 
@@ -112,7 +112,7 @@ def test_five_thousand_files_are_none_too_many() -> None:
     assert len(read_document(body)["files"]) == 5000
 
 
-def test_too_many_files_and_words_are_refused_before_they_are_looked_at() -> None:
+def test_too_many_files_and_arguments_are_rejected_unread() -> None:
     # None of them is what it should be: that is not what the client is told.
     with pytest.raises(InvalidRequest, match="5001 files, at most 5000 are allowed"):
         wire.to_job(wire.RunRequest("bash", files=[wire.FileRequest("\ud800")] * 5001))
@@ -127,8 +127,8 @@ def test_too_many_files_and_words_are_refused_before_they_are_looked_at() -> Non
 
 
 def deep(levels: int) -> bytes:
-    """A text with a key that is there twice near its root, and long ways to a wide end: the search for the first must not
-    write down the second.
+    """A document with a duplicate key near its root, and long paths to a wide end: the search for the first must not build the
+    others.
     """
     key = b'"%s":' % (b"b" * 64)
     return b'{"a":{"x":1,"x":2},' + (key + b"{") * (levels - 1) + key + b"[" + b"0," * 20_000 + b"0]" + b"}" * levels
@@ -160,14 +160,14 @@ def test_a_repeated_key_is_found_without_writing_down_every_path(monkeypatch: py
         ('{"' + "k" * 100 + '":{"' * 200 + 'x":1,"x":2' + "}" * 201, ""),
     ],
 )
-def test_a_repeated_key_is_told_with_its_place(text: str, where: str) -> None:
+def test_a_duplicate_key_is_reported_with_its_path(text: str, where: str) -> None:
     with pytest.raises(InvalidRequest, match="duplicate key") as refusal:
         parse(check(text))
     assert refusal.value.where.startswith(where)
     assert len(refusal.value.where) < 600
 
 
-def test_words_of_a_client_are_cut() -> None:
+def test_client_texts_in_errors_are_shortened() -> None:
     body = {"language": "bash", "files": [{"content": "", "encoding": "x" * 1_000_000}]}
     with pytest.raises(InvalidRequest) as refusal:
         decode(check(json.dumps(body)), wire.RunRequest)

@@ -1,4 +1,4 @@
-"""Large output and artifacts of a run: written in pieces, and the same answer as if they were written at once."""
+"""Large output and artifacts: encoded in pieces, with the same response as if encoded at once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_an_answer_in_pieces_is_the_one_that_is_written_at_once(what: str)
     assert b"".join(pieces.put_into(skeleton)) == piston.encode(piston.from_result(result))
 
 
-async def test_others_have_their_turn_between_pieces() -> None:
+async def test_other_tasks_run_between_pieces() -> None:
     turns = 0
 
     async def count() -> None:
@@ -107,7 +107,7 @@ def test_texts_of_the_gateway_are_read_alike_whatever_their_size(size: int) -> N
     assert len(refusal.value.message) < 2000
 
 
-def test_words_of_a_status_are_cut_without_reading_all_of_them() -> None:
+def test_a_long_status_message_is_shortened_without_encoding_all_of_it() -> None:
     assert runner.cut("é" * 10_000_000) == runner.cut("é" * 10_000)
 
 

@@ -1,4 +1,4 @@
-"""The same program through every door: the same outcome, as far as each protocol can tell it."""
+"""The same program through every door has the same outcome, as far as the protocols can report it."""
 
 from __future__ import annotations
 

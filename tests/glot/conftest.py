@@ -1,4 +1,4 @@
-"""glot-run's tests talk to real servers over real sockets: one that runs programs in its own sandbox, one in containers."""
+"""Fixtures for glot-run's API: real servers, one with the sandbox and one with containers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ADMIN_TOKEN = "the-token-of-the-operator"
 
 @dataclass
 class Glot:
-    """A server with users, and clients of it: nobody, the operator, a user."""
+    """A server with users, and clients: anonymous, the operator, a user."""
 
     server: RunningServer
-    nobody: httpx.Client
+    anonymous: httpx.Client
     admin: httpx.Client
     user: httpx.Client
 
@@ -35,17 +35,17 @@ def client_of(server: RunningServer, token: str = "") -> httpx.Client:
 
 
 def open_glot(server: RunningServer) -> Iterator[Glot]:
-    """Make a user and clients."""
+    """Create a user and the clients."""
     token = str(uuid4())
-    with client_of(server) as nobody, client_of(server, ADMIN_TOKEN) as admin, client_of(server, token) as user:
+    with client_of(server) as anonymous, client_of(server, ADMIN_TOKEN) as admin, client_of(server, token) as user:
         answer = admin.post("/admin/users", json={"token": token})
         assert answer.status_code == 200, answer.text
-        yield Glot(server, nobody, admin, user)
+        yield Glot(server, anonymous, admin, user)
 
 
 @pytest.fixture(scope="module")
 def glot() -> Iterator[Glot]:
-    """A server without a container engine, where nothing is registered."""
+    """A server without a container engine and without registered languages."""
     with tempfile.TemporaryDirectory() as data:
         flags = ("--data-dir", data, "--docker-run-timeout-ms", "5000", "--glot-output-bytes", "5000")
         with running_server(*flags, env={"ADMIN_TOKEN": ADMIN_TOKEN}) as server:

@@ -1,4 +1,4 @@
-"""The contract with the program of an image, and what goes wrong with images, engines and clients."""
+"""The protocol of image programs, and failures of images, engines and clients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ exec(request["files"][0]["content"])
 
 @cache
 def probe_image(engine: DockerEngine) -> str:
-    """An image whose program does what the first file says, in place of running it as somebody else's."""
+    """An image whose program does what the first file says, instead of running it as another user."""
     name = f"firebox-test/probe-{os.getpid()}"
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w") as archive:
@@ -62,7 +62,7 @@ def register(glot: Glot, image: str, version: str = "1") -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_the_program_of_an_image_gets_what_the_contract_says(probe: Glot) -> None:
+def test_image_programs_get_the_documented_input(probe: Glot) -> None:
     code = """
 import pwd, socket
 found = {"request": request, "user": pwd.getpwuid(os.getuid()).pw_name, "host": socket.gethostname(), "program": sys.argv[0],
@@ -104,7 +104,7 @@ print(json.dumps({"stdout": json.dumps(found), "stderr": "", "error": ""}))
     ],
     ids=["words", "silence", "exit", "signal", "half", "list", "empty", "types", "two", "deep", "memory"],
 )
-def test_a_failure_of_the_container_is_told_in_words(probe: Glot, code: str, message: str) -> None:
+def test_a_container_failure_is_explained(probe: Glot, code: str, message: str) -> None:
     answer = probe.user.post(RUN, json=files(code))
     assert (answer.status_code, answer.json()["error"]) == (400, "run.failed")
     assert answer.json()["message"].startswith(message) or "MemoryError" in answer.json()["message"]
@@ -130,7 +130,7 @@ def test_native_languages_run_beside_images(contained: Glot) -> None:
 
 
 def test_with_an_engine_only_what_is_registered_is_served(contained: Glot) -> None:
-    assert {entry["name"] for entry in contained.nobody.get("/languages").json()} <= {"python", "probe"}
+    assert {entry["name"] for entry in contained.anonymous.get("/languages").json()} <= {"python", "probe"}
 
 
 def test_without_an_engine_an_image_cannot_run(start_server: Any, tmp_path: Any) -> None:
@@ -143,14 +143,14 @@ def test_without_an_engine_an_image_cannot_run(start_server: Any, tmp_path: Any)
 
 
 def clients_of(server: RunningServer) -> Iterator[Glot]:
-    with client_of(server) as nobody, client_of(server, ADMIN_TOKEN) as admin, client_of(server, "some-users-token") as user:
+    with client_of(server) as anonymous, client_of(server, ADMIN_TOKEN) as admin, client_of(server, "some-users-token") as user:
         admin.post("/admin/users", json={"token": "some-users-token"})
-        yield Glot(server, nobody, admin, user)
+        yield Glot(server, anonymous, admin, user)
 
 
 @contextmanager
 def endless_run(glot: Glot, engine: DockerEngine) -> Generator[tuple[str, socket.socket]]:
-    """Send an endless program; give its container's name, once the engine says that it has started, and the connection."""
+    """Send an endless program. Return its container's name, once the engine reports that it started, and the connection."""
     body = json.dumps(files("import time; time.sleep(1000)")).encode()
     token = glot.user.headers["authorization"].encode()
     with socket.socket(socket.AF_UNIX) as events, glot.server.connect() as connection:
@@ -164,7 +164,7 @@ def endless_run(glot: Glot, engine: DockerEngine) -> Generator[tuple[str, socket
             b"POST /languages/probe/1 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Authorization: %s\r\nContent-Length: %d\r\n\r\n%s" % (token, len(body), body)
         )
-        image = glot.nobody.get("/images").json()
+        image = glot.anonymous.get("/images").json()
         names = (
             event["Actor"]["Attributes"]["name"]
             for event in map(json.loads, filter(lambda line: line.startswith("{"), lines))
@@ -173,7 +173,7 @@ def endless_run(glot: Glot, engine: DockerEngine) -> Generator[tuple[str, socket
         yield next(names), connection
 
 
-def test_a_client_that_goes_away_leaves_nothing(probe: Glot, docker_engine: DockerEngine) -> None:
+def test_a_disconnected_client_leaves_nothing_behind(probe: Glot, docker_engine: DockerEngine) -> None:
     with endless_run(probe, docker_engine) as (container, connection):
         connection.close()
         wait_for(docker_engine, container, "removed")
@@ -189,7 +189,7 @@ def test_an_engine_that_is_killed_in_the_middle_is_a_503_and_serves_again_when_i
                     engine.kill()
                     assert connection.makefile("r").read(12) == "HTTP/1.1 503"
                 assert glot.user.post(RUN, json=files("pass")).status_code == 503
-                assert glot.nobody.get("/api/v1/health").status_code == 200
+                assert glot.anonymous.get("/api/v1/health").status_code == 200
                 engine.start()
                 wait_for(engine, container, "removed")
                 answer = glot.user.post(RUN, json=files("sys.exit('back again')"))

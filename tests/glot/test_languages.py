@@ -1,4 +1,4 @@
-"""Languages are registered, changed, asked about and removed."""
+"""Registering, changing, listing and removing languages."""
 
 from __future__ import annotations
 
@@ -76,5 +76,5 @@ def test_bad_tokens_are_explained(glot: Glot, body: object) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "request.parse")
 
 
-def test_the_operators_token_is_nobody_elses(glot: Glot) -> None:
+def test_the_operators_token_cannot_be_a_users(glot: Glot) -> None:
     assert glot.admin.post("/admin/users", json={"token": ADMIN_TOKEN}).status_code == 409

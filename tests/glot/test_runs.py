@@ -1,4 +1,4 @@
-"""The same requests, in our own sandbox and in containers of a real image: the same answers."""
+"""The same requests in the sandbox and in containers of a real image: the same responses."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_program_runs(each: Glot, body: dict[str, Any], answer: dict[str, str]
     ],
     ids=["sleeps", "drips", "spins", "too much stdout", "too much stderr", "too much together"],
 )
-def test_a_program_that_goes_too_far_is_stopped(each: Glot, code: str, message: str, key: str) -> None:
+def test_a_program_that_exceeds_a_limit_is_stopped(each: Glot, code: str, message: str, key: str) -> None:
     found = each.user.post(RUN, json=files(code))
     assert (found.status_code, found.json()) == (400, {"error": key, "message": message})
 
@@ -109,7 +109,7 @@ def test_a_body_that_is_no_json_by_name_is_refused(glot: Glot) -> None:
 
 @pytest.mark.parametrize("name", ["java", "cpp"])
 def test_a_compiler_that_fails_is_an_answer(glot: Glot, name: str) -> None:
-    if name not in [entry["name"] for entry in glot.nobody.get("/languages").json()]:
+    if name not in [entry["name"] for entry in glot.anonymous.get("/languages").json()]:
         pytest.skip(f"{name} is not installed")
     answer = glot.user.post(f"/languages/{name}/latest", json=files("this is no program", f"Main.{name}")).json()
     assert answer["error"] == "Exit code: 1"

@@ -1,4 +1,4 @@
-"""Every route and every error, as it goes over the wire."""
+"""Every route and every error on the wire."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def check(answer: httpx.Response, status: int, body: Any) -> None:
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_root_says_where_to_go_on(glot: Glot) -> None:
+def test_root_links_to_the_api(glot: Glot) -> None:
     url = glot.server.url
     urls = {"admin": f"{url}/admin", "images": f"{url}/images", "languages": f"{url}/languages"}
     body = {"name": "firebox", "description": "Runs programs in sandboxes", "version": firebox.__version__, "urls": urls}
-    check(glot.nobody.get("/"), 200, body)
-    check(glot.nobody.get("/", headers={"Accept": "application/json"}), 200, body)
+    check(glot.anonymous.get("/"), 200, body)
+    check(glot.anonymous.get("/", headers={"Accept": "application/json"}), 200, body)
 
 
 def test_root_is_a_page_in_a_browser(glot: Glot) -> None:
-    answer = glot.nobody.get("/", headers={"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"})
+    answer = glot.anonymous.get("/", headers={"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"})
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["vary"] == "Accept"
@@ -39,11 +39,11 @@ def test_root_is_a_page_in_a_browser(glot: Glot) -> None:
     links = re.findall(r'href="([^"]+)"', answer.text)
     assert links
     for link in links:
-        assert glot.nobody.get(link, follow_redirects=True).status_code == 200, link
+        assert glot.anonymous.get(link, follow_redirects=True).status_code == 200, link
 
 
 def test_languages_are_sorted_and_there_once(glot: Glot) -> None:
-    entries = glot.nobody.get("/languages").json()
+    entries = glot.anonymous.get("/languages").json()
     names = [entry["name"] for entry in entries]
     assert names == sorted(set(names))
     assert {"bash", "python"} <= set(names)
@@ -51,7 +51,7 @@ def test_languages_are_sorted_and_there_once(glot: Glot) -> None:
 
 
 def test_versions_are_latest_and_exact_ones(glot: Glot) -> None:
-    entries = glot.nobody.get("/languages/python").json()
+    entries = glot.anonymous.get("/languages/python").json()
     assert [set(entry) for entry in entries] == [{"version", "url"}] * len(entries)
     versions = [entry["version"] for entry in entries]
     assert "latest" in versions
@@ -63,7 +63,7 @@ def test_versions_are_latest_and_exact_ones(glot: Glot) -> None:
 
 
 def test_images_name_what_runs(glot: Glot) -> None:
-    entries = glot.nobody.get("/images").json()
+    entries = glot.anonymous.get("/images").json()
     images = [entry["image"] for entry in entries]
     assert len(set(images)) == len(images)
     python = next(entry for entry in entries if entry["image"].startswith("native:python@"))
@@ -72,7 +72,7 @@ def test_images_name_what_runs(glot: Glot) -> None:
 
 def test_admin_root(glot: Glot) -> None:
     url = glot.server.url
-    check(glot.nobody.get("/admin"), 200, {"urls": {"users": f"{url}/admin/users", "languages": f"{url}/admin/languages"}})
+    check(glot.anonymous.get("/admin"), 200, {"urls": {"users": f"{url}/admin/users", "languages": f"{url}/admin/languages"}})
 
 
 def test_life_of_a_user(glot: Glot) -> None:
@@ -90,18 +90,18 @@ def test_life_of_a_user(glot: Glot) -> None:
     shown = {**user, "token": "********full"}
     check(glot.admin.get(user["url"]), 200, shown)
     assert shown in glot.admin.get("/admin/users").json()
-    assert glot.nobody.post("/languages/python/latest", json=files("print(1)"), headers=bearing(token)).status_code == 200
+    assert glot.anonymous.post("/languages/python/latest", json=files("print(1)"), headers=bearing(token)).status_code == 200
 
     changed = glot.admin.put(user["url"], json={"token": next_token})
     assert changed.status_code == 200
     assert {**changed.json(), "modified": ""} == {**user, "token": next_token, "modified": ""}
-    assert glot.nobody.post("/languages/python/latest", json=files("print(1)"), headers=bearing(token)).status_code == 401
-    assert glot.nobody.post("/languages/python/latest", json=files("print(1)"), headers=bearing(next_token)).status_code == 200
+    assert glot.anonymous.post("/languages/python/latest", json=files("print(1)"), headers=bearing(token)).status_code == 401
+    assert glot.anonymous.post("/languages/python/latest", json=files("print(1)"), headers=bearing(next_token)).status_code == 200
 
     removed = glot.admin.delete(user["url"])
     assert (removed.status_code, removed.content) == (204, b"")
     check(glot.admin.get(user["url"]), 404, {"error": "not_found", "message": f"no such user: '{user['id']}'"})
-    assert glot.nobody.post("/languages/python/latest", json=files("print(1)"), headers=bearing(next_token)).status_code == 401
+    assert glot.anonymous.post("/languages/python/latest", json=files("print(1)"), headers=bearing(next_token)).status_code == 401
 
 
 def test_a_token_belongs_to_one_user(glot: Glot) -> None:
@@ -114,7 +114,7 @@ def test_a_token_belongs_to_one_user(glot: Glot) -> None:
 def test_what_is_shown_of_a_token_never_logs_in(glot: Glot) -> None:
     for user in glot.admin.get("/admin/users").json():
         assert user["token"].startswith("********")
-        assert glot.nobody.post("/languages/python/latest", json=files("x"), headers=bearing(user["token"])).status_code == 401
+        assert glot.anonymous.post("/languages/python/latest", json=files("x"), headers=bearing(user["token"])).status_code == 401
 
 
 def bearing(token: str) -> dict[str, str]:
@@ -140,10 +140,10 @@ ADMIN_ROUTES = [
     ("method", "path"), [*ADMIN_ROUTES, ("POST", "/languages/python/latest"), ("POST", "/languages/no/such")]
 )
 def test_a_token_is_needed(glot: Glot, method: str, path: str) -> None:
-    answer = glot.nobody.request(method, path)
+    answer = glot.anonymous.request(method, path)
     check(answer, 401, MISSING)
     assert answer.headers["www-authenticate"] == 'Token realm="firebox"'
-    check(glot.nobody.request(method, path, headers={"Authorization": "Basic bm9ib2R5Og=="}), 401, MISSING)
+    check(glot.anonymous.request(method, path, headers={"Authorization": "Basic bm9ib2R5Og=="}), 401, MISSING)
 
 
 @pytest.mark.parametrize(("method", "path"), ADMIN_ROUTES)
@@ -155,7 +155,7 @@ def test_a_user_is_no_admin(glot: Glot, method: str, path: str) -> None:
 
 def test_a_wrong_token_is_refused(glot: Glot) -> None:
     for method, path in (ADMIN_ROUTES[0], ("POST", "/languages/python/latest")):
-        answer = glot.nobody.request(method, path, headers=bearing("nobody-has-this"))
+        answer = glot.anonymous.request(method, path, headers=bearing("nobody-has-this"))
         check(answer, 401, WRONG)
         assert answer.headers["www-authenticate"] == 'Token realm="firebox"'
 
@@ -169,7 +169,7 @@ def test_the_operators_token_is_for_the_admin_routes(glot: Glot) -> None:
     [("/languages/klingon", "no such language: 'klingon'"), ("/languages/python%20/", "no such language: 'python '")],
 )
 def test_unknown_languages(glot: Glot, path: str, words: str) -> None:
-    check(glot.nobody.get(path), 404, {"error": "not_found", "message": words})
+    check(glot.anonymous.get(path), 404, {"error": "not_found", "message": words})
 
 
 @pytest.mark.parametrize("path", ["/languages/klingon/latest", "/languages/python/0.0.1"])
@@ -207,14 +207,14 @@ def test_unknown_routes(glot: Glot, path: str) -> None:
     ],
 )
 def test_unknown_methods(glot: Glot, method: str, path: str, allowed: str) -> None:
-    answer = glot.nobody.request(method, path)
+    answer = glot.anonymous.request(method, path)
     check(answer, 405, {"error": "route.method_not_allowed", "message": "Method not allowed"})
     assert answer.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize("path", ["/", "/languages", "/languages/python", "/images", "/admin"])
 def test_head_is_get_without_a_body(glot: Glot, path: str) -> None:
-    answer = glot.nobody.head(path)
+    answer = glot.anonymous.head(path)
     assert (answer.status_code, answer.content) == (200, b"")
 
 

@@ -1,4 +1,4 @@
-"""The native API's tests talk to a real server over real sockets."""
+"""Fixtures for the native API: a real server over real sockets."""
 
 from __future__ import annotations
 

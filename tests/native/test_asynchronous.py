@@ -1,4 +1,4 @@
-"""Runs that are asked about later: 202, state, events with resumption, cancel, retention."""
+"""Asynchronous runs: 202, state, resumable events, cancellation, retention."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_character_split_between_two_readers_survives(client: httpx.Client) ->
         assert text(seen + read_events(client, run_id, last_event_id=seen[-1]["sequence"])) == "a€b"
 
 
-def test_a_reader_that_has_seen_the_end_is_told_to_stop(client: httpx.Client) -> None:
+def test_a_reader_of_the_last_event_gets_204(client: httpx.Client) -> None:
     run_id = submit(client, "true")
     last = read_events(client, run_id)[-1]["sequence"]
     assert client.get(f"/runs/{run_id}/events", headers={"Last-Event-ID": str(last)}).status_code == 204
@@ -167,7 +167,7 @@ def test_other_preferences_mean_nothing(client: httpx.Client) -> None:
     assert answer.status_code == 202
 
 
-def test_only_so_many_results_are_kept(start_server: Callable[..., RunningServer]) -> None:
+def test_the_number_of_stored_results_is_limited(start_server: Callable[..., RunningServer]) -> None:
     with start_server("--runs-kept", "2").client() as client:
         ids = []
         for number in range(4):
@@ -176,7 +176,7 @@ def test_only_so_many_results_are_kept(start_server: Callable[..., RunningServer
         assert [client.get(f"/runs/{run_id}").status_code for run_id in ids] == [404, 404, 200, 200]
 
 
-def test_results_are_kept_for_a_while_only(start_server: Callable[..., RunningServer]) -> None:
+def test_stored_results_expire(start_server: Callable[..., RunningServer]) -> None:
     with start_server("--run-retention-s", "0").client() as client:
         run_id = submit(client, "true")
         wait_until(lambda: client.get(f"/runs/{run_id}").status_code == 404)

@@ -1,4 +1,4 @@
-"""Bad input gets a 4xx that says what and where: never a 500, never a stack trace, and the server goes on."""
+"""Bad input gets a 4xx that names the problem and its place: never a 500, never a traceback, and the server goes on."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ CASES: list[tuple[str, str | bytes, str, str]] = [
 
 
 @pytest.mark.parametrize(("body", "where", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_is_refused_in_words(client: httpx.Client, body: str | bytes, where: str, words: str) -> None:
+def test_is_rejected_with_an_explanation(client: httpx.Client, body: str | bytes, where: str, words: str) -> None:
     answer = client.post("/runs", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400, answer.text
     assert set(answer.json()) == {"error"}
@@ -187,7 +187,7 @@ def test_unknown_paths_and_runs_are_404(client: httpx.Client, path: str) -> None
     assert answer.json()["error"]["code"] in {"request.not_found", "http.not_found"}
 
 
-def test_a_path_that_no_door_has_is_answered_in_words_that_every_client_finds(server: RunningServer) -> None:
+def test_unknown_paths_are_answered_in_the_error_format_of_all_doors(server: RunningServer) -> None:
     answer = httpx.get(f"{server.url}/nothing", timeout=60, trust_env=False)
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
     assert answer.json() == {"error": {"code": "http.not_found", "message": "Not Found"}, "message": "Not Found"}

@@ -1,4 +1,4 @@
-"""More work than there is room for, and a server that is told to stop."""
+"""Overload, and shutdown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def body(code: str) -> dict[str, Any]:
 
 
 def wait_for(client: httpx.Client, **wanted: int) -> None:
-    """Wait until the server says so of itself."""
+    """Wait until the server reports this state."""
 
     def reached() -> bool:
         answer = client.get("/health").json()

@@ -1,4 +1,4 @@
-"""`WS /runs/live`: interactive runs, and connections that break the rules."""
+"""`WS /runs/live`: interactive runs, and clients that violate the protocol."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def refused(socket: ClientConnection) -> tuple[dict[str, Any], int]:
 
 
 def break_connection(socket: ClientConnection) -> None:
-    """Drop the connection below the protocol: no close frame, not even an orderly end of the stream."""
+    """Drop the connection below the protocol: no close frame, and a TCP reset."""
     socket.socket.setsockopt(SOL_SOCKET, SO_LINGER, b"\1\0\0\0\0\0\0\0")
     socket.socket.shutdown(SHUT_RDWR)
 
@@ -194,7 +194,7 @@ def test_a_client_that_leaves_the_queue_leaves_it_at_once(start_server: Callable
             assert client.get("/health").json()["in_flight"] == 1
 
 
-def test_what_is_said_in_the_queue_counts_when_the_run_has_its_slot(start_server: Callable[..., RunningServer]) -> None:
+def test_input_sent_while_queued_reaches_the_run(start_server: Callable[..., RunningServer]) -> None:
     server = start_server("--interactive-slots", "1")
     with server.client() as client, open_live(server) as first, open_live(server) as second, open_live(server) as third:
         start(first, "echo ready; read line")
@@ -211,7 +211,7 @@ def test_what_is_said_in_the_queue_counts_when_the_run_has_its_slot(start_server
 
 
 def test_a_person_may_take_time_but_not_fall_asleep(start_server: Callable[..., RunningServer]) -> None:
-    """The usual wall clock counts for programs only; without input and output for long a person is not there any more."""
+    """The default wall time applies to programs only; a client is gone after a long time without input and output."""
     flags = ("--run-wall-ms", "50", "--slots", "1", "--interactive-idle-ms", "1000", "--interactive-wall-ms", "60000")
     server = start_server(*flags)
     with server.client() as client, open_live(server) as socket:
@@ -255,7 +255,7 @@ def test_a_bad_message_in_the_queue_is_answered_at_once(start_server: Callable[.
         ("[" * 30_000, "", "nested"),
     ],
 )
-def test_a_bad_start_is_refused_in_words(server: RunningServer, frame: str, where: str, words: str) -> None:
+def test_an_invalid_start_is_rejected_with_an_explanation(server: RunningServer, frame: str, where: str, words: str) -> None:
     with open_live(server) as socket:
         socket.send(frame)
         error, code = refused(socket)

@@ -1,4 +1,4 @@
-"""The page that shows the description and tries it out, in a real browser."""
+"""The API reference page, in a real browser."""
 
 from __future__ import annotations
 

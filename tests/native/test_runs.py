@@ -1,4 +1,4 @@
-"""`POST /runs`: what a program gets, what comes back."""
+"""`POST /runs`: requests and responses."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_output_is_cut_and_flagged(client: httpx.Client) -> None:
     assert result["run"]["exit_code"] == 4
 
 
-def test_undecodable_output_is_replaced_and_given_exactly_on_request(client: httpx.Client) -> None:
+def test_undecodable_output_is_replaced_and_exact_on_request(client: httpx.Client) -> None:
     result = run(client, code="printf 'a\\xff\\xe2\\x82\\xac'; printf '\\xc3\\xa9' >&2", base64=True)
     assert result["run"]["stdout"] == "a�€"
     assert base64.b64decode(result["run"]["stdout_base64"]) == b"a\xff\xe2\x82\xac"
@@ -151,7 +151,7 @@ def test_runtimes_are_listed(client: httpx.Client) -> None:
     assert not bash["compiled"]
 
 
-def test_health_says_how_busy_it_is(client: httpx.Client) -> None:
+def test_health_reports_the_load(client: httpx.Client) -> None:
     answer = client.get("/health")
     assert answer.status_code == 200
     health = answer.json()
@@ -182,7 +182,7 @@ def test_metrics_count_runs(client: httpx.Client) -> None:
 
 
 def test_network_interfaces_can_be_listed_from_java(client: httpx.Client) -> None:
-    """The others: tests/sandbox/test_network.py."""
+    """Other network tests: tests/sandbox/test_network.py."""
     require_tool("javac")
     code = """
 import java.net.*;
@@ -198,7 +198,7 @@ public class Main {
     assert "127.0.0.1/8" in printed
 
 
-def test_compiled_program_is_kept_and_the_answer_says_so(client: httpx.Client) -> None:
+def test_compiled_programs_are_cached_and_reported_as_such(client: httpx.Client) -> None:
     code = f'#include <stdio.h>\nint main(void) {{ puts("{uuid.uuid4()}"); return 0; }}\n'
     first = run(client, language="c", code=code)
     second = run(client, language="c", code=code)
@@ -208,7 +208,7 @@ def test_compiled_program_is_kept_and_the_answer_says_so(client: httpx.Client) -
     assert run(client, language="c", code=code, cache="none")["cache"] == "none"
 
 
-def test_outcome_is_kept_for_who_asks(client: httpx.Client) -> None:
+def test_results_are_cached_on_request(client: httpx.Client) -> None:
     code = "import os; print(os.urandom(16))"
     first = run(client, language="python", code=code, cache="output")
     second = run(client, language="python", code=code, cache="output")

@@ -1,4 +1,4 @@
-"""Bodies and connections as hostile or unlucky clients send them. Raw sockets: a client library would be too polite."""
+"""Bodies and connections of hostile or unlucky clients. Raw sockets: client libraries are too polite."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ended(client: httpx.Client, verdict: str) -> float:
     return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
-def test_a_client_that_goes_away_cancels_its_run(server: RunningServer, client: httpx.Client) -> None:
+def test_a_disconnected_client_cancels_its_run(server: RunningServer, client: httpx.Client) -> None:
     before = ended(client, "cancelled")
     with server.connect() as connection:
         connection.sendall(request(program("sleep 50")))
@@ -77,7 +77,7 @@ def test_a_half_closed_connection_counts_as_gone(server: RunningServer, client: 
         wait_until(lambda: in_flight(client) == 0)
 
 
-def test_a_client_that_goes_away_within_its_body_leaves_nothing(server: RunningServer, client: httpx.Client) -> None:
+def test_disconnecting_within_a_body_leaves_nothing_behind(server: RunningServer, client: httpx.Client) -> None:
     with server.connect() as connection:
         connection.sendall(request(program("true"))[:-3])
     assert client.get("/health").json()["in_flight"] == 0
@@ -171,7 +171,7 @@ def test_nonsense_instead_of_http_gets_an_answer(server: RunningServer, client: 
     assert client.get("/health").status_code == 200
 
 
-def test_the_address_in_forwarded_headers_is_not_believed(server: RunningServer) -> None:
+def test_forwarded_headers_are_not_trusted_by_default(server: RunningServer) -> None:
     with server.client() as client:
         answer = client.post("/runs", json={"language": "bash", "code": "true"}, headers={"X-Forwarded-For": "\n6.6.6.6"[1:]})
     assert answer.status_code == 200
@@ -192,7 +192,7 @@ async def test_a_body_that_stops_coming_times_out() -> None:
         await read_body(receive, {}, 100, timeout_s=0.01)
 
 
-async def test_a_body_is_bounded_whatever_its_length_says() -> None:
+async def test_a_body_is_limited_whatever_its_content_length() -> None:
     messages = _messages(b"x" * 60, b"x" * 60, more=False)
     with pytest.raises(BodyTooLarge):
         await read_body(cast(Any, messages.__anext__), {"content-length": "5"}, 100)

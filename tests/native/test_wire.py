@@ -1,4 +1,4 @@
-"""The table from error to answer, the description of the API, and that the documentation knows all of it."""
+"""Statuses of errors, the description of the API, and the completeness of its documentation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def all_errors(base: type[FireboxError] = FireboxError) -> Iterator[type[Firebox
             yield from all_errors(error)
 
 
-def test_every_error_has_a_status_of_its_own_accord() -> None:
+def test_every_error_has_a_status() -> None:
     assert refusals.TransportError in set(all_errors())
     assert {error.__name__ for error in all_errors() if error not in STATUS} == set()
 

@@ -1,4 +1,4 @@
-"""Runner's tests talk to real servers: generated gRPC clients, and plain HTTP for the gateway."""
+"""Fixtures for Runner's API: real servers, generated gRPC clients, and plain HTTP for the gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def database_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def server(database_url: str) -> Iterator[RunningServer]:
-    """One server with both sides of this door, for all tests of this process that need nothing special."""
+    """A server with gRPC and gateway, shared by all tests of this process without special needs."""
     flags = (
         "--grpc-port", "0", "--slots", "4", "--max-body-bytes", "1MiB", "--database-url", database_url,
         "--connections-per-client", str(CONNECTIONS_OF_A_CLIENT),
@@ -45,12 +45,12 @@ def gateway(server: RunningServer) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 async def channel(server: RunningServer) -> AsyncIterator[grpc.aio.Channel]:
-    """A connection to the shared server's gRPC side."""
+    """A gRPC channel to the shared server."""
     async with grpc.aio.insecure_channel(server.ready["grpc"]) as opened:
         yield opened
 
 
 @pytest.fixture
 def runner(channel: grpc.aio.Channel) -> RunnerStub:
-    """A client of the shared server's gRPC side."""
+    """A gRPC client of the shared server."""
     return RunnerStub(channel)

@@ -1,4 +1,4 @@
-"""A client that writes HTTP/2 frames itself, so that it can write wrong ones. Source: RFC 9113, RFC 7541."""
+"""A client that writes HTTP/2 frames by hand, including invalid ones. Source: RFC 9113, RFC 7541."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUN = b"/runner.Runner/RunCode"
 
 
 class Connection:
-    """A connection from an address of this machine: all of 127.0.0.0/8 are."""
+    """A connection from an address of this machine: all of 127.0.0.0/8."""
 
     def __init__(self, place: str, source: str = "127.0.0.1", begin: bytes = b"") -> None:
         host, port = place.rsplit(":", 1)
@@ -35,7 +35,7 @@ class Connection:
         self._socket.sendall(data)
 
     def frames(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield kind, stream and content of each frame until the server closes the connection."""
+        """Yield type, stream and payload of each frame until the server closes the connection."""
         while True:
             while len(self._received) >= 9 and len(self._received) >= 9 + (size := int.from_bytes(self._received[:3])):
                 found, self._received = self._received[: 9 + size], self._received[9 + size :]
@@ -49,14 +49,14 @@ class Connection:
             self._received += data
 
     def ends(self) -> Iterator[tuple[int, int, str]]:
-        """Yield stream, status and words of each call that ends. Nothing of it is packed."""
+        """Yield stream, status and message of each call that ends. Headers are not compressed."""
         for kind, stream, content in self.frames():
             if kind == HEADERS and (status := re.search(rb"grpc-status.(\d+)", content, re.DOTALL)):
                 words = re.search(rb"grpc-message.([^@\x00]*)", content, re.DOTALL)
                 yield stream, int(status[1]), words[1].decode("latin-1") if words else ""
 
     def is_closed_by(self, data: bytes, times: int) -> bool:
-        """Send something again and again; say whether the server closes the connection because of it."""
+        """Send something repeatedly. Return whether the server closes the connection."""
         try:
             for _ in range(times):
                 self.send(data)
@@ -74,12 +74,12 @@ def frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
 
 
 def field(name: bytes, value: bytes, *, remembered: bool = False) -> bytes:
-    """A header field, as it is or with a place in the table."""
+    """A header field, literal or added to the dynamic table."""
     return (b"\x40" if remembered else b"\x00") + _length(name) + name + _length(value) + value
 
 
 def head(path: bytes = RUN, more: bytes = b"") -> bytes:
-    """The head of a call."""
+    """The headers of a call."""
     return (
         field(b":method", b"POST")
         + field(b":scheme", b"http")
@@ -92,7 +92,7 @@ def head(path: bytes = RUN, more: bytes = b"") -> bytes:
 
 
 def call(stream: int, message: bytes | None = None, path: bytes = RUN, more: bytes = b"") -> bytes:
-    """A call: its head, in as many frames as it takes, and its message, which may be left out."""
+    """A call: its headers, in as many frames as needed, and optionally its message."""
     packed = head(path, more)
     parts = [packed[start : start + 16000] for start in range(0, len(packed), 16000)]
     last = len(parts) - 1

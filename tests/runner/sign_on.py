@@ -1,4 +1,4 @@
-"""A real sign-on service for tests, made from the protocol file: it says who is an admin, late or not at all if told so."""
+"""A real sign-on service, built from the protocol file: reports admins, late or not at all if told so."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ Context = grpc.aio.ServicerContext[IsAdminRequest, IsAdminResponse]
 
 @dataclass
 class SignOn(AuthServicer):
-    """admins: who is one. failures: statuses to answer with first, one a question. slow: never answer.
-
-    asked: the user of each question so far. given_up: how many questions ended before their answer.
+    """admins: ids of admins. failures: statuses for the first requests, one each. slow: never respond. asked: the user of each
+    request so far. given_up: how many requests were cancelled.
     """
 
     admins: set[int] = field(default_factory=set[int])
@@ -43,12 +42,12 @@ class SignOn(AuthServicer):
         return IsAdminResponse(is_admin=request.user_id in self.admins)
 
     async def until_asked(self) -> None:
-        """Wait for the first question."""
+        """Wait for the first request."""
         async with self.changed:
             await self.changed.wait_for(lambda: self.asked)
 
     async def until_given_up(self) -> None:
-        """Wait until every question is given up."""
+        """Wait until every request was cancelled."""
         async with self.changed:
             await self.changed.wait_for(lambda: self.given_up == len(self.asked))
 
@@ -58,7 +57,7 @@ class SignOn(AuthServicer):
 
     @asynccontextmanager
     async def serve(self, address: str = "127.0.0.1:0") -> AsyncGenerator[str]:
-        """Answer while the context is open; gives the address."""
+        """Serve while the context is open. Yield the address."""
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         add_AuthServicer_to_server(self, server)
         port = server.add_insecure_port(address)

@@ -1,4 +1,4 @@
-"""The four calls over gRPC, as a generated client makes them."""
+"""The four calls over gRPC, with a generated client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLEEP = CodeRequest(code="sleep 50", language="bash")
 
 
 async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
-    """Await a call that has to fail; return its status and words."""
+    """Await a call that must fail. Return its status and message."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value.code(), caught.value.details() or ""
@@ -35,7 +35,7 @@ async def test_go_runs_by_default(runner: RunnerStub) -> None:
 
 
 @pytest.mark.slow
-async def test_a_go_program_that_panics_ends_with_the_words_of_go_run(runner: RunnerStub) -> None:
+async def test_a_panicking_go_program_ends_with_go_runs_message(runner: RunnerStub) -> None:
     await asyncio.to_thread(prepare_go, data_folder())
     answer = await runner.RunCode(CodeRequest(code='package main\n\nfunc main() { print("a "); panic("b") }\n'))
     assert answer.error.startswith("a panic: b\n\ngoroutine 1 [running]:\n")
@@ -116,7 +116,7 @@ async def test_what_is_shared_can_be_fetched_again_and_again(runner: RunnerStub)
         assert answer == CodeResponse(code=code, output="grüße 🦀\n\ufffdend", error="")
 
 
-async def test_code_with_errors_is_not_kept(runner: RunnerStub) -> None:
+async def test_failed_code_is_not_stored(runner: RunnerStub) -> None:
     before = (await runner.ShareCode(CodeRequest(code="true", language="bash"))).id
     everything = "one\nsyntax error: two\nthree\n"
     for code, words in (("echo wrong >&2", "wrong\n"), ("exit 3", "exit code 3"), (f"printf '{everything}' >&2", everything)):
@@ -172,7 +172,7 @@ async def test_a_client_that_cancels_ends_its_program(runner: RunnerStub, server
     await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_a_client_that_goes_away_ends_its_program(server: RunningServer) -> None:
+async def test_a_disconnected_client_ends_its_program(server: RunningServer) -> None:
     channel = grpc.aio.insecure_channel(server.ready["grpc"])
     call = asyncio.ensure_future(RunnerStub(channel).RunCode(SLEEP).wait_for_connection())
     await until_in_flight(server, 1)

@@ -1,4 +1,4 @@
-"""`user_id` in a request is a claim. Who is known by a token may claim to be nobody else."""
+"""`user_id` in a request proves nothing: an authenticated client may only send its own."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_user_cannot_delete_in_the_name_of_an_admin(start_server: Start,
         assert caught.value.code() is grpc.StatusCode.CANCELLED
 
 
-async def test_where_a_login_is_required_nothing_goes_without(start_server: Start, url: str) -> None:
+async def test_required_login_applies_to_every_call(start_server: Start, url: str) -> None:
     server = start_server("--grpc-port", "0", "--database-url", url, "--require-login")
     ada = await add_user(url, "ada", ADA, "admin")
     async with grpc.aio.insecure_channel(server.ready["grpc"]) as channel:

@@ -1,4 +1,4 @@
-"""The table from error to gRPC status knows every error there is, and HTTP every status."""
+"""Every error has a gRPC status, and every gRPC status an HTTP one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_statuses_are_those_of_grpc() -> None:
 @pytest.mark.parametrize(
     "text", ["", "plain", "x" * 5000, "é" * 5000, "%" * 5000, "🦀" * 5000, "\0" * 5000, "x" * 4000 + "🦀" * 50]
 )
-def test_words_fit_into_a_status(text: str) -> None:
+def test_messages_fit_into_a_status(text: str) -> None:
     short = cut(text)
     assert len(quote(short, safe=wire._UNQUOTED)) <= MESSAGE_BYTES
     assert short == text or (short.endswith("...") and text.startswith(short[:-3]) and len(short) > 300)

@@ -1,4 +1,4 @@
-"""Parts that go away in the middle: a clear answer, nothing half-written, nothing hanging, and all well when they are back."""
+"""Failing components: a clear error, nothing half-written, nothing hanging, and recovery once they are back."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def redis() -> Iterator[RedisServer]:
 
 @asynccontextmanager
 async def firebox_at(*flags: str) -> AsyncGenerator[tuple[RunningServer, RunnerStub]]:
-    """Start a server with these parts, and a client."""
+    """Start a server with these components, and a client."""
     context = running_server("--grpc-port", "0", *flags)
     server = await asyncio.to_thread(context.__enter__)
     try:
@@ -60,13 +60,13 @@ async def on_postgres(postgres: PostgresServer) -> AsyncIterator[tuple[RunningSe
 
 
 def kill(postgres: PostgresServer) -> None:
-    """Kill it, after what it has confirmed is on the disk: for the sake of speed these write their log a little later."""
+    """Kill it after everything committed is on disk: for speed these servers write their log a little later."""
     postgres.sql("CHECKPOINT")
     postgres.kill()
 
 
 def rows(postgres: PostgresServer, url: str) -> list[str]:
-    """Number and code of what is shared, one line each."""
+    """Id and code of shared snippets, one line each."""
     name = url.rpartition("/")[2]
     return postgres.sql("SELECT id, code FROM shared_codes ORDER BY id", name).splitlines()
 
@@ -133,7 +133,7 @@ async def _share(runner: RunnerStub, request: CodeRequest) -> int:
     return (await runner.ShareCode(request)).id
 
 
-async def test_redis_answers_before_the_database_is_asked(
+async def test_redis_is_queried_before_the_database(
     on_postgres: tuple[RunningServer, RunnerStub, str], postgres: PostgresServer, redis: RedisServer
 ) -> None:
     _, _, url = on_postgres

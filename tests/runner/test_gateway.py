@@ -1,4 +1,4 @@
-"""The JSON gateway against golden files, and what JSON cannot show. "<text>" stands for words that may be any."""
+"""The JSON gateway against golden files, and what JSON cannot show. "<text>" stands for any text."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_snippet_lives_and_dies(gateway: httpx.Client, runner: RunnerStu
         assert (answer.status_code, answer.json()["code"]) == (404, 5)
 
 
-async def test_both_sides_give_the_same_answer(gateway: httpx.Client, runner: RunnerStub) -> None:
+async def test_grpc_and_gateway_return_the_same(gateway: httpx.Client, runner: RunnerStub) -> None:
     for code in ("echo out; echo err >&2; exit 1", "printf 'a\\xffb'", "printf '\\0'", "echo 'grüße 🦀'", ""):
         answer = await runner.RunCode(CodeRequest(code=code, language="bash"))
         assert CodeResponse(**gateway.post("/run", json={"code": code, "language": "bash"}).json()) == answer
@@ -76,7 +76,7 @@ def test_a_page_of_another_site_cannot_make_the_server_run_code(gateway: httpx.C
     assert own.status_code == 200
 
 
-async def test_a_client_that_goes_away_ends_its_program(server: RunningServer) -> None:
+async def test_a_disconnected_client_ends_its_program(server: RunningServer) -> None:
     body = json.dumps({"code": "sleep 50", "language": "bash"}).encode()
     head = f"POST /run HTTP/1.1\r\nHost: {server.address[0]}:{server.address[1]}\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(server.address, timeout=60) as connection:
@@ -98,14 +98,14 @@ def test_the_description_has_the_four_routes_with_their_messages(gateway: httpx.
         assert f"#/components/schemas/{name}" in text or name in ("IdRequest", "DeleteCodeRequest")
 
 
-def test_metrics_are_where_prometheus_looks(gateway: httpx.Client) -> None:
+def test_metrics_at_the_usual_path(gateway: httpx.Client) -> None:
     gateway.post("/run", json={"code": "true", "language": "bash"})
     answer = gateway.get("/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert 'firebox_runs_total{language="bash",verdict="ok"}' in answer.text
 
 
-def test_metrics_may_have_a_port_where_nothing_else_is(start_server: Any, tmp_path: Path) -> None:
+def test_metrics_port_serves_nothing_else(start_server: Any, tmp_path: Path) -> None:
     server: RunningServer = start_server("--metrics-port", "0", "--database-url", f"sqlite:///{tmp_path / 'runner.db'}")
     url = server.ready["metrics"]
     assert not url.startswith(server.url)

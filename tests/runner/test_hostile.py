@@ -1,4 +1,4 @@
-"""What one client of the gRPC side cannot do to the server and to the others."""
+"""What a hostile gRPC client cannot do to the server and to other clients."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ def is_served(place: str, source: str = OTHER) -> bool:
         return next(connection.ends())[1] == 0
 
 
-async def test_what_is_no_message_is_refused_in_our_words_and_logged_once(
-    server: RunningServer, channel: grpc.aio.Channel
-) -> None:
+async def test_invalid_messages_get_our_error_and_are_logged_once(server: RunningServer, channel: grpc.aio.Channel) -> None:
     before = len(server.log.read_text())
     for method in METHODS * 5:
         ask: Any = channel.stream_stream(method)
@@ -132,7 +130,7 @@ def test_metadata_is_bounded(place: str) -> None:
 
 
 def test_calls_without_messages_do_not_keep_others_out(place: str) -> None:
-    """One client opens as many calls as there can be and sends no message for any of them."""
+    """One client opens as many calls as possible and sends no message for any of them."""
     with Connection(place) as first, Connection(place) as second:
         first.send(b"".join(call(stream) for stream in range(1, 2 * grpc_messages.CALLS_OF_AN_ADDRESS, 2)))
         # A call that came between them would wait for as long as they do.
@@ -186,7 +184,7 @@ async def test_only_so_many_messages_come_in_at_once() -> None:
     assert intake._addresses == {}
 
 
-async def test_a_stream_on_which_nothing_is_asked_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_stream_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would keep a place for as long as its client likes."""
 
     async def refuse(context: Any, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What a client finds out by itself, and what it cannot make the server do."""
+"""Discovery by clients (reflection, health), and limits."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ HEALTH: Any = health_pb2_grpc
 REFLECTION_MESSAGES: Any = reflection_pb2
 
 
-def test_generated_code_is_what_the_protocol_files_give(tmp_path: Path) -> None:
+def test_generated_code_matches_the_protocol_files(tmp_path: Path) -> None:
     for path in generate(tmp_path):
         assert (SOURCE / path).read_text() == (tmp_path / path).read_text(), "run `.venv/bin/python -m scripts.generate_grpc`"
 
 
 async def ask_reflection(channel: grpc.aio.Channel, version: str = "v1", **question: str) -> Any:
-    """Ask the server one thing about itself. The messages of both versions are the same."""
+    """Send a reflection request. The messages of both versions are the same."""
     call = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=REFLECTION_MESSAGES.ServerReflectionRequest.SerializeToString,
@@ -96,12 +96,12 @@ async def test_numbers_of_fields_are_those_of_runner(channel: grpc.aio.Channel) 
 
 
 @pytest.mark.parametrize("name", ["", "runner.Runner"])
-async def test_health_is_told(channel: grpc.aio.Channel, name: str) -> None:
+async def test_health_service(channel: grpc.aio.Channel, name: str) -> None:
     answer = await HEALTH.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_a_server_that_stops_says_so_first_and_lets_calls_end(tmp_path: Path, start_server: Any) -> None:
+async def test_shutdown_reports_not_serving_and_completes_calls(tmp_path: Path, start_server: Any) -> None:
     server: RunningServer = start_server("--grpc-port", "0", "--database-url", f"sqlite:///{tmp_path / 'runner.db'}")
     async with grpc.aio.insecure_channel(server.ready["grpc"]) as channel:
         health = HEALTH.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="runner.Runner"))
@@ -138,7 +138,7 @@ async def test_a_call_that_does_not_exist_is_unimplemented(channel: grpc.aio.Cha
 
 
 @pytest.mark.parametrize("flag", ["--grpc-port", "--metrics-port"])
-def test_a_port_that_is_taken_is_said_in_one_sentence(server: RunningServer, tmp_path: Path, flag: str) -> None:
+def test_a_taken_grpc_or_metrics_port_is_a_settings_error(server: RunningServer, tmp_path: Path, flag: str) -> None:
     port = server.ready["grpc"].rpartition(":")[2]
     done = run_firebox(
         "serve", "--port", "0", flag, port, "--no-prepare-toolchains", "--log-level", "error",
@@ -195,5 +195,5 @@ async def test_clients_behind_a_trusted_proxy_have_limits_of_their_own(proxied: 
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_no_file_is_kept_for_the_librarys_socket(proxied: tuple[RunningServer, Path]) -> None:
+def test_the_librarys_socket_leaves_no_file(proxied: tuple[RunningServer, Path]) -> None:
     assert not list(proxied[1].glob("firebox-grpc-*"))

@@ -1,4 +1,4 @@
-"""Who may delete, when another service says who is an admin: without its yes, nothing is deleted."""
+"""Deletion when a sign-on service decides who is an admin: nothing is deleted without its consent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRIES = 4
 
 @dataclass(frozen=True)
 class Asking:
-    """A server that asks the service at `address`."""
+    """A server that uses the service at `address`."""
 
     server: RunningServer
     address: str
@@ -33,7 +33,7 @@ class Asking:
 
 
 def asking(folder: Path, *flags: str) -> Iterator[Asking]:
-    """Start a server; the service that it asks is started by each test."""
+    """Start a server; the service is started by each test."""
     address, url = f"127.0.0.1:{free_port(folder)}", f"sqlite:///{folder / 'runner.db'}"
     with running_server("--grpc-port", "0", "--database-url", url, "--sso-address", address, *flags) as server:
         yield Asking(server, address, url)
@@ -41,13 +41,13 @@ def asking(folder: Path, *flags: str) -> Iterator[Asking]:
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
-    """A server that waits for the service as long as it does by default."""
+    """A server with the default timeout for the service."""
     yield from asking(tmp_path_factory.mktemp("patient"))
 
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
-    """A server that waits for the service for a fifth of a second."""
+    """A server with a timeout of a fifth of a second."""
     yield from asking(tmp_path_factory.mktemp("hasty"), "--sso-timeout-ms", "200")
 
 
@@ -59,19 +59,19 @@ async def runner(patient: Asking) -> AsyncIterator[RunnerStub]:
 
 
 async def share(runner: RunnerStub) -> int:
-    """Share something; give its number."""
+    """Share something. Return its id."""
     return (await runner.ShareCode(CodeRequest(code="echo kept", language="bash"))).id
 
 
 async def refusal(runner: RunnerStub, request: DeleteCodeRequest) -> tuple[grpc.StatusCode, str]:
-    """Try to delete in vain; return status and words, having seen that what was shared is still there."""
+    """Try to delete in vain, check that the snippet still exists, and return status and message."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await runner.DeleteCode(request)
     assert (await runner.GetCodeByID(IdRequest(id=request.id))).output == "kept\n"
     return caught.value.code(), caught.value.details() or ""
 
 
-async def test_an_admin_of_the_service_deletes_and_nobody_else(patient: Asking, runner: RunnerStub) -> None:
+async def test_only_admins_of_the_service_delete(patient: Asking, runner: RunnerStub) -> None:
     sign_on, shared = SignOn(admins={ADMIN}), await share(runner)
     # An admin of ours is none of theirs.
     own = await add_user(patient.database_url, "ada", "token", "admin")
@@ -98,7 +98,7 @@ async def test_an_admin_of_the_service_deletes_and_nobody_else(patient: Asking, 
     ],
     ids=["once", "as often as it may"],
 )
-async def test_a_service_that_stumbles_is_asked_again(
+async def test_transient_failures_of_the_service_are_retried(
     patient: Asking, runner: RunnerStub, failures: list[grpc.StatusCode]
 ) -> None:
     sign_on = SignOn(admins={ADMIN}, failures=failures.copy())
@@ -160,7 +160,7 @@ async def test_a_service_that_is_gone_closes_the_door_until_it_is_back(patient: 
         assert (await runner.DeleteCode(request)).success
 
 
-async def test_it_is_asked_without_our_own_grpc_too(tmp_path: Path) -> None:
+async def test_the_service_is_used_without_our_grpc_door_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'runner.db'}"
     async with SignOn(admins={ADMIN}).serve() as address:
         context = running_server("--database-url", url, "--sso-address", address)

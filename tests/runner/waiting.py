@@ -1,4 +1,4 @@
-"""Waiting for what a server says about itself."""
+"""Waiting for a state reported by the server."""
 
 from __future__ import annotations
 

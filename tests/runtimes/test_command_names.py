@@ -1,4 +1,4 @@
-"""Commands that people type and the host lacks are offered by links that programs are shown."""
+"""Commands that the host lacks become symlinks in sandboxes."""
 
 from __future__ import annotations
 

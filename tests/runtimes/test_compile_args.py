@@ -1,4 +1,4 @@
-"""Arguments of compilers: what is allowed, and everything that must not be."""
+"""Compiler arguments: which are allowed, and which must not be."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_attack_39_arguments_that_reach_further_are_refused_by_every_compiler(de
 
 
 @of_each_compiler
-def test_what_people_use_is_allowed_and_reaches_the_compiler(definition: Definition) -> None:
+def test_common_arguments_are_allowed_and_reach_the_compiler(definition: Definition) -> None:
     words = tuple(ALLOWED.get((definition.language, definition.detect.programs[0]), "-O").split())
     job = Job(language=definition.language, compile_args=words)
     check_compile_args(job, runtime_of(definition))

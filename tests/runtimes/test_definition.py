@@ -1,4 +1,4 @@
-"""Definitions: ours are sound, and a mistake in one is named with its file and key."""
+"""Definitions: ours are valid, and a mistake is reported with its file and key."""
 
 from __future__ import annotations
 

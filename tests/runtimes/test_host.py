@@ -1,4 +1,4 @@
-"""Tools on PATH, played by small scripts that answer in odd ways."""
+"""Tools on PATH, simulated by small scripts with odd answers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MakeTool = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let folders below /tmp be shown, where tests have theirs."""
+    """Allow mounting folders below /tmp, where tests have theirs."""
     monkeypatch.setattr(host_folders, "COVERED", ("/covered",))
 
 
 @pytest.fixture
 def make_tool(tmp_path: Path) -> MakeTool:
-    """Write a shell script into a folder of PATH; each run of it leaves a line in `tmp_path/asked`."""
+    """Write a shell script into a folder of PATH; each run of it adds a line to `tmp_path/asked`."""
 
     def make(name: str, body: str, folder: str = "one/bin") -> Path:
         program = tmp_path / folder / name
@@ -88,7 +88,7 @@ def test_odd_versions(make_tool: MakeTool, tmp_path: Path, body: str, pattern: s
         ("kill -9 $$", "exit code -9"),
     ],
 )
-def test_a_tool_that_does_not_answer_is_a_problem_in_words(make_tool: MakeTool, tmp_path: Path, body: str, words: str) -> None:
+def test_a_failing_tool_is_reported(make_tool: MakeTool, tmp_path: Path, body: str, words: str) -> None:
     program = make_tool("shout", body)
     scan = scan_host(path_of(tmp_path), [definition()])
     assert scan.runtimes == []
@@ -103,15 +103,13 @@ def test_a_file_that_is_no_program(make_tool: MakeTool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stream", ["", " >&2"])
-def test_a_tool_that_never_stops_talking_is_given_up(make_tool: MakeTool, tmp_path: Path, stream: str) -> None:
+def test_a_tool_with_endless_output_is_killed(make_tool: MakeTool, tmp_path: Path, stream: str) -> None:
     make_tool("shout", f"exec yes 1.0{stream}")
     scan = scan_host(path_of(tmp_path) + ":/usr/bin:/bin", [definition()])
     assert scan.problems[0].endswith("its output exceeds 1048576 bytes")
 
 
-def test_a_tool_that_hangs_is_given_up_with_its_children(
-    make_tool: MakeTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hanging_tool_is_killed_with_its_children(make_tool: MakeTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_tools, "ANSWER_TIMEOUT_S", 0.2)
     os.mkfifo(tmp_path / "alive")
     make_tool("shout", f"exec 9> {tmp_path}/alive; sleep 600 & wait")
@@ -123,7 +121,7 @@ def test_a_tool_that_hangs_is_given_up_with_its_children(
     os.close(alive)
 
 
-def test_stdin_is_what_the_definition_says(make_tool: MakeTool, tmp_path: Path) -> None:
+def test_stdin_comes_from_the_definition(make_tool: MakeTool, tmp_path: Path) -> None:
     make_tool("shout", 'read line; [ "$line" = version? ] && echo 1.5')
     assert the_only_one(scan_host(path_of(tmp_path), [definition('stdin = "version?"')])).version == "1.5.0"
 
@@ -174,7 +172,7 @@ def test_every_folder_of_path_is_searched(make_tool: MakeTool, tmp_path: Path) -
     assert found[0].env["PATH"] == f"{tmp_path}/one/bin:/usr/local/bin:/usr/bin:/bin"
 
 
-def test_a_program_with_several_names_is_asked_once(make_tool: MakeTool, tmp_path: Path) -> None:
+def test_a_program_with_several_names_runs_once(make_tool: MakeTool, tmp_path: Path) -> None:
     program = make_tool("shout", "echo 1.0")
     (tmp_path / "two").mkdir()
     (tmp_path / "two/shout").symlink_to(program)
@@ -274,7 +272,7 @@ def test_a_folder_that_sandboxes_cover_cannot_be_shown(
 
 
 @pytest.mark.parametrize("home", ["one", "one/someone", "one/some/one"])
-def test_nobodys_home_is_shown(make_tool: MakeTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+def test_home_folders_are_never_shown(make_tool: MakeTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     make_tool("shout", "echo 1.0")
     monkeypatch.setenv("HOME", str(tmp_path / home))
     scan = scan_host(path_of(tmp_path), [definition()])
@@ -323,7 +321,7 @@ def test_another_way_of_asking_asks_again(make_tool: MakeTool, tmp_path: Path) -
     assert the_only_one(scan_host(path, [definition("pattern = 'or (.*)'")], data_folder=data)).version == "2.0.0"
 
 
-def test_what_a_shim_stands_for_is_not_remembered(make_tool: MakeTool, tmp_path: Path) -> None:
+def test_targets_of_unknown_shims_are_not_cached(make_tool: MakeTool, tmp_path: Path) -> None:
     old, new = (make_tool("shout", f"echo {version}", f"v/{version}/bin") for version in ("1.0", "2.0"))
     (tmp_path / "current").write_text(str(old))
     make_tool("shout", f"cat {tmp_path}/current", "shims")

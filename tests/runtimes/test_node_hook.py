@@ -1,4 +1,4 @@
-"""The hook of node in a template: where random numbers cannot be drawn anew there is none."""
+"""Node's hook in a template: without reseeded random numbers there is no template."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def planned(*modules: str) -> Prestart:
 
 
 async def make(ahead: Prestart, text: str = "", other: str = "") -> None:
-    """Make a template with a hook in which one text is replaced by another."""
+    """Create a template with a hook in which one text is replaced."""
     hooks = hook_texts()
     assert text in hooks["wait.js"]
     hooks["wait.js"] = hooks["wait.js"].replace(text, other) if text else hooks["wait.js"]

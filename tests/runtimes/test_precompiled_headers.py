@@ -1,4 +1,4 @@
-"""What is prepared for C++: headers that GCC takes where they fit, and that nothing but the time tells of."""
+"""Precompiled C++ headers: used by GCC where they fit, and noticeable by nothing but the time."""
 
 from __future__ import annotations
 
@@ -55,9 +55,8 @@ def prepared(planned: tuple[Runtime, Preparation]) -> Runtime:
 
 
 def compile_in(folder: Path, runtime: Runtime, code: str, *more: str, absent: bool = False) -> tuple[bool, int, str]:
-    """Compile main.cpp. Tells whether a prepared header was used, the exit code, and the compiler's words without -H's.
-
-    absent: the prepared folder is not there.
+    """Compile main.cpp. Return whether a precompiled header was used, the exit code, and the compiler's messages without those of
+    -H. absent: the prepared folder is missing.
     """
     folder.mkdir(exist_ok=True)
     (folder / "main.cpp").write_text(code)
@@ -129,7 +128,7 @@ def test_what_is_not_prepared_yet_is_no_warning(planned: tuple[Runtime, Preparat
 
 
 def test_nothing_is_put_into_packages(planned: tuple[Runtime, Preparation], tmp_path: Path) -> None:
-    """They are the same whenever they are built, which such headers are not."""
+    """They are the same whenever they are built, unlike such headers."""
     _runtime, preparation = planned
     (tmp_path / "precompile.sh").write_text(preparation.files["precompile.sh"])
     (tmp_path / "prepared").mkdir()

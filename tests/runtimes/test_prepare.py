@@ -1,4 +1,4 @@
-"""Preparations: a folder that appears whole or not at all."""
+"""Preparation of toolchains: a folder that appears atomically."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_it_is_done_once(tmp_path: Path) -> None:
         ('["no-such-program-anywhere"]', "no-such-program-anywhere"),
     ],
 )
-def test_a_failure_is_told_in_words_and_leaves_nothing(tmp_path: Path, command: str, words: str) -> None:
+def test_a_failure_is_reported_and_leaves_nothing_behind(tmp_path: Path, command: str, words: str) -> None:
     lines = [f"prepare = [{command}]" if line.startswith("prepare =") else line for line in DEFINITION.splitlines()]
     planned = plan(tmp_path, "\n".join(lines))
     problem = planned.execute()
@@ -128,7 +128,7 @@ def test_a_data_folder_below_tmp_is_shown_where_the_sandbox_has_no_folder_of_its
         assert planned.shown_at == f"/.host{planned.folder}"
 
 
-def test_a_command_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_command_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchain_cache, "PREPARATION_TIMEOUT_S", 0.2)
     lines = ['prepare = [["sleep", "600"]]' if line.startswith("prepare =") else line for line in DEFINITION.splitlines()]
     assert "sleep takes more than 0.2 s" in plan(tmp_path, "\n".join(lines)).execute()
@@ -162,7 +162,7 @@ Preparation("x", "1", Path(sys.argv[1], "x"), (("sh", "-c", words, sys.argv[2]),
 """
 
 
-def test_nothing_goes_on_when_the_server_is_killed(tmp_path: Path) -> None:
+def test_commands_end_when_the_server_is_killed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "alive")
     server = subprocess.Popen([sys.executable, "-c", PREPARES, str(tmp_path), str(tmp_path / "alive")])
     with open(tmp_path / "alive", "rb") as alive:  # opens once the command holds the other side

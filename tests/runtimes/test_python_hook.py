@@ -1,4 +1,4 @@
-"""The hook of Python in copies of one memory: what must be another in each of them is."""
+"""Python's hook in copies of one memory image: what must differ between them does."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ os.read(200, 1)
 
 @pytest.fixture(scope="module")
 def one_pid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library with which each process has the same number, like each first process of a namespace: OpenSSL looks at that."""
+    """A library with the same pid in every process, like the first process of every namespace: OpenSSL depends on it."""
     folder = tmp_path_factory.mktemp("one_pid")
     (folder / "one_pid.c").write_text("int getpid(void) { return 77; }\n")
     command = [require_tool("cc"), "-shared", "-fPIC", "-o", "one_pid.so", "one_pid.c"]
@@ -64,7 +64,7 @@ def one_pid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_copies(one_pid: Path, hook: str, program: str, preloaded: str) -> list[str]:
-    """Return what each copy printed, without its last new line."""
+    """Return the output of each copy, without its last newline."""
     command = [PYTHON, "-S", "-c", COPYING, hook, program, preloaded, str(COPIES)]
     env = {"LD_PRELOAD": str(one_pid), "PATH": os.environ["PATH"]}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
@@ -90,7 +90,7 @@ def test_generators_start_anew_in_each_copy(one_pid: Path, name: str) -> None:
 
 
 def test_numpy_gets_a_new_generator(one_pid: Path) -> None:
-    """A stand-in, because numpy is not among what tests need: it hears what the real one would."""
+    """A substitute, because tests do not depend on numpy: it is called like the real one."""
     preloaded = "numpy.random.mtrand"
     program = "import sys; print(sys.modules['numpy.random.mtrand'].heard)"
     numpy = """

@@ -1,4 +1,4 @@
-"""Real tools of this machine: a program of each language is compiled and run as its definition says, without a sandbox."""
+"""Real tools of this machine: a program of each language, compiled and run as its definition says, without a sandbox."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def registry() -> Registry:
 
 
 def execute(runtime: Runtime, folder: Path, files: dict[str, str], args: Sequence[str] = (), stdin: str = "") -> tuple[int, str]:
-    """Compile and run in `folder`; gives the exit code and stdout of the last command."""
+    """Compile and run in `folder`. Return the exit code and stdout of the last command."""
     placed = runtime.place([File(name, text.encode()) for name, text in files.items()])
     for file in placed:
         (folder / file.name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Selectors: name or alias, and a range as npm spells it."""
+"""Selection of runtimes: a name or alias, and a range in npm's syntax."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_names(selector: str, language: str, version: str) -> None:
     assert (found.language, found.version) == (language, version)
 
 
-def test_rank_goes_before_version_but_every_version_can_be_named() -> None:
+def test_rank_wins_over_version_but_every_version_can_be_selected() -> None:
     assert REGISTRY.resolve("c", "14").package == "clang"
     assert REGISTRY.resolve("c").package == "gcc"
 

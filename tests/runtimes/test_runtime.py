@@ -1,4 +1,4 @@
-"""Templates become command lines; files get the names toolchains insist on."""
+"""Command line templates, and file names that toolchains require."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_data_keeps_its_name() -> None:
     assert [file.name for file in runtime("t", needs_extension=True).place(files)] == ["file0.x", "file1.code"]
 
 
-def test_a_name_that_is_taken_is_not_given_twice() -> None:
+def test_a_taken_file_name_is_not_reused() -> None:
     assert place(["file0.code", "file0.x"], needs_extension=True) == ["file0.code", "file0.x"]
 
 

@@ -1,4 +1,4 @@
-"""Shims of version managers are asked once, and again when something has changed that their manager goes by."""
+"""Shims of version managers are run once, and again after a change that their answer depends on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WHERE = definition('locate = ["where"]')
 
 @dataclass(frozen=True)
 class Manager:
-    """How a manager is laid out. folder: of its shims; decision: the file that names the version; link: its shims are links."""
+    """Layout of a manager. folder: of its shims; decision: the file that selects the version; link: its shims are symlinks."""
 
     folder: str
     decision: str
@@ -38,7 +38,7 @@ MANAGERS = {
 
 
 class Home:
-    """A user's home folder with a manager in it, and two versions of a program."""
+    """A home with a manager and two versions of a program."""
 
     def __init__(self, folder: Path, manager: Manager) -> None:
         self.folder = folder
@@ -99,7 +99,7 @@ def add_to_path(home: Home) -> None:
 
 
 def make_shim_anew(home: Home) -> None:
-    """Write another shim; of a link, what it leads to."""
+    """Write another shim; for a symlink, its target."""
     home.shim.write_text(home.shim.read_text().replace("#!/bin/sh\n", "#!/bin/sh\n\n"))
 
 
@@ -107,7 +107,7 @@ def change_path(home: Home) -> None:
     home.folders.append("/usr/local/bin")
 
 
-def test_a_shim_is_asked_once(home: Home) -> None:
+def test_a_shim_runs_once(home: Home) -> None:
     assert [home.version(), home.version(), home.times_asked()] == ["1.0.0", "1.0.0", 1]
 
 
@@ -117,7 +117,7 @@ def test_another_version_that_is_chosen_is_found(home: Home) -> None:
     assert [home.version(), home.version(), home.times_asked()] == ["2.0.0", "2.0.0", 2]
 
 
-def test_a_shim_that_stands_for_nothing_is_asked_once_too(home: Home) -> None:
+def test_a_shim_without_a_target_runs_once_too(home: Home) -> None:
     home.decide("3.0")
     first, second = home.scan(), home.scan()
     assert first.runtimes == second.runtimes == []
@@ -127,13 +127,13 @@ def test_a_shim_that_stands_for_nothing_is_asked_once_too(home: Home) -> None:
     assert [home.version(), home.times_asked()] == ["1.0.0", 2]
 
 
-def test_a_shim_that_fails_otherwise_is_asked_again(home: Home) -> None:
+def test_a_shim_that_fails_otherwise_runs_again(home: Home) -> None:
     home.program("versions/1.0/bin/shout", "exit 1")
     assert [home.scan().runtimes, home.scan().runtimes, home.times_asked()] == [[], [], 2]
 
 
 @pytest.mark.parametrize("change", [add_to_path, make_shim_anew, change_path])
-def test_a_shim_is_asked_again_after_a_change(home: Home, change: Callable[[Home], None]) -> None:
+def test_a_shim_runs_again_after_a_change(home: Home, change: Callable[[Home], None]) -> None:
     home.version()
     change(home)
     assert [home.version(), home.times_asked()] == ["1.0.0", 2]
@@ -145,12 +145,12 @@ def test_another_environment_is_another_answer(home: Home, monkeypatch: pytest.M
     assert [home.version(), home.times_asked()] == ["1.0.0", 2]
 
 
-def test_another_build_at_the_same_place_is_asked_for_its_version(home: Home) -> None:
+def test_another_build_at_the_same_path_is_asked_for_its_version(home: Home) -> None:
     assert home.version() == "1.0.0"
     home.program("versions/1.0/bin/shout", '[ "$1" = where ] && echo $0 || echo 1.0.9')
     assert [home.version(), home.times_asked()] == ["1.0.9", 1]
 
 
-def test_of_a_script_that_is_nobodys_we_know_nothing_is_known(home: Home) -> None:
+def test_scripts_of_unknown_managers_are_not_cached(home: Home) -> None:
     script = home.program("shims/shout", "exec something")
     assert what_decides(script, home.path, environment_of_tools(home.path)) is None

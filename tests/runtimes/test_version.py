@@ -1,4 +1,4 @@
-"""Version texts of real and odd tools become SemVer."""
+"""Version strings of real and odd tools become SemVer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An installation under way: who watches it sees where it stands, and nobody who goes away stops it."""
+"""Installations in progress: watchers see the progress, and disconnecting does not cancel them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSTALLED = [Installed(entry=ENTRY, kind="folder", installed_at=datetime.now(UTC
 
 
 class Work:
-    """An installation whose end the test decides."""
+    """An installation that the test completes."""
 
     def __init__(self) -> None:
         self.report: Report | None = None
@@ -69,7 +69,7 @@ async def test_what_is_remembered_has_a_bound() -> None:
     assert seen == [f"package-{number}" for number in range(9 * MAX_KEPT_STEPS, 10 * MAX_KEPT_STEPS)]
 
 
-async def test_who_comes_later_sees_where_it_stands() -> None:
+async def test_late_watchers_see_the_current_progress() -> None:
     work, installation, first = await begin()
     work.say("download", 5)
     assert (await anext(first)).done == 5
@@ -106,7 +106,7 @@ async def test_who_stops_waiting_does_not_stop_it() -> None:
     assert installation.ended
 
 
-async def test_everybody_is_told_of_a_failure() -> None:
+async def test_every_watcher_sees_a_failure() -> None:
     async def fail(report: Report) -> list[Installed]:
         raise DownloadFailed("the file is gone")
 

@@ -1,4 +1,4 @@
-"""The numbers, in the words of Prometheus."""
+"""Metrics in Prometheus' text format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service adds to a job before the engine sees it."""
+"""What the service changes in a job before the engine runs it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADDRESS = "192.0.2.1"
     ],
     ids=["user", "operator", "anonymous"],
 )
-async def test_a_job_says_whose_it_is(tmp_path: Path, caller: Caller, client: str, account: str) -> None:
+async def test_a_job_carries_its_owner(tmp_path: Path, caller: Caller, client: str, account: str) -> None:
     settings = load_settings({"data_dir": str(tmp_path), "ready_sandboxes": 0}, environ={})
     registry = Registry([Runtime(language="sh", version="1.0.0", main_name="main.sh", run=("/bin/sh", "{main}"))])
     wanted = Job(language="sh", files=(File("", b""),), client="somebody else", account="somebody else")

@@ -1,4 +1,4 @@
-"""What a shared program's errors are: all it wrote, what `go run` adds, and why a program failed without a word."""
+"""Errors of shared programs: their stderr, what `go run` adds, and why a program failed silently."""
 
 from __future__ import annotations
 

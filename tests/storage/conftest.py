@@ -1,4 +1,4 @@
-"""Every test here that asks for `stores` or `database_url` runs on SQLite and on PostgreSQL."""
+"""Tests that use `stores` or `database_url` run on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.storage.places import stores_at
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database of this test alone."""
+    """The address of an empty database for this test."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'firebox.db'}"
     return str(request.getfixturevalue("postgres_url"))

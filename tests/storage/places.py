@@ -1,4 +1,4 @@
-"""Where the tests of storage keep things, and a line to a service that can be cut."""
+"""Databases and settings for storage tests, and a connection to a service that can be cut."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from firebox.storage.stores import Stores, open_stores
 
 
 class Clock:
-    """Gives the time that the test says."""
+    """A clock set by the test."""
 
     def __init__(self, now_s: float) -> None:
         self.now_s = now_s
@@ -27,7 +27,7 @@ class Clock:
 
 
 def settings_for(database_url: str, **more: object) -> Settings:
-    """Settings of a server on this database, whatever the environment says."""
+    """Settings of a server on this database, independent of the environment."""
     return load_settings({"database_url": database_url, **more}, environ={})
 
 
@@ -38,7 +38,7 @@ async def stores_at(database_url: str, **more: object) -> AsyncGenerator[Stores]
 
 
 async def execute(address: Address, *statements: str) -> list[Any]:
-    """Run statements in one transaction; return the rows of the last one."""
+    """Run statements in one transaction. Return the rows of the last one."""
 
     def work(connection: Connection) -> list[Any]:
         rows: list[Any] = []
@@ -57,9 +57,8 @@ def file_of(database_url: str) -> Path:
 
 
 class Line:
-    """A TCP line to a service on loopback. While it is cut, nobody answers and nobody hangs up.
-
-    What was sent meanwhile never arrives: its connection ends when the line is mended.
+    """A TCP proxy to a local service. While it is cut, nothing is answered and nothing is closed. Connections used meanwhile are
+    closed when it is mended.
     """
 
     def __init__(self, target: int) -> None:
@@ -92,7 +91,7 @@ class Line:
 
 @asynccontextmanager
 async def line_to(port: int) -> AsyncGenerator[Line]:
-    """Lay a line to a port of loopback; everything on it ends with the context."""
+    """Open a proxy to a local port; everything on it ends with the context."""
     line = Line(port)
     tasks: set[asyncio.Task[None]] = set()
 

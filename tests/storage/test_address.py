@@ -1,4 +1,4 @@
-"""What `database_url` and `redis_url` may say, and what a mistake in them is answered with."""
+"""The settings `database_url` and `redis_url`, and errors about them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_what_the_driver_refuses_is_a_mistake_in_the_settings(url: str) ->
         ("", "redis", "pip install firebox[redis]"),
     ],
 )
-def test_missing_driver_says_how_to_get_it(url: str, module: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_driver_has_an_installation_hint(url: str, module: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     for place in ("firebox.storage.database_address.find_spec", "firebox.storage.redis_client.find_spec"):
         monkeypatch.setattr(place, lambda name: None if name == module else real(name))
@@ -113,7 +113,7 @@ LIBRARIES = ("sqlalchemy", "alembic", "redis", "asyncpg", "mako")
 
 
 def loaded(script: str) -> set[str]:
-    """Run Python; return which of the large libraries it had loaded in the end."""
+    """Run Python. Return which of the large libraries it imported."""
     script += f"\nimport sys; print(*(name for name in {LIBRARIES} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())

@@ -1,4 +1,4 @@
-"""Backup and restore as docs/operate/storage.md describes them, word for word where a command is given."""
+"""Backup and restore as in docs/operate/storage.md, with the commands exactly as written there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROW = {"code": "x", "language": "go", "output": "", "error": ""}
 
 
 def commands(heading: str) -> list[str]:
-    """The shell commands of a part of the page."""
+    """The shell commands of a section of the page."""
     part = PAGE.partition(f"\n### {heading}\n")[2].partition("\n#")[0]
     blocks = re.findall(r"```sh\n(.*?)```", part, re.DOTALL)
     assert blocks, f"no commands below {heading!r}"

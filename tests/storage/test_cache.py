@@ -1,4 +1,4 @@
-"""One suite for the caches, in this process and in Redis; then what is particular about each."""
+"""One suite for both caches, in this process and in Redis; then the differences."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_later_value_takes_the_place(cache: Cache) -> None:
     assert await cache.get("key") == b""
 
 
-async def test_value_for_no_time_is_not_kept(cache: Cache) -> None:
+async def test_value_without_time_to_live_is_not_cached(cache: Cache) -> None:
     await cache.set("key", b"one", 0)
     assert await cache.get("key") is None
 
@@ -58,7 +58,7 @@ async def test_key_may_be_anything(cache: Cache, key: str) -> None:
     assert await cache.get(key + "x") is None
 
 
-async def test_value_that_is_too_large_is_not_kept(cache: Cache) -> None:
+async def test_too_large_value_is_not_cached(cache: Cache) -> None:
     await cache.set("key", b"x" * (VALUE_BYTES * 3), 60)
     assert await cache.get("key") is None
 
@@ -106,7 +106,7 @@ def own_redis(monkeypatch: pytest.MonkeyPatch) -> RedisServer:
     return RedisServer()
 
 
-async def test_cache_without_redis_is_empty_and_says_so_once_a_minute(own_redis: RedisServer) -> None:
+async def test_cache_without_redis_is_empty_and_logs_once_a_minute(own_redis: RedisServer) -> None:
     clock = Clock(0)
     with own_redis:
         async with make_redis(settings_for("", redis_url=own_redis.url)) as redis:
@@ -129,7 +129,7 @@ async def test_cache_without_redis_is_empty_and_says_so_once_a_minute(own_redis:
             assert await cache.get("key") == b"new"
 
 
-async def test_counters_without_redis_say_so_and_come_back(own_redis: RedisServer) -> None:
+async def test_counters_report_a_redis_outage_and_recover(own_redis: RedisServer) -> None:
     with own_redis:
         async with make_redis(settings_for("", redis_url=own_redis.url)) as redis:
             counters = RedisCounters(redis)
@@ -163,7 +163,7 @@ async def share_and_fetch(stores: Stores) -> None:
     assert await stores.snippets.get(snippet.id) == snippet
 
 
-async def test_redis_that_hangs_is_given_up(own_redis: RedisServer) -> None:
+async def test_hanging_redis_times_out(own_redis: RedisServer) -> None:
     with own_redis:
         async with line_to(own_redis.port) as line:
             url = own_redis.url.replace(f":{own_redis.port}/", f":{line.port}/")
@@ -182,7 +182,7 @@ async def test_redis_that_hangs_is_given_up(own_redis: RedisServer) -> None:
                 await until(answers)
 
 
-async def test_what_was_deleted_while_redis_was_away_is_never_given_out(own_redis: RedisServer) -> None:
+async def test_value_deleted_during_a_redis_outage_is_never_returned(own_redis: RedisServer) -> None:
     with own_redis:
         async with line_to(own_redis.port) as line:
             url = own_redis.url.replace(f":{own_redis.port}/", f":{line.port}/")

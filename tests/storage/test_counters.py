@@ -1,4 +1,4 @@
-"""One suite for what each client has used: in both databases, and in Redis."""
+"""One suite for usage counters: in both databases and in Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHO = "user 7"
 
 @pytest.fixture(params=["sqlite", "postgresql", "redis"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """Settings of servers that count together."""
+    """Settings of servers that share counters."""
     place = {"database_url": f"sqlite:///{tmp_path / 'firebox.db'}"}
     if request.param == "postgresql":
         place["database_url"] = request.getfixturevalue("postgres_url")
@@ -37,7 +37,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock in the middle of a minute, and of a day: yesterday's, for the clock of a server may not be that of Redis."""
+    """A clock in the middle of a minute and of a day: yesterday, since a server's clock may differ from that of Redis."""
     return Clock(time.time() // 86_400 * 86_400 - 43_170)
 
 
@@ -84,16 +84,16 @@ async def test_large_sums_are_exact(counters: Counters) -> None:
     assert await counters.add(WHO, "cpu_ms", 1, 60) == 2**52 + 1
 
 
-async def test_no_more_places_than_are_allowed(counters: Counters) -> None:
+async def test_no_more_leases_than_allowed(counters: Counters) -> None:
     assert [await counters.lease(WHO, str(number), 2, 60) for number in range(4)] == [True, True, False, False]
     assert await counters.lease("user 8", "0", 1, 60)
 
 
-async def test_no_place_where_none_is_allowed(counters: Counters) -> None:
+async def test_no_lease_if_none_is_allowed(counters: Counters) -> None:
     assert not await counters.lease(WHO, "a", 0, 60)
 
 
-async def test_place_given_back_is_free(counters: Counters) -> None:
+async def test_released_lease_is_free(counters: Counters) -> None:
     await counters.lease(WHO, "a", 1, 60)
     await counters.release(WHO, "a")
     await counters.release(WHO, "a")
@@ -101,14 +101,14 @@ async def test_place_given_back_is_free(counters: Counters) -> None:
     assert await counters.lease(WHO, "b", 1, 60)
 
 
-async def test_giving_back_frees_nobody_elses_place(counters: Counters) -> None:
+async def test_release_does_not_free_other_leases(counters: Counters) -> None:
     await counters.lease(WHO, "a", 1, 60)
     await counters.release("user 8", "a")
     await counters.release(WHO, "b")
     assert not await counters.lease(WHO, "b", 1, 60)
 
 
-async def test_place_that_nobody_gives_back_is_free_after_its_time(counters: Counters, clock: Clock) -> None:
+async def test_lease_expires(counters: Counters, clock: Clock) -> None:
     await counters.lease(WHO, "a", 1, 60)
     clock.now_s += 59
     assert not await counters.lease(WHO, "b", 1, 60)
@@ -117,7 +117,7 @@ async def test_place_that_nobody_gives_back_is_free_after_its_time(counters: Cou
     assert not await counters.lease(WHO, "a", 1, 60)
 
 
-async def test_place_is_held_longer_by_who_has_it(counters: Counters, clock: Clock) -> None:
+async def test_held_lease_is_renewed(counters: Counters, clock: Clock) -> None:
     await counters.lease(WHO, "a", 1, 60)
     clock.now_s += 50
     assert await counters.lease(WHO, "a", 1, 60)
@@ -214,7 +214,7 @@ async def test_counts_in_redis_end_by_themselves(redis_url: str, tmp_path: Path)
         assert 0 < lives[1] <= 120
 
 
-async def test_database_is_not_asked_to_count_where_there_is_redis(redis_url: str, tmp_path: Path) -> None:
+async def test_redis_counts_instead_of_the_database(redis_url: str, tmp_path: Path) -> None:
     async with stores_at(f"sqlite:///{tmp_path / 'firebox.db'}", redis_url=redis_url) as stores:
         await stores.counters.add(WHO, "runs", 1, 60)
         assert await DatabaseCounters(stores.database).total(WHO, "runs", 60) == 0

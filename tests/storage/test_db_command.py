@@ -1,4 +1,4 @@
-"""`firebox db`: what it does, what it says, and how it ends."""
+"""`firebox db`: effects, output and exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.server import environment, run_firebox
 
 
 def db(*arguments: str, url: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with nobody at the keyboard."""
+    """Run the command without a terminal."""
     return run_firebox("db", *arguments, env={"FIREBOX_DATABASE_URL": url})
 
 
@@ -45,7 +45,7 @@ def test_check_makes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
-async def test_check_finds_what_somebody_changed(database_url: str) -> None:
+async def test_check_finds_modified_tables(database_url: str) -> None:
     async with stores_at(database_url):
         pass
     address = read_address(settings_for(database_url))
@@ -65,7 +65,7 @@ async def test_nothing_is_lost_without_a_yes(database_url: str) -> None:
 
 
 @pytest.mark.parametrize(("answer", "status", "left"), [(b"n\n", 1, True), (b"y\n", 0, False)])
-async def test_somebody_at_the_keyboard_is_asked(tmp_path: Path, answer: bytes, status: int, left: bool) -> None:
+async def test_confirmation_at_a_terminal(tmp_path: Path, answer: bytes, status: int, left: bool) -> None:
     url = f"sqlite:///{tmp_path / 'firebox.db'}"
     async with stores_at(url):
         pass

@@ -1,4 +1,4 @@
-"""When a database is away, slow, full or in the way: a clear answer, nothing half-written, and it comes back by itself."""
+"""An unavailable, slow, full or locked database: a clear error, nothing half-written, and recovery."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ ROW = {"code": "x", "language": "go", "output": "", "error": ""}
 def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
     """A PostgreSQL that this test may kill."""
     monkeypatch.setattr(postgresql, "CONNECT_S", 2.0)
-    database_errors._quiet.forget()
+    database_errors._throttle.reset()
     with PostgresServer() as server:
         yield server
 
 
 async def kill(postgres: PostgresServer) -> None:
-    """Kill it, but let it write to its disk before what was kept so far: this one does not do so by itself."""
+    """Kill it after it has written committed data to disk: this one does not do so at once."""
     await asyncio.to_thread(postgres.sql, "CHECKPOINT")
     postgres.kill()
 
@@ -52,7 +52,7 @@ async def count(stores: Stores) -> int:
 
 
 async def every_use_case(stores: Stores) -> list[str]:
-    """Call everything; return what is refused and how."""
+    """Call everything. Return what failed and how."""
     told: list[str] = []
     for call in (
         stores.ping(),
@@ -89,7 +89,7 @@ async def every_use_case(stores: Stores) -> list[str]:
 
 
 @pytest.mark.slow
-async def test_every_use_case_says_that_postgresql_is_away_and_works_when_it_is_back(postgres: PostgresServer) -> None:
+async def test_every_use_case_reports_a_postgresql_outage_and_recovers(postgres: PostgresServer) -> None:
     async with stores_at(postgres.url) as stores:
         await stores.snippets.add(**ROW)
         await kill(postgres)
@@ -218,7 +218,7 @@ async def test_wrong_login_is_named(postgres_url: str, wrong: str, detail: str) 
 
 
 @pytest.mark.slow
-async def test_postgresql_that_does_not_answer_is_given_up(postgres: PostgresServer) -> None:
+async def test_an_unresponsive_postgresql_times_out(postgres: PostgresServer) -> None:
     async with line_to(postgres.port) as line, AsyncExitStack() as stack:
         address = Address("postgresql", "shown", url=postgres.url.replace(f":{postgres.port}/", f":{line.port}/"))
         await upgrade(address)
@@ -240,7 +240,7 @@ async def test_postgresql_that_does_not_answer_is_given_up(postgres: PostgresSer
         await until(works)
 
 
-async def test_statement_that_takes_too_long_is_given_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_statement_times_out(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgresql, "STATEMENT_S", 0.3)
     async with stores_at(postgres_url) as stores:
         with pytest.raises(PartUnavailable, match="timeout"):
@@ -265,7 +265,7 @@ async def sqlite_stores(folder: Path) -> AsyncGenerator[tuple[Stores, Path]]:
         yield stores, path
 
 
-async def test_other_writer_who_stays_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lock_timeout_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
     async with sqlite_stores(tmp_path) as (stores, path):
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -333,7 +333,7 @@ async def test_place_that_cannot_be_written_is_a_mistake_in_the_settings(tmp_pat
         assert refused.value.setting == "database_url"
 
 
-async def test_database_is_for_nobody_else(tmp_path: Path) -> None:
+async def test_database_file_is_private(tmp_path: Path) -> None:
     mask = os.umask(0)
     try:
         async with stores_at(f"sqlite:///{tmp_path / 'made' / 'for us' / 'firebox.db'}") as stores:
@@ -393,7 +393,7 @@ async def test_mistake_of_ours_is_not_blamed_on_the_database(stores: Stores) -> 
 
 
 async def test_neither_code_nor_output_is_in_the_log(stores: Stores) -> None:
-    database_errors._quiet.forget()
+    database_errors._throttle.reset()
     await stores.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE shared_codes"))
     with capture_logs() as lines, pytest.raises(PartUnavailable) as refused:
         await stores.snippets.add(code="secret code", language="go", output="secret output", error="")

@@ -1,4 +1,4 @@
-"""Whatever is in a text: kept as it is or refused by name, and the same on both databases."""
+"""Any text is stored unchanged or rejected with its field, the same on both databases."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_text_that_looks_like_sql_is_text(stores: Stores, text: str) -> No
 
 
 @pytest.mark.parametrize("text", UNKEEPABLE)
-async def test_text_that_cannot_be_kept_is_refused_by_name(stores: Stores, text: str) -> None:
+async def test_unstorable_text_is_rejected_with_its_field(stores: Stores, text: str) -> None:
     for call, where in (
         (stores.users.add(name=text, token=TOKEN), "name"),
         (stores.languages.put(text, "1", "image"), "name"),
@@ -49,7 +49,7 @@ async def test_text_that_cannot_be_kept_is_refused_by_name(stores: Stores, text:
 
 
 @pytest.mark.parametrize("text", UNKEEPABLE)
-async def test_output_that_cannot_be_kept_is_marked(stores: Stores, text: str) -> None:
+async def test_unstorable_output_is_replaced(stores: Stores, text: str) -> None:
     snippet = await stores.snippets.add(code="", language="go", output=f"<{text}>", error=text)
     kept = await stores.snippets.get(snippet.id)
     assert kept == snippet
@@ -58,7 +58,7 @@ async def test_output_that_cannot_be_kept_is_marked(stores: Stores, text: str) -
 
 
 @pytest.mark.parametrize("text", UNKEEPABLE)
-async def test_nothing_is_found_under_what_cannot_be_kept(stores: Stores, text: str) -> None:
+async def test_unstorable_keys_are_not_found(stores: Stores, text: str) -> None:
     assert await stores.users.by_token(text) is None
     assert await stores.languages.find(text, text) is None
     for call in (
@@ -92,7 +92,7 @@ async def test_name_too_long_for_an_index_is_refused(stores: Stores) -> None:
             await call
 
 
-async def test_huge_text_is_kept(stores: Stores) -> None:
+async def test_huge_text_is_stored(stores: Stores) -> None:
     code, output = "é" * 4_000_000, "\n" * 8_000_000
     snippet = await stores.snippets.add(code=code, language="go", output=output, error="")
     kept = await stores.snippets.get(snippet.id)

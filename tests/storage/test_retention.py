@@ -1,4 +1,4 @@
-"""What is kept goes when the settings say so, and not before."""
+"""Retention deletes expired rows, and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def make_older(stores: Stores, ids: list[int], age_s: float) -> None:
     await stores.database.write(lambda connection: connection.execute(change).close())
 
 
-async def test_everything_is_kept_for_ever_unless_somebody_says_so(stores: Stores) -> None:
+async def test_nothing_expires_by_default(stores: Stores) -> None:
     user = await stores.users.add(name="ada", token="token")
     await stores.users.set_disabled(user.id, True)
     (snippet,) = await share(stores, 1)
@@ -64,7 +64,7 @@ async def test_disabled_users_go_and_others_stay(stores: Stores) -> None:
     assert [user.name for user in await stores.users.all()] == [bob.name, eve.name]
 
 
-async def test_usage_goes_when_it_is_old_enough(database_url: str) -> None:
+async def test_old_usage_is_deleted(database_url: str) -> None:
     clock = Clock(time.time() // DAY_S * DAY_S)
     settings = settings_for("", usage_retention_s=3 * DAY_S)
     async with stores_at(database_url) as stores:
@@ -91,7 +91,7 @@ async def test_server_removes_what_is_too_old_by_itself(stores: Stores) -> None:
         await until(gone)
 
 
-async def test_database_that_is_away_is_asked_again(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_retention_retries_after_an_outage(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EVERY_S", 0.01)
     (number,) = await share(stores, 1)
     await make_older(stores, [number], 61)

@@ -1,4 +1,4 @@
-"""Moving the schema up and down, on both databases; and taking over what Runner left."""
+"""Upgrades and downgrades of the schema on both databases, and taking over Runner's."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_up_makes_every_table_and_down_leaves_nothing(address: Address) ->
     assert await schema.upgrade(address) == (BASE, HEAD)
 
 
-async def test_every_single_step_goes_down_and_up_again(address: Address) -> None:
+async def test_every_migration_can_be_undone_and_repeated(address: Address) -> None:
     steps = [BASE, *schema.versions()]
     await schema.upgrade(address)
     for lower, upper in reversed(list(pairwise(steps))):
@@ -98,7 +98,7 @@ def test_tables_of_sqlite_are_those_of_the_code() -> None:
 
 
 def described(address: Address, request: pytest.FixtureRequest) -> list[str]:
-    """The whole schema, as the database's own tool writes it, line by line."""
+    """The whole schema, as dumped by the database's own tool, line by line."""
     if address.path is not None:
         with closing(sqlite3.connect(address.path)) as connection:
             lines = "\n".join(sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
@@ -124,7 +124,7 @@ def described(address: Address, request: pytest.FixtureRequest) -> list[str]:
         ("DROP INDEX ix_shared_codes_created_at", "add index: ix_shared_codes_created_at"),
     ],
 )
-async def test_what_somebody_changed_is_found(address: Address, change: str, word: str) -> None:
+async def test_modified_tables_are_found(address: Address, change: str, word: str) -> None:
     await schema.upgrade(address)
     await execute(address, change)
     assert word in await schema.differences(address)
@@ -164,7 +164,7 @@ async def test_snippets_of_runner_are_taken_over(address: Address, database_url:
     assert await schema.differences(address) == []
 
 
-async def test_runner_can_go_on_with_what_was_taken_over(address: Address, database_url: str) -> None:
+async def test_runner_can_still_use_the_converted_table(address: Address, database_url: str) -> None:
     await make_runners_table(address)
     async with stores_at(database_url) as stores:
         await stores.snippets.add(code="ours", language="python", output="", error="")
@@ -237,7 +237,7 @@ async def test_schema_of_a_newer_firebox_is_refused(address: Address, database_u
             await move
 
 
-async def test_server_that_may_not_upgrade_says_what_to_do(address: Address, database_url: str) -> None:
+async def test_server_that_may_not_upgrade_has_a_hint(address: Address, database_url: str) -> None:
     with pytest.raises(SettingsError) as refused:
         async with stores_at(database_url, database_upgrade=False):
             pytest.fail("it started")

@@ -1,4 +1,4 @@
-"""What is SQLite's own."""
+"""Behaviour specific to SQLite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONNECTIONS = 4
 
 
 def test_a_new_database_is_opened_by_several_at_once(tmp_path: Path) -> None:
-    """Two that want the same lock do not wait for each other: each round has a few per cent of failures without patience."""
+    """Two connections that want the same lock do not wait for each other: without retries some rounds fail."""
 
     def open_it(path: Path, together: Barrier) -> None:
         connection = sqlite3.connect(path, timeout=60, isolation_level=None)

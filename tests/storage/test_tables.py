@@ -30,18 +30,18 @@ async def test_user_is_found_by_everything_that_names_him(stores: Stores) -> Non
     assert await stores.users.by_token(OTHER) is None
 
 
-async def test_of_a_token_only_the_hash_is_kept(stores: Stores) -> None:
+async def test_only_the_hash_of_a_token_is_stored(stores: Stores) -> None:
     await stores.users.add(name="ada", token=TOKEN)
     row = await stores.database.read(lambda connection: connection.execute(users_table.select()).one())
     assert row.token_sha256 == hashlib.sha256(TOKEN.encode()).digest()
     assert TOKEN not in str(row)
 
 
-async def test_hint_gives_nothing_of_a_short_token(stores: Stores) -> None:
+async def test_short_token_has_no_hint(stores: Stores) -> None:
     assert (await stores.users.add(name="ada", token="short")).token_hint == ""
 
 
-async def test_name_and_token_are_given_once(stores: Stores) -> None:
+async def test_name_and_token_are_unique(stores: Stores) -> None:
     await stores.users.add(name="ada", token=TOKEN)
     with pytest.raises(Conflict, match="name 'ada'"):
         await stores.users.add(name="ada", token=OTHER)
@@ -67,7 +67,7 @@ async def test_token_of_another_cannot_be_taken(stores: Stores) -> None:
     assert await stores.users.by_token(OTHER) == bob
 
 
-async def test_disabled_user_is_found_and_says_so(stores: Stores) -> None:
+async def test_disabled_user_is_found_as_disabled(stores: Stores) -> None:
     user = await stores.users.add(name="ada", token=TOKEN)
     assert (await stores.users.set_disabled(user.id, True)).disabled
     found = await stores.users.by_token(TOKEN)
@@ -97,7 +97,7 @@ async def test_limit_out_of_range_is_refused(stores: Stores, number: int) -> Non
     assert refused.value.where == "concurrent_runs"
 
 
-async def test_ids_ascend_and_are_never_given_twice(stores: Stores) -> None:
+async def test_ids_ascend_and_are_never_reused(stores: Stores) -> None:
     first = await stores.users.add(name="ada", token=TOKEN)
     await stores.users.remove(first.id)
     second = await stores.users.add(name="ada", token=TOKEN)
@@ -175,7 +175,7 @@ async def test_snippet_comes_back_as_it_was(stores: Stores) -> None:
     assert abs(datetime.now(UTC) - snippet.created_at) < timedelta(minutes=1)
 
 
-async def test_what_is_kept_is_there_after_the_next_start(database_url: str) -> None:
+async def test_data_survives_a_restart(database_url: str) -> None:
     async with stores_at(database_url) as stores:
         user = await stores.users.add(name="ada", token=TOKEN)
         snippet = await stores.snippets.add(code="1", language="go", output="2", error="3")

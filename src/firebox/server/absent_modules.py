@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import cast
 
-OF_NO_USE_TO_SERVERS = ("annotated_types", "attr", "attrs", "pydantic", "pygments", "rich")
+UNUSED_BY_SERVERS = ("annotated_types", "attr", "attrs", "pydantic", "pygments", "rich")
 """Imported by Litestar, httpx and structlog: much of the startup time, and many megabytes of every server."""
 
 

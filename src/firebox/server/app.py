@@ -11,7 +11,7 @@ from litestar.exceptions import HTTPException
 
 from firebox.doors.glot import routes as glot
 from firebox.doors.grounds import routes as grounds
-from firebox.doors.http.hosts_and_proxies import Front
+from firebox.doors.http.hosts_and_proxies import RequestGuard
 from firebox.doors.http.requests import AnyRequest, read_origins
 from firebox.doors.native import routes as native
 from firebox.doors.piston import package_routes
@@ -22,7 +22,7 @@ from firebox.service.service import Service
 from firebox.settings.settings import Settings
 
 
-def create_app(service: Service, settings: Settings) -> Front:
+def create_app(service: Service, settings: Settings) -> RequestGuard:
     """Combine the doors. The service's executor must be started and outlive the application.
 
     Raises: SettingsError.
@@ -48,7 +48,7 @@ def create_app(service: Service, settings: Settings) -> Front:
         # The doors read bodies themselves, with a configurable limit.
         request_max_body_size=None,
     )
-    return Front(doors, settings)
+    return RequestGuard(doors, settings)
 
 
 def describe() -> dict[str, Any]:

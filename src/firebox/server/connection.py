@@ -1,7 +1,8 @@
 """HTTP connections with bounded memory and fair scheduling.
 
 uvicorn limits neither the head of a request nor how much it parses at once. Here a head is limited in bytes, fields and time.
-Input is parsed in small slices, scheduled by `doors.http.turns`, and so are new requests. `doors.http.held` limits memory.
+Input is parsed in small slices. Slices and new requests are scheduled by `doors.http.fair_scheduler`, and memory is limited by
+`doors.http.client_limits`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from firebox.doors.http.accepting import Admitted
-from firebox.doors.http.turns import Turns
+from firebox.doors.http.acceptor import Admitted
+from firebox.doors.http.fair_scheduler import FairScheduler
 
 HEAD_TIMEOUT_S = 20.0
 """How long a client may take to send the head of a request."""
@@ -105,7 +106,11 @@ class Slices:
     """Input of one connection that is not parsed yet. parse: consumes a slice; is_blocked: whether parsing must wait."""
 
     def __init__(
-        self, turns: Turns, transport: GuardedTransport, parse: Callable[[memoryview], None], is_blocked: Callable[[], bool]
+        self,
+        turns: FairScheduler,
+        transport: GuardedTransport,
+        parse: Callable[[memoryview], None],
+        is_blocked: Callable[[], bool],
     ) -> None:
         self._turns = turns
         self._transport = transport
@@ -168,7 +173,7 @@ class BoundedConnection(HttpToolsProtocol):
     _is_head_too_large = False
     _has_turn = False
 
-    def __init__(self, turns: Turns, admitted: Admitted, *arguments: Any, **named: Any) -> None:
+    def __init__(self, turns: FairScheduler, admitted: Admitted, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._turns = turns
         self._admitted = admitted

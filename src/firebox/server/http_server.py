@@ -10,9 +10,9 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from firebox.doors.http.accepting import Acceptor, Admitted
-from firebox.doors.http.held import Bounds
-from firebox.doors.http.turns import Turns
+from firebox.doors.http.acceptor import Acceptor, Admitted
+from firebox.doors.http.client_limits import ClientLimits
+from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.server.connection import BoundedConnection, refusal
 
 _NO_ROOM = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "http.too_many_connections", "there are too many connections")
@@ -21,10 +21,10 @@ _NO_ROOM = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "http.too_many_connections", 
 class HttpServer(uvicorn.Server):
     """Serves an application on bound sockets. options: passed to `uvicorn.Config`."""
 
-    def __init__(self, application: Any, bounds: Bounds, turns: Turns, **options: Any) -> None:
+    def __init__(self, application: Any, limits: ClientLimits, turns: FairScheduler, **options: Any) -> None:
         defaults: dict[str, Any] = {
             "ws": cast("Any", self._make_websocket),
-            "ws_max_size": bounds.max_body_bytes,
+            "ws_max_size": limits.max_body_bytes,
             "ws_per_message_deflate": False,
             "log_config": None,
             "access_log": False,
@@ -32,7 +32,7 @@ class HttpServer(uvicorn.Server):
             "proxy_headers": False,
             "server_header": False,
         }
-        self._bounds = bounds
+        self._limits = limits
         self._turns = turns
         super().__init__(uvicorn.Config(application, **(defaults | options)))
 
@@ -42,7 +42,7 @@ class HttpServer(uvicorn.Server):
         if self.lifespan.should_exit:
             raise SystemExit(STARTUP_FAILURE)
         acceptors = [
-            Acceptor(listener, self._turns, self._bounds.connections, self._make_connection, _NO_ROOM)
+            Acceptor(listener, self._turns, self._limits.connections, self._make_connection, _NO_ROOM)
             for listener in sockets or ()
         ]
         self.servers = cast("list[asyncio.base_events.Server]", acceptors)
@@ -52,7 +52,7 @@ class HttpServer(uvicorn.Server):
         # Imported late: most clients never open a WebSocket.
         from firebox.server.websocket_connection import BoundedWebSocket
 
-        return BoundedWebSocket(self._bounds, self._turns, **arguments)
+        return BoundedWebSocket(self._limits, self._turns, **arguments)
 
     def _make_connection(self, admitted: Admitted) -> asyncio.Protocol:
         return BoundedConnection(

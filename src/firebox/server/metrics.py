@@ -15,9 +15,9 @@ from typing import Any
 
 from litestar import Litestar, Request, Response, get
 
-from firebox.doors.http.held import Bounds
+from firebox.doors.http.client_limits import ClientLimits
+from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.http.listening_socket import bind
-from firebox.doors.http.turns import Turns
 from firebox.server.http_server import HttpServer
 from firebox.server.listener import url_of
 from firebox.service.run_metrics import MEDIA_TYPE
@@ -26,7 +26,7 @@ from firebox.settings.settings import Settings
 
 
 @asynccontextmanager
-async def serve_metrics(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
+async def serve_metrics(service: Service, settings: Settings, turns: FairScheduler) -> AsyncGenerator[str]:
     """Serve while the context is open. Yield the URL, or "" if `metrics_port` is -1.
 
     Raises: SettingsError when the address cannot be used.
@@ -42,7 +42,7 @@ async def serve_metrics(service: Service, settings: Settings, turns: Turns) -> A
 
     application = Litestar([read_metrics], openapi_config=None, logging_config=None)
     with bind(settings, "metrics_port") as listener:
-        server = MetricsServer(application, Bounds(settings, lambda _address: False), turns)
+        server = MetricsServer(application, ClientLimits(settings, lambda _address: False), turns)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await server.started_listening.wait()
         try:
@@ -55,8 +55,8 @@ async def serve_metrics(service: Service, settings: Settings, turns: Turns) -> A
 class MetricsServer(HttpServer):
     """uvicorn without signal handlers: the main server has them."""
 
-    def __init__(self, application: Litestar, bounds: Bounds, turns: Turns) -> None:
-        super().__init__(application, bounds, turns, ws="none", lifespan="off", timeout_graceful_shutdown=1)
+    def __init__(self, application: Litestar, limits: ClientLimits, turns: FairScheduler) -> None:
+        super().__init__(application, limits, turns, ws="none", lifespan="off", timeout_graceful_shutdown=1)
         self.started_listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

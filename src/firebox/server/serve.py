@@ -17,7 +17,7 @@ import structlog
 import uvloop
 
 from firebox.domain.errors import SettingsError
-from firebox.doors.http.turns import Turns
+from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.runner.grpc_server import serve_grpc
 from firebox.engine.backends.docker import open_docker
 from firebox.engine.executor import LocalExecutor
@@ -27,7 +27,7 @@ from firebox.runtimes.registry import Registry
 from firebox.runtimes.toolchain_cache import Preparation
 from firebox.sandbox.launcher.host_support import explain
 from firebox.sandbox.launcher.launcher_start import StartedLauncher
-from firebox.server.absent_modules import OF_NO_USE_TO_SERVERS, absent
+from firebox.server.absent_modules import UNUSED_BY_SERVERS, absent
 from firebox.server.app import create_app
 from firebox.server.http_server import HttpServer
 from firebox.server.listener import is_loopback, url_of
@@ -84,7 +84,7 @@ async def _serve(
         service = Service(executor, registry, settings, stores, packages)
         for each in found.unprepared if settings.prepare_toolchains else ():
             service.metrics.note_slow_toolchain(each.language, each.version)
-        turns = Turns()
+        turns = FairScheduler()
         grpc_address = await stack.enter_async_context(serve_grpc(service, settings, turns))
         metrics_url = await stack.enter_async_context(serve_metrics(service, settings, turns))
 
@@ -121,10 +121,10 @@ def _prepare(preparations: Iterable[Preparation], metrics: Metrics) -> None:
 class Server(HttpServer):
     """uvicorn with an orderly shutdown: runs first, then responses, then connections."""
 
-    def __init__(self, service: Service, settings: Settings, turns: Turns, announce: Callable[[], None]) -> None:
-        with absent(*OF_NO_USE_TO_SERVERS):  # creating the application imports plug-ins for them
+    def __init__(self, service: Service, settings: Settings, turns: FairScheduler, announce: Callable[[], None]) -> None:
+        with absent(*UNUSED_BY_SERVERS):  # creating the application imports plug-ins for them
             application = create_app(service, settings)
-        super().__init__(application, application.bounds, turns, timeout_graceful_shutdown=CONNECTIONS_GRACE_S)
+        super().__init__(application, application.limits, turns, timeout_graceful_shutdown=CONNECTIONS_GRACE_S)
         self._service = service
         self._announce = announce
         self._stopping: asyncio.Task[None] | None = None

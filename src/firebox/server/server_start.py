@@ -12,7 +12,7 @@ from firebox.engine.log import LazyLogger
 from firebox.runtimes.prestart import hook_texts
 from firebox.sandbox.launcher.launcher_start import StartedLauncher, start_launcher
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
-from firebox.server.absent_modules import OF_NO_USE_TO_SERVERS, absent
+from firebox.server.absent_modules import UNUSED_BY_SERVERS, absent
 from firebox.server.listener import open_listener
 from firebox.server.logs import set_up_logs
 from firebox.service.available_runtimes import find_host_runtimes
@@ -38,7 +38,7 @@ def start_server(flags: Mapping[str, object], config: Path | None) -> None:
     scan = beside.submit(find_host_runtimes, settings)
     beside.shutdown(wait=False)
     try:
-        with absent(*OF_NO_USE_TO_SERVERS):
+        with absent(*UNUSED_BY_SERVERS):
             from firebox.server.serve import serve
         serve(settings, listener, scan, launcher)
     finally:

@@ -11,8 +11,8 @@ from websockets.exceptions import InvalidState
 from websockets.frames import CloseCode, Frame
 
 from firebox.domain.errors import BodiesFull
-from firebox.doors.http.held import Bounds, Holding
-from firebox.doors.http.turns import Turns
+from firebox.doors.http.client_limits import ClientLimits, Reservation
+from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.server.connection import GuardedTransport, Slices
 
 FRAME_CHARACTERS = 128 * 1024
@@ -27,12 +27,12 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     _queued_bytes = 0
     _unsent_bytes = 0
 
-    def __init__(self, bounds: Bounds, turns: Turns, *arguments: Any, **named: Any) -> None:
+    def __init__(self, limits: ClientLimits, turns: FairScheduler, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._sending = asyncio.Lock()
-        self._bounds = bounds
+        self._limits = limits
         self._turns = turns
-        self._holding: Holding | None = None
+        self._reservation: Reservation | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over the transport of the HTTP connection, which already counts as a connection."""
@@ -43,8 +43,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._slices.drop()
         self._guarded.lost()
-        if self._holding is not None:
-            self._holding.close()
+        if self._reservation is not None:
+            self._reservation.close()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -56,7 +56,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().resume_writing()
         self._guarded.resume("writing")
         if not self.transport.is_closing():
-            self._hold()
+            self._reserve()
         self._slices.wake()
 
     def data_received(self, data: bytes) -> None:
@@ -72,7 +72,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
                 self.transport.write(b"".join(self.conn.data_to_send()))
                 self.transport.close()
         elif not self.transport.is_closing():
-            self._hold()
+            self._reserve()
 
     def handle_text(self, event: Frame) -> None:
         self._begin("text", event)
@@ -94,7 +94,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         message = await super().receive()
         if self.queue.empty():
             self._queued_bytes = 0
-            self._hold()
+            self._reserve()
         self._slices.wake()
         return message
 
@@ -106,7 +106,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             else:
                 await super().send(message)
         if not self.transport.is_closing():
-            self._hold()
+            self._reserve()
         # The client may already have answered a close.
         self._slices.wake()
 
@@ -124,7 +124,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
                     self.conn.send_text(frame, fin=False)
                 self.transport.write(b"".join(self.conn.data_to_send()))
                 self._unsent_bytes = max(0, len(text) - end)
-                self._hold()
+                self._reserve()
                 await asyncio.sleep(0)
         except InvalidState:
             raise ClientDisconnected from None
@@ -161,19 +161,19 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.read_paused = True
             self.transport.pause_reading()
 
-    def _hold(self) -> None:
+    def _reserve(self) -> None:
         """Update the memory reserved for this client; close with "try again later" when the budget is exhausted."""
         if self.disconnected:
             return  # the application still reads queued messages, but nothing would release a reservation made now
         received_bytes = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + self._queued_bytes
         size_bytes = received_bytes + self._guarded.get_write_buffer_size() + self._unsent_bytes
-        if self._holding is None:
-            if size_bytes < self._bounds.uncounted_bytes:
+        if self._reservation is None:
+            if size_bytes < self._limits.uncounted_bytes:
                 return
             # By now the middleware has replaced a trusted proxy's address with the client's.
-            self._holding = self._bounds.held.open(self.scope["client"][0] if self.scope["client"] else "")
+            self._reservation = self._limits.memory.open(self.scope["client"][0] if self.scope["client"] else "")
         try:
-            self._holding.set(size_bytes, whatever_size=size_bytes > received_bytes)
+            self._reservation.set(size_bytes, allow_any_size=size_bytes > received_bytes)
         except BodiesFull as error:
             self.conn.fail(CloseCode.TRY_AGAIN_LATER, error.message[:120])
             self.handle_parser_exception()

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from firebox.domain.errors import FireboxError, PartUnavailable
-from firebox.storage.log_throttle import Quiet
+from firebox.storage.log_throttle import LogThrottle
 
 if TYPE_CHECKING:  # a failing database has loaded it
     from sqlalchemy.exc import DBAPIError
 
 DATABASE = "database"
-QUIET_S = 10.0
+LOG_EVERY_S = 10.0
 """An unavailable database fails every request: log it once in this time."""
 
 UPGRADE_HINT = "upgrade its schema: firebox db upgrade"
@@ -66,7 +66,7 @@ _CODES = {
 
 _BROKEN_STATES = ("08", "57P01", "57P02", "57P03")
 
-_quiet = Quiet(QUIET_S)
+_throttle = LogThrottle(LOG_EVERY_S)
 
 
 class BrokenConnection(Exception):
@@ -78,7 +78,7 @@ class BrokenConnection(Exception):
 
 
 def translate(error: Exception) -> FireboxError:
-    """Convert a driver's error to PartUnavailable, and log it at most once in `QUIET_S` seconds."""
+    """Convert a driver's error to PartUnavailable, and log it at most once in `LOG_EVERY_S` seconds."""
     cause = driver_error(error)
     detail = explain(cause)
     _note(cause, detail)
@@ -148,6 +148,6 @@ def _state_of(error: BaseException) -> str:
 
 
 def _note(cause: BaseException, detail: str) -> None:
-    if _quiet.due():
+    if _throttle.due():
         said = str(cause).partition("\n")[0][:300]
         _log.warning("database unavailable", detail=detail, error=type(cause).__name__, said=said)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-class Quiet:
+class LogThrottle:
     """Allows a line at most once in `every_s` seconds. clock: monotonic, in seconds."""
 
     def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -21,6 +21,6 @@ class Quiet:
         self._next_s = self._clock() + self._every_s
         return True
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Allow the next line."""
         self._next_s = float("-inf")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
 
-from firebox.storage.log_throttle import Quiet
+from firebox.storage.log_throttle import LogThrottle
 from firebox.storage.redis_client import PREFIX
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class RedisCache:
 
     def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis = redis
-        self._quiet = Quiet(WARNING_EVERY_S, clock)
+        self._throttle = LogThrottle(WARNING_EVERY_S, clock)
         self._undeleted: dict[str, None] = {}
 
     async def get(self, key: str) -> bytes | None:
@@ -82,7 +82,7 @@ class RedisCache:
         try:
             return await ask()
         except (RedisError, OSError, asyncio.IncompleteReadError) as error:
-            if self._quiet.due():
+            if self._throttle.due():
                 _log.warning("cache unavailable", part="Redis", error=type(error).__name__, effect="slower responses")
             return otherwise
 

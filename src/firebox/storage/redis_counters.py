@@ -11,7 +11,7 @@ import structlog
 
 from firebox.domain.errors import PartUnavailable
 from firebox.storage.counters import Clock, key_text, window_end
-from firebox.storage.log_throttle import Quiet
+from firebox.storage.log_throttle import LogThrottle
 from firebox.storage.redis_client import PREFIX
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class RedisCounters:
     def __init__(self, redis: Redis, clock: Clock = time.time) -> None:
         self._redis = redis
         self._clock = clock
-        self._quiet = Quiet(WARNING_EVERY_S)
+        self._throttle = LogThrottle(WARNING_EVERY_S)
         self._add: Any = redis.register_script(_ADD)
         self._lease: Any = redis.register_script(_LEASE)
 
@@ -87,7 +87,7 @@ class RedisCounters:
         try:
             return await answer
         except (RedisError, OSError, asyncio.IncompleteReadError) as error:
-            if self._quiet.due():
+            if self._throttle.due():
                 _log.warning("counters unavailable", part="Redis", error=type(error).__name__)
             raise PartUnavailable("counters", detail="cannot connect to Redis") from None
 

@@ -24,7 +24,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from firebox.domain.errors import BodiesFull, SettingsError
-from firebox.doors.http.held import UNCOUNTED_BYTES, Bounds, Holding, answer_bytes, is_counted
+from firebox.doors.http.client_limits import UNCOUNTED_BYTES, ClientLimits, Reservation, answer_bytes, is_counted
 from firebox.doors.http.status import headers_of
 from firebox.settings.settings import Settings
 
@@ -43,18 +43,18 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _log = structlog.get_logger("firebox.front")
 
 
-class Front:
+class RequestGuard:
     """ASGI middleware: rejects foreign Host headers, applies X-Forwarded-For, and limits the memory that large request and
     response bodies hold.
 
-    bounds: shared with the listener, which counts connections and WebSocket messages in it.
+    limits: shared with the listener, which counts connections and WebSocket messages in it.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._hosts = HostNames(settings)
         self._proxies = Proxies(settings)
-        self.bounds = Bounds(settings, self._proxies.include)
+        self.limits = ClientLimits(settings, self._proxies.include)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"}:
@@ -74,14 +74,14 @@ class Front:
         """Handle a request. A large body counts until its response starts: the job made of it may be queued as long. A large
         response counts until it is sent.
         """
-        body: Holding | None = None
-        answer: Holding | None = None
+        body: Reservation | None = None
+        answer: Reservation | None = None
         is_refused = False
         client = scope["client"]
         address = client[0] if client else ""
         if is_counted(scope["headers"]):
-            body = self.bounds.held.open(address)
-            receive = body.counting(receive, self.bounds.max_body_bytes)
+            body = self.limits.memory.open(address)
+            receive = body.metered(receive, self.limits.max_body_bytes)
 
         async def send_counted(message: Any) -> None:
             nonlocal answer, is_refused
@@ -90,9 +90,9 @@ class Front:
                     body.close()
                 size_bytes = answer_bytes(message["headers"])
                 if size_bytes > UNCOUNTED_BYTES:
-                    answer = self.bounds.held.open(address)
+                    answer = self.limits.memory.open(address)
                     try:
-                        answer.set(size_bytes, whatever_size=True)
+                        answer.set(size_bytes, allow_any_size=True)
                     except BodiesFull as error:
                         is_refused = True
                         await _answer(send, HTTPStatus.TOO_MANY_REQUESTS, error.code, error.message, headers_of(error))
@@ -105,9 +105,9 @@ class Front:
         try:
             await self._app(scope, receive, send_counted)
         finally:
-            for holding in (body, answer):
-                if holding is not None:
-                    holding.close()
+            for reservation in (body, answer):
+                if reservation is not None:
+                    reservation.close()
 
 
 class HostNames:

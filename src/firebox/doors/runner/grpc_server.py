@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from firebox.doors.http.turns import Turns
+from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.runner.grpc_logs import silence
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
 
 
 @asynccontextmanager
-async def serve_grpc(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
+async def serve_grpc(service: Service, settings: Settings, turns: FairScheduler) -> AsyncGenerator[str]:
     """Serve while the context is open. Yield the address, or "" if `grpc_port` is -1.
 
     Raises: SettingsError when the address cannot be used.

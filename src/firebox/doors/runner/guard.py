@@ -18,10 +18,10 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import cast
 
-from firebox.doors.http.accepting import Acceptor, Admitted
-from firebox.doors.http.held import Connections
+from firebox.doors.http.acceptor import Acceptor, Admitted
+from firebox.doors.http.client_limits import ConnectionLimit
+from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.http.hosts_and_proxies import Proxies
-from firebox.doors.http.turns import Turns
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.settings.settings import Settings
 
@@ -127,11 +127,11 @@ class Frames:
 class Guard:
     """Forwards connections to the library's socket. inner: its path."""
 
-    def __init__(self, inner: str, settings: Settings, turns: Turns) -> None:
+    def __init__(self, inner: str, settings: Settings, turns: FairScheduler) -> None:
         self._inner = inner
         self._turns = turns
         self._is_proxy = Proxies(settings).include
-        self._connections = Connections(settings, self._is_proxy)
+        self._connections = ConnectionLimit(settings, self._is_proxy)
         self._rate = FrameRate()
         self._serving: set[asyncio.Task[None]] = set()
         self._numbers = count()

@@ -17,9 +17,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from firebox.domain.errors import CapacityError, FireboxError
 from firebox.doors.http.credentials import token_of
+from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.http.hosts_and_proxies import Proxies
 from firebox.doors.http.listening_socket import bind
-from firebox.doors.http.turns import Turns
 from firebox.doors.runner.clients import client_of
 from firebox.doors.runner.grpc_messages import Messages
 from firebox.doors.runner.guard import HEAD_BYTES, Guard
@@ -55,7 +55,7 @@ _log = structlog.get_logger("firebox.runner")
 
 
 @asynccontextmanager
-async def open_server(service: Service, settings: Settings, turns: Turns) -> AsyncGenerator[str]:
+async def open_server(service: Service, settings: Settings, turns: FairScheduler) -> AsyncGenerator[str]:
     """Serve while the context is open. Yield the address, such as "127.0.0.1:44000".
 
     The library listens on a socket that only the guard can reach; the guard listens for clients.

@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from firebox.doors.http.held import Connections
-from firebox.doors.http.turns import Turns
+from firebox.doors.http.client_limits import ConnectionLimit
+from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.service.callers import countable
 
 BACKLOG = 4096
@@ -43,8 +43,8 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        turns: Turns,
-        connections: Connections,
+        turns: FairScheduler,
+        connections: ConnectionLimit,
         make: Callable[[Admitted], asyncio.Protocol],
         refusal: bytes = b"",
         refused: Callable[[str], None] = lambda _address: None,

@@ -1,4 +1,4 @@
-"""Fair turns of the event loop, and connections that are made in them."""
+"""Fair scheduling of clients, and of new connections."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from firebox.doors.http.accepting import Acceptor, Admitted
-from firebox.doors.http.held import Connections
-from firebox.doors.http.turns import CLIENTS_A_TURN, Turns
+from firebox.doors.http.acceptor import Acceptor, Admitted
+from firebox.doors.http.client_limits import ConnectionLimit
+from firebox.doors.http.fair_scheduler import CLIENTS_A_TURN, FairScheduler
 from firebox.settings.settings import load_settings
 from tests.support.waiting import until
 
 FLOODING, OTHER = "127.0.0.2", "127.0.0.3"
 
 
-def beginning(turns: Turns, client: str, begun: list[str]) -> Callable[[], bool]:
-    """Return work that begins one thing."""
+def beginning(turns: FairScheduler, client: str, begun: list[str]) -> Callable[[], bool]:
+    """Return work that starts one thing."""
 
     def begin() -> bool:
         turns.take(client)
@@ -31,7 +31,7 @@ def beginning(turns: Turns, client: str, begun: list[str]) -> Callable[[], bool]
 
 
 async def test_a_client_with_a_thousand_things_to_begin_delays_another_by_one() -> None:
-    turns, begun = Turns(), list[str]()
+    turns, begun = FairScheduler(), list[str]()
     for _ in range(1000):
         turns.join(FLOODING, beginning(turns, FLOODING, begun))
     await turns.wait(OTHER)
@@ -39,8 +39,8 @@ async def test_a_client_with_a_thousand_things_to_begin_delays_another_by_one() 
     await until(lambda: len(begun) == 1000)
 
 
-async def test_one_thing_of_a_client_begins_in_a_turn_of_the_loop() -> None:
-    turns, begun = Turns(), list[str]()
+async def test_a_client_starts_one_thing_per_turn() -> None:
+    turns, begun = FairScheduler(), list[str]()
     for _ in range(3):
         turns.join(FLOODING, beginning(turns, FLOODING, begun))
     for count in (1, 2, 3):
@@ -50,7 +50,7 @@ async def test_one_thing_of_a_client_begins_in_a_turn_of_the_loop() -> None:
 
 
 async def test_of_very_many_clients_each_comes_once_before_any_comes_again() -> None:
-    turns, begun = Turns(), list[str]()
+    turns, begun = FairScheduler(), list[str]()
     clients = [f"192.0.2.{number}" for number in range(CLIENTS_A_TURN * 4)]
     for client in clients * 2:
         turns.join(client, beginning(turns, client, begun))
@@ -59,8 +59,8 @@ async def test_of_very_many_clients_each_comes_once_before_any_comes_again() -> 
     assert set(begun[: len(clients)]) == set(clients)
 
 
-async def test_who_waits_no_longer_takes_no_turn() -> None:
-    turns, begun = Turns(), list[str]()
+async def test_a_cancelled_wait_takes_no_turn() -> None:
+    turns, begun = FairScheduler(), list[str]()
     await turns.wait(FLOODING)
     waiting = [asyncio.ensure_future(turns.wait(FLOODING)) for _ in range(100)]
     await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_who_waits_no_longer_takes_no_turn() -> None:
 
 
 async def test_work_that_fails_or_joins_further_work_takes_nothing_from_others() -> None:
-    turns, begun, failures = Turns(), list[str](), list[object]()
+    turns, begun, failures = FairScheduler(), list[str](), list[object]()
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context["exception"]))
     failure = ValueError("a fault of ours")
 
@@ -94,7 +94,7 @@ async def test_work_that_fails_or_joins_further_work_takes_nothing_from_others()
 
 
 class Made(asyncio.Protocol):
-    """A connection that was made."""
+    """An accepted connection."""
 
     def __init__(self, admitted: Admitted) -> None:
         self.admitted = admitted
@@ -109,17 +109,19 @@ class Made(asyncio.Protocol):
 
 
 class Place:
-    """A listening socket and the connections that were made of what came to it."""
+    """A listening socket and its accepted connections."""
 
     def __init__(self, **settings: object) -> None:
         self.made: list[Made] = []
         self.refused: list[str] = []
         self.clients: list[socket.socket] = []
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.connections = Connections(load_settings({"data_dir": "/nowhere", **settings}, environ={}), lambda _address: False)
+        self.connections = ConnectionLimit(
+            load_settings({"data_dir": "/nowhere", **settings}, environ={}), lambda _address: False
+        )
 
     def accept(self) -> Acceptor:
-        return Acceptor(self.listener, Turns(), self.connections, self._make, b"full", self.refused.append)
+        return Acceptor(self.listener, FairScheduler(), self.connections, self._make, b"full", self.refused.append)
 
     def connect(self, address: str) -> socket.socket:
         client = socket.create_connection(self.listener.getsockname()[:2], source_address=(address, 0))
@@ -154,7 +156,7 @@ async def test_a_flood_of_connections_lets_others_come_first() -> None:
 
 def test_a_network_of_ipv6_counts_as_one_client_and_a_trusted_proxy_as_many() -> None:
     settings = load_settings({"data_dir": "/nowhere", "connections_per_client": 2}, environ={})
-    connections = Connections(settings, lambda address: address == "2001:db8::ff")
+    connections = ConnectionLimit(settings, lambda address: address == "2001:db8::ff")
     close = connections.open("2001:db8::1")
     assert close is not None
     assert connections.open("2001:db8::2") is not None
@@ -183,7 +185,7 @@ async def test_what_there_is_no_room_for_is_refused_before_anything_is_made() ->
         await place.close(acceptor)
 
 
-async def test_who_left_before_their_turn_is_not_made_a_connection_and_makes_room() -> None:
+async def test_a_client_that_disconnected_early_gets_no_connection_and_is_not_counted() -> None:
     place = Place(connections_per_client=5)
     for _ in range(5):
         place.connect(FLOODING).shutdown(socket.SHUT_WR)
@@ -208,7 +210,7 @@ async def test_accepting_goes_on_after_descriptors_had_run_out(monkeypatch: pyte
                 raise failures.pop()
             return super().accept()
 
-    monkeypatch.setattr("firebox.doors.http.accepting.PAUSE_S", 0.0)
+    monkeypatch.setattr("firebox.doors.http.acceptor.PAUSE_S", 0.0)
     place.listener = Listener(fileno=place.listener.detach())
     place.connect(OTHER)
     acceptor = place.accept()

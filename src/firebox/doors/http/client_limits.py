@@ -21,21 +21,21 @@ UNCOUNTED_BYTES = 64 * 1024
 """Bodies and messages up to this size are not counted: connections are limited, and most requests are that small."""
 
 
-class Bounds:
+class ClientLimits:
     """All limits of one server. is_proxy: whether an address belongs to a trusted proxy, which connects for many clients."""
 
     def __init__(self, settings: Settings, is_proxy: Callable[[str], bool]) -> None:
         self.max_body_bytes = settings.max_body_bytes
         self.uncounted_bytes = min(UNCOUNTED_BYTES, settings.max_body_bytes)
-        self.connections = Connections(settings, is_proxy)
+        self.connections = ConnectionLimit(settings, is_proxy)
         # A body of the maximum size must always fit.
-        self.held = HeldBytes(
+        self.memory = MemoryBudget(
             max(settings.held_bytes, settings.max_body_bytes), max(settings.held_bytes_per_client, settings.max_body_bytes)
         )
 
 
-class Connections:
-    """Limits the open connections of a listener. is_proxy: as for `Bounds`."""
+class ConnectionLimit:
+    """Limits the open connections of a listener. is_proxy: as for `ClientLimits`."""
 
     def __init__(self, settings: Settings, is_proxy: Callable[[str], bool]) -> None:
         # Runs need file descriptors too.
@@ -69,43 +69,43 @@ class Connections:
         return close
 
 
-class HeldBytes:
+class MemoryBudget:
     """Memory budget for received data and data to be sent."""
 
     def __init__(self, allowed: int, allowed_per_client: int) -> None:
         self.allowed = allowed
         self.allowed_per_client = allowed_per_client
-        self.held_bytes = 0
+        self.used_bytes = 0
         self.per_client: Counter[str] = Counter()
 
-    def open(self, address: str) -> Holding:
+    def open(self, address: str) -> Reservation:
         """Open a reservation for a body or a connection."""
-        return Holding(self, countable(address))
+        return Reservation(self, countable(address))
 
 
-class Holding:
+class Reservation:
     """Memory reserved for one body or one connection."""
 
-    def __init__(self, counted: HeldBytes, client: str) -> None:
+    def __init__(self, counted: MemoryBudget, client: str) -> None:
         self._counted = counted
         self._client = client
         self._bytes = 0
 
-    def set(self, size_bytes: int, *, whatever_size: bool = False) -> None:
+    def set(self, size_bytes: int, *, allow_any_size: bool = False) -> None:
         """Change the size of the reservation.
 
-        whatever_size: for responses, which may exceed the limits on requests: allow any size if nothing else is reserved.
+        allow_any_size: for responses, which may exceed the limits on requests: allow any size if nothing else is reserved.
         Raises: BodiesFull when the budget is exhausted; the reservation then stays as it was.
         """
         counted, more = self._counted, size_bytes - self._bytes
         if more > 0:
             of_client = counted.per_client[self._client]
             _drop_zero(counted.per_client, self._client)
-            if of_client + more > counted.allowed_per_client and not (whatever_size and of_client == self._bytes):
+            if of_client + more > counted.allowed_per_client and not (allow_any_size and of_client == self._bytes):
                 raise BodiesFull("data held for this client", counted.allowed_per_client)
-            if counted.held_bytes + more > counted.allowed and not (whatever_size and counted.held_bytes == self._bytes):
+            if counted.used_bytes + more > counted.allowed and not (allow_any_size and counted.used_bytes == self._bytes):
                 raise BodiesFull("data held for all clients", counted.allowed)
-        counted.held_bytes += more
+        counted.used_bytes += more
         counted.per_client[self._client] += more
         self._bytes = size_bytes
         _drop_zero(counted.per_client, self._client)
@@ -114,7 +114,7 @@ class Holding:
         """Release the reservation."""
         self.set(0)
 
-    def counting(self, receive: Receive, most_bytes: int) -> Receive:
+    def metered(self, receive: Receive, most_bytes: int) -> Receive:
         """Wrap `receive` to reserve memory for a body as it arrives. most_bytes: anything beyond is not kept in memory."""
         received = 0
 
