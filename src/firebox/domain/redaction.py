@@ -9,7 +9,7 @@ HIDDEN = "***"
 
 # Compiled when first used: that takes longer than to load this module, which every command does.
 _USER_INFO = r"(?s)(?<=://)(?P<user>[^:/@]*:)?.*@"
-_SECRET_PARAMETER = r"(?i)([?&](?:password|passwd|pass|secret|token|sslpassword)=)[^&#]*"
+_SENSITIVE_QUERY = r"(?i)([?&](?:password|passwd|pass|secret|token|sslpassword)=)[^&#]*"
 
 
 def hide_secret(value: object, secret: bool = False) -> object:
@@ -21,5 +21,5 @@ def hide_secret(value: object, secret: bool = False) -> object:
         return HIDDEN if secret else value
     if "://" in value:
         shown = re.sub(_USER_INFO, lambda found: f"{found['user'] or ''}{HIDDEN}@", value)
-        return re.sub(_SECRET_PARAMETER, rf"\1{HIDDEN}", shown)
+        return re.sub(_SENSITIVE_QUERY, rf"\1{HIDDEN}", shown)
     return HIDDEN if secret and value else value

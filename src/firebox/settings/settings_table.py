@@ -21,6 +21,7 @@ _MIB = 1 << 20
 _GIB = 1 << 30
 _DAY_S = 86_400
 
+# The limits of a stage. Each one is declared once, for both stages and for the maximum of each.
 # fmt: off
 _WallMs = Annotated[int, Setting("Wall time of the {stage} stage.", (Piston("PISTON_{STAGE}_TIMEOUT"),), minimum=1)]
 _CpuMs = Annotated[int, Setting("CPU time of the {stage} stage, all its processes together. 0: no limit.",
@@ -32,7 +33,7 @@ _StackBytes = Annotated[int, Setting("Stack of each program and thread in the {s
 _Processes = Annotated[int, Setting("Maximum processes and threads alive at once in the {stage} stage.",
     (Piston("PISTON_MAX_PROCESS_COUNT"),), minimum=1)]
 _CompilerProcesses = Annotated[int, Setting("Maximum processes and threads alive at once in the {stage} stage.",
-    (Piston("PISTON_MAX_PROCESS_COUNT"),), minimum=3)]  # gcc, its driver and the linker: without the last gcc retries for 15 s
+    (Piston("PISTON_MAX_PROCESS_COUNT"),), minimum=3)]  # gcc, collect2 and ld; gcc retries for 15 s if it cannot start one
 _OpenFiles = Annotated[int, Setting("Maximum open file descriptors per process in the {stage} stage.",
     (Piston("PISTON_MAX_OPEN_FILES"),), minimum=8)]
 _FileSizeBytes = Annotated[int, Setting("Maximum size of each file written in the {stage} stage.",
@@ -52,7 +53,7 @@ class SettingsTable(Struct, frozen=True, kw_only=True, eq=False):
         (Piston("PISTON_BIND_ADDRESS", of.piston_host), Glot("API_HTTP_LISTEN_IP")), section="Server")] = "127.0.0.1"
     port: Annotated[int, Setting("TCP port to listen on. 0: any free port.",
         (Piston("PISTON_BIND_ADDRESS", of.piston_port), Glot("API_HTTP_LISTEN_PORT")), maximum=65_535)] = 2000
-    data_dir: Annotated[Path, Setting("Folder for all persistent data. Without root the default is $XDG_DATA_HOME/firebox.",
+    data_dir: Annotated[Path, Setting("Folder for all persistent data. The default without root is $XDG_DATA_HOME/firebox.",
         (Piston("PISTON_DATA_DIRECTORY"), Glot("DATA_PATH", shared=True)))] = Path("/var/lib/firebox")
     runtimes_dir: Annotated[Path, Setting("Folder of custom runtime definitions (`*.toml`). A relative path starts at data_dir."
         )] = Path("runtimes")

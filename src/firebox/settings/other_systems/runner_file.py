@@ -1,13 +1,6 @@
 """Runner's YAML file, read as our settings: named by `--config`, `FIREBOX_CONFIG` or, as in Runner, `CONFIG_PATH`.
 
-```yaml
-env: prod                       # log_level, log_format
-db_uri: postgres://user:password@db:5432/runner      # database_url
-redis_addr: redis:6379          # redis_url
-prometheus_addr: 0.0.0.0:9100   # metrics_port
-grpc: {port: 44000, timeout: 5s}                     # grpc_port, runner_timeout_ms
-clients: {sso: {address: sso:44044, timeout: 5s, retriesCount: 3}}   # sso_address, sso_timeout_ms, sso_retries
-```
+The settings declare its keys: `grpc.timeout` is `timeout` in the mapping `grpc`.
 """
 
 from __future__ import annotations
@@ -20,12 +13,15 @@ import yaml
 
 from firebox.domain.errors import SettingsError
 from firebox.domain.redaction import HIDDEN
-from firebox.settings.declaration import Given, Setting
+from firebox.settings.declaration import Given
 from firebox.settings.other_systems.aliases import Runner
 from firebox.settings.settings_table import ROWS, TABLE
 
 MAX_BYTES = 1 << 20
-_GROUPS = {"grpc", "clients", "clients.sso"}
+
+_ALIASES = [(alias, setting) for setting in TABLE for alias in setting.aliases if isinstance(alias, Runner)]
+_KEYS = {alias.name for alias, _setting in _ALIASES}
+_GROUPS = {key[:end] for key in _KEYS for end, letter in enumerate(key) if letter == "."}
 
 
 def read_runner_file(path: Path, warnings: list[str]) -> dict[str, Given]:
@@ -33,22 +29,18 @@ def read_runner_file(path: Path, warnings: list[str]) -> dict[str, Given]:
 
     Raises: SettingsError for a file that cannot be read, and for a value that Runner would reject too.
     """
-    keys: dict[str, list[tuple[Setting, Runner]]] = {}
-    for setting in TABLE:
-        for alias in setting.aliases:
-            if isinstance(alias, Runner):
-                keys.setdefault(alias.name, []).append((setting, alias))
     given: dict[str, Given] = {}
     for key, value in _flatten(_load(path)):
         source = f"file {path} ({key})"
         if key in _GROUPS and value is not None:
             raise SettingsError(key, HIDDEN, "a mapping", source=source)
-        if key in keys and value is not None and value != "":
-            for setting, alias in keys[key]:
-                given[setting.name] = Given(setting.translate(alias, value, source), source)
-        elif key not in keys and key not in _GROUPS:
+        if key not in _KEYS | _GROUPS:
             hint = ": YAML files are read as Runner's; use TOML" if key in ROWS else ""
             warnings.append(f"{key} in {path} is not supported and has no effect{hint}")
+        elif value is not None and value != "":
+            for alias, setting in _ALIASES:
+                if alias.name == key:
+                    given[setting.name] = Given(setting.translate(alias, value, source), source)
     return given
 
 
