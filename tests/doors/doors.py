@@ -208,7 +208,7 @@ def exit_code_in_words(answer: Mapping[str, str]) -> Outcome:
 
 def limit_in_words(words: str) -> Ending | None:
     """Which limit ended a program, where a door says so in the engine's own words."""
-    if re.match(r"(wall|processor) time limit: ", words):
+    if re.match(r"(wall|CPU) time limit: ", words):
         return "too slow"
     return "too much output" if words.startswith("output limit: ") else None
 
