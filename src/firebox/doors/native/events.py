@@ -71,6 +71,8 @@ class EventTranslator:
     async def feed(self, event: model.Event) -> AsyncIterator[Written]:
         """Translate an event; a piece of output that ends within a character may give none yet."""
         match event:
+            case model.Queued() | model.Dispatched():
+                pass  # the API has no event for them
             case model.StageStarted():
                 yield _written(StageStarted(sequence=event.sequence, stage=event.stage))
             case model.Output():
