@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
+from firebox.domain.model import Cancel, Dispatched, Eof, Finished, Queued, Signal, Stdin, Verdict
 from tests.containers.conftest import Containers, name_of, output_of, own_containers, python, run
 from tests.support.services import DockerEngine
 
@@ -58,3 +60,41 @@ async def test_a_run_that_is_cancelled_while_it_is_read_is_removed(containers: C
     with pytest.raises(asyncio.CancelledError):
         await task
     assert own_containers(docker_engine) == []
+
+
+async def test_a_run_that_is_cancelled_at_once_has_no_program(containers: Containers, docker_engine: DockerEngine) -> None:
+    async with containers.submit(ENDLESS) as started:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await started.send(Cancel())
+        events = [event async for event in started.events()]
+    assert [type(event) for event in events] == [Queued, Dispatched, Finished]
+    assert (await started.result()).verdict is Verdict.CANCELLED
+    assert own_containers(docker_engine) == []
+
+
+async def test_input_and_signals_reach_the_program(containers: Containers) -> None:
+    code = """
+import signal, sys
+def stop(number, frame):
+    print("caught", flush=True)
+    sys.exit(5)
+signal.signal(signal.SIGUSR1, stop)
+for line in sys.stdin:
+    print("got " + line, end="", flush=True)
+while True: signal.pause()
+"""
+    async with containers.submit(replace(python(code), interactive=True)) as started:
+        await started.send(Stdin(b"one\n"))
+        heard = b""
+        async for event in output_of(started):
+            heard += event.data
+            if heard == b"got one\n":
+                await started.send(Stdin(b"two\n"))
+                await started.send(Eof())
+            elif heard.endswith(b"two\n"):
+                await started.send(Signal("SIGUSR1"))
+        result = await started.result()
+    assert heard == b"got one\ngot two\ncaught\n"
+    assert result.run is not None
+    assert result.run.exit_code == 5

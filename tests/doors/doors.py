@@ -208,7 +208,7 @@ def exit_code_in_words(answer: Mapping[str, str]) -> Outcome:
 
 def limit_in_words(words: str) -> Ending | None:
     """Return the limit that ended a program, for doors that pass on the engine's reason."""
-    if re.match(r"(wall|processor) time limit: ", words):
+    if re.match(r"(wall|CPU) time limit: ", words):
         return "too slow"
     return "too much output" if words.startswith("output limit: ") else None
 

@@ -127,8 +127,8 @@ class Run:
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
-        self.cancel()
         try:
+            self.cancel()
             if self._task is not None and not self._task.done():
                 await asyncio.wait({self._task}, timeout=self._backend.leave_within_s)
         finally:
@@ -363,6 +363,8 @@ class Run:
                     raise
                 self._emit_stage(result)
                 return result, None
+            if not self._is_announced:  # killed before there was a program
+                return never_started(name), None
             backend.note_exit(stage, ended)
             result = result_of(name, self._transcript.mark(ended), limits, self._transcript.chunks())
             if self._idle.is_over and ended.killed_by == "wall_time":

@@ -153,7 +153,8 @@ class Service:
         """
         self.leaving.set()
         if not await self._executor.drain(grace_s):
-            _log.warning("runs cancelled at stop")
+            statistics = self.statistics()
+            _log.warning("runs cancelled at stop", runs=statistics.in_flight + statistics.queued)
             self._executor.cancel()
             await self._executor.drain(grace_s)
         if self.packages is not None:

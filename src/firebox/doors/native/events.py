@@ -73,6 +73,8 @@ class EventTranslator:
     async def feed(self, event: model.Event) -> AsyncIterator[Written]:
         """Convert an event. Yields nothing for output that ends within a character, until the rest of the character arrives."""
         match event:
+            case model.Queued() | model.Dispatched():
+                pass  # the API has no event for them
             case model.StageStarted():
                 yield _written(StageStarted(sequence=event.sequence, stage=event.stage))
             case model.Output():
