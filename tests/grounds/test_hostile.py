@@ -184,6 +184,17 @@ async def test_a_flood_of_packets_closes_the_connection(server: RunningServer, j
     check(server)
 
 
+async def test_a_broken_frame_amid_output_ends_the_connection(server: RunningServer) -> None:
+    for _ in range(10):
+        async with raw(server.url) as socket:
+            await socket.send("42" + json.dumps(["run", {"language": "bash", "code": "while :; do echo more; done"}]))
+            while "more" not in await hear(socket):
+                pass
+            socket.transport.write(b"\x8f\x80abcd")  # a reserved opcode
+            assert (await close_of(socket))[0] in {1002, 1006}  # the reason, unless the end overtakes it
+    check(server)
+
+
 async def test_more_packets_than_one_post_may_hold_are_refused(server: RunningServer) -> None:
     async with polling(server.url) as poller:
         answer = await poller.send("\x1e".join(["3"] * 65))

@@ -141,7 +141,7 @@ class SocketIoServer:
             raise Refusal("overlapping polls")
         session.is_polling = True
         try:
-            payload = await poll(session, connection.receive, self._application.until_stopped(session))
+            payload = await poll(session, connection.receive, self._application.until_stopped)
             await _answer(connection.send, 200, payload, TEXT, headers)
         finally:
             session.is_polling = False
@@ -154,7 +154,8 @@ class SocketIoServer:
         session.is_posting = True
         try:
             body = await _read(connection)
-            await post(session, body, is_binary=connection.headers.get("content-type", "") == BINARY_TYPE)
+            content_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+            await post(session, body, is_binary=content_type == BINARY_TYPE)
             await _answer(connection.send, 200, b"ok", TEXT, headers)
         except InvalidRequest as error:
             raise Refusal(error.message) from None
@@ -203,8 +204,6 @@ def _read_target(scope: Scope) -> Target:
         raise Refusal("Transport unknown", code=0)
     revision = REVISIONS.get(tuple(fields.get("EIO", ())))
     sid = _only(fields["sid"]) if "sid" in fields else None
-    if sid is None and revision is None:
-        raise Refusal("Unsupported protocol version", code=5)
     token = _only(fields[QUERY_PARAMETER]) if revision == 3 and QUERY_PARAMETER in fields else None
     return Target(transport, sid, revision, token)
 

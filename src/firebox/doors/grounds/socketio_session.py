@@ -35,8 +35,9 @@ PACKET_BYTES = 400
 WAITING_PACKETS = 512
 """From a client that lets this many wait nothing is read any more: they are answers. Output alone, held by the window, is less,
 so a slow client can still send another request."""
+ANSWER_PACKETS = 16
+"""Packets in the answer to a poll. Source: python-engineio, whose clients refuse more."""
 ANSWER_CHARACTERS = 64 * 1024
-"""How much of what waits one poll takes from here."""
 CHUNK_CHARACTERS = ANSWER_CHARACTERS // 7
 """Length of a chunk, each character of which may become six, for clients on Engine.IO 3. One of version 1 in a browser fails on
 an answer that is much longer than `ANSWER_CHARACTERS`.
@@ -85,10 +86,10 @@ class Outbox:
         self._filled.set()
         self._empty.clear()
 
-    def take(self, characters: int = 1) -> list[str]:
-        """Take the oldest packet, and those after it that do not exceed `characters` together."""
+    def take(self, count: int, characters: int = 0) -> list[str]:
+        """Take the oldest packet, and those after it: up to `count` packets, and `characters` together."""
         taken: list[str] = []
-        while self._packets and (not taken or len(self._packets[0]) <= characters):
+        while self._packets and (not taken or (len(taken) < count and len(self._packets[0]) <= characters)):
             packet = self._packets.popleft()
             self._bytes -= len(packet) + PACKET_BYTES
             characters -= len(packet)

@@ -14,7 +14,7 @@ Source: Engine.IO protocol, revisions 3 and 4, "Transports" and "Upgrade".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from litestar.types import Receive, Send
 
 from firebox.domain.errors import InvalidRequest
 from firebox.doors.grounds import engineio_packets as engine
-from firebox.doors.grounds.socketio_session import ANSWER_CHARACTERS, WAITING_PACKETS, Session, Upgrade
+from firebox.doors.grounds.socketio_session import ANSWER_CHARACTERS, ANSWER_PACKETS, WAITING_PACKETS, Session, Upgrade
 
 UPGRADE_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 5.0
@@ -36,24 +36,25 @@ REASON_BYTES = 123
 Message = Mapping[str, Any]
 
 
-async def poll(session: Session, receive: Receive, until_stopped: Awaitable[None]) -> bytes:
+async def poll(session: Session, receive: Receive, until_stopped: Callable[[Session], Awaitable[None]]) -> bytes:
     """Wait for packets and return them as a payload. A client that hangs up has left.
 
-    receive: of a request whose body has been read. until_stopped: ends when the server is about to stop.
+    receive: of a request whose body has been read. until_stopped: returns when the server is about to stop.
     """
-    if session.upgrade is Upgrade.PROBED and not len(session.outbox):
+    if session.upgrade is Upgrade.PROBED:
         session.outbox.put(engine.NOOP)
-    filled, *ends = waits = [
-        asyncio.ensure_future(wait) for wait in (session.outbox.until_filled(), _until_gone(receive), until_stopped)
-    ]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if not filled.done():
-            session.close()
-    finally:
-        for wait in (filled, *ends):
-            wait.cancel()
-    return engine.encode_payload(session.outbox.take(ANSWER_CHARACTERS) or [engine.NOOP], session.client.revision)
+    if not len(session.outbox):
+        filled = asyncio.ensure_future(session.outbox.until_filled())
+        ends = [asyncio.ensure_future(end) for end in (_until_gone(receive), until_stopped(session))]
+        try:
+            await asyncio.wait({filled, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if not filled.done():
+                session.close()
+        finally:
+            for wait in (filled, *ends):
+                wait.cancel()
+    packets = session.outbox.take(ANSWER_PACKETS, ANSWER_CHARACTERS)
+    return engine.encode_payload(packets or [engine.NOOP], session.client.revision)
 
 
 async def post(session: Session, body: bytes, *, is_binary: bool) -> None:
@@ -129,10 +130,9 @@ async def _exchange(session: Session, receive: Receive, send: Send) -> None:
         else:
             await asyncio.wait({writing}, timeout=CLOSE_WITHIN_S)
     finally:
-        tasks = {reading, writing, ending}
-        for task in tasks:
+        for task in (reading, writing, ending):
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.gather(reading, writing, ending, return_exceptions=True)
 
 
 async def _read(session: Session, receive: Receive) -> None:
@@ -149,7 +149,7 @@ async def _read(session: Session, receive: Receive) -> None:
 async def _write(session: Session, send: Send) -> None:
     while session.is_open or len(session.outbox):
         await session.outbox.until_filled()
-        for packet in session.outbox.take():
+        for packet in session.outbox.take(1):
             await _send(send, packet)
 
 
@@ -160,8 +160,12 @@ async def _next(receive: Receive) -> Message | None:
 
 
 async def _send(send: Send, packet: str) -> None:
+    """Send a packet. Raises: OSError when the connection is gone."""
     message: Any = {"type": "websocket.send", "text": packet}
-    await send(message)
+    try:
+        await send(message)
+    except RuntimeError:  # uvicorn's word for a connection that it has closed itself, after a malformed frame
+        raise ConnectionResetError from None
 
 
 async def _close(send: Send, code: int, reason: str) -> None:
