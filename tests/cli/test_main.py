@@ -120,17 +120,18 @@ def test_running_a_program_loads_what_it_needs_only(tmp_path: Path) -> None:
     (tmp_path / "main.sh").write_text("echo it ran")
     modules = loaded(f"""if True:
         import sys
-        from firebox.cli import main, quick_run
-        from firebox.sandbox.launcher_start import StartedLauncher
-        ask = StartedLauncher.ask
+        from firebox.cli import main
+        from firebox.cli.run import quick_run
+        from firebox.sandbox.launcher.launcher_start import StartedLauncher
+        request_first = StartedLauncher.request_first
         def note(*words):
             if "asyncio" in sys.modules:
                 print("too-early")
-            ask(*words)
-        StartedLauncher.ask = note
+            request_first(*words)
+        StartedLauncher.request_first = note
         assert quick_run.run_quickly(["--data-dir", "{tmp_path}", "{tmp_path}/main.sh"]) == 0""")
     assert {"it", "ran", "firebox.engine.executor"} <= modules
-    assert "too-early" not in modules, "the sandbox is asked for before an event loop is loaded"
+    assert "too-early" not in modules, "the sandbox is requested before an event loop is loaded"
     assert not modules & {
         *("typer", "rich", "pydantic", "structlog", "semantic_version", "ulid", "typing_extensions", "ssl", "uvloop"),
         *("litestar", "uvicorn", "prometheus_client", "sqlalchemy", "httpx", "firebox.doors.native.wire"),
