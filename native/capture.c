@@ -395,14 +395,15 @@ static void capture_watches(uint32_t epoll, const char *about)
 }
 
 /* Save a file descriptor. Source: proc(5), /proc/PID/fdinfo. */
-static void capture_descriptor(int folder, const char *name, void *context)
+static bool capture_descriptor(int folder, const struct linux_dirent64 *entry, void *context)
 {
+    const char *name = entry->d_name;
     static char about[8192];
     char target[PATH_MAX], number[sizeof "fdinfo/" + 20];
     (void)context;
     uint32_t which = (uint32_t)number_at(name, 0);
     if (which <= 2 || which == PROTOCOL_GATE)
-        return;
+        return true;
     long length = readlinkat(folder, name, target, sizeof target - 1);
     require("fd", length >= 0);
     target[length] = '\0';
@@ -431,6 +432,7 @@ static void capture_descriptor(int folder, const char *name, void *context)
         kept->path = keep_text(target);
         kept->value = value_of(about, "pos:", 10);
     }
+    return true;
 }
 
 /* Find the other end of each pipe, which must be unique and of the opposite direction. */

@@ -58,10 +58,10 @@ static void stop_where_it_waits(void)
     die("it has a thread that does not wait");
 }
 
-static void add_thread(int folder, const char *name, void *context)
+static bool add_thread(int folder, const struct linux_dirent64 *entry, void *context)
 {
     struct template_head *head = context;
-    uint32_t number = (uint32_t)number_at(name, 0);
+    uint32_t number = (uint32_t)number_at(entry->d_name, 0);
     (void)folder;
     if (head->threads == TEMPLATE_THREADS)
         die("it has too many threads");
@@ -69,12 +69,14 @@ static void add_thread(int folder, const char *name, void *context)
                               number - head->thread[0].number > TEMPLATE_THREAD_NUMBERS))
         die("its thread ids are too far apart");
     head->thread[head->threads++].number = number;
+    return true;
 }
 
-static void count(int folder, const char *name, void *context)
+static bool count(int folder, const struct linux_dirent64 *entry, void *context)
 {
-    (void)folder, (void)name;
+    (void)folder, (void)entry;
     ++*(uint32_t *)context;
+    return true;
 }
 
 void stop_threads(struct template_head *head)

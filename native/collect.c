@@ -190,11 +190,11 @@ static int is_folder(const struct search *search, unsigned char type)
 
 /* Store an entry of the current folder if it has to be visited. Returns false to stop reading: out of time, too many entries, or
  * an error was recorded. */
-static bool store_entry(struct search *search, const struct linux_dirent64 *entry)
+static bool store_entry(int descriptor, const struct linux_dirent64 *entry, void *context)
 {
+    struct search *search = context;
     const char *name = entry->d_name;
-    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-        return true;
+    (void)descriptor;
     if (time_is_over(search) || ++search->seen > MOST_ENTRIES)
         return false;
     if (!append_to_path(search, name)) {
@@ -220,24 +220,14 @@ static bool store_entry(struct search *search, const struct linux_dirent64 *entr
 /* Read the current folder. */
 static void read_level(struct search *search)
 {
-    static _Alignas(struct linux_dirent64) char buffer[32 << 10];
     int folder = open_at(AT_FDCWD, search->path[0] != '\0' ? search->path : ".", OPEN_FLAGS | O_DIRECTORY, 0);
     if (folder < 0) {
         leave_out_folder(search, LEFT_OUT_ERROR, failure.number);
         return;
     }
-    bool going_on = true;
-    while (going_on) {
-        long got = read_folder(folder, buffer, sizeof buffer);
-        if (got < 0)
-            leave_out_folder(search, LEFT_OUT_ERROR, errno);
-        going_on = got > 0;
-        for (long at = 0; going_on && at < got;) {
-            const struct linux_dirent64 *entry = (const void *)(buffer + at);
-            going_on = store_entry(search, entry);
-            at += entry->d_reclen;
-        }
-    }
+    int error = each_entry(folder, store_entry, search);
+    if (error != 0)
+        leave_out_folder(search, LEFT_OUT_ERROR, error);
     close(folder);
 }
 

@@ -48,32 +48,32 @@ static int copy_link(int from, const char *name, int to, const char *target)
     return (int)check("symlink", symlinkat(content, to, target));
 }
 
+/* The copy of a folder: its target, the depth of its entries, and -1 after a failure. */
+struct copy {
+    int to, depth, done;
+};
+
+static bool copy_entry(int folder, const struct linux_dirent64 *entry, void *context)
+{
+    struct copy *copy = context;
+    copy->done = copy_at(folder, entry->d_name, copy->to, entry->d_name, copy->depth);
+    return copy->done == 0;
+}
+
 static int copy_folder(int from, const char *name, int to, const char *target, int depth)
 {
-    _Alignas(struct linux_dirent64) char entries[4096];
     if (check("mkdir", mkdirat(to, target, 0755)) < 0)
         return -1;
     int source = open_at(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (source < 0)
         return -1;
-    int made = open_at(to, target, O_PATH | O_DIRECTORY, 0);
-    long got = made < 0 ? -1 : 1;
-    while (got > 0 && (got = read_folder(source, entries, sizeof entries)) > 0) {
-        for (long at = 0; at < got;) {
-            const struct linux_dirent64 *entry = (const void *)(entries + at);
-            at += entry->d_reclen;
-            if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-                continue;
-            if (copy_at(source, entry->d_name, made, entry->d_name, depth + 1) < 0) {
-                got = -1;
-                break;
-            }
-        }
-    }
-    if (made >= 0)
-        close(made);
+    struct copy copy = {.to = open_at(to, target, O_PATH | O_DIRECTORY, 0), .depth = depth + 1};
+    if (copy.to < 0 || each_entry(source, copy_entry, &copy) != 0)
+        copy.done = -1;
+    if (copy.to >= 0)
+        close(copy.to);
     close(source);
-    return got < 0 ? -1 : 0;
+    return copy.done;
 }
 
 static int copy_at(int from, const char *name, int to, const char *target, int depth)

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { ENTRIES_BYTES = 16 << 10 };
+
 struct failure failure;
 
 int fail(const char *call, int number)
@@ -73,9 +75,20 @@ int write_file(int folder, const char *name, const char *text)
     return written < 0 ? -1 : 0;
 }
 
-long read_folder(int folder, void *entries, size_t room)
+int each_entry(int folder, bool (*entry)(int folder, const struct linux_dirent64 *entry, void *context), void *context)
 {
-    return check("getdents64", syscall(SYS_getdents64, folder, entries, room));
+    _Alignas(struct linux_dirent64) char buffer[ENTRIES_BYTES];
+    for (;;) {
+        long got = check("getdents64", syscall(SYS_getdents64, folder, buffer, sizeof buffer));
+        if (got <= 0)
+            return got < 0 ? failure.number : 0;
+        for (long at = 0; at < got;) {
+            const struct linux_dirent64 *here = (const void *)(buffer + at);
+            at += here->d_reclen;
+            if (strcmp(here->d_name, ".") != 0 && strcmp(here->d_name, "..") != 0 && !entry(folder, here, context))
+                return 0;
+        }
+    }
 }
 
 int set_limit(int pid, int resource, uint64_t value)

@@ -43,8 +43,8 @@ struct linux_dirent64 {
     char d_name[];
 };
 
-/* Read entries of a folder into an aligned buffer. Returns the number of bytes, 0 at the end. */
-long read_folder(int folder, void *entries, size_t room);
+/* Call `entry` for each entry of an open folder but "." and "..", until it returns false. Returns 0 or an errno. */
+int each_entry(int folder, bool (*entry)(int folder, const struct linux_dirent64 *entry, void *context), void *context);
 
 /* Set the soft and hard resource limit of a process; pid 0 is this one. hard_limit: of this process. */
 int set_limit(int pid, int resource, uint64_t value);

@@ -12,7 +12,6 @@
 #define LINE_BYTES ((size_t)16 << 10)
 #define LINE_HEAD ((size_t)8 << 10) /* bytes kept of the start of a longer line */
 #define LINE_TAIL ((size_t)1 << 10) /* and of its end */
-#define ENTRIES_BYTES (16 << 10)
 #define OUT_OF_THE_WAY 100 /* keep the low descriptors free for when the limit on open files is lowered */
 
 static const char *proc_root = "/proc";
@@ -168,35 +167,20 @@ bool proc_gone(int number)
     return number == ENOENT || number == ESRCH;
 }
 
-int each_entry(int folder, void (*entry)(int folder, const char *name, void *context), void *context)
-{
-    static _Alignas(struct linux_dirent64) char buffer[ENTRIES_BYTES];
-    for (;;) {
-        long got = read_folder(folder, buffer, sizeof buffer);
-        if (got <= 0)
-            return got < 0 ? failure.number : 0;
-        for (long at = 0; at < got;) {
-            const struct linux_dirent64 *here = (const void *)(buffer + at);
-            if (strcmp(here->d_name, ".") != 0 && strcmp(here->d_name, "..") != 0)
-                entry(folder, here->d_name, context);
-            at += here->d_reclen;
-        }
-    }
-}
-
 struct listing {
     struct pairs *processes;
     bool complete;
 };
 
-static void list_process(int folder, const char *name, void *context)
+static bool list_process(int folder, const struct linux_dirent64 *entry, void *context)
 {
     (void)folder;
     struct listing *listing = context;
-    const char *behind = name;
-    uint64_t pid = parse_decimal(&behind);
-    if (*behind == '\0' && pid != 1 && !pairs_add(listing->processes, 0, pid))
+    const char *end = entry->d_name;
+    uint64_t pid = parse_decimal(&end);
+    if (*end == '\0' && pid != 1 && !pairs_add(listing->processes, 0, pid))
         listing->complete = false;
+    return listing->complete;
 }
 
 bool proc_list(struct pairs *processes)

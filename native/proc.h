@@ -48,9 +48,6 @@ int proc_folder(void);
 /* Return whether an errno means that a process or file is gone. */
 bool proc_gone(int number);
 
-/* Call for each entry of an open folder but "." and "..". Returns 0 or an errno. */
-int each_entry(int folder, void (*entry)(int folder, const char *name, void *context), void *context);
-
 /* Return the rest of a line from a word on, counted from 0; "" when there are fewer words. */
 const char *word_at(const char *line, unsigned index);
 

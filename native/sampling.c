@@ -193,23 +193,24 @@ struct pipes {
     uint64_t unknown;      /* descriptors that may be other pipes */
 };
 
-static void add_if_pipe(int folder, const char *name, void *context)
+static bool add_if_pipe(int folder, const struct linux_dirent64 *entry, void *context)
 {
     struct pipes *pipes = context;
     struct stat status;
-    if (fstatat(folder, name, &status, 0) != 0) {
+    if (fstatat(folder, entry->d_name, &status, 0) != 0) {
         if (!proc_gone(errno))
             ++pipes->unknown;
-        return;
+        return true;
     }
     if (!S_ISFIFO(status.st_mode) || pairs_add(&pipes->distinct, status.st_dev, status.st_ino))
-        return;
+        return true;
     if (!pipes->crowded) {
         pairs_distinct(&pipes->distinct);
         pipes->crowded = pipes->distinct.used > PAIRS_MOST / 2;
     }
     if (!pairs_add(&pipes->distinct, status.st_dev, status.st_ino))
         ++pipes->unknown;
+    return true;
 }
 
 /* Return the maximum data in the pipes of all processes. Hidden descriptors count as pipes. */

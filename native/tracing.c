@@ -134,7 +134,8 @@ void read_proc_file(const char *name, void *buffer, size_t room)
     require(name, read_file(proc_folder(), proc_path((uint64_t)interpreter, name), buffer, room) >= 0);
 }
 
-void each_proc_entry(const char *name, void (*entry)(int folder, const char *name, void *context), void *context)
+void each_proc_entry(const char *name, bool (*entry)(int folder, const struct linux_dirent64 *entry, void *context),
+                     void *context)
 {
     int folder = open_at(proc_folder(), proc_path((uint64_t)interpreter, name), O_RDONLY | O_DIRECTORY, 0);
     require(name, folder >= 0);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "kernel.h"
 #include "template.h"
 
 extern pid_t interpreter;
@@ -51,6 +52,7 @@ void read_remote(uint64_t address, void *to, size_t bytes);
 void read_proc_file(const char *name, void *buffer, size_t room);
 
 /* Call a function for each entry of a folder there. */
-void each_proc_entry(const char *name, void (*entry)(int folder, const char *name, void *context), void *context);
+void each_proc_entry(const char *name, bool (*entry)(int folder, const struct linux_dirent64 *entry, void *context),
+                     void *context);
 
 #endif

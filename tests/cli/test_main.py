@@ -131,7 +131,7 @@ def test_running_a_program_loads_what_it_needs_only(tmp_path: Path) -> None:
         StartedLauncher.request_first = note
         assert quick_run.run_quickly(["--data-dir", "{tmp_path}", "{tmp_path}/main.sh"]) == 0""")
     assert {"it", "ran", "firebox.engine.executor"} <= modules
-    assert "too-early" not in modules, "the sandbox is asked for before an event loop is loaded"
+    assert "too-early" not in modules, "the sandbox is requested before an event loop is loaded"
     assert not modules & {
         *("typer", "rich", "pydantic", "structlog", "semantic_version", "ulid", "typing_extensions", "ssl", "uvloop"),
         *("litestar", "uvicorn", "prometheus_client", "sqlalchemy", "httpx", "firebox.doors.native.wire"),
