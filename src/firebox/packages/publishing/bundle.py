@@ -22,6 +22,7 @@ from msgspec import Struct
 from pysequoia import Cert
 
 from firebox.domain.errors import Conflict, NotTrusted, UnusablePackage, WrongChecksum
+from firebox.files.checksum import file_checksum
 from firebox.packages.download.download import fetch
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.installed.image import MAGIC
@@ -106,7 +107,7 @@ async def _with_dependencies(entry: Entry, repositories: Repositories, store: Pa
 async def _file_of(entry: Entry, settings: Settings, store: PackageStore, report: Report) -> Path:
     installed = store.package_folder(entry.name) / IMAGE
     digest = entry.checksums.get("sha256")
-    if digest and installed.is_file() and await asyncio.to_thread(_digest, installed) == digest:
+    if digest and installed.is_file() and await asyncio.to_thread(file_checksum, installed) == digest:
         return installed
     return await fetch(entry, packages_folder(settings) / "downloads", settings, report)
 
@@ -115,7 +116,7 @@ def _with_sha256(entry: Entry, file: Path) -> Entry:
     """Convert an entry to its form in a bundle. Other checksums were verified on download."""
     with file.open("rb") as opened:
         ending = "squashfs" if opened.read(len(MAGIC)) == MAGIC else "tar.gz"
-    return msgspec.structs.replace(entry, checksums={"sha256": _digest(file)}, download=_member_name(entry, ending))
+    return msgspec.structs.replace(entry, checksums={"sha256": file_checksum(file)}, download=_member_name(entry, ending))
 
 
 def _write(target: Path, entries: dict[str, Entry], files: dict[str, Path], report: Report) -> None:
@@ -242,8 +243,3 @@ def _add_to_repository(entries: Iterable[Entry], place: Path, folder: Path) -> l
         add_to_index(folder, announced)
         imported.append(msgspec.structs.replace(entry, download=target.absolute().as_uri(), repository=BUILT))
     return imported
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
