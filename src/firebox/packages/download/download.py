@@ -139,8 +139,9 @@ async def _locked_part(part: Path, entry: Entry, report: Report) -> AsyncGenerat
 
 async def _has_checksum(path: Path, algorithm: str, digest: str, entry: Entry, report: Report) -> bool:
     """Verify the checksum of a file; delete a complete file that fails. False if it does not exist."""
-    size_bytes = _size(path)
-    if size_bytes is None:
+    try:
+        size_bytes = path.lstat().st_size  # noqa: ASYNC240 - a quick local stat
+    except FileNotFoundError:
         return False
     report(Progress(package=entry.name, step="verify", total=size_bytes))
     if await asyncio.to_thread(file_checksum, path, algorithm) != digest:
@@ -149,13 +150,6 @@ async def _has_checksum(path: Path, algorithm: str, digest: str, entry: Entry, r
         return False
     report(Progress(package=entry.name, step="verify", done=size_bytes, total=size_bytes))
     return True
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        return None
 
 
 def _copy(entry: Entry, opened: BinaryIO, settings: Settings, report: Report) -> None:

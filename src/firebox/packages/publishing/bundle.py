@@ -22,6 +22,7 @@ from msgspec import Struct
 from pysequoia import Cert
 
 from firebox.domain.errors import Conflict, NotTrusted, UnusablePackage, WrongChecksum
+from firebox.files.atomic_write import replacing
 from firebox.files.checksum import file_checksum
 from firebox.packages.download.download import fetch
 from firebox.packages.entry import Entry, Progress, Report, no_report
@@ -120,21 +121,13 @@ def _with_sha256(entry: Entry, file: Path) -> Entry:
 
 
 def _write(target: Path, entries: dict[str, Entry], files: dict[str, Path], report: Report) -> None:
-    contents = msgspec.json.format(msgspec.json.encode(_Manifest(entries=list(entries.values()))))
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as unfinished:
-        try:
-            with tarfile.open(fileobj=unfinished, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                tar.addfile(_member(MANIFEST, len(contents)), io.BytesIO(contents))
-                for number, (name, entry) in enumerate(entries.items()):
-                    report(Progress(package=name, step="install", done=number, total=len(entries), words="copying"))
-                    with files[name].open("rb") as opened:
-                        tar.addfile(_member(entry.download, files[name].stat().st_size), opened)
-            unfinished.flush()
-            Path(unfinished.name).chmod(0o644)
-            Path(unfinished.name).replace(target)
-        except BaseException:
-            Path(unfinished.name).unlink(missing_ok=True)
-            raise
+    manifest = msgspec.json.format(msgspec.json.encode(_Manifest(entries=list(entries.values()))))
+    with replacing(target) as unfinished, tarfile.open(fileobj=unfinished, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(_member(MANIFEST, len(manifest)), io.BytesIO(manifest))
+        for number, (name, entry) in enumerate(entries.items()):
+            report(Progress(package=name, step="install", done=number, total=len(entries), words="copying"))
+            with files[name].open("rb") as opened:
+                tar.addfile(_member(entry.download, files[name].stat().st_size), opened)
 
 
 def _member(name: str, size_bytes: int) -> tarfile.TarInfo:

@@ -8,7 +8,6 @@ format of older Piston clients. URLs are relative, so the folder can be served f
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from msgspec import Struct
 from pysequoia import SignatureMode, Tsk, sign, sign_file
 
 from firebox.domain.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
-from firebox.files.atomic_write import write_atomic
+from firebox.files.atomic_write import replacing, write_atomic
 from firebox.files.checksum import file_checksum
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.file_locks import lock_file
@@ -205,18 +204,11 @@ def _copy(file: Path, target: Path, entry: Entry) -> None:
     there = target / file.name
     if there.is_file() and there.stat().st_size == file.stat().st_size and file_checksum(there) == entry.checksums.get("sha256"):
         return
-    with tempfile.NamedTemporaryFile(dir=target, prefix=".publishing-", delete=False) as unfinished:
-        try:
-            with file.open("rb") as opened:
-                shutil.copyfileobj(opened, unfinished, 1 << 20)
-            unfinished.flush()
-            os.fchmod(unfinished.fileno(), 0o644)
-            if file_checksum(Path(unfinished.name)) != entry.checksums.get("sha256"):
-                raise UnusablePackage(f"{file} changed while it was copied")
-            Path(unfinished.name).replace(there)
-        except BaseException:
-            Path(unfinished.name).unlink(missing_ok=True)
-            raise
+    with replacing(there) as unfinished, file.open("rb") as opened:
+        shutil.copyfileobj(opened, unfinished, 1 << 20)
+        unfinished.flush()
+        if file_checksum(Path(unfinished.name)) != entry.checksums.get("sha256"):
+            raise UnusablePackage(f"{file} changed while it was copied")
 
 
 def _signature(folder: Path, entry: Entry, secret: Tsk) -> str:
