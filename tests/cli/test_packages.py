@@ -42,31 +42,31 @@ def test_a_fresh_machine_runs_a_language_after_one_command(packages: PackageComm
     assert "greet-2.0.0" in packages.run("runtimes").stdout
 
 
-def test_what_a_package_depends_on_comes_with_it(packages: PackageCommands) -> None:
+def test_dependencies_are_installed_with_a_package(packages: PackageCommands) -> None:
     installed = packages.json("install", "polite")
     assert [(each["id"], each["requires"]) for each in installed] == [("greet-1.2.0", []), ("polite-3.1.0", ["greet-1.2.0"])]
 
 
-def test_several_packages_and_several_versions_live_side_by_side(packages: PackageCommands) -> None:
+def test_several_packages_and_versions_coexist(packages: PackageCommands) -> None:
     packages.json("install", "greet@1.0.x", "greet=2.0.0", "picture", "greet-1.2.0")
     assert packages.installed() == ["greet-1.0.0", "greet-1.2.0", "greet-2.0.0", "picture-0.5.0"]
 
 
-def test_a_package_that_is_there_already_is_no_failure(packages: PackageCommands) -> None:
+def test_installing_an_installed_package_succeeds(packages: PackageCommands) -> None:
     packages.json("install", "greet")
     done = packages("install", "greet", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
     assert "greet-2.0.0 is already installed" in done.stderr
 
 
-def test_a_damaged_package_can_be_removed(packages: PackageCommands) -> None:
+def test_a_corrupt_package_can_be_removed(packages: PackageCommands) -> None:
     packages.json("install", "greet")
     (packages.data / "packages" / "installed" / "greet-2.0.0" / "package.json").write_text("{")
     assert packages.json("uninstall", "greet-2.0.0") == ["greet-2.0.0"]
     packages.json("install", "greet")
 
 
-def test_a_misspelt_name_changes_nothing_and_is_told_what_is_near(packages: PackageCommands) -> None:
+def test_a_misspelled_name_changes_nothing_and_gets_suggestions(packages: PackageCommands) -> None:
     done = packages("install", "picture", "gret")
     assert done.returncode == 2
     assert "no such package: 'gret'" in done.stderr
@@ -74,50 +74,50 @@ def test_a_misspelt_name_changes_nothing_and_is_told_what_is_near(packages: Pack
     assert packages.installed() == []
 
 
-def test_a_range_that_nothing_fits_is_told_which_versions_there_are(packages: PackageCommands) -> None:
+def test_a_range_without_a_match_gets_the_available_versions(packages: PackageCommands) -> None:
     done = packages("install", "greet@7.x")
     assert done.returncode == 2
     assert "versions of greet: 2.0.0, 1.2.0, 1.0.0" in done.stderr
 
 
 @pytest.mark.parametrize("word", ["greet@seven", "@1.x", "a b", "greet@"])
-def test_a_word_that_names_no_package_is_refused(packages: PackageCommands, word: str) -> None:
+def test_an_invalid_package_name_is_rejected(packages: PackageCommands, word: str) -> None:
     done = packages("install", word)
     assert "a bug" not in done.stderr
     assert (done.returncode, packages.installed()) == ((0, ["greet-2.0.0"]) if word == "greet@" else (2, []))
 
 
-def test_what_no_repository_has_and_a_recipe_makes_is_said(packages: PackageCommands) -> None:
+def test_a_package_with_only_a_recipe_is_reported(packages: PackageCommands) -> None:
     done = packages("install", "lua")
     assert done.returncode == 2
     assert "firebox packages install --build lua" in done.stderr
 
 
 @pytest.mark.parametrize(("language", "package"), [("c++", "gcc"), ("nodejs", "javascript")])
-def test_a_language_that_another_package_brings_is_pointed_at_it(packages: PackageCommands, language: str, package: str) -> None:
+def test_a_language_provided_by_another_package_gets_a_hint(packages: PackageCommands, language: str, package: str) -> None:
     done = packages("install", language)
     assert done.returncode == 2
     assert re.search(rf"{re.escape(language)} is provided by .*{package}.*firebox packages install --build", done.stderr)
 
 
-def test_without_a_repository_the_page_that_helps_is_named(tmp_path: Path) -> None:
+def test_without_a_repository_the_documentation_is_mentioned(tmp_path: Path) -> None:
     alone = PackageCommands(tmp_path / "data")
     assert "docs/operate/packages.md" in alone("list", "--available").stderr
     assert alone("install", "greet").returncode == 2
 
 
-def test_a_file_installs_with_what_it_needs(packages: PackageCommands, folder: PackageFolder) -> None:
+def test_a_file_is_installed_with_its_dependencies(packages: PackageCommands, folder: PackageFolder) -> None:
     installed = packages.json("install", str(folder.path / "polite-3.1.0.pkg.tar.gz"))
     assert [each["id"] for each in installed] == ["greet-1.2.0", "polite-3.1.0"]
 
 
-def test_a_file_that_is_not_there_changes_nothing(packages: PackageCommands) -> None:
+def test_a_missing_file_changes_nothing(packages: PackageCommands) -> None:
     done = packages("install", "greet", "./missing.squashfs")
     assert (done.returncode, packages.installed()) == (2, [])
     assert "no such file" in done.stderr
 
 
-def test_what_is_installed_before_a_failure_stays_and_is_said(packages: PackageCommands, folder: PackageFolder) -> None:
+def test_packages_installed_before_a_failure_are_kept_and_reported(packages: PackageCommands, folder: PackageFolder) -> None:
     (folder.path / "picture-0.5.0.squashfs").write_bytes(b"something else")
     done = packages("install", "greet", "picture", "polite")
     assert done.returncode == 125
@@ -126,7 +126,7 @@ def test_what_is_installed_before_a_failure_stays_and_is_said(packages: PackageC
     assert packages.installed() == ["greet-2.0.0"]
 
 
-def test_only_the_repository_that_is_named_is_looked_into(packages: PackageCommands, tmp_path: Path) -> None:
+def test_only_the_given_repository_is_searched(packages: PackageCommands, tmp_path: Path) -> None:
     other = PackageFolder(tmp_path / "other")
     other.path.mkdir()
     other.add_archive("greet", "9.0.0")
@@ -136,13 +136,13 @@ def test_only_the_repository_that_is_named_is_looked_into(packages: PackageComma
     assert packages("install", "greet", "--repository", "third").returncode == 2
 
 
-def test_packages_are_removed_in_an_order_that_works(packages: PackageCommands) -> None:
+def test_packages_are_removed_in_dependency_order(packages: PackageCommands) -> None:
     packages.json("install", "polite", "greet")
     assert packages.json("uninstall", "greet", "polite") == ["greet-2.0.0", "polite-3.1.0", "greet-1.2.0"]
     assert packages.installed() == []
 
 
-def test_a_package_that_another_one_needs_stays(packages: PackageCommands) -> None:
+def test_a_required_package_is_not_removed(packages: PackageCommands) -> None:
     packages.json("install", "polite")
     done = packages("uninstall", "greet")
     assert done.returncode == 2
@@ -150,7 +150,7 @@ def test_a_package_that_another_one_needs_stays(packages: PackageCommands) -> No
     assert packages.installed() == ["greet-1.2.0", "polite-3.1.0"]
 
 
-def test_what_is_not_installed_cannot_be_removed(packages: PackageCommands) -> None:
+def test_a_package_that_is_not_installed_cannot_be_removed(packages: PackageCommands) -> None:
     packages.json("install", "greet")
     assert "versions of greet: 2.0.0" in packages("uninstall", "greet@1.x").stderr
     done = packages("uninstall", "great")
@@ -158,7 +158,7 @@ def test_what_is_not_installed_cannot_be_removed(packages: PackageCommands) -> N
     assert "did you mean greet?" in done.stderr
 
 
-def test_the_list_says_what_is_installed_and_what_it_brings(packages: PackageCommands) -> None:
+def test_the_list_shows_packages_and_their_runtimes(packages: PackageCommands) -> None:
     packages.json("install", "greet@1.2.0")
     (entry,) = packages.json("list")
     assert (entry["package"], entry["version"], entry["repository"]) == ("greet", "1.2.0", "main")
@@ -168,7 +168,7 @@ def test_the_list_says_what_is_installed_and_what_it_brings(packages: PackageCom
     assert row.split()[:2] == ["greet", "1.2.0"]
 
 
-def test_what_repositories_have_is_listed_the_newest_first(packages: PackageCommands) -> None:
+def test_available_packages_are_listed_newest_first(packages: PackageCommands) -> None:
     packages.json("install", "greet")
     rows = [(each["package"], each["version"], each["installed"]) for each in packages.json("list", "--available")]
     assert sorted(rows) == [
@@ -182,7 +182,7 @@ def test_what_repositories_have_is_listed_the_newest_first(packages: PackageComm
     assert [" ".join(line.split()[:2]) for line in lines][:3] == ["greet 2.0.0", "greet 1.2.0", "greet 1.0.0"]
 
 
-def test_a_search_looks_into_repositories_and_recipes(packages: PackageCommands) -> None:
+def test_search_covers_repositories_and_recipes(packages: PackageCommands) -> None:
     packages.json("install", "greet@1.0.0")
     (found,) = packages.json("search", "GREE")
     assert (found["versions"], found["installed"], found["recipes"]) == (["2.0.0", "1.2.0", "1.0.0"], ["1.0.0"], [])
@@ -191,7 +191,7 @@ def test_a_search_looks_into_repositories_and_recipes(packages: PackageCommands)
     assert (done.returncode, done.stdout) == (1, "")
 
 
-def test_everything_that_is_known_about_a_package(packages: PackageCommands) -> None:
+def test_info_shows_all_details_of_a_package(packages: PackageCommands) -> None:
     packages.json("install", "polite")
     known = packages.json("info", "polite")
     assert known["dependencies"] == {"greet": "1.x"}
@@ -203,7 +203,7 @@ def test_everything_that_is_known_about_a_package(packages: PackageCommands) -> 
     assert packages("info", "greet@9.x").returncode == 2
 
 
-def test_recipes_are_listed_with_what_they_are_for(packages: PackageCommands) -> None:
+def test_recipes_are_listed_with_their_summaries(packages: PackageCommands) -> None:
     everything = packages.json("recipes")
     assert {"package", "series", "suite", "verified", "summary"} <= set(everything[0])
     assert {"bash", "haskell", "elm"} <= {each["package"] for each in everything}
@@ -213,7 +213,7 @@ def test_recipes_are_listed_with_what_they_are_for(packages: PackageCommands) ->
     ]
 
 
-def test_a_recipe_that_wants_a_file_is_not_begun_without_it(packages: PackageCommands) -> None:
+def test_a_recipe_is_not_built_without_its_supplied_file(packages: PackageCommands) -> None:
     done = packages("build", "elm")
     assert done.returncode == 2
     assert "--source" in done.stderr
@@ -230,15 +230,13 @@ def test_a_recipe_that_wants_a_file_is_not_begun_without_it(packages: PackageCom
         (["build", "bash@1.x"], "available recipes"),
     ],
 )
-def test_what_cannot_be_built_is_said_before_anything_is_done(
-    packages: PackageCommands, arguments: list[str], words: str
-) -> None:
+def test_impossible_builds_are_rejected_upfront(packages: PackageCommands, arguments: list[str], words: str) -> None:
     done = packages(*arguments)
     assert done.returncode == 2
     assert words in done.stderr
 
 
-def test_repositories_are_listed_with_what_was_seen_of_them(packages: PackageCommands, folder: PackageFolder) -> None:
+def test_repositories_are_listed_with_their_state(packages: PackageCommands, folder: PackageFolder) -> None:
     (seen,) = packages.json("repos")
     assert (seen["name"], seen["packages"], seen["trusted"]) == ("main", 5, [])
     folder.add_archive("greet", "2.1.0")
@@ -246,7 +244,7 @@ def test_repositories_are_listed_with_what_was_seen_of_them(packages: PackageCom
     assert packages("sync", "other").returncode == 2
 
 
-def test_a_repository_that_cannot_be_read_is_said(packages: PackageCommands, folder: PackageFolder) -> None:
+def test_an_unreadable_repository_is_reported(packages: PackageCommands, folder: PackageFolder) -> None:
     (folder.path / "index.yaml").write_text("[")
     assert packages("sync").returncode == 125
     assert packages("install", "greet").returncode == 125
@@ -255,18 +253,18 @@ def test_a_repository_that_cannot_be_read_is_said(packages: PackageCommands, fol
     assert "repository main" in done.stderr
 
 
-def test_every_command_explains_itself_with_an_example() -> None:
+def test_the_help_of_every_command_has_an_example() -> None:
     commands: dict[str, Any] = getattr(get_command(app), "commands", {})
     assert list(commands) == COMMANDS
     assert [name for name, command in commands.items() if f"firebox packages {name}" not in command.help] == []
 
 
-def test_help_names_every_command(packages: PackageCommands) -> None:
+def test_help_lists_every_command(packages: PackageCommands) -> None:
     text = packages("--help").stdout
     assert [name for name in COMMANDS if name not in text] == []
 
 
-def test_the_command_loads_no_library_before_it_needs_one() -> None:
+def test_libraries_are_imported_late() -> None:
     program = "import firebox.cli.packages.packages_command, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True, timeout=60
@@ -275,5 +273,5 @@ def test_the_command_loads_no_library_before_it_needs_one() -> None:
 
 
 @pytest.mark.parametrize("word", ["java/21", "java@21", "java@21.x"])
-def test_a_recipe_is_named_with_its_series_either_way(word: str) -> None:
+def test_a_recipe_can_be_given_with_its_series_in_two_spellings(word: str) -> None:
     assert find_recipe(read_recipe_selector(word)).name == "java/21"

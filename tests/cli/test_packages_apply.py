@@ -21,7 +21,7 @@ def packages(tmp_path: Path, folder: PackageFolder) -> PackageCommands:
     return PackageCommands(tmp_path / "data", str(folder.path))
 
 
-def test_what_is_missing_is_installed_and_what_is_not_chosen_is_removed(packages: PackageCommands, tmp_path: Path) -> None:
+def test_missing_packages_are_installed_and_unselected_ones_removed(packages: PackageCommands, tmp_path: Path) -> None:
     packages.json("install", "greet@1.0.0", "picture")
     spec = tmp_path / "languages.pps"
     spec.write_text("# what we teach\n*t* *\n!p* *\n")
@@ -39,28 +39,28 @@ def test_what_is_missing_is_installed_and_what_is_not_chosen_is_removed(packages
     assert packages("apply", str(spec)).stdout == "nothing to do: the installed packages match the file\n"
 
 
-def test_what_a_chosen_package_needs_stays_although_no_line_names_it(packages: PackageCommands) -> None:
+def test_dependencies_of_selected_packages_are_kept(packages: PackageCommands) -> None:
     packages.json("install", "polite", "greet")
     outcome = packages.json("apply", "-", stdin="polite *")
     assert (outcome["installed"], outcome["removed"], outcome["failed"]) == ([], ["greet-2.0.0"], [])
     assert packages.installed() == ["greet-1.2.0", "polite-3.1.0"]
 
 
-def test_an_installed_package_is_used_for_a_new_one_and_stays(packages: PackageCommands) -> None:
+def test_an_installed_dependency_of_a_new_package_is_kept(packages: PackageCommands) -> None:
     packages.json("install", "greet@1.0.0")
     outcome = packages.json("apply", "-", stdin="polite *")
     assert [each["id"] for each in outcome["installed"]] == ["polite-3.1.0"]
     assert packages.installed() == ["greet-1.0.0", "polite-3.1.0"]
 
 
-def test_a_dry_run_says_what_it_would_do_and_does_nothing(packages: PackageCommands) -> None:
+def test_a_dry_run_prints_the_plan_and_changes_nothing(packages: PackageCommands) -> None:
     packages.json("install", "greet@1.0.0")
     plan = packages.json("apply", "-", "--dry-run", stdin="picture")
     assert ([each["package"] for each in plan["install"]], plan["remove"]) == (["picture"], ["greet-1.0.0"])
     assert packages.installed() == ["greet-1.0.0"]
 
 
-def test_a_misspelt_name_removes_nothing(packages: PackageCommands) -> None:
+def test_a_misspelled_name_removes_nothing(packages: PackageCommands) -> None:
     packages.json("install", "greet")
     done = packages("apply", "-", stdin="# line 1\npicture *\ngret *")
     assert done.returncode == 2
@@ -74,7 +74,7 @@ def test_a_misspelt_name_removes_nothing(packages: PackageCommands) -> None:
 
 
 @pytest.mark.parametrize("spec", ["", "# nothing\n", "greet\n!greet", "x*"])
-def test_a_file_that_chooses_nothing_removes_everything_only_when_that_is_meant(packages: PackageCommands, spec: str) -> None:
+def test_removing_all_packages_requires_yes(packages: PackageCommands, spec: str) -> None:
     packages.json("install", "greet")
     done = packages("apply", "-", stdin=spec)
     assert done.returncode == 2
@@ -84,7 +84,7 @@ def test_a_file_that_chooses_nothing_removes_everything_only_when_that_is_meant(
     assert packages.installed() == []
 
 
-def test_nothing_is_removed_when_something_could_not_be_installed(packages: PackageCommands, folder: PackageFolder) -> None:
+def test_nothing_is_removed_after_a_failed_installation(packages: PackageCommands, folder: PackageFolder) -> None:
     packages.json("install", "greet@1.0.0")
     (folder.path / "picture-0.5.0.squashfs").write_bytes(b"something else")
     done = packages("apply", "-", "--json", stdin="picture\ngreet")
@@ -97,14 +97,14 @@ def test_nothing_is_removed_when_something_could_not_be_installed(packages: Pack
     assert packages.installed() == ["greet-1.0.0", "greet-2.0.0"]
 
 
-def test_what_no_repository_has_any_more_stays_when_a_line_chooses_it(packages: PackageCommands) -> None:
+def test_a_selected_package_that_left_its_repository_is_kept(packages: PackageCommands) -> None:
     packages.json("install", "greet", "picture")
     packages.env["FIREBOX_REPOSITORIES"] = ""
     assert packages.json("apply", "-", stdin="greet *")["removed"] == ["picture-0.5.0"]
     assert packages.installed() == ["greet-2.0.0"]
 
 
-def test_a_new_version_is_seen_after_the_index_was_fetched(packages: PackageCommands, folder: PackageFolder) -> None:
+def test_a_new_version_is_found_after_a_sync(packages: PackageCommands, folder: PackageFolder) -> None:
     packages.json("install", "greet")
     folder.add_archive("greet", "2.1.0")
     outcome = packages.json("apply", "-", "--sync", stdin="greet *")
@@ -112,7 +112,7 @@ def test_a_new_version_is_seen_after_the_index_was_fetched(packages: PackageComm
 
 
 @pytest.mark.parametrize(("spec", "words"), [("greet three", "line 1"), ("\n!", "line 2"), ("\0\udcff", "UTF-8")])
-def test_a_file_that_cannot_be_read_changes_nothing(packages: PackageCommands, tmp_path: Path, spec: str, words: str) -> None:
+def test_an_unreadable_file_changes_nothing(packages: PackageCommands, tmp_path: Path, spec: str, words: str) -> None:
     file = tmp_path / "spec"
     file.write_bytes(spec.encode(errors="surrogateescape"))
     done = packages("apply", str(file))

@@ -1,4 +1,4 @@
-"""From a folder of packages to a machine that installs them: keys, signatures, trust, and a repository on the network."""
+"""Signed packages from end to end: keys, signatures, trust, and a network repository."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_published_folder_installs_where_its_key_is_trusted(
     assert all(each["signed"] for each in packages.json("list", "--available"))
 
 
-def test_another_key_does_not_count(
+def test_another_key_is_not_trusted(
     packages: PackageCommands, folder: PackageFolder, published: FileServer, tmp_path: Path
 ) -> None:
     make_key(packages, tmp_path / "key")
@@ -70,7 +70,7 @@ def test_another_key_does_not_count(
     assert packages.installed() == []
 
 
-def test_a_secret_key_is_for_its_owner_alone_and_never_overwritten(packages: PackageCommands, tmp_path: Path) -> None:
+def test_a_secret_key_is_private_and_never_overwritten(packages: PackageCommands, tmp_path: Path) -> None:
     key = tmp_path / "key"
     make_key(packages, key)
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
@@ -83,7 +83,7 @@ def test_a_secret_key_is_for_its_owner_alone_and_never_overwritten(packages: Pac
     assert not key.exists()
 
 
-def test_trust_shows_whose_key_it_is_and_keeps_its_public_part_only(packages: PackageCommands, tmp_path: Path) -> None:
+def test_trust_shows_the_key_and_stores_only_its_public_part(packages: PackageCommands, tmp_path: Path) -> None:
     fingerprint = make_key(packages, tmp_path / "key")
     done = packages("trust", "main", str(tmp_path / "key"))
     assert done.returncode == 0
@@ -93,7 +93,7 @@ def test_trust_shows_whose_key_it_is_and_keeps_its_public_part_only(packages: Pa
     assert "PRIVATE" not in (packages.data / "trusted-keys" / "main.asc").read_text()
 
 
-def test_several_keys_are_trusted_and_forgotten_one_by_one(packages: PackageCommands, tmp_path: Path) -> None:
+def test_keys_are_trusted_and_untrusted_individually(packages: PackageCommands, tmp_path: Path) -> None:
     first, second = (make_key(packages, tmp_path / name) for name in ("first", "second"))
     packages.json("trust", "main", str(tmp_path / "first.asc"))
     both = packages.json("trust", "main", "-", stdin=(tmp_path / "second.asc").read_text())
@@ -108,13 +108,13 @@ def test_several_keys_are_trusted_and_forgotten_one_by_one(packages: PackageComm
 
 
 @pytest.mark.parametrize("name", ["../main", "all", "Main", "", "a b"])
-def test_what_is_no_name_of_a_repository_is_not_trusted(packages: PackageCommands, tmp_path: Path, name: str) -> None:
+def test_an_invalid_repository_name_is_rejected(packages: PackageCommands, tmp_path: Path, name: str) -> None:
     make_key(packages, tmp_path / "key")
     assert packages("trust", name, str(tmp_path / "key.asc")).returncode == 2
     assert not (packages.data / "trusted-keys").exists()
 
 
-def test_what_is_no_certificate_is_not_trusted(packages: PackageCommands, tmp_path: Path) -> None:
+def test_an_invalid_certificate_is_rejected(packages: PackageCommands, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nnonsense\n")
     for name in (str(file), str(tmp_path / "missing")):
@@ -123,14 +123,14 @@ def test_what_is_no_certificate_is_not_trusted(packages: PackageCommands, tmp_pa
     assert packages("trust", "main", "-", stdin="x" * (1 << 21)).returncode == 2
 
 
-def test_a_repository_that_is_not_set_yet_is_said(packages: PackageCommands, tmp_path: Path) -> None:
+def test_an_unconfigured_repository_causes_a_warning(packages: PackageCommands, tmp_path: Path) -> None:
     make_key(packages, tmp_path / "key")
     done = packages("trust", "mian", str(tmp_path / "key.asc"))
     assert done.returncode == 0
     assert "mian is not in the setting" in done.stderr
 
 
-def test_a_folder_is_indexed_and_signed_by_itself(packages: PackageCommands, folder: PackageFolder, tmp_path: Path) -> None:
+def test_sign_creates_a_missing_index(packages: PackageCommands, folder: PackageFolder, tmp_path: Path) -> None:
     make_key(packages, tmp_path / "key")
     (folder.path / "index.yaml").unlink()
     entries = packages.json("index", str(folder.path))
@@ -143,14 +143,14 @@ def test_a_folder_is_indexed_and_signed_by_itself(packages: PackageCommands, fol
     assert [each["id"] for each in packages.json("install", "picture")] == ["picture-0.5.0"]
 
 
-def test_what_cannot_be_signed_is_said(packages: PackageCommands, folder: PackageFolder, tmp_path: Path) -> None:
+def test_a_signing_failure_is_reported(packages: PackageCommands, folder: PackageFolder, tmp_path: Path) -> None:
     make_key(packages, tmp_path / "key")
     assert packages("sign", str(folder.path), "--key", str(tmp_path / "key.asc")).returncode == 2
     assert packages("sign", str(tmp_path / "missing"), "--key", str(tmp_path / "key")).returncode == 2
     assert packages("index", str(tmp_path / "missing")).returncode == 2
 
 
-def test_packages_are_carried_to_a_machine_without_a_network(
+def test_a_bundle_transfers_packages_to_an_offline_machine(
     packages: PackageCommands, folder: PackageFolder, published: FileServer, tmp_path: Path
 ) -> None:
     key, bundle = tmp_path / "key", tmp_path / "languages.tar"
@@ -173,7 +173,7 @@ def test_packages_are_carried_to_a_machine_without_a_network(
     assert further.installed() == ["greet-1.0.0", "greet-1.2.0", "picture-0.5.0", "polite-3.1.0"]
 
 
-def test_a_bundle_by_a_stranger_is_refused_where_a_key_is_trusted(
+def test_an_unsigned_bundle_is_rejected_where_a_key_is_trusted(
     packages: PackageCommands, folder: PackageFolder, tmp_path: Path
 ) -> None:
     make_key(packages, tmp_path / "key")
@@ -186,7 +186,7 @@ def test_a_bundle_by_a_stranger_is_refused_where_a_key_is_trusted(
     assert far.installed() == []
 
 
-def test_what_is_no_bundle_is_said(packages: PackageCommands, folder: PackageFolder, tmp_path: Path) -> None:
+def test_an_invalid_bundle_is_reported(packages: PackageCommands, folder: PackageFolder, tmp_path: Path) -> None:
     assert packages("import", str(tmp_path / "missing")).returncode == 2
     done = packages("import", str(folder.path / "picture-0.5.0.squashfs"))
     assert (done.returncode, "a bug" in done.stderr) == (125, False)

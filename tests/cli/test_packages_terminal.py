@@ -73,7 +73,7 @@ class Terminal:
 
 @contextmanager
 def at_a_terminal(packages: PackageCommands, *arguments: str) -> Generator[tuple[Terminal, subprocess.Popen[str]]]:
-    """Start a command whose standard streams are a terminal."""
+    """Start a command with a terminal as its standard streams."""
     ours, theirs = pty.openpty()
     process = packages.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
@@ -89,7 +89,7 @@ def at_a_terminal(packages: PackageCommands, *arguments: str) -> Generator[tuple
         os.close(ours)
 
 
-def test_each_step_is_a_line_where_nobody_watches(packages: PackageCommands) -> None:
+def test_without_a_terminal_each_step_is_a_line(packages: PackageCommands) -> None:
     done = packages("install", "greet")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^greet-2.0.0: downloading \d+ B$", done.stderr, re.MULTILINE)
@@ -98,7 +98,7 @@ def test_each_step_is_a_line_where_nobody_watches(packages: PackageCommands) -> 
     assert len(lines) == len(set(lines))
 
 
-def test_a_bar_shows_how_much_of_a_download_is_there(packages: PackageCommands, folder: PackageFolder, web: FileServer) -> None:
+def test_a_bar_shows_the_progress_of_a_download(packages: PackageCommands, folder: PackageFolder, web: FileServer) -> None:
     folder.add_archive("large", "1.0.0", padding="".join(random.choices(string.ascii_letters + string.digits, k=LARGE_BYTES)))
     with (
         web.holding("large-1.0.0.pkg.tar.gz") as rest,
@@ -110,7 +110,7 @@ def test_a_bar_shows_how_much_of_a_download_is_there(packages: PackageCommands, 
     assert process.returncode == 0
 
 
-def test_ctrl_c_leaves_things_as_they_were_and_the_next_try_ends_the_work(packages: PackageCommands, web: FileServer) -> None:
+def test_ctrl_c_changes_nothing_and_the_next_attempt_completes(packages: PackageCommands, web: FileServer) -> None:
     packages.json("install", "greet@1.0.0")
     with web.holding("greet-2.0.0.pkg.tar.gz"), at_a_terminal(packages, "install", "greet@2.x") as (terminal, process):
         terminal.wait_for("downloading")
@@ -122,7 +122,7 @@ def test_ctrl_c_leaves_things_as_they_were_and_the_next_try_ends_the_work(packag
     assert [each["id"] for each in packages.json("install", "greet@2.x")] == ["greet-2.0.0"]
 
 
-def test_ctrl_c_while_a_file_is_applied_says_what_was_done(packages: PackageCommands, web: FileServer, tmp_path: Path) -> None:
+def test_ctrl_c_during_apply_reports_the_changes_made(packages: PackageCommands, web: FileServer, tmp_path: Path) -> None:
     packages.json("install", "greet@1.0.0")
     spec = tmp_path / "spec"
     spec.write_text("picture\ngreet 2.x\n")
@@ -138,7 +138,7 @@ def test_ctrl_c_while_a_file_is_applied_says_what_was_done(packages: PackageComm
 
 
 @pytest.mark.parametrize(("answer", "status", "installed"), [("n", 1, ["greet-1.0.0"]), ("y", 0, ["picture-0.5.0"])])
-def test_whoever_sits_at_a_terminal_is_asked_before_anything_changes(
+def test_changes_are_confirmed_on_a_terminal(
     packages: PackageCommands, tmp_path: Path, answer: str, status: int, installed: list[str]
 ) -> None:
     packages.json("install", "greet@1.0.0")
@@ -152,7 +152,7 @@ def test_whoever_sits_at_a_terminal_is_asked_before_anything_changes(
     assert packages.installed() == installed
 
 
-def test_what_an_index_says_cannot_move_the_cursor_nor_choose_a_colour(packages: PackageCommands, folder: PackageFolder) -> None:
+def test_index_content_cannot_send_terminal_escapes(packages: PackageCommands, folder: PackageFolder) -> None:
     folder.add_archive("loud", "1.0.0", announced={"language": "\x1b[2Jloud"})
     folder.add_archive("plain", "1.0.0", announced={"author": "[red]Mallory[/red]"})
     with at_a_terminal(packages, "info", "plain") as (terminal, _process):

@@ -1,4 +1,4 @@
-"""What the tests of images share: a container started by hand, as any client of the engine would."""
+"""Fixtures for images: containers started directly through the engine's API."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ISOLATED = {
     "ReadonlyRootfs": True,
     "Tmpfs": {"/tmp": "exec,mode=1777,size=64m"},
 }
-"""As tight as the two contracts allow."""
+"""The strictest options that both contracts allow."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of a container."""
+    """The result of a container."""
 
     status: int
     stdout: bytes
@@ -37,7 +37,7 @@ class Ended:
 
 
 async def run_container(url: str, image: str, *, arguments: Sequence[str] = (), stdin: bytes = b"") -> Ended:
-    """Create, attach, start, feed, read to the end, remove. The input stays open: neither contract waits for its end."""
+    """Create, attach, start, feed, read to the end, remove. Standard input stays open: neither contract waits for its end."""
     output: dict[int, bytes] = {1: b"", 2: b""}
     config: dict[str, Any] = {
         "Image": image,

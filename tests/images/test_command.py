@@ -1,4 +1,4 @@
-"""`firebox images`: what it builds, what it refuses, and in which words."""
+"""`firebox images`: builds, listing and error messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def images(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.
     return run_firebox("images", *arguments, env=env, timeout_s=600)
 
 
-def test_links_the_commands_that_an_image_lacks(tmp_path: Path) -> None:
+def test_missing_commands_are_linked(tmp_path: Path) -> None:
     commands = {"firebox-test-command": "/bin/sh", "sh": "/bin/sh", "gone": "/nonexistent"}
     runtime = Runtime(language="x", version="1.0.0", main_name="main.x", run=("x",), commands=commands)
     offer_commands([runtime, runtime], tmp_path)
@@ -52,7 +52,7 @@ async def test_builds_an_image_that_runs_and_lists_it(docker_url: str) -> None:
     assert line.split()[1:3] == ["glot", "lua"]
 
 
-def test_list_shows_images_of_ours_only(docker_url: str) -> None:
+def test_list_only_shows_images_built_by_firebox(docker_url: str) -> None:
     tag = glot_image(docker_url)
     listed = images("list", "--docker-url", docker_url)
     assert listed.returncode == 0, listed.stderr
@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_refuses_in_words(what: str) -> None:
+def test_invalid_options_are_rejected_with_a_message(what: str) -> None:
     arguments, words = REFUSED[what]
     if "--suite" in arguments:
         require_tool("mmdebstrap")
@@ -92,7 +92,7 @@ def test_refuses_in_words(what: str) -> None:
     assert done.stdout == ""
 
 
-def test_says_that_mmdebstrap_is_missing(tmp_path: Path) -> None:
+def test_missing_mmdebstrap_is_reported(tmp_path: Path) -> None:
     done = images("build", "python", "--output", str(tmp_path / "root.tar"), env={"PATH": str(tmp_path)})
     assert done.returncode == 125
     assert "mmdebstrap is not installed" in done.stderr
@@ -101,7 +101,7 @@ def test_says_that_mmdebstrap_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_says_what_mmdebstrap_said_and_leaves_nothing(tmp_path: Path) -> None:
+def test_mmdebstrap_failure_is_reported_and_leaves_nothing_behind(tmp_path: Path) -> None:
     require_tool("mmdebstrap")
     output = tmp_path / "root.tar"
     done = images("build", "python", "--package", "no-such-package-anywhere", "--output", str(output))
@@ -110,9 +110,9 @@ def test_says_what_mmdebstrap_said_and_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_takes_the_mirror_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uses_the_mirror_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debian_root, "SOURCES", tmp_path)
-    assert sources("bookworm") == []  # whatever mmdebstrap thinks best
+    assert sources("bookworm") == []  # the default of mmdebstrap
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list.d" / "other.list").write_text("deb [arch=amd64] https://example.org/tool stable main\n")
     (tmp_path / "sources.list.d" / "debian.sources").write_text(
@@ -128,7 +128,7 @@ def test_takes_the_mirror_of_this_machine(tmp_path: Path, monkeypatch: pytest.Mo
     assert sources("trixie")[0] == "deb http://old.example/debian/ trixie main"
 
 
-def test_only_what_the_programs_inside_load_goes_in() -> None:
+def test_images_only_contain_the_modules_that_their_programs_load() -> None:
     installation = read_installation()
     assert "firebox/engine/unsandboxed.py" in installation.files
     assert "firebox/runtimes/definitions/python.toml" in installation.files

@@ -1,4 +1,4 @@
-"""An image that our builder made, run in a real engine by each of the two contracts."""
+"""Images built by Firebox, run in a real engine under both contracts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.images.conftest import run_container
 from tests.support.images import glot_image, grounds_image
 
 pytestmark = pytest.mark.timeout(900)
-"""The first test of a machine builds the image."""
+"""The first test on a machine builds the image."""
 
 
 def asked(code: str, **more: str) -> bytes:
@@ -28,7 +28,7 @@ async def test_glot_contract(docker_url: str) -> None:
     assert (ended.status, ended.stderr) == (0, b"")
 
 
-async def test_glot_settings_are_those_that_the_contract_names(docker_url: str) -> None:
+async def test_glot_image_has_the_settings_of_the_contract(docker_url: str) -> None:
     image = glot_image(docker_url)
     async with aiodocker.Docker(url=docker_url) as docker:
         config: dict[str, Any] = (await docker.images.inspect(image))["Config"]
@@ -44,7 +44,7 @@ async def test_glot_command_replaces_the_program(docker_url: str) -> None:
     assert ended.answer == {"stdout": "main.py\nglot\nby name\n", "stderr": "", "error": ""}
 
 
-async def test_glot_bad_request_says_nothing_on_stdout(docker_url: str) -> None:
+async def test_glot_bad_request_leaves_stdout_empty(docker_url: str) -> None:
     ended = await run_container(docker_url, glot_image(docker_url), stdin=b'{"language":"python","files":[]}')
     assert (ended.status, ended.stdout) == (1, b"")
     assert b"files" in ended.stderr
@@ -56,7 +56,7 @@ async def test_a_language_that_is_not_in_the_image_is_named_with_its_packages(do
     assert ended.answer["error"] == "ruby is not installed here: apt-get install ruby"
 
 
-async def test_programs_cannot_change_what_is_ours(docker_url: str) -> None:
+async def test_programs_cannot_modify_firebox(docker_url: str) -> None:
     code = (
         "import os\n"
         "for place in ('/opt/firebox', '/opt/firebox/data', '/usr/local/bin/exec', '/home/glot/runner', '/etc/passwd'):\n"
@@ -100,7 +100,7 @@ async def test_grounds_empty_code_is_a_run(docker_url: str) -> None:
     assert (ended.status, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
-async def test_grounds_wants_exactly_one_argument(docker_url: str) -> None:
+async def test_grounds_requires_exactly_one_argument(docker_url: str) -> None:
     ended = await run_container(docker_url, grounds_image(docker_url), arguments=["a", "b"])
     assert (ended.status, ended.stdout) == (2, b"")
     assert b"exactly one" in ended.stderr

@@ -1,4 +1,4 @@
-"""Install or uninstall a package in a process of its own, which kills itself before the given one of the things it does to files.
+"""Install or uninstall a package in a child process that kills itself before a given file operation.
 
 Usage: python -m tests.packages.installing install|uninstall FOLDER PACKAGE MOMENT INDEX
 
@@ -23,7 +23,7 @@ WATCHED = {"open", "fcntl.flock", "subprocess.Popen", *(f"os.{name}" for name in
 
 def main() -> None:
     deed, folder, package, moment, index = sys.argv[1:]
-    sys.dont_write_bytecode = True  # a module that is compiled is something done to files
+    sys.dont_write_bytecode = True  # writing bytecode would count as a file operation
     bench = Bench(Path(folder), repositories=f"local={index}")
     moments = count(1)
 
@@ -39,7 +39,7 @@ def main() -> None:
 
     try:
         asyncio.run(do_it())
-    except Exception as error:  # noqa: BLE001 - whatever it is, the test wants to know
+    except Exception as error:  # noqa: BLE001 - the test needs to see any error
         print("error", type(error).__name__, error, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Packages for tests: real archives, real squashfs images, an index of them, and everything that installs them."""
+"""Packages for tests: real archives and squashfs images, an index, and an installer."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def info_of(language: str, version: str, **more: Any) -> str:
 
 
 def piston(folder: Path, language: str, version: str, *members: Member, run: str = "cat $1\n", **more: Any) -> Path:
-    """Write a package as Piston has them. more: of its pkg-info.json."""
+    """Write a package in Piston's format. more: fields of its pkg-info.json."""
     own = (file("./pkg-info.json", info_of(language, version, **more)), file("./run", run, 0o755))
     return pack(folder / f"{language}-{version}.pkg.tar.gz", *own, *members)
 
 
 def squash(path: Path, tree: Mapping[str, str | bytes], *pseudo: str, options: tuple[str, ...] = ()) -> Path:
-    """Write a squashfs image. tree: contents by name; a name that ends in "/" is a folder. pseudo: as mksquashfs -p has them."""
+    """Write a squashfs image. tree: contents by name; a trailing "/" means a folder. pseudo: definitions for mksquashfs -p."""
     source = path.with_suffix(".tree")
     source.mkdir()
     source.chmod(0o755)
@@ -87,7 +87,7 @@ def squash(path: Path, tree: Mapping[str, str | bytes], *pseudo: str, options: t
 def image(
     folder: Path, language: str, version: str, runtimes: list[dict[str, Any]] | None = None, *pseudo: str, **more: Any
 ) -> Path:
-    """Write a package of our own form, with a small tree. more: of its pkg-info.json."""
+    """Write a package in Firebox's format, with a small tree. more: fields of its pkg-info.json."""
     tree = {"pkg-info.json": info_of(language, version, **more), f"root/usr/share/{language}": version}
     if runtimes is not None:
         tree["runtimes.json"] = json.dumps(runtimes)
@@ -99,7 +99,7 @@ def runtime(language: str, version: str, **more: Any) -> dict[str, Any]:
 
 
 def announce(folder: Path, *packages: tuple[Path, str, str, Mapping[str, Any]]) -> Path:
-    """Write an index of package files: (file, language, version, what else the index says). JSON is YAML too."""
+    """Write an index of package files: (file, language, version, other fields). JSON is valid YAML."""
     entries = [
         {
             "language": language,
@@ -116,7 +116,7 @@ def announce(folder: Path, *packages: tuple[Path, str, str, Mapping[str, Any]]) 
 
 
 class Bench:
-    """A data folder with what installs into it."""
+    """A data folder and its installer."""
 
     def __init__(self, folder: Path, **flags: object) -> None:
         self.data = folder / "data"
@@ -126,7 +126,7 @@ class Bench:
         self.installer = Installer(self.settings, self.store, self.repositories)
 
     async def install(self, language: str, version: str = "*") -> list[str]:
-        """Install from the repositories. Returns the ids of what came."""
+        """Install from the repositories. Return the ids of the installed packages."""
         entry = await self.repositories.find(language, version)
         return [each.id for each in await self.installer.install(entry)]
 
@@ -135,10 +135,10 @@ class Bench:
 
     @property
     def ids(self) -> list[str]:
-        """What somebody finds who looks for the first time."""
+        """A fresh view of the store, without cached state."""
         return [each.id for each in PackageStore(self.store.folder).all()]
 
     @property
     def leftovers(self) -> list[str]:
-        """What is neither installed nor on its way."""
+        """Leftover files and folders."""
         return sorted(each.name for each in (self.store.folder / "installing").glob("*"))

@@ -1,4 +1,4 @@
-"""Hostile package files: whatever is in them, nothing leaves the package's folder and nothing of them stays."""
+"""Hostile package files cannot escape the package's folder, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def outside(tmp_path: Path) -> Iterator[Path]:
-    """A file that every attack aims at; it is as it was afterwards."""
+    """The target of every attack, which must stay unchanged."""
     path = tmp_path / "outside"
     path.write_text("untouched")
     yield path
@@ -131,22 +131,24 @@ def test_refuses(what: str, tmp_path: Path, folder: Path) -> None:
         pytest.param(80 << 20, True, id="larger bomb of zeros"),
     ],
 )
-def test_refuses_what_is_no_archive_or_a_bomb(content: bytes | int, packed: bool, tmp_path: Path, folder: Path) -> None:
-    data = bytes(content)  # of a number: so many zeros
+def test_rejects_invalid_archives_and_decompression_bombs(
+    content: bytes | int, packed: bool, tmp_path: Path, folder: Path
+) -> None:
+    data = bytes(content)  # an int means that many zero bytes
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(data, 9) if packed else data)
     with pytest.raises(InvalidRequest):
         unpack(tmp_path / "a.tar.gz", folder, BOUNDS)
 
 
 @pytest.mark.parametrize("cut", [-1, -9, 200])
-def test_refuses_an_archive_that_is_cut_off(cut: int, tmp_path: Path, folder: Path) -> None:
+def test_rejects_a_truncated_archive(cut: int, tmp_path: Path, folder: Path) -> None:
     archive = pack(tmp_path / "a.tar.gz", file("noise", os.urandom(5000)))
     archive.write_bytes(archive.read_bytes()[:cut])
     with pytest.raises(InvalidRequest):
         unpack(archive, folder, BOUNDS)
 
 
-def test_refuses_an_archive_whose_checksum_is_wrong(tmp_path: Path, folder: Path) -> None:
+def test_rejects_an_archive_with_a_wrong_checksum(tmp_path: Path, folder: Path) -> None:
     archive = pack(tmp_path / "a.tar.gz", file("noise", b"words"))
     data = bytearray(archive.read_bytes())
     data[-6] ^= 1
@@ -155,7 +157,7 @@ def test_refuses_an_archive_whose_checksum_is_wrong(tmp_path: Path, folder: Path
         unpack(archive, folder, BOUNDS)
 
 
-def test_refuses_sparse_members(tmp_path: Path, folder: Path) -> None:
+def test_rejects_sparse_members(tmp_path: Path, folder: Path) -> None:
     old, _ = file("old")
     old.type = tarfile.GNUTYPE_SPARSE
     new, data = file("new", b"1\n0\n1\n".ljust(512, b"\0") + b"x")
@@ -165,8 +167,8 @@ def test_refuses_sparse_members(tmp_path: Path, folder: Path) -> None:
             unpack(pack(tmp_path / f"{number}.tar.gz", *members), folder, BOUNDS)
 
 
-def test_a_header_cannot_take_the_memory_of_the_machine(tmp_path: Path, folder: Path) -> None:
-    """An extended header says that it is 6 GB long: as much is never read at once."""
+def test_a_header_cannot_exhaust_memory(tmp_path: Path, folder: Path) -> None:
+    """An extended header declares 6 GB, which must not be read at once."""
     header = tarfile.TarInfo("././@PaxHeader")
     header.type, header.size = tarfile.XHDTYPE, 6 << 30
     with gzip.open(tmp_path / "a.tar.gz", "wb", compresslevel=1) as packed:
@@ -177,11 +179,11 @@ def test_a_header_cannot_take_the_memory_of_the_machine(tmp_path: Path, folder: 
         unpack(tmp_path / "a.tar.gz", folder, Bounds(8 << 30, 1000))
 
 
-async def test_a_hostile_archive_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_hostile_archive_leaves_nothing_behind(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     for number, members in enumerate(HOSTILE.values()):
         if len(members) > 100 or members[0][0].size > 1 << 20:
-            continue  # these bounds are the test's own
+            continue  # the test checks these limits itself
         place = tmp_path / str(number)
         place.mkdir()
         with pytest.raises(UnusablePackage):
@@ -189,7 +191,7 @@ async def test_a_hostile_archive_leaves_nothing(tmp_path: Path) -> None:
         assert bench.ids == bench.leftovers == []
 
 
-async def test_a_bomb_is_stopped_at_the_setting(tmp_path: Path) -> None:
+async def test_a_decompression_bomb_is_stopped_at_the_limit(tmp_path: Path) -> None:
     bench = Bench(tmp_path, max_package_bytes=1 << 20)
     with pytest.raises(UnusablePackage, match="more than 1048576 bytes"):
         await bench.install_file(piston(tmp_path, "toy", "1.0.0", file("bomb", bytes(64 << 20))))
@@ -213,7 +215,7 @@ HOSTILE_IMAGES = {
 
 
 @pytest.mark.parametrize("what", HOSTILE_IMAGES)
-async def test_refuses_an_image_with(what: str, tmp_path: Path) -> None:
+async def test_rejects_an_image_with(what: str, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     pseudo, words = HOSTILE_IMAGES[what]
     with pytest.raises(UnusablePackage, match=words):
@@ -230,8 +232,8 @@ async def test_links_inside_an_image_may_be_absolute(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["new\nline", "root/new\n-rw-r--r-- 0/0 1 2026-01-01 00:00 squashfs-root/x", "root/a\nb"])
-async def test_refuses_an_image_with_a_name_on_two_lines(name: str, tmp_path: Path) -> None:
-    """Such a name may add lines to the listing; it never takes one away."""
+async def test_rejects_an_image_with_a_newline_in_a_name(name: str, tmp_path: Path) -> None:
+    """Such a name can add lines to the listing, but never hide one."""
     bench = Bench(tmp_path)
     tree = {"pkg-info.json": info_of("toy", "1.0.0"), "root/": "", name: "x"}
     path = squash(tmp_path / "i.squashfs", tree, "root/su f 4755 0 0 echo")
@@ -240,14 +242,14 @@ async def test_refuses_an_image_with_a_name_on_two_lines(name: str, tmp_path: Pa
     assert bench.ids == []
 
 
-async def test_names_that_look_like_links_are_names(tmp_path: Path) -> None:
+async def test_names_that_look_like_symlinks_are_accepted(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     tree = {"pkg-info.json": info_of("toy", "1.0.0"), "root/a -> b": "x", "root/ü 🌍": "x", "root/..foo": "x", "root/ ": ""}
     assert await bench.install_file(squash(tmp_path / "i.squashfs", tree)) == ["toy-1.0.0"]
 
 
-async def test_refuses_extended_attributes(tmp_path: Path) -> None:
-    """A program may get capabilities by them."""
+async def test_rejects_extended_attributes(tmp_path: Path) -> None:
+    """They can grant capabilities."""
     path = tmp_path / "i.squashfs"
     source = {"pkg-info.json": info_of("toy", "1.0.0"), "root/file": "x"}
     squash(tmp_path / "first.squashfs", source)
@@ -282,7 +284,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-async def test_refuses_a_first_block_with(what: str, tmp_path: Path) -> None:
+async def test_rejects_a_superblock_with(what: str, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     path = image(tmp_path, "toy", "1.0.0")
     offset, kind, value = DAMAGED[what]
@@ -293,7 +295,7 @@ async def test_refuses_a_first_block_with(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0.2, 0.5, 0.8, 0.95])
-async def test_an_image_with_noise_in_it_is_refused_or_whole(place: float, tmp_path: Path) -> None:
+async def test_a_corrupted_image_is_rejected_or_intact(place: float, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     path = image(tmp_path, "toy", "1.0.0", None, *(f"root/f{number} f 644 0 0 seq {number} 999" for number in range(50)))
     data = bytearray(path.read_bytes())
@@ -308,7 +310,7 @@ async def test_an_image_with_noise_in_it_is_refused_or_whole(place: float, tmp_p
     assert bench.leftovers == []
 
 
-async def test_refuses_an_image_that_is_cut_off(tmp_path: Path) -> None:
+async def test_rejects_a_truncated_image(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     path = image(tmp_path, "toy", "1.0.0", None, "root/noise f 644 0 0 head -c 100000 /dev/urandom")
     path.write_bytes(path.read_bytes()[:50_000])
@@ -317,7 +319,7 @@ async def test_refuses_an_image_that_is_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\x7fELF" * 100, b"hsqs", b"\x1f\x8b", b"PK\x03\x04" * 10])
-async def test_refuses_what_is_no_package(data: bytes, tmp_path: Path) -> None:
+async def test_rejects_files_that_are_not_packages(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(data)
     bench = Bench(tmp_path)
     with pytest.raises(UnusablePackage):
@@ -345,18 +347,18 @@ INFOS = {
 
 
 @pytest.mark.parametrize("what", INFOS)
-async def test_refuses_a_description_with(what: str, tmp_path: Path) -> None:
+async def test_rejects_metadata_with(what: str, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     with pytest.raises(UnusablePackage):
         await bench.install_file(pack(tmp_path / "a.tar.gz", file("pkg-info.json", INFOS[what]), file("run", "exit\n")))
-    if "limits" not in what:  # only Piston's packages have these
+    if "limits" not in what:  # only in Piston packages
         with pytest.raises(UnusablePackage):
             await bench.install_file(squash(tmp_path / "i.squashfs", {"pkg-info.json": INFOS[what], "root/": ""}))
     assert bench.ids == bench.leftovers == []
 
 
 @pytest.mark.parametrize("missing", ["pkg-info.json", "run"])
-async def test_refuses_an_archive_without(missing: str, tmp_path: Path) -> None:
+async def test_rejects_an_archive_without(missing: str, tmp_path: Path) -> None:
     members = [each for each in (file("pkg-info.json", info_of("toy", "1.0.0")), file("run", "")) if each[0].name != missing]
     with pytest.raises(UnusablePackage, match=missing):
         await Bench(tmp_path).install_file(pack(tmp_path / "a.tar.gz", *members))
@@ -369,12 +371,12 @@ async def test_refuses_an_archive_without(missing: str, tmp_path: Path) -> None:
         pytest.param((file("pkg-info.json", info_of("toy", "1.0.0")), link("run", "other"), file("other", "")), id="run"),
     ],
 )
-async def test_refuses_links_in_place_of_what_is_read_here(members: tuple[Member, ...], tmp_path: Path) -> None:
+async def test_rejects_symlinks_in_place_of_package_files(members: tuple[Member, ...], tmp_path: Path) -> None:
     with pytest.raises(UnusablePackage):
         await Bench(tmp_path).install_file(pack(tmp_path / "a.tar.gz", *members))
 
 
-async def test_refuses_links_in_place_of_an_images_descriptions(tmp_path: Path) -> None:
+async def test_rejects_symlinks_in_place_of_image_metadata(tmp_path: Path) -> None:
     for number, name in enumerate(("pkg-info.json", "runtimes.json", "root")):
         tree = {"pkg-info.json": info_of("toy", "1.0.0"), "runtimes.json": "[]", "root/file": ""}
         kept = {key: value for key, value in tree.items() if not key.startswith(name)}

@@ -1,4 +1,4 @@
-"""Packages in one file: what comes out is what went in, and nothing that somebody changed on the way."""
+"""Bundles: a round trip preserves packages, and any modification is detected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Contents = dict[str, Any]
 
 
 async def exported(folder: Path, *, signed: bool = False, install: bool = False) -> Path:
-    """Publish three packages, and export one of them, with what it needs, from a machine that knows the repository."""
+    """Publish three packages, and export one of them with its dependencies from a machine with that repository."""
     served = folder / "served"
     await asyncio.to_thread(publish, packages(folder / "public"), served, key(folder) if signed else None)
     bench = Bench(folder / "source", repositories=f"main={served / 'index.yaml'}")
@@ -39,7 +39,7 @@ async def exported(folder: Path, *, signed: bool = False, install: bool = False)
 
 
 @pytest.mark.parametrize("install", [False, True])
-async def test_what_was_exported_installs_on_a_machine_without_a_repository(install: bool, tmp_path: Path) -> None:
+async def test_an_exported_bundle_installs_on_a_machine_without_a_repository(install: bool, tmp_path: Path) -> None:
     file = await exported(tmp_path, install=install)
     bench = Bench(tmp_path / "machine")
     imported = await import_bundle(file, bench.settings)
@@ -49,7 +49,7 @@ async def test_what_was_exported_installs_on_a_machine_without_a_repository(inst
     assert [each.name for each in await import_bundle(file, bench.settings)] == ["base-1.0.0", "tiny-1.2.3"]  # once more
 
 
-async def test_nothing_is_left_half_written(tmp_path: Path) -> None:
+async def test_a_failed_export_leaves_no_partial_file(tmp_path: Path) -> None:
     file = await exported(tmp_path)
     bench = Bench(tmp_path / "machine")
     changed(file, lambda contents: contents["entries"][1]["checksums"].update(sha256="0" * 64))
@@ -60,7 +60,7 @@ async def test_nothing_is_left_half_written(tmp_path: Path) -> None:
 
 
 def changed(file: Path, change: Callable[[Contents], object], *more: tarfile.TarInfo) -> None:
-    """Write a bundle again with other contents, and further members."""
+    """Rewrite a bundle with a modified manifest and extra members."""
     with tarfile.open(file) as tar:
         members = [(member, content.read()) for member in tar if (content := tar.extractfile(member))]
     contents = json.loads(members[0][1])
@@ -94,7 +94,7 @@ HOSTILE: dict[str, tuple[Callable[[list[Contents]], object], str]] = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-async def test_refuses_a_bundle_with(what: str, tmp_path: Path) -> None:
+async def test_rejects_a_bundle_with(what: str, tmp_path: Path) -> None:
     change, words = HOSTILE[what]
     file = await exported(tmp_path)
     changed(file, lambda contents: change(contents["entries"]))
@@ -106,7 +106,7 @@ async def test_refuses_a_bundle_with(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["extra", "../../etc/passwd", "/etc/passwd"])
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE])
-async def test_refuses_a_bundle_with_more_in_it(name: str, kind: bytes, tmp_path: Path) -> None:
+async def test_rejects_a_bundle_with_extra_members(name: str, kind: bytes, tmp_path: Path) -> None:
     file = await exported(tmp_path)
     changed(file, lambda _: None, other(name, kind))
     with pytest.raises(UnusablePackage, match="unexpected file"):
@@ -114,13 +114,13 @@ async def test_refuses_a_bundle_with_more_in_it(name: str, kind: bytes, tmp_path
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 500, b"\0" * 10240])
-async def test_refuses_what_is_no_bundle(content: bytes, tmp_path: Path) -> None:
+async def test_rejects_files_that_are_not_bundles(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "bundle.tar").write_bytes(content)
     with pytest.raises(UnusablePackage, match=r"is not a (valid )?bundle"):
         await import_bundle(tmp_path / "bundle.tar", Bench(tmp_path).settings)
 
 
-async def test_a_bundle_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+async def test_a_truncated_bundle_is_rejected(tmp_path: Path) -> None:
     file = await exported(tmp_path)
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) - 11_000])
@@ -128,7 +128,7 @@ async def test_a_bundle_that_was_cut_off_is_refused(tmp_path: Path) -> None:
         await import_bundle(file, Bench(tmp_path / "machine").settings)
 
 
-async def test_a_package_that_passes_for_another_is_refused(tmp_path: Path) -> None:
+async def test_a_package_under_a_false_name_is_rejected(tmp_path: Path) -> None:
     file = await exported(tmp_path)
 
     def rename(contents: Contents) -> None:
@@ -150,7 +150,7 @@ async def test_a_package_that_passes_for_another_is_refused(tmp_path: Path) -> N
         await import_bundle(file, Bench(tmp_path / "machine").settings)
 
 
-async def test_where_a_key_is_trusted_only_what_it_signed_is_imported(tmp_path: Path) -> None:
+async def test_with_a_trusted_key_only_signed_packages_are_imported(tmp_path: Path) -> None:
     file = await exported(tmp_path, signed=True)
     with tarfile.open(file) as tar:
         assert tar.next() is not None
@@ -159,14 +159,14 @@ async def test_where_a_key_is_trusted_only_what_it_signed_is_imported(tmp_path: 
     stranger = trusting(tmp_path / "stranger", tmp_path / "served", key(tmp_path, "another").with_suffix(".asc"))
     with pytest.raises(NotTrusted):
         await import_bundle(file, stranger.settings)
-    # Saying that it comes from somewhere else does not help: then any of the trusted keys has to have signed it.
+    # A false origin does not help: then the signature of any trusted key is required.
     changed(file, lambda contents: [each.update(repository="elsewhere", signature="") for each in contents["entries"]])
     fresh = trusting(tmp_path / "fresh", tmp_path / "served", tmp_path / "key.asc")
     with pytest.raises(NotTrusted, match="is not signed"):
         await import_bundle(file, fresh.settings)
 
 
-async def test_a_version_that_is_there_with_another_content_stays(tmp_path: Path) -> None:
+async def test_an_existing_version_is_never_replaced_by_different_content(tmp_path: Path) -> None:
     file = await exported(tmp_path)
     bench = Bench(tmp_path / "machine")
     (tmp_path / "mine").mkdir()

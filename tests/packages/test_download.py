@@ -1,4 +1,4 @@
-"""Downloads: from a real web server that breaks off, changes its mind and lies, and from files of this machine."""
+"""Downloads from a real, misbehaving web server and from local files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def settings_of(tmp_path: Path, **more: Any) -> Settings:
-    """An operator who asks for no signatures, unless `more` says otherwise."""
+    """Settings that allow unsigned packages, unless overridden by `more`."""
     flags: dict[str, object] = {
         "data_dir": tmp_path / "data",
         "repositories": "main=http://127.0.0.1/i",
@@ -83,11 +83,11 @@ def entry_of(server: RepositoryServer | str, **more: Any) -> Entry:
 
 
 def left(folder: Path) -> list[str]:
-    """What kinds of files are in the folder."""
+    """Return the suffixes of the files in the folder."""
     return sorted(path.suffix for path in folder.iterdir()) if folder.exists() else []
 
 
-async def test_file_is_fetched_checked_and_reported(server: RepositoryServer, folder: Path, settings: Settings) -> None:
+async def test_file_is_downloaded_verified_and_reported(server: RepositoryServer, folder: Path, settings: Settings) -> None:
     told: list[Progress] = []
     path = await fetch(entry_of(server), folder, settings, told.append)
     assert path.read_bytes() == CONTENT
@@ -102,7 +102,7 @@ async def test_file_is_fetched_checked_and_reported(server: RepositoryServer, fo
     assert server.asked[0].headers["accept-encoding"] == "identity"
 
 
-async def test_file_that_is_there_already_is_checked_and_used(server: RepositoryServer, folder: Path, settings: Settings) -> None:
+async def test_existing_file_is_verified_and_reused(server: RepositoryServer, folder: Path, settings: Settings) -> None:
     first = await fetch(entry_of(server), folder, settings, no_report)
     assert await fetch(entry_of(server), folder, settings, no_report) == first
     assert server.times(FILE) == 1
@@ -113,7 +113,7 @@ async def test_file_that_is_there_already_is_checked_and_used(server: Repository
 
 
 @pytest.mark.parametrize("validators", ["strong", "weak", "date", "none"])
-async def test_broken_connection_is_continued_where_it_broke(
+async def test_download_resumes_after_a_broken_connection(
     server: RepositoryServer, folder: Path, settings: Settings, validators: Any
 ) -> None:
     server.validators = validators
@@ -125,7 +125,7 @@ async def test_broken_connection_is_continued_where_it_broke(
     assert ("if-range" in server.asked[1].headers) == (validators != "none")
 
 
-async def test_what_came_before_a_failure_is_continued_next_time(
+async def test_partial_download_is_resumed_after_a_failure(
     server: RepositoryServer, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "ATTEMPTS", 1)
@@ -141,7 +141,7 @@ async def test_what_came_before_a_failure_is_continued_next_time(
 
 
 @pytest.mark.parametrize("validators", ["strong", "date"])
-async def test_file_that_changed_on_the_server_meanwhile_is_begun_again(
+async def test_download_restarts_if_the_remote_file_changed(
     server: RepositoryServer, folder: Path, settings: Settings, validators: Any
 ) -> None:
     server.validators = validators
@@ -157,7 +157,7 @@ async def test_file_that_changed_on_the_server_meanwhile_is_begun_again(
 
 
 @pytest.mark.parametrize("validators", ["strong", "none"])
-async def test_server_that_joins_two_files_is_found_out(
+async def test_mixed_content_of_two_files_is_detected(
     server: RepositoryServer, folder: Path, settings: Settings, validators: Any
 ) -> None:
     server.validators = validators
@@ -171,7 +171,7 @@ async def test_server_that_joins_two_files_is_found_out(
     assert server.asked[-1].range == ""
 
 
-async def test_server_without_ranges_is_fetched_from_the_beginning(
+async def test_download_restarts_if_the_server_lacks_range_support(
     server: RepositoryServer, folder: Path, settings: Settings
 ) -> None:
     server.ranges = False
@@ -179,28 +179,28 @@ async def test_server_without_ranges_is_fetched_from_the_beginning(
     assert (await fetch(entry_of(server), folder, settings, no_report)).read_bytes() == CONTENT
 
 
-async def test_whole_file_left_by_an_interruption_is_not_fetched_again(
-    server: RepositoryServer, folder: Path, settings: Settings
-) -> None:
+async def test_complete_partial_file_is_not_downloaded_again(server: RepositoryServer, folder: Path, settings: Settings) -> None:
     await _leave_part(folder, CONTENT, server, settings)
     assert (await fetch(entry_of(server), folder, settings, no_report)).read_bytes() == CONTENT
     assert server.asked[-1].range == f"bytes={len(CONTENT)}-"
     assert len(server.asked) == 2
 
 
-async def test_more_than_the_server_has_is_thrown_away(server: RepositoryServer, folder: Path, settings: Settings) -> None:
+async def test_partial_file_longer_than_the_remote_file_is_discarded(
+    server: RepositoryServer, folder: Path, settings: Settings
+) -> None:
     await _leave_part(folder, CONTENT + b"more", server, settings)
     assert (await fetch(entry_of(server), folder, settings, no_report)).read_bytes() == CONTENT
 
 
 async def _leave_part(folder: Path, content: bytes, server: RepositoryServer, settings: Settings) -> None:
-    """Leave a partial file with this content."""
+    """Create a partial file with this content."""
     path = await fetch(entry_of(server), folder, settings, no_report)
     path.rename(path.with_suffix(".part"))
     path.with_suffix(".part").write_bytes(content)
 
 
-async def test_overloaded_server_is_asked_again_and_given_up_in_the_end(
+async def test_overloaded_server_is_retried_a_limited_number_of_times(
     server: RepositoryServer, folder: Path, settings: Settings
 ) -> None:
     server.on(FILE).statuses = [503, 502, 500, 429]
@@ -212,7 +212,7 @@ async def test_overloaded_server_is_asked_again_and_given_up_in_the_end(
     assert left(folder) == [".package"]
 
 
-async def test_connection_that_gets_further_every_time_is_not_given_up(
+async def test_download_that_makes_progress_is_retried(
     server: RepositoryServer, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "PROGRESS_BYTES", 100_000)
@@ -221,7 +221,7 @@ async def test_connection_that_gets_further_every_time_is_not_given_up(
     assert len(server.asked) == 31
 
 
-async def test_connection_that_hardly_moves_is_given_up(
+async def test_download_without_progress_is_abandoned(
     server: RepositoryServer, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.on(FILE).cuts = [1] * 1000
@@ -230,7 +230,7 @@ async def test_connection_that_hardly_moves_is_given_up(
     assert len(server.asked) == network.ATTEMPTS
 
 
-async def test_trickle_counts_as_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stalling_server_counts_as_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "STALL_S", -1.0)
 
     async def trickle() -> AsyncIterator[bytes]:
@@ -246,7 +246,7 @@ async def test_trickle_counts_as_no_connection(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 206, 304])
-async def test_refusal_is_reported_without_asking_again(
+async def test_permanent_error_is_reported_without_a_retry(
     server: RepositoryServer, folder: Path, settings: Settings, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "ATTEMPTS", 1)
@@ -257,7 +257,9 @@ async def test_refusal_is_reported_without_asking_again(
     assert left(folder) == []
 
 
-async def test_redirect_is_followed_but_never_to_a_file(server: RepositoryServer, folder: Path, settings: Settings) -> None:
+async def test_redirects_are_followed_but_never_to_local_files(
+    server: RepositoryServer, folder: Path, settings: Settings
+) -> None:
     server.on("/moved").redirect = server.url + FILE
     assert (await fetch(entry_of(server.url + "/moved"), folder, settings, no_report)).read_bytes() == CONTENT
     server.on("/sly").redirect = (server.folder / "python.img").as_uri()
@@ -268,14 +270,18 @@ async def test_redirect_is_followed_but_never_to_a_file(server: RepositoryServer
 # Checksums and trust.
 
 
-async def test_wrong_file_is_refused_and_not_kept(server: RepositoryServer, folder: Path, settings: Settings) -> None:
+async def test_file_with_a_wrong_checksum_is_rejected_and_deleted(
+    server: RepositoryServer, folder: Path, settings: Settings
+) -> None:
     with pytest.raises(WrongChecksum, match=r"python-3\.13\.5: the sha256 of the download differs"):
         await fetch(entry_of(server, checksums=sums(b"other")), folder, settings, no_report)
     assert left(folder) == []
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256", "sha512"])
-async def test_every_checksum_is_known(server: RepositoryServer, folder: Path, settings: Settings, algorithm: str) -> None:
+async def test_all_checksum_algorithms_are_supported(
+    server: RepositoryServer, folder: Path, settings: Settings, algorithm: str
+) -> None:
     path = await fetch(entry_of(server, checksums=sums(CONTENT, algorithm)), folder, settings, no_report)
     assert path.read_bytes() == CONTENT
 
@@ -283,7 +289,7 @@ async def test_every_checksum_is_known(server: RepositoryServer, folder: Path, s
 @pytest.mark.parametrize(
     ("strongest", "others"), [("sha512", ("md5", "sha1", "sha256")), ("sha256", ("md5", "sha1")), ("sha1", ("md5",))]
 )
-async def test_strongest_checksum_counts(
+async def test_strongest_checksum_is_verified(
     server: RepositoryServer, folder: Path, settings: Settings, strongest: str, others: tuple[str, ...]
 ) -> None:
     wrong = sums(b"other", strongest) | sums(CONTENT, *others)
@@ -293,7 +299,9 @@ async def test_strongest_checksum_counts(
     assert (await fetch(entry_of(server, checksums=right), folder, settings, no_report)).read_bytes() == CONTENT
 
 
-async def test_package_without_checksum_is_refused_unasked(server: RepositoryServer, folder: Path, settings: Settings) -> None:
+async def test_package_without_checksum_is_rejected_before_the_download(
+    server: RepositoryServer, folder: Path, settings: Settings
+) -> None:
     with pytest.raises(NotTrusted, match="has no checksum"):
         await fetch(entry_of(server, checksums={}), folder, settings, no_report)
     assert not server.asked
@@ -314,7 +322,7 @@ async def test_package_signed_by_a_trusted_key_is_accepted(
 
 
 @pytest.mark.parametrize("unsigned_allowed", [False, True])
-async def test_with_a_trusted_key_an_unsigned_package_is_refused_unasked(
+async def test_with_a_trusted_key_an_unsigned_package_is_rejected_before_the_download(
     server: RepositoryServer, folder: Path, tmp_path: Path, key: Tsk, unsigned_allowed: bool
 ) -> None:
     settings = settings_of(tmp_path, allow_unsigned_packages=unsigned_allowed)
@@ -324,7 +332,7 @@ async def test_with_a_trusted_key_an_unsigned_package_is_refused_unasked(
     assert not server.asked
 
 
-async def test_package_with_anothers_signature_or_that_of_another_file_is_refused(
+async def test_package_with_a_foreign_signature_is_rejected(
     server: RepositoryServer, folder: Path, settings: Settings, key: Tsk
 ) -> None:
     trust(settings.data_dir, "main", key)
@@ -334,7 +342,7 @@ async def test_package_with_anothers_signature_or_that_of_another_file_is_refuse
         assert left(folder) == []
 
 
-async def test_key_of_another_repository_does_not_count(server: RepositoryServer, folder: Path, tmp_path: Path, key: Tsk) -> None:
+async def test_key_of_another_repository_is_not_trusted(server: RepositoryServer, folder: Path, tmp_path: Path, key: Tsk) -> None:
     settings = settings_of(tmp_path, allow_unsigned_packages=False)
     trust(settings.data_dir, "other", key)
     with pytest.raises(NotTrusted, match="no key is trusted for repository main") as refused:
@@ -342,7 +350,7 @@ async def test_key_of_another_repository_does_not_count(server: RepositoryServer
     assert "firebox packages trust main KEY.asc" in refused.value.hint
 
 
-async def test_without_a_key_the_network_is_not_trusted_unless_the_operator_says_so(
+async def test_without_a_key_network_packages_require_the_operators_permission(
     server: RepositoryServer, folder: Path, tmp_path: Path
 ) -> None:
     settings = settings_of(tmp_path, allow_unsigned_packages=False)
@@ -356,7 +364,7 @@ async def test_without_a_key_the_network_is_not_trusted_unless_the_operator_says
     assert not server.asked
 
 
-async def test_local_index_needs_no_key_even_for_what_it_has_elsewhere(
+async def test_local_index_needs_no_key_even_for_remote_files(
     server: RepositoryServer, folder: Path, tmp_path: Path, key: Tsk
 ) -> None:
     settings = settings_of(tmp_path, allow_unsigned_packages=False, repositories=f"main={tmp_path / 'index.yaml'}")
@@ -366,10 +374,10 @@ async def test_local_index_needs_no_key_even_for_what_it_has_elsewhere(
         await fetch(entry_of(server), folder, settings, no_report)
 
 
-# Bounds.
+# Limits.
 
 
-async def test_announced_size_is_a_bound(
+async def test_announced_size_limits_the_download(
     server: RepositoryServer, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer, "SLACK_BYTES", 0)
@@ -379,7 +387,9 @@ async def test_announced_size_is_a_bound(
     assert (await fetch(entry_of(server, size_bytes=2_000_000), folder, settings, no_report)).read_bytes() == CONTENT
 
 
-async def test_operators_bound_holds_before_and_while_it_comes(server: RepositoryServer, folder: Path, tmp_path: Path) -> None:
+async def test_package_size_limit_applies_before_and_during_the_download(
+    server: RepositoryServer, folder: Path, tmp_path: Path
+) -> None:
     settings = settings_of(tmp_path, max_package_bytes=1 << 20)
     with pytest.raises(DownloadFailed, match="the maximum is 1048576"):
         await fetch(entry_of(server, size_bytes=1 << 21), folder, settings, no_report)
@@ -389,8 +399,8 @@ async def test_operators_bound_holds_before_and_while_it_comes(server: Repositor
     assert left(folder) == []
 
 
-async def test_server_that_says_less_than_it_sends_is_stopped(tmp_path: Path, folder: Path) -> None:
-    """Without a length, what comes is all there is to go by."""
+async def test_response_longer_than_announced_is_aborted(tmp_path: Path, folder: Path) -> None:
+    """Without a Content-Length, only the received bytes can be counted."""
     settings = settings_of(tmp_path, max_package_bytes=1 << 20)
     sent = 0
 
@@ -415,7 +425,7 @@ async def test_server_that_says_less_than_it_sends_is_stopped(tmp_path: Path, fo
     assert left(folder) == []
 
 
-async def test_free_room_is_looked_at_first(server: RepositoryServer, folder: Path, tmp_path: Path) -> None:
+async def test_free_space_is_checked_first(server: RepositoryServer, folder: Path, tmp_path: Path) -> None:
     settings = settings_of(tmp_path, max_package_bytes=1 << 60)
     with pytest.raises(DownloadFailed, match=r"bytes, but only [0-9]+ are free") as refused:
         await fetch(entry_of(server, size_bytes=1 << 59), folder, settings, no_report)
@@ -426,7 +436,7 @@ async def test_free_room_is_looked_at_first(server: RepositoryServer, folder: Pa
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Generator[Path]:
-    """A file system of its own with little room: 1 MiB."""
+    """A separate file system of 1 MiB."""
     if os.geteuid() != 0:
         missing("only root mounts a small disk")
     place = tmp_path / "small"
@@ -441,7 +451,7 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-async def test_full_disk_ends_in_words_and_leaves_nothing(
+async def test_full_disk_is_reported_and_leaves_nothing_behind(
     server: RepositoryServer, small_disk: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DownloadFailed, match=r"python-3\.13\.5 needs 2097152 bytes"):
@@ -456,14 +466,14 @@ async def test_full_disk_ends_in_words_and_leaves_nothing(
 
 
 def _boundless(_path: object) -> Any:
-    """What a disk says that is filled by others a moment later."""
+    """A disk that other processes fill up a moment later."""
     return shutil._ntuple_diskusage(1 << 60, 0, 1 << 60)
 
 
-# Files of this machine.
+# Local files.
 
 
-async def test_local_file_is_copied_and_checked(tmp_path: Path, folder: Path, settings: Settings) -> None:
+async def test_local_file_is_copied_and_verified(tmp_path: Path, folder: Path, settings: Settings) -> None:
     original = tmp_path / "a ü.img"
     original.write_bytes(CONTENT)
     told: list[Progress] = []
@@ -475,7 +485,7 @@ async def test_local_file_is_copied_and_checked(tmp_path: Path, folder: Path, se
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "device", "wrong", "enormous", "grows"])
-async def test_local_file_that_is_not_what_it_should_be_is_refused(tmp_path: Path, folder: Path, kind: str) -> None:
+async def test_invalid_local_file_is_rejected(tmp_path: Path, folder: Path, kind: str) -> None:
     original = tmp_path / "python.img"
     expected: type[Exception] = DownloadFailed
     if kind == "folder":
@@ -498,10 +508,12 @@ async def test_local_file_that_is_not_what_it_should_be_is_refused(tmp_path: Pat
     assert left(folder) == []
 
 
-# Several at once, and interruptions.
+# Concurrency and interruptions.
 
 
-async def test_two_at_once_fetch_it_once(server: RepositoryServer, folder: Path, settings: Settings) -> None:
+async def test_concurrent_downloads_of_a_file_share_one_transfer(
+    server: RepositoryServer, folder: Path, settings: Settings
+) -> None:
     gate = threading.Event()
     server.on(FILE).half_way = lambda: gate.wait(60)
     waiting = asyncio.Event()
@@ -519,7 +531,7 @@ async def test_two_at_once_fetch_it_once(server: RepositoryServer, folder: Path,
     assert left(folder) == [".package"]
 
 
-async def test_cancelled_download_is_continued(server: RepositoryServer, folder: Path, settings: Settings) -> None:
+async def test_cancelled_download_is_resumed(server: RepositoryServer, folder: Path, settings: Settings) -> None:
     gate = threading.Event()
     came = asyncio.Event()
     server.on(FILE).half_way = lambda: gate.wait(60)
@@ -536,9 +548,7 @@ async def test_cancelled_download_is_continued(server: RepositoryServer, folder:
     assert server.asked[-1].range.startswith("bytes=")
 
 
-async def test_killed_download_is_continued_by_the_next_process(
-    server: RepositoryServer, folder: Path, settings: Settings
-) -> None:
+async def test_killed_download_is_resumed_by_the_next_process(server: RepositoryServer, folder: Path, settings: Settings) -> None:
     gate = threading.Event()
     reached = threading.Event()
 
@@ -570,7 +580,7 @@ async def test_killed_download_is_continued_by_the_next_process(
     assert server.asked[-1].range.startswith("bytes=")
 
 
-async def test_link_in_the_place_of_the_partial_file_is_not_followed(
+async def test_symlink_in_place_of_the_partial_file_is_not_followed(
     server: RepositoryServer, folder: Path, settings: Settings, tmp_path: Path
 ) -> None:
     precious = tmp_path / "precious"

@@ -1,4 +1,4 @@
-"""What an index may say, in both of its forms, and what comes of one that says something else."""
+"""Valid and invalid indexes, in both formats."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def package(**more: Any) -> dict[str, Any]:
     return {name: value for name, value in (usual | more).items() if value is not None}
 
 
-def test_index_as_people_write_it_is_read() -> None:
+def test_handwritten_index_is_parsed() -> None:
     found = read(f"""
 schema: ppman-repo-1
 baseurl: https://files.example.org/packages
@@ -73,7 +73,7 @@ packages:
     assert (entry.architecture, entry.repository) == ("amd64", "main")
 
 
-def test_older_list_of_lines_is_recognised_and_read() -> None:
+def test_line_format_is_recognized_and_parsed() -> None:
     found = read(
         f"python,3.10.0,{SHA256},https://example.org/python-3.10.0.pkg.tar.gz\r\n\n# words\nbash,5.1.0,{SHA256},bash,comma.tar.gz"
     )
@@ -86,7 +86,7 @@ def test_older_list_of_lines_is_recognised_and_read() -> None:
     assert found.entries[0].checksums == {"sha256": SHA256}
 
 
-def test_unreadable_line_is_left_out_and_named() -> None:
+def test_invalid_line_is_skipped_with_a_warning() -> None:
     good = f"python,3.10.0,{SHA256},python.tar.gz"
     found = read(
         f"{good}\nonly two,parts\nbash,5,{SHA256},x\n../x,1.0.0,{SHA256},x\nlua,5.4.0,abc,x\n{good.replace('python', 'c')}"
@@ -154,7 +154,7 @@ def test_unreadable_line_is_left_out_and_named() -> None:
     ],
     ids=lambda broken: json.dumps(broken)[:40],
 )
-def test_package_that_cannot_be_trusted_as_a_whole_is_left_out_alone(broken: dict[str, Any]) -> None:
+def test_only_the_invalid_package_is_skipped(broken: dict[str, Any]) -> None:
     found = read(document(package(language="lua"), package(**broken)))
     assert [entry.language for entry in found.entries] == ["lua"]
     [trouble] = found.warnings
@@ -163,13 +163,13 @@ def test_package_that_cannot_be_trusted_as_a_whole_is_left_out_alone(broken: dic
     assert len(trouble) < 200
 
 
-def test_thing_that_is_no_package_is_left_out() -> None:
+def test_item_that_is_not_a_package_is_skipped() -> None:
     found = read(document("python", ["x"], None, package()))
     assert [entry.language for entry in found.entries] == ["python"]
     assert len(found.warnings) == 3
 
 
-def test_version_announced_twice_differently_is_no_version() -> None:
+def test_version_announced_twice_with_different_content_is_dropped() -> None:
     other = {"sha256": "c" * 64}
     found = read(
         document(package(), package(checksums=other), package(checksums=other), package(language="lua"), package(language="lua"))
@@ -179,7 +179,7 @@ def test_version_announced_twice_differently_is_no_version() -> None:
     assert not read(document(package(), package(language="Python", checksums=other))).entries
 
 
-def test_version_may_be_announced_once_for_each_architecture() -> None:
+def test_version_may_be_announced_once_per_architecture() -> None:
     arm = package(architecture="arm64", checksums={"sha256": "c" * 64})
     found = read(document(package(architecture="amd64"), arm))
     assert [entry.architecture for entry in found.entries] == ["amd64", "arm64"]
@@ -197,7 +197,7 @@ def test_version_may_be_announced_once_for_each_architecture() -> None:
         ("https://other.example.org", "python.img", "https://other.example.org/python.img"),
     ],
 )
-def test_relative_address_begins_at_the_base_or_beside_the_index(base: str | None, download: str, address: str) -> None:
+def test_relative_urls_resolve_against_the_base_or_the_index(base: str | None, download: str, address: str) -> None:
     more = {} if base is None else {"baseurl": base}
     assert [entry.download for entry in read(document(package(download=download), **more)).entries] == [address]
 
@@ -205,7 +205,7 @@ def test_relative_address_begins_at_the_base_or_beside_the_index(base: str | Non
 @pytest.mark.parametrize(
     "base", ["file:///srv/packages/", "ftp://example.org/", "https://user@example.org/", "https://[", {"a": "b"}]
 )
-def test_index_from_the_network_never_has_local_files_read(base: object) -> None:
+def test_network_index_cannot_refer_to_local_files(base: object) -> None:
     with pytest.raises(RepositoryError, match="main: its index is invalid"):
         read(document(package(), baseurl=base))
 
@@ -231,7 +231,7 @@ def test_index_from_the_network_never_has_local_files_read(base: object) -> None
         ("python%00.img", None),
     ],
 )
-def test_local_index_leads_below_its_folder_or_where_it_says_in_full(download: str, address: str | None) -> None:
+def test_local_index_may_refer_below_its_folder_or_by_absolute_path(download: str, address: str | None) -> None:
     found = read(document(package(download=download)), "file:///srv/packages/index.yaml")
     assert [entry.download for entry in found.entries] == ([address] if address else [])
 
@@ -264,26 +264,26 @@ def test_local_index_leads_below_its_folder_or_where_it_says_in_full(download: s
         ("a: " + "{a: " * 100_000, "too deep"),
     ],
 )
-def test_index_that_is_none_is_refused_with_words(content: str | bytes, words: str) -> None:
+def test_invalid_index_is_rejected_with_a_message(content: str | bytes, words: str) -> None:
     with pytest.raises(RepositoryError, match=f"repository main: (?s:.*)({words})") as refused:
         read(content)
     assert len(refused.value.message) < 500
     assert refused.value.message.isprintable()
 
 
-def test_billion_laughs_are_refused_at_the_first_one() -> None:
+def test_yaml_aliases_are_rejected_at_the_first_one() -> None:
     lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 10)]
     with pytest.raises(RepositoryError, match="line 1: anchors are not allowed"):
         read("\n".join(lines))
 
 
-def test_text_longer_than_a_signature_can_be_is_refused() -> None:
+def test_overlong_string_is_rejected() -> None:
     with pytest.raises(RepositoryError, match="a string is too long"):
         read(document(package(author="x" * (index_yaml.MAX_STRING_CHARS + 1))))
 
 
-def test_index_is_bounded_in_bytes_packages_and_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_size_is_limited_in_bytes_packages_and_elements(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as smaller:
         smaller.setattr(index, "MAX_INDEX_BYTES", 1 << 20)
         with pytest.raises(RepositoryError, match="larger than 1 MiB"):
@@ -301,19 +301,19 @@ def test_index_is_bounded_in_bytes_packages_and_parts(monkeypatch: pytest.Monkey
             read("schema: [" + "a, " * 100 + "]")
 
 
-def test_many_troubles_are_told_in_few_words() -> None:
+def test_number_of_warnings_is_limited() -> None:
     found = read(document(*[{}] * 5000, package()))
     assert len(found.entries) == 1
     assert len(found.warnings) == 101
     assert found.warnings[-1] == "and 4900 more"
 
 
-def test_empty_index_is_one_without_packages() -> None:
+def test_empty_index_has_no_packages() -> None:
     assert read("schema: ppman-repo-1").entries == []
     assert read("schema: ppman-repo-1\npackages:\n").entries == []
 
 
-def test_numbers_and_words_of_yaml_stay_what_was_written() -> None:
+def test_yaml_scalars_stay_strings() -> None:
     found = read(
         f"schema: ppman-repo-1\npackages: [{{language: no, version: 1.10.0, checksums: {{sha1: {'1' * 40}}}, download: on}}]"
     )
@@ -322,13 +322,13 @@ def test_numbers_and_words_of_yaml_stay_what_was_written() -> None:
     assert entry.download.endswith("/on")
 
 
-def test_names_of_packages_never_make_one_folder_of_two() -> None:
+def test_package_names_map_to_distinct_folders() -> None:
     assert all(is_package_name(name) for name in ("c++", "python-science", "f#", "python3.13", "02"))
     assert not is_package_name("a-1.0.0")
     assert not is_package_name("a-10.20.30-b")
 
 
-def test_local_folder_with_odd_letters_is_led_back_to(tmp_path: Path) -> None:
+def test_local_folder_with_special_characters_is_supported(tmp_path: Path) -> None:
     folder = tmp_path / "a ü %41#?"
     found = read(document(package()), (folder / "index.yaml").as_uri())
     assert path_of_url(found.entries[0].download) == folder / "python.img"

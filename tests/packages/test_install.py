@@ -1,4 +1,4 @@
-"""Installing is complete or has not happened: killed at any moment, on a full disk, two at once, with a wrong or a false file."""
+"""Installation is atomic: killed at any moment, on a full disk, concurrently, and with invalid files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODULE = "tests.packages.installing"
 def child(
     folder: Path, package: str, moment: int = 0, *before: str, deed: str = "install", index: Path | None = None
 ) -> subprocess.Popen[str]:
-    """Start a process that installs from the repository of `folder`, or from another one. before: a command that starts it."""
+    """Start a process that installs from the repository of `folder`, or from another one. before: a command prefix."""
     words = [MODULE, deed, str(folder), package, str(moment), str(index or folder / "index.yaml")]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     if before:
@@ -43,7 +43,7 @@ def child(
 
 
 def said(process: subprocess.Popen[str]) -> list[str]:
-    """What a child prints, in words."""
+    """Return the decoded output of a child."""
     output, _ = process.communicate(timeout=120)
     return str(output).split()
 
@@ -78,7 +78,7 @@ def everything_below(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(each): (each.lstat().st_mode, each.lstat().st_size) for each in sorted(folder.rglob("*"))}
 
 
-async def test_what_is_needed_comes_along(bench: Bench) -> None:
+async def test_dependencies_are_installed(bench: Bench) -> None:
     told: list[Progress] = []
     entry = await bench.repositories.find("top")
     installed = await bench.installer.install(entry, told.append)
@@ -92,7 +92,7 @@ async def test_what_is_needed_comes_along(bench: Bench) -> None:
     assert list((bench.store.folder / "downloads").glob("*.package")) == []
 
 
-async def test_what_is_there_is_not_installed_again(bench: Bench) -> None:
+async def test_an_installed_package_is_not_installed_again(bench: Bench) -> None:
     assert await bench.install("middle") == ["base-1.0.0", "middle-1.0.0"]
     assert await bench.install("top") == ["top-1.0.0"]
     before = bench.store.stamp()
@@ -102,14 +102,14 @@ async def test_what_is_there_is_not_installed_again(bench: Bench) -> None:
     assert bench.store.stamp() == before
 
 
-async def test_versions_stand_side_by_side(bench: Bench) -> None:
+async def test_versions_coexist(bench: Bench) -> None:
     await bench.install("middle")
     assert await bench.install("base") == ["base-2.0.0"]
     assert bench.ids == ["base-1.0.0", "base-2.0.0", "middle-1.0.0"]
     assert bench.store.layers("middle-1.0.0")[1] == str(bench.store.package_folder("base-1.0.0") / "image.squashfs")
 
 
-async def test_what_others_need_stays(bench: Bench) -> None:
+async def test_required_packages_cannot_be_uninstalled(bench: Bench) -> None:
     await bench.install("top")
     with pytest.raises(Conflict, match=r"base-1\.0\.0 is required by middle-1\.0\.0, top-1\.0\.0") as caught:
         await bench.installer.uninstall("base-1.0.0")
@@ -121,14 +121,14 @@ async def test_what_others_need_stays(bench: Bench) -> None:
         await bench.installer.uninstall("base-1.0.0")
 
 
-async def test_two_tasks_install_the_same(bench: Bench) -> None:
+async def test_concurrent_tasks_install_the_same_package(bench: Bench) -> None:
     results = await asyncio.gather(bench.install("top"), bench.install("top"), return_exceptions=True)
     assert sorted(type(each).__name__ for each in results) == ["Conflict", "list"]
     assert bench.ids == ["base-1.0.0", "middle-1.0.0", "top-1.0.0"]
     assert bench.leftovers == []
 
 
-async def test_two_tasks_install_what_needs_the_same(bench: Bench) -> None:
+async def test_concurrent_tasks_install_packages_with_a_common_dependency(bench: Bench) -> None:
     await bench.install("base", "1.0.0")
     await bench.installer.uninstall("base-1.0.0")
     results = await asyncio.gather(bench.install("top"), bench.install("middle"), return_exceptions=True)
@@ -138,7 +138,7 @@ async def test_two_tasks_install_what_needs_the_same(bench: Bench) -> None:
     assert bench.leftovers == []
 
 
-async def test_many_processes_install_at_once(bench: Bench, tmp_path: Path) -> None:
+async def test_concurrent_processes_install_the_same_package(bench: Bench, tmp_path: Path) -> None:
     children = [child(tmp_path, package) for package in ("top", "other", "top", "toy", "middle")]
     outcomes = [await asyncio.to_thread(said, each) for each in children]
     for words in outcomes:
@@ -151,8 +151,8 @@ async def test_many_processes_install_at_once(bench: Bench, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-async def test_killed_at_any_moment_leaves_what_was_there(tmp_path: Path) -> None:
-    """The child is killed before one of the things it does to files; all of them are counted first."""
+async def test_kill_at_any_moment_leaves_the_previous_state(tmp_path: Path) -> None:
+    """The child is killed before each of its file operations, which are counted first."""
     index = tmp_path / "index.yaml"
     repository(tmp_path)
     words = said(child(tmp_path, "toy"))
@@ -169,7 +169,7 @@ async def test_killed_at_any_moment_leaves_what_was_there(tmp_path: Path) -> Non
         words = said(process)
         if not words:
             assert process.returncode == -signal.SIGKILL
-        else:  # waiting for a lock is counted too, so the last of the moments may not have come
+        else:  # lock attempts are counted too, so the last operations may not be reached
             assert words[0] == "moments"
             assert moment > moments // 2
         after = everything_below(bench.store.installed_folder)
@@ -178,13 +178,13 @@ async def test_killed_at_any_moment_leaves_what_was_there(tmp_path: Path) -> Non
         assert PackageStore(bench.store.folder).runtimes()[1] == []
         if "toy-1.0.0" not in bench.ids:
             await bench.install("toy")
-        await bench.installer.uninstall("base-1.0.0")  # any change sweeps
+        await bench.installer.uninstall("base-1.0.0")  # any change sweeps leftovers
         assert bench.leftovers == []
         assert bench.ids == ["help-1.0.0", "toy-1.0.0"]
         shutil.rmtree(folder)
 
 
-async def test_killed_while_uninstalling_the_package_is_there_or_not(tmp_path: Path) -> None:
+async def test_kill_during_uninstallation_leaves_the_package_complete_or_absent(tmp_path: Path) -> None:
     bench = repository(tmp_path)
     await bench.install("toy")
     moments = int(said(child(tmp_path, "toy", deed="uninstall"))[1])
@@ -205,8 +205,8 @@ async def test_killed_while_uninstalling_the_package_is_there_or_not(tmp_path: P
 
 
 @pytest.mark.parametrize("package", ["large", "packed"])
-async def test_a_full_disk_leaves_what_was_there(package: str, tmp_path: Path) -> None:
-    """A file system of 6 MB, in a mount namespace of its own: nobody else is in the way of it."""
+async def test_a_full_disk_leaves_the_previous_state(package: str, tmp_path: Path) -> None:
+    """A file system of 6 MB in a separate mount namespace."""
     noise = os.urandom(4 << 20)
     large = squash(tmp_path / "large-1.0.0.squashfs", {"pkg-info.json": info_of("large", "1.0.0"), "root/noise": noise})
     packed = piston(tmp_path, "packed", "1.0.0", *(file(f"f{number}", bytes(1 << 20)) for number in range(9)))
@@ -249,16 +249,16 @@ async def test_a_full_disk_leaves_what_was_there(package: str, tmp_path: Path) -
     assert lines[1].startswith(("error PackageError", "error DownloadFailed")), lines
     assert "full" in lines[1] or "No space left" in lines[1] or "are free" in lines[1]
     listing = done.stdout.split("\n\n", 1)[1]
-    if package == "large":  # it fits once the filler is gone
+    if package == "large":  # it fits after the filler is deleted
         assert lines[2].startswith("moments")
         assert "large-1.0.0" in listing
-    else:  # nine times more than there is
+    else:  # nine times the available space
         assert lines[2].startswith("error PackageError")
         assert "packed" not in listing
     assert listing.rstrip().endswith("installing:")
 
 
-async def test_what_cannot_fit_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+async def test_package_larger_than_the_disk_is_rejected_before_unpacking(tmp_path: Path) -> None:
     path = image(tmp_path, "toy", "1.0.0")
     index = announce(tmp_path, (path, "toy", "1.0.0", {"size": 1 << 60}))
     bench = Bench(tmp_path, repositories=f"local={index}", max_package_bytes=1 << 62)
@@ -267,7 +267,7 @@ async def test_what_cannot_fit_is_refused_before_it_is_unpacked(tmp_path: Path) 
     assert bench.ids == bench.leftovers == []
 
 
-async def test_a_wrong_file_changes_nothing(bench: Bench, tmp_path: Path) -> None:
+async def test_an_invalid_file_changes_nothing(bench: Bench, tmp_path: Path) -> None:
     await bench.install("base", "1.0.0")
     path = tmp_path / "top-1.0.0.squashfs"
     path.write_bytes(path.read_bytes() + b"more")
@@ -288,8 +288,8 @@ async def test_one_package_is_not_passed_off_as_another(tmp_path: Path) -> None:
             assert list((bench.store.folder / "downloads").glob("*.package")) == []
 
 
-async def test_what_the_index_hides_is_found_out(tmp_path: Path) -> None:
-    """Piston's index of lines does not say what a package needs; the package does."""
+async def test_dependencies_missing_from_the_index_are_installed(tmp_path: Path) -> None:
+    """Piston's line format lacks dependencies; the package has them."""
     base, toy = piston(tmp_path, "base", "1.2.0"), piston(tmp_path, "toy", "1.0.0", dependencies={"base": "^1"})
     top = piston(tmp_path, "top", "1.0.0", dependencies={"toy": "1"})
     index = announce(tmp_path, (base, "base", "1.2.0", {}), (toy, "toy", "1.0.0", {}), (top, "top", "1.0.0", {}))
@@ -298,7 +298,7 @@ async def test_what_the_index_hides_is_found_out(tmp_path: Path) -> None:
     assert [each.id for each in bench.store.closure("toy-1.0.0")] == ["toy-1.0.0", "base-1.2.0"]
 
 
-async def test_what_the_index_adds_or_leaves_out_is_refused(tmp_path: Path) -> None:
+async def test_dependencies_that_differ_from_the_index_are_rejected(tmp_path: Path) -> None:
     base, toy = image(tmp_path, "base", "1.0.0"), image(tmp_path, "toy", "1.0.0", dependencies={"base": "1.0.0"})
     index = announce(tmp_path, (base, "base", "1.0.0", {}), (toy, "toy", "1.0.0", {"dependencies": {"base": "*"}}))
     bench = Bench(tmp_path, repositories=f"local={index}")
@@ -314,7 +314,7 @@ async def test_a_dependency_that_is_nowhere_is_named(tmp_path: Path) -> None:
     assert bench.ids == bench.leftovers == []
 
 
-async def test_another_machines_package_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+async def test_package_for_another_architecture_is_rejected_before_the_download(tmp_path: Path) -> None:
     path = image(tmp_path, "toy", "1.0.0")
     index = announce(tmp_path, (path, "toy", "1.0.0", {"architecture": "sparc"}))
     bench = Bench(tmp_path, repositories=f"local={index}")
@@ -345,7 +345,7 @@ RUNTIMES: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("what", RUNTIMES)
-async def test_refuses_runtimes_with(what: str, tmp_path: Path) -> None:
+async def test_rejects_runtimes_with(what: str, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     path = image(tmp_path, "toy", "1.0.0", [runtime("toy", "1.0.0"), {**runtime("t", "1.0.0"), **RUNTIMES[what]}])
     with pytest.raises(UnusablePackage):
@@ -354,13 +354,13 @@ async def test_refuses_runtimes_with(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", "[1]", "null", "[" * 100_000])
-async def test_refuses_a_list_of_runtimes_that_is_none(content: str, tmp_path: Path) -> None:
+async def test_rejects_an_invalid_list_of_runtimes(content: str, tmp_path: Path) -> None:
     path = squash(tmp_path / "i.squashfs", {"pkg-info.json": info_of("toy", "1.0.0"), "root/": "", "runtimes.json": content})
     with pytest.raises(UnusablePackage):
         await Bench(tmp_path).install_file(path)
 
 
-async def test_an_image_must_have_a_tree_or_be_pistons(tmp_path: Path) -> None:
+async def test_an_image_must_have_a_root_folder_or_be_a_piston_package(tmp_path: Path) -> None:
     with pytest.raises(UnusablePackage, match="root"):
         await Bench(tmp_path).install_file(squash(tmp_path / "a.squashfs", {"pkg-info.json": info_of("toy", "1.0.0")}))
     both = {"pkg-info.json": info_of("toy", "1.0.0"), "root/": "", "run": "exit\n"}
@@ -368,8 +368,8 @@ async def test_an_image_must_have_a_tree_or_be_pistons(tmp_path: Path) -> None:
         await Bench(tmp_path).install_file(squash(tmp_path / "b.squashfs", both))
 
 
-async def test_an_image_is_brought_to_whole_blocks(tmp_path: Path) -> None:
-    """A loop device leaves out what does not fill a sector."""
+async def test_an_image_is_padded_to_whole_blocks(tmp_path: Path) -> None:
+    """A loop device hides an incomplete last sector."""
     path = squash(tmp_path / "i.squashfs", {"pkg-info.json": info_of("toy", "1.0.0"), "root/file": "x"}, options=("-nopad",))
     assert path.stat().st_size % 512
     before = path.read_bytes()
@@ -392,7 +392,7 @@ async def test_modes_do_not_depend_on_the_umask(bench: Bench) -> None:
         assert stat.S_IMODE(each.stat().st_mode) & 0o022 == 0, each
 
 
-async def test_a_cancelled_installation_has_not_happened(bench: Bench) -> None:
+async def test_a_cancelled_installation_is_rolled_back(bench: Bench) -> None:
     for step in ("verify", "environment", "install"):
         entry = await bench.repositories.find("toy")
 
@@ -410,7 +410,7 @@ async def test_a_cancelled_installation_has_not_happened(bench: Bench) -> None:
     assert await bench.install("toy") == ["help-1.0.0", "toy-1.0.0"]
 
 
-async def test_a_large_archive_is_stopped_in_the_middle(tmp_path: Path) -> None:
+async def test_unpacking_a_large_archive_can_be_cancelled(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     path = piston(tmp_path, "toy", "1.0.0", *(file(f"f{number}", bytes(1 << 20)) for number in range(64)))
     loop = asyncio.get_running_loop()
@@ -425,13 +425,13 @@ async def test_a_large_archive_is_stopped_in_the_middle(tmp_path: Path) -> None:
     assert bench.ids == bench.leftovers == []
 
 
-async def test_there_is_no_such_file(tmp_path: Path) -> None:
+async def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         await Bench(tmp_path).install_file(tmp_path / "nothing")
 
 
 async def test_thousands_of_files_and_links_are_installed(tmp_path: Path) -> None:
-    """Toolchains are like that."""
+    """As in real toolchains."""
     members = [file(f"d{number % 100}/f{number}", b"x") for number in range(1_000)]
     members += [link(f"d{number % 100}/l{number}", f"f{number}") for number in range(1_000)]
     bench = Bench(tmp_path)
@@ -443,7 +443,7 @@ async def test_thousands_of_files_and_links_are_installed(tmp_path: Path) -> Non
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user reaches. Those of pytest are closed to others by whichever pytest starts next."""
+    """A folder accessible to all users. Those of pytest are made private by the next pytest process."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
@@ -488,7 +488,7 @@ async def test_an_image_is_unpacked_where_it_cannot_be_mounted(who: str, open_fo
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"entry": 5}', b"x" * (5 << 20)])
-async def test_a_damaged_package_is_uninstalled_by_its_id(bench: Bench, content: bytes | None) -> None:
+async def test_a_corrupt_package_is_uninstalled_by_its_id(bench: Bench, content: bytes | None) -> None:
     await bench.install("base")
     description = bench.store.package_folder("base-2.0.0") / "package.json"
     if content is None:
@@ -505,7 +505,7 @@ async def test_a_damaged_package_is_uninstalled_by_its_id(bench: Bench, content:
     assert again.store.damaged() == again.leftovers == []
 
 
-async def test_an_image_stays_one_where_it_can_be_mounted(bench: Bench) -> None:
+async def test_an_image_is_not_unpacked_where_it_can_be_mounted(bench: Bench) -> None:
     if words := cannot_mount():
         missing(words)
     await bench.install("base")
@@ -514,7 +514,7 @@ async def test_an_image_stays_one_where_it_can_be_mounted(bench: Bench) -> None:
     assert names == ["image.squashfs", "package.json", "pkg-info.json", "runtimes.json"]
 
 
-async def test_what_lies_about_is_swept_by_the_next_change(bench: Bench) -> None:
+async def test_leftovers_are_swept_by_the_next_change(bench: Bench) -> None:
     await bench.install("base", "1.0.0")
     left = bench.store.folder / "installing" / "toy-1.0.0.abc"
     (left / "root" / "deep").mkdir(parents=True)
@@ -528,7 +528,7 @@ async def test_what_lies_about_is_swept_by_the_next_change(bench: Bench) -> None
 
 
 def test_an_archive_with_an_old_header_is_read(tmp_path: Path) -> None:
-    """Written by other tars: without the folder members, with ./ before the names."""
+    """As written by other tar programs: without folder members, with names starting with ./."""
     require_tool("tar")
     source = tmp_path / "source"
     (source / "bin").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Packages in Piston's own format run as they do there: compiled, with their environment, seen where they were built for."""
+"""Packages in Piston's format run as in Piston: compiled, with their environment, at their original path."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ cat
 
 
 class Kitchen:
-    """A bench, and runs of what is installed there."""
+    """A bench that can run installed packages."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -63,20 +63,20 @@ def kitchen(tmp_path: Path) -> Kitchen:
 
 
 def greeting(folder: Path) -> Path:
-    """A package that another one needs: a program, found by the environment."""
+    """A dependency: a program on the PATH of its environment."""
     environment = "export PATH=$PWD/bin:$PATH\nexport GREETING_HOME=$PWD\nexport LEVEL=${LEVEL:-none}+greeting\n"
     members = (file("environment", environment), file("lib/greet", GREET, 0o755), link("bin/greet", "../lib/greet"))
     return piston(folder, "greeting", "1.3.0", *members)
 
 
 def shout(folder: Path, **more: Any) -> Path:
-    """A compiled language that needs it."""
+    """A compiled language that depends on it."""
     members = (file("./compile", COMPILE, 0o755), file("./environment", "export LEVEL=shout\n"))
     more = {"dependencies": {"greeting": "1.x"}, "aliases": ["sh!"], **more}
     return piston(folder, "shout", "2.0.0", *members, run=RUN, **more)
 
 
-async def test_a_package_of_pistons_runs(kitchen: Kitchen, tmp_path: Path) -> None:
+async def test_a_piston_package_runs(kitchen: Kitchen, tmp_path: Path) -> None:
     await kitchen.bench.install_file(greeting(tmp_path))
     await kitchen.bench.install_file(shout(tmp_path))
     result = await kitchen.run("sh!", ("a.shout", "hello 🌍\n"), ("b.shout", "second\n"), args=("x y", "ü"), stdin=b"input\n")
@@ -94,8 +94,8 @@ async def test_a_package_of_pistons_runs(kitchen: Kitchen, tmp_path: Path) -> No
     assert (result.runtime.language, result.runtime.version) == ("shout", "2.0.0")
 
 
-async def test_the_same_as_an_image_runs(kitchen: Kitchen, tmp_path: Path) -> None:
-    """The later form of Piston's packages: a squashfs that holds what the archive held."""
+async def test_a_piston_package_as_an_image_runs(kitchen: Kitchen, tmp_path: Path) -> None:
+    """The v3 image format of Piston: a squashfs with the contents of the archive."""
     tree = {
         "pkg-info.json": info_of("shout", "2.0.0"),
         "run": "#!/bin/bash\ncat program; tool\n",
@@ -122,7 +122,7 @@ async def test_a_package_cannot_be_written_by_a_run(kitchen: Kitchen, tmp_path: 
     assert {each: each.lstat().st_mtime_ns for each in kitchen.bench.store.installed_folder.rglob("*")} == before
 
 
-async def test_a_package_in_use_is_uninstalled_after_the_run(tmp_path: Path) -> None:
+async def test_uninstallation_waits_for_active_runs(tmp_path: Path) -> None:
     require_tool("bash")
     bench = Bench(tmp_path, ready_sandboxes=0, uninstall_wait_ms=0)
     await bench.install_file(piston(tmp_path, "toy", "1.0.0", run="echo started; cat\n"))
@@ -157,7 +157,7 @@ async def test_a_package_may_provide_several_languages(kitchen: Kitchen, tmp_pat
         assert result.run.stdout == language
 
 
-async def test_every_limit_that_a_package_may_set_is_set(tmp_path: Path) -> None:
+async def test_all_limit_overrides_are_applied(tmp_path: Path) -> None:
     overrides = {
         "compile_timeout": 1,
         "compile_cpu_time": 2,
@@ -191,14 +191,14 @@ async def test_every_limit_that_a_package_may_set_is_set(tmp_path: Path) -> None
         ("\x7fELF...", False),
     ],
 )
-async def test_scripts_are_started_by_bash_and_programs_by_themselves(run: str, by_bash: bool, tmp_path: Path) -> None:
+async def test_scripts_run_in_bash_and_programs_run_directly(run: str, by_bash: bool, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     await bench.install_file(piston(tmp_path, "toy", "1.0.0", run=run))
     (made,), _ = bench.store.runtimes()
     assert made.run == (("bash",) if by_bash else ()) + ("/piston/packages/toy/1.0.0/run", "{main}")
 
 
-async def test_a_package_of_variables_alone_is_no_language(tmp_path: Path) -> None:
+async def test_a_package_with_only_an_environment_has_no_runtime(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     tree = {"pkg-info.json": info_of("vars", "1.0.0"), "environment": "export X=1\n"}
     await bench.install_file(squash(tmp_path / "v.squashfs", tree))
@@ -223,7 +223,7 @@ ENVIRONMENTS = {
 
 
 @pytest.mark.parametrize("script", ENVIRONMENTS)
-async def test_the_environment_is_what_the_script_exports(script: str, tmp_path: Path) -> None:
+async def test_the_environment_consists_of_exported_variables(script: str, tmp_path: Path) -> None:
     require_tool("bash")
     bench = Bench(tmp_path)
     await bench.install_file(piston(tmp_path, "toy", "1.0.0", file("environment", script)))
@@ -232,7 +232,7 @@ async def test_the_environment_is_what_the_script_exports(script: str, tmp_path:
 
 
 async def test_the_environment_is_never_evaluated_on_the_host(tmp_path: Path) -> None:
-    """The script tries to leave something everywhere, and to say what it sees."""
+    """The script tries to write everywhere, and reports what it sees."""
     secret = tmp_path / "secret"
     secret.write_text("hidden")
     mark = tmp_path / "mark"
@@ -267,7 +267,7 @@ async def test_the_environment_is_never_evaluated_on_the_host(tmp_path: Path) ->
         pytest.param("export A=$(head -c 100000 /dev/zero | tr '\\0' x)\n", id="too much"),
     ],
 )
-async def test_an_environment_that_fails_is_no_package(script: str, tmp_path: Path) -> None:
+async def test_a_failing_environment_script_is_rejected(script: str, tmp_path: Path) -> None:
     require_tool("bash")
     bench = Bench(tmp_path)
     with pytest.raises(UnusablePackage, match=r"toy-1\.0\.0"):
@@ -283,7 +283,7 @@ ATTACKS: dict[str, tuple[Member, ...]] = {
 
 @pytest.mark.parametrize("what", ATTACKS)
 async def test_links_stay_inside(what: str, tmp_path: Path) -> None:
-    """A link inside the package is part of it; one that leaves is refused with the package."""
+    """A symlink inside the package is kept; a package with a symlink to the outside is rejected."""
     bench = Bench(tmp_path)
     path = piston(tmp_path, "toy", "1.0.0", *ATTACKS[what])
     if "host" in what:
@@ -295,7 +295,7 @@ async def test_links_stay_inside(what: str, tmp_path: Path) -> None:
 
 
 def shell_image(folder: Path) -> Path:
-    """Pack a root that holds bash, env, ls and what these need: a base as small as one can be made of this machine."""
+    """Pack a minimal root with bash, env, ls and their libraries from this machine."""
     programs = [os.path.realpath(require_tool(name)) for name in ("bash", "env", "ls")]
     words = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout.split()
     libraries = {word for word in words if word.startswith("/") and not word.endswith(":")}
@@ -308,8 +308,8 @@ def shell_image(folder: Path) -> Path:
     return squash(folder / "base-1.0.0.squashfs", tree, *pseudo)
 
 
-async def test_a_package_above_an_image_sees_nothing_of_the_host(kitchen: Kitchen, tmp_path: Path) -> None:
-    """What it needs is a whole root; the host's own folders are not shown then."""
+async def test_a_package_stacked_on_an_image_does_not_see_the_host(kitchen: Kitchen, tmp_path: Path) -> None:
+    """The dependency is a complete root, so the host's folders are not mounted."""
     await kitchen.bench.install_file(shell_image(tmp_path))
     toy = piston(
         tmp_path,
@@ -327,7 +327,7 @@ async def test_a_package_above_an_image_sees_nothing_of_the_host(kitchen: Kitche
     assert result.run.stdout.decode().split() == ["bash", "env", "ls", "/usr/bin/bash"], result.run.stderr
 
 
-async def test_a_root_without_a_shell_has_no_environment(tmp_path: Path) -> None:
+async def test_an_environment_script_requires_a_shell(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     await bench.install_file(image(tmp_path, "base", "1.0.0"))
     path = piston(tmp_path, "toy", "1.0.0", file("environment", "export A=1\n"), dependencies={"base": "*"})

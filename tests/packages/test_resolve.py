@@ -1,4 +1,4 @@
-"""Which packages an installation takes, in which order, and what is said when there is no such set."""
+"""Dependency resolution: selection, order and error messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from firebox.packages.repository.resolve import Catalog, plan
 
 
 def entry(name: str, repository: str = "main", content: str = "", **more: Any) -> Entry:
-    """One package. name: `python-1.0.0`; content: what is in it, when that matters."""
+    """Create an entry. name: `python-1.0.0`; content: determines the checksum."""
     language, _, version = name.partition("-")
     dependencies = {key.replace("_", "-"): value for key, value in more.pop("needs", {}).items()}
     digest = hashlib.sha256(f"{name} {content}".encode()).hexdigest()
@@ -40,12 +40,12 @@ def catalog(*entries: Entry) -> Catalog:
     return Catalog(found)
 
 
-def test_package_without_dependencies_comes_alone() -> None:
+def test_package_without_dependencies_is_installed_alone() -> None:
     python = entry("python-3.13.5")
     assert plan(python, [], catalog(python)) == [python]
 
 
-def test_dependencies_come_before_what_needs_them() -> None:
+def test_dependencies_come_before_dependents() -> None:
     science = entry("science-1.0.0", needs={"python": "3.x", "blas": "*"})
     python = entry("python-3.13.5", needs={"base": "13.2.20260905"})
     blas = entry("blas-0.3.0", needs={"base": ">=13"})
@@ -56,7 +56,7 @@ def test_dependencies_come_before_what_needs_them() -> None:
     assert ordered[-1] == "science-1.0.0"
 
 
-def test_newest_version_in_range_is_taken_and_pre_releases_only_in_need() -> None:
+def test_newest_version_in_range_is_chosen_and_pre_releases_as_a_fallback() -> None:
     app = entry("app-1.0.0", needs={"lua": "5.x"})
     choice = [entry(f"lua-{version}") for version in ("5.1.5", "5.4.7", "5.4.10", "5.5.0-beta", "6.0.0")]
     assert names(plan(app, [], catalog(app, *choice))) == ["lua-5.4.10", "app-1.0.0"]
@@ -70,14 +70,14 @@ def test_installed_version_is_preferred_to_a_newer_one() -> None:
     assert names(plan(app, [entry("lua-4.0.0")], catalog(app, old, new))) == ["lua-5.4.7", "app-1.0.0"]
 
 
-def test_what_is_installed_is_not_installed_again() -> None:
+def test_installed_packages_are_not_installed_again() -> None:
     app = entry("app-1.0.0", needs={"lua": "5.x"})
     lua = entry("lua-5.4.7")
     assert plan(app, [lua, app], catalog(app, lua)) == []
     assert names(plan(app, [app], catalog(app, lua))) == ["lua-5.4.7"]
 
 
-def test_older_version_is_taken_where_the_newest_would_not_fit_the_others() -> None:
+def test_older_version_is_chosen_to_resolve_a_conflict() -> None:
     app = entry("app-1.0.0", needs={"python": "*", "base": "12.0.0"})
     new = entry("python-3.13.5", needs={"base": "13.0.0"})
     old = entry("python-3.11.2", needs={"base": "12.0.0"})
@@ -85,7 +85,7 @@ def test_older_version_is_taken_where_the_newest_would_not_fit_the_others() -> N
     assert names(chosen) == ["base-12.0.0", "python-3.11.2", "app-1.0.0"]
 
 
-def test_conflict_names_both_who_disagree_and_what_they_want() -> None:
+def test_conflict_names_both_requirements() -> None:
     app = entry("app-1.0.0", needs={"left": "*", "right": "*"})
     left, right = entry("left-1.0.0", needs={"base": "12.x"}), entry("right-2.0.0", needs={"base": ">=13 <14"})
     with pytest.raises(DependencyConflict) as refused:
@@ -97,7 +97,7 @@ def test_conflict_names_both_who_disagree_and_what_they_want() -> None:
     assert refused.value.hint == "versions of base: 13.0.0, 12.0.0"
 
 
-def test_dependency_that_is_nowhere_is_named() -> None:
+def test_missing_dependency_is_named() -> None:
     app = entry("app-1.0.0", needs={"lua": "5.x"})
     with pytest.raises(
         DependencyConflict, match=r"app-1\.0\.0 requires lua 5\.x, which no repository provides for this architecture"
@@ -108,7 +108,7 @@ def test_dependency_that_is_nowhere_is_named() -> None:
     assert refused.value.hint == "versions of lua: 4.0.0"
 
 
-def test_circle_is_refused_and_named() -> None:
+def test_dependency_cycle_is_rejected_and_named() -> None:
     a = entry("a-1.0.0", needs={"b": "*"})
     b = entry("b-1.0.0", needs={"c": "*"})
     c = entry("c-1.0.0", needs={"b": "1.x"})
@@ -121,25 +121,25 @@ def test_circle_is_refused_and_named() -> None:
         plan(self, [], catalog(self))
 
 
-def test_circle_through_what_is_installed_is_refused_too() -> None:
+def test_dependency_cycle_through_installed_packages_is_rejected() -> None:
     a = entry("a-1.0.0", needs={"b": "*"})
     b = entry("b-1.0.0", needs={"a": "*"})
     with pytest.raises(DependencyConflict, match="cycle"):
         plan(a, [b], catalog(a))
 
 
-def test_package_that_needs_another_version_of_itself_is_refused() -> None:
+def test_package_that_requires_another_version_of_itself_is_rejected() -> None:
     new = entry("lua-2.0.0", needs={"lua": "1.x"})
     with pytest.raises(DependencyConflict, match=r"lua-2\.0\.0 requires lua 1\.x"):
         plan(new, [], catalog(new, entry("lua-1.0.0")))
 
 
-def test_names_are_the_same_however_they_are_capitalised() -> None:
+def test_names_are_case_insensitive() -> None:
     app = entry("app-1.0.0", needs={"LUA": "*"})
     assert names(plan(app, [], catalog(app, entry("Lua-5.4.7")))) == ["Lua-5.4.7", "app-1.0.0"]
 
 
-def test_dependencies_are_looked_for_in_the_own_repository_first() -> None:
+def test_dependencies_are_searched_in_the_same_repository_first() -> None:
     first = entry("base-13.0.1", "first")
     app, second = entry("app-1.0.0", "second", needs={"base": "13.x"}), entry("base-13.0.0", "second")
     assert [(each.name, each.repository) for each in plan(app, [], catalog(first, app, second))] == [
@@ -150,14 +150,14 @@ def test_dependencies_are_looked_for_in_the_own_repository_first() -> None:
     assert plan(other, [], catalog(first, other, second))[0] is first
 
 
-def test_later_repository_cannot_slip_in_a_dependency_of_an_earlier_ones_package() -> None:
+def test_later_repository_cannot_provide_a_dependency_owned_by_an_earlier_one() -> None:
     app, base = entry("app-1.0.0", "first", needs={"base": ">=13"}), entry("base-13.0.0", "first")
     evil = entry("base-99.0.0", "second", content="evil")
     assert plan(app, [], catalog(app, base, evil)) == [base, app]
     assert plan(app, [evil], catalog(app, base, evil)) == [base, app], "to be installed does not make it the right one"
 
 
-def test_same_version_of_another_origin_and_content_is_in_the_way() -> None:
+def test_same_version_with_different_content_is_a_conflict() -> None:
     app, base = entry("app-1.0.0", "first", needs={"base": "13.0.0"}), entry("base-13.0.0", "first")
     evil = entry("base-13.0.0", "second", content="evil")
     with pytest.raises(DependencyConflict, match=r"needs base-13\.0\.0 from first, but a different") as refused:
@@ -165,19 +165,19 @@ def test_same_version_of_another_origin_and_content_is_in_the_way() -> None:
     assert refused.value.hint == "uninstall base-13.0.0 first"
 
 
-def test_same_content_of_another_origin_is_as_good() -> None:
+def test_same_content_from_another_origin_is_accepted() -> None:
     app, base = entry("app-1.0.0", "first", needs={"base": "13.0.0"}), entry("base-13.0.0", "first")
     assert plan(app, [entry("base-13.0.0", "second")], catalog(app, base)) == [app]
 
 
 @pytest.mark.parametrize("origin", ["", "built"])
-def test_what_the_operator_brought_in_may_stand_for_a_dependency(origin: str) -> None:
+def test_packages_from_the_operator_can_satisfy_a_dependency(origin: str) -> None:
     app = entry("app-1.0.0", "first", needs={"base": "13.x"})
     own = entry("base-13.5.0", origin, content="own")
     assert plan(app, [own], catalog(app, entry("base-13.0.0", "first"))) == [app]
 
 
-def test_installed_version_counts_though_its_repository_has_forgotten_it() -> None:
+def test_installed_version_that_left_its_repository_is_accepted() -> None:
     app, old = entry("app-1.0.0", needs={"base": "13.x"}), entry("base-13.0.0")
     assert plan(app, [old], catalog(app, entry("base-13.1.0"))) == [app]
     assert plan(entry("app-1.0.0", "", needs={"base": "13.x"}), [old], catalog()) == [
@@ -185,7 +185,7 @@ def test_installed_version_counts_though_its_repository_has_forgotten_it() -> No
     ]
 
 
-def test_packages_for_other_machines_are_not_taken() -> None:
+def test_packages_for_other_architectures_are_ignored() -> None:
     app = entry("app-1.0.0", needs={"lua": "*"})
     foreign = entry("lua-5.5.0", architecture="m68k")
     fitting = entry("lua-5.4.0", architecture=architecture())
@@ -194,7 +194,7 @@ def test_packages_for_other_machines_are_not_taken() -> None:
         plan(app, [], catalog(app, foreign))
 
 
-def test_every_version_that_any_repository_has_is_there_once_from_the_first() -> None:
+def test_each_version_is_listed_once_from_its_first_repository() -> None:
     first, other, only = entry("lua-5.1.0", "first"), entry("LUA-5.4.0", "second"), entry("c-1.0.0", "second")
     again = entry("Lua-5.1.0", "second", content="evil")
     assert catalog(first, again, other, only).all_packages() == [first, other, only]
@@ -202,7 +202,7 @@ def test_every_version_that_any_repository_has_is_there_once_from_the_first() ->
     assert catalog(foreign, fitting).all_packages() == [foreign, fitting]
 
 
-def test_knot_without_solution_ends() -> None:
+def test_unsolvable_dependencies_terminate() -> None:
     packages = [
         entry(f"p{level}-{version}.0.0", needs={f"p{level + 1}": "*", "base": f"{version}.x"} if level < 9 else {"nowhere": "*"})
         for level in range(10)
@@ -213,7 +213,7 @@ def test_knot_without_solution_ends() -> None:
         plan(packages[0], [], catalog(*packages))
 
 
-def test_chain_beyond_all_measure_is_refused() -> None:
+def test_dependency_chain_length_is_limited() -> None:
     packages = [entry(f"p{level}-1.0.0", needs={f"p{level + 1}": "*"} if level < 300 else {}) for level in range(301)]
     with pytest.raises(DependencyConflict, match="needs 300 other packages; the maximum is 100"):
         plan(packages[0], [], catalog(*packages))

@@ -1,4 +1,4 @@
-"""Who may sign for a repository: real keys, made here and by GnuPG, good ones and spoilt ones."""
+"""Signature verification with real keys, created here and by GnuPG, valid and invalid."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def certificate(key: Tsk) -> Cert:
     return key.extract_certificate()
 
 
-def test_good_signature_of_bytes_and_of_a_file_is_accepted(key: Tsk, tmp_path: Path) -> None:
+def test_valid_signature_of_bytes_and_of_a_file_is_accepted(key: Tsk, tmp_path: Path) -> None:
     signature = signature_of(CONTENT, key).encode()
     found = verify_bytes(CONTENT, signature, [certificate(key)], "it")
     assert found.fingerprint == certificate(key).fingerprint
@@ -59,14 +59,14 @@ def test_changed_content_is_refused(key: Tsk, tmp_path: Path) -> None:
     assert "backtrace" not in refused.value.message + refused.value.hint
 
 
-def test_strangers_signature_is_refused_and_names_both(key: Tsk) -> None:
+def test_signature_by_an_untrusted_key_is_rejected_and_names_both_keys(key: Tsk) -> None:
     stranger = new_key("Stranger <stranger@example.org>")
     with pytest.raises(NotTrusted) as refused:
         verify_bytes(CONTENT, signature_of(CONTENT, stranger).encode(), [certificate(key)], "it")
     assert certificate(key).fingerprint in refused.value.hint
 
 
-def test_stranger_with_a_trusted_persons_name_is_a_stranger(key: Tsk) -> None:
+def test_untrusted_key_with_a_trusted_user_id_is_rejected(key: Tsk) -> None:
     with pytest.raises(NotTrusted):
         verify_bytes(CONTENT, signature_of(CONTENT, new_key()).encode(), [certificate(key)], "it")
 
@@ -74,7 +74,7 @@ def test_stranger_with_a_trusted_persons_name_is_a_stranger(key: Tsk) -> None:
 @pytest.mark.parametrize(
     "signature", [b"", b" \n", b"nonsense", b"-----BEGIN PGP SIGNATURE-----\n\n\n-----END PGP SIGNATURE-----\n"]
 )
-def test_what_is_no_signature_is_refused(key: Tsk, signature: bytes) -> None:
+def test_invalid_signature_data_is_rejected(key: Tsk, signature: bytes) -> None:
     with pytest.raises(NotTrusted):
         verify_bytes(CONTENT, signature, [certificate(key)], "it")
 
@@ -132,7 +132,7 @@ def test_several_certificates_in_one_file_are_all_trusted(settings: Settings, ke
     assert len(trusted_keys(settings, "main")) == 2
 
 
-def test_no_file_is_no_key_and_a_spoilt_file_is_no_trust(settings: Settings, key: Tsk) -> None:
+def test_missing_key_file_means_no_keys_and_a_corrupt_one_is_an_error(settings: Settings, key: Tsk) -> None:
     assert trusted_keys(settings, "main") == []
     trust(settings.data_dir, "main", key)
     assert trusted_keys(settings, "other") == []
@@ -146,7 +146,7 @@ def test_no_file_is_no_key_and_a_spoilt_file_is_no_trust(settings: Settings, key
         trusted_keys(settings, "main")
 
 
-def test_enormous_key_file_is_refused(settings: Settings, key: Tsk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_key_file_is_rejected(settings: Settings, key: Tsk, monkeypatch: pytest.MonkeyPatch) -> None:
     trust(settings.data_dir, "main", key)
     monkeypatch.setattr(signatures, "MAX_KEY_BYTES", 100)
     with pytest.raises(NotTrusted, match="larger than 100 bytes"):
@@ -154,20 +154,20 @@ def test_enormous_key_file_is_refused(settings: Settings, key: Tsk, monkeypatch:
 
 
 class GnuPG:
-    """GnuPG with a folder of its own."""
+    """GnuPG with a separate home folder."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
 
     def __call__(self, *words: str, text: str = "", asks: bool = False) -> bytes:
-        """Run it. asks: it asks questions, which `text` answers."""
+        """Run gpg. asks: it is interactive, and `text` has the answers."""
         talking = ["--no-tty", "--command-fd", "0"] if asks else ["--batch"]
         command = [require_tool("gpg"), *talking, "--yes", "--pinentry-mode", "loopback", "--passphrase", "", *words]
         environment = {**os.environ, "GNUPGHOME": str(self.home)}
         return subprocess.run(command, env=environment, input=text.encode(), capture_output=True, check=True, timeout=120).stdout
 
     def new_key(self, algorithm: str, usage: str = "sign", expires: str = "never") -> str:
-        """Make a key; return its fingerprint."""
+        """Create a key and return its fingerprint."""
         self("--quick-generate-key", "Gnu <gnu@example.org>", algorithm, usage, expires)
         lines = self("--list-keys", "--with-colons").decode().splitlines()
         return next(line.split(":")[9] for line in lines if line.startswith("fpr:"))
@@ -176,7 +176,7 @@ class GnuPG:
 @pytest.fixture
 def gnupg() -> Generator[GnuPG]:
     require_tool("gpg")
-    # The path of the agent's socket has to be short.
+    # The path of the agent's socket must be short.
     home = Path(tempfile.mkdtemp(prefix="gnupg-"))
     try:
         yield GnuPG(home)
@@ -245,7 +245,7 @@ def test_expired_subkey_is_refused_though_the_certificate_is_good(
         verify_bytes(CONTENT, signature, [certified], "it")
 
 
-def test_signature_with_an_end_is_refused_after_it(gnupg: GnuPG, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_expired_signature_is_rejected(gnupg: GnuPG, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gnupg.new_key("ed25519")
     path = tmp_path / "file"
     path.write_bytes(CONTENT)

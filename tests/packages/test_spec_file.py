@@ -1,4 +1,4 @@
-"""Spec files: what each line chooses."""
+"""Spec files: which packages the rules select."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def entries(*names: str) -> list[Entry]:
 
 
 def chosen(text: str, *available: str) -> list[str]:
-    """What a file chooses of what is available, as `language version`."""
+    """Return the packages selected by a file, as `language version`."""
     selection = select_packages(read_rules(text.encode()), entries(*(available or AVAILABLE)))
     return [f"{entry.language} {entry.version}" for entry in selection.entries]
 
@@ -66,41 +66,41 @@ def test_a_rule_prefers_the_first_repository_that_has_a_match() -> None:
         ("\ufeffpython *", ["python 3.13.5"]),
     ],
 )
-def test_a_line_chooses_the_newest_of_each_name_that_matches(text: str, expected: list[str]) -> None:
+def test_a_rule_selects_the_newest_version_of_each_matching_name(text: str, expected: list[str]) -> None:
     assert chosen(text) == expected
 
 
-def test_a_line_with_an_exclamation_mark_takes_out_what_was_chosen_above_it_and_nothing_else() -> None:
+def test_an_exclusion_only_removes_packages_selected_above() -> None:
     assert chosen("python *\npython 3.11.x\nnode *\n!python 3.13.x") == ["python 3.11.9", "node 22.4.0"]
 
 
-def test_the_order_of_lines_counts() -> None:
+def test_the_order_of_rules_matters() -> None:
     assert chosen("!python *\npython *") == ["python 3.13.5"]
     assert chosen("python *\n! python *") == []
 
 
-def test_an_exclusion_does_not_make_an_older_version_stand_in() -> None:
+def test_an_exclusion_does_not_select_an_older_version() -> None:
     assert chosen("python *\n!python 3.13.5") == []
 
 
-def test_comments_and_empty_lines_say_nothing() -> None:
+def test_comments_and_empty_lines_are_ignored() -> None:
     assert chosen("# all of it\n\n   \npython *   # the newest\n  # the end") == ["python 3.13.5"]
 
 
-def test_a_name_may_hold_the_sign_that_begins_a_comment() -> None:
+def test_a_name_may_contain_a_hash_sign() -> None:
     assert chosen("c# *", "c# 9.0.0", "c 14.2.0") == ["c# 9.0.0"]
 
 
-def test_everything_is_every_language_and_no_base_that_nothing_needs() -> None:
+def test_a_wildcard_selects_all_languages_but_no_bases() -> None:
     assert chosen("* *") == ["python 3.13.5", "python-science 3.13.5", "node 22.4.0", "c++ 14.2.0", "zig 0.17.0-dev.3"]
     assert chosen("debian-trixie *") == ["debian-trixie 13.2.20260905"]
 
 
-def test_a_base_that_was_named_can_be_taken_out_by_a_glob() -> None:
+def test_a_named_base_can_be_excluded_by_a_glob() -> None:
     assert chosen("debian-trixie *\n!debian-* *") == []
 
 
-def test_lines_that_find_nothing_are_told() -> None:
+def test_unmatched_rules_are_reported() -> None:
     selection = select_packages(read_rules(b"python *\n\npyhton *\nnode 99.x\n!java *"), entries(*AVAILABLE))
     assert [(rule.line, rule.text, rule.exact) for rule in selection.unmatched] == [(3, "pyhton *", True), (4, "node 99.x", True)]
     assert [rule.exact for rule in select_packages(read_rules(b"java*"), entries(*AVAILABLE)).unmatched] == [False]
@@ -116,18 +116,18 @@ def test_lines_that_find_nothing_are_told() -> None:
         ("{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b} *", "line 1"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_named(text: str, where: str) -> None:
+def test_an_invalid_line_is_named(text: str, where: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read_rules(text.encode())
     assert caught.value.where == where
 
 
 @pytest.mark.parametrize("data", [b"python *\n\xff", b"#" * (MAX_BYTES + 1), b"a *\n" * 10_001])
-def test_what_is_no_spec_file_is_refused(data: bytes) -> None:
+def test_an_invalid_spec_file_is_rejected(data: bytes) -> None:
     with pytest.raises(InvalidRequest):
         read_rules(data)
 
 
-def test_a_hostile_glob_takes_no_longer_than_a_plain_one() -> None:
+def test_a_hostile_glob_is_not_slower_than_a_plain_one() -> None:
     glob = "*a" * 200 + "b"
     assert chosen(f"{glob} *", "a" * 60 + " 1.0.0") == []

@@ -1,4 +1,4 @@
-"""What is installed, as everybody sees it: the list, the runtimes, the stamp, and who keeps a package from going away."""
+"""The package store: listing, runtimes, stamp, and protection of packages in use."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def processes() -> Iterator[ExitStack]:
 
 
 def start(processes: ExitStack, script: str, bench: Bench, package: str) -> subprocess.Popen[str]:
-    """Start another process that does something with the store; it is gone after the test."""
+    """Start a process that uses the store; it is terminated after the test."""
     command = [sys.executable, "-c", script, str(bench.store.folder), package]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     pipe = subprocess.PIPE
@@ -70,7 +70,7 @@ async def line_of(process: subprocess.Popen[str]) -> str:
 
 
 async def until_refused(store: PackageStore, package: str) -> str:
-    """Wait until new holds are refused. Returns the words."""
+    """Wait until new holds are refused. Return the messages."""
     words: list[str] = []
 
     def is_refused() -> bool:
@@ -85,7 +85,7 @@ async def until_refused(store: PackageStore, package: str) -> str:
     return words[0]
 
 
-def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+def test_a_missing_store_is_empty(tmp_path: Path) -> None:
     store = PackageStore(tmp_path / "nowhere")
     assert store.all() == []
     assert store.get("toy-1.0.0") is None
@@ -94,7 +94,7 @@ def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-async def test_everybody_sees_what_was_installed(bench: Bench, tmp_path: Path) -> None:
+async def test_other_processes_see_installed_packages(bench: Bench, tmp_path: Path) -> None:
     other = PackageStore(bench.store.folder)
     assert other.all() == []
     await bench.install_file(image(tmp_path, "toy", "1.0.0", [runtime("toy", "1.0.0")], author="Jo Doe <jo@example.org>"))
@@ -107,7 +107,7 @@ async def test_everybody_sees_what_was_installed(bench: Bench, tmp_path: Path) -
     assert other.all() == []
 
 
-async def test_the_stamp_is_another_one_after_every_change(bench: Bench, tmp_path: Path) -> None:
+async def test_the_stamp_differs_after_every_change(bench: Bench, tmp_path: Path) -> None:
     seen = [bench.store.stamp()]
     for number in range(4):
         await bench.install_file(image(tmp_path, f"toy{number}", "1.0.0"))
@@ -119,7 +119,7 @@ async def test_the_stamp_is_another_one_after_every_change(bench: Bench, tmp_pat
     assert bench.store.stamp() == seen[-1]
 
 
-async def test_layers_come_before_what_they_build_on(bench: Bench, tmp_path: Path) -> None:
+async def test_layers_are_ordered_topmost_first(bench: Bench, tmp_path: Path) -> None:
     await bench.install_file(image(tmp_path, "base", "1.0.0"))
     await bench.install_file(image(tmp_path, "left", "1.0.0", dependencies={"base": "1.x"}))
     await bench.install_file(image(tmp_path, "right", "1.0.0", dependencies={"base": "*", "left": "^1"}))
@@ -135,7 +135,7 @@ async def test_layers_come_before_what_they_build_on(bench: Bench, tmp_path: Pat
     assert bench.store.dependents("base-1.0.0") == ["left-1.0.0", "right-1.0.0", "top-1.0.0"]
 
 
-async def test_a_variant_stands_beside_the_plain_language(bench: Bench, tmp_path: Path) -> None:
+async def test_a_variant_coexists_with_the_plain_language(bench: Bench, tmp_path: Path) -> None:
     await bench.install_file(image(tmp_path, "toy", "1.0.0", [runtime("toy", "1.0.0", package="toolchain")]))
     await bench.install_file(image(tmp_path, "toy-more", "1.0.0", [runtime("toy", "1.0.0", rank=-1, aliases=["tm"])]))
     runtimes, _ = bench.store.runtimes()
@@ -147,9 +147,7 @@ async def test_a_variant_stands_beside_the_plain_language(bench: Bench, tmp_path
 
 @pytest.mark.parametrize("damage", ["package.json", "runtimes.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[{}]", b'{"entry": {}}', b"\xff", b"x" * (5 << 20)])
-async def test_a_damaged_package_does_not_take_the_others_along(
-    damage: str, content: bytes, bench: Bench, tmp_path: Path
-) -> None:
+async def test_a_corrupt_package_does_not_affect_the_others(damage: str, content: bytes, bench: Bench, tmp_path: Path) -> None:
     await bench.install_file(image(tmp_path, "toy", "1.0.0", [runtime("toy", "1.0.0")]))
     await bench.install_file(image(tmp_path, "other", "1.0.0", [runtime("other", "1.0.0")]))
     (bench.store.package_folder("toy-1.0.0") / damage).write_bytes(content)
@@ -159,7 +157,7 @@ async def test_a_damaged_package_does_not_take_the_others_along(
     assert words[0].startswith("toy-1.0.0 cannot be read")
 
 
-async def test_a_damaged_package_can_be_installed_again(bench: Bench, tmp_path: Path) -> None:
+async def test_a_corrupt_package_can_be_reinstalled(bench: Bench, tmp_path: Path) -> None:
     path = image(tmp_path, "toy", "1.0.0", [runtime("toy", "1.0.0")])
     await bench.install_file(path)
     (bench.store.package_folder("toy-1.0.0") / "package.json").write_bytes(b"{")
@@ -178,8 +176,8 @@ async def test_a_missing_dependency_is_named(bench: Bench, tmp_path: Path) -> No
         pass
 
 
-async def test_a_circle_ends(bench: Bench, tmp_path: Path) -> None:
-    """No index may have one; a hand that changes the files may."""
+async def test_a_dependency_cycle_terminates(bench: Bench, tmp_path: Path) -> None:
+    """No index may contain one, but manual changes of the files can."""
     await bench.install_file(image(tmp_path, "base", "1.0.0", [runtime("base", "1.0.0")]))
     await bench.install_file(image(tmp_path, "toy", "1.0.0", dependencies={"base": "*"}))
     description = bench.store.package_folder("base-1.0.0") / "package.json"
@@ -187,7 +185,7 @@ async def test_a_circle_ends(bench: Bench, tmp_path: Path) -> None:
     assert {each.id for each in PackageStore(bench.store.folder).closure("base-1.0.0")} == {"base-1.0.0", "toy-1.0.0"}
 
 
-def test_what_is_not_installed_cannot_be_held(bench: Bench) -> None:
+def test_a_missing_package_cannot_be_held(bench: Bench) -> None:
     for name in ("toy-1.0.0", "..", "../installed", ""):
         with pytest.raises(NotFound), bench.store.hold(name):
             pass
@@ -205,7 +203,7 @@ async def test_uninstalling_waits_for_every_holder_and_refuses_new_ones(bench: B
     assert bench.ids == ["base-1.0.0", "toy-1.0.0"]
     with pytest.raises(Conflict), PackageStore(bench.store.folder).hold("toy-1.0.0"):
         pass
-    with bench.store.hold("base-1.0.0"):  # what it needs stays
+    with bench.store.hold("base-1.0.0"):  # its dependency is kept
         assert not going.done()
     second.close()
     await going
@@ -215,7 +213,7 @@ async def test_uninstalling_waits_for_every_holder_and_refuses_new_ones(bench: B
     assert bench.leftovers == []
 
 
-async def test_uninstalling_gives_up_after_the_time_of_the_setting(tmp_path: Path) -> None:
+async def test_uninstallation_times_out_after_the_setting(tmp_path: Path) -> None:
     bench = Bench(tmp_path, uninstall_wait_ms=0)
     await bench.install_file(image(tmp_path, "toy", "1.0.0"))
     with bench.store.hold("toy-1.0.0"):
@@ -228,7 +226,7 @@ async def test_uninstalling_gives_up_after_the_time_of_the_setting(tmp_path: Pat
     assert bench.ids == []
 
 
-async def test_giving_up_an_uninstallation_leaves_the_package_usable(bench: Bench, tmp_path: Path) -> None:
+async def test_an_abandoned_uninstallation_leaves_the_package_usable(bench: Bench, tmp_path: Path) -> None:
     await bench.install_file(image(tmp_path, "toy", "1.0.0"))
     with bench.store.hold("toy-1.0.0"):
         going = asyncio.create_task(bench.installer.uninstall("toy-1.0.0"))
@@ -240,7 +238,7 @@ async def test_giving_up_an_uninstallation_leaves_the_package_usable(bench: Benc
             assert bench.ids == ["toy-1.0.0"]
 
 
-async def test_only_one_uninstalls(bench: Bench, tmp_path: Path) -> None:
+async def test_only_one_of_two_uninstallations_succeeds(bench: Bench, tmp_path: Path) -> None:
     await bench.install_file(image(tmp_path, "toy", "1.0.0"))
     with bench.store.hold("toy-1.0.0"):
         going = asyncio.create_task(bench.installer.uninstall("toy-1.0.0"))
@@ -252,21 +250,19 @@ async def test_only_one_uninstalls(bench: Bench, tmp_path: Path) -> None:
         await bench.installer.uninstall("toy-1.0.0")
 
 
-async def test_a_package_that_another_process_uses_stays(bench: Bench, tmp_path: Path, processes: ExitStack) -> None:
+async def test_a_package_in_use_by_another_process_is_kept(bench: Bench, tmp_path: Path, processes: ExitStack) -> None:
     await bench.install_file(image(tmp_path, "toy", "1.0.0"))
     holder = start(processes, HOLDER, bench, "toy-1.0.0")
     assert await line_of(holder) == "held"
     going = asyncio.create_task(bench.installer.uninstall("toy-1.0.0"))
     await until_refused(bench.store, "toy-1.0.0")
     assert bench.ids == ["toy-1.0.0"]
-    holder.send_signal(signal.SIGKILL)  # whatever becomes of it, its hold ends with it
+    holder.send_signal(signal.SIGKILL)  # a killed process releases its hold
     await going
     assert bench.ids == bench.leftovers == []
 
 
-async def test_an_uninstallation_that_is_killed_while_it_waits_has_not_happened(
-    bench: Bench, tmp_path: Path, processes: ExitStack
-) -> None:
+async def test_an_uninstallation_killed_while_waiting_changes_nothing(bench: Bench, tmp_path: Path, processes: ExitStack) -> None:
     await bench.install_file(image(tmp_path, "toy", "1.0.0"))
     with bench.store.hold("toy-1.0.0"):
         going = start(processes, UNINSTALLER, bench, "toy-1.0.0")
@@ -277,7 +273,7 @@ async def test_an_uninstallation_that_is_killed_while_it_waits_has_not_happened(
             assert bench.ids == ["toy-1.0.0"]
 
 
-async def test_holding_leaves_no_descriptors(bench: Bench, tmp_path: Path) -> None:
+async def test_holding_leaks_no_file_descriptors(bench: Bench, tmp_path: Path) -> None:
     await bench.install_file(image(tmp_path, "base", "1.0.0"))
     await bench.install_file(image(tmp_path, "toy", "1.0.0", dependencies={"base": "*"}))
     before = len(os.listdir("/proc/self/fd"))
@@ -289,7 +285,7 @@ async def test_holding_leaves_no_descriptors(bench: Bench, tmp_path: Path) -> No
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_a_package_that_came_back_is_another_one(bench: Bench, tmp_path: Path) -> None:
+async def test_a_reinstalled_package_is_not_confused_with_the_old_one(bench: Bench, tmp_path: Path) -> None:
     path = piston(tmp_path, "toy", "1.0.0", file("data", "x"))
     await bench.install_file(path)
     with ExitStack() as old:

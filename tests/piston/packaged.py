@@ -1,4 +1,4 @@
-"""A server that installs from a repository of small packages; what the tests of both versions share."""
+"""Fixtures for both versions: a server with a repository of small packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.server import RunningServer, running_server
 
 @dataclass
 class Packaged:
-    """A server, the repository that it installs from, and whoever serves that."""
+    """A server, its repository folder, and the web server of the repository."""
 
     server: RunningServer
     folder: PackageFolder
@@ -29,7 +29,7 @@ class Packaged:
 
 @contextmanager
 def packaged(folder: Path, *flags: str) -> Generator[Packaged]:
-    """Start both, with a data folder of their own. The repository has one package, `greet` 1.0.0."""
+    """Start both with a separate data folder. The repository has one package, `greet` 1.0.0."""
     repository = PackageFolder(folder / "repository")
     repository.path.mkdir()
     repository.add_archive("greet", "1.0.0")
@@ -46,18 +46,18 @@ def packaged(folder: Path, *flags: str) -> Generator[Packaged]:
 
 
 def install(client: httpx.Client, package: str, version: str = "*", repository: str = "all", **headers: str) -> httpx.Response:
-    """Ask version 3 to install something."""
+    """Request an installation from v3."""
     return client.post(f"/repos/{repository}/packages/{package}/{version}/install", json={}, headers=headers)
 
 
 def must_install(client: httpx.Client, package: str, version: str = "*") -> None:
-    """Install something that can be installed."""
+    """Install a package, which must succeed."""
     answer = install(client, package, version)
     assert answer.status_code == 200, answer.text
 
 
 def sync(client: httpx.Client) -> None:
-    """Have the server read the index anew."""
+    """Make the server fetch the index again."""
     answer = client.get("/repos/main/packages", params={"sync": "true"})
     assert answer.status_code == 200, answer.text
 
@@ -68,7 +68,7 @@ def run(client: httpx.Client, package: str, version: str, code: str = "", **more
 
 
 def read_events(text: str) -> list[dict[str, Any]]:
-    """Read server-sent events; each says its type twice."""
+    """Parse server-sent events, and check that both type fields agree."""
     found: list[dict[str, Any]] = []
     for block in text.strip().split("\n\n"):
         event, data = block.split("\n")

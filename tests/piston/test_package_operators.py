@@ -1,4 +1,4 @@
-"""Who may look at packages and change them: admins, and where there are none, programs of this machine."""
+"""Authorization of package management: admins, or clients on this machine if accounts are disabled."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ask(server: RunningServer, method: str, path: str, **headers: str) -> httpx.
 
 
 @pytest.mark.parametrize(("method", "path"), [*V3, *CHANGES])
-def test_where_there_is_an_admin_nobody_else_gets_in(closed: RunningServer, method: str, path: str) -> None:
+def test_with_accounts_only_admins_are_allowed(closed: RunningServer, method: str, path: str) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic YTpi"}):
         refused = ask(closed, method, path, **headers)
         assert (refused.status_code, refused.headers.get("www-authenticate")) == (401, 'Bearer realm="firebox"')
@@ -54,16 +54,14 @@ def test_where_there_is_an_admin_nobody_else_gets_in(closed: RunningServer, meth
 
 @pytest.mark.parametrize(("method", "path"), [*V3, *CHANGES])
 @pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
-def test_without_admins_what_a_proxy_passed_on_does_not_get_in(
-    server: RunningServer, method: str, path: str, header: str
-) -> None:
+def test_without_accounts_forwarded_requests_are_rejected(server: RunningServer, method: str, path: str, header: str) -> None:
     assert ask(server, method, path).status_code in (200, 404)
     refused = ask(server, method, path, **{header: "127.0.0.1"})
     assert refused.status_code == 401
     assert "from other machines" in refused.json()["message"]
 
 
-def test_the_list_of_packages_is_for_everybody_who_may_run_programs(server: RunningServer, closed: RunningServer) -> None:
+def test_the_package_list_is_visible_to_all_clients(server: RunningServer, closed: RunningServer) -> None:
     assert ask(server, "GET", "/api/v2/packages", **{"X-Forwarded-For": "192.0.2.1"}).status_code == 200
     assert ask(closed, "GET", "/api/v2/packages").status_code == 401
     assert ask(closed, "GET", "/api/v2/packages", Authorization=f"Bearer {TOKEN}").status_code == 200

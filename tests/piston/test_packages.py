@@ -1,4 +1,4 @@
-"""Version 2's packages: listed, installed and uninstalled by the newest match, with Piston's words."""
+"""The package routes of Piston v2: list, install, uninstall, and Piston's messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.server import RunningServer
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packaged]:
-    """A server that does not wait for the runs that use what is to be uninstalled."""
+    """A server that does not wait for active runs when uninstalling."""
     with packaged(tmp_path_factory.mktemp("v2"), "--uninstall-wait-ms", "1") as started:
         yield started
 
@@ -39,7 +39,7 @@ def add(here: Packaged, name: str, *versions: str, **more: Any) -> None:
 
 
 def name_for(client: httpx.Client, name: str) -> str:
-    """A package name of its own for each prefix that a test runs with."""
+    """Return a distinct package name for each route prefix."""
     return f"{name}-{'long' if 'piston' in str(client.base_url) else 'short'}"
 
 
@@ -47,8 +47,8 @@ def listed(client: httpx.Client, name: str) -> list[tuple[str, bool]]:
     return [(each["language_version"], each["installed"]) for each in client.get("/packages").json() if each["language"] == name]
 
 
-def test_what_others_are_built_on_is_not_listed_while_they_need_it(here: Packaged, v2: httpx.Client) -> None:
-    """`ppman spec` uninstalls what it did not ask for: it would fail at a base, each time."""
+def test_required_bases_are_not_listed(here: Packaged, v2: httpx.Client) -> None:
+    """`ppman spec` uninstalls all other packages, and would always fail on a base."""
     name = name_for(v2, "tower")
     add(here, f"{name}-base", runs=False)
     add(here, name, dependencies={f"{name}-base": "*"})
@@ -79,7 +79,7 @@ def test_the_newest_match_is_installed_and_uninstalled(here: Packaged, v2: httpx
     assert name not in {each["language"] for each in v2.get("/runtimes").json()}
 
 
-def test_failures_are_told_in_pistons_words(here: Packaged, v2: httpx.Client) -> None:
+def test_failures_use_pistons_messages(here: Packaged, v2: httpx.Client) -> None:
     name = name_for(v2, "words")
     add(here, name)
     assert ask(v2, "POST", "klingon", "1.x") == (404, {"message": "Requested package klingon-1.x does not exist"})
@@ -99,7 +99,7 @@ def test_an_alias_installs_nothing(here: Packaged, v2: httpx.Client) -> None:
         assert ask(v2, method, f"{name}-alias")[0] == 404
 
 
-def test_what_the_host_has_is_no_package_and_stays(here: Packaged, v2: httpx.Client) -> None:
+def test_host_runtimes_are_not_packages(here: Packaged, v2: httpx.Client) -> None:
     require_tool("bash")
     assert listed(v2, "bash") == []
     (version,) = [each["version"] for each in v2.get("/runtimes").json() if each["language"] == "bash"]
@@ -110,9 +110,9 @@ def test_what_the_host_has_is_no_package_and_stays(here: Packaged, v2: httpx.Cli
     assert ask(v2, "POST", "bash", "<1")[0] == 404
 
 
-def test_a_package_of_a_language_that_the_host_has_goes_before_it(here: Packaged, v2: httpx.Client) -> None:
+def test_a_package_takes_precedence_over_the_host(here: Packaged, v2: httpx.Client) -> None:
     require_tool("bash")
-    version = "999.0.0" if name_for(v2, "") == "-short" else "999.1.0"  # one version never has another content
+    version = "999.0.0" if name_for(v2, "") == "-short" else "999.1.0"  # published versions are final
     add(here, "bash", version)
     assert ask(v2, "POST", "bash") == (200, {"language": "bash", "version": version})
     body = {"language": "bash", "version": "*", "files": [{"content": ":"}]}
@@ -156,7 +156,7 @@ def test_half_a_character_is_refused(v2: httpx.Client, body: bytes) -> None:
     assert "lone surrogate" in answer.json()["message"]
 
 
-def test_a_package_whose_file_is_another_one_is_not_installed(here: Packaged, v2: httpx.Client) -> None:
+def test_a_file_that_contains_a_different_package_is_rejected(here: Packaged, v2: httpx.Client) -> None:
     name = name_for(v2, "exchanged")
     add(here, name, announced={"checksums": {"sha256": "f" * 64}})
     status, body = ask(v2, "POST", name)
@@ -165,7 +165,7 @@ def test_a_package_whose_file_is_another_one_is_not_installed(here: Packaged, v2
     assert listed(v2, name) == [("1.0.0", False)]
 
 
-def test_what_runs_is_not_uninstalled(here: Packaged, v2: httpx.Client) -> None:
+def test_a_package_in_use_is_not_uninstalled(here: Packaged, v2: httpx.Client) -> None:
     name = name_for(v2, "busy")
     add(here, name)
     assert ask(v2, "POST", name)[0] == 200
@@ -186,7 +186,7 @@ def test_what_runs_is_not_uninstalled(here: Packaged, v2: httpx.Client) -> None:
 
 
 @pytest.mark.slow
-def test_a_repository_that_does_not_answer_is_named(start_server: Any, tmp_path: Any) -> None:
+def test_an_unreachable_repository_is_named(start_server: Any, tmp_path: Any) -> None:
     server: RunningServer = start_server(
         "--data-dir", str(tmp_path), "--repositories", "gone=http://127.0.0.1:1/index.yaml", "--allow-unsigned-packages"
     )

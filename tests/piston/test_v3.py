@@ -1,4 +1,4 @@
-"""Version 3: packages from a repository, installed and run by a real server."""
+"""Piston v3: packages from a repository, installed and run by a real server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SETTINGS = """
 [limit_overrides."settled-1.0.0"]
 run_output_bytes = 1000
 """
-"""Of one package, as an operator puts them into the data folder."""
+"""Overrides for one package, as an operator configures them."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_repositories_are_listed(v3: httpx.Client) -> None:
     assert v3.get("/repos").json() == [{"name": "main"}]
 
 
-def test_a_package_of_a_repository_is_shown_with_everything_the_index_says(here: Packaged, v3: httpx.Client) -> None:
+def test_a_repository_package_has_all_fields_of_the_index(here: Packaged, v3: httpx.Client) -> None:
     shown = v3.get("/repos/main/packages/greet/1.x").json()
     announced = here.folder.entries[0]
     assert shown == {
@@ -82,14 +82,14 @@ def test_a_package_of_a_repository_is_shown_with_everything_the_index_says(here:
         ("GET", "/repos/main/packages/klingon/*", ""),
     ],
 )
-def test_a_package_that_is_not_there_says_how_to_get_it(v3: httpx.Client, method: str, path: str, hint: str) -> None:
+def test_a_missing_package_has_an_installation_hint(v3: httpx.Client, method: str, path: str, hint: str) -> None:
     answer = v3.request(method, path, json={"files": [{"content": "x"}]} if method == "POST" else None)
     assert (answer.status_code, answer.json()["code"]) == (404, "request.not_found")
     assert answer.json().get("hint", "").startswith(hint)
     assert ("hint" in answer.json()) == bool(hint)
 
 
-def test_an_index_is_read_anew_when_asked(here: Packaged, v3: httpx.Client) -> None:
+def test_an_index_is_fetched_again_on_request(here: Packaged, v3: httpx.Client) -> None:
     v3.get("/repos/main/packages")
     here.folder.add_archive("fresh", "1.0.0")
     assert v3.get("/repos/main/packages/fresh/*").status_code == 404
@@ -149,7 +149,7 @@ def test_an_image_is_installed_and_run_through_other_doors_too(here: Packaged, v
         assert v2.post("/execute", json=body).json()["run"]["stdout"] == said
 
 
-def test_several_versions_live_side_by_side(here: Packaged, v3: httpx.Client) -> None:
+def test_several_versions_coexist(here: Packaged, v3: httpx.Client) -> None:
     for version in ("1.0.0", "1.1.0", "2.0.0"):
         add(here, v3, "many", version)
     assert install(v3, "many", "1.x").json()["version"] == "1.1.0"
@@ -159,7 +159,7 @@ def test_several_versions_live_side_by_side(here: Packaged, v3: httpx.Client) ->
     assert run(v3, "many", "1.0.0").status_code == 404
 
 
-def test_dependencies_come_along_and_hold_on_to_what_they_need(here: Packaged, v3: httpx.Client) -> None:
+def test_dependencies_are_installed_and_protected(here: Packaged, v3: httpx.Client) -> None:
     add(here, v3, "below")
     add(here, v3, "above", dependencies={"below": "1.x"})
     assert install(v3, "above").json()["installed"] == ["below-1.0.0", "above-1.0.0"]
@@ -171,7 +171,7 @@ def test_dependencies_come_along_and_hold_on_to_what_they_need(here: Packaged, v
     assert v3.delete("/packages/below/1.0.0").status_code == 200
 
 
-def test_a_package_of_several_languages_is_asked_which(here: Packaged, v3: httpx.Client) -> None:
+def test_a_package_with_several_languages_requires_a_choice(here: Packaged, v3: httpx.Client) -> None:
     provides = [{"language": "french", "aliases": ["fr"], "limit_overrides": {}}, {"language": "german", "aliases": []}]
     add(here, v3, "babel", provides=provides)
     must_install(v3, "babel")
@@ -186,7 +186,7 @@ def test_a_package_of_several_languages_is_asked_which(here: Packaged, v3: httpx
     assert run(v3, "babel", "1.0.0", language=5).status_code == 400
 
 
-def test_a_job_runs_with_its_package_though_another_goes_by_the_same_name(here: Packaged, v3: httpx.Client) -> None:
+def test_a_job_runs_with_the_requested_package_despite_a_name_conflict(here: Packaged, v3: httpx.Client) -> None:
     for name in ("first", "second"):
         add(here, v3, name, provides=[{"language": "shared", "aliases": []}])
         must_install(v3, name)
@@ -196,7 +196,7 @@ def test_a_job_runs_with_its_package_though_another_goes_by_the_same_name(here: 
         assert ran["run"]["stdout"] == f"shared says hello from {name} 1.0.0\n"
 
 
-def test_what_is_there_is_not_installed_again(here: Packaged, v3: httpx.Client) -> None:
+def test_an_installed_package_is_not_installed_again(here: Packaged, v3: httpx.Client) -> None:
     add(here, v3, "once")
     must_install(v3, "once")
     for accept in ("application/json", EVENT_STREAM):
@@ -222,7 +222,7 @@ def test_an_installation_is_streamed_to_its_result(here: Packaged, v3: httpx.Cli
     assert download["done"] == download["total"] == (here.folder.path / f"{name}-1.0.0.pkg.tar.gz").stat().st_size
 
 
-def test_a_stream_ends_with_what_went_wrong(here: Packaged, v3: httpx.Client) -> None:
+def test_a_stream_ends_with_the_failure(here: Packaged, v3: httpx.Client) -> None:
     add(here, v3, "damaged", announced={"checksums": {"sha256": "0" * 64}})
     streamed = read_events(install(v3, "damaged", Accept=EVENT_STREAM).text)
     assert {each["type"] for each in streamed[:-1]} <= {"progress"}
@@ -233,7 +233,7 @@ def test_a_stream_ends_with_what_went_wrong(here: Packaged, v3: httpx.Client) ->
     assert v3.get("/packages/damaged/1.0.0").status_code == 404
 
 
-def test_an_installation_goes_on_when_its_client_goes_away(here: Packaged, v3: httpx.Client) -> None:
+def test_an_installation_survives_a_disconnect(here: Packaged, v3: httpx.Client) -> None:
     add(here, v3, "left-alone")
     with here.files.holding("left-alone-1.0.0.pkg.tar.gz") as let_go:
         with v3.stream("POST", "/repos/all/packages/left-alone/*/install", json={}, headers={"Accept": LINES}) as answer:
@@ -244,7 +244,7 @@ def test_an_installation_goes_on_when_its_client_goes_away(here: Packaged, v3: h
     assert run(v3, "left-alone", "1.0.0").status_code == 200
 
 
-def test_two_clients_who_want_the_same_share_one_installation(here: Packaged, v3: httpx.Client) -> None:
+def test_clients_share_an_installation_in_progress(here: Packaged, v3: httpx.Client) -> None:
     add(here, v3, "shared-work")
     file = "shared-work-1.0.0.pkg.tar.gz"
     with (
@@ -263,7 +263,7 @@ def test_two_clients_who_want_the_same_share_one_installation(here: Packaged, v3
             results = [json.loads(list(each)[-1]) for each in (lines, others)]
         plain = third.result()
     assert results == [{"type": "result", "package": "shared-work", "version": "1.0.0", "installed": ["shared-work-1.0.0"]}] * 2
-    # It may have come when all was done.
+    # It may have arrived after the end.
     assert plain.json() in ({"language": "shared-work", "version": "1.0.0"}, {"message": "Already installed"})
     assert here.files.times(f"/{file}") == 1
 
@@ -273,7 +273,7 @@ def v2_install(here: Packaged, name: str) -> httpx.Response:
         return client.post("/packages", json={"language": name, "version": "*"})
 
 
-def test_only_what_a_trusted_key_signed_is_installed(tmp_path: Path, start_server: Callable[..., RunningServer]) -> None:
+def test_only_packages_signed_by_a_trusted_key_are_installed(tmp_path: Path, start_server: Callable[..., RunningServer]) -> None:
     folder = PackageFolder(tmp_path / "repository")
     folder.path.mkdir()
     key, stranger = new_key(), new_key()
@@ -294,7 +294,7 @@ def test_only_what_a_trusted_key_signed_is_installed(tmp_path: Path, start_serve
             assert [each["id"] for each in client.get("/packages").json()] == ["signed-1.0.0"]
 
 
-def test_a_server_that_stops_leaves_nothing_half_installed(tmp_path: Path) -> None:
+def test_shutdown_leaves_no_partial_installation(tmp_path: Path) -> None:
     with packaged(tmp_path) as there, there.client() as client:
         file = there.folder.add_archive("cut-off", "1.0.0")
         sync(client)
@@ -312,13 +312,13 @@ def test_a_server_that_stops_leaves_nothing_half_installed(tmp_path: Path) -> No
     assert not list(packages.glob("installing/*/package.json"))
 
 
-def test_a_damaged_package_is_uninstalled_all_the_same(here: Packaged, v3: httpx.Client) -> None:
+def test_a_corrupt_package_can_be_uninstalled(here: Packaged, v3: httpx.Client) -> None:
     for name in ("unreadable", "whole"):
         add(here, v3, name)
     must_install(v3, "unreadable")
     installed = here.folder.path.parent / "data" / "packages" / "installed"
     (installed / "unreadable-1.0.0" / "package.json").write_text("{")
-    must_install(v3, "whole")  # the server looks again
+    must_install(v3, "whole")  # the server reloads
     assert v3.get("/packages/unreadable/1.0.0").status_code == 404
     assert v3.delete("/packages/unreadable/1.0.0").json() == {"package": "unreadable", "version": "1.0.0"}
     assert not (installed / "unreadable-1.0.0").exists()
@@ -381,14 +381,14 @@ def test_an_unknown_route_is_answered_in_pistons_shape(v3: httpx.Client, method:
 @pytest.mark.parametrize(
     "path", ["/repos/main/packages/greet/1.0.0/install", "/packages/greet/1.0.0/execute"], ids=["install", "execute"]
 )
-def test_a_page_of_another_site_can_post_nothing(v3: httpx.Client, path: str) -> None:
+def test_cross_site_posts_are_rejected(v3: httpx.Client, path: str) -> None:
     for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None):
         headers = {"Content-Type": content_type} if content_type else {}
         answer = v3.post(path, content=b"{}", headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (415, "http.unsupported_body")
 
 
-def test_no_page_of_another_site_may_read_or_send(here: Packaged) -> None:
+def test_cross_origin_requests_are_rejected(here: Packaged) -> None:
     with here.client(Origin="https://evil.example") as page:
         answer = page.get("/packages")
         assert "access-control-allow-origin" not in answer.headers
@@ -413,13 +413,13 @@ EXECUTIONS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("body", "message"), EXECUTIONS, ids=[message for _, message in EXECUTIONS])
-def test_what_is_wrong_with_a_job_is_said(here: Packaged, v3: httpx.Client, body: dict[str, Any], message: str) -> None:
+def test_an_invalid_job_is_explained(here: Packaged, v3: httpx.Client, body: dict[str, Any], message: str) -> None:
     install(v3, "greet")
     answer = v3.post("/packages/greet/1.0.0/execute", json=body)
     assert (answer.status_code, answer.json()["message"]) == (400, message)
 
 
-def test_an_answer_says_what_served_it(here: Packaged, v3: httpx.Client) -> None:
+def test_the_response_contains_the_cache_level(here: Packaged, v3: httpx.Client) -> None:
     install(v3, "greet")
     code = "echo $$; echo for the cache"
     plain, first, second = (run(v3, "greet", "1.0.0", code, cache=level).json() for level in ("none", "output", "output"))
@@ -427,7 +427,7 @@ def test_an_answer_says_what_served_it(here: Packaged, v3: httpx.Client) -> None
     assert second["run"]["stdout"] == first["run"]["stdout"]
 
 
-def test_a_package_may_ask_for_its_outcomes_to_be_kept(here: Packaged, v3: httpx.Client) -> None:
+def test_a_package_can_enable_output_caching(here: Packaged, v3: httpx.Client) -> None:
     add(here, v3, "keeping", cache="output")
     add(here, v3, "misspelt", cache="always")
     must_install(v3, "keeping")
@@ -436,7 +436,7 @@ def test_a_package_may_ask_for_its_outcomes_to_be_kept(here: Packaged, v3: httpx
     assert (refused.status_code, refused.json()["code"]) == (422, "package.unusable")
 
 
-def test_the_operator_settles_cache_and_limits_of_one_package(here: Packaged, v3: httpx.Client) -> None:
+def test_the_operator_can_override_cache_and_limits_of_a_package(here: Packaged, v3: httpx.Client) -> None:
     for version in ("1.0.0", "1.1.0"):
         add(here, v3, "settled", version)
         must_install(v3, "settled", version)
@@ -492,7 +492,7 @@ def test_sync_is_true_or_false(v3: httpx.Client, value: str) -> None:
     assert v3.get("/repos/main/packages", params={"sync": value}).status_code == 400
 
 
-def test_cache_of_a_package_is_purged_by_hand(here: Packaged, v3: httpx.Client) -> None:
+def test_the_cache_of_a_package_can_be_purged(here: Packaged, v3: httpx.Client) -> None:
     install(v3, "greet")
     code = "echo $$; echo to be purged"
     run(v3, "greet", "1.0.0", code, cache="output")

@@ -46,11 +46,11 @@ async def begin() -> tuple[Work, Installation, AsyncIterator[Progress]]:
     installation = Installation(ENTRY, work)
     await work.begun.wait()
     progress = installation.progress()
-    assert (await anext(progress)).step == "download"  # what each one begins with
+    assert (await anext(progress)).step == "download"  # the initial report
     return work, installation, progress
 
 
-async def test_a_slow_reader_gets_the_newest_and_nothing_piles_up() -> None:
+async def test_a_slow_reader_gets_the_latest_progress_without_a_backlog() -> None:
     work, installation, progress = await begin()
     for done in range(100_000):
         work.say("download", done)
@@ -60,7 +60,7 @@ async def test_a_slow_reader_gets_the_newest_and_nothing_piles_up() -> None:
     assert await installation.result() == INSTALLED
 
 
-async def test_what_is_remembered_has_a_bound() -> None:
+async def test_kept_progress_is_bounded() -> None:
     work, installation, _ = await begin()
     for number in range(10 * MAX_KEPT_STEPS):
         work.say("download", 0, f"package-{number}")
@@ -90,7 +90,7 @@ async def test_threads_may_report() -> None:
     work.may_end.set()
 
 
-async def test_who_stops_waiting_does_not_stop_it() -> None:
+async def test_cancelling_a_waiter_does_not_cancel_the_installation() -> None:
     work, installation, progress = await begin()
     waiting: list[asyncio.Future[Any]] = [
         asyncio.ensure_future(installation.result()),
@@ -117,7 +117,7 @@ async def test_every_watcher_sees_a_failure() -> None:
             await installation.result()
 
 
-async def test_a_server_that_stops_stops_it() -> None:
+async def test_shutdown_cancels_the_installation() -> None:
     work, installation, progress = await begin()
     waiting = asyncio.ensure_future(installation.result())
     await installation.cancel()
@@ -127,7 +127,7 @@ async def test_a_server_that_stops_stops_it() -> None:
     assert [each async for each in progress] == []
 
 
-def test_a_report_after_the_end_of_the_server_is_dropped() -> None:
+def test_a_report_after_shutdown_is_dropped() -> None:
     kept: list[Work] = []
 
     async def serve() -> None:

@@ -1,4 +1,4 @@
-"""What the tests of `rce-runner` share: one request to the real command, and what came of it."""
+"""Fixtures for `rce-runner`: one request to the real command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_SANDBOX = ("--no-sandbox", "--inside-container")
 
 @dataclass(frozen=True)
 class Reply:
-    """What the command did. status: its exit status."""
+    """The result of the command. status: its exit status."""
 
     status: int
     stdout: bytes
@@ -25,7 +25,7 @@ class Reply:
 
     @property
     def answer(self) -> dict[str, str]:
-        """The answer, after checking that it is one."""
+        """The parsed answer."""
         assert self.status == 0, self.stderr
         answer: dict[str, str] = json.loads(self.stdout)
         assert list(answer) == ["stdout", "stderr", "error"]
@@ -33,7 +33,7 @@ class Reply:
 
     @property
     def outcome(self) -> tuple[str, str]:
-        """Output and error; what went wrong is in the message of a failing test then."""
+        """Output and error together, for the message of a failing test."""
         answer = self.answer
         return answer["stdout"], answer["error"] or answer["stderr"]
 
@@ -57,7 +57,7 @@ def command_environment(extra: Mapping[str, str] | None = None) -> dict[str, str
 
 
 def command(*flags: str) -> list[str]:
-    # An archive on this machine that somebody left there is not part of a test.
+    # Tests must not pick up an archive on this machine.
     own = () if "--bootstrap" in flags else ("--bootstrap", os.devnull + "-none")
     return ["firebox.cli.one_request.rce_runner", *own, *flags]
 

@@ -1,4 +1,4 @@
-"""`bootstrap.tar.gz`: what is unpacked first, and what a hostile one cannot do."""
+"""`bootstrap.tar.gz`: extraction, and hostile archives."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_is_unpacked_before_the_files(way: tuple[str, ...], keeps: bool, tmp_pat
         assert names_below(tmp_path / "kept") == ["data/words", "main.sh"]
 
 
-def test_executables_stay_executable_and_nothing_else_of_the_mode_is_kept(tmp_path: Path) -> None:
+def test_only_the_executable_bit_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     archive.unpack(pack(tmp_path / "b.tar.gz", file("tool", b"", 0o6777), file("words", b"", 0o666)), folder)
@@ -116,7 +116,7 @@ def test_hostile_members_are_refused(what: str, tmp_path: Path) -> None:
     assert not Path("/tmp/firebox-owned").exists()
 
 
-def test_the_command_says_so_and_exits_with_1(tmp_path: Path) -> None:
+def test_a_hostile_archive_exits_with_1_and_a_message(tmp_path: Path) -> None:
     bootstrap = pack(tmp_path / "b.tar.gz", file("../owned"))
     reply = ask(request("bash", ("main.sh", "ls")), "--bootstrap", str(bootstrap))
     assert (reply.status, reply.stdout) == (1, b"")
@@ -128,13 +128,13 @@ def test_the_command_says_so_and_exits_with_1(tmp_path: Path) -> None:
     [b"", b"no archive", gzip.compress(b"no tar" * 1000), gzip.compress(b"x" * 4096)[:-9]],
     ids=["empty", "not compressed", "no tar", "cut short"],
 )
-def test_what_is_no_archive_is_refused(data: bytes, tmp_path: Path) -> None:
+def test_invalid_archives_are_rejected(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "b.tar.gz").write_bytes(data)
     with pytest.raises(InvalidRequest):
         archive.unpack(tmp_path / "b.tar.gz", tmp_path)
 
 
-def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bombs_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_BYTES", 1 << 20)
     monkeypatch.setattr(archive, "MAX_MEMBERS", 100)
     folder = tmp_path / "folder"
@@ -150,7 +150,7 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert total <= 1 << 20
 
 
-def test_decompressing_stops_at_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_BYTES", 1 << 20)
     monkeypatch.setattr(archive, "_HEADERS_BYTES", 0)
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress(b"\0" * (64 << 20)))

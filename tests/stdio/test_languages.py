@@ -1,4 +1,4 @@
-"""The 44 languages: each runs here, or says what has to be installed."""
+"""The 44 languages: each runs here, or reports what to install."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ INSTALLED = {
     "rust": "rustc",
     "typescript": "tsc",
 }
-"""What a developer's machine can have, and continuous integration must; with a program that tells."""
+"""Languages that are optional on a developer's machine and required in CI, with a program to detect each."""
 
 NOWHERE = {"fsharp", "idris", "mercury", "sac"}
-"""No package registry has these; their words say so."""
+"""No package registry provides these, and their hints say so."""
 
 MORE_HELLOS = {
     "clojure": '(println "hello")',
@@ -121,14 +121,14 @@ def test_there_are_forty_four() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_language_has_a_definition_that_says_what_brings_it(language: str) -> None:
+def test_every_language_has_a_definition_that_names_its_packages(language: str) -> None:
     definition = named(shipped_definitions(language), language)[0]
     assert definition.packages.words()
     assert bool(definition.packages.debian or definition.packages.pypi or definition.packages.npm) == (language not in NOWHERE)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_runs_or_says_how_to_get_it(language: str) -> None:
+def test_runs_or_reports_how_to_install_it(language: str) -> None:
     try:
         of(language)
     except (pytest.skip.Exception, pytest.fail.Exception):

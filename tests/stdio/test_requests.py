@@ -1,4 +1,4 @@
-"""The contract of the command: what is refused, what is answered, and what is left behind."""
+"""The contract of the command: errors, answers, leftovers."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def test_command_replaces_compile_and_run(way: tuple[str, ...]) -> None:
 
 
 @WAYS
-def test_death_by_a_signal_is_said_in_words(way: tuple[str, ...]) -> None:
+def test_death_by_a_signal_is_reported(way: tuple[str, ...]) -> None:
     assert ask(python("import os; os.kill(os.getpid(), 11)"), *way).answer["error"] == "died on SIGSEGV"
 
 
 @WAYS
-def test_time_limit_is_said_in_words(way: tuple[str, ...]) -> None:
+def test_time_limit_is_reported(way: tuple[str, ...]) -> None:
     endless = python("print('on', flush=True)\nimport time\nwhile True: time.sleep(1)")
-    if way:  # there the container's clock counts; only the executor's own tests can set another
+    if way:  # the container limits the time there; only the executor's own tests can set a limit
         pytest.skip("tests/stdio/test_unsandboxed.py")
     answer = ask(endless, env={"FIREBOX_RUN_WALL_MS": "400ms"}).answer
     assert answer["stdout"] == "on\n"
     assert answer["error"].startswith("wall time limit: ")
 
 
-def test_output_that_was_cut_is_said_in_words() -> None:
+def test_truncated_output_is_reported() -> None:
     answer = ask(python("print('x' * 5000)"), env={"FIREBOX_RUN_OUTPUT_BYTES": "1000"}).answer
     assert answer["stdout"] == "x" * 1000
     assert "stdout" in answer["error"]
@@ -69,11 +69,11 @@ def test_programs_do_not_see_the_machine(tmp_path: Path) -> None:
     assert ask(python(f"import os; print(os.path.exists({str(secret)!r}), os.getuid())")).answer["stdout"] == "False 1000\n"
 
 
-def test_null_is_the_same_as_leaving_out_and_unknown_keys_do_not_matter() -> None:
+def test_null_means_absent_and_unknown_keys_are_ignored() -> None:
     assert ask(python("print(1)", stdin=None, command=None, runInstructions={"x": 1})).answer["stdout"] == "1\n"
 
 
-def test_answers_while_whoever_asks_keeps_the_connection_open() -> None:
+def test_answers_while_stdin_stays_open() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", *command()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=command_environment(), bufsize=0
     ) as process:
@@ -121,7 +121,7 @@ BAD: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_bad_input_says_nothing_on_stdout_and_exits_with_1(what: str) -> None:
+def test_bad_input_leaves_stdout_empty_and_exits_with_1(what: str) -> None:
     reply = ask(BAD[what], env={"FIREBOX_MAX_BODY_BYTES": "65536" if what != "very deep" else "2MiB"})
     assert (reply.status, reply.stdout) == (1, b"")
     assert reply.stderr.startswith("firebox: ")
@@ -129,7 +129,7 @@ def test_bad_input_says_nothing_on_stdout_and_exits_with_1(what: str) -> None:
 
 
 @WAYS
-def test_strange_names_that_are_inside_are_files(way: tuple[str, ...]) -> None:
+def test_unusual_file_names_are_accepted(way: tuple[str, ...]) -> None:
     names = ["..foo", "a b", "-rf", "@x", "$(touch owned)", "`id`", "a;b", "a\nb", "%s", "folder/..x/y", "\u00e4\U0001f600"]
     code = "import os\nprint(sorted(os.path.join(p, n)[2:] for p, _, ns in os.walk('.') for n in ns))"
     answer = ask(request("python", ("main.py", code), *((name, "x") for name in names)), *way).answer
@@ -143,10 +143,10 @@ def test_a_main_file_with_a_strange_name_is_only_a_name(way: tuple[str, ...], na
 
 
 @pytest.mark.parametrize("language", ["$(id)", "python; id", "python\n", "../python", "--help", "%s%s", "py*"])
-def test_shell_characters_in_a_language_mean_nothing(language: str) -> None:
+def test_shell_characters_in_a_language_are_not_interpreted(language: str) -> None:
     reply = ask(request(language, ("main.py", "print(1)")))
     if language.strip() == "python":
-        assert reply.answer["stdout"] == "1\n"  # only spaces around the name
+        assert reply.answer["stdout"] == "1\n"  # only surrounding spaces
     else:
         assert (reply.status, reply.stdout) == (1, b"")
 
@@ -156,7 +156,7 @@ def test_stdin_is_no_command() -> None:
 
 
 @WAYS
-def test_path_keeps_the_files_and_shows_what_lay_there(way: tuple[str, ...], tmp_path: Path) -> None:
+def test_path_keeps_the_files_and_exposes_existing_ones(way: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "before").mkdir()
     (tmp_path / "before" / "data.txt").write_text("there already")
     (tmp_path / "main.py").write_text("old")
@@ -166,7 +166,7 @@ def test_path_keeps_the_files_and_shows_what_lay_there(way: tuple[str, ...], tmp
     assert (tmp_path / "main.py").read_text() == LISTING
 
 
-def test_path_is_made_where_it_is_missing(tmp_path: Path) -> None:
+def test_path_is_created_if_missing(tmp_path: Path) -> None:
     assert ask(python("print(1)"), f"--path={tmp_path}/a/b").answer["stdout"] == "1\n"
     assert names_below(tmp_path) == ["a/b/main.py"]
 
@@ -180,7 +180,7 @@ def test_what_a_program_writes_in_the_sandbox_stays_there(tmp_path: Path) -> Non
 
 @WAYS
 @pytest.mark.parametrize("trap", ["link to a file", "link to a folder", "pipe", "folder"])
-def test_path_with_a_trap_is_refused(way: tuple[str, ...], trap: str, tmp_path: Path) -> None:
+def test_path_with_a_symlink_trap_is_rejected(way: tuple[str, ...], trap: str, tmp_path: Path) -> None:
     folder, outside = tmp_path / "folder", tmp_path / "outside"
     folder.mkdir()
     outside.mkdir()
@@ -201,7 +201,7 @@ def test_path_with_a_trap_is_refused(way: tuple[str, ...], trap: str, tmp_path: 
     assert (outside / "x").read_text() == "untouched"
 
 
-def test_links_and_pipes_that_lie_there_do_not_come_into_the_sandbox(tmp_path: Path) -> None:
+def test_symlinks_and_pipes_are_not_copied_into_the_sandbox(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
     folder = tmp_path / "folder"
@@ -218,13 +218,13 @@ def test_files_that_cannot_be_written_exit_with_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [("--no-sandbox",), ("--no-sandbox", "--path", "/nonexistent-folder")])
-def test_no_sandbox_alone_is_refused_with_words(flags: tuple[str, ...]) -> None:
+def test_no_sandbox_alone_is_rejected_with_a_message(flags: tuple[str, ...]) -> None:
     reply = ask(python("print(1)"), *flags)
     assert (reply.status, reply.stdout) == (1, b"")
     assert "--inside-container" in reply.stderr
 
 
-def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path) -> None:
+def test_temporary_folder_is_removed(tmp_path: Path) -> None:
     for way in ((), NO_SANDBOX):
         assert ask(python("print(1)"), *way, env={"TMPDIR": str(tmp_path)}).answer["stdout"] == "1\n"
     assert names_below(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The executor without isolation: it speaks the engine's protocol, holds clock and output, and refuses what it cannot hold."""
+"""The executor without isolation: same protocol, time and output limits, and rejection of unsupported limits."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def run(executor: Executor, job: Job) -> tuple[list[Event], Result]:
 
 
 def alive(marker: Path) -> bool:
-    """Whether the process whose number is in a file still runs."""
+    """Check whether the process whose id is in a file is running."""
     status = Path(f"/proc/{marker.read_text().strip()}/status")
     try:
         return "\nState:\tZ" not in status.read_text()
@@ -79,7 +79,7 @@ def alive(marker: Path) -> bool:
 
 
 async def gone(marker: Path) -> bool:
-    """Wait until a process that was killed has ended; its parent, whoever that is now, does so in its own time."""
+    """Wait until a killed process has been reaped by its current parent."""
     await until(lambda: not alive(marker))
     return True
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from firebox.cli.image_building.contract import ContractName, contract_of, write_programs
+from firebox.cli.image_building.contract import CONTRACTS, write_programs
 from firebox.cli.image_building.debian_image import ImageRecipe, build_root
 from firebox.cli.image_building.image_import import open_engine
 from firebox.cli.image_building.installation import read_installation
@@ -56,9 +56,9 @@ def python_root() -> tuple[Path, str]:
     return root, key
 
 
-def _image(contract: ContractName, language: str, docker_url: str) -> str:
+def _image(contract: str, language: str, docker_url: str) -> str:
     root, key = python_root()
-    kept = contract_of(contract)
+    kept = CONTRACTS[contract]
     tag = kept.tag(language)
 
     async def import_it() -> None:

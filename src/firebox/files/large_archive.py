@@ -204,13 +204,13 @@ class _Writer:
             descriptor = os.open(parts[-1], _NEW_FILE, mode, dir_fd=self._enter(parts[:-1]))
         except OSError as error:
             raise self._failure(error, parts) from None
-        with os.fdopen(descriptor, "wb", buffering=0) as opened:
+        with os.fdopen(descriptor, "wb") as opened:
             os.fchmod(descriptor, mode)
             while piece := content.read(_PIECE_BYTES):
                 self.size_bytes += len(piece)
                 if self.size_bytes > self._bounds.max_bytes:
                     raise InvalidRequest(f"{self._archive.name} contains more than {self._bounds.max_bytes} bytes")
-                _write_all(opened, piece)
+                opened.write(piece)
 
     def hard_link(self, parts: tuple[str, ...], target: tuple[str, ...]) -> None:
         """Create a hard link to a file that was already written."""
@@ -296,12 +296,6 @@ class _Writer:
     def _close(self) -> None:
         while self._open:
             os.close(self._open.pop())
-
-
-def _write_all(opened: IO[bytes], data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[opened.write(rest) :]
 
 
 def read_member(archive: Path, name: str, max_bytes: int, bounds: Bounds) -> bytes | None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -32,3 +34,11 @@ def refers_to(descriptor: int, path: Path) -> bool:
         return False
     opened = os.fstat(descriptor)
     return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+@contextmanager
+def lock_file(file: Path) -> Generator[None]:
+    """Hold an exclusive lock on a file, which is created if missing. Blocks. Raises: OSError."""
+    with file.open("a") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield

@@ -182,8 +182,7 @@ class Packages:
         Raises: Conflict if it is installed, is being uninstalled, or the same name and version is being installed from another
         repository; ShuttingDown.
         """
-        if self._closed:
-            raise ShuttingDown("the server is shutting down", retry_after_s=RETRY_AFTER_STOP_S)
+        self._check_open()
         running = self._installations.get(entry.name)
         if running is not None:
             if running.entry != entry:
@@ -209,8 +208,7 @@ class Packages:
 
         Raises: NotFound; Conflict if other packages require it or it stays in use.
         """
-        if self._closed:
-            raise ShuttingDown("the server is shutting down", retry_after_s=RETRY_AFTER_STOP_S)
+        self._check_open()
         uninstallation = self._uninstallations.get(id_)
         if uninstallation is None:
             uninstallation = self._uninstallations[id_] = asyncio.create_task(self._uninstall(id_), name=f"uninstall {id_}")
@@ -229,6 +227,10 @@ class Packages:
         await asyncio.gather(
             *(each.cancel() for each in list(self._installations.values())), *uninstallation, return_exceptions=True
         )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ShuttingDown("the server is shutting down", retry_after_s=RETRY_AFTER_STOP_S)
 
     def _not_installed(self, language: str, version: str) -> NotFound:
         """Create the error for a missing package, with a hint about alternatives."""

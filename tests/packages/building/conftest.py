@@ -1,4 +1,4 @@
-"""What the tests of building share: one base for all of them, and recipes written on the spot."""
+"""Fixtures for building: a shared base, and recipes written on the fly."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def settings(package_workshop: Workshop) -> Settings:
 
 
 def write_recipe(folder: Path, more: str = "", *, script: str = "", definition: str = "", test: str = "echo OK\n") -> Recipe:
-    """Write a recipe of the package `tiny`, which has nothing but the base and its own script. more: lines of recipe.toml."""
+    """Write a recipe of the package `tiny`, which only consists of a script. more: lines of recipe.toml."""
     files: Mapping[str, str] = {
         "recipe.toml": RECIPE.format(package="tiny") + more,
         "runtimes/tiny.toml": definition or DEFINITION.format(package="tiny"),

@@ -1,4 +1,4 @@
-"""Packages built for real, from this machine's own Debian mirror: what is in them, twice the same, and what goes wrong."""
+"""Real package builds from this machine's Debian mirror: contents, reproducibility, failures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from firebox.domain.errors import BuildFailed
 from firebox.packages.building.base import Base
 from firebox.packages.building.build import Built, build
 from firebox.packages.building.recipe import AUTHOR, Recipe, find_recipe
-from firebox.packages.building.squash import INFORMATION, RUNTIMES, read_beside, write_tree_as_tar
+from firebox.packages.building.squash import read_beside, write_tree_as_tar
 from firebox.packages.building.untested import UntestedPackage
 from firebox.packages.entry import Progress
+from firebox.packages.installed.store import INFO, RUNTIMES
 from firebox.packages.publishing.publishing import list_folder
 from firebox.packages.repository.index import parse_index
 from firebox.packages.repository.sources import INDEX_NAME, file_url, path_of_url
@@ -39,7 +40,7 @@ def names_in(image: Path, folder: Path) -> dict[str, tarfile.TarInfo]:
 
 
 def elsewhere(output: Path, folder: Path) -> Path:
-    """Give another folder to build in, with the same base."""
+    """Return another output folder with the same base."""
     folder.mkdir()
     for file in output.glob("debian-*.squashfs"):
         shutil.copy(file, folder)
@@ -56,8 +57,8 @@ def lua(output: Path, package_workshop: Workshop) -> Built:
     return built_in(package_workshop, "lua")
 
 
-def test_a_language_is_an_image_of_what_its_base_lacks(lua: Built, tmp_path: Path) -> None:
-    information = json.loads(read_beside(lua.file, INFORMATION))
+def test_a_package_contains_only_what_its_base_lacks(lua: Built, tmp_path: Path) -> None:
+    information = json.loads(read_beside(lua.file, INFO))
     (runtime,) = json.loads(read_beside(lua.file, RUNTIMES))
     assert (information["language"], information["version"]) == ("lua", runtime["version"])
     assert information["dependencies"] == {"debian-trixie": lua.entry.dependencies["debian-trixie"]}
@@ -73,10 +74,10 @@ def test_a_language_is_an_image_of_what_its_base_lacks(lua: Built, tmp_path: Pat
     assert all(each.mode & 0o444 == 0o444 for each in names.values())
 
 
-def test_the_base_says_which_release_it_is_and_what_it_is_made_of(lua: Built, tmp_path: Path) -> None:
+def test_the_base_records_its_release_and_inputs(lua: Built, tmp_path: Path) -> None:
     version = lua.entry.dependencies["debian-trixie"]
     base = next(lua.file.parent.glob(f"debian-trixie-{version}-*.squashfs"))
-    information = json.loads(read_beside(base, INFORMATION))
+    information = json.loads(read_beside(base, INFO))
     assert version.startswith("13.")
     assert len(version.split(".")[2]) == len("20260905")
     assert any(line.startswith("deb libc6 ") for line in information["inputs"])
@@ -86,7 +87,7 @@ def test_the_base_says_which_release_it_is_and_what_it_is_made_of(lua: Built, tm
     assert not [name for name in names if name.startswith(("etc/apt", "var/log/", "usr/share/locale/", "etc/shadow"))]
 
 
-def test_both_are_announced_in_the_folders_index(lua: Built) -> None:
+def test_package_and_base_are_in_the_folders_index(lua: Built) -> None:
     file = lua.file.parent / INDEX_NAME
     index = parse_index(file.read_bytes(), repository="built", location=file_url(file))
     found = {entry.language: entry for entry in index.entries}
@@ -103,17 +104,17 @@ def test_both_are_announced_in_the_folders_index(lua: Built) -> None:
         assert f"==> {name} <==\n{text.rstrip()}\n" in recipe
 
 
-def test_its_test_program_says_ok(lua: Built, settings: Settings) -> None:
+def test_its_test_program_prints_ok(lua: Built, settings: Settings) -> None:
     run_smoke_test(find_recipe("lua"), lua, settings)
 
 
-def test_the_same_inputs_make_the_same_bytes(lua: Built, output: Path, settings: Settings, tmp_path: Path) -> None:
+def test_builds_are_reproducible(lua: Built, output: Path, settings: Settings, tmp_path: Path) -> None:
     again = build(find_recipe("lua"), settings, elsewhere(output, tmp_path / "again"))
     assert again.file != lua.file
     assert again.entry.checksums == lua.entry.checksums
 
 
-def test_bash_is_all_in_the_base_and_still_a_package(
+def test_a_language_that_is_part_of_the_base_is_still_a_package(
     output: Path, package_workshop: Workshop, settings: Settings, tmp_path: Path
 ) -> None:
     first = built_in(package_workshop, "bash")
@@ -123,7 +124,7 @@ def test_bash_is_all_in_the_base_and_still_a_package(
     run_smoke_test(find_recipe("bash"), first, settings)
 
 
-def test_a_base_built_twice_is_the_same(lua: Built, settings: Settings, tmp_path: Path) -> None:
+def test_bases_are_reproducible(lua: Built, settings: Settings, tmp_path: Path) -> None:
     again = build(write_recipe(tmp_path), settings, tmp_path / "again", rebuild_base=True)
     base = next(again.file.parent.glob("debian-trixie-*.squashfs"))
     assert base.read_bytes() == (lua.file.parent / base.name).read_bytes()
@@ -168,12 +169,12 @@ test "$(grep -c : /proc/net/dev)" = 1
 """
 
 
-def test_every_placeholder_of_a_definition_is_filled_in_the_root(output: Path, settings: Settings, tmp_path: Path) -> None:
+def test_all_placeholders_of_a_definition_are_resolved_in_the_root(output: Path, settings: Settings, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, 'aliases = ["little"]\nrank = -3\n', script=SCRIPT, definition=EVERYTHING)
     built = build(recipe, settings, elsewhere(output, tmp_path / "out"))
     (runtime,) = json.loads(read_beside(built.file, RUNTIMES))
     assert runtime["version"] == "1.4.0"
-    # The link is a shim for another program; the one that matches a pattern is a script, which counts for nothing.
+    # The symlink is a shim for another program; the pattern match is a script, which is ignored.
     assert runtime["run"] == [
         "/opt/tiny/bin/real", "/opt/tiny/bin/helper", "/opt/firebox/prepared/tiny/made", "/opt/tiny/share", "/opt/tiny/bin",
         "{main}",
@@ -184,7 +185,7 @@ def test_every_placeholder_of_a_definition_is_filled_in_the_root(output: Path, s
     with tarfile.open(tmp_path / "tree.tar") as tar:
         assert tar.getmember("./usr/local/bin/minute").linkname == "/opt/tiny/bin/real"
         assert tar.getmember("./usr/local/bin/help-me").linkname == "/opt/tiny/bin/helper"
-        # One is a command already, of the other there is no program.
+        # One is already a command; the other has no program.
         assert not {"./usr/local/bin/sh", "./usr/local/bin/nothing"} & set(tar.getnames())
         made, more = (tar.extractfile(f"./opt/firebox/prepared/tiny/{name}") for name in ("made", "more"))
         assert made is not None
@@ -194,7 +195,7 @@ def test_every_placeholder_of_a_definition_is_filled_in_the_root(output: Path, s
     run_smoke_test(recipe, built, settings)
 
 
-def test_a_variant_is_told_apart_by_its_packages_name(output: Path, settings: Settings, tmp_path: Path) -> None:
+def test_a_variant_has_the_name_of_its_package(output: Path, settings: Settings, tmp_path: Path) -> None:
     definition = EVERYTHING.replace('language = "tiny"', 'language = "small"')
     built = build(write_recipe(tmp_path, script=SCRIPT, definition=definition), settings, elsewhere(output, tmp_path / "out"))
     (runtime,) = json.loads(read_beside(built.file, RUNTIMES))
@@ -233,7 +234,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_says_what_is_wrong_and_leaves_nothing(what: str, output: Path, lua: Built, settings: Settings, tmp_path: Path) -> None:
+def test_build_failure_is_explained_and_leaves_nothing_behind(
+    what: str, output: Path, lua: Built, settings: Settings, tmp_path: Path
+) -> None:
     given, message, hint = BROKEN[what]
     folder = elsewhere(lua.file.parent, tmp_path / "out")
     with pytest.raises(BuildFailed, match=message) as refused:
@@ -243,7 +246,7 @@ def test_says_what_is_wrong_and_leaves_nothing(what: str, output: Path, lua: Bui
     assert left - {"index", "index.yaml"} == {file.name for file in output.glob("debian-*.squashfs")}
 
 
-def test_a_test_program_that_does_not_say_ok_fails_with_its_words(lua: Built, settings: Settings, tmp_path: Path) -> None:
+def test_a_failing_test_program_is_reported_with_its_output(lua: Built, settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(BuildFailed, match=r"lua-\S+: its test program did not print OK") as refused:
         run_smoke_test(_with_program(tmp_path, "print('not', 'OK')"), lua, settings)
     assert refused.value.hint == "not\tOK"
@@ -252,14 +255,14 @@ def test_a_test_program_that_does_not_say_ok_fails_with_its_words(lua: Built, se
     assert "dear me" in refused.value.hint
 
 
-def test_tells_how_far_it_is(output: Path, settings: Settings, tmp_path: Path) -> None:
+def test_reports_progress(output: Path, settings: Settings, tmp_path: Path) -> None:
     seen: list[Progress] = []
     build(write_recipe(tmp_path), settings, elsewhere(output, tmp_path / "out"), seen.append)
     assert {(each.package, each.step) for each in seen} == {("tiny", "build")}
     assert seen[-1].words.startswith("tiny-1.2.3-")
 
 
-def test_names_every_program_that_is_missing_before_it_does_anything(
+def test_missing_programs_are_reported_before_the_build(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -271,8 +274,10 @@ def test_names_every_program_that_is_missing_before_it_does_anything(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_fails_its_test_is_kept_and_only_tested_again(output: Path, package_workshop: Workshop, tmp_path: Path) -> None:
-    # Clients get 0.3 s at most; a test has limits of its own.
+def test_a_package_that_fails_its_test_is_kept_and_only_tested_again(
+    output: Path, package_workshop: Workshop, tmp_path: Path
+) -> None:
+    # Clients are limited to 0.3 s; tests have separate limits.
     limits = {f"{prefix}run_{name}_ms": "300" for prefix in ("", "max_") for name in ("wall", "cpu")}
     settings = load_settings({**package_workshop.settings_given, **limits}, environ={})
     folder = elsewhere(output, tmp_path / "out")
@@ -293,7 +298,7 @@ def test_what_fails_its_test_is_kept_and_only_tested_again(output: Path, package
     assert not (folder / ".untested").exists()
 
 
-def test_what_is_kept_is_of_one_recipe_base_and_supplied_file(tmp_path: Path) -> None:
+def test_a_kept_package_is_keyed_by_recipe_base_and_supplied_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("one")
     base = Base("debian-trixie", "13.2.20260905", tmp_path / "base", tmp_path / "tree.tar", 0)
     sources = {"file": tmp_path / "file"}
@@ -311,7 +316,7 @@ def test_what_is_kept_is_of_one_recipe_base_and_supplied_file(tmp_path: Path) ->
 
 
 def _with_program(folder: Path, program: str) -> Recipe:
-    """Give lua's recipe with another test program."""
+    """Return the recipe of lua with a different test program."""
     recipe = find_recipe("lua")
     place = folder / "lua" / recipe.series
     shutil.copytree(recipe.folder, place, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""Wheels, tarballs and supplied files: pinned, and never outside of their folder."""
+"""Wheels, tarballs and supplied files: pinned by hash and confined to their folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def silent(_words: str) -> None:
 
 
 def wheel_with(downloads: Path, *members: tuple[str, bytes, int]) -> Wheel:
-    """Put a wheel where downloads are kept. members: name, content, mode."""
+    """Put a wheel into the download cache. members: name, content, mode."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for name, data, mode in members:
@@ -67,7 +67,7 @@ def write(recipe: Recipe, tmp_path: Path, sources: dict[str, Path] | None = None
         return {each.name: each for each in tar}, inputs
 
 
-def test_wheels_and_tarballs_are_unpacked_with_one_time_and_noted(tmp_path: Path) -> None:
+def test_wheels_and_tarballs_are_unpacked_reproducibly_and_recorded(tmp_path: Path) -> None:
     wheel = wheel_with(tmp_path / "downloads", ("a/tool", b"1", stat.S_IFREG | 0o755), ("a/data", b"22", 0))
     tarball = tarball_with(tmp_path / "downloads", member("package/index.js"), member("package/bin", tarfile.SYMTYPE, "index.js"))
     recipe = msgspec.structs.replace(write_recipe(tmp_path), pypi=[wheel], npm=[tarball])
@@ -77,7 +77,7 @@ def test_wheels_and_tarballs_are_unpacked_with_one_time_and_noted(tmp_path: Path
     }  # fmt: skip
     assert (members["opt/a/a/tool"].mode, members["opt/a/a/data"].mode) == (0o755, 0o644)
     assert {each.mtime for each in members.values()} == {77}
-    assert "opt" not in members  # it is there, and may be a link in the root
+    assert "opt" not in members  # it exists, and may be a symlink in the root
     assert inputs == [f"pypi a 1 {wheel.sha256}", f"npm @s/b 1 {tarball.integrity}"]
 
 
@@ -111,7 +111,7 @@ def test_a_tarball_cannot_leave_its_folder(each: tarfile.TarInfo, words: str, tm
         write(msgspec.structs.replace(write_recipe(tmp_path), npm=[tarball]), tmp_path)
 
 
-def test_what_is_supplied_is_asked_for_in_words_and_unpacked(tmp_path: Path) -> None:
+def test_supplied_files_are_requested_and_unpacked(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, '[[supplied]]\nname = "home.tar.gz"\ninto = "/opt/home"\nhint = "ask Ann"\n')
     with pytest.raises(BuildFailed, match=r"needs home\.tar\.gz") as refused:
         write(recipe, tmp_path)
@@ -125,20 +125,20 @@ def test_what_is_supplied_is_asked_for_in_words_and_unpacked(tmp_path: Path) -> 
         write(recipe, tmp_path, {"other": tmp_path / "some.tar.gz"})
 
 
-def test_npm_brings_the_tarball_that_was_meant_and_no_other(tmp_path: Path) -> None:
+def test_npm_downloads_exactly_the_pinned_tarball(tmp_path: Path) -> None:
     require_tool("npm")
     tarball = find_recipe("befunge93").npm[0]
     file = fetch_tarball(tarball, tmp_path, silent)
     assert hashlib.sha512(file.read_bytes()).digest() == base64.b64decode(tarball.integrity.removeprefix("sha512-"))
     said: list[str] = []
     assert fetch_tarball(tarball, tmp_path, said.append) == file
-    assert said == []  # it was kept
+    assert said == []  # it was cached
     other = msgspec.structs.replace(tarball, integrity=f"sha512-{'A' * 86}==")
     with pytest.raises(BuildFailed, match="does not match the hash in the recipe"):
         fetch_tarball(other, tmp_path, silent)
 
 
-def test_pip_brings_the_wheel_that_was_meant_and_no_other(tmp_path: Path) -> None:
+def test_pip_downloads_exactly_the_pinned_wheel(tmp_path: Path) -> None:
     wheel = min(find_recipe("samarium").pypi, key=lambda each: len(each.file))
     file = fetch_wheel(wheel, tmp_path, silent)
     assert (file.name, hashlib.sha256(file.read_bytes()).hexdigest()) == (wheel.file, wheel.sha256)

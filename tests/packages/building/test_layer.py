@@ -1,4 +1,4 @@
-"""What goes into a package's root, and what never does."""
+"""Layers: which files a package includes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ BASE: tuple[Member, ...] = (
 )
 
 
-def test_holds_what_the_base_has_not_in_the_same_way(tmp_path: Path) -> None:
+def test_layer_contains_the_differences_to_the_base(tmp_path: Path) -> None:
     base = tree(tmp_path / "base.tar", *BASE)
     full = tree(
         tmp_path / "full.tar",
@@ -75,13 +75,13 @@ def test_holds_what_the_base_has_not_in_the_same_way(tmp_path: Path) -> None:
     full.close()
 
 
-def test_nothing_but_the_base_is_an_empty_layer_of_the_bases_time(tmp_path: Path) -> None:
+def test_layer_without_differences_is_empty(tmp_path: Path) -> None:
     with tree(tmp_path / "base.tar", *BASE) as base, tree(tmp_path / "full.tar", *BASE) as full:
         layer = plan_layer(full, base, BEGAN, EPOCH)
     assert (layer.members, layer.epoch, layer.size_bytes) == ([], EPOCH, 0)
 
 
-def test_a_hard_link_to_a_file_of_the_base_brings_its_content(tmp_path: Path) -> None:
+def test_a_hard_link_to_a_base_file_includes_its_content(tmp_path: Path) -> None:
     again = {"type": tarfile.LNKTYPE, "linkname": "./usr/bin/same"}
     more = {"type": tarfile.LNKTYPE, "linkname": "./usr/bin/one"}
     full_members: tuple[Member, ...] = (
@@ -101,7 +101,7 @@ def test_a_hard_link_to_a_file_of_the_base_brings_its_content(tmp_path: Path) ->
     assert layer.size_bytes == len("same") + len("content")
 
 
-def test_nobody_gets_more_rights_than_reading(tmp_path: Path) -> None:
+def test_modes_grant_read_access_only(tmp_path: Path) -> None:
     full_members: tuple[Member, ...] = (
         ("usr", None, {"mode": 0o700}),
         ("usr/setuid", b"x", {"mode": 0o4755, "uid": 7, "gid": 8, "uname": "someone"}),
@@ -118,7 +118,7 @@ def test_nobody_gets_more_rights_than_reading(tmp_path: Path) -> None:
     assert {(member.uid, member.gid, member.uname) for member, _ in layer.members} == {(0, 0, "")}
 
 
-def test_what_two_builds_never_have_in_common_is_left_out(tmp_path: Path) -> None:
+def test_nondeterministic_files_are_omitted(tmp_path: Path) -> None:
     left = (
         "etc/machine-id",
         "etc/shadow",
@@ -134,7 +134,7 @@ def test_what_two_builds_never_have_in_common_is_left_out(tmp_path: Path) -> Non
         assert names(plan_layer(full, nothing, BEGAN, EPOCH)) == ["etc/passwd"]
 
 
-def test_what_was_made_while_building_gets_the_time_of_the_newest_file_that_was_not(tmp_path: Path) -> None:
+def test_files_created_by_the_build_get_a_reproducible_mtime(tmp_path: Path) -> None:
     full_members: tuple[Member, ...] = (
         ("old", b"", {"mtime": 50}),
         ("newest", b"", {"mtime": 700}),
@@ -147,12 +147,12 @@ def test_what_was_made_while_building_gets_the_time_of_the_newest_file_that_was_
     assert {member.name: member.mtime for member, _ in layer.members} == {"old": 50, "newest": 700, "made": 700, "folder": 700}
 
 
-def test_a_name_that_leads_out_is_refused(tmp_path: Path) -> None:
+def test_a_name_outside_the_root_is_rejected(tmp_path: Path) -> None:
     with tree(tmp_path / "full.tar", ("usr/../../etc/x", b"", {})) as full, pytest.raises(BuildFailed, match=r"\.\."):
         plan_layer(full, None, BEGAN, EPOCH)
 
 
-def test_an_image_of_the_same_files_is_the_same_whatever_their_order(tmp_path: Path) -> None:
+def test_images_do_not_depend_on_file_order(tmp_path: Path) -> None:
     require_tool("mksquashfs")
     members: tuple[Member, ...] = (
         ("b", None, {}),

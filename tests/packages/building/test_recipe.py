@@ -1,4 +1,4 @@
-"""Recipes: ours can be read, and nothing that makes no sense is taken."""
+"""Recipes: the built-in ones are valid, and invalid ones are rejected."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def test_refuses(what: str, tmp_path: Path) -> None:
         read_recipe(recipe.folder)
 
 
-def test_its_limits_go_before_those_of_its_definitions(tmp_path: Path) -> None:
+def test_recipe_limits_override_those_of_its_definitions(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, "[run_limits]\nwall_ms = '15s'\n")
     assert [definition.limits("run").wall_ms for definition in recipe.definitions()] == [15_000]
     with pytest.raises(SettingsError, match="recipe tiny/1"):
         write_recipe(tmp_path, "[run_limits]\nwall = 15\n")
 
 
-def test_its_name_is_its_folders(tmp_path: Path) -> None:
+def test_its_name_must_match_its_folder(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     renamed = recipe.folder.parent.rename(tmp_path / "other") / "1"
     with pytest.raises(BuildFailed, match="package is 'tiny'; allowed: the name of the folder, other"):
         read_recipe(renamed)
 
 
-def test_a_definition_or_a_test_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_definition_or_test_is_named(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     (recipe.folder / "test" / "main.sh").unlink()
     with pytest.raises(BuildFailed, match=r"main\.sh cannot be read"):
@@ -70,7 +70,7 @@ def test_a_definition_or_a_test_that_is_not_there_is_named(tmp_path: Path) -> No
         read_recipe(recipe.folder)
 
 
-def test_every_recipe_of_ours_can_be_read() -> None:
+def test_all_built_in_recipes_are_valid() -> None:
     recipes = all_recipes()
     assert {"bash", "lua", "python", "gcc"} <= {recipe.package for recipe in recipes}
     assert len({recipe.name for recipe in recipes}) == len(recipes)
@@ -80,7 +80,7 @@ def test_every_recipe_of_ours_can_be_read() -> None:
         assert recipe.test_files()
 
 
-def test_only_what_an_operator_has_to_bring_is_not_verified() -> None:
+def test_only_recipes_with_supplied_files_are_unverified() -> None:
     assert {recipe.package for recipe in all_recipes() if not recipe.verified} <= {"idris", "mercury", "sac", "elm"}
 
 
@@ -95,13 +95,13 @@ def test_only_what_an_operator_has_to_bring_is_not_verified() -> None:
         ("gcc", "14.2.0", "gcc/14"),
     ],
 )
-def test_is_found_by_name_and_version(name: str, version_range: str, found: str) -> None:
+def test_recipes_are_found_by_name_and_version(name: str, version_range: str, found: str) -> None:
     assert find_recipe(name, version_range).name.split("/")[0] == found.split("/", maxsplit=1)[0]
     if version_range != "*":
         assert find_recipe(name, version_range).name == found
 
 
-def test_says_what_is_not_there() -> None:
+def test_an_unknown_recipe_is_reported() -> None:
     with pytest.raises(NotFound, match="klingon"):
         find_recipe("klingon")
     with pytest.raises(NotFound, match=r"python 1\.x"):

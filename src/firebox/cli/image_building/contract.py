@@ -15,12 +15,8 @@ import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from firebox.cli.image_building.installation import INSTALL_FOLDER
-
-ContractName = Literal["glot", "grounds"]
-CONTRACTS: tuple[ContractName, ...] = ("glot", "grounds")
 
 LABEL_CONTRACT = "firebox.contract"
 LABEL_LANGUAGE = "firebox.language"
@@ -45,7 +41,7 @@ main({arguments})
 class Contract:
     """user and uid: run the program and own its home folder; program: the entry point; takes_language: passed as an argument."""
 
-    name: ContractName
+    name: str
     user: str
     uid: int
     program: str
@@ -72,18 +68,13 @@ GLOT = Contract("glot", "glot", 1000, "/home/glot/runner", takes_language=False,
 GROUNDS = Contract(
     "grounds", "grounds", 1001, "/usr/local/bin/exec", takes_language=True, default_tag="grounds/exec-{language}:latest"
 )
-ALL_CONTRACTS = (GLOT, GROUNDS)
-
-
-def contract_of(name: ContractName) -> Contract:
-    """Return a contract by its name."""
-    return GLOT if name == "glot" else GROUNDS
+CONTRACTS = {contract.name: contract for contract in (GLOT, GROUNDS)}
 
 
 def write_programs(target: Path) -> None:
     """Write a tar with the home folders and programs of both contracts, so that one root serves either."""
     with tarfile.open(target, "w") as tar:
-        for contract in ALL_CONTRACTS:
+        for contract in CONTRACTS.values():
             home = tarfile.TarInfo(f"home/{contract.user}")
             home.type, home.mode, home.uid, home.gid = tarfile.DIRTYPE, 0o755, contract.uid, contract.uid
             tar.addfile(home)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebox.cli.image_building.contract import ALL_CONTRACTS, SETUP_PROGRAM, write_programs
+from firebox.cli.image_building.contract import CONTRACTS, SETUP_PROGRAM, write_programs
 from firebox.cli.image_building.installation import INSTALL_FOLDER, read_installation, write_installation
 from firebox.packages.building.build_tools import require
 from firebox.packages.building.debian_root import run_mmdebstrap
@@ -39,7 +39,7 @@ def build_root(recipe: ImageRecipe, target: Path, progress: Callable[[str], None
 
 
 def _arguments(recipe: ImageRecipe, own: Path, entry: Path) -> list[str]:
-    users = [(each.user, each.uid) for each in ALL_CONTRACTS]
+    users = [(each.user, each.uid) for each in CONTRACTS.values()]
     packages = ("python3", *recipe.packages)
     return [
         "--variant=minbase",

@@ -18,10 +18,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 
 from firebox.cli.application import Application
 from firebox.cli.completion import offer_languages
-from firebox.cli.image_building.contract import CONTRACTS, Contract, ContractName, contract_of
+from firebox.cli.image_building.contract import CONTRACTS, Contract
 from firebox.cli.image_building.debian_image import ImageRecipe, build_root
 from firebox.cli.image_building.image_import import Image, open_engine
 from firebox.cli.options import ConfigFile, DataDir
+from firebox.cli.packages.output_tables import print_rows
 from firebox.domain.errors import InvalidRequest, UnknownRuntime
 from firebox.runtimes.install_hints import named
 from firebox.server.logs import set_up_logs
@@ -64,7 +65,7 @@ def build(
     """
     settings = load_settings({"docker_url": docker_url, "data_dir": data_dir}, config)
     set_up_logs("error", settings.log_format)
-    kept = contract_of(_contract_name(contract))
+    kept = _contract(contract)
     recipe = _recipe(language.strip().lower(), suite, package or [], settings)
     name = _tag(tag or kept.tag(recipe.language))
     if output is None:
@@ -97,10 +98,7 @@ def list_images(docker_url: DockerUrl = None, config: ConfigFile = None, data_di
             found = await engine.images()
         return [row for image in sorted(found, key=lambda each: each.tags) for row in _rows(image)]
 
-    rows = [("IMAGE", "CONTRACT", "LANGUAGE", "SIZE", "CREATED"), *asyncio.run(ask())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        typer.echo("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+    print_rows(("IMAGE", "CONTRACT", "LANGUAGE", "SIZE", "CREATED"), asyncio.run(ask()))
 
 
 def _rows(image: Image) -> list[tuple[str, ...]]:
@@ -142,11 +140,10 @@ def _recipe(language: str, suite: str | None, more: list[str], settings: Setting
     return ImageRecipe(language, release, (*chosen.debian, *more))
 
 
-def _contract_name(word: str) -> ContractName:
-    for name in CONTRACTS:
-        if name == word:
-            return name
-    raise InvalidRequest(f"{word!r} is not a contract", where="--contract", hint="one of " + ", ".join(CONTRACTS))
+def _contract(word: str) -> Contract:
+    if word not in CONTRACTS:
+        raise InvalidRequest(f"{word!r} is not a contract", where="--contract", hint="one of " + ", ".join(CONTRACTS))
+    return CONTRACTS[word]
 
 
 def _tag(word: str) -> str:

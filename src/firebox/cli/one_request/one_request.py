@@ -49,7 +49,7 @@ _CONTAINER_SETTINGS = {
 """The container's owner limits time and output; these limits only stop forgotten programs."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """Options of one-shot execution. folder: for the files, which are kept; None: a temporary folder.
 

@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-sandbox", action="store_true", help="run without a sandbox; requires --inside-container")
     parser.add_argument("--inside-container", action="store_true", help="confirm that this container is already a sandbox")
     given = parser.parse_args(arguments)
-    options = RunOptions(given.path, given.bootstrap, sandbox=not given.no_sandbox, inside_container=given.inside_container)
+    options = RunOptions(
+        folder=given.path, bootstrap=given.bootstrap, sandbox=not given.no_sandbox, inside_container=given.inside_container
+    )
     try:
         raise_at_interrupts()
         status = answer_request(options)

@@ -35,5 +35,12 @@ def stdio(
     Request: {"language", "files": [{"name", "content"}, ...], "stdin"?, "command"?}. Answer: {"stdout","stderr","error"}.
     Exit status: 0 if there is an answer, whatever the program did; 1 if the request is invalid.
     """
-    options = RunOptions(path, bootstrap, not no_sandbox, inside_container, config, data_dir)
+    options = RunOptions(
+        folder=path,
+        bootstrap=bootstrap,
+        sandbox=not no_sandbox,
+        inside_container=inside_container,
+        config=config,
+        data_dir=data_dir,
+    )
     raise typer.Exit(answer_request(options))

@@ -12,7 +12,7 @@ from firebox.cli.options import ConfigFile, settings_flags
 from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, RepositoryName, Sync, open_context, run
 from firebox.cli.packages.json_output import as_entry, as_installed, as_runtimes
 from firebox.cli.packages.output_tables import format_size, print_fields, print_json, print_rows
-from firebox.cli.packages.package_names import compatible, matches, newest_first, read_selector, unknown_package
+from firebox.cli.packages.package_names import compatible, matches, read_selector, sort_versions, unknown_package
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import contains_words, known_recipes, searchable_texts
 from firebox.packages.entry import Entry
@@ -42,7 +42,7 @@ def list_packages(
     """
     context = open_context(config, flags)
     if available:
-        _list_available(context, repository, sync, as_json)
+        _list_available(context, repository, sync=sync, as_json=as_json)
         return
     installed = context.store.all()
     runtimes, problems = context.store.runtimes()
@@ -137,9 +137,9 @@ def info(
         known = [(entry.language, entry.version) for entry in candidates.values()]
         raise unknown_package(selector, known, list(recipes))
     first = {entry.version: entry for entry in group_by_repository(found.values())[0]}
-    entry = first[newest_first(first)[0]]
+    entry = first[sort_versions(first)[0]]
     there = installed.get(entry.name)
-    others = newest_first(each.version for each in candidates.values() if each.language == entry.language)
+    others = sort_versions(each.version for each in candidates.values() if each.language == entry.language)
     runtimes, _problems = context.store.runtimes() if there else ([], [])
     own_recipes = recipes.get(entry.language, [])
     if as_json:
@@ -154,7 +154,7 @@ def info(
     print_fields(_details(entry, there, others, runtimes, own_recipes))
 
 
-def _list_available(context: PackageContext, repository: str, sync: bool, as_json: bool) -> None:
+def _list_available(context: PackageContext, repository: str, *, sync: bool, as_json: bool) -> None:
     with show_progress() as report:
         entries = compatible(run(context.repositories.entries(repository, sync=sync, report=report)))
     if not context.repositories.names():
@@ -202,7 +202,7 @@ def _search_result(name: str, entries: Sequence[Entry], installed: set[str], rec
     own = [entry for entry in entries if entry.language == name]
     return {
         "package": name,
-        "versions": newest_first(entry.version for entry in own),
+        "versions": sort_versions(entry.version for entry in own),
         "repository": next((entry.repository for entry in own), ""),
         "installed": sorted(entry.version for entry in own if entry.name in installed),
         "recipes": [recipe.series for recipe in recipes],

@@ -64,12 +64,14 @@ def read_recipe_selector(word: str) -> Selector:
 
 def matches(selector: Selector, entry: Entry) -> bool:
     """Check whether an entry matches. A pre-release must be named by the range, or the word must be its full name."""
-    from firebox.packages.versions import allows
+    from firebox.packages.versions import is_in_range
 
-    return selector.word == entry.name or (selector.name == entry.language and allows(selector.version_range, entry.version))
+    return selector.word == entry.name or (
+        selector.name == entry.language and is_in_range(entry.version, within=selector.version_range)
+    )
 
 
-def newest_first(versions: Iterable[str]) -> list[str]:
+def sort_versions(versions: Iterable[str]) -> list[str]:
     """Sort versions, newest first."""
     from firebox.packages.versions import sort_key
 
@@ -139,4 +141,4 @@ def _suggestion(selector: Selector, known: Sequence[tuple[str, str]], recipes: S
 
 
 def _versions(name: str, known: Sequence[tuple[str, str]]) -> list[str]:
-    return newest_first(version for each, version in known if each == name)
+    return sort_versions(version for each, version in known if each == name)

@@ -15,8 +15,9 @@ from firebox.domain.errors import BuildFailed
 from firebox.domain.model import File, Finished, Job, LimitRequest, Result
 from firebox.engine.executor import LocalExecutor
 from firebox.packages.building.build_tools import require, run
-from firebox.packages.building.squash import RUNTIMES, TREE, read_beside
+from firebox.packages.building.squash import read_beside
 from firebox.packages.entry import Progress, Report, no_report
+from firebox.packages.installed.store import RUNTIMES, TREE
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher.squashfs_support import cannot_mount

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +14,7 @@ from firebox.cli.options import ConfigFile, settings_flags
 from firebox.cli.packages.context import TRUST_ROWS, AsJson, Yes, confirm, open_settings, read_file_or_stdin
 from firebox.cli.packages.output_tables import print_fields, print_json
 from firebox.domain.errors import InvalidRequest, NotFound
+from firebox.files.atomic_write import write_atomic
 from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -165,12 +164,7 @@ def _with_fingerprint(certificates: Sequence[Cert], fingerprint: str) -> list[Ce
 def _write(file: Path, certificates: Sequence[Cert]) -> None:
     """Write the public certificates atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False) as opened:
-        opened.write("".join(str(each) for each in certificates))
-        opened.flush()
-        os.fchmod(opened.fileno(), 0o644)
-        os.fsync(opened.fileno())
-    Path(opened.name).replace(file)
+    write_atomic(file, "".join(str(each) for each in certificates).encode())
 
 
 def _print_trusted(repository: str, file: Path, certificates: Sequence[Cert]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
 from firebox.domain import model
-from firebox.doors.http.openapi import ASKER, BODY, EVENTS, JSON, OPERATOR_TOKEN, Answer, Door, Operation, Parameter
+from firebox.doors.http.openapi import ASKER, BODY, EVENTS, JSON, OPERATOR_TOKEN, Answer, Door, Method, Operation, Parameter
 from firebox.doors.piston import package_wire
 from firebox.doors.piston.piston_openapi import File, Limits
 
@@ -53,23 +53,24 @@ def describe() -> Door:
     )
 
 
+def _operation(method: Method, path: str, id_: str, summary: str, **fields: Any) -> Operation:
+    return Operation(method, path, id_, TAG, summary, security=OPERATOR_TOKEN, **fields)
+
+
 def _repositories() -> list[Operation]:
     return [
-        Operation(
+        _operation(
             "get",
             f"{PREFIX}/repos",
             "list_repositories",
-            TAG,
             "List the repositories",
             answers={200: Answer("Their names.", list[package_wire.Repository])},
             errors=ASKER,
-            security=OPERATOR_TOKEN,
         ),
-        Operation(
+        _operation(
             "get",
             _OF_REPOSITORY,
             "list_repository_packages",
-            TAG,
             "List the packages of a repository",
             parameters=[
                 _REPOSITORY,
@@ -77,24 +78,20 @@ def _repositories() -> list[Operation]:
             ],
             answers={200: Answer("The packages.", list[package_wire.Package])},
             errors=(400, *_UPSTREAM, *ASKER),
-            security=OPERATOR_TOKEN,
         ),
-        Operation(
+        _operation(
             "get",
             f"{_OF_REPOSITORY}/{{package}}/{{version}}",
             "get_repository_package",
-            TAG,
             "Get the newest matching package of a repository",
             parameters=[_REPOSITORY, _PACKAGE, _RANGE],
             answers={200: Answer("The package.", package_wire.Package)},
             errors=(400, *_UPSTREAM, *ASKER),
-            security=OPERATOR_TOKEN,
         ),
-        Operation(
+        _operation(
             "post",
             f"{_OF_REPOSITORY}/{{package}}/{{version}}/install",
             "install_package",
-            TAG,
             "Install a package with its dependencies",
             description=(
                 "With `Accept: text/event-stream` or `application/x-ndjson` the answer is a stream of `V3Progress`, "
@@ -104,7 +101,6 @@ def _repositories() -> list[Operation]:
             body=InstallRequest,
             answers={200: Answer("It is installed.", media={JSON: package_wire.Installation, EVENTS: str})},
             errors=(*BODY, *_UPSTREAM, *ASKER),
-            security=OPERATOR_TOKEN,
         ),
     ]
 
@@ -112,44 +108,37 @@ def _repositories() -> list[Operation]:
 def _installed() -> list[Operation]:
     named = [_PACKAGE, _VERSION]
     return [
-        Operation(
+        _operation(
             "get",
             f"{PREFIX}/packages",
             "list_installed_packages",
-            TAG,
             "List the installed packages",
             answers={200: Answer("The packages and their runtimes.", list[package_wire.InstalledPackage])},
             errors=ASKER,
-            security=OPERATOR_TOKEN,
         ),
-        Operation(
+        _operation(
             "get",
             _INSTALLED,
             "get_installed_package",
-            TAG,
             "Get an installed package",
             parameters=named,
             answers={200: Answer("The package and its runtimes.", package_wire.InstalledPackage)},
             errors=(404, *ASKER),
-            security=OPERATOR_TOKEN,
         ),
-        Operation(
+        _operation(
             "delete",
             _INSTALLED,
             "uninstall_package",
-            TAG,
             "Uninstall a package",
             description="Waits for active runs.",
             parameters=named,
             answers={200: Answer("It is uninstalled.", package_wire.PackageName)},
             errors=(404, 409, *ASKER),
-            security=OPERATOR_TOKEN,
         ),
-        Operation(
+        _operation(
             "post",
             f"{_INSTALLED}/execute",
             "execute_with_package",
-            TAG,
             "Run a job with an installed package",
             description="Does not count against any quota.",
             parameters=named,
@@ -157,17 +146,14 @@ def _installed() -> list[Operation]:
             examples={"code": ("A program", {"code": "print(6 * 7)"})},
             answers={200: Answer("The job has ended.", package_wire.Execution)},
             errors=(*BODY, 404, *ASKER),
-            security=OPERATOR_TOKEN,
         ),
-        Operation(
+        _operation(
             "delete",
             f"{_INSTALLED}/cache",
             "purge_package_cache",
-            TAG,
             "Purge the job cache of a package",
             parameters=named,
             answers={200: Answer("The cache is purged.", package_wire.Purged)},
             errors=(404, *ASKER),
-            security=OPERATOR_TOKEN,
         ),
     ]

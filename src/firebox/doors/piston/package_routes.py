@@ -22,6 +22,7 @@ from firebox.doors.piston import package_wire, wire
 from firebox.doors.piston.operators import packages_of, require_operator
 from firebox.doors.piston.progress_stream import follow, wanted_format
 from firebox.doors.piston.request import Document, read_document, to_package_job
+from firebox.service.packages import Packages
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
 
@@ -65,28 +66,25 @@ class PackageDoor:
 
     async def list_repositories(self, request: AnyRequest) -> Response[bytes]:
         """List the configured repositories."""
-        await require_operator(request, self._service)
-        return _answer([package_wire.Repository(name) for name in packages_of(self._service).repositories()])
+        packages = await self._packages(request)
+        return _answer([package_wire.Repository(name) for name in packages.repositories()])
 
     async def list_packages(self, request: AnyRequest, repository: str) -> Response[bytes]:
         """List the packages of a repository. `?sync=true`: fetch its index first."""
-        await require_operator(request, self._service)
-        packages = packages_of(self._service)
+        packages = await self._packages(request)
         entries = await while_connected(request, packages.entries(repository, sync=_asks_for_sync(request)))
         return _answer([package_wire.from_entry(entry, installed=packages.is_installed(entry)) for entry in entries])
 
     async def show_package(self, request: AnyRequest, repository: str, package: str, version: str) -> Response[bytes]:
         """Return the newest matching package of a repository."""
-        await require_operator(request, self._service)
-        packages = packages_of(self._service)
+        packages = await self._packages(request)
         entry = await packages.find(package, version, repository=repository)
         return _answer(package_wire.from_entry(entry, installed=packages.is_installed(entry)))
 
     async def install(self, request: AnyRequest, repository: str, package: str, version: str) -> Response[bytes] | Stream:
         """Install a package with its dependencies. Answer at the end, or with a stream of progress."""
-        await require_operator(request, self._service)
+        packages = await self._packages(request)
         await self._read(request)
-        packages = packages_of(self._service)
         installation = packages.install(await packages.find(package, version, repository=repository))
         streamed = wanted_format(request.headers.get("accept", ""))
         if streamed is not None:
@@ -97,28 +95,24 @@ class PackageDoor:
 
     async def list_installed(self, request: AnyRequest) -> Response[bytes]:
         """List the installed packages and their runtimes."""
-        await require_operator(request, self._service)
-        packages = packages_of(self._service)
+        packages = await self._packages(request)
         return _answer([package_wire.from_installed(each, packages.runtimes_of(each)) for each in packages.installed()])
 
     async def show_installed(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:
         """Return an installed package."""
-        await require_operator(request, self._service)
-        packages = packages_of(self._service)
+        packages = await self._packages(request)
         found = packages.get(package, version)
         return _answer(package_wire.from_installed(found, packages.runtimes_of(found)))
 
     async def uninstall(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:
         """Uninstall a package, after waiting for active runs."""
-        await require_operator(request, self._service)
-        packages = packages_of(self._service)
+        packages = await self._packages(request)
         await while_connected(request, packages.uninstall(packages.id_to_uninstall(package, version)))
         return _answer(package_wire.PackageName(package, version))
 
     async def purge_cache(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:
         """Purge the job cache of a package: compiled programs and results."""
-        await require_operator(request, self._service)
-        found = packages_of(self._service).get(package, version)
+        found = (await self._packages(request)).get(package, version)
         purged = await self._service.purge_cache(found)
         return _answer(package_wire.Purged(package, version, purged))
 
@@ -135,6 +129,11 @@ class PackageDoor:
         result = await while_connected(request, self._service.execute(job, caller, counted=False))
         pieces = Pieces()
         return pieces.answer(wire.encode(package_wire.from_result(result, found, await pieces.texts_of(result))))
+
+    async def _packages(self, request: AnyRequest) -> Packages:
+        """Authorize the request and return the package service. Raises: as `require_operator` and `packages_of`."""
+        await require_operator(request, self._service)
+        return packages_of(self._service)
 
     async def _read(self, request: AnyRequest) -> Document:
         """Read a body, which may be empty.

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import re
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import semantic_version
-
 from firebox.domain.errors import BuildFailed
+from firebox.files.checksum import file_checksum
 from firebox.packages.building.debian_root import run_mmdebstrap
 from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
 from firebox.packages.building.layer import plan_layer
 from firebox.packages.building.recipe import AUTHOR
-from firebox.packages.building.squash import INFORMATION, read_beside, write_image, write_tree_as_tar
+from firebox.packages.building.squash import read_beside, write_image, write_tree_as_tar
+from firebox.packages.file_locks import lock_file
+from firebox.packages.installed.store import INFO
 from firebox.packages.machine import architecture
 from firebox.packages.publishing.build_file import write_build_file
 from firebox.packages.publishing.publishing import add_file_to_index, add_to_index, entry_of
+from firebox.packages.versions import sort_key
 
 INCLUDED = ("tzdata",)
 """Non-essential packages that programs in any language expect."""
+
+BUILD_PLATFORM = "firebox-debian"
 
 UNMERGED = ("buster", "bullseye")
 """Releases that keep /bin and /usr/bin separate unless symlinks exist."""
@@ -58,11 +59,11 @@ def find_or_build_base(
     Raises: BuildFailed.
     """
     name = f"debian-{suite}"
-    with build_lock(output, name):
+    with lock_file(output / f".{name}.lock"):
         files = [] if rebuild else list(output.glob(f"{name}-*-{architecture()}.squashfs"))
         if not files:
             files = [_build(suite, name, output, downloads, progress)]
-        file = max(files, key=_version_in_name)
+        file = max(files, key=lambda file: sort_key(file.name.rpartition("-")[0].rpartition("-")[2]))
         add_file_to_index(output, file)
     information = _read_information(file)
     tree = _cached_tree(file, downloads / "trees")
@@ -87,20 +88,9 @@ def _build(suite: str, name: str, output: Path, downloads: Path, progress: Calla
             layer = plan_layer(whole, None, began, 0)
             release = _release(whole)
             version = f"{release}.{datetime.fromtimestamp(layer.epoch, UTC):%Y%m%d}"
-            information: dict[str, Any] = {
-                "language": name,
-                "version": version,
-                "author": AUTHOR,
-                "dependencies": {},
-                "build_platform": "firebox-debian",
-                "aliases": [],
-                "provides": [],
-                "limit_overrides": {},
-                "architecture": architecture(),
-                "inputs": inputs,
-            }
+            information = package_information(name, version, AUTHOR, inputs)
             content = json.dumps(information, indent=1).encode() + b"\n"
-            write_image(unfinished, {INFORMATION: content}, whole, layer)
+            write_image(unfinished, {INFO: content}, whole, layer)
         file = output / f"{name}-{version}-{architecture()}.squashfs"
         unfinished.chmod(0o644)
         write_build_file(file, f"mmdebstrap --variant=essential --include={','.join(INCLUDED)} {suite}", {})
@@ -125,10 +115,8 @@ def _release(root: tarfile.TarFile) -> str:
 
 def _cached_tree(file: Path, folder: Path) -> Path:
     """Return the files of a base as a tar, which is created once and cached."""
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    tree = folder / f"{digest}.tar"
+    tree = folder / f"{file_checksum(file)}.tar"
     if not tree.is_file():
         write_tree_as_tar(file, tree)
     return tree
@@ -136,20 +124,15 @@ def _cached_tree(file: Path, folder: Path) -> Path:
 
 def _read_information(file: Path) -> dict[str, Any]:
     try:
-        information: dict[str, Any] = json.loads(read_beside(file, INFORMATION))
+        information: dict[str, Any] = json.loads(read_beside(file, INFO))
         str(information["version"])
     except (ValueError, KeyError, TypeError):
         raise BuildFailed(f"{file} is not a base", hint="delete it to rebuild it") from None
     return information
 
 
-def _version_in_name(file: Path) -> Any:
-    return semantic_version.Version(file.name.rpartition("-")[0].rpartition("-")[2])
-
-
-@contextmanager
-def build_lock(output: Path, name: str) -> Generator[None]:
-    """Hold the build lock of a package name in a folder."""
-    with (output / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def package_information(language: str, version: str, author: str, inputs: list[str], **more: Any) -> dict[str, Any]:
+    """Return the contents of a package's pkg-info.json. more: fields that differ from the defaults."""
+    defaults: dict[str, Any] = {"dependencies": {}, "build_platform": BUILD_PLATFORM, "aliases": [], "provides": []}
+    information: dict[str, Any] = {"language": language, "version": version, "author": author, **(defaults | more)}
+    return {**information, "limit_overrides": {}, "architecture": architecture(), "inputs": inputs}

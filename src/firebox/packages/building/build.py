@@ -12,31 +12,30 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
-import semantic_version
 from msgspec import Struct
 
 from firebox.domain.errors import BuildFailed
-from firebox.packages.building.base import Base, build_lock, find_or_build_base
+from firebox.packages.building.base import Base, find_or_build_base, package_information
 from firebox.packages.building.build_tools import BUILD_PROGRAMS, require_all
 from firebox.packages.building.debian_root import run_mmdebstrap
 from firebox.packages.building.extras import write_extras
 from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
 from firebox.packages.building.layer import BUILDING, plan_layer
-from firebox.packages.building.probe import FOUND, probe_script, read_runtimes
+from firebox.packages.building.probe import FOUND, probe_script, read_probe_results
 from firebox.packages.building.recipe import Recipe
 from firebox.packages.building.root_steps import INSTALL, chrooted, variables
-from firebox.packages.building.squash import INFORMATION, RUNTIMES, write_image
+from firebox.packages.building.squash import write_image
 from firebox.packages.building.untested import UntestedPackage
 from firebox.packages.entry import Entry, Progress, Report, no_report
+from firebox.packages.file_locks import lock_file
 from firebox.packages.installed.metadata import HOST_FIELDS
-from firebox.packages.machine import architecture
+from firebox.packages.installed.store import INFO, RUNTIMES
 from firebox.packages.publishing.build_file import build_file_url, write_build_file
 from firebox.packages.publishing.publishing import add_to_index, with_absolute_url
 from firebox.packages.repository.sources import packages_folder
+from firebox.packages.versions import is_in_range
 from firebox.runtimes.runtime import Runtime
 from firebox.settings.settings import Settings
-
-BUILD_PLATFORM = "firebox-debian"
 
 
 class Built(Struct, frozen=True, kw_only=True):
@@ -76,7 +75,7 @@ def build(
         report(Progress(package=recipe.package, step="build", words=words))
 
     base = find_or_build_base(recipe.suite, output.resolve(), downloads, progress, rebuild=rebuild_base)
-    with build_lock(output, recipe.package):
+    with lock_file(output / f".{recipe.package}.lock"):
         untested = UntestedPackage(output, recipe, base, sources or {})
         if untested.find() is not None:
             progress("already built: repeating only its test")
@@ -124,13 +123,13 @@ def _build(
     )
     inputs = [*debian_inputs(archives), *inputs]
     keep_archives(archives, downloads / "debian")
-    runtimes = [_apply_recipe(runtime, recipe) for runtime in read_runtimes(found / Path(FOUND).name, definitions)]
+    runtimes = [_apply_recipe(runtime, recipe) for runtime in read_probe_results(found / Path(FOUND).name, definitions)]
     _check_version(recipe, runtimes[0].version)
     information = _information(recipe, base, runtimes, inputs)
     progress("writing the image")
     with tarfile.open(full) as whole, tarfile.open(base.tree) as lower:
         layer = plan_layer(whole, lower, began, base.epoch)
-        beside = {INFORMATION: _json(information), RUNTIMES: _json([_shipped_fields(runtime) for runtime in runtimes])}
+        beside = {INFO: _json(information), RUNTIMES: _json([_shipped_fields(runtime) for runtime in runtimes])}
         write_image(folder / "image.squashfs", beside, whole, layer)
     return folder / "image.squashfs", information, layer.size_bytes
 
@@ -146,9 +145,7 @@ def _apply_recipe(runtime: Runtime, recipe: Recipe) -> Runtime:
 
 
 def _check_version(recipe: Recipe, version: str) -> None:
-    wanted: Any = semantic_version.NpmSpec(recipe.version)
-    exact: Any = semantic_version.Version(version)
-    if not wanted.match(exact) and not wanted.match(exact.truncate("patch")):
+    if not is_in_range(version, within=recipe.version) and not is_in_range(version, within=recipe.version, as_release=True):
         raise BuildFailed(
             f"recipe {recipe.name}: the built version {version} is not in the range {recipe.version}",
             hint="another Debian release (suite) may have a matching version",
@@ -156,18 +153,15 @@ def _check_version(recipe: Recipe, version: str) -> None:
 
 
 def _information(recipe: Recipe, base: Base, runtimes: list[Runtime], inputs: list[str]) -> dict[str, Any]:
-    return {
-        "language": recipe.package,
-        "version": runtimes[0].version,
-        "author": recipe.author,
-        "dependencies": {base.name: base.version},
-        "build_platform": BUILD_PLATFORM,
-        "aliases": list(recipe.aliases),
-        "provides": [{"language": each.language, "aliases": list(each.aliases), "limit_overrides": {}} for each in runtimes],
-        "limit_overrides": {},
-        "architecture": architecture(),
-        "inputs": inputs,
-    }
+    return package_information(
+        recipe.package,
+        runtimes[0].version,
+        recipe.author,
+        inputs,
+        dependencies={base.name: base.version},
+        aliases=list(recipe.aliases),
+        provides=[{"language": each.language, "aliases": list(each.aliases), "limit_overrides": {}} for each in runtimes],
+    )
 
 
 def _shipped_fields(runtime: Runtime) -> dict[str, Any]:

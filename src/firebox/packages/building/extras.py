@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import stat
 import tarfile
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from firebox.domain.errors import BuildFailed
+from firebox.files.checksum import file_checksum
 from firebox.packages.building.fetch import fetch_tarball, fetch_wheel
 from firebox.packages.building.layer import BUILDING
 from firebox.packages.building.recipe import Recipe, Supplied
@@ -50,8 +50,7 @@ def write_extras(
                 hint = f"--source {supplied.name}=FILE" + (f"; {supplied.hint}" if supplied.hint else "")
                 raise BuildFailed(f"recipe {recipe.name} needs {supplied.name}, which no registry provides", hint=hint)
             writer.supplied(supplied, file)
-            with file.open("rb") as opened:
-                inputs.append(f"supplied {supplied.name} - {hashlib.file_digest(opened, 'sha256').hexdigest()}")
+            inputs.append(f"supplied {supplied.name} - {file_checksum(file)}")
 
 
 class _Writer:

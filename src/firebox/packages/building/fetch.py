@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from firebox.domain.errors import BuildFailed
+from firebox.files.checksum import file_checksum
 from firebox.packages.building.build_tools import require, run
 from firebox.packages.building.recipe import Tarball, Wheel
 
@@ -25,7 +25,7 @@ DOWNLOAD_TIMEOUT_S = 1800.0
 def fetch_wheel(wheel: Wheel, downloads: Path, progress: Callable[[str], None]) -> Path:
     """Return the wheel, from the download folder or from pip. Raises: BuildFailed."""
     kept = downloads / "pypi" / wheel.sha256 / wheel.file
-    if _sha256(kept) == wheel.sha256:
+    if _has_checksum(kept, wheel.sha256):
         return kept
     progress(f"pip: {wheel.file}")
     with _folder(downloads) as folder:
@@ -35,14 +35,14 @@ def fetch_wheel(wheel: Wheel, downloads: Path, progress: Callable[[str], None]) 
         # The tags below select the target Python; the version that runs pip is irrelevant.
         command += ["--no-cache-dir", "--ignore-requires-python", "--only-binary", ":all:", "--require-hashes", *_tags(wheel)]
         run([*command, "--dest", str(folder), "--requirement", str(wanted)], DOWNLOAD_TIMEOUT_S, folder=folder, label="pip")
-        return _keep(folder / wheel.file, kept, _sha256(folder / wheel.file) == wheel.sha256, wheel.name)
+        return _keep(folder / wheel.file, kept, wheel.sha256, wheel.name)
 
 
 def fetch_tarball(tarball: Tarball, downloads: Path, progress: Callable[[str], None]) -> Path:
     """Return the tarball, from the download folder or from npm. Raises: BuildFailed."""
-    wanted = base64.b64decode(tarball.integrity.removeprefix("sha512-"))
-    kept = downloads / "npm" / f"{wanted.hex()[:64]}.tgz"
-    if _sha512(kept) == wanted:
+    sha512 = base64.b64decode(tarball.integrity.removeprefix("sha512-")).hex()
+    kept = downloads / "npm" / f"{sha512[:64]}.tgz"
+    if _has_checksum(kept, sha512):
         return kept
     npm = require("npm")
     progress(f"npm: {tarball.name} {tarball.version}")
@@ -55,7 +55,7 @@ def fetch_tarball(tarball: Tarball, downloads: Path, progress: Callable[[str], N
         except (ValueError, TypeError, KeyError):
             files = []
         found = next(iter(folder.glob("*.tgz")), folder / (files[0] if files else "nothing"))
-        return _keep(found, kept, _sha512(found) == wanted, tarball.name)
+        return _keep(found, kept, sha512, tarball.name)
 
 
 def _tags(wheel: Wheel) -> list[str]:
@@ -81,8 +81,9 @@ def _folder(downloads: Path) -> Generator[Path]:
         yield Path(folder)
 
 
-def _keep(found: Path, kept: Path, right: bool, name: str) -> Path:
-    if not right:
+def _keep(found: Path, kept: Path, checksum: str, name: str) -> Path:
+    """Verify a download and move it to the cache. Raises: BuildFailed."""
+    if not _has_checksum(found, checksum):
         what = "does not match the hash in the recipe" if found.is_file() else "was not downloaded"
         raise BuildFailed(f"{name}: {found.name} {what}", hint="the registry changed the file, or the recipe is wrong")
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -90,15 +91,7 @@ def _keep(found: Path, kept: Path, right: bool, name: str) -> Path:
     return kept
 
 
-def _sha256(file: Path) -> str:
-    if not file.is_file():
-        return ""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _sha512(file: Path) -> bytes:
-    if not file.is_file():
-        return b""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha512").digest()
+def _has_checksum(file: Path, checksum: str) -> bool:
+    """Check whether a file exists and has this SHA-256 or SHA-512 checksum."""
+    algorithm = "sha256" if len(checksum) == 64 else "sha512"
+    return file.is_file() and file_checksum(file, algorithm) == checksum

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
 from urllib.parse import unquote
+
+from firebox.files.checksum import file_checksum
 
 KEEP_ARCHIVES = "--customize-hook=sync-out /var/cache/apt/archives {}"
 """Hook that copies the archives out of a root under construction."""
@@ -17,7 +18,7 @@ def debian_inputs(archives: Path) -> list[str]:
     found: list[str] = []
     for file in sorted(archives.glob("*.deb")):
         name, version, _ = unquote(file.name).removesuffix(".deb").split("_")
-        found.append(f"deb {name} {version} {_digest(file)}")
+        found.append(f"deb {name} {version} {file_checksum(file)}")
     return found
 
 
@@ -30,8 +31,3 @@ def keep_archives(archives: Path, kept: Path) -> None:
             shutil.move(file, unfinished)
             unfinished.chmod(0o644)
             unfinished.replace(kept / file.name)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

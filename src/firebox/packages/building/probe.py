@@ -97,7 +97,7 @@ def probe_script(definitions: Sequence[Definition], epoch: int) -> str:
     return _FUNCTIONS + "".join(_detection_script(number, definition, epoch) for number, definition in enumerate(definitions))
 
 
-def read_runtimes(folder: Path, definitions: Sequence[Definition]) -> list[Runtime]:
+def read_probe_results(folder: Path, definitions: Sequence[Definition]) -> list[Runtime]:
     """Create the runtimes from the results of the script. folder: a copy of `FOUND`. Raises: BuildFailed."""
     return [_runtime(folder / str(number), definition) for number, definition in enumerate(definitions)]
 

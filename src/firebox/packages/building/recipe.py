@@ -17,6 +17,7 @@ import semantic_version
 from msgspec import Struct, field
 
 from firebox.domain.errors import BuildFailed, InvalidRequest, NotFound
+from firebox.packages.versions import is_range
 from firebox.runtimes.definition import Definition, check_limits, read_definition
 
 AUTHOR = "Firebox contributors <contributors@firebox.invalid>"
@@ -248,7 +249,7 @@ def _violations(recipe: Recipe) -> Iterator[tuple[str, object, str]]:
     for key, values in (("provides", recipe.provides), ("test", recipe.test)):
         if not values:
             yield key, values, "at least one"
-    if not _is_range(recipe.version):
+    if not is_range(recipe.version):
         yield "version", recipe.version, "a version range such as 3.13.x"
     if not 0 < len(recipe.summary) <= 200 or not recipe.summary.isprintable():
         yield "summary", recipe.summary, "a single line of at most 200 characters"
@@ -268,11 +269,3 @@ def _violations(recipe: Recipe) -> Iterator[tuple[str, object, str]]:
     places: list[Wheel | Tarball] = [*recipe.pypi, *recipe.npm]
     yield from each("into", [each.place for each in places], _PLACE, "an absolute path without . and ..")
     yield from each("supplied.into", [each.into for each in recipe.supplied], _PLACE, "an absolute path without . and ..")
-
-
-def _is_range(words: str) -> bool:
-    try:
-        semantic_version.NpmSpec(words)
-    except ValueError:
-        return False
-    return True

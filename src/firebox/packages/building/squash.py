@@ -14,11 +14,7 @@ from pathlib import Path
 from firebox.domain.errors import BuildFailed
 from firebox.packages.building.build_tools import require, run
 from firebox.packages.building.layer import Layer
-
-TREE = "root"
-"""The folder of an image that becomes a layer."""
-INFORMATION = "pkg-info.json"
-RUNTIMES = "runtimes.json"
+from firebox.packages.installed.store import TREE
 
 COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "128K")
 """Level 15 takes ten times as long and saves 7 %."""

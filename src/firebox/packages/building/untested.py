@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from firebox.files.checksum import file_checksum
 from firebox.packages.building.base import Base
 from firebox.packages.building.recipe import Recipe
 from firebox.packages.entry import Entry
@@ -80,6 +81,5 @@ def _fingerprint(recipe: Recipe, base: Base, sources: Mapping[str, Path]) -> str
         if file.relative_to(recipe.folder).parts[0] != "test":
             digest.update(f"{file.relative_to(recipe.folder)}\n".encode() + file.read_bytes())
     for name, file in sorted(sources.items()):
-        with file.open("rb") as opened:
-            digest.update(f"{name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{name} {file_checksum(file)}\n".encode())
     return digest.hexdigest()[:16]

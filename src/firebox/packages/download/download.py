@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
-import hashlib
 import os
 import stat
 from collections.abc import AsyncGenerator
@@ -14,16 +12,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firebox.domain.errors import DownloadFailed, NotTrusted, WrongChecksum
+from firebox.files.atomic_write import sync_folder
+from firebox.files.checksum import file_checksum
 from firebox.packages.download.transfer import (
     WRITE_BYTES,
     Transfer,
     check_free_space,
     max_file_bytes,
     package_too_large,
-    remove,
     write_all,
 )
 from firebox.packages.entry import Entry, Progress, Report
+from firebox.packages.file_locks import refers_to, try_lock
 from firebox.packages.repository import network
 from firebox.packages.repository.index import CHECKSUM_DIGITS
 from firebox.packages.repository.signatures import verify_file
@@ -57,15 +57,14 @@ async def fetch(entry: Entry, folder: Path, settings: Settings, report: Report) 
                 await asyncio.to_thread(_finish, opened, part, path)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            remove(part)
-            remove(part.with_suffix(".from"))
+            _delete_partial(part)
         raise DownloadFailed(f"{entry.name} cannot be stored in {folder}: {error.strerror or error}") from None
     if keys:
         report(Progress(package=entry.name, step="verify", words="signature"))
         try:
             await asyncio.to_thread(verify_file, path, entry.signature.encode(), keys, entry.name)
         except NotTrusted:
-            remove(path)
+            path.unlink(missing_ok=True)
             raise
     return path
 
@@ -118,63 +117,39 @@ async def _download(entry: Entry, part: Path, opened: BinaryIO, settings: Settin
 @asynccontextmanager
 async def _locked_part(part: Path, entry: Entry, report: Report) -> AsyncGenerator[BinaryIO]:
     """Open and lock the partial file; wait for other downloads of it, in this process and others."""
-    told = False
+    reported = False
     while True:
         with os.fdopen(os.open(part, _PART, 0o600), "r+b", buffering=0) as opened:
-            try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told:
+            descriptor = opened.fileno()
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EEXIST, f"{part} is not a regular file")
+            if not try_lock(descriptor):
+                if not reported:
                     report(Progress(package=entry.name, step="download", words="waiting for another download of the same file"))
-                    told = True
-            else:
-                if _is_at(opened, part):
-                    try:
-                        yield opened
-                    finally:
-                        if _is_at(opened, part) and os.fstat(opened.fileno()).st_size == 0:
-                            remove(part)
-                            remove(part.with_suffix(".from"))
-                    return
+                    reported = True
+            elif refers_to(descriptor, part):  # a previous holder may have renamed it
+                try:
+                    yield opened
+                finally:
+                    if refers_to(descriptor, part) and os.fstat(descriptor).st_size == 0:
+                        _delete_partial(part)
+                return
         await asyncio.sleep(BUSY_PAUSE_S)
-
-
-def _is_at(opened: BinaryIO, path: Path) -> bool:
-    """Check whether an open file still has this name; a previous holder may have renamed it."""
-    status = os.fstat(opened.fileno())
-    try:
-        there = path.lstat()
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EEXIST, f"{path} is not a regular file")
-    return (status.st_dev, status.st_ino) == (there.st_dev, there.st_ino)
 
 
 async def _has_checksum(path: Path, algorithm: str, digest: str, entry: Entry, report: Report) -> bool:
     """Verify the checksum of a file; delete a complete file that fails. False if it does not exist."""
-    size_bytes = _size(path)
-    if size_bytes is None:
+    try:
+        size_bytes = path.lstat().st_size  # noqa: ASYNC240 - a quick local stat
+    except FileNotFoundError:
         return False
     report(Progress(package=entry.name, step="verify", total=size_bytes))
-    if await asyncio.to_thread(_digest, path, algorithm) != digest:
+    if await asyncio.to_thread(file_checksum, path, algorithm) != digest:
         if path.suffix != ".part":
-            remove(path)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
         return False
     report(Progress(package=entry.name, step="verify", done=size_bytes, total=size_bytes))
     return True
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        return None
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def _copy(entry: Entry, opened: BinaryIO, settings: Settings, report: Report) -> None:
@@ -200,13 +175,15 @@ def _copy(entry: Entry, opened: BinaryIO, settings: Settings, report: Report) ->
             report(Progress(package=entry.name, step="download", done=done, total=status.st_size))
 
 
+def _delete_partial(part: Path) -> None:
+    """Delete a partial file and its validator."""
+    part.unlink(missing_ok=True)
+    part.with_suffix(".from").unlink(missing_ok=True)
+
+
 def _finish(opened: BinaryIO, part: Path, path: Path) -> None:
     """Rename the file to its final name after flushing it to disk."""
     os.fsync(opened.fileno())
     part.replace(path)
-    remove(part.with_suffix(".from"))
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    part.with_suffix(".from").unlink(missing_ok=True)
+    sync_folder(path.parent)

@@ -154,7 +154,7 @@ class Transfer:
         self._opened.truncate(0)
         self._offset = 0
         self.resumed = False
-        remove(self._validator_path)
+        self._validator_path.unlink(missing_ok=True)
 
 
 async def _raise_on_stall(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
@@ -199,11 +199,6 @@ def write_all(opened: BinaryIO, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[opened.write(rest) :]
-
-
-def remove(path: Path) -> None:
-    """Delete a file if it exists."""
-    path.unlink(missing_ok=True)
 
 
 def _read_validator(path: Path) -> _Validator:

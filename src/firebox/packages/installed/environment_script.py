@@ -31,7 +31,7 @@ LauncherMaker = Callable[[], LauncherProcess]
 
 
 async def evaluate(
-    name: str, homes: Sequence[str], layers: Sequence[str], *, on_host: bool, make_launcher: LauncherMaker
+    name: str, *, homes: Sequence[str], layers: Sequence[str], on_host: bool, make_launcher: LauncherMaker
 ) -> dict[str, str]:
     """Run the environment scripts of a package and its dependencies, and return the variables they export.
 
@@ -40,7 +40,7 @@ async def evaluate(
     """
     launcher = make_launcher()
     try:
-        output, complaints, ended = await _run(launcher, homes, layers, on_host)
+        output, complaints, ended = await _run(launcher, homes=homes, layers=layers, on_host=on_host)
     except CommandRefused as refused:
         hint = "bash and env must be installed on this machine" if on_host else ""
         raise UnusablePackage(f"{name}: its environment cannot be evaluated: {refused}", hint=hint) from None
@@ -57,7 +57,7 @@ async def evaluate(
 
 
 async def _run(
-    launcher: LauncherProcess, homes: Sequence[str], layers: Sequence[str], on_host: bool
+    launcher: LauncherProcess, *, homes: Sequence[str], layers: Sequence[str], on_host: bool
 ) -> tuple[bytes, bytes, Exit]:
     await launcher.start()
     sandbox = await launcher.make(SandboxSpec(layers=tuple(layers), host=on_host))

@@ -25,7 +25,6 @@ from firebox.domain.errors import PackageError, UnusablePackage
 from firebox.packages.installed.metadata import MAX_INODES
 
 MAGIC = b"hsqs"
-TREE = "root"
 MAX_DEPTH = 64
 
 _UNPRIVILEGED_ID = 209_999
@@ -67,7 +66,7 @@ class ImageListing(NamedTuple):
     inodes: int
 
 
-def read_superblock(image: Path, name: str) -> Superblock:
+def read_superblock(image: Path, *, name: str) -> Superblock:
     """Validate the superblock of an image. name: of the package, for messages. Raises: UnusablePackage, OSError."""
     with image.open("rb") as opened:
         data = opened.read(_SUPERBLOCK.size)
@@ -101,7 +100,7 @@ def pad_to_block(image: Path) -> None:
             opened.write(bytes(missing_bytes))
 
 
-async def list_image(image: Path, name: str, max_bytes: int) -> ImageListing:
+async def list_image(image: Path, *, name: str, max_bytes: int) -> ImageListing:
     """List an image and reject what no package needs: device nodes, setuid programs, ambiguous names.
 
     max_bytes: maximum total size. Raises: UnusablePackage; PackageError if unsquashfs is missing; OSError.
@@ -113,7 +112,7 @@ async def list_image(image: Path, name: str, max_bytes: int) -> ImageListing:
     return listing.listing()
 
 
-async def read_file(image: Path, name: str, file: str, max_bytes: int) -> bytes:
+async def read_file(image: Path, file: str, *, name: str, max_bytes: int) -> bytes:
     """Read a top-level file of an image that `list_image` has checked. Raises: UnusablePackage, PackageError, OSError."""
     async with _unsquashfs(image, name, "-no-wildcards", "-cat", "--image--", file, seconds=_LIST_TIMEOUT_S) as output:
         data = b""
@@ -124,7 +123,7 @@ async def read_file(image: Path, name: str, file: str, max_bytes: int) -> bytes:
     return data
 
 
-async def unpack_image(image: Path, name: str, folder: Path, on_output: Callable[[bytes], None]) -> None:
+async def unpack_image(image: Path, folder: Path, on_output: Callable[[bytes], None], *, name: str) -> None:
     """Unpack an image that `list_image` has checked into an empty folder. The files belong to the unprivileged user.
 
     on_output: called with the output of unsquashfs. Raises: UnusablePackage, PackageError, OSError.

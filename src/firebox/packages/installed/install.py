@@ -225,8 +225,8 @@ class Installer:
             stack = [packages[each] for each in dependents_first(installed.id, packages)]
             environment = await evaluate(
                 entry.name,
-                [piston_home(each.entry.language, each.entry.version) for each in stack],
-                [
+                homes=[piston_home(each.entry.language, each.entry.version) for each in stack],
+                layers=[
                     str(places.get(each.id, self._store.package_folder(each.id)) / (IMAGE if each.kind == "image" else TREE))
                     for each in stack
                 ],

@@ -145,7 +145,7 @@ def check_environment(variables: Mapping[str, str], source: str) -> None:
             raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is not a valid environment variable")
 
 
-def check_limits(limits: LimitRequest, stage: str, source: str) -> None:
+def check_stage_limits(limits: LimitRequest, stage: str, source: str) -> None:
     """Reject limits that are invalid as settings. Raises: UnusablePackage."""
     for name in LimitRequest.__struct_fields__:
         value = getattr(limits, name)
@@ -172,7 +172,7 @@ def _check_runtime(runtime: Runtime, where: str) -> None:
     for variables in (runtime.env, runtime.compile_env):
         check_environment(variables, where)
     for stage in STAGES:
-        check_limits(runtime.limits("compile" if stage == "compile" else "run"), stage, where)
+        check_stage_limits(runtime.limits("compile" if stage == "compile" else "run"), stage, where)
     _check_pattern(runtime.name_pattern, where)
     for pattern in runtime.compile_args:
         if pattern not in _built_in_patterns():

@@ -16,13 +16,13 @@ from msgspec import structs
 from firebox.domain.errors import InvalidRequest, UnusablePackage
 from firebox.domain.model import LimitRequest
 from firebox.files.large_archive import Bounds, unpack
-from firebox.packages.installed.metadata import INFO_BYTES, MAX_INODES, PackageInfo, check_limits, read_info
+from firebox.packages.installed.metadata import INFO_BYTES, MAX_INODES, PackageInfo, check_stage_limits, read_info
+from firebox.packages.installed.store import INFO
 from firebox.runtimes.runtime import Runtime
 from firebox.settings.other_systems.piston_settings import override_names, override_value
 from firebox.settings.settings_table import STAGES
 
 MAGIC = b"\x1f\x8b"
-INFO = "pkg-info.json"
 RUN = "run"
 COMPILE = "compile"
 ENVIRONMENT = "environment"
@@ -39,7 +39,7 @@ def piston_home(language: str, version: str) -> str:
 
 
 def unpack_archive(
-    archive: Path, name: str, folder: Path, home: str, max_bytes: int, on_progress: Callable[[int], None]
+    archive: Path, folder: Path, on_progress: Callable[[int], None], *, name: str, home: str, max_bytes: int
 ) -> PackageInfo:
     """Unpack a package into an empty folder and read its metadata. Blocks; call it in a thread.
 
@@ -105,7 +105,7 @@ def parse_limit_overrides(overrides: Mapping[str, int], name: str) -> dict[str, 
                 raise UnusablePackage(f"{name}: pkg-info.json overrides an unknown limit, {key[:64]!r}")
             limits[stage] = structs.replace(limits[stage], **{limit: override_value(setting, value)})
     for stage, wanted in limits.items():
-        check_limits(wanted, stage, name)
+        check_stage_limits(wanted, stage, name)
     return limits
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from firebox.domain.errors import InvalidRequest, PackageError, UnusablePackage, WrongChecksum
+from firebox.files.checksum import file_checksum
 from firebox.files.large_archive import Bounds, read_member
 from firebox.packages.entry import Entry, Progress, Report
 from firebox.packages.installed import image, piston_archive
@@ -53,14 +54,14 @@ async def describe(file: Path, max_bytes: int) -> Entry:
     """Create an entry from the metadata in a package file. Raises: UnusablePackage, OSError."""
     name = file.name
     if await in_thread(lambda: is_image(file, name)):
-        await in_thread(lambda: image.read_superblock(file, name))
-        listing = await image.list_image(file, name, max_bytes)
+        await in_thread(lambda: image.read_superblock(file, name=name))
+        listing = await image.list_image(file, name=name, max_bytes=max_bytes)
         info = read_info(await _read_top_level_file(file, name, listing, INFO, INFO_BYTES), name)
         size_bytes = listing.size_bytes
     else:
         data = await in_thread(lambda: _read_archive_info(file, name, max_bytes))
         info, size_bytes = read_info(data, name), 0
-    checksum = await in_thread(lambda: _checksum(file, "sha256"))
+    checksum = await in_thread(lambda: file_checksum(file))
     return Entry(
         language=info.language,
         version=info.version,
@@ -82,7 +83,7 @@ async def prepare(file: Path, staging: Path, entry: Entry, max_bytes: int, repor
     _check_free_space(staging, entry)
     stop = Event()
     packed = staging / _PACKED
-    await in_thread(lambda: _stage_file(file, packed, entry, may_link, stop), stop)
+    await in_thread(lambda: _stage_file(file, packed, entry, stop, may_link=may_link), stop)
     if await in_thread(lambda: is_image(packed, entry.name)):
         return await _prepare_image(packed, staging, entry, max_bytes, report)
 
@@ -97,7 +98,9 @@ async def prepare(file: Path, staging: Path, entry: Entry, max_bytes: int, repor
     def unpack() -> PackageInfo:
         tree.mkdir(parents=True)
         _make_readable(staging / TREE, tree)
-        info = unpack_archive(packed, entry.name, tree, piston_home(entry.language, entry.version), max_bytes, on_progress)
+        info = unpack_archive(
+            packed, tree, on_progress, name=entry.name, home=piston_home(entry.language, entry.version), max_bytes=max_bytes
+        )
         check_matches(info, entry)
         packed.unlink()
         _write(staging / INFO, (tree / INFO).read_bytes())
@@ -120,28 +123,28 @@ def is_image(file: Path, name: str) -> bool:
 async def _prepare_image(packed: Path, staging: Path, entry: Entry, max_bytes: int, report: Report) -> Prepared:
     name = entry.name
     report(Progress(package=name, step="unpack", words="checking the image"))
-    await in_thread(lambda: image.read_superblock(packed, name))
-    listing = await image.list_image(packed, name, max_bytes)
+    await in_thread(lambda: image.read_superblock(packed, name=name))
+    listing = await image.list_image(packed, name=name, max_bytes=max_bytes)
     data = await _read_top_level_file(packed, name, listing, INFO, INFO_BYTES)
     info = read_info(data, name)
     check_matches(info, entry)
     _write(staging / INFO, data)
-    if image.TREE not in listing.folders:
-        if image.TREE in listing.names:
-            raise UnusablePackage(f"{name}: the image has no folder {image.TREE}")
+    if TREE not in listing.folders:
+        if TREE in listing.names:
+            raise UnusablePackage(f"{name}: the image has no folder {TREE}")
         if piston_archive.RUN not in listing.files and piston_archive.ENVIRONMENT not in listing.files:
-            raise UnusablePackage(f"{name}: the image has neither a folder {image.TREE} nor a file {piston_archive.RUN}")
+            raise UnusablePackage(f"{name}: the image has neither a folder {TREE} nor a file {piston_archive.RUN}")
         tree = _piston_tree(staging, entry)
         await _unpack_image(packed, staging, name, ".", tree, max_bytes, report)
         return Prepared(info=info, kind="folder", runtimes=[], piston_tree=tree)
 
     if piston_archive.RUN in listing.files:
-        raise UnusablePackage(f"{name}: the image has both a folder {image.TREE} and a file {piston_archive.RUN}")
+        raise UnusablePackage(f"{name}: the image has both a folder {TREE} and a file {piston_archive.RUN}")
     runtimes: list[Runtime] = []
     if RUNTIMES in listing.names:
         runtimes = read_runtimes(await _read_top_level_file(packed, name, listing, RUNTIMES, RUNTIMES_BYTES), name)
     if await in_thread(cannot_mount):
-        await _unpack_image(packed, staging, name, image.TREE, staging / TREE, max_bytes, report)
+        await _unpack_image(packed, staging, name, TREE, staging / TREE, max_bytes, report)
         return Prepared(info=info, kind="folder", runtimes=runtimes, piston_tree=None)
     await in_thread(lambda: _store_image(packed, staging / IMAGE))
     return Prepared(info=info, kind="image", runtimes=runtimes, piston_tree=None)
@@ -152,7 +155,10 @@ async def _unpack_image(packed: Path, staging: Path, name: str, part: str, targe
     unpacked = staging / _UNPACKED
     await in_thread(lambda: unpacked.mkdir(mode=0o700))
     await image.unpack_image(
-        packed, name, unpacked, lambda _words: report(Progress(package=name, step="unpack", words="unpacking the image"))
+        packed,
+        unpacked,
+        lambda _output: report(Progress(package=name, step="unpack", words="unpacking the image")),
+        name=name,
     )
 
     def put() -> None:
@@ -173,7 +179,7 @@ async def _read_top_level_file(file: Path, name: str, listing: image.ImageListin
         raise UnusablePackage(f"{name}: the image has no file {member}")
     if size_bytes > max_bytes:
         raise UnusablePackage(f"{name}: {member} is larger than {max_bytes} bytes")
-    return await image.read_file(file, name, member, max_bytes)
+    return await image.read_file(file, member, name=name, max_bytes=max_bytes)
 
 
 def _piston_tree(staging: Path, entry: Entry) -> Path:
@@ -190,7 +196,7 @@ def _read_archive_info(file: Path, name: str, max_bytes: int) -> bytes:
     return data
 
 
-def _stage_file(file: Path, packed: Path, entry: Entry, may_link: bool, stop: Event) -> None:
+def _stage_file(file: Path, packed: Path, entry: Entry, stop: Event, *, may_link: bool) -> None:
     """Link or copy the file into the staging folder, where nothing else modifies it. Verify the checksums of a copy."""
     if may_link:
         with contextlib.suppress(OSError):
@@ -230,11 +236,6 @@ def _check_free_space(staging: Path, entry: Entry) -> None:
             f"{entry.name} needs {entry.size_bytes} bytes, but only {free_bytes} are free on the disk of {staging.parent}",
             hint="free disk space, or set data_dir to another disk",
         )
-
-
-def _checksum(file: Path, kind: str) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, kind).hexdigest()
 
 
 def _make_readable(top: Path, bottom: Path) -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
+from firebox.files.atomic_write import sync_folder
 from firebox.packages.file_locks import try_lock, unlock
 from firebox.packages.installed.locks import file_lock
-from firebox.packages.installed.tree import remove, sync_folder
+from firebox.packages.installed.tree import remove
 
 _Made = TypeVar("_Made")
 

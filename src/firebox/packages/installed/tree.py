@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from firebox.domain.errors import UnusablePackage
+from firebox.files.atomic_write import sync_folder
 from firebox.packages.installed.metadata import MAX_INODES
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -80,15 +81,6 @@ def sync_files(folder: Path) -> None:
         finally:
             os.close(descriptor)
     sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the entries of a folder to disk. Raises: OSError. Source: fsync(2)."""
-    descriptor = os.open(folder, _FOLDER)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove(path: Path) -> None:

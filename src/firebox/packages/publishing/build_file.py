@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
+
+from firebox.files.atomic_write import write_atomic
 
 ENDING = ".recipe.txt"
 MAX_BUILD_FILE_BYTES = 16 << 20
@@ -25,8 +26,4 @@ def build_file_url(package: Path) -> str:
 def write_build_file(package: Path, command: str, parts: Mapping[str, str]) -> None:
     """Write the build file of a package. command: the build command; parts: input name -> text."""
     text = [f"# Made by: {command}\n", *(f"\n==> {name} <==\n{part.rstrip()}\n" for name, part in parts.items())]
-    file = build_file_path(package)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    unfinished.write_text("".join(text), encoding="utf-8")
-    unfinished.chmod(0o644)
-    unfinished.replace(file)
+    write_atomic(build_file_path(package), "".join(text).encode())

@@ -22,6 +22,8 @@ from msgspec import Struct
 from pysequoia import Cert
 
 from firebox.domain.errors import Conflict, NotTrusted, UnusablePackage, WrongChecksum
+from firebox.files.atomic_write import replacing
+from firebox.files.checksum import file_checksum
 from firebox.packages.download.download import fetch
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.installed.image import MAGIC
@@ -106,7 +108,7 @@ async def _with_dependencies(entry: Entry, repositories: Repositories, store: Pa
 async def _file_of(entry: Entry, settings: Settings, store: PackageStore, report: Report) -> Path:
     installed = store.package_folder(entry.name) / IMAGE
     digest = entry.checksums.get("sha256")
-    if digest and installed.is_file() and await asyncio.to_thread(_digest, installed) == digest:
+    if digest and installed.is_file() and await asyncio.to_thread(file_checksum, installed) == digest:
         return installed
     return await fetch(entry, packages_folder(settings) / "downloads", settings, report)
 
@@ -115,25 +117,17 @@ def _with_sha256(entry: Entry, file: Path) -> Entry:
     """Convert an entry to its form in a bundle. Other checksums were verified on download."""
     with file.open("rb") as opened:
         ending = "squashfs" if opened.read(len(MAGIC)) == MAGIC else "tar.gz"
-    return msgspec.structs.replace(entry, checksums={"sha256": _digest(file)}, download=_member_name(entry, ending))
+    return msgspec.structs.replace(entry, checksums={"sha256": file_checksum(file)}, download=_member_name(entry, ending))
 
 
 def _write(target: Path, entries: dict[str, Entry], files: dict[str, Path], report: Report) -> None:
-    contents = msgspec.json.format(msgspec.json.encode(_Manifest(entries=list(entries.values()))))
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as unfinished:
-        try:
-            with tarfile.open(fileobj=unfinished, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                tar.addfile(_member(MANIFEST, len(contents)), io.BytesIO(contents))
-                for number, (name, entry) in enumerate(entries.items()):
-                    report(Progress(package=name, step="install", done=number, total=len(entries), words="copying"))
-                    with files[name].open("rb") as opened:
-                        tar.addfile(_member(entry.download, files[name].stat().st_size), opened)
-            unfinished.flush()
-            Path(unfinished.name).chmod(0o644)
-            Path(unfinished.name).replace(target)
-        except BaseException:
-            Path(unfinished.name).unlink(missing_ok=True)
-            raise
+    manifest = msgspec.json.format(msgspec.json.encode(_Manifest(entries=list(entries.values()))))
+    with replacing(target) as unfinished, tarfile.open(fileobj=unfinished, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(_member(MANIFEST, len(manifest)), io.BytesIO(manifest))
+        for number, (name, entry) in enumerate(entries.items()):
+            report(Progress(package=name, step="install", done=number, total=len(entries), words="copying"))
+            with files[name].open("rb") as opened:
+                tar.addfile(_member(entry.download, files[name].stat().st_size), opened)
 
 
 def _member(name: str, size_bytes: int) -> tarfile.TarInfo:
@@ -242,8 +236,3 @@ def _add_to_repository(entries: Iterable[Entry], place: Path, folder: Path) -> l
         add_to_index(folder, announced)
         imported.append(msgspec.structs.replace(entry, download=target.absolute().as_uri(), repository=BUILT))
     return imported
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

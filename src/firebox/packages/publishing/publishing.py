@@ -8,13 +8,10 @@ format of older Piston clients. URLs are relative, so the folder can be served f
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import hashlib
-import os
 import shutil
 import tempfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -25,7 +22,10 @@ from msgspec import Struct
 from pysequoia import SignatureMode, Tsk, sign, sign_file
 
 from firebox.domain.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
+from firebox.files.atomic_write import replacing, write_atomic
+from firebox.files.checksum import file_checksum
 from firebox.packages.entry import Entry, Progress, Report, no_report
+from firebox.packages.file_locks import lock_file
 from firebox.packages.installed.preparation import describe
 from firebox.packages.publishing.build_file import MAX_BUILD_FILE_BYTES, build_file_path, build_file_url
 from firebox.packages.repository.index import SCHEMA, parse_index
@@ -51,13 +51,11 @@ class _FolderIndex(Struct, frozen=True, kw_only=True):
 
 def entry_of(file: Path, information: Mapping[str, Any], size_bytes: int) -> Entry:
     """Create the entry of a package file from its pkg-info.json. size_bytes: unpacked."""
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return Entry(
         language=information["language"],
         version=information["version"],
         author=information.get("author", ""),
-        checksums={"sha256": digest},
+        checksums={"sha256": file_checksum(file)},
         dependencies=dict(information.get("dependencies", {})),
         size_bytes=size_bytes,
         buildfile=build_file_url(file),
@@ -71,7 +69,7 @@ def add_to_index(folder: Path, entry: Entry) -> None:
 
     entry: its download is the name of a file in the folder. Raises: RepositoryError if the index cannot be read.
     """
-    with _locked(folder):
+    with lock_file(folder / _LOCK):
         announced = _read(folder)
         kept = [each for each in announced.entries if _identity(each) != _identity(entry)]
         _write(folder, _FolderIndex(entries=(*kept, entry), serial=announced.serial + 1))
@@ -90,7 +88,7 @@ def write_index(folder: Path, report: Report = no_report) -> list[Entry]:
     Signatures of unchanged files are kept; that of the index is removed. Return the entries, with `file:` URLs as downloads.
     Raises: UnusablePackage; Conflict if two files contain the same package.
     """
-    with _locked(folder):
+    with lock_file(folder / _LOCK):
         announced = _read(folder)
         known = {each.checksums.get("sha256", ""): each for each in announced.entries}
         files = sorted(file for file in folder.iterdir() if file.name.endswith(_ENDINGS) and not file.name.startswith("."))
@@ -120,7 +118,7 @@ def sign_folder(folder: Path, key: Path, report: Report = no_report) -> None:
     from its index entry.
     """
     secret = _read_key(key)
-    with _locked(folder):
+    with lock_file(folder / _LOCK):
         announced = _read(folder)
         entries: list[Entry] = []
         for number, entry in enumerate(announced.entries):
@@ -143,27 +141,27 @@ def publish(folder: Path, target: Path, key: Path | None = None, report: Report 
     write_index(folder, report)
     with ExitStack() as stack:
         for place in sorted({folder.resolve(), target.resolve()}):
-            stack.enter_context(_locked(place))
+            stack.enter_context(lock_file(place / _LOCK))
         ours, theirs = _read(folder), _read(target)
         _check_final(ours.entries, theirs.entries)
         if ours.serial <= theirs.serial:
             _write(folder, msgspec.structs.replace(ours, serial=theirs.serial + 1))
     if key is not None:
         sign_folder(folder, key, report)
-    with _locked(folder), _locked(target):
+    with lock_file(folder / _LOCK), lock_file(target / _LOCK):
         ours = _read(folder)
         for number, entry in enumerate(ours.entries):
             report(Progress(package=entry.name, step="install", done=number, total=len(ours.entries), words="copying"))
             _copy(folder / unquote(entry.download), target, entry)
             build_file = build_file_path(folder / unquote(entry.download))
             if unquote(entry.buildfile) == build_file.name and build_file.stat().st_size <= MAX_BUILD_FILE_BYTES:
-                _replace(target / build_file.name, build_file.read_bytes())
+                write_atomic(target / build_file.name, build_file.read_bytes())
         # Signature first: clients reject an index without its signature, but retry an old index with a new signature.
         if key is None:
             (target / SIGNATURE).unlink(missing_ok=True)
         for name in (LINES_NAME, SIGNATURE, INDEX_NAME):
             if (folder / name).is_file():
-                _replace(target / name, (folder / name).read_bytes())
+                write_atomic(target / name, (folder / name).read_bytes())
     return _with_absolute_urls(ours.entries, target)
 
 
@@ -204,26 +202,19 @@ def _check_final(ours: Sequence[Entry], theirs: Sequence[Entry]) -> None:
 def _copy(file: Path, target: Path, entry: Entry) -> None:
     """Copy a package to the target atomically, unless it is already there."""
     there = target / file.name
-    if there.is_file() and there.stat().st_size == file.stat().st_size and _digest(there) == entry.checksums.get("sha256"):
+    if there.is_file() and there.stat().st_size == file.stat().st_size and file_checksum(there) == entry.checksums.get("sha256"):
         return
-    with tempfile.NamedTemporaryFile(dir=target, prefix=".publishing-", delete=False) as unfinished:
-        try:
-            with file.open("rb") as opened:
-                shutil.copyfileobj(opened, unfinished, 1 << 20)
-            unfinished.flush()
-            os.fchmod(unfinished.fileno(), 0o644)
-            if _digest(Path(unfinished.name)) != entry.checksums.get("sha256"):
-                raise UnusablePackage(f"{file} changed while it was copied")
-            Path(unfinished.name).replace(there)
-        except BaseException:
-            Path(unfinished.name).unlink(missing_ok=True)
-            raise
+    with replacing(there) as unfinished, file.open("rb") as opened:
+        shutil.copyfileobj(opened, unfinished, 1 << 20)
+        unfinished.flush()
+        if file_checksum(Path(unfinished.name)) != entry.checksums.get("sha256"):
+            raise UnusablePackage(f"{file} changed while it was copied")
 
 
 def _signature(folder: Path, entry: Entry, secret: Tsk) -> str:
     """Return the signature of a package: the existing one if it is by this key, otherwise a new one."""
     file = folder / unquote(entry.download)
-    if _digest(file) != entry.checksums.get("sha256"):
+    if file_checksum(file) != entry.checksums.get("sha256"):
         raise NotTrusted(f"{file} differs from the index", hint="run `firebox packages index` first")
     certificate = secret.extract_certificate()
     if entry.signature:
@@ -254,11 +245,6 @@ def _read_key(file: Path) -> Tsk:
     return key
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _read(folder: Path) -> _FolderIndex:
     """Read a folder's index; empty if there is none. Raises: RepositoryError."""
     file = folder / INDEX_NAME
@@ -287,12 +273,12 @@ def _write(folder: Path, announced: _FolderIndex, secret: Tsk | None = None) -> 
     content = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000).encode()
     lines = [f"{each.language},{each.version},{each.checksums['sha256']},{each.download}\n" for each in entries]
     (folder / SIGNATURE).unlink(missing_ok=True)
-    _replace(folder / INDEX_NAME, content)
-    _replace(folder / LINES_NAME, "".join(lines).encode())
+    write_atomic(folder / INDEX_NAME, content)
+    write_atomic(folder / LINES_NAME, "".join(lines).encode())
     if secret is not None:
         signature = sign(secret.signer(), content, mode=SignatureMode.DETACHED)
         verify_bytes(content, signature, [secret.extract_certificate()], "the index")
-        _replace(folder / SIGNATURE, signature)
+        write_atomic(folder / SIGNATURE, signature)
 
 
 def _entry_table(entry: Entry) -> dict[str, Any]:
@@ -309,18 +295,3 @@ def _entry_table(entry: Entry) -> dict[str, Any]:
         "signature": entry.signature,
     }
     return {key: value for key, value in table.items() if value}
-
-
-def _replace(file: Path, content: bytes) -> None:
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    unfinished.chmod(0o644)
-    unfinished.replace(file)
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    """Hold the lock of a folder's index."""
-    with (folder / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

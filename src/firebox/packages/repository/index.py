@@ -103,7 +103,7 @@ def _parse_line(line: str, repository: str, location: str) -> Entry:
         language=_package_name(language),
         version=_version(version),
         checksums=_checksums({"sha256": sha256}),
-        download=_address(download, location, location),
+        download=_address(download, location=location, base=location),
         repository=repository,
     )
 
@@ -141,8 +141,8 @@ def _parse_package(package: YamlValue, repository: str, location: str, base: str
         checksums=_checksums(package.get("checksums")),
         dependencies=_dependencies(package.get("dependencies")),
         size_bytes=0 if package.get("size") is None else _number(package["size"], "size"),
-        buildfile=_address(buildfile, location, base) if buildfile else "",
-        download=_address(_text(package, "download", _MAX_URL_CHARS), location, base),
+        buildfile=_address(buildfile, location=location, base=base) if buildfile else "",
+        download=_address(_text(package, "download", _MAX_URL_CHARS), location=location, base=base),
         signature=_signature(package.get("signature")),
         architecture=_architecture(package.get("architecture")),
         repository=repository,
@@ -269,11 +269,11 @@ def _base(value: YamlValue, location: str) -> str:
         return location
     if not isinstance(value, str):
         raise _InvalidEntry("baseurl is not a string")
-    base = _address(value, location, location)
+    base = _address(value, location=location, base=location)
     return base if base.endswith("/") else base + "/"
 
 
-def _address(text: str, location: str, base: str) -> str:
+def _address(text: str, *, location: str, base: str) -> str:
     """Resolve a URL of the index and reject forbidden targets.
 
     An index from the network may only refer to http and https URLs. A local index may also refer to local files: those below
@@ -292,13 +292,13 @@ def _address(text: str, location: str, base: str) -> str:
                 return joined
             raise ValueError(joined)
         if parts.scheme == "file" and location.startswith("file:"):
-            return _file_address(text, joined, location)
+            return _file_address(text, joined=joined, location=location)
     except ValueError:
         raise _InvalidEntry(f"{_quoted(text)} is not a valid URL") from None
     raise _InvalidEntry(f"{_quoted(text)} is not allowed in this index")
 
 
-def _file_address(text: str, joined: str, location: str) -> str:
+def _file_address(text: str, *, joined: str, location: str) -> str:
     path = path_of_url(joined)
     if ".." in path.parts or ".." in text.split("/"):
         raise _InvalidEntry(f"{_quoted(text)} is outside the folder of the index")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +13,9 @@ import msgspec
 from msgspec import Struct, field, structs
 
 from firebox.domain.errors import NotTrusted, RepositoryError
+from firebox.files.atomic_write import write_atomic
 from firebox.packages.entry import Entry
+from firebox.packages.file_locks import lock_file
 from firebox.packages.repository.index import Index
 from firebox.packages.repository.sources import Source
 
@@ -130,8 +129,8 @@ class StateFolder:
         """Store an index. The state file is written last and acts as the commit. Raises: OSError."""
         names = {f"{state.digest}.index": content, f"{state.digest}.asc": signature}
         for name, written in names.items():
-            _write(self._folder / name, written)
-        _write(self._folder / _STATE, msgspec.json.encode(state))
+            write_atomic(self._folder / name, written)
+        write_atomic(self._folder / _STATE, msgspec.json.encode(state))
         for path in self._folder.iterdir():
             if path.name not in {*names, _STATE, "lock"}:
                 path.unlink(missing_ok=True)
@@ -140,8 +139,7 @@ class StateFolder:
     def locked(self) -> Generator[None]:
         """Exclude every other writer, in this process and others."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with (self._folder / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock_file(self._folder / "lock"):
             yield
 
 
@@ -153,23 +151,3 @@ def is_same_content(one: dict[str, str], other: dict[str, str]) -> bool:
 
 def _key(entry: Entry) -> str:
     return f"{entry.language.lower()} {entry.version} {entry.architecture}".rstrip()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file atomically and durably."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        with temporary.open("wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
