@@ -46,7 +46,7 @@ def interrupted_at(imported: str, module: str, words: list[str], handler: signal
         ("main", "msgspec", ["run", "-"], -signal.SIGINT),
         ("main", "asyncio", ["run", "-l", "bash", "-"], 128 + signal.SIGINT),
         ("main", "typer", ["doctor"], -signal.SIGINT),
-        ("rce_runner", "msgspec", [], -signal.SIGINT),
+        ("one_request.rce_runner", "msgspec", [], -signal.SIGINT),
     ],
 )
 def test_a_command_that_starts_ends_without_a_word(module: str, imported: str, words: list[str], status: int) -> None:

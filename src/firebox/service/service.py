@@ -17,6 +17,7 @@ from firebox.domain.errors import FireboxError, PartUnavailable, ShuttingDown
 from firebox.domain.model import Cancel, Executor, File, Job, Result, Run, RuntimeName
 from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.containers import Containers
+from firebox.engine.executor import Statistics
 from firebox.packages.installed.store import Installed
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
@@ -25,7 +26,7 @@ from firebox.service.allowances import Allowances, Charge
 from firebox.service.callers import Caller
 from firebox.service.languages import Languages
 from firebox.service.packages import Packages
-from firebox.service.run_metrics import Metrics, Statistics
+from firebox.service.run_metrics import Metrics
 from firebox.service.runs import StoredRuns
 from firebox.service.snippets import Snippets
 from firebox.service.validation import check_job, check_selector
