@@ -22,10 +22,10 @@ from firebox.packages.installed.store import Installed
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.accounts import Accounts
-from firebox.service.allowances import Allowances, Charge
 from firebox.service.callers import Caller
 from firebox.service.languages import Languages
 from firebox.service.packages import Packages
+from firebox.service.quotas import Charge, Quotas
 from firebox.service.run_metrics import Metrics
 from firebox.service.runs import StoredRuns
 from firebox.service.snippets import Snippets
@@ -68,7 +68,7 @@ class Service:
     """The use cases, one instance a process.
 
     runs: the asynchronous ones; metrics: numbers about all of them; accounts, snippets, languages: the use cases about those;
-    allowances: what each caller may use; leaving: set when the server begins to stop; containers: None without an engine;
+    quotas: what each caller may use; leaving: set when the server begins to stop; containers: None without an engine;
     packages: None where none are installed through this process.
     """
 
@@ -95,7 +95,7 @@ class Service:
             self.admit, self.start_admitted, self._name_runtime, retention_s=settings.run_retention_s, kept=settings.runs_kept
         )
         self.accounts = Accounts(stores, settings)
-        self.allowances = Allowances(lambda: stores.counters, settings)
+        self.quotas = Quotas(lambda: stores.counters, settings)
         self.snippets = Snippets(stores, settings, self.execute, self.resolve)
         self.languages = Languages(stores, registry, has_containers=containers is not None)
         self.containers = containers
@@ -143,7 +143,7 @@ class Service:
     async def admit(self, job: Job, caller: Caller, *, counted: bool = True) -> Ticket:
         """Check a job and count it against what `caller` may use. Whoever gets a ticket starts it.
 
-        counted: False for a job that nobody's allowance is charged with.
+        counted: False for a job that counts against no quota.
         Raises: InvalidRequest, UnknownRuntime, RateLimited, PartUnavailable, ShuttingDown.
         """
         job = replace(job, client=caller.key, account=caller.account)
@@ -151,7 +151,7 @@ class Service:
             self._check_open()
             job = self._with_names(job)
             check_job(job)
-            charge = await self.allowances.take(caller) if counted else None
+            charge = await self.quotas.take(caller) if counted else None
         except FireboxError as error:
             self._note_refusal(job, error)
             raise
@@ -193,7 +193,7 @@ class Service:
                     self._check_open()
                     if self.containers is None:
                         raise PartUnavailable("container engine", detail="there is none", hint="the setting docker_url names one")
-                    charge = await stack.enter_async_context(self.allowances.charged(caller))
+                    charge = await stack.enter_async_context(self.quotas.charged(caller))
                     run = await stack.enter_async_context(self.containers.start(spec, caller.key))
                 except FireboxError as error:
                     self.metrics.count_refusal(error)
@@ -227,7 +227,7 @@ class Service:
         if self.packages is not None:
             await self.packages.close()
         await self.runs.close()
-        await self.allowances.close()
+        await self.quotas.close()
 
     async def _wait_until_idle(self, patience_s: float) -> bool:
         try:

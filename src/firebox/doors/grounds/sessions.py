@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from firebox.doors.grounds.conversation import Conversation
 from firebox.doors.grounds.packets import PacketReader
 from firebox.doors.grounds.rate_limit import Clock
-from firebox.service.callers import countable
+from firebox.service.callers import rate_limit_key
 
 SESSIONS = 4096
 SESSIONS_OF_AN_ADDRESS = 256
@@ -51,12 +51,12 @@ class Sessions:
 
     def has_room(self, address: str) -> bool:
         """Whether a client may open one more session."""
-        return len(self._sessions) < SESSIONS and self._addresses[countable(address)] < SESSIONS_OF_AN_ADDRESS
+        return len(self._sessions) < SESSIONS and self._addresses[rate_limit_key(address)] < SESSIONS_OF_AN_ADDRESS
 
     def open(self, identifier: str, address: str, token: str | None) -> Session:
         session = Session(identifier, address, token, PacketReader(self._clock))
         self._sessions[identifier] = session
-        self._addresses[countable(address)] += 1
+        self._addresses[rate_limit_key(address)] += 1
         return session
 
     def find(self, identifier: str) -> Session | None:
@@ -67,7 +67,7 @@ class Sessions:
         session = self._sessions.pop(identifier, None)
         if session is None:
             return None
-        address = countable(session.address)
+        address = rate_limit_key(session.address)
         self._addresses[address] -= 1
         if not self._addresses[address]:
             del self._addresses[address]

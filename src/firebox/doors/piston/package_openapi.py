@@ -151,7 +151,7 @@ def _installed() -> list[Operation]:
             "execute_with_package",
             TAG,
             "Run a job with this very package",
-            description="Nobody's allowance is charged.",
+            description="It counts against no quota.",
             parameters=named,
             body=ExecuteRequest,
             examples={"code": ("A program", {"code": "print(6 * 7)"})},

@@ -123,7 +123,7 @@ class PackageDoor:
         return _answer(package_wire.Purged(package, version, purged))
 
     async def execute(self, request: AnyRequest, package: str, version: str) -> Response[Any]:
-        """Run a job with this very package; a client that goes away cancels it. Nobody's allowance is charged."""
+        """Run a job with this very package; a client that goes away cancels it. It counts against no quota."""
         caller = await require_operator(request, self._service)
         document = await self._read(request)
         packages = packages_of(self._service)
