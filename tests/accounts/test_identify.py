@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
 from firebox.service import accounts as module
 from firebox.service.accounts import WRONG_TOKENS_PER_MINUTE, Accounts
-from firebox.service.callers import Allowance, Caller, countable
+from firebox.service.callers import Caller, Quota, rate_limit_key
 from firebox.settings.settings import Settings, load_settings
 from firebox.storage.stores import Stores
 
@@ -54,9 +54,9 @@ async def guess(accounts: Accounts, number: int, address: str = HERE) -> None:
 
 
 async def test_a_token_names_its_user(accounts: Accounts) -> None:
-    created = await accounts.create("ann", allowance=Allowance(1, 2, 3))
+    created = await accounts.create("ann", quota=Quota(1, 2, 3))
     caller = await accounts.identify(created.token, HERE)
-    assert caller == Caller(address=HERE, user_id=created.user.id, name="ann", role="user", allowance=Allowance(1, 2, 3))
+    assert caller == Caller(address=HERE, user_id=created.user.id, name="ann", role="user", quota=Quota(1, 2, 3))
     assert caller.key == f"user {created.user.id}"
 
 
@@ -129,8 +129,8 @@ async def test_changes_hold_at_once_in_this_process(accounts: Accounts) -> None:
     with pytest.raises(Forbidden):
         await accounts.identify(created.token, HERE)
     await accounts.set_disabled(created.user.id, False)
-    await accounts.set_allowance(created.user.id, Allowance(runs_per_minute=7))
-    assert (await accounts.identify(created.token, HERE)).allowance.runs_per_minute == 7
+    await accounts.set_quota(created.user.id, Quota(runs_per_minute=7))
+    assert (await accounts.identify(created.token, HERE)).quota.runs_per_minute == 7
     newer = await accounts.new_token(created.user.id)
     with pytest.raises(Unauthenticated):
         await accounts.identify(created.token, HERE)
@@ -220,7 +220,7 @@ async def test_a_network_of_ipv6_guesses_as_one(accounts: Accounts) -> None:
     ],
 )
 async def test_what_counts_as_one_client(address: str, counts_as: str) -> None:
-    assert countable(address) == counts_as
+    assert rate_limit_key(address) == counts_as
 
 
 @pytest.mark.parametrize("token", ["", "two words", "new\nline", "é", "x" * 257, "\x7f"])
@@ -252,7 +252,7 @@ async def test_who_is_not_there_cannot_be_changed(accounts: Accounts) -> None:
     for attempt in (
         accounts.new_token(99),
         accounts.set_disabled(99, True),
-        accounts.set_allowance(99, Allowance()),
+        accounts.set_quota(99, Quota()),
         accounts.remove(99),
     ):
         with pytest.raises(NotFound):

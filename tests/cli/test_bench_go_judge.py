@@ -87,7 +87,7 @@ def test_bench_goes_on_when_go_judge_does_not_start(tmp_path: Path) -> None:
     done = run_bench(tmp_path, *SMALLEST, "--languages", "bash", "--json", "-")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert "go-judge: it ended with status 3: no luck today" in report["missing"]
+    assert "go-judge: it exited with status 3: no luck today" in report["missing"]
     assert report["peer"] is None
     assert report["languages"][0]["throughput"]["peer"] is None
 

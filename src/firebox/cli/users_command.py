@@ -16,7 +16,7 @@ from firebox.cli.options import ConfigFile, settings_flags
 from firebox.domain.errors import InvalidRequest
 from firebox.server.logs import set_up_logs
 from firebox.service.accounts import MAX_TOKEN, Accounts
-from firebox.service.callers import Allowance, Role
+from firebox.service.callers import Quota, Role
 from firebox.settings.settings import load_settings
 from firebox.settings.settings_table import ROWS
 from firebox.storage.records import User
@@ -75,11 +75,11 @@ def add(
     **flags: object,
 ) -> None:
     """Create a user and print the token. It is shown only once."""
-    allowance = _change(Allowance(), runs_per_minute, concurrent_runs, cpu_seconds_per_day)
+    quota = _change(Quota(), runs_per_minute, concurrent_runs, cpu_seconds_per_day)
     token = _read_token(token_file)
 
     async def work(accounts: Accounts) -> None:
-        created = await accounts.create(name, _role(role), token, allowance=allowance)
+        created = await accounts.create(name, _role(role), token, quota=quota)
         _show_token(created.user, created.token, as_json)
 
     _with_accounts(work, config, flags)
@@ -140,12 +140,12 @@ def limits(
 ) -> None:
     """Change a user's limits; those not given stay the same."""
     change = (runs_per_minute, concurrent_runs, cpu_seconds_per_day)
-    _change(Allowance(), *change)  # validate before opening the database
+    _change(Quota(), *change)  # validate before opening the database
 
     async def work(accounts: Accounts) -> None:
         user = await accounts.users.by_name(name)
-        allowance = _change(Allowance(user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day), *change)
-        _show(await accounts.set_allowance(user.id, allowance), as_json)
+        quota = _change(Quota(user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day), *change)
+        _show(await accounts.set_quota(user.id, quota), as_json)
 
     _with_accounts(work, config, flags)
 
@@ -187,10 +187,8 @@ def _role(text: str) -> Role:
     return "user"
 
 
-def _change(
-    old: Allowance, runs_per_minute: str | None, concurrent_runs: str | None, cpu_seconds_per_day: str | None
-) -> Allowance:
-    return Allowance(
+def _change(old: Quota, runs_per_minute: str | None, concurrent_runs: str | None, cpu_seconds_per_day: str | None) -> Quota:
+    return Quota(
         _number("--runs-per-minute", runs_per_minute, old.runs_per_minute),
         _number("--concurrent-runs", concurrent_runs, old.concurrent_runs),
         _number("--cpu-seconds-per-day", cpu_seconds_per_day, old.cpu_seconds_per_day),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
-from firebox.service.callers import Allowance, Caller, Role, countable
+from firebox.service.callers import Caller, Quota, Role, rate_limit_key
 from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # the stores import SQLAlchemy
@@ -103,8 +103,8 @@ class Accounts:
             raise Unauthenticated("wrong token")
         if user.disabled:
             raise Forbidden("this account is disabled")
-        allowance = Allowance(user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day)
-        return Caller(address=address, user_id=user.id, name=user.name, role=user.role, allowance=allowance)
+        quota = Quota(user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day)
+        return Caller(address=address, user_id=user.id, name=user.name, role=user.role, quota=quota)
 
     def require_admin(self, caller: Caller) -> None:
         """Require an admin. Raises: Unauthenticated without a token, Forbidden."""
@@ -141,7 +141,7 @@ class Accounts:
         role: Role = "user",
         token: str | None = None,
         *,
-        allowance: Allowance = Allowance(),  # noqa: B008 - frozen
+        quota: Quota = Quota(),  # noqa: B008 - frozen
     ) -> Created:
         """Create a user. token: None to generate one.
 
@@ -153,9 +153,9 @@ class Accounts:
             name=name,
             token=token,
             role=role,
-            runs_per_minute=allowance.runs_per_minute,
-            concurrent_runs=allowance.concurrent_runs,
-            cpu_seconds_per_day=allowance.cpu_seconds_per_day,
+            runs_per_minute=quota.runs_per_minute,
+            concurrent_runs=quota.concurrent_runs,
+            cpu_seconds_per_day=quota.cpu_seconds_per_day,
         )
         self._changes += 1
         _log.info("user created", id=user.id, role=user.role)
@@ -179,13 +179,13 @@ class Accounts:
         _log.info("user disabled" if disabled else "user enabled", id=user_id)
         return user
 
-    async def set_allowance(self, user_id: int, allowance: Allowance) -> User:
+    async def set_quota(self, user_id: int, quota: Quota) -> User:
         """Replace a user's own limits. Raises: NotFound, InvalidRequest, PartUnavailable."""
         user = await self.users.set_limits(
             user_id,
-            runs_per_minute=allowance.runs_per_minute,
-            concurrent_runs=allowance.concurrent_runs,
-            cpu_seconds_per_day=allowance.cpu_seconds_per_day,
+            runs_per_minute=quota.runs_per_minute,
+            concurrent_runs=quota.concurrent_runs,
+            cpu_seconds_per_day=quota.cpu_seconds_per_day,
         )
         self._changes += 1
         return user
@@ -234,13 +234,13 @@ class _WrongTokens:
 
     def check(self, address: str) -> None:
         """Raises: RateLimited."""
-        until, number = self._counted.get(countable(address), (0.0, 0))
+        until, number = self._counted.get(rate_limit_key(address), (0.0, 0))
         remaining_s = until - time.monotonic()
         if number >= WRONG_TOKENS_PER_MINUTE and remaining_s > 0:
             raise RateLimited("wrong_tokens_per_minute", WRONG_TOKENS_PER_MINUTE, retry_after_s=remaining_s)
 
     def count(self, address: str) -> None:
-        address = countable(address)
+        address = rate_limit_key(address)
         now = time.monotonic()
         until, number = self._counted.pop(address, (0.0, 0))
         self._counted[address] = (until, number + 1) if until > now else (now + _MINUTE_S, 1)

@@ -13,7 +13,7 @@ IPV6_NETWORK_BITS = 64
 """An IPv6 host chooses addresses within a whole network. Source: RFC 4291, section 2.5.4."""
 
 
-class Allowance(Struct, frozen=True):
+class Quota(Struct, frozen=True):
     """The limits of a client. None: the default in the settings; 0: no limit."""
 
     runs_per_minute: int | None = None
@@ -24,19 +24,19 @@ class Allowance(Struct, frozen=True):
 class Caller(Struct, frozen=True, kw_only=True):
     """An identified client. address: origin of the request, "" for `firebox run`.
 
-    user_id: None without a token, and for the operator's admin token. allowance: the user's own limits.
+    user_id: None without a token, and for the operator's admin token. quota: the user's own limits.
     """
 
     address: str = ""
     user_id: int | None = None
     name: str = ""
     role: Role = "user"
-    allowance: Allowance = Allowance()
+    quota: Quota = Quota()
 
     @property
     def key(self) -> str:
         """Return the key for fair scheduling and rate limits: the user, or the address."""
-        return self.account or f"address {countable(self.address)}"
+        return self.account or f"address {rate_limit_key(self.address)}"
 
     @property
     def account(self) -> str:
@@ -55,7 +55,7 @@ class Caller(Struct, frozen=True, kw_only=True):
         return self.user_id is None and not self.is_admin
 
 
-def countable(address: str) -> str:
+def rate_limit_key(address: str) -> str:
     """Return the rate limit key of an address: an IPv4 address, or the network of an IPv6 one; other names unchanged."""
     if ":" not in address:
         return address

@@ -6,10 +6,11 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from firebox.domain.errors import FireboxError
 from firebox.domain.model import Result
+from firebox.engine.executor import Statistics
 
 if TYPE_CHECKING:  # imported on the first scrape: counting does not need it
     from prometheus_client.core import HistogramMetricFamily, Metric
@@ -17,29 +18,6 @@ if TYPE_CHECKING:  # imported on the first scrape: counting does not need it
 MEDIA_TYPE = "text/plain; version=0.0.4"
 """Media type of `Metrics.text`, without the charset: Litestar adds it, and Prometheus rejects a repeated one."""
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
-
-class Statistics(Protocol):
-    """Current statistics of an executor."""
-
-    @property
-    def slots(self) -> int: ...
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def queued(self) -> int: ...
-    @property
-    def ready_sandboxes(self) -> int: ...
-    @property
-    def ready_target(self) -> int: ...
-    @property
-    def made_on_demand(self) -> int: ...
-    @property
-    def started_ahead(self) -> int: ...
-    @property
-    def restored(self) -> int: ...
-    @property
-    def launcher_restarts(self) -> int: ...
 
 
 class _Durations:

@@ -6,7 +6,7 @@ import structlog
 
 from firebox.domain.errors import FireboxError
 from firebox.domain.model import Job, Result, Run, StageResult, Verdict
-from firebox.service.allowances import Charge
+from firebox.service.quotas import Charge
 from firebox.service.run_metrics import Metrics
 
 _CONTAINER_OUTCOMES = {Verdict.WALL_TIME: "timed_out", Verdict.OUTPUT: "overflowed"}

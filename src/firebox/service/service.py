@@ -16,11 +16,11 @@ from firebox.packages.installed.store import Installed
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.accounts import Accounts
-from firebox.service.allowances import Allowances
 from firebox.service.callers import Caller
 from firebox.service.file_names import with_names
 from firebox.service.languages import Languages
 from firebox.service.packages import Packages
+from firebox.service.quotas import Quotas
 from firebox.service.run_metrics import Metrics, Statistics
 from firebox.service.run_records import RunRecords
 from firebox.service.runs import StoredRuns
@@ -66,7 +66,7 @@ class Service:
     """The use cases, one instance per process.
 
     runs: the asynchronous ones. metrics: numbers about all of them. accounts, snippets, languages: the use cases about those.
-    allowances: quotas of callers. leaving: set when the server begins to stop. packages: None where none are installed through
+    quotas: usage limits of each client. leaving: set when the server begins to stop. packages: None where none are installed through
     this process. has_containers: whether languages may be container images.
     """
 
@@ -80,7 +80,7 @@ class Service:
         self._records = RunRecords(self.metrics)
         self.runs = StoredRuns(self.start, retention_s=settings.run_retention_s, kept=settings.runs_kept)
         self.accounts = Accounts(stores, settings)
-        self.allowances = Allowances(lambda: stores.counters, settings)
+        self.quotas = Quotas(lambda: stores.counters, settings)
         self.snippets = Snippets(stores, settings, self.execute, self.resolve)
         self.has_containers = executor.has_containers
         self.languages = Languages(stores, registry, has_containers=self.has_containers)
@@ -121,7 +121,7 @@ class Service:
         job = replace(job, client=caller.key, account=caller.account)
         try:
             job = self._check(job)
-            charge = await self.allowances.take(caller) if counted else None
+            charge = await self.quotas.take(caller) if counted else None
         except FireboxError as error:
             self._records.note_refusal(job, error)
             raise
@@ -160,7 +160,7 @@ class Service:
         if self.packages is not None:
             await self.packages.close()
         await self.runs.close()
-        await self.allowances.close()
+        await self.quotas.close()
 
     def _check(self, job: Job) -> Job:
         """Check a job and name its files. Raises: InvalidRequest, UnknownRuntime, ShuttingDown."""

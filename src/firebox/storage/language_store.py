@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, select
+from sqlalchemy import ColumnElement, Connection, delete, select
 
 from firebox.domain.errors import Conflict, NotFound
 from firebox.storage.database import Database
@@ -24,7 +23,7 @@ class LanguageTable:
         """Return all languages, ordered by name and version as text."""
 
         def work(connection: Connection) -> list[Language]:
-            return [_language(row) for row in connection.execute(select(languages))]
+            return [Language(**row) for row in connection.execute(select(languages)).mappings()]
 
         # Sorted here, so that the database's collation does not matter.
         return sorted(await self._database.read(work), key=lambda language: (language.name, language.version))
@@ -67,8 +66,8 @@ class LanguageTable:
         )
 
         def work(connection: Connection) -> Language | None:
-            row = connection.execute(statement.returning(languages)).one_or_none()
-            return None if row is None else _language(row)
+            row = connection.execute(statement.returning(languages)).mappings().one_or_none()
+            return None if row is None else Language(**row)
 
         kept = await self._database.write(work)
         if kept is None:
@@ -88,18 +87,7 @@ class LanguageTable:
 
     async def _find(self, condition: ColumnElement[bool]) -> Language | None:
         def work(connection: Connection) -> Language | None:
-            row = connection.execute(select(languages).where(condition)).one_or_none()
-            return None if row is None else _language(row)
+            row = connection.execute(select(languages).where(condition)).mappings().one_or_none()
+            return None if row is None else Language(**row)
 
         return await self._database.read(work)
-
-
-def _language(row: Row[Any]) -> Language:
-    return Language(
-        id=row.id,
-        name=row.name,
-        version=row.version,
-        image=row.image,
-        created_at=row.created_at,
-        modified_at=row.modified_at,
-    )

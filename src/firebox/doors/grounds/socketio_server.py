@@ -27,7 +27,7 @@ from firebox.doors.http.credentials import QUERY_PARAMETER, token_of
 from firebox.doors.http.refusals import ClientGone
 from firebox.doors.http.requests import AnyConnection, check_origin, client_address, read_body
 from firebox.doors.http.status import status_of
-from firebox.service.callers import countable
+from firebox.service.callers import rate_limit_key
 
 SESSIONS = 4096
 SESSIONS_PER_ADDRESS = 256
@@ -169,13 +169,13 @@ class SocketIoServer:
         if target.revision is None:
             raise Refusal("Unsupported protocol version", code=5)
         address = client_address(connection)
-        if len(self._sessions) >= SESSIONS or self._per_address[countable(address)] >= SESSIONS_PER_ADDRESS:
+        if len(self._sessions) >= SESSIONS or self._per_address[rate_limit_key(address)] >= SESSIONS_PER_ADDRESS:
             raise Refusal("too many connections", status=429, code=4)
         token = token_of(connection.headers)
         client = Client(address=address, token=target.token if token is None else token, revision=target.revision)
         session = Session(secrets.token_urlsafe(15), client, self._application.join, self._forget, self._clock)
         self._sessions[session.id] = session
-        self._per_address[countable(address)] += 1
+        self._per_address[rate_limit_key(address)] += 1
         return session
 
     def _find(self, identifier: str) -> Session:
@@ -186,7 +186,7 @@ class SocketIoServer:
 
     def _forget(self, session: Session) -> None:
         del self._sessions[session.id]
-        address = countable(session.client.address)
+        address = rate_limit_key(session.client.address)
         self._per_address[address] -= 1
         if not self._per_address[address]:
             del self._per_address[address]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from firebox.doors.http.client_limits import ConnectionLimit
 from firebox.doors.http.fair_scheduler import FairScheduler
-from firebox.service.callers import countable
+from firebox.service.callers import rate_limit_key
 
 BACKLOG = 4096
 """Size of the kernel's backlog; net.core.somaxconn may reduce it."""
@@ -103,7 +103,7 @@ class Acceptor:
                 connection.send(self._refusal)
             return
         connection.setblocking(False)
-        admitted = Admitted(address, countable(address), close)
+        admitted = Admitted(address, rate_limit_key(address), close)
         self._waiting.add(connection)
 
         def begin() -> bool:

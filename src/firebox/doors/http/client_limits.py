@@ -14,7 +14,7 @@ from typing import Any
 from litestar.types import Receive
 
 from firebox.domain.errors import BodiesFull
-from firebox.service.callers import countable
+from firebox.service.callers import rate_limit_key
 from firebox.settings.settings import Settings
 
 UNCOUNTED_BYTES = 64 * 1024
@@ -47,7 +47,7 @@ class ConnectionLimit:
 
     def open(self, address: str) -> Callable[[], None] | None:
         """Count a connection. Return a function that ends the count (idempotent), or None at the limit."""
-        client = countable(address)
+        client = rate_limit_key(address)
         is_full = self._per_client[client] >= self._allowed_per_client and not self._is_proxy(address)
         if self._open >= self._allowed or is_full:
             _drop_zero(self._per_client, client)
@@ -80,7 +80,7 @@ class MemoryBudget:
 
     def open(self, address: str) -> Reservation:
         """Open a reservation for a body or a connection."""
-        return Reservation(self, countable(address))
+        return Reservation(self, rate_limit_key(address))
 
 
 class Reservation:

@@ -21,7 +21,7 @@ from firebox.doors.http.refusals import BodyTimeout
 from firebox.doors.runner.clients import client_of
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.doors.runner.guard import HEAD_BYTES
-from firebox.service.callers import countable
+from firebox.service.callers import rate_limit_key
 from firebox.settings.settings import Settings
 
 FIELDS = 100
@@ -101,7 +101,7 @@ class Messages(grpc.aio.ServerInterceptor):
     async def _admitted(self, context: Context) -> AsyncGenerator[None]:
         """Count a call, and end it with a status if it is rejected."""
         address = client_of(context, self._proxies)
-        client = countable(address)
+        client = rate_limit_key(address)
         try:
             if self._calls[client] >= CALLS_OF_AN_ADDRESS:
                 raise QueueFull(f"this client already has {CALLS_OF_AN_ADDRESS} calls in progress", retry_after_s=RETRY_AFTER_S)
@@ -124,7 +124,7 @@ class Messages(grpc.aio.ServerInterceptor):
 
         Raises: BodyTimeout, InvalidRequest.
         """
-        async with self._intake.place(countable(client_of(context, self._proxies))):
+        async with self._intake.place(rate_limit_key(client_of(context, self._proxies))):
             try:
                 async with asyncio.timeout(timeout_s):
                     data = await anext(requests, None)

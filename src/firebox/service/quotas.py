@@ -20,7 +20,7 @@ import structlog
 from ulid import ULID
 
 from firebox.domain.errors import PartUnavailable, RateLimited
-from firebox.service.callers import Allowance, Caller
+from firebox.service.callers import Caller, Quota
 from firebox.settings.settings import Settings
 from firebox.storage.counters import window_end
 
@@ -37,15 +37,15 @@ RETRY_AFTER_RUN_S = 1.0
 REMEMBERED_REFUSALS = 10_000
 OWED_SUBJECTS = 10_000
 
-_log = structlog.get_logger("firebox.allowances")
+_log = structlog.get_logger("firebox.quotas")
 
 
 class Charge:
     """Usage of one run in progress. Add to `cpu_ms` as it becomes known; the service settles it once."""
 
-    def __init__(self, allowances: Allowances, subject: str, lease_id: str, allowed: Allowance) -> None:
+    def __init__(self, quotas: Quotas, subject: str, lease_id: str, allowed: Quota) -> None:
         self.cpu_ms = 0.0
-        self._allowances = allowances
+        self._quotas = quotas
         self._subject = subject
         self._lease_id = lease_id
         self._allowed = allowed
@@ -57,41 +57,39 @@ class Charge:
         try:
             yield self
         finally:
-            await self._allowances.finish(self._settle(renewing))
+            await self._quotas.finish(self._settle(renewing))
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEWED_EVERY_S)
             try:
-                await self._allowances.counters.lease(self._subject, self._lease_id, self._allowed.concurrent_runs or 0, LEASE_S)
+                await self._quotas.counters.lease(self._subject, self._lease_id, self._allowed.concurrent_runs or 0, LEASE_S)
             except PartUnavailable as error:
                 _log.warning("lease not renewed", subject=self._subject, reason=error.message)
 
     async def _settle(self, renewing: asyncio.Task[None] | None) -> None:
         """Record the CPU time and release the lease. CPU time that cannot be recorded now stays pending."""
         if self._allowed.cpu_seconds_per_day:
-            self._allowances.owe(self._subject, ceil(self.cpu_ms))
+            self._quotas.owe(self._subject, ceil(self.cpu_ms))
             try:
-                await self._allowances.pay(self._subject)
+                await self._quotas.pay(self._subject)
             except PartUnavailable as error:
                 _log.warning("CPU time not recorded", subject=self._subject, reason=error.message)
         if renewing is not None:
             renewing.cancel()
             await asyncio.wait((renewing,))  # or it might renew the lease after its release
-            await self._allowances.give_back(self._subject, self._lease_id)
+            await self._quotas.give_back(self._subject, self._lease_id)
 
 
-class Allowances:
+class Quotas:
     """Checks and records usage. find_counters: called once something is counted; settings: the default limits of users and
     addresses.
     """
 
     def __init__(self, find_counters: Callable[[], Counters], settings: Settings) -> None:
         self._find_counters = find_counters
-        self._of_users = Allowance(
-            settings.user_runs_per_minute, settings.user_concurrent_runs, settings.user_cpu_seconds_per_day
-        )
-        self._of_addresses = Allowance(
+        self._of_users = Quota(settings.user_runs_per_minute, settings.user_concurrent_runs, settings.user_cpu_seconds_per_day)
+        self._of_addresses = Quota(
             settings.anonymous_runs_per_minute, settings.anonymous_concurrent_runs, settings.anonymous_cpu_seconds_per_day
         )
         self._used_up: OrderedDict[tuple[str, str, int], int] = OrderedDict()
@@ -102,14 +100,14 @@ class Allowances:
     def counters(self) -> Counters:
         return self._find_counters()
 
-    def of(self, caller: Caller) -> Allowance:
+    def of(self, caller: Caller) -> Quota:
         """Return the limits of a client. The operator's admin token has none."""
         if caller.user_id is None:
             return _UNLIMITED if caller.is_admin else self._of_addresses
-        own, others = caller.allowance, self._of_users
+        own, others = caller.quota, self._of_users
         if own == _NOTHING_OF_ONES_OWN:
             return others
-        return Allowance(
+        return Quota(
             _first(own.runs_per_minute, others.runs_per_minute),
             _first(own.concurrent_runs, others.concurrent_runs),
             _first(own.cpu_seconds_per_day, others.cpu_seconds_per_day),
@@ -220,8 +218,8 @@ class Allowances:
         del self._used_up[subject, limit, allowed]
 
 
-_UNLIMITED = Allowance(0, 0, 0)
-_NOTHING_OF_ONES_OWN = Allowance()
+_UNLIMITED = Quota(0, 0, 0)
+_NOTHING_OF_ONES_OWN = Quota()
 
 
 def _first(own: int | None, other: int | None) -> int | None:

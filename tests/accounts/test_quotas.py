@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from firebox.domain.errors import PartUnavailable, RateLimited
-from firebox.service.allowances import DAY_S, MINUTE_S, Allowances, Charge
-from firebox.service.callers import Allowance, Caller
+from firebox.service.callers import Caller, Quota
+from firebox.service.quotas import DAY_S, MINUTE_S, Charge, Quotas
 from firebox.settings.settings import load_settings
 from firebox.storage.counters import Counters
 from firebox.storage.stores import Stores, open_stores
@@ -18,12 +18,12 @@ from tests.support.services import RedisServer
 ADDRESS = Caller(address="192.0.2.1")
 
 
-def allowances(counters: Counters, **settings: str) -> Allowances:
-    return Allowances(lambda: counters, load_settings({"data_dir": "/nowhere", **settings}, environ={}))
+def quotas(counters: Counters, **settings: str) -> Quotas:
+    return Quotas(lambda: counters, load_settings({"data_dir": "/nowhere", **settings}, environ={}))
 
 
 def user(**numbers: int | None) -> Caller:
-    return Caller(user_id=1, allowance=Allowance(**numbers))
+    return Caller(user_id=1, quota=Quota(**numbers))
 
 
 class Untouchable:
@@ -46,8 +46,8 @@ class Untouchable:
 
 
 async def test_without_limits_counters_are_not_used() -> None:
-    unlimited = allowances(Untouchable())
-    limited = allowances(Untouchable(), user_runs_per_minute="1", anonymous_concurrent_runs="1")
+    unlimited = quotas(Untouchable())
+    limited = quotas(Untouchable(), user_runs_per_minute="1", anonymous_concurrent_runs="1")
     for which, caller in (
         (unlimited, ADDRESS),
         (unlimited, user()),
@@ -62,15 +62,15 @@ async def test_without_limits_counters_are_not_used() -> None:
 @pytest.mark.parametrize(
     ("caller", "expected"),
     [
-        (ADDRESS, Allowance(10, 20, 30)),
-        (user(), Allowance(1, 2, 3)),
-        (user(runs_per_minute=7), Allowance(7, 2, 3)),
-        (user(concurrent_runs=0, cpu_seconds_per_day=9), Allowance(1, 0, 9)),
-        (Caller(user_id=2, role="admin"), Allowance(1, 2, 3)),
-        (Caller(role="admin"), Allowance(0, 0, 0)),
+        (ADDRESS, Quota(10, 20, 30)),
+        (user(), Quota(1, 2, 3)),
+        (user(runs_per_minute=7), Quota(7, 2, 3)),
+        (user(concurrent_runs=0, cpu_seconds_per_day=9), Quota(1, 0, 9)),
+        (Caller(user_id=2, role="admin"), Quota(1, 2, 3)),
+        (Caller(role="admin"), Quota(0, 0, 0)),
     ],
 )
-async def test_whose_number_counts(stores: Stores, caller: Caller, expected: Allowance) -> None:
+async def test_whose_number_counts(stores: Stores, caller: Caller, expected: Quota) -> None:
     numbers = {
         "user_runs_per_minute": "1",
         "user_concurrent_runs": "2",
@@ -79,11 +79,11 @@ async def test_whose_number_counts(stores: Stores, caller: Caller, expected: All
         "anonymous_concurrent_runs": "20",
         "anonymous_cpu_seconds_per_day": "30",
     }
-    assert allowances(stores.counters, **numbers).of(caller) == expected
+    assert quotas(stores.counters, **numbers).of(caller) == expected
 
 
 async def test_runs_at_once_hold_for_all_servers_together(stores: Stores) -> None:
-    servers = [allowances(stores.counters, anonymous_concurrent_runs="3") for _ in range(2)]
+    servers = [quotas(stores.counters, anonymous_concurrent_runs="3") for _ in range(2)]
     taken = await asyncio.gather(*(servers[number % 2].take(ADDRESS) for number in range(20)), return_exceptions=True)
     charges = [each for each in taken if isinstance(each, Charge)]
     refusals = [each for each in taken if isinstance(each, RateLimited)]
@@ -96,7 +96,7 @@ async def test_runs_at_once_hold_for_all_servers_together(stores: Stores) -> Non
 
 
 async def test_a_lease_is_released_however_the_run_ends(stores: Stores) -> None:
-    server = allowances(stores.counters, anonymous_concurrent_runs="1")
+    server = quotas(stores.counters, anonymous_concurrent_runs="1")
     with pytest.raises(ZeroDivisionError):
         async with server.charged(ADDRESS):
             raise ZeroDivisionError
@@ -122,7 +122,7 @@ async def test_a_lease_is_released_however_the_run_ends(stores: Stores) -> None:
 
 
 async def test_a_client_that_disconnects_during_the_query_takes_no_lease(stores: Stores) -> None:
-    server = allowances(stores.counters, anonymous_concurrent_runs="1", anonymous_runs_per_minute="1000")
+    server = quotas(stores.counters, anonymous_concurrent_runs="1", anonymous_runs_per_minute="1000")
     for pauses in range(20):
         task = asyncio.create_task(server.take(ADDRESS))
         for _ in range(pauses):
@@ -139,7 +139,7 @@ async def test_a_client_that_disconnects_during_the_query_takes_no_lease(stores:
 
 
 async def test_a_refusal_by_one_limit_leaves_nothing_of_another_taken(stores: Stores) -> None:
-    server = allowances(stores.counters)
+    server = quotas(stores.counters)
     limited = user(runs_per_minute=1, concurrent_runs=1)
     refused_by: list[str] = []
     for _ in range(3):  # once more than needed: a minute may end in between
@@ -154,7 +154,7 @@ async def test_a_refusal_by_one_limit_leaves_nothing_of_another_taken(stores: St
 
 async def test_runs_per_minute_are_limited_with_a_retry_after(stores: Stores) -> None:
     caller = user(runs_per_minute=4)
-    servers = [allowances(stores.counters) for _ in range(2)]
+    servers = [quotas(stores.counters) for _ in range(2)]
     taken = await asyncio.gather(*(servers[number % 2].take(caller) for number in range(20)), return_exceptions=True)
     refusals = [each for each in taken if isinstance(each, RateLimited)]
     assert len(taken) - len(refusals) in {4, 8}  # 8: a minute ended in between
@@ -163,7 +163,7 @@ async def test_runs_per_minute_are_limited_with_a_retry_after(stores: Stores) ->
 
 
 async def test_a_limit_that_is_raised_counts_at_once(stores: Stores) -> None:
-    server = allowances(stores.counters)
+    server = quotas(stores.counters)
     await server.take(user(runs_per_minute=1))
     for _ in range(2):
         try:
@@ -174,7 +174,7 @@ async def test_a_limit_that_is_raised_counts_at_once(stores: Stores) -> None:
 
 
 async def test_refusals_that_are_known_already_cost_no_question(stores: Stores) -> None:
-    server = allowances(stores.counters, anonymous_cpu_seconds_per_day="1")
+    server = quotas(stores.counters, anonymous_cpu_seconds_per_day="1")
     async with server.charged(ADDRESS) as charge:
         charge.cpu_ms += 1500
     with pytest.raises(RateLimited):
@@ -187,7 +187,7 @@ async def test_refusals_that_are_known_already_cost_no_question(stores: Stores) 
 
 
 async def test_processor_time_adds_up_over_runs_and_servers(stores: Stores) -> None:
-    first, second = (allowances(stores.counters, anonymous_cpu_seconds_per_day="1") for _ in range(2))
+    first, second = (quotas(stores.counters, anonymous_cpu_seconds_per_day="1") for _ in range(2))
     for server in (first, second):
         async with server.charged(ADDRESS) as charge:
             charge.cpu_ms += 499
@@ -203,7 +203,7 @@ async def test_processor_time_that_could_not_be_written_is_owed(tmp_path: Path) 
     with RedisServer() as redis:
         settings = load_settings({"data_dir": str(tmp_path), "redis_url": redis.url}, environ={})
         async with open_stores(settings) as stores:
-            server = allowances(stores.counters, anonymous_cpu_seconds_per_day="1", anonymous_concurrent_runs="5")
+            server = quotas(stores.counters, anonymous_cpu_seconds_per_day="1", anonymous_concurrent_runs="5")
             async with server.charged(ADDRESS) as charge:
                 charge.cpu_ms += 2000
                 redis.kill()
