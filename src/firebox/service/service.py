@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from firebox.domain.errors import FireboxError, ShuttingDown
 from firebox.domain.model import Executor, Job, Result, Run
+from firebox.engine.executor import Statistics
 from firebox.packages.installed.store import Installed
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
@@ -21,7 +22,7 @@ from firebox.service.file_names import with_names
 from firebox.service.languages import Languages
 from firebox.service.packages import Packages
 from firebox.service.quotas import Quotas
-from firebox.service.run_metrics import Metrics, Statistics
+from firebox.service.run_metrics import Metrics
 from firebox.service.run_records import RunRecords
 from firebox.service.runs import StoredRuns
 from firebox.service.snippets import Snippets
@@ -66,8 +67,8 @@ class Service:
     """The use cases, one instance per process.
 
     runs: the asynchronous ones. metrics: numbers about all of them. accounts, snippets, languages: the use cases about those.
-    quotas: usage limits of each client. leaving: set when the server begins to stop. packages: None where none are installed through
-    this process. has_containers: whether languages may be container images.
+    quotas: usage limits of each client. leaving: set when the server begins to stop. packages: None where none are installed
+    through this process. has_containers: whether languages may be container images.
     """
 
     def __init__(
