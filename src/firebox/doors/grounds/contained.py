@@ -1,4 +1,4 @@
-"""A run in a container of an `exec-LANGUAGE` image, told as replies.
+"""A run in a container of an `exec-LANGUAGE` image, as replies.
 
 Source: github.com/grounds/grounds-exec, docs/NEW_LANGUAGE.md and lib/utils.js.
 """
@@ -19,7 +19,7 @@ from firebox.service.validation import check_word
 from firebox.settings.settings import Settings
 
 MISSING_S = 60.0
-"""How long an image that the engine does not have is not asked for again."""
+"""How long a missing image is remembered."""
 MISSING_IMAGES = 256
 
 _LANGUAGE = re.compile(r"[a-z0-9]+(?:[._-]{1,2}[a-z0-9]+)*")
@@ -29,7 +29,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 class Images:
-    """Knows which languages have no image, for a while."""
+    """Remembers which images the engine does not have."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
@@ -54,7 +54,7 @@ class Images:
 async def run_in_container(
     request: Request, image: str, caller: Caller, service: Service, settings: Settings
 ) -> AsyncGenerator[Reply]:
-    """Run a program and tell what happens.
+    """Run a program and yield its replies.
 
     Raises: NotFound before the first reply when the engine does not have the image; InvalidRequest for code that no program can
     be given as an argument; what `Service.start_container` raises.

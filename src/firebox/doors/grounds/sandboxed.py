@@ -1,4 +1,4 @@
-"""A run in our own sandbox, told as replies."""
+"""A run in our own sandbox, as replies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from firebox.settings.settings import Settings
 
 
 async def run_in_sandbox(request: Request, caller: Caller, service: Service, settings: Settings) -> AsyncGenerator[Reply]:
-    """Run a program and tell what happens. Raises: what `Service.start` raises."""
+    """Run a program and yield its replies. Raises: what `Service.start` raises."""
     runtime = service.resolve(request.language, "*")
     job = to_job(request, runtime, settings)
     async with service.start(job, caller) as run:
@@ -69,7 +69,7 @@ class _Clock:
 
 
 class _Teller:
-    """From the events of a run to replies."""
+    """Converts the events of a run to replies."""
 
     def __init__(self) -> None:
         self._text = StreamText()
@@ -78,7 +78,7 @@ class _Teller:
     def feed(self, event: Event, expired: bool) -> list[Reply]:
         match event:
             case StageStarted():
-                # The compiler's start is the program's to whoever waits; there is one `start` for both.
+                # One `start` for the compiler and the program.
                 started, self._started = self._started, True
                 return [] if started else [Reply("start")]
             case Output():
