@@ -82,7 +82,7 @@ async def test_a_new_run_removes_the_container_of_the_old_one(stoppable: Running
     assert containers_of(stoppable, docker_engine) == []
 
 
-async def test_whoever_disconnects_leaves_no_container(stoppable: RunningServer, docker_engine: DockerEngine) -> None:
+async def test_a_disconnect_leaves_no_container(stoppable: RunningServer, docker_engine: DockerEngine) -> None:
     async with connected(stoppable.url) as client:
         await client.ask("python3", "import time\nprint('begun', flush=True)\ntime.sleep(600)")
         await client.hear_until("stdout", "begun")

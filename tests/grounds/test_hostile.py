@@ -51,7 +51,7 @@ async def close_of(socket: ClientConnection) -> tuple[int, str]:
 
 @pytest.fixture
 def quiet(server: RunningServer) -> RunningServer:
-    """The server, whose log must hold no traceback: asserted by whoever uses it, with `check`."""
+    """The server, whose log must hold no traceback: see `check`."""
     return server
 
 
@@ -132,7 +132,7 @@ async def test_a_packet_of_no_use_changes_nothing(server: RunningServer, packet:
     check(server)
 
 
-async def test_binary_data_in_a_request_gets_words(server: RunningServer) -> None:
+async def test_binary_data_in_a_request_is_an_error(server: RunningServer) -> None:
     event = '451-["run",{"language":"bash","code":{"_placeholder":true,"num":0}}]'
     words = '42["run",{"stream":"error","chunk":"The code is not text."}]'
     async with raw(server.url) as socket:
@@ -154,7 +154,7 @@ async def test_binary_data_that_belongs_to_nothing_closes_the_connection(server:
     check(server)
 
 
-async def test_a_lone_surrogate_gets_words(server: RunningServer) -> None:
+async def test_a_lone_surrogate_is_an_error(server: RunningServer) -> None:
     async with raw(server.url) as socket:
         await socket.send('42["run",{"language":"bash","code":"\\ud800"}]')
         assert "lone surrogate" in await hear(socket)
@@ -307,7 +307,7 @@ async def test_an_empty_request_counts_as_one(place: Place) -> None:
         assert (await client.run("sh", ""))[-1]["chunk"] == "Spam prevention."
 
 
-async def test_a_session_that_nobody_joins_hears_nothing_of_runs(server: RunningServer) -> None:
+async def test_a_session_without_a_joined_client_runs_nothing(server: RunningServer) -> None:
     async with raw(server.url, join=False) as socket:
         await socket.send(RUN)
         await socket.send("40")

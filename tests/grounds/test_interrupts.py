@@ -1,4 +1,4 @@
-"""A new run ends the old one, a disconnect ends everything: in every phase, as often as somebody wants."""
+"""A new run ends the old one, a disconnect ends everything: in every phase, however often."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_nothing_of_the_old_run_comes_after_stop(place: Place, transport: 
 
 @every_transport
 async def test_quick_requests_each_end_the_one_before(place: Place, transport: str) -> None:
-    """Nobody waits for a start: runs are ended while they wait for a slot, for a sandbox, for their first output."""
+    """No start is awaited: runs are ended while they wait for a slot, for a sandbox, for their first output."""
     count = 60
     async with connected(place.url, transport) as client:
         for _ in range(count):
@@ -114,7 +114,7 @@ async def leave(client: Client, how: str) -> None:
 @pytest.mark.parametrize("transport", ["websocket", "upgrade"])
 @pytest.mark.parametrize("how", ["properly", "abruptly"])
 @pytest.mark.parametrize("phase", ["at once", "queued", "started", "writing", "compiling"])
-async def test_whoever_disconnects_leaves_nothing(make_place: Callable[..., Any], transport: str, how: str, phase: str) -> None:
+async def test_a_disconnect_leaves_nothing(make_place: Callable[..., Any], transport: str, how: str, phase: str) -> None:
     async with make_place(slots=1, run_wall_ms=60_000) as place, AsyncExitStack() as stack:
         if phase == "queued":
             await stack.enter_async_context(
@@ -137,7 +137,7 @@ async def test_whoever_disconnects_leaves_nothing(make_place: Callable[..., Any]
 
 @pytest.mark.parametrize("how", ["properly", "abruptly"])
 @pytest.mark.parametrize("phase", ["queued", "started"])
-async def test_whoever_stops_polling_leaves_nothing(make_place: Callable[..., Any], how: str, phase: str) -> None:
+async def test_a_client_that_stops_polling_leaves_nothing(make_place: Callable[..., Any], how: str, phase: str) -> None:
     async with make_place(slots=1, run_wall_ms=60_000) as place, AsyncExitStack() as stack:
         if phase == "queued":
             await stack.enter_async_context(
@@ -158,7 +158,7 @@ async def test_whoever_stops_polling_leaves_nothing(make_place: Callable[..., An
         await hang_up()
 
 
-async def test_who_comes_back_finds_a_fresh_connection(place: Place) -> None:
+async def test_a_client_that_returns_has_a_fresh_connection(place: Place) -> None:
     async with connected(place.url) as client:
         await client.ask("sh", ENDLESS)
         await client.hear_until("start")

@@ -27,7 +27,7 @@ def guarded(kept_server: Callable[..., RunningServer]) -> RunningServer:
 
 
 async def refusal(url: str, transport: str, **options: Any) -> str:
-    """What a client is told that may not connect."""
+    """Return the error of a client that may not connect."""
     async with closing_session() as http:
         client = Client(http)
         heard: list[Any] = []
@@ -57,7 +57,7 @@ async def test_a_token_lets_in(guarded: RunningServer, transport: str) -> None:
         ({"headers": {"Authorization": "Bearer wrong"}}, "wrong token"),
     ],
 )
-async def test_without_one_the_connection_is_refused_with_words(
+async def test_without_a_valid_token_the_connection_is_refused(
     guarded: RunningServer, transport: str, options: dict[str, Any], words: str
 ) -> None:
     assert words in await refusal(guarded.url, transport, **options)

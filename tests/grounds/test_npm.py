@@ -74,16 +74,16 @@ def test_a_new_run_stops_the_old_one(installed: Path, server: RunningServer, ver
 
 @every_version
 @every_transport
-def test_errors_are_words(installed: Path, server: RunningServer, version: int, transports: list[str]) -> None:
-    def last_words(*steps: dict[str, Any]) -> list[str]:
+def test_errors_are_reported(installed: Path, server: RunningServer, version: int, transports: list[str]) -> None:
+    def errors_of(*steps: dict[str, Any]) -> list[str]:
         replies = speak(installed, version, server.url, *steps, transports=transports)["replies"]
         return [reply["chunk"] for reply in replies]
 
     nothing = {"emit": "nothing", "until": "error"}
-    assert last_words(nothing, {"emit": HELLO, "until": "error"}) == ["Request is empty.", "Spam prevention."]
+    assert errors_of(nothing, {"emit": HELLO, "until": "error"}) == ["Request is empty.", "Spam prevention."]
     long = {"emit": {"language": "python3", "code": "x" * 65_537}, "until": "error"}
-    assert last_words(long) == ["Program too long."]
-    assert last_words({"emit": {"binary": "print(1)"}, "until": "error"}) == ["The code is not text."]
+    assert errors_of(long) == ["Program too long."]
+    assert errors_of({"emit": {"binary": "print(1)"}, "until": "error"}) == ["The code is not text."]
 
 
 @every_version
@@ -100,7 +100,7 @@ def test_a_client_that_reconnects_runs_programs_again(
 
 @every_version
 @every_transport
-def test_a_refused_connection_has_words(
+def test_a_refused_connection_has_a_reason(
     installed: Path, kept_server: Callable[..., RunningServer], version: int, transports: list[str]
 ) -> None:
     server = kept_server("--require-login", env={"FIREBOX_ADMIN_TOKEN": "the-operators-token"})

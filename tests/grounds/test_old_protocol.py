@@ -1,4 +1,4 @@
-"""Engine.IO 3 by hand: what clients of versions 1 and 2 may do, and what nobody may."""
+"""Engine.IO 3 by hand: what clients of versions 1 and 2 may do, and what no client may."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_a_flood_of_pings_closes_the_connection(place: Place) -> None:
         assert [answer.status_code for answer in answers] == [200] * 4 + [400]
 
 
-async def test_binary_data_in_a_request_gets_words(place: Place) -> None:
+async def test_binary_data_in_a_request_is_an_error(place: Place) -> None:
     event = '451-["run",{"language":"sh","code":{"_placeholder":true,"num":0}}]'
     async with connect(socket_address(place.url), proxy=None) as socket:
         assert [(await hear(socket))[:1], await hear(socket)] == ["0", "40"]

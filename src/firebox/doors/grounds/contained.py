@@ -1,4 +1,4 @@
-"""A run in a container of an `exec-LANGUAGE` image, told as replies.
+"""A run in a container of an `exec-LANGUAGE` image, as replies.
 
 Source: github.com/grounds/grounds-exec, docs/NEW_LANGUAGE.md and lib/utils.js.
 """
@@ -19,7 +19,7 @@ from firebox.service.validation import check_word
 from firebox.settings.settings import Settings
 
 MISSING_S = 60.0
-"""How long an image that the engine does not have is not asked for again."""
+"""How long a missing image is remembered."""
 MISSING_IMAGES = 256
 
 _LANGUAGE = re.compile(r"[a-z0-9]+(?:[._-]{1,2}[a-z0-9]+)*")
@@ -29,7 +29,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
 class Images:
-    """Knows which languages have no image, for a while."""
+    """Remembers which images the engine does not have."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings

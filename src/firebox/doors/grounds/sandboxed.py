@@ -1,4 +1,4 @@
-"""A run in our own sandbox, told as replies."""
+"""A run in our own sandbox, as replies."""
 
 from __future__ import annotations
 
