@@ -145,7 +145,7 @@ def test_changes_are_confirmed_on_a_terminal(
     spec = tmp_path / "spec"
     spec.write_text("picture *\n")
     with at_a_terminal(packages, "apply", str(spec)) as (terminal, process):
-        terminal.wait_for(r"Go on\?")
+        terminal.wait_for(r"Continue\?")
         assert re.search(r"install  picture-0.5.0.*\s+remove   greet-1.0.0", terminal.seen)
         terminal.type(f"{answer}\n")
     assert process.returncode == status

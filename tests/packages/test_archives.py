@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from firebox.domain.errors import InvalidRequest, UnusablePackage
-from firebox.files.large_archive import Bounds, unpack
+from firebox.files.large_archive import Bounds, unpack_large
 from tests.packages.making import Bench, Member, file, image, info_of, link, pack, piston, special, squash
 
 BOUNDS = Bounds(max_bytes=1 << 20, max_members=100, home="/piston/packages/toy/1.0.0")
@@ -51,7 +51,7 @@ def test_keeps_folders_files_programs_and_links(tmp_path: Path, folder: Path) ->
         link("bin/far", "/piston/packages/toy/1.0.0/lib/data"),
         link("gone", "lib/nothing"),
     )
-    result = unpack(archive, folder, BOUNDS)
+    result = unpack_large(archive, folder, BOUNDS)
     assert result.size_bytes == 8
     assert result.members == 9
     assert (folder / "bin/tool").read_bytes() == b"tool"
@@ -68,7 +68,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path, folder: Path) -> None:
     archive = pack(tmp_path / "a.tar.gz", file("deep/er/file", b"x"), file("deep/run", b"x", 0o700))
     before = os.umask(0o077)
     try:
-        unpack(archive, folder, BOUNDS)
+        unpack_large(archive, folder, BOUNDS)
     finally:
         os.umask(before)
     modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in folder.rglob("*")}
@@ -115,7 +115,7 @@ HOSTILE: dict[str, tuple[Member, ...]] = {
 def test_refuses(what: str, tmp_path: Path, folder: Path) -> None:
     archive = pack(tmp_path / "a.tar.gz", *HOSTILE[what])
     with pytest.raises(InvalidRequest, match=r"a\.tar\.gz"):
-        unpack(archive, folder, BOUNDS)
+        unpack_large(archive, folder, BOUNDS)
     assert not (tmp_path / "file").exists()
     assert not Path("/outside").exists()
     assert not Path("/tmp/file").exists()
@@ -137,7 +137,7 @@ def test_rejects_invalid_archives_and_decompression_bombs(
     data = bytes(content)  # an int means that many zero bytes
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(data, 9) if packed else data)
     with pytest.raises(InvalidRequest):
-        unpack(tmp_path / "a.tar.gz", folder, BOUNDS)
+        unpack_large(tmp_path / "a.tar.gz", folder, BOUNDS)
 
 
 @pytest.mark.parametrize("cut", [-1, -9, 200])
@@ -145,7 +145,7 @@ def test_rejects_a_truncated_archive(cut: int, tmp_path: Path, folder: Path) -> 
     archive = pack(tmp_path / "a.tar.gz", file("noise", os.urandom(5000)))
     archive.write_bytes(archive.read_bytes()[:cut])
     with pytest.raises(InvalidRequest):
-        unpack(archive, folder, BOUNDS)
+        unpack_large(archive, folder, BOUNDS)
 
 
 def test_rejects_an_archive_with_a_wrong_checksum(tmp_path: Path, folder: Path) -> None:
@@ -154,7 +154,7 @@ def test_rejects_an_archive_with_a_wrong_checksum(tmp_path: Path, folder: Path) 
     data[-6] ^= 1
     archive.write_bytes(data)
     with pytest.raises(InvalidRequest, match="CRC"):
-        unpack(archive, folder, BOUNDS)
+        unpack_large(archive, folder, BOUNDS)
 
 
 def test_rejects_sparse_members(tmp_path: Path, folder: Path) -> None:
@@ -164,7 +164,7 @@ def test_rejects_sparse_members(tmp_path: Path, folder: Path) -> None:
     new.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1000000"}
     for number, members in enumerate([[(old, b"")], [(new, data)]]):
         with pytest.raises(InvalidRequest, match="sparse"):
-            unpack(pack(tmp_path / f"{number}.tar.gz", *members), folder, BOUNDS)
+            unpack_large(pack(tmp_path / f"{number}.tar.gz", *members), folder, BOUNDS)
 
 
 def test_a_header_cannot_exhaust_memory(tmp_path: Path, folder: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_header_cannot_exhaust_memory(tmp_path: Path, folder: Path) -> None:
         for _ in range(32):
             packed.write(bytes(1 << 20))
     with pytest.raises(InvalidRequest, match="header"):
-        unpack(tmp_path / "a.tar.gz", folder, Bounds(8 << 30, 1000))
+        unpack_large(tmp_path / "a.tar.gz", folder, Bounds(8 << 30, 1000))
 
 
 async def test_a_hostile_archive_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ class Unpacked(NamedTuple):
     members: int
 
 
-def unpack(archive: Path, folder: Path, bounds: Bounds, on_progress: Callable[[int], None] = lambda _bytes: None) -> Unpacked:
+def unpack_large(
+    archive: Path, folder: Path, bounds: Bounds, on_progress: Callable[[int], None] = lambda _bytes: None
+) -> Unpacked:
     """Unpack a .tar.gz into an empty folder. Of the permissions, only the executable bit is kept.
 
     on_progress: called regularly with the number of archive bytes read; an exception from it aborts the extraction. Raises:
@@ -60,7 +62,7 @@ def unpack(archive: Path, folder: Path, bounds: Bounds, on_progress: Callable[[i
     oversized archive; OSError if a file cannot be read or written. Files written before the error are left behind.
     """
     with _opened(archive, bounds, on_progress) as (source, opened), _Writer(archive, folder, bounds) as writer:
-        _unpack(archive, opened, source, writer)
+        _extract(archive, opened, source, writer)
         source.drain()
         return Unpacked(writer.size_bytes, writer.members)
 
@@ -127,7 +129,7 @@ class _Source:
             pass
 
 
-def _unpack(archive: Path, opened: tarfile.TarFile, source: _Source, writer: _Writer) -> None:
+def _extract(archive: Path, opened: tarfile.TarFile, source: _Source, writer: _Writer) -> None:
     while (member := opened.next()) is not None:
         _forget_members(opened)
         if member.issparse():

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from firebox.domain.errors import InvalidRequest, UnusablePackage
 from firebox.domain.model import LimitRequest
-from firebox.files.large_archive import Bounds, unpack
+from firebox.files.large_archive import Bounds, unpack_large
 from firebox.packages.installed.metadata import INFO_BYTES, MAX_INODES, PackageInfo, check_stage_limits, read_info
 from firebox.packages.installed.store import INFO
 from firebox.runtimes.runtime import Runtime
@@ -46,7 +46,7 @@ def unpack_archive(
     home: where the folder will be mounted, "" if unknown. Raises: UnusablePackage; OSError; whatever `on_progress` raises.
     """
     try:
-        unpack(archive, folder, Bounds(max_bytes, MAX_INODES, home), on_progress)
+        unpack_large(archive, folder, Bounds(max_bytes, MAX_INODES, home), on_progress)
     except InvalidRequest as error:
         raise UnusablePackage(f"{name}: {error.message}") from None
     return read_folder_info(folder, name)
