@@ -10,7 +10,7 @@ import pytest
 
 from firebox.runtimes.host_runtimes import HostScan, scan_host
 from firebox.runtimes.host_tools import environment_of_tools
-from firebox.runtimes.shims import what_decides
+from firebox.runtimes.shims import target_digest
 from tests.runtimes.test_host import definition, show_everything, the_only_one
 
 __all__ = ["show_everything"]  # a fixture
@@ -153,4 +153,4 @@ def test_another_build_at_the_same_path_is_asked_for_its_version(home: Home) -> 
 
 def test_scripts_of_unknown_managers_are_not_cached(home: Home) -> None:
     script = home.program("shims/shout", "exec something")
-    assert what_decides(script, home.path, environment_of_tools(home.path)) is None
+    assert target_digest(script, home.path, environment_of_tools(home.path)) is None

@@ -7,7 +7,7 @@ import signal
 import sys
 
 
-def put_in_order() -> None:
+def repair_inherited_state() -> None:
     """Open closed standard streams, and restore SIGCHLD.
 
     Otherwise the next file we open would become standard output, and a program's output would go to the launcher. With SIGCHLD

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from firebox.cli.inherited import put_in_order
+from firebox.cli.inherited import repair_inherited_state
 from firebox.cli.interrupts import end_at_interrupts, raise_at_interrupts
 
 NAME = "firebox"
@@ -17,7 +17,7 @@ _COMPLETING = "_FIREBOX_COMPLETE"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status. A failure is one sentence on stderr, never a traceback."""
-    put_in_order()
+    repair_inherited_state()
     end_at_interrupts()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

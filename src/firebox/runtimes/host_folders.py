@@ -21,7 +21,7 @@ class UnusableToolError(Exception):
     """A tool exists but cannot be used. The message explains why."""
 
 
-class StandsForNothingError(UnusableToolError):
+class MissingShimTargetError(UnusableToolError):
     """A shim has no target: it exits like a shell that finds no program. Source: POSIX, "Exit Status for Commands"."""
 
 

@@ -20,11 +20,11 @@ from firebox.runtimes.build_runtime import commands_of, make_runtime, own_folder
 from firebox.runtimes.command_names import offer_commands
 from firebox.runtimes.definition import Definition, Tool, fill, shipped_definitions
 from firebox.runtimes.detection_cache import DetectionCache, key_of
-from firebox.runtimes.host_folders import StandsForNothingError, UnusableToolError, folders_to_show
+from firebox.runtimes.host_folders import MissingShimTargetError, UnusableToolError, folders_to_show
 from firebox.runtimes.host_tools import ask_version, environment_of_tools, find_tool, real_program, tool_values
 from firebox.runtimes.runtime import Runtime
 from firebox.runtimes.search_path import SearchPath
-from firebox.runtimes.shims import what_decides
+from firebox.runtimes.shims import target_digest
 from firebox.runtimes.toolchain_cache import Preparation, Unprepared, plan_preparation
 
 _THREADS = 16
@@ -149,17 +149,17 @@ def _real_program(tool: Tool, candidate: Path, path: str, cache: DetectionCache)
 
     Such a shim is run only if something changed that its answer depends on. Raises: UnusableToolError, OSError.
     """
-    decided_by = what_decides(candidate, path, environment_of_tools(path)) if tool.locate else None
+    decided_by = target_digest(candidate, path, environment_of_tools(path)) if tool.locate else None
     if decided_by is None:
         return real_program(tool, candidate, path), False
     key = f"{_fingerprint(tool)}:shim:{decided_by}"
     absent = cache.get(key)
     if absent is not None and not absent[0]:
-        raise StandsForNothingError(absent[1])
+        raise MissingShimTargetError(absent[1])
     known = _known(key, cache)
     try:
         executable = known[0] if known is not None else real_program(tool, candidate, path)
-    except StandsForNothingError as error:
+    except MissingShimTargetError as error:
         cache.put(key, "", str(error))
         raise
     cache.put(key, str(executable), "")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firebox.runtimes.definition import Detect, Tool, fill
-from firebox.runtimes.host_folders import StandsForNothingError, UnusableToolError, is_standard, prefix_of
+from firebox.runtimes.host_folders import MissingShimTargetError, UnusableToolError, is_standard, prefix_of
 from firebox.runtimes.search_path import SearchPath
 from firebox.runtimes.tool_version import to_semver
 
@@ -122,7 +122,7 @@ def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
         command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd="/", start_new_session=True
     ) as process:
         try:
-            stdout, stderr = _hear(process, stdin.encode(), time.monotonic() + ANSWER_TIMEOUT_S)
+            stdout, stderr = _read_output(process, stdin.encode(), time.monotonic() + ANSWER_TIMEOUT_S)
         except TimeoutError:
             raise UnusableToolError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
         finally:
@@ -131,11 +131,11 @@ def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
     text = (stdout + b"\n" + stderr).decode(errors="replace").strip()
     if process.returncode != 0:
         words = f"exit code {process.returncode}" + (f": {text.splitlines()[0][:120]!r}" if text else "")
-        raise StandsForNothingError(words) if process.returncode in _NOT_FOUND else UnusableToolError(words)
+        raise MissingShimTargetError(words) if process.returncode in _NOT_FOUND else UnusableToolError(words)
     return text
 
 
-def _hear(process: Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes, bytes]:
+def _read_output(process: Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes, bytes]:
     """Read both streams of a program to their end. stdin: must fit into a pipe.
 
     Raises: UnusableToolError for too much output, TimeoutError.

@@ -55,7 +55,7 @@ _ALL_GO_BY = ("/mise.toml", "/etc/mise/config.toml", "/.*")
 """Shims are run in the root folder, which may contain a project's own files."""
 
 
-def what_decides(shim: Path, path: str, environment: Mapping[str, str]) -> str | None:
+def target_digest(shim: Path, path: str, environment: Mapping[str, str]) -> str | None:
     """Return a digest of everything that the target of a shim depends on; None if it is not the shim of a known manager.
 
     path, environment: PATH and the variables that the shim would be run with. Raises: OSError.

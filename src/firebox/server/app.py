@@ -71,7 +71,7 @@ def answer_http_error(request: AnyRequest, error: HTTPException) -> Response[Any
     path = request.scope["path"]
     if path.startswith(f"{package_routes.PREFIX}/"):
         return package_routes.answer_http_error(request, error)
-    if runner.belongs_here(path) and error.status_code == HTTPStatus.NOT_FOUND:
+    if runner.owns_path(path) and error.status_code == HTTPStatus.NOT_FOUND:
         return runner.answer_unknown_route()
     answer = native.answer_http_error(request, error)
     if path.startswith(f"{native.PREFIX}/"):

@@ -6,13 +6,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from firebox.cli.inherited import put_in_order
+from firebox.cli.inherited import repair_inherited_state
 from firebox.cli.interrupts import end_at_interrupts, raise_at_interrupts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Answer one request and exit."""
-    put_in_order()
+    """Answer one request and exit with its status."""
+    repair_inherited_state()
     end_at_interrupts()
     import argparse
     from pathlib import Path

@@ -35,7 +35,7 @@ def exit_status(result: Result) -> int:
     return (stage.exit_code if stage is not None else None) or 1
 
 
-def say_reason(result: Result) -> None:
+def print_reason(result: Result) -> None:
     """Print why a program was stopped. A plain exit code needs no explanation."""
     if result.verdict not in {Verdict.OK, Verdict.RUNTIME_ERROR}:
         verdict = result.verdict.value.replace("_", " ")
@@ -48,7 +48,7 @@ def say_reason(result: Result) -> None:
         print(f"firebox: artifact left out: {escape(left_out.name)}: {escape(left_out.reason)}", file=sys.stderr)
 
 
-def say_summary(result: Result) -> None:
+def print_summary(result: Result) -> None:
     """Print times and memory of each stage."""
     lines = [f"{result.runtime.language} {result.runtime.version}: {result.verdict.value}"]
     lines += [_summary(stage) for stage in (result.compile, result.run) if stage is not None]

@@ -264,7 +264,7 @@ def _named_limits(request: RunRequest) -> LimitRequest:
 
 
 async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Result:
-    from firebox.cli.run.exit_status import say_reason, say_summary
+    from firebox.cli.run.exit_status import print_reason, print_summary
     from firebox.cli.run.session import Session
 
     async with executor, executor.submit(job) as run:
@@ -278,9 +278,9 @@ async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Re
 
         print(msgspec.json.encode(wire.from_result(result, exact=True)).decode(), flush=True)
     else:
-        say_reason(result)
+        print_reason(result)
     if request.verbose:
-        say_summary(result)
+        print_summary(result)
     _save(result, request.output or ".")
     return result
 

@@ -100,7 +100,7 @@ class Pieces:
             return Response(body, media_type=MediaType.JSON, status_code=status, headers=headers)
         pieces = self.put_into(body)
         length = {"content-length": str(sum(map(len, pieces)))}
-        return Stream(in_turns(pieces), media_type=MediaType.JSON, status_code=status, headers={**(headers or {}), **length})
+        return Stream(in_chunks(pieces), media_type=MediaType.JSON, status_code=status, headers={**(headers or {}), **length})
 
     def put_into(self, body: bytes) -> list[bytes]:
         """Replace placeholders by their pieces."""
@@ -138,7 +138,7 @@ def _content(text: str) -> bytes:
     return _encode(text)[1:-1]
 
 
-async def in_turns(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+async def in_chunks(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
     """Yield pieces joined to chunks of a useful size, with other tasks run in between."""
     waiting, waiting_bytes = list[bytes](), 0
     for piece in pieces:

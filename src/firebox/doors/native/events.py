@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox.domain import model
-from firebox.doors.http.output import Pieces, in_turns
+from firebox.doors.http.output import Pieces, in_chunks
 from firebox.doors.http.server_sent_events import COMMENT, event_parts, with_keep_alive
 from firebox.doors.http.text import StreamText
 from firebox.doors.native import wire
@@ -117,7 +117,7 @@ async def event_stream(events: AsyncIterator[Written]) -> AsyncIterator[bytes]:
                 continue
             event, parts = written
             name = str(type(event).__struct_config__.tag)
-            async for piece in in_turns(event_parts(name, *parts, sequence=event.sequence)):
+            async for piece in in_chunks(event_parts(name, *parts, sequence=event.sequence)):
                 yield piece
 
 

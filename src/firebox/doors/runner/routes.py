@@ -136,7 +136,7 @@ async def answer_unknown_method(request: AnyRequest) -> ASGIResponse:
     return ASGIResponse(body=body, status_code=wire.HTTP_STATUS[Status.UNIMPLEMENTED], media_type=MediaType.JSON)
 
 
-def belongs_here(path: str) -> bool:
+def owns_path(path: str) -> bool:
     """Return whether an unknown path belongs to the gateway."""
     return path.startswith(("/run/", "/share/", "/shared/"))
 

@@ -70,7 +70,7 @@ async def open_server(service: Service, settings: Settings, turns: FairScheduler
         state = await _add_health(server)
         add_reflection(server, (SERVICE, health.SERVICE_NAME))
         inner = await _start(server)
-        leaving = asyncio.create_task(_say_when_leaving(service, state))
+        leaving = asyncio.create_task(_report_shutdown(service, state))
         async with Guard(f"/proc/self/fd/{inner}", settings, turns).listening(listener):
             try:
                 host, port = listener.getsockname()[:2]
@@ -186,7 +186,7 @@ async def _add_health(server: grpc.aio.Server) -> Any:
     return state
 
 
-async def _say_when_leaving(service: Service, state: Any) -> None:
+async def _report_shutdown(service: Service, state: Any) -> None:
     """Report "not serving" to load balancers before the last runs have ended."""
     await service.leaving.wait()
     await state.enter_graceful_shutdown()

@@ -39,7 +39,7 @@ class SignOnService:
         Raises: PartUnavailable when the service does not answer, for whatever reason. The user is then treated as no admin.
         """
         tries = AsyncRetrying(
-            retry=retry_if_exception(_is_worth_asking_again),
+            retry=retry_if_exception(_is_transient),
             stop=stop_after_attempt(self._tries),
             wait=wait_random_exponential(multiplier=0.05, max=LONGEST_PAUSE_S),
             reraise=True,
@@ -58,5 +58,5 @@ class SignOnService:
         raise PartUnavailable("sign-on service")
 
 
-def _is_worth_asking_again(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, grpc.aio.AioRpcError) and error.code() in WORTH_ASKING_AGAIN
