@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from firebox.domain.errors import SettingsError
-from firebox.domain.model import CacheLevel, LimitRequest, Limits, OutputMode
+from firebox.domain.limits import LimitRequest, Limits, NamedLanguage, OutputMode
+from firebox.domain.model import CacheLevel
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.other_systems import glot_settings, grounds_settings, piston_settings, runner_settings
 from firebox.settings.settings import Settings, load_settings
 from firebox.settings.settings_page import settings_page
@@ -62,7 +64,7 @@ def test_defaults_without_anything() -> None:
     assert (settings.host, settings.port, settings.slots) == ("127.0.0.1", 2000, 0)
     assert settings.warnings == ()
     assert {settings.source(row.name) for row in TABLE} == {"default"}
-    assert settings.default_limits("run") == Limits(
+    assert limit_policy(settings).default_limits("run") == Limits(
         wall_ms=3000,
         cpu_ms=3000,
         memory_bytes=512 * MIB,
@@ -75,7 +77,7 @@ def test_defaults_without_anything() -> None:
         output_bytes=MIB,
         output_mode=OutputMode.CUT,
     )
-    assert settings.default_limits("compile").wall_ms == 10_000
+    assert limit_policy(settings).default_limits("compile").wall_ms == 10_000
 
 
 def test_settings_never_change() -> None:
@@ -355,22 +357,24 @@ def test_an_installed_package_goes_before_its_language() -> None:
         language="lua", version="5.4.7", aliases=("l",), main_name="x", run=("x",), installed="lua-5.4.7", package="bundle"
     )
     assert runtime.setting_names == ("lua-5.4.7", "bundle", "lua", "l")
-    assert settings.default_limits("compile", runtime.setting_names).wall_ms == 50_000
-    assert settings.default_limits("run", runtime.setting_names).wall_ms == 1000
+    assert limit_policy(settings).default_limits("compile", runtime).wall_ms == 50_000
+    assert limit_policy(settings).default_limits("run", runtime).wall_ms == 1000
 
 
 def test_overrides_of_a_language_in_the_file(tmp_path: Path) -> None:
     text = "[limit_overrides.Java]\nrun_memory_bytes = '1GiB'\nmax_run_wall_ms = '2m'\nrun_output_mode = 'kill'\n"
     settings = load(file=write(tmp_path, text))
-    java = settings.default_limits("run", ["java", "jdk"])
+    java = limit_policy(settings).default_limits("run", NamedLanguage(("java", "jdk")))
     assert (java.memory_bytes, java.output_mode, java.wall_ms) == (1 << 30, OutputMode.KILL, 3000)
-    assert settings.maximum_limits("run", ["java"]).wall_ms == 120_000
-    assert settings.default_limits("run", ["python"]) == settings.default_limits("run")
+    assert limit_policy(settings).maximum_limits("run", NamedLanguage(("java",))).wall_ms == 120_000
+    assert limit_policy(settings).default_limits("run", NamedLanguage(("python",))) == limit_policy(settings).default_limits(
+        "run"
+    )
 
 
 def test_an_override_goes_by_any_name_of_the_language() -> None:
     settings = load({"FIREBOX_LIMIT_OVERRIDES": '{"golang": {"compile_wall_ms": "50s"}}'})
-    assert settings.default_limits("compile", ["go", "golang"]).wall_ms == 50_000
+    assert limit_policy(settings).default_limits("compile", NamedLanguage(("go", "golang"))).wall_ms == 50_000
 
 
 @pytest.mark.parametrize("name", ["run_memory", "memory_bytes", "port", "max_run_output_mode", "slots"])
@@ -393,28 +397,30 @@ def test_a_default_above_a_maximum_that_was_set_too_is_an_error() -> None:
 
 
 def test_a_maximum_nobody_set_follows_the_default_and_the_other_way_round() -> None:
-    assert load({"FIREBOX_RUN_WALL_MS": "2m"}).maximum_limits("run").wall_ms == 120_000
-    assert load({"FIREBOX_MAX_RUN_WALL_MS": "1s"}).default_limits("run").wall_ms == 1000
-    assert load({"FIREBOX_RUN_MEMORY_BYTES": "0"}).maximum_limits("run").memory_bytes == 0
+    assert limit_policy(load({"FIREBOX_RUN_WALL_MS": "2m"})).maximum_limits("run").wall_ms == 120_000
+    assert limit_policy(load({"FIREBOX_MAX_RUN_WALL_MS": "1s"})).default_limits("run").wall_ms == 1000
+    assert limit_policy(load({"FIREBOX_RUN_MEMORY_BYTES": "0"})).maximum_limits("run").memory_bytes == 0
     settings = load({"FIREBOX_LIMIT_OVERRIDES": '{"a": {"run_wall_ms": 70000}, "b": {"max_run_wall_ms": 1000}}'})
-    assert settings.maximum_limits("run", ["a"]).wall_ms == 70_000
-    assert settings.default_limits("run", ["b"]).wall_ms == 1000
+    assert limit_policy(settings).maximum_limits("run", NamedLanguage(("a",))).wall_ms == 70_000
+    assert limit_policy(settings).default_limits("run", NamedLanguage(("b",))).wall_ms == 1000
     with pytest.raises(SettingsError, match=r"limit_overrides\.a\.run_wall_ms"):
         load({"FIREBOX_LIMIT_OVERRIDES": '{"a": {"run_wall_ms": 2, "max_run_wall_ms": 1}}'})
 
 
 def test_a_runtime_gets_what_it_wants_where_the_operator_left_the_default_alone() -> None:
-    wants = LimitRequest(wall_ms=20_000, memory_bytes=2 << 30, processes=999_999)
-    limits = load().default_limits("compile", ["x"], wants)
+    wanted = LimitRequest(wall_ms=20_000, memory_bytes=2 << 30, processes=999_999)
+    runtime = Runtime(language="x", version="1.0.0", main_name="x", run=("x",), compile_limits=wanted)
+    limits = limit_policy(load()).default_limits("compile", runtime)
     assert (limits.wall_ms, limits.memory_bytes) == (20_000, 2 << 30)
-    assert limits.processes == load().maximum_limits("compile").processes, "never above the maximum"
+    assert limits.processes == limit_policy(load()).maximum_limits("compile").processes, "never above the maximum"
     strict = load({"FIREBOX_COMPILE_WALL_MS": "5s", "FIREBOX_LIMIT_OVERRIDES": '{"x": {"compile_memory_bytes": 7000000}}'})
-    limits = strict.default_limits("compile", ["x"], wants)
+    limits = limit_policy(strict).default_limits("compile", runtime)
     assert (limits.wall_ms, limits.memory_bytes) == (5000, 7_000_000)
 
 
 def test_a_runtime_that_wants_no_cap_gets_the_maximum() -> None:
-    assert load().default_limits("run", [], LimitRequest(memory_bytes=0)).memory_bytes == 4 << 30
+    runtime = Runtime(language="x", version="1.0.0", main_name="x", run=("x",), run_limits=LimitRequest(memory_bytes=0))
+    assert limit_policy(load()).default_limits("run", runtime).memory_bytes == 4 << 30
 
 
 def test_piston_names_set_default_and_maximum() -> None:
@@ -441,13 +447,17 @@ def test_piston_names_set_default_and_maximum() -> None:
     assert settings.warnings == ()
     assert (settings.host, settings.port, settings.data_dir) == ("0.0.0.0", 2001, Path("/piston"))
     assert (settings.slots, settings.repositories, settings.log_level) == (32, "https://example.org/index", "debug")
-    for limits in (settings.default_limits("run"), settings.maximum_limits("run")):
+    policy = limit_policy(settings)
+    for limits in (policy.default_limits("run"), policy.maximum_limits("run")):
         assert (limits.wall_ms, limits.cpu_ms, limits.memory_bytes) == (4000, 5000, 100_000_000)
         assert (limits.processes, limits.open_files, limits.file_size_bytes) == (64, 2048, 10_000_000)
         assert (limits.output_bytes, limits.output_mode) == (1024, OutputMode.KILL)
-    for limits in (settings.default_limits("compile"), settings.maximum_limits("compile")):
+    for limits in (policy.default_limits("compile"), policy.maximum_limits("compile")):
         assert (limits.wall_ms, limits.cpu_ms, limits.memory_bytes) == (11_000, 12_000, 0)
-    for limits in (settings.default_limits("run", ["c++", "cpp"]), settings.maximum_limits("run", ["c++"])):
+    for limits in (
+        limit_policy(settings).default_limits("run", NamedLanguage(("c++", "cpp"))),
+        limit_policy(settings).maximum_limits("run", NamedLanguage(("c++",))),
+    ):
         assert (limits.wall_ms, limits.processes) == (9000, 7)
 
 
@@ -469,7 +479,7 @@ def test_the_table_and_the_readers_of_other_systems_know_the_same_names() -> Non
 
 
 def test_piston_output_is_cut_where_nobody_asks_for_its_limit() -> None:
-    assert load({"PISTON_RUN_TIMEOUT": "1000"}).default_limits("run").output_mode is OutputMode.CUT
+    assert limit_policy(load({"PISTON_RUN_TIMEOUT": "1000"})).default_limits("run").output_mode is OutputMode.CUT
 
 
 @pytest.mark.parametrize(

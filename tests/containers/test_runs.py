@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from firebox.domain.errors import ContainerError, NotFound, QueueFull, ShuttingDown
-from firebox.domain.model import OutputMode
+from firebox.domain.limits import OutputMode
 from firebox.engine.admission import Admission
 from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.containers import Containers

@@ -10,15 +10,14 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from firebox.domain.errors import InvalidRequest, LimitTooHigh, QueueFull, UnknownRuntime
+from firebox.domain.limits import LimitRequest, OutputMode
 from firebox.domain.model import (
     Cancel,
     Eof,
     File,
     Finished,
     Job,
-    LimitRequest,
     Output,
-    OutputMode,
     Resize,
     Signal,
     StageExited,

@@ -7,7 +7,8 @@ import os
 import msgspec
 import pytest
 
-from firebox.domain.model import File, LimitRequest
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File
 from firebox.runtimes.runtime import Runtime
 
 MIB = 1 << 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import Job, StageName
+from firebox.domain.limits import StageName
+from firebox.domain.model import Job
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime, shell_line
 
 TERM = "xterm-256color"

@@ -11,12 +11,12 @@ import structlog
 from ulid import ULID
 
 from firebox.domain.errors import FireboxError
-from firebox.domain.model import Chunk, OutputMode, StreamName
+from firebox.domain.limits import OutputMode, default_stack_bytes
+from firebox.domain.model import Chunk, StreamName
 from firebox.engine.container_attachment import Attachment
 from firebox.engine.container_engine import ContainerEngine
 from firebox.engine.container_spec import ContainerSpec
 from firebox.engine.container_sweeper import labels_of_a_run
-from firebox.engine.limits import default_stack_bytes
 
 EXIT_GRACE_S = 5.0
 """How long the engine may take to notice that a program has ended whose streams have."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from firebox.domain.model import OutputMode
+from firebox.domain.limits import OutputMode
 
 MAX_PROCESSES = 100
 MAX_OPEN_FILES = 100

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from msgspec.structs import replace as replace_fields
 
 from firebox.domain.errors import InvalidRequest, SandboxError
+from firebox.domain.limits import Limits, OutputMode, StageName
 from firebox.domain.model import (
     SIGNALS,
     CacheLevel,
@@ -19,16 +20,13 @@ from firebox.domain.model import (
     Eof,
     Event,
     Finished,
-    Limits,
     Message,
     Output,
-    OutputMode,
     Resize,
     Result,
     RuntimeName,
     Signal,
     StageExited,
-    StageName,
     StageResult,
     StageStarted,
     Stdin,
@@ -92,6 +90,7 @@ class LocalRun:
         self._waiting: asyncio.Task[Turn] | None = None
         self._queue_ms = queue_ms
         self._prepare_ms = 0.0
+        self._started_at = 0.0  # the first program of the job; 0: none yet
         self._on_finished = finished
         self._events: deque[Event] = deque()
         self._buffered_bytes = 0
@@ -285,6 +284,9 @@ class LocalRun:
             return _never_started(stage), None
         self._stage = stage
         self._transcript = Transcript()
+        if self._plan.job.deadline is not None:
+            elapsed_ms = (time.monotonic() - self._started_at) * 1000 if self._started_at else 0.0
+            limits = self._plan.job.deadline.shorten(stage, limits, elapsed_ms=elapsed_ms)
         command = self._command(stage, limits, packed)
         if self._plan.may_start_ahead:
             specification, command = self._started_ahead(stage, specification, command)
@@ -299,6 +301,7 @@ class LocalRun:
                 if self._announce is None:
                     return
                 self._announce = None
+                self._started_at = self._started_at or time.monotonic()
                 self._prepare_ms += (time.monotonic() - taken_at) * 1000
                 self._emit(StageStarted(sequence=self._next(), stage=stage))
                 if stage == "run":

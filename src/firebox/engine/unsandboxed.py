@@ -20,9 +20,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from firebox.domain.errors import InvalidRequest, LimitNotEnforceable
+from firebox.domain.limits import LIMIT_NAMES, LimitRequest, Limits, OutputMode, StageName
 from firebox.domain.model import (
     SIGNALS,
     Cancel,
@@ -30,17 +29,13 @@ from firebox.domain.model import (
     Event,
     Finished,
     Job,
-    LimitRequest,
-    Limits,
     Message,
     Output,
-    OutputMode,
     Result,
     Run,
     RuntimeName,
     Signal,
     StageExited,
-    StageName,
     StageResult,
     StageStarted,
     Stdin,
@@ -55,6 +50,7 @@ from firebox.files.folder import write_files
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 from firebox.sandbox.spec import CommandRefused, Exit
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
 
 READ_BYTES = 64 << 10
@@ -110,15 +106,10 @@ class UnsandboxedExecutor:
                 await run.wait()
 
     def _limits(self, stage: StageName, runtime: Runtime, asked: LimitRequest) -> Limits:
-        limits = self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage))
-        for name in LimitRequest.__struct_fields__:
-            value = getattr(asked, name)
-            if value is None:
-                continue
-            if name not in _ENFORCED:
+        for name in LIMIT_NAMES:
+            if getattr(asked, name) is not None and name not in _ENFORCED:
                 raise LimitNotEnforceable(f"{stage}.{name}", hint="without the sandbox only the container can hold it")
-            limits = replace(limits, **{name: value})
-        return limits
+        return limit_policy(self._settings).decide(stage, runtime, asked)
 
 
 class UnsandboxedRun:

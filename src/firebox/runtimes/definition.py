@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Struct, field
 
 from firebox.domain.errors import SettingsError
-from firebox.domain.model import CacheLevel, LimitRequest
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import CacheLevel
 from firebox.runtimes.prestart import COMPILER_HOOKS, HOOKS
 from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CompilerAhead
 from firebox.settings.settings_table import ROWS, STAGES
@@ -227,7 +228,7 @@ def _value_at(table: Any, key: str) -> object:
     return found
 
 
-def check_limits(definition: Definition, source: str) -> None:
+def check_definition_limits(definition: Definition, source: str) -> None:
     """Check the limits that a definition wants. Raises: SettingsError."""
     for stage in STAGES:
         wanted = definition.compile_limits if stage == "compile" else definition.run_limits
@@ -246,7 +247,7 @@ def _check(definition: Definition, source: str) -> None:
     for key, value, good, allowed in _rules(definition):
         if not good:
             raise _refused(source, key, value, allowed)
-    check_limits(definition, source)
+    check_definition_limits(definition, source)
     tools = {"tool", *definition.tools}
     single = {*WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS, *tools}
     words = [("run", definition.run)]

@@ -12,7 +12,8 @@ from posixpath import basename, dirname, splitext
 from msgspec import Struct, field
 
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import CacheLevel, File, LimitRequest, StageName
+from firebox.domain.limits import LimitRequest, StageName
+from firebox.domain.model import CacheLevel, File
 from firebox.sandbox.plan.mounts import HOME
 
 BASE_ENVIRONMENT = {
@@ -91,7 +92,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     compile_env: dict[str, str] = field(default_factory=dict[str, str])
     """For the compile stage, above `env`."""
     compile_limits: LimitRequest = LimitRequest()
-    """What this language wants instead of the usual defaults; `Settings.default_limits` weighs it."""
+    """What this language asks for instead of the defaults; `LimitPolicy` decides."""
     run_limits: LimitRequest = LimitRequest()
     mounts: tuple[str, ...] = ()
     """Folders of the host to be shown read-only besides the standard ones."""

@@ -95,7 +95,7 @@ class Service:
         )
         self.accounts = Accounts(stores, settings)
         self.allowances = Allowances(lambda: stores.counters, settings)
-        self.snippets = Snippets(stores, settings, self.execute, self.resolve)
+        self.snippets = Snippets(stores, settings, self.execute)
         self.languages = Languages(stores, registry, has_containers=containers is not None)
         self.containers = containers
         self.packages = packages

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from firebox.domain.errors import Forbidden, InvalidRequest, NotFound, SandboxError, ShuttingDown
-from firebox.domain.model import File, Job, LimitRequest, Result, StageResult, Verdict
-from firebox.runtimes.runtime import Runtime
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Job, Result, StageResult, Verdict
 from firebox.service.callers import Caller
 from firebox.service.validation import check_text
 from firebox.settings.settings import Settings
@@ -41,7 +41,7 @@ class Outcome(Struct, frozen=True):
 class Snippets:
     """Run, share, fetch, delete.
 
-    execute: runs a job to its end; resolve: finds the runtime of a language and a version range.
+    execute: runs a job to its end.
     """
 
     def __init__(
@@ -49,12 +49,10 @@ class Snippets:
         stores: Stores,
         settings: Settings,
         execute: Callable[[Job, Caller], Awaitable[Result]],
-        resolve: Callable[[str, str], Runtime],
     ) -> None:
         self._stores = stores
         self._settings = settings
         self._execute = execute
-        self._resolve = resolve
 
     async def run(self, code: str, language: str, caller: Caller) -> Outcome:
         """Run a program to its end. language: "" for Go, else a name or alias, with a version range after an "@" if wanted.
@@ -119,17 +117,14 @@ class Snippets:
     def _job(self, code: str, language: str) -> Job:
         name, _, version = language.partition("@")
         name, version = name or DEFAULT_LANGUAGE, version or "*"
-        runtime = self._resolve(name, version)
-        wanted_ms = self._settings.runner_timeout_ms
-        maximum = self._settings.maximum_limits("run", runtime.setting_names)
-        limits = LimitRequest(wall_ms=_capped(wanted_ms, maximum.wall_ms), cpu_ms=_capped(wanted_ms, maximum.cpu_ms))
-        files = (File("", check_text(code, "code")),)
-        return Job(language=name, version=version, files=files, run_limits=limits)
-
-
-def _capped(wanted: int, maximum: int) -> int:
-    """Hold a limit under its maximum; 0 is no maximum."""
-    return min(wanted, maximum) if maximum else wanted
+        timeout_ms = self._settings.runner_timeout_ms
+        return Job(
+            language=name,
+            version=version,
+            files=(File("", check_text(code, "code")),),
+            run_limits=LimitRequest(wall_ms=timeout_ms, cpu_ms=timeout_ms),
+            clamp_limits=True,
+        )
 
 
 def _outcome(result: Result) -> Outcome:

@@ -1,14 +1,12 @@
-"""What makes a job acceptable, whatever protocol it came by. Limits against the operator's maxima are the engine's part."""
+"""Checks of a job that hold for every protocol. The engine checks its limits against the operator's maxima."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import asdict
-
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import File, Job, LimitRequest, StageName, Terminal
-from firebox.settings.settings_table import least_limit
+from firebox.domain.limits import check_limits
+from firebox.domain.model import File, Job, Terminal
 
 MAX_FILES = 5000
 MAX_SELECTOR = 256
@@ -28,11 +26,6 @@ MAX_COMPILE_ARGS = 100
 MAX_ARTIFACT_GLOBS = 100
 MAX_GLOBS_BYTES = 16 * 1024
 MAX_TERMINAL = 1000
-MAX_NUMBER = 2**53
-"""Above this JSON numbers are not exact in every language."""
-
-_MAY_BE_ZERO = {"cpu_ms", "memory_bytes"}
-"""0 means no cap there; everywhere else 0 would mean a program that cannot run."""
 
 
 def check_job(job: Job) -> None:
@@ -177,19 +170,6 @@ def check_globs(globs: tuple[str, ...]) -> None:
     total_bytes = sum(len(pattern.encode()) for pattern in globs)
     if total_bytes > MAX_GLOBS_BYTES:
         raise InvalidRequest(f"{total_bytes} bytes of patterns, at most {MAX_GLOBS_BYTES} are allowed", where="artifacts")
-
-
-def check_limits(stage: StageName, limits: LimitRequest) -> None:
-    """Refuse limits that mean nothing: negative ones, and those with which a program could not even start."""
-    for name, value in asdict(limits).items():
-        if not isinstance(value, int):
-            continue
-        least = least_limit(stage, name)
-        if value < least and not (value == 0 and name in _MAY_BE_ZERO):
-            no_cap = ", or 0 for no cap" if name in _MAY_BE_ZERO else ""
-            raise InvalidRequest(f"{value} is too small: at least {least} is needed{no_cap}", where=f"{stage}.{name}")
-        if value > MAX_NUMBER:
-            raise InvalidRequest(f"{value} is too large: at most {MAX_NUMBER} is understood", where=f"{stage}.{name}")
 
 
 def check_terminal(terminal: Terminal) -> None:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from firebox.domain.errors import SettingsError
-from firebox.domain.model import CacheLevel, LimitRequest, Limits, OutputMode, StageName
+from firebox.domain.limits import LimitRequest, Limits, OutputMode, StageName
+from firebox.domain.model import CacheLevel
 from firebox.domain.redaction import HIDDEN
 from firebox.settings.other_systems import runner_settings
 from firebox.settings.other_systems.foreign_environment import read_other_environments

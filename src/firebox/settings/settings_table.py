@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from firebox.domain.model import OutputMode, StageName
+from firebox.domain.limits import OutputMode, StageName
 from firebox.domain.redaction import hide_secret
 from firebox.settings.setting_values import Kind, Value, allowed_values, read_value
 

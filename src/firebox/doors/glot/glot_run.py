@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from firebox.domain.errors import ContainerError, NotFound, SandboxError
-from firebox.domain.model import Finished, Result, StageStarted
+from firebox.domain.errors import ContainerError, NotFound
 from firebox.doors.glot import wire
 from firebox.service.callers import Caller
 from firebox.service.languages import Native, read_native
@@ -45,22 +42,6 @@ async def _run_in_container(
 async def _run_in_sandbox(
     asked: wire.RunRequest, native: Native, caller: Caller, service: Service, settings: Settings
 ) -> wire.Answer:
-    runtime = service.resolve(native.language, native.version)
-    job = wire.to_job(asked, native, runtime, settings)
-    # The stages have limits of their own; together they may take no longer than a container.
-    clock = asyncio.timeout(None)
-    result: Result | None = None
-    try:
-        async with service.start(job, caller) as started, clock:
-            async for event in started.events():
-                if isinstance(event, StageStarted) and clock.when() is None:
-                    clock.reschedule(asyncio.get_running_loop().time() + settings.docker_run_timeout_ms / 1000)
-                if isinstance(event, Finished):
-                    result = event.result
-    except TimeoutError:
-        if clock.expired():
-            raise wire.TooSlow from None
-        raise
-    if result is None:
-        raise SandboxError("the run ended without a result")
+    service.resolve(native.language, native.version)  # an unknown runtime does not count against the caller's quota
+    result = await service.execute(wire.to_job(asked, native, settings), caller)
     return wire.from_result(result, settings.glot_output_bytes)

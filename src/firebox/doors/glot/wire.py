@@ -12,13 +12,13 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox.domain import errors
-from firebox.domain.model import File, Job, LimitRequest, OutputMode, Result, StageName, Verdict
+from firebox.domain.limits import Deadline, LimitRequest, OutputMode
+from firebox.domain.model import File, Job, Result, Verdict
 from firebox.doors.http import refusals
 from firebox.doors.http.json_body import parse
 from firebox.doors.http.json_size import Checked
 from firebox.doors.http.status import status_of
 from firebox.engine.container_spec import ContainerSpec
-from firebox.runtimes.runtime import Runtime
 from firebox.service.languages import Native
 from firebox.service.validation import MAX_FILES, check_count, check_text
 from firebox.settings.settings import Settings
@@ -221,16 +221,20 @@ def to_container(request: RunRequest, language: Language, settings: Settings) ->
     )
 
 
-def to_job(request: RunRequest, native: Native, runtime: Runtime, settings: Settings) -> Job:
-    """Translate a run for our own sandbox, under the limits that a container would have."""
+def to_job(request: RunRequest, native: Native, settings: Settings) -> Job:
+    """Translate a run for our own sandbox, under the limits of a container, but never above the operator's maxima."""
+    wall_ms = settings.docker_run_timeout_ms
+    limits = LimitRequest(wall_ms=wall_ms, cpu_ms=wall_ms, output_bytes=settings.glot_output_bytes, output_mode=OutputMode.KILL)
     return Job(
         language=native.language,
         version=native.version,
         files=tuple(File(file.name, file.content.encode()) for file in request.files),
         stdin=request.stdin.encode(),
         command=request.command,
-        compile_limits=_limits("compile", runtime, settings),
-        run_limits=_limits("run", runtime, settings),
+        compile_limits=limits,
+        run_limits=limits,
+        clamp_limits=True,
+        deadline=Deadline(wall_ms=wall_ms),
     )
 
 
@@ -336,21 +340,6 @@ def _text(document: dict[str, Any], key: str) -> str:
         raise errors.InvalidRequest("must be a string", where=key)
     check_text(value, key)
     return value
-
-
-def _limits(stage: StageName, runtime: Runtime, settings: Settings) -> LimitRequest:
-    """Ask for what a container would have, but never for more than the operator allows."""
-    maximum = settings.maximum_limits(stage, runtime.setting_names)
-    return LimitRequest(
-        wall_ms=_at_most(settings.docker_run_timeout_ms, maximum.wall_ms),
-        cpu_ms=_at_most(settings.docker_run_timeout_ms, maximum.cpu_ms),
-        output_bytes=_at_most(settings.glot_output_bytes, maximum.output_bytes),
-        output_mode=OutputMode.KILL,
-    )
-
-
-def _at_most(wanted: int, maximum: int) -> int:
-    return min(wanted, maximum) if maximum else wanted
 
 
 def _time(moment: datetime) -> str:

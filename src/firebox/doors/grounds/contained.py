@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator
 
-from firebox.domain.model import Output, OutputMode
+from firebox.domain.limits import NamedLanguage, OutputMode
+from firebox.domain.model import Output
 from firebox.doors.grounds.rate_limit import Clock
 from firebox.doors.grounds.wire import CANCELLED, TIMEOUT, TOO_MUCH_OUTPUT, Reply, Request, run_memory_bytes, signed
 from firebox.doors.http.text import StreamText
@@ -16,6 +17,7 @@ from firebox.engine.container_spec import ContainerSpec
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.service.validation import check_word
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
 
 MISSING_S = 60.0
@@ -83,12 +85,13 @@ async def run_in_container(
 
 
 def _specification(code: str, image: str, language: str, settings: Settings) -> ContainerSpec:
+    named = NamedLanguage((language,))
     return ContainerSpec(
         image=image,
         # Empty code is a program too, not the image's own arguments.
         arguments=(code,),
-        memory_bytes=run_memory_bytes(settings, (language,)),
+        memory_bytes=run_memory_bytes(settings, named),
         wall_ms=settings.grounds_wall_ms,
-        output_bytes=settings.default_limits("run", (language,)).output_bytes,
+        output_bytes=limit_policy(settings).default_limits("run", named).output_bytes,
         output_mode=OutputMode.KILL,
     )

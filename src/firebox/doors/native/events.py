@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox.domain import model
+from firebox.domain.limits import StageName
 from firebox.doors.http.output import Pieces
 from firebox.doors.http.text import StreamText
 from firebox.doors.native import wire
@@ -24,13 +25,13 @@ class Event(Struct, frozen=True, kw_only=True, tag_field="type"):
 class StageStarted(Event, frozen=True, kw_only=True, tag="stage_started"):
     """A program is now running."""
 
-    stage: model.StageName
+    stage: StageName
 
 
 class Output(Event, frozen=True, kw_only=True, tag="output"):
     """A piece of output."""
 
-    stage: model.StageName
+    stage: StageName
     stream: model.StreamName
     data: str
     base64: Annotated[str | UnsetType, Meta(description="The exact bytes, when they were asked for.")] = UNSET
@@ -39,7 +40,7 @@ class Output(Event, frozen=True, kw_only=True, tag="output"):
 class StageExited(Event, frozen=True, kw_only=True, tag="stage_exited"):
     """A stage is over and its output complete."""
 
-    stage: model.StageName
+    stage: StageName
     result: wire.Stage
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox.domain import errors, model
+from firebox.domain.limits import LimitRequest, StageName
 from firebox.doors.http.output import LARGE_BYTES, Pieces, Texts, is_large, plain_texts
 from firebox.doors.http.status import status_of
 from firebox.runtimes.runtime import Runtime
@@ -19,8 +20,8 @@ from firebox.service.validation import MAX_FILES, check_count
 class Large(NamedTuple):
     """What of a result is large: names that stand for it until it is sent, see `Pieces`."""
 
-    texts: Mapping[model.StageName, Texts]
-    exact: Mapping[tuple[model.StageName, model.StreamName], str]
+    texts: Mapping[StageName, Texts]
+    exact: Mapping[tuple[StageName, model.StreamName], str]
     artifacts: Mapping[str, Any]
     """By the names of files. Content is declared as bytes, which become base64; these are already."""
 
@@ -42,7 +43,7 @@ class FileRequest(Struct, forbid_unknown_fields=True):
     ] = "utf8"
 
 
-class StageLimits(model.LimitRequest, frozen=True, forbid_unknown_fields=True):
+class StageLimits(LimitRequest, frozen=True, forbid_unknown_fields=True):
     """Limits of one stage; what is left out has the operator's default."""
 
 
@@ -291,7 +292,7 @@ def from_result(result: model.Result, *, exact: bool = False, large: Large = _NO
 
 async def write_large(result: model.Result, pieces: Pieces, *, exact: bool) -> Large:
     """Write what is large of a result, piece by piece."""
-    exactly: dict[tuple[model.StageName, model.StreamName], str] = {}
+    exactly: dict[tuple[StageName, model.StreamName], str] = {}
     for stage in (result.compile, result.run):
         if exact and stage is not None and is_large(stage):
             streams: tuple[tuple[model.StreamName, bytes], ...] = (("stdout", stage.stdout), ("stderr", stage.stderr))

@@ -14,6 +14,7 @@ from litestar.exceptions import WebSocketDisconnect
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.domain.limits import StageName
 from firebox.domain.model import (
     SIGNALS,
     Event,
@@ -22,7 +23,6 @@ from firebox.domain.model import (
     Output,
     Signal,
     StageExited,
-    StageName,
     StageStarted,
     Stdin,
     StreamName,

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox.domain import errors, model
+from firebox.domain.limits import StageName
 from firebox.domain.model import Verdict
 from firebox.doors.http import status
 from firebox.doors.http.output import Texts, plain_texts
@@ -23,7 +24,7 @@ Status = Literal["RE", "SG", "TO", "OL", "EL", "XX"]
 encode = msgspec.json.Encoder().encode
 
 
-_NO_TEXTS: Mapping[model.StageName, Texts] = {}
+_NO_TEXTS: Mapping[StageName, Texts] = {}
 
 
 class Message(Struct, frozen=True):
@@ -80,7 +81,7 @@ class PackageName(Struct, frozen=True):
     version: str
 
 
-def from_result(result: model.Result, texts: Mapping[model.StageName, Texts] = _NO_TEXTS) -> Execution:
+def from_result(result: model.Result, texts: Mapping[StageName, Texts] = _NO_TEXTS) -> Execution:
     """Translate a result. When compiling failed, `run` repeats it: old clients read `run` only.
 
     texts: of stages with a lot of output, or names that stand for it: see `Pieces`.
@@ -135,7 +136,7 @@ def outcome(stage: model.StageResult) -> tuple[int | None, str | None]:
             return None, "SIGKILL"
 
 
-def _stage(stage: model.StageResult, texts: Mapping[model.StageName, Texts]) -> Stage:
+def _stage(stage: model.StageResult, texts: Mapping[StageName, Texts]) -> Stage:
     text = texts.get(stage.stage) or plain_texts(stage)
     code, signal = outcome(stage)
     status, message = _verdict(stage)

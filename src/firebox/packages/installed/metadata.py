@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from firebox.domain.errors import UnusablePackage
-from firebox.domain.model import CacheLevel, LimitRequest
+from firebox.domain.errors import InvalidRequest, UnusablePackage
+from firebox.domain.limits import STAGES, LimitRequest, StageName, check_limits
+from firebox.domain.model import CacheLevel
 from firebox.packages.entry import Entry
 from firebox.packages.machine import architecture as machine_architecture
 from firebox.packages.machine import fits
@@ -19,7 +20,6 @@ from firebox.packages.repository.index import is_language
 from firebox.packages.versions import is_range, is_version
 from firebox.runtimes.definition import shipped_definitions
 from firebox.runtimes.runtime import Runtime
-from firebox.settings.settings_table import ROWS, STAGES
 
 INFO_BYTES = 4 << 20
 """Largest pkg-info.json; ours lists every Debian package that went into an image."""
@@ -141,16 +141,13 @@ def check_environment(variables: Mapping[str, str], source: str) -> None:
             raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is no variable that can be set")
 
 
-def check_limits(limits: LimitRequest, stage: str, source: str) -> None:
-    """Refuse limits that no setting could have either. Raises: UnusablePackage."""
-    for name in LimitRequest.__struct_fields__:
-        value = getattr(limits, name)
-        row = ROWS[f"{stage}_{name}"]
-        try:
-            if value is not None:
-                row.read(value)
-        except ValueError:
-            raise UnusablePackage(f"{source}: {stage} limit {name} is {value!r}; allowed: {row.allowed}") from None
+def check_wanted_limits(wanted: Mapping[StageName, LimitRequest], source: str) -> None:
+    """Check the limits that a package asks for. Raises: UnusablePackage."""
+    try:
+        for stage, request in wanted.items():
+            check_limits(stage, request)
+    except InvalidRequest as error:
+        raise UnusablePackage(f"{source}: limit {error.where}: {error.message}") from None
 
 
 def _check_runtime(runtime: Runtime, where: str) -> None:
@@ -167,8 +164,7 @@ def _check_runtime(runtime: Runtime, where: str) -> None:
         raise UnusablePackage(f"{where}: {runtime.main_name!r} cannot be the name of the main file")
     for variables in (runtime.env, runtime.compile_env):
         check_environment(variables, where)
-    for stage in STAGES:
-        check_limits(runtime.limits("compile" if stage == "compile" else "run"), stage, where)
+    check_wanted_limits({stage: runtime.limits(stage) for stage in STAGES}, where)
     _check_pattern(runtime.name_pattern, where)
     for pattern in runtime.compile_args:
         if pattern not in _our_patterns():

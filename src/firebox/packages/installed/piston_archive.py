@@ -14,12 +14,11 @@ from pathlib import Path
 from msgspec import structs
 
 from firebox.domain.errors import InvalidRequest, UnusablePackage
-from firebox.domain.model import LimitRequest
+from firebox.domain.limits import LIMIT_NAMES, STAGES, LimitRequest, StageName
 from firebox.files.large_archive import Bounds, unpack
-from firebox.packages.installed.metadata import INFO_BYTES, MAX_INODES, PackageInfo, check_limits, read_info
+from firebox.packages.installed.metadata import INFO_BYTES, MAX_INODES, PackageInfo, check_wanted_limits, read_info
 from firebox.runtimes.runtime import Runtime
 from firebox.settings.other_systems.piston_settings import override_names, override_value
-from firebox.settings.settings_table import STAGES
 
 MAGIC = b"\x1f\x8b"
 INFO = "pkg-info.json"
@@ -93,17 +92,17 @@ def runtimes_of(info: PackageInfo, folder: Path, environment: Mapping[str, str])
     return runtimes
 
 
-def limits_of(overrides: Mapping[str, int], name: str) -> dict[str, LimitRequest]:
+def limits_of(overrides: Mapping[str, int], name: str) -> dict[StageName, LimitRequest]:
     """Translate Piston's names of limits, for each stage. Raises: UnusablePackage for one that is unknown or out of range."""
-    limits: dict[str, LimitRequest] = {stage: LimitRequest() for stage in STAGES}
+    limits: dict[StageName, LimitRequest] = {stage: LimitRequest() for stage in STAGES}
     for key, value in overrides.items():
         for setting in override_names(key):
-            stage, _, limit = setting.partition("_")
-            if stage not in limits or limit not in LimitRequest.__struct_fields__:
+            stage = next((stage for stage in STAGES if setting.startswith(f"{stage}_")), None)
+            limit = setting.partition("_")[2]
+            if stage is None or limit not in LIMIT_NAMES:
                 raise UnusablePackage(f"{name}: pkg-info.json overrides the limit {key[:64]!r}, which is unknown")
             limits[stage] = structs.replace(limits[stage], **{limit: override_value(setting, value)})
-    for stage, wanted in limits.items():
-        check_limits(wanted, stage, name)
+    check_wanted_limits(limits, name)
     return limits
 
 
