@@ -58,7 +58,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     output_mode: OutputMode
 
 
-class LimitRequest(Struct, frozen=True, kw_only=True):
+class LimitRequest(Struct, frozen=True, kw_only=True, cache_hash=True):
     """The limits that a client or a runtime asks for in one stage; None: the default. Fields as in `Limits`."""
 
     wall_ms: int | None = None
