@@ -1,4 +1,4 @@
-"""The command line and the variables of a stage: the same wherever it runs."""
+"""The command line of a stage, and the environment of its command in a sandbox."""
 
 from __future__ import annotations
 

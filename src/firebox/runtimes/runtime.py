@@ -35,6 +35,7 @@ STEP_PLACEHOLDER = "other"
 """In a compile step: the step is taken once for each of the others, and not at all where there are none."""
 
 _WORD = re.compile(r"(?<![$%])\{(" + "|".join((*WORD_PLACEHOLDERS, STEP_PLACEHOLDER)) + r")\}")
+_NO_FILE = re.compile(r"[-@+]|[A-Za-z_]\w*=", re.ASCII)
 _EACH = re.compile(r"(?<![$%])\{" + STEP_PLACEHOLDER + r"\}")
 _SEARCHED_BYTES = 64 << 10
 _COMPILE_ARGUMENT = 512
@@ -294,8 +295,8 @@ def _is_for_each(template: Sequence[str]) -> bool:
 
 
 def _as_path(name: str) -> str:
-    """Keep a file name from being read as an option (-x), a file of options (@x) or an assignment (x=1, awk)."""
-    return "./" + name if name.startswith(("-", "@", "+")) else name
+    """Return a file name that no program takes for an option (-x, +x), a file of options (@x) or an assignment (x=1, awk)."""
+    return "./" + name if _NO_FILE.match(name) else name
 
 
 def _memory_mb(memory_bytes: int) -> int:
