@@ -6,6 +6,7 @@ import codecs
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
+from signal import Signals
 from typing import Literal, Protocol
 
 from msgspec import Struct, field
@@ -124,7 +125,7 @@ class StageResult(Struct, frozen=True, kw_only=True):
     """Words with evidence ("memory limit: peak 256 MiB of 256 MiB"); "" when ok."""
     exit_code: int | None
     signal: str | None
-    """Name ("SIGKILL"), or None."""
+    """Name ("SIGKILL", "SIG35" for a real-time one), or None."""
     chunks: tuple[Chunk, ...]
     stdout_truncated: bool
     stderr_truncated: bool
@@ -139,6 +140,17 @@ class StageResult(Struct, frozen=True, kw_only=True):
     @property
     def stderr(self) -> bytes:
         return b"".join(chunk.data for chunk in self.chunks if chunk.stream == "stderr")
+
+    @property
+    def shell_status(self) -> int:
+        """The exit status as a shell reports it: 128 + N for a program that signal N killed."""
+        return self.exit_code if self.exit_code is not None else 128 + signal_number(self.signal or "SIGKILL")
+
+
+def signal_number(name: str) -> int:
+    """Return the number of a signal. Real-time signals are named by it ("SIG35")."""
+    known = Signals.__members__.get(name)
+    return int(name.removeprefix("SIG")) if known is None else int(known)
 
 
 class RuntimeName(Struct, frozen=True):

@@ -18,7 +18,6 @@ Source: github.com/grounds/grounds-exec, README.md and lib/handlers/run.js.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping
 from typing import Literal, cast
 
@@ -26,9 +25,9 @@ from msgspec import Struct, json
 
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.domain.limits import Deadline, HasLimits, LimitRequest, OutputMode
-from firebox.domain.model import File, Job, Result, StageResult, Verdict
+from firebox.domain.model import File, Job, Result, Verdict
 from firebox.runtimes.runtime import Runtime
-from firebox.service.validation import check_text
+from firebox.service.validation import encode_text
 from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
 
@@ -97,7 +96,7 @@ def to_job(request: Request, runtime: Runtime, settings: Settings) -> Job:
     no_cap = 0  # the wall time decides, not how many processors a program keeps busy
     return Job(
         language=request.language,
-        files=(File("", check_text(request.code, "code")),),
+        files=(File("", encode_text(request.code, where="code")),),
         compile_limits=LimitRequest(wall_ms=compile_ms, cpu_ms=no_cap, output_mode=OutputMode.KILL),
         run_limits=LimitRequest(
             wall_ms=settings.grounds_wall_ms, cpu_ms=no_cap, memory_bytes=memory_bytes, output_mode=OutputMode.KILL
@@ -134,18 +133,7 @@ def last_words(result: Result) -> Reply:
             stage = result.run or result.compile
             if result.verdict is Verdict.INTERNAL or stage is None:
                 return Reply("error", f"The run failed: {result.reason}.")
-            return Reply("status", signed(exit_status(stage)))
-
-
-def exit_status(stage: StageResult) -> int:
-    """Say the exit status as a shell would: 128 + N for a program that signal N killed."""
-    if stage.exit_code is not None:
-        return stage.exit_code
-    return 128 + _signal_number(stage.signal or "SIGKILL")
-
-
-def _signal_number(name: str) -> int:
-    return int(signal.Signals[name]) if name in signal.Signals.__members__ else int(name.removeprefix("SIG"))
+            return Reply("status", signed(stage.shell_status))
 
 
 def signed(status: int) -> int:

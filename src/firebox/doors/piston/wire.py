@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from signal import Signals
 from typing import Literal
 
 import msgspec
@@ -12,7 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from firebox.domain import errors, model
 from firebox.domain.limits import StageName
-from firebox.domain.model import Verdict
+from firebox.domain.model import Verdict, signal_number
 from firebox.doors.http import status
 from firebox.doors.http.output import Texts, plain_texts
 from firebox.runtimes.runtime import Runtime
@@ -168,7 +167,7 @@ def _verdict(stage: model.StageResult) -> tuple[Status | None, str | None]:
         case Verdict.OUTPUT:
             return "EL", "stderr length exceeded"
         case Verdict.SIGNAL:
-            return "SG", f"Caught fatal signal {_number(stage.signal)}"
+            return "SG", f"Caught fatal signal {signal_number(stage.signal) if stage.signal else 'of unknown number'}"
         case Verdict.MEMORY:
             return "SG", f"Caught fatal signal 9 ({stage.reason})"
         case Verdict.INTERNAL | Verdict.CANCELLED:
@@ -193,14 +192,6 @@ def _never_ran(result: model.Result) -> Stage:
         wall_time=0,
         memory=0,
     )
-
-
-def _number(name: str | None) -> int | str:
-    """Give the number of a signal; real-time ones are named by theirs ("SIG35")."""
-    if name is None:
-        return "of unknown number"
-    known = Signals.__members__.get(name)
-    return name.removeprefix("SIG") if known is None else int(known)
 
 
 STATUS: Mapping[type[errors.FireboxError], int] = {
