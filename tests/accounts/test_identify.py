@@ -104,7 +104,7 @@ async def test_only_admins_pass_as_admins(accounts: Accounts) -> None:
     assert await accounts.is_admin(admin.user_id)
     assert not await accounts.is_admin(user.user_id)
     assert not await accounts.is_admin(999)
-    await accounts.set_disabled(admin.user_id, True)
+    await accounts.set_disabled(admin.user_id, disabled=True)
     assert not await accounts.is_admin(admin.user_id)
 
 
@@ -125,10 +125,10 @@ async def test_a_token_that_was_used_a_moment_ago_needs_no_query(accounts: Accou
 async def test_changes_hold_at_once_in_this_process(accounts: Accounts) -> None:
     created = await accounts.create("ann")
     await accounts.identify(created.token, HERE)
-    await accounts.set_disabled(created.user.id, True)
+    await accounts.set_disabled(created.user.id, disabled=True)
     with pytest.raises(Forbidden):
         await accounts.identify(created.token, HERE)
-    await accounts.set_disabled(created.user.id, False)
+    await accounts.set_disabled(created.user.id, disabled=False)
     await accounts.set_allowance(created.user.id, Allowance(runs_per_minute=7))
     assert (await accounts.identify(created.token, HERE)).allowance.runs_per_minute == 7
     newer = await accounts.new_token(created.user.id)
@@ -146,7 +146,7 @@ async def test_changes_of_another_process_hold_once_what_is_remembered_is_old(
     created = await accounts.create("ann")
     monkeypatch.setattr(module, "FRESH_S", 0.0)
     await accounts.identify(created.token, HERE)
-    await Accounts(stores, settings).set_disabled(created.user.id, True)
+    await Accounts(stores, settings).set_disabled(created.user.id, disabled=True)
     with pytest.raises(Forbidden):
         await accounts.identify(created.token, HERE)
 
@@ -155,7 +155,7 @@ async def test_a_change_during_a_lookup_is_not_forgotten(accounts: Accounts) -> 
     for number in range(20):
         created = await accounts.create(f"ann{number}")
         await asyncio.gather(
-            accounts.identify(created.token, HERE), accounts.set_disabled(created.user.id, True), return_exceptions=True
+            accounts.identify(created.token, HERE), accounts.set_disabled(created.user.id, disabled=True), return_exceptions=True
         )
         with pytest.raises(Forbidden):
             await accounts.identify(created.token, HERE)
@@ -251,7 +251,7 @@ async def test_tokens_and_names_are_taken_once(accounts: Accounts) -> None:
 async def test_who_is_not_there_cannot_be_changed(accounts: Accounts) -> None:
     for attempt in (
         accounts.new_token(99),
-        accounts.set_disabled(99, True),
+        accounts.set_disabled(99, disabled=True),
         accounts.set_allowance(99, Allowance()),
         accounts.remove(99),
     ):

@@ -97,7 +97,7 @@ async def through_runner(_limit: str, _value: int | None, settings: Settings, ru
         return result_with(verdict=Verdict.OK, run=stage)
 
     async with open_stores(settings) as stores:
-        await Snippets(stores, settings, execute).run("true", runtime.language, Caller(address="127.0.0.1"))
+        await Snippets(stores, settings, execute).run("true", language=runtime.language, caller=Caller(address="127.0.0.1"))
     return jobs[0]
 
 

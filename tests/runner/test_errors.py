@@ -53,7 +53,7 @@ def test_words_fit_into_a_status(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["1", "-1", "+7", "9223372036854775807", "-9223372036854775808", "007"])
 def test_whole_numbers_are_read(text: str) -> None:
-    assert wire.read_int64(text, "id") == int(text)
+    assert wire.read_int64(text, where="id") == int(text)
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_whole_numbers_are_read(text: str) -> None:
 )
 def test_anything_else_is_no_number(text: str) -> None:
     with pytest.raises(errors.InvalidRequest):
-        wire.read_int64(text, "id")
+        wire.read_int64(text, where="id")

@@ -54,11 +54,11 @@ async def test_the_errors_of_a_program(language: str, run: StageResult, error: s
 
     async with open_stores(settings) as stores:
         snippets = Snippets(stores, settings, execute)
-        outcome = await snippets.run("", language, CALLER)
+        outcome = await snippets.run("", language=language, caller=CALLER)
         assert (outcome.error, outcome.complaint) == (error, complaint)
         if complaint:
             with pytest.raises(InvalidRequest) as refused:
-                await snippets.share("", language, CALLER)
+                await snippets.share("", language=language, caller=CALLER)
             assert refused.value.message == complaint
         else:
-            assert await snippets.share("", language, CALLER) == 1
+            assert await snippets.share("", language=language, caller=CALLER) == 1

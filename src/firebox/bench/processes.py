@@ -98,7 +98,7 @@ class Load:
     cpu_s: float
 
 
-def run_side_by_side(contender: Processes, runs: int, workers: int) -> Load:
+def run_side_by_side(contender: Processes, *, runs: int, workers: int) -> Load:
     """Run a program `runs` times, `workers` of them at once, each worker in a folder of its own."""
     folders = [_worker_folder(contender.folder, number) for number in range(workers)]
     poll = select.poll()

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct, field
 
 from firebox.domain.errors import SettingsError
-from firebox.domain.limits import LimitRequest
+from firebox.domain.limits import LimitRequest, StageName
 from firebox.domain.model import CacheLevel
 from firebox.runtimes.prestart import COMPILER_HOOKS, HOOKS
 from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CompilerAhead
@@ -116,7 +116,7 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     """Names that people type, and the program that each one means: a link is made where there is no program of that name."""
     packages: Packages = field(default_factory=Packages)
 
-    def limits(self, stage: str) -> LimitRequest:
+    def limits(self, stage: StageName) -> LimitRequest:
         """Give the limits the file wants for a stage. The values were checked when the file was read."""
         wanted = self.compile_limits if stage == "compile" else self.run_limits
         return msgspec.convert({name: ROWS[f"{stage}_{name}"].read(value) for name, value in wanted.items()}, LimitRequest)

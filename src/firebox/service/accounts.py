@@ -147,7 +147,7 @@ class Accounts:
 
         Raises: InvalidRequest, Conflict when the name or the token is taken, PartUnavailable.
         """
-        name = check_name(name)
+        name = check_user_name(name)
         token = self._check_token(token)
         user = await self.users.add(
             name=name,
@@ -172,9 +172,9 @@ class Accounts:
         _log.info("token replaced", id=user_id)
         return Created(user, token)
 
-    async def set_disabled(self, user_id: int, disabled: bool) -> User:
+    async def set_disabled(self, user_id: int, *, disabled: bool) -> User:
         """Shut a user out, or let one in again. Raises: NotFound, PartUnavailable."""
-        user = await self.users.set_disabled(user_id, disabled)
+        user = await self.users.set_disabled(user_id, disabled=disabled)
         self._changes += 1
         _log.info("user disabled" if disabled else "user enabled", id=user_id)
         return user
@@ -248,7 +248,7 @@ class _WrongTokens:
             self._counted.popitem(last=False)
 
 
-def check_name(name: str) -> str:
+def check_user_name(name: str) -> str:
     """Give the name of a user back, without blanks around it. Raises: InvalidRequest."""
     name = name.strip()
     if not 1 <= len(name) <= MAX_NAME or not name.isprintable():

@@ -63,7 +63,9 @@ class Charge:
         while True:
             await asyncio.sleep(RENEWED_EVERY_S)
             try:
-                await self._allowances.counters.lease(self._subject, self._lease_id, self._allowed.concurrent_runs or 0, LEASE_S)
+                await self._allowances.counters.lease(
+                    self._subject, self._lease_id, allowed=self._allowed.concurrent_runs or 0, ttl_s=LEASE_S
+                )
             except PartUnavailable as error:
                 _log.warning("a place could not be kept", subject=self._subject, reason=error.message)
 
@@ -129,7 +131,9 @@ class Allowances:
         if allowed.cpu_seconds_per_day:
             await self._check_processor(subject, allowed.cpu_seconds_per_day)
         try:
-            if allowed.concurrent_runs and not await self.counters.lease(subject, lease_id, allowed.concurrent_runs, LEASE_S):
+            if allowed.concurrent_runs and not await self.counters.lease(
+                subject, lease_id, allowed=allowed.concurrent_runs, ttl_s=LEASE_S
+            ):
                 raise RateLimited("concurrent_runs", allowed.concurrent_runs, retry_after_s=RETRY_AFTER_RUN_S)
             if allowed.runs_per_minute:
                 await self._count_run(subject, allowed.runs_per_minute)
@@ -165,7 +169,7 @@ class Allowances:
         if not owed_ms:
             return
         try:
-            await self.counters.add(subject, "cpu_ms", owed_ms, DAY_S)
+            await self.counters.add(subject, "cpu_ms", amount=owed_ms, window_s=DAY_S)
         except BaseException:
             self.owe(subject, owed_ms)
             raise
@@ -196,7 +200,7 @@ class Allowances:
 
     async def _count_run(self, subject: str, allowed: int) -> None:
         until = window_end(time.time(), MINUTE_S)
-        if await self.counters.add(subject, "runs", 1, MINUTE_S) > allowed:
+        if await self.counters.add(subject, "runs", amount=1, window_s=MINUTE_S) > allowed:
             self._refuse(subject, "runs_per_minute", allowed, until)
 
     def _refuse(self, subject: str, limit: str, allowed: int, until: int) -> NoReturn:

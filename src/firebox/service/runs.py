@@ -35,7 +35,7 @@ RunStateName = Literal["queued", "running", "ended"]
 class StoredRun:
     """One asynchronous run. owner: whose, "" for anybody's; result: None until it has ended; refusal: why it never began."""
 
-    def __init__(self, run_id: str, runtime: RuntimeName, owner: str = "") -> None:
+    def __init__(self, run_id: str, runtime: RuntimeName, *, owner: str = "") -> None:
         self.id = run_id
         self.runtime = runtime
         self.owner = owner
@@ -147,7 +147,7 @@ class StoredRuns(Generic[T]):
 
         Raises: what `Service.start` raises on entry.
         """
-        stored = StoredRun(str(ULID()), self._resolve(job), caller.account)
+        stored = StoredRun(str(ULID()), self._resolve(job), owner=caller.account)
         task = stored.begin(self._start(await self._admit(replace(job, id=stored.id), caller)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

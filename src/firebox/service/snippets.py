@@ -14,7 +14,7 @@ from firebox.domain.errors import Forbidden, InvalidRequest, NotFound, SandboxEr
 from firebox.domain.limits import LimitRequest
 from firebox.domain.model import File, Job, Result, StageResult, Verdict
 from firebox.service.callers import Caller
-from firebox.service.validation import check_text
+from firebox.service.validation import encode_text
 from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # the stores bring a whole database library with them
@@ -54,21 +54,21 @@ class Snippets:
         self._settings = settings
         self._execute = execute
 
-    async def run(self, code: str, language: str, caller: Caller) -> Outcome:
+    async def run(self, code: str, *, language: str, caller: Caller) -> Outcome:
         """Run a program to its end. language: "" for Go, else a name or alias, with a version range after an "@" if wanted.
 
         Raises: what `Service.execute` raises; ShuttingDown and SandboxError when the program was ended by us.
         """
         return _outcome(await self._execute(self._job(code, language), caller))
 
-    async def share(self, code: str, language: str, caller: Caller) -> int:
+    async def share(self, code: str, *, language: str, caller: Caller) -> int:
         """Run a program, and keep it if it has no errors. Returns the number it can be fetched by.
 
         Raises: InvalidRequest with the program's errors as its message; PartUnavailable; and what `run` raises.
         """
         if "\0" in code:
             raise InvalidRequest("a NUL character cannot be kept", where="code")
-        outcome = await self.run(code, language, caller)
+        outcome = await self.run(code, language=language, caller=caller)
         if outcome.error:
             raise InvalidRequest(outcome.complaint)
         snippet = await self._stores.snippets.add(
@@ -96,7 +96,7 @@ class Snippets:
                 raise
         return snippet
 
-    async def delete(self, snippet_id: int, user_id: int, caller: Caller, is_admin: AdminCheck) -> None:
+    async def delete(self, snippet_id: int, *, user_id: int, caller: Caller, is_admin: AdminCheck) -> None:
         """Delete a shared program in the name of a user, who must be an admin.
 
         user_id is what the request says, and proves nothing: a caller who is known may only say their own, unless that caller
@@ -121,7 +121,7 @@ class Snippets:
         return Job(
             language=name,
             version=version,
-            files=(File("", check_text(code, "code")),),
+            files=(File("", encode_text(code, where="code")),),
             run_limits=LimitRequest(wall_ms=timeout_ms, cpu_ms=timeout_ms),
             clamp_limits=True,
         )

@@ -16,7 +16,7 @@ KEY_CHARACTERS = 200
 class Counters(Protocol):
     """Sums and leases by subject ("user 7", "address 127.0.0.1"). Raises, each: PartUnavailable."""
 
-    async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
+    async def add(self, subject: str, name: str, *, amount: int, window_s: int) -> int:
         """Add to what a subject has used in the present window of `window_s` seconds; return the sum, this included."""
         ...
 
@@ -24,7 +24,7 @@ class Counters(Protocol):
         """Say what a subject has used in the present window."""
         ...
 
-    async def lease(self, subject: str, lease_id: str, allowed: int, ttl_s: int) -> bool:
+    async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
         """Take one of `allowed` places; False when all are taken. A place that nobody gives back is free after `ttl_s`.
 
         Whoever has the place already keeps it, for `ttl_s` from now on.

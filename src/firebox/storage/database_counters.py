@@ -44,7 +44,7 @@ class DatabaseCounters:
             index_elements=[*leases.primary_key.columns], set_={"ends_at_ms": place.excluded.ends_at_ms}
         )
 
-    async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
+    async def add(self, subject: str, name: str, *, amount: int, window_s: int) -> int:
         """See `Counters.add`: one statement, so that nothing that others add at the same time is lost."""
         values = {**self._window(subject, name, window_s), "amount": amount}
 
@@ -62,7 +62,7 @@ class DatabaseCounters:
 
         return await self._database.read(work)
 
-    async def lease(self, subject: str, lease_id: str, allowed: int, ttl_s: int) -> bool:
+    async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
         """See `Counters.lease`: whoever looks for a place of a subject does so alone."""
         place = {"subject": key_text(subject), "lease_id": key_text(lease_id)}
         now_ms = int(self._clock() * 1000)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, select
 from firebox.domain.errors import Conflict, NotFound
 from firebox.storage.database import Database
 from firebox.storage.records import Language, language_id
-from firebox.storage.storable_text import NAME_CHARACTERS, can_be_kept, check_text
+from firebox.storage.storable_text import NAME_CHARACTERS, can_be_kept, check_storable
 from firebox.storage.tables import languages
 
 
@@ -42,17 +42,20 @@ class LanguageTable:
             return None
         return await self._find((languages.c.name == name) & (languages.c.version == version))
 
-    async def put(self, name: str, version: str, image: str) -> Language:
+    async def put(self, name: str, version: str, *, image: str) -> Language:
         """Register a language, or give it another image.
 
         Raises: InvalidRequest for text that cannot be kept, Conflict when another language has the same id.
         """
         now = datetime.now(UTC)
         statement = self._database.insert(languages).values(
-            id=language_id(check_text("name", name, NAME_CHARACTERS), check_text("version", version, NAME_CHARACTERS)),
+            id=language_id(
+                check_storable(name, where="name", max_characters=NAME_CHARACTERS),
+                check_storable(version, where="version", max_characters=NAME_CHARACTERS),
+            ),
             name=name,
             version=version,
-            image=check_text("image", image),
+            image=check_storable(image, where="image"),
             created_at=now,
             modified_at=now,
         )

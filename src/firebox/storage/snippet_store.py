@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, insert, select
 from firebox.domain.errors import NotFound
 from firebox.storage.database import Database
 from firebox.storage.records import Snippet
-from firebox.storage.storable_text import can_be_id, check_text, keepable
+from firebox.storage.storable_text import can_be_id, check_storable, keepable
 from firebox.storage.tables import snippets
 
 
@@ -26,8 +26,8 @@ class SnippetTable:
         Raises: InvalidRequest for code with a NUL character or half a surrogate pair: it could not be given back as it was.
         """
         values = {
-            "code": check_text("code", code),
-            "language": check_text("language", language),
+            "code": check_storable(code, where="code"),
+            "language": check_storable(language, where="language"),
             "output": keepable(output),
             "error": keepable(error),
             "created_at": datetime.now(UTC),

@@ -18,13 +18,13 @@ def can_be_kept(text: str) -> bool:
     return _UNKEEPABLE.search(text) is None
 
 
-def check_text(where: str, text: str, most: int = 0) -> str:
-    """Give the text back. most: characters; 0: as many as there are.
+def check_storable(text: str, *, where: str, max_characters: int = 0) -> str:
+    """Return the text. max_characters: 0 for no maximum.
 
     Raises: InvalidRequest, naming `where`, for text that cannot be kept as it is.
     """
-    if most and len(text) > most:
-        raise InvalidRequest(f"{len(text)} characters; at most {most} are allowed", where=where)
+    if max_characters and len(text) > max_characters:
+        raise InvalidRequest(f"{len(text)} characters; at most {max_characters} are allowed", where=where)
     if not can_be_kept(text):
         raise InvalidRequest("text with a NUL character or half a surrogate pair cannot be kept", where=where)
     return text
@@ -35,8 +35,8 @@ def keepable(text: str) -> str:
     return _UNKEEPABLE.sub(REPLACEMENT, text)
 
 
-def check_number(where: str, number: int | None) -> int | None:
-    """Give the number back. Raises: InvalidRequest, naming `where`, for one below 0 or too large for a database."""
+def check_number(number: int | None, *, where: str) -> int | None:
+    """Return the number. Raises: InvalidRequest, naming `where`, for one below 0 or too large for a database."""
     if number is not None and not 0 <= number <= LARGEST_INTEGER:
         raise InvalidRequest(f"{number} is not a whole number from 0 to {LARGEST_INTEGER}", where=where)
     return number

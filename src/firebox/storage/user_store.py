@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from firebox.domain.errors import Conflict, NotFound
 from firebox.storage.database import Database
 from firebox.storage.records import Role, User
-from firebox.storage.storable_text import NAME_CHARACTERS, can_be_id, can_be_kept, check_number, check_text
+from firebox.storage.storable_text import NAME_CHARACTERS, can_be_id, can_be_kept, check_number, check_storable
 from firebox.storage.tables import users
 
 HINT_CHARACTERS = 4
@@ -41,7 +41,7 @@ class Users:
         now = datetime.now(UTC)
         values = {
             "uuid": str(uuid4()),
-            "name": check_text("name", name, NAME_CHARACTERS),
+            "name": check_storable(name, where="name", max_characters=NAME_CHARACTERS),
             "role": role,
             "created_at": now,
             "modified_at": now,
@@ -89,7 +89,7 @@ class Users:
         except IntegrityError as error:
             raise _taken(error, "") from None
 
-    async def set_disabled(self, user_id: int, disabled: bool) -> User:
+    async def set_disabled(self, user_id: int, *, disabled: bool) -> User:
         """Shut a user out, or let one in again. Raises: NotFound."""
         if not disabled:
             return await self._change(user_id, {"disabled_at": None})
@@ -156,7 +156,7 @@ def _limit_values(runs_per_minute: int | None, concurrent_runs: int | None, cpu_
         "concurrent_runs": concurrent_runs,
         "cpu_seconds_per_day": cpu_seconds_per_day,
     }
-    return {name: check_number(name, limit) for name, limit in limits.items()}
+    return {name: check_number(limit, where=name) for name, limit in limits.items()}
 
 
 def _user(row: Row[Any]) -> User:

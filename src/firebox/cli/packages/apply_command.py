@@ -76,7 +76,7 @@ def apply(
     parts = open_parts(config, flags)
     rules = read_rules(read_operators_file(file, MAX_BYTES))
     with show_progress() as report:
-        plan = run(_plan(parts, rules, sync, ignore_missing, report))
+        plan = run(_plan(parts, rules, sync=sync, ignore_missing=ignore_missing, report=report))
     if dry_run and as_json:
         print_json({"install": [_named(entry) for entry in (*plan.along, *plan.install)], "remove": plan.remove})
     if not as_json:
@@ -87,10 +87,10 @@ def apply(
         return
     if not agreed("Go on?", yes=yes or plan.empty):
         raise typer.Exit(1)
-    _carry_out(parts, plan, as_json)
+    _carry_out(parts, plan, as_json=as_json)
 
 
-async def _plan(parts: Parts, rules: Sequence[Rule], sync: bool, ignore_missing: bool, report: Report) -> Plan:
+async def _plan(parts: Parts, rules: Sequence[Rule], *, sync: bool, ignore_missing: bool, report: Report) -> Plan:
     from firebox.packages.installed.spec_file import choose
 
     installed = {each.id: each for each in parts.store.all()}
@@ -98,7 +98,7 @@ async def _plan(parts: Parts, rules: Sequence[Rule], sync: bool, ignore_missing:
     known.update((id_, each.entry) for id_, each in installed.items())
     choice = choose(rules, list(known.values()))
     for rule in choice.unmatched:
-        _unmatched(rule, {entry.language for entry in known.values()}, ignore_missing or not rule.exact)
+        _unmatched(rule, {entry.language for entry in known.values()}, go_on=ignore_missing or not rule.exact)
     there = {id_: each.entry for id_, each in installed.items()}
     planned: dict[str, Entry] = {}
     install = [entry for entry in choice.entries if entry.name not in installed]
@@ -116,7 +116,7 @@ async def _plan(parts: Parts, rules: Sequence[Rule], sync: bool, ignore_missing:
     )
 
 
-def _unmatched(rule: Rule, names: Iterable[str], go_on: bool) -> None:
+def _unmatched(rule: Rule, names: Iterable[str], *, go_on: bool) -> None:
     """Complain about a line that chose nothing. Raises: InvalidRequest: a misspelt name must not remove the right one."""
     if go_on:
         typer.echo(f"line {rule.line}: nothing matches {rule.text!r}", err=True)
@@ -150,7 +150,7 @@ def _with_requirements(wanted: Iterable[str], installed: dict[str, Installed]) -
     return stays
 
 
-def _carry_out(parts: Parts, plan: Plan, as_json: bool) -> None:
+def _carry_out(parts: Parts, plan: Plan, *, as_json: bool) -> None:
     outcome = Outcome()
     try:
         with show_progress() as report:

@@ -62,7 +62,7 @@ def install(
             if sync:
                 run(parts.repositories.sync(repository, report))
             # Everything is found first, so that a misspelt name changes nothing.
-            found = run(_find_all(parts, selectors, repository, build))
+            found = run(_find_all(parts, selectors, repository=repository, build=build))
             entries = [each if isinstance(each, Entry) else _built(parts, each, report) for each in found]
             run(install_all(parts, entries, files, report, installed), INTERRUPTED)
     finally:  # when the third of five fails, two are there
@@ -95,7 +95,7 @@ def _built(parts: Parts, recipe: Recipe, report: Report) -> Entry:
     return run(parts.repositories.find(made.language, made.version, repository=BUILT))
 
 
-async def _find_all(parts: Parts, selectors: Sequence[Selector], repository: str, build: bool) -> list[Entry | Recipe]:
+async def _find_all(parts: Parts, selectors: Sequence[Selector], *, repository: str, build: bool) -> list[Entry | Recipe]:
     """Find each package in the repositories, or else the recipe that it has to be built from."""
     found: list[Entry | Recipe] = []
     for selector in selectors:

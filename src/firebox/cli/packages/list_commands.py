@@ -42,7 +42,7 @@ def list_packages(
     """
     parts = open_parts(config, flags)
     if available:
-        _list_available(parts, repository, sync, as_json)
+        _list_available(parts, repository, sync=sync, as_json=as_json)
         return
     installed = parts.store.all()
     runtimes, problems = parts.store.runtimes()
@@ -152,7 +152,7 @@ def info(
     print_fields(_details(entry, there, others, runtimes, own_recipes))
 
 
-def _list_available(parts: Parts, repository: str, sync: bool, as_json: bool) -> None:
+def _list_available(parts: Parts, repository: str, *, sync: bool, as_json: bool) -> None:
     with show_progress() as report:
         entries = usable(run(parts.repositories.entries(repository, sync=sync, report=report)))
     if not parts.repositories.names():

@@ -66,7 +66,9 @@ def matches(selector: Selector, entry: Entry) -> bool:
     """Say whether a package is meant; a pre-release only where the range names it, or the word is its whole name."""
     from firebox.packages.versions import allows
 
-    return selector.word == entry.name or (selector.name == entry.language and allows(selector.version_range, entry.version))
+    return selector.word == entry.name or (
+        selector.name == entry.language and allows(selector.version_range, version=entry.version)
+    )
 
 
 def newest_first(versions: Iterable[str]) -> list[str]:

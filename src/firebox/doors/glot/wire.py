@@ -20,7 +20,7 @@ from firebox.doors.http.json_size import Checked
 from firebox.doors.http.status import status_of
 from firebox.engine.container_spec import ContainerSpec
 from firebox.service.languages import Native
-from firebox.service.validation import MAX_FILES, check_count, check_text
+from firebox.service.validation import MAX_FILES, check_count, encode_text
 from firebox.settings.settings import Settings
 from firebox.storage.records import Language, User
 
@@ -163,7 +163,7 @@ def read_run(body: Checked) -> RunRequest:
     entries = document.get("files")
     if not isinstance(entries, list) or not entries:
         raise errors.InvalidRequest("Missing files")
-    check_count(len(cast("list[object]", entries)), MAX_FILES, "files", "files")
+    check_count(len(cast("list[object]", entries)), allowed=MAX_FILES, what="files", where="files")
     files: list[FileEntry] = []
     for entry in cast("list[object]", entries):
         fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
@@ -171,8 +171,8 @@ def read_run(body: Checked) -> RunRequest:
         if not isinstance(name, str) or not isinstance(content, str) or not name or not content:
             raise errors.InvalidRequest("One or more files are incomplete")
         index = len(files)
-        check_text(name, f"files[{index}].name")
-        check_text(content, f"files[{index}].content")
+        encode_text(name, where=f"files[{index}].name")
+        encode_text(content, where=f"files[{index}].content")
         files.append(FileEntry(name, content))
     return RunRequest(files, _text(document, "stdin"), _text(document, "command"))
 
@@ -193,7 +193,7 @@ def read_language(body: Checked) -> tuple[str, str, str]:
         value = document.get(key)
         if not isinstance(value, str) or not value:
             raise errors.InvalidRequest(f"Missing {key}")
-        check_text(value, key)
+        encode_text(value, where=key)
         found.append(value)
     return found[0], found[1], found[2]
 
@@ -250,7 +250,7 @@ def from_result(result: Result, output_bytes: int) -> Answer:
         case Verdict.OUTPUT:
             raise TooMuchOutput
         case Verdict.INTERNAL:
-            raise errors.SandboxError(result.reason)
+            raise errors.SandboxError("run", detail=result.reason)
         case Verdict.CANCELLED:
             raise errors.ShuttingDown("the run was cancelled", retry_after_s=1.0)
         case _:
@@ -338,7 +338,7 @@ def _text(document: dict[str, Any], key: str) -> str:
         return ""
     if not isinstance(value, str):
         raise errors.InvalidRequest("must be a string", where=key)
-    check_text(value, key)
+    encode_text(value, where=key)
     return value
 
 

@@ -62,7 +62,7 @@ async def run_in_container(
     be given as an argument; what `Service.start_container` raises.
     """
     code = request.code.translate(_ESCAPES)
-    check_word(code, "code")
+    check_word(code, where="code")
     text = StreamText()
     async with service.start_container(_specification(code, image, request.language, settings), caller) as container:
         yield Reply("start")

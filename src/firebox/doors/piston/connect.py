@@ -36,7 +36,7 @@ from firebox.doors.piston import wire
 from firebox.doors.piston.request import Document, read_document, to_job
 from firebox.service.callers import Caller
 from firebox.service.service import Service
-from firebox.service.validation import check_text
+from firebox.service.validation import encode_text
 from firebox.settings.settings import Settings
 
 INIT_WITHIN_S = 1.0
@@ -234,4 +234,4 @@ class _Incoming(Incoming):
 def _input_bytes(data: object) -> bytes:
     if not isinstance(data, str):
         raise InvalidRequest("data is required as a string")
-    return check_text(data, "data")
+    return encode_text(data, where="data")

@@ -54,7 +54,7 @@ class Layer:
     size_bytes: int
 
 
-def plan_layer(full: tarfile.TarFile, base: tarfile.TarFile | None, began: int, epoch: int) -> Layer:
+def plan_layer(full: tarfile.TarFile, base: tarfile.TarFile | None, *, began: int, epoch: int) -> Layer:
     """Decide what of a root goes into a package. base: None for a base itself, which keeps everything that is useful.
 
     began: when building began; what is newer was made meanwhile and gets the time of the newest file that is older. epoch: the

@@ -23,7 +23,7 @@ from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.file_locks import is_at
 from firebox.packages.installed.environment_script import LauncherMaker, evaluate
 from firebox.packages.installed.locks import wait_for
-from firebox.packages.installed.metadata import check_architecture, check_name
+from firebox.packages.installed.metadata import check_architecture, check_package_name
 from firebox.packages.installed.piston_archive import home_of, runtimes_of
 from firebox.packages.installed.preparation import Prepared, describe, prepare
 from firebox.packages.installed.staging import Room, Staging, in_thread
@@ -120,7 +120,7 @@ class Installer:
             self._refuse_installed(entry)
             plan = await self._plan(entry, amended)
             for each in plan:
-                check_name(each.language, each.version)
+                check_package_name(each.language, each.version)
                 check_architecture(each.name, each.architecture)
             try:
                 return await self._install_all(plan, entry, file, report)

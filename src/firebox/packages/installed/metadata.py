@@ -64,7 +64,7 @@ class PackageInfo(Struct, frozen=True, kw_only=True):
     """Of an archive in Piston's form: what may be kept of its jobs; None: as its stages say."""
 
 
-def check_name(language: str, version: str) -> None:
+def check_package_name(language: str, version: str) -> None:
     """Make sure that a package can have a folder of this name. Raises: UnusablePackage."""
     if not is_language(language):
         raise UnusablePackage(f"{language[:MAX_NAME]!r} is no name of a package: letters, digits and _ . + # - are allowed")
@@ -82,7 +82,7 @@ def check_architecture(name: str, architecture: str) -> None:
 def read_info(data: bytes, source: str) -> PackageInfo:
     """Read `pkg-info.json`. source: what to call the package in messages. Raises: UnusablePackage."""
     info = _decode(data, PackageInfo, f"{source}: pkg-info.json")
-    check_name(info.language, info.version)
+    check_package_name(info.language, info.version)
     for provided in info.provides:
         check_language(provided.language, source)
     for alias in [*info.aliases, *(alias for provided in info.provides for alias in provided.aliases)]:

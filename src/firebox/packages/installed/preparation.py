@@ -82,7 +82,7 @@ async def prepare(file: Path, room: Path, entry: Entry, max_bytes: int, report: 
     _check_room(room, entry)
     stop = Event()
     packed = room / _PACKED
-    await in_thread(lambda: _take_over(file, packed, entry, may_link, stop), stop)
+    await in_thread(lambda: _take_over(file, packed, entry, may_link=may_link, stop=stop), stop)
     if await in_thread(lambda: is_image(packed, entry.name)):
         return await _prepare_image(packed, room, entry, max_bytes, report)
 
@@ -190,7 +190,7 @@ def _archived_info(file: Path, name: str, max_bytes: int) -> bytes:
     return data
 
 
-def _take_over(file: Path, packed: Path, entry: Entry, may_link: bool, stop: Event) -> None:
+def _take_over(file: Path, packed: Path, entry: Entry, *, may_link: bool, stop: Event) -> None:
     """Have the file in our own folder, where nobody changes it, and see that it is still the one that was announced."""
     if may_link:
         with contextlib.suppress(OSError):

@@ -25,7 +25,7 @@ from firebox.domain.errors import Conflict, NotTrusted, UnusablePackage, WrongCh
 from firebox.packages.download.download import fetch
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.installed.image import MAGIC
-from firebox.packages.installed.metadata import check_is, check_name, read_info
+from firebox.packages.installed.metadata import check_is, check_package_name, read_info
 from firebox.packages.installed.preparation import describe
 from firebox.packages.installed.store import IMAGE, PackageStore
 from firebox.packages.publishing.publishing import add_to_index, announced_in
@@ -176,7 +176,7 @@ def _read_contents(file: Path, tar: tarfile.TarFile) -> list[Entry]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnusablePackage(f"{file.name}: {CONTENTS} cannot be read: {error}") from None
     for entry in entries:
-        check_name(entry.language, entry.version)
+        check_package_name(entry.language, entry.version)
         if set(entry.checksums) != {"sha256"} or not _SHA256.fullmatch(entry.checksums["sha256"]):
             raise UnusablePackage(f"{file.name}: {entry.name} has no checksum that can be compared")
         if entry.repository and not _REPOSITORY.fullmatch(entry.repository):

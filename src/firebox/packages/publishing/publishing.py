@@ -291,7 +291,7 @@ def _write(folder: Path, announced: _Announced, secret: Tsk | None = None) -> No
     _replace(folder / LINES, "".join(lines).encode())
     if secret is not None:
         signature = sign(secret.signer(), content, mode=SignatureMode.DETACHED)
-        verify_bytes(content, signature, [secret.extract_certificate()], "the index")
+        verify_bytes(content, signature=signature, keys=[secret.extract_certificate()], what="the index")
         _replace(folder / SIGNATURE, signature)
 
 

@@ -63,8 +63,8 @@ class Repositories:
         Raises: NotFound; RepositoryError; NotTrusted.
         """
         if name != ALL:
-            return list((await self._index(self._source(name), sync, report)).entries)
-        offers, failure = await self._offers(sync, report)
+            return list((await self._index(self._source(name), sync=sync, report=report)).entries)
+        offers, failure = await self._offers(sync=sync, report=report)
         found = offers.everything()
         if failure is not None and (sync or not found):
             raise failure
@@ -75,7 +75,7 @@ class Repositories:
         failure: PackageError | None = None
         for source in sources_of(self._settings) if name == ALL else [self._source(name)]:
             try:
-                await self._index(source, True, report)
+                await self._index(source, sync=True, report=report)
             except PackageError as error:
                 failure = failure or error
         if failure is not None:
@@ -89,7 +89,7 @@ class Repositories:
         """
         failure: PackageError | None = None
         if repository == ALL:
-            offers, failure = await self._offers(False, no_report)
+            offers, failure = await self._offers(sync=False, report=no_report)
             entries = offers.everything()
         else:
             entries = await self.entries(repository)
@@ -114,7 +114,7 @@ class Repositories:
         """
         if not entry.dependencies:
             return resolve.plan(entry, installed, resolve.Offers({}))
-        offers, failure = await self._offers(False, no_report)
+        offers, failure = await self._offers(sync=False, report=no_report)
         try:
             return await asyncio.to_thread(resolve.plan, entry, installed, offers)
         except DependencyConflict as error:
@@ -128,7 +128,7 @@ class Repositories:
                 return source
         raise NotFound("repository", name)
 
-    async def _offers(self, sync: bool, report: Report) -> tuple[resolve.Offers, PackageError | None]:
+    async def _offers(self, *, sync: bool, report: Report) -> tuple[resolve.Offers, PackageError | None]:
         """Gather what every repository has, up to the first that cannot be read."""
         found: dict[str, list[Entry]] = {}
         failure: PackageError | None = None
@@ -136,13 +136,13 @@ class Repositories:
             if failure is not None and source.name != BUILT:
                 continue
             try:
-                found[source.name] = (await self._index(source, sync, report)).entries
+                found[source.name] = (await self._index(source, sync=sync, report=report)).entries
             except PackageError as error:
                 failure = failure or error
                 report(Progress(package=source.name, step="index", words=error.message))
         return resolve.Offers(found), failure
 
-    async def _index(self, source: Source, sync: bool, report: Report) -> Index:
+    async def _index(self, source: Source, *, sync: bool, report: Report) -> Index:
         index = None if sync else await asyncio.to_thread(self._remembered, source)
         if index is None:
             index = await self._sync(source, report)
@@ -217,7 +217,7 @@ class Repositories:
             state.refuse_replay(source.name, index.serial, signed_at)
             index = state.without_changed(index)
             state = state.after(source, fetched.content, index.entries, index.serial, signed_at)
-            folder.store(state, fetched.content, fetched.signature if signed_at is not None else b"")
+            folder.store(state, content=fetched.content, signature=fetched.signature if signed_at is not None else b"")
         return index
 
     def _signed_at(self, source: Source, fetched: _Fetched) -> datetime | None:
@@ -225,7 +225,9 @@ class Repositories:
         keys = trusted_keys(self._settings, source.name)
         if not keys:
             return None
-        return verify_bytes(fetched.content, fetched.signature, keys, f"the index of repository {source.name}").created
+        return verify_bytes(
+            fetched.content, signature=fetched.signature, keys=keys, what=f"the index of repository {source.name}"
+        ).created
 
     def _folder_path(self, source: Source) -> Path:
         return packages_folder(self._settings) / "repositories" / source.name

@@ -140,7 +140,7 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
         refused = list(incompatibilities[identifier])
         possible = [self._entry] if identifier == name_of(self._entry) else self.possible(wanted)
         left = [each for each in possible if each not in refused]
-        found = [each for each in left if all(allows(asked.version_range, each.version) for asked in wanted)]
+        found = [each for each in left if all(allows(asked.version_range, version=each.version) for asked in wanted)]
         return (found or [each for each in left if all(_in_range(each, asked) for asked in wanted)])[:MOST_CANDIDATES]
 
     def is_satisfied_by(self, requirement: Requirement, candidate: Entry) -> bool:
@@ -176,7 +176,9 @@ def _repository(asked: Requirement) -> str:
 
 
 def _in_range(candidate: Entry, asked: Requirement) -> bool:
-    return allows(asked.version_range, candidate.version) or allows(asked.version_range, candidate.version, as_release=True)
+    return allows(asked.version_range, version=candidate.version) or allows(
+        asked.version_range, version=candidate.version, as_release=True
+    )
 
 
 def _in_order(entry: Entry, chosen: Mapping[str, Entry]) -> list[Entry]:

@@ -62,7 +62,7 @@ def trusted_keys(settings: Settings, repository: str) -> list[Cert]:
     return keys
 
 
-def verify_bytes(content: bytes, signature: bytes, keys: Sequence[Cert], what: str) -> Good:
+def verify_bytes(content: bytes, *, signature: bytes, keys: Sequence[Cert], what: str) -> Good:
     """Check a detached signature. what: what is signed, for the message. Raises: NotTrusted."""
     return _verify(lambda certificates, parsed: verify(content, certificates, signature=parsed), signature, keys, what)
 
