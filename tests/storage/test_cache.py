@@ -137,7 +137,7 @@ async def test_counters_without_redis_say_so_and_come_back(own_redis: RedisServe
             own_redis.kill()
             for call in (
                 counters.add("user 7", "runs", amount=1, window_s=60),
-                counters.total("user 7", "runs", 60),
+                counters.total("user 7", "runs", window_s=60),
                 counters.lease("user 7", "a", allowed=1, ttl_s=60),
                 counters.release("user 7", "a"),
             ):
@@ -173,7 +173,7 @@ async def test_redis_that_hangs_is_given_up(own_redis: RedisServer) -> None:
                 line.cut()
                 assert await cache.get("key") is None
                 with pytest.raises(PartUnavailable):
-                    await counters.total("user 7", "runs", 60)
+                    await counters.total("user 7", "runs", window_s=60)
                 line.mend()
 
                 async def answers() -> bool:

@@ -54,11 +54,11 @@ async def counters(place: dict[str, str], clock: Clock) -> AsyncGenerator[Counte
 
 
 async def test_sum_grows_with_each_use(counters: Counters) -> None:
-    assert await counters.total(WHO, "runs", 60) == 0
+    assert await counters.total(WHO, "runs", window_s=60) == 0
     assert await counters.add(WHO, "runs", amount=1, window_s=60) == 1
     assert await counters.add(WHO, "runs", amount=5, window_s=60) == 6
     assert await counters.add(WHO, "runs", amount=0, window_s=60) == 6
-    assert await counters.total(WHO, "runs", 60) == 6
+    assert await counters.total(WHO, "runs", window_s=60) == 6
 
 
 async def test_subjects_names_and_windows_are_counted_apart(counters: Counters) -> None:
@@ -72,11 +72,11 @@ async def test_next_window_begins_at_nothing(counters: Counters, clock: Clock) -
     await counters.add(WHO, "runs", amount=3, window_s=60)
     await counters.add(WHO, "runs", amount=3, window_s=86_400)
     clock.now_s += 29.9
-    assert await counters.total(WHO, "runs", 60) == 3
+    assert await counters.total(WHO, "runs", window_s=60) == 3
     clock.now_s += 0.1
-    assert await counters.total(WHO, "runs", 60) == 0
+    assert await counters.total(WHO, "runs", window_s=60) == 0
     assert await counters.add(WHO, "runs", amount=1, window_s=60) == 1
-    assert await counters.total(WHO, "runs", 86_400) == 3
+    assert await counters.total(WHO, "runs", window_s=86_400) == 3
 
 
 async def test_large_sums_are_exact(counters: Counters) -> None:
@@ -129,9 +129,9 @@ async def test_nothing_that_counts_is_forgotten(counters: Counters, clock: Clock
     await counters.add(WHO, "runs", amount=1, window_s=60)
     await counters.add(WHO, "cpu_ms", amount=1, window_s=86_400)
     await counters.lease(WHO, "a", allowed=1, ttl_s=60)
-    await counters.forget(clock.now_s - 86_400 * 30, 100)
-    assert await counters.total(WHO, "runs", 60) == 1
-    assert await counters.total(WHO, "cpu_ms", 86_400) == 1
+    await counters.forget(before_s=clock.now_s - 86_400 * 30, at_most=100)
+    assert await counters.total(WHO, "runs", window_s=60) == 1
+    assert await counters.total(WHO, "cpu_ms", window_s=86_400) == 1
     assert not await counters.lease(WHO, "b", allowed=1, ttl_s=60)
 
 
@@ -195,10 +195,10 @@ async def test_usage_that_is_old_enough_is_forgotten(clock: Clock, database_url:
         await counters.add(WHO, "cpu_ms", amount=1, window_s=86_400)
         await counters.lease(WHO, "a", allowed=1, ttl_s=60)
         clock.now_s += 61
-        assert await counters.forget(clock.now_s - 30 * 86_400, 100) == 2, "the minute and the place"
+        assert await counters.forget(before_s=clock.now_s - 30 * 86_400, at_most=100) == 2, "the minute and the place"
         clock.now_s += 31 * 86_400
-        assert await counters.forget(clock.now_s - 30 * 86_400, 100) == 1, "the day"
-        assert await counters.forget(clock.now_s, 100) == 0
+        assert await counters.forget(before_s=clock.now_s - 30 * 86_400, at_most=100) == 1, "the day"
+        assert await counters.forget(before_s=clock.now_s, at_most=100) == 0
 
 
 async def test_counts_in_redis_end_by_themselves(redis_url: str, tmp_path: Path) -> None:
@@ -217,4 +217,4 @@ async def test_counts_in_redis_end_by_themselves(redis_url: str, tmp_path: Path)
 async def test_database_is_not_asked_to_count_where_there_is_redis(redis_url: str, tmp_path: Path) -> None:
     async with stores_at(f"sqlite:///{tmp_path / 'firebox.db'}", redis_url=redis_url) as stores:
         await stores.counters.add(WHO, "runs", amount=1, window_s=60)
-        assert await DatabaseCounters(stores.database).total(WHO, "runs", 60) == 0
+        assert await DatabaseCounters(stores.database).total(WHO, "runs", window_s=60) == 0

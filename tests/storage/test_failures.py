@@ -75,10 +75,10 @@ async def every_use_case(stores: Stores) -> list[str]:
         stores.snippets.get(1),
         stores.snippets.remove(1),
         stores.counters.add("x", "runs", amount=1, window_s=60),
-        stores.counters.total("x", "runs", 60),
+        stores.counters.total("x", "runs", window_s=60),
         stores.counters.lease("x", "a", allowed=1, ttl_s=60),
         stores.counters.release("x", "a"),
-        stores.counters.forget(0, 1),
+        stores.counters.forget(before_s=0, at_most=1),
     ):
         with pytest.raises(FireboxError) as refused:
             await call

@@ -77,8 +77,8 @@ async def test_token_and_subject_may_be_anything(stores: Stores, text: str) -> N
     assert await stores.users.by_token(text) == user
     assert await stores.users.by_token(text + "x") is None
     assert await stores.counters.add(text, "runs", amount=2, window_s=60) == 2
-    assert await stores.counters.total(text, "runs", 60) == 2
-    assert await stores.counters.total(text + "x", "runs", 60) == 0
+    assert await stores.counters.total(text, "runs", window_s=60) == 2
+    assert await stores.counters.total(text + "x", "runs", window_s=60) == 0
     assert await stores.counters.lease(text, text, allowed=1, ttl_s=60)
     assert not await stores.counters.lease(text, text + "x", allowed=1, ttl_s=60)
 

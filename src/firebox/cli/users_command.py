@@ -15,7 +15,7 @@ from firebox.cli.application import Application
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.domain.errors import InvalidRequest
 from firebox.server.logs import set_up_logs
-from firebox.service.accounts import MAX_TOKEN, Accounts
+from firebox.service.accounts import MAX_TOKEN_CHARACTERS, Accounts, allowance_of
 from firebox.service.callers import Allowance, Role
 from firebox.settings.settings import load_settings
 from firebox.settings.settings_table import ROWS
@@ -144,7 +144,7 @@ def limits(
 
     async def work(accounts: Accounts) -> None:
         user = await accounts.users.by_name(name)
-        allowance = _change(Allowance(user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day), *change)
+        allowance = _change(allowance_of(user), *change)
         _show(await accounts.set_allowance(user.id, allowance), as_json=as_json)
 
     _with_accounts(work, config, flags)
@@ -191,9 +191,9 @@ def _change(
     old: Allowance, runs_per_minute: str | None, concurrent_runs: str | None, cpu_seconds_per_day: str | None
 ) -> Allowance:
     return Allowance(
-        _number("--runs-per-minute", runs_per_minute, old.runs_per_minute),
-        _number("--concurrent-runs", concurrent_runs, old.concurrent_runs),
-        _number("--cpu-seconds-per-day", cpu_seconds_per_day, old.cpu_seconds_per_day),
+        runs_per_minute=_number("--runs-per-minute", runs_per_minute, old.runs_per_minute),
+        concurrent_runs=_number("--concurrent-runs", concurrent_runs, old.concurrent_runs),
+        cpu_seconds_per_day=_number("--cpu-seconds-per-day", cpu_seconds_per_day, old.cpu_seconds_per_day),
     )
 
 
@@ -214,7 +214,7 @@ def _read_token(file: Path | None) -> str | None:
         return None
     try:
         with sys.stdin.buffer if str(file) == "-" else file.open("rb") as stream:
-            return stream.read(4 * MAX_TOKEN).decode().strip()
+            return stream.read(4 * MAX_TOKEN_CHARACTERS).decode().strip()
     except UnicodeDecodeError:
         raise InvalidRequest("the file is not UTF-8 text", where="--token-file") from None
 

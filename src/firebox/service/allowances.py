@@ -91,10 +91,14 @@ class Allowances:
     def __init__(self, find_counters: Callable[[], Counters], settings: Settings) -> None:
         self._find_counters = find_counters
         self._of_users = Allowance(
-            settings.user_runs_per_minute, settings.user_concurrent_runs, settings.user_cpu_seconds_per_day
+            runs_per_minute=settings.user_runs_per_minute,
+            concurrent_runs=settings.user_concurrent_runs,
+            cpu_seconds_per_day=settings.user_cpu_seconds_per_day,
         )
         self._of_addresses = Allowance(
-            settings.anonymous_runs_per_minute, settings.anonymous_concurrent_runs, settings.anonymous_cpu_seconds_per_day
+            runs_per_minute=settings.anonymous_runs_per_minute,
+            concurrent_runs=settings.anonymous_concurrent_runs,
+            cpu_seconds_per_day=settings.anonymous_cpu_seconds_per_day,
         )
         self._used_up: OrderedDict[tuple[str, str, int], int] = OrderedDict()
         self._owed_ms: OrderedDict[str, int] = OrderedDict()
@@ -112,9 +116,9 @@ class Allowances:
         if own == _NOTHING_OF_ONES_OWN:
             return others
         return Allowance(
-            _first(own.runs_per_minute, others.runs_per_minute),
-            _first(own.concurrent_runs, others.concurrent_runs),
-            _first(own.cpu_seconds_per_day, others.cpu_seconds_per_day),
+            runs_per_minute=_first(own.runs_per_minute, others.runs_per_minute),
+            concurrent_runs=_first(own.concurrent_runs, others.concurrent_runs),
+            cpu_seconds_per_day=_first(own.cpu_seconds_per_day, others.cpu_seconds_per_day),
         )
 
     async def take(self, caller: Caller) -> Charge | None:
@@ -194,37 +198,37 @@ class Allowances:
 
     async def _check_processor(self, subject: str, allowed_s: int) -> None:
         await self.pay(subject)
-        until = window_end(time.time(), DAY_S)
-        if await self.counters.total(subject, "cpu_ms", DAY_S) >= allowed_s * 1000:
-            self._refuse(subject, "cpu_seconds_per_day", allowed_s, until)
+        until_s = window_end(time.time(), DAY_S)
+        if await self.counters.total(subject, "cpu_ms", window_s=DAY_S) >= allowed_s * 1000:
+            self._refuse(subject, "cpu_seconds_per_day", allowed_s, until_s)
 
     async def _count_run(self, subject: str, allowed: int) -> None:
-        until = window_end(time.time(), MINUTE_S)
+        until_s = window_end(time.time(), MINUTE_S)
         if await self.counters.add(subject, "runs", amount=1, window_s=MINUTE_S) > allowed:
-            self._refuse(subject, "runs_per_minute", allowed, until)
+            self._refuse(subject, "runs_per_minute", allowed, until_s)
 
-    def _refuse(self, subject: str, limit: str, allowed: int, until: int) -> NoReturn:
-        """Remember that nothing is left before `until`: within a window sums only grow, so nobody has to ask again.
+    def _refuse(self, subject: str, limit: str, allowed: int, until_s: int) -> NoReturn:
+        """Remember that nothing is left before `until_s`: within a window sums only grow, so nobody has to ask again.
 
         Raises: RateLimited.
         """
-        self._used_up[subject, limit, allowed] = until
+        self._used_up[subject, limit, allowed] = until_s
         if len(self._used_up) > REMEMBERED_REFUSALS:
             self._used_up.popitem(last=False)
-        raise RateLimited(limit, allowed, retry_after_s=max(until - time.time(), 0.0))
+        raise RateLimited(limit, allowed, retry_after_s=max(until_s - time.time(), 0.0))
 
     def _refuse_used_up(self, subject: str, limit: str, allowed: int | None) -> None:
         """Refuse what is known to be used up, by the same number: one that was changed counts at once. Raises: RateLimited."""
-        until = self._used_up.get((subject, limit, allowed)) if allowed else None
-        if until is None or allowed is None:
+        until_s = self._used_up.get((subject, limit, allowed)) if allowed else None
+        if until_s is None or allowed is None:
             return
-        remaining_s = until - time.time()
+        remaining_s = until_s - time.time()
         if remaining_s > 0:
             raise RateLimited(limit, allowed, retry_after_s=remaining_s)
         del self._used_up[subject, limit, allowed]
 
 
-_UNLIMITED = Allowance(0, 0, 0)
+_UNLIMITED = Allowance(runs_per_minute=0, concurrent_runs=0, cpu_seconds_per_day=0)
 _NOTHING_OF_ONES_OWN = Allowance()
 
 

@@ -13,7 +13,7 @@ IPV6_NETWORK_BITS = 64
 """A host on IPv6 has a whole network of addresses to choose from. Source: RFC 4291, section 2.5.4."""
 
 
-class Allowance(Struct, frozen=True):
+class Allowance(Struct, frozen=True, kw_only=True):
     """What somebody may use. None: whatever the settings say; 0: no limit."""
 
     runs_per_minute: int | None = None

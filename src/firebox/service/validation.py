@@ -9,7 +9,7 @@ from firebox.domain.limits import check_limits
 from firebox.domain.model import File, Job, Terminal
 
 MAX_FILES = 5000
-MAX_SELECTOR = 256
+MAX_SELECTOR_CHARACTERS = 256
 MAX_NAME_BYTES = 4096
 """Source: path_resolution(7), PATH_MAX."""
 MAX_COMPONENT_BYTES = 255
@@ -52,8 +52,8 @@ def check_selector(language: str, version: str) -> None:
     """Refuse what cannot be the name of a runtime, before anybody looks for it."""
     for where, text in (("language", language), ("version", version)):
         encode_text(text, where=where)
-        if len(text) > MAX_SELECTOR:
-            raise InvalidRequest(f"longer than {MAX_SELECTOR} characters", where=where)
+        if len(text) > MAX_SELECTOR_CHARACTERS:
+            raise InvalidRequest(f"longer than {MAX_SELECTOR_CHARACTERS} characters", where=where)
     if not language.strip():
         raise InvalidRequest("the name of a language is needed", where="language")
 

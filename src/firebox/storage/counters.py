@@ -20,7 +20,7 @@ class Counters(Protocol):
         """Add to what a subject has used in the present window of `window_s` seconds; return the sum, this included."""
         ...
 
-    async def total(self, subject: str, name: str, window_s: int) -> int:
+    async def total(self, subject: str, name: str, *, window_s: int) -> int:
         """Say what a subject has used in the present window."""
         ...
 
@@ -35,7 +35,7 @@ class Counters(Protocol):
         """Give a place back; one that nobody has any more is no mistake."""
         ...
 
-    async def forget(self, before_s: float, at_most: int) -> int:
+    async def forget(self, *, before_s: float, at_most: int) -> int:
         """Remove what was used in windows that were over at `before_s`, and places that are free; say how much was removed."""
         ...
 

@@ -53,7 +53,7 @@ class DatabaseCounters:
 
         return await self._database.write(work)
 
-    async def total(self, subject: str, name: str, window_s: int) -> int:
+    async def total(self, subject: str, name: str, *, window_s: int) -> int:
         """See `Counters.total`."""
         values = self._window(subject, name, window_s)
 
@@ -87,7 +87,7 @@ class DatabaseCounters:
 
         await self._database.write(work)
 
-    async def forget(self, before_s: float, at_most: int) -> int:
+    async def forget(self, *, before_s: float, at_most: int) -> int:
         """See `Counters.forget`. Windows of up to an hour are forgotten as soon as they are over."""
         now_s = self._clock()
         over = (usage.c.ends_at_s <= int(before_s)) | ((usage.c.window_s <= SHORT_WINDOW_S) & (usage.c.ends_at_s <= int(now_s)))

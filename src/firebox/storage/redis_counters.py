@@ -61,7 +61,7 @@ class RedisCounters:
         key = _usage_key(subject, name, window_s, end_s)
         return int(await self._ask(self._add(keys=[key], args=[amount, math.ceil(end_s - now_s) + SLACK_S])))
 
-    async def total(self, subject: str, name: str, window_s: int) -> int:
+    async def total(self, subject: str, name: str, *, window_s: int) -> int:
         """See `Counters.total`."""
         key = _usage_key(subject, name, window_s, window_end(self._clock(), window_s))
         return int(await self._ask(self._redis.get(key)) or 0)
@@ -76,7 +76,7 @@ class RedisCounters:
         """See `Counters.release`."""
         await self._ask(self._redis.zrem(_lease_key(subject), key_text(lease_id)))
 
-    async def forget(self, before_s: float, at_most: int) -> int:
+    async def forget(self, *, before_s: float, at_most: int) -> int:
         """See `Counters.forget`: nothing to do, keys end by themselves soon after their windows."""
         del before_s, at_most
         return 0

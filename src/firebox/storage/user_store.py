@@ -46,7 +46,9 @@ class Users:
             "created_at": now,
             "modified_at": now,
             **_token_values(token),
-            **_limit_values(runs_per_minute, concurrent_runs, cpu_seconds_per_day),
+            **_limit_values(
+                runs_per_minute=runs_per_minute, concurrent_runs=concurrent_runs, cpu_seconds_per_day=cpu_seconds_per_day
+            ),
         }
 
         def work(connection: Connection) -> User:
@@ -99,7 +101,12 @@ class Users:
         self, user_id: int, *, runs_per_minute: int | None, concurrent_runs: int | None, cpu_seconds_per_day: int | None
     ) -> User:
         """Replace a user's limits; None: the settings'. Raises: NotFound, InvalidRequest for a number below 0."""
-        return await self._change(user_id, _limit_values(runs_per_minute, concurrent_runs, cpu_seconds_per_day))
+        return await self._change(
+            user_id,
+            _limit_values(
+                runs_per_minute=runs_per_minute, concurrent_runs=concurrent_runs, cpu_seconds_per_day=cpu_seconds_per_day
+            ),
+        )
 
     async def remove(self, user_id: int) -> None:
         """Forget a user. Raises: NotFound."""
@@ -150,7 +157,7 @@ def _token_values(token: str) -> dict[str, Any]:
     return {"token_sha256": hash_token(token), "token_hint": hint if can_be_kept(hint) else ""}
 
 
-def _limit_values(runs_per_minute: int | None, concurrent_runs: int | None, cpu_seconds_per_day: int | None) -> dict[str, Any]:
+def _limit_values(*, runs_per_minute: int | None, concurrent_runs: int | None, cpu_seconds_per_day: int | None) -> dict[str, Any]:
     limits = {
         "runs_per_minute": runs_per_minute,
         "concurrent_runs": concurrent_runs,

@@ -91,7 +91,7 @@ class Door:
             session.conversation.request(document)
 
     async def _identify(self, session: Session) -> Caller:
-        return await self._service.accounts.identify(session.token, session.address)
+        return await self._service.accounts.identify(session.token, address=session.address)
 
     async def _execute(self, request: Request, caller: Caller) -> AsyncGenerator[Reply]:
         """Run a program: in a container where the engine has an image of its language, else in our own sandbox."""
