@@ -121,7 +121,7 @@ def test_running_a_program_loads_what_it_needs_only(tmp_path: Path) -> None:
     modules = loaded(f"""if True:
         import sys
         from firebox.cli import main, quick_run
-        from firebox.sandbox.launcher_start import StartedLauncher
+        from firebox.sandbox.launcher.launcher_start import StartedLauncher
         ask = StartedLauncher.ask
         def note(*words):
             if "asyncio" in sys.modules:

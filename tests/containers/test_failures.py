@@ -129,7 +129,7 @@ def frozen_later(engine: DockerEngine) -> Generator[Callable[[], None]]:
 
 SERVER = """
 import asyncio, os, signal, sys
-from firebox.config import load_settings
+from firebox.settings.settings import load_settings
 from firebox.engine.admission import Admission
 from firebox.engine.containers import open_containers
 from tests.containers.conftest import python

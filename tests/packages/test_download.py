@@ -548,7 +548,7 @@ async def test_killed_download_is_continued_by_the_next_process(
 
     server.on(FILE).half_way = hold
     program = (
-        "import asyncio, sys\nfrom pathlib import Path\nfrom firebox.config import load_settings\n"
+        "import asyncio, sys\nfrom pathlib import Path\nfrom firebox.settings.settings import load_settings\n"
         "from firebox.packages.download.download import fetch\nfrom firebox.packages.entry import Entry\n"
         "address, digest, folder, data = sys.argv[1:]\n"
         "settings = load_settings({'data_dir': Path(data), 'allow_unsigned_packages': True}, environ={})\n"

@@ -319,7 +319,7 @@ async def test_processes_that_sync_at_once_leave_a_whole_state(
 ) -> None:
     write_index(folder, [put(folder, f"python-3.13.{number}") for number in range(50)])
     program = (
-        "import asyncio, sys\nfrom pathlib import Path\nfrom firebox.config import load_settings\n"
+        "import asyncio, sys\nfrom pathlib import Path\nfrom firebox.settings.settings import load_settings\n"
         "from firebox.packages.repository.repositories import Repositories\n"
         "settings = load_settings({'data_dir': Path(sys.argv[1]), 'repositories': sys.argv[2]}, environ={})\n"
         "async def main():\n    for _ in range(5):\n        await Repositories(settings).sync()\n"

@@ -24,7 +24,7 @@ from tests.support.waiting import until
 HOLDER = """
 import sys
 from pathlib import Path
-from firebox.packages.store import PackageStore
+from firebox.packages.installed.store import PackageStore
 with PackageStore(Path(sys.argv[1])).hold(sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()
@@ -32,10 +32,10 @@ with PackageStore(Path(sys.argv[1])).hold(sys.argv[2]):
 UNINSTALLER = """
 import asyncio, sys
 from pathlib import Path
-from firebox.config import load_settings
-from firebox.packages.install import Installer
-from firebox.packages.repositories import Repositories
-from firebox.packages.store import PackageStore
+from firebox.settings.settings import load_settings
+from firebox.packages.installed.install import Installer
+from firebox.packages.repository.repositories import Repositories
+from firebox.packages.installed.store import PackageStore
 settings = load_settings({"data_dir": Path(sys.argv[1]).parent, "uninstall_wait_ms": 600_000}, environ={})
 installer = Installer(settings, PackageStore(Path(sys.argv[1])), Repositories(settings))
 asyncio.run(installer.uninstall(sys.argv[2]))

@@ -156,7 +156,7 @@ def test_every_go_of_this_host_has_the_packages_that_are_prepared(tmp_path: Path
 PREPARES = """
 import sys
 from pathlib import Path
-from firebox.runtimes.prepare import Preparation
+from firebox.runtimes.toolchain_cache import Preparation
 words = "exec 9> $0; sleep 60 & wait"
 Preparation("x", "1", Path(sys.argv[1], "x"), (("sh", "-c", words, sys.argv[2]),), {}, "/usr/bin:/bin").execute()
 """

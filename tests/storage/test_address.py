@@ -143,7 +143,7 @@ def test_server_on_sqlite_loads_nothing_but_what_it_needs(tmp_path: Path) -> Non
 def test_server_that_keeps_nothing_loads_no_database(tmp_path: Path) -> None:
     start = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "import asyncio; from firebox.config import load_settings; from firebox.storage.stores import open_stores\n"
+        "import asyncio; from firebox.settings.settings import load_settings; from firebox.storage.stores import open_stores\n"
         "from firebox.service.retention import remove_old\n"
         "async def main():\n"
         f"    settings = load_settings({{'data_dir': {str(tmp_path)!r}, 'snippet_retention_s': 9}}, environ={{}})\n"

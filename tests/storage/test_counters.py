@@ -153,9 +153,9 @@ async def main(place, name):
         counters = stores.counters
         allowed = []
         for number in range(100):
-            if await counters.add("user 7", "runs", 1, 10**9) <= 50:
+            if await counters.add("user 7", "runs", amount=1, window_s=10**9) <= 50:
                 allowed.append(number)
-        places = [await counters.lease("user 7", f"{name} {number}", 5, 3600) for number in range(20)]
+        places = [await counters.lease("user 7", f"{name} {number}", allowed=5, ttl_s=3600) for number in range(20)]
         print(len(allowed), places.count(True), flush=True)
 
 asyncio.run(main(json.loads(sys.argv[1]), sys.argv[2]))
