@@ -120,7 +120,8 @@ def test_running_a_program_loads_what_it_needs_only(tmp_path: Path) -> None:
     (tmp_path / "main.sh").write_text("echo it ran")
     modules = loaded(f"""if True:
         import sys
-        from firebox.cli import main, quick_run
+        from firebox.cli import main
+        from firebox.cli.run import quick_run
         from firebox.sandbox.launcher.launcher_start import StartedLauncher
         ask = StartedLauncher.ask
         def note(*words):
