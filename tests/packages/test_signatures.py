@@ -45,7 +45,10 @@ def test_good_signature_of_bytes_and_of_a_file_is_accepted(key: Tsk, tmp_path: P
     assert abs(found.created - datetime.now(UTC)) < timedelta(hours=1)
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
-    assert verify_file(path, signature, [certificate(new_key()), certificate(key)], "it").fingerprint == found.fingerprint
+    assert (
+        verify_file(path, signature=signature, keys=[certificate(new_key()), certificate(key)], what="it").fingerprint
+        == found.fingerprint
+    )
 
 
 def test_changed_content_is_refused(key: Tsk, tmp_path: Path) -> None:
@@ -55,7 +58,7 @@ def test_changed_content_is_refused(key: Tsk, tmp_path: Path) -> None:
     with pytest.raises(NotTrusted, match="it has no good signature"):
         verify_bytes(CONTENT + b"\n", signature=signature, keys=[certificate(key)], what="it")
     with pytest.raises(NotTrusted, match="it has no good signature") as refused:
-        verify_file(path, signature, [certificate(key)], "it")
+        verify_file(path, signature=signature, keys=[certificate(key)], what="it")
     assert "backtrace" not in refused.value.message + refused.value.hint
 
 
@@ -195,10 +198,10 @@ def test_what_gnupg_signs_is_accepted(gnupg: GnuPG, settings: Settings, tmp_path
     key_file(settings, "main").write_bytes(gnupg("--armor", "--export"))
     keys = trusted_keys(settings, "main")
     signature = path.with_name("file.asc").read_bytes()
-    assert verify_file(path, signature, keys, "it").fingerprint == fingerprint.lower()
+    assert verify_file(path, signature=signature, keys=keys, what="it").fingerprint == fingerprint.lower()
     path.write_bytes(CONTENT[::-1])
     with pytest.raises(NotTrusted):
-        verify_file(path, signature, keys, "it")
+        verify_file(path, signature=signature, keys=keys, what="it")
 
 
 def test_gnupg_accepts_what_is_signed_here(gnupg: GnuPG, key: Tsk, tmp_path: Path) -> None:

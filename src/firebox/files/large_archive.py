@@ -1,6 +1,6 @@
 """Large archives unpacked as they are read, with suspicion: toolchains of several hundred thousand files.
 
-Unlike `archive`, links are kept. They are made last, after everything else is written, so that nothing is ever written
+Unlike in `files.archive`, links are kept. They are made last, after everything else is written, so that nothing is ever written
 through one; and each is followed once, to see that it stays inside.
 
 Source: PEP 706; pax(1), "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".

@@ -109,7 +109,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """Among runtimes of one name the highest rank is meant, whatever its version."""
     cache: CacheLevel = "none"
     ahead: str = ""
-    """The hook at which its program can wait for a job, "" for none; see `ahead`."""
+    """The hook at which its program can wait for a job, "" for none; see `prestart.HOOKS`."""
     compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
     """True: the toolchain refuses a source file that has none of `extensions`."""

@@ -209,7 +209,7 @@ async def _check(entry: Entry, file: Path, settings: Settings) -> None:
     keys = _keys(entry, settings)
     if keys and not (settings.allow_unsigned_packages and not entry.signature):
         try:
-            await asyncio.to_thread(verify_file, file, entry.signature.encode(), keys, entry.name)
+            await asyncio.to_thread(verify_file, file, signature=entry.signature.encode(), keys=keys, what=entry.name)
         except NotTrusted as error:
             error.hint = f"{error.hint}; trust its key, or set allow_unsigned_packages".lstrip("; ")
             raise

@@ -67,7 +67,7 @@ def verify_bytes(content: bytes, *, signature: bytes, keys: Sequence[Cert], what
     return _verify(lambda certificates, parsed: verify(content, certificates, signature=parsed), signature, keys, what)
 
 
-def verify_file(path: Path, signature: bytes, keys: Sequence[Cert], what: str) -> Good:
+def verify_file(path: Path, *, signature: bytes, keys: Sequence[Cert], what: str) -> Good:
     """Check the detached signature of a file. Raises: NotTrusted."""
     return _verify(lambda certificates, parsed: verify(file=path, store=certificates, signature=parsed), signature, keys, what)
 
