@@ -97,7 +97,7 @@ def limits_of(overrides: Mapping[str, int], name: str) -> dict[StageName, LimitR
     limits: dict[StageName, LimitRequest] = {stage: LimitRequest() for stage in STAGES}
     for key, value in overrides.items():
         for setting in override_names(key):
-            stage = next((stage for stage in STAGES if setting.startswith(f"{stage}_")), None)
+            stage: StageName | None = next((each for each in STAGES if setting.startswith(f"{each}_")), None)
             limit = setting.partition("_")[2]
             if stage is None or limit not in LIMIT_NAMES:
                 raise UnusablePackage(f"{name}: pkg-info.json overrides the limit {key[:64]!r}, which is unknown")
