@@ -62,12 +62,12 @@ async def test_without_limits_nothing_is_asked_or_written() -> None:
 @pytest.mark.parametrize(
     ("caller", "expected"),
     [
-        (ADDRESS, Allowance(10, 20, 30)),
-        (user(), Allowance(1, 2, 3)),
-        (user(runs_per_minute=7), Allowance(7, 2, 3)),
-        (user(concurrent_runs=0, cpu_seconds_per_day=9), Allowance(1, 0, 9)),
-        (Caller(user_id=2, role="admin"), Allowance(1, 2, 3)),
-        (Caller(role="admin"), Allowance(0, 0, 0)),
+        (ADDRESS, Allowance(runs_per_minute=10, concurrent_runs=20, cpu_seconds_per_day=30)),
+        (user(), Allowance(runs_per_minute=1, concurrent_runs=2, cpu_seconds_per_day=3)),
+        (user(runs_per_minute=7), Allowance(runs_per_minute=7, concurrent_runs=2, cpu_seconds_per_day=3)),
+        (user(concurrent_runs=0, cpu_seconds_per_day=9), Allowance(runs_per_minute=1, concurrent_runs=0, cpu_seconds_per_day=9)),
+        (Caller(user_id=2, role="admin"), Allowance(runs_per_minute=1, concurrent_runs=2, cpu_seconds_per_day=3)),
+        (Caller(role="admin"), Allowance(runs_per_minute=0, concurrent_runs=0, cpu_seconds_per_day=0)),
     ],
 )
 async def test_whose_number_counts(stores: Stores, caller: Caller, expected: Allowance) -> None:

@@ -109,7 +109,9 @@ def test_signing_twice_keeps_what_is_signed_and_another_key_signs_again(tmp_path
     sign_folder(folder, second)
     assert not set(signatures()) & set(once)
     certificate = Tsk.from_file(str(second)).extract_certificate()
-    verify_bytes((folder / INDEX_NAME).read_bytes(), (folder / SIGNATURE).read_bytes(), [certificate], "the index")
+    verify_bytes(
+        (folder / INDEX_NAME).read_bytes(), signature=(folder / SIGNATURE).read_bytes(), keys=[certificate], what="the index"
+    )
     assert yaml.safe_load((folder / INDEX_NAME).read_text())["keys"] == [certificate.fingerprint.upper()]
 
 

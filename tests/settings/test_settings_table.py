@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, assert_type
 
-from firebox.domain.model import CacheLevel, Limits, OutputMode
-from firebox.settings.settings_table import LIMIT_NAMES, ROWS, TABLE, SettingsTable
+from firebox.domain.limits import LIMIT_NAMES, Limits, OutputMode
+from firebox.domain.model import CacheLevel
+from firebox.settings.settings_table import ROWS, TABLE, SettingsTable
 from tests.settings.loading import load
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from firebox.domain.model import File, LeftOut, Limits, StageResult, Verdict
+from firebox.domain.limits import Limits
+from firebox.domain.model import File, LeftOut, StageResult, Verdict
 from firebox.engine.log import LazyLogger
 from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.protocol import pack as packs

@@ -52,7 +52,7 @@ def preferred(entries: Iterable[Entry], version_range: str) -> list[Entry]:
     Pre-releases are handled as in `matching`.
     """
     groups = group_by_repository(entries)
-    found = [entry for group in groups for entry in newest_first(group) if allows(version_range, entry.version)]
+    found = [entry for group in groups for entry in newest_first(group) if allows(version_range, version=entry.version)]
     return found or [entry for group in groups for entry in matching(group, version_range)]
 
 
@@ -63,8 +63,8 @@ def matching(entries: Iterable[Entry], version_range: str) -> list[Entry]:
     Source: node-semver, "Ranges" and "Prerelease Tags".
     """
     given = newest_first(entries)
-    found = [entry for entry in given if allows(version_range, entry.version)]
-    return found or [entry for entry in given if allows(version_range, entry.version, as_release=True)]
+    found = [entry for entry in given if allows(version_range, version=entry.version)]
+    return found or [entry for entry in given if allows(version_range, version=entry.version, as_release=True)]
 
 
 def newest_first(entries: Iterable[Entry]) -> list[Entry]:
@@ -79,7 +79,7 @@ def format_versions(entries: Iterable[Entry]) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def allows(version_range: str, version: str, *, as_release: bool = False) -> bool:
+def allows(version_range: str, *, version: str, as_release: bool = False) -> bool:
     """Check whether a version is in a range. as_release: treat a pre-release as the release it precedes."""
     if version_range.strip() == version:
         return True

@@ -86,7 +86,7 @@ def apply(
     context = open_context(config, flags)
     rules = read_rules(read_file_or_stdin(file, MAX_BYTES))
     with show_progress() as report:
-        plan = run(_plan(context, rules, sync, ignore_missing, report))
+        plan = run(_plan(context, rules, sync=sync, ignore_missing=ignore_missing, report=report))
     if dry_run and as_json:
         print_json({"install": [_planned_json(entry) for entry in (*plan.dependencies, *plan.install)], "remove": plan.remove})
     if not as_json:
@@ -99,10 +99,10 @@ def apply(
         return
     if not confirm("Continue?", yes=yes or plan.empty):
         raise typer.Exit(1)
-    _apply(context, plan, as_json)
+    _apply(context, plan, as_json=as_json)
 
 
-async def _plan(context: PackageContext, rules: Sequence[Rule], sync: bool, ignore_missing: bool, report: Report) -> Plan:
+async def _plan(context: PackageContext, rules: Sequence[Rule], *, sync: bool, ignore_missing: bool, report: Report) -> Plan:
     from firebox.packages.installed.spec_file import select_packages
 
     installed = {each.id: each for each in context.store.all()}
@@ -110,7 +110,7 @@ async def _plan(context: PackageContext, rules: Sequence[Rule], sync: bool, igno
     known.update((id_, each.entry) for id_, each in installed.items())
     selection = select_packages(rules, list(known.values()))
     for rule in selection.unmatched:
-        _unmatched(rule, {entry.language for entry in known.values()}, ignore_missing or not rule.exact)
+        _unmatched(rule, {entry.language for entry in known.values()}, go_on=ignore_missing or not rule.exact)
     there = {id_: each.entry for id_, each in installed.items()}
     planned: dict[str, Entry] = {}
     install = [entry for entry in selection.entries if entry.name not in installed]
@@ -128,7 +128,7 @@ async def _plan(context: PackageContext, rules: Sequence[Rule], sync: bool, igno
     )
 
 
-def _unmatched(rule: Rule, names: Iterable[str], go_on: bool) -> None:
+def _unmatched(rule: Rule, names: Iterable[str], *, go_on: bool) -> None:
     """Report a rule that matches nothing. Raises: InvalidRequest, because a typo must not remove the intended package."""
     if go_on:
         typer.echo(f"line {rule.line}: nothing matches {rule.text!r}", err=True)
@@ -162,7 +162,7 @@ def _with_dependencies(wanted: Iterable[str], installed: dict[str, Installed]) -
     return stays
 
 
-def _apply(context: PackageContext, plan: Plan, as_json: bool) -> None:
+def _apply(context: PackageContext, plan: Plan, *, as_json: bool) -> None:
     outcome = Outcome()
     try:
         with show_progress() as report:

@@ -42,7 +42,7 @@ def list_packages(
     """
     context = open_context(config, flags)
     if available:
-        _list_available(context, repository, sync, as_json)
+        _list_available(context, repository, sync=sync, as_json=as_json)
         return
     installed = context.store.all()
     runtimes, problems = context.store.runtimes()
@@ -154,7 +154,7 @@ def info(
     print_fields(_details(entry, there, others, runtimes, own_recipes))
 
 
-def _list_available(context: PackageContext, repository: str, sync: bool, as_json: bool) -> None:
+def _list_available(context: PackageContext, repository: str, *, sync: bool, as_json: bool) -> None:
     with show_progress() as report:
         entries = compatible(run(context.repositories.entries(repository, sync=sync, report=report)))
     if not context.repositories.names():

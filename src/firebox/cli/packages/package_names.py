@@ -66,7 +66,9 @@ def matches(selector: Selector, entry: Entry) -> bool:
     """Check whether an entry matches. A pre-release must be named by the range, or the word must be its full name."""
     from firebox.packages.versions import allows
 
-    return selector.word == entry.name or (selector.name == entry.language and allows(selector.version_range, entry.version))
+    return selector.word == entry.name or (
+        selector.name == entry.language and allows(selector.version_range, version=entry.version)
+    )
 
 
 def newest_first(versions: Iterable[str]) -> list[str]:

@@ -33,7 +33,7 @@ def index(folder: Folder, as_json: AsJson = False, config: ConfigFile = None, da
     _open(folder, config, data_dir)
     with show_progress() as report, interruptible(INTERRUPTED):
         entries = write_index(folder, report)
-    _show(entries, folder, "indexed", as_json)
+    _show(entries, folder, "indexed", as_json=as_json)
 
 
 def sign(folder: Folder, key: Key, as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = None) -> None:
@@ -49,7 +49,7 @@ def sign(folder: Folder, key: Key, as_json: AsJson = False, config: ConfigFile =
         if not (folder / INDEX_NAME).is_file():
             write_index(folder, report)
         sign_folder(folder, key, report)
-    _show(list_folder(folder), folder, "signed", as_json)
+    _show(list_folder(folder), folder, "signed", as_json=as_json)
 
 
 def publish(
@@ -72,7 +72,7 @@ def publish(
     _open(folder, config, data_dir)
     with show_progress() as report, interruptible(INTERRUPTED):
         entries = put(folder, target, key, report)
-    _show(entries, target, "published", as_json)
+    _show(entries, target, "published", as_json=as_json)
     if key is None:
         typer.echo("not signed: network clients must set allow_unsigned_packages to install from it", err=True)
 
@@ -84,7 +84,7 @@ def _open(folder: Path, config: Path | None, data_dir: Path | None) -> None:
         raise InvalidRequest(f"{folder} is not a folder", where="FOLDER")
 
 
-def _show(entries: Sequence[Entry], folder: Path, done: str, as_json: bool) -> None:
+def _show(entries: Sequence[Entry], folder: Path, done: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
             [

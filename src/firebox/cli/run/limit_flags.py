@@ -13,8 +13,8 @@ from typing import get_args
 from msgspec.structs import replace
 
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import LimitRequest, OutputMode, StageName
-from firebox.settings.settings_table import LIMIT_NAMES, ROWS
+from firebox.domain.limits import LIMIT_NAMES, LimitRequest, OutputMode, StageName
+from firebox.settings.settings_table import ROWS
 
 _UNIT = re.compile(r"_(ms|bytes)$")
 _BARE = re.compile(r"\s*\d+(\.\d+)?\s*", re.ASCII)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from firebox.domain.errors import InvalidRequest, LimitTooHigh
-from firebox.domain.model import LimitRequest, OutputMode, StageName
+from firebox.domain.limits import MAX_NUMBER, LimitRequest, OutputMode, StageName
 from firebox.doors.piston.wire import LIMIT_KEYS
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.other_systems.piston_settings import PREFIX
 from firebox.settings.settings import Settings
-
-NO_MAXIMUM = 2**53
-"""Stands in for a maximum that the operator has not set: above it JSON numbers are not exact."""
 
 _ROWS: tuple[tuple[str, str, StageName, str], ...] = tuple(
     (key, limit, "compile" if limit.startswith("compile.") else "run", limit.partition(".")[2])
@@ -25,6 +23,7 @@ def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) 
 
     Raises: InvalidRequest, LimitTooHigh.
     """
+    policy = limit_policy(settings)
     asked: dict[StageName, dict[str, int]] = {"compile": {}, "run": {}}
     for key, limit, stage, name in _ROWS:
         value = document.get(key)
@@ -32,9 +31,9 @@ def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) 
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidRequest(f"If specified, {key} must be a number")
-        maximum = int(getattr(settings.maximum_limits(stage, runtime.setting_names), name))
-        if value > (maximum or NO_MAXIMUM):
-            raise LimitTooHigh(limit, value, maximum or NO_MAXIMUM)
+        maximum: int = getattr(policy.maximum_limits(stage, runtime), name)
+        if value > (maximum or MAX_NUMBER):
+            raise LimitTooHigh(limit, asked=value, allowed=maximum or MAX_NUMBER)
         if value < 0:
             decided = _read_negative(key, stage, name, maximum, settings)
             if decided is not None:

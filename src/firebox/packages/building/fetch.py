@@ -35,7 +35,7 @@ def fetch_wheel(wheel: Wheel, downloads: Path, progress: Callable[[str], None]) 
         # The tags below select the target Python; the version that runs pip is irrelevant.
         command += ["--no-cache-dir", "--ignore-requires-python", "--only-binary", ":all:", "--require-hashes", *_tags(wheel)]
         run([*command, "--dest", str(folder), "--requirement", str(wanted)], DOWNLOAD_TIMEOUT_S, folder=folder, label="pip")
-        return _keep(folder / wheel.file, kept, _sha256(folder / wheel.file) == wheel.sha256, wheel.name)
+        return _keep(folder / wheel.file, kept, right=_sha256(folder / wheel.file) == wheel.sha256, name=wheel.name)
 
 
 def fetch_tarball(tarball: Tarball, downloads: Path, progress: Callable[[str], None]) -> Path:
@@ -55,7 +55,7 @@ def fetch_tarball(tarball: Tarball, downloads: Path, progress: Callable[[str], N
         except (ValueError, TypeError, KeyError):
             files = []
         found = next(iter(folder.glob("*.tgz")), folder / (files[0] if files else "nothing"))
-        return _keep(found, kept, _sha512(found) == wanted, tarball.name)
+        return _keep(found, kept, right=_sha512(found) == wanted, name=tarball.name)
 
 
 def _tags(wheel: Wheel) -> list[str]:
@@ -81,7 +81,7 @@ def _folder(downloads: Path) -> Generator[Path]:
         yield Path(folder)
 
 
-def _keep(found: Path, kept: Path, right: bool, name: str) -> Path:
+def _keep(found: Path, kept: Path, *, right: bool, name: str) -> Path:
     if not right:
         what = "does not match the hash in the recipe" if found.is_file() else "was not downloaded"
         raise BuildFailed(f"{name}: {found.name} {what}", hint="the registry changed the file, or the recipe is wrong")

@@ -82,7 +82,7 @@ async def prepare(file: Path, staging: Path, entry: Entry, max_bytes: int, repor
     _check_free_space(staging, entry)
     stop = Event()
     packed = staging / _PACKED
-    await in_thread(lambda: _stage_file(file, packed, entry, may_link, stop), stop)
+    await in_thread(lambda: _stage_file(file, packed, entry, may_link=may_link, stop=stop), stop)
     if await in_thread(lambda: is_image(packed, entry.name)):
         return await _prepare_image(packed, staging, entry, max_bytes, report)
 
@@ -190,7 +190,7 @@ def _read_archive_info(file: Path, name: str, max_bytes: int) -> bytes:
     return data
 
 
-def _stage_file(file: Path, packed: Path, entry: Entry, may_link: bool, stop: Event) -> None:
+def _stage_file(file: Path, packed: Path, entry: Entry, *, may_link: bool, stop: Event) -> None:
     """Link or copy the file into the staging folder, where nothing else modifies it. Verify the checksums of a copy."""
     if may_link:
         with contextlib.suppress(OSError):

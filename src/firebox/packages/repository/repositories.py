@@ -64,8 +64,8 @@ class Repositories:
         Raises: NotFound; RepositoryError; NotTrusted.
         """
         if name != ALL:
-            return list((await self._index(self._source(name), sync, report)).entries)
-        catalog, failure = await self._collect(sync, report)
+            return list((await self._index(self._source(name), sync=sync, report=report)).entries)
+        catalog, failure = await self._collect(sync=sync, report=report)
         found = catalog.all_packages()
         if failure is not None and (sync or not found):
             raise failure
@@ -76,7 +76,7 @@ class Repositories:
         failure: PackageError | None = None
         for source in read_sources(self._settings) if name == ALL else [self._source(name)]:
             try:
-                await self._index(source, True, report)
+                await self._index(source, sync=True, report=report)
             except PackageError as error:
                 failure = failure or error
         if failure is not None:
@@ -90,7 +90,7 @@ class Repositories:
         """
         failure: PackageError | None = None
         if repository == ALL:
-            catalog, failure = await self._collect(False, no_report)
+            catalog, failure = await self._collect(sync=False, report=no_report)
             entries = catalog.all_packages()
         else:
             entries = await self.entries(repository)
@@ -117,7 +117,7 @@ class Repositories:
         """
         if not entry.dependencies:
             return resolve.plan(entry, installed, resolve.Catalog({}))
-        catalog, failure = await self._collect(False, no_report)
+        catalog, failure = await self._collect(sync=False, report=no_report)
         try:
             return await asyncio.to_thread(resolve.plan, entry, installed, catalog)
         except DependencyConflict as error:
@@ -131,7 +131,7 @@ class Repositories:
                 return source
         raise NotFound("repository", name)
 
-    async def _collect(self, sync: bool, report: Report) -> tuple[resolve.Catalog, PackageError | None]:
+    async def _collect(self, *, sync: bool, report: Report) -> tuple[resolve.Catalog, PackageError | None]:
         """Collect the packages of every repository up to the first unreadable one."""
         found: dict[str, list[Entry]] = {}
         failure: PackageError | None = None
@@ -139,13 +139,13 @@ class Repositories:
             if failure is not None and source.name != BUILT:
                 continue
             try:
-                found[source.name] = (await self._index(source, sync, report)).entries
+                found[source.name] = (await self._index(source, sync=sync, report=report)).entries
             except PackageError as error:
                 failure = failure or error
                 report(Progress(package=source.name, step="index", words=error.message))
         return resolve.Catalog(found), failure
 
-    async def _index(self, source: Source, sync: bool, report: Report) -> Index:
+    async def _index(self, source: Source, *, sync: bool, report: Report) -> Index:
         index = None if sync else await asyncio.to_thread(self._cached_index, source)
         if index is None:
             index = await self._sync(source, report)
@@ -220,7 +220,7 @@ class Repositories:
             state.check_replay(source.name, index.serial, signed_at)
             index = state.without_changed_versions(index)
             state = state.updated(source, fetched.content, index.entries, index.serial, signed_at)
-            folder.store(state, fetched.content, fetched.signature if signed_at is not None else b"")
+            folder.store(state, content=fetched.content, signature=fetched.signature if signed_at is not None else b"")
         return index
 
     def _verify_signature(self, source: Source, fetched: _Fetched) -> datetime | None:
@@ -228,7 +228,9 @@ class Repositories:
         keys = trusted_keys(self._settings, source.name)
         if not keys:
             return None
-        return verify_bytes(fetched.content, fetched.signature, keys, f"the index of repository {source.name}").created
+        return verify_bytes(
+            fetched.content, signature=fetched.signature, keys=keys, what=f"the index of repository {source.name}"
+        ).created
 
     def _folder_path(self, source: Source) -> Path:
         return packages_folder(self._settings) / "repositories" / source.name

@@ -142,7 +142,7 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
         refused = list(incompatibilities[identifier])
         candidates = [self._entry] if identifier == normalized_name(self._entry) else self.candidates(wanted)
         left = [each for each in candidates if each not in refused]
-        found = [each for each in left if all(allows(asked.version_range, each.version) for asked in wanted)]
+        found = [each for each in left if all(allows(asked.version_range, version=each.version) for asked in wanted)]
         return (found or [each for each in left if all(_in_range(each, asked) for asked in wanted)])[:MAX_CANDIDATES]
 
     def is_satisfied_by(self, requirement: Requirement, candidate: Entry) -> bool:
@@ -179,7 +179,9 @@ def _requirer_repository(asked: Requirement) -> str:
 
 
 def _in_range(candidate: Entry, asked: Requirement) -> bool:
-    return allows(asked.version_range, candidate.version) or allows(asked.version_range, candidate.version, as_release=True)
+    return allows(asked.version_range, version=candidate.version) or allows(
+        asked.version_range, version=candidate.version, as_release=True
+    )
 
 
 def _topological_order(entry: Entry, chosen: Mapping[str, Entry]) -> list[Entry]:
