@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from firebox.domain.model import File, Finished, Job, LimitRequest
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Finished, Job
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.registry import Registry
 from firebox.settings.settings import load_settings

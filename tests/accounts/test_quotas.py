@@ -62,12 +62,12 @@ async def test_without_limits_counters_are_not_used() -> None:
 @pytest.mark.parametrize(
     ("caller", "expected"),
     [
-        (ADDRESS, Quota(10, 20, 30)),
-        (user(), Quota(1, 2, 3)),
-        (user(runs_per_minute=7), Quota(7, 2, 3)),
-        (user(concurrent_runs=0, cpu_seconds_per_day=9), Quota(1, 0, 9)),
-        (Caller(user_id=2, role="admin"), Quota(1, 2, 3)),
-        (Caller(role="admin"), Quota(0, 0, 0)),
+        (ADDRESS, Quota(runs_per_minute=10, concurrent_runs=20, cpu_seconds_per_day=30)),
+        (user(), Quota(runs_per_minute=1, concurrent_runs=2, cpu_seconds_per_day=3)),
+        (user(runs_per_minute=7), Quota(runs_per_minute=7, concurrent_runs=2, cpu_seconds_per_day=3)),
+        (user(concurrent_runs=0, cpu_seconds_per_day=9), Quota(runs_per_minute=1, concurrent_runs=0, cpu_seconds_per_day=9)),
+        (Caller(user_id=2, role="admin"), Quota(runs_per_minute=1, concurrent_runs=2, cpu_seconds_per_day=3)),
+        (Caller(role="admin"), Quota(runs_per_minute=0, concurrent_runs=0, cpu_seconds_per_day=0)),
     ],
 )
 async def test_whose_number_counts(stores: Stores, caller: Caller, expected: Quota) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from firebox.domain.model import File, Finished, Job, LimitRequest, Result, Verdict
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Finished, Job, Result, Verdict
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.registry import Registry

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from firebox.domain.model import LimitRequest, Result, Verdict
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import Result, Verdict
 from tests.attacks.conftest import ENDED, PATIENT, Open, Workshop, infested, printed, registry, require, shown
 from tests.conftest import require_tool
 

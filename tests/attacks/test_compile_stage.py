@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from firebox.domain.model import Cancel, File, Job, LimitRequest, Result, Verdict
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import Cancel, File, Job, Result, Verdict
 from tests.attacks.conftest import ENDED, PATIENT, SHORT, Open, Workshop, infested, printed, shown
 
 NOT_READ = {Verdict.COMPILE_ERROR, Verdict.OK, Verdict.RUNTIME_ERROR}

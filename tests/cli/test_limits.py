@@ -6,8 +6,8 @@ import pytest
 
 from firebox.cli.run.limit_flags import read_limit, read_limits
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import LimitRequest, OutputMode
-from firebox.settings.settings_table import TABLE, least_limit
+from firebox.domain.limits import LimitRequest, OutputMode, least_limit
+from firebox.settings.settings_table import TABLE
 
 
 def test_names_with_and_without_units_stages_and_the_last_word_wins() -> None:

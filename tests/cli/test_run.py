@@ -64,11 +64,12 @@ def test_arguments_after_the_file_are_the_programs(run: Run) -> None:
     [
         ("exit 7", (), 7),
         ("kill -TERM $$", (), 128 + signal.SIGTERM),
+        ("kill -35 $$", (), 128 + 35),
         ("sleep 60", ("--time", "200ms"), 124),
         ("while :; do :; done", ("--cpu", "200ms"), 124),
         ("yes", ("--limit", "output=1000b", "--limit", "output_mode=kill"), 137),
     ],
-    ids=["exit code", "signal", "wall", "cpu", "output"],
+    ids=["exit code", "signal", "real-time signal", "wall", "cpu", "output"],
 )
 def test_the_exit_status_shows_how_the_program_ended(run: Run, code: str, flags: tuple[str, ...], status: int) -> None:
     done = run(*flags, "main.sh", main_sh=code)

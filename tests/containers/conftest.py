@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from firebox.domain.model import Image, Job, LimitRequest, Output, Verdict
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import Image, Job, Output, Verdict
 from firebox.engine.backends.docker import open_docker
 from firebox.engine.backends.docker_backend import ContainerStage, DockerBackend
 from firebox.engine.backends.docker_sweeper import LABEL, own_identity

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from firebox.domain.errors import ContainerError, NotFound, QueueFull
-from firebox.domain.model import Job, OutputMode, Verdict
+from firebox.domain.limits import OutputMode
+from firebox.domain.model import Job, Verdict
 from tests.containers.conftest import (
     MEMORY_BYTES,
     Containers,

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from firebox.domain.model import File, Finished, Job, LimitRequest, Result, Terminal, Verdict
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Finished, Job, Result, Terminal, Verdict
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.prestart import HOOKS
 from firebox.runtimes.registry import Registry

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from firebox.domain.model import Cancel, Finished, LimitRequest, Output, OutputMode, Result, Verdict
+from firebox.domain.limits import LimitRequest, OutputMode
+from firebox.domain.model import Cancel, Finished, Output, Result, Verdict
 from tests.engine.conftest import Engine, job
 from tests.engine.test_cache import MakeEngine
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from firebox.domain.errors import LimitTooHigh
-from firebox.domain.model import Finished, LimitRequest, Limits, Output, Result, Stdin, Verdict
-from firebox.engine.limits import attended, decide
+from firebox.domain.limits import LimitRequest, Limits, NamedLanguage
+from firebox.domain.model import Finished, Output, Result, Stdin, Verdict
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import load_settings
 from tests.engine.conftest import job
 from tests.engine.test_cache import MakeEngine
 
 
 def limits(flags: dict[str, object], request: LimitRequest | None = None) -> Limits:
-    settings = load_settings(flags, environ={})
-    defaults, maximum = attended(settings.default_limits("run"), settings.maximum_limits("run"), settings)
-    return decide("run", defaults, maximum, request or LimitRequest())
+    policy = limit_policy(load_settings(flags, environ={}))
+    return policy.decide("run", NamedLanguage(("bash",)), request or LimitRequest(), attended=True)
 
 
 @pytest.mark.parametrize(

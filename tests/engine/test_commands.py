@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from firebox.domain.model import File, Job, LimitRequest, Terminal
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Job, Terminal
 from firebox.engine.command_lines import variables
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from firebox.domain.model import File, Job, LimitRequest, Result, StageResult, Verdict
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Job, Result, StageResult, Verdict
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.definition import shipped_definitions
 from firebox.runtimes.host_runtimes import find_host_runtimes

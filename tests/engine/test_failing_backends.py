@@ -10,20 +10,8 @@ from typing import Any
 import pytest
 
 from firebox.domain.errors import FireboxError, NotFound
-from firebox.domain.model import (
-    Cancel,
-    Event,
-    File,
-    Finished,
-    Image,
-    Job,
-    Limits,
-    Queued,
-    Result,
-    StageName,
-    StageResult,
-    Verdict,
-)
+from firebox.domain.limits import Limits, StageName
+from firebox.domain.model import Cancel, Event, File, Finished, Image, Job, Queued, Result, StageResult, Verdict
 from firebox.engine.admission import Admission
 from firebox.engine.backends.backend import Artifacts, Backend, OutputSink, Stage
 from firebox.engine.backends.docker_backend import DockerBackend

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 import pytest
 
 from firebox.domain.errors import ShuttingDown
+from firebox.domain.limits import LimitRequest
 from firebox.domain.model import (
     Cancel,
     Dispatched,
@@ -18,7 +19,6 @@ from firebox.domain.model import (
     File,
     Finished,
     Job,
-    LimitRequest,
     Output,
     Queued,
     Resize,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from firebox.domain.model import LimitRequest, Verdict
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import Verdict
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.registry import Registry
 from firebox.sandbox.pool.templates import ARE_POSSIBLE

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from firebox.domain.errors import InvalidRequest, LimitTooHigh, QueueFull, UnknownRuntime
+from firebox.domain.limits import LimitRequest, OutputMode
 from firebox.domain.model import (
     Cancel,
     Dispatched,
@@ -17,9 +18,7 @@ from firebox.domain.model import (
     File,
     Finished,
     Job,
-    LimitRequest,
     Output,
-    OutputMode,
     Queued,
     Resize,
     Signal,

@@ -43,7 +43,7 @@ def test_every_code_is_documented_with_its_status(checkout: Path) -> None:
 
 
 def test_places_are_spelled_as_the_client_wrote_them() -> None:
-    assert wire.from_error(LimitTooHigh("run.wall_ms", 2, 1))[1].error.where == "limits.run.wall_ms"
+    assert wire.from_error(LimitTooHigh("run.wall_ms", asked=2, allowed=1))[1].error.where == "limits.run.wall_ms"
     assert wire.from_error(InvalidRequest("x", where="compile.cpu_ms"))[1].error.where == "limits.compile.cpu_ms"
     assert wire.from_error(UnknownRuntime("x", "*"))[1].error.where == "language"
     assert msgspec.json.decode(msgspec.json.encode(wire.from_error(InvalidRequest("words"))[1])) == {

@@ -11,7 +11,8 @@ import pytest
 from msgspec import structs
 
 from firebox.domain.errors import Conflict, UnusablePackage
-from firebox.domain.model import File, Finished, Job, LimitRequest, Result, Verdict
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Finished, Job, Result, Verdict
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.registry import Registry
 from tests.conftest import require_tool

@@ -109,7 +109,9 @@ def test_signing_again_keeps_signatures_unless_the_key_differs(tmp_path: Path) -
     sign_folder(folder, second)
     assert not set(signatures()) & set(once)
     certificate = Tsk.from_file(str(second)).extract_certificate()
-    verify_bytes((folder / INDEX_NAME).read_bytes(), (folder / SIGNATURE).read_bytes(), [certificate], "the index")
+    verify_bytes(
+        (folder / INDEX_NAME).read_bytes(), signature=(folder / SIGNATURE).read_bytes(), keys=[certificate], what="the index"
+    )
     assert yaml.safe_load((folder / INDEX_NAME).read_text())["keys"] == [certificate.fingerprint.upper()]
 
 

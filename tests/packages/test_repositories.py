@@ -505,8 +505,8 @@ async def test_replayed_index_without_a_serial_is_detected_by_its_date(
     old_content, old_signature = old.read_bytes(), old.with_name("index.yaml.asc").read_bytes()
     genuine = signatures.verify_bytes
 
-    def later(*arguments: Any) -> signatures.ValidSignature:
-        good = genuine(*arguments)
+    def later(content: bytes, **arguments: Any) -> signatures.ValidSignature:
+        good = genuine(content, **arguments)
         return signatures.ValidSignature(fingerprint=good.fingerprint, created=good.created + timedelta(days=1))
 
     with monkeypatch.context() as tomorrow:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from firebox.domain.errors import FireboxError, UnknownRuntime
-from firebox.domain.model import LimitRequest, OutputMode
+from firebox.domain.limits import LimitRequest, OutputMode
 from firebox.doors.piston.piston_limits import read_limits
 from firebox.doors.piston.request import to_job
 from firebox.doors.piston.wire import from_error

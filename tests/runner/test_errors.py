@@ -32,9 +32,7 @@ def test_every_error_has_a_status(class_: type[errors.FireboxError]) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "class_", [class_ for class_ in FAMILY if class_.__module__ in ("firebox.domain.errors", refusals.__name__)]
-)
+@pytest.mark.parametrize("class_", [class_ for class_ in FAMILY if class_.__module__ in (errors.__name__, refusals.__name__)])
 def test_every_error_is_in_the_table_itself(class_: type[errors.FireboxError]) -> None:
     assert class_ in STATUS
 
@@ -55,7 +53,7 @@ def test_messages_fit_into_a_status(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["1", "-1", "+7", "9223372036854775807", "-9223372036854775808", "007"])
 def test_whole_numbers_are_read(text: str) -> None:
-    assert wire.read_int64(text, "id") == int(text)
+    assert wire.read_int64(text, where="id") == int(text)
 
 
 @pytest.mark.parametrize(
@@ -63,4 +61,4 @@ def test_whole_numbers_are_read(text: str) -> None:
 )
 def test_anything_else_is_no_number(text: str) -> None:
     with pytest.raises(errors.InvalidRequest):
-        wire.read_int64(text, "id")
+        wire.read_int64(text, where="id")

@@ -12,6 +12,7 @@ from firebox.runtimes.definition import Definition, Detect, read_definitions
 from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import LIST_PLACEHOLDERS, WORD_PLACEHOLDERS
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import load_settings
 
 
@@ -46,7 +47,7 @@ def test_the_worked_example_works(page: str, tmp_path: Path, monkeypatch: pytest
     ]
     assert runtime.run_command(["main.shout"], ["loudly"], 0) == [f"{binaries}/shoutvm", "program.loud", "loudly"]
     assert runtime.environment("run")["SHOUT_COLOURS"] == "never"
-    assert settings.default_limits("compile", runtime.names, runtime.limits("compile")).wall_ms == 20_000
+    assert limit_policy(settings).default_limits("compile", runtime).wall_ms == 20_000
 
 
 def test_every_key_is_documented(page: str) -> None:

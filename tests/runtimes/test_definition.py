@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firebox.domain.errors import SettingsError
-from firebox.domain.model import LimitRequest, OutputMode
+from firebox.domain.limits import LimitRequest, OutputMode
 from firebox.runtimes.definition import read_definition, read_definitions, shipped_definitions
 from tests.conftest import ROOT
 

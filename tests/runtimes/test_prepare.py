@@ -33,7 +33,7 @@ def show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(folder: Path, text: str = DEFINITION) -> Preparation:
-    planned = plan_preparation(read_definition(text, "x.toml"), "1.0.0", {"tool": "/bin/x"}, os.defpath, folder)
+    planned = plan_preparation(read_definition(text, "x.toml"), "1.0.0", {"tool": "/bin/x"}, path=os.defpath, data_folder=folder)
     assert isinstance(planned, Preparation)
     return planned
 
@@ -100,7 +100,7 @@ def test_another_build_of_the_toolchain_gets_another_folder(tmp_path: Path, name
     definition = read_definition(f'prepare_follows = ["{tmp_path}/followed"]\n{DEFINITION}', "x.toml")
 
     def folder() -> Path:
-        planned = plan_preparation(definition, "1.0.0", {"tool": str(tmp_path / "tool")}, os.defpath, tmp_path)
+        planned = plan_preparation(definition, "1.0.0", {"tool": str(tmp_path / "tool")}, path=os.defpath, data_folder=tmp_path)
         assert isinstance(planned, Preparation)
         return planned.folder
 
@@ -113,7 +113,7 @@ def test_another_build_of_the_toolchain_gets_another_folder(tmp_path: Path, name
 def test_what_could_not_be_shown_is_not_planned_and_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "prepared" / "home")
     definition = read_definition(DEFINITION, "x.toml")
-    planned = plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, os.defpath, tmp_path)
+    planned = plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, path=os.defpath, data_folder=tmp_path)
     assert isinstance(planned, Unprepared)
     assert "would show too much; set data_dir to another folder" in planned.reason
 
@@ -122,7 +122,7 @@ def test_a_data_folder_below_tmp_is_shown_where_the_sandbox_has_no_folder_of_its
     definition = read_definition(DEFINITION, "x.toml")
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
-        planned = plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, os.defpath, Path(folder))
+        planned = plan_preparation(definition, "1.0.0", {"tool": "/bin/x"}, path=os.defpath, data_folder=Path(folder))
         assert isinstance(planned, Preparation)
         assert planned.folder.is_relative_to(folder)
         assert planned.shown_at == f"/.host{planned.folder}"

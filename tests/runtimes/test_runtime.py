@@ -7,7 +7,8 @@ import os
 import msgspec
 import pytest
 
-from firebox.domain.model import File, LimitRequest
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File
 from firebox.runtimes.runtime import Runtime
 
 MIB = 1 << 20
@@ -58,8 +59,8 @@ def test_several_files_may_be_run_in_another_way() -> None:
     assert several.run_command(["main.x", "b.x"], ["a"], 0) == ["many", "main.x", "b.x", "a"]
 
 
-@pytest.mark.parametrize("name", ["-rf.x", "@options.x", "+x.x"])
-def test_a_name_is_never_read_as_an_option(name: str) -> None:
+@pytest.mark.parametrize("name", ["-rf.x", "@options.x", "+x.x", "x=1.x", "_a1=b.x"])
+def test_a_name_is_never_read_as_an_option_or_an_assignment(name: str) -> None:
     words = runtime("t", "{main}", "{others}", "{base}").run_command([name, name], [], 0)
     assert words == ["t", f"./{name}", f"./{name}", f"./{name.removesuffix('.x')}"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from firebox.domain.model import Event, Finished, Output, StageName, StageStarted, StreamName
+from firebox.domain.limits import StageName
+from firebox.domain.model import Event, Finished, Output, StageStarted, StreamName
 from firebox.service.event_log import EventLog
 from tests.support.results import result_with
 

@@ -8,7 +8,6 @@ import pytest
 
 from firebox.domain.errors import InvalidRequest
 from firebox.domain.model import Chunk, Job, Result, RuntimeName, StageResult, Verdict
-from firebox.runtimes.runtime import Runtime
 from firebox.service.callers import Caller
 from firebox.service.snippets import Snippets
 from firebox.settings.settings import load_settings
@@ -48,19 +47,18 @@ def result_of(run: StageResult, language: str) -> Result:
     ],
 )
 async def test_the_errors_of_a_program(language: str, run: StageResult, error: str, complaint: str, tmp_path: Path) -> None:
-    runtime = Runtime(language=language, version="1.0.0", main_name="main", extensions=(), run=("true",))
     settings = load_settings({"data_dir": tmp_path}, None, {})
 
     async def execute(_job: Job, _caller: Caller) -> Result:
         return result_of(run, language)
 
     async with open_stores(settings) as stores:
-        snippets = Snippets(stores, settings, execute, lambda _name, _range: runtime)
-        outcome = await snippets.run("", language, CALLER)
+        snippets = Snippets(stores, settings, execute)
+        outcome = await snippets.run("", language=language, caller=CALLER)
         assert (outcome.error, outcome.complaint) == (error, complaint)
         if complaint:
             with pytest.raises(InvalidRequest) as refused:
-                await snippets.share("", language, CALLER)
+                await snippets.share("", language=language, caller=CALLER)
             assert refused.value.message == complaint
         else:
-            assert await snippets.share("", language, CALLER) == 1
+            assert await snippets.share("", language=language, caller=CALLER) == 1

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from firebox.domain.errors import SettingsError
-from firebox.domain.model import Limits, OutputMode
+from firebox.domain.limits import Limits, OutputMode
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import load_settings
 from firebox.settings.settings_table import TABLE
 from tests.settings.loading import load, write
@@ -23,7 +24,7 @@ def test_everything_has_its_default_in_an_empty_environment() -> None:
     assert (settings.host, settings.port, settings.slots) == ("127.0.0.1", 2000, 0)
     assert settings.warnings == ()
     assert {settings.source(row.name) for row in TABLE} == {"default"}
-    assert settings.default_limits("run") == Limits(
+    assert limit_policy(settings).default_limits("run") == Limits(
         wall_ms=3000,
         cpu_ms=3000,
         memory_bytes=512 * MIB,
@@ -36,7 +37,7 @@ def test_everything_has_its_default_in_an_empty_environment() -> None:
         output_bytes=MIB,
         output_mode=OutputMode.CUT,
     )
-    assert settings.default_limits("compile").wall_ms == 10_000
+    assert limit_policy(settings).default_limits("compile").wall_ms == 10_000
 
 
 def test_settings_are_immutable() -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, assert_type
 
-from firebox.domain.model import CacheLevel, Limits, OutputMode
+from firebox.domain.limits import LIMIT_NAMES, Limits, OutputMode
+from firebox.domain.model import CacheLevel
 from firebox.settings import settings_table
-from firebox.settings.settings_table import LIMIT_NAMES, ROWS, TABLE, SettingsTable
+from firebox.settings.settings_table import ROWS, TABLE, SettingsTable
 from tests.settings.loading import load
 
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from firebox.domain.errors import InvalidRequest, LimitNotEnforceable, UnknownRuntime
+from firebox.domain.limits import LimitRequest, OutputMode
 from firebox.domain.model import (
     Cancel,
     Dispatched,
@@ -20,9 +21,7 @@ from firebox.domain.model import (
     File,
     Finished,
     Job,
-    LimitRequest,
     Output,
-    OutputMode,
     Queued,
     Result,
     Signal,
@@ -37,6 +36,7 @@ from firebox.engine.unsandboxed import UnsandboxedExecutor
 from firebox.runtimes.definition import shipped_definitions
 from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.registry import Registry
+from firebox.settings.limit_policy import NO_MAXIMA
 from firebox.settings.settings import Settings, load_settings
 from tests.support.waiting import until
 
@@ -50,7 +50,7 @@ def registry() -> Registry:
 
 @pytest.fixture
 def settings() -> Settings:
-    return load_settings({}, environ={})
+    return load_settings(NO_MAXIMA, environ={})
 
 
 @pytest.fixture

@@ -131,8 +131,8 @@ def test_server_on_sqlite_loads_nothing_but_what_it_needs(tmp_path: Path) -> Non
         "import asyncio; from tests.storage.places import stores_at\n"
         "async def main():\n"
         f"    async with stores_at('sqlite:///{tmp_path}/firebox.db') as stores:\n"
-        "        await stores.users.add(name='ada', token='token'); await stores.counters.lease('x', 'a', 1, 60)\n"
-        "        await stores.languages.put('x', 'y', 'z'); await stores.cache.set('a', b'', 1)\n"
+        "        await stores.users.add(name='ada', token='token'); await stores.counters.lease('x', 'a', allowed=1, ttl_s=60)\n"
+        "        await stores.languages.put('x', 'y', image='z'); await stores.cache.set('a', b'', 1)\n"
         "asyncio.run(main())"
     )
     first = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n{start}"

@@ -133,12 +133,12 @@ async def test_counters_report_a_redis_outage_and_recover(own_redis: RedisServer
     with own_redis:
         async with make_redis(settings_for("", redis_url=own_redis.url)) as redis:
             counters = RedisCounters(redis)
-            assert await counters.add("user 7", "runs", 1, 60) == 1
+            assert await counters.add("user 7", "runs", amount=1, window_s=60) == 1
             own_redis.kill()
             for call in (
-                counters.add("user 7", "runs", 1, 60),
-                counters.total("user 7", "runs", 60),
-                counters.lease("user 7", "a", 1, 60),
+                counters.add("user 7", "runs", amount=1, window_s=60),
+                counters.total("user 7", "runs", window_s=60),
+                counters.lease("user 7", "a", allowed=1, ttl_s=60),
                 counters.release("user 7", "a"),
             ):
                 with pytest.raises(PartUnavailable) as refused:
@@ -146,8 +146,8 @@ async def test_counters_report_a_redis_outage_and_recover(own_redis: RedisServer
                 assert refused.value.part == "counters"
             own_redis.start()
             # The scripts have to be sent again to a Redis that knows none.
-            assert await counters.add("user 7", "runs", 1, 60) == 1
-            assert await counters.lease("user 7", "a", 1, 60)
+            assert await counters.add("user 7", "runs", amount=1, window_s=60) == 1
+            assert await counters.lease("user 7", "a", allowed=1, ttl_s=60)
 
 
 async def test_server_starts_without_redis(own_redis: RedisServer, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ async def test_hanging_redis_times_out(own_redis: RedisServer) -> None:
                 line.cut()
                 assert await cache.get("key") is None
                 with pytest.raises(PartUnavailable):
-                    await counters.total("user 7", "runs", 60)
+                    await counters.total("user 7", "runs", window_s=60)
                 line.mend()
 
                 async def answers() -> bool:

@@ -54,91 +54,91 @@ async def counters(place: dict[str, str], clock: Clock) -> AsyncGenerator[Counte
 
 
 async def test_sum_grows_with_each_use(counters: Counters) -> None:
-    assert await counters.total(WHO, "runs", 60) == 0
-    assert await counters.add(WHO, "runs", 1, 60) == 1
-    assert await counters.add(WHO, "runs", 5, 60) == 6
-    assert await counters.add(WHO, "runs", 0, 60) == 6
-    assert await counters.total(WHO, "runs", 60) == 6
+    assert await counters.total(WHO, "runs", window_s=60) == 0
+    assert await counters.add(WHO, "runs", amount=1, window_s=60) == 1
+    assert await counters.add(WHO, "runs", amount=5, window_s=60) == 6
+    assert await counters.add(WHO, "runs", amount=0, window_s=60) == 6
+    assert await counters.total(WHO, "runs", window_s=60) == 6
 
 
 async def test_subjects_names_and_windows_are_counted_apart(counters: Counters) -> None:
-    await counters.add(WHO, "runs", 1, 60)
-    assert await counters.add("user 8", "runs", 1, 60) == 1
-    assert await counters.add(WHO, "cpu_ms", 1, 60) == 1
-    assert await counters.add(WHO, "runs", 1, 86_400) == 1
+    await counters.add(WHO, "runs", amount=1, window_s=60)
+    assert await counters.add("user 8", "runs", amount=1, window_s=60) == 1
+    assert await counters.add(WHO, "cpu_ms", amount=1, window_s=60) == 1
+    assert await counters.add(WHO, "runs", amount=1, window_s=86_400) == 1
 
 
 async def test_next_window_begins_at_nothing(counters: Counters, clock: Clock) -> None:
-    await counters.add(WHO, "runs", 3, 60)
-    await counters.add(WHO, "runs", 3, 86_400)
+    await counters.add(WHO, "runs", amount=3, window_s=60)
+    await counters.add(WHO, "runs", amount=3, window_s=86_400)
     clock.now_s += 29.9
-    assert await counters.total(WHO, "runs", 60) == 3
+    assert await counters.total(WHO, "runs", window_s=60) == 3
     clock.now_s += 0.1
-    assert await counters.total(WHO, "runs", 60) == 0
-    assert await counters.add(WHO, "runs", 1, 60) == 1
-    assert await counters.total(WHO, "runs", 86_400) == 3
+    assert await counters.total(WHO, "runs", window_s=60) == 0
+    assert await counters.add(WHO, "runs", amount=1, window_s=60) == 1
+    assert await counters.total(WHO, "runs", window_s=86_400) == 3
 
 
 async def test_large_sums_are_exact(counters: Counters) -> None:
-    assert await counters.add(WHO, "cpu_ms", 2**52, 60) == 2**52
-    assert await counters.add(WHO, "cpu_ms", 1, 60) == 2**52 + 1
+    assert await counters.add(WHO, "cpu_ms", amount=2**52, window_s=60) == 2**52
+    assert await counters.add(WHO, "cpu_ms", amount=1, window_s=60) == 2**52 + 1
 
 
-async def test_no_more_leases_than_allowed(counters: Counters) -> None:
-    assert [await counters.lease(WHO, str(number), 2, 60) for number in range(4)] == [True, True, False, False]
-    assert await counters.lease("user 8", "0", 1, 60)
+async def test_no_more_places_than_are_allowed(counters: Counters) -> None:
+    assert [await counters.lease(WHO, str(number), allowed=2, ttl_s=60) for number in range(4)] == [True, True, False, False]
+    assert await counters.lease("user 8", "0", allowed=1, ttl_s=60)
 
 
-async def test_no_lease_if_none_is_allowed(counters: Counters) -> None:
-    assert not await counters.lease(WHO, "a", 0, 60)
+async def test_no_place_where_none_is_allowed(counters: Counters) -> None:
+    assert not await counters.lease(WHO, "a", allowed=0, ttl_s=60)
 
 
-async def test_released_lease_is_free(counters: Counters) -> None:
-    await counters.lease(WHO, "a", 1, 60)
+async def test_place_given_back_is_free(counters: Counters) -> None:
+    await counters.lease(WHO, "a", allowed=1, ttl_s=60)
     await counters.release(WHO, "a")
     await counters.release(WHO, "a")
     await counters.release(WHO, "never")
-    assert await counters.lease(WHO, "b", 1, 60)
+    assert await counters.lease(WHO, "b", allowed=1, ttl_s=60)
 
 
-async def test_release_does_not_free_other_leases(counters: Counters) -> None:
-    await counters.lease(WHO, "a", 1, 60)
+async def test_giving_back_frees_nobody_elses_place(counters: Counters) -> None:
+    await counters.lease(WHO, "a", allowed=1, ttl_s=60)
     await counters.release("user 8", "a")
     await counters.release(WHO, "b")
-    assert not await counters.lease(WHO, "b", 1, 60)
+    assert not await counters.lease(WHO, "b", allowed=1, ttl_s=60)
 
 
-async def test_lease_expires(counters: Counters, clock: Clock) -> None:
-    await counters.lease(WHO, "a", 1, 60)
+async def test_place_that_nobody_gives_back_is_free_after_its_time(counters: Counters, clock: Clock) -> None:
+    await counters.lease(WHO, "a", allowed=1, ttl_s=60)
     clock.now_s += 59
-    assert not await counters.lease(WHO, "b", 1, 60)
+    assert not await counters.lease(WHO, "b", allowed=1, ttl_s=60)
     clock.now_s += 1.1
-    assert await counters.lease(WHO, "b", 1, 60)
-    assert not await counters.lease(WHO, "a", 1, 60)
+    assert await counters.lease(WHO, "b", allowed=1, ttl_s=60)
+    assert not await counters.lease(WHO, "a", allowed=1, ttl_s=60)
 
 
-async def test_held_lease_is_renewed(counters: Counters, clock: Clock) -> None:
-    await counters.lease(WHO, "a", 1, 60)
+async def test_place_is_held_longer_by_who_has_it(counters: Counters, clock: Clock) -> None:
+    await counters.lease(WHO, "a", allowed=1, ttl_s=60)
     clock.now_s += 50
-    assert await counters.lease(WHO, "a", 1, 60)
+    assert await counters.lease(WHO, "a", allowed=1, ttl_s=60)
     clock.now_s += 50
-    assert not await counters.lease(WHO, "b", 1, 60)
+    assert not await counters.lease(WHO, "b", allowed=1, ttl_s=60)
 
 
 async def test_nothing_that_counts_is_forgotten(counters: Counters, clock: Clock) -> None:
-    await counters.add(WHO, "runs", 1, 60)
-    await counters.add(WHO, "cpu_ms", 1, 86_400)
-    await counters.lease(WHO, "a", 1, 60)
-    await counters.forget(clock.now_s - 86_400 * 30, 100)
-    assert await counters.total(WHO, "runs", 60) == 1
-    assert await counters.total(WHO, "cpu_ms", 86_400) == 1
-    assert not await counters.lease(WHO, "b", 1, 60)
+    await counters.add(WHO, "runs", amount=1, window_s=60)
+    await counters.add(WHO, "cpu_ms", amount=1, window_s=86_400)
+    await counters.lease(WHO, "a", allowed=1, ttl_s=60)
+    await counters.forget(before_s=clock.now_s - 86_400 * 30, at_most=100)
+    assert await counters.total(WHO, "runs", window_s=60) == 1
+    assert await counters.total(WHO, "cpu_ms", window_s=86_400) == 1
+    assert not await counters.lease(WHO, "b", allowed=1, ttl_s=60)
 
 
 async def test_many_at_once_lose_nothing(counters: Counters) -> None:
-    sums = await asyncio.gather(*(counters.add(WHO, "runs", 1, 60) for _ in range(100)))
+    sums = await asyncio.gather(*(counters.add(WHO, "runs", amount=1, window_s=60) for _ in range(100)))
     assert sorted(sums) == list(range(1, 101))
-    taken = await asyncio.gather(*(counters.lease(WHO, str(number), 7, 60) for number in range(50)))
+    taken = await asyncio.gather(*(counters.lease(WHO, str(number), allowed=7, ttl_s=60) for number in range(50)))
     assert taken.count(True) == 7
 
 
@@ -153,9 +153,9 @@ async def main(place, name):
         counters = stores.counters
         allowed = []
         for number in range(100):
-            if await counters.add("user 7", "runs", 1, 10**9) <= 50:
+            if await counters.add("user 7", "runs", amount=1, window_s=10**9) <= 50:
                 allowed.append(number)
-        places = [await counters.lease("user 7", f"{name} {number}", 5, 3600) for number in range(20)]
+        places = [await counters.lease("user 7", f"{name} {number}", allowed=5, ttl_s=3600) for number in range(20)]
         print(len(allowed), places.count(True), flush=True)
 
 asyncio.run(main(json.loads(sys.argv[1]), sys.argv[2]))
@@ -191,20 +191,20 @@ async def test_processes_that_count_at_once_never_exceed(place: dict[str, str]) 
 async def test_usage_that_is_old_enough_is_forgotten(clock: Clock, database_url: str) -> None:
     async with stores_at(database_url) as stores:
         counters = DatabaseCounters(stores.database, clock)
-        await counters.add(WHO, "runs", 1, 60)
-        await counters.add(WHO, "cpu_ms", 1, 86_400)
-        await counters.lease(WHO, "a", 1, 60)
+        await counters.add(WHO, "runs", amount=1, window_s=60)
+        await counters.add(WHO, "cpu_ms", amount=1, window_s=86_400)
+        await counters.lease(WHO, "a", allowed=1, ttl_s=60)
         clock.now_s += 61
-        assert await counters.forget(clock.now_s - 30 * 86_400, 100) == 2, "the minute and the place"
+        assert await counters.forget(before_s=clock.now_s - 30 * 86_400, at_most=100) == 2, "the minute and the place"
         clock.now_s += 31 * 86_400
-        assert await counters.forget(clock.now_s - 30 * 86_400, 100) == 1, "the day"
-        assert await counters.forget(clock.now_s, 100) == 0
+        assert await counters.forget(before_s=clock.now_s - 30 * 86_400, at_most=100) == 1, "the day"
+        assert await counters.forget(before_s=clock.now_s, at_most=100) == 0
 
 
 async def test_counts_in_redis_end_by_themselves(redis_url: str, tmp_path: Path) -> None:
     async with stores_at(f"sqlite:///{tmp_path / 'firebox.db'}", redis_url=redis_url) as stores:
-        await stores.counters.add(WHO, "runs", 1, 60)
-        await stores.counters.lease(WHO, "a", 1, 90)
+        await stores.counters.add(WHO, "runs", amount=1, window_s=60)
+        await stores.counters.lease(WHO, "a", allowed=1, ttl_s=90)
         redis = make_redis(settings_for("", redis_url=redis_url))
         async with redis:
             names = sorted([name async for name in redis.scan_iter("*")])
@@ -216,5 +216,5 @@ async def test_counts_in_redis_end_by_themselves(redis_url: str, tmp_path: Path)
 
 async def test_redis_counts_instead_of_the_database(redis_url: str, tmp_path: Path) -> None:
     async with stores_at(f"sqlite:///{tmp_path / 'firebox.db'}", redis_url=redis_url) as stores:
-        await stores.counters.add(WHO, "runs", 1, 60)
-        assert await DatabaseCounters(stores.database).total(WHO, "runs", 60) == 0
+        await stores.counters.add(WHO, "runs", amount=1, window_s=60)
+        assert await DatabaseCounters(stores.database).total(WHO, "runs", window_s=60) == 0

@@ -24,12 +24,12 @@ UNKEEPABLE = ["\0", "a\0b", "\ud800", "x\udfff", "\ud83d\ude00"[:1]]
 async def test_text_that_looks_like_sql_is_text(stores: Stores, text: str) -> None:
     user = await stores.users.add(name=text, token=TOKEN)
     assert await stores.users.by_name(text) == user
-    language = await stores.languages.put(text, text, text)
+    language = await stores.languages.put(text, text, image=text)
     assert await stores.languages.find(text, text) == language
     snippet = await stores.snippets.add(code=text, language=text, output=text, error=text)
     assert await stores.snippets.get(snippet.id) == snippet
-    assert await stores.counters.add(text, "runs", 1, 60) == 1
-    assert await stores.counters.lease(text, text, 1, 60)
+    assert await stores.counters.add(text, "runs", amount=1, window_s=60) == 1
+    assert await stores.counters.lease(text, text, allowed=1, ttl_s=60)
     assert await stores.users.by_token(text) is None
 
 
@@ -37,9 +37,9 @@ async def test_text_that_looks_like_sql_is_text(stores: Stores, text: str) -> No
 async def test_unstorable_text_is_rejected_with_its_field(stores: Stores, text: str) -> None:
     for call, where in (
         (stores.users.add(name=text, token=TOKEN), "name"),
-        (stores.languages.put(text, "1", "image"), "name"),
-        (stores.languages.put("go", text, "image"), "version"),
-        (stores.languages.put("go", "1", text), "image"),
+        (stores.languages.put(text, "1", image="image"), "name"),
+        (stores.languages.put("go", text, image="image"), "version"),
+        (stores.languages.put("go", "1", image=text), "image"),
         (stores.snippets.add(code=text, language="go", output="", error=""), "code"),
         (stores.snippets.add(code="", language=text, output="", error=""), "language"),
     ):
@@ -76,18 +76,18 @@ async def test_token_and_subject_may_be_anything(stores: Stores, text: str) -> N
     user = await stores.users.add(name="ada", token=text)
     assert await stores.users.by_token(text) == user
     assert await stores.users.by_token(text + "x") is None
-    assert await stores.counters.add(text, "runs", 2, 60) == 2
-    assert await stores.counters.total(text, "runs", 60) == 2
-    assert await stores.counters.total(text + "x", "runs", 60) == 0
-    assert await stores.counters.lease(text, text, 1, 60)
-    assert not await stores.counters.lease(text, text + "x", 1, 60)
+    assert await stores.counters.add(text, "runs", amount=2, window_s=60) == 2
+    assert await stores.counters.total(text, "runs", window_s=60) == 2
+    assert await stores.counters.total(text + "x", "runs", window_s=60) == 0
+    assert await stores.counters.lease(text, text, allowed=1, ttl_s=60)
+    assert not await stores.counters.lease(text, text + "x", allowed=1, ttl_s=60)
 
 
 async def test_name_too_long_for_an_index_is_refused(stores: Stores) -> None:
     longest = "🙂" * 255
     assert (await stores.users.add(name=longest, token=TOKEN)).name == longest
-    assert (await stores.languages.put(longest, longest, "image")).version == longest
-    for call in (stores.users.add(name=longest + "x", token="other"), stores.languages.put("go", longest + "x", "image")):
+    assert (await stores.languages.put(longest, longest, image="image")).version == longest
+    for call in (stores.users.add(name=longest + "x", token="other"), stores.languages.put("go", longest + "x", image="image")):
         with pytest.raises(InvalidRequest, match="255"):
             await call
 

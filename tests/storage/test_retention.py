@@ -33,7 +33,7 @@ async def make_older(stores: Stores, ids: list[int], age_s: float) -> None:
 
 async def test_nothing_expires_by_default(stores: Stores) -> None:
     user = await stores.users.add(name="ada", token="token")
-    await stores.users.set_disabled(user.id, True)
+    await stores.users.set_disabled(user.id, disabled=True)
     (snippet,) = await share(stores, 1)
     assert await remove_old(stores, settings_for(""), Clock(time.time() + 1000 * DAY_S)) == {}
     assert (await stores.users.get(user.id)).disabled
@@ -55,9 +55,9 @@ async def test_old_snippets_go_and_young_ones_stay(stores: Stores, monkeypatch: 
 
 async def test_disabled_users_go_and_others_stay(stores: Stores) -> None:
     ada, bob, eve = [await stores.users.add(name=name, token=name) for name in ("ada", "bob", "eve")]
-    await stores.users.set_disabled(ada.id, True)
-    await stores.users.set_disabled(eve.id, True)
-    await stores.users.set_disabled(eve.id, False)
+    await stores.users.set_disabled(ada.id, disabled=True)
+    await stores.users.set_disabled(eve.id, disabled=True)
+    await stores.users.set_disabled(eve.id, disabled=False)
     settings = settings_for("", disabled_user_retention_s=DAY_S)
     assert await remove_old(stores, settings, Clock(time.time() + DAY_S - 60)) == {}
     assert await remove_old(stores, settings, Clock(time.time() + DAY_S + 60)) == {"disabled_users": 1}
@@ -69,7 +69,7 @@ async def test_old_usage_is_deleted(database_url: str) -> None:
     settings = settings_for("", usage_retention_s=3 * DAY_S)
     async with stores_at(database_url) as stores:
         stores.counters = DatabaseCounters(stores.database, clock)
-        await stores.counters.add("user 7", "cpu_ms", 5, DAY_S)
+        await stores.counters.add("user 7", "cpu_ms", amount=5, window_s=DAY_S)
         clock.now_s += 3.9 * DAY_S
         assert await remove_old(stores, settings, clock) == {}
         clock.now_s += 0.2 * DAY_S

@@ -69,18 +69,18 @@ async def test_token_of_another_cannot_be_taken(stores: Stores) -> None:
 
 async def test_disabled_user_is_found_as_disabled(stores: Stores) -> None:
     user = await stores.users.add(name="ada", token=TOKEN)
-    assert (await stores.users.set_disabled(user.id, True)).disabled
+    assert (await stores.users.set_disabled(user.id, disabled=True)).disabled
     found = await stores.users.by_token(TOKEN)
     assert found is not None
     assert found.disabled
-    assert not (await stores.users.set_disabled(user.id, False)).disabled
+    assert not (await stores.users.set_disabled(user.id, disabled=False)).disabled
 
 
 async def test_disabling_twice_keeps_the_first_time(stores: Stores) -> None:
     user = await stores.users.add(name="ada", token=TOKEN)
-    await stores.users.set_disabled(user.id, True)
+    await stores.users.set_disabled(user.id, disabled=True)
     between = datetime.now(UTC)
-    assert (await stores.users.set_disabled(user.id, True)).disabled
+    assert (await stores.users.set_disabled(user.id, disabled=True)).disabled
     assert await stores.users.remove_disabled(between, 10) == 1
 
 
@@ -113,7 +113,7 @@ async def test_unknown_number_is_not_found(stores: Stores, number: int) -> None:
         stores.users.get(number),
         stores.users.remove(number),
         stores.users.set_token(number, TOKEN),
-        stores.users.set_disabled(number, True),
+        stores.users.set_disabled(number, disabled=True),
         stores.users.set_limits(number, runs_per_minute=1, concurrent_runs=1, cpu_seconds_per_day=1),
         stores.snippets.get(number),
         stores.snippets.remove(number),
@@ -124,7 +124,7 @@ async def test_unknown_number_is_not_found(stores: Stores, number: int) -> None:
 
 
 async def test_language_has_the_id_that_scripts_compute(stores: Stores) -> None:
-    language = await stores.languages.put("python", "3.11", "glot/python:3.11")
+    language = await stores.languages.put("python", "3.11", image="glot/python:3.11")
     assert language.id == hashlib.sha1(b"python3.11").hexdigest()
     assert await stores.languages.get(language.id) == language
     assert await stores.languages.find("python", "3.11") == language
@@ -132,23 +132,23 @@ async def test_language_has_the_id_that_scripts_compute(stores: Stores) -> None:
 
 
 async def test_language_that_is_put_again_gets_the_new_image(stores: Stores) -> None:
-    first = await stores.languages.put("python", "latest", "one")
-    second = await stores.languages.put("python", "latest", "two")
+    first = await stores.languages.put("python", "latest", image="one")
+    second = await stores.languages.put("python", "latest", image="two")
     assert (second.id, second.image, second.created_at) == (first.id, "two", first.created_at)
     assert second.modified_at >= first.modified_at
     assert await stores.languages.all() == [second]
 
 
 async def test_language_with_the_id_of_another_is_refused(stores: Stores) -> None:
-    kept = await stores.languages.put("py", "thon", "one")
+    kept = await stores.languages.put("py", "thon", image="one")
     with pytest.raises(Conflict):
-        await stores.languages.put("pyt", "hon", "two")
+        await stores.languages.put("pyt", "hon", image="two")
     assert await stores.languages.all() == [kept]
 
 
 async def test_languages_come_in_order(stores: Stores) -> None:
     for name, version in (("b", "1"), ("B", "1"), ("a", "2"), ("a", "10"), ("é", "1")):
-        await stores.languages.put(name, version, "image")
+        await stores.languages.put(name, version, image="image")
     assert [(each.name, each.version) for each in await stores.languages.all()] == [
         ("B", "1"),
         ("a", "10"),
@@ -159,7 +159,7 @@ async def test_languages_come_in_order(stores: Stores) -> None:
 
 
 async def test_removed_language_is_gone(stores: Stores) -> None:
-    language = await stores.languages.put("python", "3", "image")
+    language = await stores.languages.put("python", "3", image="image")
     await stores.languages.remove(language.id)
     with pytest.raises(NotFound):
         await stores.languages.remove(language.id)

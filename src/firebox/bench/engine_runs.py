@@ -12,7 +12,8 @@ import uvloop
 
 from firebox.bench.contender import SETTLE_S, BenchmarkFailed
 from firebox.bench.programs import Program
-from firebox.domain.model import File, Finished, Job, LimitRequest, Result, Verdict
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Finished, Job, Result, Verdict
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.registry import Registry
 from firebox.settings.settings import Settings

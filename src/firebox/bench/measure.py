@@ -99,7 +99,7 @@ def load(
     half_load_ms: list[float] = []
     started = time.perf_counter()
     while True:
-        side_by_side = run_side_by_side(bare, slice_runs, workers)
+        side_by_side = run_side_by_side(bare, runs=slice_runs, workers=workers)
         rates["bare"].append(side_by_side.runs / side_by_side.wall_s)
         cpu_ms["bare"].append(side_by_side.cpu_s / side_by_side.runs * 1000)
         rates["alone"].append(firebox.run(max(server_runs // 2, 2), 1)[0])

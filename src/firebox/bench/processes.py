@@ -98,7 +98,7 @@ class Load:
     cpu_s: float
 
 
-def run_side_by_side(contender: Processes, runs: int, workers: int) -> Load:
+def run_side_by_side(contender: Processes, *, runs: int, workers: int) -> Load:
     """Run a program `runs` times, with `workers` concurrent workers, each in its own folder."""
     folders = [_worker_folder(contender.folder, number) for number in range(workers)]
     poll = select.poll()

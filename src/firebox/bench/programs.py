@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from firebox.domain.errors import UnknownRuntime
-from firebox.domain.model import StageName
+from firebox.domain.limits import StageName
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
 

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator
 
+from firebox.domain.limits import STAGES
 from firebox.runtimes.definition import Definition
 from firebox.runtimes.host_runtimes import HostScan
 from firebox.runtimes.prestart import hook_texts, plan_ahead, plan_compiler_ahead
@@ -17,8 +18,8 @@ from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.pool.templates import ARE_POSSIBLE, make_template
 from firebox.sandbox.spec import CommandRefused, Prestart, SandboxFailure, SandboxSpec
 from firebox.service.available_runtimes import find_host_runtimes
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
-from firebox.settings.settings_table import STAGES
 
 _TRIES = 5
 _SETTLE_EVERY_S = 0.2
@@ -129,7 +130,7 @@ def _plans(runtime: Runtime, settings: Settings) -> Iterator[tuple[str, Prestart
     interpreter = plan_ahead(runtime, command, (), env["run"], preload, template="" if settings.templates else None)
     if interpreter is not None:
         yield runtime.language, interpreter
-    memory_bytes = settings.default_limits("compile", runtime.setting_names, runtime.limits("compile")).memory_bytes
+    memory_bytes = limit_policy(settings).default_limits("compile", runtime).memory_bytes
     compiler = plan_compiler_ahead(runtime, (), env["compile"], memory_bytes)
     if compiler is not None:
         yield f"{runtime.language}'s compiler", compiler

@@ -15,7 +15,7 @@ from firebox.cli.application import Application
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.domain.errors import InvalidRequest
 from firebox.server.logs import set_up_logs
-from firebox.service.accounts import MAX_TOKEN, Accounts
+from firebox.service.accounts import MAX_TOKEN_CHARACTERS, Accounts, quota_of
 from firebox.service.callers import Quota, Role
 from firebox.settings.settings import load_settings
 from firebox.settings.settings_table import ROWS
@@ -80,7 +80,7 @@ def add(
 
     async def work(accounts: Accounts) -> None:
         created = await accounts.create(name, _role(role), token, quota=quota)
-        _show_token(created.user, created.token, as_json)
+        _show_token(created.user, created.token, as_json=as_json)
 
     _with_accounts(work, config, flags)
 
@@ -108,7 +108,7 @@ def token(name: Name, token_file: TokenFile = None, as_json: AsJson = False, con
 
     async def work(accounts: Accounts) -> None:
         created = await accounts.new_token((await accounts.users.by_name(name)).id, chosen)
-        _show_token(created.user, created.token, as_json)
+        _show_token(created.user, created.token, as_json=as_json)
 
     _with_accounts(work, config, flags)
 
@@ -117,14 +117,14 @@ def token(name: Name, token_file: TokenFile = None, as_json: AsJson = False, con
 @settings_flags(DATABASE_ROWS)
 def disable(name: Name, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """Disable a user. Runs in progress continue."""
-    _set_disabled(name, True, as_json, config, flags)
+    _set_disabled(name, disabled=True, as_json=as_json, config=config, flags=flags)
 
 
 @app.command("enable")
 @settings_flags(DATABASE_ROWS)
 def enable(name: Name, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """Enable a user again, with the same token."""
-    _set_disabled(name, False, as_json, config, flags)
+    _set_disabled(name, disabled=False, as_json=as_json, config=config, flags=flags)
 
 
 @app.command("limits")
@@ -144,8 +144,8 @@ def limits(
 
     async def work(accounts: Accounts) -> None:
         user = await accounts.users.by_name(name)
-        quota = _change(Quota(user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day), *change)
-        _show(await accounts.set_quota(user.id, quota), as_json)
+        quota = _change(quota_of(user), *change)
+        _show(await accounts.set_quota(user.id, quota), as_json=as_json)
 
     _with_accounts(work, config, flags)
 
@@ -172,9 +172,9 @@ def _with_accounts(work: Callable[[Accounts], Awaitable[T]], config: Path | None
     return asyncio.run(run())
 
 
-def _set_disabled(name: str, disabled: bool, as_json: bool, config: Path | None, flags: dict[str, Any]) -> None:
+def _set_disabled(name: str, *, disabled: bool, as_json: bool, config: Path | None, flags: dict[str, Any]) -> None:
     async def work(accounts: Accounts) -> None:
-        _show(await accounts.set_disabled((await accounts.users.by_name(name)).id, disabled), as_json)
+        _show(await accounts.set_disabled((await accounts.users.by_name(name)).id, disabled=disabled), as_json=as_json)
 
     _with_accounts(work, config, flags)
 
@@ -189,9 +189,9 @@ def _role(text: str) -> Role:
 
 def _change(old: Quota, runs_per_minute: str | None, concurrent_runs: str | None, cpu_seconds_per_day: str | None) -> Quota:
     return Quota(
-        _number("--runs-per-minute", runs_per_minute, old.runs_per_minute),
-        _number("--concurrent-runs", concurrent_runs, old.concurrent_runs),
-        _number("--cpu-seconds-per-day", cpu_seconds_per_day, old.cpu_seconds_per_day),
+        runs_per_minute=_number("--runs-per-minute", runs_per_minute, old.runs_per_minute),
+        concurrent_runs=_number("--concurrent-runs", concurrent_runs, old.concurrent_runs),
+        cpu_seconds_per_day=_number("--cpu-seconds-per-day", cpu_seconds_per_day, old.cpu_seconds_per_day),
     )
 
 
@@ -212,12 +212,12 @@ def _read_token(file: Path | None) -> str | None:
         return None
     try:
         with sys.stdin.buffer if str(file) == "-" else file.open("rb") as stream:
-            return stream.read(4 * MAX_TOKEN).decode().strip()
+            return stream.read(4 * MAX_TOKEN_CHARACTERS).decode().strip()
     except UnicodeDecodeError:
         raise InvalidRequest("the file is not UTF-8 text", where="--token-file") from None
 
 
-def _show_token(user: User, token: str, as_json: bool) -> None:
+def _show_token(user: User, token: str, *, as_json: bool) -> None:
     if as_json:
         _print_json({**_as_json(user), "token": token})
         return
@@ -225,7 +225,7 @@ def _show_token(user: User, token: str, as_json: bool) -> None:
     print(token)
 
 
-def _show(user: User, as_json: bool) -> None:
+def _show(user: User, *, as_json: bool) -> None:
     if as_json:
         _print_json(_as_json(user))
     else:

@@ -83,7 +83,7 @@ class LimitTooHigh(RequestError):
 
     code = "request.limit_too_high"
 
-    def __init__(self, limit: str, asked: float, allowed: float) -> None:
+    def __init__(self, limit: str, *, asked: float, allowed: float) -> None:
         super().__init__(f"{limit} is {asked}, at most {allowed} is allowed")
         self.limit = limit
         self.asked = asked

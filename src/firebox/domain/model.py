@@ -5,14 +5,16 @@ from __future__ import annotations
 import codecs
 from collections.abc import AsyncIterator, Iterable
 from enum import StrEnum
+from signal import Signals
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from msgspec import Struct, field
 
+from firebox.domain.limits import Deadline, LimitRequest, StageName
+
 if TYPE_CHECKING:
     from firebox.domain.errors import FireboxError
 
-StageName = Literal["compile", "run"]
 StreamName = Literal["stdout", "stderr"]
 CacheLevel = Literal["none", "binary", "output"]
 """What may be kept of a job: nothing, what the compile stage made, or that and the outcome."""
@@ -45,56 +47,6 @@ class Verdict(StrEnum):
     OUTPUT = "output"
     CANCELLED = "cancelled"
     INTERNAL = "internal"
-
-
-class OutputMode(StrEnum):
-    """What happens to a stream that reaches `output_bytes`: cut it and let the program go on, or kill the program."""
-
-    CUT = "cut"
-    KILL = "kill"
-
-
-class Limits(Struct, frozen=True, kw_only=True):
-    """The limits of one stage, all of them decided. 0 means no cap, except where noted."""
-
-    wall_ms: int
-    """Wall clock from the start of the program; never 0."""
-    cpu_ms: int
-    """Processor time of the whole tree, user and system."""
-    memory_bytes: int
-    """Resident memory of the whole tree, swap, tmpfs and kernel memory included."""
-    stack_bytes: int
-    """Stack of the main thread, and what libraries give each further thread that does not say otherwise; it is memory too.
-    In defaults and maxima 0 means as large as `memory_bytes`."""
-    processes: int
-    """Processes and threads alive at once; never 0."""
-    open_files: int
-    """Descriptors of each process; never 0."""
-    file_size_bytes: int
-    """Size of each file written; never 0."""
-    writable_bytes: int
-    """Sum of everything written anywhere; never 0."""
-    writable_inodes: int
-    """Files and folders in everything that can be written; never 0."""
-    output_bytes: int
-    """Bytes kept of each of stdout and stderr; never 0."""
-    output_mode: OutputMode
-
-
-class LimitRequest(Struct, frozen=True, kw_only=True):
-    """What a client asks for one stage; None: the default. Fields as in `Limits`."""
-
-    wall_ms: int | None = None
-    cpu_ms: int | None = None
-    memory_bytes: int | None = None
-    stack_bytes: int | None = None
-    processes: int | None = None
-    open_files: int | None = None
-    file_size_bytes: int | None = None
-    writable_bytes: int | None = None
-    writable_inodes: int | None = None
-    output_bytes: int | None = None
-    output_mode: OutputMode | None = None
 
 
 class File(Struct, frozen=True):
@@ -155,6 +107,10 @@ class Job(Struct, frozen=True, kw_only=True):
     """When not empty: replaces compile and run, by `sh -c` in the folder of the files."""
     compile_limits: LimitRequest = LimitRequest()
     run_limits: LimitRequest = LimitRequest()
+    clamp_limits: bool = False
+    """True: a limit above the operator's maximum is lowered to it; else it is refused."""
+    deadline: Deadline | None = None
+    """Of all stages together; None: each stage has its own limits only."""
     cache: CacheLevel | None = None
     """What may be kept of it and served again; None: what is usual for the runtime."""
     fresh: bool = False
@@ -185,7 +141,7 @@ class StageResult(Struct, frozen=True, kw_only=True):
     """Words with evidence ("memory limit: peak 256 MiB of 256 MiB"); "" when ok."""
     exit_code: int | None
     signal: str | None
-    """Name ("SIGKILL"), or None."""
+    """Name ("SIGKILL", "SIG35" for a real-time one), or None."""
     chunks: tuple[Chunk, ...]
     stdout_truncated: bool
     stderr_truncated: bool
@@ -200,6 +156,17 @@ class StageResult(Struct, frozen=True, kw_only=True):
     @property
     def stderr(self) -> bytes:
         return b"".join(chunk.data for chunk in self.chunks if chunk.stream == "stderr")
+
+    @property
+    def shell_status(self) -> int:
+        """The exit status as a shell reports it: 128 + N for a program that signal N killed."""
+        return self.exit_code if self.exit_code is not None else 128 + signal_number(self.signal or "SIGKILL")
+
+
+def signal_number(name: str) -> int:
+    """Return the number of a signal. Real-time signals are named by it ("SIG35")."""
+    known = Signals.__members__.get(name)
+    return int(name.removeprefix("SIG")) if known is None else int(known)
 
 
 class RuntimeName(Struct, frozen=True):

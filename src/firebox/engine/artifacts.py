@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from firebox.domain.model import File, LeftOut, Limits, StageResult, Verdict
+from firebox.domain.limits import Limits
+from firebox.domain.model import File, LeftOut, StageResult, Verdict
 from firebox.engine.backends.backend import Artifacts
 from firebox.engine.log import LazyLogger
 from firebox.sandbox.instance.sandbox import Sandbox

@@ -1,11 +1,12 @@
-"""The command line and the variables of a stage: the same wherever it runs."""
+"""The command line of a stage, and the environment of its command in a sandbox."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import Job, StageName
+from firebox.domain.limits import StageName
+from firebox.domain.model import Job
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime, shell_line
 
 TERM = "xterm-256color"

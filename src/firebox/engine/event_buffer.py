@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from firebox.domain.model import Event, Finished, Output, Queued, StageName, StreamName
+from firebox.domain.limits import StageName
+from firebox.domain.model import Event, Finished, Output, Queued, StreamName
 
 BUFFERED_BYTES = 1 << 20
 """Output kept for a slow reader; past it the program has to wait."""

@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from firebox.domain.model import File, Limits, Result, StageResult
+from firebox.domain.limits import Limits
+from firebox.domain.model import File, Result, StageResult
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.protocol.messages import write_all
 from firebox.sandbox.spec import Pack, PackedFile

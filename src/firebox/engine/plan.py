@@ -9,13 +9,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import CacheLevel, File, Image, Job, Limits, OutputMode, StageName
+from firebox.domain.limits import Limits, OutputMode, StageName, default_stack_bytes
+from firebox.domain.model import CacheLevel, File, Image, Job
 from firebox.engine.command_lines import check_compile_args, is_compiled
-from firebox.engine.limits import attended as limits_of_attended
-from firebox.engine.limits import decide, default_stack_bytes
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.spec import SandboxSpec
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
 
 IMAGE_PROCESSES = 100
@@ -62,6 +62,7 @@ class Planner:
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings = settings
+        self._policy = limit_policy(settings)
         self._registry = registry
         # Host runtimes share one tree, so that one spec of idle sandboxes serves them all.
         self._trees = tuple(sorted({mount for runtime in registry.all() for mount in runtime.mounts}))
@@ -70,7 +71,7 @@ class Planner:
     def usual_specifications(self) -> tuple[SandboxSpec, ...]:
         """Sandbox specs of most jobs."""
         usual = SandboxSpec(trees=self._trees)
-        return tuple(_with_room(usual, self._settings.default_limits(stage)) for stage in ("run", "compile"))
+        return tuple(_with_room(usual, self._policy.default_limits(stage)) for stage in ("run", "compile"))
 
     def plan(self, job: Job) -> Plan:
         """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
@@ -80,8 +81,8 @@ class Planner:
         check_compile_args(job, runtime)
         files = runtime.place(job.files)
         names = runtime.setting_names
-        compile_limits = self._limits("compile", job, runtime, names)
-        run_limits = self._limits("run", job, runtime, names)
+        compile_limits = self._limits("compile", job, runtime)
+        run_limits = self._limits("run", job, runtime)
         has_compile_stage = is_compiled(job, runtime, [file.name for file in files if file.source])
         room = min(compile_limits.writable_bytes, run_limits.writable_bytes) if has_compile_stage else run_limits.writable_bytes
         total = sum(len(file.content) for file in files)
@@ -107,12 +108,9 @@ class Planner:
     def _template_for(self, job: Job) -> str:
         return job.account if self._settings.isolate_templates else ""
 
-    def _limits(self, stage: StageName, job: Job, runtime: Runtime, names: tuple[str, ...]) -> Limits:
-        defaults = self._settings.default_limits(stage, names, runtime.limits(stage))
-        maximum = self._settings.maximum_limits(stage, names)
-        if job.attended and stage == "run":
-            defaults, maximum = limits_of_attended(defaults, maximum, self._settings)
-        return decide(stage, defaults, maximum, job.compile_limits if stage == "compile" else job.run_limits)
+    def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
+        request = job.compile_limits if stage == "compile" else job.run_limits
+        return self._policy.decide(stage, runtime, request, attended=job.attended, clamped=job.clamp_limits)
 
     def _root_of(self, runtime: Runtime) -> SandboxSpec:
         return SandboxSpec(trees=self._trees if runtime.on_host else (), layers=runtime.layers, host=runtime.on_host)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from msgspec.structs import replace as replace_fields
 
 from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.domain.limits import Limits, OutputMode, StageName
 from firebox.domain.model import (
     SIGNALS,
     CacheLevel,
@@ -20,15 +21,12 @@ from firebox.domain.model import (
     Eof,
     Event,
     Finished,
-    Limits,
     Message,
-    OutputMode,
     Resize,
     Result,
     RuntimeName,
     Signal,
     StageExited,
-    StageName,
     StageResult,
     StageStarted,
     Stdin,
@@ -100,6 +98,7 @@ class Run:
         self._submitted_at = time.monotonic()
         self._queue_ms = 0.0
         self._prepare_ms = 0.0
+        self._started_at = 0.0  # the first program of the job; 0: none yet
         self._place: Place | None = None
         self._task: asyncio.Task[None] | None = None
         self._has_slot = False
@@ -316,7 +315,7 @@ class Run:
         stages: list[tuple[StageName, Limits | None]] = [("run", plan.run_limits), ("compile", plan.compile_limits)]
         commands = [self._command(stage, limits) for stage, limits in stages if limits is not None]
         words = [(command.argv, sorted(command.env.items())) for command in commands]
-        parts = [words, plan.files, job.stdin, job.artifacts, plan.run_limits, plan.compile_limits]
+        parts = [words, plan.files, job.stdin, job.artifacts, plan.run_limits, plan.compile_limits, job.deadline]
         return cache.outcome_key(plan.runtime, [*parts, plan.artifact_bytes, plan.artifact_files])
 
     def _repeat(self, kept: Result) -> None:
@@ -344,6 +343,9 @@ class Run:
         """Run one stage. Returns its result and, of a good compile stage, what it made."""
         if self._cancelled:
             return never_started(name), None
+        if self.job.deadline is not None:
+            elapsed_ms = (time.monotonic() - self._started_at) * 1000 if self._started_at else 0.0
+            limits = self.job.deadline.shorten(name, limits, elapsed_ms=elapsed_ms)
         self._name = name
         self._transcript = Transcript(limits.output_bytes)
         self._kills_on_output = limits.output_mode is OutputMode.KILL
@@ -392,6 +394,7 @@ class Run:
         if self._is_announced:
             return
         self._is_announced = True
+        self._started_at = self._started_at or time.monotonic()
         self._prepare_ms += (time.monotonic() - self._opened_at) * 1000
         self._events.put(StageStarted(sequence=self._events.next_sequence(), stage=self._name))
         if self._name == "run":

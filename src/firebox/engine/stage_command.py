@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from firebox.domain.model import Limits, StageName
+from firebox.domain.limits import Limits, StageName
 from firebox.engine.command_lines import command_line
 from firebox.engine.plan import Plan
 from firebox.sandbox.spec import Command, InputFile, Pack

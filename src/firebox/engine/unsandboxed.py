@@ -12,7 +12,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from firebox.domain.errors import InvalidRequest, LimitNotEnforceable
-from firebox.domain.model import Job, LimitRequest, Limits, StageName
+from firebox.domain.limits import LIMIT_NAMES, Limits, StageName
+from firebox.domain.model import Job
 from firebox.engine.admission import Admission
 from firebox.engine.backends.process_backend import ProcessBackend
 from firebox.engine.command_lines import check_compile_args, is_compiled
@@ -21,6 +22,7 @@ from firebox.engine.run import Run
 from firebox.engine.run_table import RunTable, new_id
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
 
 QUEUE_LENGTH = 1000
@@ -55,25 +57,22 @@ class UnsandboxedExecutor:
             raise InvalidRequest("terminals and artifacts need the sandbox", where="terminal" if job.terminal else "artifacts")
         check_compile_args(job, runtime)
         files = runtime.place(job.files)
-        compile_limits = self._limits("compile", runtime, job.compile_limits)
+        compile_limits = self._limits("compile", runtime, job)
         has_compile_stage = is_compiled(job, runtime, [file.name for file in files if file.source])
         return Plan(
             job=job,
             runtime=runtime,
             files=files,
             compile_limits=compile_limits if has_compile_stage else None,
-            run_limits=self._limits("run", runtime, job.run_limits),
+            run_limits=self._limits("run", runtime, job),
         )
 
-    def _limits(self, stage: StageName, runtime: Runtime, asked: LimitRequest) -> Limits:
-        limits = self._settings.default_limits(stage, runtime.setting_names, runtime.limits(stage))
-        for name in LimitRequest.__struct_fields__:
-            value = getattr(asked, name)
-            if value is None:
-                continue
-            if name not in _ENFORCED:
+    def _limits(self, stage: StageName, runtime: Runtime, job: Job) -> Limits:
+        asked = job.compile_limits if stage == "compile" else job.run_limits
+        for name in LIMIT_NAMES:
+            if getattr(asked, name) is not None and name not in _ENFORCED:
                 raise LimitNotEnforceable(f"{stage}.{name}", hint="without the sandbox only the container can hold it")
-            limits = replace(limits, **{name: value})
+        limits = limit_policy(self._settings).decide(stage, runtime, asked, clamped=job.clamp_limits)
         return replace(limits, memory_bytes=_memory_bytes(limits))
 
 

@@ -6,7 +6,8 @@ import errno
 import os
 import signal
 
-from firebox.domain.model import Chunk, Limits, StageName, StageResult, Verdict
+from firebox.domain.limits import Limits, StageName
+from firebox.domain.model import Chunk, StageResult, Verdict
 from firebox.sandbox.plan.mounts import WORK
 from firebox.sandbox.spec import CommandRefused, Exit
 

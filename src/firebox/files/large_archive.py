@@ -1,6 +1,6 @@
 """Streaming extraction of large archives, such as toolchains with several hundred thousand files.
 
-Unlike in `archive`, links are kept. Symlinks are created last, so nothing is ever written through one, and each is resolved
+Unlike in `files.archive`, links are kept. Symlinks are created last, so nothing is ever written through one, and each is resolved
 once to check that it stays inside.
 
 Source: PEP 706; pax(1), "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".

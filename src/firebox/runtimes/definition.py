@@ -16,10 +16,11 @@ import msgspec
 from msgspec import Struct, field
 
 from firebox.domain.errors import SettingsError
-from firebox.domain.model import CacheLevel, LimitRequest
+from firebox.domain.limits import STAGES, LimitRequest, StageName
+from firebox.domain.model import CacheLevel
 from firebox.runtimes.prestart import COMPILER_HOOKS, HOOKS
 from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CompilerAhead
-from firebox.settings.settings_table import ROWS, STAGES, nearest
+from firebox.settings.settings_table import ROWS, nearest
 
 DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"
 
@@ -115,7 +116,7 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     """Commands for shells, and the programs they run: a missing command becomes a symlink."""
     packages: Packages = field(default_factory=Packages)
 
-    def limits(self, stage: str) -> LimitRequest:
+    def limits(self, stage: StageName) -> LimitRequest:
         """Return the limits of a stage that the file sets. Their values were checked when it was read."""
         wanted = self.compile_limits if stage == "compile" else self.run_limits
         return msgspec.convert({name: ROWS[f"{stage}_{name}"].read(value) for name, value in wanted.items()}, LimitRequest)
@@ -225,7 +226,7 @@ def _value_at(table: Any, key: str) -> object:
     return found
 
 
-def check_limits(definition: Definition, source: str) -> None:
+def check_definition_limits(definition: Definition, source: str) -> None:
     """Check the limits of a definition. Raises: SettingsError."""
     for stage in STAGES:
         wanted = definition.compile_limits if stage == "compile" else definition.run_limits
@@ -244,7 +245,7 @@ def _check(definition: Definition, source: str) -> None:
     for key, value, good, allowed in _rules(definition):
         if not good:
             raise _refused(source, key, value, allowed)
-    check_limits(definition, source)
+    check_definition_limits(definition, source)
     tools = {"tool", *definition.tools}
     single = {*WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS, *tools}
     words = [("run", definition.run)]

@@ -37,7 +37,8 @@ class DetectionCache:
             self._used[key] = known
         return known
 
-    def put(self, key: str, executable: str, version: str) -> None:
+    def put(self, key: str, *, executable: str, version: str) -> None:
+        """Remember a program. executable: "" for a shim of nothing; version is then why."""
         self._used[key] = (executable, version)
 
     def save(self, *, complete: bool) -> None:

@@ -138,7 +138,7 @@ def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCac
         version = known[1] if known is not None else ask_version(definition.detect, executable, path)
         # Not for a shim of an unknown manager: its target may change while the shim does not.
         if is_known_shim or executable.resolve() == candidate.resolve():
-            cache.put(key, str(executable), version)
+            cache.put(key, executable=str(executable), version=version)
         return _Found(definition, executable, version)
     except (UnusableToolError, OSError) as error:
         return f"{definition.language}: {candidate}: {error}"
@@ -160,9 +160,9 @@ def _real_program(tool: Tool, candidate: Path, path: str, cache: DetectionCache)
     try:
         executable = known[0] if known is not None else real_program(tool, candidate, path)
     except MissingShimTargetError as error:
-        cache.put(key, "", str(error))
+        cache.put(key, executable="", version=str(error))
         raise
-    cache.put(key, str(executable), "")
+    cache.put(key, executable=str(executable), version="")
     return executable, True
 
 
@@ -195,7 +195,7 @@ def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | 
         return f"{definition.language} {found.version}: {found.executable}: {error}"
     preparation: Preparation | Unprepared | None = None
     if definition.prepare and data_folder is not None:
-        preparation = plan_preparation(definition, found.version, values, path, data_folder)
+        preparation = plan_preparation(definition, found.version, values, path=path, data_folder=data_folder)
     values["prepared"] = _NOTHING_PREPARED
     if isinstance(preparation, Preparation):
         folders += (str(preparation.folder.parent),)

@@ -37,7 +37,7 @@ def real_program(tool: Tool, candidate: Path, path: str) -> Path:
     """
     real = candidate.resolve()
     if tool.locate and _may_be_shim(candidate, real):
-        lines = run_tool([str(candidate), *tool.locate], path).splitlines()
+        lines = run_tool([str(candidate), *tool.locate], path=path).splitlines()
         located = Path(tool.executable.replace("{located}", lines[0].strip() if lines else "")).resolve()
         if not (located.is_file() and os.access(located, os.X_OK)):
             raise UnusableToolError(f"it resolves to {located}, which is not a program")
@@ -68,9 +68,9 @@ def ask_version(detect: Detect, executable: Path, path: str) -> str:
         with contextlib.suppress(UnusableToolError):  # the file may be something else
             return read_version(detect, file.read_text(encoding="utf-8", errors="replace"))
     if detect.command:
-        text = run_tool([fill(word, values) for word in detect.command], path, detect.stdin)
+        text = run_tool([fill(word, values) for word in detect.command], path=path, stdin=detect.stdin)
     else:
-        text = run_tool([str(executable), *detect.version], path, detect.stdin)
+        text = run_tool([str(executable), *detect.version], path=path, stdin=detect.stdin)
     return read_version(detect, text)
 
 
@@ -109,7 +109,7 @@ def environment_of_tools(path: str) -> dict[str, str]:
     return passed_on | {"PATH": path, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 
-def run_tool(command: Sequence[str], path: str, stdin: str = "") -> str:
+def run_tool(command: Sequence[str], *, path: str, stdin: str = "") -> str:
     """Run a program of the host and return its output, stdout first. Its process group is killed at the end.
 
     Raises: UnusableToolError when it fails, times out or prints too much; OSError when it cannot be started.

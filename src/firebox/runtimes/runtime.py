@@ -12,7 +12,8 @@ from posixpath import basename, dirname, splitext
 from msgspec import Struct, field
 
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import CacheLevel, File, LimitRequest, StageName
+from firebox.domain.limits import LimitRequest, StageName
+from firebox.domain.model import CacheLevel, File
 from firebox.sandbox.plan.mounts import HOME
 
 BASE_ENVIRONMENT = {
@@ -34,6 +35,7 @@ STEP_PLACEHOLDER = "other"
 """In a compile step: the step is repeated for each of the other sources."""
 
 _WORD = re.compile(r"(?<![$%])\{(" + "|".join((*WORD_PLACEHOLDERS, STEP_PLACEHOLDER)) + r")\}")
+_NO_FILE = re.compile(r"[-@+]|[A-Za-z_]\w*=", re.ASCII)
 _EACH = re.compile(r"(?<![$%])\{" + STEP_PLACEHOLDER + r"\}")
 _SEARCHED_BYTES = 64 << 10
 _COMPILE_ARGUMENT = 512
@@ -91,7 +93,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     compile_env: dict[str, str] = field(default_factory=dict[str, str])
     """For the compile stage, overriding `env`."""
     compile_limits: LimitRequest = LimitRequest()
-    """Defaults for this language; `Settings.default_limits` combines them with the operator's."""
+    """Limits for this language instead of the defaults; `LimitPolicy` decides."""
     run_limits: LimitRequest = LimitRequest()
     mounts: tuple[str, ...] = ()
     """Folders of the host to mount read-only besides the standard ones."""
@@ -107,7 +109,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """Among runtimes of one name the highest rank is selected, whatever its version."""
     cache: CacheLevel = "none"
     ahead: str = ""
-    """The hook at which its program can be prestarted, "" for none; see `prestart`."""
+    """The hook at which its program can be prestarted, "" for none; see `prestart.HOOKS`."""
     compile_ahead: CompilerAhead | None = None
     needs_extension: bool = False
     """True: the toolchain rejects source files with other extensions than `extensions`."""
@@ -293,8 +295,8 @@ def _is_for_each(template: Sequence[str]) -> bool:
 
 
 def _as_path(name: str) -> str:
-    """Return a path that tools do not take for an option (-x, +x) or a file of options (@x)."""
-    return "./" + name if name.startswith(("-", "@", "+")) else name
+    """Return a path that no tool takes for an option (-x, +x), a file of options (@x) or an assignment (x=1, awk)."""
+    return "./" + name if _NO_FILE.match(name) else name
 
 
 def _memory_mb(memory_bytes: int) -> int:

@@ -149,7 +149,7 @@ def _state(file: str) -> tuple[int, int]:
 
 
 def plan_preparation(
-    definition: Definition, version: str, values: Mapping[str, str], path: str, data_folder: Path
+    definition: Definition, version: str, values: Mapping[str, str], *, path: str, data_folder: Path
 ) -> Preparation | Unprepared:
     """Plan the preparation of a toolchain, and create the folder for prepared toolchains.
 

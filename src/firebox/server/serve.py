@@ -181,7 +181,7 @@ def _check_isolation(settings: Settings, listener: socket.socket, executor: Loca
 
     Raises: SettingsError.
     """
-    missing = [finding for finding in explain(executor.isolation, executor.isolation_reasons) if not finding.ok]
+    missing = [finding for finding in explain(executor.isolation, reasons=executor.isolation_reasons) if not finding.ok]
     for finding in missing:
         _log.warning("isolation layer missing", layer=finding.name, detail=finding.detail, hint=finding.hint)
     weak = [finding.name for finding in missing if finding.boundary]

@@ -36,8 +36,8 @@ WRONG_TOKENS_PER_MINUTE = 30
 token nor an attacker locks out others who share the address."""
 WATCHED_ADDRESSES = 4096
 TOKEN_BYTES = 32
-MAX_TOKEN = 256
-MAX_NAME = 100
+MAX_TOKEN_CHARACTERS = 256
+MAX_NAME_CHARACTERS = 100
 
 _MINUTE_S = 60.0
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -60,7 +60,7 @@ class _Found:
 
     user: User | None
     is_operator: bool
-    until: float
+    until_s: float
     changes: int
 
 
@@ -80,7 +80,7 @@ class Accounts:
         """The underlying store, for reading."""
         return self._stores.users
 
-    async def identify(self, token: str | None, address: str) -> Caller:
+    async def identify(self, token: str | None, *, address: str) -> Caller:
         """Identify the client: the user of a token, the operator, or an address if no login is required.
 
         token: None if none was sent.
@@ -92,7 +92,7 @@ class Accounts:
             return Caller(address=address)
         digest = _digest(token)
         found = self._remembered.get(digest)
-        if found is None or found.until <= time.monotonic() or found.changes != self._changes:
+        if found is None or found.until_s <= time.monotonic() or found.changes != self._changes:
             found = await self._look_up(token, digest, address, known=found is not None)
         else:
             self._remembered.move_to_end(digest)
@@ -103,8 +103,7 @@ class Accounts:
             raise Unauthenticated("wrong token")
         if user.disabled:
             raise Forbidden("this account is disabled")
-        quota = Quota(user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day)
-        return Caller(address=address, user_id=user.id, name=user.name, role=user.role, quota=quota)
+        return Caller(address=address, user_id=user.id, name=user.name, role=user.role, quota=quota_of(user))
 
     def require_admin(self, caller: Caller) -> None:
         """Require an admin. Raises: Unauthenticated without a token, Forbidden."""
@@ -147,7 +146,7 @@ class Accounts:
 
         Raises: InvalidRequest, Conflict when the name or the token is taken, PartUnavailable.
         """
-        name = check_name(name)
+        name = check_user_name(name)
         token = self._check_token(token)
         user = await self.users.add(
             name=name,
@@ -172,9 +171,9 @@ class Accounts:
         _log.info("token replaced", id=user_id)
         return Created(user, token)
 
-    async def set_disabled(self, user_id: int, disabled: bool) -> User:
+    async def set_disabled(self, user_id: int, *, disabled: bool) -> User:
         """Disable or enable a user. Raises: NotFound, PartUnavailable."""
-        user = await self.users.set_disabled(user_id, disabled)
+        user = await self.users.set_disabled(user_id, disabled=disabled)
         self._changes += 1
         _log.info("user disabled" if disabled else "user enabled", id=user_id)
         return user
@@ -205,7 +204,9 @@ class Accounts:
         if token is None:
             return secrets.token_urlsafe(TOKEN_BYTES)
         if not _can_be_token(token):
-            raise InvalidRequest(f"a token is 1 to {MAX_TOKEN} printable ASCII characters without spaces", where="token")
+            raise InvalidRequest(
+                f"a token is 1 to {MAX_TOKEN_CHARACTERS} printable ASCII characters without spaces", where="token"
+            )
         if self._is_operator(_digest(token)):
             raise Conflict("that token is taken", hint="choose another one, or let Firebox generate one")
         return token
@@ -234,30 +235,39 @@ class _WrongTokens:
 
     def check(self, address: str) -> None:
         """Raises: RateLimited."""
-        until, number = self._counted.get(rate_limit_key(address), (0.0, 0))
-        remaining_s = until - time.monotonic()
+        until_s, number = self._counted.get(rate_limit_key(address), (0.0, 0))
+        remaining_s = until_s - time.monotonic()
         if number >= WRONG_TOKENS_PER_MINUTE and remaining_s > 0:
             raise RateLimited("wrong_tokens_per_minute", WRONG_TOKENS_PER_MINUTE, retry_after_s=remaining_s)
 
     def count(self, address: str) -> None:
         address = rate_limit_key(address)
-        now = time.monotonic()
-        until, number = self._counted.pop(address, (0.0, 0))
-        self._counted[address] = (until, number + 1) if until > now else (now + _MINUTE_S, 1)
+        now_s = time.monotonic()
+        until_s, number = self._counted.pop(address, (0.0, 0))
+        self._counted[address] = (until_s, number + 1) if until_s > now_s else (now_s + _MINUTE_S, 1)
         if len(self._counted) > WATCHED_ADDRESSES:
             self._counted.popitem(last=False)
 
 
-def check_name(name: str) -> str:
+def quota_of(user: User) -> Quota:
+    """Return a user's own limits."""
+    return Quota(
+        runs_per_minute=user.runs_per_minute,
+        concurrent_runs=user.concurrent_runs,
+        cpu_seconds_per_day=user.cpu_seconds_per_day,
+    )
+
+
+def check_user_name(name: str) -> str:
     """Return the name of a user without surrounding blanks. Raises: InvalidRequest."""
     name = name.strip()
-    if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
-        raise InvalidRequest(f"a name is 1 to {MAX_NAME} printable characters", where="name")
+    if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
+        raise InvalidRequest(f"a name is 1 to {MAX_NAME_CHARACTERS} printable characters", where="name")
     return name
 
 
 def _can_be_token(token: str) -> bool:
-    return len(token) <= MAX_TOKEN and _TOKEN.fullmatch(token) is not None
+    return len(token) <= MAX_TOKEN_CHARACTERS and _TOKEN.fullmatch(token) is not None
 
 
 def _digest(token: str) -> bytes:

@@ -13,7 +13,7 @@ IPV6_NETWORK_BITS = 64
 """An IPv6 host chooses addresses within a whole network. Source: RFC 4291, section 2.5.4."""
 
 
-class Quota(Struct, frozen=True):
+class Quota(Struct, frozen=True, kw_only=True):
     """The limits of a client. None: the default in the settings; 0: no limit."""
 
     runs_per_minute: int | None = None

@@ -10,7 +10,8 @@ from array import array
 from collections.abc import AsyncIterator
 from typing import get_args
 
-from firebox.domain.model import Event, Finished, Output, StageName, StreamName
+from firebox.domain.limits import StageName
+from firebox.domain.model import Event, Finished, Output, StreamName
 
 _KINDS: tuple[tuple[StageName, StreamName], ...] = tuple(
     (stage, stream) for stage in get_args(StageName) for stream in get_args(StreamName)

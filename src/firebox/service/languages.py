@@ -85,7 +85,7 @@ class Languages:
                 return language
         raise NotFound("language", wanted[:MAX_NAME_CHARACTERS])
 
-    async def put(self, name: str, version: str, image: str) -> Language:
+    async def put(self, name: str, version: str, *, image: str) -> Language:
         """Register a language, or replace its image. Raises: InvalidRequest, UnknownRuntime for an unknown `native:` runtime."""
         for where, value in (("name", name), ("version", version)):
             if len(value) > MAX_NAME_CHARACTERS or not _NAME.fullmatch(value) or value in {".", ".."}:
@@ -100,7 +100,7 @@ class Languages:
         for other in await self._table.all():
             if other.id == language_id(name, version) and other.name != name:
                 raise Conflict(f"this language would have the same id as {other.name} {other.version}")
-        return await self._table.put(name, version, image)
+        return await self._table.put(name, version, image=image)
 
     async def remove(self, wanted: str) -> None:
         """Unregister a language by id. Raises: NotFound, Conflict for one of the host."""

@@ -63,7 +63,9 @@ class Charge:
         while True:
             await asyncio.sleep(RENEWED_EVERY_S)
             try:
-                await self._quotas.counters.lease(self._subject, self._lease_id, self._allowed.concurrent_runs or 0, LEASE_S)
+                await self._quotas.counters.lease(
+                    self._subject, self._lease_id, allowed=self._allowed.concurrent_runs or 0, ttl_s=LEASE_S
+                )
             except PartUnavailable as error:
                 _log.warning("lease not renewed", subject=self._subject, reason=error.message)
 
@@ -88,9 +90,15 @@ class Quotas:
 
     def __init__(self, find_counters: Callable[[], Counters], settings: Settings) -> None:
         self._find_counters = find_counters
-        self._of_users = Quota(settings.user_runs_per_minute, settings.user_concurrent_runs, settings.user_cpu_seconds_per_day)
+        self._of_users = Quota(
+            runs_per_minute=settings.user_runs_per_minute,
+            concurrent_runs=settings.user_concurrent_runs,
+            cpu_seconds_per_day=settings.user_cpu_seconds_per_day,
+        )
         self._of_addresses = Quota(
-            settings.anonymous_runs_per_minute, settings.anonymous_concurrent_runs, settings.anonymous_cpu_seconds_per_day
+            runs_per_minute=settings.anonymous_runs_per_minute,
+            concurrent_runs=settings.anonymous_concurrent_runs,
+            cpu_seconds_per_day=settings.anonymous_cpu_seconds_per_day,
         )
         self._used_up: OrderedDict[tuple[str, str, int], int] = OrderedDict()
         self._owed_ms: OrderedDict[str, int] = OrderedDict()
@@ -108,9 +116,9 @@ class Quotas:
         if own == _NOTHING_OF_ONES_OWN:
             return others
         return Quota(
-            _first(own.runs_per_minute, others.runs_per_minute),
-            _first(own.concurrent_runs, others.concurrent_runs),
-            _first(own.cpu_seconds_per_day, others.cpu_seconds_per_day),
+            runs_per_minute=_first(own.runs_per_minute, others.runs_per_minute),
+            concurrent_runs=_first(own.concurrent_runs, others.concurrent_runs),
+            cpu_seconds_per_day=_first(own.cpu_seconds_per_day, others.cpu_seconds_per_day),
         )
 
     async def take(self, caller: Caller) -> Charge | None:
@@ -127,7 +135,9 @@ class Quotas:
         if allowed.cpu_seconds_per_day:
             await self._check_processor(subject, allowed.cpu_seconds_per_day)
         try:
-            if allowed.concurrent_runs and not await self.counters.lease(subject, lease_id, allowed.concurrent_runs, LEASE_S):
+            if allowed.concurrent_runs and not await self.counters.lease(
+                subject, lease_id, allowed=allowed.concurrent_runs, ttl_s=LEASE_S
+            ):
                 raise RateLimited("concurrent_runs", allowed.concurrent_runs, retry_after_s=RETRY_AFTER_RUN_S)
             if allowed.runs_per_minute:
                 await self._count_run(subject, allowed.runs_per_minute)
@@ -163,7 +173,7 @@ class Quotas:
         if not owed_ms:
             return
         try:
-            await self.counters.add(subject, "cpu_ms", owed_ms, DAY_S)
+            await self.counters.add(subject, "cpu_ms", amount=owed_ms, window_s=DAY_S)
         except BaseException:
             self.owe(subject, owed_ms)
             raise
@@ -188,37 +198,37 @@ class Quotas:
 
     async def _check_processor(self, subject: str, allowed_s: int) -> None:
         await self.pay(subject)
-        until = window_end(time.time(), DAY_S)
-        if await self.counters.total(subject, "cpu_ms", DAY_S) >= allowed_s * 1000:
-            self._refuse(subject, "cpu_seconds_per_day", allowed_s, until)
+        until_s = window_end(time.time(), DAY_S)
+        if await self.counters.total(subject, "cpu_ms", window_s=DAY_S) >= allowed_s * 1000:
+            self._refuse(subject, "cpu_seconds_per_day", allowed_s, until_s)
 
     async def _count_run(self, subject: str, allowed: int) -> None:
-        until = window_end(time.time(), MINUTE_S)
-        if await self.counters.add(subject, "runs", 1, MINUTE_S) > allowed:
-            self._refuse(subject, "runs_per_minute", allowed, until)
+        until_s = window_end(time.time(), MINUTE_S)
+        if await self.counters.add(subject, "runs", amount=1, window_s=MINUTE_S) > allowed:
+            self._refuse(subject, "runs_per_minute", allowed, until_s)
 
-    def _refuse(self, subject: str, limit: str, allowed: int, until: int) -> NoReturn:
+    def _refuse(self, subject: str, limit: str, allowed: int, until_s: int) -> NoReturn:
         """Reject a run, and cache until when: usage within a window only grows.
 
         Raises: RateLimited.
         """
-        self._used_up[subject, limit, allowed] = until
+        self._used_up[subject, limit, allowed] = until_s
         if len(self._used_up) > REMEMBERED_REFUSALS:
             self._used_up.popitem(last=False)
-        raise RateLimited(limit, allowed, retry_after_s=max(until - time.time(), 0.0))
+        raise RateLimited(limit, allowed, retry_after_s=max(until_s - time.time(), 0.0))
 
     def _refuse_used_up(self, subject: str, limit: str, allowed: int | None) -> None:
         """Reject a run by the cache. A changed limit takes effect at once. Raises: RateLimited."""
-        until = self._used_up.get((subject, limit, allowed)) if allowed else None
-        if until is None or allowed is None:
+        until_s = self._used_up.get((subject, limit, allowed)) if allowed else None
+        if until_s is None or allowed is None:
             return
-        remaining_s = until - time.time()
+        remaining_s = until_s - time.time()
         if remaining_s > 0:
             raise RateLimited(limit, allowed, retry_after_s=remaining_s)
         del self._used_up[subject, limit, allowed]
 
 
-_UNLIMITED = Quota(0, 0, 0)
+_UNLIMITED = Quota(runs_per_minute=0, concurrent_runs=0, cpu_seconds_per_day=0)
 _NOTHING_OF_ONES_OWN = Quota()
 
 

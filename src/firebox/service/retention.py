@@ -43,7 +43,9 @@ async def remove_old(stores: Stores, settings: Settings, clock: Clock = time.tim
         return {}
     await stores.load()
     now_s = clock()
-    removed = {"usage": await _in_batches(lambda: stores.counters.forget(now_s - settings.usage_retention_s, BATCH))}
+    removed = {
+        "usage": await _in_batches(lambda: stores.counters.forget(before_s=now_s - settings.usage_retention_s, at_most=BATCH))
+    }
     if settings.snippet_retention_s:
         before = datetime.fromtimestamp(now_s - settings.snippet_retention_s, UTC)
         removed["snippets"] = await _in_batches(lambda: stores.snippets.remove_older(before, BATCH))

@@ -22,7 +22,7 @@ RunStateName = Literal["queued", "running", "ended"]
 class StoredRun:
     """One asynchronous run. owner: its user's account, "" for anybody's. result: None until it has ended."""
 
-    def __init__(self, run: Run, owner: str = "") -> None:
+    def __init__(self, run: Run, *, owner: str = "") -> None:
         self.id = run.id
         self.runtime = run.runtime
         self.owner = owner
@@ -90,7 +90,7 @@ class StoredRuns:
         """
         async with AsyncExitStack() as context:
             run = await context.enter_async_context(self._start(job, caller))
-            stored = StoredRun(run, caller.account)
+            stored = StoredRun(run, owner=caller.account)
             task = asyncio.create_task(stored.follow(run, context.pop_all()))
         self._live[stored.id] = stored
         self._tasks.add(task)

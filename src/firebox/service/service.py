@@ -82,7 +82,7 @@ class Service:
         self.runs = StoredRuns(self.start, retention_s=settings.run_retention_s, kept=settings.runs_kept)
         self.accounts = Accounts(stores, settings)
         self.quotas = Quotas(lambda: stores.counters, settings)
-        self.snippets = Snippets(stores, settings, self.execute, self.resolve)
+        self.snippets = Snippets(stores, settings, self.execute)
         self.has_containers = executor.has_containers
         self.languages = Languages(stores, registry, has_containers=self.has_containers)
         self.packages = packages

@@ -11,10 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from firebox.domain.errors import Forbidden, InvalidRequest, NotFound, SandboxError, ShuttingDown
-from firebox.domain.model import File, Job, LimitRequest, Result, StageResult, Verdict
-from firebox.runtimes.runtime import Runtime
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Job, Result, StageResult, Verdict
 from firebox.service.callers import Caller
-from firebox.service.validation import check_text
+from firebox.service.validation import encode_text
 from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:  # the stores import SQLAlchemy
@@ -41,7 +41,7 @@ class Outcome(Struct, frozen=True):
 class Snippets:
     """Runs, shares, returns and deletes snippets.
 
-    execute: runs a job to its end; resolve: returns the runtime for a language and a version range.
+    execute: runs a job to its end.
     """
 
     def __init__(
@@ -49,28 +49,26 @@ class Snippets:
         stores: Stores,
         settings: Settings,
         execute: Callable[[Job, Caller], Awaitable[Result]],
-        resolve: Callable[[str, str], Runtime],
     ) -> None:
         self._stores = stores
         self._settings = settings
         self._execute = execute
-        self._resolve = resolve
 
-    async def run(self, code: str, language: str, caller: Caller) -> Outcome:
+    async def run(self, code: str, *, language: str, caller: Caller) -> Outcome:
         """Run a program to its end. language: "" for Go; otherwise a name or alias, optionally with "@" and a version range.
 
         Raises: as `Service.execute`; ShuttingDown and SandboxError when Firebox ended the program.
         """
         return _outcome(await self._execute(self._job(code, language), caller))
 
-    async def share(self, code: str, language: str, caller: Caller) -> int:
+    async def share(self, code: str, *, language: str, caller: Caller) -> int:
         """Run a program, and store it unless it fails. Return its number.
 
         Raises: InvalidRequest with the program's errors as its message; PartUnavailable; and as `run`.
         """
         if "\0" in code:
             raise InvalidRequest("a NUL character cannot be stored", where="code")
-        outcome = await self.run(code, language, caller)
+        outcome = await self.run(code, language=language, caller=caller)
         if outcome.error:
             raise InvalidRequest(outcome.complaint)
         snippet = await self._stores.snippets.add(
@@ -98,7 +96,7 @@ class Snippets:
                 raise
         return snippet
 
-    async def delete(self, snippet_id: int, user_id: int, caller: Caller, is_admin: AdminCheck) -> None:
+    async def delete(self, snippet_id: int, *, user_id: int, caller: Caller, is_admin: AdminCheck) -> None:
         """Delete a shared program on behalf of a user, who must be an admin.
 
         user_id comes from the request and proves nothing: an authenticated client may only send its own, unless it is an admin.
@@ -119,17 +117,14 @@ class Snippets:
     def _job(self, code: str, language: str) -> Job:
         name, _, version = language.partition("@")
         name, version = name or DEFAULT_LANGUAGE, version or "*"
-        runtime = self._resolve(name, version)
-        wanted_ms = self._settings.runner_timeout_ms
-        maximum = self._settings.maximum_limits("run", runtime.setting_names)
-        limits = LimitRequest(wall_ms=_capped(wanted_ms, maximum.wall_ms), cpu_ms=_capped(wanted_ms, maximum.cpu_ms))
-        files = (File("", check_text(code, "code")),)
-        return Job(language=name, version=version, files=files, run_limits=limits)
-
-
-def _capped(wanted: int, maximum: int) -> int:
-    """Limit a value to a maximum; 0 means no maximum."""
-    return min(wanted, maximum) if maximum else wanted
+        timeout_ms = self._settings.runner_timeout_ms
+        return Job(
+            language=name,
+            version=version,
+            files=(File("", encode_text(code, where="code")),),
+            run_limits=LimitRequest(wall_ms=timeout_ms, cpu_ms=timeout_ms),
+            clamp_limits=True,
+        )
 
 
 def _outcome(result: Result) -> Outcome:

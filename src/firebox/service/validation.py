@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import asdict
-
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import File, Job, LimitRequest, StageName, Terminal
-from firebox.settings.settings_table import least_limit
+from firebox.domain.limits import check_limits
+from firebox.domain.model import File, Job, Terminal
 
 MAX_FILES = 5000
-MAX_SELECTOR = 256
+MAX_SELECTOR_CHARACTERS = 256
 MAX_NAME_BYTES = 4096
 """Source: path_resolution(7), PATH_MAX."""
 MAX_COMPONENT_BYTES = 255
@@ -28,11 +26,6 @@ MAX_COMPILE_ARGS = 100
 MAX_ARTIFACT_GLOBS = 100
 MAX_GLOBS_BYTES = 16 * 1024
 MAX_TERMINAL = 1000
-MAX_NUMBER = 2**53
-"""Larger JSON numbers are not exact in every language."""
-
-_MAY_BE_ZERO = {"cpu_ms", "memory_bytes"}
-"""0 means no limit for these; any other limit of 0 would keep programs from running at all."""
 
 
 def check_job(job: Job) -> None:
@@ -45,9 +38,9 @@ def check_job(job: Job) -> None:
     if not job.command and not any(file.source for file in job.files):
         raise InvalidRequest("there is no source file to run", where="files", hint="send at least one file with code")
     check_words(job.args, job.env, job.command)
-    check_count(len(job.compile_args), MAX_COMPILE_ARGS, "arguments", "compile_args")
+    check_count(len(job.compile_args), allowed=MAX_COMPILE_ARGS, what="arguments", where="compile_args")
     for index, word in enumerate(job.compile_args):
-        check_word(word, f"compile_args[{index}]")
+        check_word(word, where=f"compile_args[{index}]")
     check_globs(job.artifacts)
     check_limits("compile", job.compile_limits)
     check_limits("run", job.run_limits)
@@ -58,14 +51,14 @@ def check_job(job: Job) -> None:
 def check_selector(language: str, version: str) -> None:
     """Check language and version before they are looked up. Raises: InvalidRequest."""
     for where, text in (("language", language), ("version", version)):
-        check_text(text, where)
-        if len(text) > MAX_SELECTOR:
-            raise InvalidRequest(f"longer than {MAX_SELECTOR} characters", where=where)
+        encode_text(text, where=where)
+        if len(text) > MAX_SELECTOR_CHARACTERS:
+            raise InvalidRequest(f"longer than {MAX_SELECTOR_CHARACTERS} characters", where=where)
     if not language.strip():
         raise InvalidRequest("the name of a language is required", where="language")
 
 
-def check_text(text: str, where: str) -> bytes:
+def encode_text(text: str, *, where: str) -> bytes:
     """Return the text as UTF-8 bytes.
 
     Raises: InvalidRequest for a lone surrogate, which JSON can contain and UTF-8 cannot.
@@ -77,18 +70,18 @@ def check_text(text: str, where: str) -> bytes:
         raise InvalidRequest(f"a lone surrogate ({code_point}) at character {error.start}", where=where) from None
 
 
-def check_count(count: int, allowed: int, what: str, where: str) -> None:
+def check_count(count: int, *, allowed: int, what: str, where: str) -> None:
     """Check a count before the items themselves. Raises: InvalidRequest."""
     if count > allowed:
         raise InvalidRequest(f"{count} {what}, at most {allowed} are allowed", where=where)
 
 
-def check_word(text: str, where: str) -> int:
+def check_word(text: str, *, where: str) -> int:
     """Return the size in bytes of a word for the command line or the environment.
 
     Raises: InvalidRequest for a NUL, a lone surrogate, or a word larger than the kernel allows.
     """
-    size_bytes = len(check_text(text, where))
+    size_bytes = len(encode_text(text, where=where))
     if "\0" in text:
         raise InvalidRequest("a NUL character", where=where, hint="the kernel ends every argument at the first NUL")
     if size_bytes > MAX_WORD_BYTES:
@@ -100,17 +93,17 @@ def check_word(text: str, where: str) -> int:
 
 def check_words(args: Sequence[str], env: dict[str, str], command: str) -> None:
     """Check that the kernel can pass arguments, variables and command to a program. Raises: InvalidRequest."""
-    check_count(len(args), MAX_WORDS, "arguments", "args")
-    check_count(len(env), MAX_WORDS, "variables", "env")
-    total_bytes = check_word(command, "command")
+    check_count(len(args), allowed=MAX_WORDS, what="arguments", where="args")
+    check_count(len(env), allowed=MAX_WORDS, what="variables", where="env")
+    total_bytes = check_word(command, where="command")
     # Each word takes its bytes, a NUL and a pointer.
     for index, word in enumerate(args):
-        total_bytes += check_word(word, f"args[{index}]") + 9
+        total_bytes += check_word(word, where=f"args[{index}]") + 9
     for name, value in env.items():
-        check_text(name, "env")
+        encode_text(name, where="env")
         if not name or "=" in name or "\0" in name:
             raise InvalidRequest(f"{name[:64]!r} is not a valid variable name", where="env")
-        total_bytes += check_word(f"{name}={value}", f"env.{name[:64]}") + 9
+        total_bytes += check_word(f"{name}={value}", where=f"env.{name[:64]}") + 9
     if total_bytes > MAX_WORDS_BYTES:
         raise InvalidRequest(
             f"arguments and variables take {total_bytes} bytes, at most {MAX_WORDS_BYTES} are possible",
@@ -121,11 +114,11 @@ def check_words(args: Sequence[str], env: dict[str, str], command: str) -> None:
 
 def check_files(files: tuple[File, ...]) -> None:
     """Reject names that leave the folder, are repeated, or are both a file and a folder. Raises: InvalidRequest."""
-    check_count(len(files), MAX_FILES, "files", "files")
+    check_count(len(files), allowed=MAX_FILES, what="files", where="files")
     places: dict[str, int] = {}
     for index, file in enumerate(files):
         where = f"files[{index}].name"
-        check_name(file.name, where)
+        check_file_name(file.name, where=where)
         if file.name in places:
             raise InvalidRequest(f"{file.name[:64]!r} is also the name of files[{places[file.name]}]", where=where)
         places[file.name] = index
@@ -140,13 +133,13 @@ def check_files(files: tuple[File, ...]) -> None:
             folder = folder.rpartition("/")[0]
 
 
-def check_name(name: str, where: str) -> None:
+def check_file_name(name: str, *, where: str) -> None:
     """Check that a file name lies inside the folder of the job.
 
     Raises: InvalidRequest for absolute names, `.` and `..` components, empty components, a trailing slash, backslashes,
     NUL, lone surrogates, and names longer or deeper than a file system allows.
     """
-    size_bytes = len(check_text(name, where))
+    size_bytes = len(encode_text(name, where=where))
     if not name:
         raise InvalidRequest("the name is empty", where=where)
     if "\0" in name:
@@ -171,25 +164,12 @@ def check_name(name: str, where: str) -> None:
 
 def check_globs(globs: tuple[str, ...]) -> None:
     """Reject artifact patterns that reach outside of the job's folder. Raises: InvalidRequest."""
-    check_count(len(globs), MAX_ARTIFACT_GLOBS, "patterns", "artifacts")
+    check_count(len(globs), allowed=MAX_ARTIFACT_GLOBS, what="patterns", where="artifacts")
     for index, pattern in enumerate(globs):
-        check_name(pattern, f"artifacts[{index}]")
+        check_file_name(pattern, where=f"artifacts[{index}]")
     total_bytes = sum(len(pattern.encode()) for pattern in globs)
     if total_bytes > MAX_GLOBS_BYTES:
         raise InvalidRequest(f"{total_bytes} bytes of patterns, at most {MAX_GLOBS_BYTES} are allowed", where="artifacts")
-
-
-def check_limits(stage: StageName, limits: LimitRequest) -> None:
-    """Reject limits that are negative, too large, or too small for any program. Raises: InvalidRequest."""
-    for name, value in asdict(limits).items():
-        if not isinstance(value, int):
-            continue
-        least = least_limit(stage, name)
-        if value < least and not (value == 0 and name in _MAY_BE_ZERO):
-            no_cap = ", or 0 for no cap" if name in _MAY_BE_ZERO else ""
-            raise InvalidRequest(f"{value} is too small: at least {least} is needed{no_cap}", where=f"{stage}.{name}")
-        if value > MAX_NUMBER:
-            raise InvalidRequest(f"{value} is too large: the maximum is {MAX_NUMBER}", where=f"{stage}.{name}")
 
 
 def check_terminal(terminal: Terminal) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from firebox.domain.errors import SettingsError
-from firebox.domain.model import CacheLevel, LimitRequest, Limits, StageName
+from firebox.domain.model import CacheLevel
 from firebox.domain.redaction import HIDDEN
 from firebox.settings.declaration import ENVIRONMENT_PREFIX, Given
-from firebox.settings.limit_settings import default_limits, maximum_limits, read_overrides, reconcile_maxima
+from firebox.settings.limit_settings import read_overrides, reconcile_maxima
 from firebox.settings.other_systems.foreign_environment import read_foreign_environment
 from firebox.settings.setting_values import Value
 from firebox.settings.settings_table import ROWS, TABLE, SettingsTable, nearest
@@ -89,27 +89,12 @@ class Settings(SettingsTable, frozen=True, kw_only=True, eq=False):
         """Number of launcher processes."""
         return self.launchers or max(1, _CORES // CORES_PER_LAUNCHER)
 
-    def default_limits(self, stage: StageName, names: Iterable[str] = (), runtime: LimitRequest | None = None) -> Limits:
-        """Return the limits of a stage whose request sets none.
-
-        names: for `limit_overrides`, the most specific first, see `Runtime.setting_names`. runtime: limits that the runtime's
-        definition wants; they apply where the operator kept the default, and never exceed the maximum.
-        """
-        return default_limits(self, stage, tuple(names), runtime or LimitRequest())
-
-    def maximum_limits(self, stage: StageName, names: Iterable[str] = ()) -> Limits:
-        """Return the highest limits that a request may set for a stage; 0 means no maximum. `output_mode` is the default one.
-
-        names: as for `default_limits`: an override of a default raises a lower maximum.
-        """
-        return maximum_limits(self, stage, tuple(names))
-
     def preloaded(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return the modules that a prestarted interpreter loads. names: as for `default_limits`."""
+        """Return the modules that a prestarted interpreter loads. names: the most specific first, see `Runtime.setting_names`."""
         return next((self.preload[name.lower()] for name in names if name.lower() in self.preload), ())
 
     def cache_level(self, names: Iterable[str]) -> CacheLevel | None:
-        """Return the configured cache level, or None. names: as for `default_limits`."""
+        """Return the configured cache level, or None. names: as for `preloaded`."""
         return next((self.cache_levels[name.lower()] for name in names if name.lower() in self.cache_levels), None)
 
 

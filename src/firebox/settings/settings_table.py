@@ -8,11 +8,12 @@ unit in its name (`_ms`, `_s`, `_bytes`).
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from msgspec import Struct
 
-from firebox.domain.model import CacheLevel, Limits, StageName
+from firebox.domain.limits import LIMIT_NAMES, NUMBER_NAMES, STAGES, ZERO_IS_NO_CAP, StageName, least_limit
+from firebox.domain.model import CacheLevel
 from firebox.settings.declaration import Setting
 from firebox.settings.other_systems import aliases as of
 from firebox.settings.other_systems.aliases import Glot, Grounds, Piston, Runner
@@ -23,25 +24,23 @@ _DAY_S = 86_400
 
 # The limits of a stage. Each one is declared once, for both stages and for the maximum of each.
 # fmt: off
-_WallMs = Annotated[int, Setting("Wall time of the {stage} stage.", (Piston("PISTON_{STAGE}_TIMEOUT"),), minimum=1)]
+_WallMs = Annotated[int, Setting("Wall time of the {stage} stage.", (Piston("PISTON_{STAGE}_TIMEOUT"),))]
 _CpuMs = Annotated[int, Setting("CPU time of the {stage} stage, all its processes together. 0: no limit.",
     (Piston("PISTON_{STAGE}_CPU_TIME"),))]
 _MemoryBytes = Annotated[int, Setting("Memory of the {stage} stage: all its processes and the files they write. 0: no limit.",
-    (Piston("PISTON_{STAGE}_MEMORY_LIMIT", of.piston_memory),), least=4 * _MIB)]
+    (Piston("PISTON_{STAGE}_MEMORY_LIMIT", of.piston_memory),))]
 _StackBytes = Annotated[int, Setting("Stack of each program and thread in the {stage} stage, counted as memory. "
     "0: as large as the memory limit.")]
 _Processes = Annotated[int, Setting("Maximum processes and threads alive at once in the {stage} stage.",
-    (Piston("PISTON_MAX_PROCESS_COUNT"),), minimum=1)]
-_CompilerProcesses = Annotated[int, Setting("Maximum processes and threads alive at once in the {stage} stage.",
-    (Piston("PISTON_MAX_PROCESS_COUNT"),), minimum=3)]  # gcc, collect2 and ld; gcc retries for 15 s if it cannot start one
+    (Piston("PISTON_MAX_PROCESS_COUNT"),))]
 _OpenFiles = Annotated[int, Setting("Maximum open file descriptors per process in the {stage} stage.",
-    (Piston("PISTON_MAX_OPEN_FILES"),), minimum=8)]
+    (Piston("PISTON_MAX_OPEN_FILES"),))]
 _FileSizeBytes = Annotated[int, Setting("Maximum size of each file written in the {stage} stage.",
-    (Piston("PISTON_MAX_FILE_SIZE"),), minimum=1)]
-_WritableBytes = Annotated[int, Setting("Maximum total size of all files written in the {stage} stage.", minimum=4096)]
-_WritableInodes = Annotated[int, Setting("Maximum files and folders created in the {stage} stage.", minimum=16)]
+    (Piston("PISTON_MAX_FILE_SIZE"),))]
+_WritableBytes = Annotated[int, Setting("Maximum total size of all files written in the {stage} stage.")]
+_WritableInodes = Annotated[int, Setting("Maximum files and folders created in the {stage} stage.")]
 _OutputBytes = Annotated[int, Setting("Maximum output kept of each of stdout and stderr in the {stage} stage.",
-    (Piston("PISTON_OUTPUT_MAX_SIZE"),), minimum=1)]
+    (Piston("PISTON_OUTPUT_MAX_SIZE"),))]
 _OutputMode = Annotated[Literal["cut", "kill"], Setting("Action when the {stage} stage exceeds its output limit: cut the stream "
     "and let the program continue, or kill it.", (Piston("PISTON_OUTPUT_MAX_SIZE", of.piston_output_mode),))]
 
@@ -195,7 +194,7 @@ class SettingsTable(Struct, frozen=True, kw_only=True, eq=False):
     compile_cpu_ms: _CpuMs = 10_000
     compile_memory_bytes: _MemoryBytes = _GIB
     compile_stack_bytes: _StackBytes = 0
-    compile_processes: _CompilerProcesses = 512
+    compile_processes: _Processes = 512
     compile_open_files: _OpenFiles = 1024
     compile_file_size_bytes: _FileSizeBytes = 256 * _MIB
     compile_writable_bytes: _WritableBytes = 256 * _MIB
@@ -219,7 +218,7 @@ class SettingsTable(Struct, frozen=True, kw_only=True, eq=False):
     max_compile_cpu_ms: _CpuMs = 300_000
     max_compile_memory_bytes: _MemoryBytes = 8 * _GIB
     max_compile_stack_bytes: _StackBytes = 0
-    max_compile_processes: _CompilerProcesses = 4096
+    max_compile_processes: _Processes = 4096
     max_compile_open_files: _OpenFiles = 65_536
     max_compile_file_size_bytes: _FileSizeBytes = 4 * _GIB
     max_compile_writable_bytes: _WritableBytes = 8 * _GIB
@@ -249,41 +248,35 @@ class SettingsTable(Struct, frozen=True, kw_only=True, eq=False):
 # fmt: on
 
 
-STAGES: tuple[StageName, ...] = get_args(StageName)
-LIMIT_NAMES = Limits.__struct_fields__
-
-
 def _collect() -> Iterator[Setting]:
     """Yield every setting, completed with its name, type, default and section."""
     defaults, section = SettingsTable(), ""
     for name, hint in SettingsTable.__annotations__.items():
         for declared in getattr(hint, "__metadata__", ()):  # without it, a field is no setting
-            of_stage = _of_stage(declared, name) if "{stage}" in declared.help else {}
+            word, _, limit = name.removeprefix("max_").partition("_")
+            stage = next((each for each in STAGES if each == word and limit in LIMIT_NAMES), None)
+            of_stage = _of_stage(declared, stage, limit, is_maximum=name.startswith("max_")) if stage is not None else {}
             section = of_stage.get("section") or declared.section or section
             yield declared.of_field(name, hint.__origin__, getattr(defaults, name), **(of_stage or {"section": section}))
 
 
-def _of_stage(declared: Setting, name: str) -> dict[str, Any]:
-    """Return what differs between the declaration of a limit and the setting for one stage, its default or its maximum."""
-    is_maximum = name.startswith("max_")
-    default_name = name.removeprefix("max_")
-    stage = default_name.partition("_")[0]
+def _of_stage(declared: Setting, stage: StageName, limit: str, *, is_maximum: bool) -> dict[str, Any]:
+    """Return what differs between the declaration of a limit and the setting of one stage, its default or its maximum."""
+    least = least_limit(stage, limit)
+    may_be_zero = is_maximum or limit in ZERO_IS_NO_CAP or limit not in NUMBER_NAMES
     return {
-        "help": f"Maximum {default_name} of a request. 0: no maximum." if is_maximum else declared.help.replace("{stage}", stage),
+        "help": f"Maximum {stage}_{limit} of a request. 0: no maximum."
+        if is_maximum
+        else declared.help.replace("{stage}", stage),
         "aliases": tuple(Piston(alias.name.replace("{STAGE}", stage.upper()), alias.read) for alias in declared.aliases),
-        "minimum": 0 if is_maximum else declared.minimum,
-        "least": max(1, declared.minimum, declared.least),
+        "minimum": 0 if may_be_zero else least,
+        "least": least,
         "section": "Maximum limits" if is_maximum else "Default limits",
     }
 
 
 TABLE = tuple(_collect())
 ROWS: Mapping[str, Setting] = {setting.name: setting for setting in TABLE}
-
-
-def least_limit(stage: StageName, name: str) -> int:
-    """Return the lowest value of a limit, besides 0 for no limit, with which a sandbox and what it starts still fit."""
-    return ROWS[f"{stage}_{name}"].least
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:

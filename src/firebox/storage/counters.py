@@ -16,15 +16,15 @@ KEY_CHARACTERS = 200
 class Counters(Protocol):
     """Sums and leases per subject ("user 7", "address 127.0.0.1"). Every call may raise PartUnavailable."""
 
-    async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
+    async def add(self, subject: str, name: str, *, amount: int, window_s: int) -> int:
         """Add to a subject's usage in the current window of `window_s` seconds. Return the new sum."""
         ...
 
-    async def total(self, subject: str, name: str, window_s: int) -> int:
+    async def total(self, subject: str, name: str, *, window_s: int) -> int:
         """Return a subject's usage in the current window."""
         ...
 
-    async def lease(self, subject: str, lease_id: str, allowed: int, ttl_s: int) -> bool:
+    async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
         """Take one of `allowed` leases. Return False when all are taken. A lease expires after `ttl_s` unless it is released.
 
         A lease that is already held is renewed for `ttl_s`.
@@ -35,7 +35,7 @@ class Counters(Protocol):
         """Release a lease; one that has expired is ignored."""
         ...
 
-    async def forget(self, before_s: float, at_most: int) -> int:
+    async def forget(self, *, before_s: float, at_most: int) -> int:
         """Delete usage in windows that ended before `before_s`, and expired leases. Return how many rows were deleted."""
         ...
 

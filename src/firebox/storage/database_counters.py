@@ -44,7 +44,7 @@ class DatabaseCounters:
             index_elements=[*leases.primary_key.columns], set_={"ends_at_ms": place.excluded.ends_at_ms}
         )
 
-    async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
+    async def add(self, subject: str, name: str, *, amount: int, window_s: int) -> int:
         """See `Counters.add`. A single statement, so that concurrent additions are not lost."""
         values = {**self._window(subject, name, window_s), "amount": amount}
 
@@ -53,7 +53,7 @@ class DatabaseCounters:
 
         return await self._database.write(work)
 
-    async def total(self, subject: str, name: str, window_s: int) -> int:
+    async def total(self, subject: str, name: str, *, window_s: int) -> int:
         """See `Counters.total`."""
         values = self._window(subject, name, window_s)
 
@@ -62,7 +62,7 @@ class DatabaseCounters:
 
         return await self._database.read(work)
 
-    async def lease(self, subject: str, lease_id: str, allowed: int, ttl_s: int) -> bool:
+    async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
         """See `Counters.lease`. Leases of one subject are granted one at a time."""
         place = {"subject": key_text(subject), "lease_id": key_text(lease_id)}
         now_ms = int(self._clock() * 1000)
@@ -87,7 +87,7 @@ class DatabaseCounters:
 
         await self._database.write(work)
 
-    async def forget(self, before_s: float, at_most: int) -> int:
+    async def forget(self, *, before_s: float, at_most: int) -> int:
         """See `Counters.forget`. Windows of up to an hour are deleted as soon as they have ended."""
         now_s = self._clock()
         over = (usage.c.ends_at_s <= int(before_s)) | ((usage.c.window_s <= SHORT_WINDOW_S) & (usage.c.ends_at_s <= int(now_s)))

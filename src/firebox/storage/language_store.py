@@ -41,7 +41,7 @@ class LanguageTable:
             return None
         return await self._find((languages.c.name == name) & (languages.c.version == version))
 
-    async def put(self, name: str, version: str, image: str) -> Language:
+    async def put(self, name: str, version: str, *, image: str) -> Language:
         """Register a language, or replace its image.
 
         Raises: InvalidRequest for text that cannot be stored, Conflict when another language has the same id.
@@ -49,8 +49,8 @@ class LanguageTable:
         now = datetime.now(UTC)
         statement = self._database.insert(languages).values(
             id=language_id(
-                check_storable(name, where="name", most=NAME_CHARACTERS),
-                check_storable(version, where="version", most=NAME_CHARACTERS),
+                check_storable(name, where="name", max_characters=NAME_CHARACTERS),
+                check_storable(version, where="version", max_characters=NAME_CHARACTERS),
             ),
             name=name,
             version=version,

@@ -54,19 +54,19 @@ class RedisCounters:
         self._add: Any = redis.register_script(_ADD)
         self._lease: Any = redis.register_script(_LEASE)
 
-    async def add(self, subject: str, name: str, amount: int, window_s: int) -> int:
+    async def add(self, subject: str, name: str, *, amount: int, window_s: int) -> int:
         """See `Counters.add`."""
         now_s = self._clock()
         end_s = window_end(now_s, window_s)
         key = _usage_key(subject, name, window_s, end_s)
         return int(await self._ask(self._add(keys=[key], args=[amount, math.ceil(end_s - now_s) + SLACK_S])))
 
-    async def total(self, subject: str, name: str, window_s: int) -> int:
+    async def total(self, subject: str, name: str, *, window_s: int) -> int:
         """See `Counters.total`."""
         key = _usage_key(subject, name, window_s, window_end(self._clock(), window_s))
         return int(await self._ask(self._redis.get(key)) or 0)
 
-    async def lease(self, subject: str, lease_id: str, allowed: int, ttl_s: int) -> bool:
+    async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
         """See `Counters.lease`."""
         now_ms = int(self._clock() * 1000)
         arguments = [key_text(lease_id), now_ms, now_ms + ttl_s * 1000, allowed, SLACK_S * 1000]
@@ -76,7 +76,7 @@ class RedisCounters:
         """See `Counters.release`."""
         await self._ask(self._redis.zrem(_lease_key(subject), key_text(lease_id)))
 
-    async def forget(self, before_s: float, at_most: int) -> int:
+    async def forget(self, *, before_s: float, at_most: int) -> int:
         """See `Counters.forget`. Does nothing: keys expire soon after their windows."""
         del before_s, at_most
         return 0

@@ -18,13 +18,13 @@ def is_storable(text: str) -> bool:
     return _UNSTORABLE.search(text) is None
 
 
-def check_storable(text: str, *, where: str, most: int = 0) -> str:
-    """Return the text. most: maximum number of characters; 0: no maximum.
+def check_storable(text: str, *, where: str, max_characters: int = 0) -> str:
+    """Return the text. max_characters: 0 for no maximum.
 
     Raises: InvalidRequest, naming `where`, for text that cannot be stored unchanged.
     """
-    if most and len(text) > most:
-        raise InvalidRequest(f"{len(text)} characters; at most {most} are allowed", where=where)
+    if max_characters and len(text) > max_characters:
+        raise InvalidRequest(f"{len(text)} characters; at most {max_characters} are allowed", where=where)
     if not is_storable(text):
         raise InvalidRequest("text with a NUL character or a lone surrogate cannot be stored", where=where)
     return text

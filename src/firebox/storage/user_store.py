@@ -41,12 +41,14 @@ class Users:
         now = datetime.now(UTC)
         values = {
             "uuid": str(uuid4()),
-            "name": check_storable(name, where="name", most=NAME_CHARACTERS),
+            "name": check_storable(name, where="name", max_characters=NAME_CHARACTERS),
             "role": role,
             "created_at": now,
             "modified_at": now,
             **_token_values(token),
-            **_limit_values(runs_per_minute, concurrent_runs, cpu_seconds_per_day),
+            **_limit_values(
+                runs_per_minute=runs_per_minute, concurrent_runs=concurrent_runs, cpu_seconds_per_day=cpu_seconds_per_day
+            ),
         }
 
         def work(connection: Connection) -> User:
@@ -89,7 +91,7 @@ class Users:
         except IntegrityError as error:
             raise _taken(error, "") from None
 
-    async def set_disabled(self, user_id: int, disabled: bool) -> User:
+    async def set_disabled(self, user_id: int, *, disabled: bool) -> User:
         """Disable or enable a user. Raises: NotFound."""
         if not disabled:
             return await self._change(user_id, {"disabled_at": None})
@@ -99,7 +101,12 @@ class Users:
         self, user_id: int, *, runs_per_minute: int | None, concurrent_runs: int | None, cpu_seconds_per_day: int | None
     ) -> User:
         """Replace a user's limits; None means the default. Raises: NotFound, InvalidRequest for a negative number."""
-        return await self._change(user_id, _limit_values(runs_per_minute, concurrent_runs, cpu_seconds_per_day))
+        return await self._change(
+            user_id,
+            _limit_values(
+                runs_per_minute=runs_per_minute, concurrent_runs=concurrent_runs, cpu_seconds_per_day=cpu_seconds_per_day
+            ),
+        )
 
     async def remove(self, user_id: int) -> None:
         """Delete a user. Raises: NotFound."""
@@ -150,7 +157,7 @@ def _token_values(token: str) -> dict[str, Any]:
     return {"token_sha256": hash_token(token), "token_hint": hint if is_storable(hint) else ""}
 
 
-def _limit_values(runs_per_minute: int | None, concurrent_runs: int | None, cpu_seconds_per_day: int | None) -> dict[str, Any]:
+def _limit_values(*, runs_per_minute: int | None, concurrent_runs: int | None, cpu_seconds_per_day: int | None) -> dict[str, Any]:
     limits = {
         "runs_per_minute": runs_per_minute,
         "concurrent_runs": concurrent_runs,

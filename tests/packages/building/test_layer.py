@@ -68,7 +68,7 @@ def test_layer_contains_the_differences_to_the_base(tmp_path: Path) -> None:
         ("usr/bin/link", b"", {"type": tarfile.SYMTYPE, "linkname": "mode"}),
         ("usr/bin/new", b"new", {}),
     )
-    layer = plan_layer(full, base, BEGAN, EPOCH)
+    layer = plan_layer(full, base, began=BEGAN, epoch=EPOCH)
     assert names(layer) == ["usr", "usr/bin", "usr/bin/changed", "usr/bin/link", "usr/bin/mode", "usr/bin/new"]
     assert layer.size_bytes == len("two") + len("mode") + len("new")
     base.close()
@@ -77,7 +77,7 @@ def test_layer_contains_the_differences_to_the_base(tmp_path: Path) -> None:
 
 def test_layer_without_differences_is_empty(tmp_path: Path) -> None:
     with tree(tmp_path / "base.tar", *BASE) as base, tree(tmp_path / "full.tar", *BASE) as full:
-        layer = plan_layer(full, base, BEGAN, EPOCH)
+        layer = plan_layer(full, base, began=BEGAN, epoch=EPOCH)
     assert (layer.members, layer.epoch, layer.size_bytes) == ([], EPOCH, 0)
 
 
@@ -91,7 +91,7 @@ def test_a_hard_link_to_a_base_file_includes_its_content(tmp_path: Path) -> None
         ("usr/bin/two", b"", more),
     )
     with tree(tmp_path / "base.tar", *BASE) as base, tree(tmp_path / "full.tar", *full_members) as full:
-        layer = plan_layer(full, base, BEGAN, EPOCH)
+        layer = plan_layer(full, base, began=BEGAN, epoch=EPOCH)
         content = {member.name: source for member, source in layer.members}["usr/bin/again"]
         assert content is not None
         assert content.name == "./usr/bin/same"
@@ -112,7 +112,7 @@ def test_modes_grant_read_access_only(tmp_path: Path) -> None:
         ("usr/pipe", b"", {"type": tarfile.FIFOTYPE}),
     )
     with tree(tmp_path / "full.tar", *full_members) as full:
-        layer = plan_layer(full, None, BEGAN, EPOCH)
+        layer = plan_layer(full, None, began=BEGAN, epoch=EPOCH)
     modes = {member.name: member.mode for member, _ in layer.members}
     assert modes == {"usr": 0o755, "usr/setuid": 0o755, "usr/secret": 0o644, "usr/program": 0o755}
     assert {(member.uid, member.gid, member.uname) for member, _ in layer.members} == {(0, 0, "")}
@@ -130,8 +130,8 @@ def test_nondeterministic_files_are_omitted(tmp_path: Path) -> None:
     )
     full_members: tuple[Member, ...] = tuple((name, b"x", {}) for name in (*left, "etc/passwd", "var/lib/dpkg/status"))
     with tree(tmp_path / "full.tar", *full_members) as full, tree(tmp_path / "base.tar") as nothing:
-        assert names(plan_layer(full, None, BEGAN, EPOCH)) == ["etc/passwd", "var/lib/dpkg/status"]
-        assert names(plan_layer(full, nothing, BEGAN, EPOCH)) == ["etc/passwd"]
+        assert names(plan_layer(full, None, began=BEGAN, epoch=EPOCH)) == ["etc/passwd", "var/lib/dpkg/status"]
+        assert names(plan_layer(full, nothing, began=BEGAN, epoch=EPOCH)) == ["etc/passwd"]
 
 
 def test_files_created_by_the_build_get_a_reproducible_mtime(tmp_path: Path) -> None:
@@ -142,14 +142,14 @@ def test_files_created_by_the_build_get_a_reproducible_mtime(tmp_path: Path) -> 
         ("folder", None, {"mtime": BEGAN + 3}),
     )
     with tree(tmp_path / "full.tar", *full_members) as full:
-        layer = plan_layer(full, None, BEGAN, EPOCH)
+        layer = plan_layer(full, None, began=BEGAN, epoch=EPOCH)
     assert layer.epoch == 700
     assert {member.name: member.mtime for member, _ in layer.members} == {"old": 50, "newest": 700, "made": 700, "folder": 700}
 
 
 def test_a_name_outside_the_root_is_rejected(tmp_path: Path) -> None:
     with tree(tmp_path / "full.tar", ("usr/../../etc/x", b"", {})) as full, pytest.raises(BuildFailed, match=r"\.\."):
-        plan_layer(full, None, BEGAN, EPOCH)
+        plan_layer(full, None, began=BEGAN, epoch=EPOCH)
 
 
 def test_images_do_not_depend_on_file_order(tmp_path: Path) -> None:
@@ -163,11 +163,11 @@ def test_images_do_not_depend_on_file_order(tmp_path: Path) -> None:
     image, other = tmp_path / "image.squashfs", tmp_path / "other.squashfs"
     for file, each in [(image, members), (other, members[::-1])]:
         with tree(file.with_suffix(".tar"), *each) as full:
-            write_image(file, {"pkg-info.json": b"{}"}, full, plan_layer(full, None, BEGAN, EPOCH))
+            write_image(file, {"pkg-info.json": b"{}"}, full, plan_layer(full, None, began=BEGAN, epoch=EPOCH))
     assert image.read_bytes() == other.read_bytes()
     assert read_beside(image, "pkg-info.json") == b"{}"
     with pytest.raises(BuildFailed, match="unsquashfs"):
         read_beside(image, "runtimes.json")
     write_tree_as_tar(image, tmp_path / "back.tar")
     with tarfile.open(tmp_path / "back.tar") as back, tree(tmp_path / "again.tar", *members) as full:
-        assert plan_layer(full, back, BEGAN, EPOCH).members == []
+        assert plan_layer(full, back, began=BEGAN, epoch=EPOCH).members == []

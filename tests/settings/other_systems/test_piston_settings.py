@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from firebox.domain.errors import SettingsError
-from firebox.domain.model import OutputMode
+from firebox.domain.limits import NamedLanguage, OutputMode
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.other_systems.aliases import Piston
 from firebox.settings.other_systems.foreign_environment import read_foreign_environment
 from firebox.settings.other_systems.piston_settings import override_names
@@ -39,13 +40,17 @@ def test_piston_variables_set_default_and_maximum() -> None:
     assert settings.warnings == ()
     assert (settings.host, settings.port, settings.data_dir) == ("0.0.0.0", 2001, Path("/piston"))
     assert (settings.slots, settings.repositories, settings.log_level) == (32, "https://example.org/index", "debug")
-    for limits in (settings.default_limits("run"), settings.maximum_limits("run")):
+    policy = limit_policy(settings)
+    for limits in (policy.default_limits("run"), policy.maximum_limits("run")):
         assert (limits.wall_ms, limits.cpu_ms, limits.memory_bytes) == (4000, 5000, 100_000_000)
         assert (limits.processes, limits.open_files, limits.file_size_bytes) == (64, 2048, 10_000_000)
         assert (limits.output_bytes, limits.output_mode) == (1024, OutputMode.KILL)
-    for limits in (settings.default_limits("compile"), settings.maximum_limits("compile")):
+    for limits in (policy.default_limits("compile"), policy.maximum_limits("compile")):
         assert (limits.wall_ms, limits.cpu_ms, limits.memory_bytes) == (11_000, 12_000, 0)
-    for limits in (settings.default_limits("run", ["c++", "cpp"]), settings.maximum_limits("run", ["c++"])):
+    for limits in (
+        policy.default_limits("run", NamedLanguage(("c++", "cpp"))),
+        policy.maximum_limits("run", NamedLanguage(("c++",))),
+    ):
         assert (limits.wall_ms, limits.processes) == (9000, 7)
 
 
@@ -80,7 +85,7 @@ def test_names_of_piston_overrides(key: str, names: list[str]) -> None:
 
 
 def test_piston_output_is_cut_unless_its_limit_is_set() -> None:
-    assert load({"PISTON_RUN_TIMEOUT": "1000"}).default_limits("run").output_mode is OutputMode.CUT
+    assert limit_policy(load({"PISTON_RUN_TIMEOUT": "1000"})).default_limits("run").output_mode is OutputMode.CUT
 
 
 @pytest.mark.parametrize(

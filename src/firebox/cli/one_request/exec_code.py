@@ -17,10 +17,12 @@ from pathlib import Path
 from firebox.cli.failures import EXIT_FAILED, EXIT_USAGE, report
 from firebox.cli.one_request.one_request import container_settings, find_registry
 from firebox.domain.errors import FireboxError, InvalidRequest
-from firebox.domain.model import File, Job, StageName
+from firebox.domain.limits import StageName
+from firebox.domain.model import File, Job
 from firebox.engine.command_lines import command_line, is_compiled
 from firebox.files.folder import write_files
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
+from firebox.settings.limit_policy import limit_policy
 
 _ESCAPE = re.compile(r"\\([\\nrt])")
 _MEANS = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(language: str, code: str) -> int:
     settings = container_settings()
+    policy = limit_policy(settings)
     runtime = find_registry(language, settings).resolve(language)
     job = Job(language=language, files=runtime.place([File(runtime.main_name, os.fsencode(code))]))
     sources = [file.name for file in job.files]
@@ -55,7 +58,7 @@ def _run(language: str, code: str) -> int:
         write_files(Path(folder), job.files)
         stages: list[StageName] = ["compile", "run"] if is_compiled(job, runtime, sources) else ["run"]
         for stage in stages:
-            memory_bytes = settings.default_limits(stage, runtime.setting_names, runtime.limits(stage)).memory_bytes
+            memory_bytes = policy.default_limits(stage, runtime).memory_bytes
             status = _wait_for(
                 command_line(stage, job, runtime, sources, memory_bytes), _environment(runtime, stage, folder), folder
             )

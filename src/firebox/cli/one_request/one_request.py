@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from firebox.cli.failures import report
 from firebox.domain.errors import FireboxError, InvalidRequest, LimitTooHigh, SettingsError, UnknownRuntime
+from firebox.domain.limits import STAGES
 from firebox.domain.model import Executor, Finished, Job, Result
 from firebox.doors.stdio import wire
 from firebox.files.folder import read_files, write_files
@@ -28,8 +29,8 @@ from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.install_hints import installing_hint, named
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.limit_policy import NO_MAXIMA, limit_policy
 from firebox.settings.settings import Settings, load_settings
-from firebox.settings.settings_table import LIMIT_NAMES, ROWS, STAGES
 
 if TYPE_CHECKING:
     from firebox.packages.installed.store import PackageStore
@@ -105,8 +106,7 @@ def _answer(options: RunOptions) -> wire.Answer:
 
 def sandbox_settings(config: Path | None = None, data_dir: Path | None = None) -> Settings:
     """Load the settings. The caller is the operator, so there are no maximum limits."""
-    unlimited = {name: 0 for stage in STAGES for limit_name in LIMIT_NAMES if (name := f"max_{stage}_{limit_name}") in ROWS}
-    return load_settings({**unlimited, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": data_dir}, config)
+    return load_settings({**NO_MAXIMA, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": data_dir}, config)
 
 
 def container_settings() -> Settings:
@@ -191,7 +191,7 @@ def _with_folder_files(job: Job, settings: Settings, registry: Registry, folder:
     runtime = registry.resolve(job.language, job.version)
     files = runtime.place(job.files)
     write_files(folder, files)
-    room_bytes = settings.default_limits("run", runtime.setting_names, runtime.limits("run")).writable_bytes
+    room_bytes = limit_policy(settings).default_limits("run", runtime).writable_bytes
     there = read_files(folder, (file.name for file in files), max_bytes=room_bytes, max_files=MAX_FILES)
     return replace(job, files=(*files, *there))
 

@@ -62,7 +62,7 @@ def install(
             if sync:
                 run(context.repositories.sync(repository, report))
             # Resolve all names first, so that a typo changes nothing.
-            found = run(_find_all(context, selectors, repository, build=build))
+            found = run(_find_all(context, selectors, repository=repository, build=build))
             entries = [each if isinstance(each, Entry) else _built(context, each, report) for each in found]
             run(install_all(context, entries, files, report, installed), INTERRUPTED)
     finally:  # when the third of five fails, two are installed
@@ -96,7 +96,7 @@ def _built(context: PackageContext, recipe: Recipe, report: Report) -> Entry:
 
 
 async def _find_all(
-    context: PackageContext, selectors: Sequence[Selector], repository: str, *, build: bool
+    context: PackageContext, selectors: Sequence[Selector], *, repository: str, build: bool
 ) -> list[Entry | Recipe]:
     """Find each package in the repositories, or else the recipe to build it."""
     found: list[Entry | Recipe] = []

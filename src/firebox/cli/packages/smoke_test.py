@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from firebox.domain.errors import BuildFailed
-from firebox.domain.model import File, Finished, Job, LimitRequest, Result
+from firebox.domain.limits import LimitRequest
+from firebox.domain.model import File, Finished, Job, Result
 from firebox.engine.executor import LocalExecutor
 from firebox.packages.building.build_tools import require, run
 from firebox.packages.building.squash import read_beside

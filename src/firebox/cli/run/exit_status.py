@@ -30,9 +30,7 @@ def exit_status(result: Result) -> int:
     if result.verdict in _STATUS:
         return _STATUS[result.verdict]
     stage = result.run or result.compile
-    if stage is not None and stage.signal is not None:
-        return 128 + signal.Signals[stage.signal]
-    return (stage.exit_code if stage is not None else None) or 1
+    return (stage.shell_status if stage is not None else None) or 1
 
 
 def print_reason(result: Result) -> None:

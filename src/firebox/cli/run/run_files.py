@@ -66,7 +66,7 @@ def find_program(word: str, is_source: Callable[[str], bool], language: str | No
 
 def check_main(program: Program) -> None:
     """Check that the main file can be read. Raises: InvalidRequest."""
-    _read(program.folder, program.main, True, _MOST_BYTES)
+    _read(program.folder, program.main, source=True, room_bytes=_MOST_BYTES)
 
 
 def read_files(program: Program, others: Sequence[str], extensions: Iterable[str], stdin_name: str) -> tuple[File, ...]:
@@ -78,7 +78,7 @@ def read_files(program: Program, others: Sequence[str], extensions: Iterable[str
     sources = set(extensions)
     if program.main:
         called = program.main if _is_text(program.main) else stdin_name
-        main = _read(program.folder, program.main, True, _MOST_BYTES, called=called)
+        main = _read(program.folder, program.main, source=True, room_bytes=_MOST_BYTES, called=called)
     else:
         main = File(stdin_name, _read_to_end(sys.stdin.buffer, _MOST_BYTES, "standard input"))
     files = [main]
@@ -88,7 +88,7 @@ def read_files(program: Program, others: Sequence[str], extensions: Iterable[str
     for path, name in beside:
         if not _is_text(name):
             raise InvalidRequest(f"{os.fsencode(path)!r}: file names must be UTF-8 in a sandbox", hint="rename the file")
-        file = _read(path.parent, path.name, path.suffix in sources, room_bytes, called=name)
+        file = _read(path.parent, path.name, source=path.suffix in sources, room_bytes=room_bytes, called=name)
         room_bytes -= len(file.content)
         files.append(file)
     return tuple(files)
@@ -99,7 +99,7 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _read(folder: Path, name: str, source: bool, room_bytes: int, *, called: str = "") -> File:
+def _read(folder: Path, name: str, *, source: bool, room_bytes: int, called: str = "") -> File:
     path = folder / name
     try:
         with path.open("rb") as stream:

@@ -20,7 +20,8 @@ from firebox.server.absent_modules import absent
 if TYPE_CHECKING:
     from firebox.cli.run.run_files import Program
     from firebox.domain.errors import UnknownRuntime
-    from firebox.domain.model import CacheLevel, Job, LimitRequest, Result, Terminal
+    from firebox.domain.limits import LimitRequest
+    from firebox.domain.model import CacheLevel, Job, Result, Terminal
     from firebox.engine.executor import LocalExecutor
     from firebox.runtimes.definition import Definition
     from firebox.runtimes.registry import Registry
@@ -92,11 +93,10 @@ def _settings(request: RunRequest) -> Settings:
     """Return the settings, without maxima: the user of this command is the operator."""
     from pathlib import Path
 
+    from firebox.settings.limit_policy import NO_MAXIMA
     from firebox.settings.settings import load_settings
-    from firebox.settings.settings_table import LIMIT_NAMES, ROWS, STAGES
 
-    unlimited = {name: 0 for stage in STAGES for limit_name in LIMIT_NAMES if (name := f"max_{stage}_{limit_name}") in ROWS}
-    flags = {**unlimited, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": request.data_dir}
+    flags = {**NO_MAXIMA, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": request.data_dir}
     return load_settings(flags, Path(request.config) if request.config is not None else None)
 
 
@@ -252,7 +252,7 @@ def _cache_level(word: str | None) -> CacheLevel | None:
 
 def _named_limits(request: RunRequest) -> LimitRequest:
     from firebox.cli.run.limit_flags import read_limits
-    from firebox.domain.model import LimitRequest
+    from firebox.domain.limits import LimitRequest
 
     values = {flag: getattr(request, flag) for flag in ("time", "cpu", "memory", "stack", "processes")}
     limits = LimitRequest()

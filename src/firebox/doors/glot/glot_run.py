@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from firebox.domain.errors import ContainerError, NotFound, SandboxError
-from firebox.domain.model import Finished, Result, Run, StageStarted
+from firebox.domain.errors import ContainerError, NotFound
+from firebox.domain.model import Run
 from firebox.doors.glot import wire
 from firebox.service.callers import Caller
 from firebox.service.languages import read_native
@@ -25,28 +23,9 @@ async def run(asked: wire.RunRequest, language: Language, caller: Caller, servic
             result = await started.result()
         _check_image(started, language)
         return wire.from_container(result)
-    job = wire.to_job(asked, native, service.resolve(native.language, native.version), settings)
-    async with service.start(job, caller) as started:
-        result = await _result_within(started, settings.docker_run_timeout_ms / 1000)
+    service.resolve(native.language, native.version)  # an unknown runtime does not count against the client's quota
+    result = await service.execute(wire.to_job(asked, native, settings), caller)
     return wire.from_result(result, settings.glot_output_bytes)
-
-
-async def _result_within(run: Run, seconds: float) -> Result:
-    """Wait for the result of a run whose stages together may take no longer than a container. Raises: TooSlow."""
-    clock = asyncio.timeout(None)
-    try:
-        async with clock:
-            async for event in run.events():
-                if isinstance(event, StageStarted):
-                    clock.reschedule(asyncio.get_running_loop().time() + seconds)
-                    return await run.result()
-                if isinstance(event, Finished):
-                    return event.result
-    except TimeoutError:
-        if clock.expired():
-            raise wire.TooSlow from None
-        raise
-    raise SandboxError("the run ended without a result")
 
 
 def _check_image(run: Run, language: Language) -> None:

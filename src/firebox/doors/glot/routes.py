@@ -166,7 +166,7 @@ class Door:
         """Register a language, or replace its image."""
         await self._require_admin(request)
         name, version, image = wire.read_language(await self._read(request))
-        return _answer(wire.from_language(await self._service.languages.put(name, version, image), self._links(request)))
+        return _answer(wire.from_language(await self._service.languages.put(name, version, image=image), self._links(request)))
 
     async def read_language(self, request: AnyRequest, language_id: str) -> ASGIResponse:
         """Return a language at a version. Raises: NotFound."""

@@ -12,14 +12,14 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox.domain import errors
-from firebox.domain.model import File, Image, Job, LimitRequest, OutputMode, Result, StageName, Verdict
+from firebox.domain.limits import Deadline, LimitRequest, OutputMode
+from firebox.domain.model import File, Image, Job, Result, Verdict
 from firebox.doors.http import refusals
 from firebox.doors.http.json_body import parse
 from firebox.doors.http.json_size import Checked
 from firebox.doors.http.status import status_of
-from firebox.runtimes.runtime import Runtime
 from firebox.service.languages import Native
-from firebox.service.validation import MAX_FILES, check_count, check_text
+from firebox.service.validation import MAX_FILES, check_count, encode_text
 from firebox.settings.settings import Settings
 from firebox.storage.records import Language, User
 
@@ -162,7 +162,7 @@ def read_run(body: Checked) -> RunRequest:
     entries = document.get("files")
     if not isinstance(entries, list) or not entries:
         raise errors.InvalidRequest("Missing files")
-    check_count(len(cast("list[object]", entries)), MAX_FILES, "files", "files")
+    check_count(len(cast("list[object]", entries)), allowed=MAX_FILES, what="files", where="files")
     files: list[FileEntry] = []
     for entry in cast("list[object]", entries):
         fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
@@ -170,8 +170,8 @@ def read_run(body: Checked) -> RunRequest:
         if not isinstance(name, str) or not isinstance(content, str) or not name or not content:
             raise errors.InvalidRequest("One or more files are incomplete")
         index = len(files)
-        check_text(name, f"files[{index}].name")
-        check_text(content, f"files[{index}].content")
+        encode_text(name, where=f"files[{index}].name")
+        encode_text(content, where=f"files[{index}].content")
         files.append(FileEntry(name, content))
     return RunRequest(files, _text(document, "stdin"), _text(document, "command"))
 
@@ -192,7 +192,7 @@ def read_language(body: Checked) -> tuple[str, str, str]:
         value = document.get(key)
         if not isinstance(value, str) or not value:
             raise errors.InvalidRequest(f"Missing {key}")
-        check_text(value, key)
+        encode_text(value, where=key)
         found.append(value)
     return found[0], found[1], found[2]
 
@@ -220,16 +220,20 @@ def to_image_job(request: RunRequest, language: Language, settings: Settings) ->
     )
 
 
-def to_job(request: RunRequest, native: Native, runtime: Runtime, settings: Settings) -> Job:
-    """Convert a request to a job for the sandbox, under the limits of a container."""
+def to_job(request: RunRequest, native: Native, settings: Settings) -> Job:
+    """Convert a request to a job for the sandbox, under the limits of a container and at most the operator's maxima."""
+    wall_ms = settings.docker_run_timeout_ms
+    limits = LimitRequest(wall_ms=wall_ms, cpu_ms=wall_ms, output_bytes=settings.glot_output_bytes, output_mode=OutputMode.KILL)
     return Job(
         language=native.language,
         version=native.version,
         files=tuple(File(file.name, file.content.encode()) for file in request.files),
         stdin=request.stdin.encode(),
         command=request.command,
-        compile_limits=_limits("compile", runtime, settings),
-        run_limits=_limits("run", runtime, settings),
+        compile_limits=limits,
+        run_limits=limits,
+        clamp_limits=True,
+        deadline=Deadline(wall_ms=wall_ms),
     )
 
 
@@ -245,7 +249,7 @@ def from_result(result: Result, output_bytes: int) -> Answer:
         case Verdict.OUTPUT:
             raise TooMuchOutput
         case Verdict.INTERNAL:
-            raise errors.SandboxError(result.reason)
+            raise errors.SandboxError("run", detail=result.reason)
         case Verdict.CANCELLED:
             raise errors.ShuttingDown("the run was cancelled", retry_after_s=1.0)
         case _:
@@ -349,23 +353,8 @@ def _text(document: dict[str, Any], key: str) -> str:
         return ""
     if not isinstance(value, str):
         raise errors.InvalidRequest("must be a string", where=key)
-    check_text(value, key)
+    encode_text(value, where=key)
     return value
-
-
-def _limits(stage: StageName, runtime: Runtime, settings: Settings) -> LimitRequest:
-    """Request the limits of a container, but at most the operator's maxima."""
-    maximum = settings.maximum_limits(stage, runtime.setting_names)
-    return LimitRequest(
-        wall_ms=_at_most(settings.docker_run_timeout_ms, maximum.wall_ms),
-        cpu_ms=_at_most(settings.docker_run_timeout_ms, maximum.cpu_ms),
-        output_bytes=_at_most(settings.glot_output_bytes, maximum.output_bytes),
-        output_mode=OutputMode.KILL,
-    )
-
-
-def _at_most(wanted: int, maximum: int) -> int:
-    return min(wanted, maximum) if maximum else wanted
 
 
 def _time(moment: datetime) -> str:

@@ -9,13 +9,15 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from firebox.domain.model import Image, Job, LimitRequest, OutputMode
+from firebox.domain.limits import LimitRequest, NamedLanguage, OutputMode
+from firebox.domain.model import Image, Job
 from firebox.doors.grounds.rate_limit import Clock
 from firebox.doors.grounds.run_replies import replies_of
 from firebox.doors.grounds.wire import Reply, Request, run_memory_bytes
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.service.validation import check_word
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
 
 MISSING_S = 60.0
@@ -60,7 +62,7 @@ async def run_in_container(
     be given as an argument; what `Service.start` raises.
     """
     job = _job(request, image, settings)
-    async with service.start(job, caller) as run, aclosing(replies_of(run, wall_ms=0)) as replies:
+    async with service.start(job, caller) as run, aclosing(replies_of(run)) as replies:
         async for reply in replies:
             yield reply
 
@@ -68,16 +70,17 @@ async def run_in_container(
 def _job(request: Request, image: str, settings: Settings) -> Job:
     """Raises: InvalidRequest."""
     code = request.code.translate(_ESCAPES)
-    check_word(code, "code")
+    check_word(code, where="code")
+    named = NamedLanguage((request.language,))
     return Job(
         language=request.language,
         image=Image(name=image),
         # Empty code is a program too, not the image's own arguments.
         args=(code,),
         run_limits=LimitRequest(
-            memory_bytes=run_memory_bytes(settings, (request.language,)),
+            memory_bytes=run_memory_bytes(settings, named),
             wall_ms=settings.grounds_wall_ms,
-            output_bytes=settings.default_limits("run", (request.language,)).output_bytes,
+            output_bytes=limit_policy(settings).default_limits("run", named).output_bytes,
             output_mode=OutputMode.KILL,
         ),
     )

@@ -59,7 +59,7 @@ class Door:
         token = _token_in(credentials) or session.client.token
 
         async def identify() -> Caller:
-            return await self._service.accounts.identify(token, session.client.address)
+            return await self._service.accounts.identify(token, address=session.client.address)
 
         try:
             async with asyncio.timeout(IDENTIFY_WITHIN_S):

@@ -18,16 +18,17 @@ Source: github.com/grounds/grounds-exec, README.md and lib/handlers/run.js.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, cast
 
 from msgspec import Struct
 
 from firebox.domain.errors import FireboxError, InvalidRequest
-from firebox.domain.model import File, Job, LimitRequest, OutputMode, Result, StageResult, Verdict
+from firebox.domain.limits import Deadline, HasLimits, LimitRequest, OutputMode
+from firebox.domain.model import File, Job, Result, Verdict
 from firebox.runtimes.runtime import Runtime
-from firebox.service.validation import check_text
+from firebox.service.validation import encode_text
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
 
 EVENT = "run"
@@ -90,25 +91,18 @@ def _text(value: object, key: str) -> str:
 
 def to_job(request: Request, runtime: Runtime, settings: Settings) -> Job:
     """Convert a request to a job. Raises: InvalidRequest for code that cannot be written as UTF-8."""
-    compile_maximum = settings.maximum_limits("compile", runtime.setting_names)
-    run_maximum = settings.maximum_limits("run", runtime.setting_names)
+    compile_ms = compile_wall_ms(runtime, settings)
+    memory_bytes = run_memory_bytes(settings, runtime)
+    no_cap = 0  # the wall time decides, not how many processors a program keeps busy
     return Job(
         language=request.language,
-        files=(File("", check_text(request.code, "code")),),
-        compile_limits=LimitRequest(
-            wall_ms=_at_most(compile_wall_ms(runtime, settings), compile_maximum.wall_ms),
-            # The wall clock decides, not how many processors a program keeps busy.
-            cpu_ms=compile_maximum.cpu_ms,
-            output_mode=OutputMode.KILL,
-        ),
+        files=(File("", encode_text(request.code, where="code")),),
+        compile_limits=LimitRequest(wall_ms=compile_ms, cpu_ms=no_cap, output_mode=OutputMode.KILL),
         run_limits=LimitRequest(
-            wall_ms=_at_most(settings.grounds_wall_ms, run_maximum.wall_ms),
-            cpu_ms=run_maximum.cpu_ms,
-            memory_bytes=_at_most(
-                run_memory_bytes(settings, runtime.setting_names, runtime.run_limits.memory_bytes), run_maximum.memory_bytes
-            ),
-            output_mode=OutputMode.KILL,
+            wall_ms=settings.grounds_wall_ms, cpu_ms=no_cap, memory_bytes=memory_bytes, output_mode=OutputMode.KILL
         ),
+        clamp_limits=True,
+        deadline=Deadline(wall_ms=settings.grounds_wall_ms, compile_wall_ms=compile_ms),
     )
 
 
@@ -117,51 +111,29 @@ def compile_wall_ms(runtime: Runtime, settings: Settings) -> int:
     return max(settings.grounds_wall_ms, runtime.compile_limits.wall_ms or 0)
 
 
-def run_memory_bytes(settings: Settings, names: Sequence[str], needed: int | None = None) -> int:
-    """Decide the memory of a run, 0 for no cap.
-
-    names: of the language, for the operator's own word about it; needed: without which it does not start, by its definition.
-    """
-    for name in names:
-        overridden = settings.limit_overrides.get(name.lower(), {}).get("run_memory_bytes")
-        if overridden is not None:
-            return int(overridden)
-    wanted = settings.grounds_memory_bytes
-    return max(wanted, needed or 0) if wanted else 0
+def run_memory_bytes(settings: Settings, runtime: HasLimits) -> int:
+    """Return the memory limit of a run, 0 for no cap: an override, else the setting of this door or what the language needs."""
+    override = limit_policy(settings).override("run_memory_bytes", runtime.setting_names)
+    if override is not None:
+        return int(override)
+    usual = settings.grounds_memory_bytes
+    return max(usual, runtime.limits("run").memory_bytes or 0) if usual else 0
 
 
-def _at_most(wanted: int, maximum: int) -> int:
-    """Hold a limit under its maximum. 0 is no cap, and no maximum."""
-    if not maximum:
-        return wanted
-    return min(wanted, maximum) if wanted else maximum
-
-
-def last_words(result: Result, *, expired: bool) -> Reply:
-    """Return the last reply of a run. expired: the timeout of the run cancelled it."""
+def last_words(result: Result) -> Reply:
+    """Return the last reply of a run."""
     match result.verdict:
         case Verdict.WALL_TIME | Verdict.CPU_TIME:
             return Reply("error", TIMEOUT)
         case Verdict.OUTPUT:
             return Reply("error", TOO_MUCH_OUTPUT)
         case Verdict.CANCELLED:
-            return Reply("error", TIMEOUT if expired else CANCELLED)
+            return Reply("error", CANCELLED)
         case _:
             stage = result.run or result.compile
             if result.verdict is Verdict.INTERNAL or stage is None:
                 return Reply("error", f"The run failed: {result.reason}.")
-            return Reply("status", signed(exit_status(stage)))
-
-
-def exit_status(stage: StageResult) -> int:
-    """Return the exit status as a shell reports it: 128 + N for a program that signal N killed."""
-    if stage.exit_code is not None:
-        return stage.exit_code
-    return 128 + _signal_number(stage.signal or "SIGKILL")
-
-
-def _signal_number(name: str) -> int:
-    return int(signal.Signals[name]) if name in signal.Signals.__members__ else int(name.removeprefix("SIG"))
+            return Reply("status", signed(stage.shell_status))
 
 
 def signed(status: int) -> int:

@@ -30,7 +30,8 @@ class ClientLimits:
         self.connections = ConnectionLimit(settings, is_proxy)
         # A body of the maximum size must always fit.
         self.memory = MemoryBudget(
-            max(settings.held_bytes, settings.max_body_bytes), max(settings.held_bytes_per_client, settings.max_body_bytes)
+            allowed=max(settings.held_bytes, settings.max_body_bytes),
+            allowed_per_client=max(settings.held_bytes_per_client, settings.max_body_bytes),
         )
 
 
@@ -72,7 +73,7 @@ class ConnectionLimit:
 class MemoryBudget:
     """Memory budget for received data and data to be sent."""
 
-    def __init__(self, allowed: int, allowed_per_client: int) -> None:
+    def __init__(self, *, allowed: int, allowed_per_client: int) -> None:
         self.allowed = allowed
         self.allowed_per_client = allowed_per_client
         self.used_bytes = 0

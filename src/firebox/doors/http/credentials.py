@@ -25,7 +25,7 @@ async def identify(connection: AnyConnection, service: Service) -> Caller:
     token = token_of(connection.headers)
     if token is None and _may_use_query(connection):
         token = _token_in_query(connection.scope["query_string"])
-    return await service.accounts.identify(token, client_address(connection))
+    return await service.accounts.identify(token, address=client_address(connection))
 
 
 def token_of(headers: Mapping[str, str]) -> str | None:

@@ -23,6 +23,7 @@ from litestar.enums import MediaType
 from litestar.response import Stream
 
 from firebox.domain import model
+from firebox.domain.limits import StageName
 
 LARGE_BYTES = 64 * 1024
 """Larger texts are encoded in pieces of this size."""
@@ -69,7 +70,7 @@ class Pieces:
             in_order.append(piece)
         return Texts(self._name(written["stdout"]), self._name(written["stderr"]), self._name(in_order))
 
-    async def texts_of(self, result: model.Result) -> dict[model.StageName, Texts]:
+    async def texts_of(self, result: model.Result) -> dict[StageName, Texts]:
         """Decode the output of the stages with large output."""
         stages = [stage for stage in (result.compile, result.run) if stage is not None and is_large(stage)]
         return {stage.stage: await self.texts(stage) for stage in stages}

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox.domain import model
+from firebox.domain.limits import StageName
 from firebox.doors.http.output import Pieces, in_chunks
 from firebox.doors.http.server_sent_events import COMMENT, event_parts, with_keep_alive
 from firebox.doors.http.text import StreamText
@@ -26,13 +27,13 @@ class Event(Struct, frozen=True, kw_only=True, tag_field="type"):
 class StageStarted(Event, frozen=True, kw_only=True, tag="stage_started"):
     """A program has started."""
 
-    stage: model.StageName
+    stage: StageName
 
 
 class Output(Event, frozen=True, kw_only=True, tag="output"):
     """A piece of output."""
 
-    stage: model.StageName
+    stage: StageName
     stream: model.StreamName
     data: str
     base64: Annotated[str | UnsetType, Meta(description="The exact bytes, if requested.")] = UNSET
@@ -41,7 +42,7 @@ class Output(Event, frozen=True, kw_only=True, tag="output"):
 class StageExited(Event, frozen=True, kw_only=True, tag="stage_exited"):
     """A stage has ended, and its output is complete."""
 
-    stage: model.StageName
+    stage: StageName
     result: wire.Stage
 
 

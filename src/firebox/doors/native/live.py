@@ -25,6 +25,7 @@ from firebox.doors.native import wire
 from firebox.doors.native.events import EventTranslator
 from firebox.service.callers import Caller
 from firebox.service.service import Service
+from firebox.service.validation import encode_text
 
 START_WITHIN_S = 10.0
 NORMAL_CLOSE = 1000
@@ -173,7 +174,7 @@ def _input_bytes(message: Stdin) -> bytes:
     if message.base64 is not UNSET:
         if message.data is not UNSET:
             raise InvalidRequest("data and base64 are mutually exclusive", where="data")
-        return wire.from_base64(message.base64, "base64")
+        return wire.from_base64(message.base64, where="base64")
     if message.data is UNSET:
         raise InvalidRequest("data is required", where="data")
-    return wire.utf8(message.data, "data")
+    return encode_text(message.data, where="data")

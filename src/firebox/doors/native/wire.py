@@ -10,17 +10,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox.domain import errors, model
+from firebox.domain.limits import LimitRequest, StageName
 from firebox.doors.http.output import LARGE_BYTES, Pieces, Texts, is_large, plain_texts
 from firebox.doors.http.status import status_of
 from firebox.runtimes.runtime import Runtime
-from firebox.service.validation import MAX_FILES, check_count
+from firebox.service.validation import MAX_FILES, check_count, encode_text
 
 
 class Large(NamedTuple):
     """Placeholders for the large parts of a result; see `Pieces`."""
 
-    texts: Mapping[model.StageName, Texts]
-    exact: Mapping[tuple[model.StageName, model.StreamName], str]
+    texts: Mapping[StageName, Texts]
+    exact: Mapping[tuple[StageName, model.StreamName], str]
     artifacts: Mapping[str, Any]
     """By file name. Content is declared as bytes, which msgspec encodes as base64; these are encoded already."""
 
@@ -42,7 +43,7 @@ class FileRequest(Struct, forbid_unknown_fields=True):
     ] = "utf8"
 
 
-class StageLimits(model.LimitRequest, frozen=True, forbid_unknown_fields=True):
+class StageLimits(LimitRequest, frozen=True, forbid_unknown_fields=True):
     """Limits of one stage. The operator's defaults apply to the others."""
 
 
@@ -210,15 +211,15 @@ def to_job(request: RunRequest) -> model.Job:
     if request.code is not None:
         if request.files:
             raise errors.InvalidRequest("code and files are mutually exclusive", where="code")
-        files = [model.File("", utf8(request.code, "code"))]
+        files = [model.File("", encode_text(request.code, where="code"))]
     else:
-        check_count(len(request.files), MAX_FILES, "files", "files")
+        check_count(len(request.files), allowed=MAX_FILES, what="files", where="files")
         files = [_file(file, f"files[{index}]") for index, file in enumerate(request.files)]
     return model.Job(
         language=request.language,
         version=request.version,
         files=tuple(files),
-        stdin=utf8(request.stdin, "stdin"),
+        stdin=encode_text(request.stdin, where="stdin"),
         args=tuple(request.args),
         compile_args=tuple(request.compile_args),
         env=request.env,
@@ -236,8 +237,8 @@ def _file(file: FileRequest, where: str) -> model.File:
     if file.name == "":
         raise errors.InvalidRequest("the name is empty", where=f"{where}.name", hint="leave it out or give one")
     if file.encoding == "utf8":
-        return model.File(file.name or "", utf8(file.content, f"{where}.content"))
-    return model.File(file.name or "", from_base64(file.content, f"{where}.content"), source=False)
+        return model.File(file.name or "", encode_text(file.content, where=f"{where}.content"))
+    return model.File(file.name or "", from_base64(file.content, where=f"{where}.content"), source=False)
 
 
 def _terminal(wanted: bool | TerminalSize) -> model.Terminal | None:
@@ -246,19 +247,7 @@ def _terminal(wanted: bool | TerminalSize) -> model.Terminal | None:
     return model.Terminal() if wanted else None
 
 
-def utf8(text: str, where: str) -> bytes:
-    """Encode a text as UTF-8.
-
-    Raises: InvalidRequest for a lone surrogate, which JSON can contain and UTF-8 cannot.
-    """
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        words = f"a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}"
-        raise errors.InvalidRequest(words, where=where) from None
-
-
-def from_base64(text: str, where: str) -> bytes:
+def from_base64(text: str, *, where: str) -> bytes:
     """Decode strict base64.
 
     Raises: InvalidRequest.
@@ -291,7 +280,7 @@ def from_result(result: model.Result, *, exact: bool = False, large: Large = _NO
 
 async def write_large(result: model.Result, pieces: Pieces, *, exact: bool) -> Large:
     """Encode the large parts of a result, piece by piece."""
-    exactly: dict[tuple[model.StageName, model.StreamName], str] = {}
+    exactly: dict[tuple[StageName, model.StreamName], str] = {}
     for stage in (result.compile, result.run):
         if exact and stage is not None and is_large(stage):
             streams: tuple[tuple[model.StreamName, bytes], ...] = (("stdout", stage.stdout), ("stderr", stage.stderr))

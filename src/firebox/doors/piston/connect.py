@@ -15,6 +15,7 @@ from litestar.exceptions import WebSocketDisconnect
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox.domain.errors import FireboxError, InvalidRequest
+from firebox.domain.limits import StageName
 from firebox.domain.model import (
     SIGNALS,
     Dispatched,
@@ -27,7 +28,6 @@ from firebox.domain.model import (
     RuntimeName,
     Signal,
     StageExited,
-    StageName,
     StageStarted,
     Stdin,
     StreamName,
@@ -41,7 +41,7 @@ from firebox.doors.piston import wire
 from firebox.doors.piston.request import Document, read_document, to_job
 from firebox.service.callers import Caller
 from firebox.service.service import Service
-from firebox.service.validation import check_text
+from firebox.service.validation import encode_text
 from firebox.settings.settings import Settings
 
 INIT_WITHIN_S = 1.0
@@ -233,4 +233,4 @@ async def _receive_input(socket: AnySocket, run: Run) -> None:
 def _input_bytes(data: object) -> bytes:
     if not isinstance(data, str):
         raise InvalidRequest("data is required as a string")
-    return check_text(data, "data")
+    return encode_text(data, where="data")

@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from firebox.domain import model
 from firebox.domain.errors import FireboxError
+from firebox.domain.limits import StageName
 from firebox.doors.http.output import Texts
 from firebox.doors.http.status import status_of
 from firebox.doors.piston import wire
@@ -168,7 +169,7 @@ def from_progress(progress: PackageProgress) -> Progress:
     return Progress(package=progress.package, step=progress.step, done=progress.done, total=progress.total, words=progress.words)
 
 
-def from_result(result: model.Result, package: Installed, texts: Mapping[model.StageName, Texts]) -> Execution:
+def from_result(result: model.Result, package: Installed, texts: Mapping[StageName, Texts]) -> Execution:
     """Convert a result. If compilation failed, `run` repeats the compile stage, as in v2. texts: as in v2."""
     execution = wire.from_result(result, texts)
     return Execution(

@@ -1,22 +1,22 @@
-"""Piston's six limits: their keys, the checks in their order, and what -1 means here."""
+"""Piston's six limits: keys, order of the checks, meaning of -1."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from firebox.domain.errors import InvalidRequest, LimitTooHigh
-from firebox.domain.model import LimitRequest, OutputMode, StageName
+from firebox.domain.limits import MAX_NUMBER, STAGES, LimitRequest, OutputMode, StageName
 from firebox.doors.piston.wire import LIMIT_KEYS
 from firebox.runtimes.runtime import Runtime
+from firebox.settings.limit_policy import limit_policy
 from firebox.settings.other_systems.piston_settings import PREFIX
 from firebox.settings.settings import Settings
 
-NO_MAXIMUM = 2**53
-"""Stands in for a maximum that the operator has not set: above it JSON numbers are not exact."""
-
 _ROWS: tuple[tuple[str, str, StageName, str], ...] = tuple(
-    (key, limit, "compile" if limit.startswith("compile.") else "run", limit.partition(".")[2])
+    (key, limit, stage, limit.removeprefix(f"{stage}."))
     for limit, key in LIMIT_KEYS.items()
+    for stage in STAGES
+    if limit.startswith(f"{stage}.")
 )
 
 
@@ -25,6 +25,7 @@ def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) 
 
     Raises: InvalidRequest, LimitTooHigh.
     """
+    policy = limit_policy(settings)
     asked: dict[StageName, dict[str, int]] = {"compile": {}, "run": {}}
     for key, limit, stage, name in _ROWS:
         value = document.get(key)
@@ -32,9 +33,9 @@ def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) 
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidRequest(f"If specified, {key} must be a number")
-        maximum = int(getattr(settings.maximum_limits(stage, runtime.setting_names), name))
-        if value > (maximum or NO_MAXIMUM):
-            raise LimitTooHigh(limit, value, maximum or NO_MAXIMUM)
+        maximum: int = getattr(policy.maximum_limits(stage, runtime), name)
+        if value > (maximum or MAX_NUMBER):
+            raise LimitTooHigh(limit, asked=value, allowed=maximum or MAX_NUMBER)
         if value < 0:
             decided = _read_negative(key, stage, name, maximum, settings)
             if decided is not None:
@@ -48,10 +49,10 @@ def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) 
 
 
 def _read_negative(key: str, stage: StageName, name: str, maximum: int, settings: Settings) -> int | None:
-    """Decide what a negative limit means: no cap (0), nothing asked (None), or a mistake.
+    """Return what a negative limit asks for: no cap (0) or the default (None). Raises: InvalidRequest.
 
-    Clients send -1 for memory without being asked, because Piston has no memory limit unless its operator set one; so it is a
-    mistake only where an operator set one by Piston's name.
+    Many clients always send -1 for memory, since Piston has no memory limit by default. So it is refused only where the operator
+    set a limit under Piston's own name.
     """
     if name != "wall_ms" and not maximum:
         return 0

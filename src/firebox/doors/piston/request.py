@@ -15,7 +15,7 @@ from firebox.doors.http.json_body import parse
 from firebox.doors.http.json_size import Checked
 from firebox.doors.piston.piston_limits import read_limits
 from firebox.runtimes.runtime import Runtime
-from firebox.service.validation import MAX_FILES, MAX_WORDS, check_count, check_text
+from firebox.service.validation import MAX_FILES, MAX_WORDS, check_count, encode_text
 from firebox.settings.other_systems.piston_settings import PREFIX
 from firebox.settings.settings import Settings
 
@@ -94,8 +94,10 @@ def to_package_job(document: Document, runtime: Runtime, settings: Settings) -> 
         language=runtime.language,
         version=runtime.version,
         installed=runtime.installed,
-        files=_read_files(_check_entries(files), all_code=False) if code is None else (File("", check_text(code, "code")),),
-        stdin=check_text(_read_input(document), "stdin"),
+        files=_read_files(_check_entries(files), all_code=False)
+        if code is None
+        else (File("", encode_text(code, where="code")),),
+        stdin=encode_text(_read_input(document), where="stdin"),
         args=_read_words(document, "args"),
         compile_args=_read_words(document, "compile_args"),
         env={"PISTON_LANGUAGE": runtime.language},
@@ -116,7 +118,7 @@ def _read_cache(document: Document) -> CacheLevel | None:
 def _check_entries(files: object) -> list[Document]:
     if not isinstance(files, list):
         raise InvalidRequest("files is required as an array")
-    check_count(len(cast(list[object], files)), MAX_FILES, "files", "files")
+    check_count(len(cast(list[object], files)), allowed=MAX_FILES, what="files", where="files")
     for index, entry in enumerate(cast(list[object], files)):
         if not isinstance(entry, dict) or not isinstance(cast(Document, entry).get("content"), str):
             raise InvalidRequest(f"files[{index}].content is required as a string")
@@ -139,7 +141,7 @@ def read_selector(document: Document) -> tuple[str, str]:
 
 def _read_stdin(document: Document) -> bytes:
     """Read standard input, terminated by a newline."""
-    data = check_text(_read_input(document), "stdin")
+    data = encode_text(_read_input(document), where="stdin")
     return data if data.endswith(b"\n") else data + b"\n"
 
 
@@ -158,7 +160,7 @@ def _read_words(document: Document, key: str) -> tuple[str, ...]:
         return ()
     if not isinstance(words, list):
         raise InvalidRequest(f"{key} must be an array of strings")
-    check_count(len(cast(list[object], words)), MAX_WORDS, "arguments", key)
+    check_count(len(cast(list[object], words)), allowed=MAX_WORDS, what="arguments", where=key)
     for index, word in enumerate(cast(list[object], words)):
         if not isinstance(word, str):
             raise InvalidRequest(f"{key}[{index}] must be a string")
@@ -212,7 +214,7 @@ def _read_name(entry: Document, index: int) -> str:
 
 def _read_content(content: str, encoding: str, where: str) -> bytes:
     if encoding == "utf8":
-        return check_text(content, where)
+        return encode_text(content, where=where)
     try:
         return bytes.fromhex(content) if encoding == "hex" else _from_base64(content)
     except (binascii.Error, ValueError):

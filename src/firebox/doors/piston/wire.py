@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from signal import Signals
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from firebox.domain import errors, model
-from firebox.domain.model import Verdict
+from firebox.domain.limits import StageName
+from firebox.domain.model import Verdict, signal_number
 from firebox.doors.http import status
 from firebox.doors.http.output import Texts, plain_texts
 from firebox.runtimes.runtime import Runtime
@@ -23,7 +23,7 @@ Status = Literal["RE", "SG", "TO", "OL", "EL", "XX"]
 encode = msgspec.json.Encoder().encode
 
 
-_NO_TEXTS: Mapping[model.StageName, Texts] = {}
+_NO_TEXTS: Mapping[StageName, Texts] = {}
 
 
 class Message(Struct, frozen=True):
@@ -80,7 +80,7 @@ class PackageName(Struct, frozen=True):
     version: str
 
 
-def from_result(result: model.Result, texts: Mapping[model.StageName, Texts] = _NO_TEXTS) -> Execution:
+def from_result(result: model.Result, texts: Mapping[StageName, Texts] = _NO_TEXTS) -> Execution:
     """Translate a result. If the compile stage failed, `run` repeats it, because old clients read `run` only.
 
     texts: output of stages that is decoded already or replaced by placeholders, see `Pieces`.
@@ -135,7 +135,7 @@ def outcome(stage: model.StageResult) -> tuple[int | None, str | None]:
             return None, "SIGKILL"
 
 
-def _stage(stage: model.StageResult, texts: Mapping[model.StageName, Texts]) -> Stage:
+def _stage(stage: model.StageResult, texts: Mapping[StageName, Texts]) -> Stage:
     text = texts.get(stage.stage) or plain_texts(stage)
     code, signal = outcome(stage)
     status, message = _verdict(stage)
@@ -167,7 +167,7 @@ def _verdict(stage: model.StageResult) -> tuple[Status | None, str | None]:
         case Verdict.OUTPUT:
             return "EL", "stderr length exceeded"
         case Verdict.SIGNAL:
-            return "SG", f"Caught fatal signal {_number(stage.signal)}"
+            return "SG", f"Caught fatal signal {signal_number(stage.signal) if stage.signal else 'of unknown number'}"
         case Verdict.MEMORY:
             return "SG", f"Caught fatal signal 9 ({stage.reason})"
         case Verdict.INTERNAL | Verdict.CANCELLED:
@@ -192,14 +192,6 @@ def _never_ran(result: model.Result) -> Stage:
         wall_time=0,
         memory=0,
     )
-
-
-def _number(name: str | None) -> int | str:
-    """Return the number of a signal. Real-time signals are named by number ("SIG35")."""
-    if name is None:
-        return "of unknown number"
-    known = Signals.__members__.get(name)
-    return name.removeprefix("SIG") if known is None else int(known)
 
 
 STATUS: Mapping[type[errors.FireboxError], int] = {

@@ -90,7 +90,7 @@ class Door:
         from firebox.doors.runner.proto.runner_pb2 import IdRequest
 
         caller = await identify(request, self._service)
-        asked = IdRequest(id=wire.read_int64(snippet, "id"))
+        asked = IdRequest(id=wire.read_int64(snippet, where="id"))
         return await _answer(await self._calls.get_code(asked, caller))
 
     async def delete(self, request: AnyRequest, snippet: str) -> Response[Any]:
@@ -98,7 +98,7 @@ class Door:
         from firebox.doors.runner.proto.runner_pb2 import DeleteCodeRequest
 
         caller = await identify(request, self._service)
-        asked = DeleteCodeRequest(id=wire.read_int64(snippet, "id"), user_id=_user_id(request))
+        asked = DeleteCodeRequest(id=wire.read_int64(snippet, where="id"), user_id=_user_id(request))
         return await _answer(await while_connected(request, self._calls.delete_code(asked, caller)))
 
     async def describe(self, request: AnyRequest) -> ASGIResponse:
@@ -176,4 +176,4 @@ def _user_id(request: AnyRequest) -> int:
     found = [text for name in ("user_id", "userId") for text in request.query_params.getall(name, [])]
     if len(found) > 1:
         raise InvalidRequest("repeated parameter", where="user_id")
-    return wire.read_int64(found[0], "user_id") if found else 0
+    return wire.read_int64(found[0], where="user_id") if found else 0

@@ -128,7 +128,7 @@ class Servicer(RunnerServicer):
         context: grpc.aio.ServicerContext[Asked, Answered],
     ) -> Answered:
         try:
-            caller = await self._service.accounts.identify(_token(context), client_of(context, self._proxies))
+            caller = await self._service.accounts.identify(_token(context), address=client_of(context, self._proxies))
             return await call(request, caller)
         except FireboxError as error:
             failure = error

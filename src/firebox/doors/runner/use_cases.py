@@ -35,13 +35,13 @@ class Calls:
 
     async def run_code(self, request: CodeRequest, caller: Caller) -> CodeResponse:
         """Run a program to its end. Cancelling this cancels the run."""
-        outcome = await self._service.snippets.run(request.code, request.language, caller)
+        outcome = await self._service.snippets.run(request.code, language=request.language, caller=caller)
         return CodeResponse(code=request.code, output=outcome.output, error=outcome.error)
 
     async def share_code(self, request: CodeRequest, caller: Caller) -> ShareResponse:
         """Run a program and store it, unless it fails."""
         with _failing_as(SHARE_FAILED):
-            return ShareResponse(id=await self._service.snippets.share(request.code, request.language, caller))
+            return ShareResponse(id=await self._service.snippets.share(request.code, language=request.language, caller=caller))
 
     async def get_code(self, request: IdRequest, _caller: Caller) -> CodeResponse:
         """Return a stored program."""
@@ -52,7 +52,7 @@ class Calls:
     async def delete_code(self, request: DeleteCodeRequest, caller: Caller) -> DeleteCodeResponse:
         """Delete a stored program. Raises: NotAdmin."""
         try:
-            await self._service.snippets.delete(request.id, request.user_id, caller, self._is_admin)
+            await self._service.snippets.delete(request.id, user_id=request.user_id, caller=caller, is_admin=self._is_admin)
         except Forbidden:
             raise NotAdmin from None
         return DeleteCodeResponse(success=True)

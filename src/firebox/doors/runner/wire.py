@@ -13,7 +13,7 @@ import msgspec
 from firebox.domain import errors
 from firebox.doors.http import json_body, json_size, refusals
 from firebox.doors.http.output import LARGE_BYTES, Pieces
-from firebox.service.validation import check_text
+from firebox.service.validation import encode_text
 
 if TYPE_CHECKING:  # protobuf is loaded with the first call
     from google.protobuf.message import Message
@@ -197,11 +197,11 @@ def _set_long_texts(message: Message, fields: dict[str, Any]) -> None:
     for field in message.DESCRIPTOR.fields:
         value = fields.get(field.json_name)
         if field.type == field.TYPE_STRING and isinstance(value, str) and len(value) > LARGE_BYTES:
-            check_text(value, field.json_name)
+            encode_text(value, where=field.json_name)
             setattr(message, field.name, fields.pop(field.json_name))
 
 
-def read_int64(text: str, where: str) -> int:
+def read_int64(text: str, *, where: str) -> int:
     """Parse a number in a path or a query.
 
     Raises: InvalidRequest.

@@ -19,7 +19,7 @@ from firebox.domain.errors import InvalidRequest
 from firebox.domain.model import File, Job, Result, Verdict
 from firebox.doors.http.json_body import convert, parse
 from firebox.doors.http.json_size import check
-from firebox.service.validation import check_job, check_text
+from firebox.service.validation import check_job, encode_text
 
 READ_BYTES = 1 << 20
 
@@ -78,11 +78,11 @@ def to_job(request: bytes) -> Job:
             raise InvalidRequest("the name is empty", where=f"files[{index}].name")
         if not file.content:
             raise InvalidRequest("the file is empty", where=f"files[{index}].content")
-    files = [File(file.name, check_text(file.content, f"files[{index}].content")) for index, file in enumerate(body.files)]
+    files = [File(file.name, encode_text(file.content, where=f"files[{index}].content")) for index, file in enumerate(body.files)]
     job = Job(
         language=body.language,
         files=tuple(files),
-        stdin=check_text(body.stdin or "", "stdin"),
+        stdin=encode_text(body.stdin or "", where="stdin"),
         command=body.command or "",
     )
     check_job(job)

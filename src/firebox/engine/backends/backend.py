@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from firebox.domain.model import File, LeftOut, Limits, StageName, StageResult, StreamName
+from firebox.domain.limits import Limits, StageName
+from firebox.domain.model import File, LeftOut, StageResult, StreamName
 from firebox.engine.command_lines import variables
 from firebox.engine.plan import Plan
 from firebox.sandbox.plan.mounts import WORK

@@ -17,7 +17,8 @@ import structlog
 from ulid import ULID
 
 from firebox.domain.errors import FireboxError
-from firebox.domain.model import Image, Limits, StageName
+from firebox.domain.limits import Limits, StageName
+from firebox.domain.model import Image
 from firebox.engine.backends.backend import Backend, OutputSink
 from firebox.engine.backends.docker_attachment import Attachment
 from firebox.engine.backends.docker_engine import ContainerEngine

@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from firebox.domain.model import StageName, StreamName
+from firebox.domain.limits import StageName
+from firebox.domain.model import StreamName
 from firebox.engine.backends.backend import Backend, OutputSink
 from firebox.engine.plan import Plan
 from firebox.files.folder import write_files

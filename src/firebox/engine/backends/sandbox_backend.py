@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from firebox.domain.model import Limits, StageName, StageResult
+from firebox.domain.limits import Limits, StageName
+from firebox.domain.model import StageResult
 from firebox.engine.artifacts import take_artifacts, take_produced
 from firebox.engine.backends.backend import Artifacts, Backend
 from firebox.engine.plan import Plan

@@ -85,7 +85,7 @@ def _build(suite: str, name: str, output: Path, downloads: Path, progress: Calla
         inputs = debian_inputs(archives)
         keep_archives(archives, downloads / "debian")
         with tarfile.open(full) as whole:
-            layer = plan_layer(whole, None, began, 0)
+            layer = plan_layer(whole, None, began=began, epoch=0)
             release = _release(whole)
             version = f"{release}.{datetime.fromtimestamp(layer.epoch, UTC):%Y%m%d}"
             information = package_information(name, version, AUTHOR, inputs)

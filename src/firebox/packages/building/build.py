@@ -128,7 +128,7 @@ def _build(
     information = _information(recipe, base, runtimes, inputs)
     progress("writing the image")
     with tarfile.open(full) as whole, tarfile.open(base.tree) as lower:
-        layer = plan_layer(whole, lower, began, base.epoch)
+        layer = plan_layer(whole, lower, began=began, epoch=base.epoch)
         beside = {INFO: _json(information), RUNTIMES: _json([_shipped_fields(runtime) for runtime in runtimes])}
         write_image(folder / "image.squashfs", beside, whole, layer)
     return folder / "image.squashfs", information, layer.size_bytes

@@ -53,7 +53,7 @@ class Layer:
     size_bytes: int
 
 
-def plan_layer(full: tarfile.TarFile, base: tarfile.TarFile | None, began: int, epoch: int) -> Layer:
+def plan_layer(full: tarfile.TarFile, base: tarfile.TarFile | None, *, began: int, epoch: int) -> Layer:
     """Select the files of a root that go into a package. base: None for a base itself, which keeps all useful files.
 
     began: start of the build; files modified later get the newest mtime from before. epoch: the mtime if there is none.

@@ -18,7 +18,7 @@ from msgspec import Struct, field
 
 from firebox.domain.errors import BuildFailed, InvalidRequest, NotFound
 from firebox.packages.versions import is_range
-from firebox.runtimes.definition import Definition, check_limits, read_definition
+from firebox.runtimes.definition import Definition, check_definition_limits, read_definition
 
 AUTHOR = "Firebox contributors <contributors@firebox.invalid>"
 """Default author."""
@@ -129,7 +129,7 @@ class Recipe(_RecipeFile, frozen=True, kw_only=True):
         found = [read_definition(_text(file), str(file)) for file in self._definition_files()]
         for definition in found:
             definition.run_limits |= self.run_limits
-            check_limits(definition, f"recipe {self.name}")
+            check_definition_limits(definition, f"recipe {self.name}")
         return found
 
     def texts(self) -> dict[str, str]:

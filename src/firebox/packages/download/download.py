@@ -62,7 +62,7 @@ async def fetch(entry: Entry, folder: Path, settings: Settings, report: Report) 
     if keys:
         report(Progress(package=entry.name, step="verify", words="signature"))
         try:
-            await asyncio.to_thread(verify_file, path, entry.signature.encode(), keys, entry.name)
+            await asyncio.to_thread(verify_file, path, signature=entry.signature.encode(), keys=keys, what=entry.name)
         except NotTrusted:
             path.unlink(missing_ok=True)
             raise

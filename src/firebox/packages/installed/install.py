@@ -23,7 +23,7 @@ from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.file_locks import refers_to
 from firebox.packages.installed.environment_script import LauncherMaker, evaluate
 from firebox.packages.installed.locks import wait_for_lock
-from firebox.packages.installed.metadata import check_architecture, check_name
+from firebox.packages.installed.metadata import check_architecture, check_package_name
 from firebox.packages.installed.piston_archive import piston_home, piston_runtimes
 from firebox.packages.installed.preparation import Prepared, describe, prepare
 from firebox.packages.installed.staging import Staging, StagingFolder, in_thread
@@ -129,7 +129,7 @@ class Installer:
             self._check_not_installed(entry)
             plan = await self._plan(entry, corrected)
             for each in plan:
-                check_name(each.language, each.version)
+                check_package_name(each.language, each.version)
                 check_architecture(each.name, each.architecture)
             try:
                 return await self._install_all(plan, entry, file, report)

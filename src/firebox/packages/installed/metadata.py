@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from firebox.domain.errors import UnusablePackage
-from firebox.domain.model import CacheLevel, LimitRequest
+from firebox.domain.errors import InvalidRequest, UnusablePackage
+from firebox.domain.limits import STAGES, LimitRequest, StageName, check_limits
+from firebox.domain.model import CacheLevel
 from firebox.packages.entry import Entry
 from firebox.packages.machine import architecture as machine_architecture
 from firebox.packages.machine import fits
@@ -19,7 +20,6 @@ from firebox.packages.repository.index import is_package_name
 from firebox.packages.versions import is_range, is_version
 from firebox.runtimes.definition import shipped_definitions
 from firebox.runtimes.runtime import Runtime
-from firebox.settings.settings_table import ROWS, STAGES
 
 INFO_BYTES = 4 << 20
 """Maximum size of pkg-info.json; ours lists every Debian package of an image."""
@@ -64,7 +64,7 @@ class PackageInfo(Struct, frozen=True, kw_only=True):
     """Default cache level of an archive in Piston's format; None: derived from its stages."""
 
 
-def check_name(language: str, version: str) -> None:
+def check_package_name(language: str, version: str) -> None:
     """Check that a package id is a valid folder name. Raises: UnusablePackage."""
     if not is_package_name(language):
         raise UnusablePackage(f"{language[:MAX_NAME]!r} is not a valid package name: letters, digits and _ . + # - are allowed")
@@ -84,7 +84,7 @@ def check_architecture(name: str, architecture: str) -> None:
 def read_info(data: bytes, source: str) -> PackageInfo:
     """Parse `pkg-info.json`. source: name of the package in messages. Raises: UnusablePackage."""
     info = _decode(data, PackageInfo, f"{source}: pkg-info.json")
-    check_name(info.language, info.version)
+    check_package_name(info.language, info.version)
     for provided in info.provides:
         check_language(provided.language, source)
     for alias in [*info.aliases, *(alias for provided in info.provides for alias in provided.aliases)]:
@@ -145,16 +145,13 @@ def check_environment(variables: Mapping[str, str], source: str) -> None:
             raise UnusablePackage(f"{source}: {name[:MAX_NAME]!r} is not a valid environment variable")
 
 
-def check_stage_limits(limits: LimitRequest, stage: str, source: str) -> None:
-    """Reject limits that are invalid as settings. Raises: UnusablePackage."""
-    for name in LimitRequest.__struct_fields__:
-        value = getattr(limits, name)
-        row = ROWS[f"{stage}_{name}"]
-        try:
-            if value is not None:
-                row.read(value)
-        except ValueError:
-            raise UnusablePackage(f"{source}: {stage} limit {name} is {value!r}; allowed: {row.allowed}") from None
+def check_wanted_limits(wanted: Mapping[StageName, LimitRequest], source: str) -> None:
+    """Check the limits that a package asks for. Raises: UnusablePackage."""
+    try:
+        for stage, request in wanted.items():
+            check_limits(stage, request)
+    except InvalidRequest as error:
+        raise UnusablePackage(f"{source}: limit {error.where}: {error.message}") from None
 
 
 def _check_runtime(runtime: Runtime, where: str) -> None:
@@ -171,8 +168,7 @@ def _check_runtime(runtime: Runtime, where: str) -> None:
         raise UnusablePackage(f"{where}: {runtime.main_name!r} is not a valid name for the main file")
     for variables in (runtime.env, runtime.compile_env):
         check_environment(variables, where)
-    for stage in STAGES:
-        check_stage_limits(runtime.limits("compile" if stage == "compile" else "run"), stage, where)
+    check_wanted_limits({stage: runtime.limits(stage) for stage in STAGES}, where)
     _check_pattern(runtime.name_pattern, where)
     for pattern in runtime.compile_args:
         if pattern not in _built_in_patterns():

@@ -14,13 +14,12 @@ from pathlib import Path
 from msgspec import structs
 
 from firebox.domain.errors import InvalidRequest, UnusablePackage
-from firebox.domain.model import LimitRequest
+from firebox.domain.limits import LIMIT_NAMES, STAGES, LimitRequest, StageName
 from firebox.files.large_archive import Bounds, unpack_large
-from firebox.packages.installed.metadata import INFO_BYTES, MAX_INODES, PackageInfo, check_stage_limits, read_info
+from firebox.packages.installed.metadata import INFO_BYTES, MAX_INODES, PackageInfo, check_wanted_limits, read_info
 from firebox.packages.installed.store import INFO
 from firebox.runtimes.runtime import Runtime
 from firebox.settings.other_systems.piston_settings import override_names, override_value
-from firebox.settings.settings_table import STAGES
 
 MAGIC = b"\x1f\x8b"
 RUN = "run"
@@ -95,17 +94,17 @@ def piston_runtimes(info: PackageInfo, folder: Path, environment: Mapping[str, s
     return runtimes
 
 
-def parse_limit_overrides(overrides: Mapping[str, int], name: str) -> dict[str, LimitRequest]:
+def parse_limit_overrides(overrides: Mapping[str, int], name: str) -> dict[StageName, LimitRequest]:
     """Convert Piston's limit overrides to limits per stage. Raises: UnusablePackage for unknown or invalid ones."""
-    limits: dict[str, LimitRequest] = {stage: LimitRequest() for stage in STAGES}
+    limits: dict[StageName, LimitRequest] = {stage: LimitRequest() for stage in STAGES}
     for key, value in overrides.items():
         for setting in override_names(key):
-            stage, _, limit = setting.partition("_")
-            if stage not in limits or limit not in LimitRequest.__struct_fields__:
+            stage: StageName | None = next((each for each in STAGES if setting.startswith(f"{each}_")), None)
+            limit = setting.partition("_")[2]
+            if stage is None or limit not in LIMIT_NAMES:
                 raise UnusablePackage(f"{name}: pkg-info.json overrides an unknown limit, {key[:64]!r}")
             limits[stage] = structs.replace(limits[stage], **{limit: override_value(setting, value)})
-    for stage, wanted in limits.items():
-        check_stage_limits(wanted, stage, name)
+    check_wanted_limits(limits, name)
     return limits
 
 

@@ -27,7 +27,7 @@ from firebox.files.checksum import file_checksum
 from firebox.packages.download.download import fetch
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.installed.image import MAGIC
-from firebox.packages.installed.metadata import check_matches, check_name, read_info
+from firebox.packages.installed.metadata import check_matches, check_package_name, read_info
 from firebox.packages.installed.preparation import describe
 from firebox.packages.installed.store import IMAGE, PackageStore
 from firebox.packages.publishing.publishing import add_to_index, list_folder
@@ -170,7 +170,7 @@ def _read_manifest(file: Path, tar: tarfile.TarFile) -> list[Entry]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnusablePackage(f"{file.name}: {MANIFEST} cannot be read: {error}") from None
     for entry in entries:
-        check_name(entry.language, entry.version)
+        check_package_name(entry.language, entry.version)
         if set(entry.checksums) != {"sha256"} or not _SHA256.fullmatch(entry.checksums["sha256"]):
             raise UnusablePackage(f"{file.name}: {entry.name} has no SHA-256 checksum")
         if entry.repository and not _REPOSITORY.fullmatch(entry.repository):
@@ -201,7 +201,7 @@ async def _check(entry: Entry, file: Path, settings: Settings) -> None:
     keys = _keys(entry, settings)
     if keys and not (settings.allow_unsigned_packages and not entry.signature):
         try:
-            await asyncio.to_thread(verify_file, file, entry.signature.encode(), keys, entry.name)
+            await asyncio.to_thread(verify_file, file, signature=entry.signature.encode(), keys=keys, what=entry.name)
         except NotTrusted as error:
             error.hint = f"{error.hint}; trust its key, or set allow_unsigned_packages".lstrip("; ")
             raise

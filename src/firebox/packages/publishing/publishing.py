@@ -219,7 +219,7 @@ def _signature(folder: Path, entry: Entry, secret: Tsk) -> str:
     certificate = secret.extract_certificate()
     if entry.signature:
         try:
-            verify_file(file, entry.signature.encode(), [certificate], entry.name)
+            verify_file(file, signature=entry.signature.encode(), keys=[certificate], what=entry.name)
         except NotTrusted:
             pass  # signed by another key
         else:
@@ -228,7 +228,7 @@ def _signature(folder: Path, entry: Entry, secret: Tsk) -> str:
         made = Path(place, "signature")
         sign_file(secret.signer(), file, made, mode=SignatureMode.DETACHED)
         signature = made.read_bytes()
-    verify_file(file, signature, [certificate], entry.name)
+    verify_file(file, signature=signature, keys=[certificate], what=entry.name)
     return signature.decode()
 
 
@@ -277,7 +277,7 @@ def _write(folder: Path, announced: _FolderIndex, secret: Tsk | None = None) -> 
     write_atomic(folder / LINES_NAME, "".join(lines).encode())
     if secret is not None:
         signature = sign(secret.signer(), content, mode=SignatureMode.DETACHED)
-        verify_bytes(content, signature, [secret.extract_certificate()], "the index")
+        verify_bytes(content, signature=signature, keys=[secret.extract_certificate()], what="the index")
         write_atomic(folder / SIGNATURE, signature)
 
 

@@ -220,7 +220,7 @@ class Repositories:
             state.check_replay(source.name, index.serial, signed_at)
             index = state.without_changed_versions(index)
             state = state.updated(source, fetched.content, index.entries, index.serial, signed_at)
-            folder.store(state, fetched.content, fetched.signature if signed_at is not None else b"")
+            folder.store(state, content=fetched.content, signature=fetched.signature if signed_at is not None else b"")
         return index
 
     def _verify_signature(self, source: Source, fetched: _Fetched) -> datetime | None:
@@ -228,7 +228,9 @@ class Repositories:
         keys = trusted_keys(self._settings, source.name)
         if not keys:
             return None
-        return verify_bytes(fetched.content, fetched.signature, keys, f"the index of repository {source.name}").created
+        return verify_bytes(
+            fetched.content, signature=fetched.signature, keys=keys, what=f"the index of repository {source.name}"
+        ).created
 
     def _folder_path(self, source: Source) -> Path:
         return packages_folder(self._settings) / "repositories" / source.name

@@ -125,7 +125,7 @@ class StateFolder:
             return None
         return (content, signature) if hashlib.sha256(content).hexdigest() == state.digest else None
 
-    def store(self, state: State, content: bytes, signature: bytes) -> None:
+    def store(self, state: State, *, content: bytes, signature: bytes) -> None:
         """Store an index. The state file is written last and acts as the commit. Raises: OSError."""
         names = {f"{state.digest}.index": content, f"{state.digest}.asc": signature}
         for name, written in names.items():

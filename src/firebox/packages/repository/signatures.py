@@ -62,12 +62,12 @@ def trusted_keys(settings: Settings, repository: str) -> list[Cert]:
     return keys
 
 
-def verify_bytes(content: bytes, signature: bytes, keys: Sequence[Cert], what: str) -> ValidSignature:
+def verify_bytes(content: bytes, *, signature: bytes, keys: Sequence[Cert], what: str) -> ValidSignature:
     """Verify a detached signature. what: name of the content in messages. Raises: NotTrusted."""
     return _verify(lambda certificates, parsed: verify(content, certificates, signature=parsed), signature, keys, what)
 
 
-def verify_file(path: Path, signature: bytes, keys: Sequence[Cert], what: str) -> ValidSignature:
+def verify_file(path: Path, *, signature: bytes, keys: Sequence[Cert], what: str) -> ValidSignature:
     """Verify the detached signature of a file. Raises: NotTrusted."""
     return _verify(lambda certificates, parsed: verify(file=path, store=certificates, signature=parsed), signature, keys, what)
 

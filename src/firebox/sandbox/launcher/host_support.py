@@ -57,7 +57,7 @@ def examine() -> list[Finding]:
     return asyncio.run(_examine())
 
 
-def explain(layers: Iterable[str], reasons: Iterable[str] = ()) -> list[Finding]:
+def explain(layers: Iterable[str], *, reasons: Iterable[str] = ()) -> list[Finding]:
     """Return findings for the layers of a launcher. reasons: why a better cgroup version is not used."""
     have = set(layers)
     findings = [Finding(name, name in have, True, detail) for name, detail in BOUNDARY_LAYERS.items()]
@@ -86,7 +86,7 @@ async def _examine() -> list[Finding]:
     launcher = LauncherProcess()
     try:
         await launcher.start()
-        return [_kernel(), *explain(launcher.layers, launcher.reasons), _package_images(launcher.layers)]
+        return [_kernel(), *explain(launcher.layers, reasons=launcher.reasons), _package_images(launcher.layers)]
     except SandboxFailure as failure:
         detail = f"{failure.step}: {failure.detail or os.strerror(failure.errno)}"
         return [_kernel(), *_suspects(), Finding("sandbox", False, True, detail, failure.hint)]

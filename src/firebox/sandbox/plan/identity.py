@@ -38,7 +38,7 @@ class Identity(NamedTuple):
     lock: int = -1
 
 
-def choose_identity(uid_base: int, pid: int, run_as: tuple[int, int] | None = None) -> Identity:
+def choose_identity(*, uid_base: int, pid: int, run_as: tuple[int, int] | None = None) -> Identity:
     """Choose the identity of the launcher with this pid. run_as: (uid, gid) of another user. Raises: SandboxFailure, OSError."""
     uid, gid = run_as or (os.geteuid(), os.getegid())
     if uid == 0:

@@ -100,7 +100,7 @@ class Plans:
         if not os.path.exists("/proc/self"):
             raise SandboxFailure("/proc", errno.ENOENT, "it is not mounted", "mount -t proc proc /proc")
         self._hooks = dict(hooks)
-        self._identity = identity.choose_identity(uid_base, pid, run_as)
+        self._identity = identity.choose_identity(uid_base=uid_base, pid=pid, run_as=run_as)
         # Another user cannot enter our cgroups.
         self.cgroups, self.cgroup_reasons = cgroups.choose(pid) if run_as is None else (cgroups.Cgroups("none"), [])
         self._oom_score_is_free = identity.can_programs_lower_oom_score(run_as=run_as)

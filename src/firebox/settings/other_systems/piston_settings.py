@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from firebox.domain.limits import LIMIT_NAMES, STAGES
 from firebox.settings.other_systems.aliases import Piston, piston_memory
-from firebox.settings.settings_table import LIMIT_NAMES, ROWS, STAGES
+from firebox.settings.settings_table import ROWS
 
 PREFIX = Piston.prefix
 
