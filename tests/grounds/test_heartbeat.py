@@ -13,9 +13,9 @@ from tests.grounds.conftest import PATIENCE_S, Place, polling
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pings every tenth of a second."""
-    monkeypatch.setattr(socketio_session, "PING_INTERVAL_S", 0.1)
-    monkeypatch.setattr(socketio_session, "PING_TIMEOUT_S", 0.4)
+    """Ping five times a second, and wait a second for the pong."""
+    monkeypatch.setattr(socketio_session, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(socketio_session, "PING_TIMEOUT_S", 1.0)
 
 
 @pytest.mark.usefixtures("quick")
@@ -44,7 +44,7 @@ async def test_pongs_before_a_ping_do_not_count(place: Place) -> None:
 async def test_an_old_client_pings_and_is_answered(place: Place) -> None:
     async with polling(place.url, revision=3) as poller:
         for _ in range(8):
-            await asyncio.sleep(0.1)  # the protocol's own interval
+            await asyncio.sleep(0.2)  # the protocol's own interval
             await poller.post("2")
             assert await poller.poll() == ["3"]
         await poller.post('42["run",{"language":"sh","code":"sleep 600"}]')
@@ -70,6 +70,7 @@ async def test_a_session_without_a_client_in_it_ends(place: Place, monkeypatch: 
     async with polling(place.url, revision=3) as poller:
         await poller.post("41")
         assert await poller.poll() == ["1"]
+    monkeypatch.setattr(socketio_session, "JOIN_WITHIN_S", 1.5)
     async with polling(place.url) as poller:
-        await poller.post('42["run",{"language":"sh","code":"sleep 0.5"}]')
+        await poller.post('42["run",{"language":"sh","code":"sleep 2"}]')
         assert "status" in (await poller.poll_until('"status"', "1"))[-1]
