@@ -254,7 +254,7 @@ def _collect() -> Iterator[Setting]:
     for name, hint in SettingsTable.__annotations__.items():
         for declared in getattr(hint, "__metadata__", ()):  # without it, a field is no setting
             word, _, limit = name.removeprefix("max_").partition("_")
-            stage = next((each for each in STAGES if each == word and limit in LIMIT_NAMES), None)
+            stage: StageName | None = next((each for each in STAGES if each == word and limit in LIMIT_NAMES), None)
             of_stage = _of_stage(declared, stage, limit, is_maximum=name.startswith("max_")) if stage is not None else {}
             section = of_stage.get("section") or declared.section or section
             yield declared.of_field(name, hint.__origin__, getattr(defaults, name), **(of_stage or {"section": section}))
