@@ -1,4 +1,4 @@
-"""After many runs everything is as before: memory, descriptors, mounts, control groups, processes, folders."""
+"""After many runs everything is as before: memory, file descriptors, mounts, cgroups, processes, folders."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def settled(executor: LocalExecutor, launcher_pid: int) -> Footprint:
 
 @pytest.fixture(autouse=True)
 def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder for temporary files that nobody else writes to: whatever is in it is ours."""
+    """A folder for temporary files that no one else writes to: everything in it is ours."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -109,7 +109,7 @@ async def check(runs: int, data_folder: Path) -> None:
         after = await settled(executor, launcher_pid)
     assert after.descriptors <= before.descriptors
     assert after.launcher_descriptors <= before.launcher_descriptors
-    # Fewer may be left: a mount of the host's goes from here too when somebody removes its folder.
+    # Fewer may be left: a mount of the host disappears here too when its folder is removed.
     assert after.mounts <= before.mounts
     assert (after.groups, after.folders) == (before.groups, before.folders)
     assert after.memory_kib <= before.memory_kib + 2048 + runs // 2  # 3 KiB a run would be a leak

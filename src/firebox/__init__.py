@@ -1,3 +1,3 @@
-"""Run code nobody trusts, and answer before the interpreter alone would have started."""
+"""Run untrusted code in sandboxes, faster than the bare interpreter starts."""
 
 __version__ = "0.1.0"

@@ -91,7 +91,7 @@ class Workshop:
             last = [event async for event in run.events()][-1]
         assert isinstance(last, Finished)
         self.results.append(last.result)
-        assert self.token.encode() not in shown(last.result), "what is nobody's business"
+        assert self.token.encode() not in shown(last.result), "a secret of the host"
         return last.result
 
     @property

@@ -302,7 +302,7 @@ async def test_unfinished_bodies_of_a_client_are_bounded_together() -> None:
         writer.write(head + b"x" * 100_000)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 429")
         assert place.refusals == ["data held for this client would be more than 400000 bytes"]
-        # A small one has always room, and ends that are given up make room.
+        # A small one always fits, and abandoned ones free their space.
         assert (await place.ask(POST + b"Connection: close\r\nContent-Length: 2\r\n\r\nok")).startswith(b"HTTP/1.1 200")
         for _, other in held:
             other.close()

@@ -1,7 +1,7 @@
 """A reverse proxy that does one thing: it names every body JSON, as the front of the once-public instance must have done.
 
 pistonpy and piston-client send their JSON without saying so. Piston's own server refuses that with 415, and so does this one;
-against the public instance both worked. docs/reference/piston.md shows the same in the words of a real proxy.
+against the public instance both worked. docs/reference/piston.md shows the same as the configuration of a real proxy.
 """
 
 from __future__ import annotations

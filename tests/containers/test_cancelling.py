@@ -1,4 +1,4 @@
-"""Whoever leaves a run, at whichever moment, leaves nothing behind."""
+"""A client that leaves a run at any moment leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that look at everything in which an interpreter that was started ahead could differ from a fresh one."""
+"""Programs that look at everything in which a prestarted interpreter could differ from a fresh one."""
 
 # ruff: noqa: E501 - programs are data
 from __future__ import annotations

@@ -58,7 +58,7 @@ WAITING_CALLS = {"0", "2", "202", "257"} if platform.machine() == "x86_64" else 
 
 
 ATTEMPTS = 50
-"""So many runs may come before one of which a stage was started ahead."""
+"""Maximum runs until a stage of one is prestarted."""
 
 
 def children_of(pid: int) -> list[int]:
@@ -74,7 +74,7 @@ def programs_that_wait(executor: LocalExecutor) -> set[int]:
 
 
 def is_waiting(pid: int) -> bool:
-    """Tell whether a process is in a system call in which programs that were started ahead wait; an ended one is."""
+    """Return whether a process is in a system call in which prestarted programs wait; an ended one is."""
     try:
         return Path(f"/proc/{pid}/syscall").read_text().split()[0] in WAITING_CALLS
     except (FileNotFoundError, ProcessLookupError):
@@ -101,22 +101,22 @@ class Warm(Engine):
     """An executor that starts programs ahead, and waits until one is there."""
 
     async def result(self, job: Job) -> Result:
-        """Run a job of which a stage was started ahead."""
+        """Run a job of which a stage was prestarted."""
         for _ in range(ATTEMPTS):
             before = self.counted()
             result = await super().result(job)
             if self.counted() > before:
                 return result
             await self.full()
-            await until(self.all_wait, "every program that was started ahead waits")
-        raise AssertionError(f"in {ATTEMPTS} runs nothing of {job.language} was started ahead: {self.executor.statistics()}")
+            await until(self.all_wait, "every prestarted program waits")
+        raise AssertionError(f"in {ATTEMPTS} runs nothing of {job.language} was prestarted: {self.executor.statistics()}")
 
     def counted(self) -> int:
         """Return how many programs began in the way that is wanted."""
         return self.executor.statistics().started_ahead
 
     def all_wait(self) -> bool:
-        """Tell whether every program that was started ahead has come to where it waits."""
+        """Return whether every prestarted program has reached the place where it waits."""
         return all(map(is_waiting, programs_that_wait(self.executor)))
 
     async def full(self) -> None:

@@ -1,4 +1,4 @@
-"""What was done once is not done again, and nobody can tell but by the time it took; nothing of one job gets into another's."""
+"""Cached work is not repeated, which only its duration shows, and nothing of one job gets into another's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from firebox.engine.job_cache import JobCache
 from tests.engine.conftest import RUNTIMES, Engine, job
 
 NEW = "cp /proc/sys/kernel/random/uuid number; echo 'cat number' > built.sh; echo compiled; echo odd >&2"
-"""A compile stage that makes another program each time: whoever prints the same number was served from what was kept."""
+"""A compile stage that creates another program each time: the same number means that the cache was used."""
 FRESH = "cat /proc/sys/kernel/random/uuid"
 """A program that prints something else each time."""
 BASH, KEPT = (next(runtime for runtime in RUNTIMES if runtime.language == name) for name in ("bash", "kept"))

@@ -311,7 +311,7 @@ async def test_a_listener_that_fails_takes_no_result_with_it(engine: Engine) -> 
 
 
 async def test_attack_23_a_vanished_reader_frees_its_slot(make_engine: MakeEngine) -> None:
-    """Nobody takes the events any more and the program floods: leaving ends it although nothing was read."""
+    """The program floods and its events are no longer read: leaving ends it all the same."""
     engine = await make_engine(slots=1)
     limits = LimitRequest(output_bytes=8 << 20, wall_ms=20_000)
     async with engine.executor.submit(job("bash", "yes", run_limits=limits)) as run:

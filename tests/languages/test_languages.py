@@ -63,7 +63,7 @@ def test_commands_that_people_type(case: Case, ready: Callable[[Case, str], Read
 
 
 def run_command(language: Ready, line: str) -> Any:
-    """Run a line as somebody would type it. It finds an empty standard input."""
+    """Run a line as typed in a terminal, with an empty standard input."""
     body = {
         "language": language.selector,
         "version": language.runtime.version,

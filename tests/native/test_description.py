@@ -39,7 +39,7 @@ NOT_DESCRIBED = {
 ALIAS = "/api/v2/piston"
 """The same as /api/v2."""
 REFUSERS = {"answer_unknown_route", "answer_unknown_method", "refuse"}
-"""Handlers of methods and paths that are not there: they answer in the words of their protocol."""
+"""Handlers of unknown methods and paths, which answer as their protocol does."""
 
 PAGES = {"/api/v1": "native-api", "/api/v2": "piston", "/api/v3": "packages-api", "/": "glot-run"}
 
@@ -180,7 +180,7 @@ def test_errors_are_sent_as_they_are_described(
 )
 def test_a_path_names_all_of_its_methods(server: RunningServer, path: str, allowed: str) -> None:
     asked = [httpx.options(server.url + path, trust_env=False)]
-    if path.startswith("/api/v1"):  # the others answer a method that they do not have in the words of their protocols
+    if path.startswith("/api/v1"):  # the other protocols have their own answers to unknown methods
         asked.append(httpx.put(server.url + path, trust_env=False))
     assert [sorted(answer.headers["allow"].split(", ")) for answer in asked] == [allowed.split(", ")] * len(asked)
 

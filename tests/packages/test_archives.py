@@ -210,7 +210,7 @@ HOSTILE_IMAGES = {
     "a setuid program": ("root/su f 4755 0 0 echo", "setuid"),
     "a setgid program": ("root/su f 2755 0 0 echo", "setuid or setgid"),
     "a setgid folder": ("root/mail d 2775 0 0", "setuid or setgid"),
-    "a setuid file nobody may run": ("root/su f 4600 0 0 echo", "setuid"),
+    "a setuid file without execute permission": ("root/su f 4600 0 0 echo", "setuid"),
 }
 
 

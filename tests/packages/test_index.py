@@ -57,7 +57,7 @@ packages:
 
       abcd
       -----END PGP SIGNATURE-----
-    something-new: that nobody knows yet
+    something-new: unknown to this version
 """)
     assert not found.warnings
     assert (found.serial, found.keys, found.form) == (12, ("0123456789ABCDEF0123456789ABCDEF01234567",), "ppman-repo-1")

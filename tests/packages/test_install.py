@@ -452,7 +452,7 @@ def open_folder() -> Iterator[Path]:
 @pytest.mark.parametrize("who", ["an ordinary user", "root without the right to mount"])
 async def test_an_image_is_unpacked_where_it_cannot_be_mounted(who: str, open_folder: Path) -> None:
     if not IS_ROOT:
-        missing("only root can become somebody else")
+        missing("only root can become another user")
     tree = {
         "pkg-info.json": info_of("toy", "1.0.0"),
         "runtimes.json": json.dumps([runtime("toy", "1.0.0")]),

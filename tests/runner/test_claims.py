@@ -55,7 +55,7 @@ async def test_a_user_cannot_delete_in_the_name_of_an_admin(start_server: Start,
         assert (await runner.GetCodeByID(IdRequest(id=shared[0]), metadata=metadata)).output == "kept\n"
         await call(shared[1], ada, ADA)
         await call(shared[2], ada, OPERATOR)
-        # In the name of somebody who may not: the operator's own rights do not count.
+        # In the name of a user without permission: the operator's own rights do not count.
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(shared[3], bob, OPERATOR)
         assert caught.value.code() is grpc.StatusCode.CANCELLED

@@ -146,7 +146,7 @@ async def test_a_client_that_does_not_wait_for_a_slow_service_deletes_nothing(pa
         waiting = asyncio.ensure_future(call.wait_for_connection())
         await sign_on.until_asked()
         call.cancel()
-        # The question is taken back as well: nobody waits for its answer.
+        # The request is cancelled as well: nothing waits for its answer.
         await sign_on.until_given_up()
         await asyncio.gather(waiting, return_exceptions=True)
     assert (await runner.GetCodeByID(IdRequest(id=shared))).output == "kept\n"

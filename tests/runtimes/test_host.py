@@ -117,7 +117,7 @@ def test_a_hanging_tool_is_killed_with_its_children(make_tool: MakeTool, tmp_pat
     scan = scan_host(path_of(tmp_path) + ":/usr/bin:/bin", [definition()])
     assert scan.problems[0].endswith("no answer within 0.2 s")
     os.set_blocking(alive, True)
-    assert os.read(alive, 1) == b"", "the end comes only when nobody holds the other side any more"
+    assert os.read(alive, 1) == b"", "end of file needs all copies of the other end closed"
     os.close(alive)
 
 

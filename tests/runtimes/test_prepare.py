@@ -168,4 +168,4 @@ def test_commands_end_when_the_server_is_killed(tmp_path: Path) -> None:
     with open(tmp_path / "alive", "rb") as alive:  # opens once the command holds the other side
         server.kill()
         server.wait()
-        assert alive.read() == b"", "the end comes only when nobody holds the other side any more"
+        assert alive.read() == b"", "end of file needs all copies of the other end closed"

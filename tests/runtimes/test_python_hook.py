@@ -119,7 +119,7 @@ print(*map(id, some))
 
 
 SEEN = "import os; type(os.environ).__del__ = lambda self, write=os.write: write(1, b'taken apart')\n"
-"""The rare thing that can be told: the class of an object from before the program gets a `__del__`, which nobody looks for."""
+"""The one visible difference: the class of an earlier object gets a `__del__`, which the hook does not look for."""
 
 
 @pytest.mark.parametrize(

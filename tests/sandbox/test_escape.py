@@ -359,7 +359,7 @@ async def test_attack_58_a_malformed_message_during_the_run_ends_it(peer: Peer, 
         assert (await running).status == 0
     else:
         await fails(running)
-        peer.say(exited())  # nobody listens any more
+        peer.say(exited())  # the other end is closed
         await asyncio.sleep(0)
 
 

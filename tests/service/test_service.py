@@ -30,7 +30,7 @@ ADDRESS = "192.0.2.1"
 async def test_a_job_carries_its_owner(tmp_path: Path, caller: Caller, client: str, account: str) -> None:
     settings = load_settings({"data_dir": str(tmp_path), "ready_sandboxes": 0}, environ={})
     registry = Registry([Runtime(language="sh", version="1.0.0", main_name="main.sh", run=("/bin/sh", "{main}"))])
-    wanted = Job(language="sh", files=(File("", b""),), client="somebody else", account="somebody else")
+    wanted = Job(language="sh", files=(File("", b""),), client="another client", account="another account")
     async with open_stores(settings) as stores, LocalExecutor(settings, registry) as executor:
         service = Service(executor, registry, settings, stores)
         async with service.start(wanted, caller) as run:

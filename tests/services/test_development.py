@@ -1,4 +1,4 @@
-"""`make services-up` and `make services-down`: services for whoever works on Firebox."""
+"""`make services-up` and `make services-down`: services for developers of Firebox."""
 
 from __future__ import annotations
 

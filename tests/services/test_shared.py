@@ -1,4 +1,4 @@
-"""The services that tests run against: shared by workers, separate for tests, and gone with whoever wanted them."""
+"""The services that tests run against: shared by workers, separate for tests, and gone with their last user."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def suite(tmp_path: Path) -> Any:
 
 
 def leftovers(folder: str) -> list[str]:
-    """What names the folder of a service: processes, mounts, control groups, the folder itself."""
+    """What names the folder of a service: processes, mounts, cgroups, the folder itself."""
     name = Path(folder).name
     found = [str(path) for path in (Path(folder), *Path("/sys/fs/cgroup").glob(f"*/{name}")) if path.exists()]
     found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if name in line]

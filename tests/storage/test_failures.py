@@ -193,7 +193,7 @@ async def test_shares_go_on_around_a_restart_of_postgresql(postgres: PostgresSer
         assert len(set(shared)) == len(shared)
         for number in shared:
             assert (await stores.snippets.get(number)).code == "x"
-        # A commit that was cut off may have worked: then nobody was told its number.
+        # An interrupted commit may have worked: then its number was never reported.
         assert len(shared) <= await count(stores) <= len(shared) + len(refused)
 
 
@@ -316,7 +316,7 @@ async def test_full_disk_is_named(tmp_path: Path) -> None:
 
 async def test_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "firebox.db"
-    path.write_bytes(b"somebody's letters, by no means a database" * 100)
+    path.write_bytes(b"letters, by no means a database" * 100)
     before = path.read_bytes()
     with pytest.raises(PartUnavailable, match="not a database"):
         async with sqlite_stores(tmp_path):

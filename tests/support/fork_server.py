@@ -7,7 +7,7 @@ DESCRIPTOR is a socket of type SOCK_SEQPACKET. Each message is a JSON object, {"
 becomes the process that `python -m module arguments...` would be. Its process id is written to the pipe, then, when it has
 ended, its status as wait(2) returns it, a line each.
 
-Ends when nobody holds the other end of the socket. Forks that still run are then asked to end: whoever started them is gone.
+Ends when the other end of the socket is closed. Forks that still run are then asked to end: their parent is gone.
 """
 
 from __future__ import annotations

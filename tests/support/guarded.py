@@ -67,7 +67,7 @@ def password_of(folder: Path) -> str:
 class Guarded:
     """A service with its guardian. shared: by all workers of this test run, under this kind's name.
 
-    stay: it outlives whoever started it, until `end`; folder: where it keeps its data (default: a new temporary one).
+    stay: it outlives its starter, until `end`; folder: where it keeps its data (default: a new temporary one).
     """
 
     kind: str
@@ -109,7 +109,7 @@ class Guarded:
             self._connection = connection
             self._join()
         except OSError:
-            # Nobody there, or it was about to end.
+            # No guardian, or it was about to end.
             self._connection = None
             connection.close()
             return False
@@ -239,7 +239,7 @@ class Guarded:
         return True
 
     def close(self) -> None:
-        """Give it up; when nobody else wants it, return after it has ended and nothing of it is left."""
+        """Release it. The last user returns after it has ended and nothing of it is left."""
         if self._connection is None:
             return
         try:

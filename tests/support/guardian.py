@@ -1,8 +1,8 @@
 """The process between the tests and a service: it starts, stops and kills the service, and ends with everything it started.
 
-Started by `services.py` as a script with the standard library alone. Whoever holds a connection wants the service; when
+Started by `services.py` as a script with the standard library alone. An open connection means that the service is used; when
 the last one closes, for whatever reason a process can end, the guardian ends the service, all that came of it, its
-mounts, its control groups and its folder. Dies the guardian itself, the kernel kills the service.
+mounts, its cgroups and its folder. Dies the guardian itself, the kernel kills the service.
 
 A request is a line of JSON, `{"do": "join" | "start" | "stop" | "kill" | "end"}`; the answer is a line too: `{}`, or
 `{"error": one sentence, "log": the end of what the service wrote}`.
@@ -52,7 +52,7 @@ def abstract(name: str) -> str:
 
 
 class Guardian:
-    """One service. spec: what `services.py` says of it; first: the connection of whoever started the guardian."""
+    """One service. spec: what `services.py` says of it; first: the connection of the guardian's starter."""
 
     def __init__(self, spec: dict[str, Any], first: socket.socket) -> None:
         self.spec = spec
@@ -82,7 +82,7 @@ class Guardian:
             signal.signal(ending, self.end)
 
     def claim(self) -> str | None:
-        """Take the names that nobody else may have at this time; return the one that is taken."""
+        """Take names exclusively; return the first that is already taken."""
         for port in self.spec["ports"]:
             claim = socket.socket(socket.AF_UNIX)
             try:
@@ -101,7 +101,7 @@ class Guardian:
         return None
 
     def run(self) -> None:
-        """Serve until nobody wants the service any more."""
+        """Serve until the last user has gone."""
         self.answer({"do": "start"})
         while not self.ending:
             for key, _ in self.selector.select():
@@ -161,7 +161,7 @@ class Guardian:
             self.claims.append(client)
             self.ending = True
         else:
-            # Closing alone would not do: whoever started this process may hold the same socket.
+            # Closing is not enough: the parent of this process may hold the same socket.
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
             client.close()

@@ -68,7 +68,7 @@ def _image(contract: str, language: str, docker_url: str) -> str:
                 await engine.take(root, tag, changes, lambda _sent: None)
 
     with _locked("import"), ThreadPoolExecutor(1) as thread:
-        # In a thread of its own: whoever asks may be inside of a loop already.
+        # In a thread of its own: the caller may be inside an event loop.
         thread.submit(asyncio.run, import_it()).result()
     return tag
 

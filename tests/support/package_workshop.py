@@ -90,7 +90,7 @@ class Workshop:
             return entry
 
     def _remove_outdated(self) -> None:
-        """Remove what was built from recipes as they were: nobody may see one version with two contents."""
+        """Remove what was built from older recipes: one version must not have two contents."""
         current = {f"{recipe.package}-{recipe.series}.json": recipe for recipe in recipes()}
         outdated = [
             note for note in self.notes.iterdir() if note.name not in current or _kept(note, _digest(current[note.name])) is None

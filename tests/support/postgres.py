@@ -142,7 +142,7 @@ class PostgresServer(Guarded):
 
     @contextmanager
     def database(self) -> Generator[str]:
-        """A new database with nothing in it; yield its address, and remove it in the end, whoever still uses it."""
+        """Yield the address of a new empty database; remove it at the end, even if it is still in use."""
         name = f"test_{secrets.token_hex(8)}"
         self.sql(f"CREATE DATABASE {name}")
         try:

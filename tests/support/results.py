@@ -1,4 +1,4 @@
-"""Results of jobs that nobody ran: a test names what matters to it, the rest is of a run that ended well and printed nothing."""
+"""Results of jobs that never ran: a test names what matters to it, the rest is of a run that ended well and printed nothing."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class RunningServer:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a `firebox` that is started by a test: this one's, without settings of whoever runs the tests."""
+    """The environment of a `firebox` that is started by a test: this one's, without the settings of the developer."""
     others = {"CONFIG_PATH", *(alias.name for row in TABLE for alias in row.aliases)}
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("FIREBOX_", "PISTON_")) and name not in others

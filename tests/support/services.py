@@ -33,7 +33,7 @@ __all__ = ["DockerEngine", "Guarded", "PostgresServer", "RedisServer", "ServiceF
 
 @functools.cache
 def run_name() -> str:
-    """A name that all workers of this test run share and nobody else has."""
+    """A name shared by all workers of this test run and unique to it."""
     return os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"{os.getpid()}-{secrets.token_hex(4)}"
 
 

@@ -1,4 +1,4 @@
-"""What Go needs before it is quick, made once a machine: cold, the smallest program takes ten seconds of processor time."""
+"""What Go needs before it is quick, made once per machine: cold, the smallest program takes ten seconds of CPU time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _plan(data: Path) -> Preparation:
 
 
 def _execute(planned: Preparation) -> None:
-    """Do what the preparation does, but not when nobody else wants the processor: a test waits for it."""
+    """Do what the preparation does, but not at idle priority: a test waits for it."""
     unfinished = planned.folder.with_name("unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     with tempfile.TemporaryDirectory() as work:

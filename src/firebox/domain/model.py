@@ -30,7 +30,7 @@ class Verdict(StrEnum):
     | runtime_error | exit code not 0                                                                   |
     | signal        | died on a signal that no limit sent                                               |
     | wall_time     | killed: lived longer than `wall_ms`                                               |
-    | cpu_time      | killed: used more processor time than `cpu_ms`                                    |
+    | cpu_time      | killed: used more CPU time than `cpu_ms`                                          |
     | memory        | the whole tree reached `memory_bytes`                                             |
     | output        | killed: wrote more than `output_bytes` to one stream, in mode `kill`              |
     | cancelled     | the client asked, or went away                                                    |
@@ -83,7 +83,7 @@ class Job(Struct, frozen=True, kw_only=True):
     """Runtime + files + stdin + args + limits."""
 
     id: str = ""
-    """A ULID when whoever accepted the job has named it already; else the executor makes one."""
+    """A ULID if the job was named when it was accepted; else the executor creates one."""
     language: str
     """Name or alias."""
     version: str = "*"

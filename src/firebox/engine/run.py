@@ -242,7 +242,7 @@ class Run:
         self._release()
 
     def _settle(self, task: asyncio.Task[None]) -> None:
-        """Make sure that there is a last event and the slot is given back, whatever ended the work."""
+        """Emit the last event and release the slot if the work did not, whatever ended it."""
         error = None if task.cancelled() else task.exception()
         try:
             if self._result is None:

@@ -62,7 +62,7 @@ def describe() -> dict[str, Any]:
     from firebox.doors.runner import runner_openapi
 
     parts = (native_openapi, piston_openapi, package_openapi, glot_openapi, runner_openapi)
-    words = "Runs programs in sandboxes, for clients of five systems. In words: the pages in docs/."
+    words = "Runs programs in sandboxes, for clients of five systems. See the pages in docs/."
     return openapi.document("Firebox", firebox.__version__, words, [part.describe() for part in parts])
 
 

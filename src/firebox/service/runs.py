@@ -69,7 +69,7 @@ class StoredRuns:
     start: as `Service.start`. retention_s: how long an ended run is kept. kept: maximum number of ended runs.
 
     A run belongs to the user who started it. For others it does not exist, except for admins. A run without a user belongs to
-    whoever knows its id, which is hard to guess.
+    anyone who knows its id, which is hard to guess.
     """
 
     def __init__(

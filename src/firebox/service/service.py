@@ -115,7 +115,7 @@ class Service:
     async def start(self, job: Job, caller: Caller, *, counted: bool = True) -> AsyncGenerator[Run]:
         """Admit a job of `caller`, which then runs or waits for a slot; leaving the context cancels it.
 
-        A file without a name gets the one that its runtime wants. counted: False charges nobody's quota.
+        A file without a name gets the one that its runtime wants. counted: False charges no quota.
         Raises, on entry: InvalidRequest, UnknownRuntime, RateLimited, PartUnavailable, ShuttingDown, and what `Executor.submit`
         raises.
         """

@@ -148,7 +148,7 @@ long fake_written(size_t bytes)
     return bytes <= 1 ? (long)bytes : (long)(1 + bytes / 256 * number);
 }
 
-/* The number of a descriptor that nobody looks at would not be read. */
+/* The number of a file descriptor would not be read otherwise. */
 long fake_copied(int from, size_t bytes)
 {
     seen ^= (uint8_t)from;

@@ -270,7 +270,7 @@ def from_result(result: Result, output_bytes: int) -> Answer:
 def from_container(result: Result) -> Answer:
     """Read what the program of an image wrote: exactly one JSON object.
 
-    Raises: RunFailed, in the words of the container; TooSlow, TooMuchOutput, ContainerError, ShuttingDown.
+    Raises: RunFailed, with the stderr of the container; TooSlow, TooMuchOutput, ContainerError, ShuttingDown.
     """
     match result.verdict:
         case Verdict.WALL_TIME:

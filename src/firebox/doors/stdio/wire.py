@@ -49,7 +49,7 @@ class Answer(Struct):
 
 
 def read_request(descriptor: int, at_most_bytes: int) -> bytes:
-    """Read one JSON object, up to its end: whoever sends it may keep the connection open.
+    """Read one JSON object, up to its end: the sender may keep the connection open.
 
     Raises: InvalidRequest when more than `at_most_bytes` come.
     """

@@ -174,7 +174,7 @@ class ContainerStage:
         try:
             await asyncio.wait({creating})
             if not creating.cancelled():
-                creating.exception()  # seen: whoever waited for it may have been cancelled
+                creating.exception()  # retrieved: the task that waited for it may have been cancelled
             await self._engine.remove(self.name)
             removed = True
         except FireboxError as error:
