@@ -131,7 +131,7 @@ programs = ["true"]
     with server.client() as client:
         numbers = client.get("/metrics").text
     assert re.search(r'^firebox_slow_toolchains\{language="lame",version="[^"]+"\} 1\.0$', numbers, re.MULTILINE)
-    assert re.search(r"toolchain stays slow.*lame", server.log.read_text())
+    assert re.search(r"toolchain not prepared.*lame", server.log.read_text())
 
 
 def test_nothing_of_a_client_gets_into_the_log_but_that_it_called(start_server: Callable[..., RunningServer]) -> None:
