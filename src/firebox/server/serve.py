@@ -112,7 +112,7 @@ def _prepare(preparations: Iterable[Preparation], metrics: Metrics) -> None:
     for preparation in preparations:
         problem = preparation.execute()
         if problem:
-            _log.warning("toolchain stays slow", language=preparation.language, problem=problem)
+            _log.warning("toolchain not prepared", language=preparation.language, problem=problem)
             metrics.note_slow_toolchain(preparation.language, preparation.version)
         else:
             _log.info("toolchain prepared", language=preparation.language, version=preparation.version)
