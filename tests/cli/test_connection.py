@@ -217,6 +217,39 @@ async def test_a_body_in_a_hundred_thousand_chunks_arrives_whole() -> None:
         assert place.bodies == [b"x" * 100_000]
 
 
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: 5\r\n", b"hello"),
+        (b"Transfer-Encoding: chunked\r\n", b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"),
+        (b"Content-Length: 0\r\n", b""),
+        (b"", b""),
+    ],
+    ids=["length", "chunks", "empty", "none"],
+)
+@pytest.mark.parametrize("is_split", [False, True])
+async def test_an_unsupported_upgrade_is_ignored(framing: bytes, body: bytes, is_split: bool) -> None:
+    requests = [
+        POST + H2C + framing + b"\r\n" + body,
+        POST + H2C + framing + b"\r\n" + body,
+        POST + b"Connection: close\r\nContent-Length: 3\r\n\r\nend",
+    ]
+    async with listening() as place:
+        if not is_split:
+            await place.ask(b"".join(requests))
+        else:
+            reader, writer = await place.connect()
+            for byte in b"".join(requests):
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0)
+            await reader.read()
+        sent = b"hello" if body else b""
+        assert place.bodies == [sent, sent, b"end"]
+
+
 def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
     return Frame(opcode, data, fin).serialize(mask=True, extensions=[])
 

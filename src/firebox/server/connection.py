@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from firebox.doors.http.acceptor import Admitted
 from firebox.doors.http.fair_scheduler import FairScheduler
+from firebox.server.request_parser import RequestParser
 
 HEAD_TIMEOUT_S = 20.0
 """How long a client may take to send the head of a request."""
@@ -175,8 +176,21 @@ class BoundedConnection(HttpToolsProtocol):
 
     def __init__(self, turns: FairScheduler, admitted: Admitted, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.parser = RequestParser(self)  # type: ignore[assignment]
         self._turns = turns
         self._admitted = admitted
+
+    @property
+    def offers_websocket(self) -> bool:
+        return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in self.headers)
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        return self.headers
+
+    def reopen_body(self) -> None:
+        self.cycle.more_body = True
+        self.cycle.message_event.clear()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._guarded = GuardedTransport(transport, self._admitted)
