@@ -1,8 +1,8 @@
 """httptools' request parser, without its stop at upgrades that the server does not support.
 
 Clients may offer to switch protocols, as Java's HttpClient and curl do with `Upgrade: h2c`; a server may ignore that. httptools
-instead stops after the head: the body is lost, and so is every later request of the connection. A new parser then takes over. It is
-told how the body is framed, and the end of the connection's first message is reported when the body has ended.
+instead stops after the head: the body is lost, and so is every later request of the connection. So a new parser takes over. It
+is told how the body is framed, and the request is complete when its body has ended.
 Source: RFC 9110, section 7.8.
 """
 
