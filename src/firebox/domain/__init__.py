@@ -1,1 +1,1 @@
-"""Floor 2: the vocabulary. What a job, a result, a limit and an error are."""
+"""The vocabulary. What a job, a result, a limit and an error are."""

@@ -1,1 +1,1 @@
-"""Floor 7: protocol front ends. Doors never import each other."""
+"""Protocol front ends. Doors never import each other."""

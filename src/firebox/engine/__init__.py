@@ -1,1 +1,1 @@
-"""Floor 4: admission, stages, events, results."""
+"""Admission, stages, events, results."""

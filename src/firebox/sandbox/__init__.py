@@ -1,1 +1,1 @@
-"""Floor 1: isolated process trees. Knows no language, user or protocol."""
+"""Isolated process trees. Knows no language, user or protocol."""

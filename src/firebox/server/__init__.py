@@ -1,1 +1,1 @@
-"""Floor 8: one server process with every door."""
+"""One server process with every door."""

@@ -1,1 +1,1 @@
-"""Floor 6: use cases and permissions, no protocol words."""
+"""Use cases and permissions, no protocol words."""

@@ -1,1 +1,1 @@
-"""Floor 3: the settings of a server, their sources and their documentation."""
+"""The settings of a server, their sources and their documentation."""
