@@ -166,9 +166,9 @@ def test_a_client_whose_connection_breaks_ends_the_run(server: RunningServer, cl
 
 def test_a_client_that_leaves_while_its_input_is_not_read_ends_the_run(server: RunningServer, client: httpx.Client) -> None:
     with suppress(ConnectionClosed, OSError), open_live(server) as socket:
-        start(socket, "echo ready; sleep 2")
+        start(socket, "echo ready; sleep 50")
         text_until(socket, "ready")
-        for _ in range(8):
+        for _ in range(8):  # less than is queued for a program that does not read
             say(socket, type="stdin", data="x" * 200_000)
         break_connection(socket)
     wait_until_idle(client)
@@ -208,6 +208,20 @@ def test_input_sent_while_queued_reaches_the_run(start_server: Callable[..., Run
         say(first, type="eof")
         assert text(hear_until(second, "finished")) == "early\n"
         assert hear_until(third, "finished")[-1]["result"]["verdict"] == "cancelled"
+
+
+def test_a_signal_sent_while_queued_reaches_the_program(start_server: Callable[..., RunningServer]) -> None:
+    server = start_server("--interactive-slots", "1")
+    with server.client() as client, open_live(server) as first, open_live(server) as second:
+        start(first, "echo ready; read line")
+        text_until(first, "ready")
+        start(second, "sleep 50")
+        wait_until(lambda: queued(client) == 1)
+        say(second, type="signal", signal="SIGTERM")
+        wait_until(lambda: client.get("/health").json()["in_flight"] == 1)
+        say(first, type="eof")
+        result = hear_until(second, "finished")[-1]["result"]
+        assert (result["verdict"], result["run"]["signal"]) == ("signal", "SIGTERM")
 
 
 def test_a_person_may_take_time_but_not_fall_asleep(start_server: Callable[..., RunningServer]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firebox.domain.errors import QueueFull
-from firebox.domain.model import Result, RuntimeName, Timings
+from firebox.domain.model import Result, RuntimeName, Timings, Verdict
 from firebox.engine.executor import Statistics
 from firebox.service.run_metrics import Metrics
 from tests.support.results import result_with, stage_with
@@ -61,3 +61,13 @@ def test_what_is_counted_is_written() -> None:
         "firebox_queue_wait_seconds_sum 70.001",
     ]
     assert 'firebox_queue_wait_seconds_bucket{le="60.0"} 1.0' in lines
+
+
+def test_a_run_cancelled_in_the_queue_counts_as_run_but_not_in_the_durations() -> None:
+    metrics = Metrics(lambda: IDLE)
+    metrics.count_result(
+        result_with(verdict=Verdict.CANCELLED, timings=Timings(queue_ms=9.0, prepare_ms=0, compile_ms=0, run_ms=0))
+    )
+    lines = lines_of(metrics)
+    assert 'firebox_runs_total{language="bash",verdict="cancelled"} 1.0' in lines
+    assert {"firebox_prepare_seconds_count 0.0", "firebox_queue_wait_seconds_count 0.0"} <= set(lines)

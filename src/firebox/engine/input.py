@@ -11,6 +11,8 @@ from firebox.domain.model import Eof, Stdin
 if TYPE_CHECKING:
     from firebox.engine.backends.backend import Stage
 
+INPUT_BYTES = 2 << 20
+"""How much input of a run may be queued. Doors receive nothing more beyond it, and then notice no disconnect either."""
 MESSAGE_BYTES = 64
 """Memory of a message besides its data, so that empty ones are bounded too."""
 
@@ -18,8 +20,7 @@ MESSAGE_BYTES = 64
 class InputQueue:
     """The queue between `Run.send` and the stdin of a stage. first: comes before everything else."""
 
-    def __init__(self, room_bytes: int, first: bytes = b"") -> None:
-        self._room_bytes = room_bytes
+    def __init__(self, first: bytes = b"") -> None:
         self._waiting: deque[Stdin | Eof] = deque([Stdin(first)] if first else [])
         self._waiting_bytes = sum(map(_size_bytes, self._waiting))
         self._arrived = asyncio.Event()
@@ -27,14 +28,14 @@ class InputQueue:
         self._complete = False
 
     async def put(self, message: Stdin | Eof) -> None:
-        """Queue a message, then wait while more than `room_bytes` are queued. Ignored after `Eof` and once closed."""
+        """Queue a message, then wait while more than `INPUT_BYTES` are queued. Ignored after `Eof` and once closed."""
         if self._complete:
             return
         self._complete = isinstance(message, Eof)
         self._waiting.append(message)
         self._waiting_bytes += _size_bytes(message)
         self._arrived.set()
-        while self._waiting_bytes > self._room_bytes:
+        while self._waiting_bytes > INPUT_BYTES:
             self._has_room.clear()
             await self._has_room.wait()
 

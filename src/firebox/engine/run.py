@@ -36,7 +36,7 @@ from firebox.domain.model import (
 )
 from firebox.engine.admission import Admission, Place
 from firebox.engine.backends.backend import Artifacts, Backend, Stage
-from firebox.engine.event_buffer import BUFFERED_BYTES, EventBuffer
+from firebox.engine.event_buffer import EventBuffer
 from firebox.engine.idle import IdleClock
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
@@ -103,10 +103,11 @@ class Run:
         self._task: asyncio.Task[None] | None = None
         self._has_slot = False
         self._events = EventBuffer(self._resume)
-        self._input = InputQueue(BUFFERED_BYTES, plan.job.stdin) if plan.job.interactive else None
+        self._input = InputQueue(plan.job.stdin) if plan.job.interactive else None
         self._terminal_size = (plan.job.terminal.rows, plan.job.terminal.columns) if plan.job.terminal else None
         self._idle = IdleClock(plan.idle_ms, self._end_idle)
         self._cancelled = False
+        self._early_signals: dict[str, None] = {}
         self._served: CacheLevel = "none"
         self._turn: asyncio.Task[Turn] | None = None
         self._name: StageName = "run"
@@ -186,7 +187,9 @@ class Run:
             case Resize(rows, columns) if not _is_terminal_size(rows, columns):
                 raise InvalidRequest("rows and columns must be from 1 to 1000", where="resize")
             case Signal(name):
-                if self._stage is not None:
+                if self._stage is None or not self._is_announced:
+                    self._early_signals[name] = None
+                else:
                     self._stage.signal(signal.Signals[name])
             case Resize(rows, columns):
                 self._terminal_size = (rows, columns)
@@ -397,10 +400,18 @@ class Run:
         self._started_at = self._started_at or time.monotonic()
         self._prepare_ms += (time.monotonic() - self._opened_at) * 1000
         self._events.put(StageStarted(sequence=self._events.next_sequence(), stage=self._name))
+        self._send_early_signals()
         if self._name == "run":
             self._idle.start()
             if self._input is not None and self._stage is not None:
                 self._feeding = asyncio.create_task(self._input.feed(self._stage))
+
+    def _send_early_signals(self) -> None:
+        """Send the program the signals that arrived before there was one."""
+        early, self._early_signals = self._early_signals, {}
+        for name in early:
+            if self._stage is not None:
+                self._stage.signal(signal.Signals[name])
 
     def _take_output(self, stream: StreamName, data: bytes) -> None:
         if not self._is_announced:

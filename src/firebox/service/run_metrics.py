@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from firebox.domain.errors import FireboxError
-from firebox.domain.model import Result
+from firebox.domain.model import Result, Verdict
 from firebox.engine.executor import Statistics
 
 if TYPE_CHECKING:  # imported on the first scrape: counting does not need it
@@ -51,6 +51,8 @@ class Metrics:
         language = result.runtime.language
         self._runs[language, result.verdict.value] += 1
         self._cache[result.cache] += 1
+        if result.compile is None and result.run is None and result.verdict is Verdict.CANCELLED:
+            return  # it left the queue: it never had a slot or a sandbox
         self._wait.observe(result.timings.queue_ms / 1000)
         self._prepare.observe(result.timings.prepare_ms / 1000)
         for stage in (result.compile, result.run):

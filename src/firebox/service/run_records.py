@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from firebox.domain.errors import FireboxError
-from firebox.domain.model import Job, Result, Run, StageResult, Verdict
+from firebox.domain.model import Job, Result, Run, Verdict
 from firebox.service.quotas import Charge
 from firebox.service.run_metrics import Metrics
 
@@ -34,7 +34,7 @@ class RunRecords:
         """Record a run that has ended."""
         charge = self._charges.pop(run.id, None)
         if run.job.image is not None:
-            self._note_container(run, run.job.image.name, result.run, charge)
+            self._note_container(run, run.job.image.name, result, charge)
             return
         if charge is not None:
             charge.cpu_ms += sum(stage.cpu_ms for stage in (result.compile, result.run) if stage is not None)
@@ -51,11 +51,14 @@ class RunRecords:
             run_ms=round(result.timings.run_ms, 1),
         )
 
-    def _note_container(self, run: Run, image: str, stage: StageResult | None, charge: Charge | None) -> None:
+    def _note_container(self, run: Run, image: str, result: Result, charge: Charge | None) -> None:
         """Record a container. Its wall time counts as CPU time, which is not known."""
+        stage = result.run
         if stage is None and isinstance(run.failure, FireboxError):
             self.note_refusal(run.job, run.failure)
             return
+        if stage is None and result.verdict is Verdict.CANCELLED:
+            return  # it left the queue: there was no container
         wall_ms = stage.wall_ms if stage is not None else 0.0
         outcome = "failed"
         if stage is not None:
