@@ -185,8 +185,9 @@ async def test_a_flood_of_packets_closes_the_connection(server: RunningServer, j
 
 
 async def test_a_broken_frame_amid_output_ends_the_connection(server: RunningServer) -> None:
-    for _ in range(10):
-        async with raw(server.url) as socket:
+    for number in range(10):
+        # From several addresses: each may ask for few runs at a time.
+        async with raw(server.url, local_addr=(f"127.0.7.{number + 1}", 0)) as socket:
             await socket.send("42" + json.dumps(["run", {"language": "bash", "code": "while :; do echo more; done"}]))
             while "more" not in await hear(socket):
                 pass
