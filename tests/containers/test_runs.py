@@ -107,7 +107,8 @@ async def test_the_wall_clock_ends_a_program_whose_output_nobody_reads(
         await asyncio.to_thread(wait_for, docker_engine, name_of(started), "removed")
         rest = [chunk async for chunk in output]
         assert (await started.result()).verdict is Verdict.WALL_TIME
-    assert len(rest) < 100
+    # In what pieces the Docker Engine sends it is up to the engine. Unread, the program would have written hundreds of MB.
+    assert sum(len(chunk.data) for chunk in rest) < 32 << 20
 
 
 async def test_what_a_program_may_do_is_bounded(containers: Containers) -> None:

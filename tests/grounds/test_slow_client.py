@@ -18,7 +18,7 @@ from tests.support.server import RunningServer, running_server
 COUNTING = """
 import os, sys
 sent = 0
-while sent < 30_000_000:
+while sent < 100_000_000:
     sent += os.write(1, b"x" * 60_000)
     print(sent // 1000, file=sys.stderr, flush=True)
 """
@@ -40,7 +40,7 @@ def forget_most_memory(server: RunningServer) -> None:
 
 def generous() -> list[str]:
     """Flags of a server whose limits let a program write more than any buffer holds."""
-    return ["--run-output-bytes", "60MiB", "--grounds-wall-ms", "3000", "--slots", "4"]
+    return ["--run-output-bytes", "200MiB", "--grounds-wall-ms", "3000", "--slots", "4"]
 
 
 async def test_a_websocket_that_is_not_read_stops_the_program() -> None:
@@ -63,7 +63,8 @@ async def test_a_websocket_that_is_not_read_stops_the_program() -> None:
                         assert isinstance(packet, str)
                         heard = packet if "stdout" not in packet else heard
                 assert "Timeout exceeded." in heard
-        assert most_memory_bytes(server) - before < ROOM_BYTES * 2
+        # A server that does not stop the program holds 100 MB. What the allocator and the first WebSocket add varies.
+        assert most_memory_bytes(server) - before < ROOM_BYTES * 4
 
 
 async def test_a_client_that_does_not_poll_stops_the_program() -> None:
