@@ -63,7 +63,7 @@ def describe() -> dict[str, Any]:
 
     parts = (native_openapi, piston_openapi, package_openapi, glot_openapi, runner_openapi)
     words = "Runs programs in sandboxes, for clients of five systems. See the pages in docs/."
-    return openapi.document("Firebox", firebox.__version__, words, [part.describe() for part in parts])
+    return openapi.document("Firebox", firebox.__version__, words, [part.DOOR for part in parts])
 
 
 def answer_http_error(request: AnyRequest, error: HTTPException) -> Response[Any]:

@@ -1,4 +1,4 @@
-"""Building blocks of the OpenAPI document: each door describes its operations, and one document contains them all.
+"""Building blocks of the OpenAPI document: each door describes its operations in tables, and one document contains them all.
 
 Imported on the first request for the document. Source: OpenAPI 3.1.
 """
@@ -6,20 +6,19 @@ Imported on the first request for the document. Source: OpenAPI 3.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Literal, cast
 
 import msgspec
+from msgspec import Struct, field
 
 JSON = "application/json"
 TEXT = "text/plain"
 EVENTS = "text/event-stream"
 
 Schema = dict[str, Any]
-Method = Literal["get", "post", "put", "delete"]
 Security = tuple[Mapping[str, list[str]], ...]
 
 BEARER, GLOT_TOKEN, QUERY_TOKEN = "bearer", "glotToken", "queryToken"
@@ -28,6 +27,8 @@ OPTIONAL_TOKEN: Security = ({}, {BEARER: []})
 """Needed only if the operator requires it (`require_login`)."""
 OPERATOR_TOKEN: Security = ({}, {BEARER: []})
 """An admin's token. Without logins, programs on the server's machine need none."""
+EVENT_SOURCE_TOKEN: Security = ({}, {BEARER: []}, {QUERY_TOKEN: []})
+"""As OPTIONAL_TOKEN; browsers may send it in the query."""
 
 SECURITY_SCHEMES: dict[str, Schema] = {
     BEARER: {
@@ -53,9 +54,14 @@ ASKER = (401, 403, 429, 503)
 """Error statuses of identifying the client."""
 BODY = (400, 408, 413, 415)
 """Error statuses of reading a body."""
+_ERROR_HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": "How to authenticate."},
+    429: {"Retry-After": "Seconds to wait before a retry."},
+    503: {"Retry-After": "Seconds to wait before a retry."},
+}
 
 
-class RefusedDetail(msgspec.Struct, frozen=True):
+class RefusedDetail(Struct, frozen=True):
     """What was wrong. code: stable, for programs."""
 
     code: str
@@ -63,85 +69,99 @@ class RefusedDetail(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(Struct, frozen=True):
     """A request rejected before it reached a door: its Host header is not allowed, or its head is too large."""
 
     error: RefusedDetail
     message: str
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A response. type: of its content, or None; media: by media type, if there are several or it is no JSON."""
+class Answer(Struct, frozen=True):
+    """A response. type: of its JSON, or the types by media type; or the name of one of the door's `schemas`."""
 
     description: str
     type: Any = None
-    media: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = {}
     example: Any = None
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """A parameter of the path, the query or the headers."""
 
     name: str
     description: str
     place: Literal["path", "query", "header"] = "path"
-    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    schema: Schema = field(default_factory=lambda: {"type": "string"})
     example: Any = None
 
 
-@dataclass(frozen=True)
-class Operation:
-    """An operation. errors: statuses answered in the door's error format; body: type of the request's JSON."""
+class Body(Struct, frozen=True):
+    """JSON that a request must have. type: as in `Answer`; examples: by name, each with a summary."""
 
-    method: Method
-    path: str
+    type: Any
+    examples: Mapping[str, tuple[str, Any]] = {}
+
+
+class Operation(Struct, frozen=True):
+    """An operation.
+
+    route: method and path, below that of its group. answers: the one with status 200, or all by status.
+    errors: statuses in the door's error format, besides those of identifying the client, of reading a body and of unknown names
+    in the path. security: if not that of the group.
+    """
+
+    route: str
     id: str
-    tag: str
     summary: str
-    answers: Mapping[int, Answer]
+    answers: Answer | Mapping[int, Answer]
+    body: Body | None = None
     description: str = ""
     parameters: Sequence[Parameter] = ()
-    body: Any = None
-    body_required: bool = True
-    examples: Mapping[str, tuple[str, Any]] = field(default_factory=dict[str, tuple[str, Any]])
     errors: Sequence[int] = ()
+    security: Security | None = None
+
+
+class Group(Struct, frozen=True):
+    """Operations with a common tag, start of the path and authorization. parameters: those of their paths."""
+
+    tag: str
+    operations: Sequence[Operation]
+    path: str = ""
+    parameters: Sequence[Parameter] = ()
     security: Security = OPTIONAL_TOKEN
 
 
-@dataclass(frozen=True)
-class Door:
+class Door(Struct, frozen=True):
     """The operations of a door. prefix: of its schema names, so that those of two doors never collide; failure: its error format.
 
-    schemas: of types unknown to msgspec, by the names that `Named` refers to.
+    tags: with their descriptions. also: more types to describe. schemas: of types unknown to msgspec, by the names that stand for
+    them.
     """
 
     tags: Mapping[str, str]
-    operations: Sequence[Operation]
+    groups: Sequence[Group]
     failure: Any
     prefix: str = ""
     also: Sequence[Any] = ()
-    schemas: Mapping[str, Schema] = field(default_factory=dict[str, Schema])
-
-
-@dataclass(frozen=True)
-class Named:
-    """A reference to a schema that is not generated from a type."""
-
-    name: str
+    schemas: Mapping[str, Schema] = {}
 
 
 def document(title: str, version: str, description: str, doors: Iterable[Door]) -> Schema:
     """Return the whole document."""
     doors = list(doors)
     paths: dict[str, Schema] = {}
-    schemas: dict[str, Schema] = _components((Refused,), "")
+    schemas: dict[str, Schema] = {}
+    refused = _content(Refused, partial(_schema, prefix="", schemas=schemas))
     for door in doors:
-        schemas |= _schemas(door)
-        for operation in door.operations:
-            paths.setdefault(operation.path, {})[operation.method] = _operation(operation, door)
+        schema = partial(_schema, prefix=door.prefix, schemas=schemas)
+        schemas |= {door.prefix + name: each for name, each in door.schemas.items()}
+        for type_ in door.also:
+            schema(type_)
+        for group in door.groups:
+            for operation in group.operations:
+                method, _, path = operation.route.partition(" ")
+                described = _operation(operation, group, door.failure, refused, schema)
+                paths.setdefault(group.path + path, {})[method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description, "license": {"name": "MIT", "identifier": "MIT"}},
@@ -152,58 +172,52 @@ def document(title: str, version: str, description: str, doors: Iterable[Door]) 
     }
 
 
-def _operation(operation: Operation, door: Door) -> Schema:
-    content = partial(_content, door=door)
-    responses = {str(status): _answer(answer, door) for status, answer in operation.answers.items()}
-    for status in sorted({*operation.errors, 500}):
-        known = responses.get(str(status))
-        if known is None:
-            responses[str(status)] = {
-                "description": HTTPStatus(status).phrase,
-                "content": content({JSON: door.failure}),
-                **({"headers": _headers(_ERROR_HEADERS[status])} if status in _ERROR_HEADERS else {}),
-            }
+def _operation(operation: Operation, group: Group, failure: Any, refused: Schema, schema: Callable[[Any], Schema]) -> Schema:
+    security = group.security if operation.security is None else operation.security
+    in_path = [each for each in group.parameters if f"{{{each.name}}}" in operation.route]
+    answers = operation.answers if isinstance(operation.answers, Mapping) else {200: operation.answers}
+    responses = {status: _answer(answer, schema) for status, answer in answers.items()}
+    errors = {
+        500,
+        *operation.errors,
+        *(ASKER if security else ()),
+        *(BODY if operation.body else ()),
+        *((404,) if in_path else ()),
+    }
+    for status in errors - answers.keys():
+        headers = _headers(_ERROR_HEADERS.get(status, {}))
+        responses[status] = _answer(Answer(HTTPStatus(status).phrase, failure), schema) | headers
     for status in (421, 431):
-        phrase = HTTPStatus(status).phrase
-        responses[str(status)] = {"description": phrase, "content": {JSON: {"schema": _reference("Refused")}}}
-    described: Schema = {"operationId": operation.id, "tags": [operation.tag], "summary": operation.summary}
+        responses[status] = {"description": HTTPStatus(status).phrase, **refused}
+    described: Schema = {"operationId": operation.id, "tags": [group.tag], "summary": operation.summary}
     if operation.description:
         described["description"] = operation.description
-    if operation.parameters:
-        described["parameters"] = [_parameter(each) for each in operation.parameters]
+    if parameters := [*in_path, *operation.parameters]:
+        described["parameters"] = [_parameter(each) for each in parameters]
     if operation.body is not None:
-        sent = content({JSON: operation.body})
-        if operation.examples:
-            sent[JSON]["examples"] = {
-                name: {"summary": summary, "value": value} for name, (summary, value) in operation.examples.items()
+        sent: Schema = {"required": True, **_content(operation.body.type, schema)}
+        if examples := operation.body.examples:
+            sent["content"][JSON]["examples"] = {
+                name: {"summary": summary, "value": value} for name, (summary, value) in examples.items()
             }
-        described["requestBody"] = {"required": operation.body_required, "content": sent}
-    described["responses"] = dict(sorted(responses.items()))
-    described["security"] = [dict(each) for each in operation.security]
+        described["requestBody"] = sent
+    described["responses"] = {str(status): response for status, response in sorted(responses.items())}
+    described["security"] = [dict(each) for each in security]
     return described
 
 
-_ERROR_HEADERS: Mapping[int, Mapping[str, str]] = {
-    401: {"WWW-Authenticate": "How to authenticate."},
-    429: {"Retry-After": "Seconds to wait before a retry."},
-    503: {"Retry-After": "Seconds to wait before a retry."},
-}
-
-
-def _answer(answer: Answer, door: Door) -> Schema:
-    media = answer.media or ({JSON: answer.type} if answer.type is not None else {})
-    described: Schema = {"description": answer.description}
-    if answer.headers:
-        described["headers"] = _headers(answer.headers)
-    if media:
-        described["content"] = _content(media, door)
-        if answer.example is not None:
-            described["content"][JSON]["example"] = answer.example
+def _answer(answer: Answer, schema: Callable[[Any], Schema]) -> Schema:
+    described: Schema = {"description": answer.description, **_headers(answer.headers)}
+    if answer.type is not None:
+        described |= _content(answer.type, schema)
+    if answer.example is not None:
+        described["content"][JSON]["example"] = answer.example
     return described
 
 
 def _headers(headers: Mapping[str, str]) -> Schema:
-    return {name: {"description": words, "schema": {"type": "string"}} for name, words in headers.items()}
+    described = {name: {"description": words, "schema": {"type": "string"}} for name, words in headers.items()}
+    return {"headers": described} if described else {}
 
 
 def _parameter(parameter: Parameter) -> Schema:
@@ -212,39 +226,25 @@ def _parameter(parameter: Parameter) -> Schema:
         "in": parameter.place,
         "required": parameter.place == "path",
         "description": parameter.description,
-        "schema": dict(parameter.schema),
+        "schema": parameter.schema,
     }
-    if parameter.example is not None:
-        described["example"] = parameter.example
-    return described
+    return described if parameter.example is None else described | {"example": parameter.example}
 
 
-def _content(media: Mapping[str, Any], door: Door) -> Schema:
-    return {name: {"schema": _schema(type_, door)} for name, type_ in media.items()}
+def _content(type_: Any, schema: Callable[[Any], Schema]) -> Schema:
+    media = cast("dict[str, Any]", type_) if isinstance(type_, dict) else {JSON: type_}
+    return {"content": {name: {"schema": schema(each)} for name, each in media.items()}}
 
 
-def _schema(type_: Any, door: Door) -> Schema:
-    if isinstance(type_, Named):
-        return _reference(door.prefix + type_.name)
-    if type_ is str:
-        return {"type": "string"}
-    (schema,), _ = msgspec.json.schema_components((type_,), ref_template=_template(door.prefix))
+def _schema(type_: Any, *, prefix: str, schemas: dict[str, Schema]) -> Schema:
+    """Return the schema of a type, and add those that it refers to to `schemas`. type_: may be the name of one of them."""
+    template = f"#/components/schemas/{prefix}{{name}}"
+    if isinstance(type_, str):
+        return {"$ref": template.format(name=type_)}
+    (schema,), found = msgspec.json.schema_components((type_,), ref_template=template)
+    for name, each in found.items():
+        schemas[prefix + name] = _tidy({**each, "title": prefix + name})
     return schema
-
-
-def _schemas(door: Door) -> dict[str, Schema]:
-    found: list[Any] = [door.failure, *door.also]
-    for operation in door.operations:
-        found.append(operation.body)
-        for answer in operation.answers.values():
-            found += [answer.type, *answer.media.values()]
-    types = [type_ for type_ in found if type_ is not None and type_ is not str and not isinstance(type_, Named)]
-    return _components(types, door.prefix) | {door.prefix + name: schema for name, schema in door.schemas.items()}
-
-
-def _components(types: Iterable[Any], prefix: str) -> dict[str, Schema]:
-    _, schemas = msgspec.json.schema_components(tuple(types), ref_template=_template(prefix))
-    return {prefix + name: _tidy({**schema, "title": prefix + name}) for name, schema in schemas.items()}
 
 
 def _tidy(schema: object) -> Any:
@@ -266,11 +266,3 @@ def _tidy(schema: object) -> Any:
     if "$ref" in kept and len(kept) > 1:
         return {"allOf": [{"$ref": kept.pop("$ref")}], **kept}
     return kept
-
-
-def _reference(name: str) -> Schema:
-    return {"$ref": _template("").format(name=name)}
-
-
-def _template(prefix: str) -> str:
-    return "#/components/schemas/" + prefix + "{name}"

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from firebox.doors.http.openapi import ASKER, BODY, NO_TOKEN, OPERATOR_TOKEN, Answer, Door, Operation
+from firebox.doors.http.openapi import NO_TOKEN, OPERATOR_TOKEN, Answer, Body, Door, Group, Operation
 from firebox.doors.piston import wire
+from firebox.doors.piston.routes import PREFIXES
 
 TAG = "piston"
-PREFIX = "/api/v2"
 
 
 class File(Struct):
@@ -52,84 +52,61 @@ class PackageRequest(Struct):
     version: Annotated[str, Meta(description="SemVer range.")]
 
 
-EXAMPLES = {
-    "python": (
-        "A single-file program",
-        {"language": "python", "version": "*", "files": [{"content": "print(6 * 7)"}]},
+_RUN = Body(
+    ExecuteRequest,
+    {
+        "python": ("A single-file program", {"language": "python", "version": "*", "files": [{"content": "print(6 * 7)"}]}),
+        "input": (
+            "Standard input and a limit",
+            {
+                "language": "python",
+                "version": "3",
+                "files": [{"name": "main.py", "content": "print(input())"}],
+                "stdin": "Ada",
+                "run_timeout": 1000,
+            },
+        ),
+    },
+)
+_PACKAGE = Body(PackageRequest, {"python": ("The newest version", {"language": "python", "version": "*"})})
+_OPERATIONS = [
+    Operation("POST /execute", "piston_execute", "Run a job", Answer("The result of the job.", wire.Execution), _RUN),
+    Operation(
+        "GET /runtimes",
+        "piston_list_runtimes",
+        "List the available runtimes",
+        Answer("Available runtimes.", list[wire.RuntimeEntry]),
+        security=NO_TOKEN,
     ),
-    "input": (
-        "Standard input and a limit",
-        {
-            "language": "python",
-            "version": "3",
-            "files": [{"name": "main.py", "content": "print(input())"}],
-            "stdin": "Ada",
-            "run_timeout": 1000,
-        },
+    Operation(
+        "GET /packages",
+        "piston_list_packages",
+        "List the packages",
+        Answer("Available and installed packages, and the runtimes of the host.", list[wire.PackageEntry]),
     ),
-}
-_PACKAGE = {"python": ("The newest version", {"language": "python", "version": "*"})}
+    Operation(
+        "POST /packages",
+        "piston_install_package",
+        "Install a package",
+        Answer("The installed package.", wire.PackageName),
+        _PACKAGE,
+        errors=[404],
+        security=OPERATOR_TOKEN,
+    ),
+    Operation(
+        "DELETE /packages",
+        "piston_uninstall_package",
+        "Uninstall a package",
+        Answer("The uninstalled package.", wire.PackageName),
+        _PACKAGE,
+        errors=[404],
+        security=OPERATOR_TOKEN,
+    ),
+]
 
-
-def describe() -> Door:
-    """Return the description of the operations."""
-    return Door(
-        tags={TAG: "Piston's version 2 API, also below `/api/v2/piston`. Interactive jobs use the WebSocket `/api/v2/connect`."},
-        failure=wire.Message,
-        prefix="Piston",
-        operations=[
-            Operation(
-                "post",
-                f"{PREFIX}/execute",
-                "piston_execute",
-                TAG,
-                "Run a job",
-                body=ExecuteRequest,
-                examples=EXAMPLES,
-                answers={200: Answer("The result of the job.", wire.Execution)},
-                errors=(*BODY, *ASKER),
-            ),
-            Operation(
-                "get",
-                f"{PREFIX}/runtimes",
-                "piston_list_runtimes",
-                TAG,
-                "List the available runtimes",
-                answers={200: Answer("Available runtimes.", list[wire.RuntimeEntry])},
-                security=NO_TOKEN,
-            ),
-            Operation(
-                "get",
-                f"{PREFIX}/packages",
-                "piston_list_packages",
-                TAG,
-                "List the packages",
-                answers={200: Answer("Available and installed packages, and the runtimes of the host.", list[wire.PackageEntry])},
-                errors=ASKER,
-            ),
-            Operation(
-                "post",
-                f"{PREFIX}/packages",
-                "piston_install_package",
-                TAG,
-                "Install a package",
-                body=PackageRequest,
-                examples=_PACKAGE,
-                answers={200: Answer("The installed package.", wire.PackageName)},
-                errors=(*BODY, *ASKER, 404),
-                security=OPERATOR_TOKEN,
-            ),
-            Operation(
-                "delete",
-                f"{PREFIX}/packages",
-                "piston_uninstall_package",
-                TAG,
-                "Uninstall a package",
-                body=PackageRequest,
-                examples=_PACKAGE,
-                answers={200: Answer("The uninstalled package.", wire.PackageName)},
-                errors=(*BODY, *ASKER, 404),
-                security=OPERATOR_TOKEN,
-            ),
-        ],
-    )
+DOOR = Door(
+    tags={TAG: "Piston's version 2 API, also below `/api/v2/piston`. Interactive jobs use the WebSocket `/api/v2/connect`."},
+    groups=[Group(TAG, _OPERATIONS, PREFIXES[0])],
+    failure=wire.Message,
+    prefix="Piston",
+)

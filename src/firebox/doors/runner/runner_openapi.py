@@ -12,7 +12,7 @@ import msgspec
 from google.protobuf.descriptor import FieldDescriptor
 
 import firebox
-from firebox.doors.http.openapi import ASKER, TEXT, Answer, Door, Named, Operation, Parameter, Schema
+from firebox.doors.http.openapi import TEXT, Answer, Body, Door, Group, Operation, Parameter, Schema
 from firebox.doors.runner.proto.runner_pb2 import DESCRIPTOR
 
 TAG = "runner"
@@ -32,89 +32,59 @@ _STATUS = {
         "details": {"type": "array", "items": {"type": "object"}},
     },
 }
-_ID = {"name": "id", "in": "path", "required": True, "schema": _TYPES[FieldDescriptor.TYPE_INT64]}
 _WHO = "Id of the user. With a token, the token's user is used instead, unless it is an admin's."
-_USER_ID = {
-    "name": "user_id",
-    "in": "query",
-    "required": False,
-    "schema": _TYPES[FieldDescriptor.TYPE_INT64],
-    "description": _WHO,
-}
-_RUN = {
-    "go": ("A Go program", {"code": "package main\n\nfunc main() { println(6 * 7) }"}),
-    "python": ("Any other language", {"code": "print(6 * 7)", "language": "python"}),
-}
+_ID = {"name": "id", "in": "path", "required": True, "schema": _TYPES[FieldDescriptor.TYPE_INT64]}
+_USER_ID = {**_ID, "name": "user_id", "in": "query", "required": False, "description": _WHO}
+_NUMBER = {**_TYPES[FieldDescriptor.TYPE_INT64], "pattern": "^[+-]?[0-9]{1,19}$"}
+_RUN = Body(
+    "CodeRequest",
+    {
+        "go": ("A Go program", {"code": "package main\n\nfunc main() { println(6 * 7) }"}),
+        "python": ("Any other language", {"code": "print(6 * 7)", "language": "python"}),
+    },
+)
+_OPERATIONS = [
+    Operation("POST /run", "runner_run", "Run a program", Answer("The program has ended.", "CodeResponse"), _RUN),
+    Operation(
+        "POST /share",
+        "runner_share",
+        "Run a program and share it if it succeeds",
+        Answer("The program has been stored.", "ShareResponse"),
+        _RUN,
+    ),
+    Operation(
+        "GET /shared/{snippet}",
+        "runner_get_shared",
+        "Get a shared program",
+        Answer("The program and its output.", "CodeResponse"),
+        errors=[400],
+    ),
+    Operation(
+        "DELETE /shared/{snippet}",
+        "runner_delete_shared",
+        "Delete a shared program; admins only",
+        {200: Answer("The program has been deleted.", "DeleteCodeResponse"), 499: Answer("The user is not an admin.", "Status")},
+        parameters=[Parameter("user_id", _WHO, "query", _NUMBER)],
+        errors=[400],
+    ),
+    Operation("GET /metrics", "get_prometheus_metrics", "Metrics for Prometheus", Answer("The metrics.", {TEXT: str})),
+]
 
 
-def describe() -> Door:
-    """Return the operations for the document of all doors."""
-    number = {**_TYPES[FieldDescriptor.TYPE_INT64], "pattern": "^[+-]?[0-9]{1,19}$"}
-    snippet = Parameter("snippet", "Number of the program.", schema=number)
-    who = Parameter("user_id", _WHO, "query", schema=number)
-    body = (400, 408, 413, 415)
-    return Door(
-        tags={TAG: "Runner's JSON gateway: runs code and shares it."},
-        failure=Named("Status"),
-        prefix="Runner",
-        schemas={"Status": _STATUS, **{name: _schema(name) for name in DESCRIPTOR.message_types_by_name}},
-        operations=[
-            Operation(
-                "post",
-                "/run",
-                "runner_run",
-                TAG,
-                "Run a program",
-                body=Named("CodeRequest"),
-                examples=_RUN,
-                answers={200: Answer("The program has ended.", Named("CodeResponse"))},
-                errors=(*body, *ASKER),
-            ),
-            Operation(
-                "post",
-                "/share",
-                "runner_share",
-                TAG,
-                "Run a program and share it if it succeeds",
-                body=Named("CodeRequest"),
-                examples=_RUN,
-                answers={200: Answer("The program has been stored.", Named("ShareResponse"))},
-                errors=(*body, *ASKER),
-            ),
-            Operation(
-                "get",
-                "/shared/{snippet}",
-                "runner_get_shared",
-                TAG,
-                "Get a shared program",
-                parameters=[snippet],
-                answers={200: Answer("The program and its output.", Named("CodeResponse"))},
-                errors=(400, 404, *ASKER),
-            ),
-            Operation(
-                "delete",
-                "/shared/{snippet}",
-                "runner_delete_shared",
-                TAG,
-                "Delete a shared program; admins only",
-                parameters=[snippet, who],
-                answers={
-                    200: Answer("The program has been deleted.", Named("DeleteCodeResponse")),
-                    499: Answer("The user is not an admin.", Named("Status")),
-                },
-                errors=(400, 404, *ASKER),
-            ),
-            Operation(
-                "get",
-                "/metrics",
-                "get_prometheus_metrics",
-                TAG,
-                "Metrics for Prometheus",
-                answers={200: Answer("The metrics.", media={TEXT: str})},
-                errors=ASKER,
-            ),
-        ],
-    )
+def _schema(name: str) -> Schema:
+    fields = DESCRIPTOR.message_types_by_name[name].fields
+    return {"type": "object", "properties": {field.json_name: _TYPES[field.type] for field in fields}}
+
+
+_SCHEMAS = {name: _schema(name) for name in DESCRIPTOR.message_types_by_name} | {"Status": _STATUS}
+
+DOOR = Door(
+    tags={TAG: "Runner's JSON gateway: runs code and shares it."},
+    groups=[Group(TAG, _OPERATIONS, parameters=[Parameter("snippet", "Number of the program.", schema=_NUMBER)])],
+    failure="Status",
+    prefix="Runner",
+    schemas=_SCHEMAS,
+)
 
 
 @cache
@@ -132,10 +102,7 @@ def describe_gateway() -> bytes:
                     "delete": _operation("DeleteCode", "Delete a shared program; admins only", _ID, _USER_ID),
                 },
             },
-            "components": {
-                "schemas": {name: _schema(name) for name in DESCRIPTOR.message_types_by_name} | {"Status": _STATUS},
-                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            },
+            "components": {"schemas": _SCHEMAS, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
             "security": [{}, {"token": []}],
         }
     )
@@ -158,8 +125,3 @@ def _operation(name: str, summary: str, *parameters: dict[str, Any]) -> Schema:
 
 def _content(name: str, **more: object) -> Schema:
     return {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}, **more}
-
-
-def _schema(name: str) -> Schema:
-    fields = DESCRIPTOR.message_types_by_name[name].fields
-    return {"type": "object", "properties": {field.json_name: _TYPES[field.type] for field in fields}}
