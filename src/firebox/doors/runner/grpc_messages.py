@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -18,7 +19,6 @@ from google.protobuf.message import DecodeError
 from firebox.domain.errors import FireboxError, InvalidRequest, QueueFull
 from firebox.doors.http.hosts_and_proxies import Proxies
 from firebox.doors.http.refusals import BodyTimeout
-from firebox.doors.runner.clients import client_of
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.doors.runner.guard import HEAD_BYTES
 from firebox.service.callers import rate_limit_key
@@ -161,6 +161,22 @@ class Intake:
             self._waiting[address] -= 1
             if not self._waiting[address]:
                 del self._waiting[address], self._addresses[address]
+
+
+def client_of(context: Context, proxies: Proxies) -> str:
+    """Return the address of the client of a call. Trusted proxies name it in `x-forwarded-for`, as over HTTP."""
+    address = client_address(context.peer())
+    if not proxies:
+        return address
+    metadata = context.invocation_metadata() or ()
+    forwarded = [str(value).encode("latin-1", "replace") for key, value in metadata if key == "x-forwarded-for"]
+    return proxies.client_of(address, forwarded)
+
+
+def client_address(peer: str) -> str:
+    """Parse the address in gRPC's name of a peer: "unix-abstract:firebox-grpc-7-f00-0/192.0.2.1". "" for any other name."""
+    family, _, name = unquote(peer).partition(":")
+    return name.rpartition("/")[2] if family == "unix-abstract" else ""
 
 
 def _check_metadata(context: Context) -> None:
