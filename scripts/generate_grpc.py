@@ -1,10 +1,12 @@
-"""Write the Python code of the protocol files in src/firebox/doors/runner/proto anew. A test holds that it is up to date.
+"""Write the Python code of the protocol files in src/firebox/doors/runner/proto anew. A test checks that it is up to date.
 
-Beside what grpcio-tools makes (messages, their types, clients and servers) this writes the types of clients and servers.
+The package needs the messages only; clients and servers are for tests. grpcio-tools writes all of these but the types of clients
+and servers.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,32 +15,39 @@ import grpc_tools
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, ServiceDescriptorProto
 from grpc_tools import protoc
 
-SOURCE = Path(__file__).resolve().parent.parent / "src"
-FOLDER = Path("firebox/doors/runner/proto")
-"""Relative to SOURCE: the generated modules import each other by the names they have in the package."""
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path("firebox/doors/runner/proto")
+"""Relative to `src`: the generated modules import the messages by the names they have in the package."""
+STUBS = Path("tests/runner/stubs")
 NAMES = ("auth", "runner")
 
 
 def generate(target: Path) -> list[Path]:
-    """Write the modules below `target`, in the folders of the package. Returns their paths, relative to it."""
-    with tempfile.NamedTemporaryFile() as described:
+    """Write the modules below `target`, in the folders of the repository. Return their paths, relative to it."""
+    source, stubs = target / "src", target / STUBS
+    source.mkdir(exist_ok=True)
+    stubs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        described = folder / "described"
         arguments = [
             "protoc",
-            f"--proto_path={SOURCE}",
+            f"--proto_path={ROOT / 'src'}",
             f"--proto_path={Path(grpc_tools.__file__).parent / '_proto'}",
-            f"--python_out={target}",
-            f"--pyi_out={target}",
-            f"--grpc_python_out={target}",
-            f"--descriptor_set_out={described.name}",
-            *(str(FOLDER / f"{name}.proto") for name in NAMES),
+            f"--python_out={source}",
+            f"--pyi_out={source}",
+            f"--grpc_python_out={folder}",
+            f"--descriptor_set_out={described}",
+            *(str(PACKAGE / f"{name}.proto") for name in NAMES),
         ]
         if protoc.main(arguments):
             sys.exit("protoc did not take the protocol files")
-        files = FileDescriptorSet.FromString(Path(described.name).read_bytes()).file
-    for file in files:
-        path = target / Path(file.name).with_suffix("")
-        path.with_name(f"{path.name}_pb2_grpc.pyi").write_text(_types(file), encoding="utf-8")
-    return [FOLDER / f"{name}{end}" for name in NAMES for end in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")]
+        for file in FileDescriptorSet.FromString(described.read_bytes()).file:
+            module = f"{Path(file.name).stem}_pb2_grpc"
+            shutil.copyfile(folder / PACKAGE / f"{module}.py", stubs / f"{module}.py")
+            (stubs / f"{module}.pyi").write_text(_types(file), encoding="utf-8")
+    messages = [Path("src") / PACKAGE / f"{name}_pb2.{end}" for name in NAMES for end in ("py", "pyi")]
+    return messages + [STUBS / f"{name}_pb2_grpc.{end}" for name in NAMES for end in ("py", "pyi")]
 
 
 def _types(file: FileDescriptorProto) -> str:
@@ -47,7 +56,7 @@ def _types(file: FileDescriptorProto) -> str:
     lines = [
         "from grpc import aio as _aio",
         "",
-        f"from {'.'.join(FOLDER.parts)} import {messages} as _messages",
+        f"from {'.'.join(PACKAGE.parts)} import {messages} as _messages",
     ]
     for service in file.service:
         lines += ["", *_types_of_service(service)]
@@ -75,5 +84,5 @@ def _types_of_service(service: ServiceDescriptorProto) -> list[str]:
 
 
 if __name__ == "__main__":
-    for written in generate(SOURCE):
-        print(f"src/{written}")
+    for written in generate(ROOT):
+        print(written)

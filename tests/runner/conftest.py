@@ -10,7 +10,7 @@ import grpc
 import httpx
 import pytest
 
-from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
+from tests.runner.stubs.runner_pb2_grpc import RunnerStub
 from tests.support.server import RunningServer, running_server, start_server
 
 __all__ = ["start_server"]

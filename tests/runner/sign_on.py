@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from firebox.doors.runner.proto.auth_pb2 import IsAdminRequest, IsAdminResponse
-from firebox.doors.runner.proto.auth_pb2_grpc import AuthServicer, add_AuthServicer_to_server
+from tests.runner.stubs.auth_pb2_grpc import AuthServicer, add_AuthServicer_to_server
 
 Context = grpc.aio.ServicerContext[IsAdminRequest, IsAdminResponse]
 

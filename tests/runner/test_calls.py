@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest, CodeResponse, DeleteCodeRequest, IdRequest
-from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
 from tests.runner.people import add_user
+from tests.runner.stubs.runner_pb2_grpc import RunnerStub
 from tests.runner.waiting import until_in_flight
 from tests.support.server import RunningServer, data_folder
 from tests.support.toolchains import prepare_go

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest, DeleteCodeRequest, IdRequest
-from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
 from tests.runner.people import add_user
+from tests.runner.stubs.runner_pb2_grpc import RunnerStub
 from tests.support.server import RunningServer
 
 ADA, BOB, OPERATOR = "token-of-ada-the-admin", "token-of-bob-the-user", "token-of-the-operator"

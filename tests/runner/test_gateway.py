@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest, CodeResponse
-from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
 from tests.conftest import require_tool
 from tests.runner.people import add_user
+from tests.runner.stubs.runner_pb2_grpc import RunnerStub
 from tests.runner.waiting import until_in_flight
 from tests.support.server import RunningServer
 

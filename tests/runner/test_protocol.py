@@ -16,10 +16,10 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from firebox.doors.runner.clients import client_address
+from firebox.doors.runner.grpc_messages import client_address
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest
-from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
-from scripts.generate_grpc import SOURCE, generate
+from scripts.generate_grpc import ROOT, generate
+from tests.runner.stubs.runner_pb2_grpc import RunnerStub
 from tests.runner.waiting import until_in_flight
 from tests.support.server import RunningServer, run_firebox, running_server, unused_uid_base
 
@@ -30,7 +30,7 @@ REFLECTION_MESSAGES: Any = reflection_pb2
 
 def test_generated_code_matches_the_protocol_files(tmp_path: Path) -> None:
     for path in generate(tmp_path):
-        assert (SOURCE / path).read_text() == (tmp_path / path).read_text(), "run `.venv/bin/python -m scripts.generate_grpc`"
+        assert (ROOT / path).read_text() == (tmp_path / path).read_text(), "run `.venv/bin/python -m scripts.generate_grpc`"
 
 
 async def ask_reflection(channel: grpc.aio.Channel, version: str = "v1", **question: str) -> Any:

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest, DeleteCodeRequest, IdRequest
-from firebox.doors.runner.proto.runner_pb2_grpc import RunnerStub
 from tests.runner.people import add_user
 from tests.runner.sign_on import SignOn
+from tests.runner.stubs.runner_pb2_grpc import RunnerStub
 from tests.support.guarded import free_port
 from tests.support.server import RunningServer, running_server
 

@@ -10,7 +10,10 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
+from urllib.parse import unquote
+from weakref import WeakValueDictionary
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -18,7 +21,6 @@ from google.protobuf.message import DecodeError
 from firebox.domain.errors import FireboxError, InvalidRequest, QueueFull
 from firebox.doors.http.hosts_and_proxies import Proxies
 from firebox.doors.http.refusals import BodyTimeout
-from firebox.doors.runner.clients import client_of
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.doors.runner.guard import HEAD_BYTES
 from firebox.service.callers import rate_limit_key
@@ -37,7 +39,6 @@ RETRY_AFTER_S = 1.0
 Context = grpc.aio.ServicerContext[Any, Any]
 Requests = AsyncIterator[bytes]
 Refuse = Callable[[Context, FireboxError], Awaitable[None]]
-Deserialize = Callable[[bytes], Any]
 
 
 class Messages(grpc.aio.ServerInterceptor):
@@ -59,47 +60,24 @@ class Messages(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return None
-        serve = self._many(handler) if handler.request_streaming else self._one(handler)
+        behave: Any = getattr(handler, f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}")
+
+        async def serve(requests: Requests, context: Context) -> Any:
+            async with self._admitted(context) as client:
+                take = partial(self._take, requests, client, handler.request_deserializer)
+                message = _all(take) if handler.request_streaming else await take(MESSAGE_TIMEOUT_S)
+                if message is None:
+                    raise InvalidRequest("the call has no message")
+                return await _answer(behave(message, context), context)
+
         answered = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
         # Without a deserializer the library passes bytes on, one message at a time, on request.
         served: grpc.RpcMethodHandler[Any, Any] = answered(serve, response_serializer=handler.response_serializer)
         return served
 
-    def _one(self, handler: Any) -> Callable[[Requests, Context], Awaitable[Any]]:
-        """Wrap a handler of one message."""
-        behave = handler.unary_stream if handler.response_streaming else handler.unary_unary
-
-        async def serve(requests: Requests, context: Context) -> Any:
-            async with self._admitted(context):
-                message = await self._take(requests, context, handler.request_deserializer)
-                if message is None:
-                    raise InvalidRequest("the call has no message")
-                return await _answer(behave(message, context), context)
-
-        return serve
-
-    def _many(self, handler: Any) -> Callable[[Requests, Context], Awaitable[Any]]:
-        """Wrap a handler of a stream of messages."""
-        behave = handler.stream_stream if handler.response_streaming else handler.stream_unary
-
-        async def take_all(requests: Requests, context: Context) -> AsyncGenerator[Any]:
-            message = await self._take(requests, context, handler.request_deserializer)
-            while message is not None:
-                yield message
-                try:
-                    message = await self._take(requests, context, handler.request_deserializer, PAUSE_S)
-                except BodyTimeout:
-                    return  # an idle client keeps no place; it may call again
-
-        async def serve(requests: Requests, context: Context) -> Any:
-            async with self._admitted(context):
-                return await _answer(behave(take_all(requests, context), context), context)
-
-        return serve
-
     @asynccontextmanager
-    async def _admitted(self, context: Context) -> AsyncGenerator[None]:
-        """Count a call, and end it with a status if it is rejected."""
+    async def _admitted(self, context: Context) -> AsyncGenerator[str]:
+        """Count a call, and end it with a status if it is rejected. Yield its client's key for limits."""
         address = client_of(context, self._proxies)
         client = rate_limit_key(address)
         try:
@@ -108,7 +86,7 @@ class Messages(grpc.aio.ServerInterceptor):
             self._calls[client] += 1
             try:
                 _check_metadata(context)
-                yield
+                yield client
             finally:
                 self._calls[client] -= 1
                 if not self._calls[client]:
@@ -117,14 +95,9 @@ class Messages(grpc.aio.ServerInterceptor):
             self._log.info("gRPC calls rejected", reason=error.message, address=address)
             await self._refuse(context, error)
 
-    async def _take(
-        self, requests: Requests, context: Context, deserialize: Deserialize, timeout_s: float = MESSAGE_TIMEOUT_S
-    ) -> Any:
-        """Receive the next message, or None at the end.
-
-        Raises: BodyTimeout, InvalidRequest.
-        """
-        async with self._intake.place(rate_limit_key(client_of(context, self._proxies))):
+    async def _take(self, requests: Requests, client: str, deserialize: Callable[[bytes], Any], timeout_s: float) -> Any:
+        """Receive the next message, or None at the end. Raises: BodyTimeout, InvalidRequest."""
+        async with self._intake.place(client):
             try:
                 async with asyncio.timeout(timeout_s):
                     data = await anext(requests, None)
@@ -145,22 +118,32 @@ class Intake:
     def __init__(self, settings: Settings) -> None:
         self._of_an_address = max(1, settings.held_bytes_per_client // settings.max_body_bytes)
         self._all = asyncio.Semaphore(max(1, settings.held_bytes // settings.max_body_bytes))
-        self._addresses: dict[str, asyncio.Semaphore] = {}
-        self._waiting = Counter[str]()
+        self._addresses = WeakValueDictionary[str, asyncio.Semaphore]()
+        """Forgotten with the last message that waits for one."""
 
     @asynccontextmanager
     async def place(self, address: str) -> AsyncGenerator[None]:
         """Wait for a place, and hold it while the context is open."""
         own = self._addresses.setdefault(address, asyncio.Semaphore(self._of_an_address))
-        self._waiting[address] += 1
-        try:
-            # The client's own limit first: a client then waits behind itself, not before others.
-            async with own, self._all:
-                yield
-        finally:
-            self._waiting[address] -= 1
-            if not self._waiting[address]:
-                del self._waiting[address], self._addresses[address]
+        # The client's own limit first: a client then waits behind itself, not before others.
+        async with own, self._all:
+            yield
+
+
+def client_of(context: Context, proxies: Proxies) -> str:
+    """Return the address of the client of a call. Trusted proxies name it in `x-forwarded-for`, as over HTTP."""
+    address = client_address(context.peer())
+    if not proxies:
+        return address
+    metadata = context.invocation_metadata() or ()
+    forwarded = [str(value).encode("latin-1", "replace") for key, value in metadata if key == "x-forwarded-for"]
+    return proxies.client_of(address, forwarded)
+
+
+def client_address(peer: str) -> str:
+    """Parse the address in gRPC's name of a peer: "unix-abstract:firebox-grpc-7-f00-0/192.0.2.1". "" for any other name."""
+    family, _, name = unquote(peer).partition(":")
+    return name.rpartition("/")[2] if family == "unix-abstract" else ""
 
 
 def _check_metadata(context: Context) -> None:
@@ -173,6 +156,21 @@ def _check_metadata(context: Context) -> None:
         raise InvalidRequest(f"there are more than {FIELDS} fields", where="metadata")
     if sum(len(key) + len(value) for key, value in metadata) > HEAD_BYTES:
         raise InvalidRequest(f"the fields have more than {HEAD_BYTES} bytes", where="metadata")
+
+
+def _arity(is_stream: bool) -> str:
+    return "stream" if is_stream else "unary"
+
+
+async def _all(take: Callable[[float], Awaitable[Any]]) -> AsyncGenerator[Any]:
+    """Yield the messages of a stream."""
+    message = await take(MESSAGE_TIMEOUT_S)
+    while message is not None:
+        yield message
+        try:
+            message = await take(PAUSE_S)
+        except BodyTimeout:
+            return  # an idle client keeps no place; it may call again
 
 
 async def _answer(answer: Any, context: Context) -> Any:

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import cast
 
@@ -22,6 +23,7 @@ from firebox.doors.http.acceptor import Acceptor, Admitted
 from firebox.doors.http.client_limits import ConnectionLimit
 from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.http.hosts_and_proxies import Proxies
+from firebox.doors.http.interactive_input import first_of
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.settings.settings import Settings
 
@@ -153,15 +155,12 @@ class Guard:
             await acceptor.wait_closed()
 
     def _make(self, admitted: Admitted) -> asyncio.Protocol:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._serve_counted(reader, writer, admitted)
-
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=CHUNK_BYTES), serve)
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=CHUNK_BYTES), partial(self._serve_counted, admitted))
 
     def _note_refusal(self, address: str) -> None:
         self._log.info("gRPC connections refused", reason="too many at once", address=address)
 
-    async def _serve_counted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, admitted: Admitted) -> None:
+    async def _serve_counted(self, admitted: Admitted, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._serving.add(task)
         self._rate.begin_anew()
@@ -185,18 +184,7 @@ class Guard:
         inner_reader, inner_writer = await asyncio.open_unix_connection(sock=inner_socket, limit=CHUNK_BYTES)
         try:
             inner_writer.write(preface)
-            ways = [
-                asyncio.ensure_future(self._pass_in(reader, inner_writer, admitted)),
-                asyncio.ensure_future(_pass_out(inner_reader, writer)),
-            ]
-            try:
-                done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                for way in done:
-                    way.result()
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+            await first_of(self._pass_in(reader, inner_writer, admitted), _pass_out(inner_reader, writer))
         finally:
             inner_writer.transport.abort()
 

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pool, text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-ALPHA = "grpc.reflection.v1alpha"
-STABLE = "grpc.reflection.v1"
-SERVICES = (f"{STABLE}.ServerReflection", f"{ALPHA}.ServerReflection")
+SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 # Neither has types.
 _reflection: Any = reflection
@@ -39,15 +37,6 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
 
 def _describe_stable() -> None:
     """Register the descriptors of version 1, so that reflection can describe itself."""
-    file = FileDescriptorProto()
-    file.ParseFromString(_messages.DESCRIPTOR.serialized_pb)
-    file.package = STABLE
-    file.name = file.name.replace("v1alpha", "v1")
-    for message in file.message_type:
-        for field in message.field:
-            if field.HasField("type_name"):
-                field.type_name = field.type_name.replace(f".{ALPHA}.", f".{STABLE}.")
-    for method in file.service[0].method:
-        method.input_type = method.input_type.replace(f".{ALPHA}.", f".{STABLE}.")
-        method.output_type = method.output_type.replace(f".{ALPHA}.", f".{STABLE}.")
-    descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+    described = FileDescriptorProto.FromString(_messages.DESCRIPTOR.serialized_pb)
+    text = text_format.MessageToString(described).replace("v1alpha", "v1")
+    descriptor_pool.Default().Add(text_format.Parse(text, FileDescriptorProto()))

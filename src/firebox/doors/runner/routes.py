@@ -7,6 +7,7 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import structlog
 from litestar import Response, route
 from litestar.enums import MediaType
@@ -101,9 +102,8 @@ class Door:
         asked = DeleteCodeRequest(id=wire.read_int64(snippet, where="id"), user_id=_user_id(request))
         return await _answer(await while_connected(request, self._calls.delete_code(asked, caller)))
 
-    async def describe(self, request: AnyRequest) -> ASGIResponse:
+    async def describe(self) -> ASGIResponse:
         """Return the OpenAPI document of the gateway."""
-        del request
         # Imported on the first request for the document, not at startup.
         from firebox.doors.runner.runner_openapi import describe_gateway
 
@@ -129,11 +129,9 @@ class Door:
         return await _answer(await while_connected(request, call(asked, caller)))
 
 
-async def answer_unknown_method(request: AnyRequest) -> ASGIResponse:
+async def answer_unknown_method() -> Response[bytes]:
     """Return the gateway's response for a method that a path does not support."""
-    del request
-    body = wire.error_body(Status.UNIMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED.phrase)
-    return ASGIResponse(body=body, status_code=wire.HTTP_STATUS[Status.UNIMPLEMENTED], media_type=MediaType.JSON)
+    return _refusal(Status.UNIMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED.phrase, Status.UNIMPLEMENTED.http)
 
 
 def owns_path(path: str) -> bool:
@@ -143,8 +141,7 @@ def owns_path(path: str) -> bool:
 
 def answer_unknown_route() -> Response[bytes]:
     """Return the gateway's response for an unknown path."""
-    body = wire.error_body(Status.NOT_FOUND, HTTPStatus.NOT_FOUND.phrase)
-    return Response(body, status_code=HTTPStatus.NOT_FOUND, media_type=MediaType.JSON)
+    return _refusal(Status.NOT_FOUND, HTTPStatus.NOT_FOUND.phrase, HTTPStatus.NOT_FOUND)
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
@@ -152,15 +149,19 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
     status, message = wire.from_error(error)
     if status is Status.INTERNAL:
         _log.error("request failed", code=error.code, message=error.message)
-    body = wire.error_body(status, message)
-    return Response(body, status_code=wire.http_status(error), headers=headers_of(error), media_type=MediaType.JSON)
+    return _refusal(status, message, wire.http_status(error), headers_of(error))
 
 
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
     """Log an unexpected error, and return a response without details."""
     _log.error("unhandled error in a request", exc_info=error)
-    body = wire.error_body(Status.INTERNAL, "internal error; see the server log")
-    return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
+    return _refusal(Status.INTERNAL, "internal error; see the server log", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _refusal(status: Status, message: str, http_status: int, headers: dict[str, str] | None = None) -> Response[bytes]:
+    """Create an error response. Source: google.rpc.Status."""
+    body = msgspec.json.encode({"code": int(status), "message": message, "details": []})
+    return Response(body, status_code=http_status, headers=headers, media_type=MediaType.JSON)
 
 
 async def _answer(message: Message) -> Response[Any]:

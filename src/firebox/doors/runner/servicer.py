@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from firebox.domain.errors import CapacityError, FireboxError
@@ -20,19 +20,9 @@ from firebox.doors.http.credentials import token_of
 from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.http.hosts_and_proxies import Proxies
 from firebox.doors.http.listening_socket import bind
-from firebox.doors.runner.clients import client_of
-from firebox.doors.runner.grpc_messages import Messages
+from firebox.doors.runner.grpc_messages import Context, Messages, client_of
 from firebox.doors.runner.guard import HEAD_BYTES, Guard
-from firebox.doors.runner.proto.runner_pb2 import (
-    DESCRIPTOR,
-    CodeRequest,
-    CodeResponse,
-    DeleteCodeRequest,
-    DeleteCodeResponse,
-    IdRequest,
-    ShareResponse,
-)
-from firebox.doors.runner.proto.runner_pb2_grpc import RunnerServicer, add_RunnerServicer_to_server
+from firebox.doors.runner.proto.runner_pb2 import DESCRIPTOR
 from firebox.doors.runner.reflection import add_reflection
 from firebox.doors.runner.use_cases import Calls
 from firebox.doors.runner.wire import Status, from_error
@@ -40,10 +30,10 @@ from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
 
-Asked = TypeVar("Asked", bound=Message)
-Answered = TypeVar("Answered", bound=Message)
+Call = Callable[[Any, Caller], Awaitable[Any]]
+"""Takes the message and the client of a call, and returns the answer."""
 
-SERVICE = DESCRIPTOR.services_by_name["Runner"].full_name
+RUNNER = DESCRIPTOR.services_by_name["Runner"]
 STOP_GRACE_S = 2.0
 """How long responses may take to finish on shutdown. Runs have ended by then."""
 CALLS_AT_ONCE = 1024
@@ -66,9 +56,16 @@ async def open_server(service: Service, settings: Settings, turns: FairScheduler
         server = grpc.aio.server(
             interceptors=[Messages(settings, _refuse)], options=_options(settings), maximum_concurrent_rpcs=CALLS_AT_ONCE
         )
-        add_RunnerServicer_to_server(Servicer(service, settings), server)
+        calls = Calls(service, settings)
+        served: dict[str, Call] = {
+            "RunCode": calls.run_code,
+            "ShareCode": calls.share_code,
+            "GetCodeByID": calls.get_code,
+            "DeleteCode": calls.delete_code,
+        }
+        server.add_generic_rpc_handlers((_handlers(served, service, settings),))
         state = await _add_health(server)
-        add_reflection(server, (SERVICE, health.SERVICE_NAME))
+        add_reflection(server, (RUNNER.full_name, health.SERVICE_NAME))
         inner = await _start(server)
         leaving = asyncio.create_task(_report_shutdown(service, state))
         async with Guard(f"/proc/self/fd/{inner}", settings, turns).listening(listener):
@@ -94,56 +91,44 @@ async def _start(server: grpc.aio.Server) -> int:
         return os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 
-class Servicer(RunnerServicer):
-    """Identifies the client, forwards the call, and converts errors.
+def _handlers(calls: dict[str, Call], service: Service, settings: Settings) -> grpc.GenericRpcHandler:
+    """Identify the client of each call, forward it, and convert errors. calls: by their names in the protocol file.
 
     A client that disconnects and a deadline that expires cancel the call, and with it the run.
     """
+    proxies = Proxies(settings)
 
-    def __init__(self, service: Service, settings: Settings) -> None:
-        self._service = service
-        self._calls = Calls(service, settings)
-        self._proxies = Proxies(settings)
+    def serving(call: Call) -> Callable[[Any, Context], Awaitable[Any]]:
+        async def serve(request: Any, context: Context) -> Any:
+            try:
+                caller = await service.accounts.identify(_token(context), address=client_of(context, proxies))
+                return await call(request, caller)
+            except FireboxError as error:
+                failure = error
+            except Exception as bug:  # noqa: BLE001 - the client gets an answer without details; the log has them
+                _log.error("unhandled error in a call", exc_info=bug)
+                failure = FireboxError("internal error; see the server log")
+            return await _refuse(context, failure)
 
-    async def RunCode(self, request: CodeRequest, context: grpc.aio.ServicerContext[CodeRequest, CodeResponse]) -> CodeResponse:
-        return await self._answer(self._calls.run_code, request, context)
+        return serve
 
-    async def ShareCode(
-        self, request: CodeRequest, context: grpc.aio.ServicerContext[CodeRequest, ShareResponse]
-    ) -> ShareResponse:
-        return await self._answer(self._calls.share_code, request, context)
-
-    async def GetCodeByID(self, request: IdRequest, context: grpc.aio.ServicerContext[IdRequest, CodeResponse]) -> CodeResponse:
-        return await self._answer(self._calls.get_code, request, context)
-
-    async def DeleteCode(
-        self, request: DeleteCodeRequest, context: grpc.aio.ServicerContext[DeleteCodeRequest, DeleteCodeResponse]
-    ) -> DeleteCodeResponse:
-        return await self._answer(self._calls.delete_code, request, context)
-
-    async def _answer(
-        self,
-        call: Callable[[Asked, Caller], Awaitable[Answered]],
-        request: Asked,
-        context: grpc.aio.ServicerContext[Asked, Answered],
-    ) -> Answered:
-        try:
-            caller = await self._service.accounts.identify(_token(context), address=client_of(context, self._proxies))
-            return await call(request, caller)
-        except FireboxError as error:
-            failure = error
-        except Exception as bug:  # noqa: BLE001 - the client gets an answer without details; the log has them
-            _log.error("unhandled error in a call", exc_info=bug)
-            failure = FireboxError("internal error; see the server log")
-        return await _refuse(context, failure)
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            serving(calls[method.name]),
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        )
+        for method in RUNNER.methods
+    }
+    return grpc.method_handlers_generic_handler(RUNNER.full_name, methods)
 
 
-def _token(context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+def _token(context: Context) -> str | None:
     """Return the token. Nothing else of the metadata is kept while the call waits."""
     return token_of({key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)})
 
 
-async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: FireboxError) -> NoReturn:
+async def _refuse(context: Context, error: FireboxError) -> NoReturn:
     """End a call with a status. Capacity errors tell clients when to retry.
 
     Source: gRPC A6, client retries, "Pushback".
@@ -181,7 +166,7 @@ async def _add_health(server: grpc.aio.Server) -> Any:
     """Serve the standard health service, for the server as a whole and for Runner."""
     # The asynchronous part of the package has no types.
     state = cast("Any", health).aio.HealthServicer()
-    await state.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    await state.set(RUNNER.full_name, health_pb2.HealthCheckResponse.SERVING)
     cast("Any", health_pb2_grpc).add_HealthServicer_to_server(state, server)
     return state
 

@@ -7,8 +7,7 @@ import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from firebox.domain.errors import PartUnavailable
-from firebox.doors.runner.proto.auth_pb2 import IsAdminRequest
-from firebox.doors.runner.proto.auth_pb2_grpc import AuthStub
+from firebox.doors.runner.proto.auth_pb2 import IsAdminRequest, IsAdminResponse
 from firebox.settings.settings import Settings
 
 WORTH_ASKING_AGAIN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ABORTED, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -46,7 +45,9 @@ class SignOnService:
         )
         try:
             async with grpc.aio.insecure_channel(self._address, options=_OPTIONS) as channel:
-                ask = AuthStub(channel).IsAdmin
+                ask: grpc.aio.UnaryUnaryMultiCallable[IsAdminRequest, IsAdminResponse] = channel.unary_unary(
+                    "/auth.Auth/IsAdmin", IsAdminRequest.SerializeToString, IsAdminResponse.FromString
+                )
                 async for attempt in tries:
                     with attempt:
                         answer = await ask(IsAdminRequest(user_id=user_id), timeout=self._timeout_s)

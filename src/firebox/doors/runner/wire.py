@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeVar, cast
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
@@ -29,47 +29,36 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
 class Status(IntEnum):
-    """gRPC's statuses, by name and number. Source: gRPC core, doc/statuscodes.md."""
+    """gRPC's statuses, by name and number, each with its HTTP status.
 
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-    UNAUTHENTICATED = 16
+    Source: gRPC core, doc/statuscodes.md; google.rpc.Code, "HTTP Mapping"; grpc-gateway, HTTPStatusFromCode.
+    """
 
+    http: int
 
-HTTP_STATUS: Mapping[Status, int] = {
-    Status.OK: 200,
-    Status.CANCELLED: 499,
-    Status.UNKNOWN: 500,
-    Status.INVALID_ARGUMENT: 400,
-    Status.DEADLINE_EXCEEDED: 504,
-    Status.NOT_FOUND: 404,
-    Status.ALREADY_EXISTS: 409,
-    Status.PERMISSION_DENIED: 403,
-    Status.RESOURCE_EXHAUSTED: 429,
-    Status.FAILED_PRECONDITION: 400,
-    Status.ABORTED: 409,
-    Status.OUT_OF_RANGE: 400,
-    Status.UNIMPLEMENTED: 501,
-    Status.INTERNAL: 500,
-    Status.UNAVAILABLE: 503,
-    Status.DATA_LOSS: 500,
-    Status.UNAUTHENTICATED: 401,
-}
-"""HTTP status of each. Source: google.rpc.Code, "HTTP Mapping"; grpc-gateway, HTTPStatusFromCode."""
+    def __new__(cls, number: int, http: int) -> Self:
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.http = http
+        return member
+
+    OK = 0, 200
+    CANCELLED = 1, 499
+    UNKNOWN = 2, 500
+    INVALID_ARGUMENT = 3, 400
+    DEADLINE_EXCEEDED = 4, 504
+    NOT_FOUND = 5, 404
+    ALREADY_EXISTS = 6, 409
+    PERMISSION_DENIED = 7, 403
+    RESOURCE_EXHAUSTED = 8, 429
+    FAILED_PRECONDITION = 9, 400
+    ABORTED = 10, 409
+    OUT_OF_RANGE = 11, 400
+    UNIMPLEMENTED = 12, 501
+    INTERNAL = 13, 500
+    UNAVAILABLE = 14, 503
+    DATA_LOSS = 15, 500
+    UNAUTHENTICATED = 16, 401
 
 
 class NotAdmin(errors.Forbidden):
@@ -128,28 +117,18 @@ def from_error(error: errors.FireboxError) -> tuple[Status, str]:
 
 def http_status(error: errors.FireboxError) -> int:
     """Return the gateway's HTTP status: that of the gRPC status, or of HTTP for a request that never became a call."""
-    return error.status if isinstance(error, refusals.TransportError) else HTTP_STATUS[from_error(error)[0]]
-
-
-def error_body(status: Status, message: str) -> bytes:
-    """Return the body of an error response. Source: google.rpc.Status."""
-    return msgspec.json.encode({"code": int(status), "message": message, "details": []})
+    return error.status if isinstance(error, refusals.TransportError) else from_error(error)[0].http
 
 
 def cut(message: str) -> str:
     """Shorten a message to `MESSAGE_BYTES`, percent-encoded."""
     if len(message) * 12 <= MESSAGE_BYTES:
         return message
-    if len(message) <= MESSAGE_BYTES and len(quote(message, safe=_UNQUOTED)) <= MESSAGE_BYTES:
+    quoted = quote(message[: MESSAGE_BYTES + 1], safe=_UNQUOTED)
+    if len(quoted) <= MESSAGE_BYTES:
         return message
-    shortest, longest = 0, min(len(message), MESSAGE_BYTES)
-    while shortest < longest:
-        middle = (shortest + longest + 1) // 2
-        if len(quote(message[:middle], safe=_UNQUOTED)) <= MESSAGE_BYTES - len("..."):
-            shortest = middle
-        else:
-            longest = middle - 1
-    return message[:shortest] + "..."
+    whole_bytes = re.sub("%.?$", "", quoted[: MESSAGE_BYTES - len("...")])
+    return unquote_to_bytes(whole_bytes).decode(errors="ignore") + "..."
 
 
 _UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
