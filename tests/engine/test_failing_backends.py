@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from firebox.domain.errors import FireboxError, NotFound
 from firebox.domain.limits import Limits, StageName
 from firebox.domain.model import Cancel, Event, File, Finished, Image, Job, Queued, Result, StageResult, Verdict
 from firebox.engine.admission import Admission
-from firebox.engine.backends.backend import Artifacts, Backend, OutputSink, Stage
+from firebox.engine.backends.backend import Artifacts, Backend, Stage
 from firebox.engine.backends.docker_backend import DockerBackend
 from firebox.engine.backends.docker_engine import ContainerEngine
 from firebox.engine.backends.docker_sweeper import Sweeper
@@ -22,7 +23,8 @@ from firebox.engine.plan import Plan, Planner
 from firebox.engine.run import Run
 from firebox.engine.run_table import RunTable
 from firebox.runtimes.registry import Registry
-from firebox.sandbox.spec import Command, CommandRefused, Exit, Pack, SandboxFailure
+from firebox.sandbox.spec import Command, CommandRefused, Exit, Pack, SandboxFailure, Started
+from firebox.sandbox.spec import Event as SandboxEvent
 from firebox.settings.settings import load_settings
 from tests.engine.conftest import RUNTIMES, Engine
 
@@ -64,18 +66,18 @@ class Failing(Backend[Any]):
     async def open(self, plan: Plan, stage: StageName, command: Command) -> tuple[Stage, Command]:
         self._check("open")
         opened, command = await self._inner.open(plan, stage, command)
-        run = opened.run
+        events = opened.events
 
-        async def failing(command: Command, output: OutputSink, started: Callable[[], None]) -> Exit:
-            def begin() -> None:
-                started()
-                self._check("started")
+        async def failing(command: Command) -> AsyncGenerator[SandboxEvent]:
+            async with aclosing(events(command)) as inner:
+                async for event in inner:
+                    if isinstance(event, Exit):
+                        self._check("run")
+                    yield event
+                    if isinstance(event, Started):
+                        self._check("started")
 
-            ended: Exit = await run(command, output, begin)
-            self._check("run")
-            return ended
-
-        opened.run = failing
+        opened.events = failing
         return opened, command
 
     def note_exit(self, stage: Any, ended: Exit) -> None:
@@ -186,7 +188,7 @@ class FailingEngine(ContainerEngine):
 class SilentAttachment:
     """The streams of a program that writes nothing."""
 
-    async def chunks(self) -> AsyncIterator[Any]:
+    async def output(self) -> AsyncGenerator[Any]:
         nothing: tuple[Any, ...] = ()
         for chunk in nothing:
             yield chunk

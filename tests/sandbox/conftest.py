@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.instance.watcher import Watcher
 from firebox.sandbox.launcher import launcher_start
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
-from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
+from firebox.sandbox.spec import Command, Exit, InputFile, Output, SandboxSpec, Started, StreamName
 from tests.sandbox.leftovers import Holdings, descendants_of, groups_of, holdings_of, is_gone
 from tests.support.waiting import until
 
@@ -55,6 +56,27 @@ class Outcome:
         return self.stderr.decode(errors="replace")
 
 
+async def follow(
+    sandbox: Sandbox,
+    command: Command,
+    output: Callable[[StreamName, bytes], object] = lambda _stream, _data: None,
+    started: Callable[[], object] = lambda: None,
+) -> Exit:
+    """Run a command to its end and return how it ended. output: called with each piece. started: called once the program runs."""
+    ended: Exit | None = None
+    async with aclosing(sandbox.events(command)) as events:
+        async for event in events:
+            match event:
+                case Started():
+                    started()
+                case Output(stream, data):
+                    output(stream, data)
+                case Exit():
+                    ended = event
+    assert ended is not None
+    return ended
+
+
 class Box:
     """Runs programs in sandboxes of one launcher."""
 
@@ -82,7 +104,7 @@ class Box:
         streams: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         try:
             wanted = Command(argv=argv, env=env, files=inputs, wall_ms=20_000, cpu_ms=20_000)._replace(**command)
-            ended = await sandbox.run(wanted, lambda name, data: streams[name].append(data))
+            ended = await follow(sandbox, wanted, lambda name, data: streams[name].append(data))
             outcome = Outcome(ended, b"".join(streams["stdout"]), b"".join(streams["stderr"]))
             if collect is not None:
                 pack, skipped, _cpu_ms = await sandbox.collect(collect, 1 << 20, 100)

@@ -9,7 +9,7 @@ from typing import Any
 
 from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.spec import Command, Exit, InputFile, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, follow
 
 PATIENCE_S = 60.0
 
@@ -21,7 +21,7 @@ class Conversation:
         self.sandbox = sandbox
         self.streams = {"stdout": b"", "stderr": b""}
         self._news = asyncio.Event()
-        self._running = asyncio.create_task(sandbox.run(command, self._take))
+        self._running = asyncio.create_task(follow(sandbox, command, self._take))
         self._running.add_done_callback(lambda _task: self._news.set())
 
     @property

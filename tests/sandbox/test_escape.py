@@ -20,7 +20,7 @@ from firebox.sandbox.plan.cgroups import Meter
 from firebox.sandbox.protocol import messages
 from firebox.sandbox.protocol.messages import LONG_MESSAGE_BYTES, MESSAGE_BYTES, Kind
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, SandboxFailure
-from tests.sandbox.conftest import ENVIRONMENT, PYTHON, SOURCE, Box
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, SOURCE, Box, follow
 from tests.sandbox.raw_calls import raw_files
 
 REFUSED = {"EPERM", "EACCES", "ENOENT", "EROFS", "ENOSYS", "ENOTSUP"}
@@ -290,7 +290,7 @@ async def fails(running: asyncio.Task[Any]) -> SandboxFailure:
 
 async def running_of(peer: Peer, command: Command = COMMAND) -> asyncio.Task[Any]:
     """Start a command and receive its message, like PID 1."""
-    running = asyncio.create_task(peer.sandbox.run(command, lambda _name, _data: None))
+    running = asyncio.create_task(follow(peer.sandbox, command, lambda _name, _data: None))
     await asyncio.sleep(0)
     _data, descriptors, _flags, _address = socket.recv_fds(peer.link, 1 << 20, 32)
     for descriptor in descriptors:
@@ -878,7 +878,7 @@ async def test_pid_1_is_exempt_from_the_cpu_limit_of_the_program(box: Box) -> No
     code = b"import time\nprint('up', flush=True)\ntime.sleep(60)"
     up = asyncio.Event()
     ran = Command((PYTHON, "main.py"), ENVIRONMENT, files=(InputFile("main.py", code),), cpu_ms=1000, wall_ms=60_000)
-    running = asyncio.create_task(sandbox.run(ran, lambda _name, _data: up.set()))
+    running = asyncio.create_task(follow(sandbox, ran, lambda _name, _data: up.set()))
     await asyncio.wait_for(up.wait(), 20)
     children = Path(f"/proc/{sandbox.pid}/task/{sandbox.pid}/children").read_text(encoding="ascii").split()
     assert cpu_limit(sandbox.pid) == ["unlimited", "unlimited"]

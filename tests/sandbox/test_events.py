@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from firebox.sandbox.instance.link import Started
-from firebox.sandbox.instance.sandbox import Output
-from firebox.sandbox.spec import Command, CommandRefused, Exit
+from firebox.sandbox.spec import Command, CommandRefused, Exit, Output, Started
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
 
 MIB = 1 << 20

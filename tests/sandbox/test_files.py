@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Pack, PackedFile, SandboxFailure, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, follow
 from tests.support.waiting import until
 
 HERE = Path(__file__)
@@ -50,7 +50,7 @@ async def test_attack_43_a_name_twice_is_written_twice_and_a_clash_with_a_folder
     sandbox = await box.make()
     files = (InputFile("a", b"first"), InputFile("a", b"2nd"))
     output: list[bytes] = []
-    await sandbox.run(Command(("/bin/cat", "a"), ENVIRONMENT, files=files), lambda _name, data: output.append(data))
+    await follow(sandbox, Command(("/bin/cat", "a"), ENVIRONMENT, files=files), lambda _name, data: output.append(data))
     sandbox.close()
     assert b"".join(output) == b"2nd"
     for clash in ({"a": b"", "a/b": b""}, {"a/b": b"", "a": b""}):
@@ -182,7 +182,7 @@ except OSError as error:
     sandbox = await box.make()
     output: list[bytes] = []
     ran = Command((PYTHON, "main.py"), ENVIRONMENT, files=(InputFile("main.py", code.encode()),))
-    await sandbox.run(ran, lambda _name, data: output.append(data))
+    await follow(sandbox, ran, lambda _name, data: output.append(data))
     pack, _skipped, _cpu_ms = await sandbox.collect(["s*", "tool", "plain", "open"], 1000, 10)
     sandbox.close()
     os.close(pack.descriptor)
@@ -304,7 +304,7 @@ input()
         wall_ms=60_000,
     )
     sandbox = await box.make()
-    ended = await sandbox.run(ran, lambda _name, _data: None)
+    ended = await follow(sandbox, ran, lambda _name, _data: None)
     assert ended.killed_by == "memory"
     try:
         pack, _skipped, _cpu_ms = await sandbox.collect(["result"], 1000, 10)

@@ -13,7 +13,7 @@ import pytest
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.launcher.launcher_start import StartedLauncher, start_launcher
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, ORDINARY_USER
+from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, ORDINARY_USER, follow
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
 from tests.support.waiting import until
 
@@ -53,7 +53,7 @@ async def says_hello(launcher: LauncherProcess, specification: SandboxSpec) -> b
     sandbox = await launcher.make(specification)
     heard: list[bytes] = []
     command = Command(argv=("/bin/sh", "-c", "echo hello"), env=ENVIRONMENT)
-    ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
+    ended = await follow(sandbox, command, lambda _stream, data: heard.append(data))
     sandbox.close()
     return ended.status == 0 and heard == [b"hello\n"]
 

@@ -11,7 +11,7 @@ import pytest
 from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.launcher.launchers import Launchers
 from firebox.sandbox.spec import Command, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, launcher_of
+from tests.sandbox.conftest import ENVIRONMENT, follow, launcher_of
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
 from tests.support.waiting import until
 
@@ -31,7 +31,7 @@ async def launchers(sandbox_kind: str) -> AsyncIterator[Launchers]:
 async def says_hello(sandbox: Sandbox) -> bool:
     heard: list[bytes] = []
     command = Command(argv=("/bin/sh", "-c", "echo hello"), env=ENVIRONMENT)
-    ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
+    ended = await follow(sandbox, command, lambda _stream, data: heard.append(data))
     sandbox.close()
     return ended.status == 0 and heard == [b"hello\n"]
 

@@ -17,7 +17,7 @@ from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.launcher import squashfs_support
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
 from tests.conftest import require_tool
-from tests.sandbox.conftest import ENVIRONMENT, Box
+from tests.sandbox.conftest import ENVIRONMENT, Box, follow
 from tests.support.waiting import until
 
 
@@ -142,7 +142,7 @@ async def test_lock_on_a_file_of_a_layer_is_not_seen_by_another_run(box: Box, pa
     command = Command(
         argv=("/bin/sh", "-c", "flock -n /opt/words sh -c 'echo locked; sleep 60'"), env=ENVIRONMENT, wall_ms=60_000
     )
-    running = asyncio.create_task(first.run(command, lambda _stream, _data: locked.set()))
+    running = asyncio.create_task(follow(first, command, lambda _stream, _data: locked.set()))
     try:
         await asyncio.wait_for(locked.wait(), 30)
         assert (await box.shell("flock -n /opt/words sh -c 'echo free'", specification=packaged)).text == "free\n"
@@ -189,7 +189,7 @@ class TestImages:
         command = Command(
             argv=("/bin/sh", "-c", "echo began; read line; cat /opt/words"), env=ENVIRONMENT, wall_ms=60_000, interactive=True
         )
-        running = asyncio.create_task(sandbox.run(command, hear))
+        running = asyncio.create_task(follow(sandbox, command, hear))
         await asyncio.wait_for(began.wait(), 30)
         for layer in layers:
             box.launcher.forget(layer)

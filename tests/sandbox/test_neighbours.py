@@ -24,7 +24,7 @@ import pytest
 from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.spec import Command, Exit, InputFile
-from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, launcher_of
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, follow, launcher_of
 from tests.sandbox.conversation import talk_python
 from tests.sandbox.raw_calls import raw_files
 
@@ -67,7 +67,7 @@ async def holding(launcher: LauncherProcess, box: Box, code: str, *names: str) -
         if data.endswith(b"\n"):
             ready.set()
 
-    running = asyncio.create_task(sandbox.run(command, take))
+    running = asyncio.create_task(follow(sandbox, command, take))
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
     assert ready.is_set(), (running, said)
@@ -334,7 +334,8 @@ if os.fork() == 0:
 while not os.path.exists("up"): pass
 """
     sandbox = await box.make()
-    ended = await sandbox.run(
+    ended = await follow(
+        sandbox,
         Command((PYTHON, "main.py"), ENVIRONMENT, files=(InputFile("main.py", code.encode()),), wall_ms=30_000),
         lambda _name, _data: None,
     )

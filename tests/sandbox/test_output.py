@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from firebox.sandbox.spec import Command, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from firebox.sandbox.spec import Command
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, follow
 from tests.sandbox.conversation import talk
 
 MIB = 1 << 20
@@ -69,33 +69,11 @@ async def test_output_arrives_while_the_program_runs(box: Box) -> None:
             first.set_result(data)
 
     command = Command(argv=("/bin/sh", "-c", "echo early; sleep 60"), env=ENVIRONMENT, wall_ms=20_000)
-    running = asyncio.create_task(sandbox.run(command, take))
+    running = asyncio.create_task(follow(sandbox, command, take))
     assert await first == b"early\n"
     assert not running.done()
     sandbox.kill("cancelled")
     assert (await running).killed_by == "cancelled"
-    sandbox.close()
-
-
-async def test_paused_output_blocks_the_program_until_resumed(box: Box) -> None:
-    sandbox = await box.launcher.make(SandboxSpec())
-    received = bytearray()
-    started = asyncio.Event()
-
-    def take(_stream: str, data: bytes) -> None:
-        received.extend(data)
-        sandbox.pause()
-        started.set()
-
-    argv = (PYTHON, "-c", "import os\nfor _ in range(40): os.write(1, b'x' * 65536)")
-    command = Command(argv=argv, env=ENVIRONMENT, wall_ms=20_000, output_bytes=8 * MIB)
-    running = asyncio.create_task(sandbox.run(command, take))
-    await started.wait()
-    while not running.done():
-        sandbox.resume()
-        await asyncio.sleep(0)
-    assert (await running).status == 0
-    assert len(received) == 40 * 65536
     sandbox.close()
 
 

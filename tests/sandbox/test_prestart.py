@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from firebox.sandbox.spec import Command, InputFile, Prestart, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, Box
+from tests.sandbox.conftest import ENVIRONMENT, Box, follow
 from tests.sandbox.leftovers import descendants_of
 from tests.support.waiting import until
 
@@ -32,7 +32,7 @@ async def run(box: Box, started: Prestart, wanted: Command) -> tuple[str, bool]:
     heard: list[bytes] = []
     try:
         await asyncio.sleep(0.1)  # so that it is more likely to wait already; the outcome must be the same
-        ended = await sandbox.run(wanted, lambda _stream, data: heard.append(data))
+        ended = await follow(sandbox, wanted, lambda _stream, data: heard.append(data))
         assert ended.status == 0, (ended, heard)
         return b"".join(heard).decode(), bool(sandbox.was_prestarted)
     finally:
@@ -87,7 +87,7 @@ async def test_program_that_ends_as_its_command_arrives_is_started_fresh(box: Bo
         for pid in descendants_of(sandbox.pid):
             os.kill(pid, signal.SIGKILL)
         asyncio.get_running_loop().call_later(0.1, os.kill, sandbox.pid, signal.SIGCONT)
-        ended = await sandbox.run(command(WORDS), lambda _stream, data: heard.append(data))
+        ended = await follow(sandbox, command(WORDS), lambda _stream, data: heard.append(data))
         assert (ended.status, b"".join(heard), sandbox.was_prestarted) == (0, b"here\n", False)
     finally:
         sandbox.close()

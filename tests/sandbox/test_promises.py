@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from firebox.sandbox.spec import Command, CommandRefused, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, Box
+from tests.sandbox.conftest import ENVIRONMENT, Box, follow
 from tests.sandbox.conversation import talk
 from tests.sandbox.leftovers import descendants_of
 from tests.support.waiting import until
@@ -111,7 +111,7 @@ async def test_nothing_is_left_of_a_run_whose_task_is_cancelled(box: Box) -> Non
     sandbox = await box.make()
     started = asyncio.Event()
     command = Command(("/bin/sh", "-c", "sleep 600 & sleep 600"), ENVIRONMENT)
-    running = asyncio.create_task(sandbox.run(command, lambda *_: None, started.set))
+    running = asyncio.create_task(follow(sandbox, command, lambda *_: None, started.set))
     await started.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

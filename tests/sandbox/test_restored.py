@@ -15,7 +15,7 @@ from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.pool.templates import ARE_POSSIBLE, Templates, capture
 from firebox.sandbox.spec import Command, InputFile, Prestart, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
-from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, follow
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(not ARE_POSSIBLE, reason="templates are for x86-64")
@@ -44,7 +44,7 @@ async def run(box: Box, template: Template, code: str, kind: SandboxSpec = KIND)
     files = (InputFile("main.py", (restored + code).encode()),)
     command = Command((PYTHON, "main.py"), ENVIRONMENT, files, resume_words=(), wall_ms=20_000, cpu_ms=20_000)
     try:
-        ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
+        ended = await follow(sandbox, command, lambda _stream, data: heard.append(data))
         assert (ended.status, sandbox.was_prestarted) == (0, True), (ended, heard)
         return b"".join(heard).decode()
     finally:
@@ -228,7 +228,8 @@ os.close(file)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         sandbox = await box.launcher.make(kind, template)
         files = (InputFile("main.py", b"print('here')"),)
-        ended = await sandbox.run(
+        ended = await follow(
+            sandbox,
             Command((PYTHON, "main.py"), ENVIRONMENT, files, resume_words=(), wall_ms=20_000, cpu_ms=20_000),
             lambda _stream, _data: None,
         )
@@ -261,7 +262,7 @@ async def test_a_forged_template_creates_no_file_on_the_host(box: Box, tmp_path:
         (PYTHON, "main.py"), ENVIRONMENT, (InputFile("main.py", b"print('here')"),), resume_words=(), wall_ms=20_000
     )
     heard: list[bytes] = []
-    await sandbox.run(command, lambda _stream, data: heard.append(data))
+    await follow(sandbox, command, lambda _stream, data: heard.append(data))
     sandbox.close()
     assert (heard, os.listdir(tmp_path)) == ([b"here\n"], [])
 

@@ -24,7 +24,7 @@ from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.plan import cgroups
 from firebox.sandbox.protocol import messages
 from firebox.sandbox.spec import Command, SandboxFailure, SandboxSpec
-from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, SOURCE, Box, launcher_of
+from tests.sandbox.conftest import ENVIRONMENT, IS_ROOT, SOURCE, Box, follow, launcher_of
 from tests.sandbox.conversation import talk
 from tests.sandbox.leftovers import descendants_of, groups_of, is_gone
 from tests.support.waiting import until
@@ -50,7 +50,7 @@ async def main():
     running = []
     for _ in range(3):
         sandbox = await launcher.make(SandboxSpec())
-        running.append(asyncio.create_task(sandbox.run(command, lambda _stream, data: heard.release())))
+        running.append(asyncio.create_task(follow(sandbox, command, lambda _stream, data: heard.release())))
     ready = await launcher.make(SandboxSpec())
     for _ in running: await heard.acquire()
     print(launcher.pid, flush=True)
@@ -146,7 +146,7 @@ async def test_a_killed_idle_sandbox_is_detected(box: Box) -> None:
     os.kill(sandbox.pid, signal.SIGKILL)
     await until(lambda: sandbox.is_dead)
     with pytest.raises(SandboxFailure):
-        await sandbox.run(Command(("/bin/true",), ENVIRONMENT), lambda *_: None)
+        await follow(sandbox, Command(("/bin/true",), ENVIRONMENT), lambda *_: None)
     sandbox.close()
 
 

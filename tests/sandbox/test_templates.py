@@ -14,7 +14,7 @@ from firebox.sandbox.pool import templates
 from firebox.sandbox.pool.templates import Templates, capture, make_template
 from firebox.sandbox.spec import Command, InputFile, Prestart, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
-from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box
+from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, follow
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(not templates.ARE_POSSIBLE, reason="templates are for x86-64")
@@ -55,7 +55,7 @@ async def run(box: Box, kind: SandboxSpec, template: Template | None, code: str)
         cpu_ms=20_000,
     )
     try:
-        ended = await sandbox.run(command, lambda _stream, data: heard.append(data))
+        ended = await follow(sandbox, command, lambda _stream, data: heard.append(data))
         assert ended.status == 0, (ended, heard)
         return b"".join(heard).decode(), bool(sandbox.was_prestarted)
     finally:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from firebox.domain.limits import StageName
 from firebox.domain.model import Event, Finished, Output, Queued, StreamName
+from firebox.sandbox.instance.input_writer import wake
 
 BUFFERED_BYTES = 1 << 20
 """Output kept for a slow reader; past it the program has to wait."""
@@ -19,14 +20,14 @@ _QUEUED = Queued()
 
 
 class EventBuffer:
-    """Events of one run for one reader, beginning with `Queued`. has_room: called when a reader has caught up."""
+    """Events of one run for one reader, beginning with `Queued`."""
 
-    def __init__(self, has_room: Callable[[], None]) -> None:
-        self._has_room = has_room
+    def __init__(self) -> None:
         self._events: deque[Event] = deque((_QUEUED,))
         self.buffered_bytes = 0
         self._sequence = 0
         self._arrived = asyncio.Event()
+        self._has_room: asyncio.Future[None] | None = None
         self._is_kept = True
         self._is_finished = False
 
@@ -34,6 +35,12 @@ class EventBuffer:
     def is_full(self) -> bool:
         """Whether the program has to wait for the reader."""
         return self.buffered_bytes > BUFFERED_BYTES
+
+    def has_room(self) -> asyncio.Future[None]:
+        """Return what is done once the reader has caught up."""
+        if self._has_room is None or self._has_room.done():
+            self._has_room = asyncio.get_running_loop().create_future()
+        return self._has_room
 
     def next_sequence(self) -> int:
         self._sequence += 1
@@ -62,8 +69,8 @@ class EventBuffer:
                 event = self._events.popleft()
                 if isinstance(event, Output):
                     self.buffered_bytes -= len(event.data) + EVENT_BYTES
-                    if self.buffered_bytes <= BUFFERED_BYTES // 2:
-                        self._has_room()
+                    if self._has_room is not None and self.buffered_bytes <= BUFFERED_BYTES // 2:
+                        wake(self._has_room)
                 yield event
                 if isinstance(event, Finished):
                     return
@@ -75,7 +82,8 @@ class EventBuffer:
         self._is_kept = False
         self._events.clear()
         self.buffered_bytes = 0
-        self._has_room()
+        if self._has_room is not None:
+            wake(self._has_room)
         while not self._is_finished:
             self._arrived.clear()
             await self._arrived.wait()

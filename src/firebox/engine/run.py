@@ -7,12 +7,13 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from msgspec.structs import replace as replace_fields
 
 from firebox.domain.errors import FireboxError, InvalidRequest
-from firebox.domain.limits import Limits, OutputMode, StageName
+from firebox.domain.limits import Limits, StageName
 from firebox.domain.model import (
     SIGNALS,
     CacheLevel,
@@ -30,7 +31,6 @@ from firebox.domain.model import (
     StageResult,
     StageStarted,
     Stdin,
-    StreamName,
     Timings,
     Verdict,
 )
@@ -44,7 +44,7 @@ from firebox.engine.plan import Plan
 from firebox.engine.stage_command import stage_command
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, never_started, refused, result_of
-from firebox.sandbox.spec import Command, CommandRefused, Pack, SandboxFailure
+from firebox.sandbox.spec import Command, CommandRefused, Exit, Output, Pack, SandboxFailure, Started
 
 if TYPE_CHECKING:  # without a cache there is no need to load it
     from firebox.engine.job_cache import JobCache, Turn
@@ -102,7 +102,7 @@ class Run:
         self._place: Place | None = None
         self._task: asyncio.Task[None] | None = None
         self._has_slot = False
-        self._events = EventBuffer(self._resume)
+        self._events = EventBuffer()
         self._input = InputQueue(plan.job.stdin) if plan.job.interactive else None
         self._terminal_size = (plan.job.terminal.rows, plan.job.terminal.columns) if plan.job.terminal else None
         self._idle = IdleClock(plan.idle_ms, self._end_idle)
@@ -110,13 +110,9 @@ class Run:
         self._early_signals: dict[str, None] = {}
         self._served: CacheLevel = "none"
         self._turn: asyncio.Task[Turn] | None = None
-        self._name: StageName = "run"
         self._stage: Stage | None = None
+        self._is_running = False  # the program of the stage
         self._leaving: Awaitable[object] | None = None
-        self._opened_at = 0.0
-        self._is_announced = True
-        self._kills_on_output = False
-        self._transcript = Transcript(0)
         self._feeding: asyncio.Task[None] | None = None
         self._compiled: StageResult | None = None
         self._ran: StageResult | None = None
@@ -162,7 +158,6 @@ class Run:
             self._turn.cancel()
         if self._stage is not None:
             self._stage.kill("cancelled")
-            self._stage.resume()  # its events need not be read any more
 
     async def gone(self) -> None:
         """Wait until nothing of the run is left."""
@@ -187,7 +182,7 @@ class Run:
             case Resize(rows, columns) if not _is_terminal_size(rows, columns):
                 raise InvalidRequest("rows and columns must be from 1 to 1000", where="resize")
             case Signal(name):
-                if self._stage is None or not self._is_announced:
+                if self._stage is None or not self._is_running:
                     self._early_signals[name] = None
                 else:
                     self._stage.signal(signal.Signals[name])
@@ -349,29 +344,26 @@ class Run:
         if self.job.deadline is not None:
             elapsed_ms = (time.monotonic() - self._started_at) * 1000 if self._started_at else 0.0
             limits = self.job.deadline.shorten(name, limits, elapsed_ms=elapsed_ms)
-        self._name = name
-        self._transcript = Transcript(limits.output_bytes)
-        self._kills_on_output = limits.output_mode is OutputMode.KILL
-        self._opened_at = time.monotonic()
         backend = self._backend
+        transcript = Transcript(limits.output_bytes)
+        opened_at = time.monotonic()
         stage, command = await backend.open(self._plan, name, self._command(name, limits, packed))
         self._stage = stage
         try:
             if self._cancelled:
                 return never_started(name), None
-            self._is_announced = False
             try:
-                ended = await stage.run(command, self._take_output, self._announce)
+                ended = await self._follow(stage, name, command, transcript, opened_at)
             except CommandRefused as refusal:
                 result = refused(name, command.argv[0], refusal, limits, backend.work)
                 if result is None:
                     raise
                 self._emit_stage(result)
                 return result, None
-            if not self._is_announced:  # killed before there was a program
+            if ended is None:
                 return never_started(name), None
             backend.note_exit(stage, ended)
-            result = result_of(name, self._transcript.mark(ended), limits, self._transcript.chunks())
+            result = result_of(name, transcript.mark(ended), limits, transcript.chunks())
             if self._idle.is_over and ended.killed_by == "wall_time":
                 result = replace_fields(result, reason=f"idle: no input and no output for {self._plan.idle_ms} ms")
             produced: Pack | None = None
@@ -381,7 +373,7 @@ class Run:
                 self._artifacts = await backend.take_artifacts(stage, ended, self._plan)
                 result = replace_fields(result, cpu_ms=result.cpu_ms + self._artifacts.cpu_ms)
         finally:
-            self._is_announced = True
+            self._is_running = False
             self._idle.stop()
             self._stage = None
             self._leaving = stage.close()
@@ -392,42 +384,44 @@ class Run:
         env = self._backend.environment(self._plan, stage)
         return stage_command(self._plan, stage, limits, env, packed=packed, terminal=self._terminal_size)
 
-    def _announce(self) -> None:
-        """Emit the start of a stage, once: a program may write before its start is reported."""
-        if self._is_announced:
-            return
-        self._is_announced = True
-        self._started_at = self._started_at or time.monotonic()
-        self._prepare_ms += (time.monotonic() - self._opened_at) * 1000
-        self._events.put(StageStarted(sequence=self._events.next_sequence(), stage=self._name))
-        self._send_early_signals()
-        if self._name == "run":
+    async def _follow(
+        self, stage: Stage, name: StageName, command: Command, transcript: Transcript, opened_at: float
+    ) -> Exit | None:
+        """Run the program of a stage to its end, passing on what happens. Returns None when it was killed before it started."""
+        ended: Exit | None = None
+        async with aclosing(stage.events(command)) as events:
+            async for event in events:
+                match event:
+                    case Started():
+                        self._announce(stage, name, opened_at)
+                    case Output(stream, data):
+                        self._idle.touch()
+                        kept = transcript.add(stream, data)
+                        if len(kept) < len(data) and command.kill_on_output:  # a container does not do it by itself
+                            stage.kill("output")
+                        if kept:
+                            self._events.put_output(name, stream, kept)
+                            if self._events.is_full and not stage.ended.done():
+                                # A slow reader makes a program wait, but does not keep one that has ended, or its slot.
+                                await asyncio.wait({self._events.has_room(), stage.ended}, return_when=asyncio.FIRST_COMPLETED)
+                    case Exit():
+                        ended = event
+        return ended if self._is_running else None
+
+    def _announce(self, stage: Stage, name: StageName, opened_at: float) -> None:
+        """Emit the start of a stage, and begin what is for a running program."""
+        self._is_running = True
+        now = time.monotonic()
+        self._started_at = self._started_at or now
+        self._prepare_ms += (now - opened_at) * 1000
+        self._events.put(StageStarted(sequence=self._events.next_sequence(), stage=name))
+        for early in self._early_signals:
+            stage.signal(signal.Signals[early])
+        self._early_signals.clear()
+        if name == "run":
             self._idle.start()
-            if self._input is not None and self._stage is not None:
-                self._feeding = asyncio.create_task(self._input.feed(self._stage))
-
-    def _send_early_signals(self) -> None:
-        """Send the program the signals that arrived before there was one."""
-        early, self._early_signals = self._early_signals, {}
-        for name in early:
-            if self._stage is not None:
-                self._stage.signal(signal.Signals[name])
-
-    def _take_output(self, stream: StreamName, data: bytes) -> None:
-        if not self._is_announced:
-            self._announce()
-        self._idle.touch()
-        kept = self._transcript.add(stream, data)
-        if len(kept) < len(data) and self._kills_on_output and self._stage is not None:
-            self._stage.kill("output")
-        if kept:
-            self._events.put_output(self._name, stream, kept)
-            if self._events.is_full and self._stage is not None and not self._cancelled:
-                self._stage.pause()
-
-    def _resume(self) -> None:
-        if self._stage is not None:
-            self._stage.resume()
+            if self._input is not None:
+                self._feeding = asyncio.create_task(self._input.feed(stage))
 
     def _end_idle(self) -> None:
         if self._stage is not None:

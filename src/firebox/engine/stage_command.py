@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from firebox.domain.limits import Limits, StageName
+from firebox.domain.limits import Limits, OutputMode, StageName
 from firebox.engine.command_lines import command_line
 from firebox.engine.plan import Plan
 from firebox.sandbox.spec import Command, InputFile, Pack
@@ -40,7 +40,7 @@ def stage_command(
         processes=min(limits.processes, _MAX_PROCESSES),
         open_files=limits.open_files,
         file_size_bytes=limits.file_size_bytes,
-        # `Run` cuts, and must see that there was more; what is beyond need not be copied.
-        output_bytes=limits.output_bytes + 1,
+        output_bytes=limits.output_bytes,
+        kill_on_output=limits.output_mode is OutputMode.KILL,
         keep_files=is_run and bool(job.artifacts),
     )

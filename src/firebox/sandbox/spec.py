@@ -6,7 +6,9 @@ These are named tuples because dataclasses would double the import time of a com
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+StreamName = Literal["stdout", "stderr"]
 
 INSIDE_UID = 1000
 """The uid of every program in its own user namespace."""
@@ -114,6 +116,19 @@ class Pack(NamedTuple):
     files: tuple[PackedFile, ...]
 
 
+class Started(NamedTuple):
+    """The program runs. prestarted: it was waiting already."""
+
+    prestarted: bool = False
+
+
+class Output(NamedTuple):
+    """A piece of output, in the order of its stream."""
+
+    stream: StreamName
+    data: bytes
+
+
 class Exit(NamedTuple):
     """How a command ended. status: the exit code, or None after `signal` (a number).
 
@@ -124,11 +139,15 @@ class Exit(NamedTuple):
     signal: int | None
     killed_by: str
     wall_ms: float
-    cpu_ms: float
-    memory_peak_bytes: int
-    memory_limit_hit: bool
-    stdout_truncated: bool
-    stderr_truncated: bool
+    cpu_ms: float = 0.0
+    memory_peak_bytes: int = 0
+    memory_limit_hit: bool = False
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+
+
+Event = Started | Output | Exit
+"""What happens to a command, in this order; output comes in any number of pieces."""
 
 
 class SandboxFailure(Exception):

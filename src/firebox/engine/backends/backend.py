@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from firebox.domain.limits import Limits, StageName
-from firebox.domain.model import File, LeftOut, StageResult, StreamName
+from firebox.domain.model import File, LeftOut, StageResult
 from firebox.engine.command_lines import variables
 from firebox.engine.plan import Plan
 from firebox.sandbox.plan.mounts import WORK
-from firebox.sandbox.spec import Command, Exit, Pack
-
-OutputSink = Callable[[StreamName, bytes], None]
+from firebox.sandbox.spec import Command, Event, Exit, Pack
 
 
 class Artifacts(NamedTuple):
@@ -25,12 +24,17 @@ class Artifacts(NamedTuple):
 
 
 class Stage(Protocol):
-    """One stage: `run` once, then `close`. Everything else is for while it runs, and without effect afterwards."""
+    """One stage: `events` once, then `close`. Everything else is for while it runs, and without effect afterwards.
 
-    async def run(self, command: Command, output: OutputSink, started: Callable[[], None]) -> Exit:
-        """Run a command to its end and return how it ended.
+    ended: done once the program has ended or is being killed; its last output may be left to read.
+    """
 
-        output: called with the stream's name and each piece as it arrives. started: called once the program runs.
+    ended: asyncio.Future[None]
+
+    def events(self, command: Command) -> AsyncGenerator[Event]:
+        """Run a command: yield `Started`, then its output as it arrives, then how it ended.
+
+        Without `Started` when it was killed before. Backpressure: a slow consumer blocks the program.
         Raises: CommandRefused when it cannot be started as requested, SandboxFailure and FireboxError when the backend fails.
         """
         ...
@@ -46,12 +50,6 @@ class Stage(Protocol):
         ...
 
     def resize(self, rows: int, columns: int) -> None: ...
-
-    def pause(self) -> None:
-        """Stop reading output, so that the program has to wait. Without effect once it was killed."""
-        ...
-
-    def resume(self) -> None: ...
 
     def kill(self, why: str) -> None:
         """Kill the program and its children. why: `Exit.killed_by`; the first one counts."""

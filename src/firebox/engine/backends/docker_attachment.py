@@ -16,7 +16,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from firebox.domain.errors import ContainerError
-from firebox.domain.model import Chunk, StreamName
+from firebox.sandbox.spec import Output, StreamName
 
 READ_BYTES = 64 * 1024
 _HEADER = struct.Struct(">BxxxL")
@@ -49,7 +49,7 @@ class Attachment:
         with contextlib.suppress(OSError, RuntimeError):
             self._writer.write_eof()
 
-    async def chunks(self) -> AsyncGenerator[Chunk]:
+    async def output(self) -> AsyncGenerator[Output]:
         """Yield output as it arrives, until the program has closed both streams or the connection has ended.
 
         Raises: ContainerError for what is no frame.
@@ -70,7 +70,7 @@ class Attachment:
                 if not data:
                     return
                 size_bytes -= len(data)
-                yield Chunk(stream, data)
+                yield Output(stream, data)
 
     def close(self) -> None:
         """Close the connection at once; a reader sees the end."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from ulid import ULID
@@ -19,12 +19,13 @@ from ulid import ULID
 from firebox.domain.errors import FireboxError
 from firebox.domain.limits import Limits, StageName
 from firebox.domain.model import Image
-from firebox.engine.backends.backend import Backend, OutputSink
+from firebox.engine.backends.backend import Backend
 from firebox.engine.backends.docker_attachment import Attachment
 from firebox.engine.backends.docker_engine import ContainerEngine
 from firebox.engine.backends.docker_sweeper import Sweeper, labels_of_a_run
 from firebox.engine.plan import Plan
-from firebox.sandbox.spec import Command, Exit
+from firebox.sandbox.instance.input_writer import wake
+from firebox.sandbox.spec import Command, Event, Exit, Started
 
 LEAVE_WITHIN_S = 5.0
 """How long leaving a run waits for its container to be gone. The removal goes on after that, and keeps the slot."""
@@ -32,6 +33,8 @@ TEMPORARY_BYTES = 256 * 1024 * 1024
 """Size of /tmp where the root is read-only; it counts as memory too."""
 
 _log = structlog.get_logger("firebox.containers")
+
+T = TypeVar("T")
 
 
 class DockerBackend(Backend["ContainerStage"]):
@@ -59,36 +62,40 @@ class ContainerStage:
         self._sweeper = sweeper
         self._configuration = configuration
         self._creating: asyncio.Task[None] | None = None
-        self._working: asyncio.Task[int] | None = None
         self._removing: asyncio.Task[None] | None = None
         self._signals: set[asyncio.Task[None]] = set()
         self._attachment: Attachment | None = None
-        self._resumed = asyncio.Event()
-        self._resumed.set()
+        self._clock: asyncio.TimerHandle | None = None
         self._killed_by = ""
         self._started_at_s = 0.0
         self._ended_at_s = 0.0
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, command: Command, output: OutputSink, started: Callable[[], None]) -> Exit:
-        self._working = asyncio.create_task(self._work(command, output, started))
-        await asyncio.wait({self._working})
-        if self._killed_by:
-            status = None
-            _ = self._working.cancelled() or self._working.exception()  # seen: it was killed, whatever else went wrong
-        else:
-            status = self._working.result()
-        self._end_clock()
-        return Exit(
-            status=status,
-            signal=None,
-            killed_by=self._killed_by,
-            wall_ms=(self._ended_at_s - self._started_at_s) * 1000 if self._started_at_s else 0.0,
-            cpu_ms=0.0,
-            memory_peak_bytes=0,
-            memory_limit_hit=False,
-            stdout_truncated=False,
-            stderr_truncated=False,
-        )
+    async def events(self, command: Command) -> AsyncGenerator[Event]:
+        status: int | None = None
+        feeding: asyncio.Task[None] | None = None
+        try:
+            attachment = await self._unless_killed(self._begin(command))
+            if attachment is not None:
+                yield Started()
+                if command.stdin:
+                    feeding = asyncio.create_task(attachment.feed(command.stdin))
+                async with aclosing(attachment.output()) as pieces:
+                    async for output in pieces:
+                        if self._killed_by:
+                            break
+                        yield output
+                # A program may close its streams and go on, until its time is over.
+                status = await self._unless_killed(self._engine.exit_code(self.name))
+            self._end()
+            wall_ms = (self._ended_at_s - self._started_at_s) * 1000 if self._started_at_s else 0.0
+            yield Exit(status=status, signal=None, killed_by=self._killed_by, wall_ms=wall_ms)
+        finally:
+            self._end()
+            if self._clock is not None:
+                self._clock.cancel()
+            if feeding is not None:
+                feeding.cancel()
 
     async def write_stdin(self, data: bytes) -> None:
         if self._attachment is not None:
@@ -108,17 +115,12 @@ class ContainerStage:
     def resize(self, rows: int, columns: int) -> None:
         """Do nothing: there is no terminal."""
 
-    def pause(self) -> None:
-        self._resumed.clear()
-
-    def resume(self) -> None:
-        self._resumed.set()
-
     def kill(self, why: str) -> None:
-        if not self._killed_by and self._working is not None and not self._working.done():
+        if not self.ended.done():
             self._killed_by = why
-            self._end_clock()
-            self._working.cancel()
+            self._end()
+            if self._attachment is not None:
+                self._attachment.close()
             self._remove_soon()
 
     def close(self) -> Awaitable[object] | None:
@@ -127,8 +129,8 @@ class ContainerStage:
         self._remove_soon()
         return self._removing
 
-    async def _work(self, command: Command, output: OutputSink, started: Callable[[], None]) -> int:
-        """Run the container to its end. Returns its exit code. Raises: PartUnavailable, NotFound, ContainerError."""
+    async def _begin(self, command: Command) -> Attachment:
+        """Create and start the container. Raises: PartUnavailable, NotFound, ContainerError."""
         self._sweeper.spare(self.name)
         # The engine goes on creating a container when we hang up: `_remove` waits for that.
         self._creating = asyncio.create_task(self._engine.create(self.name, self._configuration))
@@ -138,25 +140,27 @@ class ContainerStage:
         await self._engine.start(self.name)
         loop = asyncio.get_running_loop()
         self._started_at_s = loop.time()
-        clock = loop.call_later(command.wall_ms / 1000, self.kill, "wall_time")
-        feeding: asyncio.Task[None] | None = None
-        try:
-            started()
-            if command.stdin:
-                feeding = asyncio.create_task(self._attachment.feed(command.stdin))
-            async with aclosing(self._attachment.chunks()) as chunks:
-                async for chunk in chunks:
-                    output(chunk.stream, chunk.data)
-                    await self._resumed.wait()
-            # A program may close its streams and go on, until its time is over.
-            return await self._engine.exit_code(self.name)
-        finally:
-            clock.cancel()
-            if feeding is not None:
-                feeding.cancel()
+        self._clock = loop.call_later(command.wall_ms / 1000, self.kill, "wall_time")
+        return self._attachment
 
-    def _end_clock(self) -> None:
+    async def _unless_killed(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do some work and return its result; once the container is killed, give it up and return None."""
+        task = asyncio.create_task(work)
+        ends: set[asyncio.Future[Any]] = {task, self.ended}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            task.cancel()
+        if not self._killed_by:
+            return task.result()
+        await asyncio.wait({task})
+        _ = task.cancelled() or task.exception()  # seen: it was killed, whatever else went wrong
+        return None
+
+    def _end(self) -> None:
+        """Record the end of the wall time, the first time."""
         self._ended_at_s = self._ended_at_s or asyncio.get_running_loop().time()
+        wake(self.ended)
 
     async def _send_signal(self, name: str) -> None:
         try:

@@ -1,12 +1,11 @@
 """Stages as plain processes of this machine, with no isolation: for use inside a container that is the sandbox already.
 
-Wall time is limited here, and output by `Run`; ending a stage kills its process group.
+Wall time and output are limited; ending a stage kills its process group.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import resource
@@ -14,19 +13,21 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
 from firebox.domain.limits import StageName
-from firebox.domain.model import StreamName
-from firebox.engine.backends.backend import Backend, OutputSink
+from firebox.engine.backends.backend import Backend
 from firebox.engine.plan import Plan
 from firebox.files.folder import write_files
 from firebox.runtimes.runtime import BASE_ENVIRONMENT
-from firebox.sandbox.spec import Command, CommandRefused, Exit
+from firebox.sandbox.instance.input_writer import InputWriter, wake
+from firebox.sandbox.instance.output_reader import OutputReader
+from firebox.sandbox.instance.watcher import Watcher
+from firebox.sandbox.spec import Command, CommandRefused, Event, Exit, Started
 
-READ_BYTES = 64 << 10
 STRAGGLERS_S = 1.0
 """How long to read output of processes that left the group and outlive the program."""
 
@@ -62,207 +63,133 @@ class ProcessStage:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._loop = asyncio.get_running_loop()
+        self._watcher = Watcher()
+        self._input = InputWriter(self._loop, -1)
+        self._changed = asyncio.Event()
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
         self._killed_by = ""
-        self._output: OutputSink = _ignore
-        self._stdin = -1
-        self._stdin_room: asyncio.Future[None] | None = None
-        self._streams: dict[StreamName, int] = {}
-        self._drained = asyncio.Event()
-        self._paused = False
-        self._feeding: asyncio.Task[None] | None = None
+        self._exit: Exit | None = None
+        self.ended: asyncio.Future[None] = self._loop.create_future()
 
-    async def run(self, command: Command, output: OutputSink, started: Callable[[], None]) -> Exit:
-        started_at = time.monotonic()
-        process = self._start(command)
-        clock = self._loop.call_later(command.wall_ms / 1000, self.kill, "wall_time")
-        try:
-            started()
-            self._output = output
-            self._listen()
-            if command.stdin:
-                self._feeding = asyncio.create_task(self._feed(command.stdin, close=not command.interactive))
-            elif not command.interactive:
-                self.close_stdin()
-            await _end_of(process.pid)
-            wall_ms = (time.monotonic() - started_at) * 1000
-            killed_by = self._killed_by
-            # What it started goes with it, while its number still cannot be anybody else's.
-            self.signal(signal.SIGKILL)
-            self._process = None
-            status, usage = _reap(process)
-            await self._read_the_rest()
-        finally:
-            clock.cancel()
-            self._end(process)
-        return Exit(
-            status=status if status >= 0 else None,
-            signal=-status if status < 0 else None,
-            killed_by=killed_by,
-            wall_ms=wall_ms,
-            cpu_ms=(usage.ru_utime + usage.ru_stime) * 1000,
-            memory_peak_bytes=usage.ru_maxrss * 1024,
-            memory_limit_hit=False,
-            stdout_truncated=False,
-            stderr_truncated=False,
-        )
+    async def events(self, command: Command) -> AsyncGenerator[Event]:
+        with ExitStack() as cleanup:
+            process, output = self._start(command, cleanup)
+            pidfd = os.pidfd_open(process.pid)  # becomes readable with its end. Source: pidfd_open(2)
+            cleanup.callback(os.close, pidfd)
+            self._watcher.add(pidfd, partial(self._on_end, process, output, pidfd))
+            cleanup.callback(self._watcher.remove, pidfd)
+            clock = self._loop.call_later(command.wall_ms / 1000, self.kill, "wall_time")
+            cleanup.callback(clock.cancel)
+            output.start(command.output_bytes, partial(self._on_output, command, output), self._changed.set)
+            yield Started()
+            self._input.feed(command.stdin, then_end=not command.interactive)
+            while self._exit is None or not output.is_done:
+                if piece := output.take():
+                    yield piece
+                else:
+                    await self._changed.wait()
+                    self._changed.clear()
+            cut = output.truncated
+            yield self._exit._replace(stdout_truncated=cut["stdout"], stderr_truncated=cut["stderr"])
 
     async def write_stdin(self, data: bytes) -> None:
-        await self._feed(data, close=False)
+        await self._input.write(memoryview(data))
 
     def close_stdin(self) -> None:
-        if self._stdin >= 0:
-            if self._stdin_room is not None:
-                self._loop.remove_writer(self._stdin)
-                _wake(self._stdin_room)
-            os.close(self._stdin)
-            self._stdin = -1
+        self._input.end()
 
     def signal(self, number: int) -> None:
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
 
     def resize(self, rows: int, columns: int) -> None:
         """Do nothing: there is no terminal."""
 
-    def pause(self) -> None:
-        if not self._paused and not self._killed_by:
-            self._paused = True
-            for descriptor in self._streams.values():
-                self._loop.remove_reader(descriptor)
-
-    def resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._listen()
-
     def kill(self, why: str) -> None:
         if self._process is not None and not self._killed_by:
             self._killed_by = why
             self.signal(signal.SIGKILL)
-            self.resume()
+            wake(self.ended)
 
     def close(self) -> None:
-        """Do nothing: `run` has released everything."""
+        """Do nothing: `events` has released everything."""
 
-    def _start(self, command: Command) -> subprocess.Popen[bytes]:
-        """Start the program. Raises: CommandRefused."""
+    def _start(self, command: Command, cleanup: ExitStack) -> tuple[subprocess.Popen[bytes], OutputReader]:
+        """Start the program. cleanup: kills what still runs, and closes every stream. Raises: CommandRefused."""
+        descriptors: list[int] = []
+        self._started_at = time.monotonic()
         try:
+            for _stream in range(3):
+                descriptors += os.pipe()
+            descriptors.append(os.open(os.devnull, os.O_WRONLY))
+            their_stdin, stdin, stdout, their_stdout, stderr, their_stderr, null = descriptors
             # Starting a program takes a millisecond or two: the loop has nothing else to do.
             process = subprocess.Popen(
                 command.argv,
                 cwd=self._folder,
                 env=command.env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdin=their_stdin,
+                stdout=their_stdout,
+                stderr=their_stderr,
                 start_new_session=True,
-                bufsize=0,
             )
         except (OSError, ValueError) as error:
+            for descriptor in descriptors:
+                os.close(descriptor)
             raise CommandRefused("start", getattr(error, "errno", 0) or errno.EINVAL, str(error)) from None
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: S101, PT018
-        # The pipes become ours: the objects would close them when they like.
-        self._stdin, out, err = (os.dup(pipe.fileno()) for pipe in (process.stdin, process.stdout, process.stderr))
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            pipe.close()
-        self._streams = {"stdout": out, "stderr": err}
-        for descriptor in (self._stdin, out, err):
+        for descriptor in (their_stdin, their_stdout, their_stderr):
+            os.close(descriptor)
+        for descriptor in (stdin, stdout, stderr):
             os.set_blocking(descriptor, False)
         self._process = process
-        return process
+        self._input = InputWriter(self._loop, stdin)
+        output = OutputReader(self._watcher, null, stdout, stderr)
+        cleanup.callback(self._watcher.close)
+        cleanup.callback(os.close, null)
+        cleanup.callback(output.close)
+        cleanup.callback(self._input.close)
+        cleanup.callback(lambda: self._process is not None and self._reap(process))
+        return process, output
 
-    def _end(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill what still runs and close every stream."""
-        self.signal(signal.SIGKILL)
-        if self._process is not None:
-            self._process = None
-            _reap(process)
-        if self._feeding is not None:
-            self._feeding.cancel()
-        self.close_stdin()
-        for name in list(self._streams):
-            self._close_stream(name)
+    def _on_output(self, command: Command, output: OutputReader) -> None:
+        if command.kill_on_output and any(output.truncated.values()):
+            self.kill("output")
+        self._changed.set()
 
-    def _listen(self) -> None:
-        for name, descriptor in self._streams.items():
-            self._loop.add_reader(descriptor, partial(self._read, name))
+    def _on_end(self, process: subprocess.Popen[bytes], output: OutputReader, pidfd: int) -> None:
+        """Note how the program ended, and read the last output of it and of processes that left the group."""
+        wall_ms = (time.monotonic() - self._started_at) * 1000
+        self._watcher.remove(pidfd)
+        status, usage = self._reap(process)
+        self._exit = Exit(
+            status=status if status >= 0 else None,
+            signal=-status if status < 0 else None,
+            killed_by=self._killed_by,
+            wall_ms=wall_ms,
+            cpu_ms=(usage.ru_utime + usage.ru_stime) * 1000,
+            memory_peak_bytes=usage.ru_maxrss * 1024,
+        )
+        wake(self.ended)
+        self._changed.set()
+        self._loop.call_later(STRAGGLERS_S, self._end_stragglers, output)
 
-    def _read(self, name: StreamName) -> None:
-        try:
-            data = os.read(self._streams[name], READ_BYTES)
-        except BlockingIOError:
-            return
-        if data:
-            self._output(name, data)
+    def _end_stragglers(self, output: OutputReader) -> None:
+        """Stop reading, unless the reader is slow: a process that left the group may hold the streams open for ever."""
+        if output.is_paused:
+            self._loop.call_later(STRAGGLERS_S, self._end_stragglers, output)
         else:
-            self._close_stream(name)
+            output.close()
+            self._changed.set()
 
-    def _close_stream(self, name: StreamName) -> None:
-        descriptor = self._streams.pop(name)
-        self._loop.remove_reader(descriptor)
-        os.close(descriptor)
-        if not self._streams:
-            self._drained.set()
+    def _reap(self, process: subprocess.Popen[bytes]) -> tuple[int, resource.struct_rusage]:
+        """Reap the program. Returns its exit code, or minus the signal it died on, and what it used.
 
-    async def _read_the_rest(self) -> None:
-        """Wait for the ends of the streams; a process that left the group may hold them open for ever."""
-        while not self._drained.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STRAGGLERS_S):
-                    await self._drained.wait()
-            if not self._paused:
-                return
-
-    async def _feed(self, data: bytes, *, close: bool) -> None:
-        rest = memoryview(data)
-        while rest and self._stdin >= 0:
-            try:
-                rest = rest[os.write(self._stdin, rest[:READ_BYTES]) :]
-            except BlockingIOError:
-                await self._wait_writable()
-            except BrokenPipeError:  # the program closed its stdin
-                self.close_stdin()
-        if close:
-            self.close_stdin()
-
-    async def _wait_writable(self) -> None:
-        descriptor, room = self._stdin, self._loop.create_future()
-        self._stdin_room = room
-        self._loop.add_writer(descriptor, _wake, room)
-        try:
-            await room
-        finally:
-            self._stdin_room = None
-            if descriptor == self._stdin:
-                self._loop.remove_writer(descriptor)
-
-
-async def _end_of(pid: int) -> None:
-    """Wait until a child has ended, and leave it to be reaped. Source: pidfd_open(2)."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    descriptor = os.pidfd_open(pid)
-    loop.add_reader(descriptor, _wake, ended)
-    try:
-        await ended
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-
-
-def _reap(process: subprocess.Popen[bytes]) -> tuple[int, resource.struct_rusage]:
-    """Reap a child that has ended. Returns its exit code, or minus the signal it died on, and what it used."""
-    _pid, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _ignore(_stream: StreamName, _data: bytes) -> None:
-    return
+        What it started is killed with it, while its number still cannot be anybody else's.
+        """
+        self.signal(signal.SIGKILL)
+        self._process = None
+        _pid, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return process.returncode, usage

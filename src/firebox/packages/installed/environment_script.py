@@ -40,7 +40,7 @@ async def evaluate(
     """
     launcher = make_launcher()
     try:
-        output, complaints, ended = await _run(launcher, homes=homes, layers=layers, on_host=on_host)
+        ended, output, complaints = await _run(launcher, homes=homes, layers=layers, on_host=on_host)
     except CommandRefused as refused:
         hint = "bash and env must be installed on this machine" if on_host else ""
         raise UnusablePackage(f"{name}: its environment cannot be evaluated: {refused}", hint=hint) from None
@@ -58,10 +58,9 @@ async def evaluate(
 
 async def _run(
     launcher: LauncherProcess, *, homes: Sequence[str], layers: Sequence[str], on_host: bool
-) -> tuple[bytes, bytes, Exit]:
+) -> tuple[Exit, bytes, bytes]:
     await launcher.start()
     sandbox = await launcher.make(SandboxSpec(layers=tuple(layers), host=on_host))
-    streams: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
     command = Command(
         argv=("bash", "-c", _SCRIPT, "bash", *homes),
         env=BASE_ENVIRONMENT,
@@ -71,10 +70,9 @@ async def _run(
         kill_on_output=True,
     )
     try:
-        ended = await sandbox.run(command, lambda stream, data: streams[stream].append(data))
+        return await sandbox.run(command)
     finally:
         sandbox.close()
-    return b"".join(streams["stdout"]), b"".join(streams["stderr"]), ended
 
 
 def _variables(name: str, output: bytes) -> dict[str, str]:

@@ -14,13 +14,17 @@ _END_OF_FILE = b"\x04"
 
 
 class InputWriter:
-    """Writes a program's stdin. pipe: its write end, non-blocking, becomes ours. A terminal stays the output reader's."""
+    """Writes a program's stdin. pipe: its write end, non-blocking, becomes ours. A terminal stays the output reader's.
+
+    Everything is ignored once the input is closed.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipe: int) -> None:
         self._loop = loop
         self._descriptor = pipe
         self._is_terminal = False
         self._writable: asyncio.Future[None] | None = None
+        self._feeding: asyncio.Task[None] | None = None
 
     def use_terminal(self, master: int) -> None:
         """Write to a terminal instead of the pipe."""
@@ -33,23 +37,18 @@ class InputWriter:
         if self._is_terminal and self._descriptor >= 0:
             fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def offer(self, data: memoryview) -> memoryview:
-        """Write as much as fits now. Returns the rest, which is empty once the input is closed."""
-        while data and self._descriptor >= 0:
-            try:
-                data = data[os.write(self._descriptor, data[:_WRITE_BYTES]) :]
-            except BlockingIOError:
-                return data
-            except OSError:  # the program closed its stdin
-                if self._is_terminal:
-                    break
-                self.close()
-        return data[:0]
-
     async def write(self, data: memoryview) -> None:
-        """Write everything; waits while the program does not read. Ignored once the input is closed."""
-        while data := self.offer(data):
+        """Write everything; waits while the program does not read."""
+        while data := self._offer(data):
             await self._wait_until_writable()
+
+    def feed(self, data: bytes, *, then_end: bool) -> None:
+        """Write a program's first input, in the background if it does not fit at once. then_end: nothing comes after it."""
+        rest = self._offer(memoryview(data))
+        if rest:
+            self._feeding = self._loop.create_task(self._feed(rest, then_end=then_end))
+        elif then_end:
+            self.end()
 
     def end(self) -> None:
         """End the input: close the pipe, or send the terminal's end-of-file character."""
@@ -65,18 +64,38 @@ class InputWriter:
         """Close the pipe, or forget the terminal, and wake a waiting writer."""
         if self._descriptor < 0:
             return
+        if self._feeding is not None:
+            self._feeding.cancel()
         if self._writable is not None:
             self._loop.remove_writer(self._descriptor)
-            _wake(self._writable)
+            wake(self._writable)
         if not self._is_terminal:
             os.close(self._descriptor)
         self._descriptor = -1
+
+    def _offer(self, data: memoryview) -> memoryview:
+        """Write as much as fits now. Returns the rest, which is empty once the input is closed."""
+        while data and self._descriptor >= 0:
+            try:
+                data = data[os.write(self._descriptor, data[:_WRITE_BYTES]) :]
+            except BlockingIOError:
+                return data
+            except OSError:  # the program closed its stdin
+                if self._is_terminal:
+                    break
+                self.close()
+        return data[:0]
+
+    async def _feed(self, data: memoryview, *, then_end: bool) -> None:
+        await self.write(data)
+        if then_end:
+            self.end()
 
     async def _wait_until_writable(self) -> None:
         descriptor = self._descriptor
         writable: asyncio.Future[None] = self._loop.create_future()
         self._writable = writable
-        self._loop.add_writer(descriptor, _wake, writable)
+        self._loop.add_writer(descriptor, wake, writable)
         try:
             await writable
         finally:
@@ -85,6 +104,7 @@ class InputWriter:
                 self._loop.remove_writer(descriptor)
 
 
-def _wake(waiting: asyncio.Future[None]) -> None:
+def wake(waiting: asyncio.Future[None]) -> None:
+    """Complete a future, unless it is done."""
     if not waiting.done():
         waiting.set_result(None)

@@ -17,7 +17,7 @@ _REFUSED_STEPS: dict[int, str] = {Phase.FILES: "files", Phase.TERMINAL: "termina
 _EXCEEDED = frozenset(Exceeded)
 
 
-class Started(NamedTuple):
+class Running(NamedTuple):
     """The program runs. prestarted: it was waiting already. terminal: its master side, now the receiver's; -1 without one."""
 
     prestarted: bool
@@ -28,7 +28,7 @@ class Hangup(NamedTuple):
     """PID 1 is gone: it exited, or it was killed by the kernel or by us."""
 
 
-Reply = Started | Exited | CommandRefused | Hangup
+Reply = Running | Exited | CommandRefused | Hangup
 
 
 class Link:
@@ -59,7 +59,7 @@ class Link:
     def start(self, command: Command) -> None:
         """Send the command. File contents travel by descriptor: the pack of an earlier stage, and a memfd with the job's files.
 
-        Raises: CommandRefused, ValueError for a NUL in a string, OSError.
+        Raises: CommandRefused, OSError.
         """
         descriptors: list[int] = []
         memory = -1
@@ -72,6 +72,12 @@ class Link:
                     messages.write_all(memory, file.content)
                 descriptors.append(memory)
             messages.send(self._socket, start_message(command), descriptors)
+        except ValueError as error:
+            raise CommandRefused("start", errno.EINVAL, str(error)) from None
+        except OSError as error:
+            if error.errno == errno.E2BIG:
+                raise CommandRefused("start", errno.E2BIG, os.strerror(errno.E2BIG)) from None
+            raise
         finally:
             if memory >= 0:
                 os.close(memory)
@@ -85,11 +91,19 @@ class Link:
         """Have PID 1 kill the program. Returns False when the message cannot be sent."""
         return self._try_to_send(messages.pack(messages.Stop(Kind.STOP, 0)))
 
-    def collect(self, patterns: Sequence[str], max_bytes: int, max_files: int, budget_ms: float, sink: int) -> None:
-        """Have PID 1 write the matching files to the descriptor `sink`. Raises: OSError, ValueError for a NUL in a pattern."""
+    def collect(self, patterns: Sequence[str], max_bytes: int, max_files: int, budget_ms: float) -> int:
+        """Have PID 1 write the matching files to a pipe. Returns its read end. Raises: OSError, ValueError for a NUL."""
         text = messages.Text(patterns)
         head = messages.Collect(Kind.COLLECT, len(patterns), max_bytes, max_files, int(budget_ms), text.bytes)
-        messages.send(self._socket, messages.pack(head) + text.encoded(), (sink,))
+        readable, writable = os.pipe()
+        try:
+            messages.send(self._socket, messages.pack(head) + text.encoded(), (writable,))
+        except BaseException:
+            os.close(readable)
+            raise
+        finally:
+            os.close(writable)
+        return readable
 
     def receive(self) -> Reply | None:
         """Return the next reply, None when there is none yet. Raises: SandboxFailure for a malformed or unexpected one."""
@@ -121,7 +135,7 @@ class Link:
         elif kind == Kind.STARTED:
             prestarted = messages.unpack(messages.Started, data).prestarted == 1
             self._is_answered = True
-            return Started(prestarted, descriptors.pop() if descriptors else -1)
+            return Running(prestarted, descriptors.pop() if descriptors else -1)
         elif kind == Kind.REFUSED:
             refused, about = messages.unpack_with_text(messages.Refused, data)
             self._is_answered = True

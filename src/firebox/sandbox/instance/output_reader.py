@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 from firebox.sandbox.instance.watcher import Watcher
+from firebox.sandbox.spec import Output, StreamName
 
-READ_BYTES = 64 << 10
+_READ_BYTES = 64 << 10
 _DISCARD_BYTES = 1 << 20
-
-StreamName = Literal["stdout", "stderr"]
-OutputSink = Callable[[StreamName, bytes], None]
+_HELD_BYTES = 4 * _READ_BYTES
+"""How much is read ahead before the program has to wait."""
 
 
 class OutputReader:
-    """Reads stdout and stderr to their ends. Backpressure: while it is paused the program blocks once its pipe is full.
+    """Reads stdout and stderr to their ends. Backpressure: the program blocks while what was read is not taken.
 
     null: a descriptor of /dev/null, open for writing. stdout, stderr: non-blocking, become ours.
     """
@@ -28,61 +29,67 @@ class OutputReader:
         self._null = null
         self._streams: dict[StreamName, int] = {"stdout": stdout, "stderr": stderr}
         self._terminal = -1
-        self._sink: OutputSink = _ignore
+        self._room: dict[StreamName, int] = {}
+        self._held: deque[Output] = deque()
+        self._held_bytes = 0
+        self._arrived: Callable[[], None] = _do_nothing
         self._ended: Callable[[], None] = _do_nothing
-        self._overflowed: Callable[[], None] = _do_nothing
-        self._max_bytes = 0
-        self._counts = {"stdout": 0, "stderr": 0}
-        self.truncated = {"stdout": False, "stderr": False}
+        self.truncated: dict[StreamName, bool] = {"stdout": False, "stderr": False}
         self.is_paused = False
 
     @property
-    def is_done(self) -> bool:
-        """Whether every stream has ended."""
-        return not self._streams
+    def is_open(self) -> bool:
+        """Whether any stream has not ended."""
+        return bool(self._streams)
 
-    def start(self, max_bytes: int, sink: OutputSink, ended: Callable[[], None], overflowed: Callable[[], None]) -> None:
+    @property
+    def is_done(self) -> bool:
+        """Whether every stream has ended and everything was taken."""
+        return not self._streams and not self._held
+
+    def start(self, max_bytes: int, arrived: Callable[[], None], ended: Callable[[], None]) -> None:
         """Start reading.
 
-        max_bytes: of each stream; the rest is discarded. sink: called with the stream's name and each piece as it arrives.
-        ended: called for each stream that ends, before its descriptor is closed. overflowed: called for each piece that was cut.
+        max_bytes: of each stream; the rest is discarded. arrived: called when there is more to take, or a stream is cut.
+        ended: called for each stream that ends, before its descriptor is closed.
         """
-        self._max_bytes = max_bytes
-        self._sink = sink
+        self._room = {"stdout": max_bytes, "stderr": max_bytes}
+        self._arrived = arrived
         self._ended = ended
-        self._overflowed = overflowed
         self._watch()
 
     def use_terminal(self, master: int) -> None:
         """Read the master side of a terminal instead of the pipes. master: non-blocking, becomes ours."""
-        for descriptor in self._streams.values():
-            self._watcher.remove(descriptor)
-            os.close(descriptor)
-        self._streams = {"stdout": master}
-        self._terminal = master
+        self._close_streams()
+        self._streams["stdout"] = self._terminal = master
         self._watch()
 
-    def pause(self) -> None:
-        if not self.is_paused:
-            self.is_paused = True
-            for descriptor in self._streams.values():
-                self._watcher.remove(descriptor)
-
-    def resume(self) -> None:
-        if self.is_paused:
+    def take(self) -> Output | None:
+        """Return the next piece; None when there is none now."""
+        if not self._held:
+            return None
+        output = self._held.popleft()
+        self._held_bytes -= len(output.data)
+        if self.is_paused and not self._held:
             self.is_paused = False
             self._watch()
+        return output
 
     def close(self) -> None:
-        for descriptor in self._streams.values():
-            self._watcher.remove(descriptor)
-            os.close(descriptor)
-        self._streams.clear()
-        self._sink, self._ended, self._overflowed = _ignore, _do_nothing, _do_nothing  # break the reference cycle
+        """Stop reading; what was read can still be taken."""
+        self._close_streams()
+        self.is_paused = False
+        self._arrived = self._ended = _do_nothing  # break the reference cycle
 
     def _watch(self) -> None:
         for name, descriptor in self._streams.items():
             self._watcher.add(descriptor, partial(self._read, name))
+
+    def _close_streams(self) -> None:
+        for descriptor in self._streams.values():
+            self._watcher.remove(descriptor)
+            os.close(descriptor)
+        self._streams.clear()
 
     def _read(self, name: StreamName) -> None:
         descriptor = self._streams[name]
@@ -93,7 +100,7 @@ class OutputReader:
                     return
                 data = b""
             else:
-                data = os.read(descriptor, READ_BYTES)
+                data = os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:  # EIO: the last process closed the terminal
@@ -103,21 +110,25 @@ class OutputReader:
             self._watcher.remove(descriptor)
             self._ended()
             os.close(descriptor)
-            return
-        room = self._max_bytes - self._counts[name]
-        self._counts[name] += len(data)
+        elif not self.truncated[name]:
+            self._hold(name, data)
+            self._arrived()
+
+    def _hold(self, name: StreamName, data: bytes) -> None:
+        room = self._room[name]
         if len(data) > room:
-            if not self.truncated[name] and descriptor != self._terminal:
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _DISCARD_BYTES)
             self.truncated[name] = True
-            data = data[: max(room, 0)]
-            self._overflowed()
+            data = data[:room]
+            with contextlib.suppress(OSError):  # a larger pipe only discards faster; a terminal is none
+                fcntl.fcntl(self._streams[name], fcntl.F_SETPIPE_SZ, _DISCARD_BYTES)
+        self._room[name] = room - len(data)
         if data:
-            self._sink(name, data)
-
-
-def _ignore(_stream: StreamName, _data: bytes) -> None:
-    return
+            self._held.append(Output(name, data))
+            self._held_bytes += len(data)
+        if self._held_bytes >= _HELD_BYTES:
+            self.is_paused = True
+            for descriptor in self._streams.values():
+                self._watcher.remove(descriptor)
 
 
 def _do_nothing() -> None:

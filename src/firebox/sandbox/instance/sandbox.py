@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import signal
 import socket
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from firebox.sandbox.instance.clocks import Clocks
-from firebox.sandbox.instance.input_writer import InputWriter
-from firebox.sandbox.instance.link import Link, Reply, Started
-from firebox.sandbox.instance.output_reader import READ_BYTES, OutputReader, OutputSink, StreamName
+from firebox.sandbox.instance.input_writer import InputWriter, wake
+from firebox.sandbox.instance.link import Hangup, Link, Running
+from firebox.sandbox.instance.output_reader import OutputReader
+from firebox.sandbox.instance.usage import KILLED_HINT, Usage
 from firebox.sandbox.instance.watcher import Watcher
 from firebox.sandbox.plan.cgroups import Meter
-from firebox.sandbox.protocol.messages import Exceeded, Exited, Kind
+from firebox.sandbox.protocol.messages import Exited
 from firebox.sandbox.protocol.pack import Collected, PackReader
-from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure
+from firebox.sandbox.spec import Command, CommandRefused, Event, Exit, Output, SandboxFailure, Started
 from firebox.sandbox.template import Template
 
 KILL_PATIENCE_S = 15.0
@@ -34,43 +33,25 @@ COLLECT_BUDGET_MS = 10_000.0
 
 _STOP_PATIENCE_S = 1.0
 _COLLECT_MEMORY_BYTES = 128 << 20
-_HELD_BYTES = 4 * READ_BYTES
-"""Output that `events` holds before the program has to wait."""
-
-_KILLED = Exited(Kind.EXITED, -signal.SIGKILL, Exceeded.NOTHING, 0, 0, 0)
-"""Stands for the report of a sandbox that was killed as a whole."""
-_KILLED_HINT = "was the launcher killed?"
-_EXCEEDED = {Exceeded.NOTHING: "", Exceeded.MEMORY: "memory", Exceeded.CPU_TIME: "cpu_time"}
-
-
-class Output(NamedTuple):
-    """A piece of output, in the order of its stream."""
-
-    stream: StreamName
-    data: bytes
 
 
 class Owner(Protocol):
-    """The launcher, as a sandbox needs it. null: a descriptor of /dev/null, open for writing."""
+    """The launcher, as a sandbox needs it. null: a descriptor of /dev/null, open for writing. Every call returns at once.
+
+    owns: whether the launcher that made the sandbox still runs; without it the sandbox is dying. kill: every process; the meters
+    can still be read. end: kill it and remove everything of it. defer: call back when requests under way have been served.
+    """
 
     null: int
     watcher: Watcher
 
-    def owns(self, number: int) -> bool:
-        """Return whether the launcher that made the sandbox still runs; without it the sandbox is dying."""
-        ...
+    def owns(self, number: int) -> bool: ...
 
-    def kill(self, number: int) -> None:
-        """Have every process of the sandbox killed; its meters can still be read. Returns at once."""
-        ...
+    def kill(self, number: int) -> None: ...
 
-    def end(self, number: int) -> None:
-        """Have the sandbox killed and everything of it removed. Returns at once."""
-        ...
+    def end(self, number: int) -> None: ...
 
-    def defer(self, work: Callable[[], None]) -> None:
-        """Call back when requests under way have been served."""
-        ...
+    def defer(self, work: Callable[[], None]) -> None: ...
 
 
 class Sandbox:
@@ -79,15 +60,7 @@ class Sandbox:
     Life cycle: `events` or `run` once, `collect` after it if wanted, `close` always. Other methods act on the running program.
     """
 
-    def __init__(
-        self,
-        owner: Owner,
-        number: int,
-        pid: int,
-        link: socket.socket,
-        streams: Sequence[int],
-        meter: Meter,
-    ) -> None:
+    def __init__(self, owner: Owner, number: int, pid: int, link: socket.socket, streams: Sequence[int], meter: Meter) -> None:
         """link: non-blocking. streams: stdin, stdout, stderr. All of them become ours."""
         self.number = number
         self.pid = pid
@@ -100,23 +73,22 @@ class Sandbox:
         for descriptor in streams:
             os.set_blocking(descriptor, False)
         stdin, stdout, stderr = streams
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done once the program has ended or is being killed; its last output may be left to read."""
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
         self._watcher = owner.watcher
         self._link = Link(link)
-        self._input = InputWriter(self._loop, stdin)
+        self._input = InputWriter(loop, stdin)
         self._output = OutputReader(owner.watcher, owner.null, stdout, stderr)
         self._meter = meter
-        self._memory_event = -1
-        self._clocks = Clocks(self._loop, meter)
-        self._command: Command | None = None
+        self._usage = Usage(loop, owner.watcher, meter)
+        self._command = _NO_COMMAND
+        self._changed = asyncio.Event()
         self._has_started = False
-        self._is_over = False
-        self._failure: SandboxFailure | CommandRefused | None = None
-        self._changed: asyncio.Future[None] | None = None
-        """What the run waits for: its state or, with `events`, its output has changed."""
-        self._exit_message: Exited | None = None
         self._killed_by = ""
+        self._exit_report: Exited | None = None
+        self._failure: SandboxFailure | CommandRefused | None = None
         self._closed = False
 
     @property
@@ -128,70 +100,45 @@ class Sandbox:
         """Return the peak memory use so far; 0 without a cgroup."""
         return self._meter.memory_peak_bytes() if self._meter else 0
 
-    async def events(self, command: Command) -> AsyncGenerator[Started | Output | Exit]:
+    async def events(self, command: Command) -> AsyncGenerator[Event]:
         """Run the command: yield `Started`, then its output as it arrives, then how it ended.
 
-        Backpressure: a slow consumer blocks the program. Closing or cancelling the generator kills the program. Raises: as `run`.
+        Backpressure: a slow consumer blocks the program. Closing or cancelling the generator kills the program.
+        Raises: CommandRefused when it cannot be started as requested, SandboxFailure when the sandbox itself breaks.
         """
-        held: deque[Output] = deque()
-        held_bytes = 0
-
-        def hold(stream: StreamName, data: bytes) -> None:
-            nonlocal held_bytes
-            held.append(Output(stream, data))
-            held_bytes += len(data)
-            if held_bytes >= _HELD_BYTES:
-                self.pause()
-            self._wake()
-
-        self._start(command, hold)
-        feeding: asyncio.Task[None] | None = None
+        self._start(command)
         try:
             while not self._has_started:
                 await self._change()
             yield Started(self.was_prestarted is True)
-            feeding = self._feed_first(command)
-            while held or not self._is_over:
-                while held:
-                    output = held.popleft()
-                    held_bytes -= len(output.data)
+            self._input.feed(command.stdin, then_end=not command.interactive)
+            while not (self._is_over and self._output.is_done):
+                if output := self._output.take():
                     yield output
-                self.resume()
-                if not self._is_over:
+                else:
                     await self._change()
-            yield self._exit()
+            yield self._usage.exit(self._exit_report, self._killed_by, self._output.truncated)
         except (asyncio.CancelledError, GeneratorExit):
             self.kill("cancelled")
             raise
-        except OSError as error:
-            raise _taken_away(error) from None
+        except OSError as error:  # the meters are gone: the launcher removed the sandbox, so its result is unknown
+            raise SandboxFailure("run", error.errno or 0, "the sandbox was removed while it ran", KILLED_HINT) from None
         finally:
-            self._end_run(feeding)
+            self._input.close()
+            self._usage.stop()
 
-    async def run(self, command: Command, output: OutputSink, started: Callable[[], None] = lambda: None) -> Exit:
-        """Run the command to its end and return how it ended.
-
-        output: called with the stream's name and each piece as it arrives. started: called when the program runs.
-        Cancelling it kills the program. Raises: CommandRefused when it cannot be started as requested, SandboxFailure when
-        the sandbox itself breaks.
-        """
-        self._start(command, output)
-        feeding: asyncio.Task[None] | None = None
-        try:
-            while not self._has_started:
-                await self._change()
-            started()
-            feeding = self._feed_first(command)
-            while not self._is_over:
-                await self._change()
-            return self._exit()
-        except asyncio.CancelledError:
-            self.kill("cancelled")
-            raise
-        except OSError as error:
-            raise _taken_away(error) from None
-        finally:
-            self._end_run(feeding)
+    async def run(self, command: Command) -> tuple[Exit, bytes, bytes]:
+        """Run the command to its end. Returns how it ended, stdout and stderr. Raises: as `events`."""
+        ended: Exit | None = None
+        streams = {"stdout": bytearray(), "stderr": bytearray()}
+        async with aclosing(self.events(command)) as events:
+            async for event in events:
+                if isinstance(event, Output):
+                    streams[event.stream] += event.data
+                elif isinstance(event, Exit):
+                    ended = event
+        assert ended is not None  # noqa: S101 - the last event
+        return ended, bytes(streams["stdout"]), bytes(streams["stderr"])
 
     async def write_stdin(self, data: bytes) -> None:
         """Write to the program's stdin; waits while the program does not read. Ignored once stdin is closed."""
@@ -209,27 +156,19 @@ class Sandbox:
         """Set the size of the terminal, if there is one."""
         self._input.resize(rows, columns)
 
-    def pause(self) -> None:
-        """Stop reading output: the program blocks when its pipe is full. Output of a dead program is always read."""
-        if not self._killed_by and self._exit_message is None:
-            self._output.pause()
-
-    def resume(self) -> None:
-        self._output.resume()
-
     def kill(self, why: str) -> None:
         """Kill the whole tree. why: goes to `Exit.killed_by`; the first one counts."""
-        if self._killed_by or self._is_over or self._failure is not None or self._exit_message is not None or self._closed:
+        if self.ended.done() or self._is_over or self._closed:
             return
         self._killed_by = why
+        wake(self.ended)
         # Without a cgroup only PID 1 knows what was used, and only PID 1 can hand files back.
-        asks_first = not self._meter or (self._command is not None and self._command.keep_files and why != "cancelled")
+        asks_first = not self._meter or (self._command.keep_files and why != "cancelled")
         if self._has_started and asks_first and self._link.stop():
-            self._clocks.call_later(_STOP_PATIENCE_S, partial(self._owner.kill, self.number))
+            self._usage.call_later(_STOP_PATIENCE_S, partial(self._owner.kill, self.number))
         else:
             self._owner.kill(self.number)
-        self.resume()
-        self._clocks.call_later(KILL_PATIENCE_S, self._give_up)
+        self._usage.call_later(KILL_PATIENCE_S, self._give_up)
 
     async def collect(
         self, patterns: Sequence[str], max_bytes: int, max_files: int, budget_ms: float = COLLECT_BUDGET_MS
@@ -238,20 +177,15 @@ class Sandbox:
 
         budget_ms: for the search. The caller closes the pack's descriptor. Raises: SandboxFailure.
         """
-        if self._exit_message is None:
+        if self._exit_report is None:
             raise SandboxFailure("collect", detail="the program was killed with its sandbox")
-        command = self._command
-        readable, writable = os.pipe()
         try:
-            if self._meter and command is not None and command.memory_bytes:
+            if self._meter and self._command.memory_bytes:
                 # The program's files may use up its memory limit. Only PID 1 is left to use more.
-                self._meter.limit(command.memory_bytes + _COLLECT_MEMORY_BYTES, command.processes)
-            self._link.collect(patterns, max_bytes, max_files, budget_ms, writable)
+                self._meter.limit(self._command.memory_bytes + _COLLECT_MEMORY_BYTES, self._command.processes)
+            readable = self._link.collect(patterns, max_bytes, max_files, budget_ms)
         except (OSError, ValueError) as error:
-            os.close(readable)
             raise SandboxFailure("collect", getattr(error, "errno", 0) or 0, str(error)) from None
-        finally:
-            os.close(writable)
         return await PackReader(readable, max_bytes, max_files, budget_ms).read()
 
     def close(self) -> None:
@@ -260,10 +194,9 @@ class Sandbox:
             return
         self._closed = True
         self.on_close()
-        self._stop_clocks()
-        if self._changed is not None:
-            self._changed.cancel()
-        if self._exit_message is None:
+        self._usage.stop()
+        self._changed.set()
+        if self._exit_report is None:
             self._release()
         else:
             self._owner.defer(self._release)  # the program has ended: tearing down its sandbox must not delay its result
@@ -276,44 +209,20 @@ class Sandbox:
         self._link.close()
         self._meter.close()
 
-    def _start(self, command: Command, output: OutputSink) -> None:
+    def _start(self, command: Command) -> None:
         """Send the command and read what comes back. Raises: CommandRefused, SandboxFailure."""
         self._command = command
         try:
             if self._meter:
                 self._meter.limit(command.memory_bytes, command.processes)
             self._link.start(command)
-        except ValueError as error:
-            raise CommandRefused("start", errno.EINVAL, str(error)) from None
         except OSError as error:
-            if error.errno == errno.E2BIG:
-                raise CommandRefused("start", errno.E2BIG, os.strerror(errno.E2BIG)) from None
             # A limit below what is in use: version 1 of cgroups refuses it, version 2 kills the processes.
             if command.memory_bytes and self._meter and (error.errno == errno.EBUSY or self._meter.memory_kills()):
                 raise CommandRefused("memory", error.errno or 0, "more memory is in use before the program starts") from None
             raise SandboxFailure("start", error.errno or 0, str(error)) from None
         self._watcher.add(self._link.fileno(), self._receive)
-        overflowed = partial(self.kill, "output") if command.kill_on_output else _do_nothing
-        self._output.start(command.output_bytes, output, self._on_stream_end, overflowed)
-
-    def _feed_first(self, command: Command) -> asyncio.Task[None] | None:
-        """Write the command's own stdin. Returns a task for what does not fit at once."""
-        rest = self._input.offer(memoryview(command.stdin))
-        if rest:
-            return self._loop.create_task(self._feed(rest, close=not command.interactive))
-        if not command.interactive:
-            self._input.end()
-        return None
-
-    async def _feed(self, data: memoryview, *, close: bool) -> None:
-        await self._input.write(data)
-        if close:
-            self._input.end()
-
-    def _end_run(self, feeding: asyncio.Task[None] | None) -> None:
-        if feeding is not None:
-            feeding.cancel()
-        self._stop_clocks()
+        self._output.start(command.output_bytes, self._on_output, self._on_stream_end)
 
     async def _change(self) -> None:
         """Wait for the next change of the run. Raises: the failure that ended it, CancelledError once the sandbox is closed."""
@@ -321,95 +230,88 @@ class Sandbox:
             raise self._failure
         if self._closed:
             raise asyncio.CancelledError
-        self._changed = self._loop.create_future()
-        try:
-            await self._changed
-        finally:
-            self._changed = None
-
-    def _wake(self) -> None:
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        await self._changed.wait()
+        self._changed.clear()
 
     def _receive(self) -> None:
         """Handle what PID 1 sends."""
         try:
-            reply = self._link.receive()
-            if reply is not None:
-                self._handle(reply)
+            match self._link.receive():
+                case Running() as running:
+                    self._on_start(running)
+                case Exited() as report:
+                    self._exit_report = report
+                    wake(self.ended)
+                    self._usage.end()
+                    self._usage.call_later(KILL_PATIENCE_S, self._end_stragglers)
+                case CommandRefused() as refusal:
+                    self._fail(refusal)
+                case Hangup():
+                    self._hang_up()
+                    if not self._has_started:
+                        self._on_early_end()
+                case None:
+                    pass
         except SandboxFailure as failure:
-            self._hang_up()
             self._fail(failure)
+            self._hang_up()
             self._owner.kill(self.number)
+        if self._is_over:
+            self._changed.set()
 
-    def _handle(self, reply: Reply) -> None:
-        if isinstance(reply, Started):
-            self._on_start(reply)
-        elif isinstance(reply, Exited):
-            self._exit_message = reply
-            self._clocks.end()
-            self._clocks.call_later(KILL_PATIENCE_S, self._end_stragglers)
-            self.resume()
-            self._finish_if_complete()
-        elif isinstance(reply, CommandRefused):
-            self._fail(reply)
-        else:
-            self._on_hangup()
-
-    def _on_start(self, reply: Started) -> None:
-        command = self._command
-        assert command is not None  # noqa: S101 - set by _start
-        self.was_prestarted = reply.prestarted
-        if command.terminal is not None:
-            if reply.terminal < 0:
+    def _on_start(self, running: Running) -> None:
+        self.was_prestarted = running.prestarted
+        if self._command.terminal is not None:
+            if running.terminal < 0:
                 raise SandboxFailure("terminal", errno.EMFILE, "no descriptor arrived", hint="raise `ulimit -n` or lower `slots`")
-            os.set_blocking(reply.terminal, False)
-            self._output.use_terminal(reply.terminal)
-            self._input.use_terminal(reply.terminal)
-        elif reply.terminal >= 0:
-            os.close(reply.terminal)
-        self._clocks.start(command.wall_ms, command.cpu_ms, self.kill)
-        self._memory_event = self._meter.memory_event()
-        if self._memory_event >= 0:
-            self._watcher.add(self._memory_event, partial(self.kill, "memory"))
+            os.set_blocking(running.terminal, False)
+            self._output.use_terminal(running.terminal)
+            self._input.use_terminal(running.terminal)
+        elif running.terminal >= 0:
+            os.close(running.terminal)
+        self._usage.start(self._command, self.kill)
         self._has_started = True
-        self._wake()
+        self._changed.set()
 
-    def _on_hangup(self) -> None:
-        """Handle the end of PID 1, which may have been killed by the kernel or by us."""
-        self._hang_up()
-        if not self._has_started:
-            if self._killed_by:  # before its start was reported
-                self._has_started = True
-                self._wake()
-            elif self._meter and self._meter.memory_kills():
-                self._fail(CommandRefused("memory", errno.ENOMEM, "not enough memory for the sandbox itself"))
-            else:
-                self._fail(SandboxFailure("start", detail="the sandbox ended before the program started"))
-                self._owner.kill(self.number)
-        self._finish_if_complete()
+    def _on_early_end(self) -> None:
+        """Handle the end of PID 1 before it reported a start: it may have been killed by the kernel or by us."""
+        if self._killed_by:
+            self._has_started = True
+            self._changed.set()
+        elif self._meter and self._meter.memory_kills():
+            self._fail(CommandRefused("memory", errno.ENOMEM, "not enough memory for the sandbox itself"))
+        else:
+            raise SandboxFailure("start", detail="the sandbox ended before the program started")
 
     def _hang_up(self) -> None:
         """Stop listening: PID 1 is gone, or what it sends is malformed."""
         self._link.is_open = False
         self._watcher.remove(self._link.fileno())
-        self._clocks.end()
+        self._usage.end()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the program has run, has ended, and has closed its streams."""
+        has_ended = self._exit_report is not None or not self._link.is_open
+        return has_ended and self._has_started and not self._output.is_open and not self._closed
+
+    def _on_output(self) -> None:
+        if self._command.kill_on_output and any(self._output.truncated.values()):
+            self.kill("output")
+        self._changed.set()
 
     def _on_stream_end(self) -> None:
-        if self._command is not None and self._command.terminal is not None and self._has_started:
+        if self._command.terminal is not None and self._has_started:
             self._input.close()
-        self._finish_if_complete()
-
-    def _finish_if_complete(self) -> None:
-        if (self._exit_message is not None or not self._link.is_open) and self._output.is_done:
-            self._is_over = True
-            self._wake()
+        if self._is_over:
+            self._changed.set()
 
     def _fail(self, failure: SandboxFailure | CommandRefused) -> None:
         """End the run with a failure, unless it is over."""
         if self._failure is None and not self._is_over:
             self._failure = failure
-            self._wake()
+            wake(self.ended)
+            self._changed.set()
 
     def _give_up(self) -> None:
         if self._link.is_open:  # else everything is dead and only a slow reader of the output is left
@@ -418,50 +320,13 @@ class Sandbox:
 
     def _end_stragglers(self) -> None:
         """Kill a PID 1 that reported the exit and still holds the program's streams open."""
-        if self._output.is_done:
-            return
         if self._output.is_paused:  # the reader is slow: check again later
-            self._clocks.call_later(KILL_PATIENCE_S, self._end_stragglers)
-        else:
+            self._usage.call_later(KILL_PATIENCE_S, self._end_stragglers)
+        elif self._output.is_open:
             self._owner.kill(self.number)
 
-    def _exit(self) -> Exit:
-        message, command = self._exit_message or _KILLED, self._command
-        assert command is not None  # noqa: S101 - set by _start
-        code = message.status
-        memory_kills = self._meter.memory_kills() if self._meter else 0
-        # The cgroup does not distinguish the CPU time of a program until its start is reported from ours.
-        cpu_ms = max(self._clocks.cpu_ms(), message.cpu_us / 1000)
-        peak = self._meter.memory_peak_bytes() if self._meter else message.memory_peak_bytes
-        killed_by = self._killed_by or _EXCEEDED[Exceeded(message.exceeded)]
-        if not killed_by and memory_kills and code != 0:
-            killed_by = "memory"
-        if not killed_by and code in (-signal.SIGXCPU, -signal.SIGKILL) and command.cpu_ms and cpu_ms >= command.cpu_ms:
-            killed_by = "cpu_time"  # the backstop, RLIMIT_CPU
-        if self._exit_message is None and not killed_by:
-            raise SandboxFailure("run", detail="the sandbox ended without a report", hint=_KILLED_HINT)
-        return Exit(
-            status=code if code >= 0 else None,
-            signal=-code if code < 0 else None,
-            killed_by=killed_by,
-            wall_ms=self._clocks.wall_ms,
-            cpu_ms=cpu_ms,
-            memory_peak_bytes=peak,
-            memory_limit_hit=memory_kills > 0 or killed_by == "memory",
-            stdout_truncated=self._output.truncated["stdout"],
-            stderr_truncated=self._output.truncated["stderr"],
-        )
 
-    def _stop_clocks(self) -> None:
-        if self._memory_event >= 0:
-            self._watcher.remove(self._memory_event)
-            self._memory_event = -1
-        self._clocks.stop()
-
-
-def _taken_away(error: OSError) -> SandboxFailure:
-    """Return the failure of a sandbox whose meters are gone: the launcher removed it, so its result is unknown."""
-    return SandboxFailure("run", error.errno or 0, "the sandbox was removed while it ran", _KILLED_HINT)
+_NO_COMMAND = Command(argv=(), env={})
 
 
 def _do_nothing() -> None:

@@ -13,9 +13,9 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from firebox.sandbox.instance.sandbox import Output, Sandbox
+from firebox.sandbox.instance.sandbox import Sandbox
 from firebox.sandbox.protocol.messages import TEMPLATE
-from firebox.sandbox.spec import Command, CommandRefused, Exit, InputFile, Prestart, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Command, CommandRefused, InputFile, Prestart, SandboxFailure, SandboxSpec
 from firebox.sandbox.template import Template
 
 ARE_POSSIBLE = os.uname().machine == "x86_64"
@@ -145,14 +145,14 @@ async def _compare_draws(spec: SandboxSpec, prestart: Prestart, template: Templa
     for _ in range(2):
         sandbox = await make(spec, template)
         try:
-            ended, stdout, stderr = await _run(sandbox, command)
+            ended, stdout, stderr = await sandbox.run(command)
             was_restored = sandbox.was_prestarted
         finally:
             sandbox.close()
         lines = set(stdout.splitlines())
         if not was_restored:
             raise SandboxFailure(_CAPTURE, detail="the captured program cannot be restored")
-        if ended is None or ended.status != 0 or not lines:
+        if ended.status != 0 or not lines:
             raise SandboxFailure(_CAPTURE, detail=_text(stderr) or "the restored program does not continue")
         if lines & seen:
             raise SandboxFailure(_CAPTURE, detail="restored programs draw the same random numbers")
@@ -172,7 +172,7 @@ async def capture(spec: SandboxSpec, make: Make) -> int:
     )
     sandbox = await make(spec._replace(prestart=None, captures=True), None)
     try:
-        _ended, _stdout, stderr = await _run(sandbox, command)
+        _ended, _stdout, stderr = await sandbox.run(command)
         collected = await sandbox.collect([TEMPLATE], TEMPLATE_BYTES, 1)
     finally:
         sandbox.close()
@@ -201,18 +201,6 @@ def _command(spec: SandboxSpec, prestart: Prestart, main: bytes) -> Command:
         processes=spec.processes,
         output_bytes=_OUTPUT_BYTES,
     )
-
-
-async def _run(sandbox: Sandbox, command: Command) -> tuple[Exit | None, bytes, bytes]:
-    """Run a command to its end. Returns how it ended, stdout and stderr. Raises: as `Sandbox.run`."""
-    ended: Exit | None = None
-    output = {"stdout": bytearray(), "stderr": bytearray()}
-    async for event in sandbox.events(command):
-        if isinstance(event, Output):
-            output[event.stream] += event.data
-        elif isinstance(event, Exit):
-            ended = event
-    return ended, bytes(output["stdout"]), bytes(output["stderr"])
 
 
 def _text(output: bytes) -> str:
