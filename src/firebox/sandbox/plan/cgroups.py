@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from firebox.sandbox.plan.steps import CgroupEvent, CgroupOpen, CgroupWrite, Step
+from firebox.sandbox.plan import steps
+from firebox.sandbox.plan.steps import Step
 
 SUPERVISOR = "firebox-supervisor"
 """The leaf that the processes of a delegated cgroup move to: version 2 allows processes only in leaves."""
@@ -55,11 +56,11 @@ class Cgroups(NamedTuple):
         values = {_PROCESSES: str(processes + _PROCESSES_OF_OURS), _MEMORY: str(memory_bytes)}
         if not memory_bytes:
             values[_MEMORY] = "max" if self.kind == "v2" else str(_V1_UNLIMITED)
-        steps: list[Step] = [CgroupWrite(group, name, values.get(text, text)) for group, name, text in self.writes]
-        steps += [CgroupOpen(*meter) for meter in self.meters]
+        planned = [steps.cgroup_write(group, name, values.get(text, text)) for group, name, text in self.writes]
+        planned += [steps.cgroup_open(*meter) for meter in self.meters]
         if self.kind == "v1":
-            steps.append(CgroupEvent(0, self.meter_names.index("memory.oom_control")))
-        return steps
+            planned.append(steps.cgroup_event(0, self.meter_names.index("memory.oom_control")))
+        return planned
 
 
 def choose(pid: int) -> tuple[Cgroups, list[str]]:

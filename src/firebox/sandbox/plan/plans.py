@@ -12,12 +12,12 @@ import resource
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from firebox.sandbox.plan import cgroups, identity, mounts
+from firebox.sandbox.plan import cgroups, identity, mounts, steps
 from firebox.sandbox.plan.seccomp import compile_filter
 from firebox.sandbox.plan.skeleton import Skeleton
-from firebox.sandbox.plan.steps import Limit, Mount, MountImage, Step, Unmount, UserLimit, encode
+from firebox.sandbox.plan.steps import Step, encode
 from firebox.sandbox.protocol import messages
-from firebox.sandbox.protocol.messages import Kind, MakeFlag, Phase, Text
+from firebox.sandbox.protocol.messages import Kind, MakeFlag, Operation, Phase, Text
 from firebox.sandbox.spec import INSIDE_UID, SandboxFailure, SandboxSpec
 
 HARD_LIMITS = {
@@ -65,13 +65,13 @@ class Plan(NamedTuple):
     def describe(self) -> Iterator[str]:
         """Yield a description of each step."""
         yield _PHASES[Phase.CGROUP]
-        yield from (f"  {step.describe()}" for step in self.cgroup)
+        yield from (f"  {step.description}" for step in self.cgroup)
         yield _PHASES[Phase.NAMESPACES]
         yield "3 file tree"
-        yield from (f"  {step.describe()}" for step in self.tree)
+        yield from (f"  {step.description}" for step in self.tree)
         yield _PHASES[Phase.OWN_USER]
         yield _PHASES[Phase.LIMITS]
-        yield from (f"  {step.describe()}" for step in self.limits)
+        yield from (f"  {step.description}" for step in self.limits)
         yield _PHASES[Phase.CAPABILITIES]
         yield _PHASES[Phase.FILTER]
 
@@ -154,7 +154,7 @@ class Plans:
             if layer not in self._images and not os.path.isdir(layer):
                 number = self._number()
                 folder = f"/images/{number}"
-                self._images[layer] = folder, Preparation(number, (MountImage(mounts.HOST + layer, folder, IMAGE_TREE),))
+                self._images[layer] = folder, Preparation(number, (steps.mount_image(mounts.HOST + layer, folder, IMAGE_TREE),))
                 missing.append(self._images[layer][1])
         key = (spec.host, spec.trees)
         if key not in self._skeletons:
@@ -206,8 +206,8 @@ class Plans:
                 counted=self._counted,
             )
             user_limits = USER_LIMITS if self.own_user_namespace else {}
-            limits: list[Step] = [UserLimit(*each) for each in user_limits.items()]
-            limits += [Limit(*each) for each in HARD_LIMITS.items()]
+            limits = [steps.user_limit(*each) for each in user_limits.items()]
+            limits += [steps.limit(*each) for each in HARD_LIMITS.items()]
             group = self.cgroups.steps(spec.memory_bytes, spec.processes)
             plan = self._plans[spec] = Plan(tuple(group), tuple(tree), tuple(limits))
         return plan
@@ -218,7 +218,7 @@ class Plans:
         if not folder:
             return None
         self._forget_plans()
-        return Preparation(self._number(), (Unmount(folder),)).message()
+        return Preparation(self._number(), (steps.unmount(folder),)).message()
 
     def forget_preparation(self, number: int) -> Sequence[Step]:
         """Forget a failed preparation, so that it is retried. Returns its steps."""
@@ -235,7 +235,7 @@ class Plans:
             return False  # an unusable image says nothing about the host
         if failure.phase == Phase.TREE and self.overlay:
             step = self._step(self.plan(spec).tree, failure.step)
-            self.overlay = not (isinstance(step, Mount) and step.kind == "overlay")
+            self.overlay = step is None or step.kind != "overlay"
             changed = not self.overlay
         elif failure.phase == Phase.OWN_USER and self._identity.is_root and self.many_uids and self.own_user_namespace:
             self.own_user_namespace = False
@@ -271,18 +271,18 @@ class Plans:
         words = _PHASES.get(failed.phase, call)
         hint = ""
         if failed.phase == Phase.PREPARE and step is not None:
-            words = step.describe()
-            if isinstance(step, MountImage) and failed.error == errno.ENOTDIR:
-                return SandboxFailure(words, failed.error, f"the image has no folder {step.tree}")
+            words = step.description
+            if step.operation == Operation.IMAGE and failed.error == errno.ENOTDIR:
+                return SandboxFailure(words, failed.error, f"the image has no folder {step.kind}")
         elif failed.phase in (Phase.TREE, Phase.CGROUP, Phase.LIMITS) and step is not None:
-            words = f"{words} {step.describe()}"
+            words = f"{words} {step.description}"
         elif failed.phase == Phase.LEAN_ROOT:
             words = "the root"
         if failed.phase in (Phase.CLONE, Phase.IDENTITY) and failed.error == errno.EPERM:
             hint = _NO_USER_NAMESPACE
         elif failed.phase == Phase.LEAN_ROOT and failed.error == errno.EINVAL:
             return SandboxFailure(words, failed.error, "this is a chroot whose root is no mount point", _CHROOT)
-        elif isinstance(step, Mount) and step.kind == "proc" and failed.error == errno.EPERM:
+        elif step is not None and step.kind == "proc" and failed.error == errno.EPERM:
             hint = _HIDDEN_PROC
         return SandboxFailure(words, failed.error, f"{messages.error_text(failed.error)}: {call}", hint)
 
