@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from enum import IntEnum, IntFlag
 from pathlib import Path
+from typing import Any
 
 from firebox.sandbox.protocol import messages
 
@@ -30,14 +32,14 @@ def _lines() -> Iterator[str]:
     for name in messages.CONSTANTS:
         value = getattr(messages, name)
         yield f"#define PROTOCOL_{name} " + (f'"{value}"' if isinstance(value, str) else f"{value}U")
-    for enumeration in messages.ENUMERATIONS:
+    for enumeration in declared(IntEnum, IntFlag):
         prefix = _snake(enumeration.__name__)
         yield ""
         yield f"enum {prefix} {{"
         for member in enumeration:
             yield f"    {prefix.upper()}_{member.name} = {member.value},"
         yield "};"
-    for structure in messages.STRUCTURES:
+    for structure in declared(tuple):
         name = _snake(structure.__name__)
         yield ""
         yield f"struct {name} {{"
@@ -47,6 +49,12 @@ def _lines() -> Iterator[str]:
         yield f'_Static_assert(sizeof(struct {name}) == {messages.layout(structure).size}, "layout of {name}");'
     yield ""
     yield "#endif"
+
+
+def declared(*kinds: type) -> list[Any]:
+    """Return the types that the module declares, in its order. kinds: what they are subclasses of."""
+    own = (each for each in vars(messages).values() if isinstance(each, type) and each.__module__ == messages.__name__)
+    return [each for each in own if issubclass(each, kinds)]
 
 
 def _snake(name: str) -> str:

@@ -12,7 +12,7 @@ from firebox.domain.limits import LimitRequest
 from firebox.domain.model import File, Job, Result, StageResult, Verdict
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.definition import shipped_definitions
-from firebox.runtimes.host_runtimes import find_host_runtimes
+from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.prestart import compile_words
 from firebox.runtimes.registry import Registry
 from firebox.settings.settings import load_settings
@@ -58,7 +58,7 @@ def job(name: str, **fields: Any) -> Job:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engines(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Engine, Warm]]:
     require_tool("javac")
-    registry = Registry(find_host_runtimes("/usr/local/bin:/usr/bin:/bin", shipped_definitions("javac")))
+    registry = Registry(scan_host("/usr/local/bin:/usr/bin:/bin", shipped_definitions("javac")).runtimes)
     folder = str(tmp_path_factory.mktemp("data"))
     cold = load_settings({"ready_sandboxes": 1, "start_ahead": False, "data_dir": folder}, environ={})
     warm = load_settings({"ready_sandboxes": 1, "data_dir": folder}, environ={})

@@ -12,7 +12,7 @@ import pytest
 
 from firebox.runtimes import host_folders, host_tools
 from firebox.runtimes.definition import Definition, read_definition, shipped_definitions
-from firebox.runtimes.host_runtimes import HostScan, find_host_runtimes, scan_host
+from firebox.runtimes.host_runtimes import HostScan, scan_host
 from firebox.runtimes.runtime import Runtime
 
 MakeTool = Callable[..., Path]
@@ -76,7 +76,7 @@ def the_only_one(scan: HostScan | list[Runtime]) -> Runtime:
 )
 def test_odd_versions(make_tool: MakeTool, tmp_path: Path, body: str, pattern: str, version: str) -> None:
     make_tool("shout", body)
-    assert the_only_one(find_host_runtimes(path_of(tmp_path), [definition(pattern)])).version == version
+    assert the_only_one(scan_host(path_of(tmp_path), [definition(pattern)]).runtimes).version == version
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_every_folder_of_path_is_searched(make_tool: MakeTool, tmp_path: Path) -
     make_tool("shout", "echo 1.0", "one/bin")
     make_tool("shout", "echo 2.0", "two/bin")
     make_tool("shout", "echo 1.0", "three/bin")
-    found = find_host_runtimes(path_of(tmp_path, "none", "one/bin", "two/bin", "three/bin") + "::relative", [definition()])
+    found = scan_host(path_of(tmp_path, "none", "one/bin", "two/bin", "three/bin") + "::relative", [definition()]).runtimes
     assert [runtime.version for runtime in found] == ["1.0.0", "2.0.0"]
     assert found[0].run == (f"{tmp_path}/one/bin/shout", "{main}")
     assert found[0].mounts == (f"{tmp_path}/one",)
@@ -176,7 +176,7 @@ def test_a_program_with_several_names_runs_once(make_tool: MakeTool, tmp_path: P
     program = make_tool("shout", "echo 1.0")
     (tmp_path / "two").mkdir()
     (tmp_path / "two/shout").symlink_to(program)
-    found = the_only_one(find_host_runtimes(path_of(tmp_path, "two", "one/bin"), [definition()]))
+    found = the_only_one(scan_host(path_of(tmp_path, "two", "one/bin"), [definition()]).runtimes)
     assert found.run[0] == str(program)
     assert len((tmp_path / "asked").read_text().splitlines()) == 1
 
@@ -359,7 +359,7 @@ def test_only_some_definitions(make_tool: MakeTool, tmp_path: Path) -> None:
 def test_of_two_definitions_of_one_language_and_package_the_first_counts(make_tool: MakeTool, tmp_path: Path) -> None:
     make_tool("shout", "echo 1.0")
     mine, ours, other = definition(run='["mine"]'), definition(run='["ours"]'), definition(run='["other"]', package='"p"')
-    runs = [runtime.run for runtime in find_host_runtimes(path_of(tmp_path), [mine, ours, other])]
+    runs = [runtime.run for runtime in scan_host(path_of(tmp_path), [mine, ours, other]).runtimes]
     assert runs == [("mine",), ("other",)]
 
 
@@ -383,8 +383,8 @@ def test_a_standard_program_keeps_the_name_it_is_called_by() -> None:
 
 
 def test_nothing_on_path(tmp_path: Path) -> None:
-    assert find_host_runtimes("") == []
-    assert find_host_runtimes(str(tmp_path)) == []
+    assert scan_host("").runtimes == []
+    assert scan_host(str(tmp_path)).runtimes == []
 
 
 def test_every_runtime_of_this_machine_is_whole() -> None:

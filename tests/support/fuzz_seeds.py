@@ -18,26 +18,26 @@ _LONGER = 8
 """How a message is sent. Source: tests/sandbox/native/fuzz_messages.h."""
 
 _GROUP = (
-    steps.CgroupWrite(0, "memory.max", "1000000"),
-    steps.CgroupOpen(0, "memory.current", os.O_RDONLY),
-    steps.CgroupEvent(0, 0),
-    steps.Limit(4, 1),
-    steps.UserLimit("max_inotify_watches", 8192),
+    steps.cgroup_write(0, "memory.max", "1000000"),
+    steps.cgroup_open(0, "memory.current", os.O_RDONLY),
+    steps.cgroup_event(0, 0),
+    steps.limit(4, 1),
+    steps.user_limit("max_inotify_watches", 8192),
 )
-_MANY_METERS = tuple(steps.CgroupOpen(index % 3, "memory.current", os.O_RDONLY) for index in range(17))
+_MANY_METERS = tuple(steps.cgroup_open(index % 3, "memory.current", os.O_RDONLY) for index in range(17))
 _TREE = (
-    steps.Folders("/new/box/deep"),
-    steps.OwnFolder("/new/box", 0o700),
-    steps.Mount("tmpfs", "/new", "tmpfs", 6, "mode=755,size=64m"),
-    steps.Mount("/host/usr", "/new/usr", None, 4096),
-    steps.Restrict("/new/usr", 1),
-    steps.Link("usr/bin", "/new/bin"),
-    steps.Node("/new/dev/null", 1, 3),
-    steps.TextFile("/new/etc/hostname", "firebox\n"),
-    steps.Copy("/host/etc/ssl", "/new/etc/ssl"),
-    steps.MountImage("/host/packages/python.squashfs", "/images/1", "root"),
-    steps.Unmount("/images/1"),
-    steps.Pivot("/new"),
+    steps.folders("/new/box/deep"),
+    steps.own_folder("/new/box", 0o700),
+    steps.mount("tmpfs", "/new", "tmpfs", 6, "mode=755,size=64m"),
+    steps.bind("/host/usr", "/new/usr"),
+    steps.restrict("/new/usr", 1),
+    steps.link("usr/bin", "/new/bin"),
+    steps.node("/new/dev/null", 1, 3),
+    steps.text_file("/new/etc/hostname", "firebox\n"),
+    steps.copy("/host/etc/ssl", "/new/etc/ssl"),
+    steps.mount_image("/host/packages/python.squashfs", "/images/1", "root"),
+    steps.unmount("/images/1"),
+    steps.pivot("/new"),
 )
 
 

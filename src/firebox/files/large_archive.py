@@ -15,7 +15,7 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self, cast
 
@@ -138,10 +138,10 @@ def _extract(archive: Path, opened: tarfile.TarFile, source: _Source, writer: _W
         if member.isdir():
             writer.folder(parts)
         elif not parts:
-            raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} is not a folder")
+            raise _refused(archive, member.name, "is not a folder")
         elif member.isfile():
             if member.size < 0:
-                raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} has a negative size")
+                raise _refused(archive, member.name, "has a negative size")
             source.expect(member.size)
             content = opened.extractfile(member)
             assert content is not None  # noqa: S101 - it is a file
@@ -151,7 +151,7 @@ def _extract(archive: Path, opened: tarfile.TarFile, source: _Source, writer: _W
         elif member.issym():
             writer.link(parts, member.linkname)
         else:
-            raise InvalidRequest(f"{archive.name}: {member.name[:64]!r} is not a file, folder or link")
+            raise _refused(archive, member.name, "is not a file, folder or link")
         source.expect(0)
     writer.make_links()
 
@@ -165,10 +165,14 @@ def parts_inside(archive: Path, name: str) -> tuple[str, ...]:
     """Split a member name; () for the folder itself. Raises: InvalidRequest."""
     parts = tuple(part for part in name.split("/") if part not in {"", "."})
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise InvalidRequest(f"{archive.name}: {name[:64]!r} is outside the folder")
+        raise _refused(archive, name, "is outside the folder")
     if len(parts) > MAX_DEPTH:
-        raise InvalidRequest(f"{archive.name}: {name[:64]!r} is nested {len(parts)} levels deep; the maximum is {MAX_DEPTH}")
+        raise _refused(archive, name, f"is nested {len(parts)} levels deep; the maximum is {MAX_DEPTH}")
     return parts
+
+
+def _refused(archive: Path, name: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"{archive.name}: {name[:64]!r} {why}")
 
 
 class _Writer:
@@ -181,17 +185,16 @@ class _Writer:
         self._links: list[tuple[tuple[str, ...], str]] = []
         self._open: list[int] = []
         self._at: tuple[str, ...] = ()
-        self._stack = ExitStack()
         self.size_bytes = 0
         self.members = 0
 
     def __enter__(self) -> Self:
         self._open.append(os.open(self._folder, _FOLDER))
-        self._stack.callback(self._close)
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._stack.close()
+        while self._open:
+            os.close(self._open.pop())
 
     def folder(self, parts: tuple[str, ...]) -> None:
         """Create a folder and its parents."""
@@ -218,19 +221,17 @@ class _Writer:
         """Create a hard link to a file that was already written."""
         self._count()
         if not target:
-            raise InvalidRequest(f"{self._archive.name}: {parts[-1][:64]!r} is a hard link to no regular file")
+            raise _refused(self._archive, parts[-1], "is a hard link to no regular file")
         try:
             above = os.dup(self._enter(target[:-1], make=False))
             try:
                 if not stat.S_ISREG(os.stat(target[-1], dir_fd=above, follow_symlinks=False).st_mode):
-                    raise InvalidRequest(f"{self._archive.name}: {parts[-1][:64]!r} is a hard link to no regular file")
+                    raise _refused(self._archive, parts[-1], "is a hard link to no regular file")
                 os.link(target[-1], parts[-1], src_dir_fd=above, dst_dir_fd=self._enter(parts[:-1]), follow_symlinks=False)
             finally:
                 os.close(above)
         except FileNotFoundError:
-            raise InvalidRequest(
-                f"{self._archive.name}: {parts[-1][:64]!r} is a hard link to a file that was not extracted before"
-            ) from None
+            raise _refused(self._archive, parts[-1], "is a hard link to a file that was not extracted before") from None
         except OSError as error:
             raise self._failure(error, parts) from None
 
@@ -238,11 +239,10 @@ class _Writer:
         """Record a symlink; an absolute target below `home` becomes relative."""
         self._count()
         home = self._bounds.home
-        shown = "/".join(parts)[:64]
         if home and (target == home or target.startswith(home + "/")):
             target = "../" * (len(parts) - 1) + (target[len(home) :].strip("/") or ".")
         if not target or target.startswith("/") or "\0" in target or len(target) > os.pathconf("/", "PC_PATH_MAX") - 1:
-            raise InvalidRequest(f"{self._archive.name}: {shown!r} is a symlink to {target[:64]!r}, outside the folder")
+            raise _refused(self._archive, "/".join(parts), f"is a symlink to {target[:64]!r}, outside the folder")
         self._links.append((parts, target))
 
     def make_links(self) -> None:
@@ -255,8 +255,7 @@ class _Writer:
         root = self._folder.resolve()
         for parts, target in self._links:
             if not Path(os.path.realpath(root.joinpath(*parts))).is_relative_to(root):
-                shown = "/".join(parts)[:64]
-                raise InvalidRequest(f"{self._archive.name}: {shown!r} is a symlink to {target[:64]!r}, outside the folder")
+                raise _refused(self._archive, "/".join(parts), f"is a symlink to {target[:64]!r}, outside the folder")
 
     def _enter(self, parts: tuple[str, ...], *, make: bool = True) -> int:
         """Open a folder below the root, creating missing ones, and keep the chain of folders open."""
@@ -292,12 +291,8 @@ class _Writer:
         """Distinguish an invalid archive from a system error such as a full disk."""
         shown = "/".join(parts)
         if error.errno in _MISSHAPEN:
-            return InvalidRequest(f"{self._archive.name}: {shown[:64]!r} cannot be written: {error.strerror}")
+            return _refused(self._archive, shown, f"cannot be written: {error.strerror}")
         return OSError(error.errno, error.strerror or str(error), shown)
-
-    def _close(self) -> None:
-        while self._open:
-            os.close(self._open.pop())
 
 
 def read_member(archive: Path, name: str, max_bytes: int, bounds: Bounds) -> bytes | None:

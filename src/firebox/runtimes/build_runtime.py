@@ -7,7 +7,7 @@ from pathlib import Path
 
 from firebox.runtimes.definition import Definition, fill
 from firebox.runtimes.host_folders import STANDARD_FOLDERS
-from firebox.runtimes.runtime import CompilerAhead, Runtime
+from firebox.runtimes.runtime import CompilerAhead, Runtime, Toolchain
 from firebox.sandbox.plan.mounts import shown_at
 
 
@@ -25,35 +25,29 @@ def make_runtime(
     the default PATH are prepended to it. mounts: folders of the host to show. commands_folder: further commands, appended to
     PATH.
     """
+    ahead = definition.compile_ahead
     env = {name: fill(value, values) for name, value in definition.env.items()}
     own = own_folders(tools)
     if own or commands_folder is not None:
         last = [shown_at(str(commands_folder))] if commands_folder is not None else []
         env.setdefault("PATH", ":".join([*own, *STANDARD_FOLDERS, *last]))
+    same = {name: getattr(definition, name) for name in Toolchain.__struct_fields__}
+    filled = {
+        "compile": tuple(_fill_words(step, values) for step in definition.compile),
+        "run": _fill_words(definition.run, values),
+        "run_with_others": _fill_words(definition.run_with_others, values),
+        "env": env,
+        "compile_env": {name: fill(value, values) for name, value in definition.compile_env.items()},
+        "compile_ahead": ahead and CompilerAhead(ahead.hook, _fill_words(ahead.command, values)),
+        "commands": commands_of(definition, values),
+    }
     return Runtime(
-        language=definition.language,
+        **(same | filled),
         version=version,
-        aliases=tuple(definition.aliases),
-        extensions=tuple(definition.extensions),
-        main_name=definition.main_name,
-        compile=tuple(tuple(fill(word, values) for word in step) for step in definition.compile),
-        compile_args=tuple(definition.compile_args),
-        run=tuple(fill(word, values) for word in definition.run),
-        run_with_others=tuple(fill(word, values) for word in definition.run_with_others),
-        env=env,
-        compile_env={name: fill(value, values) for name, value in definition.compile_env.items()},
         compile_limits=definition.limits("compile"),
         run_limits=definition.limits("run"),
         mounts=tuple(mounts),
-        package=definition.package,
-        rank=definition.rank,
         cache=definition.cache or ("binary" if definition.compile else "none"),
-        ahead=definition.ahead,
-        compile_ahead=_fill_compiler(definition.compile_ahead, values),
-        needs_extension=definition.needs_extension,
-        byte_order_mark=definition.byte_order_mark,
-        name_pattern=definition.name_pattern,
-        commands=commands_of(definition, values),
     )
 
 
@@ -67,7 +61,5 @@ def commands_of(definition: Definition, values: Mapping[str, str]) -> dict[str, 
     return {name: fill(program, values) for name, program in definition.commands.items()}
 
 
-def _fill_compiler(template: CompilerAhead | None, values: Mapping[str, str]) -> CompilerAhead | None:
-    if template is None:
-        return None
-    return CompilerAhead(template.hook, tuple(fill(word, values) for word in template.command))
+def _fill_words(words: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(fill(word, values) for word in words)

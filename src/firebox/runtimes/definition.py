@@ -19,7 +19,7 @@ from firebox.domain.errors import SettingsError
 from firebox.domain.limits import STAGES, LimitRequest, StageName
 from firebox.domain.model import CacheLevel
 from firebox.runtimes.prestart import COMPILER_HOOKS, HOOKS
-from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CompilerAhead
+from firebox.runtimes.runtime import LIST_PLACEHOLDERS, STEP_PLACEHOLDER, WORD_PLACEHOLDERS, CompilerAhead, Toolchain
 from firebox.settings.settings_table import ROWS, nearest
 
 DEFAULT_PATTERN = r"\d+(?:\.\d+)+\S*"
@@ -76,28 +76,11 @@ class Packages(Struct, kw_only=True, forbid_unknown_fields=True):
         return "; ".join(filter(None, [" and ".join(ways), self.note]))
 
 
-class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
-    """One TOML file. Keys are those of `Runtime` unless described here."""
+class Definition(Toolchain, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One TOML file. Keys are those of `Toolchain` unless described here."""
 
-    language: str
-    aliases: list[str] = field(default_factory=list[str])
-    package: str | None = None
-    rank: int = 0
-    extensions: list[str]
-    main_name: str
     cache: CacheLevel | None = None
     """None: "binary" for compiled languages, otherwise "none"."""
-    ahead: str = ""
-    compile_ahead: CompilerAhead | None = None
-    needs_extension: bool = False
-    byte_order_mark: bool = False
-    name_pattern: str = ""
-    compile: list[list[str]] = field(default_factory=list[list[str]])
-    compile_args: list[str] = field(default_factory=list[str])
-    run: list[str]
-    run_with_others: list[str] = field(default_factory=list[str])
-    env: dict[str, str] = field(default_factory=dict[str, str])
-    compile_env: dict[str, str] = field(default_factory=dict[str, str])
     compile_limits: dict[str, int | str] = field(default_factory=dict[str, int | str])
     run_limits: dict[str, int | str] = field(default_factory=dict[str, int | str])
     mounts: list[str] = field(default_factory=lambda: ["{prefix}"])
@@ -112,8 +95,6 @@ class Definition(Struct, kw_only=True, forbid_unknown_fields=True):
     detect: Detect
     tools: dict[str, Tool | list[str]] = field(default_factory=dict[str, Tool | list[str]])
     """Further programs that are required; each name is a placeholder."""
-    commands: dict[str, str] = field(default_factory=dict[str, str])
-    """Commands for shells, and the programs they run: a missing command becomes a symlink."""
     packages: Packages = field(default_factory=Packages)
 
     def limits(self, stage: StageName) -> LimitRequest:
@@ -248,21 +229,18 @@ def _check(definition: Definition, source: str) -> None:
     check_definition_limits(definition, source)
     tools = {"tool", *definition.tools}
     single = {*WORD_PLACEHOLDERS, *_FOUND_PLACEHOLDERS, *tools}
-    words = [("run", definition.run)]
+    words: list[tuple[str, Sequence[str]]] = [("run", definition.run)]
     words += [(f"compile[{number}]", step) for number, step in enumerate(definition.compile)]
     words += [("run_with_others", definition.run_with_others)] if definition.run_with_others else []
     for key, step in words:
         if not step:
-            raise _refused(source, key, step, "at least one word")
+            raise _refused(source, key, list(step), "at least one word")
         known = {*single, STEP_PLACEHOLDER} if key.startswith("compile[") else single
         for word in step:
             _check_word(source, key, word, known, lists=True)
     words = [("env", list(definition.env.values())), ("compile_env", list(definition.compile_env.values()))]
-    words += [
-        ("mounts", definition.mounts),
-        ("detect.command", definition.detect.command),
-        ("detect.file", [definition.detect.file]),
-    ]
+    words += [("mounts", definition.mounts), ("detect.command", definition.detect.command)]
+    words += [("detect.file", [definition.detect.file])]
     words += [(f"commands.{name}", [program]) for name, program in definition.commands.items()]
     words += [(f"prepare[{number}]", step) for number, step in enumerate(definition.prepare)]
     known = {*_FOUND_PLACEHOLDERS, *tools}
@@ -278,14 +256,14 @@ def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
     for name in (definition.language, *definition.aliases):
         key = "language" if name == definition.language else "aliases"
         yield key, name, re.match(_LOWER_NAME, name) is not None, "lower-case letters, digits and _ . + # -"
-    yield "extensions", definition.extensions, bool(definition.extensions), "at least one"
+    yield "extensions", list(definition.extensions), bool(definition.extensions), "at least one"
     for extension in definition.extensions:
         yield "extensions", extension, re.match(r"^\.[\w+.-]+$", extension) is not None, "endings with their dot, as .py"
     yield "main_name", definition.main_name, re.match(r"^[\w.-]+$", definition.main_name) is not None, "a plain file name"
     yield "ahead", definition.ahead, definition.ahead in ("", *HOOKS), "one of " + ", ".join(HOOKS)
     last = next((word for word in reversed(definition.run) if not word.startswith("-")), "")
     good = not definition.ahead or "{main}" in last or "{base}" in last
-    yield "run", definition.run, good, "with `ahead`: options, and the main file as the last that is none"
+    yield "run", list(definition.run), good, "with `ahead`: options, and the main file as the last that is none"
     if definition.compile_ahead is not None:
         hook, command = definition.compile_ahead.hook, definition.compile_ahead.command
         yield "compile_ahead.hook", hook, hook in COMPILER_HOOKS, "one of " + ", ".join(COMPILER_HOOKS)
@@ -296,7 +274,7 @@ def _rules(definition: Definition) -> Iterator[tuple[str, object, bool, str]]:
     for pattern in definition.compile_args:
         yield "compile_args", pattern, _is_pattern(pattern), "a regular expression"
     good = any("{compile_args}" in step for step in definition.compile) or not definition.compile_args
-    yield "compile_args", definition.compile_args, good, "with the word {compile_args} in a step of `compile`"
+    yield "compile_args", list(definition.compile_args), good, "with the word {compile_args} in a step of `compile`"
     good = not definition.name_pattern or re.compile(definition.name_pattern).groups >= 1
     yield "name_pattern", definition.name_pattern, good, "a regular expression with a group"
     tools: dict[str, Sequence[str]] = {"detect": definition.detect.programs}

@@ -54,11 +54,6 @@ _Completed = tuple[Runtime, Preparation | Unprepared | None]
 """A runtime, and its preparation if it needs one."""
 
 
-def find_host_runtimes(path: str, definitions: Iterable[Definition] | None = None) -> list[Runtime]:
-    """Return the runtimes found in the folders of `path` (separated by ":"). See `scan_host`."""
-    return scan_host(path, definitions).runtimes
-
-
 def scan_host(
     path: str,
     definitions: Iterable[Definition] | None = None,

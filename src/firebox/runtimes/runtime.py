@@ -53,8 +53,8 @@ class CompilerAhead(Struct, frozen=True, forbid_unknown_fields=True):
     """What to start; the hook's file is appended. `{memory_mb}` is the only placeholder."""
 
 
-class Runtime(Struct, frozen=True, kw_only=True):
-    """A language at a version, ready to run.
+class Toolchain(Struct, frozen=True, kw_only=True):
+    """How the programs of a language are compiled and run: what a definition and a runtime have in common.
 
     Words of `compile` and `run` are templates:
 
@@ -74,13 +74,24 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """
 
     language: str
-    version: str
-    """An exact SemVer."""
     aliases: tuple[str, ...] = ()
-    extensions: tuple[str, ...] = ()
+    package: str | None = None
+    """The toolchain, if its name differs from the language ("gcc")."""
+    rank: int = 0
+    """Among runtimes of one name the highest rank is selected, whatever its version."""
+    extensions: tuple[str, ...]
     """With the dot; the first one is the default."""
     main_name: str
     """Name of the main file if the client gave none."""
+    ahead: str = ""
+    """The hook at which its program can be prestarted, "" for none; see `prestart.HOOKS`."""
+    compile_ahead: CompilerAhead | None = None
+    needs_extension: bool = False
+    """True: the toolchain rejects source files with other extensions than `extensions`."""
+    byte_order_mark: bool = False
+    """True: the toolchain needs a byte order mark at the start of a source; otherwise it is removed."""
+    name_pattern: str = ""
+    """For toolchains that name the main file after something in it: a regular expression whose group 1 is the name."""
     compile: tuple[tuple[str, ...], ...] = ()
     """Steps, each a command line, all in one stage; empty: no compile stage."""
     compile_args: tuple[str, ...] = ()
@@ -92,6 +103,16 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """For both stages, overriding the engine's variables."""
     compile_env: dict[str, str] = field(default_factory=dict[str, str])
     """For the compile stage, overriding `env`."""
+    commands: dict[str, str] = field(default_factory=dict[str, str])
+    """Commands for shells, and the programs they run. They are on PATH: a command that the host lacks becomes a symlink."""
+
+
+class Runtime(Toolchain, frozen=True, kw_only=True):
+    """A toolchain at a version, ready to run."""
+
+    version: str
+    """An exact SemVer."""
+    extensions: tuple[str, ...] = ()
     compile_limits: LimitRequest = LimitRequest()
     """Limits for this language instead of the defaults; `LimitPolicy` decides."""
     run_limits: LimitRequest = LimitRequest()
@@ -103,22 +124,7 @@ class Runtime(Struct, frozen=True, kw_only=True):
     """True: the host's standard folders are shown, above `layers` if there are any."""
     installed: str = ""
     """Of a packaged runtime: its folder in the package store; "" for a runtime of the host."""
-    package: str | None = None
-    """The toolchain, if its name differs from the language ("gcc")."""
-    rank: int = 0
-    """Among runtimes of one name the highest rank is selected, whatever its version."""
     cache: CacheLevel = "none"
-    ahead: str = ""
-    """The hook at which its program can be prestarted, "" for none; see `prestart.HOOKS`."""
-    compile_ahead: CompilerAhead | None = None
-    needs_extension: bool = False
-    """True: the toolchain rejects source files with other extensions than `extensions`."""
-    byte_order_mark: bool = False
-    """True: the toolchain needs a byte order mark at the start of a source; otherwise it is removed."""
-    name_pattern: str = ""
-    """For toolchains that name the main file after something in it: a regular expression whose group 1 is the name."""
-    commands: dict[str, str] = field(default_factory=dict[str, str])
-    """Commands for shells, and the programs they run. They are on PATH."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -128,7 +128,7 @@ class Recipe(_RecipeFile, frozen=True, kw_only=True):
         """
         found = [read_definition(_text(file), str(file)) for file in self._definition_files()]
         for definition in found:
-            definition.run_limits |= self.run_limits
+            definition.run_limits.update(self.run_limits)
             check_definition_limits(definition, f"recipe {self.name}")
         return found
 

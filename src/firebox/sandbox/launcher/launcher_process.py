@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -347,16 +348,11 @@ class LauncherProcess:
         elif kind == Kind.FAILED:
             failed, call = messages.unpack_with_text(messages.Failed, data)
             if failed.phase == Phase.PREPARE:
-                self._fail_prepared(failed, call)
+                failure = self._plans.failure(failed, call, self._plans.forget_preparation(failed.number))
+                for number in self._prepared_for.pop(failed.number, ()):
+                    self._fail(number, failure)
             elif not self._configured.done():
                 self._configured.set_exception(self._plans.failure(failed, call))
-
-    def _fail_prepared(self, failed: messages.Failed, call: str) -> None:
-        """Fail every pending sandbox that needs a failed preparation."""
-        assert self._plans is not None  # noqa: S101 - as in _handle
-        failure = self._plans.failure(failed, call, self._plans.forget_preparation(failed.number))
-        for number in self._prepared_for.pop(failed.number, ()):
-            self._fail(number, failure)
 
     def _receive_pending(self, number: int) -> None:
         """Handle the first message of a sandbox: it is ready, or a step of its creation failed."""
@@ -449,15 +445,11 @@ class LauncherProcess:
 async def _wait_for_end(process: StartedLauncher) -> None:
     """Wait until the process has ended, for at most `KILL_PATIENCE_S`."""
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-
-    def note() -> None:
-        loop.remove_reader(process.pidfd)
-        ended.set_result(None)
-
-    loop.add_reader(process.pidfd, note)
+    ended = asyncio.Event()
+    loop.add_reader(process.pidfd, ended.set)
     try:
-        await asyncio.wait([ended], timeout=KILL_PATIENCE_S)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), KILL_PATIENCE_S)
     finally:
         loop.remove_reader(process.pidfd)
 

@@ -12,9 +12,9 @@ import select
 from functools import lru_cache
 
 from firebox.sandbox.launcher.launcher_start import start_launcher
+from firebox.sandbox.plan import steps
 from firebox.sandbox.plan.mounts import HOST
 from firebox.sandbox.plan.plans import Preparation
-from firebox.sandbox.plan.steps import MountImage
 from firebox.sandbox.protocol import messages
 from firebox.sandbox.protocol.messages import Kind
 from firebox.sandbox.spec import SandboxFailure
@@ -50,7 +50,7 @@ def cannot_mount() -> str:
 
 def _mount(image: str) -> str:
     """Return why a launcher could not mount an image, or "". Raises: OSError, SandboxFailure, ValueError."""
-    step = MountImage(HOST + image, "/images/probe", ".")
+    step = steps.mount_image(HOST + image, "/images/probe", ".")
     launcher = start_launcher()
     try:
         launcher.configure(uid_base=_UID_BASE, hooks={})

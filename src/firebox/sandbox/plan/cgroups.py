@@ -12,10 +12,11 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from firebox.sandbox.plan.steps import CgroupEvent, CgroupOpen, CgroupWrite, Step
+from firebox.sandbox.plan import steps
+from firebox.sandbox.plan.steps import Step
 
 SUPERVISOR = "firebox-supervisor"
 """The leaf that the processes of a delegated cgroup move to: version 2 allows processes only in leaves."""
@@ -55,11 +56,11 @@ class Cgroups(NamedTuple):
         values = {_PROCESSES: str(processes + _PROCESSES_OF_OURS), _MEMORY: str(memory_bytes)}
         if not memory_bytes:
             values[_MEMORY] = "max" if self.kind == "v2" else str(_V1_UNLIMITED)
-        steps: list[Step] = [CgroupWrite(group, name, values.get(text, text)) for group, name, text in self.writes]
-        steps += [CgroupOpen(*meter) for meter in self.meters]
+        planned = [steps.cgroup_write(group, name, values.get(text, text)) for group, name, text in self.writes]
+        planned += [steps.cgroup_open(*meter) for meter in self.meters]
         if self.kind == "v1":
-            steps.append(CgroupEvent(0, self.meter_names.index("memory.oom_control")))
-        return steps
+            planned.append(steps.cgroup_event(0, self.meter_names.index("memory.oom_control")))
+        return planned
 
 
 def choose(pid: int) -> tuple[Cgroups, list[str]]:
@@ -86,13 +87,10 @@ def _version_2(pid: int) -> Cgroups:
     if not mounts:
         raise FileNotFoundError(errno.ENOENT, "no cgroup2 file system is mounted")
     top = mounts[0]
-    own = _own_paths().get("", "/")
-    if own.endswith("/" + SUPERVISOR):
-        own = own.removesuffix("/" + SUPERVISOR) or "/"
-    places = [top] if os.geteuid() == 0 and not _is_delegated(top + own) else []
-    places.append(top + own.rstrip("/"))
-    if os.geteuid() == 0 and top not in places:
-        places.append(top)
+    own = top + _own_paths().get("", "/").removesuffix("/" + SUPERVISOR).rstrip("/")
+    places = [own]
+    if os.geteuid() == 0:
+        places = [own, top] if _is_delegated(own) else [top, own]
     failure = OSError(errno.EACCES, "no cgroup that may be divided")
     for place in places:
         try:
@@ -111,7 +109,7 @@ def _version_2(pid: int) -> Cgroups:
         (0, "memory.oom.group", "1"),  # the limit is for the whole tree, so the whole tree is killed
         (0, "pids.max", _PROCESSES),
     )
-    meters = _meters(0, ("memory.peak", "memory.current", "memory.events", "cpu.stat"), ("memory.max", "pids.max"))
+    meters = ((0, "memory.peak"), (0, "memory.current"), (0, "memory.events"), (0, "cpu.stat"))
     return _as_far_as_there("v2", (folder,), writes, meters)
 
 
@@ -151,14 +149,15 @@ def _version_1(pid: int) -> Cgroups:
         if not mounts:
             raise FileNotFoundError(errno.ENOENT, f"the version 1 controller {controller} is not mounted")
         point, root = mounts[0]
-        inside = own.get(controller, "/").removeprefix(root.rstrip("/")) if root != "/" else own.get(controller, "/")
+        inside = own.get(controller, "/").removeprefix(root.rstrip("/"))
         place = point + inside.rstrip("/")
         if not os.path.isdir(place):
             place = point
         folders.append(_make_cgroup(place, pid))
         _sweep(place)
     # The first cgroup with such a limit makes the kernel patch its own code. Do it here, so that no sandbox waits for it.
-    _write_if_there(f"{folders[0]}/{_V1_TCP_LIMIT}", str(_V1_UNLIMITED))
+    with contextlib.suppress(FileNotFoundError):
+        _write(f"{folders[0]}/{_V1_TCP_LIMIT}", str(_V1_UNLIMITED))
     counts_swap = os.path.exists(f"{folders[0]}/memory.memsw.limit_in_bytes")
     writes = (
         (0, "memory.limit_in_bytes", _MEMORY),
@@ -167,15 +166,7 @@ def _version_1(pid: int) -> Cgroups:
         (0, _V1_TCP_LIMIT, _MEMORY),
         (1, "pids.max", _PROCESSES),
     )
-    meters = (
-        *_meters(
-            0,
-            ("memory.max_usage_in_bytes", "memory.oom_control"),
-            ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", _V1_TCP_LIMIT),
-        ),
-        *_meters(2, ("cpuacct.usage",), ()),
-        *_meters(1, (), ("pids.max",)),
-    )
+    meters = ((0, "memory.max_usage_in_bytes"), (0, "memory.oom_control"), (2, "cpuacct.usage"))
     return _as_far_as_there("v1", tuple(folders), writes, meters)
 
 
@@ -186,20 +177,14 @@ def _make_cgroup(place: str, pid: int) -> str:
     return path
 
 
-def _meters(group: int, readable: tuple[str, ...], writable: tuple[str, ...]) -> tuple[tuple[int, str, int], ...]:
-    return (*((group, name, os.O_RDONLY) for name in readable), *((group, name, os.O_WRONLY) for name in writable))
-
-
 def _as_far_as_there(
-    kind: str, folders: tuple[str, ...], writes: tuple[tuple[int, str, str], ...], meters: tuple[tuple[int, str, int], ...]
+    kind: str, folders: tuple[str, ...], writes: Sequence[tuple[int, str, str]], meters: Sequence[tuple[int, str]]
 ) -> Cgroups:
-    """Drop files that this kernel does not have: a leaf has the same files as its parent."""
-    return Cgroups(
-        kind,
-        folders,
-        tuple(write for write in writes if os.path.exists(f"{folders[write[0]]}/{write[1]}")),
-        tuple(meter for meter in meters if os.path.exists(f"{folders[meter[0]]}/{meter[1]}")),
-    )
+    """Drop files that this kernel does not have: a leaf has the same files as its parent. meters: those to read."""
+    writes = tuple(write for write in writes if os.path.exists(f"{folders[write[0]]}/{write[1]}"))
+    readable = [(group, name, os.O_RDONLY) for group, name in meters if os.path.exists(f"{folders[group]}/{name}")]
+    limits = [(group, name, os.O_WRONLY) for group, name, text in writes if text in (_MEMORY, _PROCESSES)]
+    return Cgroups(kind, folders, writes, (*readable, *limits))
 
 
 class Meter:
@@ -348,11 +333,9 @@ def _remove(path: str) -> bool:
 def _is_delegated(path: str) -> bool:
     """Return whether systemd delegated this cgroup (`Delegate=yes`). Source: systemd.resource-control(5)."""
     for name in ("user.delegate", "trusted.delegate"):
-        try:
+        with contextlib.suppress(OSError):
             if os.getxattr(path, name) == b"1":
                 return True
-        except OSError:
-            continue
     return False
 
 
@@ -385,11 +368,3 @@ def _write(path: str, text: str) -> None:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
-
-
-def _write_if_there(path: str, text: str) -> bool:
-    try:
-        _write(path, text)
-    except FileNotFoundError:
-        return False
-    return True

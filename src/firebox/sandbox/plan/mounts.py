@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from firebox.sandbox.plan import steps
-from firebox.sandbox.plan.steps import Mount, OwnFolder, Pivot, Restrict, Step
+from firebox.sandbox.plan.steps import Step
 
 HOST = "/host"
 """The host's root, as the launcher sees it."""
@@ -102,30 +102,30 @@ def plan(
     shown = steps.MS_RDONLY | steps.MS_NOSUID
     if overlay:
         # Device nodes in layers must not work; ours are in a mount of their own.
-        yield Mount("firebox", ROOT, "overlay", shown | steps.MS_NODEV, _stacked(skeleton, *layers, EMPTY))
-        yield Mount("firebox", ROOT + "/dev", "overlay", shown, _stacked(skeleton + "/dev", EMPTY))
+        yield steps.mount("firebox", ROOT, "overlay", shown | steps.MS_NODEV, _stacked(skeleton, *layers, EMPTY))
+        yield steps.mount("firebox", ROOT + "/dev", "overlay", shown, _stacked(skeleton + "/dev", EMPTY))
         for tree in trees:
-            yield Mount("firebox", ROOT + shown_at(tree), "overlay", shown | steps.MS_NODEV, _stacked(HOST + tree, EMPTY))
+            yield steps.mount("firebox", ROOT + shown_at(tree), "overlay", shown | steps.MS_NODEV, _stacked(HOST + tree, EMPTY))
     else:
-        yield Mount(skeleton, ROOT, None, steps.MS_BIND)
+        yield steps.bind(skeleton, ROOT)
         for tree in trees:
-            yield Mount(HOST + tree, ROOT + shown_at(tree), None, steps.MS_BIND | steps.MS_REC)
-        yield Restrict(ROOT, steps.MOUNT_ATTR_RDONLY | steps.MOUNT_ATTR_NOSUID)
+            yield steps.bind(HOST + tree, ROOT + shown_at(tree), steps.MS_REC)
+        yield steps.restrict(ROOT, steps.MOUNT_ATTR_RDONLY | steps.MOUNT_ATTR_NOSUID)
     if not nodes_are_real:
         for name in DEVICE_NODES:
-            yield Mount(f"{HOST}/dev/{name}", f"{ROOT}/dev/{name}", None, steps.MS_BIND)
+            yield steps.bind(f"{HOST}/dev/{name}", f"{ROOT}/dev/{name}")
     if not counted:
-        yield Mount(f"{HOST}/dev/full", f"{ROOT}/dev/zero", None, steps.MS_BIND)
+        yield steps.bind(f"{HOST}/dev/full", f"{ROOT}/dev/zero")
 
-    yield Mount("proc", ROOT + "/proc", "proc", steps.MS_NOSUID | steps.MS_NODEV | steps.MS_NOEXEC)
+    yield steps.mount("proc", ROOT + "/proc", "proc", steps.MS_NOSUID | steps.MS_NODEV | steps.MS_NOEXEC)
     yield from _mask_proc(PROC_READ_ONLY if writable_proc else ())
     if not writable_proc:
-        yield Restrict(ROOT + "/proc", steps.MOUNT_ATTR_RDONLY)
+        yield steps.restrict(ROOT + "/proc", steps.MOUNT_ATTR_RDONLY)
 
-    yield Mount("devpts", ROOT + "/dev/pts", "devpts", steps.MS_NOSUID | steps.MS_NOEXEC, _PTY_OPTIONS)
+    yield steps.mount("devpts", ROOT + "/dev/pts", "devpts", steps.MS_NOSUID | steps.MS_NOEXEC, _PTY_OPTIONS)
     options = f"mode=755,size={writable_bytes},nr_inodes={writable_inodes}"
     box = ROOT + WORK
-    yield Mount("firebox", box, "tmpfs", steps.MS_NOSUID | steps.MS_NODEV, options)
+    yield steps.mount("firebox", box, "tmpfs", steps.MS_NOSUID | steps.MS_NODEV, options)
     for name, place, mode in (
         ("tmp", "/tmp", 0o1777),
         ("shm", "/dev/shm", 0o1777),
@@ -133,11 +133,11 @@ def plan(
         ("home", HOME, 0o700),
         ("work", WORK, 0o755),  # last: it covers the tmpfs it comes from
     ):
-        yield OwnFolder(f"{box}/{name}", mode)
+        yield steps.own_folder(f"{box}/{name}", mode)
         if name == "run":
-            yield OwnFolder(f"{box}/run/lock", 0o1777)
-        yield Mount(f"{box}/{name}", ROOT + place, None, steps.MS_BIND)
-    yield Pivot(ROOT)
+            yield steps.own_folder(f"{box}/run/lock", 0o1777)
+        yield steps.bind(f"{box}/{name}", ROOT + place)
+    yield steps.pivot(ROOT)
 
 
 def _stacked(*folders: str) -> str:
@@ -153,12 +153,12 @@ def _mask_proc(read_only: Iterable[str]) -> Iterator[Step]:
     """
     proc, mask = ROOT + "/proc", ROOT + "/.mask"
     for name in filter(_is_in_proc, read_only):
-        yield Mount(f"{proc}/{name}", f"{proc}/{name}", None, steps.MS_BIND)
-        yield Restrict(f"{proc}/{name}", steps.MOUNT_ATTR_RDONLY)
+        yield steps.bind(f"{proc}/{name}", f"{proc}/{name}")
+        yield steps.restrict(f"{proc}/{name}", steps.MOUNT_ATTR_RDONLY)
     for names, cover in ((PROC_MASKED_FILES, "file"), (PROC_MASKED_FOLDERS, "folder")):
         for name in filter(_is_in_proc, names):
             if os.stat(f"/proc/{name}").st_mode & 0o077:
-                yield Mount(f"{mask}/{cover}", f"{proc}/{name}", None, steps.MS_BIND)
+                yield steps.bind(f"{mask}/{cover}", f"{proc}/{name}")
 
 
 def _is_in_proc(name: str) -> bool:

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import resource
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from firebox.sandbox.plan import cgroups, identity, mounts
+from firebox.sandbox.plan import cgroups, identity, mounts, steps
 from firebox.sandbox.plan.seccomp import compile_filter
-from firebox.sandbox.plan.skeleton import Skeleton
-from firebox.sandbox.plan.steps import Limit, Mount, MountImage, Step, Unmount, UserLimit, encode
+from firebox.sandbox.plan.skeleton import Skeleton, trees_over
+from firebox.sandbox.plan.steps import Step, encode
 from firebox.sandbox.protocol import messages
-from firebox.sandbox.protocol.messages import Kind, MakeFlag, Phase, Text
-from firebox.sandbox.spec import INSIDE_UID, SandboxFailure, SandboxSpec
+from firebox.sandbox.protocol.messages import Kind, MakeFlag, Operation, Phase, Text
+from firebox.sandbox.spec import INSIDE_UID, Prestart, SandboxFailure, SandboxSpec
 
 HARD_LIMITS = {
     resource.RLIMIT_CORE: 1,  # 1 keeps the kernel from starting the host's crash handler, 0 does not: core(5), coredump.c
@@ -65,13 +66,13 @@ class Plan(NamedTuple):
     def describe(self) -> Iterator[str]:
         """Yield a description of each step."""
         yield _PHASES[Phase.CGROUP]
-        yield from (f"  {step.describe()}" for step in self.cgroup)
+        yield from (f"  {step.description}" for step in self.cgroup)
         yield _PHASES[Phase.NAMESPACES]
         yield "3 file tree"
-        yield from (f"  {step.describe()}" for step in self.tree)
+        yield from (f"  {step.description}" for step in self.tree)
         yield _PHASES[Phase.OWN_USER]
         yield _PHASES[Phase.LIMITS]
-        yield from (f"  {step.describe()}" for step in self.limits)
+        yield from (f"  {step.description}" for step in self.limits)
         yield _PHASES[Phase.CAPABILITIES]
         yield _PHASES[Phase.FILTER]
 
@@ -109,7 +110,7 @@ class Plans:
         self.many_uids = self._identity.uid_count > 1
         self._skeletons: dict[tuple[bool, tuple[str, ...]], tuple[Skeleton, Preparation]] = {}
         self._images: dict[str, tuple[str, Preparation]] = {}
-        self._next_number = 1
+        self._numbers = itertools.count(1)
         self._plans: dict[SandboxSpec, Plan] = {}
         self._messages: dict[SandboxSpec, bytes] = {}
 
@@ -152,21 +153,16 @@ class Plans:
         missing: list[Preparation] = []
         for layer in spec.layers:
             if layer not in self._images and not os.path.isdir(layer):
-                number = self._number()
+                number = next(self._numbers)
                 folder = f"/images/{number}"
-                self._images[layer] = folder, Preparation(number, (MountImage(mounts.HOST + layer, folder, IMAGE_TREE),))
+                self._images[layer] = folder, Preparation(number, (steps.mount_image(mounts.HOST + layer, folder, IMAGE_TREE),))
                 missing.append(self._images[layer][1])
         key = (spec.host, spec.trees)
         if key not in self._skeletons:
-            number = self._number()
-            skeleton = Skeleton(
-                f"/roots/{number}",
-                spec.trees,
-                passwd_uid=INSIDE_UID if self.own_user_namespace else self._identity.uid_first,
-                nodes_are_real=self._identity.is_root,
-                host=spec.host,
-                hooks=self._hooks,
-            )
+            number = next(self._numbers)
+            passwd_uid = INSIDE_UID if self.own_user_namespace else self._identity.uid_first
+            trees = trees_over(*key)
+            skeleton = Skeleton(f"/roots/{number}", trees, spec.host, self._hooks, passwd_uid, self._identity.is_root)
             self._skeletons[key] = skeleton, Preparation(number, tuple(skeleton.steps()))
             missing.append(self._skeletons[key][1])
         return missing
@@ -206,8 +202,8 @@ class Plans:
                 counted=self._counted,
             )
             user_limits = USER_LIMITS if self.own_user_namespace else {}
-            limits: list[Step] = [UserLimit(*each) for each in user_limits.items()]
-            limits += [Limit(*each) for each in HARD_LIMITS.items()]
+            limits = [steps.user_limit(*each) for each in user_limits.items()]
+            limits += [steps.limit(*each) for each in HARD_LIMITS.items()]
             group = self.cgroups.steps(spec.memory_bytes, spec.processes)
             plan = self._plans[spec] = Plan(tuple(group), tuple(tree), tuple(limits))
         return plan
@@ -218,7 +214,7 @@ class Plans:
         if not folder:
             return None
         self._forget_plans()
-        return Preparation(self._number(), (Unmount(folder),)).message()
+        return Preparation(next(self._numbers), (steps.unmount(folder),)).message()
 
     def forget_preparation(self, number: int) -> Sequence[Step]:
         """Forget a failed preparation, so that it is retried. Returns its steps."""
@@ -235,17 +231,16 @@ class Plans:
             return False  # an unusable image says nothing about the host
         if failure.phase == Phase.TREE and self.overlay:
             step = self._step(self.plan(spec).tree, failure.step)
-            self.overlay = not (isinstance(step, Mount) and step.kind == "overlay")
-            changed = not self.overlay
+            if step is None or step.kind != "overlay":
+                return False
+            self.overlay = False
         elif failure.phase == Phase.OWN_USER and self._identity.is_root and self.many_uids and self.own_user_namespace:
             self.own_user_namespace = False
-            changed = True
         else:
-            changed = False
-        if changed:
-            self._forget_plans()
-            self._skeletons.clear()
-        return changed
+            return False
+        self._forget_plans()
+        self._skeletons.clear()
+        return True
 
     def steps_of(self, failed: messages.Failed, spec: SandboxSpec) -> Sequence[Step]:
         """Return the steps of the phase that failed."""
@@ -254,16 +249,10 @@ class Plans:
 
     def layers(self) -> tuple[str, ...]:
         """Return the names of the isolation layers of every sandbox, as `firebox doctor` prints them."""
-        layers = ["mount", "pid", "network", "ipc", "uts", "capabilities", "no-new-privileges", "seccomp", "rlimits"]
-        layers.append("read-only-root")
-        if self.own_user_namespace:
-            layers.append("user-namespace")
-        if self.many_uids:
-            layers.append("own-uid")
-        if self.overlay:
-            layers.append("private-inodes")
-        layers.append(f"cgroup-{self.cgroups.kind}" if self.cgroups.kind != "none" else "sampled-limits")
-        return tuple(layers)
+        always = ("mount", "pid", "network", "ipc", "uts", "capabilities", "no-new-privileges", "seccomp", "rlimits")
+        optional = {"user-namespace": self.own_user_namespace, "own-uid": self.many_uids, "private-inodes": self.overlay}
+        limits = f"cgroup-{self.cgroups.kind}" if self._counted else "sampled-limits"
+        return (*always, "read-only-root", *(name for name, is_there in optional.items() if is_there), limits)
 
     def failure(self, failed: messages.Failed, call: str, steps: Sequence[Step] = ()) -> SandboxFailure:
         """Describe a failure. steps: those of its phase."""
@@ -271,35 +260,33 @@ class Plans:
         words = _PHASES.get(failed.phase, call)
         hint = ""
         if failed.phase == Phase.PREPARE and step is not None:
-            words = step.describe()
-            if isinstance(step, MountImage) and failed.error == errno.ENOTDIR:
-                return SandboxFailure(words, failed.error, f"the image has no folder {step.tree}")
+            words = step.description
+            if step.operation == Operation.IMAGE and failed.error == errno.ENOTDIR:
+                return SandboxFailure(words, failed.error, f"the image has no folder {step.kind}")
         elif failed.phase in (Phase.TREE, Phase.CGROUP, Phase.LIMITS) and step is not None:
-            words = f"{words} {step.describe()}"
+            words = f"{words} {step.description}"
         elif failed.phase == Phase.LEAN_ROOT:
             words = "the root"
         if failed.phase in (Phase.CLONE, Phase.IDENTITY) and failed.error == errno.EPERM:
             hint = _NO_USER_NAMESPACE
         elif failed.phase == Phase.LEAN_ROOT and failed.error == errno.EINVAL:
             return SandboxFailure(words, failed.error, "this is a chroot whose root is no mount point", _CHROOT)
-        elif isinstance(step, Mount) and step.kind == "proc" and failed.error == errno.EPERM:
+        elif step is not None and step.kind == "proc" and failed.error == errno.EPERM:
             hint = _HIDDEN_PROC
         return SandboxFailure(words, failed.error, f"{messages.error_text(failed.error)}: {call}", hint)
 
     def _encoded(self, spec: SandboxSpec) -> bytes:
         plan = self.plan(spec)
-        prestart = spec.prestart
+        prestart = spec.prestart or Prestart((), ())
         flags = MakeFlag(0)
         if self.own_user_namespace:
             flags |= MakeFlag.OWN_USER_NAMESPACE
-        if self.cgroups.kind == "none":
+        if not self._counted:
             flags |= MakeFlag.SAMPLED
-        text = Text()
-        if prestart is not None:
+        if spec.prestart is not None:
             flags |= MakeFlag.PRESTART | (MakeFlag.HELD if prestart.held else 0)
-            for word in (*prestart.argv, *(f"{name}={value}" for name, value in prestart.env)):
-                text.add(word)
-        main = os.path.normpath(prestart.main) if prestart is not None and prestart.main else ""
+        text = Text((*prestart.argv, *(f"{name}={value}" for name, value in prestart.env)))
+        main = os.path.normpath(prestart.main) if prestart.main else ""
         steps = b"".join(encode(part, text) for part in plan)
         own_filter = compile_filter(ask=False, counted=self._counted, traces=True) if spec.captures else b""
         head = messages.Make(
@@ -310,10 +297,10 @@ class Plans:
             cgroup_steps=len(plan.cgroup),
             tree_steps=len(plan.tree),
             limit_steps=len(plan.limits),
-            words=len(prestart.argv) if prestart is not None else 0,
-            variables=len(prestart.env) if prestart is not None else 0,
+            words=len(prestart.argv),
+            variables=len(prestart.env),
             main=text.offset_of(main),
-            stack_bytes=(prestart.stack_bytes if prestart is not None else 0) or spec.memory_bytes or _STACK_BYTES,
+            stack_bytes=prestart.stack_bytes or spec.memory_bytes or _STACK_BYTES,
             text_bytes=text.bytes,
             filter_bytes=len(own_filter),
         )
@@ -326,10 +313,6 @@ class Plans:
     @property
     def _counted(self) -> bool:
         return self.cgroups.kind != "none"
-
-    def _number(self) -> int:
-        number, self._next_number = self._next_number, self._next_number + 1
-        return number
 
     def _forget_plans(self) -> None:
         self._plans.clear()

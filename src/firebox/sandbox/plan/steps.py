@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from firebox.sandbox.protocol import messages
 from firebox.sandbox.protocol.messages import Operation, Text
@@ -24,249 +24,113 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 
 
-class Step(Protocol):
-    """One operation. `encoded` raises ValueError for a NUL in a string."""
+class Step(NamedTuple):
+    """One operation. Its fields are those of `messages.Step`; the functions below show which ones each operation uses."""
 
-    def encoded(self, text: Text) -> messages.Step: ...
-
-    def describe(self) -> str: ...
-
-
-class Mount(NamedTuple):
-    """Call mount(2). kind None: a bind mount of `source`."""
-
-    source: str
-    target: str
-    kind: str | None
+    operation: Operation
+    description: str
+    mode: int = 0
     flags: int = 0
+    source: str = ""
+    target: str = ""
+    kind: str = ""
     options: str = ""
 
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(
-            text, Operation.MOUNT, flags=self.flags, source=self.source, target=self.target, kind=self.kind, options=self.options
-        )
 
-    def describe(self) -> str:
-        return f"mount {self.kind or 'bind'} {self.source} on {self.target} {self.options}".rstrip()
+def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str = "") -> Step:
+    """Call mount(2). kind "": a bind mount of `source`."""
+    description = f"mount {kind or 'bind'} {source} on {target} {options}".rstrip()
+    return Step(Operation.MOUNT, description, flags=flags, source=source, target=target, kind=kind, options=options)
 
 
-class Restrict(NamedTuple):
+def bind(source: str, target: str, flags: int = 0) -> Step:
+    return mount(source, target, flags=MS_BIND | flags)
+
+
+def restrict(target: str, attributes: int) -> Step:
     """Set attributes such as read-only on a mount and everything below it."""
-
-    target: str
-    attributes: int
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.RESTRICT, flags=self.attributes, target=self.target)
-
-    def describe(self) -> str:
-        return f"restrict {self.target} to {self.attributes:#x}"
+    return Step(Operation.RESTRICT, f"restrict {target} to {attributes:#x}", flags=attributes, target=target)
 
 
-class Pivot(NamedTuple):
+def pivot(root: str) -> Step:
     """Make `root` the root and detach the old one."""
-
-    root: str
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.PIVOT, target=self.root)
-
-    def describe(self) -> str:
-        return f"pivot_root into {self.root}"
+    return Step(Operation.PIVOT, f"pivot_root into {root}", target=root)
 
 
-class OwnFolder(NamedTuple):
+def own_folder(path: str, mode: int) -> Step:
     """Create a folder with exactly this mode, owned by the sandbox's user."""
-
-    path: str
-    mode: int
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.FOLDER, mode=self.mode, target=self.path)
-
-    def describe(self) -> str:
-        return f"make folder {self.path} with mode {self.mode:o} for the sandbox's user"
+    description = f"make folder {path} with mode {mode:o} for the sandbox's user"
+    return Step(Operation.FOLDER, description, mode=mode, target=path)
 
 
-class Folders(NamedTuple):
+def folders(path: str, mode: int = 0o755) -> Step:
     """Create a folder and its missing parents."""
-
-    path: str
-    mode: int = 0o755
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.FOLDERS, mode=self.mode, target=self.path)
-
-    def describe(self) -> str:
-        return f"make folder {self.path}"
+    return Step(Operation.FOLDERS, f"make folder {path}", mode=mode, target=path)
 
 
-class Link(NamedTuple):
+def link(content: str, path: str) -> Step:
     """Create a symlink, replacing an existing file."""
-
-    content: str
-    path: str
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.LINK, source=self.content, target=self.path)
-
-    def describe(self) -> str:
-        return f"link {self.path} to {self.content}"
+    return Step(Operation.LINK, f"link {path} to {content}", source=content, target=path)
 
 
-class Node(NamedTuple):
+def node(path: str, major: int, minor: int) -> Step:
     """Create a character device with mode 666."""
-
-    path: str
-    major: int
-    minor: int
-
-    def encoded(self, text: Text) -> messages.Step:
-        device = os.makedev(self.major, self.minor)
-        return _step(text, Operation.NODE, mode=stat.S_IFCHR | 0o666, flags=device, target=self.path)
-
-    def describe(self) -> str:
-        return f"make device {self.path} ({self.major}, {self.minor})"
+    description = f"make device {path} ({major}, {minor})"
+    return Step(Operation.NODE, description, mode=stat.S_IFCHR | 0o666, flags=os.makedev(major, minor), target=path)
 
 
-class TextFile(NamedTuple):
+def text_file(path: str, content: str, mode: int = 0o644) -> Step:
     """Write a file, replacing an existing one."""
-
-    path: str
-    content: str
-    mode: int = 0o644
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.FILE, mode=self.mode, source=self.content, target=self.path)
-
-    def describe(self) -> str:
-        return f"write {self.path}"
+    return Step(Operation.FILE, f"write {path}", mode=mode, source=content, target=path)
 
 
-class Copy(NamedTuple):
+def copy(source: str, target: str) -> Step:
     """Copy the world-readable parts of a file, symlink or folder."""
-
-    source: str
-    target: str
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.COPY, source=self.source, target=self.target)
-
-    def describe(self) -> str:
-        return f"copy {self.source} to {self.target}"
+    return Step(Operation.COPY, f"copy {source} to {target}", source=source, target=target)
 
 
-class MountImage(NamedTuple):
+def mount_image(image: str, folder: str, tree: str) -> Step:
     """Mount a squashfs image on a new folder. tree: the relative path of the folder in it that becomes a layer."""
-
-    image: str
-    folder: str
-    tree: str
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.IMAGE, source=self.image, target=self.folder, kind=self.tree)
-
-    def describe(self) -> str:
-        return f"mount image {self.image} on {self.folder}"
+    return Step(Operation.IMAGE, f"mount image {image} on {folder}", source=image, target=folder, kind=tree)
 
 
-class Unmount(NamedTuple):
+def unmount(folder: str) -> Step:
     """Unmount and remove a folder. Running sandboxes keep their view of it."""
-
-    folder: str
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.UNMOUNT, target=self.folder)
-
-    def describe(self) -> str:
-        return f"unmount {self.folder}"
+    return Step(Operation.UNMOUNT, f"unmount {folder}", target=folder)
 
 
-class CgroupWrite(NamedTuple):
+def cgroup_write(cgroup: int, name: str, value: str) -> Step:
     """Write to a file of a cgroup of the sandbox. cgroup: its index."""
-
-    cgroup: int
-    name: str
-    value: str
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.CGROUP_WRITE, mode=self.cgroup, source=self.value, target=self.name)
-
-    def describe(self) -> str:
-        return f"write {self.value} to {self.name} of the cgroup"
+    return Step(Operation.CGROUP_WRITE, f"write {value} to {name} of the cgroup", mode=cgroup, source=value, target=name)
 
 
-class CgroupOpen(NamedTuple):
+def cgroup_open(cgroup: int, name: str, flags: int) -> Step:
     """Open a file of a cgroup for the server. flags: of open(2)."""
-
-    cgroup: int
-    name: str
-    flags: int
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.CGROUP_OPEN, mode=self.cgroup, flags=self.flags, target=self.name)
-
-    def describe(self) -> str:
-        return f"open {self.name} of the cgroup"
+    return Step(Operation.CGROUP_OPEN, f"open {name} of the cgroup", mode=cgroup, flags=flags, target=name)
 
 
-class CgroupEvent(NamedTuple):
+def cgroup_event(cgroup: int, meter: int) -> Step:
     """Open a descriptor that becomes readable when a cgroup of version 1 runs out of memory.
 
     meter: index of memory.oom_control among those that were opened.
     """
-
-    cgroup: int
-    meter: int
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.CGROUP_EVENT, mode=self.cgroup, flags=self.meter)
-
-    def describe(self) -> str:
-        return "ask for events of the cgroup"
+    return Step(Operation.CGROUP_EVENT, "ask for events of the cgroup", mode=cgroup, flags=meter)
 
 
-class Limit(NamedTuple):
+def limit(resource: int, value: int) -> Step:
     """Lower a resource limit, soft and hard, to at most the current hard limit. Source: getrlimit(2)."""
-
-    resource: int
-    value: int
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.LIMIT, mode=self.resource, flags=self.value)
-
-    def describe(self) -> str:
-        return f"limit resource {self.resource} to {self.value}"
+    return Step(Operation.LIMIT, f"limit resource {resource} to {value}", mode=resource, flags=value)
 
 
-class UserLimit(NamedTuple):
+def user_limit(name: str, value: int) -> Step:
     """Lower a per-user limit of the kernel, where /proc/sys is writable. Source: sysctl/user.rst."""
-
-    name: str
-    value: int
-
-    def encoded(self, text: Text) -> messages.Step:
-        return _step(text, Operation.USER_LIMIT, source=str(self.value), target=f"sys/user/{self.name}")
-
-    def describe(self) -> str:
-        return f"limit {self.name} to {self.value}"
+    return Step(Operation.USER_LIMIT, f"limit {name} to {value}", source=str(value), target=f"sys/user/{name}")
 
 
 def encode(steps: Sequence[Step], text: Text) -> bytes:
     """Encode steps, with their strings in `text`. Raises: ValueError for a NUL in a string."""
-    return b"".join(messages.pack(step.encoded(text)) for step in steps)
-
-
-def _step(
-    text: Text,
-    operation: Operation,
-    *,
-    mode: int = 0,
-    flags: int = 0,
-    source: str = "",
-    target: str = "",
-    kind: str | None = None,
-    options: str = "",
-) -> messages.Step:
-    strings = (source, target, kind or "", options)
-    return messages.Step(operation, mode, flags, *(text.offset_of(each) for each in strings))
+    offset_of = text.offset_of
+    return b"".join(
+        messages.pack(messages.Step(operation, mode, flags, *map(offset_of, strings)))
+        for operation, _description, mode, flags, *strings in steps
+    )

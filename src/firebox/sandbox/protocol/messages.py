@@ -409,17 +409,9 @@ class CollectedLeftOut(NamedTuple):
     padding: U32
 
 
-STRUCTURES: tuple[type[NamedTuple], ...] = (
-    LongMessage, Configure, Configured, Step, Prepare, Prepared, Make, Kill, End, Ended, Failed, Ready, PackedFile, Start,
-    Started, Refused, Signal, Stop, Exited, Collect, CollectIndex, CollectedFile, CollectedLeftOut,
-)  # fmt: skip
-ENUMERATIONS: tuple[type[IntEnum] | type[IntFlag], ...] = (
-    Kind, Phase, Operation, ConfigureFlag, MakeFlag, StartFlag, Exceeded, LeftOut,
-)  # fmt: skip
 CONSTANTS = (
     "VERSION", "MESSAGE_BYTES", "LONG_MESSAGE_BYTES", "NO_WORDS", "COLLECT_INDEX_BYTES", "GATE", "RESTORED", "TEMPLATE", "RANDOM",
-    "NETLINK_SOCKETS",
-    "SYSTEM_V_QUEUES", "SEMAPHORES_A_SET",
+    "NETLINK_SOCKETS", "SYSTEM_V_QUEUES", "SEMAPHORES_A_SET",
 )  # fmt: skip
 _SMALL_MESSAGE_BYTES = 4 << 10
 _ANCILLARY_BYTES = socket.CMSG_SPACE(32 * 4)

@@ -28,6 +28,11 @@ NO_MATCH = "no such file"
 NOT_REGULAR = "not a regular file"
 """Reasons for leaving a file out that no errno describes."""
 
+_REASONS = {
+    LeftOut.TOO_LARGE: TOO_LARGE, LeftOut.TOO_MANY: TOO_MANY, LeftOut.TOO_MANY_ENTRIES: TOO_MANY_ENTRIES,
+    LeftOut.OUT_OF_TIME: OUT_OF_TIME, LeftOut.NO_MATCH: NO_MATCH, LeftOut.NOT_REGULAR: NOT_REGULAR,
+}  # fmt: skip
+
 READ_BYTES = 64 << 10
 _PATH_BYTES = 4095
 _LEFT_OUT = 100
@@ -182,25 +187,12 @@ def _parse_index(data: bytes) -> tuple[tuple[PackedFile, ...], list[tuple[str, s
 
 def _why(name: str, left_out: CollectedLeftOut) -> str:
     """Return the reason why a file was left out. Raises: ValueError for an unknown one."""
-    match LeftOut(left_out.reason):
-        case LeftOut.ERROR:
-            if left_out.error > MAX_ERRNO:
-                raise ValueError("error")
-            return os.strerror(left_out.error)
-        case LeftOut.TOO_LARGE:
-            return TOO_LARGE
-        case LeftOut.TOO_MANY:
-            return TOO_MANY
-        case LeftOut.TOO_MANY_ENTRIES:
-            return TOO_MANY_ENTRIES
-        case LeftOut.OUT_OF_TIME:
-            return OUT_OF_TIME
-        case LeftOut.NO_MATCH:
-            return NO_MATCH
-        case LeftOut.NOT_REGULAR:
-            return NOT_REGULAR
-        case LeftOut.FOLDER:
-            return f"a folder; {name[:_NAME_SHOWN]}/* means its files"
+    reason = LeftOut(left_out.reason)
+    if reason == LeftOut.ERROR:
+        if left_out.error > MAX_ERRNO:
+            raise ValueError("error")
+        return os.strerror(left_out.error)
+    return f"a folder; {name[:_NAME_SHOWN]}/* means its files" if reason == LeftOut.FOLDER else _REASONS[reason]
 
 
 def _stays_inside(name: bytes) -> bool:
