@@ -60,12 +60,7 @@ class Installer:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        store: PackageStore,
-        repositories: Repositories,
-        *,
-        make_launcher: LauncherMaker | None = None,
+        self, settings: Settings, store: PackageStore, repositories: Repositories, *, make_launcher: LauncherMaker | None = None
     ) -> None:
         self._settings = settings
         self._store = store

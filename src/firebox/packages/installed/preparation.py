@@ -155,10 +155,7 @@ async def _unpack_image(packed: Path, staging: Path, name: str, part: str, targe
     unpacked = staging / _UNPACKED
     await in_thread(lambda: unpacked.mkdir(mode=0o700))
     await image.unpack_image(
-        packed,
-        unpacked,
-        lambda _output: report(Progress(package=name, step="unpack", words="unpacking the image")),
-        name=name,
+        packed, unpacked, lambda _output: report(Progress(package=name, step="unpack", words="unpacking the image")), name=name
     )
 
     def put() -> None:

@@ -73,12 +73,7 @@ class State(Struct, frozen=True, kw_only=True):
         return structs.replace(index, entries=kept, warnings=(*index.warnings, *warnings)) if warnings else index
 
     def updated(
-        self,
-        source: Source,
-        content: bytes,
-        entries: Iterable[Entry],
-        serial: int | None,
-        signed_at: datetime | None,
+        self, source: Source, content: bytes, entries: Iterable[Entry], serial: int | None, signed_at: datetime | None
     ) -> Self:
         """Return the state after an index was accepted. Raises: RepositoryError if too many versions accumulate."""
         seen = dict(self.seen)

@@ -133,10 +133,7 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
         return not troubled, sum(1 for _ in candidates[identifier]), identifier
 
     def find_matches(
-        self,
-        identifier: str,
-        requirements: Mapping[str, Iterator[Requirement]],
-        incompatibilities: Mapping[str, Iterator[Entry]],
+        self, identifier: str, requirements: Mapping[str, Iterator[Requirement]], incompatibilities: Mapping[str, Iterator[Entry]]
     ) -> list[Entry]:
         wanted = list(requirements[identifier])
         refused = list(incompatibilities[identifier])
@@ -219,8 +216,7 @@ def _explain_conflict(entry: Entry, causes: Iterable[Any], provider: _Provider) 
             hint="run `firebox packages sync`, or add the repository that provides it to the setting `repositories`",
         )
     return DependencyConflict(
-        f"{entry.name} cannot be installed: {words}",
-        hint=f"versions of {name}: {', '.join(versions[:20])}",
+        f"{entry.name} cannot be installed: {words}", hint=f"versions of {name}: {', '.join(versions[:20])}"
     )
 
 
