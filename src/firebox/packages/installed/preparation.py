@@ -54,7 +54,7 @@ async def describe(file: Path, max_bytes: int) -> Entry:
     """Create an entry from the metadata in a package file. Raises: UnusablePackage, OSError."""
     name = file.name
     if await in_thread(lambda: is_image(file, name)):
-        await in_thread(lambda: image.read_superblock(file, name=name))
+        await in_thread(lambda: image.check_superblock(file, name=name))
         listing = await image.list_image(file, name=name, max_bytes=max_bytes)
         info = read_info(await _read_top_level_file(file, name, listing, INFO, INFO_BYTES), name)
         size_bytes = listing.size_bytes
@@ -123,7 +123,7 @@ def is_image(file: Path, name: str) -> bool:
 async def _prepare_image(packed: Path, staging: Path, entry: Entry, max_bytes: int, report: Report) -> Prepared:
     name = entry.name
     report(Progress(package=name, step="unpack", words="checking the image"))
-    await in_thread(lambda: image.read_superblock(packed, name=name))
+    await in_thread(lambda: image.check_superblock(packed, name=name))
     listing = await image.list_image(packed, name=name, max_bytes=max_bytes)
     data = await _read_top_level_file(packed, name, listing, INFO, INFO_BYTES)
     info = read_info(data, name)
