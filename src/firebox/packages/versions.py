@@ -18,7 +18,12 @@ def is_version(text: str) -> bool:
     """Check whether a text is an exact version."""
     import semantic_version  # a server without packages compares no versions
 
-    return len(text) <= MAX_VERSION_CHARS and text.isascii() and semantic_version.validate(text)
+    parser: Any = semantic_version.Version
+    try:
+        parser(text if len(text) <= MAX_VERSION_CHARS and text.isascii() else "")
+    except ValueError:
+        return False
+    return True
 
 
 def is_range(text: str) -> bool:
