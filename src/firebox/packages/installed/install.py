@@ -24,7 +24,7 @@ from firebox.packages.file_locks import refers_to, wait_for_lock
 from firebox.packages.installed.environment_script import LauncherMaker, evaluate
 from firebox.packages.installed.metadata import check_architecture, check_package_name
 from firebox.packages.installed.piston_archive import piston_home, piston_runtimes
-from firebox.packages.installed.preparation import Prepared, describe, prepare
+from firebox.packages.installed.preparation import Prepared, describe, prepare, write_file
 from firebox.packages.installed.staging import Staging, StagingFolder, in_thread
 from firebox.packages.installed.store import (
     DESCRIPTION,
@@ -287,11 +287,9 @@ def _requires(entry: Entry, packages: Sequence[Installed], planned: Sequence[Ent
 
 def _write_description(installed: Installed, folder: Path, runtimes: bytes) -> Installed:
     """Write the remaining files of a package. Return its final description."""
-    (folder / RUNTIMES).write_bytes(runtimes)
+    write_file(folder / RUNTIMES, runtimes)
     installed = structs.replace(installed, size_bytes=disk_usage(folder))
-    (folder / DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(installed), indent=2))
-    for name in (RUNTIMES, DESCRIPTION):
-        (folder / name).chmod(0o644)
+    write_file(folder / DESCRIPTION, msgspec.json.format(msgspec.json.encode(installed), indent=2))
     return installed
 
 
