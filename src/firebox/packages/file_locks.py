@@ -5,11 +5,16 @@ Source: flock(2): a lock belongs to the open file description, so two holders in
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+
+_FIRST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.2
+_LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
@@ -42,3 +47,42 @@ def lock_file(file: Path) -> Generator[None]:
     with file.open("a") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield
+
+
+async def wait_for_lock(descriptor: int, *, timeout_s: float | None = None) -> bool:
+    """Wait for an exclusive lock. Return False after `timeout_s`; None waits forever.
+
+    Polls with a growing delay: a blocking flock(2) would need a thread that cannot be interrupted.
+    """
+    loop = asyncio.get_running_loop()
+    ends_at = None if timeout_s is None else loop.time() + timeout_s
+    pause_s = _FIRST_PAUSE_S
+    while not try_lock(descriptor):
+        if ends_at is not None and loop.time() >= ends_at:
+            return False
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+    return True
+
+
+@asynccontextmanager
+async def lock_file_async(file: Path, *, keep: bool = True) -> AsyncGenerator[None]:
+    """Hold an exclusive lock on a file, which is created if missing, across tasks and processes.
+
+    keep: False removes the file afterwards. Raises: OSError if it cannot be created.
+    """
+    while True:
+        descriptor = os.open(file, _LOCK_FILE, 0o600)
+        try:
+            await wait_for_lock(descriptor)
+            if not refers_to(descriptor, file):
+                continue  # the last holder removed it
+            try:
+                yield
+            finally:
+                if not keep:
+                    with suppress(OSError):
+                        os.unlink(file)  # noqa: PTH108 - one system call
+            return
+        finally:
+            os.close(descriptor)

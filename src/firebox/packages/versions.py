@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -33,8 +33,7 @@ def is_range(text: str) -> bool:
 
 def newest(entries: Iterable[Entry], version_range: str) -> Entry | None:
     """Return the newest matching entry, the first of equals; None if no version matches. An invalid range matches nothing."""
-    best = matching(entries, version_range)
-    return best[0] if best else None
+    return next(iter(matching(entries, version_range)), None)
 
 
 def group_by_repository(entries: Iterable[Entry]) -> list[list[Entry]]:
@@ -51,9 +50,7 @@ def preferred(entries: Iterable[Entry], version_range: str) -> list[Entry]:
     A later repository cannot shadow a package of an earlier one with a newer version, unless the range asks for that version.
     Pre-releases are handled as in `matching`.
     """
-    groups = group_by_repository(entries)
-    found = [entry for group in groups for entry in newest_first(group) if is_in_range(entry.version, within=version_range)]
-    return found or [entry for group in groups for entry in matching(group, version_range)]
+    return _matching(group_by_repository(entries), version_range)
 
 
 def matching(entries: Iterable[Entry], version_range: str) -> list[Entry]:
@@ -62,7 +59,11 @@ def matching(entries: Iterable[Entry], version_range: str) -> list[Entry]:
     As in npm, pre-releases match only if the range names them; as a fallback they match if nothing else does.
     Source: node-semver, "Ranges" and "Prerelease Tags".
     """
-    given = newest_first(entries)
+    return _matching([entries], version_range)
+
+
+def _matching(groups: Sequence[Iterable[Entry]], version_range: str) -> list[Entry]:
+    given = [entry for group in groups for entry in newest_first(group)]
     found = [entry for entry in given if is_in_range(entry.version, within=version_range)]
     return found or [entry for entry in given if is_in_range(entry.version, within=version_range, as_release=True)]
 

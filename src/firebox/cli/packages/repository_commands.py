@@ -88,7 +88,7 @@ async def _repository_states(context: PackageContext) -> list[Repository]:
     """Collect the repository states without network access."""
     from firebox.packages.repository.repository_state import StateFolder
     from firebox.packages.repository.signatures import trusted_keys
-    from firebox.packages.repository.sources import packages_folder, read_sources
+    from firebox.packages.repository.sources import read_sources
 
     found: list[Repository] = []
     for source in read_sources(context.settings):
@@ -96,7 +96,7 @@ async def _repository_states(context: PackageContext) -> list[Repository]:
         trusted: list[dict[str, Any]] = []
         try:
             trusted = [as_key(each) for each in trusted_keys(context.settings, source.name)]
-            folder = StateFolder(source.name, packages_folder(context.settings) / "repositories" / source.name)
+            folder = StateFolder(context.settings, source.name)
             state = folder.state()
             if not source.on_network or (state.location == source.location and state.synced_at is not None):
                 packages = len(await context.repositories.entries(source.name))

@@ -9,20 +9,21 @@ Source: Linux Documentation/filesystems/squashfs.rst; squashfs_fs.h.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
 import signal
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from firebox.domain.errors import PackageError, UnusablePackage
 from firebox.packages.installed.metadata import MAX_INODES
+from firebox.packages.installed.tree import opened
 
 MAGIC = b"hsqs"
 MAX_DEPTH = 64
@@ -34,7 +35,8 @@ _NOBODY = 65534
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _NO_TABLE = (1 << 64) - 1
-_COMPRESSORS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
+_COMPRESSORS = range(1, 7)
+"""gzip, lzma, lzo, xz, lz4 and zstd."""
 BLOCK_BYTES = 4096
 _MEMORY_KB = 4 << 20
 _LIST_TIMEOUT_S = 300
@@ -48,93 +50,174 @@ _LINE = re.compile(
 _KINDS = {b"b": "a device node", b"c": "a device node", b"p": "a pipe", b"s": "a socket"}
 
 
-class Superblock(NamedTuple):
-    """The relevant fields of an image's superblock."""
+class Image(Struct):
+    """A squashfs image that `check_image` has checked. Its methods raise UnusablePackage, PackageError and OSError."""
 
-    inodes: int
-    used_bytes: int
-    compression: str
+    path: Path
+    name: str
+    """Of the package, for messages."""
+    max_bytes: int
+    size_bytes: int = 0
+    files: dict[str, int] = {}
+    """Sizes of the files at the top level."""
+    folders: set[str] = set()
+    """Folders at the top level."""
+    names: set[str] = set()
+    """All names at the top level."""
+    paths: set[bytes] = set()
+
+    async def read_file(self, file: str, max_bytes: int) -> bytes:
+        """Read a small file at the top level."""
+        if file not in self.files:
+            raise UnusablePackage(f"{self.name}: the image has no file {file}")
+        too_large = UnusablePackage(f"{self.name}: {file} is larger than {max_bytes} bytes")
+        if self.files[file] > max_bytes:
+            raise too_large
+        async with self._unsquashfs("-no-wildcards", "-cat", self.path, file, seconds=_LIST_TIMEOUT_S) as output:
+            data = b""
+            while piece := await output.read(_LINE_BYTES):
+                data += piece
+                if len(data) > max_bytes:
+                    raise too_large
+        return data
+
+    async def unpack(self, folder: Path, on_output: Callable[[bytes], None]) -> None:
+        """Unpack into an empty folder. The files belong to the unprivileged user. on_output: called with unsquashfs's output."""
+        options = ("-no-xattrs", "-no-progress", "-quiet", "-force", "-dest", folder)
+        if (user := unprivileged_id()) is not None:
+            os.chown(folder, user, user)
+        async with self._unsquashfs(*options, self.path, seconds=_UNPACK_TIMEOUT_S) as output:
+            while piece := await output.read(_LINE_BYTES):
+                on_output(piece)
+
+    def check_superblock(self) -> None:
+        with self.path.open("rb") as file:
+            data = file.read(_SUPERBLOCK.size)
+            file_bytes = os.fstat(file.fileno()).st_size
+        if len(data) < _SUPERBLOCK.size or not data.startswith(MAGIC):
+            raise UnusablePackage(f"{self.name}: not a squashfs image")
+        fields = _SUPERBLOCK.unpack(data)
+        _magic, inodes, _made, block_bytes, _fragments, compression, block_log, _flags, _ids, major, minor = fields[:11]
+        root, used_bytes, ids_at, xattrs_at, inodes_at, folders_at, fragments_at, exports_at = fields[11:]
+        if (major, minor) != (4, 0):
+            raise UnusablePackage(f"{self.name}: the image has squashfs version {major}.{minor}; supported: 4.0")
+        if compression not in _COMPRESSORS or not 12 <= block_log <= 20 or block_bytes != 1 << block_log:
+            raise UnusablePackage(f"{self.name}: the superblock of the image is invalid")
+        tables = [each for each in (ids_at, inodes_at, folders_at, fragments_at, exports_at) if each != _NO_TABLE]
+        if not _SUPERBLOCK.size <= used_bytes <= file_bytes or max(root >> 16, *tables) >= used_bytes:
+            raise UnusablePackage(f"{self.name}: the image is truncated or corrupt: its superblock declares {used_bytes} bytes")
+        if not 1 <= inodes <= MAX_INODES:
+            raise UnusablePackage(f"{self.name}: the image has {inodes} inodes; the maximum is {MAX_INODES}")
+        if xattrs_at != _NO_TABLE:
+            hint = "build it with mksquashfs -no-xattrs"
+            raise UnusablePackage(f"{self.name}: the image has extended attributes, which can grant privileges", hint=hint)
+
+    async def check_listing(self) -> None:
+        async with self._unsquashfs("-lln", self.path, seconds=_LIST_TIMEOUT_S) as output:
+            try:
+                async for line in output:
+                    self._add(line.removesuffix(b"\n"))
+            except ValueError:
+                raise UnusablePackage(f"{self.name}: the image contains a name of more than {_LINE_BYTES} bytes") from None
+        if not self.paths:
+            raise UnusablePackage(f"{self.name}: the image is empty")
+
+    def _add(self, line: bytes) -> None:
+        """Check a line of `unsquashfs -lln` and add it.
+
+        A newline in a name splits its line in two, but cannot hide an entry: every entry's own line starts with its type and
+        mode, and any other line is rejected.
+        """
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise UnusablePackage(f"{self.name}: the image contains a name that cannot be listed: {_shown(line)}")
+        kind, mode, path = found["kind"], found["mode"], found["name"] or b"/"
+        if kind not in b"-dl":
+            raise UnusablePackage(f"{self.name}: {_shown(path)} is {_KINDS.get(kind, 'not a file, folder or symlink')}")
+        if b"s" in mode.lower():
+            raise UnusablePackage(f"{self.name}: {_shown(path)} is setuid or setgid ({mode.decode()})")
+        if kind == b"l":
+            path = path.partition(b" -> ")[0]
+        self._check_path(path)
+        size_bytes = int(found["size"])
+        self.size_bytes += size_bytes if kind == b"-" else 0
+        if self.size_bytes > self.max_bytes:
+            raise UnusablePackage(
+                f"{self.name}: the image contains more than {self.max_bytes} bytes", hint="raise max_package_bytes"
+            )
+        top = path[1:].decode(errors="replace")
+        if path.count(b"/") == 1 and top:
+            self.names.add(top)
+            if kind == b"-":
+                self.files[top] = size_bytes
+            elif kind == b"d":
+                self.folders.add(top)
+
+    def _check_path(self, path: bytes) -> None:
+        parts = path[1:].split(b"/") if path != b"/" else []
+        if any(part in {b"", b".", b".."} for part in parts) or len(parts) > MAX_DEPTH:
+            raise UnusablePackage(f"{self.name}: {_shown(path)} is outside the image, or nested deeper than {MAX_DEPTH}")
+        if path in self.paths:
+            raise UnusablePackage(f"{self.name}: {_shown(path)} is in the image twice")
+        if len(self.paths) >= MAX_INODES:
+            raise UnusablePackage(f"{self.name}: the image has more than {MAX_INODES} files")
+        self.paths.add(path)
+
+    @asynccontextmanager
+    async def _unsquashfs(self, *options: str | Path, seconds: int) -> AsyncGenerator[asyncio.StreamReader]:
+        """Run unsquashfs unprivileged and yield its output stream; a regular exit of the context waits for the process.
+
+        Each path in `options` is passed as a file descriptor, since its folder may be private.
+        """
+        program = _program("unsquashfs", "squashfs-tools", self.name)
+        with ExitStack() as stack:
+            handed = {path: stack.enter_context(opened(path)) for path in options if isinstance(path, Path)}
+            process = await asyncio.create_subprocess_exec(
+                *_setpriv(self.name), "/bin/sh", "-c", _LIMITED, "sh", str(seconds), str(_MEMORY_KB), program,
+                *("-processors", "1", "-data-queue", "32", "-frag-queue", "32"),
+                *(f"/proc/self/fd/{handed[each]}" if isinstance(each, Path) else each for each in options),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                limit=_LINE_BYTES, env=_ENVIRONMENT, cwd="/", pass_fds=list(handed.values()), start_new_session=True,
+            )  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018 - asked for above
+        errors_task = asyncio.ensure_future(_read_tail(process.stderr))
+        try:
+            async with asyncio.timeout(seconds):
+                yield process.stdout
+                status = await process.wait()
+            errors = await errors_task
+        except TimeoutError:
+            raise UnusablePackage(f"{self.name}: unsquashfs timed out after {seconds} s") from None
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+            errors_task.cancel()
+        if status != 0:
+            if b"No space left" in errors:
+                raise OSError(28, "No space left on device")
+            complaint = errors.decode(errors="replace").strip()[-400:] or f"unsquashfs exited with status {status}"
+            raise UnusablePackage(f"{self.name}: the image cannot be read: {complaint}")
 
 
-class ImageListing(NamedTuple):
-    """Summary of an image. files (with sizes), folders and names describe the top level."""
+async def check_image(path: Path, *, name: str, max_bytes: int) -> Image:
+    """Check the superblock and reject what no package needs: device nodes, setuid programs, ambiguous names.
 
-    files: dict[str, int]
-    folders: set[str]
-    names: set[str]
-    size_bytes: int
-    inodes: int
-
-
-def read_superblock(image: Path, *, name: str) -> Superblock:
-    """Validate the superblock of an image. name: of the package, for messages. Raises: UnusablePackage, OSError."""
-    with image.open("rb") as opened:
-        data = opened.read(_SUPERBLOCK.size)
-        file_bytes = os.fstat(opened.fileno()).st_size
-    if len(data) < _SUPERBLOCK.size or not data.startswith(MAGIC):
-        raise UnusablePackage(f"{name}: not a squashfs image")
-    fields = _SUPERBLOCK.unpack(data)
-    _magic, inodes, _made, block_bytes, _fragments, compression, block_log, _flags, _ids, major, minor = fields[:11]
-    root, used_bytes, ids_at, xattrs_at, inodes_at, folders_at, fragments_at, exports_at = fields[11:]
-    if (major, minor) != (4, 0):
-        raise UnusablePackage(f"{name}: the image has squashfs version {major}.{minor}; supported: 4.0")
-    if compression not in _COMPRESSORS or not 12 <= block_log <= 20 or block_bytes != 1 << block_log:
-        raise UnusablePackage(f"{name}: the superblock of the image is invalid")
-    tables = [each for each in (ids_at, inodes_at, folders_at, fragments_at, exports_at) if each != _NO_TABLE]
-    if not _SUPERBLOCK.size <= used_bytes <= file_bytes or max(root >> 16, *tables) >= used_bytes:
-        raise UnusablePackage(f"{name}: the image is truncated or corrupt: its superblock declares {used_bytes} bytes")
-    if not 1 <= inodes <= MAX_INODES:
-        raise UnusablePackage(f"{name}: the image has {inodes} inodes; the maximum is {MAX_INODES}")
-    if xattrs_at != _NO_TABLE:
-        hint = "build it with mksquashfs -no-xattrs"
-        raise UnusablePackage(f"{name}: the image has extended attributes, which can grant privileges", hint=hint)
-    return Superblock(inodes, used_bytes, _COMPRESSORS[compression])
+    name: of the package, for messages. max_bytes: maximum total size.
+    Raises: UnusablePackage; PackageError if unsquashfs is missing; OSError.
+    """
+    image = Image(path, name, max_bytes)
+    await asyncio.to_thread(image.check_superblock)
+    await image.check_listing()
+    return image
 
 
 def pad_to_block(image: Path) -> None:
     """Pad an image to a block boundary, so that a loop device exposes all of it. Raises: OSError."""
-    size_bytes = image.stat().st_size
-    missing_bytes = -size_bytes % BLOCK_BYTES
-    if missing_bytes:
-        with image.open("ab") as opened:
-            opened.write(bytes(missing_bytes))
-
-
-async def list_image(image: Path, *, name: str, max_bytes: int) -> ImageListing:
-    """List an image and reject what no package needs: device nodes, setuid programs, ambiguous names.
-
-    max_bytes: maximum total size. Raises: UnusablePackage; PackageError if unsquashfs is missing; OSError.
-    """
-    listing = _ListingParser(name, max_bytes)
-    async with _unsquashfs(image, name, "-lln", "--image--", seconds=_LIST_TIMEOUT_S) as output:
-        async for line in _lines(output, name):
-            listing.feed(line)
-    return listing.listing()
-
-
-async def read_file(image: Path, file: str, *, name: str, max_bytes: int) -> bytes:
-    """Read a top-level file of an image that `list_image` has checked. Raises: UnusablePackage, PackageError, OSError."""
-    async with _unsquashfs(image, name, "-no-wildcards", "-cat", "--image--", file, seconds=_LIST_TIMEOUT_S) as output:
-        data = b""
-        while piece := await output.read(_LINE_BYTES):
-            data += piece
-            if len(data) > max_bytes:
-                raise UnusablePackage(f"{name}: {file} is larger than {max_bytes} bytes")
-    return data
-
-
-async def unpack_image(image: Path, folder: Path, on_output: Callable[[bytes], None], *, name: str) -> None:
-    """Unpack an image that `list_image` has checked into an empty folder. The files belong to the unprivileged user.
-
-    on_output: called with the output of unsquashfs. Raises: UnusablePackage, PackageError, OSError.
-    """
-    options = ("-no-xattrs", "-no-progress", "-quiet", "-force", "-dest", str(folder), "--image--")
-    user = unprivileged_id()
-    if user is not None:
-        os.chown(folder, user, user)
-    async with _unsquashfs(image, name, *options, seconds=_UNPACK_TIMEOUT_S, inside=folder) as output:
-        while piece := await output.read(_LINE_BYTES):
-            on_output(piece)
+    if missing_bytes := -image.stat().st_size % BLOCK_BYTES:
+        with image.open("ab") as file:
+            file.write(bytes(missing_bytes))
 
 
 @lru_cache(maxsize=1)
@@ -152,130 +235,8 @@ def _is_mapped(kind: str) -> bool:
     return any(first <= _UNPRIVILEGED_ID < first + count for first, count in ranges)
 
 
-class _ListingParser:
-    """Parses `unsquashfs -lln` line by line.
-
-    A newline in a name splits its line in two, but cannot hide an entry: every entry's own line starts with its type and mode,
-    and any other line is rejected.
-    """
-
-    def __init__(self, name: str, max_bytes: int) -> None:
-        self._name = name
-        self._max_bytes = max_bytes
-        self._seen: set[bytes] = set()
-        self._files: dict[str, int] = {}
-        self._folders: set[str] = set()
-        self._names: set[str] = set()
-        self._size_bytes = 0
-
-    def listing(self) -> ImageListing:
-        if not self._seen:
-            raise UnusablePackage(f"{self._name}: the image is empty")
-        return ImageListing(self._files, self._folders, self._names, self._size_bytes, len(self._seen))
-
-    def feed(self, line: bytes) -> None:
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise UnusablePackage(f"{self._name}: the image contains a name that cannot be listed: {_shown(line)}")
-        kind, mode, path = found["kind"], found["mode"], found["name"] or b"/"
-        if kind in _KINDS:
-            raise UnusablePackage(f"{self._name}: {_shown(path)} is {_KINDS[kind]}")
-        if kind not in b"-dl":
-            raise UnusablePackage(f"{self._name}: {_shown(path)} is not a file, folder or symlink")
-        if b"s" in mode.lower():
-            raise UnusablePackage(f"{self._name}: {_shown(path)} is setuid or setgid ({mode.decode()})")
-        if kind == b"l":
-            path = path.partition(b" -> ")[0]
-        self._check_path(path)
-        size_bytes = int(found["size"])
-        self._size_bytes += size_bytes if kind == b"-" else 0
-        if self._size_bytes > self._max_bytes:
-            raise UnusablePackage(
-                f"{self._name}: the image contains more than {self._max_bytes} bytes", hint="raise max_package_bytes"
-            )
-        top = path[1:].decode(errors="replace")
-        if path.count(b"/") == 1 and top:
-            self._names.add(top)
-            if kind == b"-":
-                self._files[top] = size_bytes
-            elif kind == b"d":
-                self._folders.add(top)
-
-    def _check_path(self, path: bytes) -> None:
-        parts = path[1:].split(b"/") if path != b"/" else []
-        if any(part in {b"", b".", b".."} for part in parts) or len(parts) > MAX_DEPTH:
-            raise UnusablePackage(f"{self._name}: {_shown(path)} is outside the image, or nested deeper than {MAX_DEPTH}")
-        if path in self._seen:
-            raise UnusablePackage(f"{self._name}: {_shown(path)} is in the image twice")
-        if len(self._seen) >= MAX_INODES:
-            raise UnusablePackage(f"{self._name}: the image has more than {MAX_INODES} files")
-        self._seen.add(path)
-
-
 def _shown(text: bytes) -> str:
     return repr(text[:200].decode(errors="replace"))
-
-
-async def _lines(output: asyncio.StreamReader, name: str) -> AsyncIterator[bytes]:
-    rest = b""
-    while piece := await output.read(_LINE_BYTES):
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line
-        if len(rest) > _LINE_BYTES:
-            raise UnusablePackage(f"{name}: the image contains a name of more than {_LINE_BYTES} bytes")
-    if rest:
-        yield rest
-
-
-@asynccontextmanager
-async def _unsquashfs(
-    image: Path, name: str, *options: str, seconds: int, inside: Path | None = None
-) -> AsyncGenerator[asyncio.StreamReader]:
-    """Run unsquashfs unprivileged and yield its output stream; a regular exit of the context waits for the process.
-
-    The image is passed as a file descriptor, since its folder may be private. "--image--" in `options` stands for it.
-    """
-    program = _program("unsquashfs", "squashfs-tools", name)
-    descriptor = os.open(image, os.O_RDONLY | os.O_CLOEXEC)
-    place = -1
-    try:
-        words = [f"/proc/self/fd/{descriptor}" if word == "--image--" else word for word in options]
-        handed = [descriptor]
-        if inside is not None:
-            place = os.open(inside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            handed.append(place)
-            words = [f"/proc/self/fd/{place}" if word == str(inside) else word for word in words]
-        process = await asyncio.create_subprocess_exec(
-            *_setpriv(name), "/bin/sh", "-c", _LIMITED, "sh", str(seconds), str(_MEMORY_KB), program,
-            *("-processors", "1", "-data-queue", "32", "-frag-queue", "32"), *words,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=_ENVIRONMENT, cwd="/", pass_fds=handed, start_new_session=True,
-        )  # fmt: skip
-    finally:
-        os.close(descriptor)
-        if place >= 0:
-            os.close(place)
-    assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018 - asked for above
-    errors_task = asyncio.ensure_future(_read_tail(process.stderr))
-    try:
-        async with asyncio.timeout(seconds):
-            yield process.stdout
-            status = await process.wait()
-        errors = await errors_task
-    except TimeoutError:
-        raise UnusablePackage(f"{name}: unsquashfs timed out after {seconds} s") from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        errors_task.cancel()
-    if status != 0:
-        if b"No space left" in errors:
-            raise OSError(28, "No space left on device")
-        complaint = errors.decode(errors="replace").strip()[-400:] or f"unsquashfs exited with status {status}"
-        raise UnusablePackage(f"{name}: the image cannot be read: {complaint}")
 
 
 def _setpriv(name: str) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,24 +20,21 @@ from msgspec import structs
 
 from firebox.domain.errors import Conflict, DependencyConflict, NotFound, PackageError, UnusablePackage
 from firebox.packages.entry import Entry, Progress, Report, no_report
-from firebox.packages.file_locks import refers_to
+from firebox.packages.file_locks import refers_to, wait_for_lock
 from firebox.packages.installed.environment_script import LauncherMaker, evaluate
-from firebox.packages.installed.locks import wait_for_lock
 from firebox.packages.installed.metadata import check_architecture, check_package_name
 from firebox.packages.installed.piston_archive import piston_home, piston_runtimes
-from firebox.packages.installed.preparation import Prepared, describe, prepare
+from firebox.packages.installed.preparation import Prepared, describe, prepare, write_file
 from firebox.packages.installed.staging import Staging, StagingFolder, in_thread
 from firebox.packages.installed.store import (
     DESCRIPTION,
-    IMAGE,
     RUNTIMES,
-    TREE,
     Installed,
     PackageStore,
     dependents_first,
     uninstalling,
 )
-from firebox.packages.installed.tree import disk_usage, remove, sync_file_system, sync_files
+from firebox.packages.installed.tree import FILE, FOLDER, disk_usage, opened, remove, sync_file_system, sync_files
 from firebox.packages.versions import newest
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.settings.settings import Settings
@@ -49,8 +46,6 @@ _ROUNDS = 100
 """Maximum number of times that packages may turn out to have dependencies their index does not list."""
 _GATE_TIMEOUT_S = 1.0
 """Runs hold the gate only briefly; a longer holder is another uninstallation."""
-_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Installer:
@@ -60,12 +55,7 @@ class Installer:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        store: PackageStore,
-        repositories: Repositories,
-        *,
-        make_launcher: LauncherMaker | None = None,
+        self, settings: Settings, store: PackageStore, repositories: Repositories, *, make_launcher: LauncherMaker | None = None
     ) -> None:
         self._settings = settings
         self._store = store
@@ -120,21 +110,18 @@ class Installer:
         report(Progress(package=id, step="uninstall", done=1, total=1, words="removed"))
 
     async def _install(self, entry: Entry, file: Path | None, report: Report) -> list[Installed]:
-        with _os_errors_as_package_errors(entry.name):
-            return await self._install_in_rounds(entry, file, report)
-
-    async def _install_in_rounds(self, entry: Entry, file: Path | None, report: Report) -> list[Installed]:
         corrected: dict[str, Entry] = {}
         for _ in range(_ROUNDS):
-            self._check_not_installed(entry)
-            plan = await self._plan(entry, corrected)
-            for each in plan:
-                check_package_name(each.language, each.version)
-                check_architecture(each.name, each.architecture)
-            try:
-                return await self._install_all(plan, entry, file, report)
-            except _MissingDependencies as incomplete:
-                corrected[incomplete.entry.name] = incomplete.entry
+            with _os_errors_as_package_errors(entry.name):
+                self._check_not_installed(entry)
+                plan = await self._plan(entry, corrected)
+                for each in plan:
+                    check_package_name(each.language, each.version)
+                    check_architecture(each.name, each.architecture)
+                try:
+                    return await self._install_all(plan, entry, file, report)
+                except _MissingDependencies as incomplete:
+                    corrected[incomplete.entry.name] = incomplete.entry
         raise DependencyConflict(f"the dependencies of {entry.name} are nested more than {_ROUNDS} levels deep")
 
     async def _plan(self, entry: Entry, corrected: Mapping[str, Entry]) -> list[Entry]:
@@ -158,7 +145,7 @@ class Installer:
             downloads: list[Path] = []
             for each in missing:
                 with _os_errors_as_package_errors(each.name):
-                    staging = await stack.enter_async_context(self._new_staging_folder(each.name))
+                    staging = await stack.enter_async_context(self._staging.new_folder(each.name))
                     source = file if file is not None and each.name == entry.name else await self._fetch(each, report)
                     prepared = await self._prepare(source, staging, each, report)
                     if source.parent == self._staging.downloads:
@@ -171,16 +158,6 @@ class Installer:
             for name in ready:
                 report(Progress(package=name, step="install", done=1, total=1, words="installed"))
             return [installed for _staging, installed in ready.values()]
-
-    @asynccontextmanager
-    async def _new_staging_folder(self, name: str) -> AsyncGenerator[StagingFolder]:
-        async with self._staging.store_lock():
-            staging = self._staging.new_folder(name)
-        try:
-            yield staging
-        finally:
-            with suppress(OSError):  # the next change sweeps it
-                await in_thread(staging.close)
 
     async def _fetch(self, entry: Entry, report: Report) -> Path:
         from firebox.packages.download.download import fetch
@@ -226,10 +203,7 @@ class Installer:
             environment = await evaluate(
                 entry.name,
                 homes=[piston_home(each.entry.language, each.entry.version) for each in stack],
-                layers=[
-                    str(places.get(each.id, self._store.package_folder(each.id)) / (IMAGE if each.kind == "image" else TREE))
-                    for each in stack
-                ],
+                layers=[str(places.get(each.id, self._store.package_folder(each.id)) / each.content) for each in stack],
                 on_host=all(each.on_host for each in stack),
                 make_launcher=self._make_launcher,
             )
@@ -270,21 +244,15 @@ class Installer:
 
         Raises: NotFound.
         """
-        try:
-            folder = os.open(self._store.package_folder(id_), _OPEN_FOLDER)
-        except FileNotFoundError:
-            raise NotFound("package", id_) from None
-        try:
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(opened(self._store.package_folder(id_), FOLDER))
+            except FileNotFoundError:
+                raise NotFound("package", id_) from None
             gate: int | None = None
             with suppress(FileNotFoundError):
-                gate = os.open(DESCRIPTION, _OPEN_FILE, dir_fd=folder)
-            try:
-                yield folder, gate
-            finally:
-                if gate is not None:
-                    os.close(gate)
-        finally:
-            os.close(folder)
+                gate = stack.enter_context(opened(DESCRIPTION, FILE, place=folder))
+            yield folder, gate
 
     def _check_not_installed(self, entry: Entry) -> None:
         if self._store.get(entry.name) is not None:
@@ -319,11 +287,9 @@ def _requires(entry: Entry, packages: Sequence[Installed], planned: Sequence[Ent
 
 def _write_description(installed: Installed, folder: Path, runtimes: bytes) -> Installed:
     """Write the remaining files of a package. Return its final description."""
-    (folder / RUNTIMES).write_bytes(runtimes)
+    write_file(folder / RUNTIMES, runtimes)
     installed = structs.replace(installed, size_bytes=disk_usage(folder))
-    (folder / DESCRIPTION).write_bytes(msgspec.json.format(msgspec.json.encode(installed), indent=2))
-    for name in (RUNTIMES, DESCRIPTION):
-        (folder / name).chmod(0o644)
+    write_file(folder / DESCRIPTION, msgspec.json.format(msgspec.json.encode(installed), indent=2))
     return installed
 
 

@@ -16,7 +16,7 @@ from firebox.domain.errors import InvalidRequest, PackageError, UnusablePackage,
 from firebox.files.checksum import file_checksum
 from firebox.files.large_archive import Bounds, read_member
 from firebox.packages.entry import Entry, Progress, Report
-from firebox.packages.installed import image, piston_archive
+from firebox.packages.installed.image import BLOCK_BYTES, MAGIC, Image, check_image, pad_to_block
 from firebox.packages.installed.metadata import (
     INFO_BYTES,
     MAX_INODES,
@@ -26,7 +26,7 @@ from firebox.packages.installed.metadata import (
     read_info,
     read_runtimes,
 )
-from firebox.packages.installed.piston_archive import piston_home, unpack_archive
+from firebox.packages.installed.piston_archive import ENVIRONMENT, GZIP_MAGIC, RUN, piston_home, unpack_archive
 from firebox.packages.installed.staging import in_thread
 from firebox.packages.installed.store import IMAGE, INFO, RUNTIMES, TREE
 from firebox.packages.installed.tree import check_and_own, remove
@@ -44,9 +44,9 @@ class Prepared(Struct, frozen=True, kw_only=True):
 
     info: PackageInfo
     kind: Literal["image", "folder"]
-    runtimes: list[Runtime]
+    runtimes: list[Runtime] = []
     """Contents of `runtimes.json`; empty for Piston packages, whose runtimes depend on their environment."""
-    piston_tree: Path | None
+    piston_tree: Path | None = None
     """Folder with the files of a Piston package; None for other packages."""
 
 
@@ -54,13 +54,11 @@ async def describe(file: Path, max_bytes: int) -> Entry:
     """Create an entry from the metadata in a package file. Raises: UnusablePackage, OSError."""
     name = file.name
     if await in_thread(lambda: is_image(file, name)):
-        await in_thread(lambda: image.read_superblock(file, name=name))
-        listing = await image.list_image(file, name=name, max_bytes=max_bytes)
-        info = read_info(await _read_top_level_file(file, name, listing, INFO, INFO_BYTES), name)
-        size_bytes = listing.size_bytes
+        image = await check_image(file, name=name, max_bytes=max_bytes)
+        data, size_bytes = await image.read_file(INFO, INFO_BYTES), image.size_bytes
     else:
-        data = await in_thread(lambda: _read_archive_info(file, name, max_bytes))
-        info, size_bytes = read_info(data, name), 0
+        data, size_bytes = await in_thread(lambda: _read_archive_info(file, name, max_bytes)), 0
+    info = read_info(data, name)
     checksum = await in_thread(lambda: file_checksum(file))
     return Entry(
         language=info.language,
@@ -85,7 +83,9 @@ async def prepare(file: Path, staging: Path, entry: Entry, max_bytes: int, repor
     packed = staging / _PACKED
     await in_thread(lambda: _stage_file(file, packed, entry, stop, may_link=may_link), stop)
     if await in_thread(lambda: is_image(packed, entry.name)):
-        return await _prepare_image(packed, staging, entry, max_bytes, report)
+        report(Progress(package=entry.name, step="unpack", words="checking the image"))
+        image = await check_image(packed, name=entry.name, max_bytes=max_bytes)
+        return await _prepare_image(image, staging, entry, report)
 
     tree = _piston_tree(staging, entry)
     total = packed.stat().st_size
@@ -98,88 +98,70 @@ async def prepare(file: Path, staging: Path, entry: Entry, max_bytes: int, repor
     def unpack() -> PackageInfo:
         tree.mkdir(parents=True)
         _make_readable(staging / TREE, tree)
-        info = unpack_archive(
-            packed, tree, on_progress, name=entry.name, home=piston_home(entry.language, entry.version), max_bytes=max_bytes
-        )
+        home = piston_home(entry.language, entry.version)
+        data = unpack_archive(packed, tree, on_progress, name=entry.name, home=home, max_bytes=max_bytes)
+        info = read_info(data, entry.name)
         check_matches(info, entry)
         packed.unlink()
-        _write(staging / INFO, (tree / INFO).read_bytes())
+        write_file(staging / INFO, data)
         return info
 
-    return Prepared(info=await in_thread(unpack, stop), kind="folder", runtimes=[], piston_tree=tree)
+    return Prepared(info=await in_thread(unpack, stop), kind="folder", piston_tree=tree)
 
 
 def is_image(file: Path, name: str) -> bool:
     """Distinguish a squashfs image from a .tar.gz. Raises: UnusablePackage for anything else; OSError."""
     with file.open("rb") as opened:
         beginning = opened.read(4)
-    if beginning == image.MAGIC:
+    if beginning == MAGIC:
         return True
-    if beginning.startswith(piston_archive.MAGIC):
+    if beginning.startswith(GZIP_MAGIC):
         return False
     raise UnusablePackage(f"{name}: not a squashfs image or .tar.gz archive")
 
 
-async def _prepare_image(packed: Path, staging: Path, entry: Entry, max_bytes: int, report: Report) -> Prepared:
+async def _prepare_image(image: Image, staging: Path, entry: Entry, report: Report) -> Prepared:
     name = entry.name
-    report(Progress(package=name, step="unpack", words="checking the image"))
-    await in_thread(lambda: image.read_superblock(packed, name=name))
-    listing = await image.list_image(packed, name=name, max_bytes=max_bytes)
-    data = await _read_top_level_file(packed, name, listing, INFO, INFO_BYTES)
+    data = await image.read_file(INFO, INFO_BYTES)
     info = read_info(data, name)
     check_matches(info, entry)
-    _write(staging / INFO, data)
-    if TREE not in listing.folders:
-        if TREE in listing.names:
+    write_file(staging / INFO, data)
+    if TREE not in image.folders:
+        if TREE in image.names:
             raise UnusablePackage(f"{name}: the image has no folder {TREE}")
-        if piston_archive.RUN not in listing.files and piston_archive.ENVIRONMENT not in listing.files:
-            raise UnusablePackage(f"{name}: the image has neither a folder {TREE} nor a file {piston_archive.RUN}")
+        if RUN not in image.files and ENVIRONMENT not in image.files:
+            raise UnusablePackage(f"{name}: the image has neither a folder {TREE} nor a file {RUN}")
         tree = _piston_tree(staging, entry)
-        await _unpack_image(packed, staging, name, ".", tree, max_bytes, report)
-        return Prepared(info=info, kind="folder", runtimes=[], piston_tree=tree)
+        await _unpack_image(image, ".", staging, tree, report)
+        return Prepared(info=info, kind="folder", piston_tree=tree)
 
-    if piston_archive.RUN in listing.files:
-        raise UnusablePackage(f"{name}: the image has both a folder {TREE} and a file {piston_archive.RUN}")
+    if RUN in image.files:
+        raise UnusablePackage(f"{name}: the image has both a folder {TREE} and a file {RUN}")
     runtimes: list[Runtime] = []
-    if RUNTIMES in listing.names:
-        runtimes = read_runtimes(await _read_top_level_file(packed, name, listing, RUNTIMES, RUNTIMES_BYTES), name)
+    if RUNTIMES in image.names:
+        runtimes = read_runtimes(await image.read_file(RUNTIMES, RUNTIMES_BYTES), name)
     if await in_thread(cannot_mount):
-        await _unpack_image(packed, staging, name, TREE, staging / TREE, max_bytes, report)
-        return Prepared(info=info, kind="folder", runtimes=runtimes, piston_tree=None)
-    await in_thread(lambda: _store_image(packed, staging / IMAGE))
-    return Prepared(info=info, kind="image", runtimes=runtimes, piston_tree=None)
+        await _unpack_image(image, TREE, staging, staging / TREE, report)
+        return Prepared(info=info, kind="folder", runtimes=runtimes)
+    await in_thread(lambda: _store_image(image.path, staging / IMAGE))
+    return Prepared(info=info, kind="image", runtimes=runtimes)
 
 
-async def _unpack_image(packed: Path, staging: Path, name: str, part: str, target: Path, max_bytes: int, report: Report) -> None:
+async def _unpack_image(image: Image, part: str, staging: Path, target: Path, report: Report) -> None:
     """Unpack an image, move one of its folders into place and delete the image."""
     unpacked = staging / _UNPACKED
     await in_thread(lambda: unpacked.mkdir(mode=0o700))
-    await image.unpack_image(
-        packed,
-        unpacked,
-        lambda _output: report(Progress(package=name, step="unpack", words="unpacking the image")),
-        name=name,
-    )
+    await image.unpack(unpacked, lambda _output: report(Progress(package=image.name, step="unpack", words="unpacking the image")))
 
     def put() -> None:
-        check_and_own(unpacked, name, max_bytes)
+        check_and_own(unpacked, image.name, image.max_bytes)
         target.parent.mkdir(parents=True, exist_ok=True)
-        (unpacked if part == "." else unpacked / part).rename(target)
+        (unpacked / part).rename(target)
         _make_readable(staging / TREE, target)
         remove(unpacked)
-        packed.unlink()
+        image.path.unlink()
 
     await in_thread(put)
-
-
-async def _read_top_level_file(file: Path, name: str, listing: image.ImageListing, member: str, max_bytes: int) -> bytes:
-    """Read a small top-level file of an image. Raises: UnusablePackage if it is missing or too large."""
-    size_bytes = listing.files.get(member)
-    if size_bytes is None:
-        raise UnusablePackage(f"{name}: the image has no file {member}")
-    if size_bytes > max_bytes:
-        raise UnusablePackage(f"{name}: {member} is larger than {max_bytes} bytes")
-    return await image.read_file(file, member, name=name, max_bytes=max_bytes)
 
 
 def _piston_tree(staging: Path, entry: Entry) -> Path:
@@ -219,12 +201,12 @@ def _stage_file(file: Path, packed: Path, entry: Entry, stop: Event, *, may_link
 
 def _store_image(packed: Path, target: Path) -> None:
     """Move the image to its final name, or copy it if it must be padded but is a hard link."""
-    if packed.stat().st_size % image.BLOCK_BYTES and packed.stat().st_nlink > 1:
+    if packed.stat().st_size % BLOCK_BYTES and packed.stat().st_nlink > 1:
         shutil.copyfile(packed, target)
         packed.unlink()
     else:
         packed.rename(target)
-    image.pad_to_block(target)
+    pad_to_block(target)
     target.chmod(0o644)
 
 
@@ -246,7 +228,8 @@ def _make_readable(top: Path, bottom: Path) -> None:
             return
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that all users may read, independent of the umask."""
     path.write_bytes(data)
     path.chmod(0o644)
 

@@ -6,25 +6,20 @@ A staging folder is locked while in use. An unlocked one was left behind by a ki
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
 from firebox.files.atomic_write import sync_folder
-from firebox.packages.file_locks import try_lock, unlock
-from firebox.packages.installed.locks import file_lock
-from firebox.packages.installed.tree import remove
+from firebox.packages.file_locks import lock_file_async, try_lock, unlock
+from firebox.packages.installed.tree import FILE, FOLDER, opened, remove
 
 _Made = TypeVar("_Made")
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOCK_ENDING = ".lock"
 
 
 class StagingFolder:
@@ -34,7 +29,7 @@ class StagingFolder:
         self.path = path
         path.mkdir(mode=0o755)
         path.chmod(0o755)
-        self._descriptor = os.open(path, _FOLDER)
+        self._descriptor = os.open(path, FOLDER)
         try_lock(self._descriptor)
 
     def close(self) -> None:
@@ -71,7 +66,7 @@ class Staging:
     async def store_lock(self) -> AsyncGenerator[None]:
         """Hold the store lock, which guards the set of installed packages. Sweep leftovers first. Raises: OSError."""
         await in_thread(self._make_folders)
-        async with file_lock(self._folder / "lock"):
+        async with lock_file_async(self._folder / "lock"):
             await in_thread(self._sweep)
             yield
 
@@ -79,18 +74,25 @@ class Staging:
     async def package_lock(self, id: str) -> AsyncGenerator[None]:  # noqa: A002 - the word of the whole interface
         """Hold the lock for preparing this package. Raises: OSError."""
         await in_thread(self._make_folders)
-        async with file_lock(self._installing / f"{id}{_LOCK_ENDING}", keep=False):
+        async with lock_file_async(self._installing / f"{id}.lock", keep=False):
             yield
 
-    def new_folder(self, id: str) -> StagingFolder:  # noqa: A002
-        """Create a staging folder for a package. The store lock must be held. Raises: OSError."""
-        return StagingFolder(self._installing / f"{id}.{secrets.token_hex(6)}")
+    @asynccontextmanager
+    async def new_folder(self, id: str) -> AsyncGenerator[StagingFolder]:  # noqa: A002
+        """Create a staging folder for a package, and remove it afterwards unless it was moved. Raises: OSError."""
+        async with self.store_lock():
+            folder = StagingFolder(self._installing / f"{id}.{secrets.token_hex(6)}")
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # the next change sweeps it
+                await in_thread(folder.close)
 
     def trash(self, id: str) -> Path:  # noqa: A002
         """Return a path to which an installed package can be moved for deletion."""
         return self._installing / f"{id}.{secrets.token_hex(6)}.removed"
 
-    @contextlib.contextmanager
+    @contextmanager
     def visible_change(self) -> Generator[None]:
         """Make a change visible to other processes: the mtime of the folder strictly increases. Blocks."""
         before_ns = self.installed.stat().st_mtime_ns
@@ -110,15 +112,9 @@ class Staging:
 
     def _sweep(self) -> None:
         for path in self._installing.iterdir():
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
+            with suppress(FileNotFoundError), opened(path, FILE | os.O_NONBLOCK) as descriptor:
                 if try_lock(descriptor):
                     remove(path)
-            finally:
-                os.close(descriptor)
 
 
 async def in_thread(function: Callable[[], _Made], stop: Event | None = None) -> _Made:
@@ -133,7 +129,7 @@ async def in_thread(function: Callable[[], _Made], stop: Event | None = None) ->
         if stop is not None:
             stop.set()
         while not running.done():
-            with contextlib.suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError):
                 await asyncio.wait([running])
         if not running.cancelled():
             running.exception()  # retrieved, so that asyncio does not log it

@@ -5,16 +5,15 @@
     <folder>/installing/                        staging folders and packages being removed
     <folder>/lock                               held while the set of installed packages changes
 
-Nothing below `installed/` changes in package_folder: a package is added and removed by a single rename.
+Nothing below `installed/` changes in place: a package is added and removed by a single rename.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -58,10 +57,16 @@ class Installed(Struct, frozen=True, kw_only=True):
         """Folder name: `python-3.13.5`."""
         return self.entry.name
 
+    @property
+    def content(self) -> str:
+        """Name of the image or folder with its files, below its folder."""
+        return IMAGE if self.kind == "image" else TREE
+
 
 class _Held(Struct):
     """A package in use by this process. Its folder is locked while `count` is positive."""
 
+    name: str
     folder: int
     gate: int
     count: int = 0
@@ -84,7 +89,8 @@ class PackageStore:
         self._held: dict[str, _Held] = {}
         self._seen = -1
         self._packages: dict[str, Installed] = {}
-        self._unreadable: list[str] = []
+        self._unreadable: dict[str, str] = {}
+        """Why the description of a package cannot be read."""
 
     def stamp(self) -> int:
         """Return a number that changes whenever a package is added or removed. Costs one system call."""
@@ -105,26 +111,21 @@ class PackageStore:
     def damaged(self) -> list[str]:
         """List the ids of packages with an unreadable description, which cannot be used."""
         with self._lock:
-            packages = self._refresh()
-            return [name for name in _folders(self.installed_folder) if name not in packages]
+            self._refresh()
+            return list(self._unreadable)
 
     def package_folder(self, id: str) -> Path:  # noqa: A002
         """Return the folder of a package, whether or not it exists."""
         return self.installed_folder / id
 
     def closure(self, id: str) -> list[Installed]:  # noqa: A002
-        """List a package and its transitive dependencies, dependents first.
-
-        Raises: NotFound naming a missing package.
-        """
+        """List a package and its transitive dependencies, dependents first. Raises: NotFound naming a missing package."""
         packages = self._refresh()
-        if id not in packages:
-            raise NotFound("package", id)
         return [packages[each] for each in dependents_first(id, packages)]
 
     def layers(self, id: str) -> tuple[str, ...]:  # noqa: A002
         """List the layers of a root with this package, topmost first. Raises: NotFound, as `closure`."""
-        return tuple(str(self.package_folder(each.id) / (IMAGE if each.kind == "image" else TREE)) for each in self.closure(id))
+        return tuple(str(self.package_folder(each.id) / each.content) for each in self.closure(id))
 
     def dependents(self, id: str) -> list[str]:  # noqa: A002
         """List the ids of the packages that depend directly on this one."""
@@ -135,7 +136,7 @@ class PackageStore:
         runtimes: list[Runtime] = []
         with self._lock:
             packages = list(self._refresh().values())
-            words = list(self._unreadable)
+            words = list(self._unreadable.values())
         for package in packages:
             try:
                 runtimes += self._runtimes_of(package)
@@ -154,27 +155,23 @@ class PackageStore:
 
         Raises: NotFound; Conflict if one of them is being uninstalled.
         """
-        held: list[tuple[str, _Held]] = []
-        try:
+        with ExitStack() as stack:
             for package in self.closure(id):
-                held.append((package.id, self._acquire(package.id)))  # noqa: PERF401 - a failure must release the ones taken before
+                stack.callback(self._release, self._acquire(package.id))
             yield
-        finally:
-            for name, one in held:
-                self._release(name, one)
 
     def _refresh(self) -> dict[str, Installed]:
         """Reload the descriptions after a change. The stamp is read first, so a concurrent change is detected the next time."""
         stamp = self.stamp()
         with self._lock:
             if stamp != self._seen:
-                self._packages, self._unreadable = {}, []
+                self._packages, self._unreadable = {}, {}
                 for name in _folders(self.installed_folder):
                     try:
                         self._packages[name] = _read_description(self.installed_folder / name)
                     except (OSError, msgspec.DecodeError, ValueError) as error:
                         if self.package_folder(name).exists():  # otherwise it was removed since the listing
-                            self._unreadable.append(f"{name} cannot be read: {error}")
+                            self._unreadable[name] = f"{name} cannot be read: {error}"
                 self._seen = stamp
             return dict(self._packages)
 
@@ -202,7 +199,8 @@ class PackageStore:
             if held is None or not refers_to(held.folder, self.package_folder(name)):
                 held = self._open(name)
             if not try_lock(held.gate, shared=True):
-                self._close_if_unused(held)
+                if held.count == 0:
+                    held.close()
                 raise uninstalling(name)
             unlock(held.gate)
             if held.count == 0 and not (try_lock(held.folder, shared=True) and refers_to(held.folder, self.package_folder(name))):
@@ -215,28 +213,21 @@ class PackageStore:
     def _open(self, name: str) -> _Held:
         try:
             folder = os.open(self.package_folder(name), _OPEN_FOLDER)
+            try:
+                return _Held(name, folder, os.open(DESCRIPTION, _OPEN_FILE, dir_fd=folder))
+            except BaseException:
+                os.close(folder)
+                raise
         except FileNotFoundError:
             raise NotFound("package", name) from None
-        try:
-            return _Held(folder, os.open(DESCRIPTION, _OPEN_FILE, dir_fd=folder))
-        except FileNotFoundError:
-            os.close(folder)
-            raise NotFound("package", name) from None
-        except BaseException:
-            os.close(folder)
-            raise
 
-    def _release(self, name: str, held: _Held) -> None:
+    def _release(self, held: _Held) -> None:
         with self._lock:
             held.count -= 1
             if held.count == 0:
-                if self._held.get(name) is held:
-                    del self._held[name]
+                if self._held.get(held.name) is held:
+                    del self._held[held.name]
                 held.close()
-
-    def _close_if_unused(self, held: _Held) -> None:
-        if held.count == 0:
-            held.close()
 
 
 class UnusableHereError(Exception):
@@ -265,30 +256,24 @@ def _read_description(folder: Path) -> Installed:
 
 
 def _folders(folder: Path) -> list[str]:
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
+    with suppress(FileNotFoundError), os.scandir(folder) as found:
         return sorted(each.name for each in found if each.is_dir(follow_symlinks=False))
     return []
 
 
 def dependents_first(id: str, packages: Mapping[str, Installed]) -> list[str]:  # noqa: A002
     """Sort a package and its dependencies, dependents first. Raises: NotFound."""
-    order: dict[str, None] = {}
+    order: list[str] = []
     entered: set[str] = set()
-    path: list[tuple[str, Iterator[str]]] = []
-
-    def enter(name: str) -> None:
-        if name not in packages:
-            raise NotFound("package", name)
-        entered.add(name)
-        path.append((name, iter(reversed(packages[name].requires))))
-
-    enter(id)
-    while path:
-        name, rest = path[-1]
-        following = next(rest, None)
-        if following is None:
-            order[name] = None
-            path.pop()
-        elif following not in entered:
-            enter(following)
-    return list(reversed(order))
+    waiting = [(id, False)]
+    while waiting:
+        name, done = waiting.pop()
+        if done:
+            order.append(name)
+        elif name not in entered:
+            if name not in packages:
+                raise NotFound("package", name)
+            entered.add(name)
+            waiting.append((name, True))
+            waiting += [(each, False) for each in packages[name].requires]
+    return order[::-1]

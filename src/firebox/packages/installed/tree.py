@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import stat
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from firebox.domain.errors import UnusablePackage
 from firebox.files.atomic_write import sync_folder
 from firebox.packages.installed.metadata import MAX_INODES
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOREIGN_BITS = stat.S_ISUID | stat.S_ISGID
+
+
+@contextmanager
+def opened(path: str | Path, flags: int = os.O_RDONLY | os.O_CLOEXEC, *, place: int | None = None) -> Generator[int]:
+    """Yield a descriptor of a file or folder. place: descriptor of the folder that `path` is relative to. Raises: OSError."""
+    descriptor = os.open(path, flags, dir_fd=place)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def check_and_own(folder: Path, name: str, max_bytes: int) -> None:
@@ -45,15 +57,8 @@ def check_and_own(folder: Path, name: str, max_bytes: int) -> None:
 
 def disk_usage(folder: Path) -> int:
     """Return the disk usage of a folder. Raises: OSError."""
-    total_bytes = 0
-    places = [str(folder)]
-    while places:
-        with os.scandir(places.pop()) as found:
-            for each in found:
-                total_bytes += each.stat(follow_symlinks=False).st_blocks * 512
-                if each.is_dir(follow_symlinks=False):
-                    places.append(each.path)
-    return total_bytes
+    found = os.walk(folder, onerror=_raise)
+    return sum(Path(place, each).lstat().st_blocks * 512 for place, folders, files in found for each in folders + files)
 
 
 def sync_file_system(folder: Path) -> None:
@@ -62,67 +67,48 @@ def sync_file_system(folder: Path) -> None:
     Raises: OSError.
     Source: syncfs(2).
     """
-    descriptor = os.open(folder, _FOLDER)
-    try:
-        library = ctypes.CDLL(None, use_errno=True)
-        if library.syncfs(descriptor) != 0:
+    with opened(folder, FOLDER) as descriptor:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(folder))
-    finally:
-        os.close(descriptor)
 
 
 def sync_files(folder: Path) -> None:
     """Flush a folder and its direct files to disk. Raises: OSError. Source: fsync(2)."""
     for file in folder.iterdir():
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
+        with opened(file, FILE) as descriptor:
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
     sync_folder(folder)
 
 
 def remove(path: Path) -> None:
     """Remove a folder tree regardless of its permissions, or do nothing if it does not exist. Raises: OSError."""
-    try:
-        place = os.open(path.parent, _FOLDER)
-    except FileNotFoundError:
-        return
-    try:
+    with suppress(FileNotFoundError), opened(path.parent, FOLDER) as place:
         _remove(place, path.name)
-    finally:
-        os.close(place)
 
 
 def _remove(place: int, name: str) -> None:
     """Remove a tree relative to an open folder: in deep trees, full paths would exceed the system limit."""
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=place)
             return
-        with contextlib.suppress(PermissionError):
+        with suppress(PermissionError):
             os.chmod(name, 0o700, dir_fd=place)
-        folder = os.open(name, _FOLDER, dir_fd=place)
-        try:
+        with opened(name, FOLDER, place=place) as folder:
             for each in os.listdir(folder):  # noqa: PTH208 - by descriptor
                 _remove(folder, each)
-        finally:
-            os.close(folder)
         os.rmdir(name, dir_fd=place)
 
 
 def _own_folder(name: str | Path, place: int | None, own: tuple[int, int]) -> None:
     """Take ownership of a folder and make it accessible, through a file descriptor so that it cannot be swapped."""
-    descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
-    try:
+    with opened(name, os.O_PATH | FOLDER, place=place) as descriptor:
         status = os.fstat(descriptor)
         if (status.st_uid, status.st_gid) != own:
             os.chown(f"/proc/self/fd/{descriptor}", *own)
         if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
             Path(f"/proc/self/fd/{descriptor}").chmod(stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
-    finally:
-        os.close(descriptor)
 
 
 def _raise(error: OSError) -> None:

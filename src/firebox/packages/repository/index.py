@@ -6,7 +6,7 @@ Indexes are untrusted input: invalid entries are skipped with a warning, and the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -89,8 +89,7 @@ def _parse_lines(content: bytes, repository: str, location: str) -> Index:
     lines = content.decode("utf-8", errors="replace").removeprefix("\ufeff").split("\n")
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1)]
     entries = [(number, line) for number, line in numbered if line and not line.startswith("#")]
-    _check_count(len(entries), repository)
-    found, warnings = _parse_entries("line", entries, lambda line: _parse_line(line, repository, location))
+    found, warnings = _parse_entries(repository, "line", entries, lambda line: _parse_line(line, repository, location))
     return Index(entries=found, form="lines", warnings=warnings)
 
 
@@ -101,7 +100,7 @@ def _parse_line(line: str, repository: str, location: str) -> Entry:
     language, version, sha256, download = parts
     return Entry(
         language=_package_name(language),
-        version=_version(version),
+        version=_checked(version, is_version, "version"),
         checksums=_checksums({"sha256": sha256}),
         download=_address(download, location=location, base=location),
         repository=repository,
@@ -113,46 +112,51 @@ def _parse_document(document: YamlValue, repository: str, location: str) -> Inde
         raise RepositoryError(repository, "its index is neither a YAML mapping nor a list of lines")
     if document.get("schema") != SCHEMA:
         raise RepositoryError(repository, f"its index has schema {_quoted(document.get('schema'))}; supported: {SCHEMA}")
-    packages = document.get("packages")
-    if packages is None:
-        packages = []
+    document = _without_nulls(document)
+    packages = document.get("packages", [])
     if not isinstance(packages, list):
         raise RepositoryError(repository, "packages is not a list in the index")
     try:
-        base = _base(document.get("baseurl"), location)
-        serial = None if document.get("serial") is None else _number(document["serial"], "serial")
-        keys = _keys(document.get("keys"))
+        base = _base(document["baseurl"], location) if "baseurl" in document else location
+        serial = _number(document["serial"], "serial") if "serial" in document else None
+        keys = _keys(document.get("keys", []))
     except _InvalidEntry as error:
         raise RepositoryError(repository, f"its index is invalid: {error}") from None
-    _check_count(len(packages), repository)
     entries = list(enumerate(packages, 1))
-    found, warnings = _parse_entries("package", entries, lambda package: _parse_package(package, repository, location, base))
+    found, warnings = _parse_entries(repository, "package", entries, lambda one: _parse_package(one, repository, location, base))
     return Index(entries=found, form="ppman-repo-1", keys=keys, serial=serial, warnings=warnings)
 
 
 def _parse_package(package: YamlValue, repository: str, location: str, base: str) -> Entry:
     if not isinstance(package, dict):
         raise _InvalidEntry("not a mapping")
+    package = _without_nulls(package)
     buildfile = _text(package, "buildfile", _MAX_URL_CHARS)
     return Entry(
         language=_package_name(package.get("language")),
-        version=_version(package.get("version")),
+        version=_checked(package.get("version"), is_version, "version"),
         author=_text(package, "author"),
-        checksums=_checksums(package.get("checksums")),
-        dependencies=_dependencies(package.get("dependencies")),
-        size_bytes=0 if package.get("size") is None else _number(package["size"], "size"),
+        checksums=_checksums(package.get("checksums", {})),
+        dependencies=_dependencies(package.get("dependencies", {})),
+        size_bytes=_number(package.get("size", "0"), "size"),
         buildfile=_address(buildfile, location=location, base=base) if buildfile else "",
         download=_address(_text(package, "download", _MAX_URL_CHARS), location=location, base=base),
-        signature=_signature(package.get("signature")),
-        architecture=_architecture(package.get("architecture")),
+        signature=_signature(package.get("signature", "")),
+        architecture=_architecture(package["architecture"]) if "architecture" in package else "",
         repository=repository,
     )
 
 
+def _without_nulls(table: dict[str, YamlValue]) -> dict[str, YamlValue]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
 def _parse_entries(
-    kind: str, items: Iterable[tuple[int, _Item]], read: Callable[[_Item], Entry]
+    repository: str, kind: str, items: Sequence[tuple[int, _Item]], read: Callable[[_Item], Entry]
 ) -> tuple[list[Entry], tuple[str, ...]]:
     """Parse the valid entries. A version announced twice with different content is dropped altogether."""
+    if len(items) > MAX_ENTRIES:
+        raise RepositoryError(repository, f"its index has more than {MAX_ENTRIES} packages")
     found: dict[tuple[str, str, str], Entry] = {}
     duplicates: set[tuple[str, str, str]] = set()
     warnings: list[str] = []
@@ -171,43 +175,28 @@ def _parse_entries(
     return [entry for key, entry in found.items() if key not in duplicates], tuple(warnings)
 
 
-def _check_count(entries: int, repository: str) -> None:
-    if entries > MAX_ENTRIES:
-        raise RepositoryError(repository, f"its index has more than {MAX_ENTRIES} packages")
+def _checked(value: YamlValue, is_valid: Callable[[str], object], what: str) -> str:
+    if not isinstance(value, str) or not is_valid(value):
+        raise _InvalidEntry(f"{_quoted(value)} is not a valid {what}")
+    return value
 
 
 def _package_name(value: YamlValue) -> str:
-    if not isinstance(value, str) or not is_package_name(value):
-        raise _InvalidEntry(f"{_quoted(value)} is not a valid package name")
-    return value
-
-
-def _version(value: YamlValue) -> str:
-    if not isinstance(value, str) or not is_version(value):
-        raise _InvalidEntry(f"{_quoted(value)} is not a valid version")
-    return value
+    return _checked(value, is_package_name, "package name")
 
 
 def _architecture(value: YamlValue) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str) or not _ARCHITECTURE.fullmatch(value):
-        raise _InvalidEntry(f"{_quoted(value)} is not a valid architecture")
-    return value
+    return _checked(value, _ARCHITECTURE.fullmatch, "architecture")
 
 
 def _text(package: dict[str, YamlValue], key: str, max_chars: int = _MAX_LINE_CHARS) -> str:
-    value = package.get(key)
-    if value is None:
-        return ""
+    value = package.get(key, "")
     if not isinstance(value, str) or len(value) > max_chars or not value.isprintable():
         raise _InvalidEntry(f"{key} is not a single line of at most {max_chars} characters")
     return value
 
 
 def _signature(value: YamlValue) -> str:
-    if value is None:
-        return ""
     if not isinstance(value, str) or not value.isascii() or not value.replace("\n", "").replace("\r", "").isprintable():
         raise _InvalidEntry("signature is not armored text")
     return value
@@ -221,8 +210,6 @@ def _number(value: YamlValue, key: str) -> int:
 
 def _checksums(value: YamlValue) -> dict[str, str]:
     """Parse the supported checksums and ignore the others."""
-    if value is None:
-        return {}
     if not isinstance(value, dict):
         raise _InvalidEntry("checksums is not a mapping")
     found: dict[str, str] = {}
@@ -237,21 +224,15 @@ def _checksums(value: YamlValue) -> dict[str, str]:
 
 
 def _dependencies(value: YamlValue) -> dict[str, str]:
-    if value is None:
-        return {}
     if not isinstance(value, dict) or len(value) > MAX_DEPENDENCIES:
         raise _InvalidEntry(f"dependencies is not a mapping of at most {MAX_DEPENDENCIES} entries")
     found: dict[str, str] = {}
     for name, version_range in value.items():
-        if not isinstance(version_range, str) or not is_range(version_range):
-            raise _InvalidEntry(f"{_quoted(version_range)} is not a valid version range")
-        found[_package_name(name)] = version_range
+        found[_package_name(name)] = _checked(version_range, is_range, "version range")
     return found
 
 
 def _keys(value: YamlValue) -> tuple[str, ...]:
-    if value is None:
-        return ()
     if not isinstance(value, list) or len(value) > MAX_DEPENDENCIES:
         raise _InvalidEntry("keys is not a list")
     found: list[str] = []
@@ -265,12 +246,9 @@ def _keys(value: YamlValue) -> tuple[str, ...]:
 
 def _base(value: YamlValue, location: str) -> str:
     """Return the base URL for relative URLs. It is a folder, so a missing trailing slash is added."""
-    if value is None:
-        return location
     if not isinstance(value, str):
         raise _InvalidEntry("baseurl is not a string")
-    base = _address(value, location=location, base=location)
-    return base if base.endswith("/") else base + "/"
+    return _address(value, location=location, base=location).removesuffix("/") + "/"
 
 
 def _address(text: str, *, location: str, base: str) -> str:
@@ -300,9 +278,8 @@ def _address(text: str, *, location: str, base: str) -> str:
 
 def _file_address(text: str, *, joined: str, location: str) -> str:
     path = path_of_url(joined)
-    if ".." in path.parts or ".." in text.split("/"):
-        raise _InvalidEntry(f"{_quoted(text)} is outside the folder of the index")
-    if not text.startswith("file:/") and not path.is_relative_to(path_of_url(location).parent):
+    goes_up = ".." in path.parts or ".." in text.split("/")
+    if goes_up or not (text.startswith("file:/") or path.is_relative_to(path_of_url(location).parent)):
         raise _InvalidEntry(f"{_quoted(text)} is outside the folder of the index")
     return file_url(path)
 

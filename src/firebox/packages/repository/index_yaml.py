@@ -6,6 +6,8 @@ a version such as `3.10` is not parsed as a number.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, TypeAlias
 
 import yaml
@@ -28,34 +30,23 @@ class InvalidYaml(ValueError):
 
 def parse_yaml(content: bytes) -> YamlValue:
     """Parse a single YAML document. Raises: InvalidYaml."""
-    reader = _Builder()
+    events = _nodes(content)
     try:
-        for number, event in enumerate(yaml.parse(content, Loader=_LOADER)):
-            if number > MAX_EVENTS:
-                raise InvalidYaml("too many elements")
-            reader.handle(event)
+        documents = [_value(event, events, depth=0) for event in events]
     except yaml.YAMLError as error:
         raise InvalidYaml(" ".join(str(error).split())[:300]) from None
     except UnicodeError:
         raise InvalidYaml("not UTF-8") from None
-    return reader.result()
+    if len(documents) != 1:
+        raise InvalidYaml("it contains several documents" if documents else "it is empty")
+    return documents[0]
 
 
-class _Builder:
-    """Builds values from parser events."""
-
-    def __init__(self) -> None:
-        self._documents: list[YamlValue] = []
-        self._open: list[list[YamlValue] | dict[str, YamlValue]] = []
-        self._keys: list[str | None] = []
-        """Per open collection: the mapping key awaiting its value; None if a key is expected next, and for lists."""
-
-    def result(self) -> YamlValue:
-        if len(self._documents) != 1:
-            raise InvalidYaml("it is empty" if not self._documents else "it contains several documents")
-        return self._documents[0]
-
-    def handle(self, event: Any) -> None:
+def _nodes(content: bytes) -> Iterator[Any]:
+    """Yield the allowed events of strings and collections."""
+    for number, event in enumerate(yaml.parse(content, Loader=_LOADER)):
+        if number > MAX_EVENTS:
+            raise InvalidYaml("too many elements")
         if isinstance(event, yaml.AliasEvent):
             raise _error(event, "aliases are not allowed")
         if isinstance(event, yaml.NodeEvent):
@@ -63,46 +54,30 @@ class _Builder:
                 raise _error(event, "anchors are not allowed")
             if getattr(event, "tag", None) is not None:
                 raise _error(event, "tags are not allowed")
-        if isinstance(event, yaml.ScalarEvent):
-            self._scalar(event)
-        elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            self._begin(event, {} if isinstance(event, yaml.MappingStartEvent) else [])
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            self._open.pop()
-            self._keys.pop()
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_STRING_CHARS:
+                raise _error(event, "a string is too long")
+            yield event
+        elif isinstance(event, yaml.CollectionEndEvent):
+            yield event
 
-    def _scalar(self, event: Any) -> None:
-        text: str = event.value
-        if len(text) > MAX_STRING_CHARS:
-            raise _error(event, "a string is too long")
-        inside = self._open[-1] if self._open else None
-        if isinstance(inside, dict) and self._keys[-1] is None:
-            if text in inside:
-                raise _error(event, f"{text[:40]!r} is a duplicate key")
-            self._keys[-1] = text
-            return
-        self._add(event, None if event.implicit[0] and text in _NULLS else text)
 
-    def _begin(self, event: Any, value: list[YamlValue] | dict[str, YamlValue]) -> None:
-        if len(self._open) >= MAX_DEPTH:
-            raise _error(event, "nested too deeply")
-        self._add(event, value)
-        self._open.append(value)
-        self._keys.append(None)
-
-    def _add(self, event: Any, value: YamlValue) -> None:
-        if not self._open:
-            self._documents.append(value)
-            return
-        inside = self._open[-1]
-        if isinstance(inside, list):
-            inside.append(value)
-            return
-        key = self._keys[-1]
-        if key is None:
-            raise _error(event, "a key must be a string")
-        inside[key] = value
-        self._keys[-1] = None
+def _value(event: Any, events: Iterator[Any], *, depth: int) -> YamlValue:
+    """Build the value that starts with this event; take the rest of it from `events`."""
+    if isinstance(event, yaml.ScalarEvent):
+        return None if event.implicit[0] and event.value in _NULLS else event.value
+    if depth >= MAX_DEPTH:
+        raise _error(event, "nested too deeply")
+    inside = takewhile(lambda each: not isinstance(each, yaml.CollectionEndEvent), events)
+    if isinstance(event, yaml.SequenceStartEvent):
+        return [_value(each, events, depth=depth + 1) for each in inside]
+    mapping: dict[str, YamlValue] = {}
+    for key in inside:
+        if not isinstance(key, yaml.ScalarEvent):
+            raise _error(key, "a key must be a string")
+        if key.value in mapping:
+            raise _error(key, f"{key.value[:40]!r} is a duplicate key")
+        mapping[key.value] = _value(next(events), events, depth=depth + 1)
+    return mapping
 
 
 def _error(event: Any, why: str) -> InvalidYaml:

@@ -11,35 +11,20 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
-from msgspec import Struct
 
 from firebox.domain.errors import DependencyConflict, NotFound, NotTrusted, PackageError, RepositoryError, UnusablePackage
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.machine import architecture, fits
 from firebox.packages.repository import network, resolve
 from firebox.packages.repository.index import MAX_INDEX_BYTES, Index, parse_index
-from firebox.packages.repository.repository_state import StateFolder
+from firebox.packages.repository.repository_state import IndexFile, StateFolder
 from firebox.packages.repository.signatures import MAX_SIGNATURE_BYTES, key_file, trusted_keys, verify_bytes
-from firebox.packages.repository.sources import ALL, BUILT, Source, packages_folder, read_sources
+from firebox.packages.repository.sources import ALL, BUILT, Source, read_sources
 from firebox.packages.versions import format_versions, group_by_repository, newest, preferred
 from firebox.settings.settings import Settings
 
 _MISSING = {403, 404, 410}
 """Status codes that mean "there is no signature file"."""
-
-
-class _Fetched(Struct, frozen=True, kw_only=True):
-    """An index and its signature, b"" if unsigned."""
-
-    content: bytes
-    signature: bytes
-
-
-class _CachedIndex(Struct, frozen=True, kw_only=True):
-    """An index in memory and the stamps of the files it was read from."""
-
-    stamp: tuple[object, ...]
-    index: Index
 
 
 class Repositories:
@@ -48,7 +33,8 @@ class Repositories:
     def __init__(self, settings: Settings) -> None:
         """Raises: SettingsError if the setting `repositories` is invalid."""
         self._settings = settings
-        self._cache: dict[str, _CachedIndex] = {}
+        self._cache: dict[str, tuple[tuple[object, ...], Index]] = {}
+        """Indexes by repository, each with the stamps of the files it was read from."""
         read_sources(settings)
 
     def names(self) -> list[str]:
@@ -59,8 +45,7 @@ class Repositories:
         """List the packages of a repository; fetch its index if there is no local copy. sync: always fetch it.
 
         name: `all` means every repository; the first repository that has a version wins. An unreadable repository hides those
-        after it,
-        because it is unknown which versions it owns; the problem is passed to `report`.
+        after it, because it is unknown which versions it owns; the problem is passed to `report`.
         Raises: NotFound; RepositoryError; NotTrusted.
         """
         if name != ALL:
@@ -155,27 +140,27 @@ class Repositories:
 
     def _cached_index(self, source: Source) -> Index | None:
         """Return the cached index, verified against the current keys; None if it must be fetched."""
-        folder = self._folder(source)
-        files = [key_file(self._settings, source.name), self._folder_path(source) / "state.json"]
+        folder = StateFolder(self._settings, source.name)
+        files = [key_file(self._settings, source.name), folder.state_file]
         if not source.on_network:
             files += [source.path, _signature_path(source.path)]
-        stamp = (source.location, *(_file_stamp(path) for path in files))
-        cached = self._cache.get(source.name)
-        if cached is not None and cached.stamp == stamp:
-            return cached.index
+
+        def stamp() -> tuple[object, ...]:
+            return source.location, *(_file_stamp(path) for path in files)
+
+        cached_stamp, index = self._cache.get(source.name, (None, None))
+        if cached_stamp == stamp():
+            return index
         if not source.on_network:
             index = self._accept(source, _read_local_index(source))
         else:
             state = folder.state()
-            content = folder.content(state) if state.location == source.location else None
-            if content is None:
+            stored = folder.index_file(state) if state.location == source.location else None
+            if stored is None or (not stored.signature and trusted_keys(self._settings, source.name)):
                 return None
-            fetched = _Fetched(content=content[0], signature=content[1])
-            if not fetched.signature and trusted_keys(self._settings, source.name):
-                return None
-            self._verify_signature(source, fetched)
-            index = state.without_changed_versions(_parse(source, fetched))
-        self._cache[source.name] = _CachedIndex(stamp=(source.location, *(_file_stamp(path) for path in files)), index=index)
+            self._verify_signature(source, stored)
+            index = state.without_changed_versions(_parse(source, stored))
+        self._cache[source.name] = stamp(), index
         return index
 
     async def _sync(self, source: Source, report: Report) -> Index:
@@ -195,7 +180,7 @@ class Repositories:
         report(Progress(package=source.name, step="index", done=1, total=1))
         return index
 
-    async def _fetch(self, source: Source) -> _Fetched:
+    async def _fetch(self, source: Source) -> IndexFile:
         if not source.on_network:
             return await asyncio.to_thread(_read_local_index, source)
         wants_signature = bool(await asyncio.to_thread(trusted_keys, self._settings, source.name))
@@ -205,41 +190,33 @@ class Repositories:
                 signature = await _fetch_signature(client, source) if wants_signature else b""
         except (network.TransientError, network.PermanentError) as error:
             raise RepositoryError(source.name, f"its index cannot be fetched: {error}") from None
-        return _Fetched(content=content, signature=signature)
+        return IndexFile(content=content, signature=signature)
 
-    def _accept(self, source: Source, fetched: _Fetched) -> Index:
+    def _accept(self, source: Source, fetched: IndexFile) -> Index:
         """Verify an index against the trusted keys and the recorded history, then store it."""
         signed_at = self._verify_signature(source, fetched)
         index = _parse(source, fetched)
         if source.name == BUILT:
             # Built locally by the operator: a rebuild may differ.
             return index
-        folder = self._folder(source)
+        folder = StateFolder(self._settings, source.name)
         with folder.locked():
             state = folder.state()
             state.check_replay(source.name, index.serial, signed_at)
             index = state.without_changed_versions(index)
-            state = state.updated(source, fetched.content, index.entries, index.serial, signed_at)
-            folder.store(state, content=fetched.content, signature=fetched.signature if signed_at is not None else b"")
+            folder.store(state.updated(source, fetched.content, index, signed_at), fetched)
         return index
 
-    def _verify_signature(self, source: Source, fetched: _Fetched) -> datetime | None:
+    def _verify_signature(self, source: Source, fetched: IndexFile) -> datetime | None:
         """Verify the signature and return its time; None if no key is trusted for the repository."""
         keys = trusted_keys(self._settings, source.name)
         if not keys:
             return None
-        return verify_bytes(
-            fetched.content, signature=fetched.signature, keys=keys, what=f"the index of repository {source.name}"
-        ).created
-
-    def _folder_path(self, source: Source) -> Path:
-        return packages_folder(self._settings) / "repositories" / source.name
-
-    def _folder(self, source: Source) -> StateFolder:
-        return StateFolder(source.name, self._folder_path(source))
+        what = f"the index of repository {source.name}"
+        return verify_bytes(fetched.content, signature=fetched.signature, keys=keys, what=what).created
 
 
-def _parse(source: Source, fetched: _Fetched) -> Index:
+def _parse(source: Source, fetched: IndexFile) -> Index:
     location = source.location if source.on_network else source.path.as_uri()
     return parse_index(fetched.content, repository=source.name, location=location)
 
@@ -256,7 +233,7 @@ async def _fetch_signature(client: httpx.AsyncClient, source: Source) -> bytes:
         raise
 
 
-def _read_local_index(source: Source) -> _Fetched:
+def _read_local_index(source: Source) -> IndexFile:
     """Read a local index. Raises: RepositoryError."""
     try:
         path = source.path
@@ -264,7 +241,7 @@ def _read_local_index(source: Source) -> _Fetched:
         signature = _read_file(_signature_path(path), MAX_SIGNATURE_BYTES) if _signature_path(path).exists() else b""
     except (OSError, ValueError) as error:
         raise RepositoryError(source.name, f"its index cannot be read: {error}") from None
-    return _Fetched(content=content, signature=signature)
+    return IndexFile(content=content, signature=signature)
 
 
 def _read_file(path: Path, max_bytes: int) -> bytes:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Self
 
 import msgspec
@@ -17,13 +16,21 @@ from firebox.files.atomic_write import write_atomic
 from firebox.packages.entry import Entry
 from firebox.packages.file_locks import lock_file
 from firebox.packages.repository.index import Index
-from firebox.packages.repository.sources import Source
+from firebox.packages.repository.sources import Source, packages_folder
+from firebox.settings.settings import Settings
 
 MAX_SEEN_VERSIONS = 500_000
 """Maximum recorded versions; a repository that exceeds it is rejected."""
 MAX_WARNINGS = 100
 _STATE = "state.json"
 _ACCEPT_HINT = "to accept the change, delete the repository's folder in packages/repositories of the data folder"
+
+
+class IndexFile(Struct, frozen=True, kw_only=True):
+    """An unverified index and its signature, b"" if unsigned."""
+
+    content: bytes
+    signature: bytes
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -72,17 +79,10 @@ class State(Struct, frozen=True, kw_only=True):
                 warnings.append(f"{entry.name} is skipped: its content changed, but published versions are final; {_ACCEPT_HINT}")
         return structs.replace(index, entries=kept, warnings=(*index.warnings, *warnings)) if warnings else index
 
-    def updated(
-        self,
-        source: Source,
-        content: bytes,
-        entries: Iterable[Entry],
-        serial: int | None,
-        signed_at: datetime | None,
-    ) -> Self:
+    def updated(self, source: Source, content: bytes, index: Index, signed_at: datetime | None) -> Self:
         """Return the state after an index was accepted. Raises: RepositoryError if too many versions accumulate."""
         seen = dict(self.seen)
-        for entry in entries:
+        for entry in index.entries:
             seen[_key(entry)] = seen.get(_key(entry), {}) | entry.checksums
         if len(seen) > MAX_SEEN_VERSIONS:
             raise RepositoryError(source.name, f"it has announced more than {MAX_SEEN_VERSIONS} versions over time")
@@ -92,7 +92,7 @@ class State(Struct, frozen=True, kw_only=True):
             location=source.location,
             digest=hashlib.sha256(content).hexdigest(),
             synced_at=datetime.now(UTC),
-            serial=serial if signed else self.serial,
+            serial=index.serial if signed else self.serial,
             signed_at=signed_at if signed else self.signed_at,
             seen=seen,
         )
@@ -101,36 +101,38 @@ class State(Struct, frozen=True, kw_only=True):
 class StateFolder:
     """The state folder of one repository, below `packages/repositories`."""
 
-    def __init__(self, repository: str, folder: Path) -> None:
+    def __init__(self, settings: Settings, repository: str) -> None:
         self._repository = repository
-        self._folder = folder
+        self._folder = packages_folder(settings) / "repositories" / repository
+        self.state_file = self._folder / _STATE
 
     def state(self) -> State:
         """Read the state. Raises: RepositoryError if it is corrupt: resetting it is the operator's decision."""
         try:
-            return msgspec.json.decode((self._folder / _STATE).read_bytes(), type=State)
+            return msgspec.json.decode(self.state_file.read_bytes(), type=State)
         except FileNotFoundError:
             return State()
         except (OSError, msgspec.DecodeError) as error:
-            raise RepositoryError(
-                self._repository, f"its recorded state cannot be read: {error}", hint=f"look at {self._folder / _STATE}"
-            ) from None
+            hint = f"look at {self.state_file}"
+            raise RepositoryError(self._repository, f"its recorded state cannot be read: {error}", hint=hint) from None
 
-    def content(self, state: State) -> tuple[bytes, bytes] | None:
-        """Read the stored index and its signature (b"" if unsigned); None if it is missing or incomplete."""
+    def index_file(self, state: State) -> IndexFile | None:
+        """Read the stored index; None if it is missing or incomplete."""
         try:
             content = (self._folder / f"{state.digest}.index").read_bytes()
             signature = (self._folder / f"{state.digest}.asc").read_bytes() if state.signed_at is not None else b""
         except OSError:
             return None
-        return (content, signature) if hashlib.sha256(content).hexdigest() == state.digest else None
+        found = IndexFile(content=content, signature=signature)
+        return found if hashlib.sha256(content).hexdigest() == state.digest else None
 
-    def store(self, state: State, *, content: bytes, signature: bytes) -> None:
-        """Store an index. The state file is written last and acts as the commit. Raises: OSError."""
-        names = {f"{state.digest}.index": content, f"{state.digest}.asc": signature}
+    def store(self, state: State, file: IndexFile) -> None:
+        """Store an accepted index. The state file is written last and acts as the commit. Raises: OSError."""
+        signature = file.signature if state.signed_at is not None else b""
+        names = {f"{state.digest}.index": file.content, f"{state.digest}.asc": signature}
         for name, written in names.items():
             write_atomic(self._folder / name, written)
-        write_atomic(self._folder / _STATE, msgspec.json.encode(state))
+        write_atomic(self.state_file, msgspec.json.encode(state))
         for path in self._folder.iterdir():
             if path.name not in {*names, _STATE, "lock"}:
                 path.unlink(missing_ok=True)

@@ -58,7 +58,7 @@ class Catalog:
 
     def candidates_for(self, name: str, repository: str) -> list[list[Entry]]:
         """List the candidates for a dependency of a package in `repository`: from that repository, then from the name's owner."""
-        places = dict.fromkeys(place for place in (repository, self._owners.get(name)) if place in self._by_repository)
+        places = dict.fromkeys(place for place in (repository, self.owner(name)) if place in self._by_repository)
         return [found for place in places if (found := self._by_repository[str(place)].get(name))]
 
 
@@ -68,6 +68,11 @@ class Requirement(NamedTuple):
     name: str
     version_range: str
     requirer: Entry | None
+
+    @property
+    def repository(self) -> str:
+        """Repository of the requirer."""
+        return self.requirer.repository if self.requirer else ""
 
     @property
     def words(self) -> str:
@@ -96,7 +101,11 @@ def plan(entry: Entry, installed: Sequence[Entry], catalog: Catalog) -> list[Ent
         if present is None:
             missing.append(each)
         elif not is_same_content(present.checksums, each.checksums):
-            _refuse_taken(each, present, entry)
+            raise DependencyConflict(
+                f"{entry.name} needs {each.name} from {each.repository or 'a file'}, but a different package of that name and "
+                f"version is installed from {present.repository or 'a file'}",
+                hint=f"uninstall {present.name} first",
+            )
     return missing
 
 
@@ -133,10 +142,7 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
         return not troubled, sum(1 for _ in candidates[identifier]), identifier
 
     def find_matches(
-        self,
-        identifier: str,
-        requirements: Mapping[str, Iterator[Requirement]],
-        incompatibilities: Mapping[str, Iterator[Entry]],
+        self, identifier: str, requirements: Mapping[str, Iterator[Requirement]], incompatibilities: Mapping[str, Iterator[Entry]]
     ) -> list[Entry]:
         wanted = list(requirements[identifier])
         refused = list(incompatibilities[identifier])
@@ -155,7 +161,7 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
         """List the allowed candidates that satisfy the origin rules of all requirements, preferred first, in any version."""
         found = newest_first(self._installed.get(requirements[0].name, []))
         for asked in requirements:
-            for offered in self._catalog.candidates_for(asked.name, _requirer_repository(asked)):
+            for offered in self._catalog.candidates_for(asked.name, asked.repository):
                 found += [each for each in newest_first(offered) if fits(each.architecture) and each not in found]
         return [each for each in found if all(self._has_allowed_origin(each, asked) for asked in requirements)]
 
@@ -166,16 +172,12 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
         elsewhere qualifies only if its content is identical, so an installed package cannot take over a name that it does not
         own.
         """
-        own, owner = _requirer_repository(asked), self._catalog.owner(asked.name)
-        if candidate.repository in {own, *_OPERATOR_ORIGINS} or owner in {None, candidate.repository}:
+        owner = self._catalog.owner(asked.name)
+        if candidate.repository in {asked.repository, *_OPERATOR_ORIGINS} or owner in {None, candidate.repository}:
             return True
-        offered = [each for entries in self._catalog.candidates_for(asked.name, own) for each in entries]
+        offered = [each for entries in self._catalog.candidates_for(asked.name, asked.repository) for each in entries]
         same_version = [each for each in offered if each.version == candidate.version]
         return any(each.checksums and is_same_content(each.checksums, candidate.checksums) for each in same_version)
-
-
-def _requirer_repository(asked: Requirement) -> str:
-    return asked.requirer.repository if asked.requirer else ""
 
 
 def _in_range(candidate: Entry, asked: Requirement) -> bool:
@@ -212,21 +214,8 @@ def _explain_conflict(entry: Entry, causes: Iterable[Any], provider: _Provider) 
     name = asked[0].name
     there = [entry] if name == normalized_name(entry) else provider.candidates([each for each in asked if each.name == name])
     versions = list(dict.fromkeys(each.version for each in newest_first(there)))
+    hint = f"versions of {name}: {', '.join(versions[:20])}"
     if not versions:
         words += ", which no repository provides for this architecture"
-        return DependencyConflict(
-            f"{entry.name} cannot be installed: {words}",
-            hint="run `firebox packages sync`, or add the repository that provides it to the setting `repositories`",
-        )
-    return DependencyConflict(
-        f"{entry.name} cannot be installed: {words}",
-        hint=f"versions of {name}: {', '.join(versions[:20])}",
-    )
-
-
-def _refuse_taken(wanted: Entry, present: Entry, entry: Entry) -> None:
-    raise DependencyConflict(
-        f"{entry.name} needs {wanted.name} from {wanted.repository or 'a file'}, but a different package of that name and "
-        f"version is installed from {present.repository or 'a file'}",
-        hint=f"uninstall {present.name} first",
-    )
+        hint = "run `firebox packages sync`, or add the repository that provides it to the setting `repositories`"
+    return DependencyConflict(f"{entry.name} cannot be installed: {words}", hint=hint)
