@@ -31,8 +31,7 @@ KEPT = "the package is kept: repeat the command to test it again, or run `firebo
 @settings_flags(DATA_DIR_ROWS)
 def build(
     packages: Annotated[
-        list[str] | None,
-        typer.Argument(metavar=NAMES_METAVAR, help="Package names.", autocompletion=offer_recipes),
+        list[str] | None, typer.Argument(metavar=NAMES_METAVAR, help="Package names.", autocompletion=offer_recipes)
     ] = None,
     all_needed: Annotated[
         bool, typer.Option("--all-needed", help="Build every package that is not in the output folder yet.")
@@ -41,8 +40,7 @@ def build(
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Output folder. Default: the repository `built`.")
     ] = None,
     source: Annotated[
-        list[str] | None,
-        typer.Option("--source", metavar="NAME=FILE", help="A file that a recipe requires; repeatable."),
+        list[str] | None, typer.Option("--source", metavar="NAME=FILE", help="A file that a recipe requires; repeatable.")
     ] = None,
     test: Annotated[bool, typer.Option("--test/--no-test", help="Run the recipe's test program on the package.")] = True,
     as_json: AsJson = False,
@@ -129,13 +127,12 @@ def _sources(words: list[str]) -> dict[str, Path]:
 
 def check_recipes(recipes: Sequence[Recipe], sources: Mapping[str, Path]) -> None:
     """Check upfront that all files and programs exist. Raises: InvalidRequest, BuildFailed."""
-    from firebox.packages.building.build import required_programs
-    from firebox.packages.building.build_tools import require_all
+    from firebox.packages.building.build import check_programs
 
     for recipe in recipes:
         _check_sources(recipe, sources)
     if recipes:
-        require_all(required_programs(recipes))
+        check_programs(recipes)
 
 
 def _check_sources(recipe: Recipe, sources: Mapping[str, Path]) -> None:

@@ -39,24 +39,9 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "uninstall": uninstall,
         "apply": apply,
     },
-    "Repositories": {
-        "repos": repos,
-        "sync": sync,
-        "trust": trust,
-        "untrust": untrust,
-    },
-    "Making packages": {
-        "recipes": recipes,
-        "build": build,
-        "index": index,
-        "keygen": keygen,
-        "sign": sign,
-        "publish": publish,
-    },
-    "Offline machines": {
-        "export": export_packages,
-        "import": import_packages,
-    },
+    "Repositories": {"repos": repos, "sync": sync, "trust": trust, "untrust": untrust},
+    "Making packages": {"recipes": recipes, "build": build, "index": index, "keygen": keygen, "sign": sign, "publish": publish},
+    "Offline machines": {"export": export_packages, "import": import_packages},
 }
 """All commands by name, grouped by their heading in `firebox packages --help`."""
 
