@@ -9,7 +9,6 @@ import typer
 from msgspec import Struct, field
 
 from firebox.cli import failures
-from firebox.cli.options import ConfigFile, settings_flags
 from firebox.cli.packages.context import (
     PACKAGE_ROWS,
     AsJson,
@@ -17,15 +16,14 @@ from firebox.cli.packages.context import (
     Sync,
     Yes,
     confirm,
-    open_context,
     read_file_or_stdin,
     run,
+    with_context,
 )
-from firebox.cli.packages.json_output import as_installed
-from firebox.cli.packages.output_tables import format_size, print_json
+from firebox.cli.packages.install_command import removal_order
+from firebox.cli.packages.output_tables import as_installed, format_size, print_json
 from firebox.cli.packages.package_names import compatible, suggest_names
 from firebox.cli.packages.progress import show_progress
-from firebox.cli.packages.uninstall_command import removal_order
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.packages.entry import Entry, Report
 
@@ -61,8 +59,9 @@ class Outcome(Struct, kw_only=True):
     failed: list[tuple[str, FireboxError]] = field(default_factory=list[tuple[str, FireboxError]])
 
 
-@settings_flags(PACKAGE_ROWS)
+@with_context(PACKAGE_ROWS)
 def apply(
+    context: PackageContext,
     file: Annotated[str, typer.Argument(metavar="FILE", help="The spec file; - for standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
     ignore_missing: Annotated[
@@ -71,8 +70,6 @@ def apply(
     sync: Sync = False,
     yes: Yes = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Install and remove packages to match a spec file.
 
@@ -83,7 +80,6 @@ def apply(
     """
     from firebox.packages.installed.spec_file import MAX_BYTES, read_rules
 
-    context = open_context(config, flags)
     rules = read_rules(read_file_or_stdin(file, MAX_BYTES))
     with show_progress() as report:
         plan = run(_plan(context, rules, report, sync=sync, ignore_missing=ignore_missing))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.completion import offer_recipes
-from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, interruptible, open_settings
+from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, interruptible, with_settings
 from firebox.cli.packages.output_tables import format_size, print_json
 from firebox.cli.packages.package_names import NAMES_METAVAR, Selector, read_recipe_selector, suggest_names
 from firebox.cli.packages.progress import show_progress
@@ -28,8 +27,9 @@ if TYPE_CHECKING:
 KEPT = "the package is kept: repeat the command to test it again, or run `firebox packages build --no-test` to accept it as it is"
 
 
-@settings_flags(DATA_DIR_ROWS)
+@with_settings(DATA_DIR_ROWS)
 def build(
+    settings: Settings,
     packages: Annotated[
         list[str] | None, typer.Argument(metavar=NAMES_METAVAR, help="Package names.", autocompletion=offer_recipes)
     ] = None,
@@ -44,8 +44,6 @@ def build(
     ] = None,
     test: Annotated[bool, typer.Option("--test/--no-test", help="Run the recipe's test program on the package.")] = True,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Build packages from the built-in recipes and run their test programs.
 
@@ -53,7 +51,6 @@ def build(
     and a Debian mirror: that of this machine's /etc/apt, or Debian's own. The first build for a Debian release also builds the
     base that its packages share.
     """
-    settings = open_settings(config, flags)
     sources = _sources(source or [])
     folder = output or built_folder(settings)
     if bool(packages) == all_needed:

@@ -1,4 +1,4 @@
-"""Package selectors on the command line: NAME, NAME@RANGE, or a file."""
+"""Packages on the command line, as NAME, NAME@RANGE or a file, and their lookup."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import difflib
 import re
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from firebox.cli.packages.context import PackageContext
+from firebox.cli.packages.recipes_command import packages_providing, recipe_names
 from firebox.domain.errors import InvalidRequest, NotFound
 from firebox.packages.entry import Entry
+
+if TYPE_CHECKING:
+    from firebox.packages.installed.store import Installed
 
 NAMES_METAVAR = "NAME[@RANGE]"
 FILE_ENDINGS = (".squashfs", ".sqsh", ".tar.gz", ".tgz")
@@ -76,6 +82,36 @@ def sort_versions(versions: Iterable[str]) -> list[str]:
     from firebox.packages.versions import sort_key
 
     return sorted(set(versions), key=sort_key, reverse=True)
+
+
+async def find_package(context: PackageContext, selector: Selector, repository: str) -> Entry:
+    """Find the newest matching package. Falls back to installed packages that no repository has.
+
+    Raises: NotFound with similar names as a hint; and as `Repositories.find`.
+    """
+    try:
+        return await context.repositories.find(selector.name, selector.version_range, repository=repository)
+    except NotFound as error:
+        if error.kind != "package":
+            raise
+    known = compatible(await context.repositories.entries(repository))
+    for entry in known:
+        if entry.name == selector.word:
+            return entry
+    for package in context.store.all():
+        if matches(selector, package.entry):
+            return package.entry
+    provided_by = packages_providing(selector.name.lower())
+    raise unknown_package(selector, [(entry.language, entry.version) for entry in known], recipe_names(), provided_by)
+
+
+def find_installed(installed: Sequence[Installed], word: str) -> list[Installed]:
+    """List the installed packages that match a word. Raises: NotFound with similar names as a hint; InvalidRequest."""
+    selector = read_selector(word)
+    found = [package for package in installed if matches(selector, package.entry)]
+    if not found:
+        raise not_installed(selector, [(package.entry.language, package.entry.version) for package in installed])
+    return found
 
 
 def unknown_package(

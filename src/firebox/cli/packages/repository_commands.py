@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct
 
-from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, open_context, run
+from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, run, with_context
 from firebox.cli.packages.output_tables import print_json, print_rows
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.trust_commands import as_key
@@ -32,14 +31,13 @@ class Repository(Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-@settings_flags(REPOSITORY_ROWS)
-def repos(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
+@with_context(REPOSITORY_ROWS)
+def repos(context: PackageContext, as_json: AsJson = False) -> None:
     """List the repositories: location, time of the last sync, and trusted keys.
 
     Example: `firebox packages repos --repositories main=https://packages.example.org/index.yaml`. Repositories come from the
     setting `repositories`; local builds are in the repository `built`.
     """
-    context = open_context(config, flags)
     found = run(_repository_states(context))
     if as_json:
         print_json(found)
@@ -62,18 +60,16 @@ def repos(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -
             typer.echo(f"{each.name}: {each.problem}", err=True)
 
 
-@settings_flags(REPOSITORY_ROWS)
+@with_context(REPOSITORY_ROWS)
 def sync(
+    context: PackageContext,
     repository: Annotated[str, typer.Argument(metavar="NAME", help="A repository. Default: all of them.")] = "all",
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Fetch the repository indexes again.
 
     Example: `firebox packages sync`. An index that lost its trusted signature, or is older than the last one, is rejected.
     """
-    context = open_context(config, flags)
     with show_progress() as report:
         run(context.repositories.sync(repository, report))
     found = [each for each in run(_repository_states(context)) if repository in {"all", each.name}]

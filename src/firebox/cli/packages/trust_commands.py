@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import TRUST_ROWS, AsJson, Yes, confirm, open_settings, read_file_or_stdin
+from firebox.cli.packages.context import TRUST_ROWS, AsJson, Yes, confirm, read_file_or_stdin, with_settings
 from firebox.cli.packages.output_tables import print_fields, print_json
 from firebox.domain.errors import InvalidRequest, NotFound
 from firebox.files.atomic_write import write_atomic
@@ -28,16 +27,15 @@ _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 Repository = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The repository's name in the setting `repositories`.")]
 
 
-@settings_flags(TRUST_ROWS)
+@with_settings(TRUST_ROWS)
 def trust(
+    settings: Settings,
     repository: Repository,
     certificate: Annotated[
         str, typer.Argument(metavar="FILE", help="OpenPGP certificates (public keys), armored or binary; - for standard input.")
     ],
     yes: Yes = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Trust a key to sign the content of a repository. First compare its fingerprint with the one published by its owner.
 
@@ -46,7 +44,6 @@ def trust(
     """
     from firebox.packages.repository.signatures import key_file, trusted_keys
 
-    settings = open_settings(config, flags)
     _check_name(settings, repository)
     certificates = _read(certificate)
     if not as_json:
@@ -64,16 +61,15 @@ def trust(
         print(f"{len(kept)} {'key' if len(kept) == 1 else 'keys'} trusted for {repository}: {file}")
 
 
-@settings_flags(TRUST_ROWS)
+@with_settings(TRUST_ROWS)
 def untrust(
+    settings: Settings,
     repository: Repository,
     fingerprint: Annotated[
         str | None, typer.Argument(metavar="FINGERPRINT", help="Fingerprint of the key, or its end. Default: all keys.")
     ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Remove trusted keys of a repository. Installed packages are kept.
 
@@ -81,7 +77,6 @@ def untrust(
     """
     from firebox.packages.repository.signatures import key_file, trusted_keys
 
-    settings = open_settings(config, flags)
     _check_name(settings, repository)
     file = key_file(settings, repository)
     certificates = trusted_keys(settings, repository)

@@ -116,7 +116,7 @@ class Recipe(_RecipeFile, frozen=True, kw_only=True):
         return _text(file) if file.is_file() else ""
 
     def definitions(self) -> list[Definition]:
-        """Read the definitions of the provided languages; the recipe's own take precedence. Raises: SettingsError, BuildFailed."""
+        """Read the definitions of its languages; those of the recipe take precedence. Raises: SettingsError, BuildFailed."""
         found = [read_definition(_text(file), str(file)) for file in self._definition_files()]
         for definition in found:
             definition.run_limits |= self.run_limits
