@@ -102,10 +102,8 @@ def find_recipe(selector: Selector) -> Recipe:
         return find(selector.name, selector.version_range)
     except NotFound as error:
         series = [recipe.series for recipe in known_recipes() if recipe.package == selector.name]
-        if series:
-            error.hint = f"available recipes: {', '.join(series)}"
-        else:
-            error.hint = suggest_names(selector.name, recipe_names()) or "`firebox packages recipes` lists the recipes"
+        near = f"available recipes: {', '.join(series)}" if series else suggest_names(selector.name, recipe_names())
+        error.hint = near or "`firebox packages recipes` lists the recipes"
         raise
 
 
@@ -127,16 +125,12 @@ def check_recipes(recipes: Sequence[Recipe], sources: Mapping[str, Path]) -> Non
     from firebox.packages.building.build import check_programs
 
     for recipe in recipes:
-        _check_sources(recipe, sources)
+        for each in recipe.supplied:
+            if each.name not in sources:
+                hint = f"--source {each.name}=FILE" + (f"; {each.hint}" if each.hint else "")
+                raise InvalidRequest(f"recipe {recipe.name} requires the file {each.name}", where="--source", hint=hint)
     if recipes:
         check_programs(recipes)
-
-
-def _check_sources(recipe: Recipe, sources: Mapping[str, Path]) -> None:
-    for each in recipe.supplied:
-        if each.name not in sources:
-            hint = f"--source {each.name}=FILE" + (f"; {each.hint}" if each.hint else "")
-            raise InvalidRequest(f"recipe {recipe.name} requires the file {each.name}", where="--source", hint=hint)
 
 
 def _missing_recipes(folder: Path, sources: Mapping[str, Path]) -> list[Recipe]:

@@ -125,8 +125,7 @@ def interruptible(words: str) -> Generator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def confirm(question: str, *, yes: bool) -> bool:
-    """Ask for confirmation on a terminal. Without a terminal, or with --yes, do not ask and return True."""
-    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
-    return typer.confirm(question, err=True)
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask for confirmation on a terminal, unless --yes is used, and exit with status 1 if the answer is no."""
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty() and not typer.confirm(question, err=True):
+        raise typer.Exit(1)

@@ -134,8 +134,7 @@ def info(
     found = {entry.version: entry for entry in candidates.values() if matches(selector, entry)}
     recipes = _recipes()
     if not found:
-        known = [(entry.language, entry.version) for entry in candidates.values()]
-        raise unknown_package(selector, known, list(recipes))
+        raise unknown_package(selector, candidates.values(), list(recipes))
     first = {entry.version: entry for entry in group_by_repository(found.values())[0]}
     entry = first[sort_versions(first)[0]]
     there = installed.get(entry.name)
