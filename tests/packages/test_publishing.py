@@ -12,8 +12,7 @@ import yaml
 from pysequoia import Tsk
 
 from firebox.domain.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
-from firebox.packages.publishing.build_file import write_build_file
-from firebox.packages.publishing.publishing import LINES_NAME, SIGNATURE, publish, sign_folder, write_index
+from firebox.packages.publishing.publishing import LINES_NAME, SIGNATURE, publish, sign_folder, write_build_file, write_index
 from firebox.packages.repository.index import parse_index
 from firebox.packages.repository.signatures import verify_bytes
 from firebox.packages.repository.sources import INDEX_NAME, file_url

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from firebox.cli.image_building.contract import CONTRACTS, write_programs
-from firebox.cli.image_building.debian_image import ImageRecipe, build_root
+from firebox.cli.image_building.debian_image import build_root
 from firebox.cli.image_building.image_import import open_engine
 from firebox.cli.image_building.installation import read_installation
 from tests.conftest import require_tool
@@ -43,14 +43,13 @@ def grounds_image(docker_url: str) -> str:
 def python_root() -> tuple[Path, str]:
     """A root with Python as a tar, for either contract, and the key that stands for everything in it."""
     require_tool("mmdebstrap")
-    recipe = ImageRecipe("python", SUITE, ())
-    key = _key(recipe)
+    key = _key()
     root = CACHE / f"python-{key}.tar"
     with _locked("build"):
         if root.exists():
             root.touch()
         else:
-            build_root(recipe, root, lambda _line: None)
+            build_root("python", SUITE, [], root, lambda _line: None)
             for old in sorted(CACHE.glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)[ROOTS_KEPT:]:
                 old.unlink()
     return root, key
@@ -73,9 +72,9 @@ def _image(contract: str, language: str, docker_url: str) -> str:
     return tag
 
 
-def _key(recipe: ImageRecipe) -> str:
+def _key() -> str:
     installation = read_installation()
-    digest = hashlib.sha256(repr(recipe).encode())
+    digest = hashlib.sha256(SUITE.encode())
     for name, content in installation.files.items():
         digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
     for name, distribution in installation.distributions.items():

@@ -300,7 +300,7 @@ def test_a_package_that_fails_its_test_is_kept_and_only_tested_again(
 
 def test_a_kept_package_is_keyed_by_recipe_base_and_supplied_files(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("one")
-    base = Base("debian-trixie", "13.2.20260905", tmp_path / "base", tmp_path / "tree.tar", 0)
+    base = Base("debian-trixie", "13.2.20260905", tmp_path / "tree.tar", 0)
     sources = {"file": tmp_path / "file"}
     first = UntestedPackage(tmp_path, write_recipe(tmp_path), base, sources).image
     assert UntestedPackage(tmp_path, write_recipe(tmp_path, test="echo another test"), base, sources).image == first

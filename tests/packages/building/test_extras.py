@@ -61,9 +61,9 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 
 def write(recipe: Recipe, tmp_path: Path, sources: dict[str, Path] | None = None) -> tuple[dict[str, tarfile.TarInfo], list[str]]:
-    inputs: list[str] = []
-    write_extras(recipe, tmp_path / "extras.tar", {"probe.sh": "x"}, sources or {}, tmp_path / "downloads", 77, inputs, silent)
-    with tarfile.open(tmp_path / "extras.tar") as tar:
+    target = tmp_path / "extras.tar"
+    inputs = write_extras(recipe, target, {"probe.sh": "x"}, sources or {}, tmp_path / "downloads", 77, silent)
+    with tarfile.open(target) as tar:
         return {each.name: each for each in tar}, inputs
 
 

@@ -163,9 +163,9 @@ def test_images_do_not_depend_on_file_order(tmp_path: Path) -> None:
     image, other = tmp_path / "image.squashfs", tmp_path / "other.squashfs"
     for file, each in [(image, members), (other, members[::-1])]:
         with tree(file.with_suffix(".tar"), *each) as full:
-            write_image(file, {"pkg-info.json": b"{}"}, full, plan_layer(full, None, began=BEGAN, epoch=EPOCH))
+            write_image(file, {"pkg-info.json": {}}, full, plan_layer(full, None, began=BEGAN, epoch=EPOCH))
     assert image.read_bytes() == other.read_bytes()
-    assert read_beside(image, "pkg-info.json") == b"{}"
+    assert read_beside(image, "pkg-info.json") == b"{}\n"
     with pytest.raises(BuildFailed, match="unsquashfs"):
         read_beside(image, "runtimes.json")
     write_tree_as_tar(image, tmp_path / "back.tar")

@@ -10,13 +10,12 @@ Source: docs/operate/images.md.
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebox.cli.image_building.installation import INSTALL_FOLDER
+from firebox.cli.image_building.installation import INSTALL_FOLDER, add_file
 
 LABEL_CONTRACT = "firebox.contract"
 LABEL_LANGUAGE = "firebox.language"
@@ -31,7 +30,7 @@ import sys
 sys.path.insert(0, "/{place}")
 os.environ["FIREBOX_DATA_DIR"] = "{data}"
 
-from {module} import main
+from firebox.cli.{module} import main
 
 main({arguments})
 """
@@ -78,13 +77,10 @@ def write_programs(target: Path) -> None:
             home = tarfile.TarInfo(f"home/{contract.user}")
             home.type, home.mode, home.uid, home.gid = tarfile.DIRTYPE, 0o755, contract.uid, contract.uid
             tar.addfile(home)
-        _add(tar, GLOT.program, "firebox.cli.one_request.rce_runner", '["--no-sandbox", "--inside-container"]')
-        _add(tar, GROUNDS.program, "firebox.cli.one_request.exec_code", "")
-        _add(tar, SETUP_PROGRAM, "firebox.cli.image_building.root_setup", "")
-
-
-def _add(tar: tarfile.TarFile, place: str, module: str, arguments: str) -> None:
-    text = _PROGRAM.format(place=INSTALL_FOLDER, data=DATA, module=module, arguments=arguments).encode()
-    member = tarfile.TarInfo(place.lstrip("/"))
-    member.size, member.mode = len(text), 0o755
-    tar.addfile(member, io.BytesIO(text))
+        for place, module, arguments in (
+            (GLOT.program, "one_request.rce_runner", '["--no-sandbox", "--inside-container"]'),
+            (GROUNDS.program, "one_request.exec_code", ""),
+            (SETUP_PROGRAM, "image_building.root_setup", ""),
+        ):
+            text = _PROGRAM.format(place=INSTALL_FOLDER, data=DATA, module=module, arguments=arguments)
+            add_file(tar, place.lstrip("/"), text.encode(), 0o755)

@@ -1,7 +1,4 @@
-"""Container engine client: ping, import and list images.
-
-Source: Docker Engine API 1.41, "Images"; Podman's compatible API.
-"""
+"""Container engine client: ping, import and list images. Source: Docker Engine API 1.41, "Images"; Podman's compatible API."""
 
 from __future__ import annotations
 
@@ -34,12 +31,12 @@ class Image:
     created: int
 
 
+@dataclass(frozen=True, slots=True)
 class Engine:
     """A container engine; created by `open_engine`."""
 
-    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
-        self._session = session
-        self._base = base
+    session: aiohttp.ClientSession
+    base: str
 
     async def ping(self) -> None:
         """Raises: PartUnavailable if the engine does not respond."""
@@ -68,10 +65,10 @@ class Engine:
         """
         name, _, version = tag.rpartition(":")
         params = [("fromSrc", "-"), ("repo", name), ("tag", version), *(("changes", change) for change in changes)]
-        headers = {"Content-Type": "application/x-tar"}
-        timeout = aiohttp.ClientTimeout(total=IMPORT_TIMEOUT_S)
+        headers, timeout = {"Content-Type": "application/x-tar"}, aiohttp.ClientTimeout(total=IMPORT_TIMEOUT_S)
+        data = _pieces(root, progress)
         async with self._request(
-            "POST", "/images/create", params=params, data=_pieces(root, progress), headers=headers, timeout=timeout
+            "POST", "/images/create", params=params, data=data, headers=headers, timeout=timeout
         ) as response:
             said = [json.loads(line) for line in (await response.text()).splitlines() if line.strip()]
         failed = next((str(line["error"]) for line in said if "error" in line), "")
@@ -84,14 +81,13 @@ class Engine:
         self, method: str, path: str, *, missing_is_fine: bool = False, **more: Any
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         try:
-            async with self._session.request(method, self._base + path, **more) as response:
+            async with self.session.request(method, self.base + path, **more) as response:
                 if response.status >= 400 and not (missing_is_fine and response.status == HTTPStatus.NOT_FOUND):
                     raise ContainerError(f"the container engine returned {response.status}: {_words(await response.text())}")
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise PartUnavailable(
-                "container engine", detail=str(error) or type(error).__name__, hint="check --docker-url"
-            ) from None
+            detail = str(error) or type(error).__name__
+            raise PartUnavailable("container engine", detail=detail, hint="check --docker-url") from None
 
 
 @asynccontextmanager
@@ -104,11 +100,8 @@ async def open_engine(url: str) -> AsyncGenerator[Engine]:
     elif scheme in {"tcp", "http", "https"} and rest:
         connector, base = aiohttp.TCPConnector(), f"{'https' if scheme == 'https' else 'http'}://{rest.rstrip('/')}"
     else:
-        raise InvalidRequest(
-            f"{url!r} is not a valid engine URL",
-            where="--docker-url",
-            hint="examples: unix:///run/docker.sock or tcp://HOST:PORT",
-        )
+        hint = "examples: unix:///run/docker.sock or tcp://HOST:PORT"
+        raise InvalidRequest(f"{url!r} is not a valid engine URL", where="--docker-url", hint=hint)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)) as session:
         yield Engine(session, base)
 

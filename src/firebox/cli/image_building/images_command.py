@@ -6,8 +6,6 @@ import asyncio
 import re
 import sys
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 from firebox.cli.application import Application
 from firebox.cli.completion import offer_languages
 from firebox.cli.image_building.contract import CONTRACTS, Contract
-from firebox.cli.image_building.debian_image import ImageRecipe, build_root
+from firebox.cli.image_building.debian_image import build_root
 from firebox.cli.image_building.image_import import Image, open_engine
 from firebox.cli.options import ConfigFile, DataDir
 from firebox.cli.packages.output_tables import print_rows
@@ -66,8 +64,9 @@ def build(
     settings = load_settings({"docker_url": docker_url, "data_dir": data_dir}, config)
     set_up_logs("error", settings.log_format)
     kept = _contract(contract)
-    recipe = _recipe(language.strip().lower(), suite, package or [], settings)
-    name = _tag(tag or kept.tag(recipe.language))
+    language = language.strip().lower()
+    release, packages = _debian_packages(language, suite, package or [], settings)
+    name = _tag(tag or kept.tag(language))
     if output is None:
         asyncio.run(_ping(_url(settings)))  # fail before a build that takes minutes
     with tempfile.TemporaryDirectory(prefix="firebox-image-") as folder:
@@ -78,13 +77,13 @@ def build(
             def said(line: str) -> None:
                 progress.update(task, description=f"Debian root: {line[:70]}")
 
-            build_root(recipe, root, said)
+            build_root(language, release, packages, root, said)
             progress.update(task, description="Debian root", total=1, completed=1)
         if output is not None:
             typer.echo(f"{output}: {output.stat().st_size} bytes; to import it, use these options:")
-            typer.echo("\n".join(f"  --change '{change}'" for change in kept.changes(recipe.language)))
+            typer.echo("\n".join(f"  --change '{change}'" for change in kept.changes(language)))
             return
-        identifier = asyncio.run(import_root(_url(settings), root, name, kept, recipe.language))
+        identifier = asyncio.run(import_root(_url(settings), root, name, kept, language))
     typer.echo(f"{name} {identifier}")
 
 
@@ -121,8 +120,8 @@ async def _ping(url: str) -> None:
         await engine.ping()
 
 
-def _recipe(language: str, suite: str | None, more: list[str], settings: Settings) -> ImageRecipe:
-    """Find the Debian packages of a language. Raises: UnknownRuntime, InvalidRequest."""
+def _debian_packages(language: str, suite: str | None, more: list[str], settings: Settings) -> tuple[str, list[str]]:
+    """Return the Debian release and the packages of a language. Raises: UnknownRuntime, InvalidRequest."""
     definitions = named(find_definitions(settings), language)
     if not definitions:
         raise UnknownRuntime(language, "*", hint="see docs/develop/add-a-language.md to add one")
@@ -137,7 +136,7 @@ def _recipe(language: str, suite: str | None, more: list[str], settings: Setting
     for package in more:
         if not _PACKAGE.fullmatch(package):
             raise InvalidRequest(f"{package!r} is not a valid Debian package name", where="--package")
-    return ImageRecipe(language, release, (*chosen.debian, *more))
+    return release, [*chosen.debian, *more]
 
 
 def _contract(word: str) -> Contract:
@@ -164,17 +163,8 @@ def _url(settings: Settings) -> str:
     return settings.docker_url
 
 
-@contextmanager
-def _progress() -> Generator[Progress]:
-    """Show progress bars on a terminal, nothing otherwise."""
+def _progress() -> Progress:
+    """Create progress bars that are only shown on a terminal."""
+    bars = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty(), transient=True) as progress:
-        yield progress
+    return Progress(*bars, TimeElapsedColumn(), console=console, disable=not sys.stderr.isatty(), transient=True)

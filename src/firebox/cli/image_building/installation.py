@@ -77,13 +77,13 @@ def write_installation(target: Path, installation: Installation, suite: str) -> 
         raise FireboxError(f"Debian {suite} is not supported", hint="supported: " + ", ".join(PYTHON_OF_SUITE))
     with tarfile.open(target, "w") as tar, tempfile.TemporaryDirectory(prefix="firebox-packages-") as folder:
         for name, content in installation.files.items():
-            _add(tar, f"{INSTALL_FOLDER}/{name}", content)
+            add_file(tar, f"{INSTALL_FOLDER}/{name}", content)
         if wanted == sys.version_info[:2]:
             others = _installed_files(installation.distributions.values())
         else:
             others = _fetched_files(Path(folder), installation, wanted)
         for name, path in others:
-            _add(tar, f"{INSTALL_FOLDER}/{name}", path.read_bytes())
+            add_file(tar, f"{INSTALL_FOLDER}/{name}", path.read_bytes())
 
 
 def _installed_files(distributions: Iterable[importlib.metadata.Distribution]) -> Iterator[tuple[str, Path]]:
@@ -109,8 +109,7 @@ def _fetched_files(folder: Path, installation: Installation, python: tuple[int, 
             yield str(path.relative_to(folder)), path
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def add_file(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
     member = tarfile.TarInfo(name)
-    member.size = len(content)
-    member.mode = 0o644
+    member.size, member.mode = len(content), mode
     tar.addfile(member, io.BytesIO(content))

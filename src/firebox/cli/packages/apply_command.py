@@ -9,7 +9,6 @@ import typer
 from msgspec import Struct, field
 
 from firebox.cli import failures
-from firebox.cli.options import ConfigFile, settings_flags
 from firebox.cli.packages.context import (
     PACKAGE_ROWS,
     AsJson,
@@ -17,15 +16,14 @@ from firebox.cli.packages.context import (
     Sync,
     Yes,
     confirm,
-    open_context,
     read_file_or_stdin,
     run,
+    with_context,
 )
-from firebox.cli.packages.json_output import as_installed
-from firebox.cli.packages.output_tables import format_size, print_json
+from firebox.cli.packages.install_command import removal_order
+from firebox.cli.packages.output_tables import as_installed, format_size, print_json
 from firebox.cli.packages.package_names import compatible, suggest_names
 from firebox.cli.packages.progress import show_progress
-from firebox.cli.packages.uninstall_command import removal_order
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.packages.entry import Entry, Report
 
@@ -61,8 +59,9 @@ class Outcome(Struct, kw_only=True):
     failed: list[tuple[str, FireboxError]] = field(default_factory=list[tuple[str, FireboxError]])
 
 
-@settings_flags(PACKAGE_ROWS)
+@with_context(PACKAGE_ROWS)
 def apply(
+    context: PackageContext,
     file: Annotated[str, typer.Argument(metavar="FILE", help="The spec file; - for standard input.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
     ignore_missing: Annotated[
@@ -71,8 +70,6 @@ def apply(
     sync: Sync = False,
     yes: Yes = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Install and remove packages to match a spec file.
 
@@ -83,7 +80,6 @@ def apply(
     """
     from firebox.packages.installed.spec_file import MAX_BYTES, read_rules
 
-    context = open_context(config, flags)
     rules = read_rules(read_file_or_stdin(file, MAX_BYTES))
     with show_progress() as report:
         plan = run(_plan(context, rules, report, sync=sync, ignore_missing=ignore_missing))
@@ -92,13 +88,11 @@ def apply(
     if not as_json:
         _show(plan)
     if plan.removes_everything and not (yes or dry_run):
-        raise InvalidRequest(
-            "the file selects no packages: every package would be removed", where=file, hint="use --yes to remove them"
-        )
+        message = "the file selects no packages: every package would be removed"
+        raise InvalidRequest(message, where=file, hint="use --yes to remove them")
     if dry_run or (plan.empty and not as_json):
         return
-    if not confirm("Continue?", yes=yes or plan.empty):
-        raise typer.Exit(1)
+    confirm("Continue?", yes=yes or plan.empty)
     _apply(context, plan, as_json=as_json)
 
 
@@ -107,22 +101,20 @@ async def _plan(context: PackageContext, rules: Sequence[Rule], report: Report, 
 
     installed = {each.id: each for each in context.store.all()}
     known = {entry.name: entry for entry in compatible(await context.repositories.entries("all", sync=sync, report=report))}
-    known.update((id_, each.entry) for id_, each in installed.items())
+    there = [each.entry for each in installed.values()]
+    known |= {entry.name: entry for entry in there}
     selection = select_packages(rules, list(known.values()))
     for rule in selection.unmatched:
         _unmatched(rule, {entry.language for entry in known.values()}, skip=ignore_missing or not rule.exact)
-    there = {id_: each.entry for id_, each in installed.items()}
-    planned: dict[str, Entry] = {}
+    planned: list[Entry] = []
     install = [entry for entry in selection.entries if entry.name not in installed]
     for entry in install:
-        for needed in await context.repositories.plan(entry, [*there.values(), *planned.values()]):
-            planned.setdefault(needed.name, needed)
-    wanted = {entry.name for entry in selection.entries} | _reused_packages(planned.values(), list(there.values()))
-    stays = _with_dependencies(wanted, installed)
-    chosen = {entry.name for entry in install}
+        planned += await context.repositories.plan(entry, [*there, *planned])
+    wanted = {entry.name for entry in selection.entries}
+    stays = _with_dependencies(wanted | _reused_packages(planned, there), installed)
     return Plan(
         install=tuple(install),
-        dependencies=tuple(entry for entry in planned.values() if entry.name not in chosen and entry.name not in installed),
+        dependencies=tuple(entry for entry in planned if entry.name not in wanted),
         remove=tuple(removal_order([each for id_, each in installed.items() if id_ not in stays])),
         removes_everything=bool(installed) and not selection.entries,
     )
@@ -133,8 +125,7 @@ def _unmatched(rule: Rule, names: Iterable[str], *, skip: bool) -> None:
     if skip:
         typer.echo(f"line {rule.line}: nothing matches {rule.text!r}", err=True)
         return
-    near = suggest_names(rule.pattern, names)
-    hint = f"{near}; --ignore-missing skips it" if near else "--ignore-missing skips it"
+    hint = "; ".join(filter(None, [suggest_names(rule.pattern, names), "--ignore-missing skips it"]))
     raise InvalidRequest(f"nothing matches {rule.text!r}", where=f"line {rule.line}", hint=hint)
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.completion import offer_recipes
-from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, interruptible, open_settings
+from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, interruptible, with_settings
 from firebox.cli.packages.output_tables import format_size, print_json
 from firebox.cli.packages.package_names import NAMES_METAVAR, Selector, read_recipe_selector, suggest_names
 from firebox.cli.packages.progress import show_progress
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
 KEPT = "the package is kept: repeat the command to test it again, or run `firebox packages build --no-test` to accept it as it is"
 
 
-@settings_flags(DATA_DIR_ROWS)
+@with_settings(DATA_DIR_ROWS)
 def build(
+    settings: Settings,
     packages: Annotated[
-        list[str] | None,
-        typer.Argument(metavar=NAMES_METAVAR, help="Package names.", autocompletion=offer_recipes),
+        list[str] | None, typer.Argument(metavar=NAMES_METAVAR, help="Package names.", autocompletion=offer_recipes)
     ] = None,
     all_needed: Annotated[
         bool, typer.Option("--all-needed", help="Build every package that is not in the output folder yet.")
@@ -41,13 +40,10 @@ def build(
         Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Output folder. Default: the repository `built`.")
     ] = None,
     source: Annotated[
-        list[str] | None,
-        typer.Option("--source", metavar="NAME=FILE", help="A file that a recipe requires; repeatable."),
+        list[str] | None, typer.Option("--source", metavar="NAME=FILE", help="A file that a recipe requires; repeatable.")
     ] = None,
     test: Annotated[bool, typer.Option("--test/--no-test", help="Run the recipe's test program on the package.")] = True,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Build packages from the built-in recipes and run their test programs.
 
@@ -55,7 +51,6 @@ def build(
     and a Debian mirror: that of this machine's /etc/apt, or Debian's own. The first build for a Debian release also builds the
     base that its packages share.
     """
-    settings = open_settings(config, flags)
     sources = _sources(source or [])
     folder = output or built_folder(settings)
     if bool(packages) == all_needed:
@@ -107,10 +102,8 @@ def find_recipe(selector: Selector) -> Recipe:
         return find(selector.name, selector.version_range)
     except NotFound as error:
         series = [recipe.series for recipe in known_recipes() if recipe.package == selector.name]
-        if series:
-            error.hint = f"available recipes: {', '.join(series)}"
-        else:
-            error.hint = suggest_names(selector.name, recipe_names()) or "`firebox packages recipes` lists the recipes"
+        near = f"available recipes: {', '.join(series)}" if series else suggest_names(selector.name, recipe_names())
+        error.hint = near or "`firebox packages recipes` lists the recipes"
         raise
 
 
@@ -129,20 +122,15 @@ def _sources(words: list[str]) -> dict[str, Path]:
 
 def check_recipes(recipes: Sequence[Recipe], sources: Mapping[str, Path]) -> None:
     """Check upfront that all files and programs exist. Raises: InvalidRequest, BuildFailed."""
-    from firebox.packages.building.build import required_programs
-    from firebox.packages.building.build_tools import require_all
+    from firebox.packages.building.build import check_programs
 
     for recipe in recipes:
-        _check_sources(recipe, sources)
+        for each in recipe.supplied:
+            if each.name not in sources:
+                hint = f"--source {each.name}=FILE" + (f"; {each.hint}" if each.hint else "")
+                raise InvalidRequest(f"recipe {recipe.name} requires the file {each.name}", where="--source", hint=hint)
     if recipes:
-        require_all(required_programs(recipes))
-
-
-def _check_sources(recipe: Recipe, sources: Mapping[str, Path]) -> None:
-    for each in recipe.supplied:
-        if each.name not in sources:
-            hint = f"--source {each.name}=FILE" + (f"; {each.hint}" if each.hint else "")
-            raise InvalidRequest(f"recipe {recipe.name} requires the file {each.name}", where="--source", hint=hint)
+        check_programs(recipes)
 
 
 def _missing_recipes(folder: Path, sources: Mapping[str, Path]) -> list[Recipe]:

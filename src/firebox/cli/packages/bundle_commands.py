@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firebox.cli.completion import offer_packages
-from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, PackageContext, RepositoryName, open_context, run
-from firebox.cli.packages.find_package import find_package
+from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, PackageContext, RepositoryName, run, with_context
 from firebox.cli.packages.install_command import install_all
-from firebox.cli.packages.json_output import as_installed
-from firebox.cli.packages.output_tables import format_size, print_json
-from firebox.cli.packages.package_names import NAMES_METAVAR, matches, read_selector
+from firebox.cli.packages.output_tables import as_installed, format_size, print_json
+from firebox.cli.packages.package_names import NAMES_METAVAR, find_package, matches, read_selector
 from firebox.cli.packages.progress import show_progress
 from firebox.domain.errors import InvalidRequest
 from firebox.packages.entry import Entry, Report
@@ -24,8 +21,9 @@ if TYPE_CHECKING:
     from firebox.packages.installed.store import Installed
 
 
-@settings_flags(PACKAGE_ROWS)
+@with_context(PACKAGE_ROWS)
 def export_packages(
+    context: PackageContext,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Output file.")],
     packages: Annotated[
         list[str] | None,
@@ -36,15 +34,12 @@ def export_packages(
     installed: Annotated[bool, typer.Option("--installed", help="Export all installed packages.")] = False,
     repository: RepositoryName = "all",
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Write packages and their dependencies to one file, for a machine without a network.
 
     Example: `firebox packages export python haskell -o languages.tar`. Installed packages are reused; the others are downloaded,
     but not installed.
     """
-    context = open_context(config, flags)
     if bool(packages) == installed:
         raise InvalidRequest("name packages, or use --installed")
     if not output.absolute().parent.is_dir():
@@ -59,13 +54,12 @@ def export_packages(
     print(f"{output}: {format_size(output.stat().st_size)}")
 
 
-@settings_flags(PACKAGE_ROWS)
+@with_context(PACKAGE_ROWS)
 def import_packages(
+    context: PackageContext,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file written by `firebox packages export`.")],
     install: Annotated[bool, typer.Option("--install", help="Also install all packages of the file.")] = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Add the packages of a file to the repository `built`, all or none, so that they can be installed.
 
@@ -74,7 +68,6 @@ def import_packages(
     """
     from firebox.packages.publishing.bundle import import_bundle
 
-    context = open_context(config, flags)
     if not file.is_file():
         raise InvalidRequest(f"{file}: no such file", where="FILE")
     done: list[Installed] = []

@@ -1,21 +1,25 @@
-"""Shared context of the package commands: settings, store, repositories, interruption and confirmation."""
+"""What the package commands share: settings, store, repositories, interruption and confirmation."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from firebox.cli.options import ConfigFile, settings_flags
 from firebox.domain.errors import InvalidRequest
 from firebox.packages.installed.store import PackageStore
 from firebox.server.logs import set_up_logs
 from firebox.service.available_runtimes import open_store
+from firebox.settings.declaration import Setting
 from firebox.settings.settings import Settings, load_settings
 from firebox.settings.settings_table import ROWS
 
@@ -32,6 +36,7 @@ EXIT_INTERRUPTED = 130
 """Shell convention: 128 + SIGINT."""
 
 T = TypeVar("T")
+Command = Callable[..., None]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -70,11 +75,31 @@ def open_context(config: Path | None, flags: dict[str, Any]) -> PackageContext:
     return PackageContext(settings, open_store(settings), Repositories(settings))
 
 
-def read_file_or_stdin(name: str, max_bytes: int) -> bytes:
-    """Read a file, or standard input for `-`, up to `max_bytes` + 1 bytes.
+def _with(opened: Callable[[Path | None, dict[str, Any]], T], rows: Sequence[Setting]) -> Callable[[Command], Command]:
+    """Add --config and the flags of these settings to a command, which gets what `opened` makes of them as its first argument."""
 
-    Raises: InvalidRequest if it cannot be read.
-    """
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def run_command(config: Path | None, **given: Any) -> None:
+            flags = {row.name: given.pop(row.name) for row in rows}
+            command(opened(config, flags), **given)
+
+        _first, *own = inspect.signature(command, eval_str=True).parameters.values()
+        config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigFile)
+        run_command.__signature__ = inspect.Signature([*own, config])  # type: ignore[attr-defined]
+        return settings_flags(rows)(run_command)
+
+    return decorate
+
+
+with_settings = partial(_with, open_settings)
+"""For commands whose first argument is the settings."""
+with_context = partial(_with, open_context)
+"""For commands whose first argument is the package context."""
+
+
+def read_file_or_stdin(name: str, max_bytes: int) -> bytes:
+    """Read a file, or standard input for `-`, up to `max_bytes` + 1 bytes. Raises: InvalidRequest if it cannot be read."""
     if name == "-":
         return sys.stdin.buffer.read(max_bytes + 1)
     try:
@@ -100,8 +125,7 @@ def interruptible(words: str) -> Generator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def confirm(question: str, *, yes: bool) -> bool:
-    """Ask for confirmation on a terminal. Without a terminal, or with --yes, do not ask and return True."""
-    if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
-    return typer.confirm(question, err=True)
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask for confirmation on a terminal, unless --yes is used, and exit with status 1 if the answer is no."""
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty() and not typer.confirm(question, err=True):
+        raise typer.Exit(1)

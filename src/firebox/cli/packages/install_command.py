@@ -1,4 +1,4 @@
-"""`firebox packages install`."""
+"""`firebox packages install` and `uninstall`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firebox.cli.completion import offer_packages
-from firebox.cli.options import ConfigFile, settings_flags
+from firebox.cli.completion import offer_installed, offer_packages
 from firebox.cli.packages.build_command import build_and_test, built_folder, check_recipes, find_recipe
-from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, PackageContext, RepositoryName, Sync, open_context, run
-from firebox.cli.packages.find_package import find_package
-from firebox.cli.packages.json_output import as_installed
-from firebox.cli.packages.output_tables import format_size, print_json
-from firebox.cli.packages.package_names import NAMES_METAVAR, Selector, is_file, package_file, read_selector
+from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, PackageContext, RepositoryName, Sync, run, with_context
+from firebox.cli.packages.output_tables import as_installed, format_size, print_json
+from firebox.cli.packages.package_names import (
+    NAMES_METAVAR,
+    Selector,
+    find_installed,
+    find_package,
+    is_file,
+    package_file,
+    read_selector,
+)
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import recipe_names
 from firebox.domain.errors import NotFound
@@ -29,8 +34,9 @@ if TYPE_CHECKING:
 INTERRUPTED = "unfinished packages were not installed; their downloads are kept for the next attempt"
 
 
-@settings_flags(PACKAGE_ROWS)
+@with_context(PACKAGE_ROWS)
 def install(
+    context: PackageContext,
     packages: Annotated[
         list[str],
         typer.Argument(
@@ -45,15 +51,12 @@ def install(
     ] = False,
     sync: Sync = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Install packages and their dependencies. A running server offers them immediately.
 
     Example: `firebox packages install python@3.13.x haskell`, or `firebox packages install ./lua-5.4.7.squashfs` for a file. The
     newest matching version is installed; several versions can coexist. Packages that are already installed are skipped.
     """
-    context = open_context(config, flags)
     installed: list[Installed] = []
     try:
         with show_progress() as report:
@@ -109,3 +112,55 @@ async def _find_all(
             found.append(find_recipe(selector))
     check_recipes([each for each in found if not isinstance(each, Entry)], {})
     return found
+
+
+@with_context(PACKAGE_ROWS)
+def uninstall(
+    context: PackageContext,
+    packages: Annotated[
+        list[str],
+        typer.Argument(
+            metavar=NAMES_METAVAR, help="Installed packages; all matching versions are removed.", autocompletion=offer_installed
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Uninstall packages, after waiting for active runs (at most `uninstall_wait_ms`).
+
+    Example: `firebox packages uninstall python@3.11.x`. A package that another one requires is not removed: uninstall both, or
+    the other one first. Dependencies are kept; `firebox packages apply` removes unneeded ones. A corrupt package is given by its
+    id, as shown in the log of `firebox serve`.
+    """
+    installed = context.store.all()
+    damaged = [word for word in packages if word in context.store.damaged()]
+    words = [word for word in packages if word not in damaged]
+    chosen = {each.id: each for word in words for each in find_installed(installed, word)}
+    removed: list[str] = []
+
+    async def work(report: Report) -> None:
+        installer = context.installer()
+        for id_ in (*damaged, *removal_order(list(chosen.values()))):
+            await installer.uninstall(id_, report)
+            removed.append(id_)
+
+    try:
+        with show_progress() as report:
+            run(work(report), "only the packages listed above were removed")
+    finally:
+        if as_json:
+            print_json(removed)
+        for id_ in () if as_json else removed:
+            print(f"removed {id_}")
+
+
+def removal_order(packages: Sequence[Installed]) -> list[str]:
+    """Sort packages so that each comes before its dependencies."""
+    ordered: list[str] = []
+    left = {each.id: each for each in packages}
+    while left:
+        needed = {requirement for each in left.values() for requirement in each.requires}
+        free = [id_ for id_ in left if id_ not in needed] or list(left)
+        ordered += free
+        for id_ in free:
+            del left[id_]
+    return ordered

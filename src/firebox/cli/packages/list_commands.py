@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.completion import offer_packages
-from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, RepositoryName, Sync, open_context, run
-from firebox.cli.packages.json_output import as_entry, as_installed, as_runtimes
-from firebox.cli.packages.output_tables import format_size, print_fields, print_json, print_rows
+from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, RepositoryName, Sync, run, with_context
+from firebox.cli.packages.output_tables import (
+    as_entry,
+    as_installed,
+    as_runtimes,
+    format_size,
+    print_fields,
+    print_json,
+    print_rows,
+)
 from firebox.cli.packages.package_names import compatible, matches, read_selector, sort_versions, unknown_package
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import contains_words, known_recipes, searchable_texts
@@ -26,21 +32,19 @@ VERSIONS_SHOWN = 5
 """Maximum versions per package in search results."""
 
 
-@settings_flags(REPOSITORY_ROWS)
+@with_context(REPOSITORY_ROWS)
 def list_packages(
+    context: PackageContext,
     available: Annotated[bool, typer.Option("--available", "-a", help="List the packages in the repositories instead.")] = False,
     repository: RepositoryName = "all",
     sync: Sync = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """List the installed packages, or with --available those in the repositories.
 
     Example: `firebox packages list --available`. Several versions of a package can be installed, and requests can use all of
     them. `firebox runtimes` lists the resulting runtimes.
     """
-    context = open_context(config, flags)
     if available:
         _list_available(context, repository, sync=sync, as_json=as_json)
         return
@@ -65,19 +69,17 @@ def list_packages(
         typer.echo(f"unusable: {problem}", err=True)
 
 
-@settings_flags(REPOSITORY_ROWS)
+@with_context(REPOSITORY_ROWS)
 def search(
+    context: PackageContext,
     words: Annotated[list[str], typer.Argument(metavar="WORD", help="Parts of a name, alias or summary; all must match.")],
     sync: Sync = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Search the repositories, the installed packages and the recipes.
 
     Example: `firebox packages search node` or `firebox packages search python numpy`.
     """
-    context = open_context(config, flags)
     with show_progress() as report:
         entries = compatible(run(context.repositories.entries("all", sync=sync, report=report)))
     installed = {package.id for package in context.store.all()}
@@ -106,8 +108,9 @@ def search(
     print_rows(("PACKAGE", "VERSIONS", "WHERE", "WHAT"), rows)
 
 
-@settings_flags(REPOSITORY_ROWS)
+@with_context(REPOSITORY_ROWS)
 def info(
+    context: PackageContext,
     package: Annotated[
         str,
         typer.Argument(
@@ -116,14 +119,11 @@ def info(
     ],
     repository: RepositoryName = "all",
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Show the details of a package: size, checksums, dependencies, author, signature.
 
     Example: `firebox packages info python@3.13.x`.
     """
-    context = open_context(config, flags)
     selector = read_selector(package)
     with show_progress() as report:
         entries = compatible(run(context.repositories.entries(repository, report=report)))
@@ -134,8 +134,7 @@ def info(
     found = {entry.version: entry for entry in candidates.values() if matches(selector, entry)}
     recipes = _recipes()
     if not found:
-        known = [(entry.language, entry.version) for entry in candidates.values()]
-        raise unknown_package(selector, known, list(recipes))
+        raise unknown_package(selector, candidates.values(), list(recipes))
     first = {entry.version: entry for entry in group_by_repository(found.values())[0]}
     entry = first[sort_versions(first)[0]]
     there = installed.get(entry.name)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from firebox.packages.entry import Entry
 from firebox.server.logs import escape
+
+if TYPE_CHECKING:
+    from firebox.packages.installed.store import Installed
+    from firebox.runtimes.runtime import Runtime
 
 PIPED_COLUMNS = 240
 
@@ -52,3 +58,43 @@ def format_size(size_bytes: int) -> str:
             number = size_bytes / 10**power
             return f"{number:.1f} {unit}" if number < 10 else f"{number:.0f} {unit}"
     return f"{size_bytes} B"
+
+
+def as_entry(entry: Entry) -> dict[str, Any]:
+    """Convert an index entry to JSON."""
+    return {
+        "package": entry.language,
+        "version": entry.version,
+        "repository": entry.repository,
+        "author": entry.author,
+        "size_bytes": entry.size_bytes,
+        "architecture": entry.architecture,
+        "checksums": entry.checksums,
+        "dependencies": entry.dependencies,
+        "buildfile": entry.buildfile,
+        "download": entry.download,
+        "signed": bool(entry.signature),
+    }
+
+
+def as_installed(package: Installed) -> dict[str, Any]:
+    """Convert an installed package to JSON."""
+    return {
+        "id": package.id,
+        "package": package.entry.language,
+        "version": package.entry.version,
+        "repository": package.entry.repository,
+        "kind": package.kind,
+        "size_bytes": package.size_bytes,
+        "installed_at": package.installed_at,
+        "requires": list(package.requires),
+    }
+
+
+def as_runtimes(runtimes: Iterable[Runtime], package: Installed) -> list[dict[str, Any]]:
+    """Convert the runtimes of a package to JSON."""
+    return [
+        {"language": each.language, "version": each.version, "aliases": list(each.aliases)}
+        for each in runtimes
+        if each.installed == package.id
+    ]

@@ -1,16 +1,22 @@
-"""Package selectors on the command line: NAME, NAME@RANGE, or a file."""
+"""Packages on the command line, as NAME, NAME@RANGE or a file, and their lookup."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from firebox.cli.packages.context import PackageContext
+from firebox.cli.packages.recipes_command import packages_providing, recipe_names
 from firebox.domain.errors import InvalidRequest, NotFound
 from firebox.packages.entry import Entry
+
+if TYPE_CHECKING:
+    from firebox.packages.installed.store import Installed
 
 NAMES_METAVAR = "NAME[@RANGE]"
 FILE_ENDINGS = (".squashfs", ".sqsh", ".tar.gz", ".tgz")
@@ -78,39 +84,61 @@ def sort_versions(versions: Iterable[str]) -> list[str]:
     return sorted(set(versions), key=sort_key, reverse=True)
 
 
+async def find_package(context: PackageContext, selector: Selector, repository: str) -> Entry:
+    """Find the newest matching package. Falls back to installed packages that no repository has.
+
+    Raises: NotFound with similar names as a hint; and as `Repositories.find`.
+    """
+    try:
+        return await context.repositories.find(selector.name, selector.version_range, repository=repository)
+    except NotFound as error:
+        if error.kind != "package":
+            raise
+    known = compatible(await context.repositories.entries(repository))
+    for entry in known:
+        if entry.name == selector.word:
+            return entry
+    for package in context.store.all():
+        if matches(selector, package.entry):
+            return package.entry
+    provided_by = packages_providing(selector.name.lower())
+    raise unknown_package(selector, known, recipe_names(), provided_by)
+
+
+def find_installed(installed: Sequence[Installed], word: str) -> list[Installed]:
+    """List the installed packages that match a word. Raises: NotFound with similar names as a hint; InvalidRequest."""
+    selector = read_selector(word)
+    found = [package for package in installed if matches(selector, package.entry)]
+    if not found:
+        error = NotFound("installed package", selector.word)
+        near = _suggestion(selector, [package.entry for package in installed], ())
+        error.hint = near or "`firebox packages list` lists the installed packages"
+        raise error
+    return found
+
+
 def unknown_package(
-    selector: Selector, known: Sequence[tuple[str, str]], recipes: Sequence[str] = (), provided_by: Sequence[str] = ()
+    selector: Selector, known: Collection[Entry], recipes: Sequence[str] = (), provided_by: Sequence[str] = ()
 ) -> NotFound:
     """Create the error for an unknown package, with suggestions.
 
-    known: (name, version) of all known packages. recipes: names of packages that can be built. provided_by: names of packages
-    that provide a language of this name.
+    recipes: names of packages that can be built. provided_by: names of packages that provide a language of this name.
     """
     error = NotFound("package", selector.word)
-    names = {name for name, _ in known}
+    names = {entry.language for entry in known}
     provided_by = [name for name in provided_by if name in names] or list(provided_by)
     if selector.name in recipes and selector.name not in names:
-        error.hint = (
-            f"no repository has it, but there is a recipe: run `{_install_command(selector.name, names)}` to build and install it"
-        )
+        command = f"firebox packages install --build {selector.name}"
+        error.hint = f"no repository has it, but there is a recipe: run `{command}` to build and install it"
     elif provided_by and selector.name not in names:
-        error.hint = f"{selector.name} is provided by {' or '.join(provided_by)}: run `{_install_command(provided_by[0], names)}`"
+        option = "" if provided_by[0] in names else "--build "
+        command = f"firebox packages install {option}{provided_by[0]}"
+        error.hint = f"{selector.name} is provided by {' or '.join(provided_by)}: run `{command}`"
     elif not known and not recipes:
         error.hint = "no repository is configured: see docs/operate/packages.md"
     else:
         near = _suggestion(selector, known, recipes) or "`firebox packages list --available` lists all packages"
         error.hint = f"{near}; `firebox packages sync` updates the indexes"
-    return error
-
-
-def _install_command(name: str, known: Container[str]) -> str:
-    return f"firebox packages install {'' if name in known else '--build '}{name}"
-
-
-def not_installed(selector: Selector, installed: Sequence[tuple[str, str]]) -> NotFound:
-    """Create the error for a package that is not installed, with suggestions."""
-    error = NotFound("installed package", selector.word)
-    error.hint = _suggestion(selector, installed, ()) or "`firebox packages list` lists the installed packages"
     return error
 
 
@@ -121,10 +149,7 @@ def suggest_names(name: str, names: Iterable[str]) -> str:
 
 
 def compatible(entries: Iterable[Entry]) -> list[Entry]:
-    """Filter entries by architecture; of each version, prefer the architecture-specific package.
-
-    Keeps the order of the repositories.
-    """
+    """Filter entries by architecture, in order; of each version, prefer the architecture-specific package."""
     from firebox.packages.machine import fits
 
     best: dict[str, Entry] = {}
@@ -134,11 +159,7 @@ def compatible(entries: Iterable[Entry]) -> list[Entry]:
     return list(best.values())
 
 
-def _suggestion(selector: Selector, known: Sequence[tuple[str, str]], recipes: Sequence[str]) -> str:
-    if versions := _versions(selector.name, known):
+def _suggestion(selector: Selector, known: Collection[Entry], recipes: Sequence[str]) -> str:
+    if versions := sort_versions(entry.version for entry in known if entry.language == selector.name):
         return f"versions of {selector.name}: {', '.join(versions[:MAX_SHOWN])}"
-    return suggest_names(selector.name, {*(name for name, _ in known), *recipes})
-
-
-def _versions(name: str, known: Sequence[tuple[str, str]]) -> list[str]:
-    return sort_versions(version for each, version in known if each == name)
+    return suggest_names(selector.name, {*(entry.language for entry in known), *recipes})

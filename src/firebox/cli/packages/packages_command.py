@@ -8,14 +8,12 @@ from firebox.cli.application import Application
 from firebox.cli.packages.apply_command import apply
 from firebox.cli.packages.build_command import build
 from firebox.cli.packages.bundle_commands import export_packages, import_packages
-from firebox.cli.packages.install_command import install
-from firebox.cli.packages.keygen_command import keygen
+from firebox.cli.packages.install_command import install, uninstall
 from firebox.cli.packages.list_commands import info, list_packages, search
-from firebox.cli.packages.publish_commands import index, publish, sign
+from firebox.cli.packages.publish_commands import index, keygen, publish, sign
 from firebox.cli.packages.recipes_command import recipes
 from firebox.cli.packages.repository_commands import repos, sync
 from firebox.cli.packages.trust_commands import trust, untrust
-from firebox.cli.packages.uninstall_command import uninstall
 
 app = Application(no_args_is_help=True)
 
@@ -39,24 +37,9 @@ GROUPS: dict[str, dict[str, Callable[..., None]]] = {
         "uninstall": uninstall,
         "apply": apply,
     },
-    "Repositories": {
-        "repos": repos,
-        "sync": sync,
-        "trust": trust,
-        "untrust": untrust,
-    },
-    "Making packages": {
-        "recipes": recipes,
-        "build": build,
-        "index": index,
-        "keygen": keygen,
-        "sign": sign,
-        "publish": publish,
-    },
-    "Offline machines": {
-        "export": export_packages,
-        "import": import_packages,
-    },
+    "Repositories": {"repos": repos, "sync": sync, "trust": trust, "untrust": untrust},
+    "Making packages": {"recipes": recipes, "build": build, "index": index, "keygen": keygen, "sign": sign, "publish": publish},
+    "Offline machines": {"export": export_packages, "import": import_packages},
 }
 """All commands by name, grouped by their heading in `firebox packages --help`."""
 

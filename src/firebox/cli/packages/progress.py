@@ -8,8 +8,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 from firebox.cli.packages.output_tables import format_size
@@ -87,22 +88,16 @@ class _Bars:
         self._bars.update(task, total=progress.total or None, completed=progress.done)
 
 
-class _StepColumn(TextColumn):
+class _StepColumn(ProgressColumn):
     """The current step."""
-
-    def __init__(self) -> None:
-        super().__init__("")
 
     def render(self, task: Task) -> Text:
         step: Step = task.fields["step"]
         return Text(STEP_LABELS[step] if step in {"build", "download"} else task.fields["words"] or STEP_LABELS[step])
 
 
-class _DetailColumn(TextColumn):
+class _DetailColumn(ProgressColumn):
     """For a download, its size and speed; for a build, the latest output line."""
-
-    def __init__(self) -> None:
-        super().__init__("")
 
     def render(self, task: Task) -> Text:
         step: Step = task.fields["step"]
@@ -122,9 +117,9 @@ def _bars() -> Bars:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False, style="bold"),
-        _StepColumn(),
+        _StepColumn(Column(no_wrap=True)),
         BarColumn(bar_width=24),
-        _DetailColumn(),
+        _DetailColumn(Column(no_wrap=True)),
         TimeElapsedColumn(),
     )
     return Bars(*columns, console=Console(stderr=True), transient=True)

@@ -1,7 +1,8 @@
-"""`firebox packages index`, `sign` and `publish`: turn a folder of packages into a repository for any web server."""
+"""`firebox packages index`, `keygen`, `sign` and `publish`: turn a folder of packages into a repository for any web server."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +10,16 @@ from typing import Annotated
 import typer
 
 from firebox.cli.options import ConfigFile, DataDir
-from firebox.cli.packages.context import AsJson, interruptible, open_settings
+from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, interruptible, open_settings, with_settings
 from firebox.cli.packages.output_tables import print_json
 from firebox.cli.packages.progress import show_progress
 from firebox.domain.errors import InvalidRequest
 from firebox.packages.entry import Entry
 from firebox.packages.repository.sources import INDEX_NAME
+from firebox.settings.settings import Settings
 
 INTERRUPTED = "run the command again to finish"
+SECONDS_A_DAY = 86_400
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of package files.")]
 Key = Annotated[Path, typer.Option("--key", "-k", metavar="FILE", help="The secret key, created by `firebox packages keygen`.")]
@@ -34,6 +37,42 @@ def index(folder: Folder, as_json: AsJson = False, config: ConfigFile = None, da
     with show_progress() as report, interruptible(INTERRUPTED):
         entries = write_index(folder, report)
     _show(entries, folder, "indexed", as_json=as_json)
+
+
+@with_settings(DATA_DIR_ROWS)
+def keygen(
+    _settings: Settings,
+    user_id: Annotated[str, typer.Argument(metavar="USER-ID", help="Owner of the key: 'Full Name <mail>'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File for the secret key, with mode 0600.")],
+    days: Annotated[int, typer.Option("--days", metavar="NUMBER", min=0, help="Validity in days; 0: unlimited.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Create an OpenPGP key for signing packages.
+
+    Example: `firebox packages keygen 'Ann Example <ann@example.org>' -o signing-key` writes the secret key to `signing-key` (keep
+    it private) and the certificate to `signing-key.asc` (distribute it: `firebox packages trust` accepts it). The key has no
+    passphrase.
+    """
+    from pysequoia import Tsk
+
+    if not user_id.strip() or not user_id.isprintable():
+        raise InvalidRequest("a key needs a user id", where="USER-ID", hint="example: 'Ann Example <ann@example.org>'")
+    certificate_file = output.with_name(f"{output.name}.asc")
+    key = Tsk.generate(user_id=user_id.strip(), validity_seconds=days * SECONDS_A_DAY or None)
+    certificate = key.extract_certificate()
+    _write_new(output, str(key), 0o600)
+    try:
+        _write_new(certificate_file, str(certificate), 0o644)
+    except BaseException:
+        output.unlink()
+        raise
+    if as_json:
+        shown = {"fingerprint": certificate.fingerprint, "key": str(output), "certificate": str(certificate_file)}
+        print_json(shown)
+        return
+    print(f"fingerprint  {certificate.fingerprint}")
+    print(f"secret key   {output}")
+    print(f"certificate  {certificate_file}")
 
 
 def sign(folder: Folder, key: Key, as_json: AsJson = False, config: ConfigFile = None, data_dir: DataDir = None) -> None:
@@ -101,3 +140,14 @@ def _show(entries: Sequence[Entry], folder: Path, done: str, *, as_json: bool) -
         )
     else:
         print(f"{done} {len(entries)} {'package' if len(entries) == 1 else 'packages'}: {folder / INDEX_NAME}")
+
+
+def _write_new(file: Path, text: str, mode: int) -> None:
+    """Create a file. Raises: InvalidRequest if it exists."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    except FileExistsError:
+        raise InvalidRequest(f"{file} already exists", where="--output", hint="keys are never overwritten") from None
+    with os.fdopen(descriptor, "w") as opened:
+        os.fchmod(descriptor, mode)
+        opened.write(text)

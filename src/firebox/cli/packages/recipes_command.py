@@ -9,29 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, open_settings
+from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, with_settings
 from firebox.cli.packages.output_tables import print_json, print_rows
+from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:
     from firebox.packages.building.recipe import Recipe
 
 
-@settings_flags(DATA_DIR_ROWS)
+@with_settings(DATA_DIR_ROWS)
 def recipes(
+    _settings: Settings,
     words: Annotated[
         list[str] | None, typer.Argument(metavar="WORD", help="Only list recipes that contain all of these words.")
     ] = None,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """List the built-in recipes, which `firebox packages build` can build.
 
     Example: `firebox packages recipes haskell`. A recipe that is not verified requires files that you supply with the `--source`
     option of `firebox packages build`.
     """
-    open_settings(config, flags)
     found = [recipe for recipe in known_recipes() if contains_words(words or [], searchable_texts(recipe))]
     if as_json:
         print_json([_as_json(recipe) for recipe in found])

@@ -6,40 +6,38 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from msgspec import Struct
+from msgspec import Struct, field
 
-from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, open_context, run
+from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, run, with_context
 from firebox.cli.packages.output_tables import print_json, print_rows
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.trust_commands import as_key
 from firebox.domain.errors import PackageError
 
 
-class Repository(Struct, frozen=True, kw_only=True):
+class Repository(Struct, kw_only=True):
     """The state of a repository."""
 
     name: str
     location: str
-    synced_at: datetime | None
+    synced_at: datetime | None = None
     """None: never, or it is a local file, which needs no synchronization."""
-    signed_at: datetime | None
+    signed_at: datetime | None = None
     """Signature time of the latest index; None if it has no trusted signature."""
-    packages: int | None
+    packages: int | None = None
     """Number of packages; None if unknown."""
-    trusted: list[dict[str, Any]]
+    trusted: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """The trusted keys."""
     problem: str = ""
 
 
-@settings_flags(REPOSITORY_ROWS)
-def repos(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
+@with_context(REPOSITORY_ROWS)
+def repos(context: PackageContext, as_json: AsJson = False) -> None:
     """List the repositories: location, time of the last sync, and trusted keys.
 
     Example: `firebox packages repos --repositories main=https://packages.example.org/index.yaml`. Repositories come from the
     setting `repositories`; local builds are in the repository `built`.
     """
-    context = open_context(config, flags)
     found = run(_repository_states(context))
     if as_json:
         print_json(found)
@@ -62,18 +60,16 @@ def repos(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -
             typer.echo(f"{each.name}: {each.problem}", err=True)
 
 
-@settings_flags(REPOSITORY_ROWS)
+@with_context(REPOSITORY_ROWS)
 def sync(
+    context: PackageContext,
     repository: Annotated[str, typer.Argument(metavar="NAME", help="A repository. Default: all of them.")] = "all",
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Fetch the repository indexes again.
 
     Example: `firebox packages sync`. An index that lost its trusted signature, or is older than the last one, is rejected.
     """
-    context = open_context(config, flags)
     with show_progress() as report:
         run(context.repositories.sync(repository, report))
     found = [each for each in run(_repository_states(context)) if repository in {"all", each.name}]
@@ -92,30 +88,19 @@ async def _repository_states(context: PackageContext) -> list[Repository]:
 
     found: list[Repository] = []
     for source in read_sources(context.settings):
-        packages, problem, synced_at, signed_at = None, "", None, None
-        trusted: list[dict[str, Any]] = []
+        repository = Repository(name=source.name, location=source.location)
+        found.append(repository)
         try:
-            trusted = [as_key(each) for each in trusted_keys(context.settings, source.name)]
+            repository.trusted = [as_key(each) for each in trusted_keys(context.settings, source.name)]
             folder = StateFolder(context.settings, source.name)
             state = folder.state()
             if not source.on_network or (state.location == source.location and state.synced_at is not None):
-                packages = len(await context.repositories.entries(source.name))
+                repository.packages = len(await context.repositories.entries(source.name))
                 state = folder.state()
-            synced_at = state.synced_at if source.on_network else None
-            signed_at = state.signed_at
+            repository.synced_at = state.synced_at if source.on_network else None
+            repository.signed_at = state.signed_at
         except PackageError as error:
-            problem = error.message
-        found.append(
-            Repository(
-                name=source.name,
-                location=source.location,
-                synced_at=synced_at,
-                signed_at=signed_at,
-                packages=packages,
-                trusted=trusted,
-                problem=problem,
-            )
-        )
+            repository.problem = error.message
     return found
 
 

@@ -15,10 +15,9 @@ from firebox.domain.errors import BuildFailed
 from firebox.domain.limits import LimitRequest
 from firebox.domain.model import File, Finished, Job, Result
 from firebox.engine.executor import LocalExecutor
-from firebox.packages.building.build_tools import require, run
-from firebox.packages.building.squash import read_beside
+from firebox.packages.building.squash import read_beside, unpack_tree
 from firebox.packages.entry import Progress, Report, no_report
-from firebox.packages.installed.store import RUNTIMES, TREE
+from firebox.packages.installed.store import RUNTIMES
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher.squashfs_support import cannot_mount
@@ -36,7 +35,6 @@ LIMITS = LimitRequest(wall_ms=300_000, cpu_ms=300_000)
 """Limits per stage, instead of client limits: the machine is busy, its disk cache is cold, and the build took minutes."""
 
 _SHOWN = 1000
-_UNPACK_TIMEOUT_S = 1800.0
 
 
 def run_smoke_test(
@@ -86,13 +84,7 @@ def _layers(built: Built, folder: Path) -> Generator[tuple[str, ...]]:
         yield tuple(str(image.resolve()) for image in images)
         return
     with tempfile.TemporaryDirectory(prefix="firebox-try-") as place:
-        layers: list[str] = []
-        for number, image in enumerate(images):
-            target = Path(place, str(number))
-            command = [require("unsquashfs"), "-quiet", "-no-progress", "-no-xattrs", "-dest", str(target), str(image), TREE]
-            run(command, _UNPACK_TIMEOUT_S)
-            layers.append(str(target / TREE))
-        yield tuple(layers)
+        yield tuple(str(unpack_tree(image, Path(place, str(number)))) for number, image in enumerate(images))
 
 
 def _image_of(folder: Path, language: str, version: str) -> Path:

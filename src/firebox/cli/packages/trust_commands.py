@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firebox.cli.options import ConfigFile, settings_flags
-from firebox.cli.packages.context import TRUST_ROWS, AsJson, Yes, confirm, open_settings, read_file_or_stdin
+from firebox.cli.packages.context import TRUST_ROWS, AsJson, Yes, confirm, read_file_or_stdin, with_settings
 from firebox.cli.packages.output_tables import print_fields, print_json
 from firebox.domain.errors import InvalidRequest, NotFound
 from firebox.files.atomic_write import write_atomic
@@ -28,16 +27,15 @@ _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 Repository = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The repository's name in the setting `repositories`.")]
 
 
-@settings_flags(TRUST_ROWS)
+@with_settings(TRUST_ROWS)
 def trust(
+    settings: Settings,
     repository: Repository,
     certificate: Annotated[
         str, typer.Argument(metavar="FILE", help="OpenPGP certificates (public keys), armored or binary; - for standard input.")
     ],
     yes: Yes = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Trust a key to sign the content of a repository. First compare its fingerprint with the one published by its owner.
 
@@ -46,34 +44,31 @@ def trust(
     """
     from firebox.packages.repository.signatures import key_file, trusted_keys
 
-    settings = open_settings(config, flags)
     _check_name(settings, repository)
     certificates = _read(certificate)
     if not as_json:
         _show(certificates)
-    if not confirm(f"Trust {_key_or_keys(certificates)} for {repository}?", yes=yes):
-        raise typer.Exit(1)
+    confirm(f"Trust {_key_or_keys(certificates)} for {repository}?", yes=yes)
     kept = {each.fingerprint: each for each in trusted_keys(settings, repository)}
     for each in certificates:
         kept[each.fingerprint] = kept[each.fingerprint].merge(each) if each.fingerprint in kept else each
     file = key_file(settings, repository)
-    _write(file, list(kept.values()))
+    _write(file, kept.values())
     if as_json:
-        _print_trusted(repository, file, list(kept.values()))
+        _print_trusted(repository, file, kept.values())
     else:
         print(f"{len(kept)} {'key' if len(kept) == 1 else 'keys'} trusted for {repository}: {file}")
 
 
-@settings_flags(TRUST_ROWS)
+@with_settings(TRUST_ROWS)
 def untrust(
+    settings: Settings,
     repository: Repository,
     fingerprint: Annotated[
         str | None, typer.Argument(metavar="FINGERPRINT", help="Fingerprint of the key, or its end. Default: all keys.")
     ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
-    config: ConfigFile = None,
-    **flags: object,
 ) -> None:
     """Remove trusted keys of a repository. Installed packages are kept.
 
@@ -81,7 +76,6 @@ def untrust(
     """
     from firebox.packages.repository.signatures import key_file, trusted_keys
 
-    settings = open_settings(config, flags)
     _check_name(settings, repository)
     file = key_file(settings, repository)
     certificates = trusted_keys(settings, repository)
@@ -90,8 +84,7 @@ def untrust(
     forgotten = certificates if fingerprint is None else _with_fingerprint(certificates, fingerprint)
     if not as_json:
         _show(forgotten)
-    if not confirm(f"Stop trusting {_key_or_keys(forgotten)} for {repository}?", yes=yes):
-        raise typer.Exit(1)
+    confirm(f"Stop trusting {_key_or_keys(forgotten)} for {repository}?", yes=yes)
     kept = [each for each in certificates if each not in forgotten]
     if kept:
         _write(file, kept)
@@ -161,31 +154,22 @@ def _with_fingerprint(certificates: Sequence[Cert], fingerprint: str) -> list[Ce
     return found
 
 
-def _write(file: Path, certificates: Sequence[Cert]) -> None:
+def _write(file: Path, certificates: Iterable[Cert]) -> None:
     """Write the public certificates atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, "".join(str(each) for each in certificates).encode())
 
 
-def _print_trusted(repository: str, file: Path, certificates: Sequence[Cert]) -> None:
+def _print_trusted(repository: str, file: Path, certificates: Iterable[Cert]) -> None:
     print_json({"repository": repository, "file": str(file), "trusted": [as_key(each) for each in certificates]})
 
 
 def _show(certificates: Sequence[Cert]) -> None:
     for each in certificates:
-        print_fields(
-            [
-                ("fingerprint", _grouped(each.fingerprint)),
-                ("user id", "\n".join(str(user) for user in each.user_ids) or "none"),
-                ("expires", f"{each.expiration:%Y-%m-%d}" if each.expiration else ""),
-            ]
-        )
-
-
-def _grouped(fingerprint: str) -> str:
-    """Format a fingerprint in groups of four digits."""
-    digits = fingerprint.upper()
-    return " ".join(digits[place : place + 4] for place in range(0, len(digits), 4))
+        groups = re.findall(".{1,4}", each.fingerprint.upper())
+        users = "\n".join(str(user) for user in each.user_ids) or "none"
+        expires = f"{each.expiration:%Y-%m-%d}" if each.expiration else ""
+        print_fields([("fingerprint", " ".join(groups)), ("user id", users), ("expires", expires)])
 
 
 def _key_or_keys(certificates: Sequence[Cert]) -> str:

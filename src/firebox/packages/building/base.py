@@ -15,16 +15,14 @@ from typing import Any
 
 from firebox.domain.errors import BuildFailed
 from firebox.files.checksum import file_checksum
-from firebox.packages.building.debian_root import run_mmdebstrap
-from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
+from firebox.packages.building.debian_root import KEEP_ARCHIVES, keep_archives, run_mmdebstrap
 from firebox.packages.building.layer import plan_layer
 from firebox.packages.building.recipe import AUTHOR
 from firebox.packages.building.squash import read_beside, write_image, write_tree_as_tar
 from firebox.packages.file_locks import lock_file
 from firebox.packages.installed.store import INFO
 from firebox.packages.machine import architecture
-from firebox.packages.publishing.build_file import write_build_file
-from firebox.packages.publishing.publishing import add_file_to_index, add_to_index, entry_of
+from firebox.packages.publishing.publishing import add_file_to_index, add_to_index, entry_of, write_build_file
 from firebox.packages.versions import sort_key
 
 INCLUDED = ("tzdata",)
@@ -46,7 +44,6 @@ class Base:
 
     name: str
     version: str
-    file: Path
     tree: Path
     epoch: int
 
@@ -54,10 +51,7 @@ class Base:
 def find_or_build_base(
     suite: str, output: Path, downloads: Path, progress: Callable[[str], None], *, rebuild: bool = False
 ) -> Base:
-    """Return the newest base of a release in a package folder; build and announce one if there is none.
-
-    Raises: BuildFailed.
-    """
+    """Return the newest base of a release in a package folder; build and announce one if there is none. Raises: BuildFailed."""
     name = f"debian-{suite}"
     with lock_file(output / f".{name}.lock"):
         files = [] if rebuild else list(output.glob(f"{name}-*-{architecture()}.squashfs"))
@@ -65,10 +59,9 @@ def find_or_build_base(
             files = [_build(suite, name, output, downloads, progress)]
         file = max(files, key=lambda file: sort_key(file.name.rpartition("-")[0].rpartition("-")[2]))
         add_file_to_index(output, file)
-    information = _read_information(file)
-    tree = _cached_tree(file, downloads / "trees")
-    made = datetime.strptime(information["version"].rpartition(".")[2], "%Y%m%d").replace(tzinfo=UTC)
-    return Base(name, information["version"], file, tree, int(made.timestamp()))
+    version = _read_version(file)
+    made = datetime.strptime(version.rpartition(".")[2], "%Y%m%d").replace(tzinfo=UTC)
+    return Base(name, version, _cached_tree(file, downloads / "trees"), int(made.timestamp()))
 
 
 def _build(suite: str, name: str, output: Path, downloads: Path, progress: Callable[[str], None]) -> Path:
@@ -76,21 +69,17 @@ def _build(suite: str, name: str, output: Path, downloads: Path, progress: Calla
         folder = Path(place)
         archives, full, unfinished = folder / "archives", folder / "full.tar", folder / "image.squashfs"
         archives.mkdir()
-        hooks = ["--skip=essential/unlink", f"--include={','.join(INCLUDED)}", KEEP_ARCHIVES.format(archives)]
-        if suite in UNMERGED:
-            hooks.append(MERGE)
-        hooks += ['--customize-hook=rm -f "$1"/var/cache/apt/archives/*.deb']
+        hooks = ["--skip=essential/unlink", f"--include={','.join(INCLUDED)}", *([MERGE] if suite in UNMERGED else [])]
+        hooks += [KEEP_ARCHIVES.format(archives), '--customize-hook=rm -f "$1"/var/cache/apt/archives/*.deb']
         began = int(time.time()) - 1
         run_mmdebstrap(suite, full, ["--variant=essential", *hooks], progress)
-        inputs = debian_inputs(archives)
-        keep_archives(archives, downloads / "debian")
+        inputs = keep_archives(archives, downloads / "debian")
         with tarfile.open(full) as whole:
             layer = plan_layer(whole, None, began=began, epoch=0)
             release = _release(whole)
             version = f"{release}.{datetime.fromtimestamp(layer.epoch, UTC):%Y%m%d}"
             information = package_information(name, version, AUTHOR, inputs)
-            content = json.dumps(information, indent=1).encode() + b"\n"
-            write_image(unfinished, {INFO: content}, whole, layer)
+            write_image(unfinished, {INFO: information}, whole, layer)
         file = output / f"{name}-{version}-{architecture()}.squashfs"
         unfinished.chmod(0o644)
         write_build_file(file, f"mmdebstrap --variant=essential --include={','.join(INCLUDED)} {suite}", {})
@@ -102,11 +91,12 @@ def _build(suite: str, name: str, output: Path, downloads: Path, progress: Calla
 
 def _release(root: tarfile.TarFile) -> str:
     """Return the release number with one dot: "13.2"; for an unnumbered release, that of its base-files package."""
-    texts: list[str] = []
-    for name in ("./etc/debian_version", "./var/lib/dpkg/status"):
+
+    def read(name: str) -> str:
         file = root.extractfile(name)
-        texts.append(file.read().decode(errors="replace") if file is not None else "")
-    match = _VERSION_ID.match(texts[0]) or _BASE_FILES.search(texts[1])
+        return file.read().decode(errors="replace") if file is not None else ""
+
+    match = _VERSION_ID.match(read("./etc/debian_version")) or _BASE_FILES.search(read("./var/lib/dpkg/status"))
     if match is None:
         raise BuildFailed("cannot determine the Debian release of the root")
     number = match[match.re.groups]
@@ -122,17 +112,15 @@ def _cached_tree(file: Path, folder: Path) -> Path:
     return tree
 
 
-def _read_information(file: Path) -> dict[str, Any]:
+def _read_version(file: Path) -> str:
     try:
-        information: dict[str, Any] = json.loads(read_beside(file, INFO))
-        str(information["version"])
+        return str(json.loads(read_beside(file, INFO))["version"])
     except (ValueError, KeyError, TypeError):
         raise BuildFailed(f"{file} is not a base", hint="delete it to rebuild it") from None
-    return information
 
 
 def package_information(language: str, version: str, author: str, inputs: list[str], **more: Any) -> dict[str, Any]:
     """Return the contents of a package's pkg-info.json. more: fields that differ from the defaults."""
     defaults: dict[str, Any] = {"dependencies": {}, "build_platform": BUILD_PLATFORM, "aliases": [], "provides": []}
-    information: dict[str, Any] = {"language": language, "version": version, "author": author, **(defaults | more)}
-    return {**information, "limit_overrides": {}, "architecture": architecture(), "inputs": inputs}
+    head = {"language": language, "version": version, "author": author}
+    return head | defaults | more | {"limit_overrides": {}, "architecture": architecture(), "inputs": inputs}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 import tempfile
 import time
@@ -16,22 +15,26 @@ from msgspec import Struct
 
 from firebox.domain.errors import BuildFailed
 from firebox.packages.building.base import Base, find_or_build_base, package_information
-from firebox.packages.building.build_tools import BUILD_PROGRAMS, require_all
-from firebox.packages.building.debian_root import run_mmdebstrap
+from firebox.packages.building.build_tools import BUILD_PROGRAMS, require
+from firebox.packages.building.debian_root import (
+    INSTALL,
+    KEEP_ARCHIVES,
+    chrooted,
+    hook_variables,
+    keep_archives,
+    run_mmdebstrap,
+)
 from firebox.packages.building.extras import write_extras
-from firebox.packages.building.inputs import KEEP_ARCHIVES, debian_inputs, keep_archives
 from firebox.packages.building.layer import BUILDING, plan_layer
 from firebox.packages.building.probe import FOUND, probe_script, read_probe_results
 from firebox.packages.building.recipe import Recipe
-from firebox.packages.building.root_steps import INSTALL, chrooted, variables
 from firebox.packages.building.squash import write_image
 from firebox.packages.building.untested import UntestedPackage
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.file_locks import lock_file
 from firebox.packages.installed.metadata import HOST_FIELDS
 from firebox.packages.installed.store import INFO, RUNTIMES
-from firebox.packages.publishing.build_file import build_file_url, write_build_file
-from firebox.packages.publishing.publishing import add_to_index, with_absolute_url
+from firebox.packages.publishing.publishing import add_to_index, build_file_url, with_absolute_url, write_build_file
 from firebox.packages.repository.sources import packages_folder
 from firebox.packages.versions import is_in_range
 from firebox.runtimes.runtime import Runtime
@@ -45,9 +48,9 @@ class Built(Struct, frozen=True, kw_only=True):
     entry: Entry
 
 
-def required_programs(recipes: Iterable[Recipe]) -> list[str]:
-    """List the external programs that these recipes need."""
-    return [*BUILD_PROGRAMS, *(["npm"] if any(recipe.npm for recipe in recipes) else [])]
+def check_programs(recipes: Iterable[Recipe]) -> None:
+    """Check that the external programs that these recipes need are installed. Raises: BuildFailed naming all missing ones."""
+    require(*BUILD_PROGRAMS, *(["npm"] if any(recipe.npm for recipe in recipes) else []))
 
 
 def build(
@@ -67,7 +70,7 @@ def build(
     A rejected package is kept for a day: the next build of the same recipe only repeats the test.
     Takes minutes; a failure leaves nothing else behind. Raises: BuildFailed.
     """
-    require_all(required_programs([recipe]))
+    check_programs([recipe])
     output.mkdir(parents=True, exist_ok=True)
     downloads = packages_folder(settings).resolve() / "downloads"
 
@@ -77,12 +80,12 @@ def build(
     base = find_or_build_base(recipe.suite, output.resolve(), downloads, progress, rebuild=rebuild_base)
     with lock_file(output / f".{recipe.package}.lock"):
         untested = UntestedPackage(output, recipe, base, sources or {})
-        if untested.find() is not None:
+        entry = untested.find()
+        if entry is not None:
             progress("already built: repeating only its test")
         else:
             with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
-                untested.keep(*_build(recipe, base, Path(place), downloads, dict(sources or {}), progress))
-        entry = untested.entry()
+                entry = untested.keep(*_build(recipe, base, Path(place), downloads, sources or {}, progress))
         if test is not None:
             test(Built(file=untested.image, entry=entry), output)
         file = output / unquote(entry.download)
@@ -99,37 +102,39 @@ def _build(
 ) -> tuple[Path, dict[str, Any], int]:
     """Build the image in `folder`. Return its path, its pkg-info.json and its unpacked size in bytes."""
     definitions = recipe.definitions()
-    extras, inputs = folder / "extras.tar", list[str]()
-    scripts = {"build.sh": recipe.script, "probe.sh": probe_script(definitions, base.epoch)}
-    scripts = {name: text for name, text in scripts.items() if text}
-    write_extras(recipe, extras, scripts, sources, downloads, base.epoch, inputs, progress)
-    archives, found = folder / "archives", folder / "found"
+    extras, full, archives, found = folder / "extras.tar", folder / "full.tar", folder / "archives", folder / "found"
     archives.mkdir()
     found.mkdir()
-    hooks = [f"--setup-hook=tar-in {base.tree} /"]
-    if not recipe.debian:
-        hooks.append("--skip=update")
-    else:
-        hooks += [INSTALL, KEEP_ARCHIVES.format(archives)]
-    hooks.append(f"--customize-hook=tar-in {extras} /")
-    if recipe.script:
-        hooks.append(chrooted("build.sh"))
-    hooks += [chrooted("probe.sh"), f"--customize-hook=copy-out {FOUND} {found}"]
-    hooks.append(f'--customize-hook=rm -rf "$1/{BUILDING}" "$1"/var/cache/apt/archives/*.deb')
+    scripts = {"build.sh": recipe.script, "probe.sh": probe_script(definitions, base.epoch)}
+    scripts = {name: text for name, text in scripts.items() if text}
+    extra_inputs = write_extras(recipe, extras, scripts, sources, downloads, base.epoch, progress)
+    hooks = [
+        f"--setup-hook=tar-in {base.tree} /",
+        *([INSTALL, KEEP_ARCHIVES.format(archives)] if recipe.debian else ["--skip=update"]),
+        f"--customize-hook=tar-in {extras} /",
+        *map(chrooted, scripts),
+        f"--customize-hook=copy-out {FOUND} {found}",
+        f'--customize-hook=rm -rf "$1/{BUILDING}" "$1"/var/cache/apt/archives/*.deb',
+    ]
+    variables = hook_variables(recipe.debian, downloads / "debian", base.epoch)
     began = int(time.time()) - 1
-    full = folder / "full.tar"
-    run_mmdebstrap(
-        recipe.suite, full, ["--variant=custom", *hooks], progress, variables(recipe.debian, downloads / "debian", base.epoch)
-    )
-    inputs = [*debian_inputs(archives), *inputs]
-    keep_archives(archives, downloads / "debian")
+    run_mmdebstrap(recipe.suite, full, ["--variant=custom", *hooks], progress, variables)
+    inputs = [*keep_archives(archives, downloads / "debian"), *extra_inputs]
     runtimes = [_apply_recipe(runtime, recipe) for runtime in read_probe_results(found / Path(FOUND).name, definitions)]
     _check_version(recipe, runtimes[0].version)
-    information = _information(recipe, base, runtimes, inputs)
+    information = package_information(
+        recipe.package,
+        runtimes[0].version,
+        recipe.author,
+        inputs,
+        dependencies={base.name: base.version},
+        aliases=recipe.aliases,
+        provides=[{"language": each.language, "aliases": each.aliases, "limit_overrides": {}} for each in runtimes],
+    )
     progress("writing the image")
     with tarfile.open(full) as whole, tarfile.open(base.tree) as lower:
         layer = plan_layer(whole, lower, began=began, epoch=base.epoch)
-        beside = {INFO: _json(information), RUNTIMES: _json([_shipped_fields(runtime) for runtime in runtimes])}
+        beside = {INFO: information, RUNTIMES: [_shipped_fields(runtime) for runtime in runtimes]}
         write_image(folder / "image.squashfs", beside, whole, layer)
     return folder / "image.squashfs", information, layer.size_bytes
 
@@ -152,22 +157,6 @@ def _check_version(recipe: Recipe, version: str) -> None:
         )
 
 
-def _information(recipe: Recipe, base: Base, runtimes: list[Runtime], inputs: list[str]) -> dict[str, Any]:
-    return package_information(
-        recipe.package,
-        runtimes[0].version,
-        recipe.author,
-        inputs,
-        dependencies={base.name: base.version},
-        aliases=list(recipe.aliases),
-        provides=[{"language": each.language, "aliases": list(each.aliases), "limit_overrides": {}} for each in runtimes],
-    )
-
-
 def _shipped_fields(runtime: Runtime) -> dict[str, Any]:
     table: dict[str, Any] = msgspec.to_builtins(runtime)
     return {key: value for key, value in table.items() if key not in HOST_FIELDS}
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"

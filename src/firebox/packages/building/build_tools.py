@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from firebox.domain.errors import BuildFailed
 
@@ -17,50 +16,32 @@ DEBIAN_PACKAGES = {"mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools
 _WORDS_SHOWN = 1500
 
 
-def require(program: str) -> str:
-    """Return the path of a program. Raises: BuildFailed naming the Debian package to install."""
-    found = shutil.which(program)
-    if found is None:
-        raise _missing([program])
-    return found
-
-
-def require_all(programs: Iterable[str]) -> None:
-    """Check upfront that all programs are installed. Raises: BuildFailed naming all missing ones."""
+def require(*programs: str) -> None:
+    """Check that programs are installed. Raises: BuildFailed naming all missing ones and the Debian packages to install."""
     missing = [program for program in dict.fromkeys(programs) if shutil.which(program) is None]
     if missing:
-        raise _missing(missing)
-
-
-def _missing(programs: Sequence[str]) -> BuildFailed:
-    packages = dict.fromkeys(DEBIAN_PACKAGES.get(program, program) for program in programs)
-    verb = "is" if len(programs) == 1 else "are"
-    return BuildFailed(f"{', '.join(programs)} {verb} not installed", hint=f"apt-get install {' '.join(packages)}")
+        packages = dict.fromkeys(DEBIAN_PACKAGES.get(program, program) for program in missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise BuildFailed(f"{', '.join(missing)} {verb} not installed", hint=f"apt-get install {' '.join(packages)}")
 
 
 def run(
     command: Sequence[str],
     timeout_s: float,
     *,
-    stdin: IO[bytes] | None = None,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
     label: str = "",
 ) -> bytes:
     """Run a program and return its standard output. label: name for messages, if it differs from the command.
 
-    Raises: BuildFailed with the end of its output if it fails or times out.
+    Raises: BuildFailed with the end of its output if it fails or times out, and if it is not installed.
     """
-    name = label or Path(command[0]).name
+    name = label or command[0]
+    require(command[0])
     try:
         done = subprocess.run(
-            command,
-            stdin=stdin or subprocess.DEVNULL,
-            capture_output=True,
-            cwd=folder,
-            env=environment,
-            timeout=timeout_s,
-            check=False,
+            command, stdin=subprocess.DEVNULL, capture_output=True, cwd=folder, env=environment, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
         raise BuildFailed(f"{name} timed out after {timeout_s:g} s") from None

@@ -1,4 +1,8 @@
-"""Debian root filesystems, created by mmdebstrap from the apt sources of this machine."""
+"""Debian root filesystems, created by mmdebstrap from the apt sources of this machine, and the hooks of package builds in them.
+
+Those are shell scripts that get the root as `$1`, passed in environment variables: mmdebstrap logs every hook command and would
+print whole scripts.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,12 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from firebox.domain.errors import BuildFailed
+from firebox.files.checksum import file_checksum
 from firebox.packages.building.build_tools import require
+from firebox.packages.building.layer import BUILDING
 
 SOURCES = Path("/etc/apt")
 PROXY_OPTIONS = ("Acquire::http::Proxy", "Acquire::https::Proxy", "Acquire::https::CaInfo")
@@ -37,6 +44,38 @@ _LINES_SHOWN = 8
 _OWN_WORDS = ("I: ", "E: setup failed: ", "E: mmdebstrap failed ")
 """Prefixes of mmdebstrap's own messages around those of the tool that failed."""
 
+_INSTALL = """\
+set -eu
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true
+mkdir -p "$1/var/cache/apt/archives/partial" "$1/var/log/apt" "$1/usr/share/man/man1"
+apt-get --quiet=2 --yes --print-uris install {packages} > "$1/tmp/wanted"
+while read -r _ file _ sum; do
+    case $sum in SHA256:*) ;; *) continue ;; esac
+    kept={kept}/"$file"
+    target="$1/var/cache/apt/archives/$file"
+    [ -r "$kept" ] || continue
+    cp "$kept" "$target"
+    echo "${{sum#SHA256:}}  $target" | sha256sum --check --status || rm "$target"
+done < "$1/tmp/wanted"
+exec apt-get --quiet=2 --yes -o APT::Sandbox::User=root -o Dir::Bin::dpkg=env -o DPkg::Options::=--unset=TMPDIR \
+-o DPkg::Options::=dpkg -o DPkg::Options::=--force-confnew -o DPkg::Chroot-Directory="$1" install {packages} >&2
+"""
+"""Cached archives are used if they match the checksum in the index. The manual folder must exist because Java packages create
+symlinks there."""
+
+_CHROOTED = """\
+unshare --net chroot "$1" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+HOME=/{building}/home TMPDIR=/tmp LANG=C.UTF-8 LC_ALL=C.UTF-8 TZ=UTC SOURCE_DATE_EPOCH={epoch} \
+sh -eu "/{building}/$2" >&2 && exit
+echo "$2 failed with status $?" >&2
+exit 1
+"""
+
+INSTALL = '--customize-hook=sh -c "$FIREBOX_INSTALL" install "$1"'
+"""Hook that installs the packages given to `hook_variables`."""
+KEEP_ARCHIVES = "--customize-hook=sync-out /var/cache/apt/archives {}"
+"""Hook that copies the archives out of a root under construction."""
+
 
 def run_mmdebstrap(
     suite: str,
@@ -50,7 +89,8 @@ def run_mmdebstrap(
     progress: called with each output line. variables: environment variables for the hooks.
     Raises: BuildFailed with the last messages of the failed tool.
     """
-    command = [require("mmdebstrap"), "--mode=auto", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
+    require("mmdebstrap")
+    command = ["mmdebstrap", "--mode=auto", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
     command += [f"--aptopt={option}" for option in _apt_options()]
     if suite in ROLLING:
         command.append('--aptopt=Acquire::Check-Valid-Until "false"')
@@ -121,3 +161,31 @@ def _run(command: list[str], progress: Callable[[str], None], variables: Mapping
                 progress(words)
     if made.returncode != 0:
         raise BuildFailed(f"mmdebstrap failed with status {made.returncode}", hint="\n        ".join(said or own))
+
+
+def hook_variables(packages: Sequence[str], kept: Path, epoch: int) -> Mapping[str, str]:
+    """Return the environment variables of `INSTALL` and `chrooted`. kept: folder of cached archives. epoch: SOURCE_DATE_EPOCH."""
+    return {
+        "FIREBOX_INSTALL": _INSTALL.format(packages=" ".join(map(shlex.quote, packages)), kept=shlex.quote(str(kept))),
+        "FIREBOX_CHROOTED": _CHROOTED.format(building=BUILDING, epoch=epoch),
+    }
+
+
+def chrooted(script: str) -> str:
+    """Return the hook that runs a script of the build folder in the root, without network, and stops at the first error."""
+    return f'--customize-hook=sh -c "$FIREBOX_CHROOTED" run "$1" {script}'
+
+
+def keep_archives(archives: Path, kept: Path) -> list[str]:
+    """Move archives to the cache, each atomically. Return the packages as `deb NAME VERSION SHA256`, sorted by name."""
+    kept.mkdir(parents=True, exist_ok=True)
+    inputs: list[str] = []
+    for file in sorted(archives.glob("*.deb")):
+        name, version, _ = unquote(file.name).removesuffix(".deb").split("_")
+        inputs.append(f"deb {name} {version} {file_checksum(file)}")
+        if not (kept / file.name).exists():
+            unfinished = kept / f".{os.getpid()}-{file.name}"
+            shutil.move(file, unfinished)
+            unfinished.chmod(0o644)
+            unfinished.replace(kept / file.name)
+    return inputs

@@ -27,10 +27,10 @@ def write_extras(
     sources: Mapping[str, Path],
     downloads: Path,
     epoch: int,
-    inputs: list[str],
     progress: Callable[[str], None],
-) -> None:
-    """Write the tar. inputs: receives a line per added input. epoch: mtime of every file. Raises: BuildFailed."""
+) -> list[str]:
+    """Write the tar and return a line per added input. epoch: mtime of every file. Raises: BuildFailed."""
+    inputs: list[str] = []
     for name in sources.keys() - {each.name for each in recipe.supplied}:
         raise BuildFailed(f"recipe {recipe.name} does not use {name}")
     with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as tar:
@@ -51,6 +51,7 @@ def write_extras(
                 raise BuildFailed(f"recipe {recipe.name} needs {supplied.name}, which no registry provides", hint=hint)
             writer.supplied(supplied, file)
             inputs.append(f"supplied {supplied.name} - {file_checksum(file)}")
+    return inputs
 
 
 class _Writer:

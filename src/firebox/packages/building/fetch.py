@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -44,18 +43,13 @@ def fetch_tarball(tarball: Tarball, downloads: Path, progress: Callable[[str], N
     kept = downloads / "npm" / f"{sha512[:64]}.tgz"
     if _has_checksum(kept, sha512):
         return kept
-    npm = require("npm")
+    require("npm")
     progress(f"npm: {tarball.name} {tarball.version}")
     with _folder(downloads) as folder:
-        command = [npm, "pack", f"{tarball.name}@{tarball.version}", "--json", "--ignore-scripts", "--loglevel=error"]
+        command = ["npm", "pack", f"{tarball.name}@{tarball.version}", "--ignore-scripts", "--loglevel=error"]
         command += ["--pack-destination", str(folder), "--cache", str(folder / "cache"), "--no-update-notifier"]
-        answer = run(command, DOWNLOAD_TIMEOUT_S, folder=folder, environment={**os.environ, "npm_config_progress": "false"})
-        try:
-            files = [str(each["filename"]) for each in json.loads(answer)]
-        except (ValueError, TypeError, KeyError):
-            files = []
-        found = next(iter(folder.glob("*.tgz")), folder / (files[0] if files else "nothing"))
-        return _keep(found, kept, sha512, tarball.name)
+        run(command, DOWNLOAD_TIMEOUT_S, folder=folder, environment={**os.environ, "npm_config_progress": "false"})
+        return _keep(next(folder.glob("*.tgz"), folder / f"{tarball.name}-{tarball.version}.tgz"), kept, sha512, tarball.name)
 
 
 def _tags(wheel: Wheel) -> list[str]:
@@ -64,9 +58,8 @@ def _tags(wheel: Wheel) -> list[str]:
     Source: Python packaging, "Binary distribution format", "File name convention".
     """
     *_, pythons, abis, platforms = wheel.file.removesuffix(".whl").split("-")
-    words: list[str] = []
     python = pythons.split(".")[-1]
-    words += ["--implementation", python[:2], "--python-version", python[2:] if len(python) > 3 else python[2:] + ".0"]
+    words = ["--implementation", python[:2], "--python-version", python[2:] if len(python) > 3 else python[2:] + ".0"]
     for abi in abis.split("."):
         words += ["--abi", abi]
     for platform in platforms.split("."):

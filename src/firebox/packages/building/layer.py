@@ -11,6 +11,7 @@ import hashlib
 import re
 import tarfile
 from dataclasses import dataclass
+from typing import Any, cast
 
 from firebox.domain.errors import BuildFailed
 
@@ -40,8 +41,6 @@ _LEFT_OUT = re.compile(
 _DPKG = "var/lib/dpkg"
 """Only a base keeps the dpkg database: a package build installs into its base."""
 
-_PIECE_BYTES = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -61,29 +60,27 @@ def plan_layer(full: tarfile.TarFile, base: tarfile.TarFile | None, *, began: in
     """
     known = {_name(member): member for member in base} if base is not None else {}
     folders: dict[str, tarfile.TarInfo] = {}
-    chosen: list[tuple[str, tarfile.TarInfo, tarfile.TarInfo]] = []
+    chosen: dict[str, tarfile.TarInfo] = {}
     for member in full:
         name = _name(member)
         if not name or _is_left_out(name, keep_dpkg=base is None):
             continue
         if member.isdir():
             folders[name] = member
-            if base is None:
-                chosen.append((name, member, member))
             continue
         content = _content(full, member)
         if not (content.isreg() or content.issym()):
             continue  # a sandbox provides its own devices, pipes and sockets
         if base is None or not _same(full, content, base, known.get(name)):
-            chosen.append((name, member, content))
-    if base is not None:
-        chosen = _with_folders(chosen, folders)
-    times = [int(content.mtime) for _, _, content in chosen if content.isreg() and content.mtime < began]
-    newest = max(times, default=epoch)
+            chosen[name] = content
+    newest = max((int(each.mtime) for each in chosen.values() if each.isreg() and each.mtime < began), default=epoch)
+    if base is not None:  # overlayfs shows a folder as in its topmost layer
+        above = {name[: match.start()] for name in chosen for match in re.finditer("/", name)}
+        folders = {name: folder for name, folder in folders.items() if name in above}
     members: list[tuple[tarfile.TarInfo, tarfile.TarInfo | None]] = []
     first: dict[int, str] = {}
     size_bytes = 0
-    for name, _, content in sorted(chosen, key=lambda each: each[0].split("/")):
+    for name, content in sorted((folders | chosen).items(), key=lambda each: each[0].split("/")):
         known_as = first.get(content.offset) if content.isreg() else None
         has_content = content.isreg() and known_as is None
         members.append((_written(name, content, newest, known_as), content if has_content else None))
@@ -102,14 +99,6 @@ def _same(full: tarfile.TarFile, content: tarfile.TarInfo, base: tarfile.TarFile
     if content.issym():
         return content.linkname == other.linkname
     return content.size == other.size and _digest(full, content) == _digest(base, other)
-
-
-def _with_folders(
-    chosen: list[tuple[str, tarfile.TarInfo, tarfile.TarInfo]], folders: dict[str, tarfile.TarInfo]
-) -> list[tuple[str, tarfile.TarInfo, tarfile.TarInfo]]:
-    """Add the parent folders: overlayfs shows a folder as in its topmost layer."""
-    above = {name[:at] for name, _, _ in chosen for at in (match.start() for match in re.finditer("/", name))}
-    return [*((name, folders[name], folders[name]) for name in above if name in folders), *chosen]
 
 
 def _is_left_out(name: str, *, keep_dpkg: bool) -> bool:
@@ -139,11 +128,8 @@ def _mode(member: tarfile.TarInfo) -> int:
 
 
 def _digest(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    digest = hashlib.blake2b()
-    file = tar.extractfile(member)
-    while file is not None and (piece := file.read(_PIECE_BYTES)):
-        digest.update(piece)
-    return digest.digest()
+    content = cast("Any", tar.extractfile(member))  # typed as less than the binary file that it is
+    return hashlib.file_digest(content, "blake2b").digest()
 
 
 def _written(name: str, content: tarfile.TarInfo, newest: int, known_as: str | None) -> tarfile.TarInfo:

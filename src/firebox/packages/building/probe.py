@@ -90,10 +90,7 @@ offer() {{
 
 
 def probe_script(definitions: Sequence[Definition], epoch: int) -> str:
-    """Return the script. It creates a numbered folder in `FOUND` for each definition.
-
-    epoch: SOURCE_DATE_EPOCH during preparation.
-    """
+    """Return the script, which creates a numbered folder in `FOUND` for each definition. epoch: SOURCE_DATE_EPOCH."""
     return _FUNCTIONS + "".join(_detection_script(number, definition, epoch) for number, definition in enumerate(definitions))
 
 
@@ -144,7 +141,7 @@ def _detection_script(number: int, definition: Definition, epoch: int) -> str:
         "",
         f"mkdir -p {place}",
         f"value_prepared={shlex.quote(prepared_folder(definition))}",
-        f"candidates '' {_quoted_names(detect)} > {place}/candidates",
+        f"candidates '' {shlex.join(detect.programs)} > {place}/candidates",  # which expands patterns itself
         "while IFS= read -r candidate <&3; do",
         f'    value_tool=$(real_program "$candidate" {_locate_arguments(detect)}) || continue',
         '    value_folder=$(folder_of "$value_tool") value_prefix=$(prefix_of "$value_tool")',
@@ -170,7 +167,7 @@ def _detection_script(number: int, definition: Definition, epoch: int) -> str:
         tool = definition.tool(name)
         lines += [
             f"    value_{name}=",
-            f'    for candidate in $(candidates "$value_folder" {_quoted_names(tool)}); do',
+            f'    for candidate in $(candidates "$value_folder" {shlex.join(tool.programs)}); do',
             f'        value_{name}=$(real_program "$candidate" {_locate_arguments(tool)}) && break',
             "    done",
             f'    printf %s "$value_{name}" > {place}/tool-{name}',
@@ -200,24 +197,13 @@ def _preparation(place: str, definition: Definition, known: Mapping[str, str], e
     return lines
 
 
-def _quoted_names(tool: Tool) -> str:
-    """Return the quoted program names for `candidates`, which expands their patterns itself."""
-    return " ".join(shlex.quote(name) for name in tool.programs)
-
-
 def _locate_arguments(tool: Tool) -> str:
     before, _, after = tool.executable.partition("{located}")
-    return " ".join(shlex.quote(word) for word in (before, after, *tool.locate))
+    return shlex.join((before, after, *tool.locate))
 
 
 def _expand(word: str, known: Mapping[str, str]) -> str:
     """Quote a command word for the shell, with placeholders replaced by variables."""
-    pattern = re.compile(r"\{(" + "|".join(map(re.escape, known)) + r")\}")
-    parts: list[str] = []
-    last = 0
-    for match in pattern.finditer(word):
-        parts += [shlex.quote(word[last : match.start()]) if match.start() > last else "", f'"{known[match[1]]}"']
-        last = match.end()
-    if last < len(word) or not parts:
-        parts.append(shlex.quote(word[last:]))
-    return "".join(parts)
+    parts = re.split(r"\{(" + "|".join(map(re.escape, known)) + r")\}", word)  # names are at the odd places
+    quoted = [f'"{known[part]}"' if place % 2 else shlex.quote(part) for place, part in enumerate(parts) if part]
+    return "".join(quoted) or "''"

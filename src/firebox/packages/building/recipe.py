@@ -1,7 +1,4 @@
-"""Recipes: strictly validated TOML descriptions of packages.
-
-All keys are documented in docs/develop/build-a-package.md.
-"""
+"""Recipes: strictly validated TOML descriptions of packages. All keys are documented in docs/develop/build-a-package.md."""
 
 from __future__ import annotations
 
@@ -38,34 +35,31 @@ _INTEGRITY = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
 _PLACE = re.compile(r"(?:/[\w][\w.+@-]*)+")
 
 
-class Wheel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A wheel from PyPI, unpacked into a folder."""
+class _Download(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A package of a registry, unpacked into a folder."""
 
     name: str
     version: str
-    file: str
-    sha256: str
     into: str = ""
-    """Absolute path; "" means /opt/NAME."""
-
-    @property
-    def place(self) -> str:
-        return self.into or f"/opt/{self.name}"
-
-
-class Tarball(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A package from npm; its top-level folder is unpacked into a folder."""
-
-    name: str
-    version: str
-    integrity: str
-    """`sha512-` and base64, as in the registry."""
-    into: str = ""
-    """Absolute path; "" means /opt/NAME, without the scope."""
+    """Absolute path; "" means /opt/NAME, without the scope of an npm package."""
 
     @property
     def place(self) -> str:
         return self.into or f"/opt/{self.name.rpartition('/')[2]}"
+
+
+class Wheel(_Download, frozen=True, kw_only=True):
+    """A wheel from PyPI."""
+
+    file: str
+    sha256: str
+
+
+class Tarball(_Download, frozen=True, kw_only=True):
+    """A package from npm, of which the top-level folder is unpacked."""
+
+    integrity: str
+    """`sha512-` and base64, as in the registry."""
 
 
 class Supplied(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,10 +116,7 @@ class Recipe(_RecipeFile, frozen=True, kw_only=True):
         return _text(file) if file.is_file() else ""
 
     def definitions(self) -> list[Definition]:
-        """Read the definitions of the provided languages, in order; those in the recipe's own folder take precedence.
-
-        Raises: SettingsError, BuildFailed.
-        """
+        """Read the definitions of its languages; those of the recipe take precedence. Raises: SettingsError, BuildFailed."""
         found = [read_definition(_text(file), str(file)) for file in self._definition_files()]
         for definition in found:
             definition.run_limits.update(self.run_limits)
@@ -134,9 +125,8 @@ class Recipe(_RecipeFile, frozen=True, kw_only=True):
 
     def texts(self) -> dict[str, str]:
         """Read all files of the recipe: relative name -> content. Raises: BuildFailed."""
-        files = {"recipe.toml": self.folder / "recipe.toml"}
-        files |= {f"runtimes/{file.name}": file for file in self._definition_files()}
-        found = {name: _text(file) for name, file in files.items()}
+        found = {"recipe.toml": _text(self.folder / "recipe.toml")}
+        found |= {f"runtimes/{file.name}": _text(file) for file in self._definition_files()}
         found |= {"build.sh": self.script} if self.script else {}
         return found | {f"test/{name}": content.decode() for name, content in self.test_files().items()}
 
@@ -157,10 +147,7 @@ class Recipe(_RecipeFile, frozen=True, kw_only=True):
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Read and validate the recipe in a folder.
-
-    Raises: BuildFailed naming the key and its allowed values.
-    """
+    """Read and validate the recipe in a folder. Raises: BuildFailed naming the key and its allowed values."""
     name = f"{folder.parent.name}/{folder.name}"
     try:
         table: dict[str, Any] = tomllib.loads(_text(folder / "recipe.toml"))
@@ -177,35 +164,31 @@ def read_recipe(folder: Path) -> Recipe:
     return recipe
 
 
-def all_recipes(folder: Path | None = None) -> list[Recipe]:
-    """Read all recipes, sorted by name and series. folder: None means the built-in recipes. Raises: BuildFailed."""
-    return [read_recipe(file.parent) for file in _files(folder)]
+def all_recipes() -> list[Recipe]:
+    """Read the built-in recipes, sorted by name and series. Raises: BuildFailed."""
+    return [read_recipe(folder) for folder in _folders()]
 
 
-def find_recipe(name: str, version_range: str = "*", folder: Path | None = None) -> Recipe:
+def find_recipe(name: str, version_range: str = "*") -> Recipe:
     """Find a recipe by package name, or else by provided language; the newest series that can satisfy the range.
 
-    version_range: an npm version range or a series. folder: a folder of recipes, or of a single recipe.
-    Raises: NotFound("recipe", ...), InvalidRequest, BuildFailed.
+    version_range: an npm version range or a series. Raises: NotFound("recipe", ...), InvalidRequest, BuildFailed.
     """
     try:
         spec: Any = semantic_version.NpmSpec(version_range.strip() or "*")
     except ValueError:
         raise InvalidRequest(f"{version_range!r} is not a valid version range", hint="examples: *, 3.x, ^3.11, 3.13") from None
-    recipes = [read_recipe(file.parent) for file in _files(folder) if file.parent.parent.name == name]
-    if not recipes:
-        recipes = [recipe for recipe in all_recipes(folder) if name in recipe.provides]
+    recipes = [read_recipe(folder) for folder in _folders() if folder.parent.name == name]
+    recipes = recipes or [recipe for recipe in all_recipes() if name in recipe.provides]
     fitting = [recipe for recipe in recipes if recipe.series == version_range or _can_provide(recipe, spec, version_range)]
     if not fitting:
         raise NotFound("recipe", name if version_range in {"", "*"} else f"{name} {version_range}")
     return max(fitting, key=lambda recipe: _series_key(recipe.series))
 
 
-def _files(folder: Path | None) -> list[Path]:
-    top = Path(str(resources.files("firebox"))) / "recipes" if folder is None else folder
-    if (top / "recipe.toml").is_file():
-        return [top / "recipe.toml"]
-    return sorted(top.glob("*/*/recipe.toml"), key=lambda file: (file.parent.parent.name, _series_key(file.parent.name)))
+def _folders() -> list[Path]:
+    files = Path(str(resources.files("firebox")), "recipes").glob("*/*/recipe.toml")
+    return sorted((file.parent for file in files), key=lambda folder: (folder.parent.name, _series_key(folder.name)))
 
 
 def _series_key(series: str) -> tuple[int, ...]:
@@ -266,6 +249,6 @@ def _violations(recipe: Recipe) -> Iterator[tuple[str, object, str]]:
         yield from each("npm.version", [tarball.version], _VERSION, "an exact version")
         yield from each("npm.integrity", [tarball.integrity], _INTEGRITY, "sha512- and base64")
     yield from each("supplied.name", [each.name for each in recipe.supplied], _FILE, "a file name")
-    places: list[Wheel | Tarball] = [*recipe.pypi, *recipe.npm]
-    yield from each("into", [each.place for each in places], _PLACE, "an absolute path without . and ..")
-    yield from each("supplied.into", [each.into for each in recipe.supplied], _PLACE, "an absolute path without . and ..")
+    place = "an absolute path without . and .."
+    yield from each("into", [each.place for each in (*recipe.pypi, *recipe.npm)], _PLACE, place)
+    yield from each("supplied.into", [each.into for each in recipe.supplied], _PLACE, place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import tarfile
@@ -19,16 +20,17 @@ from firebox.packages.installed.store import TREE
 COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "128K")
 """Level 15 takes ten times as long and saves 7 %."""
 
-UNPACK_TIMEOUT_S = 900.0
+UNPACK_TIMEOUT_S = 1800.0
 MAX_INFORMATION_BYTES = 16 << 20
 
 
-def write_image(target: Path, beside: Mapping[str, bytes], full: tarfile.TarFile, layer: Layer) -> None:
-    """Write an image whose tree is `layer`, a subset of `full`. beside: top-level files besides the tree, name -> content.
+def write_image(target: Path, beside: Mapping[str, object], full: tarfile.TarFile, layer: Layer) -> None:
+    """Write an image whose tree is `layer`, a subset of `full`. beside: top-level JSON files besides the tree, name -> value.
 
     The output is reproducible. Raises: BuildFailed.
     """
-    command = [require("mksquashfs"), "-", str(target), "-tar", *COMPRESSION, "-noappend", "-all-root", "-no-xattrs", "-quiet"]
+    require("mksquashfs")
+    command = ["mksquashfs", "-", str(target), "-tar", *COMPRESSION, "-noappend", "-all-root", "-no-xattrs", "-quiet"]
     command += ["-no-progress", "-root-mode", "755"]
     # mksquashfs's timestamp options do not cover the root folder of a tar.
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(layer.epoch)}
@@ -47,8 +49,9 @@ def write_image(target: Path, beside: Mapping[str, bytes], full: tarfile.TarFile
         raise BuildFailed(f"mksquashfs failed with status {process.returncode}", hint=words[-1500:])
 
 
-def _write(tar: tarfile.TarFile, beside: Mapping[str, bytes], full: tarfile.TarFile, layer: Layer) -> None:
-    for name, data in beside.items():
+def _write(tar: tarfile.TarFile, beside: Mapping[str, object], full: tarfile.TarFile, layer: Layer) -> None:
+    for name, value in beside.items():
+        data = json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
         file = tarfile.TarInfo(name)
         file.size, file.mtime = len(data), layer.epoch
         tar.addfile(file, io.BytesIO(data))
@@ -65,7 +68,7 @@ def _write(tar: tarfile.TarFile, beside: Mapping[str, bytes], full: tarfile.TarF
 
 def read_beside(image: Path, name: str) -> bytes:
     """Read a small top-level file of an image. Raises: BuildFailed, also if it does not exist."""
-    content = run([require("unsquashfs"), "-cat", str(image), name], UNPACK_TIMEOUT_S)
+    content = run(["unsquashfs", "-cat", str(image), name], UNPACK_TIMEOUT_S)
     if len(content) > MAX_INFORMATION_BYTES:
         raise BuildFailed(f"{image.name}: {name} has more than {MAX_INFORMATION_BYTES} bytes")
     return content
@@ -74,11 +77,9 @@ def read_beside(image: Path, name: str) -> bytes:
 def write_tree_as_tar(image: Path, target: Path) -> None:
     """Write the tree of an image as a tar, owned by root. Raises: BuildFailed."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tree-") as folder:
-        command = [require("unsquashfs"), "-quiet", "-no-progress", "-no-xattrs", "-force", "-dest", folder, str(image), TREE]
-        run(command, UNPACK_TIMEOUT_S)
-        unfinished = Path(folder, "tree.tar")
+        tree, unfinished = unpack_tree(image, Path(folder, "image")), Path(folder, "tree.tar")
         with tarfile.open(unfinished, "w", format=tarfile.GNU_FORMAT) as tar:
-            tar.add(Path(folder, TREE), arcname=".", filter=_owned_by_root)
+            tar.add(tree, arcname=".", filter=_owned_by_root)
         unfinished.replace(target)
 
 
@@ -86,3 +87,9 @@ def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     return member
+
+
+def unpack_tree(image: Path, folder: Path) -> Path:
+    """Unpack the tree of an image below a new folder and return its path. Raises: BuildFailed."""
+    run(["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-dest", str(folder), str(image), TREE], UNPACK_TIMEOUT_S)
+    return folder / TREE

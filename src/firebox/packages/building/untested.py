@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,20 +38,14 @@ class UntestedPackage:
         self._note = self._folder / "entry.json"
 
     def find(self) -> Entry | None:
-        """Return the kept package; None if there is none or it has expired."""
-        try:
+        """Return the entry of the kept package; None if there is none or it has expired."""
+        with suppress(OSError, msgspec.DecodeError):
             if time.time() - self._note.stat().st_mtime < KEPT_S and self.image.is_file():
-                return self.entry()
-        except (OSError, msgspec.DecodeError):
-            pass
+                return msgspec.json.decode(self._note.read_bytes(), type=Entry)
         return None
 
-    def entry(self) -> Entry:
-        """Read the entry of the kept package. Raises: OSError, msgspec.DecodeError."""
-        return msgspec.json.decode(self._note.read_bytes(), type=Entry)
-
-    def keep(self, image: Path, information: Mapping[str, Any], size_bytes: int) -> None:
-        """Store a new package atomically. information: its pkg-info.json. size_bytes: unpacked."""
+    def keep(self, image: Path, information: Mapping[str, Any], size_bytes: int) -> Entry:
+        """Store a new package atomically and return its entry. information: its pkg-info.json. size_bytes: unpacked."""
         name = f"{information['language']}-{information['version']}-{information['architecture']}.squashfs"
         image.chmod(0o644)
         entry = msgspec.structs.replace(entry_of(image, information, size_bytes), download=quote(name))
@@ -61,6 +56,7 @@ class UntestedPackage:
         (unfinished / self._note.name).write_bytes(msgspec.json.encode(entry))
         shutil.rmtree(self._folder, ignore_errors=True)
         unfinished.rename(self._folder)
+        return entry
 
     def release(self, file: Path) -> None:
         """Move the package to its final path."""

@@ -20,6 +20,7 @@ from firebox.packages.download.transfer import (
     check_free_space,
     max_file_bytes,
     package_too_large,
+    validator_path,
     write_all,
 )
 from firebox.packages.entry import Entry, Progress, Report
@@ -80,16 +81,14 @@ def strongest_checksum(entry: Entry) -> tuple[str, str]:
 async def _download_and_verify(entry: Entry, part: Path, opened: BinaryIO, settings: Settings, report: Report) -> None:
     """Download the content into the partial file and verify it. Raises: WrongChecksum, DownloadFailed, OSError."""
     algorithm, digest = strongest_checksum(entry)
-    resumed = await _download(entry, part, opened, settings, report)
-    if await _has_checksum(part, algorithm, digest, entry, report):
-        return
-    if resumed:
-        # The remote file may have changed, and not every server detects that when a download resumes.
-        opened.truncate(0)
-        await _download(entry, part, opened, settings, report)
+    for _ in range(2):
+        resumed = await _download(entry, part, opened, settings, report)
         if await _has_checksum(part, algorithm, digest, entry, report):
             return
-    opened.truncate(0)
+        opened.truncate(0)
+        if not resumed:
+            break
+        # The remote file may have changed, and not every server detects that when a download resumes: download it once more.
     raise WrongChecksum(
         f"{entry.name}: the {algorithm} of the download differs from repository {entry.repository or '(unnamed)'}",
         hint="run `firebox packages sync`; if that does not help, the repository is inconsistent",
@@ -105,12 +104,9 @@ async def _download(entry: Entry, part: Path, opened: BinaryIO, settings: Settin
     transfer = Transfer(entry, part, opened, source_of(entry, settings), settings, report)
     try:
         await transfer.run()
-    except network.TransientError as error:
-        raise DownloadFailed(
-            f"{entry.name} cannot be downloaded: {error}", hint="the partial download is kept; try again"
-        ) from None
-    except network.PermanentError as error:
-        raise DownloadFailed(f"{entry.name} cannot be downloaded: {error}") from None
+    except (network.TransientError, network.PermanentError) as error:
+        hint = "the partial download is kept; try again" if isinstance(error, network.TransientError) else ""
+        raise DownloadFailed(f"{entry.name} cannot be downloaded: {error}", hint=hint) from None
     return transfer.resumed
 
 
@@ -178,12 +174,12 @@ def _copy(entry: Entry, opened: BinaryIO, settings: Settings, report: Report) ->
 def _delete_partial(part: Path) -> None:
     """Delete a partial file and its validator."""
     part.unlink(missing_ok=True)
-    part.with_suffix(".from").unlink(missing_ok=True)
+    validator_path(part).unlink(missing_ok=True)
 
 
 def _finish(opened: BinaryIO, part: Path, path: Path) -> None:
     """Rename the file to its final name after flushing it to disk."""
     os.fsync(opened.fileno())
     part.replace(path)
-    part.with_suffix(".from").unlink(missing_ok=True)
+    validator_path(part).unlink(missing_ok=True)
     sync_folder(path.parent)

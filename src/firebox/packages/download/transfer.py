@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,25 +41,21 @@ class _Validator(Struct, frozen=True, kw_only=True):
     last_modified: str = ""
 
 
+@dataclass
 class Transfer:
     """Download of one file into `opened`. part: path of that file; its validator is stored beside it.
 
-    source: the repository, for its credentials.
+    source: the repository, for its credentials. resumed: whether the file was assembled from several downloads.
     """
 
-    def __init__(
-        self, entry: Entry, part: Path, opened: BinaryIO, source: Source | None, settings: Settings, report: Report
-    ) -> None:
-        self._entry = entry
-        self._opened = opened
-        self._settings = settings
-        self._report = report
-        self._folder = part.parent
-        self._validator_path = part.with_suffix(".from")
-        self._source = source
-        self._max_bytes = max_file_bytes(entry, settings)
-        self._offset = 0
-        self.resumed = False
+    entry: Entry
+    part: Path
+    opened: BinaryIO
+    source: Source | None
+    settings: Settings
+    report: Report
+    resumed: bool = False
+    _offset: int = 0
 
     async def run(self) -> None:
         """Download the rest of the file. Raises: network.TransientError; network.PermanentError; DownloadFailed; OSError."""
@@ -76,17 +73,17 @@ class Transfer:
         raise network.TransientError("the connection keeps failing")
 
     def _size(self) -> int:
-        return os.fstat(self._opened.fileno()).st_size
+        return os.fstat(self.opened.fileno()).st_size
 
     async def _attempt(self, client: httpx.AsyncClient) -> None:
         self._offset = self._size()
-        validator = _read_validator(self._validator_path)
+        validator = _read_validator(self.part)
         headers: dict[str, str] = {}
         if self._offset:
             headers["Range"] = f"bytes={self._offset}-"
             if tag := validator.etag or validator.last_modified:
                 headers["If-Range"] = tag
-        async with network.open_stream(client, self._entry.download, headers, self._source) as response:
+        async with network.open_stream(client, self.entry.download, headers, self.source) as response:
             if response.status_code == network.RANGE_NOT_SATISFIABLE:
                 if response.headers.get("Content-Range", "") == f"bytes */{self._offset}":
                     self.resumed = True
@@ -94,13 +91,13 @@ class Transfer:
                 self._restart()
                 raise network.TransientError("the partial download is no longer valid")
             total = self._start_at(response, validator)
-            check_free_space(self._entry, self._folder, self._entry.size_bytes + max(total - self._offset, 0))
+            check_free_space(self.entry, self.part.parent, self.entry.size_bytes + max(total - self._offset, 0))
             await self._receive(response, total)
 
     def _start_at(self, response: httpx.Response, validator: _Validator) -> int:
         """Prepare the partial file for the response body. Return the expected file size, 0 if unknown."""
         found = _Validator(
-            url=self._entry.download,
+            url=self.entry.download,
             etag=etag if not (etag := response.headers.get("ETag", "")).startswith("W/") else "",
             last_modified=response.headers.get("Last-Modified", ""),
         )
@@ -116,24 +113,25 @@ class Transfer:
             self._restart()
             length = response.headers.get("Content-Length", "")
             total = int(length) if re.fullmatch(r"\d{1,18}", length) else 0
-            self._validator_path.write_bytes(msgspec.json.encode(found))
-        if total > self._max_bytes:
+            validator_path(self.part).write_bytes(msgspec.json.encode(found))
+        if total > max_file_bytes(self.entry, self.settings):
             self._restart()
-            raise package_too_large(self._entry, total, self._settings)
+            raise package_too_large(self.entry, total, self.settings)
         return total
 
     async def _receive(self, response: httpx.Response, total: int) -> None:
-        await asyncio.to_thread(self._opened.seek, self._offset)
-        self._report(Progress(package=self._entry.name, step="download", done=self._offset, total=total))
+        await asyncio.to_thread(self.opened.seek, self._offset)
+        self.report(Progress(package=self.entry.name, step="download", done=self._offset, total=total))
+        max_bytes = max_file_bytes(self.entry, self.settings)
         pending = bytearray()
         try:
             # Chunks as they arrive: with a fixed size, the last partial chunk before a disconnect would be lost.
             async for chunk in _raise_on_stall(response.aiter_raw()):
                 pending += chunk
-                if self._offset + len(pending) > self._max_bytes:
+                if self._offset + len(pending) > max_bytes:
                     pending.clear()
                     self._restart()
-                    raise package_too_large(self._entry, self._max_bytes + 1, self._settings)
+                    raise package_too_large(self.entry, max_bytes + 1, self.settings)
                 if len(pending) >= WRITE_BYTES:
                     await self._write(pending, total)
         finally:
@@ -146,15 +144,15 @@ class Transfer:
         if pending:
             content = bytes(pending)
             pending.clear()
-            await asyncio.to_thread(write_all, self._opened, content)
+            await asyncio.to_thread(write_all, self.opened, content)
             self._offset += len(content)
-            self._report(Progress(package=self._entry.name, step="download", done=self._offset, total=total))
+            self.report(Progress(package=self.entry.name, step="download", done=self._offset, total=total))
 
     def _restart(self) -> None:
-        self._opened.truncate(0)
+        self.opened.truncate(0)
         self._offset = 0
         self.resumed = False
-        self._validator_path.unlink(missing_ok=True)
+        validator_path(self.part).unlink(missing_ok=True)
 
 
 async def _raise_on_stall(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
@@ -201,9 +199,14 @@ def write_all(opened: BinaryIO, content: bytes) -> None:
         rest = rest[opened.write(rest) :]
 
 
-def _read_validator(path: Path) -> _Validator:
+def validator_path(part: Path) -> Path:
+    """Return where the validator of a partial file is stored."""
+    return part.with_suffix(".from")
+
+
+def _read_validator(part: Path) -> _Validator:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Validator)
+        return msgspec.json.decode(validator_path(part).read_bytes(), type=_Validator)
     except (OSError, msgspec.DecodeError):
         return _Validator()
 

@@ -6,7 +6,6 @@ Imported packages are verified like downloads and added to the repository `built
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import re
 import shutil
@@ -27,7 +26,7 @@ from firebox.files.checksum import file_checksum
 from firebox.packages.download.download import fetch
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.installed.image import MAGIC
-from firebox.packages.installed.metadata import check_matches, check_package_name, read_info
+from firebox.packages.installed.metadata import PackageInfo, check_matches, check_package_name
 from firebox.packages.installed.preparation import describe
 from firebox.packages.installed.store import IMAGE, PackageStore
 from firebox.packages.publishing.publishing import add_to_index, list_folder
@@ -42,7 +41,6 @@ MAX_PACKAGES = 10_000
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_PIECE_BYTES = 1 << 20
 
 
 class _Manifest(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -187,12 +185,9 @@ def _member_name(entry: Entry, ending: str) -> str:
 
 
 def _write_member(content: IO[bytes], target: Path, entry: Entry) -> None:
-    digest = hashlib.sha256()
     with target.open("xb") as opened:
-        while piece := content.read(_PIECE_BYTES):
-            digest.update(piece)
-            opened.write(piece)
-    if digest.hexdigest() != entry.checksums["sha256"]:
+        shutil.copyfileobj(content, opened, 1 << 20)
+    if file_checksum(target) != entry.checksums["sha256"]:
         raise WrongChecksum(f"{entry.name}: its content does not match the checksum in the bundle")
 
 
@@ -206,8 +201,7 @@ async def _check(entry: Entry, file: Path, settings: Settings) -> None:
             error.hint = f"{error.hint}; trust its key, or set allow_unsigned_packages".lstrip("; ")
             raise
     found = await describe(file, settings.max_package_bytes)
-    named = msgspec.json.encode({"language": found.language, "version": found.version, "dependencies": found.dependencies})
-    check_matches(read_info(named, entry.name), entry)
+    check_matches(PackageInfo(language=found.language, version=found.version, dependencies=found.dependencies), entry)
 
 
 def _keys(entry: Entry, settings: Settings) -> list[Cert]:

@@ -2,7 +2,8 @@
 
 `index.yaml` has the schema `ppman-repo-1` plus our keys `serial` and `architecture`; `index` lists the same packages in the line
 format of older Piston clients. URLs are relative, so the folder can be served from any address. A signed folder also has
-`index.yaml.asc`, and a signature for each package in the index.
+`index.yaml.asc`, and a signature for each package in the index. Beside a package may be its build file, a text that documents
+how it was built.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from firebox.files.checksum import file_checksum
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.file_locks import lock_file
 from firebox.packages.installed.preparation import describe
-from firebox.packages.publishing.build_file import MAX_BUILD_FILE_BYTES, build_file_path, build_file_url
 from firebox.packages.repository.index import SCHEMA, parse_index
 from firebox.packages.repository.signatures import verify_bytes, verify_file
 from firebox.packages.repository.sources import INDEX_NAME, file_url, path_of_url
@@ -36,6 +36,7 @@ from firebox.packages.versions import sort_key
 LINES_NAME = "index"
 SIGNATURE = f"{INDEX_NAME}.asc"
 MAX_UNPACKED_BYTES = 64 << 30
+MAX_BUILD_FILE_BYTES = 16 << 20
 
 _ENDINGS = (".squashfs", ".tar.gz", ".tgz")
 _LOCK = ".index.lock"
@@ -62,6 +63,22 @@ def entry_of(file: Path, information: Mapping[str, Any], size_bytes: int) -> Ent
         download=quote(file.name),
         architecture=information.get("architecture", ""),
     )
+
+
+def write_build_file(package: Path, command: str, parts: Mapping[str, str]) -> None:
+    """Write the build file of a package. command: the build command; parts: input name -> text."""
+    text = [f"# Made by: {command}\n", *(f"\n==> {name} <==\n{part.rstrip()}\n" for name, part in parts.items())]
+    write_atomic(_build_file_path(package), "".join(text).encode())
+
+
+def build_file_url(package: Path) -> str:
+    """Return the URL-quoted name of the build file for an index beside it; "" if there is none."""
+    file = _build_file_path(package)
+    return quote(file.name) if file.is_file() and not file.is_symlink() else ""
+
+
+def _build_file_path(package: Path) -> Path:
+    return package.with_name(package.name.removesuffix(".squashfs") + ".recipe.txt")
 
 
 def add_to_index(folder: Path, entry: Entry) -> None:
@@ -103,12 +120,12 @@ def write_index(folder: Path, report: Report = no_report) -> list[Entry]:
                 raise Conflict(f"{unquote(entries[_identity(entry)].download)} and {file.name} both contain {entry.name}")
             entries[_identity(entry)] = entry
         _write(folder, _FolderIndex(entries=tuple(entries.values()), serial=announced.serial + 1))
-    return _with_absolute_urls(entries.values(), folder)
+    return [with_absolute_url(each, folder) for each in entries.values()]
 
 
 def list_folder(folder: Path) -> list[Entry]:
     """List the entries in a folder's index. Raises: RepositoryError if it cannot be read."""
-    return _with_absolute_urls(_read(folder).entries, folder)
+    return [with_absolute_url(each, folder) for each in _read(folder).entries]
 
 
 def sign_folder(folder: Path, key: Path, report: Report = no_report) -> None:
@@ -153,7 +170,7 @@ def publish(folder: Path, target: Path, key: Path | None = None, report: Report 
         for number, entry in enumerate(ours.entries):
             report(Progress(package=entry.name, step="install", done=number, total=len(ours.entries), words="copying"))
             _copy(folder / unquote(entry.download), target, entry)
-            build_file = build_file_path(folder / unquote(entry.download))
+            build_file = _build_file_path(folder / unquote(entry.download))
             if unquote(entry.buildfile) == build_file.name and build_file.stat().st_size <= MAX_BUILD_FILE_BYTES:
                 write_atomic(target / build_file.name, build_file.read_bytes())
         # Signature first: clients reject an index without its signature, but retry an old index with a new signature.
@@ -162,7 +179,7 @@ def publish(folder: Path, target: Path, key: Path | None = None, report: Report 
         for name in (LINES_NAME, SIGNATURE, INDEX_NAME):
             if (folder / name).is_file():
                 write_atomic(target / name, (folder / name).read_bytes())
-    return _with_absolute_urls(ours.entries, target)
+    return [with_absolute_url(each, target) for each in ours.entries]
 
 
 def with_absolute_url(entry: Entry, folder: Path) -> Entry:
@@ -172,10 +189,6 @@ def with_absolute_url(entry: Entry, folder: Path) -> Entry:
         build_file = (folder.absolute() / unquote(build_file)).as_uri()
     download = (folder.absolute() / unquote(entry.download)).as_uri()
     return msgspec.structs.replace(entry, download=download, buildfile=build_file)
-
-
-def _with_absolute_urls(entries: Iterable[Entry], folder: Path) -> list[Entry]:
-    return [with_absolute_url(each, folder) for each in entries]
 
 
 def _entry_of_file(file: Path) -> Entry:
