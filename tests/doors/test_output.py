@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from firebox.domain.errors import InvalidRequest
-from firebox.domain.model import Chunk, File, Result, StreamName, Timings
+from firebox.domain.model import Chunk, File, Result, StageResult, StreamName, Timings
 from firebox.doors.http.json_size import check
-from firebox.doors.http.output import LARGE_BYTES, SENT_BYTES, Pieces, is_large
+from firebox.doors.http.output import LARGE_BYTES, SENT_BYTES, Pieces, Texts, is_large, plain_texts
 from firebox.doors.native import wire
 from firebox.doors.piston import wire as piston
 from firebox.doors.runner import wire as runner
@@ -48,6 +48,16 @@ OUTPUT: dict[str, list[tuple[StreamName, bytes]]] = {
 }
 
 
+class Whole(Pieces):
+    """Encodes nothing in pieces."""
+
+    async def texts(self, stage: StageResult) -> Texts:
+        return plain_texts(stage)
+
+    async def base64(self, data: bytes) -> str:
+        return base64.b64encode(data).decode()
+
+
 @pytest.mark.parametrize("what", OUTPUT)
 async def test_an_answer_in_pieces_is_the_one_that_is_written_at_once(what: str) -> None:
     files = (File("small", b"\0\1"), File("large", bytes(range(256)) * 1000), File('"', b"x" * 100_001))
@@ -55,14 +65,12 @@ async def test_an_answer_in_pieces_is_the_one_that_is_written_at_once(what: str)
     assert result.run is not None
     assert is_large(result.run)
     pieces = Pieces()
-    large = await wire.write_large(result, pieces, exact=True)
-    skeleton = msgspec.json.encode(wire.from_result(result, exact=True, large=large))
-    parts = pieces.put_into(skeleton)
-    assert b"".join(parts) == msgspec.json.encode(wire.from_result(result, exact=True))
+    parts = pieces.put_into(msgspec.json.encode(await wire.from_result(result, pieces, exact=True)))
+    assert b"".join(parts) == msgspec.json.encode(await wire.from_result(result, Whole(), exact=True))
     assert max(map(len, parts)) <= 6 * LARGE_BYTES
     pieces = Pieces()
     skeleton = piston.encode(piston.from_result(result, await pieces.texts_of(result)))
-    assert b"".join(pieces.put_into(skeleton)) == piston.encode(piston.from_result(result))
+    assert b"".join(pieces.put_into(skeleton)) == piston.encode(piston.from_result(result, {}))
 
 
 async def test_other_tasks_run_between_pieces() -> None:
@@ -77,9 +85,9 @@ async def test_other_tasks_run_between_pieces() -> None:
     counting = asyncio.create_task(count())
     result = made([("stdout", b"\0" * (64 * LARGE_BYTES))], (File("a", b"x" * (64 * LARGE_BYTES)),))
     pieces = Pieces()
-    large = await wire.write_large(result, pieces, exact=False)
+    skeleton = msgspec.json.encode(await wire.from_result(result, pieces, exact=False))
     assert turns >= 128
-    answer: Any = pieces.answer(msgspec.json.encode(wire.from_result(result, large=large)))
+    answer: Any = pieces.answer(skeleton)
     turns = 0
     sent = [part async for part in answer.iterator]
     assert turns >= len(sent) - 2

@@ -15,7 +15,7 @@ import pytest
 from firebox.domain.errors import FireboxError, InvalidRequest, LimitTooHigh, UnknownRuntime
 from firebox.domain.model import Chunk, File, Finished
 from firebox.doors.http import refusals
-from firebox.doors.http.output import LARGE_BYTES
+from firebox.doors.http.output import LARGE_BYTES, Pieces
 from firebox.doors.http.status import STATUS
 from firebox.doors.native import events, live, wire
 from tests.support.results import result_with, stage_with
@@ -58,10 +58,11 @@ def test_a_program_may_be_started_anew(more: dict[str, bool], fresh: bool) -> No
     assert wire.to_job(msgspec.convert({"type": "start", **body}, live.Start)).fresh is fresh
 
 
-def test_output_is_in_the_order_of_arrival_and_characters_stay_whole() -> None:
+async def test_output_is_in_the_order_of_arrival_and_characters_stay_whole() -> None:
     chunks = (Chunk("stdout", b"a\xe2\x82"), Chunk("stderr", b"!"), Chunk("stdout", b"\xac"), Chunk("stderr", b"\xc3"))
-    result = stage_with(chunks=chunks, wall_ms=1 / 3)
-    stage = wire._stage_with_output(result, exact=False)
+    result = result_with(run=stage_with(chunks=chunks, wall_ms=1 / 3))
+    stage = (await wire.from_result(result, Pieces(), exact=False)).run
+    assert stage is not None
     assert (stage.stdout, stage.stderr, stage.output, stage.wall_ms) == ("a€", "!�", "a!€�", 0.333)
 
 

@@ -65,7 +65,7 @@ VERDICTS: list[tuple[StageResult, tuple[object, ...]]] = [
 
 @pytest.mark.parametrize(("made", "expected"), VERDICTS, ids=[made.verdict for made, _ in VERDICTS])
 def test_every_verdict_has_its_status(made: StageResult, expected: tuple[object, ...]) -> None:
-    run = wire.from_result(result(made)).run
+    run = wire.from_result(result(made), {}).run
     assert (run.code, run.signal, run.status, run.message) == expected
     assert (run.stdout, run.output, run.cpu_time, run.wall_time, run.memory) == ("x", "x", 0, 2, 7)
 
@@ -75,11 +75,11 @@ def test_every_verdict_is_in_the_test_above() -> None:
 
 
 def test_run_repeats_a_compile_stage_that_failed() -> None:
-    execution = wire.from_result(result(None, stage(Verdict.RUNTIME_ERROR, exit_code=1), Verdict.COMPILE_ERROR))
+    execution = wire.from_result(result(None, stage(Verdict.RUNTIME_ERROR, exit_code=1), Verdict.COMPILE_ERROR), {})
     assert execution.run == execution.compile
 
 
 def test_run_says_why_it_never_came() -> None:
-    execution = wire.from_result(result(None, stage(Verdict.OK, exit_code=0)))
+    execution = wire.from_result(result(None, stage(Verdict.OK, exit_code=0)), {})
     assert (execution.run.status, execution.run.message, execution.run.code) == ("XX", "why", None)
-    assert wire.from_result(result(None)).run.status == "XX"
+    assert wire.from_result(result(None), {}).run.status == "XX"

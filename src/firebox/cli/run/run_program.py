@@ -274,9 +274,12 @@ async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Re
     if request.as_json:
         import msgspec
 
+        from firebox.doors.http.output import Pieces
         from firebox.doors.native import wire
 
-        print(msgspec.json.encode(wire.from_result(result, exact=True)).decode(), flush=True)
+        pieces = Pieces()
+        body = msgspec.json.encode(await wire.from_result(result, pieces, exact=True))
+        print(b"".join(pieces.put_into(body)).decode(), flush=True)
     else:
         print_reason(result)
     if request.verbose:

@@ -15,18 +15,18 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ControllerRouterHandler, Method
 
 import firebox
-from firebox.domain.errors import CapacityError, FireboxError, Unauthenticated
+from firebox.domain.errors import CapacityError, ContainerError, FireboxError, NotFound, Unauthenticated
 from firebox.doors.glot import wire
-from firebox.doors.glot.glot_run import run
 from firebox.doors.http.credentials import identify, token_of
 from firebox.doors.http.json_size import Checked
 from firebox.doors.http.requests import AnyRequest, read_json_body, require_json, while_connected
 from firebox.doors.http.routing import Router
 from firebox.doors.http.status import headers_of
 from firebox.service.callers import Caller
+from firebox.service.languages import read_native
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
-from firebox.storage.records import User
+from firebox.storage.records import Language, User
 
 READ: tuple[Method, ...] = ("GET", "HEAD")
 METHODS: tuple[Method, ...] = (*READ, "POST", "PUT", "PATCH", "DELETE")
@@ -93,7 +93,6 @@ class Door:
         return _answer(root, headers={"Vary": "Accept"})
 
     async def list_languages(self, request: AnyRequest) -> ASGIResponse:
-        """List the names of the languages."""
         links = self._links(request)
         names = sorted({language.name for language in await self._service.languages.all()})
         return _answer([wire.NamedLink(name, links.to("languages", name)) for name in names])
@@ -117,7 +116,26 @@ class Door:
         caller = await self._require_user(request)
         language = await self._service.languages.find(name, version)
         asked = wire.read_run(await self._read(request))
-        return _answer(await while_connected(request, run(asked, language, caller, self._service, self._settings)))
+        return _answer(await while_connected(request, self._answer_run(asked, language, caller)))
+
+    async def _answer_run(self, asked: wire.RunRequest, language: Language, caller: Caller) -> wire.Answer:
+        """Run a program in a container of the registered image, or in the sandbox. Cancelling this cancels the run.
+
+        Raises: RunFailed for a failure of the program or its container; otherwise as `Service.start`.
+        """
+        native = read_native(language.image)
+        if native is not None:
+            # An unknown runtime does not count against the client's quota.
+            self._service.resolve(native.language, native.version)
+            result = await self._service.execute(wire.to_job(asked, native, self._settings), caller)
+            return wire.from_result(result, self._settings.glot_output_bytes)
+        async with self._service.start(wire.to_image_job(asked, language, self._settings), caller) as run:
+            result = await run.result()
+        if isinstance(run.failure, NotFound):
+            raise ContainerError(f"the container engine has no image {language.image}")
+        if run.failure is not None:
+            raise run.failure
+        return wire.from_container(result)
 
     async def admin_root(self, request: AnyRequest) -> ASGIResponse:
         """Return links to the management of users and languages."""
@@ -125,7 +143,6 @@ class Door:
         return _answer(wire.Root({"users": links.to("admin", "users"), "languages": links.to("admin", "languages")}))
 
     async def list_users(self, request: AnyRequest) -> ASGIResponse:
-        """List the users."""
         await self._require_admin(request)
         links = self._links(request)
         return _answer([wire.from_user(user, links) for user in await self._service.accounts.users.all()])
@@ -157,7 +174,6 @@ class Door:
         return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)
 
     async def list_registered(self, request: AnyRequest) -> ASGIResponse:
-        """List the languages with their images."""
         await self._require_admin(request)
         links = self._links(request)
         return _answer([wire.from_language(language, links) for language in await self._service.languages.all()])
@@ -222,7 +238,6 @@ async def answer_unknown_route() -> ASGIResponse:
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
-    """Return the response for an error."""
     status, message = wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError):
         _log.error("request failed", code=error.code, message=error.message)
@@ -233,7 +248,7 @@ def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
 def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
     """Log an unexpected error, and return a response without details."""
     _log.error("unhandled error in a request", exc_info=error)
-    return Response(wire.encode(wire.BUG), status_code=wire.BUG_STATUS, media_type=MediaType.JSON)
+    return Response(wire.encode(wire.BUG), status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
 
 
 def _refuser(allowed: tuple[Method, ...]) -> Handler:

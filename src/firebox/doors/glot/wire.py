@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import asdict
 
 from firebox.domain import errors
 from firebox.domain.limits import Deadline, LimitRequest, OutputMode
@@ -199,16 +199,10 @@ def read_language(body: Checked) -> tuple[str, str, str]:
 
 def to_image_job(request: RunRequest, language: Language, settings: Settings) -> Job:
     """Translate a run for the image of its language, which gets the request on standard input."""
-    payload = {
-        "language": language.name,
-        "files": request.files,
-        "stdin": request.stdin,
-        "command": request.command,
-    }
     return Job(
         language=language.name,
         image=Image(name=language.image, entrypoint=(RUNNER,), user=IMAGE_USER, hostname=IMAGE_HOSTNAME),
-        stdin=encode(payload),
+        stdin=encode({"language": language.name, **asdict(request)}),
         run_limits=LimitRequest(
             memory_bytes=settings.docker_memory_bytes,
             wall_ms=settings.docker_run_timeout_ms,
@@ -291,9 +285,7 @@ def from_container(result: Result) -> Answer:
         pass
     words = stderr.decode(errors="replace").strip()
     if not words:
-        words = (
-            "the program of the image gave no answer" if not stdout.strip() else "the program of the image gave no valid answer"
-        )
+        words = f"the program of the image gave no {'valid ' if stdout.strip() else ''}answer"
         if exit_code:
             words += f" (exit status {exit_code})"
     raise RunFailed(words[:SHOWN_CHARACTERS])
@@ -316,11 +308,6 @@ def from_language(language: Language, links: Links | None) -> LanguageEntry:
     return LanguageEntry(language.id, language.name, language.version, language.image, url)
 
 
-def from_error(error: errors.FireboxError) -> tuple[int, Message]:
-    """Return the status and the body for an error."""
-    return status_of(error), Message(_key(error), _words(error))
-
-
 ERROR_KEYS: Mapping[type[errors.FireboxError], str] = {
     errors.InvalidRequest: "request.parse",
     errors.NotFound: "not_found",
@@ -333,18 +320,15 @@ ERROR_KEYS: Mapping[type[errors.FireboxError], str] = {
 NOT_FOUND = Message("route.not_found", "Route not found")
 WRONG_METHOD = Message("route.method_not_allowed", "Method not allowed")
 BUG = Message("internal", "internal error; see the server log")
-BUG_STATUS = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def _key(error: errors.FireboxError) -> str:
-    return next((ERROR_KEYS[class_] for class_ in type(error).__mro__ if class_ in ERROR_KEYS), error.code)
-
-
-def _words(error: errors.FireboxError) -> str:
+def from_error(error: errors.FireboxError) -> tuple[int, Message]:
+    """Return the status and the body for an error."""
+    key = next((ERROR_KEYS[class_] for class_ in type(error).__mro__ if class_ in ERROR_KEYS), error.code)
     words = error.message
     if isinstance(error, errors.InvalidRequest) and error.where:
         words = f"{error.where}: {words}"
-    return f"{words} ({error.hint})" if error.hint else words
+    return status_of(error), Message(key, f"{words} ({error.hint})" if error.hint else words)
 
 
 def _text(document: dict[str, Any], key: str) -> str:

@@ -90,8 +90,7 @@ class EventTranslator:
                 yield _written(StageExited(sequence=event.sequence, stage=result.stage, result=wire.from_stage(result)))
             case model.Finished(result=result):
                 pieces = Pieces()
-                large = await wire.write_artifacts(result, pieces)
-                finished = Finished(sequence=event.sequence, result=wire.from_streamed_result(result, large))
+                finished = Finished(sequence=event.sequence, result=await wire.from_streamed_result(result, pieces))
                 yield Written(finished, pieces.put_into(_encode(finished)))
 
 

@@ -116,10 +116,7 @@ async def _receive_start(socket: AnySocket) -> Start:
 
 
 async def _receive(socket: AnySocket) -> Message:
-    """Receive one message.
-
-    Raises: InvalidRequest, WebSocketDisconnect.
-    """
+    """Receive one message. Raises: InvalidRequest, WebSocketDisconnect."""
     frame = await socket.receive()
     if frame["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(detail="the client disconnected")

@@ -83,8 +83,7 @@ async def create_run(
         return await _answer_state(stored, status=202, headers=headers)
     result = await while_connected(request, service.execute(job, caller))
     pieces = Pieces()
-    large = await wire.write_large(result, pieces, exact=body.base64)
-    return pieces.answer(msgspec.json.encode(wire.from_result(result, exact=body.base64, large=large)))
+    return pieces.answer(msgspec.json.encode(await wire.from_result(result, pieces, exact=body.base64)))
 
 
 @get("/runs/{run_id:str}")
@@ -152,10 +151,7 @@ async def read_metrics(request: AnyRequest, service: NamedDependency[Service]) -
 
 
 def _sequence_of(last_event_id: str) -> int:
-    """Parse the Last-Event-ID header; -1 if it is empty.
-
-    Raises: InvalidRequest when it is not a sequence number.
-    """
+    """Parse the Last-Event-ID header; -1 if it is empty. Raises: InvalidRequest when it is not a sequence number."""
     if not last_event_id:
         return -1
     if not last_event_id.isdecimal() or len(last_event_id) > 18:
@@ -171,9 +167,6 @@ def _prefers_async(prefer: str) -> bool:
 async def _answer_state(
     stored: StoredRun, *, exact: bool = False, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response[Any]:
-    state, result, pieces = stored.state, stored.result, Pieces()
-    answer = None
-    if result is not None:
-        answer = wire.from_result(result, exact=exact, large=await wire.write_large(result, pieces, exact=exact))
-    body = msgspec.json.encode(wire.RunState(stored.id, stored.runtime, state, answer))
-    return pieces.answer(body, status, headers)
+    state, pieces = stored.state, Pieces()
+    result = await wire.from_result(stored.result, pieces, exact=exact) if stored.result is not None else None
+    return pieces.answer(msgspec.json.encode(wire.RunState(stored.id, stored.runtime, state, result)), status, headers)

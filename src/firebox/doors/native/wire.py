@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import asdict, replace
 
 from firebox.domain import errors, model
-from firebox.domain.limits import LimitRequest, StageName
-from firebox.doors.http.output import LARGE_BYTES, Pieces, Texts, is_large, plain_texts
+from firebox.domain.limits import LimitRequest
+from firebox.doors.http.output import Pieces, is_large, plain_texts
 from firebox.doors.http.status import status_of
 from firebox.runtimes.runtime import Runtime
 from firebox.service.validation import MAX_FILES, check_count, encode_text
 
-
-class Large(NamedTuple):
-    """Placeholders for the large parts of a result; see `Pieces`."""
-
-    texts: Mapping[StageName, Texts]
-    exact: Mapping[tuple[StageName, model.StreamName], str]
-    artifacts: Mapping[str, Any]
-    """By file name. Content is declared as bytes, which msgspec encodes as base64; these are encoded already."""
-
-
-_NOTHING_LARGE = Large({}, {}, {})
+S = TypeVar("S", bound="Stage")
 
 
 class FileRequest(Struct, forbid_unknown_fields=True):
@@ -248,75 +239,66 @@ def _terminal(wanted: bool | TerminalSize) -> model.Terminal | None:
 
 
 def from_base64(text: str, *, where: str) -> bytes:
-    """Decode strict base64.
-
-    Raises: InvalidRequest.
-    """
+    """Decode strict base64. Raises: InvalidRequest."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise errors.InvalidRequest("not base64", where=where) from None
 
 
-def from_result(result: model.Result, *, exact: bool = False, large: Large = _NOTHING_LARGE) -> ResultWithOutput:
-    """Convert a result with its output.
-
-    exact: include the bytes of output that is not UTF-8. large: placeholders for its large parts.
-    """
+async def from_result(result: model.Result, pieces: Pieces, *, exact: bool) -> ResultWithOutput:
+    """Convert a result with its output; what is large goes to `pieces`. exact: include the bytes of output that is not UTF-8."""
     return ResultWithOutput(
-        id=result.id,
-        runtime=result.runtime,
-        verdict=result.verdict,
-        reason=result.reason,
-        compile=_stage_with_output(result.compile, large, exact=exact) if result.compile else None,
-        run=_stage_with_output(result.run, large, exact=exact) if result.run else None,
-        timings=_timings(result.timings),
-        artifacts=_artifacts(result.artifacts, large),
-        left_out=[LeftOut(each.name, each.reason) for each in result.left_out],
-        cache=result.cache,
-        isolation=list(result.isolation),
+        compile=await _stage_with_output(result.compile, pieces, exact=exact) if result.compile else None,
+        run=await _stage_with_output(result.run, pieces, exact=exact) if result.run else None,
+        **await _without_stages(result, pieces),
     )
 
 
-async def write_large(result: model.Result, pieces: Pieces, *, exact: bool) -> Large:
-    """Encode the large parts of a result, piece by piece."""
-    exactly: dict[tuple[StageName, model.StreamName], str] = {}
-    for stage in (result.compile, result.run):
-        if exact and stage is not None and is_large(stage):
-            streams: tuple[tuple[model.StreamName, bytes], ...] = (("stdout", stage.stdout), ("stderr", stage.stderr))
-            for stream, data in streams:
-                if not _is_utf8(data):
-                    exactly[stage.stage, stream] = await pieces.base64(data)
-    artifacts = (await write_artifacts(result, pieces)).artifacts
-    return Large(await pieces.texts_of(result), exactly, artifacts)
-
-
-async def write_artifacts(result: model.Result, pieces: Pieces) -> Large:
-    """Encode the large artifacts of a result, piece by piece."""
-    large = {file.name: await pieces.base64(file.content) for file in result.artifacts if len(file.content) > LARGE_BYTES}
-    return Large({}, {}, large)
-
-
-def from_streamed_result(result: model.Result, large: Large) -> Result:
-    """Convert a result for a client that has received the output already. large: placeholders for large artifacts."""
+async def from_streamed_result(result: model.Result, pieces: Pieces) -> Result:
+    """Convert a result for a client that has received the output already. Large artifacts go to `pieces`."""
     return Result(
-        id=result.id,
-        runtime=result.runtime,
-        verdict=result.verdict,
-        reason=result.reason,
         compile=from_stage(result.compile) if result.compile else None,
         run=from_stage(result.run) if result.run else None,
-        timings=_timings(result.timings),
-        artifacts=_artifacts(result.artifacts, large),
-        left_out=[LeftOut(each.name, each.reason) for each in result.left_out],
-        cache=result.cache,
-        isolation=list(result.isolation),
+        **await _without_stages(result, pieces),
     )
+
+
+async def _without_stages(result: model.Result, pieces: Pieces) -> dict[str, Any]:
+    # `Artifact` declares bytes, which msgspec encodes as base64; these are encoded already.
+    contents: list[Any] = [await pieces.base64(file.content) for file in result.artifacts]
+    return {
+        "id": result.id,
+        "runtime": result.runtime,
+        "verdict": result.verdict,
+        "reason": result.reason,
+        "timings": model.Timings(**{name: round(ms, 3) for name, ms in asdict(result.timings).items()}),
+        "artifacts": [
+            Artifact(file.name, content, len(file.content)) for file, content in zip(result.artifacts, contents, strict=True)
+        ],
+        "left_out": [LeftOut(each.name, each.reason) for each in result.left_out],
+        "cache": result.cache,
+        "isolation": list(result.isolation),
+    }
 
 
 def from_stage(stage: model.StageResult) -> Stage:
     """Convert the result of a stage, without its output."""
-    return Stage(
+    return _stage(Stage, stage)
+
+
+async def _stage_with_output(stage: model.StageResult, pieces: Pieces, *, exact: bool) -> StageWithOutput:
+    text = await pieces.texts(stage) if is_large(stage) else plain_texts(stage)
+    output: dict[str, str] = text._asdict()
+    if exact:
+        for name, data in (("stdout", stage.stdout), ("stderr", stage.stderr)):
+            if not _is_utf8(data):
+                output[f"{name}_base64"] = await pieces.base64(data)
+    return _stage(StageWithOutput, stage, **output)
+
+
+def _stage(type_: type[S], stage: model.StageResult, **output: str) -> S:
+    return type_(
         verdict=stage.verdict,
         reason=stage.reason,
         exit_code=stage.exit_code,
@@ -326,43 +308,8 @@ def from_stage(stage: model.StageResult) -> Stage:
         wall_ms=round(stage.wall_ms, 3),
         cpu_ms=round(stage.cpu_ms, 3),
         memory_peak_bytes=stage.memory_peak_bytes,
+        **output,
     )
-
-
-def _stage_with_output(stage: model.StageResult, large: Large = _NOTHING_LARGE, *, exact: bool) -> StageWithOutput:
-    text = large.texts.get(stage.stage) or plain_texts(stage)
-    return StageWithOutput(
-        verdict=stage.verdict,
-        reason=stage.reason,
-        exit_code=stage.exit_code,
-        signal=stage.signal,
-        stdout=text.stdout,
-        stderr=text.stderr,
-        output=text.output,
-        stdout_truncated=stage.stdout_truncated,
-        stderr_truncated=stage.stderr_truncated,
-        wall_ms=round(stage.wall_ms, 3),
-        cpu_ms=round(stage.cpu_ms, 3),
-        memory_peak_bytes=stage.memory_peak_bytes,
-        stdout_base64=_exact(stage, "stdout", large) if exact else UNSET,
-        stderr_base64=_exact(stage, "stderr", large) if exact else UNSET,
-    )
-
-
-def _timings(timings: model.Timings) -> model.Timings:
-    return model.Timings(
-        queue_ms=round(timings.queue_ms, 3),
-        prepare_ms=round(timings.prepare_ms, 3),
-        compile_ms=round(timings.compile_ms, 3),
-        run_ms=round(timings.run_ms, 3),
-    )
-
-
-def _exact(stage: model.StageResult, stream: model.StreamName, large: Large) -> str | UnsetType:
-    data = stage.stdout if stream == "stdout" else stage.stderr
-    if _is_utf8(data):
-        return UNSET
-    return large.exact.get((stage.stage, stream)) or base64.b64encode(data).decode()
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -373,21 +320,9 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _artifacts(files: Iterable[model.File], large: Large = _NOTHING_LARGE) -> list[Artifact]:
-    return [Artifact(file.name, large.artifacts.get(file.name, file.content), len(file.content)) for file in files]
-
-
 def from_runtime(runtime: Runtime) -> RuntimeEntry:
     """Convert a runtime."""
-    return RuntimeEntry(
-        language=runtime.language,
-        version=runtime.version,
-        aliases=list(runtime.aliases),
-        extensions=list(runtime.extensions),
-        compiled=runtime.compiled,
-        package=runtime.package,
-        installed=runtime.installed or None,
-    )
+    return replace(msgspec.convert(runtime, RuntimeEntry, from_attributes=True), installed=runtime.installed or None)
 
 
 def from_error(error: errors.FireboxError) -> tuple[int, ErrorBody]:

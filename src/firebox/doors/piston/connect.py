@@ -7,6 +7,7 @@ the job.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
@@ -14,25 +15,9 @@ import structlog
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import UNSET, Struct, UnsetType
 
+from firebox.domain import model
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.domain.limits import StageName
-from firebox.domain.model import (
-    SIGNALS,
-    Dispatched,
-    Event,
-    Finished,
-    Job,
-    Output,
-    Queued,
-    Run,
-    RuntimeName,
-    Signal,
-    StageExited,
-    StageStarted,
-    Stdin,
-    StreamName,
-    Verdict,
-)
 from firebox.doors.http.interactive_input import first_of
 from firebox.doors.http.json_size import check_in_turns
 from firebox.doors.http.requests import AnySocket
@@ -85,7 +70,7 @@ class StageBegun(Struct, frozen=True, tag_field="type", tag="stage"):
 class Data(Struct, frozen=True, tag_field="type", tag="data"):
     """A chunk of output."""
 
-    stream: StreamName
+    stream: model.StreamName
     data: str
 
 
@@ -110,7 +95,8 @@ async def serve_connection(socket: AnySocket, service: Service, settings: Settin
     try:
         init = await _receive_init(socket)
         job = to_job(init, service.resolve, settings, interactive=True)
-        await _serve_job(socket, service, job, caller)
+        async with service.start(job, caller) as run:
+            await first_of(_send_events(socket, run), _receive_input(socket, run))
         await _close(socket, Close.JOB_COMPLETED)
     except Breach as breach:
         await _close(socket, breach.close)
@@ -121,10 +107,7 @@ async def serve_connection(socket: AnySocket, service: Service, settings: Settin
 
 
 async def _receive_init(socket: AnySocket) -> Document:
-    """Wait for the init message.
-
-    Raises: Breach, InvalidRequest, WebSocketDisconnect.
-    """
+    """Wait for the init message. Raises: Breach, InvalidRequest, WebSocketDisconnect."""
     try:
         async with asyncio.timeout(INIT_WITHIN_S):
             while True:
@@ -141,10 +124,7 @@ async def _receive_init(socket: AnySocket) -> Document:
 
 
 async def _receive(socket: AnySocket) -> Document:
-    """Receive one message from a text or binary frame.
-
-    Raises: InvalidRequest, WebSocketDisconnect.
-    """
+    """Receive one message from a text or binary frame. Raises: InvalidRequest, WebSocketDisconnect."""
     frame: Any = await socket.receive()
     if frame["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(detail="the client went away")
@@ -169,49 +149,37 @@ async def _close(socket: AnySocket, close: Close, last: Failure | None = None) -
         _log.debug("the client did not wait for the close", reason=str(error))
 
 
-async def _serve_job(socket: AnySocket, service: Service, job: Job, caller: Caller) -> None:
-    """Run a job to its end, unless the client leaves or breaks the rules first; then kill it.
-
-    Raises: Breach, FireboxError, WebSocketDisconnect.
-    """
-    async with service.start(job, caller) as run:
-        await first_of(_send_events(socket, run), _receive_input(socket, run))
-
-
-async def _send_events(socket: AnySocket, run: Run) -> None:
+async def _send_events(socket: AnySocket, run: model.Run) -> None:
     text = StreamText()
     async for event in run.events():
         for message in _translate(event, run.runtime, text):
             await _send(socket, message)
 
 
-def _translate(event: Event, runtime: RuntimeName, text: StreamText) -> list[Struct]:
+def _translate(event: model.Event, runtime: model.RuntimeName, text: StreamText) -> Iterator[Struct]:
     """Translate an event. Output that ends within a multi-byte character may yield no message yet.
 
     Raises: FireboxError when an internal failure ended the job.
     """
     match event:
-        case Queued():
-            return []
-        case Dispatched():
-            return [RuntimeChosen(runtime.language, runtime.version)]
-        case StageStarted():
-            return [StageBegun(event.stage)]
-        case Output():
-            data = text.feed(event)
-            return [Data(event.stream, data)] if data else []
-        case StageExited(result=stage):
-            rest: list[Struct] = [Data(stream, data) for stream, data in text.rest()]
+        case model.Dispatched():
+            yield RuntimeChosen(runtime.language, runtime.version)
+        case model.StageStarted():
+            yield StageBegun(event.stage)
+        case model.Output():
+            if data := text.feed(event):
+                yield Data(event.stream, data)
+        case model.StageExited(result=stage):
+            yield from (Data(stream, data) for stream, data in text.rest())
             code, signal = wire.outcome(stage)
-            error = stage.reason if stage.verdict is Verdict.INTERNAL else UNSET
-            return [*rest, Exit(stage.stage, code, signal, error)]
-        case Finished(result=result) if result.verdict is Verdict.INTERNAL:
+            yield Exit(stage.stage, code, signal, stage.reason if stage.verdict is model.Verdict.INTERNAL else UNSET)
+        case model.Finished(result=result) if result.verdict is model.Verdict.INTERNAL:
             raise FireboxError(result.reason)
-        case Finished():
-            return []
+        case model.Queued() | model.Finished():
+            pass
 
 
-async def _receive_input(socket: AnySocket, run: Run) -> None:
+async def _receive_input(socket: AnySocket, run: model.Run) -> None:
     """Pass client messages to a run. Raises: Breach, InvalidRequest, WebSocketDisconnect."""
     while True:
         message = await _receive(socket)
@@ -221,11 +189,11 @@ async def _receive_input(socket: AnySocket, run: Run) -> None:
             case "data":
                 if message.get("stream") != "stdin":
                     raise Breach(Close.ONLY_STDIN)
-                await run.send(Stdin(_input_bytes(message.get("data"))))
+                await run.send(model.Stdin(_input_bytes(message.get("data"))))
             case "signal":
-                if message.get("signal") not in SIGNALS:
+                if message.get("signal") not in model.SIGNALS:
                     raise Breach(Close.INVALID_SIGNAL)
-                await run.send(Signal(str(message["signal"])))
+                await run.send(model.Signal(str(message["signal"])))
             case _:
                 pass  # Piston ignores unknown messages
 

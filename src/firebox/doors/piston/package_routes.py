@@ -32,7 +32,6 @@ _log = structlog.get_logger("firebox.piston")
 
 
 def router(service: Service, settings: Settings) -> Router:
-    """Create the routes of Piston v3."""
     door = PackageDoor(service, settings)
     package, installed = "/repos/{repository:str}/packages/{package:str}/{version:str}", "/packages/{package:str}/{version:str}"
     table: dict[str, dict[Method, Any]] = {
@@ -65,7 +64,6 @@ class PackageDoor:
         self._settings = settings
 
     async def list_repositories(self, request: AnyRequest) -> Response[bytes]:
-        """List the configured repositories."""
         packages = await self._packages(request)
         return _answer([package_wire.Repository(name) for name in packages.repositories()])
 
@@ -94,12 +92,10 @@ class PackageDoor:
         return _answer(package_wire.from_installation(installation.entry, installed))
 
     async def list_installed(self, request: AnyRequest) -> Response[bytes]:
-        """List the installed packages and their runtimes."""
         packages = await self._packages(request)
         return _answer([package_wire.from_installed(each, packages.runtimes_of(each)) for each in packages.installed()])
 
     async def show_installed(self, request: AnyRequest, package: str, version: str) -> Response[bytes]:
-        """Return an installed package."""
         packages = await self._packages(request)
         found = packages.get(package, version)
         return _answer(package_wire.from_installed(found, packages.runtimes_of(found)))
@@ -154,7 +150,6 @@ def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[by
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
-    """Convert a failure to a response."""
     status, failure = package_wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError):
         _log.error("request failed", code=error.code, message=error.message, hint=error.hint)

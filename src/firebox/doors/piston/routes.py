@@ -80,13 +80,12 @@ class Door:
         return pieces.answer(wire.encode(wire.from_result(result, await pieces.texts_of(result))))
 
     async def list_runtimes(self) -> ASGIResponse:
-        """List the available runtimes."""
-        return _answer(wire.encode(wire.from_runtimes(self._service.runtimes())))
+        return _answer(wire.from_runtimes(self._service.runtimes()))
 
     async def list_packages(self, request: AnyRequest) -> ASGIResponse:
         """List available and installed packages. Anyone who may run programs may call it."""
         await identify(request, self._service)
-        return _answer(wire.encode(wire.from_packages(await list_packages(self._service))))
+        return _answer(wire.from_packages(await list_packages(self._service)))
 
     async def install(self, request: AnyRequest) -> ASGIResponse:
         """Install the newest matching package. A client that disconnects does not stop it.
@@ -96,7 +95,7 @@ class Door:
         await require_operator(request, self._service)
         entry = await find_to_install(self._service, *read_selector(await self._read(request)))
         await while_connected(request, packages_of(self._service).install(entry).result())
-        return _answer(wire.encode(wire.PackageName(entry.language, entry.version)))
+        return _answer(wire.PackageName(entry.language, entry.version))
 
     async def uninstall(self, request: AnyRequest) -> ASGIResponse:
         """Uninstall the newest matching installed package; runtimes of the host stay.
@@ -106,7 +105,7 @@ class Door:
         await require_operator(request, self._service)
         package = await find_to_uninstall(self._service, *read_selector(await self._read(request)))
         await while_connected(request, packages_of(self._service).uninstall(package.id))
-        return _answer(wire.encode(wire.PackageName(package.entry.language, package.entry.version)))
+        return _answer(wire.PackageName(package.entry.language, package.entry.version))
 
     async def connect(self, socket: AnySocket) -> None:
         """Serve one interactive job."""
@@ -128,11 +127,10 @@ async def answer_unknown_route(request: AnyRequest) -> ASGIResponse:
     """Return 404 for an unknown path or method."""
     if request.method in WITH_BODY:
         _require_json(request)
-    return _answer(wire.encode(wire.Message("Not Found")), HTTPStatus.NOT_FOUND)
+    return _answer(wire.Message("Not Found"), HTTPStatus.NOT_FOUND)
 
 
 def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
-    """Return an error in the format of this API."""
     status, message = wire.from_error(error)
     if status >= 500 and not isinstance(error, CapacityError | Conflict):
         _log.error("request failed", code=error.code, message=error.message, hint=error.hint)
@@ -147,13 +145,10 @@ def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
 
 
 def _require_json(request: AnyRequest) -> None:
-    """Require the content type that Piston requires.
-
-    Raises: UnsupportedBody.
-    """
+    """Require the content type that Piston requires. Raises: UnsupportedBody."""
     if not request.headers.get("content-type", "").lower().startswith("application/json"):
         raise UnsupportedBody("requests must be of type application/json")
 
 
-def _answer(body: bytes, status: int = HTTPStatus.OK) -> ASGIResponse:
-    return ASGIResponse(body=body, status_code=status, media_type=MediaType.JSON)
+def _answer(document: object, status: int = HTTPStatus.OK) -> ASGIResponse:
+    return ASGIResponse(body=wire.encode(document), status_code=status, media_type=MediaType.JSON)

@@ -23,9 +23,6 @@ Status = Literal["RE", "SG", "TO", "OL", "EL", "XX"]
 encode = msgspec.json.Encoder().encode
 
 
-_NO_TEXTS: Mapping[StageName, Texts] = {}
-
-
 class Message(Struct, frozen=True):
     """The body of every error response."""
 
@@ -80,7 +77,7 @@ class PackageName(Struct, frozen=True):
     version: str
 
 
-def from_result(result: model.Result, texts: Mapping[StageName, Texts] = _NO_TEXTS) -> Execution:
+def from_result(result: model.Result, texts: Mapping[StageName, Texts]) -> Execution:
     """Translate a result. If the compile stage failed, `run` repeats it, because old clients read `run` only.
 
     texts: output of stages that is decoded already or replaced by placeholders, see `Pieces`.
@@ -93,15 +90,11 @@ def from_result(result: model.Result, texts: Mapping[StageName, Texts] = _NO_TEX
     else:
         run = _never_ran(result)
     return Execution(
-        language=result.runtime.language,
-        version=result.runtime.version,
-        run=run,
-        compile=UNSET if compiled is None else compiled,
+        language=result.runtime.language, version=result.runtime.version, run=run, compile=UNSET if compiled is None else compiled
     )
 
 
 def from_runtimes(runtimes: Iterable[Runtime]) -> list[RuntimeEntry]:
-    """Translate the list of runtimes."""
     runtimes = list(runtimes)
     languages: dict[str, set[str]] = {}
     for runtime in runtimes:
@@ -120,7 +113,6 @@ def from_runtimes(runtimes: Iterable[Runtime]) -> list[RuntimeEntry]:
 
 
 def from_packages(packages: Iterable[PackageListing]) -> list[PackageEntry]:
-    """Translate the list of packages."""
     return [PackageEntry(package.language, package.version, package.installed) for package in packages]
 
 
