@@ -144,9 +144,14 @@ async def while_connected(request: AnyRequest, work: Awaitable[T]) -> T:
 
 
 async def _cancel_when_gone(receive: Receive, working: asyncio.Task[Any]) -> None:
+    await until_gone(receive)
+    working.cancel()
+
+
+async def until_gone(receive: Receive) -> None:
+    """Wait until the client disconnects. receive: of a request whose body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    working.cancel()
 
 
 def client_address(connection: AnyConnection) -> str:
