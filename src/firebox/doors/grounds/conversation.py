@@ -59,10 +59,9 @@ class Conversation:
         """
         if self._closed:
             return
-        if not self._limit.take():
-            self._send(Reply("error", SPAM))
-            return
         try:
+            if not self._limit.take():
+                raise InvalidRequest(SPAM)
             request = read_request(document)
         except InvalidRequest as error:
             self._send(Reply("error", error.message))

@@ -120,19 +120,9 @@ class Outbox:
 
 
 class Session:
-    """A session, open from its creation to `close`.
+    """A session, open from its creation to `close`. closed: called once at the end."""
 
-    closed: called once at the end.
-    """
-
-    def __init__(
-        self,
-        identifier: str,
-        client: Client,
-        join: Join,
-        closed: Callable[[Session], None],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, identifier: str, client: Client, join: Join, closed: Callable[[Session], None], clock: Clock) -> None:
         self.id = identifier
         self.client = client
         self.outbox = Outbox()

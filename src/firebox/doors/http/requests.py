@@ -64,12 +64,7 @@ def require_json(headers: Mapping[str, str]) -> None:
 
 
 async def read_body(
-    receive: Receive,
-    headers: Mapping[str, str],
-    max_body_bytes: int,
-    *,
-    is_json: bool = False,
-    timeout_s: float = BODY_TIMEOUT_S,
+    receive: Receive, headers: Mapping[str, str], max_body_bytes: int, *, is_json: bool = False, timeout_s: float = BODY_TIMEOUT_S
 ) -> bytes:
     """Read a whole body, with or without a Content-Length.
 
