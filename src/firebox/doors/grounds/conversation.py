@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Protocol
 
 import structlog
 
@@ -22,23 +21,23 @@ Execute = Callable[[Request, Caller], AsyncGenerator[Reply]]
 _log = structlog.get_logger("firebox.grounds")
 
 
-class Outlet(Protocol):
-    """Where replies go."""
-
-    def say(self, reply: Reply) -> None:
-        """Send a reply; replies keep their order. Do nothing when the client is gone."""
-        ...
-
-    async def room(self) -> None:
-        """Wait until the client has taken most of what was sent."""
-        ...
-
-
 class Conversation:
-    """Answers the requests of one connection."""
+    """Answers the requests of one connection.
 
-    def __init__(self, outlet: Outlet, limit: ConnectionLimit, identify: Identify, execute: Execute) -> None:
-        self._outlet = outlet
+    send: sends a reply, after those before it, unless the client is gone. until_taken: waits until the client has taken most of
+    what was sent.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Reply], None],
+        until_taken: Callable[[], Awaitable[None]],
+        limit: ConnectionLimit,
+        identify: Identify,
+        execute: Execute,
+    ) -> None:
+        self._send = send
+        self._until_taken = until_taken
         self._limit = limit
         self._identify = identify
         self._execute = execute
@@ -60,15 +59,16 @@ class Conversation:
         """
         if self._closed:
             return
-        if not self._limit.take():
-            self._outlet.say(Reply("error", SPAM))
-            return
         try:
+            if not self._limit.take():
+                raise InvalidRequest(SPAM)
             request = read_request(document)
         except InvalidRequest as error:
-            self._outlet.say(Reply("error", error.message))
+            self._send(Reply("error", error.message))
             return
-        self._interrupt()
+        if self._current is not None:
+            self._current.cancel()
+            self._send(Reply("stop"))
         task = asyncio.create_task(self._serve(request, set(self._tasks)))
         self._current = task
         self._tasks.add(task)
@@ -81,13 +81,6 @@ class Conversation:
         for task in self._tasks:
             task.cancel()
 
-    def _interrupt(self) -> None:
-        """End the current run in the background, and reply `stop`."""
-        if self._current is not None:
-            self._current.cancel()
-            self._current = None
-            self._outlet.say(Reply("stop"))
-
     async def _serve(self, request: Request, before: set[asyncio.Task[None]]) -> None:
         """Run a program once the runs before it are gone: they may use up the quota of this client."""
         if before:
@@ -97,7 +90,7 @@ class Conversation:
             async with aclosing(self._execute(request, caller)) as replies:
                 async for reply in replies:
                     self._say(reply)
-                    await self._outlet.room()
+                    await self._until_taken()
         except FireboxError as error:
             self._say(Reply("error", words_of(error)))
 
@@ -107,7 +100,7 @@ class Conversation:
             return
         if reply.is_last:
             self._current = None
-        self._outlet.say(reply)
+        self._send(reply)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         """Forget a run. After a bug the client still waits for a last reply, and the operator reads the log."""
@@ -117,4 +110,4 @@ class Conversation:
         _log.error("a run failed", exc_info=task.exception())
         if task is self._current:
             self._current = None
-            self._outlet.say(Reply("error", BUG))
+            self._send(Reply("error", BUG))

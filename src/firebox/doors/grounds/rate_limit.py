@@ -6,7 +6,8 @@ pupils behind one address.
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Callable
 
 SPAM_S = 0.5
@@ -22,24 +23,22 @@ class CallerLimits:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._counts: dict[str, int] = {}
+        self._counts = Counter[str]()
         self._recent: deque[tuple[float, str]] = deque()
 
     def take(self, key: str) -> bool:
         """Count a request; return False, and do not count it, when there have been too many. key: `Caller.key`."""
         now = self._clock()
         while self._recent and self._recent[0][0] <= now - SPAM_S:
-            self._forget(self._recent.popleft()[1])
-        if self._counts.get(key, 0) >= REQUESTS_PER_CALLER:
+            _, left = self._recent.popleft()
+            self._counts[left] -= 1
+            if not self._counts[left]:
+                del self._counts[left]
+        if self._counts[key] >= REQUESTS_PER_CALLER:
             return False
-        self._counts[key] = self._counts.get(key, 0) + 1
+        self._counts[key] += 1
         self._recent.append((now, key))
         return True
-
-    def _forget(self, key: str) -> None:
-        self._counts[key] -= 1
-        if not self._counts[key]:
-            del self._counts[key]
 
 
 class ConnectionLimit:
@@ -49,14 +48,12 @@ class ConnectionLimit:
         self._key = key
         self._callers = callers
         self._clock = clock
-        self._last: float | None = None
+        self._last = -math.inf
 
     def take(self) -> bool:
         """Count a request; return False, and do not count it, when it comes too early."""
         now = self._clock()
-        if self._last is not None and now - self._last < SPAM_S:
-            return False
-        if not self._callers.take(self._key):
+        if now - self._last < SPAM_S or not self._callers.take(self._key):
             return False
         self._last = now
         return True

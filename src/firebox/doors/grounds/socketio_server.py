@@ -8,23 +8,25 @@ Source: Engine.IO protocol, revisions 3 and 4, and the reference server for stat
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import Counter
-from typing import Any, Protocol, cast
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 from litestar.enums import ScopeType
 from litestar.types import Receive, Scope, Send
 from msgspec import Struct, json
 
-from firebox.domain.errors import FireboxError, InvalidRequest
-from firebox.doors.grounds.conversation import Conversation
+from firebox.domain.errors import FireboxError
 from firebox.doors.grounds.engineio_packets import PACKET_CHARACTERS, Revision
 from firebox.doors.grounds.rate_limit import Clock
-from firebox.doors.grounds.socketio_session import Client, Session, Upgrade
+from firebox.doors.grounds.socketio_session import Client, Join, Session, Upgrade
 from firebox.doors.grounds.socketio_transports import poll, post, serve_websocket
 from firebox.doors.http.credentials import QUERY_PARAMETER, token_of
-from firebox.doors.http.refusals import ClientGone
+from firebox.doors.http.refusals import ClientGone, ForeignOrigin
 from firebox.doors.http.requests import AnyConnection, check_origin, client_address, read_body
 from firebox.doors.http.status import status_of
 from firebox.service.callers import rate_limit_key
@@ -60,36 +62,27 @@ class Refusal(Exception):
         self.code = code
 
 
-class Application(Protocol):
-    """What clients are served."""
-
-    async def join(self, session: Session, credentials: object, /) -> Conversation:
-        """Begin the conversation with a client that may connect. Raises: JoinRefused."""
-        ...
-
-    async def until_stopped(self, session: Session, /) -> None:
-        """Wait until the server is about to stop and nothing of the client's is left."""
-        ...
-
-
 class SocketIoServer:
-    """The ASGI application below /socket.io. origins: sites whose pages may connect. clock: for the rate limits."""
+    """The ASGI application below /socket.io.
 
-    def __init__(self, application: Application, origins: frozenset[str], clock: Clock) -> None:
-        self._application = application
+    join: begins the conversation with a client that may connect. origins: sites whose pages may connect. leaving: set when the
+    server begins to stop. clock: for the rate limits.
+    """
+
+    def __init__(self, join: Join, origins: frozenset[str], leaving: asyncio.Event, clock: Clock) -> None:
+        self._join = join
         self._origins = origins
+        self._leaving = leaving
         self._clock = clock
         self._sessions: dict[str, Session] = {}
         self._per_address: Counter[str] = Counter()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request or a WebSocket."""
         connection = AnyConnection(scope, receive, send)
         headers: Headers = []
         try:
-            try:
-                check_origin(connection, self._origins)
-            except FireboxError as error:
-                raise Refusal(error.message, status=status_of(error), code=4) from None
+            check_origin(connection, self._origins)
             target = _read_target(scope)
             headers = _cors_headers(target, connection)
             if scope["type"] == ScopeType.WEBSOCKET:
@@ -100,6 +93,9 @@ class SocketIoServer:
             await _refuse(refusal, scope, send, headers)
         except ClientGone:
             pass
+        except FireboxError as error:
+            code = 4 if isinstance(error, ForeignOrigin) else 3
+            await _refuse(Refusal(error.message, status=status_of(error), code=code), scope, send, headers)
 
     async def _serve_websocket(self, target: Target, connection: AnyConnection) -> None:
         if target.transport != "websocket":
@@ -122,7 +118,7 @@ class SocketIoServer:
             raise Refusal("Bad request")
         match cast("dict[str, Any]", connection.scope)["method"]:
             case "GET":
-                await _read(connection)
+                await read_body(connection.receive, connection.headers, PACKET_CHARACTERS)
                 if session is None:
                     session = self._open(target, connection)
                     await session.open(may_upgrade=True)
@@ -136,34 +132,21 @@ class SocketIoServer:
 
     async def _poll(self, session: Session, connection: AnyConnection, headers: Headers) -> None:
         """Answer with packets as soon as there are some."""
-        if session.is_polling:
-            session.close()
-            raise Refusal("overlapping polls")
-        session.is_polling = True
-        try:
-            payload = await poll(session, connection.receive, self._application.until_stopped)
+        with _alone(session, "polls"):
+            payload = await poll(session, connection.receive, self._leaving)
             await _answer(connection.send, 200, payload, TEXT, headers)
-        finally:
-            session.is_polling = False
 
     async def _post(self, session: Session, connection: AnyConnection, headers: Headers) -> None:
         """Take packets from the client."""
-        if session.is_posting:
-            session.close()
-            raise Refusal("overlapping posts")
-        session.is_posting = True
-        try:
-            body = await _read(connection)
-            content_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-            await post(session, body, is_binary=content_type == BINARY_TYPE)
+        with _alone(session, "posts"):
+            try:
+                body = await read_body(connection.receive, connection.headers, PACKET_CHARACTERS)
+                content_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+                await post(session, body, is_binary=content_type == BINARY_TYPE)
+            except FireboxError:
+                session.close()
+                raise
             await _answer(connection.send, 200, b"ok", TEXT, headers)
-        except InvalidRequest as error:
-            raise Refusal(error.message) from None
-        except (Refusal, ClientGone):
-            session.close()
-            raise
-        finally:
-            session.is_posting = False
 
     def _open(self, target: Target, connection: AnyConnection) -> Session:
         if target.revision is None:
@@ -173,7 +156,7 @@ class SocketIoServer:
             raise Refusal("too many connections", status=429, code=4)
         token = token_of(connection.headers)
         client = Client(address=address, token=target.token if token is None else token, revision=target.revision)
-        session = Session(secrets.token_urlsafe(15), client, self._application.join, self._forget, self._clock)
+        session = Session(secrets.token_urlsafe(15), client, self._join, self._forget, self._clock)
         self._sessions[session.id] = session
         self._per_address[rate_limit_key(address)] += 1
         return session
@@ -224,13 +207,17 @@ def _cors_headers(target: Target, connection: AnyConnection) -> Headers:
     return []
 
 
-async def _read(connection: AnyConnection) -> bytes:
+@contextmanager
+def _alone(session: Session, requests: str) -> Generator[None]:
+    """End a session that has two of these at once. requests: "polls" or "posts". Raises: Refusal."""
+    if requests in session.serving:
+        session.close()
+        raise Refusal(f"overlapping {requests}")
+    session.serving.add(requests)
     try:
-        return await read_body(connection.receive, connection.headers, PACKET_CHARACTERS)
-    except ClientGone:
-        raise
-    except FireboxError as error:
-        raise Refusal(error.message, status=status_of(error)) from None
+        yield
+    finally:
+        session.serving.remove(requests)
 
 
 async def _refuse(refusal: Refusal, scope: Scope, send: Send, headers: Headers) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import cast
 
@@ -47,6 +47,10 @@ Source: engine.io-client 1.8, `String.fromCharCode.apply`.
 
 class JoinRefused(Exception):
     """A client may not join; the message goes to it."""
+
+
+Join = Callable[["Session", object], Awaitable[Conversation]]
+"""Called when a client joins, with its credentials. Raises: JoinRefused."""
 
 
 class Client(Struct, frozen=True):
@@ -116,27 +120,15 @@ class Outbox:
 
 
 class Session:
-    """A session, open from its creation to `close`.
+    """A session, open from its creation to `close`. closed: called once at the end."""
 
-    join: called when the client joins, with its credentials; closed: called once at the end. Both get the session.
-    """
-
-    def __init__(
-        self,
-        identifier: str,
-        client: Client,
-        join: Callable[[Session, object], Awaitable[Conversation]],
-        closed: Callable[[Session], None],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, identifier: str, client: Client, join: Join, closed: Callable[[Session], None], clock: Clock) -> None:
         self.id = identifier
         self.client = client
         self.outbox = Outbox()
         self.upgrade = Upgrade.NONE
-        self.is_polling = False
-        """A GET waits for packets."""
-        self.is_posting = False
-        """A POST brings packets."""
+        self.serving: set[str] = set()
+        """Requests that are being answered, "polls" and "posts": at most one of each."""
         self.ended = asyncio.Event()
         self._join = join
         self._closed = closed
@@ -195,14 +187,18 @@ class Session:
             case _:
                 raise InvalidRequest("not a packet of Engine.IO that a client sends")
 
-    def say(self, reply: Reply) -> None:
+    def send(self, reply: Reply) -> None:
         """Queue a reply, in pieces where its client can take no large ones. Does nothing when the client is gone."""
         if not self.is_open:
             return
-        for piece in _cut(reply) if self.client.revision == 3 else [reply]:
+        pieces = [reply]
+        if self.client.revision == 3 and isinstance(text := reply.chunk, str) and len(text) > CHUNK_CHARACTERS:
+            starts = range(0, len(text), CHUNK_CHARACTERS)
+            pieces = [Reply(reply.stream, text[start : start + CHUNK_CHARACTERS]) for start in starts]
+        for piece in pieces:
             self.outbox.put(packets.encode_event((EVENT, piece), self.client.revision))
 
-    async def room(self) -> None:
+    async def until_taken(self) -> None:
         """Wait until the client has taken most of what was sent."""
         await self.outbox.until_taken(waiting_bytes=WINDOW_BYTES)
 
@@ -282,13 +278,3 @@ class Session:
         if self._beat is not None:
             self._beat.cancel()
         self._beat = self._loop.call_later(delay_s, then)
-
-
-def _cut(reply: Reply) -> Iterator[Reply]:
-    """Split a reply with a long text into several."""
-    chunk = reply.chunk
-    if not isinstance(chunk, str) or len(chunk) <= CHUNK_CHARACTERS:
-        yield reply
-        return
-    for start in range(0, len(chunk), CHUNK_CHARACTERS):
-        yield Reply(reply.stream, chunk[start : start + CHUNK_CHARACTERS])

@@ -14,7 +14,7 @@ Source: Engine.IO protocol, revisions 3 and 4, "Transports" and "Upgrade".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ from litestar.types import Receive, Send
 from firebox.domain.errors import InvalidRequest
 from firebox.doors.grounds import engineio_packets as engine
 from firebox.doors.grounds.socketio_session import ANSWER_CHARACTERS, ANSWER_PACKETS, WAITING_PACKETS, Session, Upgrade
+from firebox.doors.http.interactive_input import first_of
+from firebox.doors.http.requests import until_gone
 
 UPGRADE_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 5.0
@@ -36,37 +38,33 @@ REASON_BYTES = 123
 Message = Mapping[str, Any]
 
 
-async def poll(session: Session, receive: Receive, until_stopped: Callable[[Session], Awaitable[None]]) -> bytes:
+async def poll(session: Session, receive: Receive, leaving: asyncio.Event) -> bytes:
     """Wait for packets and return them as a payload. A client that hangs up has left.
 
-    receive: of a request whose body has been read. until_stopped: returns when the server is about to stop.
+    receive: of a request whose body has been read. leaving: set when the server begins to stop.
     """
     if session.upgrade is Upgrade.PROBED:
         session.outbox.put(engine.NOOP)
     if not len(session.outbox):
-        filled = asyncio.ensure_future(session.outbox.until_filled())
-        ends = [asyncio.ensure_future(end) for end in (_until_gone(receive), until_stopped(session))]
-        try:
-            await asyncio.wait({filled, *ends}, return_when=asyncio.FIRST_COMPLETED)
-            if not filled.done():
-                session.close()
-        finally:
-            for wait in (filled, *ends):
-                wait.cancel()
+        await first_of(session.outbox.until_filled(), until_gone(receive), _until_stopped(session, leaving))
+        if not len(session.outbox):
+            session.close()
     packets = session.outbox.take(ANSWER_PACKETS, ANSWER_CHARACTERS)
     return engine.encode_payload(packets or [engine.NOOP], session.client.revision)
 
 
+async def _until_stopped(session: Session, leaving: asyncio.Event) -> None:
+    """Wait until the server is about to stop and nothing of the client's is left."""
+    await leaving.wait()
+    await session.until_idle()
+
+
 async def post(session: Session, body: bytes, *, is_binary: bool) -> None:
-    """Act on a payload. Raises: InvalidRequest, when the session has been closed because of it."""
-    try:
-        if len(session.outbox) > WAITING_PACKETS:
-            raise InvalidRequest("too many packets wait to be taken")
-        for packet in engine.decode_payload(body, session.client.revision, is_binary=is_binary):
-            await session.receive(packet)
-    except InvalidRequest:
-        session.close()
-        raise
+    """Act on a payload. Raises: InvalidRequest, and the session is to be closed."""
+    if len(session.outbox) > WAITING_PACKETS:
+        raise InvalidRequest("too many packets wait to be taken")
+    for packet in engine.decode_payload(body, session.client.revision, is_binary=is_binary):
+        await session.receive(packet)
 
 
 async def serve_websocket(session: Session, receive: Receive, send: Send) -> None:
@@ -174,8 +172,3 @@ async def _close(send: Send, code: int, reason: str) -> None:
     with suppress(OSError, TimeoutError, RuntimeError):
         async with asyncio.timeout(CLOSE_WITHIN_S):
             await send({"type": "websocket.close", "code": code, "reason": reason})
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

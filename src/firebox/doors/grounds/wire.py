@@ -91,7 +91,8 @@ def _text(value: object, key: str) -> str:
 
 def to_job(request: Request, runtime: Runtime, settings: Settings) -> Job:
     """Convert a request to a job. Raises: InvalidRequest for code that cannot be written as UTF-8."""
-    compile_ms = compile_wall_ms(runtime, settings)
+    # As long as the whole run, or longer for a toolchain whose definition says so.
+    compile_ms = max(settings.grounds_wall_ms, runtime.compile_limits.wall_ms or 0)
     memory_bytes = run_memory_bytes(settings, runtime)
     no_cap = 0  # the wall time decides, not how many processors a program keeps busy
     return Job(
@@ -104,11 +105,6 @@ def to_job(request: Request, runtime: Runtime, settings: Settings) -> Job:
         clamp_limits=True,
         deadline=Deadline(wall_ms=settings.grounds_wall_ms, compile_wall_ms=compile_ms),
     )
-
-
-def compile_wall_ms(runtime: Runtime, settings: Settings) -> int:
-    """Decide how long compiling may take: as long as the whole run, longer for a toolchain whose definition says so."""
-    return max(settings.grounds_wall_ms, runtime.compile_limits.wall_ms or 0)
 
 
 def run_memory_bytes(settings: Settings, runtime: HasLimits) -> int:
@@ -133,12 +129,8 @@ def last_words(result: Result) -> Reply:
             stage = result.run or result.compile
             if result.verdict is Verdict.INTERNAL or stage is None:
                 return Reply("error", f"The run failed: {result.reason}.")
-            return Reply("status", signed(stage.shell_status))
-
-
-def signed(status: int) -> int:
-    """Convert an exit status to a signed byte."""
-    return status - 256 if status >= 128 else status
+            status = stage.shell_status
+            return Reply("status", status - 256 if status >= 128 else status)  # as a signed byte
 
 
 def words_of(error: FireboxError) -> str:

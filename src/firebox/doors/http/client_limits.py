@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
 from litestar.types import Receive
@@ -55,19 +56,14 @@ class ConnectionLimit:
             return None
         self._open += 1
         self._per_client[client] += 1
+        counted = ExitStack()
+        counted.callback(self._close, client)
+        return counted.close
 
-        is_open = True
-
-        def close() -> None:
-            nonlocal is_open
-            if not is_open:
-                return
-            is_open = False
-            self._open -= 1
-            self._per_client[client] -= 1
-            _drop_zero(self._per_client, client)
-
-        return close
+    def _close(self, client: str) -> None:
+        self._open -= 1
+        self._per_client[client] -= 1
+        _drop_zero(self._per_client, client)
 
 
 class MemoryBudget:

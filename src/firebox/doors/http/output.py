@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import codecs
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, AnyStr, NamedTuple
 
 import msgspec
 from litestar import Response
@@ -24,6 +23,7 @@ from litestar.response import Stream
 
 from firebox.domain import model
 from firebox.domain.limits import StageName
+from firebox.doors.http.text import StreamText
 
 LARGE_BYTES = 64 * 1024
 """Larger texts are encoded in pieces of this size."""
@@ -51,23 +51,24 @@ class Pieces:
 
     async def texts(self, stage: model.StageResult) -> Texts:
         """Decode the output of a stage as `plain_texts` does, or return placeholders."""
-        make = codecs.getincrementaldecoder("utf-8")
-        decoders: dict[model.StreamName, codecs.IncrementalDecoder] = {"stdout": make("replace"), "stderr": make("replace")}
-        written: dict[model.StreamName, list[bytes]] = {name: [] for name in decoders}
+        text = StreamText()
+        written: dict[model.StreamName, list[bytes]] = {"stdout": [], "stderr": []}
         in_order: list[bytes] = []
-        waiting_bytes = 0
-        for stream, data in _cut(stage):
-            piece = _content(decoders[stream].decode(data))
+
+        def write(stream: model.StreamName, decoded: str) -> None:
+            piece = _content(decoded)
             written[stream].append(piece)
             in_order.append(piece)
-            waiting_bytes += len(data)
+
+        waiting_bytes = 0
+        for chunk in _cut(stage):
+            write(chunk.stream, text.feed(chunk))
+            waiting_bytes += len(chunk.data)
             if waiting_bytes >= LARGE_BYTES:
                 waiting_bytes = 0
                 await asyncio.sleep(0)
-        for name, decoder in decoders.items():
-            piece = _content(decoder.decode(b"", final=True))
-            written[name].append(piece)
-            in_order.append(piece)
+        for stream, rest in text.rest():
+            write(stream, rest)
         return Texts(self._name(written["stdout"]), self._name(written["stderr"]), self._name(in_order))
 
     async def texts_of(self, result: model.Result) -> dict[StageName, Texts]:
@@ -77,21 +78,19 @@ class Pieces:
 
     async def text(self, text: str) -> str:
         """Return a text, or a placeholder for a large one."""
-        if len(text) <= LARGE_BYTES:
-            return text
-        pieces: list[bytes] = []
-        for start in range(0, len(text), LARGE_BYTES):
-            pieces.append(_content(text[start : start + LARGE_BYTES]))
-            await asyncio.sleep(0)
-        return self._name(pieces)
+        return text if len(text) <= LARGE_BYTES else await self._encode(text, LARGE_BYTES, _content)
 
     async def base64(self, data: bytes) -> str:
         """Return base64, or a placeholder for a large value."""
         if len(data) <= LARGE_BYTES:
             return base64.b64encode(data).decode()
+        return await self._encode(data, BASE64_BYTES, base64.b64encode)
+
+    async def _encode(self, value: AnyStr, size: int, encode: Callable[[AnyStr], bytes]) -> str:
+        """Encode a large value, `size` characters or bytes at a time. Return a placeholder for it."""
         pieces: list[bytes] = []
-        for start in range(0, len(data), BASE64_BYTES):
-            pieces.append(base64.b64encode(data[start : start + BASE64_BYTES]))
+        for start in range(0, len(value), size):
+            pieces.append(encode(value[start : start + size]))
             await asyncio.sleep(0)
         return self._name(pieces)
 
@@ -128,10 +127,13 @@ def is_large(stage: model.StageResult) -> bool:
     return sum(len(chunk.data) for chunk in stage.chunks) > LARGE_BYTES
 
 
-def _cut(stage: model.StageResult) -> Iterator[tuple[model.StreamName, bytes]]:
+def _cut(stage: model.StageResult) -> Iterator[model.Chunk]:
     for chunk in stage.chunks:
+        if len(chunk.data) <= LARGE_BYTES:
+            yield chunk
+            continue
         for start in range(0, len(chunk.data), LARGE_BYTES):
-            yield chunk.stream, chunk.data[start : start + LARGE_BYTES]
+            yield model.Chunk(chunk.stream, chunk.data[start : start + LARGE_BYTES])
 
 
 def _content(text: str) -> bytes:

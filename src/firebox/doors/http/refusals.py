@@ -23,8 +23,7 @@ class BodyTooLarge(TransportError):
 
     def __init__(self, allowed_bytes: int) -> None:
         super().__init__(
-            f"the body is larger than {allowed_bytes} bytes",
-            hint="send less, or ask the operator to raise max_body_bytes",
+            f"the body is larger than {allowed_bytes} bytes", hint="send less, or ask the operator to raise max_body_bytes"
         )
         self.allowed_bytes = allowed_bytes
 

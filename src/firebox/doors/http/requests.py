@@ -64,12 +64,7 @@ def require_json(headers: Mapping[str, str]) -> None:
 
 
 async def read_body(
-    receive: Receive,
-    headers: Mapping[str, str],
-    max_body_bytes: int,
-    *,
-    is_json: bool = False,
-    timeout_s: float = BODY_TIMEOUT_S,
+    receive: Receive, headers: Mapping[str, str], max_body_bytes: int, *, is_json: bool = False, timeout_s: float = BODY_TIMEOUT_S
 ) -> bytes:
     """Read a whole body, with or without a Content-Length.
 
@@ -144,9 +139,14 @@ async def while_connected(request: AnyRequest, work: Awaitable[T]) -> T:
 
 
 async def _cancel_when_gone(receive: Receive, working: asyncio.Task[Any]) -> None:
+    await until_gone(receive)
+    working.cancel()
+
+
+async def until_gone(receive: Receive) -> None:
+    """Wait until the client disconnects. receive: of a request whose body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    working.cancel()
 
 
 def client_address(connection: AnyConnection) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from firebox.domain.model import Output, StreamName
+from firebox.domain.model import Chunk, Output, StreamName
 
 
 class StreamText:
@@ -14,7 +14,7 @@ class StreamText:
         make = codecs.getincrementaldecoder("utf-8")
         self._decoders: dict[StreamName, codecs.IncrementalDecoder] = {"stdout": make("replace"), "stderr": make("replace")}
 
-    def feed(self, output: Output) -> str:
+    def feed(self, output: Output | Chunk) -> str:
         """Decode a piece; "" while a character is incomplete. Undecodable bytes become U+FFFD."""
         return self._decoders[output.stream].decode(output.data)
 

@@ -87,10 +87,7 @@ class Frames:
         self._head_frames = 0
 
     def feed(self, data: bytes) -> Generator[bytes]:
-        """Inspect the next bytes after the preface. Yield them in parts, each for one turn of the client.
-
-        Raises: OutOfBounds.
-        """
+        """Inspect the next bytes after the preface. Yield them in parts, each for one turn of the client. Raises: OutOfBounds."""
         position = begin = 0
         while position < len(data):
             if self._left_bytes:

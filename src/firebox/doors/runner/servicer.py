@@ -129,10 +129,7 @@ def _token(context: Context) -> str | None:
 
 
 async def _refuse(context: Context, error: FireboxError) -> NoReturn:
-    """End a call with a status. Capacity errors tell clients when to retry.
-
-    Source: gRPC A6, client retries, "Pushback".
-    """
+    """End a call with a status. Capacity errors tell clients when to retry. Source: gRPC A6, client retries, "Pushback"."""
     status, message = from_error(error)
     pushback: tuple[tuple[str, str], ...] = ()
     if isinstance(error, CapacityError):

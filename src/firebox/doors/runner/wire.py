@@ -181,10 +181,7 @@ def _set_long_texts(message: Message, fields: dict[str, Any]) -> None:
 
 
 def read_int64(text: str, *, where: str) -> int:
-    """Parse a number in a path or a query.
-
-    Raises: InvalidRequest.
-    """
+    """Parse a number in a path or a query. Raises: InvalidRequest."""
     if not _NUMBER.fullmatch(text) or int(text) not in INT64:
         raise errors.InvalidRequest(f"{text[:64]!r} is not a 64-bit integer", where=where)
     return int(text)

@@ -1,4 +1,4 @@
-"""One request on standard input, one answer on standard output: types, and to and from the model.
+"""One request on standard input, one response on standard output: their types, and conversion to and from the model.
 
 In:  {"language", "files": [{"name", "content"}, ...], "stdin"?, "command"?}
 Out: {"stdout","stderr","error"}
@@ -32,7 +32,7 @@ class FileBody(Struct):
 
 
 class RequestBody(Struct):
-    """A request. Keys that are not known are left aside, and null is the same as leaving a key out: so it is in the reference."""
+    """A request. Unknown keys are ignored, and null counts as a missing key, as in the reference."""
 
     language: str
     files: list[FileBody]
@@ -41,7 +41,7 @@ class RequestBody(Struct):
 
 
 class Answer(Struct):
-    """What is written back. error: "" on success, `Exit code: N`, or words."""
+    """The response. error: "" on success, `Exit code: N`, or a message."""
 
     stdout: str = ""
     stderr: str = ""
@@ -49,10 +49,7 @@ class Answer(Struct):
 
 
 def read_request(descriptor: int, at_most_bytes: int) -> bytes:
-    """Read one JSON object, up to its end: the sender may keep the connection open.
-
-    Raises: InvalidRequest when more than `at_most_bytes` come.
-    """
+    """Read one JSON object, up to its end: the sender may keep the connection open. Raises: InvalidRequest for a larger one."""
     read = bytearray()
     while piece := os.read(descriptor, READ_BYTES):
         read += piece
@@ -60,16 +57,13 @@ def read_request(descriptor: int, at_most_bytes: int) -> bytes:
             raise InvalidRequest(
                 f"the request is larger than {at_most_bytes} bytes", hint="FIREBOX_MAX_BODY_BYTES sets how much it may be"
             )
-        if read.rstrip().endswith(b"}") and not _more_is_there(descriptor) and _is_complete(read):
+        if read.rstrip().endswith(b"}") and not select.select([descriptor], [], [], 0)[0] and _is_complete(read):
             break
     return bytes(read)
 
 
 def to_job(request: bytes) -> Job:
-    """Turn a request into a job that has been checked.
-
-    Raises: InvalidRequest; `where` is the field as the client wrote it.
-    """
+    """Convert a request to a job, and check it. Raises: InvalidRequest; `where` is the field as the client wrote it."""
     body = convert(parse(check(request)), RequestBody)
     if not body.files:
         raise InvalidRequest("at least one file is needed", where="files")
@@ -80,17 +74,14 @@ def to_job(request: bytes) -> Job:
             raise InvalidRequest("the file is empty", where=f"files[{index}].content")
     files = [File(file.name, encode_text(file.content, where=f"files[{index}].content")) for index, file in enumerate(body.files)]
     job = Job(
-        language=body.language,
-        files=tuple(files),
-        stdin=encode_text(body.stdin or "", where="stdin"),
-        command=body.command or "",
+        language=body.language, files=tuple(files), stdin=encode_text(body.stdin or "", where="stdin"), command=body.command or ""
     )
     check_job(job)
     return job
 
 
 def from_result(result: Result) -> Answer:
-    """Fold a result: the output of the program or, where it came to none, of the step that failed."""
+    """Convert a result: the output of the program or, if it did not start, of the stage that failed."""
     stage = result.run or result.compile
     if stage is None:
         return Answer(error=result.reason or result.verdict.value)
@@ -104,16 +95,12 @@ def from_result(result: Result) -> Answer:
 
 
 def encode(answer: Answer) -> bytes:
-    """Write an answer as the reference does: these three keys in this order, no spaces."""
+    """Encode a response as the reference does: these three keys in this order, no spaces."""
     return msgspec.json.encode(answer)
 
 
-def _more_is_there(descriptor: int) -> bool:
-    return bool(select.select([descriptor], [], [], 0)[0])
-
-
 def _is_complete(read: bytearray) -> bool:
-    """Tell whether what came is a whole JSON document; one that cannot be read will be explained at the end of input."""
+    """Return whether a whole JSON document was read. What is wrong with an invalid one is reported at the end of the input."""
     try:
         json.loads(read)
     except (ValueError, RecursionError):
