@@ -60,7 +60,7 @@ class Place:
 
 
 class Admission:
-    """Assigns slots. Each slot that `enter` took, or a place's `dispatch` announced, is given back with `release`.
+    """Assigns slots. Each slot that `enter` took, or that a place's `dispatch` announced, must be released with `release`.
 
     waiting_bytes: None for no bound. reserved: how many slots only clients without one may take. slots_per_client: the most that
     a client holds; 0 for no further limit. Both hold for each client, so with one slot there is nothing to reserve.
@@ -85,7 +85,7 @@ class Admission:
         self._in_flight = 0
         self._queued = 0
         self._held: Counter[str] = Counter()
-        # No client here may take a slot now: whatever makes that possible assigns one at once.
+        # No client here may take a slot now: a change that allows it assigns the slot at once.
         self._waiting: OrderedDict[str, deque[Place]] = OrderedDict()
         self._closed = False
 
@@ -112,7 +112,7 @@ class Admission:
         return place
 
     def leave(self, place: Place) -> None:
-        """Give up a place in the queue that has not become a slot."""
+        """Leave the queue, without a slot."""
         places = self._waiting[place.client]
         places.remove(place)
         if not places:
@@ -120,7 +120,7 @@ class Admission:
         self._forget(place)
 
     def release(self, client: str) -> None:
-        """Give a slot of a client back: the next client in turn gets it."""
+        """Release a slot of a client: the next client in turn gets it."""
         self._in_flight -= 1
         self._held[client] -= 1
         if not self._held[client]:
@@ -128,7 +128,7 @@ class Admission:
         self._dispatch()
 
     def close(self) -> None:
-        """Refuse new jobs, and dispatch none of those that wait: they can only leave."""
+        """Refuse new jobs, and dispatch no queued one: those can only leave."""
         self._closed = True
 
     def statistics(self) -> AdmissionStatistics:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import Struct
@@ -60,20 +61,6 @@ class Outcome(Struct, frozen=True):
     kept_at_s: float
 
 
-class Turn:
-    """Single-flight lock for one cache key. forget: called with it when it is released."""
-
-    def __init__(self, key: str, lock: asyncio.Lock, forget: Callable[[Turn], None]) -> None:
-        self.key = key
-        self._lock = lock
-        self._forget = forget
-
-    def release(self) -> None:
-        """Release the lock to the next one that waits."""
-        self._lock.release()
-        self._forget(self)
-
-
 class JobCache:
     """A cache in a folder, which several servers may share. max_bytes: of all entries. max_age_s: since an entry was made."""
 
@@ -83,7 +70,7 @@ class JobCache:
         self._max_age_s = max_age_s
         self._bytes: int | None = None
         self._boot = _boot()
-        self._turns: dict[str, tuple[asyncio.Lock, set[Turn]]] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unwritten: dict[str, Result] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
@@ -99,23 +86,11 @@ class JobCache:
         inputs = [runtime, *parts, _toolchain_state(runtime)]
         return "outcome-" + hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
 
-    async def take_turn(self, key: str) -> Turn:
+    async def take_turn(self, key: str) -> asyncio.Lock:
         """Take the single-flight lock of a key. The caller then looks again, and releases the lock."""
-        lock, users = self._turns.setdefault(key, (asyncio.Lock(), set()))
-        turn = Turn(key, lock, self._forget_turn)
-        users.add(turn)
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._forget_turn(turn)
-            raise
-        return turn
-
-    def _forget_turn(self, turn: Turn) -> None:
-        _lock, users = self._turns[turn.key]
-        users.discard(turn)
-        if not users:
-            del self._turns[turn.key]
+        lock = self._turns.setdefault(key, asyncio.Lock())
+        await lock.acquire()
+        return lock
 
     async def compiled(self, runtime: Runtime, key: str) -> tuple[StageResult, Pack] | None:
         """Look up what a compile stage made. The caller closes the pack's file descriptor."""
@@ -138,7 +113,7 @@ class JobCache:
         result: Result = entry.result
         return result
 
-    def keep_compiled(self, runtime: Runtime, key: str, result: StageResult, pack: Pack | None, turn: Turn) -> None:
+    def keep_compiled(self, runtime: Runtime, key: str, result: StageResult, pack: Pack | None, turn: asyncio.Lock) -> None:
         """Cache what a compile stage made, best effort, and release the lock. Large entries are written in the background."""
         files = pack.files if pack is not None else ()
         entry = Compiled(result, tuple((each.name, each.offset, each.size, each.mode) for each in files), time.time())

@@ -41,13 +41,12 @@ from firebox.engine.idle import IdleClock
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Plan
-from firebox.engine.stage_command import stage_command
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, never_started, refused, result_of
 from firebox.sandbox.spec import Command, CommandRefused, Exit, Output, Pack, SandboxFailure, Started
 
 if TYPE_CHECKING:  # without a cache there is no need to load it
-    from firebox.engine.job_cache import JobCache, Turn
+    from firebox.engine.job_cache import JobCache
 
 _MAX_TERMINAL_SIZE = 1000
 """Rows and columns each."""
@@ -63,15 +62,11 @@ _log = LazyLogger()
 
 
 class Owner(Protocol):
-    """What a run tells its executor."""
+    """The executor. ended: takes the result, right before the last event. left: forgets a run whose context has been left."""
 
-    def ended(self, run: Run, result: Result) -> None:
-        """Take the result, right before the last event."""
-        ...
+    def ended(self, run: Run, result: Result) -> None: ...
 
-    def left(self, run: Run) -> None:
-        """Forget the run: its context has been left."""
-        ...
+    def left(self, run: Run) -> None: ...
 
 
 class Run:
@@ -109,7 +104,7 @@ class Run:
         self._cancelled = False
         self._early_signals: dict[str, None] = {}
         self._served: CacheLevel = "none"
-        self._turn: asyncio.Task[Turn] | None = None
+        self._turn: asyncio.Task[asyncio.Lock] | None = None
         self._stage: Stage | None = None
         self._is_running = False  # the program of the stage
         self._leaving: Awaitable[object] | None = None
@@ -128,7 +123,10 @@ class Run:
             if self._task is not None and not self._task.done():
                 await asyncio.wait({self._task}, timeout=self._backend.leave_within_s)
         finally:
-            self._owner.left(self)
+            if self._task is None or self._task.done():
+                self._owner.left(self)
+            else:
+                self._task.add_done_callback(lambda _task: self._owner.left(self))
 
     @property
     def is_queued(self) -> bool:
@@ -182,10 +180,10 @@ class Run:
             case Resize(rows, columns) if not _is_terminal_size(rows, columns):
                 raise InvalidRequest("rows and columns must be from 1 to 1000", where="resize")
             case Signal(name):
-                if self._stage is None or not self._is_running:
-                    self._early_signals[name] = None
-                else:
+                if self._stage is not None and self._is_running:
                     self._stage.signal(signal.Signals[name])
+                else:
+                    self._early_signals[name] = None
             case Resize(rows, columns):
                 self._terminal_size = (rows, columns)
                 if self._stage is not None:
@@ -227,9 +225,12 @@ class Run:
         except FireboxError as error:
             self.failure = error
             reason = error.message
-        except OSError as error:
-            self.failure = error
+        except Exception as error:  # noqa: BLE001 - a slot is free once nothing of its run is left, whatever went wrong
             reason = f"an error in the engine: {type(error).__name__}"
+            if isinstance(error, OSError):
+                self.failure = error
+            else:
+                self._report(error)
         finally:
             if self._feeding is not None:
                 self._feeding.cancel()
@@ -248,8 +249,11 @@ class Run:
         finally:
             self._release()
         if error is not None:
-            context = {"message": f"an error in the engine, run {self.id}", "exception": error, "task": task}
-            task.get_loop().call_exception_handler(context)
+            self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        context = {"message": f"an error in the engine, run {self.id}", "exception": error, "task": self._task}
+        asyncio.get_running_loop().call_exception_handler(context)
 
     def _release(self) -> None:
         if self._has_slot:
@@ -382,7 +386,7 @@ class Run:
 
     def _command(self, stage: StageName, limits: Limits, packed: Pack | None = None) -> Command:
         env = self._backend.environment(self._plan, stage)
-        return stage_command(self._plan, stage, limits, env, packed=packed, terminal=self._terminal_size)
+        return self._plan.command(stage, limits, env, packed=packed, terminal=self._terminal_size)
 
     async def _follow(
         self, stage: Stage, name: StageName, command: Command, transcript: Transcript, opened_at: float

@@ -81,30 +81,25 @@ def refused(stage: StageName, program: str, refusal: CommandRefused, limits: Lim
             code = EXIT_NOT_FOUND if number == errno.ENOENT else EXIT_NOT_EXECUTABLE
         case _:
             return None
-    return StageResult(
-        stage=stage,
-        verdict=verdict,
-        reason=words,
-        exit_code=code,
-        signal=None,
-        chunks=(Chunk("stderr", f"firebox: {words}\n".encode(errors="backslashreplace")),),
-        stdout_truncated=False,
-        stderr_truncated=False,
-        wall_ms=0.0,
-        cpu_ms=0.0,
-        memory_peak_bytes=0,
-    )
+    chunk = Chunk("stderr", f"firebox: {words}\n".encode(errors="backslashreplace"))
+    return _without_program(stage, verdict, words, exit_code=code, chunks=(chunk,))
 
 
 def never_started(stage: StageName) -> StageResult:
     """Return the result of a stage that was cancelled before its program ran."""
+    return _without_program(stage, Verdict.CANCELLED, "cancelled by the client")
+
+
+def _without_program(
+    stage: StageName, verdict: Verdict, reason: str, *, exit_code: int | None = None, chunks: tuple[Chunk, ...] = ()
+) -> StageResult:
     return StageResult(
         stage=stage,
-        verdict=Verdict.CANCELLED,
-        reason="cancelled by the client",
-        exit_code=None,
+        verdict=verdict,
+        reason=reason,
+        exit_code=exit_code,
         signal=None,
-        chunks=(),
+        chunks=chunks,
         stdout_truncated=False,
         stderr_truncated=False,
         wall_ms=0.0,
@@ -140,10 +135,8 @@ def _limit_reason(ended: Exit, limits: Limits) -> str:
         case "memory":
             return f"memory limit: peak {ended.memory_peak_bytes / _MIB:.0f} MiB of {limits.memory_bytes / _MIB:.0f} MiB"
         case "output":
-            streams = " and ".join(
-                name for name, cut in (("stdout", ended.stdout_truncated), ("stderr", ended.stderr_truncated)) if cut
-            )
-            return f"output limit: {streams} reached {limits.output_bytes} bytes"
+            cut = {"stdout": ended.stdout_truncated, "stderr": ended.stderr_truncated}
+            return f"output limit: {' and '.join(name for name in cut if cut[name])} reached {limits.output_bytes} bytes"
         case _:
             return "cancelled by the client"
 
