@@ -7,6 +7,7 @@ clients that hold none, so that long runs of one client do not keep the others w
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -56,7 +57,7 @@ class Place:
     def __init__(self, client: str, size_bytes: int) -> None:
         self.client = client
         self.size_bytes = size_bytes
-        self.dispatch: Callable[[], None] = _do_nothing
+        self.dispatch: Callable[[], None] = lambda: None
 
 
 class Admission:
@@ -76,7 +77,7 @@ class Admission:
         reserved: int = 0,
         slots_per_client: int = 0,
     ) -> None:
-        self._waiting_bytes = waiting_bytes
+        self._waiting_bytes = waiting_bytes or WaitingBytes(sys.maxsize, sys.maxsize)
         self._slots = slots
         self._queue_length = queue_length
         self._queue_per_client = queue_per_client
@@ -100,12 +101,14 @@ class Admission:
             self._take(client)
             return None
         if self._queued >= self._queue_length:
-            raise QueueFull(f"{self._busy()} and {self._queued} jobs wait", retry_after_s=_RETRY_AFTER_S)
+            busy = f"{self._in_flight} of {self._slots} slots are busy, the others are kept for other clients,"
+            if self._in_flight == self._slots:
+                busy = f"all {self._slots} slots are busy"
+            raise QueueFull(f"{busy} and {self._queued} jobs wait", retry_after_s=_RETRY_AFTER_S)
         of_client = self._waiting.get(client, ())
         if len(of_client) >= self._queue_per_client:
             raise QueueFull(f"{len(of_client)} jobs of this client wait already", retry_after_s=_RETRY_AFTER_S)
-        if self._waiting_bytes is not None:
-            self._waiting_bytes.add(client, size_bytes)
+        self._waiting_bytes.add(client, size_bytes)
         place = Place(client, size_bytes)
         self._waiting.setdefault(client, deque()).append(place)
         self._queued += 1
@@ -156,14 +159,4 @@ class Admission:
 
     def _forget(self, place: Place) -> None:
         self._queued -= 1
-        if self._waiting_bytes is not None:
-            self._waiting_bytes.remove(place.client, place.size_bytes)
-
-    def _busy(self) -> str:
-        if self._in_flight == self._slots:
-            return f"all {self._slots} slots are busy"
-        return f"{self._in_flight} of {self._slots} slots are busy, the others are kept for other clients,"
-
-
-def _do_nothing() -> None:
-    return
+        self._waiting_bytes.remove(place.client, place.size_bytes)

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec.structs import replace as replace_fields
 
@@ -41,6 +41,7 @@ from firebox.engine.idle import IdleClock
 from firebox.engine.input import InputQueue
 from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Plan
+from firebox.engine.run_table import RunTable
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, never_started, refused, result_of
 from firebox.sandbox.spec import Command, CommandRefused, Exit, Output, Pack, SandboxFailure, Started
@@ -61,14 +62,6 @@ _DISPATCHED = Dispatched()
 _log = LazyLogger()
 
 
-class Owner(Protocol):
-    """The executor. ended: takes the result, right before the last event. left: forgets a run whose context has been left."""
-
-    def ended(self, run: Run, result: Result) -> None: ...
-
-    def left(self, run: Run) -> None: ...
-
-
 class Run:
     """Implements `model.Run` for every backend."""
 
@@ -78,7 +71,7 @@ class Run:
         plan: Plan,
         backend: Backend[Any],
         admission: Admission,
-        owner: Owner,
+        table: RunTable,
         cache: JobCache | None = None,
     ) -> None:
         self.id = identifier
@@ -88,7 +81,7 @@ class Run:
         self._plan = plan
         self._backend = backend
         self._admission = admission
-        self._owner = owner
+        self._table = table
         self._cache = cache if plan.cache_level != "none" else None
         self._submitted_at = time.monotonic()
         self._queue_ms = 0.0
@@ -124,9 +117,9 @@ class Run:
                 await asyncio.wait({self._task}, timeout=self._backend.leave_within_s)
         finally:
             if self._task is None or self._task.done():
-                self._owner.left(self)
+                self._table.left(self)
             else:
-                self._task.add_done_callback(lambda _task: self._owner.left(self))
+                self._task.add_done_callback(lambda _task: self._table.left(self))
 
     @property
     def is_queued(self) -> bool:
@@ -177,7 +170,7 @@ class Run:
         match message:
             case Signal(name) if name not in SIGNALS:
                 raise InvalidRequest(f"no such signal: {name!r}", where="signal", hint="one of " + " ".join(SIGNALS))
-            case Resize(rows, columns) if not _is_terminal_size(rows, columns):
+            case Resize(rows, columns) if not (1 <= rows <= _MAX_TERMINAL_SIZE and 1 <= columns <= _MAX_TERMINAL_SIZE):
                 raise InvalidRequest("rows and columns must be from 1 to 1000", where="resize")
             case Signal(name):
                 if self._stage is not None and self._is_running:
@@ -278,7 +271,7 @@ class Run:
         if self._cache is None:
             return await self._run_stage("compile", limits, None)
         command = self._command("compile", limits)
-        key = self._cache.compile_key(plan.runtime, list(command.argv), dict(command.env), plan.files, limits)
+        key = self._cache.key(plan.runtime, list(command.argv), sorted(command.env.items()), plan.files, limits)
         found = await self._cache.compiled(plan.runtime, key)
         if found is None:
             if self._cancelled:  # before there was anything to wake up
@@ -318,7 +311,7 @@ class Run:
         commands = [self._command(stage, limits) for stage, limits in stages if limits is not None]
         words = [(command.argv, sorted(command.env.items())) for command in commands]
         parts = [words, plan.files, job.stdin, job.artifacts, plan.run_limits, plan.compile_limits, job.deadline]
-        return cache.outcome_key(plan.runtime, [*parts, plan.artifact_bytes, plan.artifact_files])
+        return "outcome-" + cache.key(plan.runtime, *parts, plan.artifact_bytes, plan.artifact_files)
 
     def _repeat(self, kept: Result) -> None:
         """Emit a cached outcome as if it happened now."""
@@ -459,10 +452,6 @@ class Run:
             self._cache.keep_outcome(self._plan.runtime, keep_as, result)
         self._result = result
         try:
-            self._owner.ended(self, result)
+            self._table.ended(self, result)
         finally:
             self._events.finish(Finished(sequence=self._events.next_sequence(), result=result))
-
-
-def _is_terminal_size(rows: int, columns: int) -> bool:
-    return all(1 <= size <= _MAX_TERMINAL_SIZE for size in (rows, columns))

@@ -26,20 +26,15 @@ _MIB = 1 << 20
 _BY_LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE)
 
 
-def judge(ended: Exit, limits: Limits) -> tuple[Verdict, str]:
-    """Return the verdict of a stage and its reason in words, "" when ok."""
-    if ended.killed_by:
-        return _BY_LIMIT[ended.killed_by], _limit_reason(ended, limits)
-    if ended.signal is not None:
-        return Verdict.SIGNAL, _signal_reason(ended.signal, limits)
-    if ended.status != 0:
-        return Verdict.RUNTIME_ERROR, f"exit code {ended.status}"
-    return Verdict.OK, ""
-
-
 def result_of(stage: StageName, ended: Exit, limits: Limits, chunks: tuple[Chunk, ...]) -> StageResult:
     """Return the result of a stage. chunks: its complete output."""
-    verdict, reason = judge(ended, limits)
+    verdict, reason = Verdict.OK, ""
+    if ended.killed_by:
+        verdict, reason = _BY_LIMIT[ended.killed_by], _limit_reason(ended, limits)
+    elif ended.signal is not None:
+        verdict, reason = Verdict.SIGNAL, _signal_reason(ended.signal, limits)
+    elif ended.status != 0:
+        verdict, reason = Verdict.RUNTIME_ERROR, f"exit code {ended.status}"
     return StageResult(
         stage=stage,
         verdict=verdict,
