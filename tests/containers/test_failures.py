@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 ENDLESS = python("import time; print('first', flush=True); time.sleep(1000)")
 _PLAN = Planner(load_settings({}, environ={}), Registry([])).plan(ENDLESS)
 CONFIGURATION = configuration_of(
-    ENDLESS.image or Image(name=""), _PLAN.run_limits, _PLAN.command("run", _PLAN.run_limits, env={})
+    ENDLESS.image or Image(name=""), _PLAN.run_limits, _PLAN.command("run", _PLAN.run_limits, {}, packed=None, terminal=None)
 )
 
 

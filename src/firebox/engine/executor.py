@@ -31,9 +31,6 @@ from firebox.settings.settings import Settings
 CACHE = "job-cache"
 """The folder of data_dir with the job cache."""
 
-Hold = Callable[[str], AbstractContextManager[object]]
-"""Keeps an installed package, named by `Runtime.installed`, from being uninstalled meanwhile. Raises: Conflict."""
-
 _log = LazyLogger()
 
 
@@ -65,11 +62,14 @@ class LocalExecutor:
         settings: Settings,
         registry: Registry,
         *,
-        hold: Hold = nullcontext,
+        hold: Callable[[str], AbstractContextManager[object]] = nullcontext,
         launcher: StartedLauncher | None = None,
         containers: Backend[Any] | None = None,
     ) -> None:
-        """launcher: one that was started, with its settings, before this. containers: None without a container engine."""
+        """launcher: one that was started, with its settings, before this. containers: None without a container engine.
+
+        hold: keeps an installed package, named by `Runtime.installed`, from being uninstalled meanwhile. Raises: Conflict.
+        """
         folder = settings.data_dir / CACHE
         self._cache = JobCache(folder, max_bytes=settings.job_cache_bytes, max_age_s=settings.job_cache_s)
         self._settings = settings

@@ -61,13 +61,7 @@ class Plan(NamedTuple):
         return self.run_specification if self.compile_limits is None else self.compile_specification
 
     def command(
-        self,
-        stage: StageName,
-        limits: Limits,
-        env: Mapping[str, str],
-        *,
-        packed: Pack | None = None,
-        terminal: tuple[int, int] | None = None,
+        self, stage: StageName, limits: Limits, env: Mapping[str, str], *, packed: Pack | None, terminal: tuple[int, int] | None
     ) -> Command:
         """Return the command of a stage. packed: what the compile stage made. terminal: rows and columns."""
         job = self.job
@@ -138,11 +132,8 @@ class Planner:
             cache_level=job.cache or self._settings.cache_level(names) or runtime.cache,
             may_start_ahead=self._settings.start_ahead and not job.fresh and not job.command and job.terminal is None,
             preload=self._settings.preloaded(names),
-            template=self._template_for(job) if self._settings.templates else None,
+            template=(job.account if self._settings.isolate_templates else "") if self._settings.templates else None,
         )
-
-    def _template_for(self, job: Job) -> str:
-        return job.account if self._settings.isolate_templates else ""
 
     def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
         request = job.compile_limits if stage == "compile" else job.run_limits

@@ -37,8 +37,7 @@ from firebox.domain.model import (
 from firebox.engine.admission import Admission, Place
 from firebox.engine.backends.backend import Artifacts, Backend, Stage
 from firebox.engine.event_buffer import EventBuffer
-from firebox.engine.idle import IdleClock
-from firebox.engine.input import InputQueue
+from firebox.engine.input import IdleClock, InputQueue
 from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Plan
 from firebox.engine.run_table import RunTable
@@ -66,13 +65,7 @@ class Run:
     """Implements `model.Run` for every backend."""
 
     def __init__(
-        self,
-        identifier: str,
-        plan: Plan,
-        backend: Backend[Any],
-        admission: Admission,
-        table: RunTable,
-        cache: JobCache | None = None,
+        self, identifier: str, plan: Plan, backend: Backend[Any], admission: Admission, table: RunTable, cache: JobCache | None
     ) -> None:
         self.id = identifier
         self.job = plan.job

@@ -15,13 +15,6 @@ EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 """As a shell's. Source: POSIX, "Exit Status for Commands"."""
 
-_BY_LIMIT = {
-    "wall_time": Verdict.WALL_TIME,
-    "cpu_time": Verdict.CPU_TIME,
-    "memory": Verdict.MEMORY,
-    "output": Verdict.OUTPUT,
-    "cancelled": Verdict.CANCELLED,
-}
 _MIB = 1 << 20
 _BY_LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE)
 
@@ -30,7 +23,7 @@ def result_of(stage: StageName, ended: Exit, limits: Limits, chunks: tuple[Chunk
     """Return the result of a stage. chunks: its complete output."""
     verdict, reason = Verdict.OK, ""
     if ended.killed_by:
-        verdict, reason = _BY_LIMIT[ended.killed_by], _limit_reason(ended, limits)
+        verdict, reason = Verdict(ended.killed_by), _limit_reason(ended, limits)
     elif ended.signal is not None:
         verdict, reason = Verdict.SIGNAL, _signal_reason(ended.signal, limits)
     elif ended.status != 0:

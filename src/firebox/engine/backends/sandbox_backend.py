@@ -93,16 +93,9 @@ def _prestarted(plan: Plan, stage: StageName, spec: SandboxSpec, command: Comman
     """Ask for a sandbox in which the program of a stage is prestarted, where it can be."""
     job, runtime = plan.job, plan.runtime
     if stage == "run":
-        words = job.args
+        words, alone = job.args, len(job.files) == 1
         ahead = plan_ahead(
-            runtime,
-            command.argv,
-            words,
-            command.env,
-            plan.preload,
-            job_env=job.env,
-            alone=len(job.files) == 1,
-            template=plan.template,
+            runtime, command.argv, words, command.env, plan.preload, job_env=job.env, alone=alone, template=plan.template
         )
     elif runtime.compile_ahead is None:
         return spec, command
