@@ -113,17 +113,13 @@ def _named(skipped: Iterable[tuple[str, str]], most_bytes: int, most_files: int)
 
 
 def _in_words(why: str, most_bytes: int, most_files: int) -> str:
-    match why:
-        case packs.TOO_LARGE:
-            return f"too large: all files together may have {most_bytes} bytes"
-        case packs.TOO_MANY:
-            return f"too many: at most {most_files} files are taken"
-        case packs.TOO_MANY_ENTRIES:
-            return "too many files and folders to look through"
-        case packs.OUT_OF_TIME:
-            return "the time to look for files was over"
-        case _:
-            return why
+    words = {
+        packs.TOO_LARGE: f"too large: all files together may have {most_bytes} bytes",
+        packs.TOO_MANY: f"too many: at most {most_files} files are taken",
+        packs.TOO_MANY_ENTRIES: "too many files and folders to look through",
+        packs.OUT_OF_TIME: "the time to look for files was over",
+    }
+    return words.get(why, why)
 
 
 def _shown(text: str) -> str:
