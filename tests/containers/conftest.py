@@ -13,8 +13,7 @@ import pytest
 
 from firebox.domain.limits import LimitRequest
 from firebox.domain.model import Image, Job, Output, Verdict
-from firebox.engine.backends.docker import open_docker
-from firebox.engine.backends.docker_backend import ContainerStage, DockerBackend
+from firebox.engine.backends.docker_backend import ContainerStage, DockerBackend, open_docker
 from firebox.engine.backends.docker_sweeper import LABEL, own_identity
 from firebox.engine.executor import LocalExecutor
 from firebox.engine.run import Run
@@ -136,10 +135,8 @@ async def containers_at(url: str, slots: int = 4, queue_length: int = 100) -> As
     with TemporaryDirectory() as folder:
         flags = {"data_dir": folder, "slots": slots, "queue_length": queue_length, "ready_sandboxes": 0, "reserved_slots": 0}
         settings = load_settings(flags, environ={})
-        async with open_docker(url) as backend:
-            assert backend is not None
-            async with LocalExecutor(settings, Registry([]), containers=backend) as executor:
-                yield Containers(executor, backend)
+        async with open_docker(url) as backend, LocalExecutor(settings, Registry([]), containers=backend) as executor:
+            yield Containers(executor, backend)
 
 
 @pytest.fixture

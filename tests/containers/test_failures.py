@@ -21,7 +21,6 @@ from firebox.engine.backends.docker_backend import configuration_of
 from firebox.engine.backends.docker_engine import CALL_S, ContainerEngine
 from firebox.engine.backends.docker_sweeper import EXPIRY_LABEL, LABEL
 from firebox.engine.plan import Planner
-from firebox.engine.stage_command import stage_command
 from firebox.runtimes.registry import Registry
 from firebox.settings.settings import load_settings
 from tests.containers.conftest import Containers, containers_at, name_of, output_of, own_containers, python, run, wait_for
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.slow
 ENDLESS = python("import time; print('first', flush=True); time.sleep(1000)")
 _PLAN = Planner(load_settings({}, environ={}), Registry([])).plan(ENDLESS)
 CONFIGURATION = configuration_of(
-    ENDLESS.image or Image(name=""), _PLAN.run_limits, stage_command(_PLAN, "run", _PLAN.run_limits, env={})
+    ENDLESS.image or Image(name=""), _PLAN.run_limits, _PLAN.command("run", _PLAN.run_limits, {}, packed=None, terminal=None)
 )
 
 

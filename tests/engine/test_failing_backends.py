@@ -105,7 +105,7 @@ class Bench:
         self.runs = RunTable()
         self.results: list[Result] = []
         self.runs.listeners.append(lambda _run, result: self.results.append(result))
-        self.run = Run("id", plan, backend, self.admission, self.runs)
+        self.run = Run("id", plan, backend, self.admission, self.runs, None)
         self.runs.add(self.run)
         self.run.start(self.admission.enter(""))
 
@@ -229,7 +229,7 @@ async def test_a_failure_of_the_sandbox_says_where(engine: Engine, fault: Except
 async def test_a_run_that_is_cancelled_in_the_queue_never_begins(tmp_path: Path) -> None:
     bench = Bench(ProcessBackend(tmp_path), plan_of(COMPILED))
     runs = RunTable()
-    second = Run("second", plan_of(COMPILED), ProcessBackend(tmp_path), bench.admission, runs)
+    second = Run("second", plan_of(COMPILED), ProcessBackend(tmp_path), bench.admission, runs, None)
     runs.add(second)
     second.start(bench.admission.enter(""))
     assert second.is_queued

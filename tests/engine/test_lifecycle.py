@@ -361,6 +361,16 @@ async def test_a_program_whose_events_nobody_reads_is_not_held_up(engine: Engine
     assert len(result.run.stdout) == written
 
 
+async def test_a_reader_that_stops_reading_keeps_no_program_and_no_slot(engine: Engine) -> None:
+    limits = LimitRequest(output_bytes=6 * BUFFERED_BYTES, wall_ms=1000)
+    async with engine.executor.submit(job("bash", "yes", run_limits=limits)) as run:
+        assert isinstance(run, Run)
+        await until(lambda: run._events.is_full)
+        await until(lambda: engine.executor.statistics().in_flight == 0)
+        result = await run.result()
+    assert result.verdict is Verdict.WALL_TIME
+
+
 async def test_what_was_held_up_goes_on_once_only_the_result_is_wanted(engine: Engine) -> None:
     written = 3 * BUFFERED_BYTES
     limits = LimitRequest(output_bytes=2 * written, wall_ms=20_000)

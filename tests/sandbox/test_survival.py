@@ -39,7 +39,7 @@ def box(own_box: Box) -> Box:
 SERVER = """
 import asyncio, sys
 from firebox.sandbox.spec import Command, SandboxSpec
-from tests.sandbox.conftest import launcher_of
+from tests.sandbox.conftest import follow, launcher_of
 
 async def main():
     launcher = launcher_of(*sys.argv[1:])

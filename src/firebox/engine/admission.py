@@ -7,6 +7,7 @@ clients that hold none, so that long runs of one client do not keep the others w
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -56,11 +57,11 @@ class Place:
     def __init__(self, client: str, size_bytes: int) -> None:
         self.client = client
         self.size_bytes = size_bytes
-        self.dispatch: Callable[[], None] = _do_nothing
+        self.dispatch: Callable[[], None] = lambda: None
 
 
 class Admission:
-    """Assigns slots. Each slot that `enter` took, or a place's `dispatch` announced, is given back with `release`.
+    """Assigns slots. Each slot that `enter` took, or that a place's `dispatch` announced, must be released with `release`.
 
     waiting_bytes: None for no bound. reserved: how many slots only clients without one may take. slots_per_client: the most that
     a client holds; 0 for no further limit. Both hold for each client, so with one slot there is nothing to reserve.
@@ -76,7 +77,7 @@ class Admission:
         reserved: int = 0,
         slots_per_client: int = 0,
     ) -> None:
-        self._waiting_bytes = waiting_bytes
+        self._waiting_bytes = waiting_bytes or WaitingBytes(sys.maxsize, sys.maxsize)
         self._slots = slots
         self._queue_length = queue_length
         self._queue_per_client = queue_per_client
@@ -85,7 +86,7 @@ class Admission:
         self._in_flight = 0
         self._queued = 0
         self._held: Counter[str] = Counter()
-        # No client here may take a slot now: whatever makes that possible assigns one at once.
+        # No client here may take a slot now: a change that allows it assigns the slot at once.
         self._waiting: OrderedDict[str, deque[Place]] = OrderedDict()
         self._closed = False
 
@@ -100,19 +101,21 @@ class Admission:
             self._take(client)
             return None
         if self._queued >= self._queue_length:
-            raise QueueFull(f"{self._busy()} and {self._queued} jobs wait", retry_after_s=_RETRY_AFTER_S)
+            busy = f"{self._in_flight} of {self._slots} slots are busy, the others are kept for other clients,"
+            if self._in_flight == self._slots:
+                busy = f"all {self._slots} slots are busy"
+            raise QueueFull(f"{busy} and {self._queued} jobs wait", retry_after_s=_RETRY_AFTER_S)
         of_client = self._waiting.get(client, ())
         if len(of_client) >= self._queue_per_client:
             raise QueueFull(f"{len(of_client)} jobs of this client wait already", retry_after_s=_RETRY_AFTER_S)
-        if self._waiting_bytes is not None:
-            self._waiting_bytes.add(client, size_bytes)
+        self._waiting_bytes.add(client, size_bytes)
         place = Place(client, size_bytes)
         self._waiting.setdefault(client, deque()).append(place)
         self._queued += 1
         return place
 
     def leave(self, place: Place) -> None:
-        """Give up a place in the queue that has not become a slot."""
+        """Leave the queue, without a slot."""
         places = self._waiting[place.client]
         places.remove(place)
         if not places:
@@ -120,7 +123,7 @@ class Admission:
         self._forget(place)
 
     def release(self, client: str) -> None:
-        """Give a slot of a client back: the next client in turn gets it."""
+        """Release a slot of a client: the next client in turn gets it."""
         self._in_flight -= 1
         self._held[client] -= 1
         if not self._held[client]:
@@ -128,7 +131,7 @@ class Admission:
         self._dispatch()
 
     def close(self) -> None:
-        """Refuse new jobs, and dispatch none of those that wait: they can only leave."""
+        """Refuse new jobs, and dispatch no queued one: those can only leave."""
         self._closed = True
 
     def statistics(self) -> AdmissionStatistics:
@@ -156,14 +159,4 @@ class Admission:
 
     def _forget(self, place: Place) -> None:
         self._queued -= 1
-        if self._waiting_bytes is not None:
-            self._waiting_bytes.remove(place.client, place.size_bytes)
-
-    def _busy(self) -> str:
-        if self._in_flight == self._slots:
-            return f"all {self._slots} slots are busy"
-        return f"{self._in_flight} of {self._slots} slots are busy, the others are kept for other clients,"
-
-
-def _do_nothing() -> None:
-    return
+        self._waiting_bytes.remove(place.client, place.size_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple, Self
 
@@ -29,9 +30,6 @@ from firebox.settings.settings import Settings
 
 CACHE = "job-cache"
 """The folder of data_dir with the job cache."""
-
-Hold = Callable[[str], AbstractContextManager[object]]
-"""Keeps an installed package, named by `Runtime.installed`, from being uninstalled meanwhile. Raises: Conflict."""
 
 _log = LazyLogger()
 
@@ -64,11 +62,14 @@ class LocalExecutor:
         settings: Settings,
         registry: Registry,
         *,
-        hold: Hold = nullcontext,
+        hold: Callable[[str], AbstractContextManager[object]] = nullcontext,
         launcher: StartedLauncher | None = None,
         containers: Backend[Any] | None = None,
     ) -> None:
-        """launcher: one that was started, with its settings, before this. containers: None without a container engine."""
+        """launcher: one that was started, with its settings, before this. containers: None without a container engine.
+
+        hold: keeps an installed package, named by `Runtime.installed`, from being uninstalled meanwhile. Raises: Conflict.
+        """
         folder = settings.data_dir / CACHE
         self._cache = JobCache(folder, max_bytes=settings.job_cache_bytes, max_age_s=settings.job_cache_s)
         self._settings = settings
@@ -77,23 +78,15 @@ class LocalExecutor:
         hooks = hook_texts()
         started = (launcher, *repeat(None, settings.launcher_count - 1))
         self._launchers = Launchers(LauncherProcess(uid_base=settings.uid_base, hooks=hooks, started=each) for each in started)
-        waiting_bytes = WaitingBytes(settings.held_bytes, settings.held_bytes_per_client)
-        self._admission = Admission(
-            settings.slot_count,
-            settings.queue_length,
-            settings.queue_per_client,
-            waiting_bytes=waiting_bytes,
-            reserved=settings.reserved_count,
+        admission = partial(
+            Admission,
+            queue_length=settings.queue_length,
+            queue_per_client=settings.queue_per_client,
+            waiting_bytes=WaitingBytes(settings.held_bytes, settings.held_bytes_per_client),
             slots_per_client=settings.slots_per_client,
         )
-        self._attended = Admission(
-            settings.interactive_slot_count,
-            settings.queue_length,
-            settings.queue_per_client,
-            waiting_bytes=waiting_bytes,
-            reserved=settings.interactive_reserved_count,
-            slots_per_client=settings.slots_per_client,
-        )
+        self._admission = admission(settings.slot_count, reserved=settings.reserved_count)
+        self._attended = admission(settings.interactive_slot_count, reserved=settings.interactive_reserved_count)
         self._pool = Pool(
             self._launchers,
             self._planner.usual_specifications,

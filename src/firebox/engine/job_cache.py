@@ -15,16 +15,17 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import Struct
 
-from firebox.domain.limits import Limits
-from firebox.domain.model import File, Result, StageResult
+from firebox.domain.model import Result, StageResult
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.protocol.messages import write_all
 from firebox.sandbox.spec import Pack, PackedFile
@@ -41,15 +42,12 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _ROOM_AFTER_SWEEP = 0.9
 """A sweep makes some room, or the next entry would need one as well."""
 
-Content = TypeVar("Content")
-
 
 class Compiled(Struct, frozen=True):
-    """Entry of a compile stage: its result, and where each file that it made lies in the entry."""
+    """Entry of a compile stage: its result, and where each file that it made lies in the contents of the entry."""
 
     result: StageResult
-    files: tuple[tuple[str, int, int, int], ...]
-    """Name, offset in the contents, size in bytes, mode."""
+    files: tuple[PackedFile, ...]
     kept_at_s: float
 
 
@@ -58,20 +56,6 @@ class Outcome(Struct, frozen=True):
 
     result: Result
     kept_at_s: float
-
-
-class Turn:
-    """Single-flight lock for one cache key. forget: called with it when it is released."""
-
-    def __init__(self, key: str, lock: asyncio.Lock, forget: Callable[[Turn], None]) -> None:
-        self.key = key
-        self._lock = lock
-        self._forget = forget
-
-    def release(self) -> None:
-        """Release the lock to the next one that waits."""
-        self._lock.release()
-        self._forget(self)
 
 
 class JobCache:
@@ -83,39 +67,20 @@ class JobCache:
         self._max_age_s = max_age_s
         self._bytes: int | None = None
         self._boot = _boot()
-        self._turns: dict[str, tuple[asyncio.Lock, set[Turn]]] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unwritten: dict[str, Result] = {}
         self._writing: set[asyncio.Task[None]] = set()
 
     @staticmethod
-    def compile_key(runtime: Runtime, command: list[str], env: dict[str, str], files: tuple[File, ...], limits: Limits) -> str:
-        """Return the key of a compile stage: its files, command, environment and limits, and the toolchain as it is now."""
-        inputs = [runtime, command, sorted(env.items()), files, limits, _toolchain_state(runtime)]
-        return hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
+    def key(runtime: Runtime, *parts: Any) -> str:
+        """Return the key of an entry. parts: everything it follows from besides the runtime and the toolchain as it is now."""
+        return hashlib.sha256(msgspec.msgpack.encode([runtime, *parts, _toolchain_state(runtime)])).hexdigest()
 
-    @staticmethod
-    def outcome_key(runtime: Runtime, parts: list[Any]) -> str:
-        """Return the key of a job's outcome. parts: everything it follows from besides the toolchain."""
-        inputs = [runtime, *parts, _toolchain_state(runtime)]
-        return "outcome-" + hashlib.sha256(msgspec.msgpack.encode(inputs)).hexdigest()
-
-    async def take_turn(self, key: str) -> Turn:
+    async def take_turn(self, key: str) -> asyncio.Lock:
         """Take the single-flight lock of a key. The caller then looks again, and releases the lock."""
-        lock, users = self._turns.setdefault(key, (asyncio.Lock(), set()))
-        turn = Turn(key, lock, self._forget_turn)
-        users.add(turn)
-        try:
-            await lock.acquire()
-        except BaseException:
-            self._forget_turn(turn)
-            raise
-        return turn
-
-    def _forget_turn(self, turn: Turn) -> None:
-        _lock, users = self._turns[turn.key]
-        users.discard(turn)
-        if not users:
-            del self._turns[turn.key]
+        lock = self._turns.setdefault(key, asyncio.Lock())
+        await lock.acquire()
+        return lock
 
     async def compiled(self, runtime: Runtime, key: str) -> tuple[StageResult, Pack] | None:
         """Look up what a compile stage made. The caller closes the pack's file descriptor."""
@@ -123,8 +88,7 @@ class JobCache:
         if opened is None:
             return None
         descriptor, entry, start = opened
-        files = tuple(PackedFile(name, start + offset, size, mode) for name, offset, size, mode in entry.files)
-        return entry.result, Pack(descriptor, files)
+        return entry.result, Pack(descriptor, tuple(each._replace(offset=start + each.offset) for each in entry.files))
 
     async def outcome(self, runtime: Runtime, key: str) -> Result | None:
         """Look up the outcome of a job."""
@@ -133,16 +97,14 @@ class JobCache:
         opened = await self._open(runtime, key, Outcome)
         if opened is None:
             return None
-        descriptor, entry, _start = opened
-        os.close(descriptor)
-        result: Result = entry.result
+        os.close(opened[0])
+        result: Result = opened[1].result
         return result
 
-    def keep_compiled(self, runtime: Runtime, key: str, result: StageResult, pack: Pack | None, turn: Turn) -> None:
+    def keep_compiled(self, runtime: Runtime, key: str, result: StageResult, pack: Pack | None, turn: asyncio.Lock) -> None:
         """Cache what a compile stage made, best effort, and release the lock. Large entries are written in the background."""
         files = pack.files if pack is not None else ()
-        entry = Compiled(result, tuple((each.name, each.offset, each.size, each.mode) for each in files), time.time())
-        self._keep(runtime, key, entry, pack, turn.release)
+        self._keep(runtime, key, Compiled(result, files, time.time()), pack, turn.release)
 
     def keep_outcome(self, runtime: Runtime, key: str, result: Result) -> None:
         """Cache the outcome of a job, as `keep_compiled`."""
@@ -166,7 +128,15 @@ class JobCache:
                 written()
             return
         copy = Pack(os.dup(pack.descriptor), pack.files) if pack is not None else None
-        task = asyncio.create_task(asyncio.to_thread(self._write_copy, runtime, key, header, copy))
+
+        def write() -> None:
+            try:
+                self._write(runtime, key, header, copy)
+            finally:
+                if copy is not None:
+                    os.close(copy.descriptor)
+
+        task = asyncio.create_task(asyncio.to_thread(write))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
         task.add_done_callback(lambda _task: written())
@@ -177,7 +147,7 @@ class JobCache:
         return await asyncio.to_thread(self._purge, runtime)
 
     def _purge(self, runtime: Runtime) -> int:
-        folder = self._place(runtime)
+        folder = self._folder / _folder_of(runtime)
         try:
             count = sum(1 for _entry in folder.iterdir())
         except FileNotFoundError:
@@ -189,10 +159,7 @@ class JobCache:
         self._bytes = None
         return count
 
-    def _place(self, runtime: Runtime) -> Path:
-        return self._folder / _folder_of(runtime)
-
-    async def _open(self, runtime: Runtime, key: str, kind: type[Content]) -> tuple[int, Any, int] | None:
+    async def _open(self, runtime: Runtime, key: str, kind: type[Compiled | Outcome]) -> tuple[int, Any, int] | None:
         """Open an entry; gives its descriptor, what it says, and where the contents begin. None: there is none that is good."""
         path = f"{self._folder}/{_folder_of(runtime)}/{key}"  # for each run: to make a Path costs more than to open the file
         try:
@@ -207,7 +174,7 @@ class JobCache:
             entry: Any = msgspec.msgpack.decode(header, type=kind)
             if not 0 <= time.time() - entry.kept_at_s <= self._max_age_s:
                 raise ValueError(entry.kept_at_s)
-            end = max((offset + length for _name, offset, length, _mode in getattr(entry, "files", ())), default=0)
+            end = _contents_bytes(getattr(entry, "files", ()))
             if os.fstat(descriptor).st_size < _HEAD.size + size + end:
                 raise ValueError(end)  # cut off by a crash of the machine
             if boot != self._boot:
@@ -238,14 +205,6 @@ class JobCache:
             finally:
                 os.close(descriptor)
 
-    def _write_copy(self, runtime: Runtime, key: str, header: bytes, pack: Pack | None) -> None:
-        """Write an entry and close its pack."""
-        try:
-            self._write(runtime, key, header, pack)
-        finally:
-            if pack is not None:
-                os.close(pack.descriptor)
-
     def _write(self, runtime: Runtime, key: str, header: bytes, pack: Pack | None) -> None:
         """Write an entry, if there is room for it; a full disk only means that nothing is kept."""
         size = _size_of(header, pack)
@@ -262,30 +221,30 @@ class JobCache:
                 Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
                 descriptor = os.open(unfinished, _NEW_FILE, 0o600)
             try:
-                self._write_whole(descriptor, header, pack)
+                digest = _new_digest()
+                write_all(descriptor, bytes(_HEAD.size))
+                pieces = _pieces(pack.descriptor, 0, _contents_bytes(pack.files)) if pack is not None else ()
+                for piece in chain((header,), pieces):
+                    write_all(descriptor, piece)
+                    digest.update(piece)
+                os.pwrite(descriptor, _HEAD.pack(_FORMAT, len(header), digest.digest(), self._boot), 0)
                 os.link(unfinished, f"{place}/{key}")
                 self._bytes = (self._bytes or 0) + size
             finally:
                 os.unlink(unfinished)  # noqa: PTH108 - for each compiled program: paths cost more than the call
                 os.close(descriptor)
 
-    def _write_whole(self, descriptor: int, header: bytes, pack: Pack | None) -> None:
-        """Write an entry into an empty file. Raises: OSError."""
-        digest = _new_digest()
-        write_all(descriptor, bytes(_HEAD.size))
-        write_all(descriptor, header)
-        digest.update(header)
-        for piece in _pieces(pack.descriptor, 0, _contents_bytes(pack)) if pack is not None else ():
-            write_all(descriptor, piece)
-            digest.update(piece)
-        os.pwrite(descriptor, _HEAD.pack(_FORMAT, len(header), digest.digest(), self._boot), 0)
-
     def _has_room(self, wanted_bytes: int) -> bool:
         """Check whether there is room, without reading the folder."""
         return self._bytes is not None and self._bytes + wanted_bytes <= self._max_bytes
 
     def _make_room(self, wanted_bytes: int) -> None:
-        found = sorted(self._entries(), key=lambda entry: entry[1])
+        found: list[tuple[Path, float, int]] = []
+        for path in self._folder.glob("*/*"):
+            with contextlib.suppress(OSError):  # it is gone meanwhile
+                status = path.lstat()
+                found.append((path, status.st_mtime, status.st_size))
+        found.sort(key=lambda entry: entry[1])
         total = sum(size for _path, _used, size in found)
         for path, used_at_s, size in found:
             is_old = time.time() - used_at_s > self._max_age_s
@@ -294,13 +253,6 @@ class JobCache:
             path.unlink(missing_ok=True)
             total -= size
         self._bytes = total
-
-    def _entries(self) -> Iterator[tuple[Path, float, int]]:
-        """Yield path, when it was used last, and size of everything that lies there; what is gone meanwhile is left out."""
-        for path in self._folder.glob("*/*"):
-            with contextlib.suppress(OSError):
-                status = path.lstat()
-                yield path, status.st_mtime, status.st_size
 
 
 def _folder_of(runtime: Runtime) -> str:
@@ -322,12 +274,12 @@ def _toolchain_state(runtime: Runtime) -> list[tuple[str, int, int]]:
 
 
 def _size_of(header: bytes, pack: Pack | None) -> int:
-    return _HEAD.size + len(header) + _contents_bytes(pack)
+    return _HEAD.size + len(header) + (_contents_bytes(pack.files) if pack is not None else 0)
 
 
-def _contents_bytes(pack: Pack | None) -> int:
-    """Return how long the contents of a pack are, which lie one after the other from its start."""
-    return max((each.offset + each.size for each in pack.files), default=0) if pack is not None else 0
+def _contents_bytes(files: Iterable[PackedFile]) -> int:
+    """Return how long the contents of files are, which lie one after the other."""
+    return max((each.offset + each.size for each in files), default=0)
 
 
 def _pieces(descriptor: int, position: int, end: int) -> Iterator[bytes]:

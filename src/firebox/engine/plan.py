@@ -5,16 +5,17 @@ Needs no event loop: `firebox run` asks for its first sandbox before it loads on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 from firebox.domain.errors import InvalidRequest
 from firebox.domain.limits import Limits, OutputMode, StageName, default_stack_bytes
 from firebox.domain.model import CacheLevel, File, Image, Job
-from firebox.engine.command_lines import check_compile_args, is_compiled
+from firebox.engine.command_lines import check_compile_args, command_line, is_compiled
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
-from firebox.sandbox.spec import SandboxSpec
+from firebox.sandbox.spec import Command, InputFile, Pack, SandboxSpec
 from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
 
@@ -23,6 +24,9 @@ IMAGE_OPEN_FILES = 100
 _IMAGE_WALL_MS = 10_000
 _IMAGE_OUTPUT_BYTES = 1 << 20
 """Limits of an image whose job names none."""
+
+_MAX_PROCESSES = 4_000_000
+"""The kernel takes no larger number, and has no more processes. Source: Linux, PID_MAX_LIMIT."""
 
 
 class Plan(NamedTuple):
@@ -55,6 +59,32 @@ class Plan(NamedTuple):
     def first_specification(self) -> SandboxSpec:
         """Sandbox spec of the first stage."""
         return self.run_specification if self.compile_limits is None else self.compile_specification
+
+    def command(
+        self, stage: StageName, limits: Limits, env: Mapping[str, str], *, packed: Pack | None, terminal: tuple[int, int] | None
+    ) -> Command:
+        """Return the command of a stage. packed: what the compile stage made. terminal: rows and columns."""
+        job = self.job
+        is_run = stage == "run"
+        return Command(
+            argv=tuple(command_line(stage, job, self.runtime, self.sources, limits.memory_bytes)),
+            env=env,
+            files=() if packed is not None else tuple(InputFile(file.name, file.content) for file in self.files),
+            packed=packed,
+            stdin=job.stdin if is_run and not job.interactive else b"",
+            interactive=job.interactive and is_run,
+            terminal=terminal if is_run else None,
+            wall_ms=limits.wall_ms,
+            cpu_ms=limits.cpu_ms,
+            memory_bytes=limits.memory_bytes,
+            stack_bytes=limits.stack_bytes,
+            processes=min(limits.processes, _MAX_PROCESSES),
+            open_files=limits.open_files,
+            file_size_bytes=limits.file_size_bytes,
+            output_bytes=limits.output_bytes,
+            kill_on_output=limits.output_mode is OutputMode.KILL,
+            keep_files=is_run and bool(job.artifacts),
+        )
 
 
 class Planner:
@@ -102,11 +132,8 @@ class Planner:
             cache_level=job.cache or self._settings.cache_level(names) or runtime.cache,
             may_start_ahead=self._settings.start_ahead and not job.fresh and not job.command and job.terminal is None,
             preload=self._settings.preloaded(names),
-            template=self._template_for(job) if self._settings.templates else None,
+            template=(job.account if self._settings.isolate_templates else "") if self._settings.templates else None,
         )
-
-    def _template_for(self, job: Job) -> str:
-        return job.account if self._settings.isolate_templates else ""
 
     def _limits(self, stage: StageName, job: Job, runtime: Runtime) -> Limits:
         request = job.compile_limits if stage == "compile" else job.run_limits

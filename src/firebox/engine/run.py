@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec.structs import replace as replace_fields
 
@@ -37,17 +37,16 @@ from firebox.domain.model import (
 from firebox.engine.admission import Admission, Place
 from firebox.engine.backends.backend import Artifacts, Backend, Stage
 from firebox.engine.event_buffer import EventBuffer
-from firebox.engine.idle import IdleClock
-from firebox.engine.input import InputQueue
+from firebox.engine.input import IdleClock, InputQueue
 from firebox.engine.log import LazyLogger
 from firebox.engine.plan import Plan
-from firebox.engine.stage_command import stage_command
+from firebox.engine.run_table import RunTable
 from firebox.engine.transcript import Transcript
 from firebox.engine.verdicts import conclude, never_started, refused, result_of
 from firebox.sandbox.spec import Command, CommandRefused, Exit, Output, Pack, SandboxFailure, Started
 
 if TYPE_CHECKING:  # without a cache there is no need to load it
-    from firebox.engine.job_cache import JobCache, Turn
+    from firebox.engine.job_cache import JobCache
 
 _MAX_TERMINAL_SIZE = 1000
 """Rows and columns each."""
@@ -62,29 +61,11 @@ _DISPATCHED = Dispatched()
 _log = LazyLogger()
 
 
-class Owner(Protocol):
-    """What a run tells its executor."""
-
-    def ended(self, run: Run, result: Result) -> None:
-        """Take the result, right before the last event."""
-        ...
-
-    def left(self, run: Run) -> None:
-        """Forget the run: its context has been left."""
-        ...
-
-
 class Run:
     """Implements `model.Run` for every backend."""
 
     def __init__(
-        self,
-        identifier: str,
-        plan: Plan,
-        backend: Backend[Any],
-        admission: Admission,
-        owner: Owner,
-        cache: JobCache | None = None,
+        self, identifier: str, plan: Plan, backend: Backend[Any], admission: Admission, table: RunTable, cache: JobCache | None
     ) -> None:
         self.id = identifier
         self.job = plan.job
@@ -93,7 +74,7 @@ class Run:
         self._plan = plan
         self._backend = backend
         self._admission = admission
-        self._owner = owner
+        self._table = table
         self._cache = cache if plan.cache_level != "none" else None
         self._submitted_at = time.monotonic()
         self._queue_ms = 0.0
@@ -109,7 +90,7 @@ class Run:
         self._cancelled = False
         self._early_signals: dict[str, None] = {}
         self._served: CacheLevel = "none"
-        self._turn: asyncio.Task[Turn] | None = None
+        self._turn: asyncio.Task[asyncio.Lock] | None = None
         self._stage: Stage | None = None
         self._is_running = False  # the program of the stage
         self._leaving: Awaitable[object] | None = None
@@ -128,7 +109,10 @@ class Run:
             if self._task is not None and not self._task.done():
                 await asyncio.wait({self._task}, timeout=self._backend.leave_within_s)
         finally:
-            self._owner.left(self)
+            if self._task is None or self._task.done():
+                self._table.left(self)
+            else:
+                self._task.add_done_callback(lambda _task: self._table.left(self))
 
     @property
     def is_queued(self) -> bool:
@@ -179,13 +163,13 @@ class Run:
         match message:
             case Signal(name) if name not in SIGNALS:
                 raise InvalidRequest(f"no such signal: {name!r}", where="signal", hint="one of " + " ".join(SIGNALS))
-            case Resize(rows, columns) if not _is_terminal_size(rows, columns):
+            case Resize(rows, columns) if not (1 <= rows <= _MAX_TERMINAL_SIZE and 1 <= columns <= _MAX_TERMINAL_SIZE):
                 raise InvalidRequest("rows and columns must be from 1 to 1000", where="resize")
             case Signal(name):
-                if self._stage is None or not self._is_running:
-                    self._early_signals[name] = None
-                else:
+                if self._stage is not None and self._is_running:
                     self._stage.signal(signal.Signals[name])
+                else:
+                    self._early_signals[name] = None
             case Resize(rows, columns):
                 self._terminal_size = (rows, columns)
                 if self._stage is not None:
@@ -227,9 +211,12 @@ class Run:
         except FireboxError as error:
             self.failure = error
             reason = error.message
-        except OSError as error:
-            self.failure = error
+        except Exception as error:  # noqa: BLE001 - a slot is free once nothing of its run is left, whatever went wrong
             reason = f"an error in the engine: {type(error).__name__}"
+            if isinstance(error, OSError):
+                self.failure = error
+            else:
+                self._report(error)
         finally:
             if self._feeding is not None:
                 self._feeding.cancel()
@@ -248,8 +235,11 @@ class Run:
         finally:
             self._release()
         if error is not None:
-            context = {"message": f"an error in the engine, run {self.id}", "exception": error, "task": task}
-            task.get_loop().call_exception_handler(context)
+            self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        context = {"message": f"an error in the engine, run {self.id}", "exception": error, "task": self._task}
+        asyncio.get_running_loop().call_exception_handler(context)
 
     def _release(self) -> None:
         if self._has_slot:
@@ -274,7 +264,7 @@ class Run:
         if self._cache is None:
             return await self._run_stage("compile", limits, None)
         command = self._command("compile", limits)
-        key = self._cache.compile_key(plan.runtime, list(command.argv), dict(command.env), plan.files, limits)
+        key = self._cache.key(plan.runtime, list(command.argv), sorted(command.env.items()), plan.files, limits)
         found = await self._cache.compiled(plan.runtime, key)
         if found is None:
             if self._cancelled:  # before there was anything to wake up
@@ -314,7 +304,7 @@ class Run:
         commands = [self._command(stage, limits) for stage, limits in stages if limits is not None]
         words = [(command.argv, sorted(command.env.items())) for command in commands]
         parts = [words, plan.files, job.stdin, job.artifacts, plan.run_limits, plan.compile_limits, job.deadline]
-        return cache.outcome_key(plan.runtime, [*parts, plan.artifact_bytes, plan.artifact_files])
+        return "outcome-" + cache.key(plan.runtime, *parts, plan.artifact_bytes, plan.artifact_files)
 
     def _repeat(self, kept: Result) -> None:
         """Emit a cached outcome as if it happened now."""
@@ -382,7 +372,7 @@ class Run:
 
     def _command(self, stage: StageName, limits: Limits, packed: Pack | None = None) -> Command:
         env = self._backend.environment(self._plan, stage)
-        return stage_command(self._plan, stage, limits, env, packed=packed, terminal=self._terminal_size)
+        return self._plan.command(stage, limits, env, packed=packed, terminal=self._terminal_size)
 
     async def _follow(
         self, stage: Stage, name: StageName, command: Command, transcript: Transcript, opened_at: float
@@ -455,10 +445,6 @@ class Run:
             self._cache.keep_outcome(self._plan.runtime, keep_as, result)
         self._result = result
         try:
-            self._owner.ended(self, result)
+            self._table.ended(self, result)
         finally:
             self._events.finish(Finished(sequence=self._events.next_sequence(), result=result))
-
-
-def _is_terminal_size(rows: int, columns: int) -> bool:
-    return all(1 <= size <= _MAX_TERMINAL_SIZE for size in (rows, columns))

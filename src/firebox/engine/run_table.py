@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from firebox.domain.model import Result
-from firebox.engine.run import Run
 
-ResultListener = Callable[[Run, Result], None]
+if TYPE_CHECKING:  # it imports this module
+    from firebox.engine.run import Run
+
+ResultListener = Callable[["Run", Result], None]
 
 
 class RunTable:
@@ -25,10 +28,12 @@ class RunTable:
         self._runs[run] = held
 
     def ended(self, run: Run, result: Result) -> None:
+        """Pass the result on, right before the last event."""
         for listener in self.listeners:
             listener(run, result)
 
     def left(self, run: Run) -> None:
+        """Forget a run of which nothing is left."""
         held = self._runs.pop(run, None)
         if held is not None:
             held.__exit__(None, None, None)

@@ -45,7 +45,7 @@ class UnsandboxedExecutor:
         """Admit a job, as `model.Executor` says. A file that cannot be written is the run's `failure`, an OSError."""
         plan = self._plan(job)
         place = self._admission.enter(job.client)
-        run = Run(job.id or new_id(), plan, self._backend, self._admission, self._runs)
+        run = Run(job.id or new_id(), plan, self._backend, self._admission, self._runs, None)
         self._runs.add(run)
         run.start(place)
         return run

@@ -15,31 +15,19 @@ EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 """As a shell's. Source: POSIX, "Exit Status for Commands"."""
 
-_BY_LIMIT = {
-    "wall_time": Verdict.WALL_TIME,
-    "cpu_time": Verdict.CPU_TIME,
-    "memory": Verdict.MEMORY,
-    "output": Verdict.OUTPUT,
-    "cancelled": Verdict.CANCELLED,
-}
 _MIB = 1 << 20
 _BY_LIMITS = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE)
 
 
-def judge(ended: Exit, limits: Limits) -> tuple[Verdict, str]:
-    """Return the verdict of a stage and its reason in words, "" when ok."""
-    if ended.killed_by:
-        return _BY_LIMIT[ended.killed_by], _limit_reason(ended, limits)
-    if ended.signal is not None:
-        return Verdict.SIGNAL, _signal_reason(ended.signal, limits)
-    if ended.status != 0:
-        return Verdict.RUNTIME_ERROR, f"exit code {ended.status}"
-    return Verdict.OK, ""
-
-
 def result_of(stage: StageName, ended: Exit, limits: Limits, chunks: tuple[Chunk, ...]) -> StageResult:
     """Return the result of a stage. chunks: its complete output."""
-    verdict, reason = judge(ended, limits)
+    verdict, reason = Verdict.OK, ""
+    if ended.killed_by:
+        verdict, reason = Verdict(ended.killed_by), _limit_reason(ended, limits)
+    elif ended.signal is not None:
+        verdict, reason = Verdict.SIGNAL, _signal_reason(ended.signal, limits)
+    elif ended.status != 0:
+        verdict, reason = Verdict.RUNTIME_ERROR, f"exit code {ended.status}"
     return StageResult(
         stage=stage,
         verdict=verdict,
@@ -81,30 +69,25 @@ def refused(stage: StageName, program: str, refusal: CommandRefused, limits: Lim
             code = EXIT_NOT_FOUND if number == errno.ENOENT else EXIT_NOT_EXECUTABLE
         case _:
             return None
-    return StageResult(
-        stage=stage,
-        verdict=verdict,
-        reason=words,
-        exit_code=code,
-        signal=None,
-        chunks=(Chunk("stderr", f"firebox: {words}\n".encode(errors="backslashreplace")),),
-        stdout_truncated=False,
-        stderr_truncated=False,
-        wall_ms=0.0,
-        cpu_ms=0.0,
-        memory_peak_bytes=0,
-    )
+    chunk = Chunk("stderr", f"firebox: {words}\n".encode(errors="backslashreplace"))
+    return _without_program(stage, verdict, words, exit_code=code, chunks=(chunk,))
 
 
 def never_started(stage: StageName) -> StageResult:
     """Return the result of a stage that was cancelled before its program ran."""
+    return _without_program(stage, Verdict.CANCELLED, "cancelled by the client")
+
+
+def _without_program(
+    stage: StageName, verdict: Verdict, reason: str, *, exit_code: int | None = None, chunks: tuple[Chunk, ...] = ()
+) -> StageResult:
     return StageResult(
         stage=stage,
-        verdict=Verdict.CANCELLED,
-        reason="cancelled by the client",
-        exit_code=None,
+        verdict=verdict,
+        reason=reason,
+        exit_code=exit_code,
         signal=None,
-        chunks=(),
+        chunks=chunks,
         stdout_truncated=False,
         stderr_truncated=False,
         wall_ms=0.0,
@@ -140,10 +123,8 @@ def _limit_reason(ended: Exit, limits: Limits) -> str:
         case "memory":
             return f"memory limit: peak {ended.memory_peak_bytes / _MIB:.0f} MiB of {limits.memory_bytes / _MIB:.0f} MiB"
         case "output":
-            streams = " and ".join(
-                name for name, cut in (("stdout", ended.stdout_truncated), ("stderr", ended.stderr_truncated)) if cut
-            )
-            return f"output limit: {streams} reached {limits.output_bytes} bytes"
+            cut = {"stdout": ended.stdout_truncated, "stderr": ended.stderr_truncated}
+            return f"output limit: {' and '.join(name for name in cut if cut[name])} reached {limits.output_bytes} bytes"
         case _:
             return "cancelled by the client"
 

@@ -19,7 +19,6 @@ import uvloop
 from firebox.domain.errors import SettingsError
 from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.runner.grpc_server import serve_grpc
-from firebox.engine.backends.docker import open_docker
 from firebox.engine.executor import LocalExecutor
 from firebox.packages.repository.sources import read_sources
 from firebox.runtimes.host_runtimes import HostScan
@@ -71,7 +70,11 @@ async def _serve(
         stores = await stack.enter_async_context(open_stores(settings))
         await stack.enter_async_context(retention(stores, settings))
         started = await asyncio.wrap_future(launcher)
-        containers = await stack.enter_async_context(open_docker(settings.docker_url))
+        containers = None
+        if settings.docker_url:  # aiohttp and aiodocker are slow to import: only a server with a container engine pays for them
+            from firebox.engine.backends.docker_backend import open_docker
+
+            containers = await stack.enter_async_context(open_docker(settings.docker_url))
         executor = await stack.enter_async_context(
             LocalExecutor(settings, registry, hold=store.hold, launcher=started, containers=containers)
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -35,6 +35,21 @@ TEMPORARY_BYTES = 256 * 1024 * 1024
 _log = structlog.get_logger("firebox.containers")
 
 T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_docker(url: str) -> AsyncGenerator[DockerBackend]:
+    """Connect to a container engine, and remove what earlier servers left there.
+
+    An engine that does not answer does not keep a server from starting: its runs fail until it does.
+    """
+    engine = ContainerEngine(url)
+    sweeper = Sweeper(engine)
+    try:
+        async with sweeper.sweeping():
+            yield DockerBackend(engine, sweeper)
+    finally:
+        await engine.close()
 
 
 class DockerBackend(Backend["ContainerStage"]):

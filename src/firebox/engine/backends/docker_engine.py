@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import aiodocker
 import aiohttp
-from msgspec import Struct
 
 from firebox.domain.errors import ContainerError, NotFound, PartUnavailable
 from firebox.engine.backends.docker_attachment import Attachment, open_attachment
@@ -21,13 +20,6 @@ CALL_S = 20.0
 SHOWN_CHARACTERS = 500
 _UNREACHABLE = 900
 """Status that aiodocker gives when there was no connection."""
-
-
-class ListedContainer(Struct, frozen=True):
-    """A container as a list has it. name: without the slash in front."""
-
-    name: str
-    labels: dict[str, str]
 
 
 class ContainerEngine:
@@ -41,7 +33,6 @@ class ContainerEngine:
         self._url = url
         self._call_s = call_s
         self._client: aiodocker.Docker | None = None
-        self._session: aiohttp.ClientSession | None = None
 
     async def create(self, name: str, configuration: Mapping[str, Any]) -> None:
         """Create a container of that name. Raises also: NotFound for an image that the engine does not have."""
@@ -84,22 +75,18 @@ class ContainerEngine:
                 if error.status not in (404, 409):
                     raise
 
-    async def list_labelled(self, label: str) -> list[ListedContainer]:
-        """List every container, running or not, that has a label of that name."""
+    async def list_labelled(self, label: str) -> dict[str, dict[str, str]]:
+        """Return the labels of every container, running or not, that has one of that name; by the container's name."""
         async with self._call():
             found = await self._containers.list(all=True, filters={"label": [label]})
-            return [
-                ListedContainer(str(container["Names"][0]).removeprefix("/"), dict(container["Labels"])) for container in found
-            ]
+            return {str(each["Names"][0]).removeprefix("/"): dict(each["Labels"]) for each in found}
 
     async def close(self) -> None:
         """Close every connection."""
         if self._client is not None:
             await self._client.close()
+            await self._client.session.close()
             self._client = None
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     @property
     def _docker(self) -> aiodocker.Docker:
@@ -111,10 +98,10 @@ class ContainerEngine:
                 if parts.scheme == "unix"
                 else aiohttp.TCPConnector(force_close=True, limit=0)
             )
-            self._session = aiohttp.ClientSession(connector=connector)
+            session = aiohttp.ClientSession(connector=connector)
             # The connector knows the path of the socket; the client wants a host to write into its requests.
             host = "unix://localhost" if parts.scheme == "unix" else self._url
-            self._client = aiodocker.Docker(host, connector=connector, session=self._session)
+            self._client = aiodocker.Docker(host, connector=connector, session=session)
         return self._client
 
     @property

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
 
 from firebox.domain.errors import FireboxError
-from firebox.engine.backends.docker_engine import ContainerEngine, ListedContainer
+from firebox.engine.backends.docker_engine import ContainerEngine
 
 LABEL = "firebox.run"
 """Its value identifies the process that owns the container."""
@@ -45,13 +46,11 @@ def own_identity() -> str:
 
 
 class Sweeper:
-    """Sweeps at the start, every `interval_s` seconds, on `wake`, and as soon as an engine that was away is back."""
+    """Sweeps at the start, every `INTERVAL_S` seconds, on `wake`, and as soon as an engine that was away is back."""
 
-    def __init__(self, engine: ContainerEngine, *, interval_s: float = INTERVAL_S) -> None:
+    def __init__(self, engine: ContainerEngine) -> None:
         self._engine = engine
-        self._interval_s = interval_s
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self.available = True
         """Whether the engine answered the last time."""
 
@@ -66,27 +65,27 @@ class Sweeper:
         """Sweep now."""
         self._wake.set()
 
-    async def start(self) -> None:
-        """Sweep once, and go on in the background."""
+    @asynccontextmanager
+    async def sweeping(self) -> AsyncGenerator[None]:
+        """Sweep once, go on in the background, and sweep a last time in the end."""
         await self.sweep()
-        self._task = asyncio.create_task(self._go_on())
-
-    async def close(self) -> None:
-        """Sweep a last time and stop."""
-        if self._task is not None:
-            self._task.cancel()
+        task = asyncio.create_task(self._go_on())
+        try:
+            yield
+        finally:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._task
+                await task
             if self.available:
                 await self.sweep()
 
     async def sweep(self) -> bool:
         """Remove orphaned containers. Returns False when the engine did not answer."""
         try:
-            for container in await self._engine.list_labelled(LABEL):
-                if container.name not in _spared and self._is_left_over(container):
-                    await self._engine.remove(container.name)
-                    _log.info("a container that was left behind is removed", container=container.name)
+            for name, labels in (await self._engine.list_labelled(LABEL)).items():
+                if name not in _spared and _is_left_over(labels):
+                    await self._engine.remove(name)
+                    _log.info("a container that was left behind is removed", container=name)
         except FireboxError as error:
             if self.available:
                 _log.warning("containers cannot run for now", code=error.code, message=error.message)
@@ -104,20 +103,21 @@ class Sweeper:
                 pause_s = SHORTEST_INTERVAL_S
             # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with what it waits for.
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s if self.available else pause_s):
+                async with asyncio.timeout(INTERVAL_S if self.available else pause_s):
                     await self._wake.wait()
             self._wake.clear()
-            pause_s = min(2 * pause_s, self._interval_s)
+            pause_s = min(2 * pause_s, INTERVAL_S)
             await self.sweep()
 
-    def _is_left_over(self, container: ListedContainer) -> bool:
-        machine, _, process = container.labels.get(LABEL, "").rpartition(" ")[0].rpartition(" ")
-        started = container.labels.get(LABEL, "").rpartition(" ")[2]
-        if machine == _machine() and process.isdecimal():
-            pid = int(process)
-            return pid == os.getpid() or not _is_running(pid, started)
-        expires = container.labels.get(EXPIRY_LABEL, "")
-        return not expires.isdecimal() or time.time() > int(expires)
+
+def _is_left_over(labels: dict[str, str]) -> bool:
+    owner, _, started = labels.get(LABEL, "").rpartition(" ")
+    machine, _, process = owner.rpartition(" ")
+    if machine == _machine() and process.isdecimal():
+        pid = int(process)
+        return pid == os.getpid() or not _is_running(pid, started)
+    expires = labels.get(EXPIRY_LABEL, "")
+    return not expires.isdecimal() or time.time() > int(expires)
 
 
 def _machine() -> str:

@@ -81,7 +81,7 @@ class ProcessStage:
             cleanup.callback(self._watcher.remove, pidfd)
             clock = self._loop.call_later(command.wall_ms / 1000, self.kill, "wall_time")
             cleanup.callback(clock.cancel)
-            output.start(command.output_bytes, partial(self._on_output, command, output), self._changed.set)
+            output.start(command, self._changed.set, self._changed.set, self.kill)
             yield Started()
             self._input.feed(command.stdin, then_end=not command.interactive)
             while self._exit is None or not output.is_done:
@@ -152,11 +152,6 @@ class ProcessStage:
         cleanup.callback(self._input.close)
         cleanup.callback(lambda: self._process is not None and self._reap(process))
         return process, output
-
-    def _on_output(self, command: Command, output: OutputReader) -> None:
-        if command.kill_on_output and any(output.truncated.values()):
-            self.kill("output")
-        self._changed.set()
 
     def _on_end(self, process: subprocess.Popen[bytes], output: OutputReader, pidfd: int) -> None:
         """Note how the program ended, and read the last output of it and of processes that left the group."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from firebox.sandbox.instance.watcher import Watcher
-from firebox.sandbox.spec import Output, StreamName
+from firebox.sandbox.spec import Command, Output, StreamName
 
 _READ_BYTES = 64 << 10
 _DISCARD_BYTES = 1 << 20
@@ -34,6 +34,7 @@ class OutputReader:
         self._held_bytes = 0
         self._arrived: Callable[[], None] = _do_nothing
         self._ended: Callable[[], None] = _do_nothing
+        self._cut: Callable[[], None] = _do_nothing
         self.truncated: dict[StreamName, bool] = {"stdout": False, "stderr": False}
         self.is_paused = False
 
@@ -47,15 +48,18 @@ class OutputReader:
         """Whether every stream has ended and everything was taken."""
         return not self._streams and not self._held
 
-    def start(self, max_bytes: int, arrived: Callable[[], None], ended: Callable[[], None]) -> None:
-        """Start reading.
+    def start(
+        self, command: Command, arrived: Callable[[], None], ended: Callable[[], None], kill: Callable[[str], None]
+    ) -> None:
+        """Start reading the output of a command, and discarding what exceeds its limit.
 
-        max_bytes: of each stream; the rest is discarded. arrived: called when there is more to take, or a stream is cut.
-        ended: called for each stream that ends, before its descriptor is closed.
+        arrived: called when there is more to take. ended: called for each stream that ends, before its descriptor is closed.
+        kill: called with "output" at the limit, if the command is to be killed there.
         """
-        self._room = {"stdout": max_bytes, "stderr": max_bytes}
-        self._arrived = arrived
-        self._ended = ended
+        self._room = {"stdout": command.output_bytes, "stderr": command.output_bytes}
+        self._arrived, self._ended = arrived, ended
+        if command.kill_on_output:
+            self._cut = partial(kill, "output")
         self._watch()
 
     def use_terminal(self, master: int) -> None:
@@ -79,7 +83,7 @@ class OutputReader:
         """Stop reading; what was read can still be taken."""
         self._close_streams()
         self.is_paused = False
-        self._arrived = self._ended = _do_nothing  # break the reference cycle
+        self._arrived = self._ended = self._cut = _do_nothing  # break the reference cycle
 
     def _watch(self) -> None:
         for name, descriptor in self._streams.items():
@@ -119,6 +123,7 @@ class OutputReader:
         if len(data) > room:
             self.truncated[name] = True
             data = data[:room]
+            self._cut()
             with contextlib.suppress(OSError):  # a larger pipe only discards faster; a terminal is none
                 fcntl.fcntl(self._streams[name], fcntl.F_SETPIPE_SZ, _DISCARD_BYTES)
         self._room[name] = room - len(data)

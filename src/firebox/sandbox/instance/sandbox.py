@@ -68,7 +68,7 @@ class Sandbox:
         """Whether the command went to a prestarted program; None until PID 1 has reported the start."""
         self.template: Template | None = None
         """The template that the prestarted program was restored from."""
-        self.on_close: Callable[[], None] = _do_nothing
+        self.on_close: Callable[[], None] = lambda: None
         """Called once, when the sandbox is closed."""
         for descriptor in streams:
             os.set_blocking(descriptor, False)
@@ -222,7 +222,7 @@ class Sandbox:
                 raise CommandRefused("memory", error.errno or 0, "more memory is in use before the program starts") from None
             raise SandboxFailure("start", error.errno or 0, str(error)) from None
         self._watcher.add(self._link.fileno(), self._receive)
-        self._output.start(command.output_bytes, self._on_output, self._on_stream_end)
+        self._output.start(command, self._changed.set, self._on_stream_end, self.kill)
 
     async def _change(self) -> None:
         """Wait for the next change of the run. Raises: the failure that ended it, CancelledError once the sandbox is closed."""
@@ -248,8 +248,13 @@ class Sandbox:
                     self._fail(refusal)
                 case Hangup():
                     self._hang_up()
-                    if not self._has_started:
-                        self._on_early_end()
+                    if not self._has_started and self._killed_by:  # before it was reported
+                        self._has_started = True
+                        self._changed.set()
+                    elif not self._has_started and self._meter and self._meter.memory_kills():
+                        self._fail(CommandRefused("memory", errno.ENOMEM, "not enough memory for the sandbox itself"))
+                    elif not self._has_started:
+                        raise SandboxFailure("start", detail="the sandbox ended before the program started")
                 case None:
                     pass
         except SandboxFailure as failure:
@@ -273,16 +278,6 @@ class Sandbox:
         self._has_started = True
         self._changed.set()
 
-    def _on_early_end(self) -> None:
-        """Handle the end of PID 1 before it reported a start: it may have been killed by the kernel or by us."""
-        if self._killed_by:
-            self._has_started = True
-            self._changed.set()
-        elif self._meter and self._meter.memory_kills():
-            self._fail(CommandRefused("memory", errno.ENOMEM, "not enough memory for the sandbox itself"))
-        else:
-            raise SandboxFailure("start", detail="the sandbox ended before the program started")
-
     def _hang_up(self) -> None:
         """Stop listening: PID 1 is gone, or what it sends is malformed."""
         self._link.is_open = False
@@ -294,11 +289,6 @@ class Sandbox:
         """Whether the program has run, has ended, and has closed its streams."""
         has_ended = self._exit_report is not None or not self._link.is_open
         return has_ended and self._has_started and not self._output.is_open and not self._closed
-
-    def _on_output(self) -> None:
-        if self._command.kill_on_output and any(self._output.truncated.values()):
-            self.kill("output")
-        self._changed.set()
 
     def _on_stream_end(self) -> None:
         if self._command.terminal is not None and self._has_started:
@@ -327,7 +317,3 @@ class Sandbox:
 
 
 _NO_COMMAND = Command(argv=(), env={})
-
-
-def _do_nothing() -> None:
-    return
