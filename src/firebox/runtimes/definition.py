@@ -138,7 +138,8 @@ def _parse(text: str, source: str) -> Definition:
         message, _, where = str(error).partition(" - at `")
         key = where.rstrip("`").removeprefix("$").lstrip(".")
         if unknown := _UNKNOWN_KEY.fullmatch(message):
-            raise _unknown_key(source, key, unknown[1], table) from None
+            name, known = unknown[1], _TABLES[key.partition("[")[0]].__struct_fields__
+            raise _unknown(source, key, name, _value_at(table, f"{key}.{name}"), known) from None
         raise _refused(source, key, _value_at(table, key), message) from None
 
 
@@ -183,12 +184,6 @@ def fill(word: str, values: Mapping[str, str]) -> str:
 
 def _refused(source: str, key: str, value: object, allowed: str) -> SettingsError:
     return SettingsError(key or "runtime definition", value, allowed, source=f"file {source}")
-
-
-def _unknown_key(source: str, place: str, name: str, table: Any) -> SettingsError:
-    """Return the error for an unknown key. place: the table it is in, "" for the top level."""
-    known = _TABLES[place.partition("[")[0]].__struct_fields__
-    return _unknown(source, place, name, _value_at(table, f"{place}.{name}"), known)
 
 
 def _unknown(source: str, place: str, name: str, value: object, known: Sequence[str]) -> SettingsError:

@@ -67,11 +67,8 @@ def ask_version(detect: Detect, executable: Path, path: str) -> str:
     if file is not None and file.is_file():
         with contextlib.suppress(UnusableToolError):  # the file may be something else
             return read_version(detect, file.read_text(encoding="utf-8", errors="replace"))
-    if detect.command:
-        text = run_tool([fill(word, values) for word in detect.command], path=path, stdin=detect.stdin)
-    else:
-        text = run_tool([str(executable), *detect.version], path=path, stdin=detect.stdin)
-    return read_version(detect, text)
+    command = [fill(word, values) for word in detect.command] or [str(executable), *detect.version]
+    return read_version(detect, run_tool(command, path=path, stdin=detect.stdin))
 
 
 def read_version(detect: Detect, text: str) -> str:

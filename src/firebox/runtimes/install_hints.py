@@ -71,16 +71,12 @@ def _recipe_with_own(name: str) -> str:
 @lru_cache(maxsize=128)
 def _recipe_of(language: str) -> str:
     """Return the recipe that builds a language, preferably the one of that name, or ""."""
-    stems = {path.stem for path in _definition_files(language)}
+    line = f'language = "{language}"'
+    files = (Path(__file__).parent / "definitions").glob("*.toml")
+    stems = {file.stem for file in files if line in file.read_text(encoding="utf-8").splitlines()}
     recipes: list[str] = []
     for file in sorted(_RECIPES.glob("*/*/recipe.toml")):
         text = file.read_text(encoding="utf-8")
         if any(f'"{stem}"' in text for stem in stems) and stems & set(tomllib.loads(text)["provides"]):
             recipes.append(file.parent.parent.name)
     return min(recipes, key=lambda recipe: (recipe != language, len(recipe), recipe), default="")
-
-
-def _definition_files(language: str) -> list[Path]:
-    line = f'language = "{language}"'
-    files = (Path(__file__).parent / "definitions").glob("*.toml")
-    return [file for file in files if line in file.read_text(encoding="utf-8").splitlines()]

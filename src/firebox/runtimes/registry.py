@@ -82,9 +82,11 @@ class Registry:
             wanted: Any = semantic_version.NpmSpec(version_range.strip())
         except ValueError:
             raise UnknownRuntime(selector, version_range, hint=_EXAMPLES) from None
-        for match in (_matches, _matches_as_release):
+        # npm's ranges exclude pre-releases unless they name one: these match as releases where nothing else matches.
+        for as_release in (False, True):
             for runtime in candidates:
-                if match(wanted, semantic_version.Version(runtime.version)):
+                version: Any = semantic_version.Version(runtime.version)
+                if wanted.match(version.truncate("patch") if as_release else version):
                     return runtime
         versions = ", ".join(dict.fromkeys(runtime.version for runtime in candidates))
         raise UnknownRuntime(selector, version_range, hint=f"versions of {selector} here: {versions}")
@@ -120,12 +122,3 @@ def _descending(runtime: Runtime) -> tuple[int, tuple[int, int, int], bool, list
 def _descending_text(parts: Iterable[str]) -> list[Any]:
     """Return a list for pre-release identifiers ("rc", "2") that sorts in descending order."""
     return [(-int(part), ()) if part.isdigit() else (-(1 << 60), [-ord(letter) for letter in part]) for part in parts]
-
-
-def _matches(wanted: Any, version: Any) -> bool:
-    return bool(wanted.match(version))
-
-
-def _matches_as_release(wanted: Any, version: Any) -> bool:
-    """Match a pre-release where nothing else matches: npm's ranges exclude pre-releases unless they name one."""
-    return bool(wanted.match(version.truncate("patch")))

@@ -239,13 +239,13 @@ class Runtime(Toolchain, frozen=True, kw_only=True):
         return [_as_path(name) for name in files[1:] if splitext(name)[1] in self.extensions]
 
     def _fill(
-        self,
-        template: Sequence[str],
-        files: Sequence[str],
-        memory_bytes: int,
-        other: str = "",
-        compile_args: Sequence[str] = (),
+        self, template: Sequence[str], files: Sequence[str], memory_bytes: int, other: str = "", compile_args: Sequence[str] = ()
     ) -> list[str]:
+        main = _as_path(files[0]) if files else ""
+        base = splitext(main)[0]
+        stem = basename(base)
+        one = {"main": main, "base": base, "stem": stem, "Stem": stem[:1].upper() + stem[1:]}
+        one |= {"memory_mb": str(_memory_mb(memory_bytes)), STEP_PLACEHOLDER: other}
         words: list[str] = []
         for word in template:
             if "{" not in word:
@@ -253,27 +253,8 @@ class Runtime(Toolchain, frozen=True, kw_only=True):
             elif word[1:-1] in LIST_PLACEHOLDERS:
                 words += self._several(word[1:-1], files, compile_args)
             else:
-                words.append(_WORD.sub(lambda match: self._one(match[1], files, memory_bytes, other), word))
+                words.append(_WORD.sub(lambda match: one[match[1]], word))
         return words
-
-    def _one(self, placeholder: str, files: Sequence[str], memory_bytes: int, other: str) -> str:
-        """Return the value of a placeholder of `WORD_PLACEHOLDERS`, or of `{other}`."""
-        main = _as_path(files[0]) if files else ""
-        base = splitext(main)[0]
-        stem = basename(base)
-        match placeholder:
-            case "main":
-                return main
-            case "base":
-                return base
-            case "stem":
-                return stem
-            case "Stem":
-                return stem[:1].upper() + stem[1:]
-            case "memory_mb":
-                return str(_memory_mb(memory_bytes))
-            case _:
-                return other
 
     def _several(self, placeholder: str, files: Sequence[str], compile_args: Sequence[str]) -> Sequence[str]:
         """Return the words of a placeholder of `LIST_PLACEHOLDERS`."""

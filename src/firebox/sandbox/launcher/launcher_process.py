@@ -396,7 +396,7 @@ class LauncherProcess:
             pending.failed, call = messages.unpack_with_text(messages.Failed, data)
             plans = self._plans
             assert plans is not None  # noqa: S101 - set before any sandbox is requested
-            steps = plans.steps_of(pending.failed, pending.spec)
+            steps = plans.plan(pending.spec).steps_of(pending.failed.phase)
             self._fail(number, plans.failure(pending.failed, call, steps))
         else:
             self._fail(number, SandboxFailure("make", detail="the sandbox ended while it was created"))

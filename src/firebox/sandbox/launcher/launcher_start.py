@@ -6,7 +6,6 @@ This module imports as little as possible, so it starts the process without the 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 from collections.abc import Mapping
@@ -78,13 +77,11 @@ class StartedLauncher:
             self._has_ended = True
         return self._has_ended
 
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end of the process. Returns False after the timeout."""
-        if not self.has_ended():
-            poll = select.poll()
-            poll.register(self.pidfd, select.POLLIN)
-            poll.poll(None if timeout_s is None else timeout_s * 1000)
-        return self.has_ended()
+    def wait(self) -> None:
+        """Wait for the end of the process; reap it."""
+        if not self._has_ended:
+            os.waitpid(self.pid, 0)
+            self._has_ended = True
 
     def kill(self) -> None:
         """Kill the process and wait until it is gone."""

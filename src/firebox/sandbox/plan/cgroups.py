@@ -293,7 +293,10 @@ def _sweep(place: str) -> None:
 
 def remove_tree(path: str) -> None:
     """Remove the cgroup of a launcher with all its processes, as far as permitted. Another server may do so concurrently."""
-    for leaf in _leaves(path):
+    leaves: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        leaves = [entry.path for entry in os.scandir(path) if entry.is_dir()]
+    for leaf in leaves:
         for pid in _processes(leaf):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -302,13 +305,6 @@ def remove_tree(path: str) -> None:
                 break
             time.sleep(_REMOVE_PAUSE_S)
     _remove(path)
-
-
-def _leaves(path: str) -> list[str]:
-    try:
-        return [entry.path for entry in os.scandir(path) if entry.is_dir()]
-    except FileNotFoundError:
-        return []
 
 
 def _processes(leaf: str) -> list[int]:

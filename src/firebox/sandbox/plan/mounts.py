@@ -59,24 +59,15 @@ def shown_at(path: str) -> str:
 
 
 def shown_trees(trees: Iterable[str]) -> tuple[str, ...]:
-    """Return the host folders to show: those that exist, and the mounts below them."""
-    return tuple(_submounts(_without_nested([tree for tree in trees if os.path.isdir(tree)])))
-
-
-def _submounts(trees: Iterable[str]) -> Iterator[str]:
-    """Yield the trees and every mount below them: an overlay shows a single file system."""
+    """Return the host folders to show: those that exist, and the mounts below them: an overlay shows a single file system."""
+    existing = dict.fromkeys(tree for tree in trees if os.path.isdir(tree))
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         mounted = {re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), line.split()[4]) for line in lines}
-    for tree in trees:
-        yield tree
-        yield from sorted(path for path in mounted if path.startswith(tree + "/") and os.path.isdir(path))
-
-
-def _without_nested(trees: Sequence[str]) -> tuple[str, ...]:
-    """Drop trees inside other trees."""
-    return tuple(
-        tree for tree in dict.fromkeys(trees) if not any(tree.startswith(other + "/") for other in trees if other != tree)
-    )
+    shown: list[str] = []
+    for tree in existing:
+        if not any(tree.startswith(other + "/") for other in existing):
+            shown += [tree, *sorted(path for path in mounted if path.startswith(tree + "/") and os.path.isdir(path))]
+    return tuple(shown)
 
 
 def plan(

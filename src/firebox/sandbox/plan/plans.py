@@ -65,16 +65,12 @@ class Plan(NamedTuple):
 
     def describe(self) -> Iterator[str]:
         """Yield a description of each step."""
-        yield _PHASES[Phase.CGROUP]
-        yield from (f"  {step.description}" for step in self.cgroup)
-        yield _PHASES[Phase.NAMESPACES]
-        yield "3 file tree"
-        yield from (f"  {step.description}" for step in self.tree)
-        yield _PHASES[Phase.OWN_USER]
-        yield _PHASES[Phase.LIMITS]
-        yield from (f"  {step.description}" for step in self.limits)
-        yield _PHASES[Phase.CAPABILITIES]
-        yield _PHASES[Phase.FILTER]
+        for phase, title in _PHASES.items():
+            yield "3 file tree" if phase == Phase.TREE else title
+            yield from (f"  {step.description}" for step in self.steps_of(phase))
+
+    def steps_of(self, phase: int) -> tuple[Step, ...]:
+        return {Phase.CGROUP: self.cgroup, Phase.TREE: self.tree, Phase.LIMITS: self.limits}.get(Phase(phase), ())
 
 
 class Preparation(NamedTuple):
@@ -241,11 +237,6 @@ class Plans:
         self._forget_plans()
         self._skeletons.clear()
         return True
-
-    def steps_of(self, failed: messages.Failed, spec: SandboxSpec) -> Sequence[Step]:
-        """Return the steps of the phase that failed."""
-        plan = self.plan(spec)
-        return {Phase.CGROUP: plan.cgroup, Phase.TREE: plan.tree, Phase.LIMITS: plan.limits}.get(Phase(failed.phase), ())
 
     def layers(self) -> tuple[str, ...]:
         """Return the names of the isolation layers of every sandbox, as `firebox doctor` prints them."""

@@ -17,19 +17,8 @@ import errno
 import os
 from functools import cache
 
-from firebox.sandbox.plan.bpf import (
-    ALLOW,
-    KILL_PROCESS,
-    NOTIFY,
-    Condition,
-    Rule,
-    Rules,
-    any_bit,
-    compiled,
-    errno_action,
-    low,
-    null,
-)
+from firebox.sandbox.plan import bpf
+from firebox.sandbox.plan.bpf import ALLOW, NOTIFY, Condition, Rule, Rules, any_bit, errno_action, low, null
 from firebox.sandbox.plan.system_call_numbers import system_call_numbers
 
 ALLOWED: dict[str, str] = {
@@ -239,10 +228,10 @@ def compile_filter(*, ask: bool, counted: bool, traces: bool = False, machine: s
         rules.update(dict.fromkeys(NOT_KEPT.split(), (_ENOSYS,)))
     calls = {numbers[name]: rules[name] for name in rules if name in numbers}
     # The number -1, which tracers use for "no call", is not an x32 call.
-    beyond = {_X32: (Rule(KILL_PROCESS),), 0xFFFFFFFF: (_ENOSYS,)} if machine == "x86_64" else {}
+    beyond = {_X32: (Rule(bpf.KILL_PROCESS),), 0xFFFFFFFF: (_ENOSYS,)} if machine == "x86_64" else {}
     frequent = FREQUENT.split()
     weights = {numbers[name]: 1000 // place for place, name in enumerate(frequent, 1) if name in numbers}
-    return compiled(_ARCHITECTURES[machine], calls, (_ENOSYS,), beyond, weights)
+    return bpf.compiled(_ARCHITECTURES[machine], calls, (_ENOSYS,), beyond, weights)
 
 
 def every_call() -> set[str]:

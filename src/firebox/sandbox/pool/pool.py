@@ -227,15 +227,12 @@ class Pool:
     async def close(self) -> None:
         """Stop refilling and close every idle sandbox. Takes that still wait fail."""
         self._closed = True
-        if self._refilling is not None:
-            self._refilling.cancel()
-        for timer in (self._timer, self._refill_at):
-            if timer is not None:
-                timer.cancel()
-        making = list(self._under_way)
-        for task in making:
+        tasks = [*self._under_way, *filter(None, [self._refilling])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*making, *([self._refilling] if self._refilling is not None else []), return_exceptions=True)
+        for timer in filter(None, (self._timer, self._refill_at)):
+            timer.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._templates.close()
         for spec, shelf in list(self._shelves.items()):
             while (waiting := shelf.next_waiting()) is not None:

@@ -470,10 +470,9 @@ def pack(value: tuple[int, ...]) -> bytes:
 
 def unpack(structure: type[_Structure], data: bytes) -> _Structure:
     """Decode a message that is one structure. Raises: ValueError for a wrong length."""
-    try:
-        return structure(*layout(structure).unpack(data))
-    except struct.error:
-        raise ValueError(f"wrong length for {structure.__name__}") from None
+    if len(data) != layout(structure).size:
+        raise ValueError(f"wrong length for {structure.__name__}")
+    return unpack_from(structure, data)
 
 
 def unpack_from(structure: type[_Structure], data: bytes, offset: int = 0) -> _Structure:

@@ -7,17 +7,8 @@ import errno
 import os
 from typing import NamedTuple
 
-from firebox.sandbox.protocol.messages import (
-    COLLECT_INDEX_BYTES,
-    MAX_ERRNO,
-    CollectedFile,
-    CollectedLeftOut,
-    CollectIndex,
-    LeftOut,
-    layout,
-    unpack_from,
-    write_all,
-)
+from firebox.sandbox.protocol import messages
+from firebox.sandbox.protocol.messages import CollectedFile, CollectedLeftOut, CollectIndex, LeftOut, layout, unpack_from
 from firebox.sandbox.spec import Pack, PackedFile, SandboxFailure
 
 TOO_LARGE = "too large"
@@ -94,7 +85,7 @@ class PackReader:
             if self._index is None:
                 self._head += data
                 data = self._parse_head()
-            self._received += write_all(self._contents, data)
+            self._received += messages.write_all(self._contents, data)
             if self._received > self._max_bytes:
                 raise SandboxFailure("collect", detail="more bytes than allowed")
         except BlockingIOError:
@@ -112,7 +103,7 @@ class PackReader:
             self._counts = unpack_from(CollectIndex, bytes(self._head))
             if self._counts.files > self._max_files or self._counts.left_out > _LEFT_OUT:
                 raise SandboxFailure("collect", detail="more files than allowed")
-            if _index_bytes(self._counts) > COLLECT_INDEX_BYTES:
+            if _index_bytes(self._counts) > messages.COLLECT_INDEX_BYTES:
                 raise SandboxFailure("collect", detail="index too long")
         length = _index_bytes(self._counts)
         if len(self._head) < length:
@@ -189,7 +180,7 @@ def _why(name: str, left_out: CollectedLeftOut) -> str:
     """Return the reason why a file was left out. Raises: ValueError for an unknown one."""
     reason = LeftOut(left_out.reason)
     if reason == LeftOut.ERROR:
-        if left_out.error > MAX_ERRNO:
+        if left_out.error > messages.MAX_ERRNO:
             raise ValueError("error")
         return os.strerror(left_out.error)
     return f"a folder; {name[:_NAME_SHOWN]}/* means its files" if reason == LeftOut.FOLDER else _REASONS[reason]
