@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -36,12 +36,17 @@ def newest(entries: Iterable[Entry], version_range: str) -> Entry | None:
     return next(iter(matching(entries, version_range)), None)
 
 
-def group_by_repository(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Group entries by repository, in order of appearance."""
+def group(entries: Iterable[Entry], key: Callable[[Entry], str]) -> dict[str, list[Entry]]:
+    """Group entries by a key, in order of appearance."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(entry.repository, []).append(entry)
-    return list(groups.values())
+        groups.setdefault(key(entry), []).append(entry)
+    return groups
+
+
+def group_by_repository(entries: Iterable[Entry]) -> list[list[Entry]]:
+    """Group entries by repository, in order of appearance."""
+    return list(group(entries, lambda entry: entry.repository).values())
 
 
 def preferred(entries: Iterable[Entry], version_range: str) -> list[Entry]:
@@ -63,7 +68,7 @@ def matching(entries: Iterable[Entry], version_range: str) -> list[Entry]:
 
 
 def _matching(groups: Sequence[Iterable[Entry]], version_range: str) -> list[Entry]:
-    given = [entry for group in groups for entry in newest_first(group)]
+    given = [entry for each in groups for entry in newest_first(each)]
     found = [entry for entry in given if is_in_range(entry.version, within=version_range)]
     return found or [entry for entry in given if is_in_range(entry.version, within=version_range, as_release=True)]
 

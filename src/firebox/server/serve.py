@@ -172,7 +172,7 @@ def _warn_of_untrusted(settings: Settings) -> None:
     if not any(source.on_network for source in read_sources(settings)):
         return
     # Imported late: the OpenPGP library is slow to load.
-    from firebox.packages.repository.trust import trust_hint, untrusted_sources
+    from firebox.packages.repository.signatures import trust_hint, untrusted_sources
 
     for source in untrusted_sources(settings):
         hint = trust_hint(source.name, signed=True)

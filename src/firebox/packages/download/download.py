@@ -27,9 +27,8 @@ from firebox.packages.entry import Entry, Progress, Report
 from firebox.packages.file_locks import refers_to, try_lock
 from firebox.packages.repository import network
 from firebox.packages.repository.index import CHECKSUM_DIGITS
-from firebox.packages.repository.signatures import verify_file
+from firebox.packages.repository.signatures import check_trust, source_of, verify_file
 from firebox.packages.repository.sources import path_of_url
-from firebox.packages.repository.trust import check_trust, source_of
 from firebox.settings.settings import Settings
 
 BUSY_PAUSE_S = 0.2

@@ -5,13 +5,14 @@ A package's own script runs first, then those of its dependencies, depth first. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 
 from firebox.domain.errors import SandboxError, UnusablePackage
 from firebox.packages.installed.metadata import check_environment
 from firebox.runtimes.runtime import BASE_ENVIRONMENT
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
-from firebox.sandbox.spec import Command, CommandRefused, Exit, SandboxFailure, SandboxSpec
+from firebox.sandbox.spec import Command, CommandRefused, SandboxFailure, SandboxSpec
 
 _OF_THE_SHELL = {"PWD", "OLDPWD", "SHLVL", "_"}
 _SCRIPT = """\
@@ -27,20 +28,26 @@ _WALL_MS = 30_000
 _OUTPUT_BYTES = 1 << 20
 _LAST_WORDS = 400
 
-LauncherMaker = Callable[[], LauncherProcess]
 
-
-async def evaluate(
-    name: str, *, homes: Sequence[str], layers: Sequence[str], on_host: bool, make_launcher: LauncherMaker
-) -> dict[str, str]:
+async def evaluate(name: str, *, homes: Sequence[str], layers: Sequence[str], on_host: bool, uid_base: int) -> dict[str, str]:
     """Run the environment scripts of a package and its dependencies, and return the variables they export.
 
     homes: package folders as seen in the sandbox, own first. layers: layers of the sandbox root, topmost first.
     Raises: UnusablePackage if a script fails; SandboxError if no sandbox can be created.
     """
-    launcher = make_launcher()
+    command = Command(
+        argv=("bash", "-c", _SCRIPT, "bash", *homes),
+        env=BASE_ENVIRONMENT,
+        wall_ms=_WALL_MS,
+        cpu_ms=_WALL_MS,
+        output_bytes=_OUTPUT_BYTES,
+        kill_on_output=True,
+    )
+    launcher = LauncherProcess(uid_base=uid_base)
     try:
-        ended, output, complaints = await _run(launcher, homes=homes, layers=layers, on_host=on_host)
+        await launcher.start()
+        with closing(await launcher.make(SandboxSpec(layers=tuple(layers), host=on_host))) as sandbox:
+            ended, output, complaints = await sandbox.run(command)
     except CommandRefused as refused:
         hint = "bash and env must be installed on this machine" if on_host else ""
         raise UnusablePackage(f"{name}: its environment cannot be evaluated: {refused}", hint=hint) from None
@@ -54,25 +61,6 @@ async def evaluate(
         how = ended.killed_by.replace("_", " ") or f"status {ended.status}, signal {ended.signal}"
         raise UnusablePackage(f"{name}: its environment cannot be evaluated ({how}): {words}")
     return _variables(name, output)
-
-
-async def _run(
-    launcher: LauncherProcess, *, homes: Sequence[str], layers: Sequence[str], on_host: bool
-) -> tuple[Exit, bytes, bytes]:
-    await launcher.start()
-    sandbox = await launcher.make(SandboxSpec(layers=tuple(layers), host=on_host))
-    command = Command(
-        argv=("bash", "-c", _SCRIPT, "bash", *homes),
-        env=BASE_ENVIRONMENT,
-        wall_ms=_WALL_MS,
-        cpu_ms=_WALL_MS,
-        output_bytes=_OUTPUT_BYTES,
-        kill_on_output=True,
-    )
-    try:
-        return await sandbox.run(command)
-    finally:
-        sandbox.close()
 
 
 def _variables(name: str, output: bytes) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +21,7 @@ from msgspec import structs
 from firebox.domain.errors import Conflict, DependencyConflict, NotFound, PackageError, UnusablePackage
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.file_locks import refers_to, wait_for_lock
-from firebox.packages.installed.environment_script import LauncherMaker, evaluate
+from firebox.packages.installed.environment_script import evaluate
 from firebox.packages.installed.metadata import check_architecture, check_package_name
 from firebox.packages.installed.piston_archive import piston_home, piston_runtimes
 from firebox.packages.installed.preparation import Prepared, describe, prepare, write_file
@@ -36,7 +36,6 @@ from firebox.packages.installed.store import (
 )
 from firebox.packages.installed.tree import FILE, FOLDER, disk_usage, opened, remove, sync_file_system, sync_files
 from firebox.packages.versions import newest
-from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,19 +48,13 @@ _GATE_TIMEOUT_S = 1.0
 
 
 class Installer:
-    """Installs and uninstalls packages. Several installers, in several processes, may work on one store.
+    """Installs and uninstalls packages. Several installers, in several processes, may work on one store."""
 
-    make_launcher: creates the launcher that evaluates the environment files of Piston packages; for tests.
-    """
-
-    def __init__(
-        self, settings: Settings, store: PackageStore, repositories: Repositories, *, make_launcher: LauncherMaker | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, store: PackageStore, repositories: Repositories) -> None:
         self._settings = settings
         self._store = store
         self._repositories = repositories
         self._staging = Staging(store.folder)
-        self._make_launcher = make_launcher or (lambda: LauncherProcess(uid_base=settings.uid_base))
 
     async def install(self, entry: Entry, report: Report = no_report) -> list[Installed]:
         """Download, verify and install a package and its missing dependencies.
@@ -141,23 +134,24 @@ class Installer:
                 await stack.enter_async_context(self._staging.package_lock(name))
             self._check_not_installed(entry)
             missing = [each for each in plan if self._store.get(each.name) is None]
-            ready: dict[str, tuple[StagingFolder, Installed]] = {}
+            folders: dict[str, StagingFolder] = {}
+            ready: dict[str, Installed] = {}
             downloads: list[Path] = []
             for each in missing:
                 with _os_errors_as_package_errors(each.name):
-                    staging = await stack.enter_async_context(self._staging.new_folder(each.name))
+                    folders[each.name] = await stack.enter_async_context(self._staging.new_folder(each.name))
                     source = file if file is not None and each.name == entry.name else await self._fetch(each, report)
-                    prepared = await self._prepare(source, staging, each, report)
+                    prepared = await self._prepare(source, folders[each.name], each, report)
                     if source.parent == self._staging.downloads:
                         downloads.append(source)
-                    ready[each.name] = staging, await self._finalize(each, prepared, staging, ready, report)
+                    ready[each.name] = await self._finalize(each, prepared, folders, ready, report)
             async with self._staging.store_lock():
-                await in_thread(lambda: self._commit(list(ready.values())))
+                await in_thread(lambda: self._commit(list(ready.values()), folders))
             for download in downloads:
                 await in_thread(partial(download.unlink, missing_ok=True))
             for name in ready:
                 report(Progress(package=name, step="install", done=1, total=1, words="installed"))
-            return [installed for _staging, installed in ready.values()]
+            return list(ready.values())
 
     async def _fetch(self, entry: Entry, report: Report) -> Path:
         from firebox.packages.download.download import fetch
@@ -177,62 +171,55 @@ class Installer:
         return prepared
 
     async def _finalize(
-        self,
-        entry: Entry,
-        prepared: Prepared,
-        staging: StagingFolder,
-        ready: Mapping[str, tuple[StagingFolder, Installed]],
-        report: Report,
+        self, entry: Entry, prepared: Prepared, folders: Mapping[str, StagingFolder], ready: dict[str, Installed], report: Report
     ) -> Installed:
         """Do what depends on the other packages: environment, runtimes of Piston packages, package description."""
-        packages = {each.id: each for each in self._store.all()} | {id_: each for id_, (_staging, each) in ready.items()}
+        packages = {each.id: each for each in self._store.all()} | ready
         installed = Installed(
             entry=entry,
             kind=prepared.kind,
             installed_at=datetime.now(UTC),
             size_bytes=0,
-            requires=_requires(entry, list(packages.values()), [each.entry for _staging, each in ready.values()]),
-            on_host=prepared.piston_tree is not None,
+            requires=_requires(entry, packages.values(), ready.values()),
+            on_host=(tree := prepared.piston_tree) is not None,
         )
         packages[installed.id] = installed
         runtimes = prepared.runtimes
-        if prepared.piston_tree is not None:
+        if tree is not None:
             report(Progress(package=entry.name, step="environment"))
-            places = {id_: staged.path for id_, (staged, _each) in ready.items()} | {installed.id: staging.path}
+            places = {name: folder.path for name, folder in folders.items()}
             stack = [packages[each] for each in dependents_first(installed.id, packages)]
             environment = await evaluate(
                 entry.name,
                 homes=[piston_home(each.entry.language, each.entry.version) for each in stack],
                 layers=[str(places.get(each.id, self._store.package_folder(each.id)) / each.content) for each in stack],
                 on_host=all(each.on_host for each in stack),
-                make_launcher=self._make_launcher,
+                uid_base=self._settings.uid_base,
             )
-            tree = prepared.piston_tree
             runtimes = await in_thread(lambda: piston_runtimes(prepared.info, tree, environment))
         report(Progress(package=entry.name, step="install"))
-        return await in_thread(lambda: _write_description(installed, staging.path, msgspec.json.encode(runtimes)))
+        folder = folders[entry.name].path
+        return await in_thread(lambda: _write_description(installed, folder, msgspec.json.encode(runtimes)))
 
-    def _commit(self, ready: Sequence[tuple[StagingFolder, Installed]]) -> None:
+    def _commit(self, ready: Sequence[Installed], folders: Mapping[str, StagingFolder]) -> None:
         """Move every package into place. Blocks; the store lock must be held."""
         there = {each.id for each in self._store.all()}
-        for _staging, installed in ready:
+        for installed in ready:
             if installed.id in there:
                 raise Conflict("Already installed")
             for needed in installed.requires:
                 if needed not in there:
                     raise Conflict(f"{needed}, required by {installed.id}, was uninstalled meanwhile", hint="try again")
             there.add(installed.id)
-        for staging, installed in ready:
-            if installed.kind == "image":
-                sync_files(staging.path)
-            else:
-                sync_file_system(staging.path)
+        for installed in ready:
+            sync = sync_files if installed.kind == "image" else sync_file_system
+            sync(folders[installed.id].path)
         with self._staging.visible_change():
-            for staging, installed in ready:
+            for installed in ready:
                 target = self._store.package_folder(installed.id)
                 if os.path.lexists(target):  # corrupt, otherwise it would be listed
                     target.rename(self._staging.trash(installed.id))
-                staging.move_to(target)
+                folders[installed.id].move_to(target)
 
     def _move_away(self, id_: str, trash: Path) -> None:
         with self._staging.visible_change():
@@ -272,13 +259,12 @@ class _MissingDependencies(Exception):
         self.entry = entry
 
 
-def _requires(entry: Entry, packages: Sequence[Installed], planned: Sequence[Entry]) -> tuple[str, ...]:
+def _requires(entry: Entry, packages: Iterable[Installed], planned: Iterable[Installed]) -> tuple[str, ...]:
     """Find the packages that satisfy the dependencies: those of the plan first."""
     found: list[str] = []
     for name, wanted in entry.dependencies.items():
-        answers = newest([each for each in planned if each.language == name], wanted) or newest(
-            [each.entry for each in packages if each.entry.language == name], wanted
-        )
+        first, others = ([each.entry for each in group if each.entry.language == name] for group in (planned, packages))
+        answers = newest(first, wanted) or newest(others, wanted)
         if answers is None:
             raise DependencyConflict(f"{entry.name} requires {name} {wanted}, which is not installed")
         found.append(answers.name)

@@ -30,11 +30,11 @@ from firebox.packages.installed.piston_archive import ENVIRONMENT, GZIP_MAGIC, R
 from firebox.packages.installed.staging import in_thread
 from firebox.packages.installed.store import IMAGE, INFO, RUNTIMES, TREE
 from firebox.packages.installed.tree import check_and_own, remove
+from firebox.packages.repository.index import CHECKSUM_DIGITS
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher.squashfs_support import cannot_mount
 
 _PIECE_BYTES = 1 << 20
-_STRONGEST_FIRST = ("sha512", "sha256", "sha1", "md5")
 _PACKED = "package"
 _UNPACKED = "unpacked"
 
@@ -185,7 +185,7 @@ def _stage_file(file: Path, packed: Path, entry: Entry, stop: Event, *, may_link
             os.link(file, packed, follow_symlinks=False)
             packed.chmod(0o644)
             return
-    digests = {kind: hashlib.new(kind, usedforsecurity=False) for kind in _STRONGEST_FIRST if kind in entry.checksums}
+    digests = {kind: hashlib.new(kind, usedforsecurity=False) for kind in CHECKSUM_DIGITS if kind in entry.checksums}
     with file.open("rb") as source, packed.open("xb") as target:
         while piece := source.read(_PIECE_BYTES):
             if stop.is_set():

@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from firebox.domain.errors import InvalidRequest
 from firebox.packages.entry import Entry
-from firebox.packages.versions import is_range, preferred
+from firebox.packages.versions import group, is_range, preferred
 
 MAX_BYTES = 1 << 20
 MAX_RULES = 10_000
@@ -68,10 +68,7 @@ class Rule(Struct, frozen=True, kw_only=True):
 
     def select(self, entries: Iterable[Entry]) -> list[Entry]:
         """List the matching entries; per name, the newest of the first repository that has it comes first."""
-        named: dict[str, list[Entry]] = {}
-        for entry in entries:
-            if self.matches_name(entry.language):
-                named.setdefault(entry.language, []).append(entry)
+        named = group((entry for entry in entries if self.matches_name(entry.language)), lambda entry: entry.language)
         return [entry for versions in named.values() for entry in preferred(versions, self.version_range)]
 
 
@@ -85,10 +82,7 @@ class Selection(Struct, frozen=True, kw_only=True):
 
 
 def read_rules(data: bytes) -> list[Rule]:
-    """Parse a spec file.
-
-    Raises: InvalidRequest naming the invalid line.
-    """
+    """Parse a spec file. Raises: InvalidRequest naming the invalid line."""
     if len(data) > MAX_BYTES:
         raise InvalidRequest(f"the spec file is larger than {MAX_BYTES} bytes")
     try:

@@ -21,7 +21,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from firebox.domain.errors import Conflict, NotFound
+from firebox.domain.errors import Conflict, NotFound, UnusablePackage
 from firebox.packages.entry import Entry
 from firebox.packages.file_locks import refers_to, try_lock, unlock
 from firebox.runtimes.runtime import Runtime
@@ -145,8 +145,8 @@ class PackageStore:
             except (OSError, ValueError, msgspec.DecodeError) as error:
                 if self.package_folder(package.id).exists():
                     words.append(f"{package.id} cannot be read: {error}")
-            except UnusableHereError as error:
-                words.append(f"{package.id} {error}")
+            except UnusablePackage as error:
+                words.append(error.message)
         return runtimes, words
 
     @contextmanager
@@ -181,7 +181,7 @@ class PackageStore:
             return
         needed = self.closure(package.id)
         if os.geteuid() != 0 and (image := next((each.id for each in needed if each.kind == "image"), None)):
-            raise UnusableHereError(f"cannot be used: only root can mount the image {image}; reinstall it")
+            raise UnusablePackage(f"{package.id} cannot be used: only root can mount the image {image}; reinstall it")
         layers = self.layers(package.id)
         for runtime in runtimes:
             yield msgspec.structs.replace(
@@ -228,10 +228,6 @@ class PackageStore:
                 if self._held.get(held.name) is held:
                     del self._held[held.name]
                 held.close()
-
-
-class UnusableHereError(Exception):
-    """An installed package is unusable in this process. The message continues "PACKAGE ..."."""
 
 
 def uninstalling(name: str) -> Conflict:

@@ -86,14 +86,7 @@ async def open_stream(
 
 async def get(client: httpx.AsyncClient, url: str, *, max_bytes: int, source: Source | None = None) -> bytes:
     """Fetch a small file. Raises: TransientError after several attempts; PermanentError."""
-    async for attempt in attempts():
-        with attempt:
-            try:
-                async with asyncio.timeout(SMALL_FILE_TIMEOUT_S), open_stream(client, url, source=source) as response:
-                    return await _read(response, url, max_bytes)
-            except TimeoutError:
-                raise TransientError(f"{_host(url)} timed out after {SMALL_FILE_TIMEOUT_S:g} s") from None
-    raise AssertionError("unreachable")  # pragma: no cover - the last attempt raises
+    return await attempts()(_get_once, client, url, max_bytes, source)
 
 
 def attempts() -> tenacity.AsyncRetrying:
@@ -106,12 +99,16 @@ def attempts() -> tenacity.AsyncRetrying:
     )
 
 
-async def _read(response: httpx.Response, url: str, max_bytes: int) -> bytes:
+async def _get_once(client: httpx.AsyncClient, url: str, max_bytes: int, source: Source | None) -> bytes:
     content = bytearray()
-    async for chunk in response.aiter_raw():
-        content += chunk
-        if len(content) > max_bytes:
-            raise PermanentError(f"{url} is larger than {max_bytes} bytes")
+    try:
+        async with asyncio.timeout(SMALL_FILE_TIMEOUT_S), open_stream(client, url, source=source) as response:
+            async for chunk in response.aiter_raw():
+                content += chunk
+                if len(content) > max_bytes:
+                    raise PermanentError(f"{url} is larger than {max_bytes} bytes")
+    except TimeoutError:
+        raise TransientError(f"{_host(url)} timed out after {SMALL_FILE_TIMEOUT_S:g} s") from None
     return bytes(content)
 
 

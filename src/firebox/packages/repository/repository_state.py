@@ -50,22 +50,22 @@ class State(Struct, frozen=True, kw_only=True):
 
     def check_replay(self, repository: str, serial: int | None, signed_at: datetime | None) -> None:
         """Reject an index that is older than a recorded one or has lost its signature. Raises: NotTrusted."""
-        hint = f"if the repository was really reset, delete its folder in packages/repositories of the data folder: {repository}"
-        if self.signed_at is not None and signed_at is None:
-            raise NotTrusted(f"the index of repository {repository} was signed before but is now unsigned", hint=hint)
-        if self.serial is not None and signed_at is not None and (serial is None or serial < self.serial):
+        if signed_at is None:
+            if self.signed_at is None:
+                return
+            problem = "was signed before but is now unsigned"
+        elif self.serial is not None and (serial is None or serial < self.serial):
             found = f"has serial {serial}" if serial is not None else "has no serial"
-            raise NotTrusted(
-                f"the index of repository {repository} {found}, but {self.serial} was seen before: "
-                "possible replay of an old index",
-                hint=hint,
+            problem = f"{found}, but {self.serial} was seen before: possible replay of an old index"
+        elif self.signed_at is not None and serial == self.serial and signed_at < self.signed_at:
+            problem = (
+                f"was signed at {signed_at:%Y-%m-%d %H:%M:%S}, but one signed at {self.signed_at:%Y-%m-%d %H:%M:%S} was seen "
+                "before: possible replay of an old index"
             )
-        if self.signed_at is not None and signed_at is not None and serial == self.serial and signed_at < self.signed_at:
-            raise NotTrusted(
-                f"the index of repository {repository} was signed at {signed_at:%Y-%m-%d %H:%M:%S}, "
-                f"but one signed at {self.signed_at:%Y-%m-%d %H:%M:%S} was seen before: possible replay of an old index",
-                hint=hint,
-            )
+        else:
+            return
+        hint = f"if the repository was really reset, delete its folder in packages/repositories of the data folder: {repository}"
+        raise NotTrusted(f"the index of repository {repository} {problem}", hint=hint)
 
     def without_changed_versions(self, index: Index) -> Index:
         """Drop every version whose content differs from the recorded one, with a warning for each."""

@@ -13,7 +13,7 @@ from firebox.packages.entry import Entry
 from firebox.packages.machine import fits
 from firebox.packages.repository.repository_state import is_same_content
 from firebox.packages.repository.sources import BUILT
-from firebox.packages.versions import is_in_range, newest_first
+from firebox.packages.versions import group, is_in_range, newest_first
 
 MAX_ROUNDS = 500
 MAX_PACKAGES = 100
@@ -29,13 +29,7 @@ class Catalog:
     """The packages of every repository, in the order of the settings."""
 
     def __init__(self, repositories: Mapping[str, Iterable[Entry]]) -> None:
-        self._by_repository: dict[str, dict[str, list[Entry]]] = {}
-        self._owners: dict[str, str] = {}
-        for repository, entries in repositories.items():
-            names = self._by_repository.setdefault(repository, {})
-            for entry in entries:
-                names.setdefault(normalized_name(entry), []).append(entry)
-                self._owners.setdefault(normalized_name(entry), repository)
+        self._by_repository = {name: group(entries, normalized_name) for name, entries in repositories.items()}
 
     def all_packages(self) -> list[Entry]:
         """List the packages of the meta-repository `all`: every version of every name, in repository order.
@@ -54,7 +48,7 @@ class Catalog:
 
     def owner(self, name: str) -> str | None:
         """Return the repository that owns a name: the first one that has it."""
-        return self._owners.get(name)
+        return next((repository for repository, names in self._by_repository.items() if name in names), None)
 
     def candidates_for(self, name: str, repository: str) -> list[list[Entry]]:
         """List the candidates for a dependency of a package in `repository`: from that repository, then from the name's owner."""
@@ -120,9 +114,7 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
     def __init__(self, entry: Entry, installed: Sequence[Entry], catalog: Catalog) -> None:
         self._entry = entry
         self._catalog = catalog
-        self._installed: dict[str, list[Entry]] = {}
-        for each in installed:
-            self._installed.setdefault(normalized_name(each), []).append(each)
+        self._installed = group(installed, normalized_name)
 
     def identify(self, requirement_or_candidate: Requirement | Entry) -> str:
         if isinstance(requirement_or_candidate, Requirement):
