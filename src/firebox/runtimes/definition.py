@@ -1,7 +1,4 @@
-"""Runtime definitions: TOML files, ours and the operator's, fully validated.
-
-docs/develop/add-a-language.md explains every key.
-"""
+"""Runtime definitions: TOML files, ours and the operator's, fully validated. docs/develop/add-a-language.md explains the keys."""
 
 from __future__ import annotations
 
@@ -118,10 +115,7 @@ _TABLES: Mapping[str, type[Struct]] = {
 
 
 def read_definition(text: str, source: str) -> Definition:
-    """Parse one definition. source: the file's name, for messages.
-
-    Raises: SettingsError with the file, the key, its value and what is allowed.
-    """
+    """Parse one definition. source: the file's name. Raises: SettingsError with the file, key, value and what is allowed."""
     definition = _parse(text, source)
     _check(definition, source)
     return definition
@@ -161,10 +155,7 @@ def _bytes_of(path: str) -> bytes:
 
 
 def read_definitions(folder: Path) -> list[Definition]:
-    """Read the operator's definitions: every *.toml of a folder. A missing folder contains none.
-
-    Raises: SettingsError, as `read_definition`.
-    """
+    """Read the operator's definitions: every *.toml of a folder, if it exists. Raises: SettingsError, as `read_definition`."""
     definitions: list[Definition] = []
     for file in sorted(folder.glob("*.toml")):
         try:

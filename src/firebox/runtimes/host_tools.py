@@ -58,10 +58,7 @@ def _may_be_shim(candidate: Path, real: Path) -> bool:
 
 
 def ask_version(detect: Detect, executable: Path, path: str) -> str:
-    """Return the version of a program as SemVer, from the file named by the definition or by running the program.
-
-    Raises: UnusableToolError, OSError.
-    """
+    """Return a program's version as SemVer, from the definition's file or its output. Raises: UnusableToolError, OSError."""
     values = tool_values(executable)
     file = Path(fill(detect.file, values)) if detect.file else None
     if file is not None and file.is_file():
@@ -81,10 +78,7 @@ def read_version(detect: Detect, text: str) -> str:
 
 
 def find_tool(tool: Tool, search: SearchPath, real: Callable[[Tool, Path], Path], beside: Path) -> Path:
-    """Find another program of a runtime, first in the folder of its main program. Raises: UnusableToolError.
-
-    real: as `real_program`, for a given PATH.
-    """
+    """Find another program of a runtime, first in the folder `beside`. real: as `real_program`. Raises: UnusableToolError."""
     problem = "not on PATH"
     for candidate in search.find(tool.programs, first_in=beside):
         try:

@@ -25,10 +25,7 @@ def named(definitions: Iterable[Definition], name: str) -> list[Definition]:
 
 
 def installing_hint(name: str, definitions: Iterable[Definition] | None = None) -> str:
-    """Return how to install a language, or "" if unknown.
-
-    definitions: None for those that ship with Firebox. name: a language or an alias; untrusted input.
-    """
+    """Return how to install a language, or "" if unknown. definitions: by default ours. name: or an alias; untrusted input."""
     if not name.strip() or len(name) > _LONGEST_NAME:
         return ""
     known = named(shipped_definitions(name.strip().lower()) if definitions is None else definitions, name)

@@ -66,10 +66,7 @@ def explain(layers: Iterable[str], *, reasons: Iterable[str] = ()) -> list[Findi
 
 
 def describe_plan() -> list[str]:
-    """Describe the steps that create a sandbox on this host. Must not be called from a running event loop.
-
-    Raises: SandboxFailure when it cannot create one.
-    """
+    """Describe the steps that create a sandbox here. Not in a running event loop. Raises: SandboxFailure if none can be made."""
     return asyncio.run(_describe_plan())
 
 

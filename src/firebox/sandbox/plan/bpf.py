@@ -138,10 +138,7 @@ class _Code:
         return self.branch(_IF_AT_LEAST, spans[cut].first, above, self.search(spans[:cut]))
 
     def _follow(self, rules: Rules, facts: Mapping[Condition, bool], held: tuple[int, int]) -> int:
-        """Emit code that evaluates rules.
-
-        facts: conditions that were tested on the way here. held: word and mask in the accumulator.
-        """
+        """Emit code that evaluates rules. facts: conditions tested on the way here. held: word and mask in the accumulator."""
         for index, (action, conditions) in enumerate(rules):
             for condition in conditions:
                 known = _known(condition, facts)

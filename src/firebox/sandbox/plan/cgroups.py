@@ -64,10 +64,7 @@ class Cgroups(NamedTuple):
 
 
 def choose(pid: int) -> tuple[Cgroups, list[str]]:
-    """Create the cgroups of the launcher with this pid, of the best version that works here.
-
-    Returns them with the reasons why better versions do not work.
-    """
+    """Create the cgroups of the launcher with this pid. Returns the best that work here, and why better versions do not."""
     reasons: list[str] = []
     for version, kind in ((_version_2, "v2"), (_version_1, "v1")):
         try:

@@ -110,10 +110,7 @@ def cgroup_open(cgroup: int, name: str, flags: int) -> Step:
 
 
 def cgroup_event(cgroup: int, meter: int) -> Step:
-    """Open a descriptor that becomes readable when a cgroup of version 1 runs out of memory.
-
-    meter: index of memory.oom_control among those that were opened.
-    """
+    """Open a descriptor that is readable once a cgroup of version 1 runs out of memory. meter: index of memory.oom_control."""
     return Step(Operation.CGROUP_EVENT, "ask for events of the cgroup", mode=cgroup, flags=meter)
 
 
