@@ -240,10 +240,7 @@ def _shown(text: bytes) -> str:
 
 
 def _setpriv(name: str) -> list[str]:
-    """Return the command prefix that drops privileges.
-
-    uvloop does not support the corresponding arguments of `create_subprocess_exec`.
-    """
+    """Return the command prefix that drops privileges: uvloop does not support these arguments of `create_subprocess_exec`."""
     user = unprivileged_id()
     if user is None:
         return []

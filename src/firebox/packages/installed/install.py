@@ -56,25 +56,34 @@ class Installer:
         self._repositories = repositories
         self._staging = Staging(store.folder)
 
-    async def install(self, entry: Entry, report: Report = no_report) -> list[Installed]:
-        """Download, verify and install a package and its missing dependencies.
+    async def install(self, entry: Entry, report: Report = no_report, *, file: Path | None = None) -> list[Installed]:
+        """Download, verify and install a package and its missing dependencies. file: the package, instead of a download.
 
         Return the installed packages, dependencies first. A failure changes nothing.
         Raises: Conflict("Already installed"); PackageError; SandboxError if the environment cannot be evaluated.
         """
-        return await self._install(entry, None, report)
+        corrected: dict[str, Entry] = {}
+        for _ in range(_ROUNDS):
+            with _os_errors_as_package_errors(entry.name):
+                self._check_not_installed(entry)
+                plan = await self._plan(entry, corrected)
+                for each in plan:
+                    check_package_name(each.language, each.version)
+                    check_architecture(each.name, each.architecture)
+                try:
+                    return await self._install_all(plan, entry, file, report)
+                except _MissingDependencies as incomplete:
+                    corrected[incomplete.entry.name] = incomplete.entry
+        raise DependencyConflict(f"the dependencies of {entry.name} are nested more than {_ROUNDS} levels deep")
 
     async def install_file(self, path: Path, report: Report = no_report) -> list[Installed]:
-        """Install a package from a file that the operator trusts; dependencies come from the repositories.
-
-        Returns and raises as `install`; NotFound if the file does not exist.
-        """
+        """Install a file that the operator trusts, with dependencies from the repositories. Raises: NotFound; as `install`."""
         path = await in_thread(path.absolute)
         if not await in_thread(path.is_file):
             raise NotFound("file", str(path))
         with _os_errors_as_package_errors(path.name):
             entry = await describe(path, self._settings.max_package_bytes)
-        return await self._install(entry, path, report)
+        return await self.install(entry, report, file=path)
 
     async def uninstall(self, id: str, report: Report = no_report) -> None:  # noqa: A002 - the word of the whole interface
         """Remove a package, even a corrupt one, once no run uses it. New runs with it are refused meanwhile.
@@ -101,21 +110,6 @@ class Installer:
             # This process still holds its lock, so no other process sweeps it.
             await in_thread(lambda: remove(trash))
         report(Progress(package=id, step="uninstall", done=1, total=1, words="removed"))
-
-    async def _install(self, entry: Entry, file: Path | None, report: Report) -> list[Installed]:
-        corrected: dict[str, Entry] = {}
-        for _ in range(_ROUNDS):
-            with _os_errors_as_package_errors(entry.name):
-                self._check_not_installed(entry)
-                plan = await self._plan(entry, corrected)
-                for each in plan:
-                    check_package_name(each.language, each.version)
-                    check_architecture(each.name, each.architecture)
-                try:
-                    return await self._install_all(plan, entry, file, report)
-                except _MissingDependencies as incomplete:
-                    corrected[incomplete.entry.name] = incomplete.entry
-        raise DependencyConflict(f"the dependencies of {entry.name} are nested more than {_ROUNDS} levels deep")
 
     async def _plan(self, entry: Entry, corrected: Mapping[str, Entry]) -> list[Entry]:
         """Resolve the packages to install, including dependencies that an index did not list."""
@@ -227,10 +221,7 @@ class Installer:
 
     @contextmanager
     def _opened(self, id_: str) -> Generator[tuple[int, int | None]]:
-        """Open the folder of a package and its gate, see `PackageStore.hold`. The gate of a corrupt package may be missing.
-
-        Raises: NotFound.
-        """
+        """Open the folder of a package and its gate, see `PackageStore.hold`. A corrupt one may lack it. Raises: NotFound."""
         with ExitStack() as stack:
             try:
                 folder = stack.enter_context(opened(self._store.package_folder(id_), FOLDER))

@@ -75,20 +75,17 @@ def check_package_name(language: str, version: str) -> None:
 def check_architecture(name: str, architecture: str) -> None:
     """Check that a package is for this machine. architecture: "" and "all" match any. Raises: UnusablePackage."""
     if not fits(architecture):
-        hint = f"look for a package built for {machine_architecture()}"
-        raise UnusablePackage(
-            f"{name} is built for {architecture[:MAX_NAME]!r}; this machine is {machine_architecture()}", hint=hint
-        )
+        here = machine_architecture()
+        hint = f"look for a package built for {here}"
+        raise UnusablePackage(f"{name} is built for {architecture[:MAX_NAME]!r}; this machine is {here}", hint=hint)
 
 
 def read_info(data: bytes, source: str) -> PackageInfo:
     """Parse `pkg-info.json`. source: name of the package in messages. Raises: UnusablePackage."""
     info = _decode(data, PackageInfo, f"{source}: pkg-info.json")
     check_package_name(info.language, info.version)
-    for provided in info.provides:
-        check_language(provided.language, source)
-    for alias in [*info.aliases, *(alias for provided in info.provides for alias in provided.aliases)]:
-        check_language(alias, source)
+    for language in [*info.aliases, *(name for each in info.provides for name in (each.language, *each.aliases))]:
+        check_language(language, source)
     if len(info.provides) > _MAX_ITEMS or len(info.dependencies) > _MAX_ITEMS:
         raise UnusablePackage(f"{source}: pkg-info.json lists more than {_MAX_ITEMS} languages or dependencies")
     for name, wanted in info.dependencies.items():
@@ -99,10 +96,7 @@ def read_info(data: bytes, source: str) -> PackageInfo:
 
 
 def check_matches(info: PackageInfo, entry: Entry) -> None:
-    """Check that a package is the one its repository announces, so that a signed package cannot be passed off as another.
-
-    Raises: UnusablePackage.
-    """
+    """Check that a package is the one that is announced: a signed one must not pass for another. Raises: UnusablePackage."""
     if (info.language, info.version) != (entry.language, entry.version):
         raise UnusablePackage(f"{entry.name}: the file contains a different package, {info.language}-{info.version}")
     if entry.dependencies and entry.dependencies != info.dependencies:

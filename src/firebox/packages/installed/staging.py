@@ -34,12 +34,10 @@ class StagingFolder:
 
     def close(self) -> None:
         """Remove the folder with its contents, unless it was moved into place. Blocks."""
-        if self._descriptor >= 0:
-            try:
-                remove(self.path)
-            finally:
-                os.close(self._descriptor)
-                self._descriptor = -1
+        try:
+            remove(self.path)
+        finally:
+            os.close(self._descriptor)
 
     def move_to(self, target: Path) -> None:
         """Move the folder into place. The store lock must be held. Raises: OSError."""
@@ -49,8 +47,6 @@ class StagingFolder:
         except BaseException:
             try_lock(self._descriptor)
             raise
-        os.close(self._descriptor)
-        self._descriptor = -1
 
 
 class Staging:

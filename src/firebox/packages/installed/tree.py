@@ -62,11 +62,7 @@ def disk_usage(folder: Path) -> int:
 
 
 def sync_file_system(folder: Path) -> None:
-    """Flush the file system of this folder to disk; faster than syncing many files individually.
-
-    Raises: OSError.
-    Source: syncfs(2).
-    """
+    """Flush the file system of this folder to disk: faster than syncing many files. Raises: OSError. Source: syncfs(2)."""
     with opened(folder, FOLDER) as descriptor:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
             number = ctypes.get_errno()

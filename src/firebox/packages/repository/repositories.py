@@ -96,10 +96,7 @@ class Repositories:
         raise error
 
     async def plan(self, entry: Entry, installed: Sequence[Entry]) -> list[Entry]:
-        """Resolve what to install for an entry: dependencies first, the entry last, without installed packages.
-
-        Raises: DependencyConflict naming the conflicting requirements or the cycle; RepositoryError; NotTrusted.
-        """
+        """Resolve what to install for an entry, see `resolve.plan`. Raises: DependencyConflict; RepositoryError; NotTrusted."""
         if not entry.dependencies:
             return resolve.plan(entry, installed, resolve.Catalog({}))
         catalog, failure = await self._collect()
