@@ -213,9 +213,8 @@ def _with_runtimes(package: Installed, runtimes: Iterable[Runtime]) -> dict[str,
 def _runtime_words(runtimes: Iterable[Runtime], package: Installed) -> str:
     """Name the runtimes of a package; the version is omitted if it is the package's own."""
     own = [each for each in runtimes if each.installed == package.id]
-    return ", ".join(
-        each.language if each.version == package.entry.version else f"{each.language} {each.version}" for each in own
-    )
+    version = package.entry.version
+    return ", ".join(each.language if each.version == version else f"{each.language} {each.version}" for each in own)
 
 
 def _details(
