@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from firebox.cli.image_building.installation import read_installation
+from firebox.cli.image_building.debian_image import read_installation
 from firebox.cli.image_building.root_setup import offer_commands
 from firebox.cli.one_request.exec_code import read_code
 from firebox.packages.building import debian_root

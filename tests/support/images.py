@@ -16,9 +16,8 @@ from functools import cache
 from pathlib import Path
 
 from firebox.cli.image_building.contract import CONTRACTS, write_programs
-from firebox.cli.image_building.debian_image import build_root
+from firebox.cli.image_building.debian_image import build_root, read_installation
 from firebox.cli.image_building.image_import import open_engine
-from firebox.cli.image_building.installation import read_installation
 from tests.conftest import require_tool
 
 SUITE = "bookworm"

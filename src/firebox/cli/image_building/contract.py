@@ -10,13 +10,14 @@ Source: docs/operate/images.md.
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebox.cli.image_building.installation import INSTALL_FOLDER, add_file
-
+INSTALL_FOLDER = "opt/firebox"
+"""Location of our code in an image, relative to /."""
 LABEL_CONTRACT = "firebox.contract"
 LABEL_LANGUAGE = "firebox.language"
 DATA = f"/{INSTALL_FOLDER}/data"
@@ -84,3 +85,9 @@ def write_programs(target: Path) -> None:
         ):
             text = _PROGRAM.format(place=INSTALL_FOLDER, data=DATA, module=module, arguments=arguments)
             add_file(tar, place.lstrip("/"), text.encode(), 0o755)
+
+
+def add_file(tar: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), mode
+    tar.addfile(member, io.BytesIO(content))

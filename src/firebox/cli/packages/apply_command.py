@@ -21,7 +21,7 @@ from firebox.cli.packages.context import (
     with_context,
 )
 from firebox.cli.packages.install_command import removal_order
-from firebox.cli.packages.output_tables import as_installed, format_size, print_json
+from firebox.cli.packages.output_tables import as_entry, as_installed, format_size, print_json
 from firebox.cli.packages.package_names import compatible, suggest_names
 from firebox.cli.packages.progress import show_progress
 from firebox.domain.errors import FireboxError, InvalidRequest
@@ -84,7 +84,8 @@ def apply(
     with show_progress() as report:
         plan = run(_plan(context, rules, report, sync=sync, ignore_missing=ignore_missing))
     if dry_run and as_json:
-        print_json({"install": [_planned_json(entry) for entry in (*plan.dependencies, *plan.install)], "remove": plan.remove})
+        install = [as_entry(entry, "repository", "size_bytes") for entry in (*plan.dependencies, *plan.install)]
+        print_json({"install": install, "remove": plan.remove})
     if not as_json:
         _show(plan)
     if plan.removes_everything and not (yes or dry_run):
@@ -209,10 +210,6 @@ def _show(plan: Plan) -> None:
         print(f"remove   {id_}")
     if plan.empty:
         print("nothing to do: the installed packages match the file")
-
-
-def _planned_json(entry: Entry) -> dict[str, Any]:
-    return {"package": entry.language, "version": entry.version, "repository": entry.repository, "size_bytes": entry.size_bytes}
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import typer
 
 from firebox.cli.completion import offer_recipes
 from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, interruptible, with_settings
-from firebox.cli.packages.output_tables import format_size, print_json
-from firebox.cli.packages.package_names import NAMES_METAVAR, Selector, read_recipe_selector, suggest_names
+from firebox.cli.packages.output_tables import as_entry, format_size, print_json, select
+from firebox.cli.packages.package_names import Selector, names_argument, read_recipe_selector, suggest_names
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import known_recipes, recipe_names
 from firebox.domain.errors import BuildFailed, InvalidRequest, NotFound
@@ -30,9 +30,7 @@ KEPT = "the package is kept: repeat the command to test it again, or run `firebo
 @with_settings(DATA_DIR_ROWS)
 def build(
     settings: Settings,
-    packages: Annotated[
-        list[str] | None, typer.Argument(metavar=NAMES_METAVAR, help="Package names.", autocompletion=offer_recipes)
-    ] = None,
+    packages: Annotated[list[str] | None, names_argument("Package names.", offer_recipes)] = None,
     all_needed: Annotated[
         bool, typer.Option("--all-needed", help="Build every package that is not in the output folder yet.")
     ] = False,
@@ -153,12 +151,5 @@ def _missing_recipes(folder: Path, sources: Mapping[str, Path]) -> list[Recipe]:
 
 
 def _as_json(built: Built) -> dict[str, Any]:
-    return {
-        "package": built.entry.language,
-        "version": built.entry.version,
-        "file": str(built.file),
-        "file_bytes": built.file.stat().st_size,
-        "size_bytes": built.entry.size_bytes,
-        "checksums": built.entry.checksums,
-        "dependencies": built.entry.dependencies,
-    }
+    file = {"file": str(built.file), "file_bytes": built.file.stat().st_size}
+    return {**as_entry(built.entry), **file, **select(built.entry, "size_bytes", "checksums", "dependencies")}

@@ -12,7 +12,7 @@ from firebox.cli.completion import offer_packages
 from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, PackageContext, RepositoryName, run, with_context
 from firebox.cli.packages.install_command import install_all
 from firebox.cli.packages.output_tables import as_installed, format_size, print_json
-from firebox.cli.packages.package_names import NAMES_METAVAR, find_package, matches, read_selector
+from firebox.cli.packages.package_names import find_package, matches, names_argument, read_selector
 from firebox.cli.packages.progress import show_progress
 from firebox.domain.errors import InvalidRequest
 from firebox.packages.entry import Entry, Report
@@ -26,10 +26,7 @@ def export_packages(
     context: PackageContext,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Output file.")],
     packages: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar=NAMES_METAVAR, help="Package names, optionally with a version range.", autocompletion=offer_packages
-        ),
+        list[str] | None, names_argument("Package names, optionally with a version range.", offer_packages)
     ] = None,
     installed: Annotated[bool, typer.Option("--installed", help="Export all installed packages.")] = False,
     repository: RepositoryName = "all",

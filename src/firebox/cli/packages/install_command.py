@@ -13,11 +13,11 @@ from firebox.cli.packages.build_command import build_and_test, built_folder, che
 from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, PackageContext, RepositoryName, Sync, run, with_context
 from firebox.cli.packages.output_tables import as_installed, format_size, print_json
 from firebox.cli.packages.package_names import (
-    NAMES_METAVAR,
     Selector,
     find_installed,
     find_package,
     is_file,
+    names_argument,
     package_file,
     read_selector,
 )
@@ -38,12 +38,7 @@ INTERRUPTED = "unfinished packages were not installed; their downloads are kept 
 def install(
     context: PackageContext,
     packages: Annotated[
-        list[str],
-        typer.Argument(
-            metavar=NAMES_METAVAR,
-            help="Package names, optionally with a version range, or package files.",
-            autocompletion=offer_packages,
-        ),
+        list[str], names_argument("Package names, optionally with a version range, or package files.", offer_packages)
     ],
     repository: RepositoryName = "all",
     build: Annotated[
@@ -117,12 +112,7 @@ async def _find_all(
 @with_context(PACKAGE_ROWS)
 def uninstall(
     context: PackageContext,
-    packages: Annotated[
-        list[str],
-        typer.Argument(
-            metavar=NAMES_METAVAR, help="Installed packages; all matching versions are removed.", autocompletion=offer_installed
-        ),
-    ],
+    packages: Annotated[list[str], names_argument("Installed packages; all matching versions are removed.", offer_installed)],
     as_json: AsJson = False,
 ) -> None:
     """Uninstall packages, after waiting for active runs (at most `uninstall_wait_ms`).

@@ -10,15 +10,15 @@ import typer
 from firebox.cli.completion import offer_packages
 from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, RepositoryName, Sync, run, with_context
 from firebox.cli.packages.output_tables import (
-    as_entry,
+    as_details,
     as_installed,
-    as_runtimes,
     format_size,
     print_fields,
     print_json,
     print_rows,
+    select,
 )
-from firebox.cli.packages.package_names import compatible, matches, read_selector, sort_versions, unknown_package
+from firebox.cli.packages.package_names import compatible, matches, names_argument, read_selector, sort_versions, unknown_package
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import contains_words, known_recipes, searchable_texts
 from firebox.packages.entry import Entry
@@ -51,7 +51,7 @@ def list_packages(
     installed = context.store.all()
     runtimes, problems = context.store.runtimes()
     if as_json:
-        print_json([{**as_installed(each), "runtimes": as_runtimes(runtimes, each)} for each in installed])
+        print_json([_with_runtimes(each, runtimes) for each in installed])
     else:
         rows = [
             (
@@ -60,7 +60,7 @@ def list_packages(
                 format_size(each.size_bytes),
                 each.entry.repository,
                 f"{each.installed_at:%Y-%m-%d}",
-                ", ".join(_runtime_words(runtimes, each)),
+                _runtime_words(runtimes, each),
             )
             for each in installed
         ]
@@ -111,12 +111,7 @@ def search(
 @with_context(REPOSITORY_ROWS)
 def info(
     context: PackageContext,
-    package: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME[@RANGE]", help="A package; the newest matching version is shown.", autocompletion=offer_packages
-        ),
-    ],
+    package: Annotated[str, names_argument("A package; the newest matching version is shown.", offer_packages)],
     repository: RepositoryName = "all",
     as_json: AsJson = False,
 ) -> None:
@@ -143,10 +138,10 @@ def info(
     own_recipes = recipes.get(entry.language, [])
     if as_json:
         details = {
-            **as_entry(entry),
+            **as_details(entry),
             "versions": others,
             "recipes": [recipe.series for recipe in own_recipes],
-            "installed": None if there is None else {**as_installed(there), "runtimes": as_runtimes(runtimes, there)},
+            "installed": None if there is None else _with_runtimes(there, runtimes),
         }
         print_json(details)
         return
@@ -160,7 +155,7 @@ def _list_available(context: PackageContext, repository: str, *, sync: bool, as_
         typer.echo("no repository is configured: see docs/operate/packages.md", err=True)
     installed = {package.id for package in context.store.all()}
     if as_json:
-        print_json([{**as_entry(entry), "installed": entry.name in installed} for entry in entries])
+        print_json([{**as_details(entry), "installed": entry.name in installed} for entry in entries])
         return
     rows = [
         (
@@ -209,13 +204,17 @@ def _search_result(name: str, entries: Sequence[Entry], installed: set[str], rec
     }
 
 
-def _runtime_words(runtimes: Iterable[Runtime], package: Installed) -> list[str]:
+def _with_runtimes(package: Installed, runtimes: Iterable[Runtime]) -> dict[str, Any]:
+    """Convert an installed package and its runtimes to JSON."""
+    own = [select(each, "language", "version", "aliases") for each in runtimes if each.installed == package.id]
+    return {**as_installed(package), "runtimes": own}
+
+
+def _runtime_words(runtimes: Iterable[Runtime], package: Installed) -> str:
     """Name the runtimes of a package; the version is omitted if it is the package's own."""
-    return [
-        each.language if each.version == package.entry.version else f"{each.language} {each.version}"
-        for each in runtimes
-        if each.installed == package.id
-    ]
+    own = [each for each in runtimes if each.installed == package.id]
+    version = package.entry.version
+    return ", ".join(each.language if each.version == version else f"{each.language} {each.version}" for each in own)
 
 
 def _details(

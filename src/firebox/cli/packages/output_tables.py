@@ -15,7 +15,6 @@ from firebox.server.logs import escape
 
 if TYPE_CHECKING:
     from firebox.packages.installed.store import Installed
-    from firebox.runtimes.runtime import Runtime
 
 PIPED_COLUMNS = 240
 
@@ -60,41 +59,23 @@ def format_size(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
-def as_entry(entry: Entry) -> dict[str, Any]:
-    """Convert an index entry to JSON."""
-    return {
-        "package": entry.language,
-        "version": entry.version,
-        "repository": entry.repository,
-        "author": entry.author,
-        "size_bytes": entry.size_bytes,
-        "architecture": entry.architecture,
-        "checksums": entry.checksums,
-        "dependencies": entry.dependencies,
-        "buildfile": entry.buildfile,
-        "download": entry.download,
-        "signed": bool(entry.signature),
-    }
+def select(source: object, *names: str) -> dict[str, Any]:
+    """Return some attributes of an object, by name."""
+    return {name: getattr(source, name) for name in names}
+
+
+def as_entry(entry: Entry, *names: str) -> dict[str, Any]:
+    """Convert an index entry to JSON. names: the fields after its name and version."""
+    return {"package": entry.language, **select(entry, "version", *names)}
+
+
+def as_details(entry: Entry) -> dict[str, Any]:
+    """Convert all of an index entry to JSON."""
+    names = ("repository", "author", "size_bytes", "architecture", "checksums", "dependencies", "buildfile", "download")
+    return {**as_entry(entry, *names), "signed": bool(entry.signature)}
 
 
 def as_installed(package: Installed) -> dict[str, Any]:
     """Convert an installed package to JSON."""
-    return {
-        "id": package.id,
-        "package": package.entry.language,
-        "version": package.entry.version,
-        "repository": package.entry.repository,
-        "kind": package.kind,
-        "size_bytes": package.size_bytes,
-        "installed_at": package.installed_at,
-        "requires": list(package.requires),
-    }
-
-
-def as_runtimes(runtimes: Iterable[Runtime], package: Installed) -> list[dict[str, Any]]:
-    """Convert the runtimes of a package to JSON."""
-    return [
-        {"language": each.language, "version": each.version, "aliases": list(each.aliases)}
-        for each in runtimes
-        if each.installed == package.id
-    ]
+    entry = as_entry(package.entry, "repository")
+    return {"id": package.id, **entry, **select(package, "kind", "size_bytes", "installed_at", "requires")}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import typer
 from msgspec import Struct
 
 from firebox.cli.packages.context import PackageContext
@@ -18,13 +19,17 @@ from firebox.packages.entry import Entry
 if TYPE_CHECKING:
     from firebox.packages.installed.store import Installed
 
-NAMES_METAVAR = "NAME[@RANGE]"
 FILE_ENDINGS = (".squashfs", ".sqsh", ".tar.gz", ".tgz")
 RANGE_HINT = "examples: *, 3.x, ^3.11, >=3.9 <4, 3.11.7"
 
 _SPELLING = re.compile(r"([^\s@<>=^~|*]+)(?:@(.*)|([<>=^~].*))?", re.DOTALL)
 _LONGEST = 256
 MAX_SHOWN = 12
+
+
+def names_argument(description: str, completion: Callable[..., list[str]]) -> Any:
+    """Declare the argument of a command for the names of packages."""
+    return typer.Argument(metavar="NAME[@RANGE]", help=description, autocompletion=completion)
 
 
 class Selector(Struct, frozen=True, kw_only=True):

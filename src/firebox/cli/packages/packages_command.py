@@ -12,8 +12,7 @@ from firebox.cli.packages.install_command import install, uninstall
 from firebox.cli.packages.list_commands import info, list_packages, search
 from firebox.cli.packages.publish_commands import index, keygen, publish, sign
 from firebox.cli.packages.recipes_command import recipes
-from firebox.cli.packages.repository_commands import repos, sync
-from firebox.cli.packages.trust_commands import trust, untrust
+from firebox.cli.packages.repository_commands import repos, sync, trust, untrust
 
 app = Application(no_args_is_help=True)
 

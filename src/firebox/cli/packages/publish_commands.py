@@ -11,7 +11,7 @@ import typer
 
 from firebox.cli.options import ConfigFile, DataDir
 from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, interruptible, open_settings, with_settings
-from firebox.cli.packages.output_tables import print_json
+from firebox.cli.packages.output_tables import as_entry, print_json
 from firebox.cli.packages.progress import show_progress
 from firebox.domain.errors import InvalidRequest
 from firebox.packages.entry import Entry
@@ -125,19 +125,8 @@ def _open(folder: Path, config: Path | None, data_dir: Path | None) -> None:
 
 def _show(entries: Sequence[Entry], folder: Path, done: str, *, as_json: bool) -> None:
     if as_json:
-        print_json(
-            [
-                {
-                    "package": entry.language,
-                    "version": entry.version,
-                    "architecture": entry.architecture,
-                    "download": entry.download,
-                    "checksums": entry.checksums,
-                    "signed": bool(entry.signature),
-                }
-                for entry in entries
-            ]
-        )
+        names = ("architecture", "download", "checksums")
+        print_json([{**as_entry(entry, *names), "signed": bool(entry.signature)} for entry in entries])
     else:
         print(f"{done} {len(entries)} {'package' if len(entries) == 1 else 'packages'}: {folder / INDEX_NAME}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firebox.cli.packages.context import DATA_DIR_ROWS, AsJson, with_settings
-from firebox.cli.packages.output_tables import print_json, print_rows
+from firebox.cli.packages.output_tables import print_json, print_rows, select
 from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,14 +78,6 @@ def contains_words(words: Sequence[str], texts: Sequence[str]) -> bool:
 
 
 def _as_json(recipe: Recipe) -> dict[str, Any]:
-    return {
-        "package": recipe.package,
-        "series": recipe.series,
-        "version": recipe.version,
-        "suite": recipe.suite,
-        "verified": recipe.verified,
-        "summary": recipe.summary,
-        "provides": list(recipe.provides),
-        "supplied": [{"name": each.name, "hint": each.hint} for each in recipe.supplied],
-        "notes": recipe.notes,
-    }
+    supplied = [select(each, "name", "hint") for each in recipe.supplied]
+    head = select(recipe, "package", "series", "version", "suite", "verified", "summary", "provides")
+    return {**head, "supplied": supplied, "notes": recipe.notes}

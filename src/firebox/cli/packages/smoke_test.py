@@ -53,10 +53,8 @@ def run_smoke_test(
     stage = result.run or result.compile
     if result.run is None or result.verdict != "ok" or result.run.stdout.strip() not in EXPECTED:
         output = b"".join(chunk.data for chunk in stage.chunks)[-_SHOWN:].decode(errors="replace") if stage is not None else ""
-        raise BuildFailed(
-            f"{built.entry.name}: the test program did not print OK: {result.verdict} {result.reason}".rstrip(),
-            hint=output.strip(),
-        )
+        message = f"{built.entry.name}: the test program did not print OK: {result.verdict} {result.reason}"
+        raise BuildFailed(message.rstrip(), hint=output.strip())
 
 
 async def _run(recipe: Recipe, runtime: Runtime, settings: Settings) -> Result:
@@ -79,14 +77,10 @@ def _without_maxima(settings: Settings) -> Settings:
 @contextmanager
 def _layers(built: Built, folder: Path) -> Generator[tuple[str, ...]]:
     """Yield the layers of the package's root, unpacked if images cannot be mounted. folder: of the dependencies."""
-    images = [built.file, *(_image_of(folder, name, version) for name, version in built.entry.dependencies.items())]
+    needed = built.entry.dependencies.items()
+    images = [built.file, *(next(folder.glob(f"{name}-{version}-*.squashfs")) for name, version in needed)]
     if not cannot_mount():
         yield tuple(str(image.resolve()) for image in images)
         return
     with tempfile.TemporaryDirectory(prefix="firebox-try-") as place:
         yield tuple(str(unpack_tree(image, Path(place, str(number)))) for number, image in enumerate(images))
-
-
-def _image_of(folder: Path, language: str, version: str) -> Path:
-    """Find the image of a dependency."""
-    return next(folder.glob(f"{language}-{version}-*.squashfs"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from urllib.parse import quote, unquote
 
 import msgspec
 import yaml
-from msgspec import Struct
 from pysequoia import SignatureMode, Tsk, sign, sign_file
 
 from firebox.domain.errors import Conflict, InvalidRequest, NotTrusted, UnusablePackage
@@ -28,7 +27,7 @@ from firebox.files.checksum import file_checksum
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.file_locks import lock_file
 from firebox.packages.installed.preparation import describe
-from firebox.packages.repository.index import SCHEMA, parse_index
+from firebox.packages.repository.index import SCHEMA, Index, parse_index
 from firebox.packages.repository.signatures import verify_bytes, verify_file
 from firebox.packages.repository.sources import INDEX_NAME, file_url, path_of_url
 from firebox.packages.versions import sort_key
@@ -40,14 +39,6 @@ MAX_BUILD_FILE_BYTES = 16 << 20
 
 _ENDINGS = (".squashfs", ".tar.gz", ".tgz")
 _LOCK = ".index.lock"
-
-
-class _FolderIndex(Struct, frozen=True, kw_only=True):
-    """The index of a folder. Downloads are URL-quoted names of files beside it."""
-
-    entries: tuple[Entry, ...] = ()
-    serial: int = 0
-    keys: tuple[str, ...] = ()
 
 
 def entry_of(file: Path, information: Mapping[str, Any], size_bytes: int) -> Entry:
@@ -89,7 +80,7 @@ def add_to_index(folder: Path, entry: Entry) -> None:
     with lock_file(folder / _LOCK):
         announced = _read(folder)
         kept = [each for each in announced.entries if _identity(each) != _identity(entry)]
-        _write(folder, _FolderIndex(entries=(*kept, entry), serial=announced.serial + 1))
+        _write(folder, [*kept, entry], announced.serial)
 
 
 def add_file_to_index(folder: Path, file: Path) -> None:
@@ -119,7 +110,7 @@ def write_index(folder: Path, report: Report = no_report) -> list[Entry]:
             if _identity(entry) in entries:
                 raise Conflict(f"{unquote(entries[_identity(entry)].download)} and {file.name} both contain {entry.name}")
             entries[_identity(entry)] = entry
-        _write(folder, _FolderIndex(entries=tuple(entries.values()), serial=announced.serial + 1))
+        _write(folder, entries.values(), announced.serial)
     return [with_absolute_url(each, folder) for each in entries.values()]
 
 
@@ -141,8 +132,7 @@ def sign_folder(folder: Path, key: Path, report: Report = no_report) -> None:
         for number, entry in enumerate(announced.entries):
             report(Progress(package=entry.name, step="verify", done=number, total=len(announced.entries), words="signing"))
             entries.append(msgspec.structs.replace(entry, signature=_signature(folder, entry, secret)))
-        fingerprint = secret.extract_certificate().fingerprint.upper()
-        _write(folder, _FolderIndex(entries=tuple(entries), serial=announced.serial + 1, keys=(fingerprint,)), secret)
+        _write(folder, entries, announced.serial, secret)
 
 
 def publish(folder: Path, target: Path, key: Path | None = None, report: Report = no_report) -> list[Entry]:
@@ -161,8 +151,8 @@ def publish(folder: Path, target: Path, key: Path | None = None, report: Report 
             stack.enter_context(lock_file(place / _LOCK))
         ours, theirs = _read(folder), _read(target)
         _check_final(ours.entries, theirs.entries)
-        if ours.serial <= theirs.serial:
-            _write(folder, msgspec.structs.replace(ours, serial=theirs.serial + 1))
+        if (ours.serial or 0) <= (theirs.serial or 0):
+            _write(folder, ours.entries, theirs.serial)
     if key is not None:
         sign_folder(folder, key, report)
     with lock_file(folder / _LOCK), lock_file(target / _LOCK):
@@ -258,11 +248,11 @@ def _read_key(file: Path) -> Tsk:
     return key
 
 
-def _read(folder: Path) -> _FolderIndex:
-    """Read a folder's index; empty if there is none. Raises: RepositoryError."""
+def _read(folder: Path) -> Index:
+    """Read a folder's index, empty if there is none. Downloads are quoted names of files beside it. Raises: RepositoryError."""
     file = folder / INDEX_NAME
     if not file.is_file():
-        return _FolderIndex()
+        return Index(entries=[], form="ppman-repo-1")
     index = parse_index(file.read_bytes(), repository=str(folder), location=file_url(file))
     entries = [
         msgspec.structs.replace(
@@ -270,7 +260,7 @@ def _read(folder: Path) -> _FolderIndex:
         )
         for entry in index.entries
     ]
-    return _FolderIndex(entries=tuple(entries), serial=index.serial or 0, keys=index.keys)
+    return msgspec.structs.replace(index, entries=entries)
 
 
 def _relative_url(address: str) -> str:
@@ -278,10 +268,11 @@ def _relative_url(address: str) -> str:
     return quote(path_of_url(address).name) if address.startswith("file:") else address
 
 
-def _write(folder: Path, announced: _FolderIndex, secret: Tsk | None = None) -> None:
-    entries = sorted(announced.entries, key=lambda each: (each.language, sort_key(each.version), each.architecture))
-    document: dict[str, Any] = {"schema": SCHEMA, "serial": announced.serial}
-    document |= {"keys": list(announced.keys)} if announced.keys else {}
+def _write(folder: Path, entries: Iterable[Entry], previous: int | None, secret: Tsk | None = None) -> None:
+    """Write a folder's index, signed if there is a key. previous: the serial to increment."""
+    entries = sorted(entries, key=lambda each: (each.language, sort_key(each.version), each.architecture))
+    document: dict[str, Any] = {"schema": SCHEMA, "serial": (previous or 0) + 1}
+    document |= {"keys": [secret.extract_certificate().fingerprint.upper()]} if secret is not None else {}
     document["packages"] = [_entry_table(entry) for entry in entries]
     content = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000).encode()
     lines = [f"{each.language},{each.version},{each.checksums['sha256']},{each.download}\n" for each in entries]
