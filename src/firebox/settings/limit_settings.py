@@ -11,18 +11,18 @@ from firebox.settings.declaration import Given
 from firebox.settings.settings_table import ROWS, nearest
 
 _STAGE_LIMITS = tuple(f"{stage}_{limit}" for stage in STAGES for limit in LIMIT_NAMES)
+LIMIT_SETTINGS = tuple(name for limit in _STAGE_LIMITS for name in (limit, f"max_{limit}") if name in ROWS)
 
 
 def read_overrides(given: Given) -> dict[str, dict[str, int | str]]:
     """Parse the limits of each language or package. Raises: SettingsError."""
-    names = [name for stage_limit in _STAGE_LIMITS for name in (stage_limit, f"max_{stage_limit}") if name in ROWS]
     overrides = cast("Mapping[str, Mapping[str, object]]", ROWS["limit_overrides"].read_given(given))
     result: dict[str, dict[str, int | str]] = {language: {} for language in overrides}
     for language, limits in overrides.items():
         for name, value in limits.items():
             setting = f"limit_overrides.{language}.{name}"
-            if name not in names:
-                hint = nearest(name, names)
+            if name not in LIMIT_SETTINGS:
+                hint = nearest(name, LIMIT_SETTINGS)
                 raise SettingsError(setting, value, "a limit setting such as run_memory_bytes", source=given.source, hint=hint)
             result[language][name] = cast("int | str", ROWS[name].read_given(Given(value, given.source), setting))
     return result

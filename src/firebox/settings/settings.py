@@ -17,7 +17,7 @@ from firebox.domain.errors import SettingsError
 from firebox.domain.model import CacheLevel
 from firebox.domain.redaction import HIDDEN
 from firebox.settings.declaration import ENVIRONMENT_PREFIX, Given
-from firebox.settings.limit_settings import read_overrides, reconcile_maxima
+from firebox.settings.limit_settings import LIMIT_SETTINGS, read_overrides, reconcile_maxima
 from firebox.settings.other_systems.foreign_environment import read_foreign_environment
 from firebox.settings.setting_values import Value
 from firebox.settings.settings_table import ROWS, TABLE, SettingsTable, nearest
@@ -48,7 +48,7 @@ class Settings(SettingsTable, frozen=True, kw_only=True, eq=False):
 
     def value(self, name: str) -> Value:
         """Return the value of a setting. Raises: KeyError."""
-        return cast("Value", getattr(self, ROWS[name].name))
+        return cast("Value", self.limits[name] if name in self.limits else getattr(self, ROWS[name].name))
 
     def shown(self, name: str) -> Value:
         """Return the value of a setting without tokens and passwords. Raises: KeyError."""
@@ -125,8 +125,9 @@ def load_settings(
     values["data_dir"] = data_folder
     values |= {name: data_folder / values.get(name, ROWS[name].default) for name in ("runtimes_dir", "trusted_keys_dir")}
     reconcile_maxima(values, given)
+    limits = {name: values.pop(name, ROWS[name].default) for name in LIMIT_SETTINGS}
     sources = {name: item.source for name, item in given.items()}
-    return Settings(**values, sources=sources, warnings=(*foreign_warnings, *warnings))
+    return Settings(**values, limits=limits, sources=sources, warnings=(*foreign_warnings, *warnings))
 
 
 def _data_folder(given: Mapping[str, Given], environ: Mapping[str, str]) -> Path:
