@@ -36,9 +36,6 @@ class Used:
     server_s: float
     all_s: float
 
-    def since(self, before: Used) -> Used:
-        return Used(self.server_s - before.server_s, self.all_s - before.all_s)
-
 
 @dataclass(frozen=True, slots=True)
 class ProcessTree:
