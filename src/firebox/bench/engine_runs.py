@@ -11,7 +11,7 @@ import uvloop
 from firebox.bench.contender import SETTLE_S, BenchmarkFailed, Contender
 from firebox.bench.programs import Program
 from firebox.domain.limits import LimitRequest
-from firebox.domain.model import File, Finished, Job, Result, Verdict
+from firebox.domain.model import File, Job, Result, Verdict
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.registry import Registry
 from firebox.settings.settings import Settings
@@ -59,7 +59,4 @@ class Engine:
 
     async def _execute(self, job: Job) -> Result:
         async with self._executor.submit(job) as run:
-            async for event in run.events():
-                if isinstance(event, Finished):
-                    return event.result
-        raise AssertionError("events end with Finished")
+            return await run.result()

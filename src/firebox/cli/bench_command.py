@@ -13,9 +13,7 @@ import typer
 
 from firebox.bench.benchmark import Bench
 from firebox.bench.contender import BenchmarkFailed
-from firebox.bench.http_client import (
-    DOORS,
-)
+from firebox.bench.http_client import DOORS
 from firebox.bench.programs import SOURCES
 from firebox.bench.report_tables import print_markdown, print_tables
 from firebox.cli.application import Application

@@ -10,7 +10,8 @@ from firebox.domain.limits import NUMBER_NAMES, STAGES, LimitPolicy, Limits, Sta
 from firebox.settings.settings import Settings
 
 NO_MAXIMA = {f"max_{stage}_{name}": 0 for stage in STAGES for name in NUMBER_NAMES}
-"""Settings of a person who runs programs on a machine of their own: no maximum but the machine."""
+OF_ONE_RUN = {**NO_MAXIMA, "ready_sandboxes": 0, "slots": 1, "launchers": 1}
+"""Settings of a person who runs one program on a machine of their own: no maximum but the machine."""
 
 
 @lru_cache(maxsize=16)

@@ -6,14 +6,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from firebox.cli.inherited import repair_inherited_state
-from firebox.cli.interrupts import end_at_interrupts, raise_at_interrupts
+from firebox.cli.startup import prepare_process, raise_at_interrupts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Answer one request and exit with its status."""
-    repair_inherited_state()
-    end_at_interrupts()
+    prepare_process()
     import argparse
     from pathlib import Path
 
