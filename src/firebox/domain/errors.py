@@ -8,13 +8,13 @@
     │   ├── LimitNotEnforceable this host cannot enforce a limit
     │   ├── NotFound            no such run, package or user
     │   ├── Conflict            not possible in the current state
-    │   ├── Unauthenticated
-    │   └── Forbidden
+    │   ├── Unauthenticated     credentials are missing or wrong
+    │   └── Forbidden           the client is authenticated but not authorized
     ├── CapacityError           try again later
-    │   ├── QueueFull
+    │   ├── QueueFull           all slots are busy and the queue, or this client's share of it, is full
     │   ├── BodiesFull          the memory budget for requests and responses is exhausted
     │   ├── RateLimited         the client exceeded a rate limit or quota
-    │   ├── ShuttingDown
+    │   ├── ShuttingDown        the server accepts no new runs
     │   └── PartUnavailable     a dependency does not respond: database, container engine, sign-on service
     ├── SettingsError           a setting is invalid
     ├── ContainerError          the container engine failed to serve a request
@@ -24,7 +24,7 @@
     │   ├── WrongChecksum       the file does not match the index
     │   ├── NotTrusted          no signature by a trusted key, or a replayed older index
     │   ├── UnusablePackage     the contents are damaged, malicious or for another machine
-    │   ├── DependencyConflict  dependencies are missing or contradict each other
+    │   ├── DependencyConflict  dependencies are missing, cyclic, or require incompatible versions
     │   └── BuildFailed         building a package from its recipe failed
     └── SandboxError            the sandbox failed: step and errno
 
@@ -112,20 +112,14 @@ class NotFound(RequestError):
 
 
 class Conflict(RequestError):
-    """The request is valid, but not possible in the current state."""
-
     code = "request.conflict"
 
 
 class Unauthenticated(RequestError):
-    """Credentials are missing or wrong."""
-
     code = "request.unauthenticated"
 
 
 class Forbidden(RequestError):
-    """The client is authenticated but not authorized."""
-
     code = "request.forbidden"
 
 
@@ -140,8 +134,6 @@ class CapacityError(FireboxError):
 
 
 class QueueFull(CapacityError):
-    """All slots are busy and the queue, or this client's share of it, is full."""
-
     code = "capacity.queue_full"
 
 
@@ -152,7 +144,6 @@ class BodiesFull(CapacityError):
 
     def __init__(self, what: str, allowed_bytes: int) -> None:
         super().__init__(f"{what} would be more than {allowed_bytes} bytes", retry_after_s=1.0)
-        self.allowed_bytes = allowed_bytes
 
 
 class RateLimited(CapacityError):
@@ -177,8 +168,6 @@ class PartUnavailable(CapacityError):
 
 
 class ShuttingDown(CapacityError):
-    """The server is shutting down and accepts no new runs."""
-
     code = "capacity.shutting_down"
 
 
@@ -187,7 +176,7 @@ class SettingsError(FireboxError):
 
     code = "settings"
 
-    def __init__(self, setting: str, value: object, allowed: str, *, source: str = "", hint: str = "") -> None:
+    def __init__(self, setting: str, *, value: object, allowed: str, source: str = "", hint: str = "") -> None:
         origin = f" (from {source})" if source else ""
         value = hide_secret(value)
         super().__init__(f"setting {setting} is {value!r}{origin}; allowed: {allowed}", hint=hint)
@@ -204,8 +193,6 @@ class ContainerError(FireboxError):
 
 
 class PackageError(FireboxError):
-    """A package or its repository is broken."""
-
     code = "package"
 
 
@@ -216,36 +203,25 @@ class RepositoryError(PackageError):
 
     def __init__(self, repository: str, message: str, *, hint: str = "") -> None:
         super().__init__(f"repository {repository}: {message}", hint=hint)
-        self.repository = repository
 
 
 class DownloadFailed(PackageError):
-    """The file of a package cannot be fetched, or has the wrong size."""
-
     code = "package.download"
 
 
 class WrongChecksum(PackageError):
-    """The checksum of a file differs from the index."""
-
     code = "package.checksum"
 
 
 class NotTrusted(PackageError):
-    """There is no signature by a trusted key, or an older index was replayed."""
-
     code = "package.not_trusted"
 
 
 class UnusablePackage(PackageError):
-    """The contents of a package are damaged, malicious or for another machine."""
-
     code = "package.unusable"
 
 
 class DependencyConflict(PackageError):
-    """Dependencies are missing, cyclic, or require incompatible versions."""
-
     code = "package.dependencies"
 
 
@@ -263,5 +239,3 @@ class SandboxError(FireboxError):
     def __init__(self, step: str, errno: int | None = None, *, detail: str = "", hint: str = "") -> None:
         where = f" (errno {errno})" if errno else ""
         super().__init__(f"the sandbox failed at {step!r}{where}{': ' + detail if detail else ''}", hint=hint)
-        self.step = step
-        self.errno = errno

@@ -16,7 +16,6 @@ from threading import Thread
 import structlog
 import uvloop
 
-from firebox.domain.errors import SettingsError
 from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.runner.grpc_server import serve_grpc
 from firebox.engine.backends.docker import open_docker
@@ -186,10 +185,6 @@ def _check_isolation(settings: Settings, listener: socket.socket, executor: Loca
         _log.warning("isolation layer missing", layer=finding.name, detail=finding.detail, hint=finding.hint)
     weak = [finding.name for finding in missing if finding.boundary]
     if weak and not is_loopback(listener.getsockname()[0]) and not settings.allow_weak_isolation:
-        raise SettingsError(
-            "host",
-            settings.host,
-            f"an address of this machine only, since this host lacks {', '.join(weak)}",
-            source=settings.source("host"),
-            hint="see `firebox doctor`, or set allow_weak_isolation (--allow-weak-isolation)",
-        )
+        allowed = f"an address of this machine only, since this host lacks {', '.join(weak)}"
+        hint = "see `firebox doctor`, or set allow_weak_isolation (--allow-weak-isolation)"
+        raise settings.refused("host", allowed=allowed, hint=hint)

@@ -111,14 +111,21 @@ class Setting(Struct, frozen=True, eq=False):
         try:
             return self.read(given.value)
         except (ValueError, RuntimeError):  # RuntimeError: a "~user" that does not exist
-            raise SettingsError(name or self.name, self.shown(given.value), self.allowed, source=given.source) from None
+            raise SettingsError(
+                name or self.name, value=self.shown(given.value), allowed=self.allowed, source=given.source
+            ) from None
 
     def translate(self, alias: Alias, value: object, source: str) -> Any:
         """Translate the value of an alias. Return None if it does not decide the setting. Raises: SettingsError."""
         try:
             return alias.read(value)
         except ValueError as error:
-            raise SettingsError(self.name, self.shown(value), str(error), source=source) from None
+            raise SettingsError(self.name, value=self.shown(value), allowed=str(error), source=source) from None
 
     def _in_range(self, number: int) -> bool:
         return self.minimum <= number and not 0 < number < self.least and (self.maximum is None or number <= self.maximum)
+
+
+def unreadable(path: Path, error: OSError) -> SettingsError:
+    """Return the error for a settings file."""
+    return SettingsError("config", value=str(path), allowed="a readable file", hint=f"{error.strerror}")

@@ -23,7 +23,9 @@ def read_overrides(given: Given) -> dict[str, dict[str, int | str]]:
             setting = f"limit_overrides.{language}.{name}"
             if name not in LIMIT_SETTINGS:
                 hint = nearest(name, LIMIT_SETTINGS)
-                raise SettingsError(setting, value, "a limit setting such as run_memory_bytes", source=given.source, hint=hint)
+                raise SettingsError(
+                    setting, value=value, allowed="a limit setting such as run_memory_bytes", source=given.source, hint=hint
+                )
             result[language][name] = cast("int | str", ROWS[name].read_given(Given(value, given.source), setting))
     return result
 
@@ -53,4 +55,4 @@ def reconcile_maxima(values: dict[str, Any], given: Mapping[str, Given]) -> None
 
 
 def _too_high(setting: str, wanted: int, maximum_name: str, maximum: object, source: str) -> SettingsError:
-    return SettingsError(setting, wanted, f"at most {maximum_name}, which is {maximum}", source=source)
+    return SettingsError(setting, value=wanted, allowed=f"at most {maximum_name}, which is {maximum}", source=source)

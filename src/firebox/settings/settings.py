@@ -16,7 +16,7 @@ from typing import Any, cast
 from firebox.domain.errors import SettingsError
 from firebox.domain.model import CacheLevel
 from firebox.domain.redaction import HIDDEN
-from firebox.settings.declaration import ENVIRONMENT_PREFIX, Given
+from firebox.settings.declaration import ENVIRONMENT_PREFIX, Given, unreadable
 from firebox.settings.limit_settings import LIMIT_SETTINGS, read_overrides, reconcile_maxima
 from firebox.settings.other_systems.foreign_environment import read_foreign_environment
 from firebox.settings.setting_values import Value
@@ -57,6 +57,11 @@ class Settings(SettingsTable, frozen=True, kw_only=True, eq=False):
     def source(self, name: str) -> str:
         """Return where a value came from: default, flag, environment NAME or file PATH. Raises: KeyError."""
         return self.sources.get(ROWS[name].name, "default")
+
+    def refused(self, name: str, *, allowed: str, value: object = None, hint: str = "") -> SettingsError:
+        """Return the error for the value of a setting. value: in place of it, None to show it without secrets."""
+        shown = self.shown(name) if value is None else value
+        return SettingsError(name, value=shown, allowed=allowed, source=self.source(name), hint=hint)
 
     @property
     def slot_count(self) -> int:
@@ -172,13 +177,15 @@ def _read_data_file(folder: Path) -> dict[str, Given]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise SettingsError("config", str(file), "a readable file", hint=f"{error.strerror}") from None
+        raise unreadable(file, error) from None
     if mode & stat.S_IWOTH:
         # The operator did not name this file and may not know of it.
-        raise SettingsError("config", str(file), "a file that is not world-writable", hint=f"chmod o-w {file}")
+        raise SettingsError("config", value=str(file), allowed="a file that is not world-writable", hint=f"chmod o-w {file}")
     given = _read_toml(file)
     if "data_dir" in given:
-        raise SettingsError("data_dir", given["data_dir"].value, "set elsewhere: this file is in it", source=f"file {file}")
+        raise SettingsError(
+            "data_dir", value=given["data_dir"].value, allowed="set elsewhere: this file is in it", source=f"file {file}"
+        )
     return given
 
 
@@ -186,9 +193,9 @@ def _read_toml(path: Path) -> dict[str, Given]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError("config", str(path), "a readable file", hint=f"{error.strerror}") from None
+        raise unreadable(path, error) from None
     except ValueError as error:  # not TOML, or not UTF-8
-        raise SettingsError("config", str(path), "a TOML file", hint=str(error)) from None
+        raise SettingsError("config", value=str(path), allowed="a TOML file", hint=str(error)) from None
     return _known(table, f"file {path}")
 
 
@@ -201,7 +208,7 @@ def _known(values: Mapping[str, object], source: str) -> dict[str, Given]:
     for name, value in values.items():
         if name not in ROWS:
             shown = value if isinstance(value, int | float) else HIDDEN  # it may be a token
-            raise SettingsError(name, shown, "a known setting", source=source, hint=nearest(name, ROWS))
+            raise SettingsError(name, value=shown, allowed="a known setting", source=source, hint=nearest(name, ROWS))
     return {name: Given(value, source) for name, value in values.items()}
 
 
@@ -226,5 +233,5 @@ def _parse_json(given: dict[str, Given]) -> dict[str, Given]:
         try:
             given["limit_overrides"] = Given(json.loads(item.value), item.source)
         except (ValueError, RecursionError):
-            raise SettingsError("limit_overrides", item.value, "a JSON object", source=item.source) from None
+            raise SettingsError("limit_overrides", value=item.value, allowed="a JSON object", source=item.source) from None
     return given
