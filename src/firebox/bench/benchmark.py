@@ -66,7 +66,7 @@ class Bench:
         self._missing: list[str] = []
 
     def measure(self, languages: Sequence[str]) -> Report:
-        """Measure everything. Raises: BenchmarkFailed, KeyError for a language without a program, SandboxError."""
+        """Measure everything. Raises: BenchmarkFailed, InvalidRequest for a language without a program, SandboxError."""
         registry = Registry(find_runtimes(self._settings).runtimes)
         programs, absent = choose_programs(registry, languages)
         self._missing += [f"{name}: no runtime on this machine" for name in absent]
@@ -170,11 +170,9 @@ class Bench:
                 alone,
                 Target(server, exchange, first),
                 peer,
-                bare_ms=durations[BARE].median_ms,
-                http_ms=durations[HTTP].median_ms,
+                durations,
                 runs=self._runs,
                 callers=self._callers,
-                workers=os.cpu_count() or 1,
                 seconds=load_s,
                 advance=advance,
             )

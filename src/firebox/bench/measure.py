@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 
 from firebox.bench.contender import Contender, Duration, summarise
-from firebox.bench.http_client import Exchange, run_at_rate, run_with_callers
-from firebox.bench.processes import Processes, run_side_by_side
+from firebox.bench.http_client import HTTP, Exchange, run_at_rate, run_with_callers
+from firebox.bench.processes import BARE, Processes, run_side_by_side
 from firebox.bench.report import PeerThroughput, Throughput
 from firebox.bench.serving import Served
 
@@ -77,24 +78,22 @@ def load(
     bare: Processes,
     firebox: Target,
     peer: Target | None,
+    durations: Mapping[str, Duration],
     *,
-    bare_ms: float,
-    http_ms: float,
     runs: int,
     callers: int,
-    workers: int,
     seconds: float,
     advance: Advance,
 ) -> Throughput:
     """Measure runs per second, bare and by the server with one client and with several, and durations at half of that rate.
 
-    peer: another server, measured with several clients. bare_ms, http_ms: approximate duration of a run, which determines how
-    many make up a slice: at most `runs`, unless that leaves clients idle.
-    Raises: BenchmarkFailed.
+    peer: another server, measured with several clients. durations: of single runs; they determine how many make up a slice: at
+    most `runs`, unless that leaves clients idle. Raises: BenchmarkFailed.
     """
-    slice_runs = max(min(int(_SLICE_S * 1000 / bare_ms), runs), callers, workers)
+    workers = os.cpu_count() or 1
+    slice_runs = max(min(int(_SLICE_S * 1000 / durations[BARE].median_ms), runs), callers, workers)
     # CPU time is counted in hundredths of a second: cached runs are repeated more often than compilations.
-    server_runs = max(min(int(_SLICE_S * 1000 / http_ms), runs), callers)
+    server_runs = max(min(int(_SLICE_S * 1000 / durations[HTTP].median_ms), runs), callers)
     samples: defaultdict[str, list[float]] = defaultdict(list)
     half_load_ms: list[float] = []
     started = time.perf_counter()

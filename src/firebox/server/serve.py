@@ -176,10 +176,7 @@ def _warn_of_untrusted(settings: Settings) -> None:
 
 
 def _check_isolation(settings: Settings, listener: socket.socket, executor: LocalExecutor) -> None:
-    """Log missing isolation layers; refuse to serve a public address without those of the boundary.
-
-    Raises: SettingsError.
-    """
+    """Log missing isolation layers; refuse to serve a public address without those of the boundary. Raises: SettingsError."""
     missing = [finding for finding in explain(executor.isolation, reasons=executor.isolation_reasons) if not finding.ok]
     for finding in missing:
         _log.warning("isolation layer missing", layer=finding.name, detail=finding.detail, hint=finding.hint)

@@ -36,16 +36,6 @@ _MODULE = r"[\w@][\w.:/@-]{0,99}"
 _NUMBER = r"\s*(-?\d{1,18})(?:\.(\d{1,9}))?\s*([a-zA-Z]*)\s*"
 
 
-def read_value(kind: Kind, value: object) -> Value:
-    """Parse a value. Raises: ValueError; RuntimeError for the home folder of an unknown user."""
-    return _KINDS[kind][0](value)
-
-
-def allowed_values(kind: Kind, number_range: str) -> str:
-    """Describe the allowed values."""
-    return _KINDS[kind][1].format(range=number_range)
-
-
 def _number(value: object, units: Mapping[str, int], default_unit: int = 1) -> int:
     """Read a whole number with an optional unit. default_unit: the factor of a number without a unit."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -114,7 +104,7 @@ def _by_language(value: object, type_: Any) -> Mapping[str, Any]:
 
 
 # fmt: off
-_KINDS: Mapping[Kind, tuple[Callable[[object], Value], str]] = {
+KINDS: Mapping[Kind, tuple[Callable[[object], Value], str]] = {
     "int": (lambda value: _number(value, {}), "a whole number, {range}"),
     "bytes": (lambda value: _number(value, _SIZES), "a size in bytes, {range}, also written like 64MiB or 64m"),
     "ms": (lambda value: _number(value, _DURATIONS_MS), "milliseconds, {range}, also written like 3s or 500ms"),
@@ -128,3 +118,7 @@ _KINDS: Mapping[Kind, tuple[Callable[[object], Value], str]] = {
         "a table of limit settings such as run_memory_bytes by language or package"),
 }
 # fmt: on
+"""The function that parses a value of each kind, and what it allows; {range} stands for the allowed numbers.
+
+A function raises ValueError, or RuntimeError for the home folder of an unknown user.
+"""
