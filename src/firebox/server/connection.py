@@ -289,12 +289,9 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         message = f"the head of the request is larger than {HEAD_BYTES} bytes or has more than {HEAD_FIELDS} fields"
-        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "http.head_too_large", message)
-
-    def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
-        """Send an error in the format of all doors, unless an earlier request is being answered, and close."""
-        if not self._is_answering():
-            self.transport.write(refusal(status, code, message))
+        if not self._is_answering():  # then an earlier request gets the rest of its response
+            code = "http.head_too_large"
+            self.transport.write(refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, code, message))
         self.transport.close()
 
     def _is_answering(self) -> bool:

@@ -123,15 +123,9 @@ class Server(HttpServer):
     def __init__(self, service: Service, settings: Settings, turns: FairScheduler, announce: Callable[[], None]) -> None:
         with absent(*UNUSED_BY_SERVERS):  # creating the application imports plug-ins for them
             application = create_app(service, settings)
-        super().__init__(application, application.limits, turns, timeout_graceful_shutdown=CONNECTIONS_GRACE_S)
+        super().__init__(application, application.limits, turns, announce, timeout_graceful_shutdown=CONNECTIONS_GRACE_S)
         self._service = service
-        self._announce = announce
         self._stopping: asyncio.Task[None] | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start accepting connections, then announce it."""
-        await super().startup(sockets)
-        self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting connections. On a forced exit end the lifespan too: otherwise it would be logged as a failure."""
