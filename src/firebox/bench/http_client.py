@@ -10,7 +10,7 @@ import random
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, count
 from typing import NamedTuple
@@ -103,8 +103,10 @@ def stdout_mark(expected: bytes) -> bytes:
 
 def execute_exchange(program: Program, url: str, door: str, stdin: str = "") -> Exchange:
     """Return the request for a run. door: one of `DOORS`."""
-    path, translate = DOORS[door]
-    return Exchange(post_request(url, path, {**translate(program), "stdin": stdin}), stdout_mark(program.expected))
+    path, limits = DOORS[door]
+    files = [{"name": program.runtime.main_name, "content": program.source}]
+    body = {"language": program.language, "version": program.runtime.version, "files": files, "stdin": stdin, **limits}
+    return Exchange(post_request(url, path, body), stdout_mark(program.expected))
 
 
 def first_exchanges(program: Program, url: str, door: str) -> Iterator[Exchange]:
@@ -118,26 +120,15 @@ def never_compiled(program: Program, number: int) -> Program:
     return replace(program, source=f"{program.source}// {number}\n")
 
 
-def _for_piston(program: Program) -> dict[str, object]:
-    limits = ("run_timeout", "run_cpu_time", "compile_timeout", "compile_cpu_time")
-    return {**_what_to_run(program), **dict.fromkeys(limits, _WALL_MS)}
-
-
-def _for_native(program: Program) -> dict[str, object]:
-    limits = {"wall_ms": _WALL_MS, "cpu_ms": _WALL_MS}
-    return {**_what_to_run(program), "limits": {"compile": limits, "run": limits}}
-
-
-def _what_to_run(program: Program) -> dict[str, object]:
-    files = [{"name": program.runtime.main_name, "content": program.source}]
-    return {"language": program.language, "version": program.runtime.version, "files": files}
-
-
-DOORS: Mapping[str, tuple[str, Callable[[Program], dict[str, object]]]] = {
-    "piston": ("/api/v2/execute", _for_piston),
-    "native": ("/api/v1/runs", _for_native),
+_LIMITS = {"wall_ms": _WALL_MS, "cpu_ms": _WALL_MS}
+DOORS: Mapping[str, tuple[str, dict[str, object]]] = {
+    "piston": (
+        "/api/v2/execute",
+        dict.fromkeys(("run_timeout", "run_cpu_time", "compile_timeout", "compile_cpu_time"), _WALL_MS),
+    ),
+    "native": ("/api/v1/runs", {"limits": {"compile": _LIMITS, "run": _LIMITS}}),
 }
-"""HTTP APIs that run programs: the path and the body."""
+"""HTTP APIs that run programs: the path, and the limits in the body."""
 
 
 def http_runs(connection: Connection, exchanges: Iterator[Exchange], name: str = HTTP) -> Contender:
