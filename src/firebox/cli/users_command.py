@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 import msgspec
 import typer
@@ -33,18 +33,17 @@ app = Application(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", metavar="FILE", help="Read the token from a file, or - for standard input."),
+    Path | None, typer.Option("--token-file", metavar="FILE", help="Read the token from a file, or - for standard input.")
 ]
-RunsPerMinute = Annotated[
-    str | None, typer.Option("--runs-per-minute", metavar="NUMBER", help="0: no limit; default: as in the settings.")
-]
-ConcurrentRuns = Annotated[
-    str | None, typer.Option("--concurrent-runs", metavar="NUMBER", help="0: no limit; default: as in the settings.")
-]
-CpuSecondsPerDay = Annotated[
-    str | None, typer.Option("--cpu-seconds-per-day", metavar="NUMBER", help="0: no limit; default: as in the settings.")
-]
+
+
+def _limit_flag(flag: str) -> Any:
+    return typer.Option(flag, metavar="NUMBER", help="0: no limit; default: as in the settings.")
+
+
+RunsPerMinute = Annotated[str | None, _limit_flag("--runs-per-minute")]
+ConcurrentRuns = Annotated[str | None, _limit_flag("--concurrent-runs")]
+CpuSecondsPerDay = Annotated[str | None, _limit_flag("--cpu-seconds-per-day")]
 
 
 @app.callback()
@@ -159,11 +158,9 @@ def _with_user(work: Callable[[Accounts, User], Awaitable[T]], name: str, config
 
 
 def _role(text: str) -> Role:
-    if text == "admin":
-        return "admin"
-    if text != "user":
+    if text not in get_args(Role):
         raise InvalidRequest(f"unknown role {text!r}", where="--role", hint="user or admin")
-    return "user"
+    return cast(Role, text)
 
 
 def _change(old: Quota, runs_per_minute: str | None, concurrent_runs: str | None, cpu_seconds_per_day: str | None) -> Quota:

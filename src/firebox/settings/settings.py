@@ -17,7 +17,7 @@ from firebox.domain.errors import SettingsError
 from firebox.domain.model import CacheLevel
 from firebox.domain.redaction import HIDDEN
 from firebox.settings.declaration import ENVIRONMENT_PREFIX, Given, unreadable
-from firebox.settings.limit_settings import LIMIT_SETTINGS, read_overrides, reconcile_maxima
+from firebox.settings.limit_policy import LIMIT_SETTINGS, read_overrides, reconcile_maxima
 from firebox.settings.other_systems.foreign_environment import read_foreign_environment
 from firebox.settings.setting_values import Value
 from firebox.settings.settings_table import ROWS, TABLE, SettingsTable, nearest
@@ -104,9 +104,7 @@ class Settings(SettingsTable, frozen=True, kw_only=True, eq=False):
 
 
 def load_settings(
-    flags: Mapping[str, object] | None = None,
-    config_file: Path | None = None,
-    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None, config_file: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
     """Load the settings.
 
