@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from firebox.bench.contender import Duration, summarise
 from firebox.bench.judging import Judging
 from firebox.bench.process_tree import Idle
 from firebox.bench.report import LanguageReport, Machine, NativeReport, Peer, PeerThroughput, Report, Start, Throughput
 from firebox.bench.report_tables import COLUMNS, print_tables
-from firebox.bench.samples import Duration, summarise
 from tests.conftest import require_tool
 from tests.support.server import environment, firebox, unused_uid_base
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ from firebox.bench import go_judge
 from firebox.bench.contender import BenchmarkFailed
 from firebox.bench.go_judge import GoJudge, find_go_judge, kept_files
 from firebox.bench.http_client import Exchange, run_with_callers
-from firebox.bench.judging import SOURCE, TESTS, BareJudge, GoJudgeJudge, Judge, JudgedTest, compare_judges, write_tests
+from firebox.bench.judging import SOURCE, TESTS, Judge, JudgedTest, compare_judges, judge_bare, judge_by_go_judge, write_tests
 from firebox.bench.process_tree import ProcessTree
 from firebox.bench.programs import Program
 from firebox.runtimes.runtime import Runtime
@@ -130,7 +131,7 @@ def test_programs_run_with_their_input_and_wrong_output_is_noticed(tmp_path: Pat
     with GoJudge(str(stand_in), tmp_path / "files", ()) as server:
         assert server.version == VERSION
         exchange = server.exchange(SH, server.prepare(SH, []))
-        assert run_with_callers(server.url, [exchange] * 5, 2).runs == 5
+        assert run_with_callers(server.url, [exchange] * 5, 2) > 0
         reader = Program(SH.runtime, "cat", expected=b"two words")
         run_with_callers(server.url, [server.exchange(reader, server.prepare(reader, []), "two words\n")], 1)
         with pytest.raises(BenchmarkFailed, match="other words"):
@@ -144,7 +145,7 @@ def test_each_exchange_is_checked_against_its_own_answer(tmp_path: Path, stand_i
         right = [
             server.exchange(Program(SH.runtime, "cat", word.encode()), files, f"{word}\n") for word in ("one", "two", "three")
         ]
-        assert run_with_callers(server.url, right, 2).runs == 3
+        assert run_with_callers(server.url, right, 2) > 0
         crossed = [Exchange(right[0].request, right[1].mark), *right]
         with pytest.raises(BenchmarkFailed, match="one"):
             run_with_callers(server.url, crossed, 2)
@@ -155,14 +156,17 @@ def test_judges_agree_on_every_test_and_forget_what_they_compiled(tmp_path: Path
     bare_folder = tmp_path / "bare"
     bare_folder.mkdir()
     with GoJudge(str(stand_in), tmp_path / "files", ()) as server:
-        judges: list[Judge] = [BareJudge(bare_folder), GoJudgeJudge(server, 2, ["a.out"])]
+        judges: dict[str, Judge] = {
+            "bare": partial(judge_bare, bare_folder),
+            "go-judge": partial(judge_by_go_judge, server, ["a.out"], 2),
+        }
         judging = compare_judges(judges, program, seconds=0)
         assert set(judging.tests_cpu_s) == set(judging.compile_cpu_s) == {"bare", "go-judge"}
         assert httpx.get(f"{server.url}/file", trust_env=False).json() == {}
         wrong = [JudgedTest("1\n7\n", b"8")]
-        for judge in judges:
+        for judge in judges.values():
             with pytest.raises(BenchmarkFailed, match="7"):
-                judge.judge(program, wrong)
+                judge(program, wrong)
 
 
 def test_tests_are_the_same_each_time_and_all_different() -> None:

@@ -206,7 +206,7 @@ async def test_requests_that_were_sent_ahead_are_answered_one_after_the_other() 
             assert head.startswith(b"HTTP/1.1 200")
             assert await reader.readexactly(len(f"/{number}")) == f"/{number}".encode()
             (protocol,) = place.server.server_state.connections
-            assert len(cast(BoundedConnection, protocol).pipeline) < SLICE_BYTES // len(requests[0])
+            assert len(cast(BoundedConnection, protocol).pipelined) < SLICE_BYTES // len(requests[0])
         writer.close()
 
 

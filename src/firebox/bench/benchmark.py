@@ -8,43 +8,34 @@ import shutil
 import sys
 import time
 from collections.abc import Generator, Sequence
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from firebox.bench.contender import BenchmarkFailed, Contender
-from firebox.bench.engine_runs import ENGINE, Engine, EngineRuns
+import firebox
+from firebox.bench.contender import BenchmarkFailed, Contender, Duration, summarise
+from firebox.bench.engine_runs import ENGINE, Engine
 from firebox.bench.go_judge import GO_JUDGE, GoJudge, find_go_judge
 from firebox.bench.http_client import (
     FIRST,
     HTTP,
     Connection,
     Exchange,
-    HttpRuns,
     execute_exchange,
     first_exchanges,
+    http_runs,
     run_with_callers,
 )
 from firebox.bench.judging import LANGUAGE as JUDGED
-from firebox.bench.judging import BareJudge, FireboxJudge, GoJudgeJudge, Judge, Judging, compare_judges
+from firebox.bench.judging import Judge, Judging, compare_judges, judge_bare, judge_by_firebox, judge_by_go_judge
 from firebox.bench.measure import Advance, Target, load, take_turns
 from firebox.bench.process_tree import Idle
 from firebox.bench.processes import BARE, BUBBLEWRAP, bare, bare_run, bubblewrap, firebox_run
 from firebox.bench.programs import Program, choose_programs, native_program
-from firebox.bench.report import (
-    LanguageReport,
-    NativeReport,
-    Peer,
-    Report,
-    Start,
-    Throughput,
-    describe_machine,
-    language_report,
-    version_of_firebox,
-)
-from firebox.bench.samples import Duration, summarise
+from firebox.bench.report import LanguageReport, NativeReport, Peer, Report, Start, describe_machine, ratios_to
 from firebox.bench.serving import Served, Server
 from firebox.bench.stream import measure_stream
 from firebox.runtimes.registry import Registry
@@ -75,7 +66,7 @@ class Bench:
         self._missing: list[str] = []
 
     def measure(self, languages: Sequence[str]) -> Report:
-        """Measure everything. Raises: BenchmarkFailed, KeyError for a language without a program, SandboxError."""
+        """Measure everything. Raises: BenchmarkFailed, InvalidRequest for a language without a program, SandboxError."""
         registry = Registry(find_runtimes(self._settings).runtimes)
         programs, absent = choose_programs(registry, languages)
         self._missing += [f"{name}: no runtime on this machine" for name in absent]
@@ -98,27 +89,23 @@ class Bench:
             reports: list[LanguageReport] = []
             judging: Judging | None = None
             for program in programs:
-                exchange = self._go_judge_exchange(go_judge, program)
-                target = Target(go_judge, exchange) if go_judge is not None and exchange is not None else None
+                target = self._go_judge_target(go_judge, program)
                 reports.append(self._language(program, server, engine, target, share_s, load_s))
                 if program.language == JUDGED:
                     judging = self._judging(program, server, go_judge if target is not None else None, share_s / 2)
-            native_report = self._native(native, engine, go_judge, share_s / 2) if native is not None else None
-            stream = self._stream(server, registry)
-            isolation = list(engine.isolation)
-        return Report(
-            firebox=version_of_firebox(),
-            machine=describe_machine(),
-            isolation=isolation,
-            languages=reports,
-            native=native_report,
-            stream=stream,
-            idle=idle,
-            start=start,
-            judging=judging,
-            peer=peer,
-            missing=self._missing,
-        )
+            return Report(
+                firebox=firebox.__version__,
+                machine=describe_machine(),
+                isolation=list(engine.isolation),
+                languages=reports,
+                native=self._native(native, engine, go_judge, share_s / 2) if native is not None else None,
+                stream=self._stream(server, registry),
+                idle=idle,
+                start=start,
+                judging=judging,
+                peer=peer,
+                missing=self._missing,
+            )
 
     def _start(self, programs: Sequence[Program]) -> Start | None:
         if not programs:
@@ -135,8 +122,8 @@ class Bench:
         if tool is not None:
             try:
                 with self._task(GO_JUDGE), GoJudge(tool, self._folder / "go-judge-first", mounts) as server:
-                    exchange = self._go_judge_exchange(server, programs[0]) if programs else None
-                    start = _first_answer(server, programs[0], exchange) if exchange is not None else None
+                    target = self._go_judge_target(server, programs[0]) if programs else None
+                    start = _first_answer(server, programs[0], target.exchange) if target is not None else None
                 server = stack.enter_context(GoJudge(tool, self._folder / GO_JUDGE, mounts))
                 return server, Peer(server.version, start, self._idle(server))
             except (BenchmarkFailed, OSError) as failure:
@@ -144,8 +131,8 @@ class Bench:
         self._missing.append(f"{GO_JUDGE}: {problem}")
         return None, None
 
-    def _go_judge_exchange(self, server: GoJudge | None, program: Program) -> Exchange | None:
-        """Return the request for a program, after one trial; None if go-judge cannot run it, which is reported."""
+    def _go_judge_target(self, server: GoJudge | None, program: Program) -> Target | None:
+        """Prepare a program, and run it once; return None if go-judge cannot run it, which is reported."""
         if server is None:
             return None
         made = self._made(program)
@@ -155,7 +142,7 @@ class Bench:
         except BenchmarkFailed as failure:
             self._missing.append(f"{GO_JUDGE}, {program.language}: {failure}")
             return None
-        return exchange
+        return Target(server, exchange)
 
     def _language(
         self, program: Program, server: Server, engine: Engine, peer: Target | None, share_s: float, load_s: float
@@ -166,54 +153,50 @@ class Bench:
         alone = bare(program, folder)
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(contextlib.closing(Connection(server.url)))
-            others = (
-                bare_run(program, folder) if program.runtime.compiled else None,
+            contenders = (
+                alone.contender(),
+                bare_run(program, folder).contender() if program.runtime.compiled else None,
                 bubblewrap(program, folder),
-                _http_runs(stack, peer) if peer is not None else None,
-                EngineRuns(engine, program),
-                HttpRuns(connection, repeat(exchange)),
-                HttpRuns(connection, first, FIRST) if first is not None else None,
+                _go_judge_runs(stack, peer),
+                engine.runs(program),
+                http_runs(connection, repeat(exchange)),
+                http_runs(connection, first, FIRST) if first is not None else None,
                 firebox_run(program, folder, self._command, every=COMMAND_EVERY),
             )
-            contenders: list[Contender] = [alone, *(contender for contender in others if contender is not None)]
             with self._task(program.language) as advance:
                 durations = take_turns(contenders, self._runs, share_s, advance)
         with self._task(f"{program.language}, {self._callers} callers") as advance:
-            throughput: Throughput = load(
+            throughput = load(
                 alone,
                 Target(server, exchange, first),
                 peer,
-                bare_ms=durations[BARE].median_ms,
-                http_ms=durations[HTTP].median_ms,
+                durations,
                 runs=self._runs,
                 callers=self._callers,
-                workers=os.cpu_count() or 1,
                 seconds=load_s,
                 advance=advance,
             )
-        return language_report(program.language, program.runtime.version, durations, BARE, throughput)
+        return LanguageReport(program.language, program.runtime.version, durations, ratios_to(BARE, durations), throughput)
 
     def _native(self, program: Program, engine: Engine, go_judge: GoJudge | None, seconds: float) -> NativeReport:
         folder = self._program_folder(program)
-        contenders: list[Contender] = [bare(program, folder), EngineRuns(engine, program)]
-        wrapped = bubblewrap(program, folder)
-        if wrapped is not None:
-            contenders.append(wrapped)
-        exchange = self._go_judge_exchange(go_judge, program)
-        with contextlib.ExitStack() as stack:
-            if go_judge is not None and exchange is not None:
-                contenders.append(_http_runs(stack, Target(go_judge, exchange)))
-            with self._task("a native binary") as advance:
-                durations = take_turns(contenders, self._runs, seconds, advance)
+        target = self._go_judge_target(go_judge, program)
+        with contextlib.ExitStack() as stack, self._task("a native binary") as advance:
+            alone = bare(program, folder).contender()
+            contenders = (alone, engine.runs(program), bubblewrap(program, folder), _go_judge_runs(stack, target))
+            durations = take_turns(contenders, self._runs, seconds, advance)
         return NativeReport(durations, round(durations[ENGINE].median_ms - durations[BARE].median_ms, 4))
 
     def _judging(self, program: Program, server: Server, go_judge: GoJudge | None, seconds: float) -> Judging:
         folder = self._folder / "judged"
         folder.mkdir()
         workers = os.cpu_count() or 1
-        judges: list[Judge] = [BareJudge(folder), FireboxJudge(server, self._door, workers)]
+        judges: dict[str, Judge] = {
+            BARE: partial(judge_bare, folder),
+            HTTP: partial(judge_by_firebox, server, self._door, workers),
+        }
         if go_judge is not None:
-            judges.append(GoJudgeJudge(go_judge, workers, self._made(program)))
+            judges[GO_JUDGE] = partial(judge_by_go_judge, go_judge, self._made(program), workers)
         with self._task(f"{program.language}, compiled once"):
             return compare_judges(judges, program, seconds)
 
@@ -256,9 +239,11 @@ def _first_answer(server: Served, program: Program, exchange: Exchange) -> Start
     return Start(program.language, round(time.perf_counter() - server.started_s, 3))
 
 
-def _http_runs(stack: contextlib.ExitStack, peer: Target) -> HttpRuns:
-    connection = stack.enter_context(contextlib.closing(Connection(peer.server.url)))
-    return HttpRuns(connection, repeat(peer.exchange), GO_JUDGE)
+def _go_judge_runs(stack: contextlib.ExitStack, target: Target | None) -> Contender | None:
+    if target is None:
+        return None
+    connection = stack.enter_context(contextlib.closing(Connection(target.server.url)))
+    return http_runs(connection, repeat(target.exchange), GO_JUDGE)
 
 
 def _firebox_command() -> list[str]:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import uvloop
 
-from firebox.bench.contender import SETTLE_S, BenchmarkFailed
+from firebox.bench.contender import SETTLE_S, BenchmarkFailed, Contender
 from firebox.bench.programs import Program
 from firebox.domain.limits import LimitRequest
-from firebox.domain.model import File, Finished, Job, Result, Verdict
+from firebox.domain.model import File, Job, Result, Verdict
 from firebox.engine.executor import LocalExecutor
 from firebox.runtimes.registry import Registry
 from firebox.settings.settings import Settings
 
 ENGINE = "engine"
 _PATIENT = LimitRequest(wall_ms=60_000, cpu_ms=60_000)
-_Answer = TypeVar("_Answer")
 
 
 class Engine:
@@ -28,56 +25,38 @@ class Engine:
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._turn = self._runner.get_loop().run_until_complete
         self._executor = LocalExecutor(settings, registry)
 
     def __enter__(self) -> Self:
         """Start the executor. Raises: SandboxError."""
-        self.turn(self._executor.__aenter__())
+        self._turn(self._executor.__aenter__())
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self.turn(self._executor.__aexit__())
+        self._turn(self._executor.__aexit__())
         self._runner.close()
 
     @property
     def isolation(self) -> tuple[str, ...]:
         return self._executor.isolation
 
-    def turn(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
-        """Run the event loop until `work` is done."""
-        return self._runner.get_loop().run_until_complete(work)
+    def runs(self, program: Program) -> Contender:
+        """Return the contender that runs a program in this engine."""
+        file = File(program.runtime.main_name, program.source.encode())
+        job = Job(language=program.language, files=(file,), compile_limits=_PATIENT, run_limits=_PATIENT)
 
-    async def execute(self, job: Job) -> Result:
-        """Run one job to its end."""
+        def run() -> float:
+            started = time.perf_counter()
+            result = self._turn(self._execute(job))
+            elapsed_ms = (time.perf_counter() - started) * 1000
+            self._turn(asyncio.sleep(SETTLE_S))
+            if result.verdict is not Verdict.OK or result.run is None or result.run.stdout.strip() != program.expected:
+                raise BenchmarkFailed(f"{program.language} in the engine: {result.verdict}: {result.reason}")
+            return elapsed_ms
+
+        return Contender(ENGINE, run)
+
+    async def _execute(self, job: Job) -> Result:
         async with self._executor.submit(job) as run:
-            async for event in run.events():
-                if isinstance(event, Finished):
-                    return event.result
-        raise AssertionError("events end with Finished")
-
-
-@dataclass(frozen=True, slots=True)
-class EngineRuns:
-    """Runs one program in the engine."""
-
-    engine: Engine
-    program: Program
-    name: str = ENGINE
-    every: int = 1
-
-    def run(self) -> float:
-        """Run the program once; see `Contender.run`."""
-        program = self.program
-        job = Job(
-            language=program.language,
-            files=(File(program.runtime.main_name, program.source.encode()),),
-            compile_limits=_PATIENT,
-            run_limits=_PATIENT,
-        )
-        started = time.perf_counter()
-        result = self.engine.turn(self.engine.execute(job))
-        elapsed_ms = (time.perf_counter() - started) * 1000
-        self.engine.turn(asyncio.sleep(SETTLE_S))
-        if result.verdict is not Verdict.OK or result.run is None or result.run.stdout.strip() != program.expected:
-            raise BenchmarkFailed(f"{program.language} in the engine: {result.verdict}: {result.reason}")
-        return elapsed_ms
+            return await run.result()

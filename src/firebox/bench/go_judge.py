@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -23,9 +22,8 @@ from msgspec import Struct, field
 
 from firebox.bench.contender import BenchmarkFailed
 from firebox.bench.http_client import Exchange, post_request, stdout_mark
-from firebox.bench.process_tree import ProcessTree
 from firebox.bench.programs import Program
-from firebox.bench.serving import stop
+from firebox.bench.serving import Served
 from firebox.sandbox.plan.mounts import DEVICE_NODES, USRMERGE_LINKS
 
 GO_JUDGE = "go-judge"
@@ -65,8 +63,8 @@ def find_go_judge(search_path: str | None = None) -> tuple[str | None, str]:
     return tool, ""
 
 
-class GoJudge:
-    """Its server with defaults: one run per CPU, no seccomp filter; without a log. A context manager.
+class GoJudge(Served):
+    """Its server with defaults: one run per CPU, no seccomp filter; without a log.
 
     folder: created for its files. mounts: folders of the host that programs need besides the standard ones.
     """
@@ -79,18 +77,9 @@ class GoJudge:
         address = f"127.0.0.1:{_free_port()}"
         words = [tool, "-http-addr", address, "-silent", "-no-fallback", "-cgroup-prefix", self._group]
         words += ["-dir", str(folder / "kept"), "-mount-conf", "mount.yaml"]
+        environment = {**os.environ, "TMPDIR": str(folder)}
         with self._errors.open("wb") as errors:
-            self.started_s = time.perf_counter()
-            self._process = subprocess.Popen(
-                words,
-                cwd=folder,
-                env={**os.environ, "TMPDIR": str(folder)},
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-            )
-        self.tree = ProcessTree(self._process.pid)
-        self.url = f"http://{address}"
+            super().__init__(words, f"http://{address}", cwd=folder, env=environment, stdout=errors, stderr=errors)
         self.version = ""
         self._client = httpx.Client(base_url=self.url, timeout=_PATIENCE_S, trust_env=False)
 
@@ -109,7 +98,7 @@ class GoJudge:
 
     def __exit__(self, *_exception: object) -> None:
         self._client.close()
-        stop(self._process)
+        super().__exit__()
         for top in (CONTROL_GROUPS / self._group, *CONTROL_GROUPS.glob(f"*/{self._group}")):
             for folder, _folders, _files in os.walk(top, topdown=False):
                 with suppress(OSError):
@@ -182,10 +171,9 @@ def _mount_plan(mounts: Iterable[str]) -> dict[str, Any]:
         ],
         "symLink": [
             {"linkPath": "/dev/fd", "target": "/proc/self/fd"},
-            *(
-                {"linkPath": f"/dev/{name}", "target": f"/proc/self/fd/{number}"}
-                for number, name in enumerate(("stdin", "stdout", "stderr"))
-            ),
+            {"linkPath": "/dev/stdin", "target": "/proc/self/fd/0"},
+            {"linkPath": "/dev/stdout", "target": "/proc/self/fd/1"},
+            {"linkPath": "/dev/stderr", "target": "/proc/self/fd/2"},
         ],
         "proc": True,
         "workDir": _WORK,

@@ -4,19 +4,19 @@ searched for a marker instead of parsed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, count
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from firebox.bench.contender import SETTLE_S, BenchmarkFailed
-from firebox.bench.processes import Load
+from firebox.bench.contender import SETTLE_S, BenchmarkFailed, Contender
 from firebox.bench.programs import Program
 
 HTTP = "http"
@@ -103,8 +103,10 @@ def stdout_mark(expected: bytes) -> bytes:
 
 def execute_exchange(program: Program, url: str, door: str, stdin: str = "") -> Exchange:
     """Return the request for a run. door: one of `DOORS`."""
-    path, translate = DOORS[door]
-    return Exchange(post_request(url, path, {**translate(program), "stdin": stdin}), stdout_mark(program.expected))
+    path, limits = DOORS[door]
+    files = [{"name": program.runtime.main_name, "content": program.source}]
+    body = {"language": program.language, "version": program.runtime.version, "files": files, "stdin": stdin, **limits}
+    return Exchange(post_request(url, path, body), stdout_mark(program.expected))
 
 
 def first_exchanges(program: Program, url: str, door: str) -> Iterator[Exchange]:
@@ -118,83 +120,41 @@ def never_compiled(program: Program, number: int) -> Program:
     return replace(program, source=f"{program.source}// {number}\n")
 
 
-def _for_piston(program: Program) -> dict[str, object]:
-    limits = ("run_timeout", "run_cpu_time", "compile_timeout", "compile_cpu_time")
-    return {**_what_to_run(program), **dict.fromkeys(limits, _WALL_MS)}
-
-
-def _for_native(program: Program) -> dict[str, object]:
-    limits = {"wall_ms": _WALL_MS, "cpu_ms": _WALL_MS}
-    return {**_what_to_run(program), "limits": {"compile": limits, "run": limits}}
-
-
-def _what_to_run(program: Program) -> dict[str, object]:
-    files = [{"name": program.runtime.main_name, "content": program.source}]
-    return {"language": program.language, "version": program.runtime.version, "files": files}
-
-
-DOORS: Mapping[str, tuple[str, Callable[[Program], dict[str, object]]]] = {
-    "piston": ("/api/v2/execute", _for_piston),
-    "native": ("/api/v1/runs", _for_native),
+_LIMITS = {"wall_ms": _WALL_MS, "cpu_ms": _WALL_MS}
+DOORS: Mapping[str, tuple[str, dict[str, object]]] = {
+    "piston": (
+        "/api/v2/execute",
+        dict.fromkeys(("run_timeout", "run_cpu_time", "compile_timeout", "compile_cpu_time"), _WALL_MS),
+    ),
+    "native": ("/api/v1/runs", {"limits": {"compile": _LIMITS, "run": _LIMITS}}),
 }
-"""HTTP APIs that run programs: the path and the body."""
+"""HTTP APIs that run programs: the path, and the limits in the body."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRuns:
-    """Runs a program through a server. exchanges: one for each run."""
+def http_runs(connection: Connection, exchanges: Iterator[Exchange], name: str = HTTP) -> Contender:
+    """Return the contender that runs a program through a server. exchanges: one for each run."""
 
-    connection: Connection
-    exchanges: Iterator[Exchange]
-    name: str = HTTP
-    every: int = 1
-
-    def run(self) -> float:
-        """Run the program once; see `Contender.run`."""
-        self.connection.refresh()
-        exchange = next(self.exchanges)
+    def run() -> float:
+        connection.refresh()
+        exchange = next(exchanges)
         started = time.perf_counter()
-        self.connection.send(exchange.request)
-        while (body := self.connection.receive()) is None:
+        connection.send(exchange.request)
+        while (body := connection.receive()) is None:
             pass
         elapsed_ms = (time.perf_counter() - started) * 1000
         _check(body, exchange)
         time.sleep(SETTLE_S)
         return elapsed_ms
 
+    return Contender(name, run)
 
-def run_with_callers(url: str, exchanges: Sequence[Exchange], callers: int) -> Load:
+
+def run_with_callers(url: str, exchanges: Sequence[Exchange], callers: int) -> float:
     """Run programs in this order; each of `callers` connections sends the next request as soon as it has a response.
 
-    The CPU time of the load is 0: the server's own is measured elsewhere.
+    Return the seconds from the first request to the last response.
     """
-    runs = len(exchanges)
-    connections = [Connection(url) for _ in range(min(callers, runs))]
-    waiting = iter(exchanges)
-    asked: dict[Connection, Exchange] = {}
-    try:
-        with selectors.DefaultSelector() as selector:
-            for connection in connections:
-                selector.register(connection, selectors.EVENT_READ, connection)
-            started = time.perf_counter()
-            for connection in connections:
-                asked[connection] = next(waiting)
-                connection.send(asked[connection].request)
-            while asked:
-                for key, _events in selector.select():
-                    connection = key.data
-                    body = connection.receive()
-                    if body is None:
-                        continue
-                    _check(body, asked.pop(connection))
-                    following = next(waiting, None)
-                    if following is not None:
-                        asked[connection] = following
-                        connection.send(following.request)
-            return Load(runs, time.perf_counter() - started, 0.0)
-    finally:
-        for connection in connections:
-            connection.close()
+    return max(_exchange(url, exchanges, [0.0] * len(exchanges), callers)) / 1000
 
 
 def run_at_rate(url: str, exchange: Exchange, runs: int, runs_per_s: float) -> list[float]:
@@ -204,34 +164,45 @@ def run_at_rate(url: str, exchange: Exchange, runs: int, runs_per_s: float) -> l
     """
     pauses = random.Random(runs)  # noqa: S311 - reproducible
     moments_s = list(accumulate(pauses.expovariate(runs_per_s) for _ in range(runs)))
-    free = [Connection(url) for _ in range(min(_CLIENTS, runs))]
-    asked_s: dict[Connection, float] = {}
+    return _exchange(url, [exchange] * runs, moments_s, _CLIENTS)
+
+
+def _exchange(url: str, exchanges: Sequence[Exchange], moments_s: Sequence[float], clients: int) -> list[float]:
+    """Send each request at its moment, or later when a connection is free. Return milliseconds from moments to responses."""
+    runs = len(exchanges)
+    free = [Connection(url) for _ in range(min(clients, runs))]
+    asked: dict[Connection, int] = {}
     samples_ms: list[float] = []
-    try:
-        with selectors.DefaultSelector() as selector:
-            for connection in free:
-                selector.register(connection, selectors.EVENT_READ, connection)
-            started = time.perf_counter()
-            begun = 0
-            while len(samples_ms) < runs:
-                now_s = time.perf_counter() - started
-                while begun < runs and free and moments_s[begun] <= now_s:
-                    connection = free.pop()
-                    asked_s[connection] = moments_s[begun]
-                    connection.send(exchange.request)
-                    begun += 1
-                pause_s = max(moments_s[begun] - now_s, 0) if begun < runs and free else None
-                for key, _events in selector.select(pause_s):
-                    connection = key.data
-                    body = connection.receive()
-                    if body is not None:
-                        _check(body, exchange)
-                        samples_ms.append((time.perf_counter() - started - asked_s.pop(connection)) * 1000)
-                        free.append(connection)
-            return samples_ms
-    finally:
-        for connection in (*free, *asked_s):
-            connection.close()
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for connection in free:
+            stack.enter_context(contextlib.closing(connection))
+            selector.register(connection, selectors.EVENT_READ, connection)
+        started = time.perf_counter()
+        begun = 0
+
+        def send_due() -> float | None:
+            """Send what is due. Return the seconds until the next request is, None if it waits for a connection."""
+            nonlocal begun
+            while begun < runs and free:
+                pause_s = moments_s[begun] - (time.perf_counter() - started)
+                if pause_s > 0:
+                    return pause_s
+                connection = free.pop()
+                asked[connection] = begun
+                connection.send(exchanges[begun].request)
+                begun += 1
+            return None
+
+        while len(samples_ms) < runs:
+            for key, _events in selector.select(send_due()):
+                body = key.data.receive()
+                if body is not None:
+                    number = asked.pop(key.data)
+                    _check(body, exchanges[number])
+                    samples_ms.append((time.perf_counter() - started - moments_s[number]) * 1000)
+                    free.append(key.data)
+                    send_due()
+    return samples_ms
 
 
 def _check(body: bytes, exchange: Exchange) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from firebox.bench.contender import SETTLE_S
-from firebox.bench.go_judge import GO_JUDGE, GoJudge
-from firebox.bench.http_client import HTTP, Exchange, execute_exchange, never_compiled, run_with_callers
-from firebox.bench.processes import BARE, Processes, bare, bare_run, cpu_of_children_s
+from firebox.bench.go_judge import GoJudge
+from firebox.bench.http_client import Exchange, execute_exchange, never_compiled, run_with_callers
+from firebox.bench.processes import Processes, bare, bare_run, cpu_of_children_s
 from firebox.bench.programs import Program
 from firebox.bench.serving import Served
 
@@ -62,15 +63,8 @@ class Cost(NamedTuple):
     tests_s: float
 
 
-class Judge(Protocol):
-    """One way of judging."""
-
-    @property
-    def name(self) -> str: ...
-
-    def judge(self, program: Program, tests: Sequence[JudgedTest]) -> Cost:
-        """Judge a program that was never compiled before. Raises: BenchmarkFailed for a wrong answer."""
-        ...
+Judge = Callable[[Program, Sequence[JudgedTest]], Cost]
+"""One way of judging a program that was never compiled before. Raises BenchmarkFailed for a wrong answer."""
 
 
 def write_tests() -> list[JudgedTest]:
@@ -84,18 +78,17 @@ def write_tests() -> list[JudgedTest]:
     return tests
 
 
-def compare_judges(judges: Sequence[Judge], program: Program, seconds: float) -> Judging:
+def compare_judges(judges: Mapping[str, Judge], program: Program, seconds: float) -> Judging:
     """Let the judges alternate, as often as fits into the time, at least once. Raises: BenchmarkFailed."""
     program = replace(program, source=SOURCE)
     tests = write_tests()
-    costs: dict[str, list[Cost]] = {judge.name: [] for judge in judges}
+    costs: dict[str, list[Cost]] = {name: [] for name in judges}
+    turns = deque(judges.items())
     started = time.perf_counter()
-    number = 0
-    while not number or time.perf_counter() - started < seconds:
-        first = number % len(judges)
-        for judge in (*judges[first:], *judges[:first]):
-            costs[judge.name].append(judge.judge(never_compiled(program, time.time_ns()), tests))
-        number += 1
+    while not costs[turns[0][0]] or time.perf_counter() - started < seconds:
+        for name, judge in turns:
+            costs[name].append(judge(never_compiled(program, time.time_ns()), tests))
+        turns.rotate(-1)
     return Judging(
         len(tests),
         {name: round(median(cost.compile_s for cost in several), 3) for name, several in costs.items()},
@@ -103,66 +96,37 @@ def compare_judges(judges: Sequence[Judge], program: Program, seconds: float) ->
     )
 
 
-@dataclass(frozen=True, slots=True)
-class BareJudge:
-    """Compiles and runs without a sandbox, one test at a time. folder: an empty one."""
+def judge_bare(folder: Path, program: Program, tests: Sequence[JudgedTest]) -> Cost:
+    """Compile and run without a sandbox, one test at a time. folder: an empty one."""
+    (folder / program.runtime.main_name).write_text(program.source)
+    inputs = [folder / f"input-{number}" for number in range(len(tests))]
+    for path, test in zip(inputs, tests, strict=True):
+        path.write_text(test.stdin)
 
-    folder: Path
-    name: str = BARE
+    def cost_s(runs: Sequence[Processes]) -> float:
+        before_s = cpu_of_children_s()
+        for path, test, run in zip(inputs, tests, runs, strict=False):
+            replace(run, stdin=str(path), expected=test.expected).run()
+        return cpu_of_children_s() - before_s
 
-    def judge(self, program: Program, tests: Sequence[JudgedTest]) -> Cost:
-        """Judge a program; see `Judge.judge`."""
-        (self.folder / program.runtime.main_name).write_text(program.source)
-        inputs = [self.folder / f"input-{number}" for number in range(len(tests))]
-        for path, test in zip(inputs, tests, strict=True):
-            path.write_text(test.stdin)
-
-        def cost_s(runs: Sequence[Processes]) -> float:
-            before_s = cpu_of_children_s()
-            for path, test, run in zip(inputs, tests, runs, strict=False):
-                replace(run, stdin=str(path), expected=test.expected).run()
-            return cpu_of_children_s() - before_s
-
-        return Cost(cost_s([bare(program, self.folder)]), cost_s([bare_run(program, self.folder)] * len(tests)))
+    return Cost(cost_s([bare(program, folder)]), cost_s([bare_run(program, folder)] * len(tests)))
 
 
-@dataclass(frozen=True, slots=True)
-class FireboxJudge:
-    """Sends the same source with each test; the server compiles it once. workers: concurrent requests."""
-
-    server: Served
-    door: str
-    workers: int
-    name: str = HTTP
-
-    def judge(self, program: Program, tests: Sequence[JudgedTest]) -> Cost:
-        """Judge a program; see `Judge.judge`."""
-        exchanges = [
-            execute_exchange(replace(program, expected=test.expected), self.server.url, self.door, test.stdin) for test in tests
-        ]
-        compile_s = _cost_s(self.server, exchanges[:1], 1)
-        return Cost(compile_s, _cost_s(self.server, exchanges, self.workers))
+def judge_by_firebox(server: Served, door: str, workers: int, program: Program, tests: Sequence[JudgedTest]) -> Cost:
+    """Send the same source with each test; the server compiles it once. workers: concurrent requests."""
+    exchanges = [execute_exchange(replace(program, expected=test.expected), server.url, door, test.stdin) for test in tests]
+    return Cost(_cost_s(server, exchanges[:1], 1), _cost_s(server, exchanges, workers))
 
 
-@dataclass(frozen=True, slots=True)
-class GoJudgeJudge:
-    """Compiles the program, and sends the binary's id with each test. workers: concurrent requests. made: as for `prepare`."""
-
-    server: GoJudge
-    workers: int
-    made: Sequence[str]
-    name: str = GO_JUDGE
-
-    def judge(self, program: Program, tests: Sequence[JudgedTest]) -> Cost:
-        """Judge a program; see `Judge.judge`."""
-        before_s = self.server.tree.used().all_s
-        files = self.server.prepare(program, self.made)
-        prepare_s = self.server.tree.used().all_s - before_s
-        exchanges = [self.server.exchange(replace(program, expected=test.expected), files, test.stdin) for test in tests]
-        compile_s = prepare_s + _cost_s(self.server, exchanges[:1], 1)
-        tests_s = _cost_s(self.server, exchanges, self.workers)
-        self.server.forget(files)
-        return Cost(compile_s, tests_s)
+def judge_by_go_judge(server: GoJudge, made: Sequence[str], workers: int, program: Program, tests: Sequence[JudgedTest]) -> Cost:
+    """Compile the program, and send the binary's id with each test. made: as for `prepare`; workers: concurrent requests."""
+    before_s = server.tree.used().all_s
+    files = server.prepare(program, made)
+    prepare_s = server.tree.used().all_s - before_s
+    exchanges = [server.exchange(replace(program, expected=test.expected), files, test.stdin) for test in tests]
+    cost = Cost(prepare_s + _cost_s(server, exchanges[:1], 1), _cost_s(server, exchanges, workers))
+    server.forget(files)
+    return cost
 
 
 def _cost_s(server: Served, exchanges: Sequence[Exchange], workers: int) -> float:

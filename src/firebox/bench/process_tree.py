@@ -36,9 +36,6 @@ class Used:
     server_s: float
     all_s: float
 
-    def since(self, before: Used) -> Used:
-        return Used(self.server_s - before.server_s, self.all_s - before.all_s)
-
 
 @dataclass(frozen=True, slots=True)
 class ProcessTree:
@@ -79,28 +76,27 @@ class ProcessTree:
 
 def _cpu_s(pid: int) -> tuple[float, float]:
     """Return the CPU time of a process and of its reaped children. Source: proc_pid_stat(5)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0, 0.0
+    fields = _read(pid, "stat").rpartition(")")[2].split() or ["0"] * 15
     ticks = os.sysconf("SC_CLK_TCK")
     return (int(fields[11]) + int(fields[12])) / ticks, (int(fields[13]) + int(fields[14])) / ticks
 
 
 def _memory_bytes(pid: int) -> int:
     """Return the proportional set size. Source: proc_pid_smaps(5), "Pss"."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, PermissionError, ProcessLookupError):
-        return 0
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+    lines = _read(pid, "smaps_rollup").splitlines()
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
 
 
 def _is_first_of_a_namespace(pid: int) -> bool:
     """Return whether a process is PID 1 of its own namespace. Source: proc_pid_status(5), "NSpid"."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), ["1"])
+    lines = _read(pid, "status").splitlines()
+    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
     return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def _read(pid: int, name: str) -> str:
+    """Return the text of a file of a process, "" if it has ended or belongs to somebody else."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return ""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from firebox.bench.contender import BenchmarkFailed
+from firebox.bench.contender import BenchmarkFailed, Contender
 from firebox.bench.programs import Program
 from firebox.sandbox.plan.mounts import USRMERGE_LINKS, WORK
 
@@ -31,8 +31,10 @@ class Processes:
     environment: dict[str, str]
     folder: Path
     expected: bytes
-    every: int = 1
     stdin: str = os.devnull
+
+    def contender(self, every: int = 1) -> Contender:
+        return Contender(self.name, self.run, every)
 
     def run(self) -> float:
         """Run all steps; see `Contender.run`."""
@@ -57,7 +59,7 @@ def bare_run(program: Program, folder: Path) -> Processes:
     return Processes(BARE_RUN, program.steps()[-1:], program.environment(str(folder)), folder, program.expected)
 
 
-def bubblewrap(program: Program, folder: Path) -> Processes | None:
+def bubblewrap(program: Program, folder: Path) -> Contender | None:
     """Run a program under bubblewrap with similar isolation; None if it is not installed.
 
     Every step has a sandbox of its own, as in Firebox. Missing: limits, a seccomp filter, inode limits.
@@ -79,27 +81,22 @@ def bubblewrap(program: Program, folder: Path) -> Processes | None:
             words += ["--ro-bind", link, link]
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108 - as above
     words += ["--bind", str(folder), WORK, "--chdir", WORK, "--"]
-    return Processes(BUBBLEWRAP, [[*words, *step] for step in program.steps()], {}, folder, program.expected)
+    steps = [[*words, *step] for step in program.steps()]
+    return Processes(BUBBLEWRAP, steps, {}, folder, program.expected).contender()
 
 
-def firebox_run(program: Program, folder: Path, command: Sequence[str], *, every: int) -> Processes:
+def firebox_run(program: Program, folder: Path, command: Sequence[str], *, every: int) -> Contender:
     """Run a program with `firebox run`, a new process each time. command: starts `firebox`."""
     source = str(folder / program.runtime.main_name)
     words = [*command, "run", "--language", program.language, "--time", "60s", source]
-    return Processes(COMMAND, [words], dict(os.environ), folder, program.expected, every)
+    return Processes(COMMAND, [words], dict(os.environ), folder, program.expected).contender(every)
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Cost of many runs: wall time, and CPU time of the programs themselves."""
+def run_side_by_side(contender: Processes, *, runs: int, workers: int) -> tuple[float, float]:
+    """Run a program `runs` times, with `workers` concurrent workers, each in its own folder.
 
-    runs: int
-    wall_s: float
-    cpu_s: float
-
-
-def run_side_by_side(contender: Processes, *, runs: int, workers: int) -> Load:
-    """Run a program `runs` times, with `workers` concurrent workers, each in its own folder."""
+    Return the wall time of all, and the CPU time of the programs themselves, in seconds.
+    """
     folders = [_worker_folder(contender.folder, number) for number in range(workers)]
     poll = select.poll()
     busy: dict[int, tuple[int, Path, int]] = {}
@@ -130,7 +127,7 @@ def run_side_by_side(contender: Processes, *, runs: int, workers: int) -> Load:
             else:
                 folders.append(folder)
                 ended += 1
-    return Load(runs, time.perf_counter() - started, cpu_of_children_s() - cpu_before_s)
+    return time.perf_counter() - started, cpu_of_children_s() - cpu_before_s
 
 
 def _worker_folder(folder: Path, number: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from firebox.domain.errors import UnknownRuntime
+from firebox.domain.errors import InvalidRequest, UnknownRuntime
 from firebox.domain.limits import StageName
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
@@ -58,7 +58,7 @@ class Program:
 def choose_programs(registry: Registry, languages: Iterable[str]) -> tuple[list[Program], list[str]]:
     """Select a runtime for each language. Return the programs, and the languages without a runtime.
 
-    languages: names or aliases of those in `SOURCES`. Raises: KeyError for a language without a program.
+    languages: names or aliases of those in `SOURCES`. Raises: InvalidRequest for a language without a program.
     """
     programs: list[Program] = []
     missing: list[str] = []
@@ -67,7 +67,8 @@ def choose_programs(registry: Registry, languages: Iterable[str]) -> tuple[list[
             runtime = registry.resolve(name)
         except UnknownRuntime:
             if name not in SOURCES:
-                raise KeyError(name) from None
+                known = ", ".join(SOURCES)
+                raise InvalidRequest(f"no program for {name!r}; known: {known}", where="--languages") from None
             missing.append(name)
             continue
         programs.append(Program(runtime, SOURCES[runtime.language]))

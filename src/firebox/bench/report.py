@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
-import firebox
+from firebox.bench.contender import Duration
 from firebox.bench.judging import Judging
 from firebox.bench.process_tree import Idle
-from firebox.bench.samples import Duration
 
 
 class Machine(Struct, frozen=True):
@@ -104,28 +104,12 @@ class Report(Struct, frozen=True, kw_only=True):
 
 def describe_machine() -> Machine:
     """Return a description of this machine."""
-    processor = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith(("model name", "Model"))),
-        platform.machine(),
-    )
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    processor = next(named, platform.machine())
     return Machine(processor, os.cpu_count() or 1, platform.release(), platform.python_version())
 
 
-def language_report(
-    language: str, version: str, durations: dict[str, Duration], baseline: str, throughput: Throughput | None
-) -> LanguageReport:
-    """Calculate the ratios. baseline: the contender that the others are compared to."""
-    bare_ms = durations[baseline].median_ms
-    ratios = {name: round(duration.median_ms / bare_ms, 3) for name, duration in durations.items()}
-    return LanguageReport(language, version, durations, ratios, throughput)
-
-
-def version_of_firebox() -> str:
-    return firebox.__version__
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+def ratios_to(baseline: str, durations: Mapping[str, Duration]) -> dict[str, float]:
+    """Return the median of each contender divided by that of one of them."""
+    return {name: round(duration.median_ms / durations[baseline].median_ms, 3) for name, duration in durations.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -10,12 +10,12 @@ from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 
+from firebox.bench.contender import Duration
 from firebox.bench.engine_runs import ENGINE
 from firebox.bench.go_judge import GO_JUDGE
 from firebox.bench.http_client import FIRST, HTTP
 from firebox.bench.processes import BARE, BARE_RUN, BUBBLEWRAP, COMMAND
-from firebox.bench.report import LanguageReport, PeerThroughput, Report, Start, Throughput
-from firebox.bench.samples import Duration
+from firebox.bench.report import PeerThroughput, Report, Start, Throughput, ratios_to
 
 COLUMNS = (BARE, BARE_RUN, BUBBLEWRAP, GO_JUDGE, ENGINE, HTTP, FIRST, COMMAND)
 _MARKDOWN_WIDTH = 400
@@ -70,66 +70,54 @@ def _place(report: Report) -> str:
 
 def _tables(report: Report, style: _Style) -> Iterator[Table]:
     yield _durations(report, style)
-    loaded = [language for language in report.languages if language.throughput is not None]
+    loaded = [(each.language, each.throughput) for each in report.languages if each.throughput is not None]
     if loaded:
         yield _throughput(loaded, style)
-    shared = [
-        (language.language, language.throughput, language.throughput.peer)
-        for language in loaded
-        if language.throughput is not None and language.throughput.peer is not None
-    ]
+    shared = [(language, mine, mine.peer) for language, mine in loaded if mine.peer is not None]
     if shared:
         yield _against_go_judge(shared, style)
     yield _others(report, style)
 
 
 def _durations(report: Report, style: _Style) -> Table:
-    table = _table("One run at a time: median against bare, and median / p99 in ms", style)
-    table.add_column("hello world", no_wrap=True)
     measured = {name for language in report.languages for name in language.durations}
     measured |= set(report.native.durations) if report.native is not None else set()
     columns = [name for name in COLUMNS if name in measured]
-    for name in columns:
-        _add_column(table, name, style)
-    for language in report.languages:
-        cells = [_cell(language.durations.get(name), language.ratios.get(name), style) for name in columns]
-        table.add_row(f"{language.language}{style.between if style.wrapped else ' '}{language.version}", *cells)
+    table = _table("One run at a time: median against bare, and median / p99 in ms", columns, style)
+
+    def add_row(name: str, durations: Mapping[str, Duration], ratios: Mapping[str, float]) -> None:
+        cells = (
+            f"{_times(ratios[each])}{style.between}{_quantiles(durations[each], style)}" if each in durations else "-"
+            for each in columns
+        )
+        table.add_row(name, *cells)
+
+    for each in report.languages:
+        add_row(f"{each.language}{style.between if style.wrapped else ' '}{each.version}", each.durations, each.ratios)
     if report.native is not None:
-        durations = report.native.durations
-        bare_ms = durations[BARE].median_ms
-        ratios = {name: duration.median_ms / bare_ms for name, duration in durations.items()}
-        table.add_row("native binary", *(_cell(durations.get(name), ratios.get(name), style) for name in columns))
+        add_row("native binary", report.native.durations, ratios_to(BARE, report.native.durations))
     return table
 
 
-def _throughput(languages: Sequence[LanguageReport], style: _Style) -> Table:
-    first = languages[0].throughput
-    assert first is not None  # noqa: S101 - the caller selects languages that have one
+def _throughput(languages: Sequence[tuple[str, Throughput]], style: _Style) -> Table:
+    first = languages[0][1]
     title = f"Runs per second: bare by {first.workers} workers, http by 1 and {first.callers} callers; CPU ms per run"
     title += "; median / p99 in ms at half of that rate"
-    table = _table(title, style)
-    table.add_column("hello world", no_wrap=True)
-    for heading in ("bare", "http, 1", f"http, {first.callers}", "against bare", "CPU bare", "CPU http", "server's", "half load"):
-        _add_column(table, heading, style)
-    for language in languages:
-        measured = language.throughput
-        if measured is not None:
-            rates = (measured.bare_per_s, measured.http_alone_per_s, measured.http_per_s)
-            times_ms = (measured.bare_cpu_ms, measured.http_cpu_ms, measured.server_cpu_ms)
-            cells = [*map(_short, rates), _times(measured.ratio), *map(_short, times_ms)]
-            half = measured.half_load
-            cells.append(_parts(half, f"{half.p99_ms / half.median_ms:.1f} x", style, first=False))
-            table.add_row(language.language, *cells)
+    headings = ("bare", "http, 1", f"http, {first.callers}", "against bare", "CPU bare", "CPU http", "server's", "half load")
+    table = _table(title, headings, style)
+    for language, measured in languages:
+        rates = (measured.bare_per_s, measured.http_alone_per_s, measured.http_per_s)
+        times_ms = (measured.bare_cpu_ms, measured.http_cpu_ms, measured.server_cpu_ms)
+        half = measured.half_load
+        half_load = f"{_quantiles(half, style)}{style.between}{half.p99_ms / half.median_ms:.1f} x"
+        table.add_row(language, *map(_short, rates), _times(measured.ratio), *map(_short, times_ms), half_load)
     return table
 
 
 def _against_go_judge(languages: Sequence[tuple[str, Throughput, PeerThroughput]], style: _Style) -> Table:
     """Compare two servers; a ratio is Firebox's figure divided by the other's."""
-    callers = languages[0][1].callers
-    table = _table(f"Against {GO_JUDGE}: runs per second by {callers} callers; CPU ms per run", style)
-    table.add_column("hello world", no_wrap=True)
-    for heading in ("http", GO_JUDGE, "ratio", "CPU http", f"CPU {GO_JUDGE}", "CPU ratio"):
-        _add_column(table, heading, style)
+    title = f"Against {GO_JUDGE}: runs per second by {languages[0][1].callers} callers; CPU ms per run"
+    table = _table(title, ("http", GO_JUDGE, "ratio", "CPU http", f"CPU {GO_JUDGE}", "CPU ratio"), style)
     for language, mine, other in languages:
         rates = [_short(mine.http_per_s), _short(other.per_s), _times(mine.http_per_s / other.per_s)]
         times_ms = [_short(mine.http_cpu_ms), _short(other.cpu_ms), _ratio(mine.http_cpu_ms, other.cpu_ms)]
@@ -138,7 +126,7 @@ def _against_go_judge(languages: Sequence[tuple[str, Throughput, PeerThroughput]
 
 
 def _others(report: Report, style: _Style) -> Table:
-    table = _table("The rest", style)
+    table = _empty_table("The rest", style)
     table.add_column("what")
     table.add_column("measured", justify="right", no_wrap=True)
     if report.native is not None:
@@ -177,28 +165,24 @@ def _mebibytes(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:.0f} MiB"
 
 
-def _table(title: str, style: _Style) -> Table:
+def _table(title: str, headings: Iterable[str], style: _Style) -> Table:
+    """Return a table of figures. A heading that may be wrapped has one word per line."""
+    table = _empty_table(title, style)
+    table.add_column("hello world", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading.replace(" ", "\n") if style.wrapped else heading, justify="right", no_wrap=True)
+    return table
+
+
+def _empty_table(title: str, style: _Style) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=style.frame)
     if style.wrapped:
         table.padding = (0, 0)
     return table
 
 
-def _add_column(table: Table, heading: str, style: _Style) -> None:
-    """Add a column of figures. A heading that may be wrapped has one word per line."""
-    table.add_column(heading.replace(" ", "\n") if style.wrapped else heading, justify="right", no_wrap=True)
-
-
-def _cell(duration: Duration | None, ratio: float | None, style: _Style) -> str:
-    if duration is None or ratio is None:
-        return "-"
-    return _parts(duration, _times(ratio), style, first=True)
-
-
-def _parts(duration: Duration, ratio: str, style: _Style, *, first: bool) -> str:
-    """Format a cell: median, p99 and a ratio, which comes first or last."""
-    times = f"{_short(duration.median_ms)}{style.slash}{_short(duration.p99_ms)}"
-    return f"{ratio}{style.between}{times}" if first else f"{times}{style.between}{ratio}"
+def _quantiles(duration: Duration, style: _Style) -> str:
+    return f"{_short(duration.median_ms)}{style.slash}{_short(duration.p99_ms)}"
 
 
 def _ratio(mine: float, other: float) -> str:

@@ -1,4 +1,4 @@
-"""A `firebox serve` process to measure."""
+"""Servers to measure: processes of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Self
 
 from firebox.bench.contender import BenchmarkFailed
 from firebox.bench.process_tree import ProcessTree
@@ -15,24 +15,33 @@ from firebox.bench.process_tree import ProcessTree
 STOP_WITHIN_S = 30.0
 
 
-class Served(Protocol):
-    """A server under test. started_s: start time, as of time.perf_counter()."""
+class Served:
+    """A server under test. A context manager that stops it. started_s: as of time.perf_counter()."""
 
-    url: str
-    tree: ProcessTree
-    started_s: float
+    def __init__(self, words: Sequence[str], url: str = "", **options: Any) -> None:
+        self.url = url
+        self.started_s = time.perf_counter()
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(words, stdin=subprocess.DEVNULL, **options)
+        self.tree = ProcessTree(self._process.pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
 
 
-class Server:
-    """Started on a free port with its own data folder. A context manager. flags: further flags of `firebox serve`."""
+class Server(Served):
+    """`firebox serve` on a free port with its own data folder. flags: its further flags."""
 
     def __init__(self, command: Sequence[str], data_folder: Path, *flags: str) -> None:
         words = [*command, "serve", "--host", "127.0.0.1", "--port", "0", "--data-dir", str(data_folder), "--log-level", "error"]
-        words += flags
-        self.started_s = time.perf_counter()
-        self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        self.tree = ProcessTree(self._process.pid)
-        self.url = ""
+        super().__init__([*words, *flags], stdout=subprocess.PIPE)
 
     def __enter__(self) -> Self:
         """Wait until it is ready. Raises: BenchmarkFailed when it exits instead; the reason is on stderr."""
@@ -42,16 +51,3 @@ class Server:
             raise BenchmarkFailed(f"`firebox serve` exited with status {self._process.wait()}")
         self.url = json.loads(line)["url"]
         return self
-
-    def __exit__(self, *_exception: object) -> None:
-        stop(self._process)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop a server, and kill it after a timeout."""
-    process.terminate()
-    try:
-        process.communicate(timeout=STOP_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()

@@ -29,10 +29,7 @@ for _ in range({lines}):
 
 
 def measure_stream(url: str, lines: int) -> list[float]:
-    """Run a program that writes `lines` lines. Return the latency of each in milliseconds.
-
-    Raises: BenchmarkFailed.
-    """
+    """Run a program that writes `lines` lines. Return the latency of each in milliseconds. Raises: BenchmarkFailed."""
     place = urlsplit(url)
     program = _PROGRAM.format(lines=lines, pause_s=PAUSE_S)
     start = {"type": "start", "language": "python", "code": program, "limits": {"run": {"wall_ms": 60_000}}}

@@ -5,7 +5,7 @@ Plain, because Rich takes longer to load than a command to run, and treats `[...
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import typer
@@ -14,32 +14,25 @@ from typer.core import TyperCommand, TyperGroup
 HELP_FLAGS = ("-h", "--help")
 _WHOLE_SENTENCE = 1000
 """Maximum length of a command's line in a list: all of its first sentence."""
-_OPTIONS, _COMMANDS = "Options", "Commands"
 
 
 class Command(TyperCommand):
     """A command whose help shows the options in sections, by `rich_help_panel`."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments and options."""
-        _write_parameters(self, ctx, formatter)
+        _write_sections(formatter, _parameters(self, ctx))
 
 
 class Group(TyperGroup):
     """A command group whose help shows options and subcommands in sections."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write options and subcommands."""
-        _write_parameters(self, ctx, formatter)
-        sections: dict[str, list[tuple[str, Any]]] = {}
-        for name in self.list_commands(ctx):
-            command: Any = self.get_command(ctx, name)
-            sections.setdefault(getattr(command, "rich_help_panel", None) or _COMMANDS, []).append((name, command))
-        widest = max((len(name) for rows in sections.values() for name, _command in rows), default=0)
-        for title, rows in sections.items():
-            with formatter.section(title):
-                lines = [(name.ljust(widest), command.get_short_help_str(_WHOLE_SENTENCE)) for name, command in rows]
-                formatter.write_dl(lines)
+        _write_sections(formatter, _parameters(self, ctx))
+        commands: list[tuple[str, Any]] = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        widest = max((len(name) for name, _command in commands), default=0)
+        rows = [(name.ljust(widest), command.get_short_help_str(_WHOLE_SENTENCE)) for name, command in commands]
+        titles = [getattr(command, "rich_help_panel", None) or "Commands" for _name, command in commands]
+        _write_sections(formatter, zip(titles, rows, strict=True))
 
 
 class Application(typer.Typer):
@@ -62,13 +55,19 @@ class Application(typer.Typer):
         return super().command(name, context_settings=settings, **options)
 
 
-def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
-    sections: dict[str, list[tuple[str, str]]] = {}
+def _parameters(command: Any, ctx: Any) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the section and the row of each argument and option."""
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
         if record is not None:
-            usual = "Arguments" if parameter.param_type_name == "argument" else _OPTIONS
-            sections.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            yield getattr(parameter, "rich_help_panel", None) or usual, record
+
+
+def _write_sections(formatter: Any, rows: Iterable[tuple[str, tuple[str, str]]]) -> None:
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for title, row in rows:
+        sections.setdefault(title, []).append(row)
     for title, records in sections.items():
         with formatter.section(title):
             formatter.write_dl(records)

@@ -13,13 +13,11 @@ import typer
 
 from firebox.bench.benchmark import Bench
 from firebox.bench.contender import BenchmarkFailed
-from firebox.bench.http_client import (
-    DOORS,
-)
+from firebox.bench.http_client import DOORS
 from firebox.bench.programs import SOURCES
 from firebox.bench.report_tables import print_markdown, print_tables
 from firebox.cli.application import Application
-from firebox.cli.failures import EXIT_FAILED, EXIT_USAGE
+from firebox.cli.failures import EXIT_FAILED
 from firebox.cli.options import ConfigFile, DataDir
 from firebox.server.logs import set_up_logs
 from firebox.settings.settings import load_settings
@@ -60,9 +58,6 @@ def bench(
     except BenchmarkFailed as failure:
         print(f"firebox: {failure}", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED) from None
-    except KeyError as unknown:
-        print(f"firebox: --languages: no program for {unknown}; known: {', '.join(SOURCES)}", file=sys.stderr)
-        raise typer.Exit(EXIT_USAGE) from None
     data = msgspec.json.format(msgspec.json.encode(report))
     if target is not None:
         target.write_bytes(data + b"\n")

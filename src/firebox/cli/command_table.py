@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from firebox.cli.application import Application, Group
-from firebox.cli.version_flag import FLAGS, show_version
+from firebox.cli.main import VERSION_FLAGS, show_version
 from firebox.server.absent_modules import absent
 
 
@@ -83,6 +83,6 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def firebox_command(
-    version: bool = typer.Option(False, *FLAGS, callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(False, *VERSION_FLAGS, callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Run untrusted code."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import typer
 
@@ -24,8 +23,6 @@ EXIT_BEHIND = 1
 """The database is available, but its schema is not the one that this Firebox needs."""
 
 DATABASE_ROWS = (ROWS["database_url"], ROWS["data_dir"], ROWS["log_level"])
-
-T = TypeVar("T")
 
 app = Application(no_args_is_help=True)
 
@@ -48,7 +45,7 @@ def upgrade(config: ConfigFile = None, **flags: object) -> None:
     The upgrade is atomic. A database of Runner's is taken over with its snippets. Servers may keep running: they wait.
     """
     address = _address(config, flags)
-    before, after = _run(schema.upgrade(address))
+    before, after = asyncio.run(schema.upgrade(address))
     done = f"{before} -> {after}" if before != after else f"{after}, nothing to do"
     print(f"{address.shown}: schema {done}")
 
@@ -67,7 +64,7 @@ def downgrade(
     Stop every server first: the next one that starts upgrades the schema again.
     """
     address = _address(config, flags)
-    present = _run(_read_version(address))
+    present = asyncio.run(_read_version(address))
     known = [BASE, *schema.versions()]
     if version and version not in known:
         raise InvalidRequest(f"unknown schema version {version!r}; known: {', '.join(known)}", where="VERSION")
@@ -80,7 +77,7 @@ def downgrade(
         return
     if not yes:
         _confirm(f"{address.shown}: downgrade the schema from {present} to {target}, and lose data that it cannot hold?")
-    before, after = _run(schema.downgrade(address, target))
+    before, after = asyncio.run(schema.downgrade(address, target))
     print(f"{address.shown}: schema {before} -> {after}")
 
 
@@ -92,13 +89,13 @@ def check(config: ConfigFile = None, **flags: object) -> None:
     Exit status: 0 if it is, 1 if it is older, newer or modified, 125 if the database is unavailable.
     """
     address = _address(config, flags)
-    present = _run(_read_version(address))
+    present = asyncio.run(_read_version(address))
     if present != HEAD:
         behind = present == BASE or present in schema.versions()
         hint = "firebox db upgrade" if behind else "use the newer Firebox that created it"
         print(f"{address.shown}: schema {present}, and this Firebox needs {HEAD}: {hint}")
         raise typer.Exit(EXIT_BEHIND)
-    differences = _run(schema.differences(address))
+    differences = asyncio.run(schema.differences(address))
     if differences:
         print(f"{address.shown}: schema {present}, but it was modified:")
         for difference in differences:
@@ -119,10 +116,6 @@ async def _read_version(address: Address) -> str:
         return BASE
     async with Database(address, single=True) as database:
         return await schema.read_version(database)
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
 
 
 def _confirm(question: str) -> None:

@@ -7,18 +7,18 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from firebox.cli.inherited import repair_inherited_state
-from firebox.cli.interrupts import end_at_interrupts, raise_at_interrupts
+import firebox
+from firebox.cli.startup import prepare_process, raise_at_interrupts
 
 NAME = "firebox"
+VERSION_FLAGS = ("--version", "-V")
 _COMPLETING = "_FIREBOX_COMPLETE"
 """The variable by which a shell requests a completion from typer."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status. A failure is one sentence on stderr, never a traceback."""
-    repair_inherited_state()
-    end_at_interrupts()
+    prepare_process()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run_quickly(words) if _COMPLETING not in os.environ else None
@@ -56,12 +56,15 @@ def _run_quickly(words: Sequence[str]) -> int | None:
         if serve_quickly(words[1:]):
             sys.exit(0)  # runs exit handlers, which remove temporary files
         return None
-    from firebox.cli.version_flag import FLAGS, show_version
-
-    if len(words) == 1 and words[0] in FLAGS:
+    if len(words) == 1 and words[0] in VERSION_FLAGS:
         show_version()
         return 0
     return None
+
+
+def show_version() -> None:
+    """Print the version."""
+    print(f"{NAME} {firebox.__version__}")
 
 
 def _leave(status: int) -> None:

@@ -28,12 +28,15 @@ def settings_flags(settings: Iterable[Setting]) -> Callable[[F], F]:
 
     Values stay text: `Setting.read` parses them, so that flags, variables and files are read alike.
     """
+    return with_parameters(map(_parameter, settings))
+
+
+def with_parameters(parameters: Iterable[inspect.Parameter]) -> Callable[[F], F]:
+    """Add parameters to a command, which takes them as `**named`."""
 
     def decorate(command: F) -> F:
-        own = [
-            item for item in inspect.signature(command, eval_str=True).parameters.values() if item.kind is not item.VAR_KEYWORD
-        ]
-        signature = inspect.Signature([*own, *map(_parameter, settings)])
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        signature = inspect.Signature([*(item for item in own if item.kind is not item.VAR_KEYWORD), *parameters])
         command.__signature__ = signature  # type: ignore[attr-defined]
         command.__annotations__ = {item.name: item.annotation for item in signature.parameters.values()}
         return command

@@ -42,17 +42,12 @@ def measure_readiness(settings: Settings) -> list[Finding]:
 def _toolchains(settings: Settings, scan: HostScan) -> Finding:
     """Report whether toolchains can be prepared."""
     if not settings.prepare_toolchains:
-        return Finding("toolchains", True, False, "not prepared: prepare_toolchains is off")
+        return Finding("toolchains", ok=True, detail="not prepared: prepare_toolchains is off")
     if scan.unprepared:
-        return Finding(
-            "toolchains",
-            False,
-            False,
-            "; ".join(each.reason for each in scan.unprepared),
-            "set data_dir to a folder that may be shown",
-        )
+        reasons = "; ".join(each.reason for each in scan.unprepared)
+        return Finding("toolchains", ok=False, detail=reasons, hint="set data_dir to a folder that may be shown")
     names = sorted({each.language for each in scan.preparations})
-    return Finding("toolchains", True, False, f"can be prepared: {', '.join(names) or 'none needed'}")
+    return Finding("toolchains", ok=True, detail=f"can be prepared: {', '.join(names) or 'none needed'}")
 
 
 async def _measure(settings: Settings, runtimes: list[Runtime]) -> list[Finding]:
@@ -68,15 +63,11 @@ async def _measure(settings: Settings, runtimes: list[Runtime]) -> list[Finding]
             empty_bytes = sandbox.memory_bytes()
             sandbox.close()
         each = f"{statistics.median(times_ms):.0f} ms to create one{_memory(empty_bytes, ', ')}"
-        ready = Finding("ready-sandboxes", True, False, f"up to {settings.ready_count} per configuration; {each}")
+        ready = Finding("ready-sandboxes", ok=True, detail=f"up to {settings.ready_count} per configuration; {each}")
         trees = tuple(sorted({mount for runtime in runtimes for mount in runtime.mounts}))
         plans = {name: ahead for runtime in reversed(runtimes) for name, ahead in _plans(runtime, settings)}
         kinds = {name: SandboxSpec(trees=trees, prestart=ahead) for name, ahead in sorted(plans.items())}
-        return [
-            ready,
-            await _started_ahead(settings, launcher, kinds, empty_bytes),
-            await _templates(settings, launcher, kinds),
-        ]
+        return [ready, await _started_ahead(settings, launcher, kinds, empty_bytes), await _templates(settings, launcher, kinds)]
     finally:
         await launcher.close()
 
@@ -85,7 +76,7 @@ async def _started_ahead(
     settings: Settings, launcher: LauncherProcess, kinds: dict[str, SandboxSpec], empty_bytes: int
 ) -> Finding:
     if not settings.start_ahead:
-        return Finding("started-ahead", True, False, "nothing: start_ahead is off")
+        return Finding("started-ahead", ok=True, detail="nothing: start_ahead is off")
 
     async def measured(name: str, kind: SandboxSpec) -> str:
         sandbox = await launcher.make(kind)
@@ -94,15 +85,15 @@ async def _started_ahead(
         return name + _memory(more_bytes, " ")
 
     detail = ", ".join(await asyncio.gather(*(measured(name, kind) for name, kind in kinds.items())))
-    return Finding("started-ahead", True, False, f"when used often: {detail}" if detail else "nothing: no such program here")
+    return Finding("started-ahead", ok=True, detail=f"when used often: {detail}" if detail else "nothing: no such program here")
 
 
 async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[str, SandboxSpec]) -> Finding:
     """Report which interpreters can be restored from a template, and why others cannot."""
     if not (settings.start_ahead and settings.templates):
-        return Finding("templates", True, False, f"none: {'templates' if settings.start_ahead else 'start_ahead'} is off")
+        return Finding("templates", ok=True, detail=f"none: {'templates' if settings.start_ahead else 'start_ahead'} is off")
     if not ARE_POSSIBLE:
-        return Finding("templates", True, False, "none: they require x86-64")
+        return Finding("templates", ok=True, detail="none: they require x86-64")
     made: list[str] = []
     missing: list[str] = []
     for name, kind in kinds.items():
@@ -115,7 +106,7 @@ async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[
         else:
             made.append(f"{name}{_memory(template.bytes, ' ')}")
     hint = "these interpreters are started for each run; `templates = false` silences this" if missing else ""
-    return Finding("templates", not missing, False, "; ".join([", ".join(made) or "none", *missing]), hint)
+    return Finding("templates", ok=not missing, detail="; ".join([", ".join(made) or "none", *missing]), hint=hint)
 
 
 def _can_wait(each: Definition | Runtime) -> bool:

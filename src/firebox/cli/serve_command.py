@@ -17,6 +17,6 @@ def serve(config: ConfigFile = None, **flags: object) -> None:
     Prints one line of JSON on standard output when ready: {"event": "ready", "url": ..., "pid": ..., "runtimes": ...,
     "isolation": [...]}. Logs go to standard error. Every flag is also an environment variable FIREBOX_<NAME> and a TOML key.
     """
-    from firebox.server.server_start import start_server
+    from firebox.cli.quick_serve import start_server
 
     start_server(flags, config)

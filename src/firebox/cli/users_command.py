@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 import msgspec
 import typer
@@ -15,21 +15,16 @@ from firebox.cli.application import Application
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.domain.errors import InvalidRequest
 from firebox.server.logs import set_up_logs
-from firebox.service.accounts import MAX_TOKEN_CHARACTERS, Accounts, quota_of
+from firebox.service.accounts import MAX_TOKEN_CHARACTERS, Accounts, Created, quota_of
 from firebox.service.callers import Quota, Role
 from firebox.settings.settings import load_settings
 from firebox.settings.settings_table import ROWS
 from firebox.storage.records import User
 from firebox.storage.stores import open_stores
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 DATABASE_ROWS = (ROWS["database_url"], ROWS["data_dir"])
 DEFAULT = "default"
 """Value of a limit that means the default in the settings."""
-
-PIPED_COLUMNS = 240
 
 T = TypeVar("T")
 
@@ -38,18 +33,17 @@ app = Application(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", metavar="FILE", help="Read the token from a file, or - for standard input."),
+    Path | None, typer.Option("--token-file", metavar="FILE", help="Read the token from a file, or - for standard input.")
 ]
-RunsPerMinute = Annotated[
-    str | None, typer.Option("--runs-per-minute", metavar="NUMBER", help="0: no limit; default: as in the settings.")
-]
-ConcurrentRuns = Annotated[
-    str | None, typer.Option("--concurrent-runs", metavar="NUMBER", help="0: no limit; default: as in the settings.")
-]
-CpuSecondsPerDay = Annotated[
-    str | None, typer.Option("--cpu-seconds-per-day", metavar="NUMBER", help="0: no limit; default: as in the settings.")
-]
+
+
+def _limit_flag(flag: str) -> Any:
+    return typer.Option(flag, metavar="NUMBER", help="0: no limit; default: as in the settings.")
+
+
+RunsPerMinute = Annotated[str | None, _limit_flag("--runs-per-minute")]
+ConcurrentRuns = Annotated[str | None, _limit_flag("--concurrent-runs")]
+CpuSecondsPerDay = Annotated[str | None, _limit_flag("--cpu-seconds-per-day")]
 
 
 @app.callback()
@@ -77,27 +71,19 @@ def add(
     """Create a user and print the token. It is shown only once."""
     quota = _change(Quota(), runs_per_minute, concurrent_runs, cpu_seconds_per_day)
     token = _read_token(token_file)
-
-    async def work(accounts: Accounts) -> None:
-        created = await accounts.create(name, _role(role), token, quota=quota)
-        _show_token(created.user, created.token, as_json=as_json)
-
-    _with_accounts(work, config, flags)
+    created = _with_accounts(lambda accounts: accounts.create(name, _role(role), token, quota=quota), config, flags)
+    _show_token(created, as_json=as_json)
 
 
 @app.command("list")
 @settings_flags(DATABASE_ROWS)
 def list_users(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """List the users."""
-
-    async def work(accounts: Accounts) -> None:
-        users = await accounts.users.all()
-        if as_json:
-            _print_json([_as_json(user) for user in users])
-        else:
-            _print_table(users)
-
-    _with_accounts(work, config, flags)
+    users = _with_accounts(lambda accounts: accounts.users.all(), config, flags)
+    if as_json:
+        _print_json(users)
+    else:
+        _print_table(users)
 
 
 @app.command("token")
@@ -105,26 +91,24 @@ def list_users(as_json: AsJson = False, config: ConfigFile = None, **flags: obje
 def token(name: Name, token_file: TokenFile = None, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """Replace a user's token and print the new one. It is shown only once, and the old one becomes invalid."""
     chosen = _read_token(token_file)
-
-    async def work(accounts: Accounts) -> None:
-        created = await accounts.new_token((await accounts.users.by_name(name)).id, chosen)
-        _show_token(created.user, created.token, as_json=as_json)
-
-    _with_accounts(work, config, flags)
+    created = _with_user(lambda accounts, user: accounts.new_token(user.id, chosen), name, config, flags)
+    _show_token(created, as_json=as_json)
 
 
 @app.command("disable")
 @settings_flags(DATABASE_ROWS)
 def disable(name: Name, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """Disable a user. Runs in progress continue."""
-    _set_disabled(name, disabled=True, as_json=as_json, config=config, flags=flags)
+    user = _with_user(lambda accounts, user: accounts.set_disabled(user.id, disabled=True), name, config, flags)
+    _show(user, as_json=as_json)
 
 
 @app.command("enable")
 @settings_flags(DATABASE_ROWS)
 def enable(name: Name, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """Enable a user again, with the same token."""
-    _set_disabled(name, disabled=False, as_json=as_json, config=config, flags=flags)
+    user = _with_user(lambda accounts, user: accounts.set_disabled(user.id, disabled=False), name, config, flags)
+    _show(user, as_json=as_json)
 
 
 @app.command("limits")
@@ -142,23 +126,17 @@ def limits(
     change = (runs_per_minute, concurrent_runs, cpu_seconds_per_day)
     _change(Quota(), *change)  # validate before opening the database
 
-    async def work(accounts: Accounts) -> None:
-        user = await accounts.users.by_name(name)
-        quota = _change(quota_of(user), *change)
-        _show(await accounts.set_quota(user.id, quota), as_json=as_json)
+    def set_quota(accounts: Accounts, user: User) -> Awaitable[User]:
+        return accounts.set_quota(user.id, _change(quota_of(user), *change))
 
-    _with_accounts(work, config, flags)
+    _show(_with_user(set_quota, name, config, flags), as_json=as_json)
 
 
 @app.command("remove")
 @settings_flags(DATABASE_ROWS)
 def remove(name: Name, config: ConfigFile = None, **flags: object) -> None:
     """Delete a user, whose token becomes invalid. This cannot be undone, unlike `disable`."""
-
-    async def work(accounts: Accounts) -> None:
-        await accounts.remove((await accounts.users.by_name(name)).id)
-
-    _with_accounts(work, config, flags)
+    _with_user(lambda accounts, user: accounts.remove(user.id), name, config, flags)
 
 
 def _with_accounts(work: Callable[[Accounts], Awaitable[T]], config: Path | None, flags: dict[str, Any]) -> T:
@@ -172,19 +150,17 @@ def _with_accounts(work: Callable[[Accounts], Awaitable[T]], config: Path | None
     return asyncio.run(run())
 
 
-def _set_disabled(name: str, *, disabled: bool, as_json: bool, config: Path | None, flags: dict[str, Any]) -> None:
-    async def work(accounts: Accounts) -> None:
-        _show(await accounts.set_disabled((await accounts.users.by_name(name)).id, disabled=disabled), as_json=as_json)
+def _with_user(work: Callable[[Accounts, User], Awaitable[T]], name: str, config: Path | None, flags: dict[str, Any]) -> T:
+    async def find_and_work(accounts: Accounts) -> T:
+        return await work(accounts, await accounts.users.by_name(name))
 
-    _with_accounts(work, config, flags)
+    return _with_accounts(find_and_work, config, flags)
 
 
 def _role(text: str) -> Role:
-    if text == "admin":
-        return "admin"
-    if text != "user":
+    if text not in get_args(Role):
         raise InvalidRequest(f"unknown role {text!r}", where="--role", hint="user or admin")
-    return "user"
+    return cast(Role, text)
 
 
 def _change(old: Quota, runs_per_minute: str | None, concurrent_runs: str | None, cpu_seconds_per_day: str | None) -> Quota:
@@ -217,23 +193,20 @@ def _read_token(file: Path | None) -> str | None:
         raise InvalidRequest("the file is not UTF-8 text", where="--token-file") from None
 
 
-def _show_token(user: User, token: str, *, as_json: bool) -> None:
+def _show_token(created: Created, *, as_json: bool) -> None:
+    user = created.user
     if as_json:
-        _print_json({**_as_json(user), "token": token})
+        _print_json({**msgspec.to_builtins(user), "token": created.token})
         return
     typer.echo(f"{user.name} ({user.role}, number {user.id}): the token, shown only once", err=True)
-    print(token)
+    print(created.token)
 
 
 def _show(user: User, *, as_json: bool) -> None:
     if as_json:
-        _print_json(_as_json(user))
+        _print_json(user)
     else:
         _print_table([user])
-
-
-def _as_json(user: User) -> dict[str, Any]:
-    return dict(msgspec.to_builtins(user))
 
 
 def _print_json(value: object) -> None:
@@ -241,33 +214,22 @@ def _print_json(value: object) -> None:
 
 
 def _print_table(users: list[User]) -> None:
-    from rich.console import Console
+    from firebox.cli.packages.output_tables import print_rows
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPED_COLUMNS)  # for scripts: one line per user
-    console.print(_table(users))
+    headings = ("NUMBER", "NAME", "ROLE", "TOKEN", "STATE", "RUNS/MIN", "AT ONCE", "CPU S/DAY", "SINCE")
+    print_rows(headings, map(_row, users))
 
 
-def _table(users: list[User]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("NUMBER", "NAME", "ROLE", "TOKEN", "STATE", "RUNS/MIN", "AT ONCE", "CPU S/DAY", "SINCE"):
-        table.add_column(heading, overflow="fold")
-    for user in users:
-        words = (
-            str(user.id),
-            user.name,
-            user.role,
-            f"...{user.token_hint}" if user.token_hint else "",
-            "disabled" if user.disabled else "",
-            *(_limit(number) for number in (user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day)),
-            f"{user.created_at:%Y-%m-%d}",
-        )
-        table.add_row(*(Text(word) for word in words))  # not parsed as markup
-    return table
+def _row(user: User) -> tuple[str, ...]:
+    return (
+        str(user.id),
+        user.name,
+        user.role,
+        f"...{user.token_hint}" if user.token_hint else "",
+        "disabled" if user.disabled else "",
+        *map(_limit, (user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day)),
+        f"{user.created_at:%Y-%m-%d}",
+    )
 
 
 def _limit(number: int | None) -> str:

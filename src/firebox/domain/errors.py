@@ -8,13 +8,13 @@
     │   ├── LimitNotEnforceable this host cannot enforce a limit
     │   ├── NotFound            no such run, package or user
     │   ├── Conflict            not possible in the current state
-    │   ├── Unauthenticated
-    │   └── Forbidden
+    │   ├── Unauthenticated     credentials are missing or wrong
+    │   └── Forbidden           the client is authenticated but not authorized
     ├── CapacityError           try again later
-    │   ├── QueueFull
+    │   ├── QueueFull           all slots are busy and the queue, or this client's share of it, is full
     │   ├── BodiesFull          the memory budget for requests and responses is exhausted
     │   ├── RateLimited         the client exceeded a rate limit or quota
-    │   ├── ShuttingDown
+    │   ├── ShuttingDown        the server accepts no new runs
     │   └── PartUnavailable     a dependency does not respond: database, container engine, sign-on service
     ├── SettingsError           a setting is invalid
     ├── ContainerError          the container engine failed to serve a request
@@ -24,7 +24,7 @@
     │   ├── WrongChecksum       the file does not match the index
     │   ├── NotTrusted          no signature by a trusted key, or a replayed older index
     │   ├── UnusablePackage     the contents are damaged, malicious or for another machine
-    │   ├── DependencyConflict  dependencies are missing or contradict each other
+    │   ├── DependencyConflict  dependencies are missing, cyclic, or require incompatible versions
     │   └── BuildFailed         building a package from its recipe failed
     └── SandboxError            the sandbox failed: step and errno
 
@@ -45,32 +45,29 @@ class FireboxError(Exception):
 
     code = "internal"
 
+    def __init_subclass__(cls, code: str = "") -> None:
+        cls.code = code or cls.code
+
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
 
 
-class RequestError(FireboxError):
+class RequestError(FireboxError, code="request"):
     """The request is invalid; retrying it unchanged fails again."""
 
-    code = "request"
 
-
-class InvalidRequest(RequestError):
+class InvalidRequest(RequestError, code="request.invalid"):
     """A field is missing or has a wrong type or value. where: the field as the client spelled it ("files[0].name"), or ""."""
-
-    code = "request.invalid"
 
     def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.where = where
 
 
-class UnknownRuntime(RequestError):
+class UnknownRuntime(RequestError, code="request.unknown_runtime"):
     """No runtime matches the selector. selector: name or alias; version: the requested range."""
-
-    code = "request.unknown_runtime"
 
     def __init__(self, selector: str, version: str, *, hint: str = "") -> None:
         super().__init__(f"no runtime matches {selector!r} at version {version!r}", hint=hint)
@@ -78,10 +75,8 @@ class UnknownRuntime(RequestError):
         self.version = version
 
 
-class LimitTooHigh(RequestError):
+class LimitTooHigh(RequestError, code="request.limit_too_high"):
     """A limit exceeds the operator's maximum. limit: stage and name ("run.memory_bytes")."""
-
-    code = "request.limit_too_high"
 
     def __init__(self, limit: str, *, asked: float, allowed: float) -> None:
         super().__init__(f"{limit} is {asked}, at most {allowed} is allowed")
@@ -90,20 +85,16 @@ class LimitTooHigh(RequestError):
         self.allowed = allowed
 
 
-class LimitNotEnforceable(RequestError):
+class LimitNotEnforceable(RequestError, code="request.limit_not_enforceable"):
     """This host cannot enforce a limit; the request is rejected rather than run without it."""
-
-    code = "request.limit_not_enforceable"
 
     def __init__(self, limit: str, *, hint: str) -> None:
         super().__init__(f"{limit} cannot be enforced on this host", hint=hint)
         self.limit = limit
 
 
-class NotFound(RequestError):
+class NotFound(RequestError, code="request.not_found"):
     """No such object. kind: "run", "package" ...; name: as requested."""
-
-    code = "request.not_found"
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(f"no such {kind}: {name!r}")
@@ -111,54 +102,39 @@ class NotFound(RequestError):
         self.name = name
 
 
-class Conflict(RequestError):
+class Conflict(RequestError, code="request.conflict"):
     """The request is valid, but not possible in the current state."""
 
-    code = "request.conflict"
 
-
-class Unauthenticated(RequestError):
+class Unauthenticated(RequestError, code="request.unauthenticated"):
     """Credentials are missing or wrong."""
 
-    code = "request.unauthenticated"
 
-
-class Forbidden(RequestError):
+class Forbidden(RequestError, code="request.forbidden"):
     """The client is authenticated but not authorized."""
 
-    code = "request.forbidden"
 
-
-class CapacityError(FireboxError):
+class CapacityError(FireboxError, code="capacity"):
     """The request is valid; retry it after `retry_after_s` seconds."""
-
-    code = "capacity"
 
     def __init__(self, message: str, *, retry_after_s: float, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
 
 
-class QueueFull(CapacityError):
+class QueueFull(CapacityError, code="capacity.queue_full"):
     """All slots are busy and the queue, or this client's share of it, is full."""
 
-    code = "capacity.queue_full"
 
-
-class BodiesFull(CapacityError):
+class BodiesFull(CapacityError, code="capacity.bodies_full"):
     """The memory budget for requests and responses is exhausted. what: for the message; allowed_bytes: size of the budget."""
-
-    code = "capacity.bodies_full"
 
     def __init__(self, what: str, allowed_bytes: int) -> None:
         super().__init__(f"{what} would be more than {allowed_bytes} bytes", retry_after_s=1.0)
-        self.allowed_bytes = allowed_bytes
 
 
-class RateLimited(CapacityError):
+class RateLimited(CapacityError, code="capacity.rate_limited"):
     """The client exceeded a rate limit or quota. limit: its name ("runs_per_minute"); allowed: its value."""
-
-    code = "capacity.rate_limited"
 
     def __init__(self, limit: str, allowed: int, *, retry_after_s: float) -> None:
         super().__init__(f"{limit.replace('_', ' ')}: the {allowed} that are allowed are used up", retry_after_s=retry_after_s)
@@ -166,28 +142,22 @@ class RateLimited(CapacityError):
         self.allowed = allowed
 
 
-class PartUnavailable(CapacityError):
+class PartUnavailable(CapacityError, code="capacity.part_unavailable"):
     """A dependency does not respond. part: "database", "container engine" or "sign-on service"."""
-
-    code = "capacity.part_unavailable"
 
     def __init__(self, part: str, *, detail: str = "", retry_after_s: float = 5.0, hint: str = "") -> None:
         super().__init__(f"the {part} does not answer{': ' + detail if detail else ''}", retry_after_s=retry_after_s, hint=hint)
         self.part = part
 
 
-class ShuttingDown(CapacityError):
+class ShuttingDown(CapacityError, code="capacity.shutting_down"):
     """The server is shutting down and accepts no new runs."""
 
-    code = "capacity.shutting_down"
 
-
-class SettingsError(FireboxError):
+class SettingsError(FireboxError, code="settings"):
     """A setting has an invalid value. source: where it came from ("environment FIREBOX_PORT"), or ""."""
 
-    code = "settings"
-
-    def __init__(self, setting: str, value: object, allowed: str, *, source: str = "", hint: str = "") -> None:
+    def __init__(self, setting: str, *, value: object, allowed: str, source: str = "", hint: str = "") -> None:
         origin = f" (from {source})" if source else ""
         value = hide_secret(value)
         super().__init__(f"setting {setting} is {value!r}{origin}; allowed: {allowed}", hint=hint)
@@ -197,71 +167,48 @@ class SettingsError(FireboxError):
         self.source = source
 
 
-class ContainerError(FireboxError):
+class ContainerError(FireboxError, code="container"):
     """The container engine failed to serve a request. The message quotes it."""
 
-    code = "container"
 
-
-class PackageError(FireboxError):
+class PackageError(FireboxError, code="package"):
     """A package or its repository is broken."""
 
-    code = "package"
 
-
-class RepositoryError(PackageError):
+class RepositoryError(PackageError, code="package.repository"):
     """An index cannot be fetched or parsed. repository: its name in the settings."""
-
-    code = "package.repository"
 
     def __init__(self, repository: str, message: str, *, hint: str = "") -> None:
         super().__init__(f"repository {repository}: {message}", hint=hint)
-        self.repository = repository
 
 
-class DownloadFailed(PackageError):
+class DownloadFailed(PackageError, code="package.download"):
     """The file of a package cannot be fetched, or has the wrong size."""
 
-    code = "package.download"
 
-
-class WrongChecksum(PackageError):
+class WrongChecksum(PackageError, code="package.checksum"):
     """The checksum of a file differs from the index."""
 
-    code = "package.checksum"
 
-
-class NotTrusted(PackageError):
+class NotTrusted(PackageError, code="package.not_trusted"):
     """There is no signature by a trusted key, or an older index was replayed."""
 
-    code = "package.not_trusted"
 
-
-class UnusablePackage(PackageError):
+class UnusablePackage(PackageError, code="package.unusable"):
     """The contents of a package are damaged, malicious or for another machine."""
 
-    code = "package.unusable"
 
-
-class DependencyConflict(PackageError):
+class DependencyConflict(PackageError, code="package.dependencies"):
     """Dependencies are missing, cyclic, or require incompatible versions."""
 
-    code = "package.dependencies"
 
-
-class BuildFailed(PackageError):
+class BuildFailed(PackageError, code="package.build"):
     """Building a package from its recipe failed. The hint quotes the last output of the failed tool."""
 
-    code = "package.build"
 
-
-class SandboxError(FireboxError):
+class SandboxError(FireboxError, code="sandbox"):
     """The sandbox failed, not the program in it. step: the operation that failed, for people."""
-
-    code = "sandbox"
 
     def __init__(self, step: str, errno: int | None = None, *, detail: str = "", hint: str = "") -> None:
         where = f" (errno {errno})" if errno else ""
         super().__init__(f"the sandbox failed at {step!r}{where}{': ' + detail if detail else ''}", hint=hint)
-        self.step = step
-        self.errno = errno

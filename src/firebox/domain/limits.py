@@ -84,12 +84,7 @@ MAX_NUMBER = 2**53
 STACK_WITHOUT_MEMORY_LIMIT_BYTES = 1 << 30
 """Not unlimited: the kernel then uses another memory layout, and libraries choose a thread stack size of their own."""
 
-_LEAST = {
-    "memory_bytes": 4 << 20,
-    "open_files": 8,
-    "writable_bytes": 4096,
-    "writable_inodes": 16,
-}
+_LEAST = {"memory_bytes": 4 << 20, "open_files": 8, "writable_bytes": 4096, "writable_inodes": 16}
 _LEAST_COMPILE_PROCESSES = 3
 """A compiler, its child and its grandchild: gcc tries for 15 s to start the linker where it may not."""
 
@@ -151,11 +146,9 @@ class HasLimits(Protocol):
     @property
     def setting_names(self) -> tuple[str, ...]:
         """Its names in the operator's overrides, the most specific first."""
-        ...
 
     def limits(self, stage: StageName) -> LimitRequest:
         """Return the limits that it asks for instead of the defaults."""
-        ...
 
 
 class NamedLanguage(NamedTuple):
@@ -200,13 +193,7 @@ class LimitPolicy(Struct, frozen=True, kw_only=True, eq=False):
         return next((value for value in values if value is not None), None)
 
     def decide(
-        self,
-        stage: StageName,
-        runtime: HasLimits,
-        request: LimitRequest,
-        *,
-        attended: bool = False,
-        clamped: bool = False,
+        self, stage: StageName, runtime: HasLimits, request: LimitRequest, *, attended: bool = False, clamped: bool = False
     ) -> Limits:
         """Decide every limit of a stage. Cached: most requests ask for nothing.
 

@@ -107,7 +107,7 @@ class Planner:
         """Decide everything that can be decided before a slot is taken. Raises: RequestError."""
         if job.image is not None:
             return _plan_of_image(job, job.image)
-        runtime = self._registry.resolve(job.language, job.version, job.installed)
+        runtime = self._registry.resolve(job.language, job.version, installed=job.installed)
         check_compile_args(job, runtime)
         files = runtime.place(job.files)
         names = runtime.setting_names

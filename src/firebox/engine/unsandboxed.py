@@ -52,7 +52,7 @@ class UnsandboxedExecutor:
 
     def _plan(self, job: Job) -> Plan:
         """Raises: UnknownRuntime, LimitNotEnforceable, InvalidRequest."""
-        runtime = self._registry.resolve(job.language, job.version, job.installed)
+        runtime = self._registry.resolve(job.language, job.version, installed=job.installed)
         if job.terminal is not None or job.artifacts:
             raise InvalidRequest("terminals and artifacts need the sandbox", where="terminal" if job.terminal else "artifacts")
         check_compile_args(job, runtime)

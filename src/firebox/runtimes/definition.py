@@ -174,12 +174,14 @@ def fill(word: str, values: Mapping[str, str]) -> str:
 
 
 def _refused(source: str, key: str, value: object, allowed: str) -> SettingsError:
-    return SettingsError(key or "runtime definition", value, allowed, source=f"file {source}")
+    return SettingsError(key or "runtime definition", value=value, allowed=allowed, source=f"file {source}")
 
 
 def _unknown(source: str, place: str, name: str, value: object, known: Sequence[str]) -> SettingsError:
     allowed = f"the keys {', '.join(sorted(known))}" + (f" in {place}" if place else "")
-    return SettingsError(f"{place}.{name}".lstrip("."), value, allowed, source=f"file {source}", hint=nearest(name, known))
+    return SettingsError(
+        f"{place}.{name}".lstrip("."), value=value, allowed=allowed, source=f"file {source}", hint=nearest(name, known)
+    )
 
 
 def _value_at(table: Any, key: str) -> object:

@@ -51,7 +51,7 @@ class Registry:
         """Return the runtimes of an installed package, including those hidden by another one."""
         return list(self._by_installed.get(installed, ()))
 
-    def resolve(self, selector: str, version_range: str = "*", installed: str = "") -> Runtime:
+    def resolve(self, selector: str, version_range: str = "*", *, installed: str = "") -> Runtime:
         """Return the runtime for a request: the latest whose language or alias is `selector` and whose version matches.
 
         version_range: in npm's syntax. installed: consider the runtimes of this installed package only.

@@ -23,10 +23,7 @@ from firebox.settings.settings import Settings
 
 
 def create_app(service: Service, settings: Settings) -> RequestGuard:
-    """Combine the doors. The service's executor must be started and outlive the application.
-
-    Raises: SettingsError.
-    """
+    """Combine the doors. The service's executor must be started and outlive the application. Raises: SettingsError."""
     origins = read_origins(settings.cors_origins)
     reference = Reference(describe)
     doors = Litestar(

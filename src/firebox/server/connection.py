@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -172,29 +173,23 @@ class BoundedConnection(HttpToolsProtocol):
     _silent_bytes = 0
     """Bytes parsed since the parser last reported anything: part of a field, a trailer or a chunk extension."""
     _is_head_too_large = False
-    _has_turn = False
 
     def __init__(self, turns: FairScheduler, admitted: Admitted, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.parser = RequestParser(self)  # type: ignore[assignment]
+        self.parser = RequestParser(self)
+        self.pipelined: deque[RequestResponseCycle] = deque()
         self._turns = turns
         self._admitted = admitted
 
-    @property
-    def offers_websocket(self) -> bool:
-        return any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in self.headers)
-
-    @property
-    def fields(self) -> list[tuple[bytes, bytes]]:
-        return self.headers
-
     def reopen_body(self) -> None:
+        """Expect the body of a request that was reported as complete."""
         self.cycle.more_body = True
         self.cycle.message_event.clear()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._guarded = GuardedTransport(transport, self._admitted)
-        self._slices = Slices(self._turns, self._guarded, self._parse, self._waits_for_answer)
+        # Nothing more is parsed while a pipelined request waits for the previous response.
+        self._slices = Slices(self._turns, self._guarded, self._parse, lambda: bool(self.pipelined))
         super().connection_made(cast(asyncio.Transport, self._guarded))
         self._expect_head()
 
@@ -213,10 +208,6 @@ class BoundedConnection(HttpToolsProtocol):
         self._silent_bytes = 0 if self._parsed else self._silent_bytes + len(data)
         if self._silent_bytes > HEAD_BYTES and not self.transport.is_closing():
             self._refuse_head()
-
-    def _waits_for_answer(self) -> bool:
-        """Return whether a pipelined request waits for the previous response. Nothing more is parsed until then."""
-        return bool(self.pipeline)
 
     def handle_websocket_upgrade(self) -> None:
         # A client may send nothing before the handshake is answered.
@@ -244,9 +235,12 @@ class BoundedConnection(HttpToolsProtocol):
         self._in_head = False
         self._stop_waiting()
         self._turns.take(self._admitted.client)
-        self._has_turn = True
+        before = self.cycle
         super().on_headers_complete()
-        self._has_turn = False
+        if self.pipeline:  # uvicorn would start it as soon as the previous response is complete
+            self.pipelined.append(self.pipeline.pop()[0])
+        elif self.cycle is not before:
+            self._guarded.join_writes()
 
     def on_body(self, body: bytes) -> None:
         self._parsed = True
@@ -256,28 +250,26 @@ class BoundedConnection(HttpToolsProtocol):
         self._parsed = True
         super().on_message_complete()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Start handling a request: at once if it was just parsed, in another turn if it was pipelined."""
-        self._guarded.join_writes()
-        if self._has_turn:
-            super()._start_asgi_task(cycle, app)
-            return
-        start = super()._start_asgi_task
-
-        def begin() -> bool:
-            if not self.transport.is_closing():
-                self._turns.take(self._admitted.client)
-                start(cycle, app)
-            return False
-
-        self._turns.join(self._admitted.client, begin)
-
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.pipelined and not self.transport.is_closing():
+            if self.timeout_keep_alive_task is not None:
+                self.timeout_keep_alive_task.cancel()
+            self._turns.join(self._admitted.client, partial(self._start, self.pipelined.popleft()))
         if self.cycle.more_body and self.cycle.response_complete:
             # Nothing reads the rest of this body, but it must still end in time.
             self._expect_head()
         self._slices.wake()
+
+    def _start(self, cycle: RequestResponseCycle) -> bool:
+        """Start handling a pipelined request, in its client's turn."""
+        if not self.transport.is_closing():
+            self._turns.take(self._admitted.client)
+            self._guarded.join_writes()
+            task = self.loop.create_task(cycle.run_asgi(self.app))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        return False
 
     def send_400_response(self, msg: str) -> None:
         """Reject a request that is not HTTP. Called for every parser failure, including those raised here."""
@@ -297,12 +289,9 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         message = f"the head of the request is larger than {HEAD_BYTES} bytes or has more than {HEAD_FIELDS} fields"
-        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "http.head_too_large", message)
-
-    def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
-        """Send an error in the format of all doors, unless an earlier request is being answered, and close."""
-        if not self._is_answering():
-            self.transport.write(refusal(status, code, message))
+        if not self._is_answering():  # then an earlier request gets the rest of its response
+            code = "http.head_too_large"
+            self.transport.write(refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, code, message))
         self.transport.close()
 
     def _is_answering(self) -> bool:

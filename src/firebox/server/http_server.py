@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -19,9 +20,16 @@ _NO_ROOM = refusal(HTTPStatus.SERVICE_UNAVAILABLE, "http.too_many_connections", 
 
 
 class HttpServer(uvicorn.Server):
-    """Serves an application on bound sockets. options: passed to `uvicorn.Config`."""
+    """Serves an application on bound sockets. on_start: called when it listens; options: passed to `uvicorn.Config`."""
 
-    def __init__(self, application: Any, limits: ClientLimits, turns: FairScheduler, **options: Any) -> None:
+    def __init__(
+        self,
+        application: Any,
+        limits: ClientLimits,
+        turns: FairScheduler,
+        on_start: Callable[[], None] = lambda: None,
+        **options: Any,
+    ) -> None:
         defaults: dict[str, Any] = {
             "ws": cast("Any", self._make_websocket),
             "ws_max_size": limits.max_body_bytes,
@@ -34,6 +42,7 @@ class HttpServer(uvicorn.Server):
         }
         self._limits = limits
         self._turns = turns
+        self._on_start = on_start
         super().__init__(uvicorn.Config(application, **(defaults | options)))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -47,6 +56,7 @@ class HttpServer(uvicorn.Server):
         ]
         self.servers = cast("list[asyncio.base_events.Server]", acceptors)
         self.started = True
+        self._on_start()
 
     def _make_websocket(self, **arguments: Any) -> asyncio.Protocol:
         # Imported late: most clients never open a WebSocket.
@@ -55,10 +65,5 @@ class HttpServer(uvicorn.Server):
         return BoundedWebSocket(self._limits, self._turns, **arguments)
 
     def _make_connection(self, admitted: Admitted) -> asyncio.Protocol:
-        return BoundedConnection(
-            self._turns,
-            admitted,
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
+        config, state = self.config, self.server_state
+        return BoundedConnection(self._turns, admitted, config=config, server_state=state, app_state=self.lifespan.state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from firebox.domain.errors import SettingsError
 from firebox.doors.http.listening_socket import bind
 from firebox.settings.settings import Settings
 
@@ -23,14 +22,9 @@ def open_listener(settings: Settings) -> socket.socket:
     listener = bind(settings, "port")
     if not is_loopback(listener.getsockname()[0]) and not settings.require_login and not settings.allow_public:
         listener.close()
-        raise SettingsError(
-            "host",
-            settings.host,
-            "an address of this machine only, such as 127.0.0.1",
-            source=settings.source("host"),
-            hint="login is not required: set require_login (--require-login) and create users with `firebox users add`, "
-            "or set allow_public (--allow-public) when access is restricted in another way",
-        )
+        hint = "login is not required: set require_login (--require-login) and create users with `firebox users add`, "
+        hint += "or set allow_public (--allow-public) when access is restricted in another way"
+        raise settings.refused("host", allowed="an address of this machine only, such as 127.0.0.1", hint=hint)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)

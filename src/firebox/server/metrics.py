@@ -8,7 +8,6 @@ bounds connections, heads and time.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -42,9 +41,11 @@ async def serve_metrics(service: Service, settings: Settings, turns: FairSchedul
 
     application = Litestar([read_metrics], openapi_config=None, logging_config=None)
     with bind(settings, "metrics_port") as listener:
-        server = MetricsServer(application, ClientLimits(settings, lambda _address: False), turns)
+        limits, listening = ClientLimits(settings, lambda _address: False), asyncio.Event()
+        options: dict[str, Any] = {"ws": "none", "lifespan": "off", "timeout_graceful_shutdown": 1}
+        server = MetricsServer(application, limits, turns, listening.set, **options)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        await server.started_listening.wait()
+        await listening.wait()
         try:
             yield f"{url_of(listener)}/metrics"
         finally:
@@ -54,15 +55,6 @@ async def serve_metrics(service: Service, settings: Settings, turns: FairSchedul
 
 class MetricsServer(HttpServer):
     """uvicorn without signal handlers: the main server has them."""
-
-    def __init__(self, application: Litestar, limits: ClientLimits, turns: FairScheduler) -> None:
-        super().__init__(application, limits, turns, ws="none", lifespan="off", timeout_graceful_shutdown=1)
-        self.started_listening = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then set `started_listening`."""
-        await super().startup(sockets)
-        self.started_listening.set()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -8,84 +8,52 @@ Source: RFC 9110, section 7.8.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from httptools import HttpParserUpgrade, HttpRequestParser
+
+if TYPE_CHECKING:
+    from firebox.server.connection import BoundedConnection
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-class Upgradable(Protocol):
-    """What the parser needs of its connection, beside httptools' callbacks."""
+class RequestParser(HttpRequestParser):
+    """Replaces itself as the parser of its connection. callbacks: gets what is parsed, by default the connection."""
 
-    @property
-    def offers_websocket(self) -> bool:
-        """Whether the current request asks for a WebSocket, which is supported."""
-        ...
-
-    @property
-    def fields(self) -> Iterable[tuple[bytes, bytes]]:
-        """The header fields of the current request, with names in lower case."""
-        ...
-
-    def reopen_body(self) -> None:
-        """Expect the body of a request that was reported as complete."""
-        ...
-
-
-class RequestParser:
-    """Has the methods of `HttpRequestParser` that uvicorn calls. connection: gets httptools' callbacks."""
-
-    def __init__(self, connection: Upgradable) -> None:
+    def __init__(self, connection: BoundedConnection, callbacks: object = None) -> None:
+        super().__init__(callbacks or connection)
         self._connection = connection
-        self._parser = HttpRequestParser(connection)
 
-    def feed_data(self, data: memoryview) -> None:
+    def feed_data(self, data: Any) -> None:
         """Parse some input. Raises: HttpParserUpgrade for a WebSocket, HttpParserError."""
-        while True:
-            try:
-                self._parser.feed_data(data)
-            except HttpParserUpgrade as upgrade:
-                if self._connection.offers_websocket:
-                    raise
-                data = data[upgrade.args[0] :]
-                self._ignore_upgrade()
-            else:
-                return
-            if not data:
-                return
-
-    def get_http_version(self) -> str:
-        return str(self._parser.get_http_version())
-
-    def get_method(self) -> bytes:
-        return bytes(self._parser.get_method())
-
-    def should_keep_alive(self) -> bool:
-        return bool(self._parser.should_keep_alive())
-
-    def should_upgrade(self) -> bool:
-        return bool(self._parser.should_upgrade())
-
-    def _ignore_upgrade(self) -> None:
-        """Continue with a new parser after the head of a request."""
+        try:
+            super().feed_data(data)
+            return
+        except HttpParserUpgrade as upgrade:
+            headers = self._connection.headers
+            if any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in headers):
+                raise
+            rest = data[upgrade.args[0] :]
         relay = _Relay(self._connection)
-        self._parser = HttpRequestParser(relay)
-        framing = b"".join(b"%s: %s\r\n" % field for field in self._connection.fields if field[0] in _FRAMING)
-        self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+        self._connection.parser = follower = RequestParser(self._connection, relay)
+        framing = b"".join(b"%s: %s\r\n" % field for field in headers if field[0] in _FRAMING)
+        follower.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
         relay.is_muted = False
         if not relay.is_complete:
             self._connection.reopen_body()
+        if rest:
+            follower.feed_data(rest)
 
 
 class _Relay:
     """Passes callbacks on, except those of the head that the new parser is told. is_complete: that head has no body."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: BoundedConnection) -> None:
         self._connection = connection
         self.is_muted = True
         self.is_complete = False
+        self.on_body = connection.on_body
 
     def on_message_begin(self) -> None:
         if not self.is_muted:
@@ -102,9 +70,6 @@ class _Relay:
     def on_headers_complete(self) -> None:
         if not self.is_muted:
             self._connection.on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._connection.on_body(body)
 
     def on_message_complete(self) -> None:
         if self.is_muted:

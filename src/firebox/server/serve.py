@@ -16,7 +16,6 @@ from threading import Thread
 import structlog
 import uvloop
 
-from firebox.domain.errors import SettingsError
 from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.runner.grpc_server import serve_grpc
 from firebox.engine.executor import LocalExecutor
@@ -127,15 +126,9 @@ class Server(HttpServer):
     def __init__(self, service: Service, settings: Settings, turns: FairScheduler, announce: Callable[[], None]) -> None:
         with absent(*UNUSED_BY_SERVERS):  # creating the application imports plug-ins for them
             application = create_app(service, settings)
-        super().__init__(application, application.limits, turns, timeout_graceful_shutdown=CONNECTIONS_GRACE_S)
+        super().__init__(application, application.limits, turns, announce, timeout_graceful_shutdown=CONNECTIONS_GRACE_S)
         self._service = service
-        self._announce = announce
         self._stopping: asyncio.Task[None] | None = None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start accepting connections, then announce it."""
-        await super().startup(sockets)
-        self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting connections. On a forced exit end the lifespan too: otherwise it would be logged as a failure."""
@@ -180,19 +173,12 @@ def _warn_of_untrusted(settings: Settings) -> None:
 
 
 def _check_isolation(settings: Settings, listener: socket.socket, executor: LocalExecutor) -> None:
-    """Log missing isolation layers; refuse to serve a public address without those of the boundary.
-
-    Raises: SettingsError.
-    """
+    """Log missing isolation layers; refuse to serve a public address without those of the boundary. Raises: SettingsError."""
     missing = [finding for finding in explain(executor.isolation, reasons=executor.isolation_reasons) if not finding.ok]
     for finding in missing:
         _log.warning("isolation layer missing", layer=finding.name, detail=finding.detail, hint=finding.hint)
     weak = [finding.name for finding in missing if finding.boundary]
     if weak and not is_loopback(listener.getsockname()[0]) and not settings.allow_weak_isolation:
-        raise SettingsError(
-            "host",
-            settings.host,
-            f"an address of this machine only, since this host lacks {', '.join(weak)}",
-            source=settings.source("host"),
-            hint="see `firebox doctor`, or set allow_weak_isolation (--allow-weak-isolation)",
-        )
+        allowed = f"an address of this machine only, since this host lacks {', '.join(weak)}"
+        hint = "see `firebox doctor`, or set allow_weak_isolation (--allow-weak-isolation)"
+        raise settings.refused("host", allowed=allowed, hint=hint)

@@ -167,7 +167,7 @@ class Packages:
         if language is not None:
             check_selector(language, "*")
             try:
-                return self._registry.resolve(language, "*", package.id)
+                return self._registry.resolve(language, installed=package.id)
             except UnknownRuntime:
                 words = f"{package.id} does not provide {language[:64]!r}; {_available(runtimes)}"
                 raise InvalidRequest(words, where="language") from None

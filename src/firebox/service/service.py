@@ -170,7 +170,7 @@ class Service:
             return job
         if not all(file.name for file in job.files):
             check_selector(job.language, job.version)
-            runtime = self._registry.resolve(job.language, job.version, job.installed)
+            runtime = self._registry.resolve(job.language, job.version, installed=job.installed)
             job = replace(job, files=with_names(job.files, runtime.main_name))
         check_job(job)
         return job

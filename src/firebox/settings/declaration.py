@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 from firebox.domain.errors import SettingsError
 from firebox.domain.redaction import hide_secret
 from firebox.settings.other_systems.aliases import Alias
-from firebox.settings.setting_values import Kind, Value, allowed_values, read_value
+from firebox.settings.setting_values import KINDS, Kind, Value
 
 ENVIRONMENT_PREFIX = "FIREBOX_"
 
@@ -71,7 +71,7 @@ class Setting(Struct, frozen=True, eq=False):
         """Describe the allowed values."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        return allowed_values(self.kind, self.range)
+        return KINDS[self.kind][1].format(range=self.range)
 
     @property
     def range(self) -> str:
@@ -95,11 +95,8 @@ class Setting(Struct, frozen=True, eq=False):
         return hide_secret(value, self.secret)
 
     def read(self, value: object) -> Value:
-        """Parse a value from a flag, the environment or a file.
-
-        Raises: ValueError if it is not one of the `allowed` ones.
-        """
-        result = read_value(self.kind, value)
+        """Parse a value from a flag, the environment or a file. Raises: ValueError if it is not one of the `allowed` ones."""
+        result = KINDS[self.kind][0](value)
         if isinstance(result, int) and not self._in_range(result):
             raise ValueError(value)
         if self.choices and result not in self.choices:
@@ -111,14 +108,21 @@ class Setting(Struct, frozen=True, eq=False):
         try:
             return self.read(given.value)
         except (ValueError, RuntimeError):  # RuntimeError: a "~user" that does not exist
-            raise SettingsError(name or self.name, self.shown(given.value), self.allowed, source=given.source) from None
+            raise SettingsError(
+                name or self.name, value=self.shown(given.value), allowed=self.allowed, source=given.source
+            ) from None
 
     def translate(self, alias: Alias, value: object, source: str) -> Any:
         """Translate the value of an alias. Return None if it does not decide the setting. Raises: SettingsError."""
         try:
             return alias.read(value)
         except ValueError as error:
-            raise SettingsError(self.name, self.shown(value), str(error), source=source) from None
+            raise SettingsError(self.name, value=self.shown(value), allowed=str(error), source=source) from None
 
     def _in_range(self, number: int) -> bool:
         return self.minimum <= number and not 0 < number < self.least and (self.maximum is None or number <= self.maximum)
+
+
+def unreadable(path: Path, error: OSError) -> SettingsError:
+    """Return the error for a settings file."""
+    return SettingsError("config", value=str(path), allowed="a readable file", hint=f"{error.strerror}")

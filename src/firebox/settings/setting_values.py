@@ -36,27 +36,6 @@ _MODULE = r"[\w@][\w.:/@-]{0,99}"
 _NUMBER = r"\s*(-?\d{1,18})(?:\.(\d{1,9}))?\s*([a-zA-Z]*)\s*"
 
 
-def read_value(kind: Kind, value: object) -> Value:
-    """Parse a value. Raises: ValueError; RuntimeError for the home folder of an unknown user."""
-    return _READERS[kind](value)
-
-
-def allowed_values(kind: Kind, number_range: str) -> str:
-    """Describe the allowed values."""
-    return {
-        "int": f"a whole number, {number_range}",
-        "bytes": f"a size in bytes, {number_range}, also written like 64MiB or 64m",
-        "ms": f"milliseconds, {number_range}, also written like 3s or 500ms",
-        "s": f"seconds, {number_range}, also written like 10m or 1h",
-        "bool": "true or false",
-        "text": "text",
-        "path": "a path",
-        "modules": "module names by language, such as python:json,re",
-        "levels": "none, binary or output by language or package, such as python:output",
-        "overrides": "a table of limit settings such as run_memory_bytes by language or package",
-    }[kind]
-
-
 def _number(value: object, units: Mapping[str, int], default_unit: int = 1) -> int:
     """Read a whole number with an optional unit. default_unit: the factor of a number without a unit."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -124,15 +103,22 @@ def _by_language(value: object, type_: Any) -> Mapping[str, Any]:
         raise ValueError(value) from None
 
 
-_READERS: Mapping[Kind, Callable[[object], Value]] = {
-    "int": lambda value: _number(value, {}),
-    "bytes": lambda value: _number(value, _SIZES),
-    "ms": lambda value: _number(value, _DURATIONS_MS),
-    "s": _seconds,
-    "bool": _bool,
-    "text": _text,
-    "path": _path,
-    "modules": _modules,
-    "levels": _levels,
-    "overrides": lambda value: _by_language(value, dict[str, Any]),  # each limit is read later, as the setting of that name
+# fmt: off
+KINDS: Mapping[Kind, tuple[Callable[[object], Value], str]] = {
+    "int": (lambda value: _number(value, {}), "a whole number, {range}"),
+    "bytes": (lambda value: _number(value, _SIZES), "a size in bytes, {range}, also written like 64MiB or 64m"),
+    "ms": (lambda value: _number(value, _DURATIONS_MS), "milliseconds, {range}, also written like 3s or 500ms"),
+    "s": (_seconds, "seconds, {range}, also written like 10m or 1h"),
+    "bool": (_bool, "true or false"),
+    "text": (_text, "text"),
+    "path": (_path, "a path"),
+    "modules": (_modules, "module names by language, such as python:json,re"),
+    "levels": (_levels, "none, binary or output by language or package, such as python:output"),
+    "overrides": (lambda value: _by_language(value, dict[str, Any]),  # each limit is read later, as the setting of that name
+        "a table of limit settings such as run_memory_bytes by language or package"),
 }
+# fmt: on
+"""The function that parses a value of each kind, and what it allows; {range} stands for the allowed numbers.
+
+A function raises ValueError, or RuntimeError for the home folder of an unknown user.
+"""

@@ -16,8 +16,8 @@ from typing import Any, cast
 from firebox.domain.errors import SettingsError
 from firebox.domain.model import CacheLevel
 from firebox.domain.redaction import HIDDEN
-from firebox.settings.declaration import ENVIRONMENT_PREFIX, Given
-from firebox.settings.limit_settings import read_overrides, reconcile_maxima
+from firebox.settings.declaration import ENVIRONMENT_PREFIX, Given, unreadable
+from firebox.settings.limit_policy import LIMIT_SETTINGS, read_overrides, reconcile_maxima
 from firebox.settings.other_systems.foreign_environment import read_foreign_environment
 from firebox.settings.setting_values import Value
 from firebox.settings.settings_table import ROWS, TABLE, SettingsTable, nearest
@@ -48,7 +48,7 @@ class Settings(SettingsTable, frozen=True, kw_only=True, eq=False):
 
     def value(self, name: str) -> Value:
         """Return the value of a setting. Raises: KeyError."""
-        return cast("Value", getattr(self, ROWS[name].name))
+        return cast("Value", self.limits[name] if name in self.limits else getattr(self, ROWS[name].name))
 
     def shown(self, name: str) -> Value:
         """Return the value of a setting without tokens and passwords. Raises: KeyError."""
@@ -57,6 +57,11 @@ class Settings(SettingsTable, frozen=True, kw_only=True, eq=False):
     def source(self, name: str) -> str:
         """Return where a value came from: default, flag, environment NAME or file PATH. Raises: KeyError."""
         return self.sources.get(ROWS[name].name, "default")
+
+    def refused(self, name: str, *, allowed: str, value: object = None, hint: str = "") -> SettingsError:
+        """Return the error for the value of a setting. value: in place of it, None to show it without secrets."""
+        shown = self.shown(name) if value is None else value
+        return SettingsError(name, value=shown, allowed=allowed, source=self.source(name), hint=hint)
 
     @property
     def slot_count(self) -> int:
@@ -99,9 +104,7 @@ class Settings(SettingsTable, frozen=True, kw_only=True, eq=False):
 
 
 def load_settings(
-    flags: Mapping[str, object] | None = None,
-    config_file: Path | None = None,
-    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None, config_file: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
     """Load the settings.
 
@@ -125,8 +128,9 @@ def load_settings(
     values["data_dir"] = data_folder
     values |= {name: data_folder / values.get(name, ROWS[name].default) for name in ("runtimes_dir", "trusted_keys_dir")}
     reconcile_maxima(values, given)
+    limits = {name: values.pop(name, ROWS[name].default) for name in LIMIT_SETTINGS}
     sources = {name: item.source for name, item in given.items()}
-    return Settings(**values, sources=sources, warnings=(*foreign_warnings, *warnings))
+    return Settings(**values, limits=limits, sources=sources, warnings=(*foreign_warnings, *warnings))
 
 
 def _data_folder(given: Mapping[str, Given], environ: Mapping[str, str]) -> Path:
@@ -171,13 +175,15 @@ def _read_data_file(folder: Path) -> dict[str, Given]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise SettingsError("config", str(file), "a readable file", hint=f"{error.strerror}") from None
+        raise unreadable(file, error) from None
     if mode & stat.S_IWOTH:
         # The operator did not name this file and may not know of it.
-        raise SettingsError("config", str(file), "a file that is not world-writable", hint=f"chmod o-w {file}")
+        raise SettingsError("config", value=str(file), allowed="a file that is not world-writable", hint=f"chmod o-w {file}")
     given = _read_toml(file)
     if "data_dir" in given:
-        raise SettingsError("data_dir", given["data_dir"].value, "set elsewhere: this file is in it", source=f"file {file}")
+        raise SettingsError(
+            "data_dir", value=given["data_dir"].value, allowed="set elsewhere: this file is in it", source=f"file {file}"
+        )
     return given
 
 
@@ -185,9 +191,9 @@ def _read_toml(path: Path) -> dict[str, Given]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError("config", str(path), "a readable file", hint=f"{error.strerror}") from None
+        raise unreadable(path, error) from None
     except ValueError as error:  # not TOML, or not UTF-8
-        raise SettingsError("config", str(path), "a TOML file", hint=str(error)) from None
+        raise SettingsError("config", value=str(path), allowed="a TOML file", hint=str(error)) from None
     return _known(table, f"file {path}")
 
 
@@ -200,7 +206,7 @@ def _known(values: Mapping[str, object], source: str) -> dict[str, Given]:
     for name, value in values.items():
         if name not in ROWS:
             shown = value if isinstance(value, int | float) else HIDDEN  # it may be a token
-            raise SettingsError(name, shown, "a known setting", source=source, hint=nearest(name, ROWS))
+            raise SettingsError(name, value=shown, allowed="a known setting", source=source, hint=nearest(name, ROWS))
     return {name: Given(value, source) for name, value in values.items()}
 
 
@@ -225,5 +231,5 @@ def _parse_json(given: dict[str, Given]) -> dict[str, Given]:
         try:
             given["limit_overrides"] = Given(json.loads(item.value), item.source)
         except (ValueError, RecursionError):
-            raise SettingsError("limit_overrides", item.value, "a JSON object", source=item.source) from None
+            raise SettingsError("limit_overrides", value=item.value, allowed="a JSON object", source=item.source) from None
     return given

@@ -8,11 +8,11 @@ unit in its name (`_ms`, `_s`, `_bytes`).
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Struct
 
-from firebox.domain.limits import LIMIT_NAMES, NUMBER_NAMES, STAGES, ZERO_IS_NO_CAP, StageName, least_limit
+from firebox.domain.limits import NUMBER_NAMES, STAGES, ZERO_IS_NO_CAP, StageName, least_limit
 from firebox.domain.model import CacheLevel
 from firebox.settings.declaration import Setting
 from firebox.settings.other_systems import aliases as of
@@ -22,27 +22,42 @@ _MIB = 1 << 20
 _GIB = 1 << 30
 _DAY_S = 86_400
 
-# The limits of a stage. Each one is declared once, for both stages and for the maximum of each.
+
+class _Limit(NamedTuple):
+    """A limit: four settings, its default and its maximum in the compile stage and in the run stage."""
+
+    name: str
+    defaults: tuple[int, int] | tuple[str, str]
+    maxima: tuple[int, int] | None
+    help: str
+    aliases: tuple[Piston, ...] = ()
+
+
 # fmt: off
-_WallMs = Annotated[int, Setting("Wall time of the {stage} stage.", (Piston("PISTON_{STAGE}_TIMEOUT"),))]
-_CpuMs = Annotated[int, Setting("CPU time of the {stage} stage, all its processes together. 0: no limit.",
-    (Piston("PISTON_{STAGE}_CPU_TIME"),))]
-_MemoryBytes = Annotated[int, Setting("Memory of the {stage} stage: all its processes and the files they write. 0: no limit.",
-    (Piston("PISTON_{STAGE}_MEMORY_LIMIT", of.piston_memory),))]
-_StackBytes = Annotated[int, Setting("Stack of each program and thread in the {stage} stage, counted as memory. "
-    "0: as large as the memory limit.")]
-_Processes = Annotated[int, Setting("Maximum processes and threads alive at once in the {stage} stage.",
-    (Piston("PISTON_MAX_PROCESS_COUNT"),))]
-_OpenFiles = Annotated[int, Setting("Maximum open file descriptors per process in the {stage} stage.",
-    (Piston("PISTON_MAX_OPEN_FILES"),))]
-_FileSizeBytes = Annotated[int, Setting("Maximum size of each file written in the {stage} stage.",
-    (Piston("PISTON_MAX_FILE_SIZE"),))]
-_WritableBytes = Annotated[int, Setting("Maximum total size of all files written in the {stage} stage.")]
-_WritableInodes = Annotated[int, Setting("Maximum files and folders created in the {stage} stage.")]
-_OutputBytes = Annotated[int, Setting("Maximum output kept of each of stdout and stderr in the {stage} stage.",
-    (Piston("PISTON_OUTPUT_MAX_SIZE"),))]
-_OutputMode = Annotated[Literal["cut", "kill"], Setting("Action when the {stage} stage exceeds its output limit: cut the stream "
-    "and let the program continue, or kill it.", (Piston("PISTON_OUTPUT_MAX_SIZE", of.piston_output_mode),))]
+_LIMITS = (
+    _Limit("wall_ms", (10_000, 3_000), (300_000, 60_000), "Wall time of the {stage} stage.", (Piston("PISTON_{STAGE}_TIMEOUT"),)),
+    _Limit("cpu_ms", (10_000, 3_000), (300_000, 60_000),
+        "CPU time of the {stage} stage, all its processes together. 0: no limit.", (Piston("PISTON_{STAGE}_CPU_TIME"),)),
+    _Limit("memory_bytes", (_GIB, 512 * _MIB), (8 * _GIB, 4 * _GIB),
+        "Memory of the {stage} stage: all its processes and the files they write. 0: no limit.",
+        (Piston("PISTON_{STAGE}_MEMORY_LIMIT", of.piston_memory),)),
+    _Limit("stack_bytes", (0, 0), (0, 0),
+        "Stack of each program and thread in the {stage} stage, counted as memory. 0: as large as the memory limit."),
+    _Limit("processes", (512, 128), (4096, 2048), "Maximum processes and threads alive at once in the {stage} stage.",
+        (Piston("PISTON_MAX_PROCESS_COUNT"),)),
+    _Limit("open_files", (1024, 1024), (65_536, 65_536), "Maximum open file descriptors per process in the {stage} stage.",
+        (Piston("PISTON_MAX_OPEN_FILES"),)),
+    _Limit("file_size_bytes", (256 * _MIB, 64 * _MIB), (4 * _GIB, 4 * _GIB),
+        "Maximum size of each file written in the {stage} stage.", (Piston("PISTON_MAX_FILE_SIZE"),)),
+    _Limit("writable_bytes", (256 * _MIB, 256 * _MIB), (8 * _GIB, 8 * _GIB),
+        "Maximum total size of all files written in the {stage} stage."),
+    _Limit("writable_inodes", (100_000, 20_000), (1_000_000, 1_000_000),
+        "Maximum files and folders created in the {stage} stage."),
+    _Limit("output_bytes", (_MIB, _MIB), (8 * _MIB, 8 * _MIB),
+        "Maximum output kept of each of stdout and stderr in the {stage} stage.", (Piston("PISTON_OUTPUT_MAX_SIZE"),)),
+    _Limit("output_mode", ("cut", "cut"), None, "Action when the {stage} stage exceeds its output limit: cut the stream and let "
+        "the program continue, or kill it.", (Piston("PISTON_OUTPUT_MAX_SIZE", of.piston_output_mode),)),
+)
 
 
 class SettingsTable(Struct, frozen=True, kw_only=True, eq=False):
@@ -190,51 +205,8 @@ class SettingsTable(Struct, frozen=True, kw_only=True, eq=False):
     sso_retries: Annotated[int, Setting("Maximum retries of a request to the sign-on service.",
         (Runner("clients.sso.retriesCount", of.runner_number),), maximum=100)] = 3
 
-    compile_wall_ms: _WallMs = 10_000
-    compile_cpu_ms: _CpuMs = 10_000
-    compile_memory_bytes: _MemoryBytes = _GIB
-    compile_stack_bytes: _StackBytes = 0
-    compile_processes: _Processes = 512
-    compile_open_files: _OpenFiles = 1024
-    compile_file_size_bytes: _FileSizeBytes = 256 * _MIB
-    compile_writable_bytes: _WritableBytes = 256 * _MIB
-    compile_writable_inodes: _WritableInodes = 100_000
-    compile_output_bytes: _OutputBytes = _MIB
-    compile_output_mode: _OutputMode = "cut"
-
-    run_wall_ms: _WallMs = 3_000
-    run_cpu_ms: _CpuMs = 3_000
-    run_memory_bytes: _MemoryBytes = 512 * _MIB
-    run_stack_bytes: _StackBytes = 0
-    run_processes: _Processes = 128
-    run_open_files: _OpenFiles = 1024
-    run_file_size_bytes: _FileSizeBytes = 64 * _MIB
-    run_writable_bytes: _WritableBytes = 256 * _MIB
-    run_writable_inodes: _WritableInodes = 20_000
-    run_output_bytes: _OutputBytes = _MIB
-    run_output_mode: _OutputMode = "cut"
-
-    max_compile_wall_ms: _WallMs = 300_000
-    max_compile_cpu_ms: _CpuMs = 300_000
-    max_compile_memory_bytes: _MemoryBytes = 8 * _GIB
-    max_compile_stack_bytes: _StackBytes = 0
-    max_compile_processes: _Processes = 4096
-    max_compile_open_files: _OpenFiles = 65_536
-    max_compile_file_size_bytes: _FileSizeBytes = 4 * _GIB
-    max_compile_writable_bytes: _WritableBytes = 8 * _GIB
-    max_compile_writable_inodes: _WritableInodes = 1_000_000
-    max_compile_output_bytes: _OutputBytes = 8 * _MIB
-
-    max_run_wall_ms: _WallMs = 60_000
-    max_run_cpu_ms: _CpuMs = 60_000
-    max_run_memory_bytes: _MemoryBytes = 4 * _GIB
-    max_run_stack_bytes: _StackBytes = 0
-    max_run_processes: _Processes = 2048
-    max_run_open_files: _OpenFiles = 65_536
-    max_run_file_size_bytes: _FileSizeBytes = 4 * _GIB
-    max_run_writable_bytes: _WritableBytes = 8 * _GIB
-    max_run_writable_inodes: _WritableInodes = 1_000_000
-    max_run_output_bytes: _OutputBytes = 8 * _MIB
+    limits: Mapping[str, int | str] = {}
+    """The default limits and the maximum limits by the name of their setting ("run_wall_ms", "max_run_wall_ms"), complete."""
 
     limit_overrides: Annotated[Mapping[str, Mapping[str, int | str]], Setting("Limits by language or package. In a file: a table "
         "`[limit_overrides.NAME]` each. Elsewhere: one JSON object. An installed package (`'lua-5.4.7'`) takes precedence over "
@@ -252,27 +224,26 @@ def _collect() -> Iterator[Setting]:
     """Yield every setting, completed with its name, type, default and section."""
     defaults, section = SettingsTable(), ""
     for name, hint in SettingsTable.__annotations__.items():
+        if name == "limits":
+            yield from (_limit(each, stage, is_maximum=False) for stage in STAGES for each in _LIMITS)
+            yield from (_limit(each, stage, is_maximum=True) for stage in STAGES for each in _LIMITS if each.maxima)
         for declared in getattr(hint, "__metadata__", ()):  # without it, a field is no setting
-            word, _, limit = name.removeprefix("max_").partition("_")
-            stage: StageName | None = next((each for each in STAGES if each == word and limit in LIMIT_NAMES), None)
-            of_stage = _of_stage(declared, stage, limit, is_maximum=name.startswith("max_")) if stage is not None else {}
-            section = of_stage.get("section") or declared.section or section
-            yield declared.of_field(name, hint.__origin__, getattr(defaults, name), **(of_stage or {"section": section}))
+            section = declared.section or section
+            yield declared.of_field(name, hint.__origin__, getattr(defaults, name), section=section)
 
 
-def _of_stage(declared: Setting, stage: StageName, limit: str, *, is_maximum: bool) -> dict[str, Any]:
-    """Return what differs between the declaration of a limit and the setting of one stage, its default or its maximum."""
-    least = least_limit(stage, limit)
-    may_be_zero = is_maximum or limit in ZERO_IS_NO_CAP or limit not in NUMBER_NAMES
-    return {
-        "help": f"Maximum {stage}_{limit} of a request. 0: no maximum."
-        if is_maximum
-        else declared.help.replace("{stage}", stage),
-        "aliases": tuple(Piston(alias.name.replace("{STAGE}", stage.upper()), alias.read) for alias in declared.aliases),
-        "minimum": 0 if may_be_zero else least,
-        "least": least,
-        "section": "Maximum limits" if is_maximum else "Default limits",
-    }
+def _limit(limit: _Limit, stage: StageName, *, is_maximum: bool) -> Setting:
+    name, least = f"{stage}_{limit.name}", least_limit(stage, limit.name)
+    may_be_zero = is_maximum or limit.name in ZERO_IS_NO_CAP or limit.name not in NUMBER_NAMES
+    setting = Setting(
+        f"Maximum {name} of a request. 0: no maximum." if is_maximum else limit.help.format(stage=stage),
+        tuple(Piston(alias.name.format(STAGE=stage.upper()), alias.read) for alias in limit.aliases),
+        minimum=0 if may_be_zero else least,
+        least=least,
+        section="Maximum limits" if is_maximum else "Default limits",
+    )
+    default = (limit.maxima if is_maximum and limit.maxima else limit.defaults)[STAGES.index(stage)]
+    return setting.of_field(f"max_{name}" if is_maximum else name, int if limit.maxima else Literal["cut", "kill"], default)
 
 
 TABLE = tuple(_collect())

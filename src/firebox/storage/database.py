@@ -137,6 +137,6 @@ def make_private_file(path: Path) -> None:
         if not os.access(path, os.R_OK | os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        raise SettingsError("database_url", str(path), "a writable file", hint=f"{error.strerror}") from None
+        raise SettingsError("database_url", value=str(path), allowed="a writable file", hint=f"{error.strerror}") from None
     if mode & 0o077:
         _log.warning("the database is readable by others", path=str(path), hint=f"chmod 600 {path}")

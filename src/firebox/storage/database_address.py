@@ -64,7 +64,7 @@ def _sqlite(path: Path) -> Address:
 
 
 def _refusal(settings: Settings, shown: str, *, allowed: str = ALLOWED, hint: str = "") -> SettingsError:
-    return SettingsError("database_url", shown, allowed, source=settings.source("database_url"), hint=hint)
+    return settings.refused("database_url", value=shown, allowed=allowed, hint=hint)
 
 
 def _without_secrets(url: str) -> str:

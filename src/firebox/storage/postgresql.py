@@ -69,7 +69,7 @@ class PostgresqlTransactions:
         except (_driver.exceptions.ClientConfigurationError, ValueError) as error:
             # The driver's message may contain the password.
             raise SettingsError(
-                "database_url", self._address.shown, ALLOWED, hint=f"rejected by the driver: {type(error).__name__}"
+                "database_url", value=self._address.shown, allowed=ALLOWED, hint=f"rejected by the driver: {type(error).__name__}"
             ) from None
 
 

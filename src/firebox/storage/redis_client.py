@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from firebox.domain.errors import SettingsError
 from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,9 +22,8 @@ def make_redis(settings: Settings) -> Redis:
 
     Raises: SettingsError for an unsupported address, or when the client is not installed. It does not contain the address.
     """
-    source = settings.source("redis_url")
     if find_spec("redis") is None:
-        raise SettingsError("redis_url", "set", "empty", source=source, hint="pip install firebox[redis]")
+        raise settings.refused("redis_url", value="set", allowed="empty", hint="pip install firebox[redis]")
     # Imported late: the library takes several megabytes.
     from redis.asyncio import BlockingConnectionPool, Redis
     from redis.asyncio.retry import Retry
@@ -43,5 +41,5 @@ def make_redis(settings: Settings) -> Redis:
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
     except ValueError:
-        raise SettingsError("redis_url", "(hidden)", ALLOWED, source=source) from None
+        raise settings.refused("redis_url", value="(hidden)", allowed=ALLOWED) from None
     return Redis.from_pool(pool)

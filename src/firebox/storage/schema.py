@@ -41,13 +41,8 @@ async def prepare_schema(database: Database, settings: Settings) -> None:
     if version != BASE and version not in versions():
         raise _unknown(database.address, version)
     if not settings.database_upgrade:
-        raise SettingsError(
-            "database_upgrade",
-            False,
-            f"true, since the schema of {database.address.shown} is {version} and this Firebox needs {HEAD}",
-            source=settings.source("database_upgrade"),
-            hint="or upgrade it by hand: firebox db upgrade",
-        )
+        allowed = f"true, since the schema of {database.address.shown} is {version} and this Firebox needs {HEAD}"
+        raise settings.refused("database_upgrade", allowed=allowed, hint="or upgrade it by hand: firebox db upgrade")
     if version != BASE or not await _make_tables(database.address):
         await upgrade(database.address)
 
@@ -184,8 +179,8 @@ def _command() -> Any:
 def _unknown(address: Address, version: str) -> SettingsError:
     return SettingsError(
         "database_url",
-        address.shown,
-        f"a database of this Firebox or an older one; its schema is {version}, and {HEAD} is the latest known here",
+        value=address.shown,
+        allowed=f"a database of this Firebox or an older one; its schema is {version}, and {HEAD} is the latest known here",
         hint="start the newer Firebox again, and use it to downgrade the schema: firebox db downgrade",
     )
 

@@ -10,8 +10,8 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Generator, Iterable
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from firebox.cli.failures import report
 from firebox.domain.errors import FireboxError, InvalidRequest, LimitTooHigh, SettingsError, UnknownRuntime
 from firebox.domain.limits import STAGES
-from firebox.domain.model import Executor, Finished, Job, Result
+from firebox.domain.model import Executor, Job, Result
 from firebox.doors.stdio import wire
 from firebox.files.folder import read_files, write_files
 from firebox.runtimes.definition import read_definitions, shipped_definitions
@@ -29,7 +29,7 @@ from firebox.runtimes.host_runtimes import scan_host
 from firebox.runtimes.install_hints import installing_hint, named
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
-from firebox.settings.limit_policy import NO_MAXIMA, limit_policy
+from firebox.settings.limit_policy import OF_ONE_RUN, limit_policy
 from firebox.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ def _answer(options: RunOptions) -> wire.Answer:
             where="--no-sandbox",
             hint="inside a container that is already a sandbox, use --no-sandbox --inside-container",
         )
-    settings = sandbox_settings(options.config, options.data_dir) if options.sandbox else container_settings()
+    if options.sandbox:
+        settings = load_settings({**OF_ONE_RUN, "data_dir": options.data_dir}, options.config)
+    else:
+        settings = container_settings()
     job = wire.to_job(wire.read_request(0, settings.max_body_bytes))
     try:
         packaged = _open_store(settings).runtimes()[0] if options.sandbox else None
@@ -102,11 +105,6 @@ def _answer(options: RunOptions) -> wire.Answer:
             raise
         return wire.Answer(error=f"{error.message}{': ' + error.hint if error.hint else ''}")
     return wire.from_result(result)
-
-
-def sandbox_settings(config: Path | None = None, data_dir: Path | None = None) -> Settings:
-    """Load the settings. The caller is the operator, so there are no maximum limits."""
-    return load_settings({**NO_MAXIMA, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": data_dir}, config)
 
 
 def container_settings() -> Settings:
@@ -178,12 +176,10 @@ async def _run(job: Job, settings: Settings, registry: Registry, options: RunOpt
     if options.sandbox and folder is not None:
         job = _with_folder_files(job, settings, registry, folder)
     async with _executor(settings, registry, options, folder) as executor, executor.submit(job) as run:
-        async for event in run.events():
-            if isinstance(event, Finished):
-                if run.failure is not None:
-                    raise run.failure
-                return event.result
-    raise AssertionError("events end with Finished")
+        result = await run.result()
+        if run.failure is not None:
+            raise run.failure
+        return result
 
 
 def _with_folder_files(job: Job, settings: Settings, registry: Registry, folder: Path) -> Job:
@@ -196,17 +192,16 @@ def _with_folder_files(job: Job, settings: Settings, registry: Registry, folder:
     return replace(job, files=(*files, *there))
 
 
-@asynccontextmanager
-async def _executor(settings: Settings, registry: Registry, options: RunOptions, folder: Path | None) -> AsyncGenerator[Executor]:
+def _executor(
+    settings: Settings, registry: Registry, options: RunOptions, folder: Path | None
+) -> AbstractAsyncContextManager[Executor]:
     """Create the executor. Imports only what it needs: imports dominate the run time of a small program."""
     if options.sandbox or folder is None:
-        from firebox.cli.late_logs import set_up_logs_later
+        from firebox.cli.startup import set_up_logs_later
         from firebox.engine.executor import LocalExecutor
 
         set_up_logs_later("error", "text")  # standard output is reserved for the answer
-        async with LocalExecutor(settings, registry, hold=_open_store(settings).hold) as executor:
-            yield executor
-    else:
-        from firebox.engine.unsandboxed import UnsandboxedExecutor
+        return LocalExecutor(settings, registry, hold=_open_store(settings).hold)
+    from firebox.engine.unsandboxed import UnsandboxedExecutor
 
-        yield UnsandboxedExecutor(settings, registry, folder)
+    return nullcontext(UnsandboxedExecutor(settings, registry, folder))

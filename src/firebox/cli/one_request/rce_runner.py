@@ -6,14 +6,12 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from firebox.cli.inherited import repair_inherited_state
-from firebox.cli.interrupts import end_at_interrupts, raise_at_interrupts
+from firebox.cli.startup import prepare_process, raise_at_interrupts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Answer one request and exit with its status."""
-    repair_inherited_state()
-    end_at_interrupts()
+    prepare_process()
     import argparse
     from pathlib import Path
 
@@ -21,14 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from firebox.cli.one_request.one_request import BOOTSTRAP, RunOptions, answer_request
 
     parser = argparse.ArgumentParser(prog="rce-runner", description="Same as `firebox stdio`; see its help.")
-    parser.add_argument("--path", type=Path, metavar="FOLDER", help="keep the files in this folder")
+    parser.add_argument("--path", type=Path, metavar="FOLDER", dest="folder", help="keep the files in this folder")
     parser.add_argument("--bootstrap", type=Path, metavar="FILE", default=BOOTSTRAP, help="archive to unpack there first")
-    parser.add_argument("--no-sandbox", action="store_true", help="run without a sandbox; requires --inside-container")
+    words = "run without a sandbox; requires --inside-container"
+    parser.add_argument("--no-sandbox", action="store_false", dest="sandbox", help=words)
     parser.add_argument("--inside-container", action="store_true", help="confirm that this container is already a sandbox")
-    given = parser.parse_args(arguments)
-    options = RunOptions(
-        folder=given.path, bootstrap=given.bootstrap, sandbox=not given.no_sandbox, inside_container=given.inside_container
-    )
+    options = RunOptions(**vars(parser.parse_args(arguments)))
     try:
         raise_at_interrupts()
         status = answer_request(options)

@@ -20,8 +20,7 @@ def stdio(
         Path | None, typer.Option("--path", metavar="FOLDER", help="Keep the files in this folder. Default: a temporary one.")
     ] = None,
     bootstrap: Annotated[
-        Path,
-        typer.Option("--bootstrap", metavar="FILE", help="Archive to unpack there first, if it exists."),
+        Path, typer.Option("--bootstrap", metavar="FILE", help="Archive to unpack there first, if it exists.")
     ] = BOOTSTRAP,
     no_sandbox: Annotated[bool, typer.Option("--no-sandbox", help="Run without a sandbox; requires --inside-container.")] = False,
     inside_container: Annotated[

@@ -39,10 +39,7 @@ def read_limits(words: Iterable[str], wanted: LimitRequest, *, where: str = "--l
 
 
 def read_limit(name: str, value: str, *, where: str) -> int | OutputMode:
-    """Read one value as its setting is read, except for bare numbers (see above).
-
-    Raises: InvalidRequest.
-    """
+    """Read one value as its setting is read, except for bare numbers (see above). Raises: InvalidRequest."""
     full_name = _full_name(name, where=where)
     row = ROWS[f"run_{full_name}"]
     allowed, unit = row.allowed, ""

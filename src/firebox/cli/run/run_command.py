@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from firebox.cli.application import Application
 from firebox.cli.completion import offer_languages
+from firebox.cli.options import with_parameters
 from firebox.cli.run.run_flags import FLAGS, Flag, RunRequest
 
 app = Application()
 
 
+def _parameter(name: str, flag: Flag, type_: Any) -> inspect.Parameter:
+    words = offer_languages if name == "language" else None
+    option = typer.Option(*flag.spellings, metavar=flag.metavar, help=flag.help, show_default=False, autocompletion=words)
+    default = False if type_ is bool else None
+    offered: Any = list[str] | None if type_ == Sequence[str] else type_
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[offered, option])
+
+
+@app.command(context_settings={"allow_interspersed_args": False, "help_option_names": ["--help", "-h"]})
+@with_parameters(_parameter(name, *flag) for name, flag in FLAGS.items())
 def run(
     program: Annotated[str, typer.Argument(metavar="FILE", help="The main file, a folder, or - for code from standard input.")],
     args: Annotated[list[str] | None, typer.Argument(help="Arguments of the program, including options.")] = None,
@@ -29,24 +41,3 @@ def run(
 
     given = {name: value for name, value in flags.items() if value is not None}
     raise typer.Exit(run_program(RunRequest(program, tuple(args or ()), **given)))
-
-
-def _parameter(flag: Flag) -> inspect.Parameter:
-    types: dict[str, Any] = {"word": str | None, "words": list[str] | None, "switch": bool}
-    words = offer_languages if flag.name == "language" else None
-    option = typer.Option(*flag.spellings, metavar=flag.metavar, help=flag.help, show_default=False, autocompletion=words)
-    default = False if flag.kind == "switch" else None
-    type_: Any = types[flag.kind]
-    return inspect.Parameter(flag.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[type_, option])
-
-
-def _with_flags() -> None:
-    """Add a parameter to `run` for each flag of the table."""
-    own = inspect.signature(run, eval_str=True).parameters
-    parameters = [own["program"], own["args"], *map(_parameter, FLAGS)]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-
-
-_with_flags()
-app.command(context_settings={"allow_interspersed_args": False, "help_option_names": ["--help", "-h"]})(run)

@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
-from firebox.cli.interrupts import raise_at_interrupts
 from firebox.cli.run.run_flags import RunRequest
+from firebox.cli.startup import raise_at_interrupts, set_up_logs_later
 from firebox.sandbox.launcher.launcher_start import StartedLauncher, start_launcher
 from firebox.server.absent_modules import absent
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from firebox.cli.run.run_files import Program
     from firebox.domain.errors import UnknownRuntime
     from firebox.domain.limits import LimitRequest
-    from firebox.domain.model import CacheLevel, Job, Result, Terminal
+    from firebox.domain.model import CacheLevel, Job, Result
     from firebox.engine.executor import LocalExecutor
     from firebox.runtimes.definition import Definition
     from firebox.runtimes.registry import Registry
@@ -90,19 +90,18 @@ def _ask_for_sandbox(launcher: StartedLauncher, job: Job, settings: Settings, re
 
 
 def _settings(request: RunRequest) -> Settings:
-    """Return the settings, without maxima: the user of this command is the operator."""
     from pathlib import Path
 
-    from firebox.settings.limit_policy import NO_MAXIMA
+    from firebox.settings.limit_policy import OF_ONE_RUN
     from firebox.settings.settings import load_settings
 
-    flags = {**NO_MAXIMA, "ready_sandboxes": 0, "slots": 1, "launchers": 1, "data_dir": request.data_dir}
-    return load_settings(flags, Path(request.config) if request.config is not None else None)
+    return load_settings(
+        {**OF_ONE_RUN, "data_dir": request.data_dir}, Path(request.config) if request.config is not None else None
+    )
 
 
 def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, Registry, list[Preparation]]:
     """Find the main file, its runtime, and the preparations for such runtimes."""
-    from firebox.cli.late_logs import set_up_logs_later
     from firebox.cli.run.run_files import FROM_STDIN, find_program
     from firebox.domain.errors import InvalidRequest, UnknownRuntime
     from firebox.runtimes.registry import Registry
@@ -125,17 +124,16 @@ def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, 
     def may_be_meant(definition: Definition | Runtime) -> bool:
         return is_wanted(definition) if wanted is not None else program.ending in definition.extensions
 
-    mentioning = wanted if wanted is not None else program.ending
-    scan = find_runtimes(settings, may_be_meant, mentioning)
+    scan = find_runtimes(settings, may_be_meant, wanted if wanted is not None else program.ending)
     registry = Registry(scan.runtimes)
-    version = request.version if request.version is not None else "*"
     if request.language is not None:
         name = request.language
     else:
         found = registry.by_extension(program.ending)
         name = found.language if found is not None else _language_of(program, settings)
     try:
-        return program, registry.resolve(name, version), registry, scan.preparations
+        runtime = registry.resolve(name, request.version if request.version is not None else "*")
+        return program, runtime, registry, scan.preparations
     except UnknownRuntime as error:
         if registry.all():
             raise
@@ -194,6 +192,12 @@ def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
     from firebox.service.validation import check_job
 
     limits = read_limits(request.limit, _named_limits(request))
+    environment, terminal = _variables(request.env), None
+    if request.tty:
+        from firebox.cli.run.session import terminal_size
+
+        environment = {**{name: os.environ[name] for name in ("TERM",) if os.environ.get(name)}, **environment}
+        terminal = terminal_size()
     job = Job(
         # Only the JSON output contains it, and creating one costs more than running a small program.
         id="" if request.as_json else "run",
@@ -204,29 +208,17 @@ def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
         attended=request.tty or os.isatty(0),
         args=request.args,
         compile_args=tuple(request.compile_arg),
-        env={**(_terminal_kind() if request.tty else {}), **_variables(request.env)},
+        env=environment,
         command=request.command or "",
         compile_limits=limits["compile"],
         run_limits=limits["run"],
         artifacts=tuple(request.artifact),
         cache=_cache_level(request.cache),
         fresh=request.fresh,
-        terminal=_terminal() if request.tty else None,
+        terminal=terminal,
     )
     check_job(job)
     return job
-
-
-def _terminal() -> Terminal:
-    from firebox.cli.run.session import terminal_size
-
-    return terminal_size()
-
-
-def _terminal_kind() -> dict[str, str]:
-    """Return the variable with this terminal's type."""
-    kind = os.environ.get("TERM", "")
-    return {"TERM": kind} if kind else {}
 
 
 def _variables(words: Sequence[str]) -> dict[str, str]:
@@ -242,21 +234,18 @@ def _cache_level(word: str | None) -> CacheLevel | None:
     from firebox.domain.errors import InvalidRequest
     from firebox.domain.model import CacheLevel
 
-    match word:
-        case None | "none" | "binary" | "output":
-            return word
-        case _:
-            hint = "one of " + ", ".join(get_args(CacheLevel))
-            raise InvalidRequest(f"unknown level {word!r}", where="--cache", hint=hint)
+    if word is not None and word not in get_args(CacheLevel):
+        raise InvalidRequest(f"unknown level {word!r}", where="--cache", hint="one of " + ", ".join(get_args(CacheLevel)))
+    return cast("CacheLevel | None", word)
 
 
 def _named_limits(request: RunRequest) -> LimitRequest:
     from firebox.cli.run.limit_flags import read_limits
     from firebox.domain.limits import LimitRequest
 
-    values = {flag: getattr(request, flag) for flag in ("time", "cpu", "memory", "stack", "processes")}
     limits = LimitRequest()
-    for flag, value in values.items():
+    for flag in ("time", "cpu", "memory", "stack", "processes"):
+        value = getattr(request, flag)
         if value is not None:
             name = "wall" if flag == "time" else flag
             limits = read_limits([f"{name}={value}"], limits, where=f"--{flag}")["run"]

@@ -23,7 +23,7 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from firebox.domain.errors import BodiesFull, SettingsError
+from firebox.domain.errors import BodiesFull
 from firebox.doors.http.client_limits import UNCOUNTED_BYTES, ClientLimits, Reservation, answer_bytes, is_counted
 from firebox.doors.http.status import headers_of
 from firebox.settings.settings import Settings
@@ -150,13 +150,8 @@ class Proxies:
                 ipaddress.ip_network(word, strict=False) for word in settings.trusted_proxies.replace(",", " ").split()
             )
         except ValueError as error:
-            raise SettingsError(
-                "trusted_proxies",
-                settings.trusted_proxies,
-                "addresses or networks such as 10.0.0.0/8, separated by commas",
-                source=settings.source("trusted_proxies"),
-                hint=str(error),
-            ) from None
+            allowed = "addresses or networks such as 10.0.0.0/8, separated by commas"
+            raise settings.refused("trusted_proxies", allowed=allowed, hint=str(error)) from None
 
     def __bool__(self) -> bool:
         return bool(self._networks)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 
-from firebox.domain.errors import SettingsError
 from firebox.settings.settings import Settings
 
 
@@ -17,8 +16,7 @@ def bind(settings: Settings, port_setting: str) -> socket.socket:
     try:
         found = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
-        source = settings.source("host")
-        raise SettingsError("host", settings.host, "an address or name of this machine", source=source, hint=str(error)) from None
+        raise settings.refused("host", allowed="an address or name of this machine", hint=str(error)) from None
     family, _, _, _, address = found[0]
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -27,8 +25,6 @@ def bind(settings: Settings, port_setting: str) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        place, source = f"{settings.host}:{port}", settings.source(port_setting)
-        raise SettingsError(
-            port_setting, place, "an address that is free", source=source, hint=error.strerror or str(error)
-        ) from None
+        place, hint = f"{settings.host}:{port}", error.strerror or str(error)
+        raise settings.refused(port_setting, value=place, allowed="an address that is free", hint=hint) from None
     return listener

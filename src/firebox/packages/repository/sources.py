@@ -107,4 +107,4 @@ def _network_source(name: str, address: str) -> Source:
 
 
 def _invalid(settings: Settings, why: str) -> SettingsError:
-    return SettingsError("repositories", settings.repositories, _ALLOWED, source=settings.source("repositories"), hint=why)
+    return settings.refused("repositories", allowed=_ALLOWED, hint=why)

@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
@@ -46,10 +46,10 @@ class Finding:
     """The support for one layer. boundary: a public server should not run without it. hint: the exact fix, "" when ok."""
 
     name: str
-    ok: bool
-    boundary: bool
-    detail: str
-    hint: str = ""
+    ok: bool = field(kw_only=True)
+    boundary: bool = field(default=False, kw_only=True)
+    detail: str = field(kw_only=True)
+    hint: str = field(default="", kw_only=True)
 
 
 def examine() -> list[Finding]:
@@ -60,7 +60,7 @@ def examine() -> list[Finding]:
 def explain(layers: Iterable[str], *, reasons: Iterable[str] = ()) -> list[Finding]:
     """Return findings for the layers of a launcher. reasons: why a better cgroup version is not used."""
     have = set(layers)
-    findings = [Finding(name, name in have, True, detail) for name, detail in BOUNDARY_LAYERS.items()]
+    findings = [Finding(name, ok=name in have, boundary=True, detail=detail) for name, detail in BOUNDARY_LAYERS.items()]
     findings += [_identity(have), _control_groups(have, list(reasons)), _swap(have), _private_inodes(have), _own_uid(have)]
     return findings
 
@@ -86,7 +86,7 @@ async def _examine() -> list[Finding]:
         return [_kernel(), *explain(launcher.layers, reasons=launcher.reasons), _package_images(launcher.layers)]
     except SandboxFailure as failure:
         detail = f"{failure.step}: {failure.detail or os.strerror(failure.errno)}"
-        return [_kernel(), *_suspects(), Finding("sandbox", False, True, detail, failure.hint)]
+        return [_kernel(), *_suspects(), Finding("sandbox", ok=False, boundary=True, detail=detail, hint=failure.hint)]
     finally:
         await launcher.close()
 
@@ -96,7 +96,7 @@ def _kernel() -> Finding:
     numbers = release.split("-")[0].split(".")
     ok = tuple(int(number) for number in numbers[:2] if number.isdigit()) >= OLDEST_KERNEL
     hint = "" if ok else f"Firebox needs Linux {OLDEST_KERNEL[0]}.{OLDEST_KERNEL[1]} or later"
-    return Finding("kernel", ok, True, f"Linux {release} on {platform.machine()}", hint)
+    return Finding("kernel", ok=ok, boundary=True, detail=f"Linux {release} on {platform.machine()}", hint=hint)
 
 
 def _suspects() -> list[Finding]:
@@ -115,71 +115,72 @@ def _suspects() -> list[Finding]:
         for name, refusing, fix in switches:
             value = _read(f"/proc/sys/{name}")
             if value == refusing:
-                found.append(Finding("user-namespace", False, True, f"{name} is {value}", f"{fix}, or start Firebox as root"))
+                hint = f"{fix}, or start Firebox as root"
+                found.append(Finding("user-namespace", ok=False, boundary=True, detail=f"{name} is {value}", hint=hint))
     hidden = [line.split()[4] for line in _read("/proc/self/mountinfo").splitlines() if line.split()[4].startswith("/proc/")]
     if hidden:
         hint = "in a container: `--security-opt systempaths=unconfined` (Docker), `--security-opt unmask=ALL` (Podman)"
-        found.append(Finding("proc", False, True, f"parts of /proc are covered: {', '.join(hidden[:4])}", hint))
+        detail = f"parts of /proc are covered: {', '.join(hidden[:4])}"
+        found.append(Finding("proc", ok=False, boundary=True, detail=detail, hint=hint))
     return found
 
 
 def _identity(have: set[str]) -> Finding:
     if "user-namespace" in have:
-        return Finding("user-namespace", True, True, "programs have no privileges in their namespaces")
+        return Finding("user-namespace", ok=True, boundary=True, detail="programs have no privileges in their namespaces")
     hint = "allow user namespaces: sysctl -w user.max_user_namespaces=15000 kernel.apparmor_restrict_unprivileged_userns=0; "
     hint += "in a chroot there are none: enter the folder with `systemd-nspawn -D DIR` instead"
-    return Finding("user-namespace", False, False, "not available; each sandbox has a real uid of its own instead", hint)
+    return Finding("user-namespace", ok=False, detail="not available; each sandbox has a real uid of its own instead", hint=hint)
 
 
 def _control_groups(have: set[str], reasons: list[str]) -> Finding:
     for version in ("v2", "v1"):
         if f"cgroup-{version}" in have:
-            return Finding("control-groups", True, True, f"version {version[1]}: memory, processes and CPU time")
-    detail = "none: memory and CPU time are sampled every 10 ms; short peaks may exceed a limit"
-    seen_from_here = [reason.replace(f"{HOST}/", "/") for reason in reasons]
-    is_mounted = " - cgroup" in _read("/proc/self/mountinfo")
-    return Finding(
-        "control-groups", False, True, "; ".join([detail, *seen_from_here]), _DELEGATE if is_mounted else _MOUNT_GROUPS
-    )
+            detail = f"version {version[1]}: memory, processes and CPU time"
+            return Finding("control-groups", ok=True, boundary=True, detail=detail)
+    words = ["none: memory and CPU time are sampled every 10 ms; short peaks may exceed a limit"]
+    words += [reason.replace(f"{HOST}/", "/") for reason in reasons]
+    hint = _DELEGATE if " - cgroup" in _read("/proc/self/mountinfo") else _MOUNT_GROUPS
+    return Finding("control-groups", ok=False, boundary=True, detail="; ".join(words), hint=hint)
 
 
 def _swap(have: set[str]) -> Finding:
     in_use = len(_read("/proc/swaps").splitlines()) > 1
     if not in_use or "cgroup-v2" in have:
-        return Finding("swap", True, False, "counted" if in_use else "none on this host")
+        return Finding("swap", ok=True, detail="counted" if in_use else "none on this host")
     accounted = Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
     if "cgroup-v1" in have:
-        return Finding("swap", True, False, "counted" if accounted else "not accounted; sandboxes do not use it")
-    return Finding("swap", False, False, "a program may push memory into swap", _DELEGATE)
+        return Finding("swap", ok=True, detail="counted" if accounted else "not accounted; sandboxes do not use it")
+    return Finding("swap", ok=False, detail="a program may push memory into swap", hint=_DELEGATE)
 
 
 def _private_inodes(have: set[str]) -> Finding:
     if "private-inodes" in have:
-        return Finding("private-inodes", True, False, "sandboxes share no file locks or watches")
+        return Finding("private-inodes", ok=True, detail="sandboxes share no file locks or watches")
     hint = "load the overlay module (modprobe overlay); in a container put its root on a file system that overlays can use"
-    return Finding(
-        "private-inodes", False, False, "host files are shared inodes: two programs can communicate through file locks", hint
-    )
+    detail = "host files are shared inodes: two programs can communicate through file locks"
+    return Finding("private-inodes", ok=False, detail=detail, hint=hint)
 
 
 def _own_uid(have: set[str]) -> Finding:
     if "own-uid" in have:
-        return Finding("own-uid", True, False, "every concurrent sandbox has a different uid")
+        return Finding("own-uid", ok=True, detail="every concurrent sandbox has a different uid")
     missing = "install newuidmap (Debian: apt install uidmap) and " if shutil.which("newuidmap") is None else ""
     hint = f"{missing}add a range for the user to /etc/subuid and /etc/subgid, or start Firebox as root"
-    return Finding("own-uid", False, False, "all sandboxes run as the user who started Firebox, each in its own namespaces", hint)
+    detail = "all sandboxes run as the user who started Firebox, each in its own namespaces"
+    return Finding("own-uid", ok=False, detail=detail, hint=hint)
 
 
 def _package_images(layers: Iterable[str]) -> Finding:
     """Check how packages can be installed: this affects disk use and startup, not isolation."""
     if "private-inodes" not in layers:
         hint = "load the overlay module (modprobe overlay)"
-        return Finding("packages", False, False, "unavailable: their layers need overlays", hint)
+        return Finding("packages", ok=False, detail="unavailable: their layers need overlays", hint=hint)
     words = cannot_mount()
     if not words:
-        return Finding("packages", True, False, "mounted as images")
+        return Finding("packages", ok=True, detail="mounted as images")
     hint = "" if os.geteuid() != 0 else "modprobe loop squashfs; in a container: `--privileged`, or `--device /dev/loop-control`"
-    return Finding("packages", os.geteuid() != 0, False, f"unpacked at installation ({words})", hint)
+    return Finding("packages", ok=os.geteuid() != 0, detail=f"unpacked at installation ({words})", hint=hint)
 
 
 def _read(path: str) -> str:

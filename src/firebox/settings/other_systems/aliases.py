@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 
 def unchanged(value: Any) -> Any:
@@ -19,16 +20,15 @@ def unchanged(value: Any) -> Any:
     return value
 
 
-class Alias:
+class Alias(Struct):
     """A name that another system uses for a setting, and the function that translates its values.
 
     shared: programs other than that system use the name too, so it counts only beside one of the system's own names.
     """
 
-    def __init__(self, name: str, read: Callable[[Any], Any] = unchanged, *, shared: bool = False) -> None:
-        self.name = name
-        self.read = read
-        self.shared = shared
+    name: str
+    read: Callable[[Any], Any] = unchanged
+    shared: bool = False
 
 
 class Piston(Alias):

@@ -13,7 +13,7 @@ import yaml
 
 from firebox.domain.errors import SettingsError
 from firebox.domain.redaction import HIDDEN
-from firebox.settings.declaration import Given
+from firebox.settings.declaration import Given, unreadable
 from firebox.settings.other_systems.aliases import Runner
 from firebox.settings.settings_table import ROWS, TABLE
 
@@ -33,7 +33,7 @@ def read_runner_file(path: Path, warnings: list[str]) -> dict[str, Given]:
     for key, value in _flatten(_load(path)):
         source = f"file {path} ({key})"
         if key in _GROUPS and value is not None:
-            raise SettingsError(key, HIDDEN, "a mapping", source=source)
+            raise SettingsError(key, value=HIDDEN, allowed="a mapping", source=source)
         if key not in _KEYS | _GROUPS:
             hint = ": YAML files are read as Runner's; use TOML" if key in ROWS else ""
             warnings.append(f"{key} in {path} is not supported and has no effect{hint}")
@@ -49,7 +49,7 @@ def _load(path: Path) -> Mapping[object, object]:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SettingsError("config", str(path), "a readable file", hint=f"{error.strerror}") from None
+        raise unreadable(path, error) from None
     try:
         if len(text) > MAX_BYTES:
             raise ValueError("too large")
@@ -58,11 +58,11 @@ def _load(path: Path) -> Mapping[object, object]:
         # The library's message quotes the file, passwords included: only the line number is safe to show.
         mark = getattr(error, "problem_mark", None)
         hint = f"line {mark.line + 1}" if mark is not None else ""
-        raise SettingsError("config", str(path), f"a YAML file of at most {MAX_BYTES} bytes", hint=hint) from None
+        raise SettingsError("config", value=str(path), allowed=f"a YAML file of at most {MAX_BYTES} bytes", hint=hint) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise SettingsError("config", str(path), "a YAML file with a mapping of settings")
+        raise SettingsError("config", value=str(path), allowed="a YAML file with a mapping of settings")
     return cast("Mapping[object, object]", content)
 
 

@@ -173,8 +173,8 @@ def _check_is_runners() -> None:
         problem = f"lacks {', '.join(missing)}" if missing else "has a column language already"
         raise SettingsError(
             "database_url",
-            "a database with a table shared_codes",
-            f"one in which that table is Runner's; this one {problem}",
+            value="a database with a table shared_codes",
+            allowed=f"one in which that table is Runner's; this one {problem}",
             hint="rename that table, or use another database",
         )
 
