@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from firebox.domain.errors import PartUnavailable, RateLimited
-from firebox.service.callers import Caller, Quota
+from firebox.service.callers import Caller
 from firebox.service.quotas import DAY_S, MINUTE_S, Charge, Quotas
 from firebox.settings.settings import load_settings
 from firebox.storage.counters import Counters
+from firebox.storage.records import Quota
 from firebox.storage.stores import Stores, open_stores
 from tests.support.services import RedisServer
 

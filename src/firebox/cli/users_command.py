@@ -15,11 +15,10 @@ from firebox.cli.application import Application
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.domain.errors import InvalidRequest
 from firebox.server.logs import set_up_logs
-from firebox.service.accounts import MAX_TOKEN_CHARACTERS, Accounts, quota_of
-from firebox.service.callers import Quota, Role
+from firebox.service.accounts import MAX_TOKEN_CHARACTERS, Accounts
 from firebox.settings.settings import load_settings
 from firebox.settings.settings_table import ROWS
-from firebox.storage.records import User
+from firebox.storage.records import Quota, Role, User
 from firebox.storage.stores import open_stores
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def limits(
 
     async def work(accounts: Accounts) -> None:
         user = await accounts.users.by_name(name)
-        quota = _change(quota_of(user), *change)
+        quota = _change(user.quota, *change)
         _show(await accounts.set_quota(user.id, quota), as_json=as_json)
 
     _with_accounts(work, config, flags)

@@ -6,7 +6,6 @@ slow hash is needed and guessing is hopeless; wrong tokens are rate-limited per 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
 import re
@@ -19,11 +18,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
-from firebox.service.callers import Caller, Quota, Role, rate_limit_key
+from firebox.service.callers import Caller, rate_limit_key
 from firebox.settings.settings import Settings
+from firebox.storage.records import Quota, Role, User, hash_token
 
 if TYPE_CHECKING:  # the stores import SQLAlchemy
-    from firebox.storage.records import User
     from firebox.storage.stores import Stores
     from firebox.storage.user_store import Users
 
@@ -70,7 +69,7 @@ class Accounts:
     def __init__(self, stores: Stores, settings: Settings) -> None:
         self._stores = stores
         self._require_login = settings.require_login
-        self._admin_digest = _digest(settings.admin_token) if settings.admin_token else b""
+        self._admin_digest = hash_token(settings.admin_token) if settings.admin_token else b""
         self._remembered: OrderedDict[bytes, _Found] = OrderedDict()
         self._changes = 0
         self._wrong = _WrongTokens()
@@ -90,7 +89,7 @@ class Accounts:
             if self._require_login:
                 raise Unauthenticated("a token is needed", hint="send the header Authorization: Bearer TOKEN")
             return Caller(address=address)
-        digest = _digest(token)
+        digest = hash_token(token)
         found = self._remembered.get(digest)
         if found is None or found.until_s <= time.monotonic() or found.changes != self._changes:
             found = await self._look_up(token, digest, address, known=found is not None)
@@ -103,7 +102,7 @@ class Accounts:
             raise Unauthenticated("wrong token")
         if user.disabled:
             raise Forbidden("this account is disabled")
-        return Caller(address=address, user_id=user.id, name=user.name, role=user.role, quota=quota_of(user))
+        return Caller(address=address, user_id=user.id, name=user.name, role=user.role, quota=user.quota)
 
     def require_admin(self, caller: Caller) -> None:
         """Require an admin. Raises: Unauthenticated without a token, Forbidden."""
@@ -146,16 +145,8 @@ class Accounts:
 
         Raises: InvalidRequest, Conflict when the name or the token is taken, PartUnavailable.
         """
-        name = check_user_name(name)
         token = self._check_token(token)
-        user = await self.users.add(
-            name=name,
-            token=token,
-            role=role,
-            runs_per_minute=quota.runs_per_minute,
-            concurrent_runs=quota.concurrent_runs,
-            cpu_seconds_per_day=quota.cpu_seconds_per_day,
-        )
+        user = await self.users.add(name=_check_user_name(name), token=token, role=role, quota=quota)
         self._changes += 1
         _log.info("user created", id=user.id, role=user.role)
         return Created(user, token)
@@ -180,12 +171,7 @@ class Accounts:
 
     async def set_quota(self, user_id: int, quota: Quota) -> User:
         """Replace a user's own limits. Raises: NotFound, InvalidRequest, PartUnavailable."""
-        user = await self.users.set_limits(
-            user_id,
-            runs_per_minute=quota.runs_per_minute,
-            concurrent_runs=quota.concurrent_runs,
-            cpu_seconds_per_day=quota.cpu_seconds_per_day,
-        )
+        user = await self.users.set_quota(user_id, quota)
         self._changes += 1
         return user
 
@@ -207,7 +193,7 @@ class Accounts:
             raise InvalidRequest(
                 f"a token is 1 to {MAX_TOKEN_CHARACTERS} printable ASCII characters without spaces", where="token"
             )
-        if self._is_operator(_digest(token)):
+        if self._is_operator(hash_token(token)):
             raise Conflict("that token is taken", hint="choose another one, or let Firebox generate one")
         return token
 
@@ -249,16 +235,7 @@ class _WrongTokens:
             self._counted.popitem(last=False)
 
 
-def quota_of(user: User) -> Quota:
-    """Return a user's own limits."""
-    return Quota(
-        runs_per_minute=user.runs_per_minute,
-        concurrent_runs=user.concurrent_runs,
-        cpu_seconds_per_day=user.cpu_seconds_per_day,
-    )
-
-
-def check_user_name(name: str) -> str:
+def _check_user_name(name: str) -> str:
     """Return the name of a user without surrounding blanks. Raises: InvalidRequest."""
     name = name.strip()
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
@@ -268,10 +245,6 @@ def check_user_name(name: str) -> str:
 
 def _can_be_token(token: str) -> bool:
     return len(token) <= MAX_TOKEN_CHARACTERS and _TOKEN.fullmatch(token) is not None
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _is_this_machine(address: str) -> bool:

@@ -20,9 +20,10 @@ import structlog
 from ulid import ULID
 
 from firebox.domain.errors import PartUnavailable, RateLimited
-from firebox.service.callers import Caller, Quota
+from firebox.service.callers import Caller
 from firebox.settings.settings import Settings
 from firebox.storage.counters import window_end
+from firebox.storage.records import Quota
 
 if TYPE_CHECKING:
     from firebox.storage.counters import Counters

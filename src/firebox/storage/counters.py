@@ -9,7 +9,6 @@ from typing import Protocol
 Clock = Callable[[], float]
 """Returns seconds since 1970. The clocks of servers that share counters must agree to about a second."""
 
-
 KEY_CHARACTERS = 200
 
 
@@ -18,26 +17,21 @@ class Counters(Protocol):
 
     async def add(self, subject: str, name: str, *, amount: int, window_s: int) -> int:
         """Add to a subject's usage in the current window of `window_s` seconds. Return the new sum."""
-        ...
 
     async def total(self, subject: str, name: str, *, window_s: int) -> int:
         """Return a subject's usage in the current window."""
-        ...
 
     async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
-        """Take one of `allowed` leases. Return False when all are taken. A lease expires after `ttl_s` unless it is released.
+        """Take one of `allowed` leases, or renew one that is held. Return False when all are taken.
 
-        A lease that is already held is renewed for `ttl_s`.
+        It expires after `ttl_s` unless it is released.
         """
-        ...
 
     async def release(self, subject: str, lease_id: str) -> None:
         """Release a lease; one that has expired is ignored."""
-        ...
 
     async def forget(self, *, before_s: float, at_most: int) -> int:
         """Delete usage in windows that ended before `before_s`, and expired leases. Return how many rows were deleted."""
-        ...
 
 
 def window_end(now_s: float, window_s: int) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from firebox.domain.errors import SettingsError
+import structlog
+
+from firebox.domain.errors import PartUnavailable, SettingsError
 from firebox.settings.settings import Settings
+from firebox.storage.log_throttle import LogThrottle
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -16,6 +21,10 @@ WAIT_S = 1.0
 CONNECTIONS = 32
 PREFIX = "firebox:"
 ALLOWED = "redis://HOST:PORT/NUMBER, rediss://..., unix://PATH, or empty"
+
+T = TypeVar("T")
+
+_log = structlog.get_logger("firebox.storage")
 
 
 def make_redis(settings: Settings) -> Redis:
@@ -45,3 +54,15 @@ def make_redis(settings: Settings) -> Redis:
     except ValueError:
         raise SettingsError("redis_url", "(hidden)", ALLOWED, source=source) from None
     return Redis.from_pool(pool)
+
+
+async def ask(answer: Awaitable[T], part: str, throttle: LogThrottle, **details: str) -> T:
+    """Wait for an answer of Redis. Log a failure of `part`, with details, as often as allowed. Raises: PartUnavailable."""
+    from redis.exceptions import RedisError
+
+    try:
+        return await answer
+    except (RedisError, OSError, asyncio.IncompleteReadError) as error:
+        if throttle.due():
+            _log.warning(f"{part} unavailable", part="Redis", error=type(error).__name__, **details)
+        raise PartUnavailable(part, detail="cannot connect to Redis") from None

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
-from firebox.domain.errors import PartUnavailable
-from firebox.storage.counters import Clock, key_text, window_end
+from firebox.storage.counters import Clock, Counters, key_text, window_end
 from firebox.storage.log_throttle import LogThrottle
-from firebox.storage.redis_client import PREFIX
+from firebox.storage.redis_client import PREFIX, ask
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -41,10 +37,8 @@ redis.call('PEXPIRE', KEYS[1], string.format('%.0f', tonumber(last[2]) - tonumbe
 return 1
 """
 
-_log = structlog.get_logger("firebox.storage")
 
-
-class RedisCounters:
+class RedisCounters(Counters):
     """Counters in Redis. clock: seconds since 1970."""
 
     def __init__(self, redis: Redis, clock: Clock = time.time) -> None:
@@ -55,41 +49,30 @@ class RedisCounters:
         self._lease: Any = redis.register_script(_LEASE)
 
     async def add(self, subject: str, name: str, *, amount: int, window_s: int) -> int:
-        """See `Counters.add`."""
         now_s = self._clock()
         end_s = window_end(now_s, window_s)
         key = _usage_key(subject, name, window_s, end_s)
         return int(await self._ask(self._add(keys=[key], args=[amount, math.ceil(end_s - now_s) + SLACK_S])))
 
     async def total(self, subject: str, name: str, *, window_s: int) -> int:
-        """See `Counters.total`."""
         key = _usage_key(subject, name, window_s, window_end(self._clock(), window_s))
         return int(await self._ask(self._redis.get(key)) or 0)
 
     async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
-        """See `Counters.lease`."""
         now_ms = int(self._clock() * 1000)
         arguments = [key_text(lease_id), now_ms, now_ms + ttl_s * 1000, allowed, SLACK_S * 1000]
         return bool(await self._ask(self._lease(keys=[_lease_key(subject)], args=arguments)))
 
     async def release(self, subject: str, lease_id: str) -> None:
-        """See `Counters.release`."""
         await self._ask(self._redis.zrem(_lease_key(subject), key_text(lease_id)))
 
     async def forget(self, *, before_s: float, at_most: int) -> int:
-        """See `Counters.forget`. Does nothing: keys expire soon after their windows."""
+        """Do nothing: keys expire soon after their windows."""
         del before_s, at_most
         return 0
 
     async def _ask(self, answer: Any) -> Any:
-        from redis.exceptions import RedisError
-
-        try:
-            return await answer
-        except (RedisError, OSError, asyncio.IncompleteReadError) as error:
-            if self._throttle.due():
-                _log.warning("counters unavailable", part="Redis", error=type(error).__name__)
-            raise PartUnavailable("counters", detail="cannot connect to Redis") from None
+        return await ask(answer, "counters", self._throttle)
 
 
 def _usage_key(subject: str, name: str, window_s: int, end_s: int) -> str:

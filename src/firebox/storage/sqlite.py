@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Table, create_engine, event
+from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.dialects import sqlite
 
+from firebox.storage.database import Work
 from firebox.storage.sqlite_file import BUSY_S, prepare
-from firebox.storage.transactions import Work
 
 READERS = 3
 
@@ -26,10 +26,9 @@ _WRITES = "firebox_writes"
 
 
 class SqliteTransactions:
-    """See `Transactions`. A caller that times out leaves the transaction to its thread, where it still is atomic.
+    """A caller that times out leaves the transaction to its thread, where it still is atomic. busy_s: overrides `BUSY_S`."""
 
-    busy_s: overrides `BUSY_S`.
-    """
+    insert = staticmethod(sqlite.insert)
 
     def __init__(self, path: Path, *, busy_s: float | None = None) -> None:
         busy_s = busy_s or BUSY_S
@@ -46,16 +45,12 @@ class SqliteTransactions:
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
 
     async def run(self, work: Work[T], *, writes: bool) -> T:
-        """See `Transactions.run`."""
+        """Run `work` in one transaction, atomically. Raises: errors of the driver."""
         threads = self._writer if writes else self._readers
         return await asyncio.get_running_loop().run_in_executor(threads, self._transaction, work, writes)
 
-    def insert(self, table: Table) -> sqlite.Insert:
-        """See `Transactions.insert`."""
-        return sqlite.insert(table)
-
     async def close(self) -> None:
-        """See `Transactions.close`. Waits for running transactions."""
+        """Wait for running transactions, and close all connections."""
         await asyncio.to_thread(self._close)
 
     def _transaction(self, work: Work[T], writes: bool) -> T:

@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from firebox.storage.schema_version import HEAD, VERSION_TABLE
+from firebox.storage.schema import HEAD, VERSION_TABLE
 
 BUSY_S = 5.0
 """How long SQLite waits for a writer in another process."""

@@ -42,6 +42,6 @@ def check_storable_number(number: int | None, *, where: str) -> int | None:
     return number
 
 
-def is_possible_id(number: int) -> bool:
-    """Return whether a row may have this id: ids are positive, and databases reject larger numbers."""
-    return 0 < number <= LARGEST_INTEGER
+def is_possible_key(key: int | str) -> bool:
+    """Return whether a row may have this id or name: ids are positive, and databases reject larger numbers."""
+    return is_storable(key) if isinstance(key, str) else 0 < key <= LARGEST_INTEGER

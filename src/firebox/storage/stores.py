@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from firebox.settings.settings import Settings
 from firebox.storage import sqlite_file
-from firebox.storage.cache import Cache
+from firebox.storage.cache import Cache, MemoryCache
 from firebox.storage.database import Database
 from firebox.storage.database_address import read_address
-from firebox.storage.memory_cache import MemoryCache
 from firebox.storage.schema import prepare_schema
 
 if TYPE_CHECKING:
