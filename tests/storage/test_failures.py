@@ -25,7 +25,7 @@ from firebox.storage.schema import upgrade
 from firebox.storage.snippet_store import SnippetTable
 from firebox.storage.stores import Stores
 from firebox.storage.tables import snippets
-from tests.storage.places import line_to, stores_at
+from tests.storage.places import line_to, ping, stores_at
 from tests.support.services import PostgresServer
 from tests.support.waiting import until
 
@@ -57,7 +57,7 @@ async def every_use_case(stores: Stores) -> list[str]:
     """Call everything. Return what failed and how."""
     told: list[str] = []
     for call in (
-        stores.ping(),
+        ping(stores),
         stores.users.add(name="ada", token=TOKEN),
         stores.users.all(),
         stores.users.get(1),
@@ -100,7 +100,7 @@ async def test_every_use_case_reports_a_postgresql_outage_and_recovers(postgres:
         assert all(postgres.facts["password"] not in line for line in told)
         assert len(lines) == 1, "one line, not one a request"
         postgres.start()
-        await stores.ping()
+        await ping(stores)
         assert (await stores.snippets.add(**ROW)).id >= 2
 
 
@@ -247,7 +247,7 @@ async def test_slow_statement_times_out(postgres_url: str, monkeypatch: pytest.M
     async with stores_at(postgres_url) as stores:
         with pytest.raises(PartUnavailable, match="timeout"):
             await stores.database.read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))
-        await stores.ping()
+        await ping(stores)
 
 
 async def test_caller_who_leaves_takes_no_connection_along(postgres_url: str) -> None:
@@ -257,7 +257,7 @@ async def test_caller_who_leaves_takes_no_connection_along(postgres_url: str) ->
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await stores.ping()
+        await ping(stores)
 
 
 @asynccontextmanager

@@ -90,12 +90,6 @@ class Database:
         """Create an INSERT that supports ON CONFLICT: both databases have the same syntax."""
         return self._transactions.insert(table)
 
-    async def ping(self) -> None:
-        """Check that the database responds. Raises: PartUnavailable."""
-        from sqlalchemy import text
-
-        await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
-
     async def _run(self, work: Work[T], *, writes: bool) -> T:
         try:
             async with asyncio.timeout(self._patience_s):

@@ -56,7 +56,7 @@ class Stores:
     @cached_property
     def counters(self) -> Counters:
         if self._redis is not None:
-            from firebox.storage.redis_counters import RedisCounters
+            from firebox.storage.redis_client import RedisCounters
 
             return RedisCounters(self._redis)
         from firebox.storage.database_counters import DatabaseCounters
@@ -66,7 +66,7 @@ class Stores:
     @cached_property
     def cache(self) -> Cache:
         if self._redis is not None:
-            from firebox.storage.redis_cache import RedisCache
+            from firebox.storage.redis_client import RedisCache
 
             return RedisCache(self._redis)
         return MemoryCache()
@@ -81,10 +81,6 @@ class Stores:
         if path is None or self.database.is_in_use:
             return False
         return not await asyncio.to_thread(sqlite_file.has_rows, path)
-
-    async def ping(self) -> None:
-        """Check that the database responds. Raises: PartUnavailable."""
-        await self.database.ping()
 
 
 @asynccontextmanager
