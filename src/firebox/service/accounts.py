@@ -21,9 +21,9 @@ from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound,
 from firebox.service.callers import Caller, rate_limit_key
 from firebox.settings.settings import Settings
 from firebox.storage.records import Quota, Role, User, hash_token
+from firebox.storage.stores import Stores
 
-if TYPE_CHECKING:  # the stores import SQLAlchemy
-    from firebox.storage.stores import Stores
+if TYPE_CHECKING:  # it imports SQLAlchemy
     from firebox.storage.user_store import Users
 
 FRESH_S = 5.0
@@ -147,8 +147,7 @@ class Accounts:
         """
         token = self._check_token(token)
         user = await self.users.add(name=_check_user_name(name), token=token, role=role, quota=quota)
-        self._changes += 1
-        _log.info("user created", id=user.id, role=user.role)
+        self._note_change("user created", user.id, role=user.role)
         return Created(user, token)
 
     async def new_token(self, user_id: int, token: str | None = None) -> Created:
@@ -158,15 +157,13 @@ class Accounts:
         """
         token = self._check_token(token)
         user = await self.users.set_token(user_id, token)
-        self._changes += 1
-        _log.info("token replaced", id=user_id)
+        self._note_change("token replaced", user_id)
         return Created(user, token)
 
     async def set_disabled(self, user_id: int, *, disabled: bool) -> User:
         """Disable or enable a user. Raises: NotFound, PartUnavailable."""
         user = await self.users.set_disabled(user_id, disabled=disabled)
-        self._changes += 1
-        _log.info("user disabled" if disabled else "user enabled", id=user_id)
+        self._note_change("user disabled" if disabled else "user enabled", user_id)
         return user
 
     async def set_quota(self, user_id: int, quota: Quota) -> User:
@@ -178,8 +175,11 @@ class Accounts:
     async def remove(self, user_id: int) -> None:
         """Delete a user. Raises: NotFound, PartUnavailable."""
         await self.users.remove(user_id)
+        self._note_change("user removed", user_id)
+
+    def _note_change(self, event: str, user_id: int, **details: str) -> None:
         self._changes += 1
-        _log.info("user removed", id=user_id)
+        _log.info(event, id=user_id, **details)
 
     def _is_operator(self, digest: bytes) -> bool:
         """Compare in constant time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,10 @@ from msgspec import Struct
 from firebox.domain.errors import Conflict, InvalidRequest, NotFound
 from firebox.runtimes.registry import Registry
 from firebox.storage.records import Language, language_id
+from firebox.storage.stores import Stores
 
-if TYPE_CHECKING:  # the stores import SQLAlchemy
+if TYPE_CHECKING:  # it imports SQLAlchemy
     from firebox.storage.language_store import LanguageTable
-    from firebox.storage.stores import Stores
 
 LATEST = "latest"
 """The version that means the latest one."""
@@ -65,11 +66,7 @@ class Languages:
         found = await self._table.find(name, version)
         if found is not None:
             return found
-        if not self._has_containers and not await self._table.all():
-            for language in self._of_the_host():
-                if (language.name, language.version) == (name, version):
-                    return language
-        raise NotFound("language", f"{name} {version}"[:MAX_NAME_CHARACTERS])
+        return await self._first(lambda each: (each.name, each.version) == (name, version), f"{name} {version}")
 
     async def versions(self, name: str) -> list[Language]:
         """Return the versions of a language. Raises: NotFound."""
@@ -80,10 +77,7 @@ class Languages:
 
     async def get(self, wanted: str) -> Language:
         """Return a language by id. Raises: NotFound."""
-        for language in await self.all():
-            if language.id == wanted:
-                return language
-        raise NotFound("language", wanted[:MAX_NAME_CHARACTERS])
+        return await self._first(lambda language: language.id == wanted, wanted)
 
     async def put(self, name: str, version: str, *, image: str) -> Language:
         """Register a language, or replace its image. Raises: InvalidRequest, UnknownRuntime for an unknown `native:` runtime."""
@@ -112,6 +106,12 @@ class Languages:
             )
         await self._table.remove(language.id)
 
+    async def _first(self, is_wanted: Callable[[Language], bool], name: str) -> Language:
+        found = next(filter(is_wanted, await self.all()), None)
+        if found is None:
+            raise NotFound("language", name[:MAX_NAME_CHARACTERS])
+        return found
+
     def _of_the_host(self) -> list[Language]:
         """Return the languages of this host, each at its exact version and at `latest`; none if containers are used."""
         if self._has_containers:
@@ -120,11 +120,8 @@ class Languages:
         for runtime in self._registry.all():
             for name in (runtime.language, *(alias for alias in runtime.aliases if alias in COMMON_NAMES)):
                 newest = self._registry.resolve(name)
-                for version, image in (
-                    (LATEST, f"{_NATIVE}{name}@{newest.version}"),
-                    (runtime.version, f"{_NATIVE}{name}@{runtime.version}"),
-                ):
-                    found.setdefault((name, version), _language(name, version, image))
+                for version, exact in ((LATEST, newest.version), (runtime.version, runtime.version)):
+                    found.setdefault((name, version), _language(name, version, f"{_NATIVE}{name}@{exact}"))
         return list(found.values())
 
 

@@ -59,10 +59,7 @@ def check_selector(language: str, version: str) -> None:
 
 
 def encode_text(text: str, *, where: str) -> bytes:
-    """Return the text as UTF-8 bytes.
-
-    Raises: InvalidRequest for a lone surrogate, which JSON can contain and UTF-8 cannot.
-    """
+    """Return the text as UTF-8 bytes. Raises: InvalidRequest for a lone surrogate, which JSON can contain and UTF-8 cannot."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
