@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec.structs import replace
 
 from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
 from firebox.service.callers import Caller, rate_limit_key
 from firebox.settings.settings import Settings
-from firebox.storage.records import Quota, Role, User, hash_token
+from firebox.storage.records import DEFAULT_QUOTA, Quota, Role, User, hash_token
 from firebox.storage.stores import Stores
 
 if TYPE_CHECKING:  # it imports SQLAlchemy
@@ -55,10 +56,10 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A cached token. user: None for an invalid one; changes: number of changes of users when it was cached."""
+    """A cached token. caller: without an address, None for an invalid token; changes: of users, when it was cached."""
 
-    user: User | None
-    is_operator: bool
+    caller: Caller | None
+    is_disabled: bool
     until_s: float
     changes: int
 
@@ -95,14 +96,11 @@ class Accounts:
             found = await self._look_up(token, digest, address, known=found is not None)
         else:
             self._remembered.move_to_end(digest)
-        if found.is_operator:
-            return Caller(address=address, name="admin", role="admin")
-        user = found.user
-        if user is None:
+        if found.caller is None:
             raise Unauthenticated("wrong token")
-        if user.disabled:
+        if found.is_disabled:
             raise Forbidden("this account is disabled")
-        return Caller(address=address, user_id=user.id, name=user.name, role=user.role, quota=user.quota)
+        return replace(found.caller, address=address)
 
     def require_admin(self, caller: Caller) -> None:
         """Require an admin. Raises: Unauthenticated without a token, Forbidden."""
@@ -133,20 +131,13 @@ class Accounts:
             return False
         return user.role == "admin" and not user.disabled
 
-    async def create(
-        self,
-        name: str,
-        role: Role = "user",
-        token: str | None = None,
-        *,
-        quota: Quota = Quota(),  # noqa: B008 - frozen
-    ) -> Created:
+    async def create(self, name: str, role: Role = "user", token: str | None = None, *, quota: Quota = DEFAULT_QUOTA) -> Created:
         """Create a user. token: None to generate one.
 
         Raises: InvalidRequest, Conflict when the name or the token is taken, PartUnavailable.
         """
-        token = self._check_token(token)
-        user = await self.users.add(name=_check_user_name(name), token=token, role=role, quota=quota)
+        name, token = _check_user_name(name), self._check_token(token)
+        user = await self.users.add(name=name, token=token, role=role, quota=quota)
         self._note_change("user created", user.id, role=user.role)
         return Created(user, token)
 
@@ -201,13 +192,16 @@ class Accounts:
         """Look up the user of a token, and cache the result. known: the token was looked up before, so this is no guess."""
         if not known:
             self._wrong.check(address)
-        changes, user, is_operator = self._changes, None, self._is_operator(digest)
-        if not is_operator and _can_be_token(token):
-            user = await self.users.by_token(token)
-        if user is None and not is_operator and not known:
+        changes, caller, is_disabled = self._changes, None, False
+        if self._is_operator(digest):
+            caller = Caller(name="admin", role="admin")
+        elif _can_be_token(token) and (user := await self.users.by_token(token)) is not None:
+            caller = Caller(user_id=user.id, name=user.name, role=user.role, quota=user.quota)
+            is_disabled = user.disabled
+        elif not known:
             self._wrong.count(address)
             _log.info("wrong token", address=address)
-        found = self._remembered[digest] = _Found(user, is_operator, time.monotonic() + FRESH_S, changes)
+        found = self._remembered[digest] = _Found(caller, is_disabled, time.monotonic() + FRESH_S, changes)
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
         return found

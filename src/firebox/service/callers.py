@@ -6,7 +6,7 @@ import ipaddress
 
 from msgspec import Struct
 
-from firebox.storage.records import Quota, Role
+from firebox.storage.records import DEFAULT_QUOTA, Quota, Role
 
 IPV6_NETWORK_BITS = 64
 """An IPv6 host chooses addresses within a whole network. Source: RFC 4291, section 2.5.4."""
@@ -22,7 +22,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     user_id: int | None = None
     name: str = ""
     role: Role = "user"
-    quota: Quota = Quota()
+    quota: Quota = DEFAULT_QUOTA
 
     @property
     def key(self) -> str:

@@ -124,8 +124,7 @@ def check_files(files: tuple[File, ...]) -> None:
         while folder:
             if folder in places:
                 raise InvalidRequest(
-                    f"{folder[:64]!r} is a folder here and a file in files[{places[folder]}]",
-                    where=f"files[{index}].name",
+                    f"{folder[:64]!r} is a folder here and a file in files[{places[folder]}]", where=f"files[{index}].name"
                 )
             folder = folder.rpartition("/")[0]
 

@@ -19,6 +19,10 @@ class Quota(Struct, frozen=True, kw_only=True):
     cpu_seconds_per_day: int | None = None
 
 
+DEFAULT_QUOTA = Quota()
+"""That of the settings."""
+
+
 class User(Struct, frozen=True, kw_only=True):
     """A user. id: ascending, never reused; token_hint: the last characters of the token, to tell tokens apart.
 

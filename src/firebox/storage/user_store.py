@@ -12,14 +12,8 @@ from sqlalchemy.exc import IntegrityError
 
 from firebox.domain.errors import Conflict
 from firebox.storage.record_store import RecordStore
-from firebox.storage.records import Quota, Role, User, hash_token
-from firebox.storage.storable_text import (
-    NAME_CHARACTERS,
-    check_storable,
-    check_storable_number,
-    is_possible_key,
-    is_storable,
-)
+from firebox.storage.records import DEFAULT_QUOTA, Quota, Role, User, hash_token
+from firebox.storage.storable_text import NAME_CHARACTERS, check_storable, check_storable_number, is_possible_key, is_storable
 from firebox.storage.tables import users
 
 HINT_CHARACTERS = 4
@@ -37,7 +31,7 @@ class Users(RecordStore[int, User]):
     columns = tuple(column for column in users.c if column is not users.c.token_sha256)
     record = staticmethod(_user)
 
-    async def add(self, *, name: str, token: str, role: Role = "user", quota: Quota = Quota()) -> User:  # noqa: B008 - frozen
+    async def add(self, *, name: str, token: str, role: Role = "user", quota: Quota = DEFAULT_QUOTA) -> User:
         """Create a user. Raises: Conflict when the name or the token is taken, InvalidRequest for what cannot be stored."""
         now = datetime.now(UTC)
         check_storable(name, where="name", max_characters=NAME_CHARACTERS)
