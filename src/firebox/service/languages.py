@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -13,9 +12,6 @@ from firebox.domain.errors import Conflict, InvalidRequest, NotFound
 from firebox.runtimes.registry import Registry
 from firebox.storage.records import Language, language_id
 from firebox.storage.stores import Stores
-
-if TYPE_CHECKING:  # it imports SQLAlchemy
-    from firebox.storage.language_store import LanguageTable
 
 LATEST = "latest"
 """The version that means the latest one."""
@@ -52,18 +48,14 @@ class Languages:
         self._registry = registry
         self._has_containers = has_containers
 
-    @property
-    def _table(self) -> LanguageTable:
-        return self._stores.languages
-
     async def all(self) -> list[Language]:
         """Return all languages, ordered by name and version. Raises: PartUnavailable, as all of these."""
-        found = await self._table.all() or self._of_the_host()
+        found = await self._stores.languages.all() or self._of_the_host()
         return sorted(found, key=lambda language: (language.name, language.version))
 
     async def find(self, name: str, version: str) -> Language:
         """Return a language by name and version. Raises: NotFound."""
-        found = await self._table.find(name, version)
+        found = await self._stores.languages.find(name, version)
         if found is not None:
             return found
         return await self._first(lambda each: (each.name, each.version) == (name, version), f"{name} {version}")
@@ -91,20 +83,20 @@ class Languages:
             raise InvalidRequest(
                 "not the name of a container image", where="image", hint="such as glot/python:latest, or native:python@3.x"
             )
-        for other in await self._table.all():
+        for other in await self._stores.languages.all():
             if other.id == language_id(name, version) and other.name != name:
                 raise Conflict(f"this language would have the same id as {other.name} {other.version}")
-        return await self._table.put(name, version, image=image)
+        return await self._stores.languages.put(name, version, image=image)
 
     async def remove(self, wanted: str) -> None:
         """Unregister a language by id. Raises: NotFound, Conflict for one of the host."""
         language = await self.get(wanted)
-        if await self._table.find(language.name, language.version) is None:
+        if await self._stores.languages.find(language.name, language.version) is None:
             raise Conflict(
                 "this language is provided by the host and was not registered",
                 hint="once a language is registered, only registered languages are available",
             )
-        await self._table.remove(language.id)
+        await self._stores.languages.remove(language.id)
 
     async def _first(self, is_wanted: Callable[[Language], bool], name: str) -> Language:
         found = next(filter(is_wanted, await self.all()), None)

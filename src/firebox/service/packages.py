@@ -41,10 +41,7 @@ class PackageListing(Struct, frozen=True):
 
 
 class Packages:
-    """The package use cases, one instance per process. Callers must first check `Accounts.require_operator`.
-
-    refresh: updates the runtime registry from the store.
-    """
+    """The package use cases. Callers must check `Accounts.require_operator` first. refresh: updates the runtimes of packages."""
 
     def __init__(
         self, store: PackageStore, settings: Settings, registry: Registry, refresh: Callable[[], Awaitable[None]]
@@ -136,7 +133,10 @@ class Packages:
         # An id can be split into name and version in more than one way: `a-1` 2.0.0 and `a` 1-2.0.0.
         found = self._store.get(f"{language}-{version}")
         if found is None or (found.entry.language, found.entry.version) != (language, version):
-            raise self._not_installed(language, version)
+            versions = format_versions(each.entry for each in self._store.all() if each.entry.language == language)
+            error = NotFound("package", f"{language}-{version}")
+            error.hint = f"installed versions of {language}: {versions}" if versions else installing_hint(language)
+            raise error
         return found
 
     def id_to_uninstall(self, language: str, version: str) -> str:
@@ -231,13 +231,6 @@ class Packages:
     def _check_open(self) -> None:
         if self._closed:
             raise ShuttingDown("the server is shutting down", retry_after_s=RETRY_AFTER_STOP_S)
-
-    def _not_installed(self, language: str, version: str) -> NotFound:
-        """Create the error for a missing package, with a hint about alternatives."""
-        error = NotFound("package", f"{language}-{version}")
-        versions = format_versions(each.entry for each in self._store.all() if each.entry.language == language)
-        error.hint = f"installed versions of {language}: {versions}" if versions else installing_hint(language)
-        return error
 
     async def _uninstall(self, id_: str) -> None:
         try:

@@ -76,10 +76,7 @@ class Quotas:
         return structs.replace(self._of_users, **own)
 
     async def take(self, caller: Caller) -> Charge | None:
-        """Count a run. Return None if no limit applies; otherwise the caller must enter `held()` with the charge.
-
-        Raises: RateLimited, PartUnavailable.
-        """
+        """Count a run. Return None if no limit applies, or the charge for `held()`. Raises: RateLimited, PartUnavailable."""
         allowed = self.of(caller)
         if not (allowed.runs_per_minute or allowed.concurrent_runs or allowed.cpu_seconds_per_day):
             return None

@@ -25,10 +25,7 @@ _log = structlog.get_logger("firebox.retention")
 
 @asynccontextmanager
 async def retention(stores: Stores, settings: Settings) -> AsyncGenerator[None]:
-    """Delete expired rows, now and every ten minutes, while the context is open.
-
-    When the database is unavailable, the next attempt follows ten minutes later.
-    """
+    """Delete expired rows, now and every ten minutes, while the context is open. A failure waits for the next time."""
     task = asyncio.create_task(_forever(stores, settings))
     try:
         yield

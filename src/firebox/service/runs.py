@@ -67,7 +67,6 @@ class StoredRuns:
     """The asynchronous runs of this process.
 
     start: as `Service.start`. retention_s: how long an ended run is kept. kept: maximum number of ended runs.
-
     A run belongs to the user who started it. For others it does not exist, except for admins. A run without a user belongs to
     anyone who knows its id, which is hard to guess.
     """

@@ -21,8 +21,7 @@ from firebox.service.callers import Caller
 from firebox.service.languages import Languages
 from firebox.service.packages import Packages
 from firebox.service.quotas import Quotas
-from firebox.service.run_metrics import Metrics
-from firebox.service.run_records import RunRecords
+from firebox.service.run_metrics import Metrics, RunRecords
 from firebox.service.runs import StoredRuns
 from firebox.service.snippets import Snippets
 from firebox.service.validation import check_job, check_selector

@@ -22,10 +22,7 @@ class Counters(Protocol):
         """Return a subject's usage in the current window."""
 
     async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
-        """Take one of `allowed` leases, or renew one that is held. Return False when all are taken.
-
-        It expires after `ttl_s` unless it is released.
-        """
+        """Take one of `allowed` leases, or renew it, for `ttl_s` unless it is released. Return False when all are taken."""
 
     async def release(self, subject: str, lease_id: str) -> None:
         """Release a lease; one that has expired is ignored."""

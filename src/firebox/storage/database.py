@@ -36,9 +36,7 @@ _log = structlog.get_logger("firebox.storage")
 
 
 class Database:
-    """A pool of connections. Use it as `async with Database(address) as database`.
-
-    SQLAlchemy is loaded with the first read or write.
+    """A pool of connections, used as `async with Database(address) as database`. The first read or write loads SQLAlchemy.
 
     single: for migrations: do not pool connections. patience_s: timeout of each use case.
     """
@@ -54,13 +52,8 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self.is_in_use:
+        if "_transactions" in self.__dict__:
             await self._transactions.close()
-
-    @property
-    def is_in_use(self) -> bool:
-        """Return whether anything has been read or written yet."""
-        return "_transactions" in self.__dict__
 
     @cached_property
     def _transactions(self) -> SqliteTransactions | PostgresqlTransactions:

@@ -124,9 +124,8 @@ def explain(cause: BaseException) -> str:
 
 def is_broken_connection(cause: BaseException) -> bool:
     """Return whether the connection is unusable, so that a new one may work."""
-    if isinstance(cause, ConnectionError):
-        return True
-    return _state_of(cause).startswith(_BROKEN_STATES) or type(cause).__name__ == "InterfaceError"
+    known = isinstance(cause, ConnectionError) or type(cause).__name__ == "InterfaceError"
+    return known or _state_of(cause).startswith(_BROKEN_STATES)
 
 
 def is_schema_missing(cause: BaseException) -> bool:

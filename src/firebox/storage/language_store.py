@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 
 from firebox.domain.errors import Conflict
-from firebox.storage.record_store import RecordStore
+from firebox.storage.record_store import NAME_CHARACTERS, RecordStore, check_storable, is_storable
 from firebox.storage.records import Language, language_id
-from firebox.storage.storable_text import NAME_CHARACTERS, check_storable, is_storable
 from firebox.storage.tables import languages
 
 

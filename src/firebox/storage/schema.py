@@ -72,10 +72,7 @@ async def upgrade(address: Address, version: str = "head") -> tuple[str, str]:
 
 
 async def downgrade(address: Address, version: str) -> tuple[str, str]:
-    """Downgrade the schema to BASE or a version. Return the versions before and after. Data that the older schema lacks is lost.
-
-    Raises: SettingsError, PartUnavailable.
-    """
+    """Downgrade the schema to BASE or a version, as `upgrade` does. Data that the older schema lacks is lost."""
     return await _move(address, "downgrade", version)
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from firebox.storage.record_store import RecordStore
+from firebox.storage.record_store import RecordStore, check_storable, replace_unstorable
 from firebox.storage.records import Snippet
-from firebox.storage.storable_text import check_storable, replace_unstorable
 from firebox.storage.tables import snippets
 
 

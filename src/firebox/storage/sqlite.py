@@ -6,11 +6,9 @@ A transaction runs in its thread as a whole: dispatching every statement would c
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.dialects import sqlite
@@ -39,7 +37,7 @@ class SqliteTransactions:
             pool_size=READERS + 1,
             max_overflow=0,
         )
-        event.listen(self._engine, "connect", partial(_prepare, busy_s))
+        event.listen(self._engine, "connect", lambda connection, _record: prepare(connection, busy_s))
         event.listen(self._engine, "begin", _begin)
         self._writer = ThreadPoolExecutor(1, "database-writer")
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
@@ -61,10 +59,6 @@ class SqliteTransactions:
         for threads in (self._readers, self._writer):
             threads.shutdown(cancel_futures=True)
         self._engine.dispose()
-
-
-def _prepare(busy_s: float, connection: sqlite3.Connection, _record: Any) -> None:
-    prepare(connection, busy_s)
 
 
 def _begin(connection: Connection) -> None:

@@ -78,9 +78,7 @@ class Stores:
     async def are_empty(self) -> bool:
         """Return whether no rows can expire, as far as that is known without importing SQLAlchemy."""
         path = self.database.address.path
-        if path is None or self.database.is_in_use:
-            return False
-        return not await asyncio.to_thread(sqlite_file.has_rows, path)
+        return path is not None and not await asyncio.to_thread(sqlite_file.has_rows, path)
 
 
 @asynccontextmanager

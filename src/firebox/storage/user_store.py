@@ -11,9 +11,15 @@ from sqlalchemy import ColumnElement, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from firebox.domain.errors import Conflict
-from firebox.storage.record_store import RecordStore
+from firebox.storage.record_store import (
+    NAME_CHARACTERS,
+    RecordStore,
+    check_storable,
+    check_storable_number,
+    is_possible_key,
+    is_storable,
+)
 from firebox.storage.records import DEFAULT_QUOTA, Quota, Role, User, hash_token
-from firebox.storage.storable_text import NAME_CHARACTERS, check_storable, check_storable_number, is_possible_key, is_storable
 from firebox.storage.tables import users
 
 HINT_CHARACTERS = 4
