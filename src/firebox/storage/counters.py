@@ -17,18 +17,23 @@ class Counters(Protocol):
 
     async def add(self, subject: str, name: str, *, amount: int, window_s: int) -> int:
         """Add to a subject's usage in the current window of `window_s` seconds. Return the new sum."""
+        ...
 
     async def total(self, subject: str, name: str, *, window_s: int) -> int:
         """Return a subject's usage in the current window."""
+        ...
 
     async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
         """Take one of `allowed` leases, or renew it, for `ttl_s` unless it is released. Return False when all are taken."""
+        ...
 
     async def release(self, subject: str, lease_id: str) -> None:
         """Release a lease; one that has expired is ignored."""
+        ...
 
     async def forget(self, *, before_s: float, at_most: int) -> int:
         """Delete usage in windows that ended before `before_s`, and expired leases. Return how many rows were deleted."""
+        ...
 
 
 def window_end(now_s: float, window_s: int) -> int:

@@ -6,6 +6,7 @@ A transaction runs in its thread as a whole: dispatching every statement would c
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +31,10 @@ class SqliteTransactions:
 
     def __init__(self, path: Path, *, busy_s: float | None = None) -> None:
         busy_s = busy_s or BUSY_S
+
+        def prepare_connection(connection: sqlite3.Connection, _record: object) -> None:
+            prepare(connection, busy_s)
+
         self._engine = create_engine(
             URL.create("sqlite+pysqlite", database=str(path)),
             connect_args={"isolation_level": None, "timeout": busy_s},
@@ -37,7 +42,7 @@ class SqliteTransactions:
             pool_size=READERS + 1,
             max_overflow=0,
         )
-        event.listen(self._engine, "connect", lambda connection, _record: prepare(connection, busy_s))
+        event.listen(self._engine, "connect", prepare_connection)
         event.listen(self._engine, "begin", _begin)
         self._writer = ThreadPoolExecutor(1, "database-writer")
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
