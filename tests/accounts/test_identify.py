@@ -15,8 +15,9 @@ from sqlalchemy import Engine, event
 from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
 from firebox.service import accounts as module
 from firebox.service.accounts import WRONG_TOKENS_PER_MINUTE, Accounts
-from firebox.service.callers import Caller, Quota, rate_limit_key
+from firebox.service.callers import Caller, rate_limit_key
 from firebox.settings.settings import Settings, load_settings
+from firebox.storage.records import Quota
 from firebox.storage.stores import Stores
 
 HERE = "192.0.2.1"

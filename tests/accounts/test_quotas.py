@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from firebox.domain.errors import PartUnavailable, RateLimited
-from firebox.service.callers import Caller, Quota
+from firebox.service.callers import Caller
 from firebox.service.quotas import DAY_S, MINUTE_S, Charge, Quotas
 from firebox.settings.settings import load_settings
 from firebox.storage.counters import Counters
+from firebox.storage.records import Quota
 from firebox.storage.stores import Stores, open_stores
 from tests.support.services import RedisServer
 
@@ -24,6 +27,15 @@ def quotas(counters: Counters, **settings: str) -> Quotas:
 
 def user(**numbers: int | None) -> Caller:
     return Caller(user_id=1, quota=Quota(**numbers))
+
+
+@asynccontextmanager
+async def charged(server: Quotas, caller: Caller) -> AsyncGenerator[Charge]:
+    """A run of a client with limits."""
+    charge = await server.take(caller)
+    assert charge is not None
+    async with server.held(charge):
+        yield charge
 
 
 class Untouchable:
@@ -55,8 +67,6 @@ async def test_without_limits_counters_are_not_used() -> None:
         (limited, user(runs_per_minute=0)),
     ):
         assert await which.take(caller) is None
-        async with which.charged(caller) as charge:
-            charge.cpu_ms += 1000
 
 
 @pytest.mark.parametrize(
@@ -90,7 +100,7 @@ async def test_runs_at_once_hold_for_all_servers_together(stores: Stores) -> Non
     assert (len(charges), len(refusals)) == (3, 17)
     assert {(each.limit, each.allowed) for each in refusals} == {("concurrent_runs", 3)}
     for charge in charges:
-        async with charge.held():
+        async with servers[0].held(charge):
             pass
     assert await servers[1].take(ADDRESS) is not None
 
@@ -98,13 +108,13 @@ async def test_runs_at_once_hold_for_all_servers_together(stores: Stores) -> Non
 async def test_a_lease_is_released_however_the_run_ends(stores: Stores) -> None:
     server = quotas(stores.counters, anonymous_concurrent_runs="1")
     with pytest.raises(ZeroDivisionError):
-        async with server.charged(ADDRESS):
+        async with charged(server, ADDRESS):
             raise ZeroDivisionError
 
     entered = asyncio.Event()
 
     async def run() -> None:
-        async with server.charged(ADDRESS):
+        async with charged(server, ADDRESS):
             entered.set()
             await asyncio.Event().wait()
 
@@ -132,7 +142,7 @@ async def test_a_client_that_disconnects_during_the_query_takes_no_lease(stores:
         if not task.cancelled():
             charge = task.result()
             assert charge is not None
-            async with charge.held():
+            async with server.held(charge):
                 pass
     await server.close()
     assert await server.take(ADDRESS) is not None
@@ -144,7 +154,7 @@ async def test_a_refusal_by_one_limit_leaves_nothing_of_another_taken(stores: St
     refused_by: list[str] = []
     for _ in range(3):  # once more than needed: a minute may end in between
         try:
-            async with server.charged(limited):
+            async with charged(server, limited):
                 pass
         except RateLimited as refusal:
             refused_by.append(refusal.limit)
@@ -175,11 +185,11 @@ async def test_a_limit_that_is_raised_counts_at_once(stores: Stores) -> None:
 
 async def test_refusals_that_are_known_already_cost_no_question(stores: Stores) -> None:
     server = quotas(stores.counters, anonymous_cpu_seconds_per_day="1")
-    async with server.charged(ADDRESS) as charge:
+    async with charged(server, ADDRESS) as charge:
         charge.cpu_ms += 1500
     with pytest.raises(RateLimited):
         await server.take(ADDRESS)
-    server.counters = Untouchable()
+    server._counters = Untouchable
     for _ in range(10):
         with pytest.raises(RateLimited) as refusal:
             await server.take(ADDRESS)
@@ -189,9 +199,9 @@ async def test_refusals_that_are_known_already_cost_no_question(stores: Stores) 
 async def test_processor_time_adds_up_over_runs_and_servers(stores: Stores) -> None:
     first, second = (quotas(stores.counters, anonymous_cpu_seconds_per_day="1") for _ in range(2))
     for server in (first, second):
-        async with server.charged(ADDRESS) as charge:
+        async with charged(server, ADDRESS) as charge:
             charge.cpu_ms += 499
-    async with first.charged(ADDRESS) as charge:
+    async with charged(first, ADDRESS) as charge:
         charge.cpu_ms += 1.1
     with pytest.raises(RateLimited) as refusal:
         await second.take(ADDRESS)
@@ -204,7 +214,7 @@ async def test_processor_time_that_could_not_be_written_is_owed(tmp_path: Path) 
         settings = load_settings({"data_dir": str(tmp_path), "redis_url": redis.url}, environ={})
         async with open_stores(settings) as stores:
             server = quotas(stores.counters, anonymous_cpu_seconds_per_day="1", anonymous_concurrent_runs="5")
-            async with server.charged(ADDRESS) as charge:
+            async with charged(server, ADDRESS) as charge:
                 charge.cpu_ms += 2000
                 redis.kill()
             with pytest.raises(PartUnavailable):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,14 @@ import pytest
 
 from tests.clients.front import Front
 from tests.conftest import require_tool
+from tests.support.npm import install_locked
 from tests.support.server import RunningServer
-
-FILES = Path(__file__).parent / "npm"
 
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install what the lock file says in a folder that is thrown away."""
     require_tool("node")
-    npm = require_tool("npm")
-    folder = tmp_path_factory.mktemp("npm")
-    for path in FILES.iterdir():
-        shutil.copy(path, folder)
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=250)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return install_locked(Path(__file__).parent / "npm", tmp_path_factory.mktemp("npm"))
 
 
 def run(folder: Path, server: str, language: str, code: str, **options: Any) -> Any:

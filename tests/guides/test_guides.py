@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import ROOT, require_tool
+from tests.support.npm import install_locked
 from tests.support.server import RunningServer, environment, kept_server, unused_uid_base
 from tests.support.toolchains import CACHE
 
@@ -22,7 +23,6 @@ __all__ = ["kept_server"]
 ADMIN_TOKEN = "secret"
 GLOT_TOKEN = "d11088bc-a29d-4d49-a633-b1b1ae807064"
 PROTOCOL = ROOT / "src/firebox/doors/runner/proto"
-NPM = Path(__file__).parent / "npm"
 TOOLS = {
     "python": ("client.py", sys.executable),
     "js": ("client.mjs", "node"),
@@ -54,15 +54,7 @@ PROGRAMS = list(programs())
 
 @pytest.fixture(scope="session")
 def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install what the lock file says; return a folder in which programs find it."""
-    npm = require_tool("npm")
-    folder = tmp_path_factory.mktemp("npm")
-    for path in NPM.iterdir():
-        shutil.copy(path, folder)
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=250)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return install_locked(Path(__file__).parent / "npm", tmp_path_factory.mktemp("npm"))
 
 
 @pytest.fixture

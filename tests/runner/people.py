@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from firebox.service.callers import Role
 from firebox.settings.settings import load_settings
+from firebox.storage.records import Role
 from firebox.storage.stores import open_stores
 
 

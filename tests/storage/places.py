@@ -37,6 +37,11 @@ async def stores_at(database_url: str, **more: object) -> AsyncGenerator[Stores]
         yield stores
 
 
+async def ping(stores: Stores) -> None:
+    """Ask the database something."""
+    await stores.database.read(lambda connection: connection.exec_driver_sql("SELECT 1").scalar())
+
+
 async def execute(address: Address, *statements: str) -> list[Any]:
     """Run statements in one transaction. Return the rows of the last one."""
 

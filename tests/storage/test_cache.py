@@ -11,11 +11,8 @@ from structlog.testing import capture_logs
 
 from firebox.domain.errors import PartUnavailable
 from firebox.storage import redis_client
-from firebox.storage.cache import Cache
-from firebox.storage.memory_cache import MemoryCache
-from firebox.storage.redis_cache import VALUE_BYTES, RedisCache
-from firebox.storage.redis_client import make_redis
-from firebox.storage.redis_counters import RedisCounters
+from firebox.storage.cache import Cache, MemoryCache
+from firebox.storage.redis_client import VALUE_BYTES, RedisCache, RedisCounters, make_redis
 from firebox.storage.stores import Stores
 from tests.storage.places import Clock, line_to, settings_for, stores_at
 from tests.support.services import RedisServer

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firebox.storage.database_address import read_address
-from firebox.storage.schema_version import HEAD
+from firebox.storage.schema import HEAD
 from tests.storage.places import execute, file_of, settings_for, stores_at
 from tests.support.command import Command
 from tests.support.server import environment, run_firebox

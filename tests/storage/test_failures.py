@@ -19,11 +19,13 @@ from firebox.domain.errors import FireboxError, PartUnavailable, SettingsError
 from firebox.storage import database_errors, postgresql, sqlite
 from firebox.storage.database import Database
 from firebox.storage.database_address import Address
+from firebox.storage.log_throttle import LogThrottle
+from firebox.storage.records import Quota
 from firebox.storage.schema import upgrade
 from firebox.storage.snippet_store import SnippetTable
 from firebox.storage.stores import Stores
 from firebox.storage.tables import snippets
-from tests.storage.places import line_to, stores_at
+from tests.storage.places import line_to, ping, stores_at
 from tests.support.services import PostgresServer
 from tests.support.waiting import until
 
@@ -35,7 +37,7 @@ ROW = {"code": "x", "language": "go", "output": "", "error": ""}
 def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
     """A PostgreSQL that this test may kill."""
     monkeypatch.setattr(postgresql, "CONNECT_S", 2.0)
-    database_errors._throttle.reset()
+    monkeypatch.setattr(database_errors, "_throttle", LogThrottle(database_errors.LOG_EVERY_S))
     with PostgresServer() as server:
         yield server
 
@@ -55,7 +57,7 @@ async def every_use_case(stores: Stores) -> list[str]:
     """Call everything. Return what failed and how."""
     told: list[str] = []
     for call in (
-        stores.ping(),
+        ping(stores),
         stores.users.add(name="ada", token=TOKEN),
         stores.users.all(),
         stores.users.get(1),
@@ -64,7 +66,7 @@ async def every_use_case(stores: Stores) -> list[str]:
         stores.users.by_token("x"),
         stores.users.set_token(1, "x"),
         stores.users.set_disabled(1, disabled=True),
-        stores.users.set_limits(1, runs_per_minute=1, concurrent_runs=1, cpu_seconds_per_day=1),
+        stores.users.set_quota(1, Quota(runs_per_minute=1)),
         stores.users.remove(1),
         stores.languages.all(),
         stores.languages.get("x"),
@@ -98,7 +100,7 @@ async def test_every_use_case_reports_a_postgresql_outage_and_recovers(postgres:
         assert all(postgres.facts["password"] not in line for line in told)
         assert len(lines) == 1, "one line, not one a request"
         postgres.start()
-        await stores.ping()
+        await ping(stores)
         assert (await stores.snippets.add(**ROW)).id >= 2
 
 
@@ -245,7 +247,7 @@ async def test_slow_statement_times_out(postgres_url: str, monkeypatch: pytest.M
     async with stores_at(postgres_url) as stores:
         with pytest.raises(PartUnavailable, match="timeout"):
             await stores.database.read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))
-        await stores.ping()
+        await ping(stores)
 
 
 async def test_caller_who_leaves_takes_no_connection_along(postgres_url: str) -> None:
@@ -255,7 +257,7 @@ async def test_caller_who_leaves_takes_no_connection_along(postgres_url: str) ->
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await stores.ping()
+        await ping(stores)
 
 
 @asynccontextmanager
@@ -392,8 +394,8 @@ async def test_mistake_of_ours_is_not_blamed_on_the_database(stores: Stores) -> 
         await stores.database.read(mistake)
 
 
-async def test_neither_code_nor_output_is_in_the_log(stores: Stores) -> None:
-    database_errors._throttle.reset()
+async def test_neither_code_nor_output_is_in_the_log(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_errors, "_throttle", LogThrottle(database_errors.LOG_EVERY_S))
     await stores.database.write(lambda connection: connection.exec_driver_sql("DROP TABLE shared_codes"))
     with capture_logs() as lines, pytest.raises(PartUnavailable) as refused:
         await stores.snippets.add(code="secret code", language="go", output="secret output", error="")

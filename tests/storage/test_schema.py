@@ -20,7 +20,7 @@ from firebox.domain.errors import NotFound, SettingsError
 from firebox.storage import schema, sqlite_file
 from firebox.storage.database import Database
 from firebox.storage.database_address import Address, read_address
-from firebox.storage.schema_version import BASE, HEAD, VERSION_TABLE
+from firebox.storage.schema import BASE, HEAD, VERSION_TABLE
 from firebox.storage.tables import metadata
 from tests.conftest import ROOT
 from tests.storage.places import execute, settings_for, stores_at

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from firebox.domain.errors import Conflict, InvalidRequest, NotFound
+from firebox.storage.records import Quota
 from firebox.storage.stores import Stores
 from firebox.storage.tables import users as users_table
 from tests.storage.places import stores_at
@@ -18,9 +19,10 @@ OTHER = "a-token-that-is-long-enough-0002"
 
 async def test_user_is_found_by_everything_that_names_him(stores: Stores) -> None:
     before = datetime.now(UTC)
-    user = await stores.users.add(name="ada", token=TOKEN, role="admin", runs_per_minute=3, cpu_seconds_per_day=9)
+    user = await stores.users.add(name="ada", token=TOKEN, role="admin", quota=Quota(runs_per_minute=3, cpu_seconds_per_day=9))
     assert (user.name, user.role, user.disabled, user.token_hint) == ("ada", "admin", False, "0001")
     assert (user.runs_per_minute, user.concurrent_runs, user.cpu_seconds_per_day) == (3, None, 9)
+    assert user.quota == Quota(runs_per_minute=3, cpu_seconds_per_day=9)
     assert before - timedelta(seconds=1) <= user.created_at == user.modified_at <= datetime.now(UTC)
     assert user.created_at.tzinfo is UTC
     assert await stores.users.get(user.id) == user
@@ -85,15 +87,15 @@ async def test_disabling_twice_keeps_the_first_time(stores: Stores) -> None:
 
 
 async def test_limits_are_replaced_together(stores: Stores) -> None:
-    user = await stores.users.add(name="ada", token=TOKEN, runs_per_minute=3)
-    changed = await stores.users.set_limits(user.id, runs_per_minute=None, concurrent_runs=0, cpu_seconds_per_day=2**40)
+    user = await stores.users.add(name="ada", token=TOKEN, quota=Quota(runs_per_minute=3))
+    changed = await stores.users.set_quota(user.id, Quota(concurrent_runs=0, cpu_seconds_per_day=2**40))
     assert (changed.runs_per_minute, changed.concurrent_runs, changed.cpu_seconds_per_day) == (None, 0, 2**40)
 
 
 @pytest.mark.parametrize("number", [-1, 2**63])
 async def test_limit_out_of_range_is_refused(stores: Stores, number: int) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        await stores.users.add(name="ada", token=TOKEN, concurrent_runs=number)
+        await stores.users.add(name="ada", token=TOKEN, quota=Quota(concurrent_runs=number))
     assert refused.value.where == "concurrent_runs"
 
 
@@ -114,7 +116,7 @@ async def test_unknown_number_is_not_found(stores: Stores, number: int) -> None:
         stores.users.remove(number),
         stores.users.set_token(number, TOKEN),
         stores.users.set_disabled(number, disabled=True),
-        stores.users.set_limits(number, runs_per_minute=1, concurrent_runs=1, cpu_seconds_per_day=1),
+        stores.users.set_quota(number, Quota(runs_per_minute=1)),
         stores.snippets.get(number),
         stores.snippets.remove(number),
     ):

@@ -17,7 +17,7 @@ from firebox.settings.settings_table import ROWS
 from firebox.storage import schema
 from firebox.storage.database import Database
 from firebox.storage.database_address import Address, read_address
-from firebox.storage.schema_version import BASE, HEAD
+from firebox.storage.schema import BASE, HEAD
 
 EXIT_BEHIND = 1
 """The database is available, but its schema is not the one that this Firebox needs."""

@@ -15,11 +15,10 @@ from firebox.cli.application import Application
 from firebox.cli.options import ConfigFile, settings_flags
 from firebox.domain.errors import InvalidRequest
 from firebox.server.logs import set_up_logs
-from firebox.service.accounts import MAX_TOKEN_CHARACTERS, Accounts, Created, quota_of
-from firebox.service.callers import Quota, Role
+from firebox.service.accounts import MAX_TOKEN_CHARACTERS, Accounts, Created
 from firebox.settings.settings import load_settings
 from firebox.settings.settings_table import ROWS
-from firebox.storage.records import User
+from firebox.storage.records import Quota, Role, User
 from firebox.storage.stores import open_stores
 
 DATABASE_ROWS = (ROWS["database_url"], ROWS["data_dir"])
@@ -127,7 +126,7 @@ def limits(
     _change(Quota(), *change)  # validate before opening the database
 
     def set_quota(accounts: Accounts, user: User) -> Awaitable[User]:
-        return accounts.set_quota(user.id, _change(quota_of(user), *change))
+        return accounts.set_quota(user.id, _change(user.quota, *change))
 
     _show(_with_user(set_quota, name, config, flags), as_json=as_json)
 

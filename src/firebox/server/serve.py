@@ -81,7 +81,7 @@ async def _serve(
         await installed.reload()
         await stack.enter_async_context(installed.watched())
         _check_isolation(settings, listener, executor)
-        packages = Packages(store, settings, registry, installed.reload)
+        packages = Packages(store, settings, registry, installed.refresh)
         _warn_of_untrusted(settings)
         service = Service(executor, registry, settings, stores, packages)
         for each in found.unprepared if settings.prepare_toolchains else ():

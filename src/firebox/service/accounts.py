@@ -6,7 +6,6 @@ slow hash is needed and guessing is hopeless; wrong tokens are rate-limited per 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ipaddress
 import re
@@ -17,14 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec.structs import replace
 
 from firebox.domain.errors import Conflict, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthenticated
-from firebox.service.callers import Caller, Quota, Role, rate_limit_key
+from firebox.service.callers import Caller, rate_limit_key
 from firebox.settings.settings import Settings
+from firebox.storage.records import DEFAULT_QUOTA, Quota, Role, User, hash_token
+from firebox.storage.stores import Stores
 
-if TYPE_CHECKING:  # the stores import SQLAlchemy
-    from firebox.storage.records import User
-    from firebox.storage.stores import Stores
+if TYPE_CHECKING:  # it imports SQLAlchemy
     from firebox.storage.user_store import Users
 
 FRESH_S = 5.0
@@ -56,10 +56,10 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A cached token. user: None for an invalid one; changes: number of changes of users when it was cached."""
+    """A cached token. caller: without an address, None for an invalid token; changes: of users, when it was cached."""
 
-    user: User | None
-    is_operator: bool
+    caller: Caller | None
+    is_disabled: bool
     until_s: float
     changes: int
 
@@ -70,7 +70,7 @@ class Accounts:
     def __init__(self, stores: Stores, settings: Settings) -> None:
         self._stores = stores
         self._require_login = settings.require_login
-        self._admin_digest = _digest(settings.admin_token) if settings.admin_token else b""
+        self._admin_digest = hash_token(settings.admin_token) if settings.admin_token else b""
         self._remembered: OrderedDict[bytes, _Found] = OrderedDict()
         self._changes = 0
         self._wrong = _WrongTokens()
@@ -90,20 +90,17 @@ class Accounts:
             if self._require_login:
                 raise Unauthenticated("a token is needed", hint="send the header Authorization: Bearer TOKEN")
             return Caller(address=address)
-        digest = _digest(token)
+        digest = hash_token(token)
         found = self._remembered.get(digest)
         if found is None or found.until_s <= time.monotonic() or found.changes != self._changes:
             found = await self._look_up(token, digest, address, known=found is not None)
         else:
             self._remembered.move_to_end(digest)
-        if found.is_operator:
-            return Caller(address=address, name="admin", role="admin")
-        user = found.user
-        if user is None:
+        if found.caller is None:
             raise Unauthenticated("wrong token")
-        if user.disabled:
+        if found.is_disabled:
             raise Forbidden("this account is disabled")
-        return Caller(address=address, user_id=user.id, name=user.name, role=user.role, quota=quota_of(user))
+        return replace(found.caller, address=address)
 
     def require_admin(self, caller: Caller) -> None:
         """Require an admin. Raises: Unauthenticated without a token, Forbidden."""
@@ -134,30 +131,14 @@ class Accounts:
             return False
         return user.role == "admin" and not user.disabled
 
-    async def create(
-        self,
-        name: str,
-        role: Role = "user",
-        token: str | None = None,
-        *,
-        quota: Quota = Quota(),  # noqa: B008 - frozen
-    ) -> Created:
+    async def create(self, name: str, role: Role = "user", token: str | None = None, *, quota: Quota = DEFAULT_QUOTA) -> Created:
         """Create a user. token: None to generate one.
 
         Raises: InvalidRequest, Conflict when the name or the token is taken, PartUnavailable.
         """
-        name = check_user_name(name)
-        token = self._check_token(token)
-        user = await self.users.add(
-            name=name,
-            token=token,
-            role=role,
-            runs_per_minute=quota.runs_per_minute,
-            concurrent_runs=quota.concurrent_runs,
-            cpu_seconds_per_day=quota.cpu_seconds_per_day,
-        )
-        self._changes += 1
-        _log.info("user created", id=user.id, role=user.role)
+        name, token = _check_user_name(name), self._check_token(token)
+        user = await self.users.add(name=name, token=token, role=role, quota=quota)
+        self._note_change("user created", user.id, role=user.role)
         return Created(user, token)
 
     async def new_token(self, user_id: int, token: str | None = None) -> Created:
@@ -167,33 +148,29 @@ class Accounts:
         """
         token = self._check_token(token)
         user = await self.users.set_token(user_id, token)
-        self._changes += 1
-        _log.info("token replaced", id=user_id)
+        self._note_change("token replaced", user_id)
         return Created(user, token)
 
     async def set_disabled(self, user_id: int, *, disabled: bool) -> User:
         """Disable or enable a user. Raises: NotFound, PartUnavailable."""
         user = await self.users.set_disabled(user_id, disabled=disabled)
-        self._changes += 1
-        _log.info("user disabled" if disabled else "user enabled", id=user_id)
+        self._note_change("user disabled" if disabled else "user enabled", user_id)
         return user
 
     async def set_quota(self, user_id: int, quota: Quota) -> User:
         """Replace a user's own limits. Raises: NotFound, InvalidRequest, PartUnavailable."""
-        user = await self.users.set_limits(
-            user_id,
-            runs_per_minute=quota.runs_per_minute,
-            concurrent_runs=quota.concurrent_runs,
-            cpu_seconds_per_day=quota.cpu_seconds_per_day,
-        )
+        user = await self.users.set_quota(user_id, quota)
         self._changes += 1
         return user
 
     async def remove(self, user_id: int) -> None:
         """Delete a user. Raises: NotFound, PartUnavailable."""
         await self.users.remove(user_id)
+        self._note_change("user removed", user_id)
+
+    def _note_change(self, event: str, user_id: int, **details: str) -> None:
         self._changes += 1
-        _log.info("user removed", id=user_id)
+        _log.info(event, id=user_id, **details)
 
     def _is_operator(self, digest: bytes) -> bool:
         """Compare in constant time."""
@@ -207,7 +184,7 @@ class Accounts:
             raise InvalidRequest(
                 f"a token is 1 to {MAX_TOKEN_CHARACTERS} printable ASCII characters without spaces", where="token"
             )
-        if self._is_operator(_digest(token)):
+        if self._is_operator(hash_token(token)):
             raise Conflict("that token is taken", hint="choose another one, or let Firebox generate one")
         return token
 
@@ -215,13 +192,16 @@ class Accounts:
         """Look up the user of a token, and cache the result. known: the token was looked up before, so this is no guess."""
         if not known:
             self._wrong.check(address)
-        changes, user, is_operator = self._changes, None, self._is_operator(digest)
-        if not is_operator and _can_be_token(token):
-            user = await self.users.by_token(token)
-        if user is None and not is_operator and not known:
+        changes, caller, is_disabled = self._changes, None, False
+        if self._is_operator(digest):
+            caller = Caller(name="admin", role="admin")
+        elif _can_be_token(token) and (user := await self.users.by_token(token)) is not None:
+            caller = Caller(user_id=user.id, name=user.name, role=user.role, quota=user.quota)
+            is_disabled = user.disabled
+        elif not known:
             self._wrong.count(address)
             _log.info("wrong token", address=address)
-        found = self._remembered[digest] = _Found(user, is_operator, time.monotonic() + FRESH_S, changes)
+        found = self._remembered[digest] = _Found(caller, is_disabled, time.monotonic() + FRESH_S, changes)
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
         return found
@@ -249,16 +229,7 @@ class _WrongTokens:
             self._counted.popitem(last=False)
 
 
-def quota_of(user: User) -> Quota:
-    """Return a user's own limits."""
-    return Quota(
-        runs_per_minute=user.runs_per_minute,
-        concurrent_runs=user.concurrent_runs,
-        cpu_seconds_per_day=user.cpu_seconds_per_day,
-    )
-
-
-def check_user_name(name: str) -> str:
+def _check_user_name(name: str) -> str:
     """Return the name of a user without surrounding blanks. Raises: InvalidRequest."""
     name = name.strip()
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
@@ -268,10 +239,6 @@ def check_user_name(name: str) -> str:
 
 def _can_be_token(token: str) -> bool:
     return len(token) <= MAX_TOKEN_CHARACTERS and _TOKEN.fullmatch(token) is not None
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def _is_this_machine(address: str) -> bool:

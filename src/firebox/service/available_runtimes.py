@@ -33,11 +33,7 @@ def open_store(settings: Settings) -> PackageStore:
 
 
 def find_runtimes(settings: Settings, only: RuntimeFilter | None = None, mentioning: str = "") -> HostScan:
-    """Find the runtimes of packages, then those of this host. only: filter.
-
-    mentioning: as for `find_definitions`.
-    Raises: SettingsError if an operator's definition is invalid.
-    """
+    """Find the runtimes of packages, then those of this host. only: filter. mentioning, errors: as for `find_definitions`."""
     packaged, problems = open_store(settings).runtimes()
     scan = find_host_runtimes(settings, only, mentioning)
     scan.runtimes[:0] = [runtime for runtime in packaged if only is None or only(runtime)]
@@ -46,7 +42,7 @@ def find_runtimes(settings: Settings, only: RuntimeFilter | None = None, mention
 
 
 def find_host_runtimes(settings: Settings, only: RuntimeFilter | None = None, mentioning: str = "") -> HostScan:
-    """Find the runtimes of this host. Arguments and errors as for `find_runtimes`."""
+    """Find the runtimes of this host. Arguments and errors are those of `find_runtimes`."""
     definitions = find_definitions(settings, mentioning)
     scan = scan_host(os.environ.get("PATH", os.defpath), definitions, data_folder=settings.data_dir, only=only)
     for problem in scan.problems:

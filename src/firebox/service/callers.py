@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Literal
 
 from msgspec import Struct
 
-Role = Literal["user", "admin"]
+from firebox.storage.records import DEFAULT_QUOTA, Quota, Role
 
 IPV6_NETWORK_BITS = 64
 """An IPv6 host chooses addresses within a whole network. Source: RFC 4291, section 2.5.4."""
-
-
-class Quota(Struct, frozen=True, kw_only=True):
-    """The limits of a client. None: the default in the settings; 0: no limit."""
-
-    runs_per_minute: int | None = None
-    concurrent_runs: int | None = None
-    cpu_seconds_per_day: int | None = None
 
 
 class Caller(Struct, frozen=True, kw_only=True):
@@ -31,7 +22,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     user_id: int | None = None
     name: str = ""
     role: Role = "user"
-    quota: Quota = Quota()
+    quota: Quota = DEFAULT_QUOTA
 
     @property
     def key(self) -> str:

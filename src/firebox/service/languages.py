@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from firebox.domain.errors import Conflict, InvalidRequest, NotFound
 from firebox.runtimes.registry import Registry
 from firebox.storage.records import Language, language_id
-
-if TYPE_CHECKING:  # the stores import SQLAlchemy
-    from firebox.storage.language_store import LanguageTable
-    from firebox.storage.stores import Stores
+from firebox.storage.stores import Stores
 
 LATEST = "latest"
 """The version that means the latest one."""
@@ -51,25 +48,17 @@ class Languages:
         self._registry = registry
         self._has_containers = has_containers
 
-    @property
-    def _table(self) -> LanguageTable:
-        return self._stores.languages
-
     async def all(self) -> list[Language]:
         """Return all languages, ordered by name and version. Raises: PartUnavailable, as all of these."""
-        found = await self._table.all() or self._of_the_host()
+        found = await self._stores.languages.all() or self._of_the_host()
         return sorted(found, key=lambda language: (language.name, language.version))
 
     async def find(self, name: str, version: str) -> Language:
         """Return a language by name and version. Raises: NotFound."""
-        found = await self._table.find(name, version)
+        found = await self._stores.languages.find(name, version)
         if found is not None:
             return found
-        if not self._has_containers and not await self._table.all():
-            for language in self._of_the_host():
-                if (language.name, language.version) == (name, version):
-                    return language
-        raise NotFound("language", f"{name} {version}"[:MAX_NAME_CHARACTERS])
+        return await self._first(lambda each: (each.name, each.version) == (name, version), f"{name} {version}")
 
     async def versions(self, name: str) -> list[Language]:
         """Return the versions of a language. Raises: NotFound."""
@@ -80,10 +69,7 @@ class Languages:
 
     async def get(self, wanted: str) -> Language:
         """Return a language by id. Raises: NotFound."""
-        for language in await self.all():
-            if language.id == wanted:
-                return language
-        raise NotFound("language", wanted[:MAX_NAME_CHARACTERS])
+        return await self._first(lambda language: language.id == wanted, wanted)
 
     async def put(self, name: str, version: str, *, image: str) -> Language:
         """Register a language, or replace its image. Raises: InvalidRequest, UnknownRuntime for an unknown `native:` runtime."""
@@ -97,20 +83,26 @@ class Languages:
             raise InvalidRequest(
                 "not the name of a container image", where="image", hint="such as glot/python:latest, or native:python@3.x"
             )
-        for other in await self._table.all():
+        for other in await self._stores.languages.all():
             if other.id == language_id(name, version) and other.name != name:
                 raise Conflict(f"this language would have the same id as {other.name} {other.version}")
-        return await self._table.put(name, version, image=image)
+        return await self._stores.languages.put(name, version, image=image)
 
     async def remove(self, wanted: str) -> None:
         """Unregister a language by id. Raises: NotFound, Conflict for one of the host."""
         language = await self.get(wanted)
-        if await self._table.find(language.name, language.version) is None:
+        if await self._stores.languages.find(language.name, language.version) is None:
             raise Conflict(
                 "this language is provided by the host and was not registered",
                 hint="once a language is registered, only registered languages are available",
             )
-        await self._table.remove(language.id)
+        await self._stores.languages.remove(language.id)
+
+    async def _first(self, is_wanted: Callable[[Language], bool], name: str) -> Language:
+        found = next(filter(is_wanted, await self.all()), None)
+        if found is None:
+            raise NotFound("language", name[:MAX_NAME_CHARACTERS])
+        return found
 
     def _of_the_host(self) -> list[Language]:
         """Return the languages of this host, each at its exact version and at `latest`; none if containers are used."""
@@ -120,11 +112,8 @@ class Languages:
         for runtime in self._registry.all():
             for name in (runtime.language, *(alias for alias in runtime.aliases if alias in COMMON_NAMES)):
                 newest = self._registry.resolve(name)
-                for version, image in (
-                    (LATEST, f"{_NATIVE}{name}@{newest.version}"),
-                    (runtime.version, f"{_NATIVE}{name}@{runtime.version}"),
-                ):
-                    found.setdefault((name, version), _language(name, version, image))
+                for version, exact in ((LATEST, newest.version), (runtime.version, runtime.version)):
+                    found.setdefault((name, version), _language(name, version, f"{_NATIVE}{name}@{exact}"))
         return list(found.values())
 
 

@@ -41,20 +41,17 @@ class PackageListing(Struct, frozen=True):
 
 
 class Packages:
-    """The package use cases, one instance per process. Callers must first check `Accounts.require_operator`.
-
-    reload: updates the runtime registry from the store.
-    """
+    """The package use cases. Callers must check `Accounts.require_operator` first. refresh: updates the runtimes of packages."""
 
     def __init__(
-        self, store: PackageStore, settings: Settings, registry: Registry, reload: Callable[[], Awaitable[None]]
+        self, store: PackageStore, settings: Settings, registry: Registry, refresh: Callable[[], Awaitable[None]]
     ) -> None:
         """Raises: SettingsError if the setting `repositories` is invalid."""
         read_sources(settings)
         self._store = store
         self._settings = settings
         self._registry = registry
-        self._reload = reload
+        self._refresh = refresh
         self._installations: dict[str, Installation] = {}
         self._uninstallations: dict[str, asyncio.Task[None]] = {}
         self._listing: asyncio.Task[list[Entry]] | None = None
@@ -136,7 +133,10 @@ class Packages:
         # An id can be split into name and version in more than one way: `a-1` 2.0.0 and `a` 1-2.0.0.
         found = self._store.get(f"{language}-{version}")
         if found is None or (found.entry.language, found.entry.version) != (language, version):
-            raise self._not_installed(language, version)
+            versions = format_versions(each.entry for each in self._store.all() if each.entry.language == language)
+            error = NotFound("package", f"{language}-{version}")
+            error.hint = f"installed versions of {language}: {versions}" if versions else installing_hint(language)
+            raise error
         return found
 
     def id_to_uninstall(self, language: str, version: str) -> str:
@@ -160,7 +160,7 @@ class Packages:
         """
         runtimes = self.runtimes_of(package)
         if not runtimes:
-            await self._reload_registry()  # it may have been installed a moment ago
+            await self._refresh()  # it may have been installed a moment ago
             runtimes = self.runtimes_of(package)
         if not runtimes:
             raise Conflict(f"{package.id} provides no runtime", hint="it is a dependency of other packages")
@@ -196,7 +196,7 @@ class Packages:
                 return await self._installer.install(entry, report)
             finally:
                 try:
-                    await self._reload_registry()  # after a failure, too: dependencies may have been installed
+                    await self._refresh()  # after a failure, too: dependencies may have been installed
                 finally:
                     del self._installations[entry.name]
 
@@ -232,28 +232,15 @@ class Packages:
         if self._closed:
             raise ShuttingDown("the server is shutting down", retry_after_s=RETRY_AFTER_STOP_S)
 
-    def _not_installed(self, language: str, version: str) -> NotFound:
-        """Create the error for a missing package, with a hint about alternatives."""
-        error = NotFound("package", f"{language}-{version}")
-        versions = format_versions(each.entry for each in self._store.all() if each.entry.language == language)
-        error.hint = f"installed versions of {language}: {versions}" if versions else installing_hint(language)
-        return error
-
     async def _uninstall(self, id_: str) -> None:
         try:
             await self._installer.uninstall(id_)
             _log.info("package uninstalled", package=id_)
         finally:
             try:
-                await self._reload_registry()
+                await self._refresh()
             finally:
                 del self._uninstallations[id_]
-
-    async def _reload_registry(self) -> None:
-        try:
-            await self._reload()
-        except OSError as error:  # the request itself succeeded; the store is reloaded later
-            _log.warning("cannot read the installed packages", error=str(error))
 
     async def _list_repositories(self) -> list[Entry]:
         """List all repositories. Concurrent callers share one listing, since any client may ask for it."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -24,10 +25,7 @@ _log = structlog.get_logger("firebox.retention")
 
 @asynccontextmanager
 async def retention(stores: Stores, settings: Settings) -> AsyncGenerator[None]:
-    """Delete expired rows, now and every ten minutes, while the context is open.
-
-    When the database is unavailable, the next attempt follows ten minutes later.
-    """
+    """Delete expired rows, now and every ten minutes, while the context is open. A failure waits for the next time."""
     task = asyncio.create_task(_forever(stores, settings))
     try:
         yield
@@ -43,15 +41,16 @@ async def remove_old(stores: Stores, settings: Settings, clock: Clock = time.tim
         return {}
     await stores.load()
     now_s = clock()
-    removed = {
-        "usage": await _in_batches(lambda: stores.counters.forget(before_s=now_s - settings.usage_retention_s, at_most=BATCH))
-    }
+
+    def before(age_s: int) -> datetime:
+        return datetime.fromtimestamp(now_s - age_s, UTC)
+
+    work = {"usage": partial(stores.counters.forget, before_s=now_s - settings.usage_retention_s, at_most=BATCH)}
     if settings.snippet_retention_s:
-        before = datetime.fromtimestamp(now_s - settings.snippet_retention_s, UTC)
-        removed["snippets"] = await _in_batches(lambda: stores.snippets.remove_older(before, BATCH))
+        work["snippets"] = partial(stores.snippets.remove_older, before(settings.snippet_retention_s), BATCH)
     if settings.disabled_user_retention_s:
-        disabled_before = datetime.fromtimestamp(now_s - settings.disabled_user_retention_s, UTC)
-        removed["disabled_users"] = await _in_batches(lambda: stores.users.remove_disabled(disabled_before, BATCH))
+        work["disabled_users"] = partial(stores.users.remove_disabled, before(settings.disabled_user_retention_s), BATCH)
+    removed = {kind: await _in_batches(remove) for kind, remove in work.items()}
     return {kind: count for kind, count in removed.items() if count}
 
 

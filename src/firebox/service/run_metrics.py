@@ -1,4 +1,7 @@
-"""Prometheus metrics of runs. Names and labels are documented in docs/reference/native-api.md."""
+"""What is recorded of runs: metrics, log lines and CPU time; never code, input or output.
+
+Names and labels of the Prometheus metrics are documented in docs/reference/native-api.md.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,25 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import structlog
+
 from firebox.domain.errors import FireboxError
-from firebox.domain.model import Result, Verdict
+from firebox.domain.model import Job, Result, Run, Verdict
 from firebox.engine.executor import Statistics
+from firebox.service.quotas import Charge
 
 if TYPE_CHECKING:  # imported on the first scrape: counting does not need it
-    from prometheus_client.core import HistogramMetricFamily, Metric
+    from prometheus_client.core import Metric
 
 MEDIA_TYPE = "text/plain; version=0.0.4"
 """Media type of `Metrics.text`, without the charset: Litestar adds it, and Prometheus rejects a repeated one."""
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BOUNDS = (*(str(float(bound)) for bound in SECONDS), "+Inf")
+
+_CONTAINER_OUTCOMES = {Verdict.WALL_TIME: "timed_out", Verdict.OUTPUT: "overflowed"}
+_Labels = tuple[str, ...]
+
+_log = structlog.get_logger("firebox.service")
 
 
 class _Durations:
@@ -37,11 +49,11 @@ class Metrics:
 
     def __init__(self, statistics: Callable[[], Statistics]) -> None:
         self._statistics = statistics
-        self._runs = Counter[tuple[str, str]]()
-        self._cache = Counter[str]()
-        self._refused = Counter[str]()
-        self._containers = Counter[str]()
-        self._stages: dict[tuple[str, str], _Durations] = {}
+        self._runs = Counter[_Labels]()
+        self._cache = Counter[_Labels]()
+        self._refused = Counter[_Labels]()
+        self._containers = Counter[_Labels]()
+        self._stages: dict[_Labels, _Durations] = {}
         self._wait = _Durations()
         self._prepare = _Durations()
         self._slow: dict[tuple[str, str], None] = {}
@@ -50,7 +62,7 @@ class Metrics:
         """Count a finished run."""
         language = result.runtime.language
         self._runs[language, result.verdict.value] += 1
-        self._cache[result.cache] += 1
+        self._cache[result.cache,] += 1
         if result.compile is None and result.run is None and result.verdict is Verdict.CANCELLED:
             return  # it left the queue: it never had a slot or a sandbox
         self._wait.observe(result.timings.queue_ms / 1000)
@@ -61,11 +73,11 @@ class Metrics:
 
     def count_refusal(self, error: FireboxError) -> None:
         """Count a rejected run."""
-        self._refused[error.code] += 1
+        self._refused[error.code,] += 1
 
     def count_container(self, outcome: str) -> None:
         """Count a finished run in a container. outcome: "exited", "timed_out", "overflowed" or "failed"."""
-        self._containers[outcome] += 1
+        self._containers[outcome,] += 1
 
     def note_slow_toolchain(self, language: str, version: str) -> None:
         """Record a toolchain that could not be prepared. May be called from any thread."""
@@ -83,29 +95,25 @@ class Metrics:
         """Yield every metric, as prometheus_client requires of a collector."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        runs = CounterMetricFamily("firebox_runs", "Finished runs.", labels=["language", "verdict"])
-        for labels, count in self._runs.items():
-            runs.add_metric(labels, count)
-        yield runs
-        for name, words, label, counts in (
-            ("firebox_cache", "Finished runs, by the cache level that served them.", "level", self._cache),
-            ("firebox_refused", "Rejected runs, by error code.", "code", self._refused),
-            ("firebox_container_runs", "Finished runs in containers, by outcome.", "outcome", self._containers),
+        for name, words, names, counts in (
+            ("firebox_runs", "Finished runs.", ["language", "verdict"], self._runs),
+            ("firebox_cache", "Finished runs, by the cache level that served them.", ["level"], self._cache),
+            ("firebox_refused", "Rejected runs, by error code.", ["code"], self._refused),
+            ("firebox_container_runs", "Finished runs in containers, by outcome.", ["outcome"], self._containers),
         ):
-            counter = CounterMetricFamily(name, words, labels=[label])
-            for value, count in counts.items():
-                counter.add_metric([value], count)
+            counter = CounterMetricFamily(name, words, labels=names)
+            for labels, count in counts.items():
+                counter.add_metric(labels, count)
             yield counter
-        stages = HistogramMetricFamily("firebox_stage_seconds", "Wall time of a stage.", labels=["language", "stage"])
-        for labels, durations in self._stages.items():
-            _add(stages, labels, durations)
-        yield stages
-        for name, words, durations in (
-            ("firebox_queue_wait_seconds", "Time spent waiting for a slot.", self._wait),
-            ("firebox_prepare_seconds", "Time spent acquiring and filling sandboxes.", self._prepare),
+        for name, words, names, histograms in (
+            ("firebox_stage_seconds", "Wall time of a stage.", ["language", "stage"], self._stages),
+            ("firebox_queue_wait_seconds", "Time spent waiting for a slot.", [], {(): self._wait}),
+            ("firebox_prepare_seconds", "Time spent acquiring and filling sandboxes.", [], {(): self._prepare}),
         ):
-            histogram = HistogramMetricFamily(name, words)
-            _add(histogram, (), durations)
+            histogram = HistogramMetricFamily(name, words, labels=names)
+            for labels, durations in histograms.items():
+                totals = zip(BOUNDS, accumulate(durations.counts), strict=True)
+                histogram.add_metric(labels, list(totals), durations.sum_s)
             yield histogram
         slow = GaugeMetricFamily(
             "firebox_slow_toolchains",
@@ -130,6 +138,56 @@ class Metrics:
             yield GaugeMetricFamily(name, words, value=number)
 
 
-def _add(family: HistogramMetricFamily, labels: tuple[str, ...], durations: _Durations) -> None:
-    bounds = (*(str(float(bound)) for bound in SECONDS), "+Inf")
-    family.add_metric(labels, list(zip(bounds, accumulate(durations.counts), strict=True)), durations.sum_s)
+class RunRecords:
+    """Records every run that ends or is refused."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._charges: dict[str, Charge] = {}
+
+    def charge(self, run_id: str, charge: Charge) -> None:
+        """Have a run's CPU time added to a charge."""
+        self._charges[run_id] = charge
+
+    def note_refusal(self, job: Job, error: FireboxError) -> None:
+        """Record a job that was not admitted, or whose container could not be created."""
+        self._metrics.count_refusal(error)
+        _log.info("run refused" if job.image is None else "container refused", code=error.code, client=job.client)
+
+    def note_result(self, run: Run, result: Result) -> None:
+        """Record a run that has ended."""
+        charge = self._charges.pop(run.id, None)
+        if run.job.image is not None:
+            self._note_container(run, run.job.image.name, result, charge)
+            return
+        if charge is not None:
+            charge.cpu_ms += sum(stage.cpu_ms for stage in (result.compile, result.run) if stage is not None)
+        self._metrics.count_result(result)
+        _log.info(
+            "run ended",
+            id=result.id,
+            language=result.runtime.language,
+            version=result.runtime.version,
+            verdict=result.verdict.value,
+            queue_ms=round(result.timings.queue_ms, 1),
+            prepare_ms=round(result.timings.prepare_ms, 1),
+            compile_ms=round(result.timings.compile_ms, 1),
+            run_ms=round(result.timings.run_ms, 1),
+        )
+
+    def _note_container(self, run: Run, image: str, result: Result, charge: Charge | None) -> None:
+        """Record a container. Its wall time counts as CPU time, which is not known."""
+        stage = result.run
+        if stage is None and isinstance(run.failure, FireboxError):
+            self.note_refusal(run.job, run.failure)
+            return
+        if stage is None and result.verdict is Verdict.CANCELLED:
+            return  # it left the queue: there was no container
+        wall_ms, outcome = 0.0, "failed"
+        if stage is not None:
+            wall_ms = stage.wall_ms
+            outcome = _CONTAINER_OUTCOMES.get(stage.verdict, "failed" if stage.exit_code is None else "exited")
+        if charge is not None:
+            charge.cpu_ms += wall_ms
+        self._metrics.count_container(outcome)
+        _log.info("container ended", image=image, outcome=outcome, wall_ms=round(wall_ms, 1))

@@ -67,7 +67,6 @@ class StoredRuns:
     """The asynchronous runs of this process.
 
     start: as `Service.start`. retention_s: how long an ended run is kept. kept: maximum number of ended runs.
-
     A run belongs to the user who started it. For others it does not exist, except for admins. A run without a user belongs to
     anyone who knows its id, which is hard to guess.
     """
@@ -84,10 +83,7 @@ class StoredRuns:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, job: Job, caller: Caller) -> StoredRun:
-        """Accept a job of `caller` and let it run on its own.
-
-        Raises: what `Service.start` raises on entry.
-        """
+        """Accept a job of `caller` and let it run on its own. Raises: what `Service.start` raises on entry."""
         async with AsyncExitStack() as context:
             run = await context.enter_async_context(self._start(job, caller))
             stored = StoredRun(run, owner=caller.account)
@@ -99,20 +95,14 @@ class StoredRuns:
         return stored
 
     def get(self, run_id: str, caller: Caller) -> StoredRun:
-        """Find a run.
-
-        Raises: NotFound when there never was one of that id, it is kept no longer, or it is another user's.
-        """
+        """Find a run. Raises: NotFound when there never was one of that id, it is kept no longer, or it is another user's."""
         found = self._live.get(run_id) or self._ended.get(run_id)
         if found is None or (found.owner and found.owner != caller.account and not caller.is_admin):
             raise NotFound("run", run_id[:64])
         return found
 
     async def cancel(self, run_id: str, caller: Caller) -> StoredRun:
-        """Kill a run and wait until it has ended; one that has ended already stays as it is.
-
-        Raises: NotFound.
-        """
+        """Kill a run and wait until it has ended; one that has ended already stays as it is. Raises: NotFound."""
         found = self.get(run_id, caller)
         await found.cancel()
         return found

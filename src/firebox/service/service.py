@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, nullcontext
-from typing import Protocol
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import PurePosixPath
 
 import structlog
 from msgspec.structs import replace
 
 from firebox.domain.errors import FireboxError, ShuttingDown
-from firebox.domain.model import Executor, Job, Result, Run
-from firebox.engine.executor import Statistics
+from firebox.domain.model import File, Job, Result, Run
+from firebox.engine.executor import LocalExecutor, Statistics
 from firebox.packages.installed.store import Installed
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.service.accounts import Accounts
 from firebox.service.callers import Caller
-from firebox.service.file_names import with_names
 from firebox.service.languages import Languages
 from firebox.service.packages import Packages
 from firebox.service.quotas import Quotas
-from firebox.service.run_metrics import Metrics
-from firebox.service.run_records import RunRecords
+from firebox.service.run_metrics import Metrics, RunRecords
 from firebox.service.runs import StoredRuns
 from firebox.service.snippets import Snippets
 from firebox.service.validation import check_job, check_selector
@@ -36,33 +34,6 @@ RETRY_AFTER_STOP_S = 5.0
 _log = structlog.get_logger("firebox.service")
 
 
-class ManagedExecutor(Executor, Protocol):
-    """An executor that can be watched and stopped."""
-
-    @property
-    def has_containers(self) -> bool:
-        """Whether jobs of images can be run."""
-        ...
-
-    def statistics(self) -> Statistics: ...
-
-    def on_result(self, listener: Callable[[Run, Result], None], /) -> None:
-        """Have `listener` called with every run and its result, right before the last event."""
-        ...
-
-    async def purge(self, runtime: Runtime, /) -> int:
-        """Delete what is cached for a runtime. Returns how many entries there were."""
-        ...
-
-    async def drain(self, patience_s: float) -> bool:
-        """Wait until every run has been left. Returns False when that takes longer than `patience_s`."""
-        ...
-
-    def cancel(self) -> None:
-        """Cancel every run."""
-        ...
-
-
 class Service:
     """The use cases, one instance per process.
 
@@ -72,7 +43,7 @@ class Service:
     """
 
     def __init__(
-        self, executor: ManagedExecutor, registry: Registry, settings: Settings, stores: Stores, packages: Packages | None = None
+        self, executor: LocalExecutor, registry: Registry, settings: Settings, stores: Stores, packages: Packages | None = None
     ) -> None:
         self._executor = executor
         self._registry = registry
@@ -120,14 +91,12 @@ class Service:
         raises.
         """
         job = replace(job, client=caller.key, account=caller.account)
-        try:
-            job = self._check(job)
-            charge = await self.quotas.take(caller) if counted else None
-        except FireboxError as error:
-            self._records.note_refusal(job, error)
-            raise
-        async with charge.held() if charge is not None else nullcontext():
+        async with AsyncExitStack() as context:
             try:
+                job = self._check(job)
+                charge = await self.quotas.take(caller) if counted else None
+                if charge is not None:
+                    await context.enter_async_context(self.quotas.held(charge))
                 self._check_open()
                 run = self._executor.submit(job)
             except FireboxError as error:
@@ -140,10 +109,7 @@ class Service:
                 yield run
 
     async def execute(self, job: Job, caller: Caller, *, counted: bool = True) -> Result:
-        """Run a job to its end. Cancelling this cancels the job. counted: as of `start`.
-
-        Raises: as `start`.
-        """
+        """Run a job to its end. Cancelling this cancels the job. counted: as of `start`. Raises: as `start`."""
         async with self.start(job, caller, counted=counted) as run:
             return await run.result()
 
@@ -171,10 +137,24 @@ class Service:
         if not all(file.name for file in job.files):
             check_selector(job.language, job.version)
             runtime = self._registry.resolve(job.language, job.version, installed=job.installed)
-            job = replace(job, files=with_names(job.files, runtime.main_name))
+            job = replace(job, files=_with_names(job.files, runtime.main_name))
         check_job(job)
         return job
 
     def _check_open(self) -> None:
         if self.stopping:
             raise ShuttingDown("the server is stopping", retry_after_s=RETRY_AFTER_STOP_S)
+
+
+def _with_names(files: tuple[File, ...], main_name: str) -> tuple[File, ...]:
+    """Name the files without a name: the main file `main_name`, as its runtime wants it, the others by their position."""
+    suffix = PurePosixPath(main_name).suffix
+    taken = {file.name for file in files}
+    main = next((index for index, file in enumerate(files) if file.source), None)
+    named: list[File] = []
+    for index, file in enumerate(files):
+        if not file.name:
+            name = main_name if index == main and main_name not in taken else f"file{index}{suffix if file.source else ''}"
+            file = replace(file, name=name)
+        named.append(file)
+    return tuple(named)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -16,10 +15,8 @@ from firebox.domain.model import File, Job, Result, StageResult, Verdict
 from firebox.service.callers import Caller
 from firebox.service.validation import encode_text
 from firebox.settings.settings import Settings
-
-if TYPE_CHECKING:  # the stores import SQLAlchemy
-    from firebox.storage.records import Snippet
-    from firebox.storage.stores import Stores
+from firebox.storage.records import Snippet
+from firebox.storage.stores import Stores
 
 DEFAULT_LANGUAGE = "go"
 RETRY_AFTER_STOP_S = 5.0
@@ -39,17 +36,9 @@ class Outcome(Struct, frozen=True):
 
 
 class Snippets:
-    """Runs, shares, returns and deletes snippets.
+    """Runs, shares, returns and deletes snippets. execute: runs a job to its end."""
 
-    execute: runs a job to its end.
-    """
-
-    def __init__(
-        self,
-        stores: Stores,
-        settings: Settings,
-        execute: Callable[[Job, Caller], Awaitable[Result]],
-    ) -> None:
+    def __init__(self, stores: Stores, settings: Settings, execute: Callable[[Job, Caller], Awaitable[Result]]) -> None:
         self._stores = stores
         self._settings = settings
         self._execute = execute
@@ -77,10 +66,7 @@ class Snippets:
         return snippet.id
 
     async def get(self, snippet_id: int) -> Snippet:
-        """Return a shared program from the cache, or else from the database, and cache it.
-
-        Raises: NotFound, PartUnavailable.
-        """
+        """Return a shared program from the cache, or else from the database, and cache it. Raises: NotFound, PartUnavailable."""
         key, ttl_s = _key(snippet_id), self._settings.cache_s
         cached = _decode(await self._stores.cache.get(key)) if ttl_s else None
         if cached is not None:
@@ -171,8 +157,6 @@ def _key(snippet_id: int) -> str:
 
 def _decode(cached: bytes | None) -> Snippet | None:
     """Parse a cached snippet; None if another version of Firebox wrote it in another format."""
-    from firebox.storage.records import Snippet
-
     try:
         return None if cached is None else msgspec.json.decode(cached, type=Snippet)
     except msgspec.MsgspecError:

@@ -59,10 +59,7 @@ def check_selector(language: str, version: str) -> None:
 
 
 def encode_text(text: str, *, where: str) -> bytes:
-    """Return the text as UTF-8 bytes.
-
-    Raises: InvalidRequest for a lone surrogate, which JSON can contain and UTF-8 cannot.
-    """
+    """Return the text as UTF-8 bytes. Raises: InvalidRequest for a lone surrogate, which JSON can contain and UTF-8 cannot."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -127,8 +124,7 @@ def check_files(files: tuple[File, ...]) -> None:
         while folder:
             if folder in places:
                 raise InvalidRequest(
-                    f"{folder[:64]!r} is a folder here and a file in files[{places[folder]}]",
-                    where=f"files[{index}].name",
+                    f"{folder[:64]!r} is a folder here and a file in files[{places[folder]}]", where=f"files[{index}].name"
                 )
             folder = folder.rpartition("/")[0]
 

@@ -9,7 +9,6 @@ from typing import Protocol
 Clock = Callable[[], float]
 """Returns seconds since 1970. The clocks of servers that share counters must agree to about a second."""
 
-
 KEY_CHARACTERS = 200
 
 
@@ -25,10 +24,7 @@ class Counters(Protocol):
         ...
 
     async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
-        """Take one of `allowed` leases. Return False when all are taken. A lease expires after `ttl_s` unless it is released.
-
-        A lease that is already held is renewed for `ttl_s`.
-        """
+        """Take one of `allowed` leases, or renew it, for `ttl_s` unless it is released. Return False when all are taken."""
         ...
 
     async def release(self, subject: str, lease_id: str) -> None:

@@ -7,44 +7,44 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import structlog
 
-from firebox.domain.errors import FireboxError, SettingsError
+from firebox.domain.errors import SettingsError
 from firebox.storage.database_address import Address
 from firebox.storage.database_errors import BrokenConnection, is_driver_error, translate
-from firebox.storage.transactions import Transactions, Work
 
-if TYPE_CHECKING:
-    from sqlalchemy import Table
-
-    # Importing the unused one would cost megabytes.
+if TYPE_CHECKING:  # importing the unused one would cost megabytes
+    from sqlalchemy import Connection, Table
     from sqlalchemy.dialects import postgresql, sqlite
+
+    from firebox.storage.postgresql import PostgresqlTransactions
+    from firebox.storage.sqlite import SqliteTransactions
 
 PATIENCE_S = 15.0
 """Timeout of a whole use case."""
 
 T = TypeVar("T")
+Work = Callable[["Connection"], T]
+"""Work done in one transaction. It runs where it may block, so it must not touch the event loop."""
 
 _log = structlog.get_logger("firebox.storage")
 
 
 class Database:
-    """A pool of connections. Use it as `async with Database(address) as database`.
-
-    SQLAlchemy is loaded with the first read or write.
+    """A pool of connections, used as `async with Database(address) as database`. The first read or write loads SQLAlchemy.
 
     single: for migrations: do not pool connections. patience_s: timeout of each use case.
     """
 
     def __init__(self, address: Address, *, single: bool = False, patience_s: float = PATIENCE_S) -> None:
         self.address = address
-        self.kind: Literal["sqlite", "postgresql"] = address.kind
         self._single = single
         self._patience_s = patience_s
-        self._opened: Transactions | None = None
 
     async def __aenter__(self) -> Self:
         if self.address.path is not None:
@@ -52,19 +52,20 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._opened is not None:
-            await self._opened.close()
+        if "_transactions" in self.__dict__:
+            await self._transactions.close()
 
-    @property
-    def is_in_use(self) -> bool:
-        """Return whether anything has been read or written yet."""
-        return self._opened is not None
+    @cached_property
+    def _transactions(self) -> SqliteTransactions | PostgresqlTransactions:
+        """The implementation that the address needs. A migration waits, and lets a statement take, as long as it may itself."""
+        patience_s = self._patience_s if self._single else None
+        if self.address.path is not None:
+            from firebox.storage.sqlite import SqliteTransactions
 
-    @property
-    def _transactions(self) -> Transactions:
-        if self._opened is None:
-            self._opened = _transactions(self.address, single=self._single, patience_s=self._patience_s)
-        return self._opened
+            return SqliteTransactions(self.address.path, busy_s=patience_s)
+        from firebox.storage.postgresql import PostgresqlTransactions
+
+        return PostgresqlTransactions(self.address, single=self._single, statement_s=patience_s)
 
     async def read(self, work: Work[T]) -> T:
         """Run `work` in a read-only transaction. Raises: PartUnavailable and whatever `work` raises."""
@@ -82,15 +83,7 @@ class Database:
         """Create an INSERT that supports ON CONFLICT: both databases have the same syntax."""
         return self._transactions.insert(table)
 
-    async def ping(self) -> None:
-        """Check that the database responds. Raises: PartUnavailable."""
-        from sqlalchemy import text
-
-        await self.read(lambda connection: connection.execute(text("SELECT 1")).scalar())
-
     async def _run(self, work: Work[T], *, writes: bool) -> T:
-        from sqlalchemy.exc import IntegrityError
-
         try:
             async with asyncio.timeout(self._patience_s):
                 try:
@@ -98,25 +91,12 @@ class Database:
                 except BrokenConnection:
                     # The server was restarted: the pool has discarded its connections.
                     return await self._transactions.run(work, writes=writes)
-        except (FireboxError, IntegrityError):
-            raise
         except BrokenConnection as broken:
             raise translate(broken.error) from None
         except Exception as error:
             if not is_driver_error(error):
                 raise
             raise translate(error) from None
-
-
-def _transactions(address: Address, *, single: bool, patience_s: float) -> Transactions:
-    """Import the implementation that the address needs."""
-    if address.path is not None:
-        from firebox.storage.sqlite import SqliteTransactions
-
-        return SqliteTransactions(address.path, busy_s=patience_s if single else None)
-    from firebox.storage.postgresql import PostgresqlTransactions
-
-    return PostgresqlTransactions(address, single=single, statement_s=patience_s if single else None)
 
 
 def make_private_file(path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import Connection, bindparam, delete, func, select, text, tuple_
+from sqlalchemy import Connection, Delete, bindparam, delete, func, select, text, tuple_
 
-from firebox.storage.counters import Clock, key_text, window_end
+from firebox.storage.counters import Clock, Counters, key_text, window_end
 from firebox.storage.database import Database
 from firebox.storage.tables import leases, usage
 
@@ -29,7 +29,7 @@ _RELEASE = delete(leases).where(leases.c.subject == bindparam("its_subject"), le
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('firebox lease ' || :subject, 0))")
 
 
-class DatabaseCounters:
+class DatabaseCounters(Counters):
     """Counters in two tables. clock: seconds since 1970."""
 
     def __init__(self, database: Database, clock: Clock = time.time) -> None:
@@ -45,30 +45,21 @@ class DatabaseCounters:
         )
 
     async def add(self, subject: str, name: str, *, amount: int, window_s: int) -> int:
-        """See `Counters.add`. A single statement, so that concurrent additions are not lost."""
+        """A single statement, so that concurrent additions are not lost."""
         values = {**self._window(subject, name, window_s), "amount": amount}
-
-        def work(connection: Connection) -> int:
-            return int(connection.execute(self._add, values).scalar_one())
-
-        return await self._database.write(work)
+        return await self._database.write(lambda connection: int(connection.execute(self._add, values).scalar_one()))
 
     async def total(self, subject: str, name: str, *, window_s: int) -> int:
-        """See `Counters.total`."""
         values = self._window(subject, name, window_s)
-
-        def work(connection: Connection) -> int:
-            return int(connection.execute(_TOTAL, values).scalar() or 0)
-
-        return await self._database.read(work)
+        return await self._database.read(lambda connection: int(connection.execute(_TOTAL, values).scalar() or 0))
 
     async def lease(self, subject: str, lease_id: str, *, allowed: int, ttl_s: int) -> bool:
-        """See `Counters.lease`. Leases of one subject are granted one at a time."""
+        """Leases of one subject are granted one at a time."""
         place = {"subject": key_text(subject), "lease_id": key_text(lease_id)}
         now_ms = int(self._clock() * 1000)
 
         def work(connection: Connection) -> bool:
-            if self._database.kind == "postgresql":
+            if self._database.address.kind == "postgresql":
                 # SQLite has a single writer anyway. Subjects with the same hash only wait for each other.
                 connection.execute(_LOCK, {"subject": place["subject"]})
             if connection.execute(_OTHERS, {**place, "now_ms": now_ms}).scalar_one() >= allowed:
@@ -79,32 +70,19 @@ class DatabaseCounters:
         return await self._database.write(work)
 
     async def release(self, subject: str, lease_id: str) -> None:
-        """See `Counters.release`."""
         place = {"its_subject": key_text(subject), "its_id": key_text(lease_id)}
-
-        def work(connection: Connection) -> None:
-            connection.execute(_RELEASE, place)
-
-        await self._database.write(work)
+        await self._database.write(lambda connection: connection.execute(_RELEASE, place).rowcount)
 
     async def forget(self, *, before_s: float, at_most: int) -> int:
-        """See `Counters.forget`. Windows of up to an hour are deleted as soon as they have ended."""
+        """Windows of up to an hour are deleted as soon as they have ended."""
         now_s = self._clock()
         over = (usage.c.ends_at_s <= int(before_s)) | ((usage.c.window_s <= SHORT_WINDOW_S) & (usage.c.ends_at_s <= int(now_s)))
-        old = select(*usage.primary_key.columns).where(over).limit(at_most)
-        free = select(*leases.primary_key.columns).where(leases.c.ends_at_ms <= int(now_s * 1000)).limit(at_most)
-
-        def work(connection: Connection) -> int:
-            windows = connection.execute(delete(usage).where(tuple_(*usage.primary_key.columns).in_(old)))
-            places = connection.execute(delete(leases).where(tuple_(*leases.primary_key.columns).in_(free)))
-            return windows.rowcount + places.rowcount
-
-        return await self._database.write(work)
+        statements: list[Delete] = []
+        for table, condition in ((usage, over), (leases, leases.c.ends_at_ms <= int(now_s * 1000))):
+            key = [*table.primary_key.columns]
+            statements.append(delete(table).where(tuple_(*key).in_(select(*key).where(condition).limit(at_most))))
+        return await self._database.write(lambda connection: sum(connection.execute(each).rowcount for each in statements))
 
     def _window(self, subject: str, name: str, window_s: int) -> dict[str, str | int]:
-        return {
-            "subject": key_text(subject),
-            "name": name,
-            "window_s": window_s,
-            "ends_at_s": window_end(self._clock(), window_s),
-        }
+        ends_at_s = window_end(self._clock(), window_s)
+        return {"subject": key_text(subject), "name": name, "window_s": window_s, "ends_at_s": ends_at_s}

@@ -81,7 +81,9 @@ def translate(error: Exception) -> FireboxError:
     """Convert a driver's error to PartUnavailable, and log it at most once in `LOG_EVERY_S` seconds."""
     cause = driver_error(error)
     detail = explain(cause)
-    _note(cause, detail)
+    if _throttle.due():
+        said = str(cause).partition("\n")[0][:300]
+        _log.warning("database unavailable", detail=detail, error=type(cause).__name__, said=said)
     return PartUnavailable(DATABASE, detail=detail, hint=UPGRADE_HINT if is_schema_missing(cause) else "")
 
 
@@ -105,17 +107,16 @@ def explain(cause: BaseException) -> str:
     if isinstance(cause, TimeoutError | PoolTimeout):
         return "timeout"
     if isinstance(cause, sqlite3.Error):
-        code = getattr(cause, "sqlite_errorcode", None)
         # SQLITE_ERROR covers these and every mistake in a statement: only the message tells them apart.
         if is_schema_missing(cause):
             return _STATES["42703" if "column" in str(cause) else "42P01"]
         if str(cause).endswith("already exists"):
             return _STATES["42P07"]
-        return _CODES.get((code or 0) & 0xFF, "failure")
+        return _CODES.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, "failure")
     state = _state_of(cause)
-    for length in (5, 3, 2):
-        if state[:length] in _STATES:
-            return _STATES[state[:length]]
+    for known in (state, state[:3], state[:2]):
+        if known in _STATES:
+            return _STATES[known]
     if isinstance(cause, ConnectionError):
         return "connection refused or broken"
     return "cannot connect" if isinstance(cause, OSError) else "failure"
@@ -123,9 +124,8 @@ def explain(cause: BaseException) -> str:
 
 def is_broken_connection(cause: BaseException) -> bool:
     """Return whether the connection is unusable, so that a new one may work."""
-    if isinstance(cause, ConnectionError):
-        return True
-    return _state_of(cause).startswith(_BROKEN_STATES) or type(cause).__name__ == "InterfaceError"
+    known = isinstance(cause, ConnectionError) or type(cause).__name__ == "InterfaceError"
+    return known or _state_of(cause).startswith(_BROKEN_STATES)
 
 
 def is_schema_missing(cause: BaseException) -> bool:
@@ -136,18 +136,14 @@ def is_schema_missing(cause: BaseException) -> bool:
 
 
 def is_driver_error(error: Exception) -> bool:
-    """Return whether the database failed, and not our own code."""
-    from sqlalchemy.exc import SQLAlchemyError
+    """Return whether the database failed, and not our own code. A duplicate of a unique value is no failure."""
+    from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+    if isinstance(error, IntegrityError):
+        return False
     return isinstance(error, SQLAlchemyError | sqlite3.Error | OSError) or type(error).__module__.startswith("asyncpg")
 
 
 def _state_of(error: BaseException) -> str:
     state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) else ""
-
-
-def _note(cause: BaseException, detail: str) -> None:
-    if _throttle.due():
-        said = str(cause).partition("\n")[0][:300]
-        _log.warning("database unavailable", detail=detail, error=type(cause).__name__, said=said)

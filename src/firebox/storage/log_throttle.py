@@ -20,7 +20,3 @@ class LogThrottle:
             return False
         self._next_s = self._clock() + self._every_s
         return True
-
-    def reset(self) -> None:
-        """Allow the next line."""
-        self._next_s = float("-inf")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import Connection, Table, event
+from sqlalchemy import Connection, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from firebox.domain.errors import SettingsError
+from firebox.storage.database import Work
 from firebox.storage.database_address import ALLOWED, Address
 from firebox.storage.database_errors import BrokenConnection, driver_error, is_broken_connection
-from firebox.storage.transactions import Work
 
 CONNECT_S = 5.0
 """Timeout for opening a connection, and for waiting for a free one."""
@@ -29,9 +29,11 @@ _driver: Any = asyncpg
 
 
 class PostgresqlTransactions:
-    """See `Transactions`. single: do not pool connections; statement_s: overrides `STATEMENT_S`."""
+    """single: do not pool connections; statement_s: overrides `STATEMENT_S`."""
 
-    def __init__(self, address: Address, *, single: bool = False, statement_s: float | None = None) -> None:
+    insert = staticmethod(postgresql.insert)
+
+    def __init__(self, address: Address, *, single: bool, statement_s: float | None) -> None:
         self._address = address
         self._statement_s = statement_s or STATEMENT_S
         pool: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": CONNECT_S}
@@ -44,17 +46,16 @@ class PostgresqlTransactions:
         event.listen(self._engine.sync_engine, "handle_error", _recognise_broken)
 
     async def run(self, work: Work[T], *, writes: bool) -> T:
-        """See `Transactions.run`."""
+        """Run `work` in one transaction, atomically.
+
+        Raises: BrokenConnection when nothing can have been committed and a new connection may work; errors of the driver.
+        """
         del writes
         async with self._engine.connect() as connection:
             return await connection.run_sync(_transaction, work)
 
-    def insert(self, table: Table) -> postgresql.Insert:
-        """See `Transactions.insert`."""
-        return postgresql.insert(table)
-
     async def close(self) -> None:
-        """See `Transactions.close`."""
+        """Close all connections."""
         await self._engine.dispose()
 
     async def _connect(self) -> Any:

@@ -5,9 +5,8 @@ Alembic is loaded only to migrate. A normal start needs one small query, and an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
@@ -15,12 +14,17 @@ from firebox.domain.errors import SettingsError
 from firebox.settings.settings import Settings
 from firebox.storage.database import Database
 from firebox.storage.database_address import Address
-from firebox.storage.schema_version import BASE, HEAD, VERSION_TABLE
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
+HEAD = "0001"
+"""The latest version. A test checks that it is the last migration's."""
+BASE = "base"
+"""The version of a database without tables of ours."""
+VERSION_TABLE = "firebox_schema"
+"""The table with the version of a database."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 PATIENCE_S = 600.0
@@ -38,13 +42,15 @@ async def prepare_schema(database: Database, settings: Settings) -> None:
     version = await read_version(database)
     if version == HEAD:
         return
-    if version != BASE and version not in versions():
-        raise _unknown(database.address, version)
+    _check_known(database.address, version)
     if not settings.database_upgrade:
         allowed = f"true, since the schema of {database.address.shown} is {version} and this Firebox needs {HEAD}"
         raise settings.refused("database_upgrade", allowed=allowed, hint="or upgrade it by hand: firebox db upgrade")
-    if version != BASE or not await _make_tables(database.address):
-        await upgrade(database.address)
+    if version == BASE:
+        async with _open(database.address) as migrated:
+            if await migrated.write(_make_tables):
+                return
+    await upgrade(database.address)
 
 
 async def read_version(database: Database) -> str:
@@ -57,15 +63,12 @@ async def upgrade(address: Address, version: str = "head") -> tuple[str, str]:
 
     Servers that start at the same time wait for each other. Raises: SettingsError, PartUnavailable.
     """
-    return await _move(address, lambda config: _command().upgrade(config, version))
+    return await _move(address, "upgrade", version)
 
 
 async def downgrade(address: Address, version: str) -> tuple[str, str]:
-    """Downgrade the schema to BASE or a version. Return the versions before and after. Data that the older schema lacks is lost.
-
-    Raises: SettingsError, PartUnavailable.
-    """
-    return await _move(address, lambda config: _command().downgrade(config, version))
+    """Downgrade the schema to BASE or a version, as `upgrade` does. Data that the older schema lacks is lost."""
+    return await _move(address, "downgrade", version)
 
 
 async def differences(address: Address) -> list[str]:
@@ -80,7 +83,7 @@ async def differences(address: Address) -> list[str]:
         context = MigrationContext.configure(connection, opts=options)
         return [_describe(difference) for difference in compare_metadata(context, metadata)]
 
-    async with Database(address, single=True, patience_s=PATIENCE_S) as database:
+    async with _open(address) as database:
         return await database.read(compare)
 
 
@@ -88,39 +91,38 @@ def versions() -> list[str]:
     """Return the schema versions known here, oldest first."""
     from alembic.script import ScriptDirectory
 
-    script = ScriptDirectory.from_config(_config())
-    return [revision.revision for revision in script.walk_revisions()][::-1]
+    return [each.revision for each in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
 
 
-async def _move(address: Address, command: Callable[[Config], None]) -> tuple[str, str]:
+def _open(address: Address) -> Database:
+    return Database(address, single=True, patience_s=PATIENCE_S)
+
+
+async def _move(address: Address, direction: Literal["upgrade", "downgrade"], version: str) -> tuple[str, str]:
+    from alembic import command
+
     def work(connection: Connection) -> tuple[str, str]:
         _lock(connection)
         before = _version(connection)
-        if before != BASE and before not in versions():
-            raise _unknown(address, before)
+        _check_known(address, before)
         config = _config()
         config.attributes["connection"] = connection
-        command(config)
+        getattr(command, direction)(config, version)
         return before, _version(connection)
 
-    async with Database(address, single=True, patience_s=PATIENCE_S) as database:
+    async with _open(address) as database:
         before, after = await database.write(work)
     if before != after:
         _log.info("database schema migrated", before=before, after=after)
     return before, after
 
 
-async def _make_tables(address: Address) -> bool:
+def _make_tables(connection: Connection) -> bool:
     """Create the latest schema in an empty database. Return False if there are tables, which migrations must handle.
 
     This is the usual first start: Alembic would take two thirds of the memory of all of storage, for the life of the server.
     A test checks that the migrations have the same result.
     """
-    async with Database(address, single=True, patience_s=PATIENCE_S) as database:
-        return await database.write(_make_tables_over)
-
-
-def _make_tables_over(connection: Connection) -> bool:
     from sqlalchemy import Column, MetaData, PrimaryKeyConstraint, String, Table, inspect
 
     from firebox.storage.tables import metadata
@@ -129,18 +131,13 @@ def _make_tables_over(connection: Connection) -> bool:
     if _version(connection) == HEAD:
         # Another server was faster.
         return True
-    there = set(inspect(connection).get_table_names())
-    if there & {*metadata.tables, VERSION_TABLE}:
+    if {*inspect(connection).get_table_names()} & {*metadata.tables, VERSION_TABLE}:
         return False
     metadata.create_all(connection)
-    versions_made = Table(
-        VERSION_TABLE,
-        MetaData(),
-        Column("version_num", String(32), nullable=False),
-        PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
-    )
-    versions_made.create(connection)
-    connection.execute(versions_made.insert().values(version_num=HEAD))
+    key = PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc")
+    version_table = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), nullable=False), key)
+    version_table.create(connection)
+    connection.execute(version_table.insert().values(version_num=HEAD))
     return True
 
 
@@ -170,14 +167,10 @@ def _config() -> Config:
     return config
 
 
-def _command() -> Any:
-    from alembic import command
-
-    return command
-
-
-def _unknown(address: Address, version: str) -> SettingsError:
-    return SettingsError(
+def _check_known(address: Address, version: str) -> None:
+    if version == BASE or version in versions():
+        return
+    raise SettingsError(
         "database_url",
         value=address.shown,
         allowed=f"a database of this Firebox or an older one; its schema is {version}, and {HEAD} is the latest known here",

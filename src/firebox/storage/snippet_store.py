@@ -5,76 +5,38 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import insert
 
-from firebox.domain.errors import NotFound
-from firebox.storage.database import Database
+from firebox.storage.record_store import RecordStore, check_storable, replace_unstorable
 from firebox.storage.records import Snippet
-from firebox.storage.storable_text import check_storable, is_possible_id, replace_unstorable
 from firebox.storage.tables import snippets
 
 
-class SnippetTable:
-    """The snippets, one transaction per call. Each call raises PartUnavailable when the database is unavailable."""
+def _snippet(*, output: str | None, error: str | None, **row: Any) -> Snippet:
+    return Snippet(**row, output=output or "", error=error or "")
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+
+class SnippetTable(RecordStore[int, Snippet]):
+    kind = "snippet"
+    table = snippets
+    columns = tuple(snippets.c)
+    record = staticmethod(_snippet)
 
     async def add(self, *, code: str, language: str, output: str, error: str) -> Snippet:
         """Store a snippet. In output and error, characters that cannot be stored become U+FFFD.
 
         Raises: InvalidRequest for code with a NUL character or a lone surrogate, which could not be returned unchanged.
         """
-        values = {
-            "code": check_storable(code, where="code"),
-            "language": check_storable(language, where="language"),
-            "output": replace_unstorable(output),
-            "error": replace_unstorable(error),
-            "created_at": datetime.now(UTC),
-        }
-
-        def work(connection: Connection) -> Snippet:
-            return _snippet(connection.execute(insert(snippets).values(values).returning(snippets)).one())
-
-        return await self._database.write(work)
-
-    async def get(self, id: int) -> Snippet:  # noqa: A002 - the field's own name
-        """Raises: NotFound."""
-
-        def work(connection: Connection) -> Snippet | None:
-            row = connection.execute(select(snippets).where(snippets.c.id == id)).one_or_none()
-            return None if row is None else _snippet(row)
-
-        found = await self._database.read(work) if is_possible_id(id) else None
-        if found is None:
-            raise NotFound("snippet", str(id))
-        return found
-
-    async def remove(self, id: int) -> None:  # noqa: A002 - the field's own name
-        """Raises: NotFound."""
-
-        def work(connection: Connection) -> int:
-            return connection.execute(delete(snippets).where(snippets.c.id == id)).rowcount
-
-        if not is_possible_id(id) or await self._database.write(work) == 0:
-            raise NotFound("snippet", str(id))
+        statement = insert(snippets).values(
+            code=check_storable(code, where="code"),
+            language=check_storable(language, where="language"),
+            output=replace_unstorable(output),
+            error=replace_unstorable(error),
+            created_at=datetime.now(UTC),
+        )
+        (snippet,) = await self._write(statement)
+        return snippet
 
     async def remove_older(self, before: datetime, at_most: int) -> int:
         """Delete the oldest snippets shared before a time. Return how many were deleted."""
-        chosen = select(snippets.c.id).where(snippets.c.created_at < before).order_by(snippets.c.created_at).limit(at_most)
-
-        def work(connection: Connection) -> int:
-            return connection.execute(delete(snippets).where(snippets.c.id.in_(chosen))).rowcount
-
-        return await self._database.write(work)
-
-
-def _snippet(row: Row[Any]) -> Snippet:
-    return Snippet(
-        id=row.id,
-        code=row.code,
-        language=row.language,
-        output=row.output or "",
-        error=row.error or "",
-        created_at=row.created_at,
-    )
+        return await self._remove_oldest(snippets.c.created_at, before, at_most)

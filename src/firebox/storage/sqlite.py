@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from sqlalchemy import URL, Connection, Table, create_engine, event
+from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.dialects import sqlite
 
+from firebox.storage.database import Work
 from firebox.storage.sqlite_file import BUSY_S, prepare
-from firebox.storage.transactions import Work
 
 READERS = 3
 
@@ -26,13 +25,16 @@ _WRITES = "firebox_writes"
 
 
 class SqliteTransactions:
-    """See `Transactions`. A caller that times out leaves the transaction to its thread, where it still is atomic.
+    """A caller that times out leaves the transaction to its thread, where it still is atomic. busy_s: overrides `BUSY_S`."""
 
-    busy_s: overrides `BUSY_S`.
-    """
+    insert = staticmethod(sqlite.insert)
 
     def __init__(self, path: Path, *, busy_s: float | None = None) -> None:
         busy_s = busy_s or BUSY_S
+
+        def prepare_connection(connection: sqlite3.Connection, _record: object) -> None:
+            prepare(connection, busy_s)
+
         self._engine = create_engine(
             URL.create("sqlite+pysqlite", database=str(path)),
             connect_args={"isolation_level": None, "timeout": busy_s},
@@ -40,22 +42,18 @@ class SqliteTransactions:
             pool_size=READERS + 1,
             max_overflow=0,
         )
-        event.listen(self._engine, "connect", partial(_prepare, busy_s))
+        event.listen(self._engine, "connect", prepare_connection)
         event.listen(self._engine, "begin", _begin)
         self._writer = ThreadPoolExecutor(1, "database-writer")
         self._readers = ThreadPoolExecutor(READERS, "database-reader")
 
     async def run(self, work: Work[T], *, writes: bool) -> T:
-        """See `Transactions.run`."""
+        """Run `work` in one transaction, atomically. Raises: errors of the driver."""
         threads = self._writer if writes else self._readers
         return await asyncio.get_running_loop().run_in_executor(threads, self._transaction, work, writes)
 
-    def insert(self, table: Table) -> sqlite.Insert:
-        """See `Transactions.insert`."""
-        return sqlite.insert(table)
-
     async def close(self) -> None:
-        """See `Transactions.close`. Waits for running transactions."""
+        """Wait for running transactions, and close all connections."""
         await asyncio.to_thread(self._close)
 
     def _transaction(self, work: Work[T], writes: bool) -> T:
@@ -66,10 +64,6 @@ class SqliteTransactions:
         for threads in (self._readers, self._writer):
             threads.shutdown(cancel_futures=True)
         self._engine.dispose()
-
-
-def _prepare(busy_s: float, connection: sqlite3.Connection, _record: Any) -> None:
-    prepare(connection, busy_s)
 
 
 def _begin(connection: Connection) -> None:

@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from firebox.storage.schema_version import HEAD, VERSION_TABLE
+from firebox.storage.schema import HEAD, VERSION_TABLE
 
 BUSY_S = 5.0
 """How long SQLite waits for a writer in another process."""
@@ -31,7 +31,9 @@ def has_newest_schema(path: Path, *, make: bool) -> bool:
     """
     try:
         with closing(_connect(path)) as connection:
-            return _version(connection) == HEAD or (make and _make_tables(connection))
+            if make and _version(connection) != HEAD:
+                _make_tables(connection)
+            return _version(connection) == HEAD
     except sqlite3.Error:
         return False
 
@@ -79,30 +81,19 @@ def _use_write_ahead_log(connection: sqlite3.Connection, busy_s: float) -> None:
 
 def _version(connection: sqlite3.Connection) -> str:
     """Return the version of the schema, or ""."""
-    if not _has_any(connection, [VERSION_TABLE]):
+    question = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    if connection.execute(question, (VERSION_TABLE,)).fetchone() is None:
         return ""
     row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608 - our own name
     return str(row[0]) if row is not None else ""
 
 
-def _make_tables(connection: sqlite3.Connection) -> bool:
-    """Create the latest schema atomically. Return False if a table exists, which migrations must handle."""
-    statements = TABLES.read_text(encoding="utf-8").strip().split(";\n")
-    names = [statement.split()[2] for statement in statements if statement.startswith("CREATE TABLE")]
+def _make_tables(connection: sqlite3.Connection) -> None:
+    """Create the latest schema atomically. Raises: sqlite3.Error if a table exists, which migrations must handle."""
     connection.execute("BEGIN IMMEDIATE")  # closing the connection rolls back
     if _version(connection) == HEAD:
-        # Another server was faster.
-        return True
-    if _has_any(connection, names):
-        return False
-    for statement in statements:
+        return  # another server was faster
+    for statement in TABLES.read_text(encoding="utf-8").strip().split(";\n"):
         connection.execute(statement)
     connection.execute(f"INSERT INTO {VERSION_TABLE} VALUES (?)", (HEAD,))  # noqa: S608 - our own name
     connection.execute("COMMIT")
-    return True
-
-
-def _has_any(connection: sqlite3.Connection, tables: list[str]) -> bool:
-    places = ", ".join("?" * len(tables))
-    question = f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name IN ({places})"  # noqa: S608 - question marks
-    return connection.execute(question, tables).fetchone() is not None

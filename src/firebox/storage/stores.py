@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from firebox.settings.settings import Settings
 from firebox.storage import sqlite_file
-from firebox.storage.cache import Cache
+from firebox.storage.cache import Cache, MemoryCache
 from firebox.storage.database import Database
 from firebox.storage.database_address import read_address
-from firebox.storage.memory_cache import MemoryCache
 from firebox.storage.schema import prepare_schema
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Stores:
     @cached_property
     def counters(self) -> Counters:
         if self._redis is not None:
-            from firebox.storage.redis_counters import RedisCounters
+            from firebox.storage.redis_client import RedisCounters
 
             return RedisCounters(self._redis)
         from firebox.storage.database_counters import DatabaseCounters
@@ -67,7 +66,7 @@ class Stores:
     @cached_property
     def cache(self) -> Cache:
         if self._redis is not None:
-            from firebox.storage.redis_cache import RedisCache
+            from firebox.storage.redis_client import RedisCache
 
             return RedisCache(self._redis)
         return MemoryCache()
@@ -79,13 +78,7 @@ class Stores:
     async def are_empty(self) -> bool:
         """Return whether no rows can expire, as far as that is known without importing SQLAlchemy."""
         path = self.database.address.path
-        if path is None or self.database.is_in_use:
-            return False
-        return not await asyncio.to_thread(sqlite_file.has_rows, path)
-
-    async def ping(self) -> None:
-        """Check that the database responds. Raises: PartUnavailable."""
-        await self.database.ping()
+        return path is not None and not await asyncio.to_thread(sqlite_file.has_rows, path)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from firebox.storage.schema_version import VERSION_TABLE
+from firebox.storage.schema import VERSION_TABLE
 from firebox.storage.tables import metadata
 
 context.configure(

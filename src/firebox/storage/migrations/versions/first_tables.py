@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -109,17 +110,34 @@ def _create_snippets() -> None:
     )
 
 
+def _create_runners_table() -> None:
+    op.create_table(
+        "shared_codes",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("code", sa.Text(), nullable=False),
+        sa.Column("output", sa.Text()),
+        sa.Column("error", sa.Text()),
+        sa.Column("created_at", sa.DateTime(), server_default=sa.func.now()),
+        sa.PrimaryKeyConstraint("id", name="shared_codes_pkey"),
+        sqlite_autoincrement=True,
+    )
+
+
+def _rebuild(create: Callable[[], None], created_at: str) -> None:
+    """Replace SQLite's table, whose columns cannot be altered, and copy its rows."""
+    op.rename_table("shared_codes", ASIDE)
+    create()
+    columns = "id, code, output, error"
+    rows = f"SELECT {columns}, {created_at} FROM {ASIDE} ORDER BY id"  # noqa: S608 - our own names
+    op.execute(f"INSERT INTO shared_codes ({columns}, created_at) {rows}")
+    op.drop_table(ASIDE)
+
+
 def _take_over() -> None:
     """Convert Runner's table. Its own server can continue to use it: it finds its columns, and new ones have defaults."""
     _check_is_runners()
     if not _is_postgresql():
-        op.rename_table("shared_codes", ASIDE)
-        _create_snippets()
-        op.execute(
-            "INSERT INTO shared_codes (id, code, output, error, created_at) "
-            "SELECT id, code, output, error, COALESCE(created_at, CURRENT_TIMESTAMP) FROM shared_codes_before_firebox ORDER BY id"
-        )
-        op.drop_table(ASIDE)
+        _rebuild(_create_snippets, "COALESCE(created_at, CURRENT_TIMESTAMP)")
         return
     op.execute("LOCK TABLE shared_codes IN ACCESS EXCLUSIVE MODE")
     op.execute("UPDATE shared_codes SET created_at = now() WHERE created_at IS NULL")
@@ -135,22 +153,7 @@ def _take_over() -> None:
 
 def _give_back() -> None:
     if not _is_postgresql():
-        op.rename_table("shared_codes", ASIDE)
-        op.create_table(
-            "shared_codes",
-            sa.Column("id", sa.Integer(), nullable=False),
-            sa.Column("code", sa.Text(), nullable=False),
-            sa.Column("output", sa.Text()),
-            sa.Column("error", sa.Text()),
-            sa.Column("created_at", sa.DateTime(), server_default=sa.func.now()),
-            sa.PrimaryKeyConstraint("id", name="shared_codes_pkey"),
-            sqlite_autoincrement=True,
-        )
-        op.execute(
-            "INSERT INTO shared_codes (id, code, output, error, created_at) "
-            "SELECT id, code, output, error, created_at FROM shared_codes_before_firebox ORDER BY id"
-        )
-        op.drop_table(ASIDE)
+        _rebuild(_create_runners_table, "created_at")
         return
     op.execute(
         "ALTER TABLE shared_codes DROP COLUMN language, ALTER COLUMN created_at DROP NOT NULL, "
