@@ -95,7 +95,7 @@ def _is_first_of_a_namespace(pid: int) -> bool:
 
 
 def _read(pid: int, name: str) -> str:
-    """Return the text of a file of a process, "" if it has ended or belongs to somebody else."""
+    """Return the text of a file of a process, "" if it has ended or may not be read."""
     try:
         return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
     except (FileNotFoundError, PermissionError, ProcessLookupError):

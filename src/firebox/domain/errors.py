@@ -1,32 +1,15 @@
 """Exceptions for failures of the service. What a user's *program* does is data in a result, never an exception.
 
     FireboxError
-    ├── RequestError            the request is invalid
-    │   ├── InvalidRequest      a field is missing, of the wrong type or out of range
-    │   ├── UnknownRuntime      no runtime matches the selector
-    │   ├── LimitTooHigh        a limit exceeds the operator's maximum
-    │   ├── LimitNotEnforceable this host cannot enforce a limit
-    │   ├── NotFound            no such run, package or user
-    │   ├── Conflict            not possible in the current state
-    │   ├── Unauthenticated     credentials are missing or wrong
-    │   └── Forbidden           the client is authenticated but not authorized
-    ├── CapacityError           try again later
-    │   ├── QueueFull           all slots are busy and the queue, or this client's share of it, is full
-    │   ├── BodiesFull          the memory budget for requests and responses is exhausted
-    │   ├── RateLimited         the client exceeded a rate limit or quota
-    │   ├── ShuttingDown        the server accepts no new runs
-    │   └── PartUnavailable     a dependency does not respond: database, container engine, sign-on service
-    ├── SettingsError           a setting is invalid
-    ├── ContainerError          the container engine failed to serve a request
-    ├── PackageError            a package or its repository is broken
-    │   ├── RepositoryError     an index cannot be fetched or parsed
-    │   ├── DownloadFailed      the file cannot be fetched, or has the wrong size
-    │   ├── WrongChecksum       the file does not match the index
-    │   ├── NotTrusted          no signature by a trusted key, or a replayed older index
-    │   ├── UnusablePackage     the contents are damaged, malicious or for another machine
-    │   ├── DependencyConflict  dependencies are missing, cyclic, or require incompatible versions
-    │   └── BuildFailed         building a package from its recipe failed
-    └── SandboxError            the sandbox failed: step and errno
+    ├── RequestError        the request is invalid
+    │   └── InvalidRequest, UnknownRuntime, LimitTooHigh, LimitNotEnforceable, NotFound, Conflict, Unauthenticated, Forbidden
+    ├── CapacityError       try again later
+    │   └── QueueFull, BodiesFull, RateLimited, ShuttingDown, PartUnavailable
+    ├── SettingsError       a setting is invalid
+    ├── ContainerError      the container engine failed to serve a request
+    ├── PackageError        a package or its repository is broken
+    │   └── RepositoryError, DownloadFailed, WrongChecksum, NotTrusted, UnusablePackage, DependencyConflict, BuildFailed
+    └── SandboxError        the sandbox failed: step and errno
 
 Each class has a stable dotted `code`, a one-sentence message with the values, and a `hint` where the reader can act.
 Each door has one table that maps classes to responses of its protocol.
