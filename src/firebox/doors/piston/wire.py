@@ -205,10 +205,7 @@ LIMIT_KEYS = {
 
 
 def from_error(error: errors.FireboxError) -> tuple[int, Message]:
-    """Return status and body for an error.
-
-    Piston clients show `message` only, so the hint of a package error is appended to it.
-    """
+    """Return status and body for an error. Clients show `message` only, so the hint of a package error is appended to it."""
     words = words_of(error)
     if isinstance(error, errors.PackageError | errors.Conflict) and error.hint:
         words = f"{words} ({error.hint})"
