@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import quote
@@ -256,16 +257,13 @@ def from_container(result: Result) -> Answer:
     stage = result.run
     if stage is None:
         raise errors.ContainerError(result.reason)
-    stdout, stderr, exit_code = stage.stdout, stage.stderr, stage.exit_code
-    try:
-        return msgspec.json.decode(stdout.decode(errors="replace"), type=Answer)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        pass
-    words = stderr.decode(errors="replace").strip()
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.json.decode(stage.stdout.decode(errors="replace"), type=Answer)
+    words = stage.stderr.decode(errors="replace").strip()
     if not words:
-        words = f"the program of the image gave no {'valid ' if stdout.strip() else ''}answer"
-        if exit_code:
-            words += f" (exit status {exit_code})"
+        words = f"the program of the image gave no {'valid ' if stage.stdout.strip() else ''}answer"
+        if stage.exit_code:
+            words += f" (exit status {stage.exit_code})"
     raise RunFailed(words[:SHOWN_CHARACTERS])
 
 

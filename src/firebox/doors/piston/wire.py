@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Literal
@@ -96,19 +97,12 @@ def from_result(result: model.Result, texts: Mapping[StageName, Texts]) -> Execu
 
 def from_runtimes(runtimes: Iterable[Runtime]) -> list[RuntimeEntry]:
     runtimes = list(runtimes)
-    languages: dict[str, set[str]] = {}
-    for runtime in runtimes:
-        if runtime.package is not None:
-            languages.setdefault(runtime.package, set()).add(runtime.language)
-    shared = {package for package, provided in languages.items() if len(provided) > 1}
+    languages = Counter(package for package, _ in {(each.package, each.language) for each in runtimes})
     return [
         RuntimeEntry(
-            runtime.language,
-            runtime.version,
-            runtime.aliases,
-            runtime.package if runtime.package is not None and runtime.package in shared else UNSET,
+            each.language, each.version, each.aliases, each.package if each.package and languages[each.package] > 1 else UNSET
         )
-        for runtime in runtimes
+        for each in runtimes
     ]
 
 
