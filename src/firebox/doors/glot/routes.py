@@ -26,7 +26,7 @@ from firebox.service.callers import Caller
 from firebox.service.languages import read_native
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
-from firebox.storage.records import Language, User
+from firebox.storage.records import Language
 
 READ: tuple[Method, ...] = ("GET", "HEAD")
 METHODS: tuple[Method, ...] = (*READ, "POST", "PUT", "PATCH", "DELETE")
@@ -157,12 +157,12 @@ class Door:
     async def read_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
         """Return a user. Raises: NotFound."""
         await self._require_admin(request)
-        return _answer(wire.from_user(await self._find_user(uuid), self._links(request)))
+        return _answer(wire.from_user(await self._service.accounts.users.by_uuid(uuid), self._links(request)))
 
     async def change_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
         """Replace the token of a user. Raises: NotFound, Conflict when it is taken."""
         await self._require_admin(request)
-        user = await self._find_user(uuid)
+        user = await self._service.accounts.users.by_uuid(uuid)
         token = wire.read_token(await self._read(request))
         changed = await self._service.accounts.new_token(user.id, token)
         return _answer(wire.from_user(changed.user, self._links(request), token))
@@ -170,7 +170,7 @@ class Door:
     async def remove_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
         """Delete a user. Raises: NotFound."""
         await self._require_admin(request)
-        await self._service.accounts.remove((await self._find_user(uuid)).id)
+        await self._service.accounts.remove((await self._service.accounts.users.by_uuid(uuid)).id)
         return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)
 
     async def list_registered(self, request: AnyRequest) -> ASGIResponse:
@@ -209,8 +209,7 @@ class Door:
 
     async def _require_admin(self, request: AnyRequest) -> None:
         """Require the operator's token, or that of an admin. Raises: Unauthenticated."""
-        token = token_of(request.headers)
-        if token is None:
+        if token_of(request.headers) is None:
             raise Unauthenticated("Missing auth token")
         if not (await self._identify(request)).is_admin:
             raise Unauthenticated("Wrong auth token")
@@ -220,9 +219,6 @@ class Door:
             return await identify(request, self._service)
         except Unauthenticated:
             raise Unauthenticated("Wrong auth token") from None
-
-    async def _find_user(self, uuid: str) -> User:
-        return await self._service.accounts.users.by_uuid(uuid)
 
     async def _read(self, request: AnyRequest) -> Checked:
         require_json(request.headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import quote
@@ -178,10 +179,7 @@ def read_run(body: Checked) -> RunRequest:
 
 def read_token(body: Checked) -> str:
     """Parse the token of a new user. Raises: InvalidRequest when it is missing."""
-    token = read_object(body).get("token")
-    if not isinstance(token, str) or not token:
-        raise errors.InvalidRequest("Missing token")
-    return token
+    return _required(read_object(body), "token")
 
 
 def read_language(body: Checked) -> tuple[str, str, str]:
@@ -189,11 +187,8 @@ def read_language(body: Checked) -> tuple[str, str, str]:
     document = read_object(body)
     found: list[str] = []
     for key in ("name", "version", "image"):
-        value = document.get(key)
-        if not isinstance(value, str) or not value:
-            raise errors.InvalidRequest(f"Missing {key}")
-        encode_text(value, where=key)
-        found.append(value)
+        found.append(_required(document, key))
+        encode_text(found[-1], where=key)
     return found[0], found[1], found[2]
 
 
@@ -236,18 +231,10 @@ def from_result(result: Result, output_bytes: int) -> Answer:
 
     Raises: TooSlow, TooMuchOutput, SandboxError for a failure of the sandbox.
     """
+    _check_stopped(result)
+    if result.verdict is Verdict.INTERNAL:
+        raise errors.SandboxError("run", detail=result.reason)
     stage = result.run or result.compile
-    match result.verdict:
-        case Verdict.WALL_TIME | Verdict.CPU_TIME:
-            raise TooSlow
-        case Verdict.OUTPUT:
-            raise TooMuchOutput
-        case Verdict.INTERNAL:
-            raise errors.SandboxError("run", detail=result.reason)
-        case Verdict.CANCELLED:
-            raise errors.ShuttingDown("the run was cancelled", retry_after_s=1.0)
-        case _:
-            pass
     if stage is None:
         return Answer("", "", result.reason)
     failed = result.verdict in (Verdict.RUNTIME_ERROR, Verdict.COMPILE_ERROR) and stage.exit_code is not None
@@ -266,8 +253,24 @@ def from_container(result: Result) -> Answer:
 
     Raises: RunFailed, with the stderr of the container; TooSlow, TooMuchOutput, ContainerError, ShuttingDown.
     """
+    _check_stopped(result)
+    stage = result.run
+    if stage is None:
+        raise errors.ContainerError(result.reason)
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.json.decode(stage.stdout.decode(errors="replace"), type=Answer)
+    words = stage.stderr.decode(errors="replace").strip()
+    if not words:
+        words = f"the program of the image gave no {'valid ' if stage.stdout.strip() else ''}answer"
+        if stage.exit_code:
+            words += f" (exit status {stage.exit_code})"
+    raise RunFailed(words[:SHOWN_CHARACTERS])
+
+
+def _check_stopped(result: Result) -> None:
+    """Raises: TooSlow, TooMuchOutput, ShuttingDown for a run that was stopped."""
     match result.verdict:
-        case Verdict.WALL_TIME:
+        case Verdict.WALL_TIME | Verdict.CPU_TIME:
             raise TooSlow
         case Verdict.OUTPUT:
             raise TooMuchOutput
@@ -275,20 +278,6 @@ def from_container(result: Result) -> Answer:
             raise errors.ShuttingDown("the run was cancelled", retry_after_s=1.0)
         case _:
             pass
-    stage = result.run
-    if stage is None:
-        raise errors.ContainerError(result.reason)
-    stdout, stderr, exit_code = stage.stdout, stage.stderr, stage.exit_code
-    try:
-        return msgspec.json.decode(stdout.decode(errors="replace"), type=Answer)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        pass
-    words = stderr.decode(errors="replace").strip()
-    if not words:
-        words = f"the program of the image gave no {'valid ' if stdout.strip() else ''}answer"
-        if exit_code:
-            words += f" (exit status {exit_code})"
-    raise RunFailed(words[:SHOWN_CHARACTERS])
 
 
 def from_user(user: User, links: Links, token: str = "") -> UserEntry:
@@ -329,6 +318,13 @@ def from_error(error: errors.FireboxError) -> tuple[int, Message]:
     if isinstance(error, errors.InvalidRequest) and error.where:
         words = f"{error.where}: {words}"
     return status_of(error), Message(key, f"{words} ({error.hint})" if error.hint else words)
+
+
+def _required(document: dict[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str) or not value:
+        raise errors.InvalidRequest(f"Missing {key}")
+    return value
 
 
 def _text(document: dict[str, Any], key: str) -> str:

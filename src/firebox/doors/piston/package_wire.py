@@ -71,19 +71,15 @@ class PackageName(Struct, frozen=True):
     version: str
 
 
-class Purged(Struct, frozen=True):
+class Purged(PackageName, frozen=True):
     """The result of purging a package's cache. entries: number of entries removed."""
 
-    package: str
-    version: str
     entries: int
 
 
-class Installation(Struct, frozen=True, kw_only=True, tag_field="type", tag="result"):
+class Installation(PackageName, frozen=True, tag_field="type", tag="result"):
     """The result of an installation. installed: ids of the new packages, dependencies first."""
 
-    package: str
-    version: str
     installed: list[str]
 
 
@@ -127,7 +123,6 @@ class Execution(Struct, frozen=True, kw_only=True):
 
 
 def from_entry(entry: Entry, *, installed: bool) -> Package:
-    """Convert an index entry."""
     return Package(
         package=entry.language,
         version=entry.version,
@@ -145,7 +140,6 @@ def from_entry(entry: Entry, *, installed: bool) -> Package:
 
 
 def from_installed(package: Installed, runtimes: Iterable[Runtime]) -> InstalledPackage:
-    """Convert an installed package and its runtimes."""
     return InstalledPackage(
         id=package.id,
         package=package.entry.language,
@@ -160,12 +154,10 @@ def from_installed(package: Installed, runtimes: Iterable[Runtime]) -> Installed
 
 
 def from_installation(entry: Entry, installed: Sequence[Installed]) -> Installation:
-    """Convert the result of an installation."""
-    return Installation(package=entry.language, version=entry.version, installed=[each.id for each in installed])
+    return Installation(entry.language, entry.version, [each.id for each in installed])
 
 
 def from_progress(progress: PackageProgress) -> Progress:
-    """Convert a progress report."""
     return Progress(package=progress.package, step=progress.step, done=progress.done, total=progress.total, words=progress.words)
 
 
@@ -189,6 +181,6 @@ def from_error(error: FireboxError) -> tuple[int, Failure]:
 
 
 def from_late_error(error: FireboxError) -> StreamedFailure:
-    """Convert a failure of a streaming installation."""
+    """Convert a failure of a streamed installation."""
     status, failure = from_error(error)
     return StreamedFailure(status, failure.message, failure.code, failure.hint)

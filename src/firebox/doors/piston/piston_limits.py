@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from firebox.domain.errors import InvalidRequest, LimitTooHigh
 from firebox.domain.limits import MAX_NUMBER, STAGES, LimitRequest, OutputMode, StageName
@@ -12,13 +12,6 @@ from firebox.settings.limit_policy import limit_policy
 from firebox.settings.other_systems.piston_settings import PREFIX
 from firebox.settings.settings import Settings
 
-_ROWS: tuple[tuple[str, str, StageName, str], ...] = tuple(
-    (key, limit, stage, limit.removeprefix(f"{stage}."))
-    for limit, key in LIMIT_KEYS.items()
-    for stage in STAGES
-    if limit.startswith(f"{stage}.")
-)
-
 
 def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) -> tuple[LimitRequest, LimitRequest]:
     """Read the limits of both stages. 0, "", false and null ask for nothing, as in Piston.
@@ -27,12 +20,13 @@ def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) 
     """
     policy = limit_policy(settings)
     asked: dict[StageName, dict[str, int]] = {"compile": {}, "run": {}}
-    for key, limit, stage, name in _ROWS:
+    for limit, key in LIMIT_KEYS.items():
         value = document.get(key)
         if not value:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidRequest(f"If specified, {key} must be a number")
+        stage, name = cast("tuple[StageName, str]", limit.split("."))
         maximum: int = getattr(policy.maximum_limits(stage, runtime), name)
         if value > (maximum or MAX_NUMBER):
             raise LimitTooHigh(limit, asked=value, allowed=maximum or MAX_NUMBER)
@@ -42,10 +36,8 @@ def read_limits(document: dict[str, Any], runtime: Runtime, settings: Settings) 
                 asked[stage][name] = decided
         else:
             asked[stage][name] = max(1, round(value))
-    return (
-        LimitRequest(output_mode=OutputMode.KILL, **asked["compile"]),
-        LimitRequest(output_mode=OutputMode.KILL, **asked["run"]),
-    )
+    compile_limits, run_limits = (LimitRequest(output_mode=OutputMode.KILL, **asked[stage]) for stage in STAGES)
+    return compile_limits, run_limits
 
 
 def _read_negative(key: str, stage: StageName, name: str, maximum: int, settings: Settings) -> int | None:

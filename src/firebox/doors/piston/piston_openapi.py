@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
 from firebox.doors.http.openapi import NO_TOKEN, OPERATOR_TOKEN, Answer, Body, Door, Group, Operation
 from firebox.doors.piston import wire
@@ -39,10 +39,8 @@ class ExecuteRequest(Limits, kw_only=True):
     version: Annotated[str, Meta(description="SemVer range.")]
     files: Annotated[list[File], Meta(description="The first file is the main file; at least one must be text.")]
     stdin: str = ""
-    args: list[str] = field(default_factory=list[str])
-    compile_args: Annotated[list[str], Meta(description="Compiler arguments; each language has a list of allowed ones.")] = field(
-        default_factory=list[str]
-    )
+    args: list[str] = []
+    compile_args: Annotated[list[str], Meta(description="Compiler arguments; each language has a list of allowed ones.")] = []
 
 
 class PackageRequest(Struct):

@@ -30,10 +30,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def read_document(body: Checked) -> Document:
-    """Parse a JSON object. An empty body and an array both count as an empty object, as in Piston.
-
-    Raises: InvalidRequest.
-    """
+    """Parse a JSON object. An empty body and an array both count as an empty object, as in Piston. Raises: InvalidRequest."""
     try:
         document: object = _decode(body) if body else {}
     except RecursionError:
@@ -126,10 +123,7 @@ def _check_entries(files: object) -> list[Document]:
 
 
 def read_selector(document: Document) -> tuple[str, str]:
-    """Read `language` and `version`.
-
-    Raises: InvalidRequest.
-    """
+    """Read `language` and `version`. Raises: InvalidRequest."""
     found: list[str] = []
     for key in ("language", "version"):
         value = document.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Literal
@@ -96,19 +97,12 @@ def from_result(result: model.Result, texts: Mapping[StageName, Texts]) -> Execu
 
 def from_runtimes(runtimes: Iterable[Runtime]) -> list[RuntimeEntry]:
     runtimes = list(runtimes)
-    languages: dict[str, set[str]] = {}
-    for runtime in runtimes:
-        if runtime.package is not None:
-            languages.setdefault(runtime.package, set()).add(runtime.language)
-    shared = {package for package, provided in languages.items() if len(provided) > 1}
+    languages = Counter(package for package, _ in {(each.package, each.language) for each in runtimes})
     return [
         RuntimeEntry(
-            runtime.language,
-            runtime.version,
-            runtime.aliases,
-            runtime.package if runtime.package is not None and runtime.package in shared else UNSET,
+            each.language, each.version, each.aliases, each.package if each.package and languages[each.package] > 1 else UNSET
         )
-        for runtime in runtimes
+        for each in runtimes
     ]
 
 
@@ -205,10 +199,7 @@ LIMIT_KEYS = {
 
 
 def from_error(error: errors.FireboxError) -> tuple[int, Message]:
-    """Return status and body for an error.
-
-    Piston clients show `message` only, so the hint of a package error is appended to it.
-    """
+    """Return status and body for an error. Clients show `message` only, so the hint of a package error is appended to it."""
     words = words_of(error)
     if isinstance(error, errors.PackageError | errors.Conflict) and error.hint:
         words = f"{words} ({error.hint})"

@@ -21,39 +21,38 @@ from firebox.doors.http.routing import Router
 
 PREFIX = "/schema"
 OPENAPI = "application/vnd.oai.openapi+json"
+NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
+    **NO_SNIFFING,
 }
-PARTS = {"page.css": "text/css", "page.js": "text/javascript"}
-
-Describe = Callable[[], dict[str, Any]]
 
 
 class Reference:
     """Serves the description. describe: makes it, when it is first asked for."""
 
-    def __init__(self, describe: Describe) -> None:
+    def __init__(self, describe: Callable[[], dict[str, Any]]) -> None:
         self._describe = cache(describe)
         self._encoded = cache(lambda: msgspec.json.encode(self._describe()))
 
     def router(self) -> Router:
         """Make the routes."""
 
-        @get("/", include_in_schema=False)
-        async def page() -> ASGIResponse:
-            return ASGIResponse(body=_read("page.html"), media_type="text/html", headers=PAGE_HEADERS)
-
         @get("/openapi.json", include_in_schema=False)
         async def description() -> ASGIResponse:
             # Making it takes longer than others should wait.
             return ASGIResponse(body=await asyncio.to_thread(self._encoded), media_type=OPENAPI)
 
-        return Router(PREFIX, route_handlers=[page, description, *map(_part, PARTS)])
+        parts = [
+            _part("/", "page.html", "text/html", PAGE_HEADERS),
+            _part("/page.css", "page.css", "text/css", NO_SNIFFING),
+            _part("/page.js", "page.js", "text/javascript", NO_SNIFFING),
+        ]
+        return Router(PREFIX, route_handlers=[description, *parts])
 
     async def complete_allow(self, message: Message, scope: Scope) -> None:
         """Name every method of a path in the answer to OPTIONS: Litestar names those of the handler that came first."""
@@ -74,11 +73,10 @@ def _with_methods(value: bytes, described: dict[str, Any]) -> bytes:
     return ", ".join(sorted(methods)).encode()
 
 
-def _part(name: str) -> Any:
-    @get(f"/{name}", include_in_schema=False)
+def _part(path: str, name: str, media_type: str, headers: dict[str, str]) -> Any:
+    @get(path, include_in_schema=False)
     async def part() -> ASGIResponse:
-        headers = {"X-Content-Type-Options": "nosniff"}
-        return ASGIResponse(body=_read(name), media_type=PARTS[name], headers=headers)
+        return ASGIResponse(body=_read(name), media_type=media_type, headers=headers)
 
     return part
 
