@@ -38,7 +38,6 @@ FORWARDED_HOPS = 32
 # The port may be empty. Source: RFC 3986, section 3.2.3.
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{0,5})?")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _log = structlog.get_logger("firebox.front")
 
@@ -145,18 +144,12 @@ class Proxies:
     """The networks in `trusted_proxies`. False if there are none."""
 
     def __init__(self, settings: Settings) -> None:
+        words = settings.trusted_proxies
         try:
-            self._networks = tuple(
-                ipaddress.ip_network(word, strict=False) for word in settings.trusted_proxies.replace(",", " ").split()
-            )
+            self._networks = tuple(ipaddress.ip_network(word, strict=False) for word in words.replace(",", " ").split())
         except ValueError as error:
-            raise SettingsError(
-                "trusted_proxies",
-                settings.trusted_proxies,
-                "addresses or networks such as 10.0.0.0/8, separated by commas",
-                source=settings.source("trusted_proxies"),
-                hint=str(error),
-            ) from None
+            wanted, source = "addresses or networks such as 10.0.0.0/8, separated by commas", settings.source("trusted_proxies")
+            raise SettingsError("trusted_proxies", words, wanted, source=source, hint=str(error)) from None
 
     def __bool__(self) -> bool:
         return bool(self._networks)
