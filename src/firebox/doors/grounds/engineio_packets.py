@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from firebox.domain.errors import InvalidRequest
@@ -60,11 +61,10 @@ def decode_packet(frame: str | bytes) -> EnginePacket:
 
 def decode_payload(body: bytes, revision: Revision, *, is_binary: bool = False) -> list[EnginePacket]:
     """Parse the body of a POST. is_binary: by its content type. Raises: InvalidRequest."""
-    packets: list[EnginePacket] = []
-    for packet in _split(body, revision, is_binary=is_binary):
-        if len(packets) == PACKETS_PER_PAYLOAD:
-            raise InvalidRequest("too many packets")
-        packets.append(decode_packet(packet))
+    some = islice(_split(body, revision, is_binary=is_binary), PACKETS_PER_PAYLOAD + 1)
+    packets = [decode_packet(packet) for packet in some]
+    if len(packets) > PACKETS_PER_PAYLOAD:
+        raise InvalidRequest("too many packets")
     if not packets:
         raise InvalidRequest(_NOT_A_PAYLOAD)
     return packets

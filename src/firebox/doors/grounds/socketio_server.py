@@ -13,6 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import parse_qs
 
@@ -44,22 +45,20 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Target(Struct, frozen=True):
-    """What a request asks for. sid and revision: None where the query has none. token: for clients that cannot send headers."""
+    """The query of a request; None for what it does not contain. token: for clients that cannot send headers."""
 
-    transport: str
     sid: str | None
     revision: Revision | None
     token: str | None
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """A request that is not served. code: Engine.IO's own number of the error."""
 
-    def __init__(self, words: str, *, status: int = 400, code: int = 3) -> None:
-        super().__init__(words)
-        self.words = words
-        self.status = status
-        self.code = code
+    message: str
+    status: int = 400
+    code: int = 3
 
 
 class SocketIoServer:
@@ -98,8 +97,6 @@ class SocketIoServer:
             await _refuse(Refusal(error.message, status=status_of(error), code=code), scope, send, headers)
 
     async def _serve_websocket(self, target: Target, connection: AnyConnection) -> None:
-        if target.transport != "websocket":
-            raise Refusal("Transport unknown", code=0)
         if target.sid is None:
             session = self._open(target, connection)
             session.upgrade = Upgrade.DONE
@@ -111,24 +108,20 @@ class SocketIoServer:
         await serve_websocket(session, connection.receive, connection.send)
 
     async def _serve_request(self, target: Target, connection: AnyConnection, headers: Headers) -> None:
-        if target.transport != "polling":
-            raise Refusal("Transport unknown", code=0)
         session = self._find(target.sid) if target.sid is not None else None
         if session is not None and session.upgrade is Upgrade.DONE:
             raise Refusal("Bad request")
-        match cast("dict[str, Any]", connection.scope)["method"]:
-            case "GET":
-                await read_body(connection.receive, connection.headers, PACKET_CHARACTERS)
-                if session is None:
-                    session = self._open(target, connection)
-                    await session.open(may_upgrade=True)
-                await self._poll(session, connection, headers)
-            case "POST" if session is not None:
-                await self._post(session, connection, headers)
-            case "POST":
-                raise Refusal("Bad handshake method", code=2)
-            case _:
-                raise Refusal("Bad handshake method", status=405, code=2)
+        method = cast("dict[str, Any]", connection.scope)["method"]
+        if method == "GET":
+            await read_body(connection.receive, connection.headers, PACKET_CHARACTERS)
+            if session is None:
+                session = self._open(target, connection)
+                await session.open(may_upgrade=True)
+            await self._poll(session, connection, headers)
+        elif method == "POST" and session is not None:
+            await self._post(session, connection, headers)
+        else:
+            raise Refusal("Bad handshake method", status=400 if method == "POST" else 405, code=2)
 
     async def _poll(self, session: Session, connection: AnyConnection, headers: Headers) -> None:
         """Answer with packets as soon as there are some."""
@@ -182,13 +175,13 @@ def _read_target(scope: Scope) -> Target:
         raise Refusal("Bad request") from None
     if "j" in fields:
         raise Refusal("JSONP is not supported")
-    transport = _only(fields.get("transport", ["polling"]))
-    if transport not in {"polling", "websocket"}:
+    transport = "websocket" if scope["type"] == ScopeType.WEBSOCKET else "polling"
+    if _only(fields.get("transport", ["polling"])) != transport:
         raise Refusal("Transport unknown", code=0)
     revision = REVISIONS.get(tuple(fields.get("EIO", ())))
     sid = _only(fields["sid"]) if "sid" in fields else None
     token = _only(fields[QUERY_PARAMETER]) if revision == 3 and QUERY_PARAMETER in fields else None
-    return Target(transport, sid, revision, token)
+    return Target(sid, revision, token)
 
 
 def _only(values: list[str]) -> str:
@@ -223,9 +216,9 @@ def _alone(session: Session, requests: str) -> Generator[None]:
 async def _refuse(refusal: Refusal, scope: Scope, send: Send, headers: Headers) -> None:
     if scope["type"] == ScopeType.WEBSOCKET:
         # Before it is accepted this becomes status 403.
-        await send({"type": "websocket.close", "code": 1008, "reason": refusal.words})
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.message})
         return
-    body = json.encode({"code": refusal.code, "message": refusal.words})
+    body = json.encode({"code": refusal.code, "message": refusal.message})
     await _answer(send, refusal.status, body, b"application/json", headers)
 
 

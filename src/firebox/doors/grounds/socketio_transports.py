@@ -23,8 +23,7 @@ from litestar.types import Receive, Send
 from firebox.domain.errors import InvalidRequest
 from firebox.doors.grounds import engineio_packets as engine
 from firebox.doors.grounds.socketio_session import ANSWER_CHARACTERS, ANSWER_PACKETS, WAITING_PACKETS, Session, Upgrade
-from firebox.doors.http.interactive_input import first_of
-from firebox.doors.http.requests import until_gone
+from firebox.doors.http.requests import first_of, until_gone
 
 UPGRADE_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 5.0

@@ -38,7 +38,6 @@ FORWARDED_HOPS = 32
 # The port may be empty. Source: RFC 3986, section 3.2.3.
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{0,5})?")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _log = structlog.get_logger("firebox.front")
 
@@ -145,10 +144,9 @@ class Proxies:
     """The networks in `trusted_proxies`. False if there are none."""
 
     def __init__(self, settings: Settings) -> None:
+        words = settings.trusted_proxies
         try:
-            self._networks = tuple(
-                ipaddress.ip_network(word, strict=False) for word in settings.trusted_proxies.replace(",", " ").split()
-            )
+            self._networks = tuple(ipaddress.ip_network(word, strict=False) for word in words.replace(",", " ").split())
         except ValueError as error:
             allowed = "addresses or networks such as 10.0.0.0/8, separated by commas"
             raise settings.refused("trusted_proxies", allowed=allowed, hint=str(error)) from None

@@ -1,9 +1,9 @@
-"""Reading requests: bodies limited in size and time, cancellation when the client disconnects, origins of WebSockets."""
+"""Reading requests: bodies limited in size and time, work that ends when the client disconnects, origins of WebSockets."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -147,6 +147,26 @@ async def until_gone(receive: Receive) -> None:
     """Wait until the client disconnects. receive: of a request whose body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def first_of(*works: Coroutine[Any, Any, None]) -> None:
+    """Run several coroutines until the first one ends, and cancel the others. Of two that end together the first counts.
+
+    An interactive run's client is so read from the admission of its run on: one that leaves while it waits, or breaks the
+    protocol, is noticed at once. Its input is queued by the run; while that queue is full, nothing is read.
+    Raises: what the first one raised.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        next(task for task in tasks if task.done()).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            # Only one error is raised; the others must not be reported as never retrieved.
+            _ = task.cancelled() or task.exception()
 
 
 def client_address(connection: AnyConnection) -> str:

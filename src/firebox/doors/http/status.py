@@ -7,7 +7,7 @@ from http import HTTPStatus
 from math import ceil
 
 from firebox.domain import errors
-from firebox.doors.http import refusals
+from firebox.doors.http.refusals import BodyTimeout, BodyTooLarge, ClientGone, ForeignOrigin, TransportError, UnsupportedBody
 
 STATUS: Mapping[type[errors.FireboxError], int] = {
     errors.FireboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -39,15 +39,8 @@ STATUS: Mapping[type[errors.FireboxError], int] = {
     errors.BuildFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.SandboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
     **{
-        refusal: refusal.status
-        for refusal in (
-            refusals.TransportError,
-            refusals.BodyTooLarge,
-            refusals.BodyTimeout,
-            refusals.UnsupportedBody,
-            refusals.ForeignOrigin,
-            refusals.ClientGone,
-        )
+        class_: class_.status
+        for class_ in (TransportError, BodyTooLarge, BodyTimeout, UnsupportedBody, ForeignOrigin, ClientGone)
     },
 }
 """HTTP status of every error; a test walks the classes."""

@@ -17,10 +17,9 @@ from msgspec.structs import replace
 
 from firebox.domain import model
 from firebox.domain.errors import FireboxError, InvalidRequest
-from firebox.doors.http.interactive_input import first_of
 from firebox.doors.http.json_body import decode
 from firebox.doors.http.json_size import check_in_turns
-from firebox.doors.http.requests import AnySocket
+from firebox.doors.http.requests import AnySocket, first_of
 from firebox.doors.native import wire
 from firebox.doors.native.events import EventTranslator
 from firebox.service.callers import Caller

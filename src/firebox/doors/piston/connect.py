@@ -18,9 +18,8 @@ from msgspec import UNSET, Struct, UnsetType
 from firebox.domain import model
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.domain.limits import StageName
-from firebox.doors.http.interactive_input import first_of
 from firebox.doors.http.json_size import check_in_turns
-from firebox.doors.http.requests import AnySocket
+from firebox.doors.http.requests import AnySocket, first_of
 from firebox.doors.http.text import StreamText
 from firebox.doors.piston import wire
 from firebox.doors.piston.request import Document, read_document, to_job

@@ -23,7 +23,7 @@ from firebox.doors.http.acceptor import Acceptor, Admitted
 from firebox.doors.http.client_limits import ConnectionLimit
 from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.http.hosts_and_proxies import Proxies
-from firebox.doors.http.interactive_input import first_of
+from firebox.doors.http.requests import first_of
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.settings.settings import Settings
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 import msgspec
 
 from firebox.domain import errors
-from firebox.doors.http import json_body, json_size, refusals
+from firebox.doors.http import json_body, json_size, refusals, status
 from firebox.doors.http.output import LARGE_BYTES, Pieces
 from firebox.service.validation import encode_text
 
@@ -68,51 +68,40 @@ class NotAdmin(errors.Forbidden):
         super().__init__("forbidden")
 
 
+_STATUS_OF_HTTP = {
+    400: Status.INVALID_ARGUMENT,
+    401: Status.UNAUTHENTICATED,
+    403: Status.PERMISSION_DENIED,
+    404: Status.NOT_FOUND,
+    408: Status.DEADLINE_EXCEEDED,
+    409: Status.FAILED_PRECONDITION,
+    413: Status.RESOURCE_EXHAUSTED,
+    415: Status.INVALID_ARGUMENT,
+    422: Status.INTERNAL,
+    429: Status.RESOURCE_EXHAUSTED,
+    499: Status.CANCELLED,
+    500: Status.INTERNAL,
+    502: Status.UNAVAILABLE,
+    503: Status.UNAVAILABLE,
+}
+
 STATUS: Mapping[type[errors.FireboxError], Status] = {
-    errors.FireboxError: Status.INTERNAL,
-    errors.RequestError: Status.INVALID_ARGUMENT,
-    errors.InvalidRequest: Status.INVALID_ARGUMENT,
-    errors.UnknownRuntime: Status.INVALID_ARGUMENT,
-    errors.LimitTooHigh: Status.INVALID_ARGUMENT,
-    errors.LimitNotEnforceable: Status.FAILED_PRECONDITION,
-    errors.NotFound: Status.NOT_FOUND,
-    errors.Conflict: Status.FAILED_PRECONDITION,
-    errors.Unauthenticated: Status.UNAUTHENTICATED,
-    errors.Forbidden: Status.PERMISSION_DENIED,
+    **{class_: _STATUS_OF_HTTP[http] for class_, http in status.STATUS.items()},
     NotAdmin: Status.CANCELLED,
-    errors.CapacityError: Status.UNAVAILABLE,
-    errors.QueueFull: Status.RESOURCE_EXHAUSTED,
-    errors.BodiesFull: Status.RESOURCE_EXHAUSTED,
-    errors.RateLimited: Status.RESOURCE_EXHAUSTED,
-    errors.PartUnavailable: Status.UNAVAILABLE,
-    errors.ShuttingDown: Status.UNAVAILABLE,
-    errors.SettingsError: Status.INTERNAL,
-    errors.ContainerError: Status.INTERNAL,
-    errors.PackageError: Status.INTERNAL,
-    errors.RepositoryError: Status.UNAVAILABLE,
-    errors.DownloadFailed: Status.UNAVAILABLE,
+    errors.LimitNotEnforceable: Status.FAILED_PRECONDITION,
     errors.WrongChecksum: Status.INTERNAL,
     errors.NotTrusted: Status.INTERNAL,
-    errors.UnusablePackage: Status.INTERNAL,
     errors.DependencyConflict: Status.INTERNAL,
-    errors.BuildFailed: Status.INTERNAL,
-    errors.SandboxError: Status.INTERNAL,
-    refusals.TransportError: Status.INVALID_ARGUMENT,
-    refusals.BodyTooLarge: Status.RESOURCE_EXHAUSTED,
-    refusals.BodyTimeout: Status.DEADLINE_EXCEEDED,
-    refusals.UnsupportedBody: Status.INVALID_ARGUMENT,
-    refusals.ForeignOrigin: Status.PERMISSION_DENIED,
-    refusals.ClientGone: Status.CANCELLED,
 }
 """gRPC status of every error; a test walks the classes."""
 
 
 def from_error(error: errors.FireboxError) -> tuple[Status, str]:
     """Return the gRPC status and the message for an error."""
-    status = next(STATUS[class_] for class_ in type(error).__mro__ if class_ in STATUS)
+    found = next(STATUS[class_] for class_ in type(error).__mro__ if class_ in STATUS)
     where = f"{error.where}: " if isinstance(error, errors.InvalidRequest) and error.where else ""
     hint = f" ({error.hint})" if error.hint else ""
-    return status, cut(f"{where}{error.message}{hint}")
+    return found, cut(f"{where}{error.message}{hint}")
 
 
 def http_status(error: errors.FireboxError) -> int:
