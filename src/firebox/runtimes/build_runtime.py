@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from firebox.runtimes.definition import Definition, fill
 from firebox.runtimes.host_folders import STANDARD_FOLDERS
@@ -31,8 +32,8 @@ def make_runtime(
     if own or commands_folder is not None:
         last = [shown_at(str(commands_folder))] if commands_folder is not None else []
         env.setdefault("PATH", ":".join([*own, *STANDARD_FOLDERS, *last]))
-    same = {name: getattr(definition, name) for name in Toolchain.__struct_fields__}
-    filled = {
+    fields: dict[str, Any] = {name: getattr(definition, name) for name in Toolchain.__struct_fields__}
+    fields |= {
         "compile": tuple(_fill_words(step, values) for step in definition.compile),
         "run": _fill_words(definition.run, values),
         "run_with_others": _fill_words(definition.run_with_others, values),
@@ -42,7 +43,7 @@ def make_runtime(
         "commands": commands_of(definition, values),
     }
     return Runtime(
-        **(same | filled),
+        **fields,
         version=version,
         compile_limits=definition.limits("compile"),
         run_limits=definition.limits("run"),

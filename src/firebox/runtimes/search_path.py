@@ -6,8 +6,9 @@ import fnmatch
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from itertools import islice, takewhile
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from operator import methodcaller
 from pathlib import Path
 
 _PATTERN = re.compile(r"[*?\[]")
@@ -19,7 +20,7 @@ class SearchPath:
     def __init__(self, path: str) -> None:
         """path: folders separated by ":"; empty and relative ones are ignored."""
         folders = dict.fromkeys(Path(folder) for folder in path.split(":") if folder.startswith("/"))
-        names = {real: _Names(real) for real in {os.path.realpath(folder) for folder in folders}}  # /bin is /usr/bin
+        names = {real: _names_in(real) for real in {os.path.realpath(folder) for folder in folders}}  # /bin is /usr/bin
         self._names = {folder: names[os.path.realpath(folder)] for folder in folders}
 
     def find(self, programs: Sequence[str], *, first_in: Path | None = None) -> list[Path]:
@@ -28,37 +29,28 @@ class SearchPath:
         A pattern matches compiled programs only: scripts of version managers exist for versions that are not installed.
         first_in: a folder to search before PATH.
         """
-        places = ({first_in: _Names(first_in)} if first_in else {}) | self._names
+        places = ({first_in: _names_in(first_in)} if first_in else {}) | self._names
         found: dict[Path, Path] = {}
         for program in programs:
             pattern = re.compile(fnmatch.translate(program)) if _PATTERN.search(program) else None
             beginning = _PATTERN.split(program, maxsplit=1)[0]
             for folder, names in places.items():
-                matching = filter(pattern.match, names.beginning_with(beginning)) if pattern else names.called(program)
+                first = bisect_left(names, beginning)
+                matching: Iterable[str] = [program] if names[first : first + 1] == [program] else []
+                if pattern is not None:
+                    matching = filter(pattern.match, takewhile(methodcaller("startswith", beginning), names[first:]))
                 for candidate in (folder / name for name in matching):
                     if _is_program(candidate) and (pattern is None or _is_compiled(candidate)):
                         found.setdefault(candidate.resolve(), candidate)
         return list(found.values())
 
 
-class _Names:
-    """The names in a folder, sorted: there are thousands of them, and a hundred lookups."""
-
-    def __init__(self, folder: str | Path) -> None:
-        try:
-            self._sorted = sorted(os.listdir(folder))  # noqa: PTH208 - thousands of path objects would be slow
-        except OSError:
-            self._sorted = []  # PATH may contain missing folders
-        self._all = frozenset(self._sorted)
-
-    def called(self, name: str) -> list[str]:
-        """Return the name if it exists."""
-        return [name] if name in self._all else []
-
-    def beginning_with(self, beginning: str) -> Iterator[str]:
-        """Yield the names with a prefix, in order."""
-        first = bisect_left(self._sorted, beginning)
-        return takewhile(lambda name: name.startswith(beginning), islice(self._sorted, first, None))
+def _names_in(folder: str | Path) -> list[str]:
+    """Return the names in a folder, sorted: there are thousands of them, and a hundred lookups."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - thousands of path objects would be slow
+    except OSError:
+        return []  # PATH may contain missing folders
 
 
 def _is_program(path: Path) -> bool:
