@@ -77,10 +77,7 @@ class _Held(Struct):
 
 
 class PackageStore:
-    """The installed packages. Several processes may read and change a store concurrently.
-
-    folder: `<data_dir>/packages`; it need not exist. Thread-safe.
-    """
+    """The installed packages in `<data_dir>/packages`, which need not exist. Shared by several processes; thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
