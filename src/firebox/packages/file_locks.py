@@ -67,10 +67,7 @@ async def wait_for_lock(descriptor: int, *, timeout_s: float | None = None) -> b
 
 @asynccontextmanager
 async def lock_file_async(file: Path, *, keep: bool = True) -> AsyncGenerator[None]:
-    """Hold an exclusive lock on a file, which is created if missing, across tasks and processes.
-
-    keep: False removes the file afterwards. Raises: OSError if it cannot be created.
-    """
+    """Hold an exclusive lock on a file as `lock_file`, without blocking. keep: False removes it afterwards. Raises: OSError."""
     while True:
         descriptor = os.open(file, _LOCK_FILE, 0o600)
         try:

@@ -37,7 +37,6 @@ _SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _NO_TABLE = (1 << 64) - 1
 _COMPRESSORS = range(1, 7)
 """gzip, lzma, lzo, xz, lz4 and zstd."""
-BLOCK_BYTES = 4096
 _MEMORY_KB = 4 << 20
 _LIST_TIMEOUT_S = 300
 _UNPACK_TIMEOUT_S = 3600
@@ -138,22 +137,6 @@ class Image(Struct):
             raise UnusablePackage(f"{self.name}: {_shown(path)} is setuid or setgid ({mode.decode()})")
         if kind == b"l":
             path = path.partition(b" -> ")[0]
-        self._check_path(path)
-        size_bytes = int(found["size"])
-        self.size_bytes += size_bytes if kind == b"-" else 0
-        if self.size_bytes > self.max_bytes:
-            raise UnusablePackage(
-                f"{self.name}: the image contains more than {self.max_bytes} bytes", hint="raise max_package_bytes"
-            )
-        top = path[1:].decode(errors="replace")
-        if path.count(b"/") == 1 and top:
-            self.names.add(top)
-            if kind == b"-":
-                self.files[top] = size_bytes
-            elif kind == b"d":
-                self.folders.add(top)
-
-    def _check_path(self, path: bytes) -> None:
         parts = path[1:].split(b"/") if path != b"/" else []
         if any(part in {b"", b".", b".."} for part in parts) or len(parts) > MAX_DEPTH:
             raise UnusablePackage(f"{self.name}: {_shown(path)} is outside the image, or nested deeper than {MAX_DEPTH}")
@@ -162,6 +145,19 @@ class Image(Struct):
         if len(self.paths) >= MAX_INODES:
             raise UnusablePackage(f"{self.name}: the image has more than {MAX_INODES} files")
         self.paths.add(path)
+        size_bytes = int(found["size"])
+        self.size_bytes += size_bytes if kind == b"-" else 0
+        if self.size_bytes > self.max_bytes:
+            raise UnusablePackage(
+                f"{self.name}: the image contains more than {self.max_bytes} bytes", hint="raise max_package_bytes"
+            )
+        if len(parts) == 1:
+            top = parts[0].decode(errors="replace")
+            self.names.add(top)
+            if kind == b"-":
+                self.files[top] = size_bytes
+            elif kind == b"d":
+                self.folders.add(top)
 
     @asynccontextmanager
     async def _unsquashfs(self, *options: str | Path, seconds: int) -> AsyncGenerator[asyncio.StreamReader]:
@@ -211,13 +207,6 @@ async def check_image(path: Path, *, name: str, max_bytes: int) -> Image:
     await asyncio.to_thread(image.check_superblock)
     await image.check_listing()
     return image
-
-
-def pad_to_block(image: Path) -> None:
-    """Pad an image to a block boundary, so that a loop device exposes all of it. Raises: OSError."""
-    if missing_bytes := -image.stat().st_size % BLOCK_BYTES:
-        with image.open("ab") as file:
-            file.write(bytes(missing_bytes))
 
 
 @lru_cache(maxsize=1)

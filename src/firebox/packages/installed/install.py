@@ -26,14 +26,7 @@ from firebox.packages.installed.metadata import check_architecture, check_packag
 from firebox.packages.installed.piston_archive import piston_home, piston_runtimes
 from firebox.packages.installed.preparation import Prepared, describe, prepare, write_file
 from firebox.packages.installed.staging import Staging, StagingFolder, in_thread
-from firebox.packages.installed.store import (
-    DESCRIPTION,
-    RUNTIMES,
-    Installed,
-    PackageStore,
-    dependents_first,
-    uninstalling,
-)
+from firebox.packages.installed.store import DESCRIPTION, RUNTIMES, Installed, PackageStore, dependents_first, uninstalling
 from firebox.packages.installed.tree import FILE, FOLDER, disk_usage, opened, remove, sync_file_system, sync_files
 from firebox.packages.versions import newest
 from firebox.settings.settings import Settings
@@ -190,7 +183,7 @@ class Installer:
                 on_host=all(each.on_host for each in stack),
                 uid_base=self._settings.uid_base,
             )
-            runtimes = await in_thread(lambda: piston_runtimes(prepared.info, tree, environment))
+            runtimes = await in_thread(lambda: list(piston_runtimes(prepared.info, tree, environment)))
         report(Progress(package=entry.name, step="install"))
         folder = folders[entry.name].path
         return await in_thread(lambda: _write_description(installed, folder, msgspec.json.encode(runtimes)))

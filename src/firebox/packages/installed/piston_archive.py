@@ -6,16 +6,14 @@ variables that `environment` exports, after `bash compile MAIN OTHERS...` if tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec import structs
 
-from firebox.domain.errors import InvalidRequest, UnusablePackage
+from firebox.domain.errors import UnusablePackage
 from firebox.domain.limits import LIMIT_NAMES, STAGES, LimitRequest, StageName
-from firebox.files.large_archive import Bounds, unpack_large
-from firebox.packages.installed.metadata import INFO_BYTES, MAX_INODES, PackageInfo, Provided, check_wanted_limits
-from firebox.packages.installed.store import INFO
+from firebox.packages.installed.metadata import PackageInfo, Provided, check_wanted_limits
 from firebox.runtimes.runtime import Runtime
 from firebox.settings.other_systems.piston_settings import override_names, override_value
 
@@ -34,56 +32,33 @@ def piston_home(language: str, version: str) -> str:
     return f"/piston/packages/{language}/{version}"
 
 
-def unpack_archive(
-    archive: Path, folder: Path, on_progress: Callable[[int], None], *, name: str, home: str, max_bytes: int
-) -> bytes:
-    """Unpack a package into an empty folder and return its `pkg-info.json`. Blocks; call it in a thread.
-
-    home: where the folder will be mounted, "" if unknown. Raises: UnusablePackage; OSError; whatever `on_progress` raises.
-    """
-    try:
-        unpack_large(archive, folder, Bounds(max_bytes, MAX_INODES, home), on_progress)
-    except InvalidRequest as error:
-        raise UnusablePackage(f"{name}: {error.message}") from None
-    path = folder / INFO
-    if not _is_regular_file(path):
-        raise UnusablePackage(f"{name}: the package has no file {INFO}")
-    if path.stat().st_size > INFO_BYTES:
-        raise UnusablePackage(f"{INFO} is larger than {INFO_BYTES} bytes")
-    return path.read_bytes()
-
-
-def piston_runtimes(info: PackageInfo, folder: Path, environment: Mapping[str, str]) -> list[Runtime]:
-    """Create the runtimes of an unpacked package: one per provided language, or one for its own language.
+def piston_runtimes(info: PackageInfo, folder: Path, environment: Mapping[str, str]) -> Iterator[Runtime]:
+    """Yield the runtimes of an unpacked package: one per provided language, or one for its own language.
 
     folder: its current location. environment: variables exported by its environment file. Raises: UnusablePackage, OSError.
     """
     name = f"{info.language}-{info.version}"
-    if not _is_regular_file(folder / RUN) and _is_regular_file(folder / ENVIRONMENT):
-        return []  # a pure dependency, without a language
+    if not is_regular_file(folder / RUN) and is_regular_file(folder / ENVIRONMENT):
+        return  # a pure dependency, without a language
     home = piston_home(info.language, info.version)
     run = (*_command(folder, RUN, home, name), "{main}")
-    compile_ = ((*_command(folder, COMPILE, home, name), "{sources}"),) if _is_regular_file(folder / COMPILE) else ()
+    compile_ = ((*_command(folder, COMPILE, home, name), "{sources}"),) if is_regular_file(folder / COMPILE) else ()
     itself = Provided(language=info.language, aliases=info.aliases)
-    runtimes: list[Runtime] = []
     for each in info.provides or (itself,):
         limits = _limits(each.limit_overrides or info.limit_overrides, name)
-        runtimes.append(
-            Runtime(
-                language=each.language,
-                version=info.version,
-                aliases=each.aliases,
-                main_name=MAIN_NAME,
-                compile=compile_,
-                run=run,
-                env={**environment, "PISTON_LANGUAGE": each.language},
-                compile_limits=limits["compile"],
-                run_limits=limits["run"],
-                package=info.language if info.provides else None,
-                cache=info.cache or ("binary" if compile_ else "none"),
-            )
+        yield Runtime(
+            language=each.language,
+            version=info.version,
+            aliases=each.aliases,
+            main_name=MAIN_NAME,
+            compile=compile_,
+            run=run,
+            env={**environment, "PISTON_LANGUAGE": each.language},
+            compile_limits=limits["compile"],
+            run_limits=limits["run"],
+            package=info.language if info.provides else None,
+            cache=info.cache or ("binary" if compile_ else "none"),
         )
-    return runtimes
 
 
 def _limits(overrides: Mapping[str, int], name: str) -> dict[StageName, LimitRequest]:
@@ -103,7 +78,7 @@ def _limits(overrides: Mapping[str, int], name: str) -> dict[StageName, LimitReq
 def _command(folder: Path, file: str, home: str, name: str) -> tuple[str, ...]:
     """Return the command that runs a script: `bash FILE` as in Piston, unless it is an ELF program or has a different shebang."""
     path = folder / file
-    if not _is_regular_file(path):
+    if not is_regular_file(path):
         raise UnusablePackage(f"{name}: the package has no file {file!r}")
     with path.open("rb") as opened:
         beginning = opened.read(256)
@@ -114,5 +89,5 @@ def _command(folder: Path, file: str, home: str, name: str) -> tuple[str, ...]:
     return (f"{home}/{file}",) if by_itself else ("bash", f"{home}/{file}")
 
 
-def _is_regular_file(path: Path) -> bool:
+def is_regular_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()

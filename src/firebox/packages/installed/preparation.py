@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from firebox.domain.errors import InvalidRequest, PackageError, UnusablePackage, WrongChecksum
 from firebox.files.checksum import file_checksum
-from firebox.files.large_archive import Bounds, read_member
+from firebox.files.large_archive import Bounds, read_member, unpack_large
 from firebox.packages.entry import Entry, Progress, Report
-from firebox.packages.installed.image import BLOCK_BYTES, MAGIC, Image, check_image, pad_to_block
+from firebox.packages.installed.image import MAGIC, Image, check_image
 from firebox.packages.installed.metadata import (
     INFO_BYTES,
     MAX_INODES,
@@ -26,7 +26,7 @@ from firebox.packages.installed.metadata import (
     read_info,
     read_runtimes,
 )
-from firebox.packages.installed.piston_archive import ENVIRONMENT, GZIP_MAGIC, RUN, piston_home, unpack_archive
+from firebox.packages.installed.piston_archive import ENVIRONMENT, GZIP_MAGIC, RUN, is_regular_file, piston_home
 from firebox.packages.installed.staging import in_thread
 from firebox.packages.installed.store import IMAGE, INFO, RUNTIMES, TREE
 from firebox.packages.installed.tree import check_and_own, remove
@@ -35,8 +35,7 @@ from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher.squashfs_support import cannot_mount
 
 _PIECE_BYTES = 1 << 20
-_PACKED = "package"
-_UNPACKED = "unpacked"
+_BLOCK_BYTES = 4096
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
@@ -78,15 +77,23 @@ async def prepare(file: Path, staging: Path, entry: Entry, max_bytes: int, repor
     may_link: the file is private to Firebox and immutable, so a hard link replaces the copy.
     Raises: UnusablePackage, WrongChecksum, PackageError; OSError if the disk is full.
     """
-    _check_free_space(staging, entry)
+    free_bytes = shutil.disk_usage(staging).free
+    if entry.size_bytes > free_bytes:  # checked early; the size is unverified, so the bytes written are counted later
+        raise PackageError(
+            f"{entry.name} needs {entry.size_bytes} bytes, but only {free_bytes} are free on the disk of {staging.parent}",
+            hint="free disk space, or set data_dir to another disk",
+        )
     stop = Event()
-    packed = staging / _PACKED
+    packed = staging / "package"
     await in_thread(lambda: _stage_file(file, packed, entry, stop, may_link=may_link), stop)
     if await in_thread(lambda: is_image(packed, entry.name)):
         report(Progress(package=entry.name, step="unpack", words="checking the image"))
         image = await check_image(packed, name=entry.name, max_bytes=max_bytes)
         return await _prepare_image(image, staging, entry, report)
+    return await in_thread(lambda: _prepare_archive(packed, staging, entry, max_bytes, report, stop), stop)
 
+
+def _prepare_archive(packed: Path, staging: Path, entry: Entry, max_bytes: int, report: Report, stop: Event) -> Prepared:
     tree = _piston_tree(staging, entry)
     total = packed.stat().st_size
 
@@ -95,18 +102,23 @@ async def prepare(file: Path, staging: Path, entry: Entry, max_bytes: int, repor
             raise _StoppedError
         report(Progress(package=entry.name, step="unpack", done=done, total=total))
 
-    def unpack() -> PackageInfo:
-        tree.mkdir(parents=True)
-        _make_readable(staging / TREE, tree)
-        home = piston_home(entry.language, entry.version)
-        data = unpack_archive(packed, tree, on_progress, name=entry.name, home=home, max_bytes=max_bytes)
-        info = read_info(data, entry.name)
-        check_matches(info, entry)
-        packed.unlink()
-        write_file(staging / INFO, data)
-        return info
-
-    return Prepared(info=await in_thread(unpack, stop), kind="folder", piston_tree=tree)
+    tree.mkdir(parents=True)
+    _make_readable(staging / TREE, tree)
+    try:
+        bounds = Bounds(max_bytes, MAX_INODES, piston_home(entry.language, entry.version))
+        unpack_large(packed, tree, bounds, on_progress)
+    except InvalidRequest as error:
+        raise UnusablePackage(f"{entry.name}: {error.message}") from None
+    if not is_regular_file(tree / INFO):
+        raise UnusablePackage(f"{entry.name}: the package has no file {INFO}")
+    if (tree / INFO).stat().st_size > INFO_BYTES:
+        raise UnusablePackage(f"{INFO} is larger than {INFO_BYTES} bytes")
+    data = (tree / INFO).read_bytes()
+    info = read_info(data, entry.name)
+    check_matches(info, entry)
+    packed.unlink()
+    write_file(staging / INFO, data)
+    return Prepared(info=info, kind="folder", piston_tree=tree)
 
 
 def is_image(file: Path, name: str) -> bool:
@@ -149,7 +161,7 @@ async def _prepare_image(image: Image, staging: Path, entry: Entry, report: Repo
 
 async def _unpack_image(image: Image, part: str, staging: Path, target: Path, report: Report) -> None:
     """Unpack an image, move one of its folders into place and delete the image."""
-    unpacked = staging / _UNPACKED
+    unpacked = staging / "unpacked"
     await in_thread(lambda: unpacked.mkdir(mode=0o700))
     await image.unpack(unpacked, lambda _output: report(Progress(package=image.name, step="unpack", words="unpacking the image")))
 
@@ -200,24 +212,17 @@ def _stage_file(file: Path, packed: Path, entry: Entry, stop: Event, *, may_link
 
 
 def _store_image(packed: Path, target: Path) -> None:
-    """Move the image to its final name, or copy it if it must be padded but is a hard link."""
-    if packed.stat().st_size % BLOCK_BYTES and packed.stat().st_nlink > 1:
+    """Move the image to its final name, padded to a block boundary, so that a loop device exposes all of it."""
+    missing_bytes = -packed.stat().st_size % _BLOCK_BYTES
+    if missing_bytes and packed.stat().st_nlink > 1:  # a hard link to the download, which must not change
         shutil.copyfile(packed, target)
         packed.unlink()
     else:
         packed.rename(target)
-    pad_to_block(target)
+    if missing_bytes:
+        with target.open("ab") as file:
+            file.write(bytes(missing_bytes))
     target.chmod(0o644)
-
-
-def _check_free_space(staging: Path, entry: Entry) -> None:
-    """Check the free disk space early. The size is unverified; the bytes written are counted later."""
-    free_bytes = shutil.disk_usage(staging).free
-    if entry.size_bytes > free_bytes:
-        raise PackageError(
-            f"{entry.name} needs {entry.size_bytes} bytes, but only {free_bytes} are free on the disk of {staging.parent}",
-            hint="free disk space, or set data_dir to another disk",
-        )
 
 
 def _make_readable(top: Path, bottom: Path) -> None:

@@ -114,10 +114,7 @@ class Staging:
 
 
 async def in_thread(function: Callable[[], _Made], stop: Event | None = None) -> _Made:
-    """Run a blocking function in a thread and wait for its end even when cancelled.
-
-    stop: set on cancellation, for `function` to check. Raises: what `function` raises.
-    """
+    """Run a blocking function in a thread and wait for its end even when cancelled, which sets `stop` for it to check."""
     running = asyncio.get_running_loop().run_in_executor(None, function)
     try:
         return await asyncio.shield(running)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -77,10 +77,7 @@ class _Held(Struct):
 
 
 class PackageStore:
-    """The installed packages. Several processes may read and change a store concurrently.
-
-    folder: `<data_dir>/packages`; it need not exist. Thread-safe.
-    """
+    """The installed packages in `<data_dir>/packages`, which need not exist. Shared by several processes; thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -155,10 +152,14 @@ class PackageStore:
 
         Raises: NotFound; Conflict if one of them is being uninstalled.
         """
-        with ExitStack() as stack:
+        held: list[_Held] = []
+        try:
             for package in self.closure(id):
-                stack.callback(self._release, self._acquire(package.id))
+                held.append(self._acquire(package.id))  # noqa: PERF401 - a failure must release the ones taken before
             yield
+        finally:
+            for each in held:
+                self._release(each)
 
     def _refresh(self) -> dict[str, Installed]:
         """Reload the descriptions after a change. The stamp is read first, so a concurrent change is detected the next time."""

@@ -29,10 +29,7 @@ def opened(path: str | Path, flags: int = os.O_RDONLY | os.O_CLOEXEC, *, place: 
 
 
 def check_and_own(folder: Path, name: str, max_bytes: int) -> None:
-    """Check that an unpacked tree contains only files, folders and symlinks, and take ownership of it.
-
-    name: of the package, for messages. Raises: UnusablePackage; OSError.
-    """
+    """Check that an unpacked package has only files, folders and symlinks, and own them. Raises: UnusablePackage; OSError."""
     own = os.geteuid(), os.getegid()
     _own_folder(folder, None, own)
     remaining_bytes, remaining_inodes = max_bytes, MAX_INODES

@@ -226,10 +226,7 @@ def _checksums(value: YamlValue) -> dict[str, str]:
 def _dependencies(value: YamlValue) -> dict[str, str]:
     if not isinstance(value, dict) or len(value) > MAX_DEPENDENCIES:
         raise _InvalidEntry(f"dependencies is not a mapping of at most {MAX_DEPENDENCIES} entries")
-    found: dict[str, str] = {}
-    for name, version_range in value.items():
-        found[_package_name(name)] = _checked(version_range, is_range, "version range")
-    return found
+    return {_package_name(name): _checked(wanted, is_range, "version range") for name, wanted in value.items()}
 
 
 def _keys(value: YamlValue) -> tuple[str, ...]:

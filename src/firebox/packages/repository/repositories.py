@@ -68,9 +68,8 @@ class Repositories:
             raise failure
 
     async def find(self, language: str, version_range: str = "*", *, repository: str = ALL) -> Entry:
-        """Find the newest version in a range that runs on this machine.
+        """Find the newest version in a range that runs on this machine. For `all`, the first repository with a match wins.
 
-        For `all`, the first repository with a match wins.
         Raises: NotFound; UnusablePackage if all matches are for other architectures; RepositoryError; NotTrusted.
         """
         failure: PackageError | None = None
@@ -80,9 +79,7 @@ class Repositories:
         else:
             entries = await self.entries(repository)
         named = [entry for entry in entries if entry.language.lower() == language.strip().lower()]
-        usable = [
-            entry for group in group_by_repository(named) for entry in sorted(group, key=lambda entry: not entry.architecture)
-        ]
+        usable = [each for group in group_by_repository(named) for each in sorted(group, key=lambda each: not each.architecture)]
         found = preferred((entry for entry in usable if fits(entry.architecture)), version_range)
         if found:
             return found[0]
@@ -197,7 +194,7 @@ class Repositories:
             # Built locally by the operator: a rebuild may differ.
             return index
         folder = StateFolder(self._settings, source.name)
-        with folder.locked():
+        with folder.lock():
             state = folder.state()
             state.check_replay(source.name, index.serial, signed_at)
             index = state.without_changed_versions(index)

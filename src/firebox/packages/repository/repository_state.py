@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Self
 
@@ -137,12 +136,10 @@ class StateFolder:
             if path.name not in {*names, _STATE, "lock"}:
                 path.unlink(missing_ok=True)
 
-    @contextmanager
-    def locked(self) -> Generator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Exclude every other writer, in this process and others."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with lock_file(self._folder / "lock"):
-            yield
+        return lock_file(self._folder / "lock")
 
 
 def is_same_content(one: dict[str, str], other: dict[str, str]) -> bool:

@@ -39,9 +39,7 @@ class Catalog:
         found: list[Entry] = []
         taken: set[tuple[str, str]] = set()
         for names in self._by_repository.values():
-            own = [
-                entry for entries in names.values() for entry in entries if (normalized_name(entry), entry.version) not in taken
-            ]
+            own = [each for entries in names.values() for each in entries if (normalized_name(each), each.version) not in taken]
             taken |= {(normalized_name(entry), entry.version) for entry in own if fits(entry.architecture)}
             found += own
         return found
@@ -173,9 +171,7 @@ class _Provider(resolvelib.AbstractProvider[Requirement, Entry, str]):
 
 
 def _in_range(candidate: Entry, asked: Requirement) -> bool:
-    return is_in_range(candidate.version, within=asked.version_range) or is_in_range(
-        candidate.version, within=asked.version_range, as_release=True
-    )
+    return any(is_in_range(candidate.version, within=asked.version_range, as_release=each) for each in (False, True))
 
 
 def _topological_order(entry: Entry, chosen: Mapping[str, Entry]) -> list[Entry]:

@@ -22,7 +22,6 @@ from firebox.settings.settings import Settings
 
 MAX_KEY_BYTES = 1 << 20
 MAX_SIGNATURE_BYTES = 64 << 10
-ALLOW_UNSIGNED = "FIREBOX_ALLOW_UNSIGNED_PACKAGES=true"
 
 _COMPONENTS = (Tag.PublicSubkey, Tag.SecretSubkey, Tag.UserID, Tag.UserAttribute)
 """Certificate components that the following signature packets apply to."""
@@ -92,7 +91,7 @@ def trust_hint(repository: str, *, signed: bool) -> str:
 
     signed: whether its packages are signed. Piston indexes never are, and then a trusted key does not help.
     """
-    allow = f"set {ALLOW_UNSIGNED} (setting allow_unsigned_packages; restart a running server)"
+    allow = "set FIREBOX_ALLOW_UNSIGNED_PACKAGES=true (setting allow_unsigned_packages; restart a running server)"
     trust = f"firebox packages trust {repository or 'NAME'} KEY.asc"
     if not signed:
         return f"the repository is not signed: to install packages verified by checksum only, {allow}; once it is signed, {trust}"
