@@ -127,9 +127,8 @@ def _debian_packages(language: str, suite: str | None, more: list[str], settings
         raise UnknownRuntime(language, "*", hint="see docs/develop/add-a-language.md to add one")
     chosen = next((each.packages for each in definitions if each.packages.debian), definitions[0].packages)
     if not chosen.debian and not more:
-        raise InvalidRequest(
-            f"no Debian package provides {language}", where="LANGUAGE", hint=chosen.words() or "add packages with --package"
-        )
+        hint = chosen.words() or "add packages with --package"
+        raise InvalidRequest(f"no Debian package provides {language}", where="LANGUAGE", hint=hint)
     release = suite or chosen.suite or DEFAULT_SUITE
     if not _SUITE.fullmatch(release):
         raise InvalidRequest(f"{release!r} is not a valid Debian release", where="--suite")
@@ -155,11 +154,8 @@ def _tag(word: str) -> str:
 
 def _url(settings: Settings) -> str:
     if not settings.docker_url:
-        raise InvalidRequest(
-            "no container engine is configured",
-            where="--docker-url",
-            hint="use --docker-url unix:///run/docker.sock, or --output FILE to only write the root",
-        )
+        hint = "use --docker-url unix:///run/docker.sock, or --output FILE to only write the root"
+        raise InvalidRequest("no container engine is configured", where="--docker-url", hint=hint)
     return settings.docker_url
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from msgspec import Struct, field
@@ -161,7 +161,9 @@ def _apply(context: PackageContext, plan: Plan, *, as_json: bool) -> None:
             run(_install_and_remove(context, plan, outcome, report), INTERRUPTED)
     finally:
         if as_json:
-            print_json(_as_json(outcome))
+            failed = [{"package": name, "code": error.code, "message": error.message} for name, error in outcome.failed]
+            installed = [as_installed(each) for each in outcome.installed]
+            print_json({"installed": installed, "removed": outcome.removed, "failed": failed})
         else:
             for each in outcome.installed:
                 print(f"installed {each.id}")
@@ -210,11 +212,3 @@ def _show(plan: Plan) -> None:
         print(f"remove   {id_}")
     if plan.empty:
         print("nothing to do: the installed packages match the file")
-
-
-def _as_json(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "installed": [as_installed(each) for each in outcome.installed],
-        "removed": outcome.removed,
-        "failed": [{"package": name, "code": error.code, "message": error.message} for name, error in outcome.failed],
-    }

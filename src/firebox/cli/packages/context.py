@@ -86,7 +86,8 @@ def _with(opened: Callable[[Path | None, dict[str, Any]], T], rows: Sequence[Set
 
         _first, *own = inspect.signature(command, eval_str=True).parameters.values()
         config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigFile)
-        run_command.__signature__ = inspect.Signature([*own, config])  # type: ignore[attr-defined]
+        declared: Any = run_command  # functions are not typed to have a signature
+        declared.__signature__ = inspect.Signature([*own, config])
         return settings_flags(rows)(run_command)
 
     return decorate

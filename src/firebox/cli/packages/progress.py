@@ -35,11 +35,19 @@ _LAST: frozenset[Step] = frozenset({"install", "uninstall"})
 @contextmanager
 def show_progress() -> Generator[Report]:
     """Yield a progress callback that displays progress within the context."""
-    if sys.stderr.isatty():
-        with _bars() as bars:
-            yield _Bars(bars)
-    else:
+    if not sys.stderr.isatty():
         yield _Lines()
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False, style="bold"),
+        _StepColumn(Column(no_wrap=True)),
+        BarColumn(bar_width=24),
+        _DetailColumn(Column(no_wrap=True)),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Bars(bars)
 
 
 class _Lines:
@@ -111,15 +119,3 @@ class _DetailColumn(ProgressColumn):
         if task.speed:
             amount += f"  {format_size(int(task.speed))}/s"
         return Text(amount)
-
-
-def _bars() -> Bars:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False, style="bold"),
-        _StepColumn(Column(no_wrap=True)),
-        BarColumn(bar_width=24),
-        _DetailColumn(Column(no_wrap=True)),
-        TimeElapsedColumn(),
-    )
-    return Bars(*columns, console=Console(stderr=True), transient=True)

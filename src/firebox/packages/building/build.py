@@ -151,10 +151,8 @@ def _apply_recipe(runtime: Runtime, recipe: Recipe) -> Runtime:
 
 def _check_version(recipe: Recipe, version: str) -> None:
     if not is_in_range(version, within=recipe.version) and not is_in_range(version, within=recipe.version, as_release=True):
-        raise BuildFailed(
-            f"recipe {recipe.name}: the built version {version} is not in the range {recipe.version}",
-            hint="another Debian release (suite) may have a matching version",
-        )
+        hint = "another Debian release (suite) may have a matching version"
+        raise BuildFailed(f"recipe {recipe.name}: the built version {version} is not in the range {recipe.version}", hint=hint)
 
 
 def _shipped_fields(runtime: Runtime) -> dict[str, Any]:

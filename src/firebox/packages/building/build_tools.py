@@ -11,7 +11,8 @@ from firebox.domain.errors import BuildFailed
 
 BUILD_PROGRAMS = ("mmdebstrap", "mksquashfs", "unsquashfs")
 """Programs that every build needs."""
-DEBIAN_PACKAGES = {"mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools", "npm": "npm", "mmdebstrap": "mmdebstrap"}
+DEBIAN_PACKAGES = {"mksquashfs": "squashfs-tools", "unsquashfs": "squashfs-tools"}
+"""Debian packages of programs, where the names differ."""
 
 _WORDS_SHOWN = 1500
 

@@ -94,7 +94,21 @@ def run_mmdebstrap(
     command += [f"--aptopt={option}" for option in _apt_options()]
     if suite in ROLLING:
         command.append('--aptopt=Acquire::Check-Valid-Until "false"')
-    _run([*command, *_LEAVE_OUT, *arguments, suite, str(target), *sources(suite)], progress, variables or {})
+    command += [*_LEAVE_OUT, *arguments, suite, str(target), *sources(suite)]
+    environment = {**os.environ, **(variables or {}), "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    said: deque[str] = deque(maxlen=_LINES_SHOWN)
+    own: deque[str] = deque(maxlen=_LINES_SHOWN)
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    ) as made:
+        assert made.stderr is not None  # noqa: S101 - asked for above
+        for line in made.stderr:
+            words = line.decode(errors="replace").strip()
+            if words:
+                (own if words.startswith(_OWN_WORDS) else said).append(words)
+                progress(words)
+    if made.returncode != 0:
+        raise BuildFailed(f"mmdebstrap failed with status {made.returncode}", hint="\n        ".join(said or own))
 
 
 def sources(suite: str) -> list[str]:
@@ -144,23 +158,6 @@ def _apt_options() -> list[str]:
         return []
     done = subprocess.run([program, "dump", *PROXY_OPTIONS], capture_output=True, text=True, check=False)
     return [line.rstrip(";") for line in done.stdout.splitlines() if line.startswith(PROXY_OPTIONS)]
-
-
-def _run(command: list[str], progress: Callable[[str], None], variables: Mapping[str, str]) -> None:
-    environment = {**os.environ, **variables, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    said: deque[str] = deque(maxlen=_LINES_SHOWN)
-    own: deque[str] = deque(maxlen=_LINES_SHOWN)
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
-    ) as made:
-        assert made.stderr is not None  # noqa: S101 - asked for above
-        for line in made.stderr:
-            words = line.decode(errors="replace").strip()
-            if words:
-                (own if words.startswith(_OWN_WORDS) else said).append(words)
-                progress(words)
-    if made.returncode != 0:
-        raise BuildFailed(f"mmdebstrap failed with status {made.returncode}", hint="\n        ".join(said or own))
 
 
 def hook_variables(packages: Sequence[str], kept: Path, epoch: int) -> Mapping[str, str]:

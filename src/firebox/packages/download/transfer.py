@@ -172,9 +172,8 @@ def check_free_space(entry: Entry, place: Path, needed_bytes: int) -> None:
     """Check the free disk space. Raises: DownloadFailed."""
     free_bytes = shutil.disk_usage(place).free
     if needed_bytes > free_bytes:
-        raise DownloadFailed(
-            f"{entry.name} needs {needed_bytes} bytes, but only {free_bytes} are free", hint="free disk space in the data folder"
-        )
+        hint = "free disk space in the data folder"
+        raise DownloadFailed(f"{entry.name} needs {needed_bytes} bytes, but only {free_bytes} are free", hint=hint)
 
 
 def max_file_bytes(entry: Entry, settings: Settings) -> int:
@@ -184,12 +183,9 @@ def max_file_bytes(entry: Entry, settings: Settings) -> int:
 
 
 def package_too_large(entry: Entry, size_bytes: int, settings: Settings) -> DownloadFailed:
-    """Create the error for a package that exceeds the size limit."""
     announced = f"; the index announces {entry.size_bytes}" if entry.size_bytes else ""
-    return DownloadFailed(
-        f"{entry.name} has at least {size_bytes} bytes; the maximum is {settings.max_package_bytes}{announced}",
-        hint="the setting max_package_bytes is the maximum",
-    )
+    message = f"{entry.name} has at least {size_bytes} bytes; the maximum is {settings.max_package_bytes}{announced}"
+    return DownloadFailed(message, hint="the setting max_package_bytes is the maximum")
 
 
 def write_all(opened: BinaryIO, content: bytes) -> None:

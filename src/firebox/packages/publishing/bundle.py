@@ -87,7 +87,7 @@ async def import_bundle(file: Path, settings: Settings, report: Report = no_repo
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     place = await asyncio.to_thread(tempfile.mkdtemp, dir=folder, prefix=".importing-")
     try:
-        entries = await asyncio.to_thread(_unpack, file, Path(place), settings, report)
+        entries = await asyncio.to_thread(_unpack, file, Path(place), settings.max_package_bytes, report)
         for entry in entries:
             report(Progress(package=entry.name, step="verify"))
             await _check(entry, Path(place, entry.download), settings)
@@ -134,7 +134,7 @@ def _member(name: str, size_bytes: int) -> tarfile.TarInfo:
     return member
 
 
-def _unpack(file: Path, place: Path, settings: Settings, report: Report) -> list[Entry]:
+def _unpack(file: Path, place: Path, max_bytes: int, report: Report) -> list[Entry]:
     """Extract the packages of a bundle and verify their checksums."""
     try:
         with tarfile.open(file, "r|") as tar:
@@ -145,10 +145,8 @@ def _unpack(file: Path, place: Path, settings: Settings, report: Report) -> list
                 content = tar.extractfile(member) if member.isreg() else None
                 if entry is None or content is None:
                     raise UnusablePackage(f"{file.name}: unexpected file {member.name[:100]!r}")
-                if member.size > settings.max_package_bytes:
-                    raise UnusablePackage(
-                        f"{entry.name} has {member.size} bytes; max_package_bytes is {settings.max_package_bytes}"
-                    )
+                if member.size > max_bytes:
+                    raise UnusablePackage(f"{entry.name} has {member.size} bytes; max_package_bytes is {max_bytes}")
                 report(Progress(package=entry.name, step="unpack", done=len(entries) - len(missing), total=len(entries)))
                 _write_member(content, place / entry.download, entry)
     except (tarfile.TarError, EOFError) as error:

@@ -196,10 +196,8 @@ def _check_final(ours: Sequence[Entry], theirs: Sequence[Entry]) -> None:
     for entry in ours:
         there = published.get(_identity(entry))
         if there is not None and there.checksums != entry.checksums:
-            raise Conflict(
-                f"{entry.name} is already published with different content",
-                hint="published versions are final; give the changed package a new name or version",
-            )
+            hint = "published versions are final; give the changed package a new name or version"
+            raise Conflict(f"{entry.name} is already published with different content", hint=hint)
 
 
 def _copy(file: Path, target: Path, entry: Entry) -> None:
