@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firebox.cli.run.limit_flags import read_limit, read_limits
+from firebox.cli.run.run_job import read_limit, read_limits
 from firebox.domain.errors import InvalidRequest
 from firebox.domain.limits import LimitRequest, OutputMode, least_limit
 from firebox.settings.settings_table import TABLE

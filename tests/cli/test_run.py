@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from firebox.cli.run import run_program
 from firebox.cli.run.run_files import Program
 from firebox.cli.run.run_flags import RunRequest
+from firebox.cli.run.run_job import read_job
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.support.command import Command, run_command
@@ -128,7 +128,7 @@ def test_a_language_that_is_not_here_is_one_command_away(run: Run, words: tuple[
 def test_a_program_is_started_anew(run: Run, tmp_path: Path) -> None:
     assert run("--fresh", "main.sh", main_sh="echo out").stdout == b"out\n"
     program, bash = Program("main.sh", tmp_path), Runtime(language="bash", version="5.0.0", main_name="main.sh", run=("{main}",))
-    jobs = [run_program._job(RunRequest("main.sh", fresh=fresh), program, bash) for fresh in (False, True)]
+    jobs = [read_job(RunRequest("main.sh", fresh=fresh), program, bash) for fresh in (False, True)]
     assert [job.fresh for job in jobs] == [False, True]
 
 

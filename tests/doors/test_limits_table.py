@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from firebox.cli.run.limit_flags import read_limits
+from firebox.cli.run.run_job import read_limits
 from firebox.domain.errors import FireboxError, InvalidRequest, LimitTooHigh
 from firebox.domain.limits import LimitRequest
 from firebox.domain.model import File, Job, Result, StageResult, Verdict

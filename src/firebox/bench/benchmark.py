@@ -50,8 +50,6 @@ _STREAM_LINES_A_RUN = 2
 
 
 class Bench:
-    """A benchmark and its time budget."""
-
     def __init__(self, settings: Settings, folder: Path, *, runs: int, callers: int, seconds: float, door: str) -> None:
         self._settings = settings
         self._folder = folder

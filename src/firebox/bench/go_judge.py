@@ -121,7 +121,6 @@ class GoJudge(Served):
         return {name: {"fileId": kept} for name, kept in kept_files(answer.content).items()}
 
     def forget(self, files: Files) -> None:
-        """Delete stored files from the server."""
         for file in files.values():
             if "fileId" in file:
                 self._client.delete(f"/file/{file['fileId']}")

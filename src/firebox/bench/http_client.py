@@ -90,7 +90,6 @@ class Exchange(NamedTuple):
 
 
 def post_request(url: str, path: str, body: Mapping[str, object]) -> bytes:
-    """Return a complete request."""
     data = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(data)}\r\n\r\n".encode() + data

@@ -50,8 +50,6 @@ class Judging(Struct, frozen=True):
 
 
 class JudgedTest(NamedTuple):
-    """An input and the expected output."""
-
     stdin: str
     expected: bytes
 

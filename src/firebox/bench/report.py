@@ -15,8 +15,6 @@ from firebox.bench.process_tree import Idle
 
 
 class Machine(Struct, frozen=True):
-    """The measured machine."""
-
     processor: str
     cores: int
     kernel: str
@@ -103,7 +101,6 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 def describe_machine() -> Machine:
-    """Return a description of this machine."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
     processor = next(named, platform.machine())

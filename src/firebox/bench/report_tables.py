@@ -41,7 +41,6 @@ _MARKDOWN = _Style(box.MARKDOWN, " · ", " / ", wrapped=False)
 
 
 def print_tables(report: Report) -> None:
-    """Print all tables to a terminal."""
     console = Console()
     console.width = max(console.width, _TERMINAL_WIDTH_AT_LEAST)
     console.print(_place(report), highlight=False)

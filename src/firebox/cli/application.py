@@ -36,8 +36,6 @@ class Group(TyperGroup):
 
 
 class Application(typer.Typer):
-    """`typer.Typer` with these conventions."""
-
     def __init__(self, *, cls: type[TyperGroup] = Group, add_completion: bool = False, no_args_is_help: bool = False) -> None:
         super().__init__(
             cls=cls,
@@ -49,7 +47,6 @@ class Application(typer.Typer):
         )
 
     def command(self, name: str | None = None, **options: Any) -> Callable[..., Any]:
-        """Register a command, like typer."""
         settings: dict[str, Any] = {"help_option_names": list(HELP_FLAGS), **options.pop("context_settings", {})}
         options.setdefault("cls", Command)
         return super().command(name, context_settings=settings, **options)

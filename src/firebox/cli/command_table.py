@@ -57,8 +57,6 @@ COMMANDS = {command.name or "": command for command in (
 
 
 class LazyGroup(Group):
-    """The subcommands of the table."""
-
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         for command in COMMANDS.values():

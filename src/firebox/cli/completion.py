@@ -52,12 +52,10 @@ def offer_packages(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def offer_recipes(incomplete: str) -> list[str]:
-    """Complete recipes."""
     return _beginning(incomplete, _recipes())
 
 
 def offer_installed(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete installed packages."""
     folders = _data_folder(context).glob("packages/installed/*")
     return _beginning(incomplete, (found[1] for folder in folders if (found := _INSTALLED.fullmatch(folder.name))))
 

@@ -27,7 +27,6 @@ def exit_status(error: Exception, words: Iterable[str] = ()) -> int:
 
 
 def report(error: Exception) -> None:
-    """Print a failure on stderr."""
     if isinstance(error, FireboxError):
         where = getattr(error, "where", "")
         print(f"firebox: {where + ': ' if where else ''}{error.message}", file=sys.stderr)

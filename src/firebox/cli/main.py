@@ -63,7 +63,6 @@ def _run_quickly(words: Sequence[str]) -> int | None:
 
 
 def show_version() -> None:
-    """Print the version."""
     print(f"{NAME} {firebox.__version__}")
 
 

@@ -46,7 +46,6 @@ class HttpServer(uvicorn.Server):
         super().__init__(uvicorn.Config(application, **(defaults | options)))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start accepting connections."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             raise SystemExit(STARTUP_FAILURE)

@@ -58,5 +58,4 @@ class MetricsServer(HttpServer):
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals to the main server."""
         yield

@@ -68,14 +68,12 @@ class Setting(Struct, frozen=True, eq=False):
 
     @property
     def allowed(self) -> str:
-        """Describe the allowed values."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         return KINDS[self.kind][1].format(range=self.range)
 
     @property
     def range(self) -> str:
-        """Describe the allowed numbers."""
         if self.minimum < self.least - 1:
             return f"{self.minimum}, or {self.least} or more"
         return f"from {self.minimum} to {self.maximum}" if self.maximum is not None else f"{self.minimum} or more"
@@ -124,5 +122,4 @@ class Setting(Struct, frozen=True, eq=False):
 
 
 def unreadable(path: Path, error: OSError) -> SettingsError:
-    """Return the error for a settings file."""
     return SettingsError("config", value=str(path), allowed="a readable file", hint=f"{error.strerror}")

@@ -63,7 +63,6 @@ and its maximum and they contradict each other, the other one follows.
 
 
 def settings_page() -> str:
-    """Return the whole page, as Markdown."""
     sections = groupby(TABLE, lambda setting: setting.section)
     return _HEAD + "".join(
         f"\n## {title}\n\n{_INTRODUCTIONS.get(title, '')}" + "".join(map(_entry, settings)) for title, settings in sections

@@ -59,16 +59,11 @@ def _run(language: str, code: str) -> int:
         stages: list[StageName] = ["compile", "run"] if is_compiled(job, runtime, sources) else ["run"]
         for stage in stages:
             memory_bytes = policy.default_limits(stage, runtime).memory_bytes
-            status = _wait_for(
-                command_line(stage, job, runtime, sources, memory_bytes), _environment(runtime, stage, folder), folder
-            )
+            environment = {**BASE_ENVIRONMENT, "HOME": folder, "TMPDIR": tempfile.gettempdir(), **runtime.environment(stage)}
+            status = _wait_for(command_line(stage, job, runtime, sources, memory_bytes), environment, folder)
             if status != 0:
                 return status
     return 0
-
-
-def _environment(runtime: Runtime, stage: StageName, folder: str) -> dict[str, str]:
-    return {**BASE_ENVIRONMENT, "HOME": folder, "TMPDIR": tempfile.gettempdir(), **runtime.environment(stage)}
 
 
 def _wait_for(words: list[str], environment: dict[str, str], folder: str) -> int:

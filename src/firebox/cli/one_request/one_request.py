@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Generator, Iterable
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,24 +152,22 @@ def _open_store(settings: Settings) -> PackageStore:
 @contextmanager
 def _workspace(options: RunOptions) -> Generator[Path | None]:
     """Yield the folder with the bootstrap files, None if none is needed. Raises: InvalidRequest, OSError."""
-    bootstrap = options.bootstrap if options.bootstrap.exists() else None
-    if options.folder is not None:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        _unpack(bootstrap, options.folder)
-        yield options.folder.resolve()
-    elif bootstrap is None and options.sandbox:
+    has_bootstrap = options.bootstrap.exists()
+    if options.folder is None and options.sandbox and not has_bootstrap:
         yield None
-    else:
-        with tempfile.TemporaryDirectory(prefix="firebox-stdio-", ignore_cleanup_errors=True) as folder:
-            _unpack(bootstrap, Path(folder))
-            yield Path(folder)
+        return
+    with ExitStack() as kept:
+        if options.folder is not None:
+            options.folder.mkdir(parents=True, exist_ok=True)
+            folder = options.folder.resolve()
+        else:
+            temporary = tempfile.TemporaryDirectory(prefix="firebox-stdio-", ignore_cleanup_errors=True)
+            folder = Path(kept.enter_context(temporary))
+        if has_bootstrap:
+            from firebox.files.archive import unpack
 
-
-def _unpack(bootstrap: Path | None, folder: Path) -> None:
-    if bootstrap is not None:
-        from firebox.files.archive import unpack
-
-        unpack(bootstrap, folder)
+            unpack(options.bootstrap, folder)
+        yield folder
 
 
 async def _run(job: Job, settings: Settings, registry: Registry, options: RunOptions, folder: Path | None) -> Result:

@@ -47,7 +47,6 @@ def print_reason(result: Result) -> None:
 
 
 def print_summary(result: Result) -> None:
-    """Print times and memory of each stage."""
     lines = [f"{result.runtime.language} {result.runtime.version}: {result.verdict.value}"]
     lines += [_summary(stage) for stage in (result.compile, result.run) if stage is not None]
     lines.append(f"  sandbox  {result.timings.prepare_ms:.1f} ms to prepare; layers: {', '.join(result.isolation)}")

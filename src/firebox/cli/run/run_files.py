@@ -1,4 +1,4 @@
-"""The files of `firebox run`: a main file, code from standard input, or a folder; and further files."""
+"""What `firebox run` runs: a main file, code from standard input or a folder, with further files; and the runtime for it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from firebox.domain.errors import InvalidRequest
+from firebox.cli.run.run_flags import RunRequest
+from firebox.domain.errors import InvalidRequest, UnknownRuntime
 from firebox.domain.model import File
+from firebox.runtimes.definition import Definition
+from firebox.runtimes.registry import Registry
+from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.toolchain_cache import Preparation
+from firebox.service.available_runtimes import find_definitions, find_runtimes
+from firebox.settings.settings import Settings
 
 FROM_STDIN = "-"
 MAIN = "main"
@@ -64,9 +71,63 @@ def find_program(word: str, is_source: Callable[[str], bool], language: str | No
     return Program(found[0], path, tuple(name for name in names if name != found[0]))
 
 
-def check_main(program: Program) -> None:
-    """Check that the main file can be read. Raises: InvalidRequest."""
+def choose_program(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, Registry, list[Preparation]]:
+    """Find the main file, its runtime, and the preparations for such runtimes. Raises: InvalidRequest, UnknownRuntime."""
+    wanted = request.language.strip().lower() if request.language is not None else None
+    if request.program == FROM_STDIN and wanted is None:
+        raise InvalidRequest("code from standard input needs a language", where="--language", hint="such as --language python")
+
+    def is_wanted(definition: Definition | Runtime) -> bool:
+        return wanted in {name.lower() for name in (definition.language, *definition.aliases)}
+
+    def is_source(ending: str) -> bool:
+        known = find_definitions(settings, ending)
+        return any(ending in each.extensions for each in known if wanted is None or is_wanted(each))
+
+    program = find_program(request.program, is_source, request.language)
+
+    def may_be_meant(definition: Definition | Runtime) -> bool:
+        return is_wanted(definition) if wanted is not None else program.ending in definition.extensions
+
+    scan = find_runtimes(settings, may_be_meant, wanted if wanted is not None else program.ending)
+    registry = Registry(scan.runtimes)
+    if request.language is not None:
+        name = request.language
+    else:
+        found = registry.by_extension(program.ending)
+        name = found.language if found is not None else _language_of(program, settings)
+    try:
+        runtime = registry.resolve(name, request.version if request.version is not None else "*")
+        return program, runtime, registry, scan.preparations
+    except UnknownRuntime as error:
+        if registry.all():
+            raise
+        raise _explained(error, settings) from None
+
+
+def _explained(error: UnknownRuntime, settings: Settings) -> UnknownRuntime:
+    """Return the error with a hint on how to install the language, or which languages are available."""
+    from firebox.runtimes.install_hints import installing_hint
+
+    hint = installing_hint(error.selector, find_definitions(settings))
+    if not hint:
+        try:
+            Registry(find_runtimes(settings).runtimes).resolve(error.selector)
+        except UnknownRuntime as known:
+            hint = known.hint
+    return UnknownRuntime(error.selector, error.version, hint=hint)
+
+
+def _language_of(program: Program, settings: Settings) -> str:
+    """Return the language of a file without a runtime. Raises: InvalidRequest."""
+    # A missing file is reported first.
     _read(program.folder, program.main, source=True, room_bytes=_MOST_BYTES)
+    known = sorted(find_definitions(settings, program.ending), key=lambda definition: -definition.rank)
+    for definition in known:
+        if program.ending and program.ending in definition.extensions:
+            return definition.language
+    hint = "name it with --language; `firebox runtimes` lists them"
+    raise InvalidRequest(f"no language here has files like {program.main!r}", where="--language", hint=hint)
 
 
 def read_files(program: Program, others: Sequence[str], extensions: Iterable[str], stdin_name: str) -> tuple[File, ...]:

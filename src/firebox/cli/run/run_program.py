@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
 from firebox.cli.run.run_flags import RunRequest
 from firebox.cli.startup import raise_at_interrupts, set_up_logs_later
@@ -18,12 +18,8 @@ from firebox.sandbox.launcher.launcher_start import StartedLauncher, start_launc
 from firebox.server.absent_modules import absent
 
 if TYPE_CHECKING:
-    from firebox.cli.run.run_files import Program
-    from firebox.domain.errors import UnknownRuntime
-    from firebox.domain.limits import LimitRequest
-    from firebox.domain.model import CacheLevel, Job, Result
+    from firebox.domain.model import Job, Result
     from firebox.engine.executor import LocalExecutor
-    from firebox.runtimes.definition import Definition
     from firebox.runtimes.registry import Registry
     from firebox.runtimes.runtime import Runtime
     from firebox.runtimes.toolchain_cache import Preparation
@@ -48,9 +44,14 @@ def run_program(request: RunRequest, launcher: StartedLauncher | None = None) ->
             settings = _settings(request)
             is_ready = _configure(launcher, settings)
             raise_at_interrupts()  # detection of tools writes to the data folder
-            program, runtime, registry, preparations = _choose(request, settings)
+            from firebox.cli.run.run_files import choose_program
+
+            set_up_logs_later("error", settings.log_format)
+            program, runtime, registry, preparations = choose_program(request, settings)
             _prepare_first(runtime, preparations if settings.prepare_toolchains else [])
-            job = _job(request, program, runtime)
+            from firebox.cli.run.run_job import read_job
+
+            job = read_job(request, program, runtime)
             from firebox.service.available_runtimes import open_store
 
             hold = open_store(settings).hold
@@ -100,46 +101,6 @@ def _settings(request: RunRequest) -> Settings:
     )
 
 
-def _choose(request: RunRequest, settings: Settings) -> tuple[Program, Runtime, Registry, list[Preparation]]:
-    """Find the main file, its runtime, and the preparations for such runtimes."""
-    from firebox.cli.run.run_files import FROM_STDIN, find_program
-    from firebox.domain.errors import InvalidRequest, UnknownRuntime
-    from firebox.runtimes.registry import Registry
-    from firebox.service.available_runtimes import find_definitions, find_runtimes
-
-    set_up_logs_later("error", settings.log_format)
-    wanted = request.language.strip().lower() if request.language is not None else None
-    if request.program == FROM_STDIN and wanted is None:
-        raise InvalidRequest("code from standard input needs a language", where="--language", hint="such as --language python")
-
-    def is_wanted(definition: Definition | Runtime) -> bool:
-        return wanted in {name.lower() for name in (definition.language, *definition.aliases)}
-
-    def is_source(ending: str) -> bool:
-        known = find_definitions(settings, ending)
-        return any(ending in each.extensions for each in known if wanted is None or is_wanted(each))
-
-    program = find_program(request.program, is_source, request.language)
-
-    def may_be_meant(definition: Definition | Runtime) -> bool:
-        return is_wanted(definition) if wanted is not None else program.ending in definition.extensions
-
-    scan = find_runtimes(settings, may_be_meant, wanted if wanted is not None else program.ending)
-    registry = Registry(scan.runtimes)
-    if request.language is not None:
-        name = request.language
-    else:
-        found = registry.by_extension(program.ending)
-        name = found.language if found is not None else _language_of(program, settings)
-    try:
-        runtime = registry.resolve(name, request.version if request.version is not None else "*")
-        return program, runtime, registry, scan.preparations
-    except UnknownRuntime as error:
-        if registry.all():
-            raise
-        raise _explained(error, settings) from None
-
-
 def _prepare_first(runtime: Runtime, preparations: Sequence[Preparation]) -> None:
     """Prepare a toolchain without which a program takes as long as preparing it."""
     for each in preparations:
@@ -149,107 +110,6 @@ def _prepare_first(runtime: Runtime, preparations: Sequence[Preparation]) -> Non
             problem = each.execute()
             if problem:
                 print(f"firebox: {problem}", file=sys.stderr, flush=True)
-
-
-def _explained(error: UnknownRuntime, settings: Settings) -> UnknownRuntime:
-    """Return the error with a hint on how to install the language, or which languages are available."""
-    from firebox.domain.errors import UnknownRuntime
-    from firebox.runtimes.install_hints import installing_hint
-    from firebox.runtimes.registry import Registry
-    from firebox.service.available_runtimes import find_definitions, find_runtimes
-
-    hint = installing_hint(error.selector, find_definitions(settings))
-    if not hint:
-        try:
-            Registry(find_runtimes(settings).runtimes).resolve(error.selector)
-        except UnknownRuntime as known:
-            hint = known.hint
-    return UnknownRuntime(error.selector, error.version, hint=hint)
-
-
-def _language_of(program: Program, settings: Settings) -> str:
-    """Return the language of a file without a runtime. Raises: InvalidRequest."""
-    from firebox.cli.run.run_files import check_main
-    from firebox.domain.errors import InvalidRequest
-    from firebox.service.available_runtimes import find_definitions
-
-    check_main(program)  # a missing file is reported first
-    known = sorted(find_definitions(settings, program.ending), key=lambda definition: -definition.rank)
-    for definition in known:
-        if program.ending and program.ending in definition.extensions:
-            return definition.language
-    raise InvalidRequest(
-        f"no language here has files like {program.main!r}",
-        where="--language",
-        hint="name it with --language; `firebox runtimes` lists them",
-    )
-
-
-def _job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
-    from firebox.cli.run.limit_flags import read_limits
-    from firebox.cli.run.run_files import read_files
-    from firebox.domain.model import Job
-    from firebox.service.validation import check_job
-
-    limits = read_limits(request.limit, _named_limits(request))
-    environment, terminal = _variables(request.env), None
-    if request.tty:
-        from firebox.cli.run.session import terminal_size
-
-        environment = {**{name: os.environ[name] for name in ("TERM",) if os.environ.get(name)}, **environment}
-        terminal = terminal_size()
-    job = Job(
-        # Only the JSON output contains it, and creating one costs more than running a small program.
-        id="" if request.as_json else "run",
-        language=runtime.language,
-        version=runtime.version,
-        files=read_files(program, request.file, runtime.extensions, runtime.main_name),
-        interactive=True,
-        attended=request.tty or os.isatty(0),
-        args=request.args,
-        compile_args=tuple(request.compile_arg),
-        env=environment,
-        command=request.command or "",
-        compile_limits=limits["compile"],
-        run_limits=limits["run"],
-        artifacts=tuple(request.artifact),
-        cache=_cache_level(request.cache),
-        fresh=request.fresh,
-        terminal=terminal,
-    )
-    check_job(job)
-    return job
-
-
-def _variables(words: Sequence[str]) -> dict[str, str]:
-    from firebox.domain.errors import InvalidRequest
-
-    for word in words:
-        if "=" not in word:
-            raise InvalidRequest(f"{word!r} is not NAME=VALUE", where="--env")
-    return dict(word.split("=", 1) for word in words)
-
-
-def _cache_level(word: str | None) -> CacheLevel | None:
-    from firebox.domain.errors import InvalidRequest
-    from firebox.domain.model import CacheLevel
-
-    if word is not None and word not in get_args(CacheLevel):
-        raise InvalidRequest(f"unknown level {word!r}", where="--cache", hint="one of " + ", ".join(get_args(CacheLevel)))
-    return cast("CacheLevel | None", word)
-
-
-def _named_limits(request: RunRequest) -> LimitRequest:
-    from firebox.cli.run.limit_flags import read_limits
-    from firebox.domain.limits import LimitRequest
-
-    limits = LimitRequest()
-    for flag in ("time", "cpu", "memory", "stack", "processes"):
-        value = getattr(request, flag)
-        if value is not None:
-            name = "wall" if flag == "time" else flag
-            limits = read_limits([f"{name}={value}"], limits, where=f"--{flag}")["run"]
-    return limits
 
 
 async def _execute(executor: LocalExecutor, job: Job, request: RunRequest) -> Result:

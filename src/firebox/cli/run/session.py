@@ -20,7 +20,6 @@ _DESCRIPTORS = {"stdout": 1, "stderr": 2}
 
 
 def terminal_size() -> Terminal:
-    """Return the size of the terminal window."""
     import shutil  # few runs use a terminal
 
     size = shutil.get_terminal_size()
