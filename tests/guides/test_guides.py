@@ -30,6 +30,19 @@ TOOLS = {
     "java": ("Client.java", "java"),
 }
 """By the name of a code block: the file that a program is put into, and the command that runs it."""
+GO = {
+    "GOCACHE": str(CACHE / "guides"),
+    "GOMODCACHE": str(CACHE / "modules"),
+    "GOFLAGS": "-modcacherw",
+    "GOTOOLCHAIN": "local",
+    "GO111MODULE": "auto",
+}
+"""The environment of Go. Modules are used only where there is a go.mod."""
+GO_PACKAGES = (
+    *("google.golang.org/protobuf/cmd/protoc-gen-go", "google.golang.org/grpc/cmd/protoc-gen-go-grpc"),
+    *("google.golang.org/grpc", "google.golang.org/grpc/credentials/insecure"),
+)
+"""What a gRPC client in Go is made with, and what it imports."""
 
 
 class Program(NamedTuple):
@@ -66,15 +79,27 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Program],
             folder: Path = request.getfixturevalue("node_modules")
             shutil.copy(PROTOCOL / "runner.proto", folder)
             return folder
+        if "client/runner" in program.code:
+            shutil.copytree(Path(__file__).parent / "go", tmp_path, dirs_exist_ok=True)
+            command = ["go", "build", "-o", "bin/", *GO_PACKAGES]
+            subprocess.run(command, cwd=tmp_path, env={**os.environ, **GO}, check=True, timeout=280)
+            options = "module=client,Mrunner.proto=client/runner"
+            generate_stubs(tmp_path, "--go_out=.", f"--go_opt={options}", "--go-grpc_out=.", f"--go-grpc_opt={options}")
         if "runner_pb2" in program.code:
-            stubs = ["-I", str(PROTOCOL), f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}", "runner.proto"]
-            subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *stubs], check=True, timeout=60)
+            generate_stubs(tmp_path, "--python_out=.", "--grpc_python_out=.")
         return tmp_path
 
     return prepare
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=[f"{program.page}-{program.language}" for program in PROGRAMS])
+@pytest.mark.parametrize(
+    "program",
+    [
+        # gRPC takes a while to compile.
+        pytest.param(each, id=f"{each.page}-{each.language}", marks=[pytest.mark.slow] if "client/runner" in each.code else [])
+        for each in PROGRAMS
+    ],
+)
 def test_program_prints_what_its_page_shows(
     program: Program, kept_server: Callable[..., RunningServer], place: Callable[[Program], Path], tmp_path: Path
 ) -> None:
@@ -96,6 +121,13 @@ def test_program_prints_what_its_page_shows(
 @pytest.mark.parametrize("page", sorted(path.stem for path in (ROOT / "docs/guides").glob("*.md")))
 def test_every_guide_has_four_clients(page: str) -> None:
     assert {program.language for program in PROGRAMS if program.page == page} == TOOLS.keys()
+
+
+def generate_stubs(folder: Path, *options: str) -> None:
+    """Generate the stubs of a gRPC client, perhaps with the plug-ins in `bin`."""
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(PROTOCOL), *options, "runner.proto"]
+    path = f"{folder}/bin:{os.environ['PATH']}"
+    subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True, timeout=60)
 
 
 def at_server(code: str, server: RunningServer) -> str:
@@ -120,6 +152,5 @@ def client_environment(folder: Path) -> dict[str, str]:
         "FIREBOX_DATA_DIR": str(folder / "data"),
         "FIREBOX_UID_BASE": str(unused_uid_base()),
         "GLOT_TOKEN": GLOT_TOKEN,
-        "GOCACHE": str(CACHE / "guides"),
-        "GO111MODULE": "off",
+        **GO,
     }
