@@ -21,18 +21,32 @@ CacheLevel = Literal["none", "binary", "output"]
 
 
 class Verdict(StrEnum):
-    """What became of a stage, or of a job: the first stage that is not `ok` decides."""
+    """What became of a stage, or of a job: the first stage that is not `ok` decides.
 
-    OK = "ok"  # exit code 0
-    COMPILE_ERROR = "compile_error"  # the compiler exited non-zero or died on a signal (job only)
-    RUNTIME_ERROR = "runtime_error"  # exit code not 0
-    SIGNAL = "signal"  # died on a signal that no limit sent
-    WALL_TIME = "wall_time"  # killed: lived longer than `wall_ms`
-    CPU_TIME = "cpu_time"  # killed: used more CPU time than `cpu_ms`
-    MEMORY = "memory"  # the whole tree reached `memory_bytes`
-    OUTPUT = "output"  # killed: wrote more than `output_bytes` to one stream, in mode `kill`
-    CANCELLED = "cancelled"  # the client asked, or went away
-    INTERNAL = "internal"  # our own failure; `reason` says which step
+    | verdict       | when                                                                              |
+    | ------------- | --------------------------------------------------------------------------------- |
+    | ok            | exit code 0                                                                       |
+    | compile_error | the compiler exited non-zero or died on a signal (job only)                       |
+    | runtime_error | exit code not 0                                                                   |
+    | signal        | died on a signal that no limit sent                                               |
+    | wall_time     | killed: lived longer than `wall_ms`                                               |
+    | cpu_time      | killed: used more CPU time than `cpu_ms`                                          |
+    | memory        | the whole tree reached `memory_bytes`                                             |
+    | output        | killed: wrote more than `output_bytes` to one stream, in mode `kill`              |
+    | cancelled     | the client asked, or went away                                                    |
+    | internal      | our own failure; `reason` says which step                                         |
+    """
+
+    OK = "ok"
+    COMPILE_ERROR = "compile_error"
+    RUNTIME_ERROR = "runtime_error"
+    SIGNAL = "signal"
+    WALL_TIME = "wall_time"
+    CPU_TIME = "cpu_time"
+    MEMORY = "memory"
+    OUTPUT = "output"
+    CANCELLED = "cancelled"
+    INTERNAL = "internal"
 
 
 class File(Struct, frozen=True):
