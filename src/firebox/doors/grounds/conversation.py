@@ -10,7 +10,7 @@ import structlog
 
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.doors.grounds.rate_limit import ConnectionLimit
-from firebox.doors.grounds.wire import BUG, SPAM, Reply, Request, read_request, words_of
+from firebox.doors.grounds.wire import BUG, SPAM, Reply, Request, message_of, read_request
 from firebox.service.callers import Caller
 
 Identify = Callable[[], Awaitable[Caller]]
@@ -92,7 +92,7 @@ class Conversation:
                     self._say(reply)
                     await self._until_taken()
         except FireboxError as error:
-            self._say(Reply("error", words_of(error)))
+            self._say(Reply("error", message_of(error)))
 
     def _say(self, reply: Reply) -> None:
         """Send a reply of the current run; those of interrupted ones are dropped."""

@@ -9,7 +9,7 @@ A polling payload carries several:
 | 3        | `LENGTH:PACKET`, repeated, binary data as `b4`, base64  | bytes 0 (text) or 1, digits, 255 and data, repeated |
 
 A length of revision 3 counts UTF-16 code units, as JavaScript does. Clients of version 1 encode the text of each packet as UTF-8
-and send every byte as a character; those of version 2 do not, and nothing tells the two apart. So only ASCII is sent to either,
+and send every byte as a character; those of version 2 do not, and the two cannot be told apart. So only ASCII is sent to either,
 and text from them whose characters are the bytes of UTF-8 is decoded once more.
 
 Source: Engine.IO protocol, revisions 3 and 4; engine.io-parser 1.3 and 2.2.
@@ -29,12 +29,12 @@ Revision = Literal[3, 4]
 OPEN, CLOSE, PING, PONG, MESSAGE, UPGRADE, NOOP = "0123456"
 BINARY = "b"
 PROBE = "probe"
-"""Text of the ping and pong that try a WebSocket before a session moves to it."""
+"""Text of the ping and pong that test a WebSocket before an upgrade."""
 
 PACKET_CHARACTERS = 1_000_000
-"""The longest program with every character written as two JSON escapes, and more than enough around it."""
+"""More than the longest program takes with every character written as two JSON escapes."""
 PACKETS_PER_PAYLOAD = 64
-"""Events that a program sends at once arrive together."""
+"""A client that polls sends several events at once."""
 
 _SEPARATOR = "\x1e"
 _LENGTH_DIGITS = 7

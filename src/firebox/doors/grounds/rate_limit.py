@@ -15,7 +15,7 @@ REQUESTS_PER_CALLER = 20
 """Requests of one caller in each `SPAM_S`, over all of its connections."""
 
 Clock = Callable[[], float]
-"""Seconds that never go backwards."""
+"""Monotonic time in seconds."""
 
 
 class CallerLimits:

@@ -1,4 +1,4 @@
-"""grounds-exec's Socket.IO: live runs with streamed output. What goes over the wire: `wire`."""
+"""grounds-exec's Socket.IO: live runs with streamed output. Its messages: `wire`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from firebox.doors.grounds.rate_limit import CallerLimits, Clock, ConnectionLimi
 from firebox.doors.grounds.run_replies import Programs
 from firebox.doors.grounds.socketio_server import SocketIoServer
 from firebox.doors.grounds.socketio_session import JoinRefused, Session
-from firebox.doors.grounds.wire import words_of
+from firebox.doors.grounds.wire import message_of
 from firebox.doors.http.requests import read_origins
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
@@ -45,7 +45,7 @@ def mounts(service: Service, settings: Settings, clock: Clock = time.monotonic) 
                 caller = await identify()
         except FireboxError as error:
             _log.info("connection refused", code=error.code, client=address)
-            raise JoinRefused(words_of(error)) from None
+            raise JoinRefused(message_of(error)) from None
         except TimeoutError:
             raise JoinRefused("who you are could not be found out in time") from None
         limit = ConnectionLimit(caller.key, callers, clock)
@@ -56,7 +56,7 @@ def mounts(service: Service, settings: Settings, clock: Clock = time.monotonic) 
 
 
 def _token_in(credentials: object) -> str | None:
-    """Read `auth: {token}`. Raises: JoinRefused for a token that is none."""
+    """Read `auth: {token}`. Raises: JoinRefused for an invalid token."""
     if not isinstance(credentials, dict):
         return None
     token = cast("Mapping[str, object]", credentials).get("token")

@@ -13,7 +13,7 @@ from firebox.domain.errors import NotFound
 from firebox.domain.limits import LimitRequest, NamedLanguage, OutputMode
 from firebox.domain.model import Dispatched, Finished, Image, Job, Output, Queued, StageExited, StageStarted
 from firebox.doors.grounds.rate_limit import Clock
-from firebox.doors.grounds.wire import Reply, Request, last_words, run_memory_bytes, to_job
+from firebox.doors.grounds.wire import Reply, Request, last_reply, run_memory_bytes, to_job
 from firebox.doors.http.text import StreamText
 from firebox.service.callers import Caller
 from firebox.service.service import Service
@@ -81,10 +81,10 @@ class Programs:
                     case Finished(result=result):
                         if run.failure is not None:
                             raise run.failure
-                        yield last_words(result)
+                        yield last_reply(result)
 
     def _image_of(self, language: str) -> str | None:
-        """Name the image of a language; None where the engine did not have it lately, or cannot have it."""
+        """Name the image of a language; None if the engine did not have it recently, or cannot have it."""
         if len(language) > _LANGUAGE_CHARACTERS or not _LANGUAGE.fullmatch(language):
             return None
         image = f"{self._settings.grounds_repository}/exec-{language}:{self._settings.grounds_tag}".removeprefix("/")

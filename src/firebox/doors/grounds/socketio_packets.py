@@ -40,7 +40,7 @@ _RESERVED = {"connect", "connect_error", "disconnect", "disconnecting", "newList
 class SocketPacket(NamedTuple):
     """A packet as a client sent it.
 
-    ack: the number that an acknowledgement has to bear, "" when none is wanted. data: arguments of an event, the name first;
+    ack: number of the acknowledgement to send, "" for none. data: arguments of an event, the name first;
     credentials or None of `CONNECT`. attachments: binary packets that follow.
     """
 
@@ -52,7 +52,7 @@ class SocketPacket(NamedTuple):
 
 
 def decode(text: str) -> SocketPacket:
-    """Parse a packet. An event with binary data becomes one with placeholders in its place. Raises: InvalidRequest."""
+    """Parse a packet. Binary data of events is replaced by placeholders. Raises: InvalidRequest."""
     found = _PACKET.fullmatch(text)
     if found is None:
         raise InvalidRequest("not a packet of Socket.IO")
@@ -88,12 +88,12 @@ def encode_ack(number: str) -> str:
 
 
 def encode_connected(identifier: str, revision: Revision) -> str:
-    """Serialize the consent to a client that joins."""
+    """Serialize the response to a client that has joined."""
     return MESSAGE + CONNECT + (_encode_json({"sid": identifier}, revision) if revision == 4 else "")
 
 
 def encode_refused(namespace: str, words: str, revision: Revision) -> str:
-    """Serialize the refusal of a client that joins."""
+    """Serialize the response to a client that may not join."""
     place = "" if namespace == NAMESPACE else f"{namespace},"
     return MESSAGE + ERROR + place + _encode_json({"message": words} if revision == 4 else words, revision)
 

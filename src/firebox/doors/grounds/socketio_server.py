@@ -1,7 +1,7 @@
-"""A Socket.IO server: sessions by id, limits per client, and the checks of each request before its session sees it.
+"""A Socket.IO server: sessions by id, limits per client, and checks of each request before its session gets it.
 
-Serves clients of version 1 to 4 (Engine.IO 3 and 4), the namespace `/`, polling and WebSockets. JSONP is refused: a script that
-another site includes comes without an Origin.
+Serves clients of version 1 to 4 (Engine.IO 3 and 4), the namespace `/`, polling and WebSockets. JSONP is rejected: browsers
+request scripts without an Origin.
 
 Source: Engine.IO protocol, revisions 3 and 4, and the reference server for statuses and codes of errors.
 """
@@ -54,7 +54,7 @@ class Target(Struct, frozen=True):
 
 @dataclass(eq=False)
 class Refusal(Exception):
-    """A request that is not served. code: Engine.IO's own number of the error."""
+    """A request was rejected. code: of Engine.IO."""
 
     message: str
     status: int = 400
@@ -124,13 +124,13 @@ class SocketIoServer:
             raise Refusal("Bad handshake method", status=400 if method == "POST" else 405, code=2)
 
     async def _poll(self, session: Session, connection: AnyConnection, headers: Headers) -> None:
-        """Answer with packets as soon as there are some."""
+        """Send packets to the client, as soon as there are some."""
         with _alone(session, "polls"):
             payload = await poll(session, connection.receive, self._leaving)
             await _answer(connection.send, 200, payload, TEXT, headers)
 
     async def _post(self, session: Session, connection: AnyConnection, headers: Headers) -> None:
-        """Take packets from the client."""
+        """Receive packets from the client."""
         with _alone(session, "posts"):
             try:
                 body = await read_body(connection.receive, connection.headers, PACKET_CHARACTERS)
@@ -191,9 +191,9 @@ def _only(values: list[str]) -> str:
 
 
 def _cors_headers(target: Target, connection: AnyConnection) -> Headers:
-    """Let the pages of clients of versions 1 and 2 read an answer: these always ask as if there were cookies.
+    """Allow pages to read a response to clients of versions 1 and 2, which always send requests with credentials.
 
-    Only for sites that `check_origin` let pass. Source: Fetch standard, "CORS protocol and credentials".
+    Only for sites that `check_origin` has accepted. Source: Fetch standard, "CORS protocol and credentials".
     """
     if target.revision == 3 and "origin" in connection.headers:
         return [(b"access-control-allow-credentials", b"true")]
@@ -202,7 +202,7 @@ def _cors_headers(target: Target, connection: AnyConnection) -> Headers:
 
 @contextmanager
 def _alone(session: Session, requests: str) -> Generator[None]:
-    """End a session that has two of these at once. requests: "polls" or "posts". Raises: Refusal."""
+    """Allow one request of a session at a time; a second one ends the session. requests: "polls" or "posts". Raises: Refusal."""
     if requests in session.serving:
         session.close()
         raise Refusal(f"overlapping {requests}")

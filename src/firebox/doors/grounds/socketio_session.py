@@ -1,4 +1,4 @@
-"""One client's Socket.IO session: what it sends, what waits for it, and its heartbeat. Knows no transport."""
+"""A client's Socket.IO session: packets from it, packets queued for it, and its heartbeat. Independent of the transport."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from firebox.doors.grounds.wire import EVENT, Reply
 
 PING_INTERVAL_S = 25.0
 PING_TIMEOUT_S = 20.0
-"""A client that sends no ping, or does not answer one, in time is gone. Source: Engine.IO, defaults of the reference server."""
+"""A client that does not send or answer a ping in time is disconnected. Source: Engine.IO, defaults of the reference server."""
 JOIN_WITHIN_S = 45.0
-"""How long a session may exist without its client joined. Source: Socket.IO, default of `connectTimeout`."""
+"""How long a session may exist before its client joins. Source: Socket.IO, default of `connectTimeout`."""
 CONNECTS = 10
 """How often a client may join; each time its token is looked up."""
 PACKETS_PER_S = 50
 PACKETS_AT_ONCE = 200
 
 WINDOW_BYTES = 64 * 1024
-"""What may wait for a client before its program has to wait. As much again may be on its way out."""
+"""How much may be queued for a client before its program has to wait. As much again may be in transit."""
 PACKET_BYTES = 400
-"""What a packet that waits costs besides its text."""
+"""Overhead of a queued packet."""
 WAITING_PACKETS = 512
-"""From a client that lets this many wait nothing is read any more: they are answers. Output alone, held by the window, is less,
+"""Nothing is read from a client with this many queued packets: they are responses. Output alone, limited by the window, is less,
 so a slow client can still send another request."""
 ANSWER_PACKETS = 16
 """Packets in the answer to a poll. Source: python-engineio, whose clients refuse more."""
 ANSWER_CHARACTERS = 64 * 1024
 CHUNK_CHARACTERS = ANSWER_CHARACTERS // 7
-"""Length of a chunk, each character of which may become six, for clients on Engine.IO 3. One of version 1 in a browser fails on
-an answer that is much longer than `ANSWER_CHARACTERS`.
+"""Length of a chunk, each character of which may become six, for clients on Engine.IO 3. Version 1 in a browser fails on a
+response much longer than `ANSWER_CHARACTERS`.
 Source: engine.io-client 1.8, `String.fromCharCode.apply`.
 """
 
 
 class JoinRefused(Exception):
-    """A client may not join; the message goes to it."""
+    """A client may not join. The message is sent to it."""
 
 
 Join = Callable[["Session", object], Awaitable[Conversation]]
@@ -62,7 +62,7 @@ class Client(Struct, frozen=True):
 
 
 class Upgrade(Enum):
-    """How far a session has come on its way from polling to a WebSocket."""
+    """State of the upgrade from polling to a WebSocket."""
 
     NONE = "polling only"
     OPENED = "a WebSocket is open"
@@ -71,7 +71,7 @@ class Upgrade(Enum):
 
 
 class Outbox:
-    """Packets that wait for the client, oldest first."""
+    """Packets queued for the client, oldest first."""
 
     def __init__(self) -> None:
         self._packets: deque[str] = deque()
@@ -108,12 +108,12 @@ class Outbox:
         await self._filled.wait()
 
     async def until_taken(self, waiting_bytes: int = 0, waiting_packets: int = 0) -> None:
-        """Wait until the client has taken everything, unless less than this waits."""
+        """Wait until everything has been taken, unless less than this is queued."""
         if self._bytes >= waiting_bytes and len(self._packets) >= waiting_packets:
             await self._empty.wait()
 
     def close(self, farewell: str) -> None:
-        """Put in a last packet. Nothing waits any more, for packets or for room."""
+        """Queue a last packet. End all waits, for packets and for their being taken."""
         self.put(farewell)
         self._is_closed = True
         self._empty.set()
@@ -147,7 +147,7 @@ class Session:
         return not self.ended.is_set()
 
     async def open(self, *, may_upgrade: bool) -> None:
-        """Greet the client, and let one of versions 1 and 2 join: it does not ask."""
+        """Queue the greeting. Clients of versions 1 and 2 join without a request."""
         greeting = {
             "sid": self.id,
             "upgrades": ["websocket"] if may_upgrade else [],
@@ -161,7 +161,7 @@ class Session:
             await self._connect(packets.NAMESPACE, None)
 
     async def receive(self, packet: EnginePacket) -> None:
-        """Act on a packet from the client. Raises: InvalidRequest for one that breaks the protocol."""
+        """Handle a packet from the client. Raises: InvalidRequest for one that violates the protocol."""
         if not self.is_open:
             return
         if not self._bucket.take():
@@ -203,12 +203,12 @@ class Session:
         await self.outbox.until_taken(waiting_bytes=WINDOW_BYTES)
 
     async def until_idle(self) -> None:
-        """Wait until what the client has asked for has ended."""
+        """Wait until the client's runs have ended."""
         if self._conversation is not None:
             await self._conversation.until_idle()
 
     def close(self, farewell: str = engine.CLOSE) -> None:
-        """End the session and what its client has asked for. farewell: packet for the transport that waits."""
+        """End the session and its client's runs. farewell: last packet, for the transport."""
         if not self.is_open:
             return
         self.ended.set()
@@ -262,7 +262,7 @@ class Session:
             self._join_timer = self._loop.call_later(JOIN_WITHIN_S, self.close)
 
     def _restart_beat(self) -> None:
-        """Wait for the client's next ping, or until it is time for our own."""
+        """Wait for the client's next ping, or until our own is due."""
         self._awaits_pong = False
         if self.client.revision == 3:
             self._wait(PING_INTERVAL_S + PING_TIMEOUT_S, self.close)

@@ -1,12 +1,12 @@
-"""How packets travel: polling, WebSockets, and the change from the first to the second.
+"""Transports: polling, WebSockets, and the upgrade from polling to a WebSocket.
 
-| request              | is                                                           |
-| -------------------- | ------------------------------------------------------------ |
-| GET, no sid          | the beginning of a session that polls                        |
-| GET, sid             | a poll: answered as soon as there are packets for the client |
-| POST, sid            | packets from the client                                      |
-| WebSocket, no sid    | the beginning of a session, and all of it                    |
-| WebSocket, sid       | a session that polled moves to this                          |
+| request           | what                                                         |
+| ----------------- | ------------------------------------------------------------ |
+| GET, no sid       | opens a session that polls                                   |
+| GET, sid          | a poll: answered as soon as there are packets for the client |
+| POST, sid         | packets from the client                                      |
+| WebSocket, no sid | opens a session that lasts as long as the WebSocket          |
+| WebSocket, sid    | upgrades a session that polls                                |
 
 Source: Engine.IO protocol, revisions 3 and 4, "Transports" and "Upgrade".
 """
@@ -27,7 +27,7 @@ from firebox.doors.http.requests import first_of, until_gone
 
 UPGRADE_WITHIN_S = 20.0
 CLOSE_WITHIN_S = 5.0
-"""How long a client has to take what is left when its session has ended."""
+"""How long sending the last packets of a session may take."""
 NORMAL_CLOSE = 1000
 POLICY_CLOSE = 1008
 """Source: RFC 6455, section 7.4.1."""
@@ -38,7 +38,7 @@ Message = Mapping[str, Any]
 
 
 async def poll(session: Session, receive: Receive, leaving: asyncio.Event) -> bytes:
-    """Wait for packets and return them as a payload. A client that hangs up has left.
+    """Wait for packets and return them as a payload. A client that disconnects ends its session.
 
     receive: of a request whose body has been read. leaving: set when the server begins to stop.
     """
@@ -59,7 +59,7 @@ async def _until_stopped(session: Session, leaving: asyncio.Event) -> None:
 
 
 async def post(session: Session, body: bytes, *, is_binary: bool) -> None:
-    """Act on a payload. Raises: InvalidRequest, and the session is to be closed."""
+    """Handle a payload. Raises: InvalidRequest; the session must then be closed."""
     if len(session.outbox) > WAITING_PACKETS:
         raise InvalidRequest("too many packets wait to be taken")
     for packet in engine.decode_payload(body, session.client.revision, is_binary=is_binary):
@@ -67,7 +67,7 @@ async def post(session: Session, body: bytes, *, is_binary: bool) -> None:
 
 
 async def serve_websocket(session: Session, receive: Receive, send: Send) -> None:
-    """Serve a WebSocket until it, or its session, ends. A session that polled keeps on polling unless it moves here."""
+    """Serve a WebSocket until it, or its session, ends. A session that polls goes on polling unless it is upgraded."""
     close = NORMAL_CLOSE, ""
     try:
         await receive()
@@ -90,14 +90,14 @@ async def serve_websocket(session: Session, receive: Receive, send: Send) -> Non
 
 
 async def _upgrade(session: Session, receive: Receive, send: Send) -> bool:
-    """Move a session that polls to a WebSocket. Returns whether that has happened. Raises: InvalidRequest."""
+    """Upgrade a session that polls. Return False if the client disconnected. Raises: InvalidRequest."""
     try:
         async with asyncio.timeout(UPGRADE_WITHIN_S):
             if not await _expect(engine.PING + engine.PROBE, receive):
                 return False
             await _send(send, engine.PONG + engine.PROBE)
             session.upgrade = Upgrade.PROBED
-            session.outbox.put(engine.NOOP)  # the answer to a poll that waits
+            session.outbox.put(engine.NOOP)  # answers a pending poll
             if not await _expect(engine.UPGRADE, receive):
                 return False
     except TimeoutError:
@@ -114,14 +114,14 @@ async def _expect(text: str, receive: Receive) -> bool:
 
 
 async def _exchange(session: Session, receive: Receive, send: Send) -> None:
-    """Carry packets both ways until the client leaves or the session ends. Raises: InvalidRequest, OSError."""
+    """Exchange packets until the client leaves or the session ends. Raises: InvalidRequest, OSError."""
     reading = asyncio.create_task(_read(session, receive))
     writing = asyncio.create_task(_write(session, send))
     ending = asyncio.create_task(session.ended.wait())
     try:
         await asyncio.wait({reading, writing, ending}, return_when=asyncio.FIRST_COMPLETED)
         if reading.done() or writing.done():
-            # The client is to have nothing running while it learns why it is sent away.
+            # The client's runs end before it is told why it is disconnected.
             session.close()
             await (reading if reading.done() else writing)
         else:
@@ -134,7 +134,7 @@ async def _exchange(session: Session, receive: Receive, send: Send) -> None:
 
 async def _read(session: Session, receive: Receive) -> None:
     while session.is_open:
-        # What a client asks for is answered: one that takes no answers is not read from.
+        # Requests have responses: nothing is read from a client that does not read these.
         await session.outbox.until_taken(waiting_packets=WAITING_PACKETS)
         message = await _next(receive)
         if message is None:
@@ -161,12 +161,12 @@ async def _send(send: Send, packet: str) -> None:
     message: Any = {"type": "websocket.send", "text": packet}
     try:
         await send(message)
-    except RuntimeError:  # uvicorn's word for a connection that it has closed itself, after a malformed frame
+    except RuntimeError:  # from uvicorn, when it has closed the connection itself after a malformed frame
         raise ConnectionResetError from None
 
 
 async def _close(send: Send, code: int, reason: str) -> None:
-    """Close a WebSocket, unless its client takes nothing any more."""
+    """Close a WebSocket, unless its client no longer reads."""
     reason = reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
     with suppress(OSError, TimeoutError, RuntimeError):
         async with asyncio.timeout(CLOSE_WITHIN_S):

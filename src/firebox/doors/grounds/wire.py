@@ -1,4 +1,4 @@
-r"""What goes over the wire of grounds-exec: the event `run`, both ways.
+r"""Messages of grounds-exec: the event `run`, in both directions.
 
 client to server: {"language": "python3", "code": "print(42)"}
 server to client: {"stream": "stdout", "chunk": "42\n"}
@@ -7,9 +7,9 @@ server to client: {"stream": "stdout", "chunk": "42\n"}
 | -------------- | ---------------------------------------------------------------------------- |
 | start          | "": the program, or the compiler of its code, is now running                 |
 | stdout, stderr | text, as it arrives                                                          |
-| status         | exit code, a number; 128 + N for a program that signal N killed; 128 and more less 256 |
+| status         | exit code, a number; 128 + N after signal N; 256 less from 128 on            |
 | stop           | "": the previous run of this connection was interrupted by a new one         |
-| error          | words                                                                        |
+| error          | a message                                                                    |
 
 One `status` or `error` is the last reply of every run that no `stop` ends.
 
@@ -116,7 +116,7 @@ def run_memory_bytes(settings: Settings, runtime: HasLimits) -> int:
     return max(usual, runtime.limits("run").memory_bytes or 0) if usual else 0
 
 
-def last_words(result: Result) -> Reply:
+def last_reply(result: Result) -> Reply:
     """Return the last reply of a run."""
     match result.verdict:
         case Verdict.WALL_TIME | Verdict.CPU_TIME:
@@ -133,6 +133,6 @@ def last_words(result: Result) -> Reply:
             return Reply("status", status - 256 if status >= 128 else status)  # as a signed byte
 
 
-def words_of(error: FireboxError) -> str:
+def message_of(error: FireboxError) -> str:
     """Return the message of an error, with its hint."""
     return f"{error.message} ({error.hint})" if error.hint else error.message
