@@ -115,25 +115,25 @@ class OutputReader:
             self._ended()
             os.close(descriptor)
         elif not self.truncated[name]:
-            self._hold(name, data)
-            self._arrived()
+            room = self._room[name]
+            if len(data) > room:
+                data = data[:room]
+                self.truncated[name] = True
+                self._cut()
+                with contextlib.suppress(OSError):  # a larger pipe only discards faster; a terminal is none
+                    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _DISCARD_BYTES)
+            if data:
+                self._room[name] = room - len(data)
+                self._hold(Output(name, data))
 
-    def _hold(self, name: StreamName, data: bytes) -> None:
-        room = self._room[name]
-        if len(data) > room:
-            self.truncated[name] = True
-            data = data[:room]
-            self._cut()
-            with contextlib.suppress(OSError):  # a larger pipe only discards faster; a terminal is none
-                fcntl.fcntl(self._streams[name], fcntl.F_SETPIPE_SZ, _DISCARD_BYTES)
-        self._room[name] = room - len(data)
-        if data:
-            self._held.append(Output(name, data))
-            self._held_bytes += len(data)
+    def _hold(self, output: Output) -> None:
+        self._held.append(output)
+        self._held_bytes += len(output.data)
         if self._held_bytes >= _HELD_BYTES:
             self.is_paused = True
             for descriptor in self._streams.values():
                 self._watcher.remove(descriptor)
+        self._arrived()
 
 
 def _do_nothing() -> None:
