@@ -10,8 +10,7 @@ import pytest
 
 from firebox.domain.errors import FireboxError, UnknownRuntime
 from firebox.domain.limits import LimitRequest, OutputMode
-from firebox.doors.piston.piston_limits import read_limits
-from firebox.doors.piston.request import to_job
+from firebox.doors.piston.request import read_limits, to_job
 from firebox.doors.piston.wire import from_error
 from firebox.runtimes.runtime import Runtime
 from firebox.settings.settings import load_settings
