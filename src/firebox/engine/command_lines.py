@@ -10,11 +10,11 @@ from firebox.domain.model import Job
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime, shell_line
 
 TERM = "xterm-256color"
-"""What a terminal is when the job does not say."""
+"""The type of a terminal, unless the job sets it."""
 
 _LEAK_OPTIONS, _NO_LEAKS = "LSAN_OPTIONS", "detect_leaks=0"
-"""LeakSanitizer, a part of AddressSanitizer, traces the program when it ends; that is refused here, and it calls a correct
-program faulty then. The last word counts, and what ASAN_OPTIONS says does not."""
+"""LeakSanitizer, a part of AddressSanitizer, traces the program when it ends. Tracing is refused here, and it would report that
+as an error of a correct program. The last value of this variable counts; ASAN_OPTIONS does not."""
 
 
 def variables(stage: StageName, job: Job, runtime: Runtime) -> dict[str, str]:

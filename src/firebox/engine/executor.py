@@ -177,7 +177,7 @@ class LocalExecutor:
         )
 
     def submit(self, job: Job) -> Run:
-        """Admit a job, as `model.Executor` says."""
+        """Admit a job; see `model.Executor`."""
         if job.image is None:
             backend: Backend[Any] = self._sandboxes
         elif self._containers is not None:

@@ -32,7 +32,7 @@ from firebox.sandbox.spec import Pack, PackedFile
 
 _FORMAT = b"firebox2"
 _HEAD = struct.Struct("<8sQ16s16s")
-"""Format, size of what the entry says, digest of that and of the contents, and since which start of the machine they agree."""
+"""Format, size of the header, digest of header and contents, and the boot since which they are known to agree."""
 _BOOT_OFFSET = _HEAD.size - 16
 _LARGEST_HEADER_BYTES = 256 << 20
 _COPY_BYTES = 1 << 20
@@ -160,7 +160,7 @@ class JobCache:
         return count
 
     async def _open(self, runtime: Runtime, key: str, kind: type[Compiled | Outcome]) -> tuple[int, Any, int] | None:
-        """Open an entry; gives its descriptor, what it says, and where the contents begin. None: there is none that is good."""
+        """Open an entry. Returns its descriptor, its header, and where the contents begin; None without a valid one."""
         path = f"{self._folder}/{_folder_of(runtime)}/{key}"  # for each run: to make a Path costs more than to open the file
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -192,7 +192,7 @@ class JobCache:
         return descriptor, entry, _HEAD.size + size
 
     def _check_digest(self, path: str, digest: bytes, pieces: Iterator[bytes]) -> None:
-        """Check an entry that a crash may have torn, and note that it is whole. Raises: ValueError, OSError."""
+        """Check an entry that a crash may have torn, and record that it is whole. Raises: ValueError, OSError."""
         found = _new_digest()
         for piece in pieces:
             found.update(piece)
@@ -297,7 +297,7 @@ def _new_digest() -> hashlib.blake2b:
 
 
 def _boot() -> bytes:
-    """Return what stands for this start of the machine. Source: proc_sys_kernel(5), "random"."""
+    """Return the identity of this boot of the machine. Source: proc_sys_kernel(5), "random"."""
     try:
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
     except (OSError, ValueError):

@@ -153,13 +153,13 @@ class Run:
         return self._events.read()
 
     async def result(self) -> Result:
-        """Wait for the result, as `model.Run` says. Cancelling the wait does not touch the run."""
+        """Wait for the result; see `model.Run`. Cancelling the wait does not affect the run."""
         await self._events.finished()
         assert self._result is not None  # noqa: S101 - set before the last event
         return self._result
 
     async def send(self, message: Message) -> None:
-        """Pass a message to the program, as `model.Run` says."""
+        """Pass a message to the program; see `model.Run`."""
         match message:
             case Signal(name) if name not in SIGNALS:
                 raise InvalidRequest(f"no such signal: {name!r}", where="signal", hint="one of " + " ".join(SIGNALS))
@@ -221,9 +221,11 @@ class Run:
             if self._feeding is not None:
                 self._feeding.cancel()
             self._backend.finish()
-        self._finish(reason, keep_as=key)
-        if self._leaving is not None:
-            await self._leaving
+        try:
+            self._finish(reason, keep_as=key)
+        finally:
+            if self._leaving is not None:
+                await self._leaving
         self._release()
 
     def _settle(self, task: asyncio.Task[None]) -> None:

@@ -42,7 +42,7 @@ class UnsandboxedExecutor:
         self._runs = RunTable()
 
     def submit(self, job: Job) -> Run:
-        """Admit a job, as `model.Executor` says. A file that cannot be written is the run's `failure`, an OSError."""
+        """Admit a job; see `model.Executor`. A file that cannot be written is the run's `failure`, an OSError."""
         plan = self._plan(job)
         place = self._admission.enter(job.client)
         run = Run(job.id or new_id(), plan, self._backend, self._admission, self._runs, None)
@@ -80,6 +80,6 @@ def _memory_bytes(limits: Limits) -> int:
     """Return what a runtime that sizes itself should count on: the stage's limit, or the container's where that is lower."""
     known = [limits.memory_bytes]
     for file in _CONTAINER_MEMORY:
-        with contextlib.suppress(OSError, ValueError):  # no such file, or it says "max"
+        with contextlib.suppress(OSError, ValueError):  # no such file, or its content is "max"
             known.append(int(file.read_text(encoding="ascii")))
     return min((number for number in known if number), default=0)

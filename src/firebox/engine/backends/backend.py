@@ -16,7 +16,7 @@ from firebox.sandbox.spec import Command, Event, Exit, Pack
 
 
 class Artifacts(NamedTuple):
-    """Files that a run handed back. cpu_ms: CPU time spent on finding them."""
+    """Files that a run returns. cpu_ms: CPU time spent on finding them."""
 
     files: tuple[File, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
@@ -92,7 +92,7 @@ class Backend(ABC, Generic[S]):
         del stage, ended
 
     async def take_produced(self, stage: S, result: StageResult, limits: Limits) -> tuple[StageResult, Pack | None]:
-        """Collect what a good compile stage made, for the run stage. Returns the stage's result, which says if it made too much.
+        """Collect what a good compile stage made, for the run stage. Returns the stage's result, an error if that is too much.
 
         None: the run stage finds it in the same folder. Raises: SandboxFailure.
         """

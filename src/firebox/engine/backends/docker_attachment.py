@@ -39,7 +39,7 @@ class Attachment:
 
     async def write(self, data: bytes) -> None:
         """Write standard input; waits for the program to read."""
-        with contextlib.suppress(OSError, RuntimeError):  # the end of the output says what became of the program
+        with contextlib.suppress(OSError, RuntimeError):  # the end of the output shows how the program ended
             for start in range(0, len(data), READ_BYTES):
                 self._writer.write(data[start : start + READ_BYTES])
                 await self._writer.drain()

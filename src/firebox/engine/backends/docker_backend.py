@@ -27,8 +27,6 @@ from firebox.engine.plan import Plan
 from firebox.sandbox.instance.input_writer import wake
 from firebox.sandbox.spec import Command, Event, Exit, Started
 
-LEAVE_WITHIN_S = 5.0
-"""How long leaving a run waits for its container to be gone. The removal goes on after that, and keeps the slot."""
 TEMPORARY_BYTES = 256 * 1024 * 1024
 """Size of /tmp where the root is read-only; it counts as memory too."""
 
@@ -55,7 +53,7 @@ async def open_docker(url: str) -> AsyncGenerator[DockerBackend]:
 class DockerBackend(Backend["ContainerStage"]):
     """Runs the image of a job in a container of its own."""
 
-    leave_within_s = LEAVE_WITHIN_S
+    leave_within_s = 5.0  # the removal of a container goes on after that, and keeps the slot
 
     def __init__(self, engine: ContainerEngine, sweeper: Sweeper) -> None:
         self._engine = engine
@@ -159,7 +157,7 @@ class ContainerStage:
         return self._attachment
 
     async def _unless_killed(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do some work and return its result; once the container is killed, give it up and return None."""
+        """Do some work and return its result; once the container is killed, abandon it and return None."""
         task = asyncio.create_task(work)
         ends: set[asyncio.Future[Any]] = {task, self.ended}
         try:
@@ -180,7 +178,7 @@ class ContainerStage:
     async def _send_signal(self, name: str) -> None:
         try:
             await self._engine.signal(self.name, name)
-        except FireboxError as error:  # it has just ended, or the end of the output says what became of it
+        except FireboxError as error:  # it has just ended, or the end of the output shows how
             _log.info("a signal was not sent", container=self.name, code=error.code, message=error.message)
 
     def _remove_soon(self) -> None:

@@ -19,7 +19,7 @@ CALL_S = 20.0
 """Timeout of a call: creating a container can take seconds on a busy disk."""
 SHOWN_CHARACTERS = 500
 _UNREACHABLE = 900
-"""Status that aiodocker gives when there was no connection."""
+"""Status that aiodocker reports when there was no connection."""
 
 
 class ContainerEngine:

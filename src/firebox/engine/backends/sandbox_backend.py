@@ -1,6 +1,6 @@
 """Stages in sandboxes of this machine: taken from the pool, with the program prestarted where that is possible.
 
-Artifacts are files that a program leaves. Those that match are handed back, the others are named with the reason. They come with
+Artifacts are files that a program leaves. Those that match are returned, the others are listed with the reason. They come with
 the result of a run and never change its verdict. Names and contents are untrusted: names are checked, and bounded in number and
 length.
 """
@@ -25,7 +25,7 @@ from firebox.sandbox.protocol import pack as packs
 from firebox.sandbox.spec import Command, Exit, Pack, SandboxFailure, SandboxSpec
 
 SEARCH_LEAST_MS = 500.0
-"""Search time after a program that used up its wall time; without it nothing could be handed back."""
+"""Search time after a program that used up its wall time; without it nothing could be returned."""
 SEARCH_MOST_MS = 2_000.0
 COMPILE_SEARCH_MS = 10_000.0
 

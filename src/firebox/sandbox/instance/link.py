@@ -6,9 +6,10 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from firebox.sandbox.instance.watcher import Watcher
 from firebox.sandbox.protocol import messages
 from firebox.sandbox.protocol.messages import Exceeded, Exited, Kind, Phase, StartFlag
 from firebox.sandbox.spec import Command, CommandRefused, SandboxFailure
@@ -37,14 +38,12 @@ class Link:
     PID 1 shares its sandbox with hostile code, so its messages are untrusted input. connection: non-blocking, becomes ours.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, watcher: Watcher, connection: socket.socket) -> None:
+        self._watcher = watcher
         self._socket = connection
         self.is_open = True
         self._is_answered = False
         self._has_exited = False
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
 
     @property
     def is_dead(self) -> bool:
@@ -119,8 +118,17 @@ class Link:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def close(self) -> None:
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Call back whenever there is something to receive."""
+        self._watcher.add(self._socket.fileno(), callback)
+
+    def hang_up(self) -> None:
+        """Stop listening: PID 1 is gone, or what it sends is malformed."""
         self.is_open = False
+        self._watcher.remove(self._socket.fileno())
+
+    def close(self) -> None:
+        self.hang_up()
         self._socket.close()
 
     def _parse(self, data: bytes, descriptors: list[int]) -> Reply:

@@ -77,8 +77,7 @@ class Sandbox:
         self.ended: asyncio.Future[None] = loop.create_future()
         """Done once the program has ended or is being killed; its last output may be left to read."""
         self._owner = owner
-        self._watcher = owner.watcher
-        self._link = Link(link)
+        self._link = Link(owner.watcher, link)
         self._input = InputWriter(loop, stdin)
         self._output = OutputReader(owner.watcher, owner.null, stdout, stderr)
         self._meter = meter
@@ -207,7 +206,6 @@ class Sandbox:
         self._owner.end(self.number)
         self._input.close()
         self._output.close()
-        self._watcher.remove(self._link.fileno())
         self._link.close()
         self._meter.close()
 
@@ -223,7 +221,7 @@ class Sandbox:
             if command.memory_bytes and self._meter and (error.errno == errno.EBUSY or self._meter.memory_kills()):
                 raise CommandRefused("memory", error.errno or 0, "more memory is in use before the program starts") from None
             raise SandboxFailure("start", error.errno or 0, str(error)) from None
-        self._watcher.add(self._link.fileno(), self._receive)
+        self._link.listen(self._receive)
         self._output.start(command, self._wake, self._on_stream_end, self.kill)
 
     async def _change(self) -> None:
@@ -256,7 +254,8 @@ class Sandbox:
                 case CommandRefused() as refusal:
                     self._fail(refusal)
                 case Hangup():
-                    self._hang_up()
+                    self._link.hang_up()
+                    self._usage.end()
                     if not self._has_started and self._killed_by:  # before it was reported
                         self._has_started = True
                         self._wake()
@@ -268,7 +267,8 @@ class Sandbox:
                     pass
         except SandboxFailure as failure:
             self._fail(failure)
-            self._hang_up()
+            self._link.hang_up()
+            self._usage.end()
             self._owner.kill(self.number)
         if self._is_over:
             self._wake()
@@ -286,12 +286,6 @@ class Sandbox:
         self._usage.start(self._command, self.kill)
         self._has_started = True
         self._wake()
-
-    def _hang_up(self) -> None:
-        """Stop listening: PID 1 is gone, or what it sends is malformed."""
-        self._link.is_open = False
-        self._watcher.remove(self._link.fileno())
-        self._usage.end()
 
     @property
     def _is_over(self) -> bool:
