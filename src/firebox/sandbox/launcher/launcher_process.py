@@ -61,7 +61,6 @@ class LauncherProcess:
         self._process: StartedLauncher | None = None
         self._link: socket.socket | None = None
         self._plans: Plans | None = None
-        self._meter_names: tuple[str, ...] = ()
         self._configured: asyncio.Future[None] | None = None
         self._bring_up_task: asyncio.Task[None] | None = None
         self._first: _PendingSandbox | None = None
@@ -138,7 +137,6 @@ class LauncherProcess:
             await asyncio.to_thread(started.configure, uid_base=self._uid_base, hooks=self._hooks)
         assert started.plans is not None  # noqa: S101 - it is configured
         self._plans = started.plans
-        self._meter_names = started.plans.cgroups.meter_names
         started.link.setblocking(False)
         loop = asyncio.get_running_loop()
         configured = self._configured = loop.create_future()
@@ -375,7 +373,9 @@ class LauncherProcess:
 
     def _handle_pending(self, number: int, pending: _PendingSandbox, data: bytes, descriptors: list[int]) -> None:
         """Handle the first message of a sandbox. Descriptors that it keeps are removed from the list. Raises: ValueError."""
-        meters = self._meter_names
+        plans = self._plans
+        assert plans is not None  # noqa: S101 - set before any sandbox is requested
+        meters = plans.cgroups.meter_names
         kind = messages.kind_of(data) if data else 0
         if kind == Kind.READY and len(descriptors) == _STREAMS + len(meters):
             ready = messages.unpack(messages.Ready, data)
@@ -394,8 +394,6 @@ class LauncherProcess:
             self._fail(number, _too_many_files(errno.EMFILE))
         elif kind == Kind.FAILED:
             pending.failed, call = messages.unpack_with_text(messages.Failed, data)
-            plans = self._plans
-            assert plans is not None  # noqa: S101 - set before any sandbox is requested
             steps = plans.plan(pending.spec).steps_of(pending.failed.phase)
             self._fail(number, plans.failure(pending.failed, call, steps))
         else:
