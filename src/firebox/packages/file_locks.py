@@ -5,7 +5,6 @@ Source: flock(2): a lock belongs to the open file description, so two holders in
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 from collections.abc import AsyncGenerator, Generator
@@ -54,6 +53,8 @@ async def wait_for_lock(descriptor: int, *, timeout_s: float | None = None) -> b
 
     Polls with a growing delay: a blocking flock(2) would need a thread that cannot be interrupted.
     """
+    import asyncio  # a single run asks for its sandbox before this is loaded
+
     loop = asyncio.get_running_loop()
     ends_at = None if timeout_s is None else loop.time() + timeout_s
     pause_s = _FIRST_PAUSE_S
