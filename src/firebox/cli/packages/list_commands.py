@@ -149,6 +149,8 @@ def info(
 
 
 def _list_available(context: PackageContext, repository: str, *, sync: bool, as_json: bool) -> None:
+    from firebox.packages.versions import newest_first
+
     with show_progress() as report:
         entries = compatible(run(context.repositories.entries(repository, sync=sync, report=report)))
     if not context.repositories.names():
@@ -166,16 +168,9 @@ def _list_available(context: PackageContext, repository: str, *, sync: bool, as_
             "yes" if entry.signature else "",
             "yes" if entry.name in installed else "",
         )
-        for entry in _sorted(entries)
+        for entry in sorted(newest_first(entries), key=lambda entry: entry.language)
     ]
     print_rows(("PACKAGE", "VERSION", "SIZE", "REPOSITORY", "SIGNED", "INSTALLED"), rows)
-
-
-def _sorted(entries: Sequence[Entry]) -> list[Entry]:
-    """Sort by name, newest version first."""
-    from firebox.packages.versions import newest_first
-
-    return sorted(newest_first(entries), key=lambda entry: entry.language)
 
 
 def _recipes() -> dict[str, list[Recipe]]:

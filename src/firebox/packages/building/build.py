@@ -34,7 +34,8 @@ from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.file_locks import lock_file
 from firebox.packages.installed.metadata import HOST_FIELDS
 from firebox.packages.installed.store import INFO, RUNTIMES
-from firebox.packages.publishing.publishing import add_to_index, build_file_url, with_absolute_url, write_build_file
+from firebox.packages.machine import architecture
+from firebox.packages.publishing.publishing import add_to_index, build_file_url, entry_of, with_absolute_url, write_build_file
 from firebox.packages.repository.sources import packages_folder
 from firebox.packages.versions import is_in_range
 from firebox.runtimes.runtime import Runtime
@@ -85,7 +86,8 @@ def build(
             progress("already built: repeating only its test")
         else:
             with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as place:
-                entry = untested.keep(*_build(recipe, base, Path(place), downloads, sources or {}, progress))
+                image, entry = _build(recipe, base, Path(place), downloads, sources or {}, progress)
+                untested.keep(image, entry)
         if test is not None:
             test(Built(file=untested.image, entry=entry), output)
         file = output / unquote(entry.download)
@@ -99,8 +101,8 @@ def build(
 
 def _build(
     recipe: Recipe, base: Base, folder: Path, downloads: Path, sources: Mapping[str, Path], progress: Callable[[str], None]
-) -> tuple[Path, dict[str, Any], int]:
-    """Build the image in `folder`. Return its path, its pkg-info.json and its unpacked size in bytes."""
+) -> tuple[Path, Entry]:
+    """Build the image in `folder`. Return its path and its entry."""
     definitions = recipe.definitions()
     extras, full, archives, found = folder / "extras.tar", folder / "full.tar", folder / "archives", folder / "found"
     archives.mkdir()
@@ -132,11 +134,12 @@ def _build(
         provides=[{"language": each.language, "aliases": each.aliases, "limit_overrides": {}} for each in runtimes],
     )
     progress("writing the image")
+    image = folder / f"{recipe.package}-{runtimes[0].version}-{architecture()}.squashfs"
     with tarfile.open(full) as whole, tarfile.open(base.tree) as lower:
         layer = plan_layer(whole, lower, began=began, epoch=base.epoch)
         beside = {INFO: information, RUNTIMES: [_shipped_fields(runtime) for runtime in runtimes]}
-        write_image(folder / "image.squashfs", beside, whole, layer)
-    return folder / "image.squashfs", information, layer.size_bytes
+        write_image(image, beside, whole, layer)
+    return image, entry_of(image, information, layer.size_bytes)
 
 
 def _apply_recipe(runtime: Runtime, recipe: Recipe) -> Runtime:

@@ -9,8 +9,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -18,7 +16,6 @@ from firebox.files.checksum import file_checksum
 from firebox.packages.building.base import Base
 from firebox.packages.building.recipe import Recipe
 from firebox.packages.entry import Entry
-from firebox.packages.publishing.publishing import entry_of
 
 FOLDER = ".untested"
 KEPT_S = 24 * 3600.0
@@ -44,19 +41,18 @@ class UntestedPackage:
                 return msgspec.json.decode(self._note.read_bytes(), type=Entry)
         return None
 
-    def keep(self, image: Path, information: Mapping[str, Any], size_bytes: int) -> Entry:
-        """Store a new package atomically and return its entry. information: its pkg-info.json. size_bytes: unpacked."""
-        name = f"{information['language']}-{information['version']}-{information['architecture']}.squashfs"
+    def keep(self, image: Path, entry: Entry) -> None:
+        """Store a new package atomically, and remove expired ones."""
+        for folder in self._top.glob("*"):
+            if time.time() - folder.stat().st_mtime > KEPT_S:
+                shutil.rmtree(folder, ignore_errors=True)
         image.chmod(0o644)
-        entry = msgspec.structs.replace(entry_of(image, information, size_bytes), download=quote(name))
-        self._remove_old()
         self._top.mkdir(exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=self._top, prefix=".keeping-"))
         image.replace(unfinished / self.image.name)
         (unfinished / self._note.name).write_bytes(msgspec.json.encode(entry))
         shutil.rmtree(self._folder, ignore_errors=True)
         unfinished.rename(self._folder)
-        return entry
 
     def release(self, file: Path) -> None:
         """Move the package to its final path."""
@@ -64,11 +60,6 @@ class UntestedPackage:
         shutil.rmtree(self._folder, ignore_errors=True)
         if not any(self._top.iterdir()):
             self._top.rmdir()
-
-    def _remove_old(self) -> None:
-        for folder in self._top.glob("*"):
-            if time.time() - folder.stat().st_mtime > KEPT_S:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fingerprint(recipe: Recipe, base: Base, sources: Mapping[str, Path]) -> str:
