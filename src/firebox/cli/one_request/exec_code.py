@@ -21,7 +21,7 @@ from firebox.domain.limits import StageName
 from firebox.domain.model import File, Job
 from firebox.engine.command_lines import command_line, is_compiled
 from firebox.files.folder import write_files
-from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
+from firebox.runtimes.runtime import BASE_ENVIRONMENT
 from firebox.settings.limit_policy import limit_policy
 
 _ESCAPE = re.compile(r"\\([\\nrt])")
