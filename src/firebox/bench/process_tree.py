@@ -90,7 +90,7 @@ def _memory_bytes(pid: int) -> int:
 def _is_first_of_a_namespace(pid: int) -> bool:
     """Return whether a process is PID 1 of its own namespace. Source: proc_pid_status(5), "NSpid"."""
     lines = _read(pid, "status").splitlines()
-    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), [])
+    numbers = next((line.split()[1:] for line in lines if line.startswith("NSpid:")), list[str]())
     return len(numbers) > 1 and numbers[-1] == "1"
 
 

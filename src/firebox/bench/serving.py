@@ -21,7 +21,7 @@ class Served:
     def __init__(self, words: Sequence[str], url: str = "", **options: Any) -> None:
         self.url = url
         self.started_s = time.perf_counter()
-        self._process: subprocess.Popen[bytes] = subprocess.Popen(words, stdin=subprocess.DEVNULL, **options)
+        self._process = subprocess.Popen[bytes](words, stdin=subprocess.DEVNULL, **options)
         self.tree = ProcessTree(self._process.pid)
 
     def __enter__(self) -> Self:

@@ -177,7 +177,7 @@ class BoundedConnection(HttpToolsProtocol):
     def __init__(self, turns: FairScheduler, admitted: Admitted, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.parser = RequestParser(self)
-        self.pipelined: deque[RequestResponseCycle] = deque()
+        self.pipelined: deque[tuple[RequestResponseCycle, Any]] = deque()
         self._turns = turns
         self._admitted = admitted
 
@@ -238,7 +238,7 @@ class BoundedConnection(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.pipeline:  # uvicorn would start it as soon as the previous response is complete
-            self.pipelined.append(self.pipeline.pop()[0])
+            self.pipelined.append(self.pipeline.pop())
         elif self.cycle is not before:
             self._guarded.join_writes()
 
@@ -255,18 +255,18 @@ class BoundedConnection(HttpToolsProtocol):
         if self.pipelined and not self.transport.is_closing():
             if self.timeout_keep_alive_task is not None:
                 self.timeout_keep_alive_task.cancel()
-            self._turns.join(self._admitted.client, partial(self._start, self.pipelined.popleft()))
+            self._turns.join(self._admitted.client, partial(self._start, *self.pipelined.popleft()))
         if self.cycle.more_body and self.cycle.response_complete:
             # Nothing reads the rest of this body, but it must still end in time.
             self._expect_head()
         self._slices.wake()
 
-    def _start(self, cycle: RequestResponseCycle) -> bool:
+    def _start(self, cycle: RequestResponseCycle, app: Any) -> bool:
         """Start handling a pipelined request, in its client's turn."""
         if not self.transport.is_closing():
             self._turns.take(self._admitted.client)
             self._guarded.join_writes()
-            task = self.loop.create_task(cycle.run_asgi(self.app))
+            task = self.loop.create_task(cycle.run_asgi(app))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
         return False
