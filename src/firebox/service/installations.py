@@ -62,7 +62,7 @@ class Installation:
         while True:
             news, ended = self._news, self.ended
             with self._lock:
-                fresh = sorted((entry for entry in self._latest.values() if entry[0] > seen), key=lambda entry: entry[0])
+                fresh = [entry for entry in self._latest.values() if entry[0] > seen]
             for number, progress in fresh:
                 seen = number
                 yield progress

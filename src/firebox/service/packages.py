@@ -221,12 +221,10 @@ class Packages:
     async def close(self) -> None:
         """Refuse new work and cancel work in progress; unfinished changes are rolled back."""
         self._closed = True
-        uninstallation = list(self._uninstallations.values())
-        for task in uninstallation:
+        uninstallations, installations = [*self._uninstallations.values()], [*self._installations.values()]
+        for task in uninstallations:
             task.cancel()
-        await asyncio.gather(
-            *(each.cancel() for each in list(self._installations.values())), *uninstallation, return_exceptions=True
-        )
+        await asyncio.gather(*uninstallations, *(each.cancel() for each in installations), return_exceptions=True)
 
     def _check_open(self) -> None:
         if self._closed:

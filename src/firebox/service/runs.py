@@ -16,13 +16,11 @@ from firebox.service.event_log import EventLog
 KEPT_BYTES = 256 * 1024 * 1024
 """Maximum output of ended runs kept in memory, all runs together; the oldest are evicted first."""
 
-RunStateName = Literal["queued", "running", "ended"]
-
 
 class StoredRun:
     """One asynchronous run. owner: its user's account, "" for anybody's. result: None until it has ended."""
 
-    def __init__(self, run: Run, *, owner: str = "") -> None:
+    def __init__(self, run: Run, *, owner: str) -> None:
         self.id = run.id
         self.runtime = run.runtime
         self.owner = owner
@@ -32,7 +30,7 @@ class StoredRun:
         self._ended = asyncio.Event()
 
     @property
-    def state(self) -> RunStateName:
+    def state(self) -> Literal["queued", "running", "ended"]:
         """How far it is: "queued", "running" or "ended"."""
         if self._run is None:
             return "ended"

@@ -120,13 +120,12 @@ def check_files(files: tuple[File, ...]) -> None:
             raise InvalidRequest(f"{file.name[:64]!r} is also the name of files[{places[file.name]}]", where=where)
         places[file.name] = index
     for name, index in places.items():
-        folder = name.rpartition("/")[0]
-        while folder:
+        folder = name
+        while folder := folder.rpartition("/")[0]:
             if folder in places:
                 raise InvalidRequest(
                     f"{folder[:64]!r} is a folder here and a file in files[{places[folder]}]", where=f"files[{index}].name"
                 )
-            folder = folder.rpartition("/")[0]
 
 
 def check_file_name(name: str, *, where: str) -> None:

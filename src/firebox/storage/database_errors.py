@@ -16,11 +16,8 @@ from firebox.storage.log_throttle import LogThrottle
 if TYPE_CHECKING:  # a failing database has loaded it
     from sqlalchemy.exc import DBAPIError
 
-DATABASE = "database"
 LOG_EVERY_S = 10.0
 """An unavailable database fails every request: log it once in this time."""
-
-UPGRADE_HINT = "upgrade its schema: firebox db upgrade"
 
 _log = structlog.get_logger("firebox.storage")
 
@@ -64,6 +61,9 @@ _CODES = {
     sqlite3.SQLITE_CONSTRAINT: "value rejected",
 }
 
+# SQLITE_ERROR covers these and every mistake in a statement: only the message tells them apart.
+_MESSAGES = {"no such table": "42P01", "no such column": "42703", "has no column named": "42703", "already exists": "42P07"}
+
 _BROKEN_STATES = ("08", "57P01", "57P02", "57P03")
 
 _throttle = LogThrottle(LOG_EVERY_S)
@@ -84,7 +84,8 @@ def translate(error: Exception) -> FireboxError:
     if _throttle.due():
         said = str(cause).partition("\n")[0][:300]
         _log.warning("database unavailable", detail=detail, error=type(cause).__name__, said=said)
-    return PartUnavailable(DATABASE, detail=detail, hint=UPGRADE_HINT if is_schema_missing(cause) else "")
+    hint = "upgrade its schema: firebox db upgrade" if is_schema_missing(cause) else ""
+    return PartUnavailable("database", detail=detail, hint=hint)
 
 
 def driver_error(error: Exception) -> BaseException:
@@ -106,17 +107,12 @@ def explain(cause: BaseException) -> str:
 
     if isinstance(cause, TimeoutError | PoolTimeout):
         return "timeout"
-    if isinstance(cause, sqlite3.Error):
-        # SQLITE_ERROR covers these and every mistake in a statement: only the message tells them apart.
-        if is_schema_missing(cause):
-            return _STATES["42703" if "column" in str(cause) else "42P01"]
-        if str(cause).endswith("already exists"):
-            return _STATES["42P07"]
-        return _CODES.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, "failure")
     state = _state_of(cause)
     for known in (state, state[:3], state[:2]):
         if known in _STATES:
             return _STATES[known]
+    if isinstance(cause, sqlite3.Error):
+        return _CODES.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, "failure")
     if isinstance(cause, ConnectionError):
         return "connection refused or broken"
     return "cannot connect" if isinstance(cause, OSError) else "failure"
@@ -130,8 +126,6 @@ def is_broken_connection(cause: BaseException) -> bool:
 
 def is_schema_missing(cause: BaseException) -> bool:
     """Return whether a table or a column is missing."""
-    if isinstance(cause, sqlite3.OperationalError):
-        return str(cause).startswith(("no such table", "no such column")) or "has no column named" in str(cause)
     return _state_of(cause) in {"42P01", "42703"}
 
 
@@ -145,5 +139,8 @@ def is_driver_error(error: Exception) -> bool:
 
 
 def _state_of(error: BaseException) -> str:
+    """Return the SQLSTATE, or ""."""
+    if isinstance(error, sqlite3.OperationalError):
+        return next((state for words, state in _MESSAGES.items() if words in str(error)), "")
     state = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) else ""

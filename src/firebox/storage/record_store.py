@@ -19,7 +19,6 @@ from firebox.storage.database import Database
 LARGEST_INTEGER = 2**63 - 1
 NAME_CHARACTERS = 255
 """Names are indexed, and PostgreSQL limits an index entry to 2,704 bytes."""
-REPLACEMENT = "\ufffd"
 
 Id = TypeVar("Id", int, str)
 Record = TypeVar("Record", bound=Struct)
@@ -96,7 +95,7 @@ def check_storable(text: str, *, where: str, max_characters: int = 0) -> str:
 
 def replace_unstorable(text: str) -> str:
     """Replace unstorable characters by U+FFFD: for output, where that already stands for undecodable bytes."""
-    return _UNSTORABLE.sub(REPLACEMENT, text)
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def check_storable_number(number: int | None, *, where: str) -> int | None:

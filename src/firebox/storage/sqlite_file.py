@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from firebox.storage.schema import HEAD, VERSION_TABLE
@@ -30,7 +31,7 @@ def has_newest_schema(path: Path, *, make: bool) -> bool:
     Return False in every unusual case: `schema.prepare_schema` then finds and reports the reason.
     """
     try:
-        with closing(_connect(path)) as connection:
+        with _open(path) as connection:
             if make and _version(connection) != HEAD:
                 _make_tables(connection)
             return _version(connection) == HEAD
@@ -42,7 +43,7 @@ def has_rows(path: Path) -> bool:
     """Return whether there are rows that may expire; True also when that is unknown."""
     questions = " UNION ALL ".join(f"SELECT EXISTS (SELECT 1 FROM {table})" for table in WITH_AGE)  # noqa: S608 - our own names
     try:
-        with closing(_connect(path)) as connection:
+        with _open(path) as connection:
             return any(found for (found,) in connection.execute(questions))
     except sqlite3.Error:
         return True
@@ -55,14 +56,11 @@ def prepare(connection: sqlite3.Connection, busy_s: float) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-    try:
+@contextmanager
+def _open(path: Path) -> Generator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as connection:
         prepare(connection, BUSY_S)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        yield connection
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, busy_s: float) -> None:
@@ -71,12 +69,11 @@ def _use_write_ahead_log(connection: sqlite3.Connection, busy_s: float) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
+            return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
                 raise
             time.sleep(_BUSY_PAUSE_S)
-        else:
-            return
 
 
 def _version(connection: sqlite3.Connection) -> str:

@@ -101,12 +101,7 @@ async def open_stores(settings: Settings) -> AsyncGenerator[Stores]:
             redis = make_redis(settings)
             stack.push_async_callback(redis.aclose)
         stores = Stores(database, redis)
-        if _is_asked_by_runs(settings):
+        limits = (settings.anonymous_runs_per_minute, settings.anonymous_concurrent_runs, settings.anonymous_cpu_seconds_per_day)
+        if settings.require_login or any(limits):  # every client is looked up, or runs are counted
             await stores.load()
         yield stores
-
-
-def _is_asked_by_runs(settings: Settings) -> bool:
-    """Return whether runs are counted, or every client is looked up."""
-    limits = (settings.anonymous_runs_per_minute, settings.anonymous_concurrent_runs, settings.anonymous_cpu_seconds_per_day)
-    return settings.require_login or any(limits)
