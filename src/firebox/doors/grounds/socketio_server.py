@@ -176,18 +176,17 @@ def _read_target(scope: Scope) -> Target:
     if "j" in fields:
         raise Refusal("JSONP is not supported")
     transport = "websocket" if scope["type"] == ScopeType.WEBSOCKET else "polling"
-    if _only(fields.get("transport", ["polling"])) != transport:
+    if (_only(fields, "transport") or "polling") != transport:
         raise Refusal("Transport unknown", code=0)
     revision = REVISIONS.get(tuple(fields.get("EIO", ())))
-    sid = _only(fields["sid"]) if "sid" in fields else None
-    token = _only(fields[QUERY_PARAMETER]) if revision == 3 and QUERY_PARAMETER in fields else None
-    return Target(sid, revision, token)
+    return Target(_only(fields, "sid"), revision, _only(fields, QUERY_PARAMETER) if revision == 3 else None)
 
 
-def _only(values: list[str]) -> str:
-    if len(values) != 1:
+def _only(fields: dict[str, list[str]], name: str) -> str | None:
+    values = fields.get(name, [])
+    if len(values) > 1:
         raise Refusal("Bad request")
-    return values[0]
+    return values[0] if values else None
 
 
 def _cors_headers(target: Target, connection: AnyConnection) -> Headers:

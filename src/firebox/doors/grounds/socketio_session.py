@@ -76,7 +76,7 @@ class Outbox:
     def __init__(self) -> None:
         self._packets: deque[str] = deque()
         self._bytes = 0
-        self._filled = asyncio.Event()
+        self.filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
         self._is_closed = False
@@ -87,7 +87,7 @@ class Outbox:
     def put(self, packet: str) -> None:
         self._packets.append(packet)
         self._bytes += len(packet) + PACKET_BYTES
-        self._filled.set()
+        self.filled.set()
         self._empty.clear()
 
     def take(self, count: int, characters: int = 0) -> list[str]:
@@ -101,11 +101,8 @@ class Outbox:
         if not self._packets:
             self._empty.set()
             if not self._is_closed:
-                self._filled.clear()
+                self.filled.clear()
         return taken
-
-    async def until_filled(self) -> None:
-        await self._filled.wait()
 
     async def until_taken(self, waiting_bytes: int = 0, waiting_packets: int = 0) -> None:
         """Wait until everything has been taken, unless less than this is queued."""

@@ -45,7 +45,7 @@ async def poll(session: Session, receive: Receive, leaving: asyncio.Event) -> by
     if session.upgrade is Upgrade.PROBED:
         session.outbox.put(engine.NOOP)
     if not len(session.outbox):
-        await first_of(session.outbox.until_filled(), until_gone(receive), _until_stopped(session, leaving))
+        await first_of(session.outbox.filled.wait(), until_gone(receive), _until_stopped(session, leaving))
         if not len(session.outbox):
             session.close()
     packets = session.outbox.take(ANSWER_PACKETS, ANSWER_CHARACTERS)
@@ -145,7 +145,7 @@ async def _read(session: Session, receive: Receive) -> None:
 
 async def _write(session: Session, send: Send) -> None:
     while session.is_open or len(session.outbox):
-        await session.outbox.until_filled()
+        await session.outbox.filled.wait()
         for packet in session.outbox.take(1):
             await _send(send, packet)
 

@@ -8,10 +8,7 @@ from firebox.settings.settings import Settings
 
 
 def bind(settings: Settings, port_setting: str) -> socket.socket:
-    """Bind a TCP socket to `host` and the port in a setting. Accepted connections inherit the options set here.
-
-    Raises: SettingsError when the address cannot be used.
-    """
+    """Bind a TCP socket to `host` and the port in a setting. Accepted connections inherit its options. Raises: SettingsError."""
     port: int = getattr(settings, port_setting)
     try:
         found = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from litestar import Request, WebSocket
@@ -40,10 +40,7 @@ async def read_json(request: AnyRequest, type_: type[T], max_body_bytes: int) ->
 
 
 async def read_json_body(receive: Receive, headers: Mapping[str, str], max_body_bytes: int) -> Checked:
-    """Read a whole body that is to be parsed as JSON. Stop as soon as it exceeds the limits of `json_size`.
-
-    Raises: as `read_body`, and InvalidRequest.
-    """
+    """Read a whole body of JSON within the limits of `json_size`. Raises: as `read_body`, and InvalidRequest."""
     body = await read_body(receive, headers, max_body_bytes, is_json=True)
     if len(body) >= MAX_VALUES:
         await asyncio.sleep(0)  # let other tasks run before all of it is parsed
@@ -51,10 +48,7 @@ async def read_json_body(receive: Receive, headers: Mapping[str, str], max_body_
 
 
 def require_json(headers: Mapping[str, str]) -> None:
-    """Require `Content-Type: application/json`: browsers send a preflight request before they send that to another site.
-
-    Raises: UnsupportedBody.
-    """
+    """Raise UnsupportedBody for another content type: browsers send JSON to another site only after a preflight request."""
     content_type = headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedBody(
@@ -75,13 +69,14 @@ async def read_body(
     if encoding not in {"", "identity"}:
         raise UnsupportedBody(f"the content encoding is {encoding[:64]!r}", hint="send the body uncompressed")
     announced = headers.get("content-length", "")
-    too_large = announced.isdecimal() and (len(announced) > 18 or int(announced) > max_body_bytes)
-    if too_large and headers.get("expect", "").lower() == "100-continue":
-        raise BodyTooLarge(max_body_bytes)  # the client has not sent any of it yet
+    problem: BodyTooLarge | InvalidRequest | None = None
+    if announced.isdecimal() and (len(announced) > 18 or int(announced) > max_body_bytes):
+        problem = BodyTooLarge(max_body_bytes)
+        if headers.get("expect", "").lower() == "100-continue":
+            raise problem  # the client has not sent any of it yet
     parts: list[bytes] = []
     size_bytes = 0
     meter: Meter | None = None
-    refusal: InvalidRequest | None = None
     try:
         async with asyncio.timeout(timeout_s):
             more = True
@@ -92,8 +87,9 @@ async def read_body(
                 part = message["body"]
                 more = message.get("more_body", False)
                 size_bytes += len(part)
-                too_large = too_large or size_bytes > max_body_bytes
-                if too_large or refusal is not None:
+                if size_bytes > max_body_bytes:
+                    problem = BodyTooLarge(max_body_bytes)
+                if problem is not None:
                     parts.clear()
                     continue
                 parts.append(part)
@@ -102,13 +98,11 @@ async def read_body(
                         part, meter = (part, meter) if meter else (b"".join(parts), Meter())
                         meter.feed(part)
                     except InvalidRequest as error:
-                        refusal = error
+                        problem = error
     except TimeoutError:
         raise BodyTimeout(timeout_s) from None
-    if too_large:
-        raise BodyTooLarge(max_body_bytes)
-    if refusal is not None:
-        raise refusal
+    if problem is not None:
+        raise problem
     return b"".join(parts)
 
 
@@ -117,8 +111,7 @@ async def while_connected(request: AnyRequest, work: Awaitable[T]) -> T:
 
     Raises: ClientGone once `work` has cleaned up; and whatever `work` raises.
     """
-    working = asyncio.current_task()
-    assert working is not None  # noqa: S101 - a coroutine always runs in a task
+    working = cast("asyncio.Task[Any]", asyncio.current_task())
     leaving: asyncio.Task[None] | None = None
 
     def watch() -> None:
@@ -149,7 +142,7 @@ async def until_gone(receive: Receive) -> None:
         pass
 
 
-async def first_of(*works: Coroutine[Any, Any, None]) -> None:
+async def first_of(*works: Coroutine[Any, Any, object]) -> None:
     """Run several coroutines until the first one ends, and cancel the others. Of two that end together the first counts.
 
     An interactive run's client is so read from the admission of its run on: one that leaves while it waits, or breaks the
@@ -178,8 +171,7 @@ def check_origin(connection: AnyConnection, allowed_origins: frozenset[str]) -> 
     """Reject a WebSocket opened by a page of another site. allowed_origins: may contain "*".
 
     Browsers open WebSockets to other sites without a preflight request, but always send the page's origin.
-    Raises: ForeignOrigin.
-    Source: RFC 6455, section 10.2.
+    Raises: ForeignOrigin. Source: RFC 6455, section 10.2.
     """
     origin = connection.headers.get("origin")
     if origin is None or origin in allowed_origins or "*" in allowed_origins:

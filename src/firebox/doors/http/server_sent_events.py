@@ -18,10 +18,7 @@ KEEP_ALIVE_S = 15.0
 
 
 def event_parts(name: str, *data: bytes, sequence: int | None = None) -> Sequence[bytes]:
-    """Return the parts of one event.
-
-    data: parts of a single line. sequence: the event's `id`, which a client sends back as Last-Event-ID.
-    """
+    """Return the parts of an event. data: parts of one line. sequence: its `id`, which clients send back as Last-Event-ID."""
     id_field = b"" if sequence is None else b"id: %d\n" % sequence
     return (b"%sevent: %s\ndata: " % (id_field, name.encode()), *data, b"\n\n")
 

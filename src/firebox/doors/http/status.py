@@ -52,10 +52,7 @@ def status_of(error: errors.FireboxError, table: Mapping[type[errors.FireboxErro
 
 
 def headers_of(error: errors.FireboxError, scheme: str = "Bearer") -> dict[str, str]:
-    """Return the headers of an error response: Retry-After or WWW-Authenticate.
-
-    Source: RFC 9110, section 10.2.3 (Retry-After: whole seconds, rounded up) and section 11.6.1.
-    """
+    """Return Retry-After (whole seconds) or WWW-Authenticate for an error. Source: RFC 9110, sections 10.2.3 and 11.6.1."""
     if isinstance(error, errors.CapacityError):
         return {"Retry-After": str(max(1, ceil(error.retry_after_s)))}
     if isinstance(error, errors.Unauthenticated):

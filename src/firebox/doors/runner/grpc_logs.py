@@ -13,10 +13,7 @@ PAUSE_S = 10.0
 
 
 def silence() -> None:
-    """Disable the library's own log, unless GRPC_VERBOSITY is set. Call this before the library is imported.
-
-    Source: gRPC core, doc/environment_variables.md.
-    """
+    """Disable gRPC's log, before it is imported, unless GRPC_VERBOSITY is set. Source: gRPC, doc/environment_variables.md."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 

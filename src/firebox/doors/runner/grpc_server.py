@@ -13,10 +13,7 @@ from firebox.settings.settings import Settings
 
 @asynccontextmanager
 async def serve_grpc(service: Service, settings: Settings, turns: FairScheduler) -> AsyncGenerator[str]:
-    """Serve while the context is open. Yield the address, or "" if `grpc_port` is -1.
-
-    Raises: SettingsError when the address cannot be used.
-    """
+    """Serve while the context is open. Yield the address, or "" if `grpc_port` is -1. Raises: SettingsError."""
     if settings.grpc_port < 0:
         yield ""
         return

@@ -25,14 +25,13 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
     """Serve reflection. services: their full names; those of reflection itself are added."""
     _describe_stable()
     names = (*services, *SERVICES)
-    _reflection.enable_server_reflection(names, server)
     answer: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
         _reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
         request_deserializer=_messages.ServerReflectionRequest.FromString,
         response_serializer=_messages.ServerReflectionResponse.SerializeToString,
     )
     handlers = {"ServerReflectionInfo": answer}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICES[0], handlers),))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers) for name in SERVICES])
 
 
 def _describe_stable() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -33,11 +33,9 @@ if TYPE_CHECKING:  # protobuf is loaded with the first call
     from firebox.doors.runner.proto.runner_pb2 import CodeRequest
     from firebox.doors.runner.use_cases import Calls
 
-Answered = TypeVar("Answered", bound="Message")
 Handler = Callable[..., Awaitable[Any]]
 
 METHODS: tuple[Method, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-
 DESCRIPTION_PATH = "/runner/openapi.json"
 
 _log = structlog.get_logger("firebox.runner")
@@ -80,11 +78,11 @@ class Door:
 
     async def run(self, request: AnyRequest) -> Response[Any]:
         """RunCode. A client that disconnects cancels its run."""
-        return await self._call_with_body(request, self._calls.run_code)
+        return await self._post(request, self._calls.run_code)
 
     async def share(self, request: AnyRequest) -> Response[Any]:
         """ShareCode."""
-        return await self._call_with_body(request, self._calls.share_code)
+        return await self._post(request, self._calls.share_code)
 
     async def get(self, request: AnyRequest, snippet: str) -> Response[Any]:
         """GetCodeByID."""
@@ -114,9 +112,7 @@ class Door:
         await identify(request, self._service)
         return ASGIResponse(body=self._service.metrics.text(), media_type=run_metrics.MEDIA_TYPE)
 
-    async def _call_with_body(
-        self, request: AnyRequest, call: Callable[[CodeRequest, Caller], Awaitable[Answered]]
-    ) -> Response[Any]:
+    async def _post(self, request: AnyRequest, call: Callable[[CodeRequest, Caller], Awaitable[Message]]) -> Response[Any]:
         from firebox.doors.runner.proto.runner_pb2 import CodeRequest
 
         if not request.headers.get("content-type", "").lower().startswith("application/json"):

@@ -48,8 +48,7 @@ _log = structlog.get_logger("firebox.runner")
 async def open_server(service: Service, settings: Settings, turns: FairScheduler) -> AsyncGenerator[str]:
     """Serve while the context is open. Yield the address, such as "127.0.0.1:44000".
 
-    The library listens on a socket that only the guard can reach; the guard listens for clients.
-    Raises: SettingsError when the address cannot be used.
+    The library listens on a socket that only the guard can reach; the guard listens for clients. Raises: SettingsError.
     """
     with bind(settings, "grpc_port") as listener:
         listener.listen()

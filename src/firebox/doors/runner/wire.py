@@ -124,10 +124,7 @@ _UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
 async def to_json(message: Message, pieces: Pieces) -> bytes:
-    """Encode a message in the JSON mapping of proto3: 64-bit numbers as strings, default values included.
-
-    pieces: receive long texts.
-    """
+    """Encode a message in proto3's JSON mapping: 64-bit numbers as strings, defaults included. pieces: receive long texts."""
     from google.protobuf import json_format
 
     fields = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
