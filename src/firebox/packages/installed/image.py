@@ -64,6 +64,7 @@ class Image(Struct):
     names: set[str] = set()
     """All names at the top level."""
     paths: set[bytes] = set()
+    """Everything listed so far."""
 
     async def read_file(self, file: str, max_bytes: int) -> bytes:
         """Read a small file at the top level."""
@@ -120,6 +121,7 @@ class Image(Struct):
                 raise UnusablePackage(f"{self.name}: the image contains a name of more than {_LINE_BYTES} bytes") from None
         if not self.paths:
             raise UnusablePackage(f"{self.name}: the image is empty")
+        self.paths.clear()  # up to 500,000, which only this check needs
 
     def _add(self, line: bytes) -> None:
         """Check a line of `unsquashfs -lln` and add it.

@@ -50,9 +50,9 @@ class Installer:
         self._staging = Staging(store.folder)
 
     async def install(self, entry: Entry, report: Report = no_report, *, file: Path | None = None) -> list[Installed]:
-        """Download, verify and install a package and its missing dependencies. file: the package, instead of a download.
+        """Download, verify and install a package and its missing dependencies.
 
-        Return the installed packages, dependencies first. A failure changes nothing.
+        Return the installed packages, dependencies first. A failure changes nothing. file: a trusted file of the package.
         Raises: Conflict("Already installed"); PackageError; SandboxError if the environment cannot be evaluated.
         """
         corrected: dict[str, Entry] = {}
