@@ -58,18 +58,15 @@ class Languages:
         found = await self._stores.languages.find(name, version)
         if found is not None:
             return found
-        return await self._first(lambda each: (each.name, each.version) == (name, version), f"{name} {version}")
+        return (await self._matching(lambda each: (each.name, each.version) == (name, version), f"{name} {version}"))[0]
 
     async def versions(self, name: str) -> list[Language]:
         """Return the versions of a language. Raises: NotFound."""
-        found = [language for language in await self.all() if language.name == name]
-        if not found:
-            raise NotFound("language", name[:MAX_NAME_CHARACTERS])
-        return found
+        return await self._matching(lambda language: language.name == name, name)
 
     async def get(self, wanted: str) -> Language:
         """Return a language by id. Raises: NotFound."""
-        return await self._first(lambda language: language.id == wanted, wanted)
+        return (await self._matching(lambda language: language.id == wanted, wanted))[0]
 
     async def put(self, name: str, version: str, *, image: str) -> Language:
         """Register a language, or replace its image. Raises: InvalidRequest, UnknownRuntime for an unknown `native:` runtime."""
@@ -98,9 +95,10 @@ class Languages:
             )
         await self._stores.languages.remove(language.id)
 
-    async def _first(self, is_wanted: Callable[[Language], bool], name: str) -> Language:
-        found = next(filter(is_wanted, await self.all()), None)
-        if found is None:
+    async def _matching(self, is_wanted: Callable[[Language], bool], name: str) -> list[Language]:
+        """Return the languages that are wanted, at least one. Raises: NotFound for `name`."""
+        found = [*filter(is_wanted, await self.all())]
+        if not found:
             raise NotFound("language", name[:MAX_NAME_CHARACTERS])
         return found
 
