@@ -103,9 +103,8 @@ class Door:
         return answer_json(await while_connected(request, self._answer_run(asked, language, caller)))
 
     async def _answer_run(self, asked: wire.RunRequest, language: Language, caller: Caller) -> wire.Answer:
-        """Run a program in a container of the registered image, or in the sandbox. Cancelling this cancels the run.
-
-        Raises: RunFailed for a failure of the program or its container; otherwise as `Service.start`.
+        """Run a program in a container of the registered image, or in the sandbox. Cancelling this cancels the run. Raises:
+        RunFailed for a failure of the program or its container; otherwise as `Service.start`.
         """
         native = read_native(language.image)
         if native is not None:
@@ -182,9 +181,8 @@ class Door:
         return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)
 
     async def _require_user(self, request: AnyRequest) -> Caller:
-        """Require a user's token. Without accounts none is needed.
-
-        Raises: Unauthenticated, also for the operator's token, which is for the admin routes.
+        """Require a user's token. Without accounts none is needed. Raises: Unauthenticated, also for the operator's token, which
+        is for the admin routes.
         """
         if token_of(request.headers) is None and (self._settings.admin_token or self._settings.require_login):
             raise Unauthenticated("Missing auth token")

@@ -11,7 +11,7 @@ import structlog
 from litestar import Response, route
 from litestar.enums import MediaType
 from litestar.response.base import ASGIResponse
-from litestar.types import ControllerRouterHandler, ExceptionHandlersMap, Method
+from litestar.types import ControllerRouterHandler, Method
 from msgspec import json
 
 from firebox.domain.errors import CapacityError, FireboxError
@@ -22,6 +22,7 @@ ANY_METHOD = "GET HEAD POST PUT PATCH DELETE"
 Handler = Callable[..., Awaitable[Any]]
 Routes = Mapping[str, Mapping[str, Handler]]
 """Handlers by path and methods, such as "GET HEAD"."""
+ErrorHandlers = dict[int | type[Exception], Callable[[Any, Any], Response[Any]]]
 
 _log = structlog.get_logger("firebox.http")
 
@@ -62,7 +63,7 @@ def error_handlers(
     scheme: str = "Bearer",
     expected: tuple[type[FireboxError], ...] = (CapacityError,),
     logged: tuple[str, ...] = ("code", "message"),
-) -> ExceptionHandlersMap:
+) -> ErrorHandlers:
     """Create a door's handlers of errors.
 
     body_of: status and body. bug: body for an unexpected error, without details. scheme: of tokens. expected: errors that are no

@@ -11,20 +11,23 @@ from litestar.exceptions import HTTPException
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
 
-from firebox.domain.errors import InvalidRequest
+from firebox.domain.errors import InvalidRequest, PartUnavailable
+from firebox.doors.http.credentials import identify
 from firebox.doors.http.output import Pieces
 from firebox.doors.http.requests import AnyRequest, read_json_body, require_json, while_connected
 from firebox.doors.http.routing import Router, Routes, answer_json, error_handlers, handlers_of
 from firebox.doors.http.server_sent_events import STREAM_HEADERS
 from firebox.doors.piston import package_wire, wire
-from firebox.doors.piston.operators import packages_of, require_operator
 from firebox.doors.piston.progress_stream import follow, wanted_format
 from firebox.doors.piston.request import Document, read_document, to_package_job
+from firebox.service.callers import Caller
 from firebox.service.packages import Packages
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
 
 PREFIX = "/api/v3"
+FORWARDING_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+"""Headers of forwarded requests: their real sender is unknown, although the proxy is on this machine."""
 
 
 def router(service: Service, settings: Settings) -> Router:
@@ -42,12 +45,7 @@ def router(service: Service, settings: Settings) -> Router:
     }
     bug = package_wire.Failure("internal error; see the server log", "internal")
     errors = error_handlers(package_wire.from_error, bug, logged=("code", "message", "hint"))
-    return Router(
-        PREFIX,
-        route_handlers=handlers_of(routes),
-        exception_handlers={**errors, HTTPException: answer_http_error},
-        tags=["packages"],
-    )
+    return Router(PREFIX, route_handlers=handlers_of(routes), exception_handlers={**errors, HTTPException: answer_http_error})
 
 
 class PackageDoor:
@@ -126,13 +124,23 @@ class PackageDoor:
         return packages_of(self._service)
 
     async def _read(self, request: AnyRequest) -> Document:
-        """Read a body, which may be empty.
-
-        Requiring JSON protects against cross-site requests: browsers send a preflight request first.
-        Raises: UnsupportedBody, BodyTooLarge, BodyTimeout, ClientGone, InvalidRequest.
-        """
+        """Read a body, which may be empty. Requiring JSON makes browsers send a preflight request from another site."""
         require_json(request.headers)
         return read_document(await read_json_body(request.receive, request.headers, self._settings.max_body_bytes))
+
+
+async def require_operator(request: AnyRequest, service: Service) -> Caller:
+    """Allow admins; if accounts are disabled, allow clients on this machine. Raises: as `identify`, and Forbidden for others."""
+    caller = await identify(request, service)
+    service.accounts.require_operator(caller, forwarded=any(name in request.headers for name in FORWARDING_HEADERS))
+    return caller
+
+
+def packages_of(service: Service) -> Packages:
+    """Return the package service. Raises: PartUnavailable if this server has none."""
+    if service.packages is None:
+        raise PartUnavailable("package store", detail="this server has none")
+    return service.packages
 
 
 def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[bytes]:

@@ -17,8 +17,8 @@ from firebox.doors.http.requests import AnyRequest, AnySocket, check_origin, rea
 from firebox.doors.http.routing import Router, Routes, answer_json, error_handlers, handlers_of
 from firebox.doors.piston import package_routes, wire
 from firebox.doors.piston.connect import serve_connection
-from firebox.doors.piston.operators import packages_of, require_operator
 from firebox.doors.piston.package_list import find_to_install, find_to_uninstall, list_packages
+from firebox.doors.piston.package_routes import packages_of, require_operator
 from firebox.doors.piston.request import Document, read_document, read_selector, to_job
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
@@ -72,23 +72,18 @@ class Door:
     async def list_packages(self, request: AnyRequest) -> ASGIResponse:
         """List available and installed packages. Anyone who may run programs may call it."""
         await identify(request, self._service)
-        return answer_json(wire.from_packages(await list_packages(self._service)))
+        listed = await list_packages(self._service)
+        return answer_json([wire.PackageEntry(package.language, package.version, package.installed) for package in listed])
 
     async def install(self, request: AnyRequest) -> ASGIResponse:
-        """Install the newest matching package. A client that disconnects does not stop it.
-
-        Raises: as `require_operator`, `find_to_install` and `Packages.install`.
-        """
+        """Install the newest matching package. A client that disconnects does not stop it."""
         await require_operator(request, self._service)
         entry = await find_to_install(self._service, *read_selector(await self._read(request)))
         await while_connected(request, packages_of(self._service).install(entry).result())
         return answer_json(wire.PackageName(entry.language, entry.version))
 
     async def uninstall(self, request: AnyRequest) -> ASGIResponse:
-        """Uninstall the newest matching installed package; runtimes of the host stay.
-
-        Raises: as `require_operator`, `find_to_uninstall` and `Packages.uninstall`.
-        """
+        """Uninstall the newest matching installed package; runtimes of the host stay."""
         await require_operator(request, self._service)
         package = await find_to_uninstall(self._service, *read_selector(await self._read(request)))
         await while_connected(request, packages_of(self._service).uninstall(package.id))

@@ -155,9 +155,8 @@ async def _answer(message: Message) -> Response[Any]:
 
 
 def _user_id(request: AnyRequest) -> int:
-    """Parse the query parameter; 0 (no user) if it is missing.
-
-    Raises: InvalidRequest, also for a repeated one: a proxy may have checked the other value.
+    """Parse the query parameter; 0 (no user) if it is missing. Raises: InvalidRequest, also for a repeated one: a proxy may have
+    checked the other value.
     """
     found = [text for name in ("user_id", "userId") for text in request.query_params.getall(name, [])]
     if len(found) > 1:
