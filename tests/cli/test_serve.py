@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from firebox.domain.errors import SettingsError
-from firebox.server.listener import is_loopback, open_listener, url_of
+from firebox.doors.http.listening_socket import is_loopback, open_listener, url_of
 from firebox.settings.settings import load_settings
 from tests.support.server import RunningServer, run_firebox
 

@@ -14,7 +14,7 @@ import structlog.testing
 from firebox.doors.runner import grpc_messages, guard
 from firebox.doors.runner.grpc_logs import SparingLog
 from firebox.doors.runner.proto.runner_pb2 import CodeRequest
-from firebox.doors.runner.reflection import add_reflection
+from firebox.doors.runner.servicer import add_reflection
 from firebox.settings.settings import load_settings
 from tests.runner.conftest import CONNECTIONS_OF_A_CLIENT
 from tests.runner.frames import (

@@ -69,8 +69,8 @@ def start_server(flags: Mapping[str, object], config: Path | None) -> None:
     Raises: SettingsError, OSError and other failures at startup.
     """
     gc.disable()  # importing modules creates no garbage
+    from firebox.doors.http.listening_socket import open_listener
     from firebox.engine.log import LazyLogger
-    from firebox.server.listener import open_listener
     from firebox.server.logs import set_up_logs
     from firebox.service.available_runtimes import find_host_runtimes
     from firebox.settings.settings import load_settings

@@ -18,9 +18,8 @@ UNUSED_BY_SERVERS = ("annotated_types", "attr", "attrs", "pydantic", "pygments",
 
 @contextmanager
 def absent(*names: str) -> Generator[None]:
-    """Make importing these modules fail inside the context, as if they were not installed.
-
-    Modules that are already loaded stay. Source: importlib, "sys.modules": None in place of a module.
+    """Make importing these modules fail inside the context, as if they were not installed. Modules that are already loaded stay.
+    Source: importlib, "sys.modules": None in place of a module.
     """
     hidden = [name for name in names if name not in sys.modules]
     cast("dict[str, ModuleType | None]", sys.modules).update(dict.fromkeys(hidden))

@@ -36,7 +36,7 @@ def create_app(service: Service, settings: Settings) -> RequestGuard:
             reference.router(),
         ],
         # For unknown paths; each door handles its own errors.
-        exception_handlers={HTTPException: answer_http_error, Exception: native.answer_bug},
+        exception_handlers={HTTPException: answer_http_error, Exception: native.ERRORS[Exception]},
         cors_config=CORSConfig(allow_origins=sorted(origins)) if origins else None,
         before_send=[reference.complete_allow],
         # Ours describes the responses of every door.

@@ -16,9 +16,8 @@ from litestar import Litestar, Request, Response, get
 
 from firebox.doors.http.client_limits import ClientLimits
 from firebox.doors.http.fair_scheduler import FairScheduler
-from firebox.doors.http.listening_socket import bind
+from firebox.doors.http.listening_socket import bind, url_of
 from firebox.server.http_server import HttpServer
-from firebox.server.listener import url_of
 from firebox.service.run_metrics import MEDIA_TYPE
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
@@ -26,9 +25,8 @@ from firebox.settings.settings import Settings
 
 @asynccontextmanager
 async def serve_metrics(service: Service, settings: Settings, turns: FairScheduler) -> AsyncGenerator[str]:
-    """Serve while the context is open. Yield the URL, or "" if `metrics_port` is -1.
-
-    Raises: SettingsError when the address cannot be used.
+    """Serve while the context is open. Yield the URL, or "" if `metrics_port` is -1. Raises: SettingsError when the address
+    cannot be used.
     """
     if settings.metrics_port < 0:
         yield ""

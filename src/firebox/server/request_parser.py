@@ -8,6 +8,7 @@ Source: RFC 9110, section 7.8.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from httptools import HttpParserUpgrade, HttpRequestParser
@@ -50,29 +51,20 @@ class _Relay:
     """Passes callbacks on, except those of the head that the new parser is told. is_complete: that head has no body."""
 
     def __init__(self, connection: BoundedConnection) -> None:
-        self._connection = connection
         self.is_muted = True
         self.is_complete = False
+        self._complete = connection.on_message_complete
+        self.on_message_begin = self._unmuted(connection.on_message_begin)
+        self.on_url = self._unmuted(connection.on_url)
+        self.on_header = self._unmuted(connection.on_header)
+        self.on_headers_complete = self._unmuted(connection.on_headers_complete)
         self.on_body = connection.on_body
 
-    def on_message_begin(self) -> None:
-        if not self.is_muted:
-            self._connection.on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if not self.is_muted:
-            self._connection.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.is_muted:
-            self._connection.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if not self.is_muted:
-            self._connection.on_headers_complete()
+    def _unmuted(self, callback: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arguments: None if self.is_muted else callback(*arguments)
 
     def on_message_complete(self) -> None:
         if self.is_muted:
             self.is_complete = True
         else:
-            self._connection.on_message_complete()
+            self._complete()

@@ -17,7 +17,8 @@ import structlog
 import uvloop
 
 from firebox.doors.http.fair_scheduler import FairScheduler
-from firebox.doors.runner.grpc_server import serve_grpc
+from firebox.doors.http.listening_socket import is_loopback, url_of
+from firebox.doors.runner.grpc_logs import silence
 from firebox.engine.executor import LocalExecutor
 from firebox.packages.repository.sources import read_sources
 from firebox.runtimes.host_runtimes import HostScan
@@ -28,7 +29,6 @@ from firebox.sandbox.launcher.launcher_start import StartedLauncher
 from firebox.server.absent_modules import UNUSED_BY_SERVERS, absent
 from firebox.server.app import create_app
 from firebox.server.http_server import HttpServer
-from firebox.server.listener import is_loopback, url_of
 from firebox.server.metrics import serve_metrics
 from firebox.service.available_runtimes import open_store
 from firebox.service.installed_runtimes import InstalledRuntimes
@@ -50,9 +50,8 @@ _log = structlog.get_logger("firebox.serve")
 
 
 def serve(settings: Settings, listener: socket.socket, scan: Future[HostScan], launcher: Future[StartedLauncher | None]) -> None:
-    """Serve until SIGTERM or SIGINT. scan, launcher: already under way; the launcher is None if it cannot be used.
-
-    Raises: SettingsError, OSError and other failures at startup.
+    """Serve until SIGTERM or SIGINT. scan, launcher: already under way; the launcher is None if it cannot be used. Raises:
+    SettingsError, OSError and other failures at startup.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, listener, scan, launcher))
@@ -87,7 +86,12 @@ async def _serve(
         for each in found.unprepared if settings.prepare_toolchains else ():
             service.metrics.note_slow_toolchain(each.language, each.version)
         turns = FairScheduler()
-        grpc_address = await stack.enter_async_context(serve_grpc(service, settings, turns))
+        grpc_address = ""
+        if settings.grpc_port >= 0:  # the library takes 12 MB
+            silence()
+            from firebox.doors.runner.servicer import open_server
+
+            grpc_address = await stack.enter_async_context(open_server(service, settings, turns))
         metrics_url = await stack.enter_async_context(serve_metrics(service, settings, turns))
 
         def announce() -> None:

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
 from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 
-import structlog
-from litestar import Response, route
 from litestar.enums import MediaType
 from litestar.response.base import ASGIResponse
-from litestar.types import ControllerRouterHandler, Method
 
 import firebox
-from firebox.domain.errors import CapacityError, ContainerError, FireboxError, NotFound, Unauthenticated
+from firebox.domain.errors import ContainerError, NotFound, Unauthenticated
 from firebox.doors.glot import wire
 from firebox.doors.http.credentials import identify, token_of
 from firebox.doors.http.json_size import Checked
 from firebox.doors.http.requests import AnyRequest, read_json_body, require_json, while_connected
-from firebox.doors.http.routing import Router
-from firebox.doors.http.status import headers_of
+from firebox.doors.http.routing import ANY_METHOD, Handler, Router, Routes, answer_json, error_handlers, handlers_of
 from firebox.service.callers import Caller
 from firebox.service.languages import read_native
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
 from firebox.storage.records import Language
 
-READ: tuple[Method, ...] = ("GET", "HEAD")
-METHODS: tuple[Method, ...] = (*READ, "POST", "PUT", "PATCH", "DELETE")
 UNKNOWN = (
     "/languages/{name:str}/{version:str}/{rest:path}",
     "/images/{rest:path}",
@@ -41,34 +34,25 @@ UNKNOWN = (
 """Unknown paths below ours, which get responses in this API's format too."""
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-Handler = Callable[..., Awaitable[ASGIResponse]]
-
-_log = structlog.get_logger("firebox.glot")
-
 
 def routers(service: Service, settings: Settings) -> list[Router]:
     """Create the routes of this door."""
     door = Door(service, settings)
-    table: dict[str, list[tuple[tuple[Method, ...], Handler]]] = {
-        "/": [(READ, door.root)],
-        "/languages": [(READ, door.list_languages)],
-        "/languages/{name:str}": [(READ, door.list_versions)],
-        "/languages/{name:str}/{version:str}": [(("POST",), door.run)],
-        "/images": [(READ, door.list_images)],
-        "/admin": [(READ, door.admin_root)],
-        "/admin/users": [(READ, door.list_users), (("POST",), door.create_user)],
-        "/admin/users/{uuid:str}": [(READ, door.read_user), (("PUT",), door.change_user), (("DELETE",), door.remove_user)],
-        "/admin/languages": [(READ, door.list_registered), (("PUT",), door.put_language)],
-        "/admin/languages/{language_id:str}": [(READ, door.read_language), (("DELETE",), door.remove_language)],
+    routes: Routes = {
+        "/": {"GET HEAD": door.root},
+        "/languages": {"GET HEAD": door.list_languages},
+        "/languages/{name:str}": {"GET HEAD": door.list_versions},
+        "/languages/{name:str}/{version:str}": {"POST": door.run},
+        "/images": {"GET HEAD": door.list_images},
+        "/admin": {"GET HEAD": door.admin_root},
+        "/admin/users": {"GET HEAD": door.list_users, "POST": door.create_user},
+        "/admin/users/{uuid:str}": {"GET HEAD": door.read_user, "PUT": door.change_user, "DELETE": door.remove_user},
+        "/admin/languages": {"GET HEAD": door.list_registered, "PUT": door.put_language},
+        "/admin/languages/{language_id:str}": {"GET HEAD": door.read_language, "DELETE": door.remove_language},
+        **{path: {ANY_METHOD: answer_unknown_route} for path in UNKNOWN},
     }
-    handlers: list[ControllerRouterHandler] = []
-    for path, served in table.items():
-        taken: tuple[Method, ...] = tuple(method for methods, _ in served for method in methods)
-        rest: tuple[Method, ...] = tuple(method for method in METHODS if method not in taken)
-        for methods, handler in [*served, (rest, _refuser(taken))]:
-            handlers.append(_route(path, methods, handler))
-    handlers += [_route(path, METHODS, answer_unknown_route) for path in UNKNOWN]
-    return [Router("/", route_handlers=handlers, exception_handlers={FireboxError: answer_error, Exception: answer_bug})]
+    errors = error_handlers(wire.from_error, wire.BUG, scheme="Token")
+    return [Router("/", route_handlers=handlers_of(routes, _refuser), exception_handlers=errors)]
 
 
 class Door:
@@ -90,18 +74,18 @@ class Door:
             version=firebox.__version__,
             urls={name: links.to(name) for name in ("admin", "images", "languages")},
         )
-        return _answer(root, headers={"Vary": "Accept"})
+        return answer_json(root, headers={"Vary": "Accept"})
 
     async def list_languages(self, request: AnyRequest) -> ASGIResponse:
         links = self._links(request)
         names = sorted({language.name for language in await self._service.languages.all()})
-        return _answer([wire.NamedLink(name, links.to("languages", name)) for name in names])
+        return answer_json([wire.NamedLink(name, links.to("languages", name)) for name in names])
 
     async def list_versions(self, request: AnyRequest, name: str) -> ASGIResponse:
         """List the versions of a language. Raises: NotFound."""
         links = self._links(request)
         found = await self._service.languages.versions(name)
-        return _answer([wire.VersionLink(each.version, links.to("languages", each.name, each.version)) for each in found])
+        return answer_json([wire.VersionLink(each.version, links.to("languages", each.name, each.version)) for each in found])
 
     async def list_images(self, request: AnyRequest) -> ASGIResponse:
         """List the images, with the address that runs a program in each."""
@@ -109,19 +93,18 @@ class Door:
         found: dict[str, wire.ImageLink] = {}
         for each in await self._service.languages.all():
             found.setdefault(each.image, wire.ImageLink(each.image, links.to("languages", each.name, each.version)))
-        return _answer(sorted(found.values(), key=lambda image: image.image))
+        return answer_json(sorted(found.values(), key=lambda image: image.image))
 
     async def run(self, request: AnyRequest, name: str, version: str) -> ASGIResponse:
         """Run a program to its end. A client that disconnects cancels its run."""
         caller = await self._require_user(request)
         language = await self._service.languages.find(name, version)
         asked = wire.read_run(await self._read(request))
-        return _answer(await while_connected(request, self._answer_run(asked, language, caller)))
+        return answer_json(await while_connected(request, self._answer_run(asked, language, caller)))
 
     async def _answer_run(self, asked: wire.RunRequest, language: Language, caller: Caller) -> wire.Answer:
-        """Run a program in a container of the registered image, or in the sandbox. Cancelling this cancels the run.
-
-        Raises: RunFailed for a failure of the program or its container; otherwise as `Service.start`.
+        """Run a program in a container of the registered image, or in the sandbox. Cancelling this cancels the run. Raises:
+        RunFailed for a failure of the program or its container; otherwise as `Service.start`.
         """
         native = read_native(language.image)
         if native is not None:
@@ -140,24 +123,24 @@ class Door:
     async def admin_root(self, request: AnyRequest) -> ASGIResponse:
         """Return links to the management of users and languages."""
         links = self._links(request)
-        return _answer(wire.Root({"users": links.to("admin", "users"), "languages": links.to("admin", "languages")}))
+        return answer_json(wire.Root({"users": links.to("admin", "users"), "languages": links.to("admin", "languages")}))
 
     async def list_users(self, request: AnyRequest) -> ASGIResponse:
         await self._require_admin(request)
         links = self._links(request)
-        return _answer([wire.from_user(user, links) for user in await self._service.accounts.users.all()])
+        return answer_json([wire.from_user(user, links) for user in await self._service.accounts.users.all()])
 
     async def create_user(self, request: AnyRequest) -> ASGIResponse:
         """Create a user, with a generated name. Raises: Conflict when the token is taken."""
         await self._require_admin(request)
         token = wire.read_token(await self._read(request))
         created = await self._service.accounts.create(f"glot-{secrets.token_hex(8)}", "user", token)
-        return _answer(wire.from_user(created.user, self._links(request), token))
+        return answer_json(wire.from_user(created.user, self._links(request), token))
 
     async def read_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
         """Return a user. Raises: NotFound."""
         await self._require_admin(request)
-        return _answer(wire.from_user(await self._service.accounts.users.by_uuid(uuid), self._links(request)))
+        return answer_json(wire.from_user(await self._service.accounts.users.by_uuid(uuid), self._links(request)))
 
     async def change_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
         """Replace the token of a user. Raises: NotFound, Conflict when it is taken."""
@@ -165,7 +148,7 @@ class Door:
         user = await self._service.accounts.users.by_uuid(uuid)
         token = wire.read_token(await self._read(request))
         changed = await self._service.accounts.new_token(user.id, token)
-        return _answer(wire.from_user(changed.user, self._links(request), token))
+        return answer_json(wire.from_user(changed.user, self._links(request), token))
 
     async def remove_user(self, request: AnyRequest, uuid: str) -> ASGIResponse:
         """Delete a user. Raises: NotFound."""
@@ -176,18 +159,20 @@ class Door:
     async def list_registered(self, request: AnyRequest) -> ASGIResponse:
         await self._require_admin(request)
         links = self._links(request)
-        return _answer([wire.from_language(language, links) for language in await self._service.languages.all()])
+        return answer_json([wire.from_language(language, links) for language in await self._service.languages.all()])
 
     async def put_language(self, request: AnyRequest) -> ASGIResponse:
         """Register a language, or replace its image."""
         await self._require_admin(request)
         name, version, image = wire.read_language(await self._read(request))
-        return _answer(wire.from_language(await self._service.languages.put(name, version, image=image), self._links(request)))
+        return answer_json(
+            wire.from_language(await self._service.languages.put(name, version, image=image), self._links(request))
+        )
 
     async def read_language(self, request: AnyRequest, language_id: str) -> ASGIResponse:
         """Return a language at a version. Raises: NotFound."""
         await self._require_admin(request)
-        return _answer(wire.from_language(await self._service.languages.get(language_id), None))
+        return answer_json(wire.from_language(await self._service.languages.get(language_id), None))
 
     async def remove_language(self, request: AnyRequest, language_id: str) -> ASGIResponse:
         """Unregister a language. Raises: NotFound, Conflict for a runtime of the host."""
@@ -196,9 +181,8 @@ class Door:
         return ASGIResponse(status_code=HTTPStatus.NO_CONTENT)
 
     async def _require_user(self, request: AnyRequest) -> Caller:
-        """Require a user's token. Without accounts none is needed.
-
-        Raises: Unauthenticated, also for the operator's token, which is for the admin routes.
+        """Require a user's token. Without accounts none is needed. Raises: Unauthenticated, also for the operator's token, which
+        is for the admin routes.
         """
         if token_of(request.headers) is None and (self._settings.admin_token or self._settings.require_login):
             raise Unauthenticated("Missing auth token")
@@ -230,38 +214,16 @@ class Door:
 
 async def answer_unknown_route() -> ASGIResponse:
     """Return the response for an unknown path."""
-    return _answer(wire.NOT_FOUND, HTTPStatus.NOT_FOUND)
+    return answer_json(wire.NOT_FOUND, HTTPStatus.NOT_FOUND)
 
 
-def answer_error(_request: AnyRequest, error: FireboxError) -> Response[bytes]:
-    status, message = wire.from_error(error)
-    if status >= 500 and not isinstance(error, CapacityError):
-        _log.error("request failed", code=error.code, message=error.message)
-    headers = headers_of(error, "Token")
-    return Response(wire.encode(message), status_code=status, headers=headers, media_type=MediaType.JSON)
-
-
-def answer_bug(_request: AnyRequest, error: Exception) -> Response[bytes]:
-    """Log an unexpected error, and return a response without details."""
-    _log.error("unhandled error in a request", exc_info=error)
-    return Response(wire.encode(wire.BUG), status_code=HTTPStatus.INTERNAL_SERVER_ERROR, media_type=MediaType.JSON)
-
-
-def _refuser(allowed: tuple[Method, ...]) -> Handler:
+def _refuser(allowed: list[str]) -> Handler:
     """Create the handler for the methods that a path does not support."""
 
     async def refuse() -> ASGIResponse:
-        return _answer(wire.WRONG_METHOD, HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(allowed)})
+        return answer_json(wire.WRONG_METHOD, HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(allowed)})
 
     return refuse
-
-
-def _route(path: str, methods: tuple[Method, ...], handler: Handler) -> ControllerRouterHandler:
-    return route(path, http_method=list(methods), status_code=HTTPStatus.OK, include_in_schema=False)(handler)
-
-
-def _answer(document: object, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> ASGIResponse:
-    return ASGIResponse(body=wire.encode(document), status_code=status, media_type=MediaType.JSON, headers=headers)
 
 
 @cache

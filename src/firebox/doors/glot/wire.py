@@ -16,7 +16,7 @@ from firebox.domain import errors
 from firebox.domain.limits import Deadline, LimitRequest, OutputMode
 from firebox.domain.model import File, Image, Job, Result, Verdict
 from firebox.doors.http import refusals
-from firebox.doors.http.json_body import parse
+from firebox.doors.http.json_body import parse_object
 from firebox.doors.http.json_size import Checked
 from firebox.doors.http.status import status_of
 from firebox.service.languages import Native
@@ -149,17 +149,9 @@ class Links:
         return "/".join((self._base, *(quote(part, safe="+") for part in parts)))
 
 
-def read_object(body: Checked) -> dict[str, Any]:
-    """Parse a JSON object. Raises: InvalidRequest."""
-    document = parse(body)
-    if not isinstance(document, dict):
-        raise errors.InvalidRequest("the body is not a JSON object")
-    return cast("dict[str, Any]", document)
-
-
 def read_run(body: Checked) -> RunRequest:
     """Parse a program to run. Unknown keys are ignored. Raises: InvalidRequest."""
-    document = read_object(body)
+    document = parse_object(body)
     entries = document.get("files")
     if not isinstance(entries, list) or not entries:
         raise errors.InvalidRequest("Missing files")
@@ -179,12 +171,12 @@ def read_run(body: Checked) -> RunRequest:
 
 def read_token(body: Checked) -> str:
     """Parse the token of a new user. Raises: InvalidRequest when it is missing."""
-    return _required(read_object(body), "token")
+    return _required(parse_object(body), "token")
 
 
 def read_language(body: Checked) -> tuple[str, str, str]:
     """Parse name, version and image. Raises: InvalidRequest."""
-    document = read_object(body)
+    document = parse_object(body)
     found: list[str] = []
     for key in ("name", "version", "image"):
         found.append(_required(document, key))
@@ -228,7 +220,6 @@ def to_job(request: RunRequest, native: Native, settings: Settings) -> Job:
 
 def from_result(result: Result, output_bytes: int) -> Answer:
     """Convert a result: the output of the program, or of the compiler if that failed. output_bytes: limit of the response.
-
     Raises: TooSlow, TooMuchOutput, SandboxError for a failure of the sandbox.
     """
     _check_stopped(result)
@@ -249,9 +240,8 @@ def from_result(result: Result, output_bytes: int) -> Answer:
 
 
 def from_container(result: Result) -> Answer:
-    """Read what the program of an image wrote: exactly one JSON object.
-
-    Raises: RunFailed, with the stderr of the container; TooSlow, TooMuchOutput, ContainerError, ShuttingDown.
+    """Read what the program of an image wrote: exactly one JSON object. Raises: RunFailed, with the stderr of the container;
+    TooSlow, TooMuchOutput, ContainerError, ShuttingDown.
     """
     _check_stopped(result)
     stage = result.run

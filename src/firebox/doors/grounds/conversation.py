@@ -53,9 +53,8 @@ class Conversation:
             await asyncio.wait(self._tasks)
 
     def request(self, document: object) -> None:
-        """Answer an event, in the background. document: its first argument, any JSON value.
-
-        A request that is refused (too early, empty, too long) does not interrupt the current run.
+        """Answer an event, in the background. document: its first argument, any JSON value. A request that is refused (too early,
+        empty, too long) does not interrupt the current run.
         """
         if self._closed:
             return

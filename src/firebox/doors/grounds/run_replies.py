@@ -1,6 +1,5 @@
-"""Runs a program, in a container of an `exec-LANGUAGE` image or in our own sandbox, and yields its replies.
-
-Source: github.com/grounds/grounds-exec, docs/NEW_LANGUAGE.md and lib/utils.js.
+"""Runs a program, in a container of an `exec-LANGUAGE` image or in our own sandbox, and yields its replies. Source:
+github.com/grounds/grounds-exec, docs/NEW_LANGUAGE.md and lib/utils.js.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from firebox.domain.limits import LimitRequest, NamedLanguage, OutputMode
 from firebox.domain.model import Dispatched, Finished, Image, Job, Output, Queued, StageExited, StageStarted
 from firebox.doors.grounds.rate_limit import Clock
 from firebox.doors.grounds.wire import Reply, Request, last_reply, run_memory_bytes, to_job
-from firebox.doors.http.text import StreamText
+from firebox.doors.http.output import StreamText
 from firebox.service.callers import Caller
 from firebox.service.service import Service
 from firebox.service.validation import check_word

@@ -117,17 +117,13 @@ class SocketIoServer:
             if session is None:
                 session = self._open(target, connection)
                 await session.open(may_upgrade=True)
-            await self._poll(session, connection, headers)
+            with _alone(session, "polls"):
+                payload = await poll(session, connection.receive, self._leaving)
+                await _answer(connection.send, 200, payload, TEXT, headers)
         elif method == "POST" and session is not None:
             await self._post(session, connection, headers)
         else:
             raise Refusal("Bad handshake method", status=400 if method == "POST" else 405, code=2)
-
-    async def _poll(self, session: Session, connection: AnyConnection, headers: Headers) -> None:
-        """Send packets to the client, as soon as there are some."""
-        with _alone(session, "polls"):
-            payload = await poll(session, connection.receive, self._leaving)
-            await _answer(connection.send, 200, payload, TEXT, headers)
 
     async def _post(self, session: Session, connection: AnyConnection, headers: Headers) -> None:
         """Receive packets from the client."""
@@ -190,9 +186,8 @@ def _only(fields: dict[str, list[str]], name: str) -> str | None:
 
 
 def _cors_headers(target: Target, connection: AnyConnection) -> Headers:
-    """Allow pages to read a response to clients of versions 1 and 2, which always send requests with credentials.
-
-    Only for sites that `check_origin` has accepted. Source: Fetch standard, "CORS protocol and credentials".
+    """Allow pages to read a response to clients of versions 1 and 2, which always send requests with credentials. Only for sites
+    that `check_origin` has accepted. Source: Fetch standard, "CORS protocol and credentials".
     """
     if target.revision == 3 and "origin" in connection.headers:
         return [(b"access-control-allow-credentials", b"true")]

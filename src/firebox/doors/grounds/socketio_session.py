@@ -40,8 +40,7 @@ ANSWER_PACKETS = 16
 ANSWER_CHARACTERS = 64 * 1024
 CHUNK_CHARACTERS = ANSWER_CHARACTERS // 7
 """Length of a chunk, each character of which may become six, for clients on Engine.IO 3. Version 1 in a browser fails on a
-response much longer than `ANSWER_CHARACTERS`.
-Source: engine.io-client 1.8, `String.fromCharCode.apply`.
+response much longer than `ANSWER_CHARACTERS`. Source: engine.io-client 1.8, `String.fromCharCode.apply`.
 """
 
 

@@ -65,9 +65,8 @@ class Reply(Struct, frozen=True):
 
 
 def read_request(document: object) -> Request:
-    """Check the first argument of an event, any JSON value. Unknown keys are ignored, as in grounds-exec.
-
-    A request without `code` runs an empty program. Raises: InvalidRequest with the message for the client.
+    """Check the first argument of an event, any JSON value. Unknown keys are ignored, as in grounds-exec. A request without
+    `code` runs an empty program. Raises: InvalidRequest with the message for the client.
     """
     if not document:
         raise InvalidRequest(EMPTY)

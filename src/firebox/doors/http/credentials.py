@@ -19,7 +19,6 @@ QUERY_FIELDS = 100
 
 async def identify(connection: AnyConnection, service: Service) -> Caller:
     """Identify the client. A browser cannot set headers of a WebSocket or an EventSource: the token may be in their query string.
-
     Raises: Unauthenticated, Forbidden, RateLimited, PartUnavailable.
     """
     token = token_of(connection.headers)

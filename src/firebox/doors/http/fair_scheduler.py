@@ -17,9 +17,8 @@ CLIENTS_A_TURN = 8
 """How many clients may start work in one turn; the others follow in the next."""
 
 Work = Callable[[], bool]
-"""Performs one step of queued work. Return whether more remains. A step that starts work calls `FairScheduler.take`.
-
-If it raises, the error is logged and the work is dropped; cleaning up is its own duty.
+"""Performs one step of queued work. Return whether more remains. A step that starts work calls `FairScheduler.take`. If it
+raises, the error is logged and the work is dropped; cleaning up is its own duty.
 """
 
 

@@ -120,9 +120,8 @@ class HostNames:
         self._allows = lru_cache(maxsize=1024)(self._decide)
 
     def problem(self, values: list[bytes]) -> str:
-        """Return what is wrong with the Host headers of a request, or "".
-
-        Source: RFC 9110, section 7.2, and RFC 9112, section 3.2: exactly one is required.
+        """Return what is wrong with the Host headers of a request, or "". Source: RFC 9110, section 7.2, and RFC 9112, section
+        3.2: exactly one is required.
         """
         if self._any:
             return ""

@@ -9,7 +9,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Annotated, NoReturn, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, NoReturn, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
@@ -26,9 +26,8 @@ _TOO_DEEP = "the JSON is nested too deeply"
 
 
 def decode(body: Checked, type_: type[T]) -> T:
-    """Decode a JSON document as `type_`, without duplicate keys, unknown keys, NaN or type coercion.
-
-    Raises: InvalidRequest; `where` is a path such as "files[0].name", or a position in the text for invalid JSON.
+    """Decode a JSON document as `type_`, without duplicate keys, unknown keys, NaN or type coercion. Raises: InvalidRequest;
+    `where` is a path such as "files[0].name", or a position in the text for invalid JSON.
     """
     return convert(parse(body), type_)
 
@@ -67,10 +66,17 @@ def parse(body: Checked) -> object:
     return document
 
 
-def convert(document: object, type_: type[T]) -> T:
-    """Validate a parsed document against a msgspec type.
+def parse_object(body: Checked) -> dict[str, Any]:
+    """Parse a JSON object, as `parse` does. Raises: InvalidRequest."""
+    document = parse(body)
+    if not isinstance(document, dict):
+        raise InvalidRequest("the body is not a JSON object")
+    return cast("dict[str, Any]", document)
 
-    Raises: InvalidRequest with the path and, for an unknown key, the closest known one as a hint.
+
+def convert(document: object, type_: type[T]) -> T:
+    """Validate a parsed document against a msgspec type. Raises: InvalidRequest with the path and, for an unknown key, the
+    closest known one as a hint.
     """
     try:
         return msgspec.convert(document, type_)

@@ -1,5 +1,4 @@
 """Building blocks of the OpenAPI document: each door describes its operations in tables, and one document contains them all.
-
 Imported on the first request for the document. Source: OpenAPI 3.1.
 """
 
@@ -248,9 +247,8 @@ def _schema(type_: Any, *, prefix: str, schemas: dict[str, Schema]) -> Schema:
 
 
 def _tidy(schema: object) -> Any:
-    """Simplify a schema for client generators.
-
-    Defaults that are objects are dropped (their properties have their own), and descriptions lose the indentation of the source.
+    """Simplify a schema for client generators. Defaults that are objects are dropped (their properties have their own), and
+    descriptions lose the indentation of the source.
     """
     if isinstance(schema, list):
         return [_tidy(each) for each in cast("list[object]", schema)]

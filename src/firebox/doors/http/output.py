@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -23,7 +24,6 @@ from litestar.response import Stream
 
 from firebox.domain import model
 from firebox.domain.limits import StageName
-from firebox.doors.http.text import StreamText
 
 LARGE_BYTES = 64 * 1024
 """Larger texts are encoded in pieces of this size."""
@@ -114,6 +114,26 @@ class Pieces:
         name = secrets.token_hex(16)
         self._named[name.encode()] = pieces
         return name
+
+
+class StreamText:
+    """Decodes the output of one stage as UTF-8. A character split over two pieces is returned whole with the second one."""
+
+    def __init__(self) -> None:
+        make = codecs.getincrementaldecoder("utf-8")
+        self._decoders: dict[model.StreamName, codecs.IncrementalDecoder] = {"stdout": make("replace"), "stderr": make("replace")}
+
+    def feed(self, output: model.Output | model.Chunk) -> str:
+        """Decode a piece; "" while a character is incomplete. Undecodable bytes become U+FFFD."""
+        return self._decoders[output.stream].decode(output.data)
+
+    def rest(self) -> list[tuple[model.StreamName, str]]:
+        """Return the replacements for an incomplete character at the end of each stream, and reset the decoders."""
+        ends: list[tuple[model.StreamName, str]] = []
+        for stream, decoder in self._decoders.items():
+            ends.append((stream, decoder.decode(b"", final=True)))
+            decoder.reset()
+        return [(stream, text) for stream, text in ends if text]
 
 
 def plain_texts(stage: model.StageResult) -> Texts:

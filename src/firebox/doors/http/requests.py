@@ -31,9 +31,8 @@ everything; without this they would see a broken connection.
 
 
 async def read_json(request: AnyRequest, type_: type[T], max_body_bytes: int) -> T:
-    """Read and decode a JSON body.
-
-    Raises: UnsupportedBody unless the content type is JSON, BodyTooLarge, BodyTimeout, ClientGone, InvalidRequest.
+    """Read and decode a JSON body. Raises: UnsupportedBody unless the content type is JSON, BodyTooLarge, BodyTimeout,
+    ClientGone, InvalidRequest.
     """
     require_json(request.headers)
     return decode(await read_json_body(request.receive, request.headers, max_body_bytes), type_)
@@ -107,9 +106,8 @@ async def read_body(
 
 
 async def while_connected(request: AnyRequest, work: Awaitable[T]) -> T:
-    """Await `work`, and cancel it when the client disconnects. Call it after the body has been read.
-
-    Raises: ClientGone once `work` has cleaned up; and whatever `work` raises.
+    """Await `work`, and cancel it when the client disconnects. Call it after the body has been read. Raises: ClientGone once
+    `work` has cleaned up; and whatever `work` raises.
     """
     working = cast("asyncio.Task[Any]", asyncio.current_task())
     leaving: asyncio.Task[None] | None = None
@@ -168,10 +166,8 @@ def client_address(connection: AnyConnection) -> str:
 
 
 def check_origin(connection: AnyConnection, allowed_origins: frozenset[str]) -> None:
-    """Reject a WebSocket opened by a page of another site. allowed_origins: may contain "*".
-
-    Browsers open WebSockets to other sites without a preflight request, but always send the page's origin.
-    Raises: ForeignOrigin. Source: RFC 6455, section 10.2.
+    """Reject a WebSocket opened by a page of another site. allowed_origins: may contain "*". Browsers open WebSockets to other
+    sites without a preflight request, but always send the page's origin. Raises: ForeignOrigin. Source: RFC 6455, section 10.2.
     """
     origin = connection.headers.get("origin")
     if origin is None or origin in allowed_origins or "*" in allowed_origins:

@@ -10,38 +10,22 @@ from firebox.domain import errors
 from firebox.doors.http.refusals import BodyTimeout, BodyTooLarge, ClientGone, ForeignOrigin, TransportError, UnsupportedBody
 
 STATUS: Mapping[type[errors.FireboxError], int] = {
-    errors.FireboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.RequestError: HTTPStatus.BAD_REQUEST,
-    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+    **dict.fromkeys((errors.RequestError, errors.InvalidRequest), HTTPStatus.BAD_REQUEST),
     # Not 404: the route exists and its body is wrong; 404 is for missing resources.
     errors.UnknownRuntime: HTTPStatus.BAD_REQUEST,
-    errors.LimitTooHigh: HTTPStatus.BAD_REQUEST,
-    errors.LimitNotEnforceable: HTTPStatus.BAD_REQUEST,
-    errors.NotFound: HTTPStatus.NOT_FOUND,
-    errors.Conflict: HTTPStatus.CONFLICT,
+    **dict.fromkeys((errors.LimitTooHigh, errors.LimitNotEnforceable), HTTPStatus.BAD_REQUEST),
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
-    errors.CapacityError: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.QueueFull: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.BodiesFull: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.ShuttingDown: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.PartUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.SettingsError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.ContainerError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.PackageError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.RepositoryError: HTTPStatus.BAD_GATEWAY,
-    errors.DownloadFailed: HTTPStatus.BAD_GATEWAY,
-    errors.WrongChecksum: HTTPStatus.BAD_GATEWAY,
-    errors.NotTrusted: HTTPStatus.BAD_GATEWAY,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    **dict.fromkeys((errors.Conflict, errors.DependencyConflict), HTTPStatus.CONFLICT),
     errors.UnusablePackage: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.DependencyConflict: HTTPStatus.CONFLICT,
-    errors.BuildFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
-    errors.SandboxError: HTTPStatus.INTERNAL_SERVER_ERROR,
-    **{
-        class_: class_.status
-        for class_ in (TransportError, BodyTooLarge, BodyTimeout, UnsupportedBody, ForeignOrigin, ClientGone)
-    },
+    **dict.fromkeys((errors.QueueFull, errors.BodiesFull, errors.RateLimited), HTTPStatus.TOO_MANY_REQUESTS),
+    **dict.fromkeys((errors.FireboxError, errors.SettingsError, errors.SandboxError), HTTPStatus.INTERNAL_SERVER_ERROR),
+    **dict.fromkeys((errors.ContainerError, errors.PackageError, errors.BuildFailed), HTTPStatus.INTERNAL_SERVER_ERROR),
+    **dict.fromkeys((errors.RepositoryError, errors.DownloadFailed), HTTPStatus.BAD_GATEWAY),
+    **dict.fromkeys((errors.WrongChecksum, errors.NotTrusted), HTTPStatus.BAD_GATEWAY),
+    **dict.fromkeys((errors.CapacityError, errors.ShuttingDown, errors.PartUnavailable), HTTPStatus.SERVICE_UNAVAILABLE),
+    **{each: each.status for each in (TransportError, BodyTooLarge, BodyTimeout, UnsupportedBody, ForeignOrigin, ClientGone)},
 }
 """HTTP status of every error; a test walks the classes."""
 

@@ -12,9 +12,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from firebox.domain import model
 from firebox.domain.limits import StageName
-from firebox.doors.http.output import Pieces, in_chunks
+from firebox.doors.http.output import Pieces, StreamText, in_chunks
 from firebox.doors.http.server_sent_events import COMMENT, event_parts, with_keep_alive
-from firebox.doors.http.text import StreamText
 from firebox.doors.native import wire
 
 
@@ -97,9 +96,8 @@ class EventTranslator:
 async def translate(
     events: AsyncIterator[model.Event], after_sequence: int = -1, *, exact: bool = False
 ) -> AsyncIterator[Written]:
-    """Convert the events of a run, and yield those after a sequence number.
-
-    Reads from the first event, because a character may have started before that number and ended after it.
+    """Convert the events of a run, and yield those after a sequence number. Reads from the first event, because a character may
+    have started before that number and ended after it.
     """
     translator = EventTranslator(exact=exact)
     async for event in events:

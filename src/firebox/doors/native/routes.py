@@ -6,7 +6,6 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
-import structlog
 from litestar import Response, delete, get, post, websocket
 from litestar.di import NamedDependency, Provide
 from litestar.exceptions import HTTPException
@@ -14,13 +13,12 @@ from litestar.params import HeaderParameter
 from litestar.response import Stream
 
 import firebox
-from firebox.domain.errors import CapacityError, FireboxError, InvalidRequest
+from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.doors.http.credentials import identify
 from firebox.doors.http.output import Pieces
 from firebox.doors.http.requests import AnyRequest, AnySocket, check_origin, read_json, read_origins, while_connected
-from firebox.doors.http.routing import Router
+from firebox.doors.http.routing import Router, error_handlers
 from firebox.doors.http.server_sent_events import MEDIA_TYPE, STREAM_HEADERS
-from firebox.doors.http.status import headers_of
 from firebox.doors.native import wire
 from firebox.doors.native.events import event_stream, translate
 from firebox.doors.native.live import refuse_live_run, serve_live_run
@@ -31,7 +29,7 @@ from firebox.settings.settings import Settings
 
 PREFIX = "/api/v1"
 
-_log = structlog.get_logger("firebox.native")
+ERRORS = error_handlers(wire.from_error, wire.ErrorBody(wire.ErrorDetail("internal", "internal error; see the server log")))
 
 
 def router(service: Service, settings: Settings) -> Router:
@@ -43,16 +41,8 @@ def router(service: Service, settings: Settings) -> Router:
             "service": Provide(lambda: service, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),
         },
-        exception_handlers={FireboxError: answer_error, HTTPException: answer_http_error, Exception: answer_bug},
+        exception_handlers={**ERRORS, HTTPException: answer_http_error},
     )
-
-
-def answer_error(_request: AnyRequest, error: FireboxError) -> Response[wire.ErrorBody]:
-    """Return the response for an error."""
-    status, body = wire.from_error(error)
-    if status >= 500 and not isinstance(error, CapacityError):
-        _log.error("request failed", code=error.code, message=error.message)
-    return Response(body, status_code=status, headers=headers_of(error))
 
 
 def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[wire.ErrorBody]:
@@ -61,13 +51,6 @@ def answer_http_error(_request: AnyRequest, error: HTTPException) -> Response[wi
     message = error.detail if status is HTTPStatus.BAD_REQUEST else status.phrase
     body = wire.ErrorBody(wire.ErrorDetail(f"http.{status.name.lower()}", message))
     return Response(body, status_code=status, headers=error.headers)
-
-
-def answer_bug(_request: AnyRequest, error: Exception) -> Response[wire.ErrorBody]:
-    """Log an unexpected error, and return a response without details."""
-    _log.error("unhandled error in a request", exc_info=error)
-    body = wire.ErrorBody(wire.ErrorDetail("internal", "internal error; see the server log"))
-    return Response(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 @post("/runs", status_code=200)

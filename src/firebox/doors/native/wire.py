@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -16,8 +16,6 @@ from firebox.doors.http.output import Pieces, is_large, plain_texts
 from firebox.doors.http.status import status_of
 from firebox.runtimes.runtime import Runtime
 from firebox.service.validation import MAX_FILES, check_count, encode_text
-
-S = TypeVar("S", bound="Stage")
 
 
 class FileRequest(Struct, forbid_unknown_fields=True):
@@ -195,9 +193,8 @@ class ErrorBody(Struct, frozen=True):
 
 
 def to_job(request: RunRequest) -> model.Job:
-    """Convert a request to a job. The service checks its meaning.
-
-    Raises: InvalidRequest for content that cannot be decoded, an empty name, or `code` together with `files`.
+    """Convert a request to a job. The service checks its meaning. Raises: InvalidRequest for content that cannot be decoded, an
+    empty name, or `code` together with `files`.
     """
     if request.code is not None:
         if request.files:
@@ -284,32 +281,18 @@ async def _without_stages(result: model.Result, pieces: Pieces) -> dict[str, Any
 
 def from_stage(stage: model.StageResult) -> Stage:
     """Convert the result of a stage, without its output."""
-    return _stage(Stage, stage)
+    common = msgspec.convert(stage, Stage, from_attributes=True)
+    return replace(common, wall_ms=round(stage.wall_ms, 3), cpu_ms=round(stage.cpu_ms, 3))
 
 
 async def _stage_with_output(stage: model.StageResult, pieces: Pieces, *, exact: bool) -> StageWithOutput:
     text = await pieces.texts(stage) if is_large(stage) else plain_texts(stage)
-    output: dict[str, str] = text._asdict()
+    output: dict[str, Any] = text._asdict()
     if exact:
         for name, data in (("stdout", stage.stdout), ("stderr", stage.stderr)):
             if not _is_utf8(data):
                 output[f"{name}_base64"] = await pieces.base64(data)
-    return _stage(StageWithOutput, stage, **output)
-
-
-def _stage(type_: type[S], stage: model.StageResult, **output: str) -> S:
-    return type_(
-        verdict=stage.verdict,
-        reason=stage.reason,
-        exit_code=stage.exit_code,
-        signal=stage.signal,
-        stdout_truncated=stage.stdout_truncated,
-        stderr_truncated=stage.stderr_truncated,
-        wall_ms=round(stage.wall_ms, 3),
-        cpu_ms=round(stage.cpu_ms, 3),
-        memory_peak_bytes=stage.memory_peak_bytes,
-        **output,
-    )
+    return StageWithOutput(**asdict(from_stage(stage)), **output)
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -1,7 +1,5 @@
-"""Piston's WebSocket: one interactive job per connection, JSON text frames in both directions.
-
-The protocol has no end-of-file message, so standard input stays open until the program exits. Closing the connection cancels
-the job.
+"""Piston's WebSocket: one interactive job per connection, JSON text frames in both directions. The protocol has no end-of-file
+message, so standard input stays open until the program exits. Closing the connection cancels the job.
 """
 
 from __future__ import annotations
@@ -19,8 +17,8 @@ from firebox.domain import model
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.domain.limits import StageName
 from firebox.doors.http.json_size import check_in_turns
+from firebox.doors.http.output import StreamText
 from firebox.doors.http.requests import AnySocket, first_of
-from firebox.doors.http.text import StreamText
 from firebox.doors.piston import wire
 from firebox.doors.piston.request import Document, read_document, to_job
 from firebox.service.callers import Caller
@@ -156,9 +154,8 @@ async def _send_events(socket: AnySocket, run: model.Run) -> None:
 
 
 def _translate(event: model.Event, runtime: model.RuntimeName, text: StreamText) -> Iterator[Struct]:
-    """Translate an event. Output that ends within a multi-byte character may yield no message yet.
-
-    Raises: FireboxError when an internal failure ended the job.
+    """Translate an event. Output that ends within a multi-byte character may yield no message yet. Raises: FireboxError when an
+    internal failure ended the job.
     """
     match event:
         case model.Dispatched():

@@ -27,9 +27,8 @@ async def list_packages(service: Service) -> list[PackageListing]:
 
 
 async def find_to_install(service: Service, language: str, version: str) -> Entry:
-    """Find the newest matching package in the repositories by exact name; aliases do not match.
-
-    Raises: NoSuchPackage; Conflict if it is only installed, or belongs to the host.
+    """Find the newest matching package in the repositories by exact name; aliases do not match. Raises: NoSuchPackage; Conflict
+    if it is only installed, or belongs to the host.
     """
     found = await _find_in_repositories(service, language, version)
     if found is not None:
@@ -40,10 +39,7 @@ async def find_to_install(service: Service, language: str, version: str) -> Entr
 
 
 async def find_to_uninstall(service: Service, language: str, version: str) -> Installed:
-    """Find the newest matching installed package.
-
-    Raises: NoSuchPackage; Conflict if it is not installed, or belongs to the host.
-    """
+    """Find the newest matching installed package. Raises: NoSuchPackage; Conflict if it is not installed, or is the host's."""
     installed = _find_installed(service, language, version)
     if installed is not None:
         return installed

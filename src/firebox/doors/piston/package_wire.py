@@ -14,7 +14,6 @@ from firebox.doors.http.output import Texts
 from firebox.doors.http.status import status_of
 from firebox.doors.piston import wire
 from firebox.packages.entry import Entry
-from firebox.packages.entry import Progress as PackageProgress
 from firebox.packages.installed.store import Installed
 from firebox.runtimes.runtime import Runtime
 
@@ -157,10 +156,6 @@ def from_installation(entry: Entry, installed: Sequence[Installed]) -> Installat
     return Installation(entry.language, entry.version, [each.id for each in installed])
 
 
-def from_progress(progress: PackageProgress) -> Progress:
-    return Progress(package=progress.package, step=progress.step, done=progress.done, total=progress.total, words=progress.words)
-
-
 def from_result(result: model.Result, package: Installed, texts: Mapping[StageName, Texts]) -> Execution:
     """Convert a result. If compilation failed, `run` repeats the compile stage, as in v2. texts: as in v2."""
     execution = wire.from_result(result, texts)
@@ -178,9 +173,3 @@ def from_result(result: model.Result, package: Installed, texts: Mapping[StageNa
 def from_error(error: FireboxError) -> tuple[int, Failure]:
     """Convert a failure to status and body. Unlike v2, statuses are specific: a conflict is 409."""
     return status_of(error), Failure(wire.words_of(error), error.code, error.hint)
-
-
-def from_late_error(error: FireboxError) -> StreamedFailure:
-    """Convert a failure of a streamed installation."""
-    status, failure = from_error(error)
-    return StreamedFailure(status, failure.message, failure.code, failure.hint)

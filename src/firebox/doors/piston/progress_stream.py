@@ -1,6 +1,5 @@
-"""Installation progress as a stream: server-sent events or NDJSON.
-
-Source: HTML Living Standard, section 9.2; the media type of NDJSON is application/x-ndjson.
+"""Installation progress as a stream: server-sent events or NDJSON. Source: HTML Living Standard, section 9.2; the media type of
+NDJSON is application/x-ndjson.
 """
 
 from __future__ import annotations
@@ -8,6 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
+import msgspec
 import structlog
 
 from firebox.domain.errors import FireboxError
@@ -39,7 +39,7 @@ async def follow(installation: Installation, write: Format) -> AsyncIterator[byt
         async for progress in kept_alive:
             last = progress or last
             if last is not None:
-                yield write(package_wire.from_progress(last))
+                yield write(msgspec.convert(last, Progress, from_attributes=True))
     yield write(await _end(installation))
 
 
@@ -47,18 +47,14 @@ async def _end(installation: Installation) -> Message:
     try:
         return package_wire.from_installation(installation.entry, await installation.result())
     except FireboxError as error:
-        return package_wire.from_late_error(error)
+        status, failure = package_wire.from_error(error)
+        return StreamedFailure(status, failure.message, failure.code, failure.hint)
     except Exception as error:  # noqa: BLE001 - the response has started, so even an unexpected error must end the stream
         _log.error("unhandled error in a request", exc_info=error)
         return StreamedFailure(500, "internal error; see the server log", "internal")
 
 
-def _as_event(message: Message) -> bytes:
-    return b"".join(event_parts(str(message.__struct_config__.tag), wire.encode(message)))
-
-
-def _as_line(message: Message) -> bytes:
-    return wire.encode(message) + b"\n"
-
-
-_FORMATS: dict[str, Format] = {MEDIA_TYPE: _as_event, "application/x-ndjson": _as_line}
+_FORMATS: dict[str, Format] = {
+    MEDIA_TYPE: lambda message: b"".join(event_parts(str(message.__struct_config__.tag), wire.encode(message))),
+    "application/x-ndjson": lambda message: wire.encode(message) + b"\n",
+}

@@ -107,10 +107,7 @@ def to_package_job(document: Document, runtime: Runtime, settings: Settings) -> 
 
 
 def read_limits(document: Document, runtime: Runtime, settings: Settings) -> tuple[LimitRequest, LimitRequest]:
-    """Read the limits of both stages. 0, "", false and null ask for nothing, as in Piston.
-
-    Raises: InvalidRequest, LimitTooHigh.
-    """
+    """Read the limits of both stages. 0, "", false and null ask for none, as in Piston. Raises: InvalidRequest, LimitTooHigh."""
     policy = limit_policy(settings)
     asked: dict[StageName, dict[str, int]] = {"compile": {}, "run": {}}
     for limit, key in LIMIT_KEYS.items():
@@ -224,9 +221,8 @@ def _encoding(entry: Document) -> str:
 
 
 def _read_name(entry: Document, index: int) -> str:
-    """Read and normalize a file name: `./a//b` becomes `a/b`.
-
-    Names that leave the folder or name a folder are returned unchanged; the service rejects them.
+    """Read and normalize a file name: `./a//b` becomes `a/b`. Names that leave the folder or name a folder are returned
+    unchanged; the service rejects them.
     """
     name = entry.get("name")
     if not name:

@@ -16,7 +16,6 @@ from firebox.domain.model import Verdict, signal_number
 from firebox.doors.http import status
 from firebox.doors.http.output import Texts, plain_texts
 from firebox.runtimes.runtime import Runtime
-from firebox.service.packages import PackageListing
 
 Status = Literal["RE", "SG", "TO", "OL", "EL", "XX"]
 """Runtime error, signal, timeout, stdout limit, stderr limit, internal error."""
@@ -89,7 +88,7 @@ def from_result(result: model.Result, texts: Mapping[StageName, Texts]) -> Execu
     elif compiled is not None and compiled.status is not None:
         run = compiled
     else:
-        run = _never_ran(result)
+        run = _never_ran(result.reason)
     return Execution(
         language=result.runtime.language, version=result.runtime.version, run=run, compile=UNSET if compiled is None else compiled
     )
@@ -104,10 +103,6 @@ def from_runtimes(runtimes: Iterable[Runtime]) -> list[RuntimeEntry]:
         )
         for each in runtimes
     ]
-
-
-def from_packages(packages: Iterable[PackageListing]) -> list[PackageEntry]:
-    return [PackageEntry(package.language, package.version, package.installed) for package in packages]
 
 
 def outcome(stage: model.StageResult) -> tuple[int | None, str | None]:
@@ -164,19 +159,10 @@ def _verdict(stage: model.StageResult) -> tuple[Status | None, str | None]:
             return "RE", stage.reason
 
 
-def _never_ran(result: model.Result) -> Stage:
+def _never_ran(reason: str) -> Stage:
     """Return a run stage for a job that ended before it."""
     return Stage(
-        stdout="",
-        stderr="",
-        output="",
-        code=None,
-        signal=None,
-        message=result.reason,
-        status="XX",
-        cpu_time=0,
-        wall_time=0,
-        memory=0,
+        stdout="", stderr="", output="", code=None, signal=None, message=reason, status="XX", cpu_time=0, wall_time=0, memory=0
     )
 
 

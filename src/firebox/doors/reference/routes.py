@@ -1,6 +1,5 @@
-"""The description of the API at /schema/openapi.json, and the page at /schema that shows it and tries it out.
-
-The page is our own, since nothing may be loaded from elsewhere: its policy allows it to speak to this server only.
+"""The description of the API at /schema/openapi.json, and the page at /schema that shows it and tries it out. The page is our
+own, since nothing may be loaded from elsewhere: its policy allows it to speak to this server only.
 """
 
 from __future__ import annotations

@@ -18,9 +18,8 @@ def silence() -> None:
 
 
 class SparingLog:
-    """Rate-limited log of what hostile clients do: the first time, then once per interval with the number of repetitions.
-
-    Events and reasons must be constants: an entry is kept for each.
+    """Rate-limited log of what hostile clients do: the first time, then once per interval with the number of repetitions. Events
+    and reasons must be constants: an entry is kept for each.
     """
 
     def __init__(self, name: str) -> None:

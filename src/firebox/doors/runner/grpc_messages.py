@@ -110,9 +110,8 @@ class Messages(grpc.aio.ServerInterceptor):
 
 
 class Intake:
-    """Limits how many messages are received at once, in total and per client.
-
-    The rest waits at the senders: the library receives 64 KiB of a message before it is requested.
+    """Limits how many messages are received at once, in total and per client. The rest waits at the senders: the library receives
+    64 KiB of a message before it is requested.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -147,9 +146,8 @@ def client_address(peer: str) -> str:
 
 
 def _check_metadata(context: Context) -> None:
-    """Check the amount of metadata. Raises: InvalidRequest.
-
-    The library counts a field that refers to an earlier one (HPACK) as almost nothing; here it counts in full.
+    """Check the amount of metadata. Raises: InvalidRequest. The library counts a field that refers to an earlier one (HPACK) as
+    almost nothing; here it counts in full.
     """
     metadata = context.invocation_metadata() or ()
     if len(metadata) > FIELDS:

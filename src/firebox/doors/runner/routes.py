@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
-from litestar import Response, route
+from litestar import Response
 from litestar.enums import MediaType
 from litestar.response.base import ASGIResponse
-from litestar.types import ControllerRouterHandler, Method
 
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.doors.http.credentials import identify
 from firebox.doors.http.output import Pieces
 from firebox.doors.http.requests import AnyRequest, check_origin, read_json_body, read_origins, while_connected
-from firebox.doors.http.routing import Router
+from firebox.doors.http.routing import Router, Routes, handlers_of
 from firebox.doors.http.status import headers_of
 from firebox.doors.runner import wire
 from firebox.doors.runner.wire import Status
@@ -33,9 +32,6 @@ if TYPE_CHECKING:  # protobuf is loaded with the first call
     from firebox.doors.runner.proto.runner_pb2 import CodeRequest
     from firebox.doors.runner.use_cases import Calls
 
-Handler = Callable[..., Awaitable[Any]]
-
-METHODS: tuple[Method, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 DESCRIPTION_PATH = "/runner/openapi.json"
 
 _log = structlog.get_logger("firebox.runner")
@@ -44,21 +40,14 @@ _log = structlog.get_logger("firebox.runner")
 def routers(service: Service, settings: Settings) -> list[Router]:
     """Create the routes of this door."""
     door = Door(service, settings)
-    table: dict[str, dict[Method, Handler]] = {
+    routes: Routes = {
         "/run": {"POST": door.run},
         "/share": {"POST": door.share},
         "/shared/{snippet:str}": {"GET": door.get, "DELETE": door.delete},
         DESCRIPTION_PATH: {"GET": door.describe},
         "/metrics": {"GET": door.read_metrics},
     }
-    handlers: list[ControllerRouterHandler] = []
-    for path, served in table.items():
-        rest: list[Method] = [method for method in METHODS if method not in served]
-        answers: list[tuple[list[Method], Handler]] = [([method], handler) for method, handler in served.items()]
-        handlers += [
-            route(path, http_method=methods, status_code=HTTPStatus.OK, include_in_schema=False)(handler)
-            for methods, handler in [*answers, (rest, answer_unknown_method)]
-        ]
+    handlers = handlers_of(routes, lambda _served: answer_unknown_method)
     return [Router("/", route_handlers=handlers, exception_handlers={FireboxError: answer_error, Exception: answer_bug})]
 
 
@@ -166,9 +155,8 @@ async def _answer(message: Message) -> Response[Any]:
 
 
 def _user_id(request: AnyRequest) -> int:
-    """Parse the query parameter; 0 (no user) if it is missing.
-
-    Raises: InvalidRequest, also for a repeated one: a proxy may have checked the other value.
+    """Parse the query parameter; 0 (no user) if it is missing. Raises: InvalidRequest, also for a repeated one: a proxy may have
+    checked the other value.
     """
     found = [text for name in ("user_id", "userId") for text in request.query_params.getall(name, [])]
     if len(found) > 1:

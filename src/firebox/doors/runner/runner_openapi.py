@@ -1,5 +1,4 @@
 """OpenAPI description of the JSON gateway, generated from the protocol's descriptors. See also docs/reference/runner.md.
-
 `/runner/openapi.json` describes the gateway alone, where Runner's clients expect it; the document of all doors includes it too.
 """
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
+from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from firebox.domain.errors import CapacityError, FireboxError
 from firebox.doors.http.credentials import token_of
@@ -23,7 +26,6 @@ from firebox.doors.http.listening_socket import bind
 from firebox.doors.runner.grpc_messages import Context, Messages, client_of
 from firebox.doors.runner.guard import HEAD_BYTES, Guard
 from firebox.doors.runner.proto.runner_pb2 import DESCRIPTOR
-from firebox.doors.runner.reflection import add_reflection
 from firebox.doors.runner.use_cases import Calls
 from firebox.doors.runner.wire import Status, from_error
 from firebox.service.callers import Caller
@@ -34,6 +36,7 @@ Call = Callable[[Any, Caller], Awaitable[Any]]
 """Takes the message and the client of a call, and returns the answer."""
 
 RUNNER = DESCRIPTOR.services_by_name["Runner"]
+REFLECTION = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 STOP_GRACE_S = 2.0
 """How long responses may take to finish on shutdown. Runs have ended by then."""
 CALLS_AT_ONCE = 1024
@@ -41,14 +44,16 @@ CALLS_AT_ONCE = 1024
 CALLS_OF_A_CONNECTION = 256
 READ_BYTES = 64 * 1024
 
+# The library has no types for these two.
+_reflection: Any = reflection
+_messages: Any = reflection_pb2
 _log = structlog.get_logger("firebox.runner")
 
 
 @asynccontextmanager
 async def open_server(service: Service, settings: Settings, turns: FairScheduler) -> AsyncGenerator[str]:
-    """Serve while the context is open. Yield the address, such as "127.0.0.1:44000".
-
-    The library listens on a socket that only the guard can reach; the guard listens for clients. Raises: SettingsError.
+    """Serve while the context is open. Yield the address, such as "127.0.0.1:44000". The library listens on a socket that only
+    the guard can reach; the guard listens for clients. Raises: SettingsError.
     """
     with bind(settings, "grpc_port") as listener:
         listener.listen()
@@ -79,9 +84,8 @@ async def open_server(service: Service, settings: Settings, turns: FairScheduler
 
 
 async def _start(server: grpc.aio.Server) -> int:
-    """Let the library listen on a socket whose name is unlinked, so that none is left behind even after SIGKILL.
-
-    Return a file descriptor that reaches it. Source: open(2), O_PATH.
+    """Let the library listen on a socket whose name is unlinked, so that none is left behind even after SIGKILL. Return a file
+    descriptor that reaches it. Source: open(2), O_PATH.
     """
     with tempfile.TemporaryDirectory(prefix="firebox-grpc-") as folder:
         path = Path(folder) / "socket"
@@ -91,9 +95,8 @@ async def _start(server: grpc.aio.Server) -> int:
 
 
 def _handlers(calls: dict[str, Call], service: Service, settings: Settings) -> grpc.GenericRpcHandler:
-    """Identify the client of each call, forward it, and convert errors. calls: by their names in the protocol file.
-
-    A client that disconnects and a deadline that expires cancel the call, and with it the run.
+    """Identify the client of each call, forward it, and convert errors. calls: by their names in the protocol file. A client that
+    disconnects and a deadline that expires cancel the call, and with it the run.
     """
     proxies = Proxies(settings)
 
@@ -165,6 +168,25 @@ async def _add_health(server: grpc.aio.Server) -> Any:
     await state.set(RUNNER.full_name, health_pb2.HealthCheckResponse.SERVING)
     cast("Any", health_pb2_grpc).add_HealthServicer_to_server(state, server)
     return state
+
+
+def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
+    """Serve reflection for clients without the protocol files. services: their full names; those of reflection itself are added.
+
+    The library supports v1alpha only. Version 1 has the same messages with the same numbers in another package, so the library's
+    servicer answers both. Source: gRPC, "grpc/reflection/v1/reflection.proto".
+    """
+    # Register the descriptors of version 1, so that reflection can describe itself.
+    described = FileDescriptorProto.FromString(_messages.DESCRIPTOR.serialized_pb)
+    text = text_format.MessageToString(described).replace("v1alpha", "v1")
+    descriptor_pool.Default().Add(text_format.Parse(text, FileDescriptorProto()))
+    answer: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        _reflection.aio.ReflectionServicer((*services, *REFLECTION)).ServerReflectionInfo,
+        request_deserializer=_messages.ServerReflectionRequest.FromString,
+        response_serializer=_messages.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": answer}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers) for name in REFLECTION])
 
 
 async def _report_shutdown(service: Service, state: Any) -> None:

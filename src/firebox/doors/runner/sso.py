@@ -33,9 +33,8 @@ class SignOnService:
         self._tries = 1 + settings.sso_retries
 
     async def is_admin(self, user_id: int) -> bool:
-        """Return whether a user is an admin.
-
-        Raises: PartUnavailable when the service does not answer, for whatever reason. The user is then treated as no admin.
+        """Return whether a user is an admin. Raises: PartUnavailable when the service does not answer, for whatever reason. The
+        user is then treated as no admin.
         """
         tries = AsyncRetrying(
             retry=retry_if_exception(_is_transient),
