@@ -84,7 +84,7 @@ async def settled(executor: LocalExecutor, launcher_pid: int) -> Footprint:
     def is_settled() -> bool:
         statistics = executor.statistics()
         children = footprint(launcher_pid).launcher_children
-        return statistics.ready_sandboxes == statistics.ready_target == children and not statistics.in_flight
+        return statistics.pool.ready == statistics.pool.target == children and not statistics.in_flight
 
     await until(is_settled, "the pool is full and ended sandboxes are removed")
     return footprint(launcher_pid)
@@ -102,7 +102,7 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def check(runs: int, data_folder: Path) -> None:
     settings = load_settings({"ready_sandboxes": 2, "slots": 4, "launchers": 1, "data_dir": str(data_folder)}, environ={})
     async with LocalExecutor(settings, Registry(RUNTIMES)) as executor:
-        (launcher_pid,) = executor.launcher_pids
+        (launcher_pid,) = executor.launchers.pids
         await run_many(executor, 50)  # caches, pools and arenas take their size
         before = await settled(executor, launcher_pid)
         await run_many(executor, runs)

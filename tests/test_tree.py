@@ -37,7 +37,7 @@ FLOORS = {
 """Every part of the package by its floor: a part imports only from floors below its own. Source: ARCHITECTURE.md."""
 
 ROOMS = {
-    "sandbox": ("spec", "template", "protocol", "plan", "instance", "launcher", "pool"),
+    "sandbox": ("spec", "protocol", "plan", "instance", "launcher", "pool"),
     "packages": ("entry", "versions", "machine", "file_locks", "repository", "download", "installed", "publishing", "building"),
 }
 """Parts that have floors of their own: a room imports only from the rooms before it."""

@@ -130,7 +130,7 @@ async def open_workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asyn
         async def make(**flags: object) -> Workshop:
             settings = load_settings({"data_dir": tmp_path / "data", "ready_sandboxes": 1, **ROOMY, **flags}, environ={})
             executor = await stack.enter_async_context(LocalExecutor(settings, registry()))
-            opened.extend(executor.launcher_pids)
+            opened.extend(executor.launchers.pids)
             return Workshop(executor, tmp_path, token)
 
         opened: list[int] = []

@@ -317,7 +317,7 @@ async def test_attack_40_program_that_replaces_itself_is_there_again_next_time(w
         levels.append(result.cache)
         assert printed(result) == b"hello\n"
         assert b"replaced itself" in shown(result)
-        await workshop.executor._cache.written()
+        await workshop.executor.cache.written()
     assert levels == ["none", cache, cache]
 
 
@@ -377,7 +377,7 @@ ASKS: dict[str, tuple[str, str, str, str]] = {
 
 async def _ask(workshop: Workshop, files: dict[str, Any], language: str = "c", **fields: Any) -> Result:
     result = await workshop.run(language, files, cache="binary", **fields)
-    await workshop.executor._cache.written()
+    await workshop.executor.cache.written()
     return result
 
 

@@ -121,7 +121,7 @@ async def test_attack_38_compilers_read_nothing_of_other_jobs(workshop: Workshop
         "c", {"main.c": "int main(void) { return 0; }", "note.h": workshop.token}, env={"NOTE": workshop.token}, cache="binary"
     )
     assert kept.verdict is Verdict.OK
-    await workshop.executor._cache.written()
+    await workshop.executor.cache.written()
     entries = [path for path in (workshop.folder / "data").rglob("*") if path.is_file()]
     assert entries
     neighbour = Job(

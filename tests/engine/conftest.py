@@ -70,7 +70,7 @@ def children_of(pid: int) -> list[int]:
 
 def programs_that_wait(executor: LocalExecutor) -> set[int]:
     """Find the programs in the sandboxes of an executor that runs nothing now."""
-    return {pid for launcher in executor.launcher_pids for init in children_of(launcher) for pid in children_of(init)}
+    return {pid for launcher in executor.launchers.pids for init in children_of(launcher) for pid in children_of(init)}
 
 
 def is_waiting(pid: int) -> bool:
@@ -113,7 +113,7 @@ class Warm(Engine):
 
     def counted(self) -> int:
         """Return how many programs began in the way that is wanted."""
-        return self.executor.statistics().started_ahead
+        return self.executor.statistics().pool.prestarted
 
     def all_wait(self) -> bool:
         """Return whether every prestarted program has reached the place where it waits."""
@@ -124,7 +124,7 @@ class Warm(Engine):
 
         def is_full() -> bool:
             statistics = self.executor.statistics()
-            return statistics.ready_sandboxes >= statistics.ready_target
+            return statistics.pool.ready >= statistics.pool.target
 
         await until(is_full, "as many ready sandboxes as are wanted")
 
@@ -133,7 +133,7 @@ class Restored(Warm):
     """An executor that restores programs from a template, and waits until one is there."""
 
     def counted(self) -> int:
-        return self.executor.statistics().restored
+        return self.executor.statistics().pool.restored
 
 
 def job(language: str, code: str, **fields: Any) -> Job:
@@ -161,6 +161,6 @@ async def make_engine(tmp_path: Path) -> AsyncIterator[object]:
 async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
     settings = load_settings({"ready_sandboxes": 2, "slots": 4, "launchers": 1, "data_dir": str(tmp_path / "data")}, environ={})
     async with LocalExecutor(settings, Registry(RUNTIMES)) as executor:
-        (launcher_pid,) = executor.launcher_pids
+        (launcher_pid,) = executor.launchers.pids
         yield Engine(executor)
     assert not os.path.exists(f"/proc/{launcher_pid}")

@@ -172,7 +172,7 @@ async def hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engin
     """An executor that gives a job to an interpreter that has only just been started."""
     settings = load_settings({"ready_sandboxes": 1, "data_dir": str(tmp_path_factory.mktemp("data"))}, environ={})
     async with LocalExecutor(settings, Registry([runtime(language) for language in PROGRAMS])) as executor:
-        setattr(executor._pool, "_take", executor._launchers.make)  # noqa: B010 - a method is replaced
+        setattr(executor._pool, "_take", executor.launchers.make)  # noqa: B010 - a method is replaced
         yield Engine(executor)
 
 
@@ -279,14 +279,14 @@ class TestOneInterpreter:
     )
     async def test_what_needs_a_fresh_start_gets_one(self, engines: tuple[Engine, Warm], fields: dict[str, Any]) -> None:
         _cold, warm = engines
-        before = warm.executor.statistics().started_ahead
+        before = warm.executor.statistics().pool.prestarted
         for _ in range(4):
             async with warm.executor.submit(job("python", "print('x')", **fields)) as run:
                 last = [event async for event in run.events()][-1]
             assert isinstance(last, Finished)
             assert last.result.verdict is Verdict.OK
             await warm.full()
-        assert warm.executor.statistics().started_ahead == before
+        assert warm.executor.statistics().pool.prestarted == before
 
     async def test_variables_of_a_job_are_its_own(self, engines: tuple[Engine, Warm]) -> None:
         _cold, warm = engines
@@ -386,11 +386,11 @@ class TestOneInterpreter:
         self, engines: tuple[Engine, Warm], fields: dict[str, Any]
     ) -> None:
         _cold, warm = engines
-        before = warm.executor.statistics().started_ahead
+        before = warm.executor.statistics().pool.prestarted
         for _ in range(3):
             wanted: dict[str, Any] = {"files": job("lua", "print(1)").files, **fields}
             result = await Engine.result(warm, Job(language="lua", **wanted))
             assert result.run is not None
             assert result.run.stdout == b"1\n"
             await warm.full()
-        assert warm.executor.statistics().started_ahead == before
+        assert warm.executor.statistics().pool.prestarted == before

@@ -43,7 +43,7 @@ def output_of(result: Result) -> bytes:
 
 async def written(engine: Engine) -> None:
     """Wait until what is to be kept is on the disk."""
-    await engine.executor._cache.written()
+    await engine.executor.cache.written()
 
 
 class TestCompiledPrograms:
@@ -299,8 +299,8 @@ class TestFolder:
         await engine.result(job("kept", NEW))
         await engine.result(job("bash", FRESH, cache="output"))
         await written(engine)
-        assert await engine.executor.purge(KEPT) == 1
-        assert await engine.executor.purge(KEPT) == 0
+        assert await engine.executor.cache.purge(KEPT) == 1
+        assert await engine.executor.cache.purge(KEPT) == 0
         assert (await engine.result(job("kept", NEW))).cache == "none"
         assert (await engine.result(job("bash", FRESH, cache="output"))).cache == "output"
 
@@ -314,7 +314,7 @@ class TestFolder:
         monkeypatch.setattr(JobCache, "_write", wait_and_write)
         await engine.result(job("bash", FRESH, cache="output"))
         asyncio.get_running_loop().call_later(0.05, may_write.set)
-        assert await engine.executor.purge(BASH) == 1
+        assert await engine.executor.cache.purge(BASH) == 1
         assert (await engine.result(job("bash", FRESH, cache="output"))).cache == "none"
 
     async def test_folder_that_cannot_be_written_only_costs_time(self, make_engine: MakeEngine, tmp_path: Path) -> None:

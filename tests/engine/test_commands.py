@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from firebox.domain.limits import LimitRequest
 from firebox.domain.model import File, Job, Terminal
-from firebox.engine.command_lines import variables
+from firebox.engine.plan import variables
 from firebox.runtimes.runtime import Runtime
 from tests.conftest import require_tool
 from tests.engine.conftest import Engine, job

@@ -114,11 +114,11 @@ class TestOneCompiler:
     @pytest.mark.parametrize("variable", ["JDK_JAVAC_OPTIONS", "JAVA_TOOL_OPTIONS", "CLASSPATH"])
     async def test_variables_that_javac_reads_want_a_fresh_one(self, engines: tuple[Engine, Warm], variable: str) -> None:
         _cold, warm = engines
-        before = warm.executor.statistics().started_ahead
+        before = warm.executor.statistics().pool.prestarted
         for _ in range(3):
             await Engine.result(warm, job("hello", env={variable: "-Xlint"}))
             await warm.full()
-        assert warm.executor.statistics().started_ahead == before
+        assert warm.executor.statistics().pool.prestarted == before
 
 
 def test_further_steps_are_a_command_line_and_the_first_comes_word_by_word() -> None:

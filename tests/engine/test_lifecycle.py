@@ -64,7 +64,7 @@ async def test_no_more_run_at_once_than_there_are_slots(make_engine: MakeEngine)
 async def test_attack_98_one_client_floods_and_another_is_served_in_turn(make_engine: MakeEngine) -> None:
     engine = await make_engine(slots=1, queue_length=100)
     order: list[str] = []
-    engine.executor.on_result(lambda _run, result: order.append(result.id))
+    engine.executor.runs.listeners.append(lambda _run, result: order.append(result.id))
     async with occupied(engine):
         flood = [asyncio.create_task(engine.result(job("bash", "true", client="flood", id=f"flood {n}"))) for n in range(10)]
         await until(lambda: engine.executor.statistics().queued == 10)
@@ -105,7 +105,7 @@ async def test_attack_96_a_client_that_goes_away_takes_its_job_with_it(make_engi
     engine = await make_engine(slots=1)
     started = asyncio.Event()
     seen: list[Result] = []
-    engine.executor.on_result(lambda _run, result: seen.append(result))
+    engine.executor.runs.listeners.append(lambda _run, result: seen.append(result))
 
     async def client() -> None:
         async with engine.executor.submit(job("bash", "echo on; sleep 600")) as run:
@@ -147,7 +147,7 @@ async def test_cancel_while_compiling_means_nothing_runs(engine: Engine) -> None
 
 async def test_attack_101_cancels_from_everywhere_at_any_moment_give_one_result(engine: Engine) -> None:
     seen: list[str] = []
-    engine.executor.on_result(lambda _run, result: seen.append(result.id))
+    engine.executor.runs.listeners.append(lambda _run, result: seen.append(result.id))
     for pauses in range(30):
         async with engine.executor.submit(job("copied", "echo 'exit 0' > built.sh", id=str(pauses))) as run:
 
@@ -303,7 +303,7 @@ async def test_a_listener_that_fails_takes_no_result_with_it(engine: Engine) -> 
     def fail(_run: Run, _result: Result) -> None:
         raise RuntimeError("a listener's own fault")
 
-    engine.executor.on_result(fail)
+    engine.executor.runs.listeners.append(fail)
     for _ in range(3):
         events = await engine.events(job("bash", "true"))
         assert [type(event) for event in events] == [Queued, Dispatched, StageStarted, StageExited, Finished]

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(not ARE_POSSIBLE, reason="templates are for x86-
 async def restored(engine: Engine) -> None:
     """Run jobs until one is restored from a template."""
     for _ in range(ATTEMPTS):
-        before = engine.executor.statistics().restored
+        before = engine.executor.statistics().pool.restored
         assert (await engine.result(job("python", "print('x')"))).verdict is Verdict.OK
-        if engine.executor.statistics().restored > before:
+        if engine.executor.statistics().pool.restored > before:
             return
     raise AssertionError(f"in {ATTEMPTS} runs nothing was restored: {engine.executor.statistics()}")
 

@@ -283,7 +283,7 @@ async def test_a_killed_launcher_ends_runs_with_a_reason_and_comes_back(engine: 
     async with engine.executor.submit(job("bash", "echo on; sleep 60")) as run:
         async for event in run.events():
             if isinstance(event, Output):
-                (pid,) = engine.executor.launcher_pids
+                (pid,) = engine.executor.launchers.pids
                 assert pid is not None
                 os.kill(pid, signal.SIGKILL)
             elif isinstance(event, Finished):
@@ -291,7 +291,7 @@ async def test_a_killed_launcher_ends_runs_with_a_reason_and_comes_back(engine: 
                 assert "sandbox" in event.result.reason
     again = await engine.result(job("bash", "echo back"))
     assert again.verdict is Verdict.OK
-    assert engine.executor.statistics().launcher_restarts == 1
+    assert engine.executor.statistics().pool.launcher_restarts == 1
 
 
 async def test_isolation_layers_are_in_every_result(engine: Engine) -> None:

@@ -250,7 +250,7 @@ class Place:
 
     async def is_idle(self) -> None:
         """Return when nothing of any run is left."""
-        assert await self.service._executor.drain(PATIENCE_S)
+        assert await self.service._executor.runs.drain(PATIENCE_S)
         assert self.busy == (0, 0)
 
 

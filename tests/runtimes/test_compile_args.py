@@ -10,7 +10,7 @@ from msgspec.structs import replace
 import firebox
 from firebox.domain.errors import InvalidRequest
 from firebox.domain.model import Job
-from firebox.engine.command_lines import check_compile_args, command_line
+from firebox.engine.plan import check_compile_args, command_line
 from firebox.runtimes.definition import Definition, read_definition, shipped_definitions
 from firebox.runtimes.runtime import Runtime
 

@@ -84,6 +84,11 @@ class Box:
         self.launcher = launcher
         self.kind = kind
 
+    @property
+    def cgroups(self) -> str:
+        """The version of its cgroups: "v2", "v1" or "none"."""
+        return next((name.removeprefix("cgroup-") for name in self.launcher.layers if name.startswith("cgroup-")), "none")
+
     async def make(self, **specification: Any) -> Sandbox:
         return await self.launcher.make(SandboxSpec(**specification))
 

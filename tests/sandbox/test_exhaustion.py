@@ -166,7 +166,7 @@ while True: data.append(bytearray(b'x') * (1 << 20))
     assert outcome.text == "begin\n"
     assert (outcome.exit.status, outcome.exit.killed_by, outcome.exit.memory_limit_hit) == (None, "memory", True)
     assert outcome.exit.memory_peak_bytes > 48 * MIB
-    if box.launcher.cgroups != "none":  # samples see it only when it is over
+    if box.cgroups != "none":  # samples see it only when it is over
         assert outcome.exit.memory_peak_bytes <= 64 * MIB
 
 
@@ -342,8 +342,8 @@ DECIDED_WHERE_NOBODY_COUNTS = ["shared mappings", "shared mappings whose pages w
 @pytest.mark.parametrize("kind", HOARDS)
 async def test_attack_09_memory_that_belongs_to_no_process_counts(box: Box, kind: str) -> None:
     """Each child fills all its descriptors; together they would hold far more than the limit."""
-    counted = box.launcher.cgroups != "none"
-    if kind in ("tcp", "udp") and box.launcher.cgroups == "v1":
+    counted = box.cgroups != "none"
+    if kind in ("tcp", "udp") and box.cgroups == "v1":
         pytest.skip("bounded by memory.kmem.tcp.limit_in_bytes: the program waits, and is not killed")
     refused = not counted and kind in REFUSED_WHERE_NOBODY_COUNTS
     code = f"""
@@ -383,7 +383,7 @@ print(sum(made('semget', 0, 1) for _ in range(100)), sum(made('msgget', 0) for _
 print(sum(made('msgget', key) for key in range(1, 101)), libc.msgget(1, 0) >= 0, libc.shmget(7, 4096, 0))
 """
     outcome = await box.python(code)
-    if box.launcher.cgroups == "none":
+    if box.cgroups == "none":
         assert outcome.text == "True True False False\n30 32\n0 False -1\n"
     else:
         assert outcome.text == "True True True True\n100 100\n100 True -1\n"
@@ -459,7 +459,7 @@ print(sum(sent), flush=True)
 sys.stdin.read()
 """
     async with neighbour(box) as other, talk_python(box, code, memory_bytes=64 * MIB, open_files=256) as attack:
-        if box.launcher.cgroups == "none":
+        if box.cgroups == "none":
             assert (await attack.end()).killed_by == "memory"
         elif await attack.hears(b"\n"):
             await other.ask("while it is full", b"well while")
@@ -495,7 +495,7 @@ async def test_attack_11_swap_is_no_way_out(box: Box) -> None:
     async with talk_python(box, "import sys\nprint('on', flush=True)\nsys.stdin.read()", memory_bytes=64 * MIB) as running:
         await running.hear(b"on")
         number = running.sandbox.number
-        match box.launcher.cgroups:
+        match box.cgroups:
             case "v2":
                 (swap,) = (Path(group) / f"sandbox-{number}/memory.swap.max" for group in groups_of(pid))
                 assert swap.read_text().strip() == "0"

@@ -9,12 +9,11 @@ from typing import cast
 
 import pytest
 
-from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.instance.sandbox import Sandbox, Template
 from firebox.sandbox.launcher.launchers import Launchers
 from firebox.sandbox.pool import pool as pool_module
 from firebox.sandbox.pool.pool import HALF_LIFE_S, SHELVES, UNNAMED_MOST, Pool
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
-from firebox.sandbox.template import Template
 from tests.sandbox.conftest import Box
 from tests.support.waiting import until
 

@@ -41,7 +41,7 @@ async def test_every_layer_is_active(box: Box) -> None:
     boundary = "mount pid network ipc uts capabilities no-new-privileges seccomp rlimits read-only-root"
     assert set(boundary.split()) <= set(box.launcher.layers)
     assert {"user-namespace", "own-uid"} & set(box.launcher.layers)
-    assert (box.launcher.cgroups == "none") == ("sampled-limits" in box.launcher.layers)
+    assert (box.cgroups == "none") == ("sampled-limits" in box.launcher.layers)
 
 
 async def test_cannot_read_protected_host_files(box: Box) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from firebox.sandbox.instance.sandbox import Template
 from firebox.sandbox.launcher import launcher_start
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.pool.templates import ARE_POSSIBLE, Templates, capture
 from firebox.sandbox.spec import Command, InputFile, Prestart, SandboxFailure, SandboxSpec
-from firebox.sandbox.template import Template
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, follow
 from tests.support.waiting import until
 

@@ -175,7 +175,7 @@ async def test_attack_100_server_and_launcher_killed_at_once_are_swept_by_the_ne
 async def test_concurrent_launchers_remove_stale_cgroups_without_failure(sandbox_kind: str) -> None:
     """All find the same cgroups of dead launchers; none may conclude that the host has no cgroups."""
     async with launched(sandbox_kind) as launcher:
-        wanted = launcher.cgroups
+        wanted = launcher.layers
     for _ in range(2):
         servers = [await start_server(sandbox_kind) for _ in range(2)]
         for server in servers:
@@ -186,7 +186,7 @@ async def test_concurrent_launchers_remove_stale_cgroups_without_failure(sandbox
         launchers = [launcher_of(sandbox_kind) for _ in range(5)]
         try:
             await asyncio.gather(*(launcher.start() for launcher in launchers))
-            assert [launcher.cgroups for launcher in launchers] == [wanted] * 5, launchers[0].reasons
+            assert [launcher.layers for launcher in launchers] == [wanted] * 5, launchers[0].reasons
             for server in servers:
                 await until(lambda server=server: groups_of(server.launcher_pid) == [])
         finally:

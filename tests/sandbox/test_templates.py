@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from firebox.sandbox.instance.sandbox import Template
 from firebox.sandbox.pool import templates
 from firebox.sandbox.pool.templates import Templates, capture, make_template
 from firebox.sandbox.spec import Command, InputFile, Prestart, SandboxFailure, SandboxSpec
-from firebox.sandbox.template import Template
 from tests.sandbox.conftest import ENVIRONMENT, PYTHON, Box, follow
 from tests.support.waiting import until
 

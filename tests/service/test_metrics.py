@@ -5,20 +5,12 @@ from __future__ import annotations
 from firebox.domain.errors import QueueFull
 from firebox.domain.model import Result, RuntimeName, Timings, Verdict
 from firebox.engine.executor import Statistics
+from firebox.sandbox.pool.pool import PoolStatistics
 from firebox.service.run_metrics import Metrics
 from tests.support.results import result_with, stage_with
 
-IDLE = Statistics(
-    slots=3,
-    in_flight=0,
-    queued=0,
-    ready_sandboxes=4,
-    ready_target=4,
-    made_on_demand=1,
-    started_ahead=2,
-    restored=1,
-    launcher_restarts=0,
-)
+POOL = PoolStatistics(ready=4, target=4, made_on_demand=1, prestarted=2, restored=1, launcher_restarts=0)
+IDLE = Statistics(slots=3, in_flight=0, queued=0, pool=POOL)
 
 
 def result(queue_ms: float) -> Result:
@@ -43,8 +35,8 @@ def test_what_is_counted_is_written() -> None:
     metrics = Metrics(lambda: IDLE)
     for queue_ms in (1.0, 70_000.0):
         metrics.count_result(result(queue_ms))
-    metrics.count_refusal(QueueFull("full", retry_after_s=1.0))
-    metrics.count_container("exited")
+    metrics.refused[QueueFull("full", retry_after_s=1.0).code,] += 1
+    metrics.containers["exited",] += 1
     metrics.note_slow_toolchain("go", "1.19.8")
     lines = lines_of(metrics)
     assert 'firebox_runs_total{language="c",verdict="ok"} 2.0' in lines

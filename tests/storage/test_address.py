@@ -13,7 +13,7 @@ import pytest
 from firebox.domain.errors import SettingsError
 from firebox.settings.settings import Settings, load_settings
 from firebox.storage.database_address import read_address
-from firebox.storage.redis_client import make_redis
+from firebox.storage.redis_stores import make_redis
 from tests.storage.places import stores_at
 from tests.support.server import environment, firebox
 
@@ -92,7 +92,7 @@ async def test_what_the_driver_refuses_is_a_mistake_in_the_settings(url: str) ->
 )
 def test_missing_driver_has_an_installation_hint(url: str, module: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
-    for place in ("firebox.storage.database_address.find_spec", "firebox.storage.redis_client.find_spec"):
+    for place in ("firebox.storage.database_address.find_spec", "firebox.storage.redis_stores.find_spec"):
         monkeypatch.setattr(place, lambda name: None if name == module else real(name))
     made = settings(url, redis_url="redis://host")
     use: Callable[[Settings], object] = read_address if module == "asyncpg" else make_redis

@@ -10,9 +10,9 @@ import pytest_asyncio
 from structlog.testing import capture_logs
 
 from firebox.domain.errors import PartUnavailable
-from firebox.storage import redis_client
+from firebox.storage import redis_stores
 from firebox.storage.cache import Cache, MemoryCache
-from firebox.storage.redis_client import VALUE_BYTES, RedisCache, RedisCounters, make_redis
+from firebox.storage.redis_stores import VALUE_BYTES, RedisCache, RedisCounters, make_redis
 from firebox.storage.stores import Stores
 from tests.storage.places import Clock, line_to, settings_for, stores_at
 from tests.support.services import RedisServer
@@ -99,7 +99,7 @@ async def test_value_in_redis_ends_by_itself(redis_url: str) -> None:
 
 @pytest.fixture
 def own_redis(monkeypatch: pytest.MonkeyPatch) -> RedisServer:
-    monkeypatch.setattr(redis_client, "WAIT_S", 0.5)
+    monkeypatch.setattr(redis_stores, "WAIT_S", 0.5)
     return RedisServer()
 
 

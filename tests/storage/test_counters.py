@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from firebox.storage.counters import Counters
 from firebox.storage.database_counters import DatabaseCounters
-from firebox.storage.redis_client import RedisCounters, make_redis
+from firebox.storage.redis_stores import RedisCounters, make_redis
 from tests.conftest import ROOT
 from tests.storage.places import Clock, settings_for, stores_at
 from tests.support.server import environment

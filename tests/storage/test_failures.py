@@ -20,9 +20,9 @@ from firebox.storage import database_errors, postgresql, sqlite
 from firebox.storage.database import Database
 from firebox.storage.database_address import Address
 from firebox.storage.log_throttle import LogThrottle
+from firebox.storage.record_stores import SnippetTable
 from firebox.storage.records import Quota
 from firebox.storage.schema import upgrade
-from firebox.storage.snippet_store import SnippetTable
 from firebox.storage.stores import Stores
 from firebox.storage.tables import snippets
 from tests.storage.places import line_to, ping, stores_at

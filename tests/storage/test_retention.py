@@ -11,8 +11,9 @@ from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from firebox.domain.errors import NotFound
+from firebox.engine.background import background
 from firebox.service import retention as module
-from firebox.service.retention import remove_old, retention
+from firebox.service.retention import keep_removing, remove_old
 from firebox.storage.database_counters import DatabaseCounters
 from firebox.storage.stores import Stores
 from firebox.storage.tables import snippets
@@ -87,7 +88,7 @@ async def test_server_removes_what_is_too_old_by_itself(stores: Stores) -> None:
             return True
         return False
 
-    async with retention(stores, settings_for("", snippet_retention_s=60)):
+    async with background(keep_removing(stores, settings_for("", snippet_retention_s=60))):
         await until(gone)
 
 
@@ -98,7 +99,7 @@ async def test_retention_retries_after_an_outage(stores: Stores, monkeypatch: py
     rename = "ALTER TABLE shared_codes RENAME TO {}".format
     await stores.database.write(lambda connection: connection.exec_driver_sql(rename("away")).close())
     with capture_logs() as lines:
-        async with retention(stores, settings_for("", snippet_retention_s=60)):
+        async with background(keep_removing(stores, settings_for("", snippet_retention_s=60))):
 
             async def complained() -> bool:
                 return any(line["event"] == "retention failed" for line in lines)
@@ -115,6 +116,6 @@ async def test_retention_retries_after_an_outage(stores: Stores, monkeypatch: py
 
 async def test_task_ends_with_its_context(stores: Stores) -> None:
     before = asyncio.all_tasks()
-    async with retention(stores, settings_for("")):
+    async with background(keep_removing(stores, settings_for(""))):
         assert len(asyncio.all_tasks()) == len(before) + 1
     assert asyncio.all_tasks() == before

@@ -39,7 +39,7 @@ class Engine:
 
     @property
     def isolation(self) -> tuple[str, ...]:
-        return self._executor.isolation
+        return self._executor.launchers.layers
 
     def runs(self, program: Program) -> Contender:
         """Return the contender that runs a program in this engine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 
@@ -36,7 +37,7 @@ def examine_host(
     if plan:
         _print_plan()
         return
-    findings = [*examine(), *measure_readiness(settings)]
+    findings = [*asyncio.run(examine()), *measure_readiness(settings)]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -48,7 +49,7 @@ def examine_host(
 
 def _print_plan() -> None:
     try:
-        print("\n".join(describe_plan()))
+        print("\n".join(asyncio.run(describe_plan())))
     except SandboxFailure as failure:
         print(f"cannot create a sandbox here: {failure}\n{failure.hint}".rstrip())
         raise typer.Exit(EXIT_BOUNDARY_MISSING) from None

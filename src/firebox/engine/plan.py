@@ -1,20 +1,19 @@
-"""Plan of a job: its files, limits and sandbox specs, decided before it runs.
+"""Plan of a job: its files, limits, commands and sandbox specs, decided before it runs.
 
 Needs no event loop: `firebox run` asks for its first sandbox before it loads one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from firebox.domain.errors import InvalidRequest
 from firebox.domain.limits import Limits, OutputMode, StageName, default_stack_bytes
 from firebox.domain.model import CacheLevel, File, Image, Job
-from firebox.engine.command_lines import check_compile_args, command_line, is_compiled
 from firebox.runtimes.registry import Registry
-from firebox.runtimes.runtime import Runtime
+from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime, shell_line
 from firebox.sandbox.spec import Command, InputFile, Pack, SandboxSpec
 from firebox.settings.limit_policy import limit_policy
 from firebox.settings.settings import Settings
@@ -27,6 +26,13 @@ _IMAGE_OUTPUT_BYTES = 1 << 20
 
 _MAX_PROCESSES = 4_000_000
 """The kernel takes no larger number, and has no more processes. Source: Linux, PID_MAX_LIMIT."""
+
+TERM = "xterm-256color"
+"""The type of a terminal, unless the job sets it."""
+
+_LEAK_OPTIONS, _NO_LEAKS = "LSAN_OPTIONS", "detect_leaks=0"
+"""LeakSanitizer, a part of AddressSanitizer, traces the program when it ends. Tracing is refused here, and it would report that
+as an error of a correct program. The last value of this variable counts; ASAN_OPTIONS does not."""
 
 
 class Plan(NamedTuple):
@@ -144,10 +150,7 @@ class Planner:
 
 
 def _plan_of_image(job: Job, image: Image) -> Plan:
-    """Plan a job that runs in a container. Its limits come from the operator's settings: no maximum applies.
-
-    Raises: InvalidRequest for what only a sandbox has.
-    """
+    """Plan a job in a container. Its limits are settings of the operator: no maximum applies. Raises: InvalidRequest."""
     if job.files or job.artifacts or job.terminal is not None:
         raise InvalidRequest("an image takes arguments and standard input only", where="image")
     asked = job.run_limits
@@ -171,3 +174,35 @@ def _plan_of_image(job: Job, image: Image) -> Plan:
 @lru_cache(maxsize=1024)
 def _with_room(specification: SandboxSpec, limits: Limits) -> SandboxSpec:
     return specification._replace(writable_bytes=limits.writable_bytes, writable_inodes=limits.writable_inodes)
+
+
+def variables(stage: StageName, job: Job, runtime: Runtime) -> dict[str, str]:
+    """Return the environment of a stage's command in a sandbox."""
+    terminal = {"TERM": TERM} if job.terminal is not None and stage == "run" else {}
+    chosen = {**BASE_ENVIRONMENT, **terminal, **runtime.environment(stage), **job.env}
+    own = chosen.get(_LEAK_OPTIONS)
+    return {**chosen, _LEAK_OPTIONS: f"{own}:{_NO_LEAKS}" if own else _NO_LEAKS}
+
+
+def command_line(stage: StageName, job: Job, runtime: Runtime, sources: Sequence[str], memory_bytes: int) -> list[str]:
+    """Return the command line of a stage. sources: names of the source files, main first. memory_bytes: 0 for no limit."""
+    if job.image is not None:
+        return list(job.args)
+    if job.command:
+        return ["/bin/sh", "-c", job.command, "sh", *job.args]
+    if stage == "compile":
+        steps = runtime.compile_commands(sources, memory_bytes, job.compile_args)
+        return steps[0] if len(steps) == 1 else ["/bin/sh", "-c", shell_line(steps)]
+    return runtime.run_command(sources, job.args, memory_bytes)
+
+
+def check_compile_args(job: Job, runtime: Runtime) -> None:
+    """Check the compiler arguments of a job. Raises: InvalidRequest."""
+    if job.command and job.compile_args:
+        raise InvalidRequest("a command replaces the compiler", where="compile_args")
+    runtime.check_compile_args(job.compile_args)
+
+
+def is_compiled(job: Job, runtime: Runtime, sources: Sequence[str]) -> bool:
+    """Check whether a job has a compile stage."""
+    return not job.command and runtime.has_compile_commands(sources)

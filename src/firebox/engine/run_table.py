@@ -16,7 +16,7 @@ ResultListener = Callable[["Run", Result], None]
 
 
 class RunTable:
-    """Keeps track of runs, and passes their results on. listeners: called with each run and its result."""
+    """Keeps track of runs, and passes their results on. listeners: called with each run and its result, before its last event."""
 
     def __init__(self) -> None:
         self.listeners: list[ResultListener] = []

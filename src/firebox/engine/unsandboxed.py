@@ -16,8 +16,7 @@ from firebox.domain.limits import LIMIT_NAMES, Limits, StageName
 from firebox.domain.model import Job
 from firebox.engine.admission import Admission
 from firebox.engine.backends.process_backend import ProcessBackend
-from firebox.engine.command_lines import check_compile_args, is_compiled
-from firebox.engine.plan import Plan
+from firebox.engine.plan import Plan, check_compile_args, is_compiled
 from firebox.engine.run import Run
 from firebox.engine.run_table import RunTable, new_id
 from firebox.runtimes.registry import Registry

@@ -28,19 +28,7 @@ def result_of(stage: StageName, ended: Exit, limits: Limits, chunks: tuple[Chunk
         verdict, reason = Verdict.SIGNAL, _signal_reason(ended.signal, limits)
     elif ended.status != 0:
         verdict, reason = Verdict.RUNTIME_ERROR, f"exit code {ended.status}"
-    return StageResult(
-        stage=stage,
-        verdict=verdict,
-        reason=reason,
-        exit_code=ended.status,
-        signal=signal_name(ended.signal) if ended.signal is not None else None,
-        chunks=chunks,
-        stdout_truncated=ended.stdout_truncated,
-        stderr_truncated=ended.stderr_truncated,
-        wall_ms=ended.wall_ms,
-        cpu_ms=ended.cpu_ms,
-        memory_peak_bytes=ended.memory_peak_bytes,
-    )
+    return _stage_result(stage, verdict, reason, ended, chunks)
 
 
 def refused(stage: StageName, program: str, refusal: CommandRefused, limits: Limits, work: str = WORK) -> StageResult | None:
@@ -70,29 +58,28 @@ def refused(stage: StageName, program: str, refusal: CommandRefused, limits: Lim
         case _:
             return None
     chunk = Chunk("stderr", f"firebox: {words}\n".encode(errors="backslashreplace"))
-    return _without_program(stage, verdict, words, exit_code=code, chunks=(chunk,))
+    return _stage_result(stage, verdict, words, Exit(status=code, signal=None, killed_by="", wall_ms=0.0), (chunk,))
 
 
 def never_started(stage: StageName) -> StageResult:
     """Return the result of a stage that was cancelled before its program ran."""
-    return _without_program(stage, Verdict.CANCELLED, "cancelled by the client")
+    ended = Exit(status=None, signal=None, killed_by="cancelled", wall_ms=0.0)
+    return _stage_result(stage, Verdict.CANCELLED, "cancelled by the client", ended)
 
 
-def _without_program(
-    stage: StageName, verdict: Verdict, reason: str, *, exit_code: int | None = None, chunks: tuple[Chunk, ...] = ()
-) -> StageResult:
+def _stage_result(stage: StageName, verdict: Verdict, reason: str, ended: Exit, chunks: tuple[Chunk, ...] = ()) -> StageResult:
     return StageResult(
         stage=stage,
         verdict=verdict,
         reason=reason,
-        exit_code=exit_code,
-        signal=None,
+        exit_code=ended.status,
+        signal=signal_name(ended.signal) if ended.signal is not None else None,
         chunks=chunks,
-        stdout_truncated=False,
-        stderr_truncated=False,
-        wall_ms=0.0,
-        cpu_ms=0.0,
-        memory_peak_bytes=0,
+        stdout_truncated=ended.stdout_truncated,
+        stderr_truncated=ended.stderr_truncated,
+        wall_ms=ended.wall_ms,
+        cpu_ms=ended.cpu_ms,
+        memory_peak_bytes=ended.memory_peak_bytes,
     )
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from firebox.runtimes.host_folders import STANDARD_FOLDERS, UnusableToolError, check_may_be_shown
+from firebox.runtimes.search_path import is_program
 from firebox.runtimes.toolchain_cache import PREPARED
 
 
@@ -27,7 +27,7 @@ def offer_commands(commands: Mapping[str, str], own_folders: Sequence[str], data
     missing = {
         name: program
         for name, program in commands.items()
-        if not any(_is_program(f"{folder}/{name}") for folder in folders) and _is_program(program)
+        if not any(is_program(f"{folder}/{name}") for folder in folders) and is_program(program)
     }
     if not missing:
         return None
@@ -41,10 +41,6 @@ def offer_commands(commands: Mapping[str, str], own_folders: Sequence[str], data
     except (OSError, UnusableToolError):
         return None
     return folder
-
-
-def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)  # noqa: PTH113 - called for each name in each folder
 
 
 def _make(folder: Path, commands: Mapping[str, str]) -> None:

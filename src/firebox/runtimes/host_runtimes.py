@@ -6,10 +6,10 @@ other tools it needs and the folders that sandboxes must show.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from msgspec import Struct, field
 from firebox.runtimes.build_runtime import commands_of, make_runtime, own_folders
 from firebox.runtimes.command_names import offer_commands
 from firebox.runtimes.definition import Definition, Tool, fill, shipped_definitions
-from firebox.runtimes.detection_cache import DetectionCache, key_of
 from firebox.runtimes.host_folders import MissingShimTargetError, UnusableToolError, folders_to_show
 from firebox.runtimes.host_tools import ask_version, environment_of_tools, find_tool, real_program, tool_values
 from firebox.runtimes.runtime import Runtime
@@ -27,6 +26,7 @@ from firebox.runtimes.search_path import SearchPath
 from firebox.runtimes.shims import target_digest
 from firebox.runtimes.toolchain_cache import Preparation, Unprepared, plan_preparation
 
+_CACHE_FORMAT = 1
 _THREADS = 16
 _NOTHING_PREPARED = "/nonexistent"
 
@@ -50,6 +50,51 @@ class _Found(NamedTuple):
     version: str
 
 
+class _Cached(Struct):
+    """The file of a `_DetectionCache`. tools: executable and version by key; "" and a message for a shim without a target."""
+
+    format: int = _CACHE_FORMAT
+    tools: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+
+
+class _DetectionCache:
+    """A file with the versions of tools, valid while their files do not change. A missing or damaged one is no error."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._known: dict[str, tuple[str, str]] = {}
+        self._used: dict[str, tuple[str, str]] = {}
+        if file is not None:
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                content = msgspec.json.decode(file.read_bytes(), type=_Cached)
+                self._known = content.tools if content.format == _CACHE_FORMAT else {}
+
+    def get(self, key: str) -> tuple[str, str] | None:
+        """Return executable and version."""
+        known = self._known.get(key)
+        if known is not None:
+            self._used[key] = known
+        return known
+
+    def put(self, key: str, *, executable: str, version: str) -> None:
+        """Remember a program. executable: "" for a shim of nothing; version is then why."""
+        self._used[key] = (executable, version)
+
+    def save(self, *, complete: bool) -> None:
+        """Write the file if anything changed. complete: every tool was looked up, so unused entries are dropped."""
+        tools = self._used if complete else {**self._known, **self._used}
+        if self._file is None or tools == self._known:
+            return
+        import tempfile  # rarely needed
+
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=self._file.parent, prefix=self._file.name)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(_Cached(tools=tools))))
+            Path(name).replace(self._file)
+
+
 _Completed = tuple[Runtime, Preparation | Unprepared | None]
 """A runtime, and its preparation if it needs one."""
 
@@ -71,7 +116,7 @@ def scan_host(
         chosen.setdefault((definition.language, definition.package), definition)
     asked = [definition for definition in chosen.values() if only is None or only(definition)]
     search = SearchPath(path)
-    cache = DetectionCache(data_folder / "detected-tools.json" if data_folder else None)
+    cache = _DetectionCache(data_folder / "detected-tools.json" if data_folder else None)
     candidates = [(definition, program) for definition in asked for program in search.find(definition.detect.programs)]
     scan = HostScan()
 
@@ -97,7 +142,7 @@ def scan_host(
     return scan
 
 
-@contextmanager
+@contextlib.contextmanager
 def _workers(wanted: int) -> Generator[Callable[..., Iterable[Any]]]:
     """Yield a function like the built-in `map`, parallel if there is more than one item."""
     if wanted < 2:
@@ -120,15 +165,15 @@ def _one_a_version(answers: Iterable[_Found | str], problems: list[str]) -> Iter
             yield answer
 
 
-def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCache) -> _Found | str:
+def _ask(definition: Definition, candidate: Path, path: str, cache: _DetectionCache) -> _Found | str:
     """Resolve `candidate` and get its version. Return a message on failure."""
     try:
         fingerprint = _fingerprint(definition.detect)
-        known = _known(key_of(fingerprint, candidate), cache)
+        known = _known(_key_of(fingerprint, candidate), cache)
         if known is not None:
             return _Found(definition, *known)
         executable, is_known_shim = _real_program(definition.detect, candidate, path, cache)
-        key = key_of(fingerprint, executable)
+        key = _key_of(fingerprint, executable)
         known = _known(key, cache)
         version = known[1] if known is not None else ask_version(definition.detect, executable, path)
         # Not for a shim of an unknown manager: its target may change while the shim does not.
@@ -139,7 +184,7 @@ def _ask(definition: Definition, candidate: Path, path: str, cache: DetectionCac
         return f"{definition.language}: {candidate}: {error}"
 
 
-def _real_program(tool: Tool, candidate: Path, path: str, cache: DetectionCache) -> tuple[Path, bool]:
+def _real_program(tool: Tool, candidate: Path, path: str, cache: _DetectionCache) -> tuple[Path, bool]:
     """Resolve `candidate`. Return the real program, and whether it is the shim of a known manager.
 
     Such a shim is run only if something changed that its answer depends on. Raises: UnusableToolError, OSError.
@@ -165,13 +210,20 @@ def _fingerprint(tool: Tool) -> str:
     return hashlib.sha256(msgspec.json.encode(tool)).hexdigest()[:16]
 
 
-def _known(key: str, cache: DetectionCache) -> tuple[Path, str] | None:
+def _key_of(fingerprint: str, program: Path) -> str:
+    """Return the key of a program's file in its current state, for one definition. Raises: OSError."""
+    real = program.resolve()
+    status = real.stat()
+    return f"{fingerprint}:{real}:{status.st_mtime_ns}:{status.st_size}"
+
+
+def _known(key: str, cache: _DetectionCache) -> tuple[Path, str] | None:
     """Return an executable and its version from the cache, if it still exists."""
     known = cache.get(key)
     return (Path(known[0]), known[1]) if known is not None and os.access(known[0], os.X_OK) else None
 
 
-def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | None, cache: DetectionCache) -> _Completed | str:
+def _complete(found: _Found, search: SearchPath, path: str, data_folder: Path | None, cache: _DetectionCache) -> _Completed | str:
     """Create the runtime with its other tools and folders. Return a message if something is missing."""
     definition = found.definition
     executables = [found.executable]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from firebox.runtimes.definition import Detect, Tool, fill
 from firebox.runtimes.host_folders import MissingShimTargetError, UnusableToolError, is_standard, prefix_of
-from firebox.runtimes.search_path import SearchPath
+from firebox.runtimes.search_path import SearchPath, is_program
 from firebox.runtimes.tool_version import to_semver
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def real_program(tool: Tool, candidate: Path, path: str) -> Path:
     if tool.locate and _may_be_shim(candidate, real):
         lines = run_tool([str(candidate), *tool.locate], path=path).splitlines()
         located = Path(tool.executable.replace("{located}", lines[0].strip() if lines else "")).resolve()
-        if not (located.is_file() and os.access(located, os.X_OK)):
+        if not is_program(located):
             raise UnusableToolError(f"it resolves to {located}, which is not a program")
         if located != real:
             return located
@@ -127,10 +127,7 @@ def run_tool(command: Sequence[str], *, path: str, stdin: str = "") -> str:
 
 
 def _read_output(process: Popen[bytes], stdin: bytes, deadline_s: float) -> tuple[bytes, bytes]:
-    """Read both streams of a program to their end. stdin: must fit into a pipe.
-
-    Raises: UnusableToolError for too much output, TimeoutError.
-    """
+    """Read both streams to their end. stdin: must fit into a pipe. Raises: UnusableToolError for too much, TimeoutError."""
     import selectors
     import subprocess
 

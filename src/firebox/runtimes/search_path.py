@@ -40,7 +40,7 @@ class SearchPath:
                 if pattern is not None:
                     matching = filter(pattern.match, takewhile(methodcaller("startswith", beginning), names[first:]))
                 for candidate in (folder / name for name in matching):
-                    if _is_program(candidate) and (pattern is None or _is_compiled(candidate)):
+                    if is_program(candidate) and (pattern is None or _is_compiled(candidate)):
                         found.setdefault(candidate.resolve(), candidate)
         return list(found.values())
 
@@ -53,8 +53,8 @@ def _names_in(folder: str | Path) -> list[str]:
         return []  # PATH may contain missing folders
 
 
-def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+def is_program(path: str | Path) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)  # noqa: PTH113 - called for each name in each folder
 
 
 def _is_compiled(path: Path) -> bool:

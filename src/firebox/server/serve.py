@@ -19,6 +19,7 @@ import uvloop
 from firebox.doors.http.fair_scheduler import FairScheduler
 from firebox.doors.http.listening_socket import is_loopback, url_of
 from firebox.doors.runner.grpc_logs import silence
+from firebox.engine.background import background
 from firebox.engine.executor import LocalExecutor
 from firebox.packages.repository.sources import read_sources
 from firebox.runtimes.host_runtimes import HostScan
@@ -33,7 +34,7 @@ from firebox.server.metrics import serve_metrics
 from firebox.service.available_runtimes import open_store
 from firebox.service.installed_runtimes import InstalledRuntimes
 from firebox.service.packages import Packages
-from firebox.service.retention import retention
+from firebox.service.retention import keep_removing
 from firebox.service.run_metrics import Metrics
 from firebox.service.service import Service
 from firebox.settings.settings import Settings
@@ -66,7 +67,7 @@ async def _serve(
     preparations = [each for each in found.preparations if settings.prepare_toolchains and not each.done]
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
-        await stack.enter_async_context(retention(stores, settings))
+        await stack.enter_async_context(background(keep_removing(stores, settings)))
         started = await asyncio.wrap_future(launcher)
         containers = None
         if settings.docker_url:  # aiohttp and aiodocker are slow to import: only a server with a container engine pays for them
@@ -78,7 +79,7 @@ async def _serve(
         )
         installed = InstalledRuntimes(found.runtimes, store, registry, executor)
         await installed.reload()
-        await stack.enter_async_context(installed.watched())
+        await stack.enter_async_context(background(installed.watch()))
         _check_isolation(settings, listener, executor)
         packages = Packages(store, settings, registry, installed.refresh)
         _warn_of_untrusted(settings)
@@ -100,7 +101,7 @@ async def _serve(
                 "url": url_of(listener),
                 "pid": os.getpid(),
                 "runtimes": len(registry.all()),
-                "isolation": list(executor.isolation),
+                "isolation": list(executor.launchers.layers),
                 **({"grpc": grpc_address} if grpc_address else {}),
                 **({"metrics": metrics_url} if metrics_url else {}),
             }
@@ -178,7 +179,7 @@ def _warn_of_untrusted(settings: Settings) -> None:
 
 def _check_isolation(settings: Settings, listener: socket.socket, executor: LocalExecutor) -> None:
     """Log missing isolation layers; refuse to serve a public address without those of the boundary. Raises: SettingsError."""
-    missing = [finding for finding in explain(executor.isolation, reasons=executor.isolation_reasons) if not finding.ok]
+    missing = [finding for finding in explain(executor.launchers.layers, reasons=executor.launchers.reasons) if not finding.ok]
     for finding in missing:
         _log.warning("isolation layer missing", layer=finding.name, detail=finding.detail, hint=finding.hint)
     weak = [finding.name for finding in missing if finding.boundary]

@@ -25,7 +25,7 @@ from firebox.storage.records import DEFAULT_QUOTA, Quota, Role, User, hash_token
 from firebox.storage.stores import Stores
 
 if TYPE_CHECKING:  # it imports SQLAlchemy
-    from firebox.storage.user_store import Users
+    from firebox.storage.record_stores import Users
 
 FRESH_S = 5.0
 """How long a token is cached: changes by other processes take effect here after this."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -48,18 +47,8 @@ class InstalledRuntimes:
         except OSError as error:
             _log.warning("cannot read the installed packages", error=str(error))
 
-    @asynccontextmanager
-    async def watched(self) -> AsyncGenerator[None]:
-        """Reload when another process changes the store, within the context."""
-        watching = asyncio.create_task(self._watch())
-        try:
-            yield
-        finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
-
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
+        """Reload whenever another process changes the store."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             if self._store.stamp() != self._seen:

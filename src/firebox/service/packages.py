@@ -101,10 +101,7 @@ class Packages:
         await self._repositories.sync(repository, _log_words)
 
     async def find(self, language: str, version_range: str = "*", *, repository: str = "all") -> Entry:
-        """Find the newest matching package by exact name; aliases do not match.
-
-        Raises: NotFound, InvalidRequest, RepositoryError, NotTrusted.
-        """
+        """Find the newest match of an exact name, no alias. Raises: NotFound, InvalidRequest, RepositoryError, NotTrusted."""
         check_selector(language, version_range)
         try:
             return await self._repositories.find(language, version_range, repository=repository)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -23,16 +22,17 @@ BATCH = 1000
 _log = structlog.get_logger("firebox.retention")
 
 
-@asynccontextmanager
-async def retention(stores: Stores, settings: Settings) -> AsyncGenerator[None]:
-    """Delete expired rows, now and every ten minutes, while the context is open. A failure waits for the next time."""
-    task = asyncio.create_task(_forever(stores, settings))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+async def keep_removing(stores: Stores, settings: Settings) -> None:
+    """Delete expired rows, now and every ten minutes. A failure waits for the next time."""
+    while True:
+        try:
+            removed = await remove_old(stores, settings)
+        except FireboxError as error:
+            _log.warning("retention failed", reason=error.message)
+        else:
+            if removed:
+                _log.info("expired rows deleted", **removed)
+        await asyncio.sleep(EVERY_S)
 
 
 async def remove_old(stores: Stores, settings: Settings, clock: Clock = time.time) -> dict[str, int]:
@@ -52,18 +52,6 @@ async def remove_old(stores: Stores, settings: Settings, clock: Clock = time.tim
         work["disabled_users"] = partial(stores.users.remove_disabled, before(settings.disabled_user_retention_s), BATCH)
     removed = {kind: await _in_batches(remove) for kind, remove in work.items()}
     return {kind: count for kind, count in removed.items() if count}
-
-
-async def _forever(stores: Stores, settings: Settings) -> None:
-    while True:
-        try:
-            removed = await remove_old(stores, settings)
-        except FireboxError as error:
-            _log.warning("retention failed", reason=error.message)
-        else:
-            if removed:
-                _log.info("expired rows deleted", **removed)
-        await asyncio.sleep(EVERY_S)
 
 
 async def _in_batches(remove: Callable[[], Awaitable[int]]) -> int:

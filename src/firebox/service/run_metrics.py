@@ -51,8 +51,10 @@ class Metrics:
         self._statistics = statistics
         self._runs = Counter[_Labels]()
         self._cache = Counter[_Labels]()
-        self._refused = Counter[_Labels]()
-        self._containers = Counter[_Labels]()
+        self.refused = Counter[_Labels]()
+        """By code of the error."""
+        self.containers = Counter[_Labels]()
+        """By outcome: "exited", "timed_out", "overflowed" or "failed"."""
         self._stages: dict[_Labels, _Durations] = {}
         self._wait = _Durations()
         self._prepare = _Durations()
@@ -70,14 +72,6 @@ class Metrics:
         for stage in (result.compile, result.run):
             if stage is not None:
                 self._stages.setdefault((language, stage.stage), _Durations()).observe(stage.wall_ms / 1000)
-
-    def count_refusal(self, error: FireboxError) -> None:
-        """Count a rejected run."""
-        self._refused[error.code,] += 1
-
-    def count_container(self, outcome: str) -> None:
-        """Count a finished run in a container. outcome: "exited", "timed_out", "overflowed" or "failed"."""
-        self._containers[outcome,] += 1
 
     def note_slow_toolchain(self, language: str, version: str) -> None:
         """Record a toolchain that could not be prepared. May be called from any thread."""
@@ -98,8 +92,8 @@ class Metrics:
         for name, words, names, counts in (
             ("firebox_runs", "Finished runs.", ["language", "verdict"], self._runs),
             ("firebox_cache", "Finished runs, by the cache level that served them.", ["level"], self._cache),
-            ("firebox_refused", "Rejected runs, by error code.", ["code"], self._refused),
-            ("firebox_container_runs", "Finished runs in containers, by outcome.", ["outcome"], self._containers),
+            ("firebox_refused", "Rejected runs, by error code.", ["code"], self.refused),
+            ("firebox_container_runs", "Finished runs in containers, by outcome.", ["outcome"], self.containers),
         ):
             counter = CounterMetricFamily(name, words, labels=names)
             for labels, count in counts.items():
@@ -128,12 +122,12 @@ class Metrics:
             ("firebox_slots", "Maximum number of concurrent jobs.", now.slots),
             ("firebox_in_flight", "Running jobs.", now.in_flight),
             ("firebox_queue_length", "Jobs waiting for a slot.", now.queued),
-            ("firebox_ready_sandboxes", "Idle sandboxes in the pool.", now.ready_sandboxes),
-            ("firebox_ready_wanted", "Target size of the pool, by demand and memory.", now.ready_target),
-            ("firebox_made_on_demand", "Stages for which the pool had no idle sandbox.", now.made_on_demand),
-            ("firebox_started_ahead", "Stages served by a prestarted program.", now.started_ahead),
-            ("firebox_restored", "Programs restored from a template.", now.restored),
-            ("firebox_launcher_restarts", "Restarts of the launcher after a crash.", now.launcher_restarts),
+            ("firebox_ready_sandboxes", "Idle sandboxes in the pool.", now.pool.ready),
+            ("firebox_ready_wanted", "Target size of the pool, by demand and memory.", now.pool.target),
+            ("firebox_made_on_demand", "Stages for which the pool had no idle sandbox.", now.pool.made_on_demand),
+            ("firebox_started_ahead", "Stages served by a prestarted program.", now.pool.prestarted),
+            ("firebox_restored", "Programs restored from a template.", now.pool.restored),
+            ("firebox_launcher_restarts", "Restarts of the launcher after a crash.", now.pool.launcher_restarts),
         ):
             yield GaugeMetricFamily(name, words, value=number)
 
@@ -151,7 +145,7 @@ class RunRecords:
 
     def note_refusal(self, job: Job, error: FireboxError) -> None:
         """Record a job that was not admitted, or whose container could not be created."""
-        self._metrics.count_refusal(error)
+        self._metrics.refused[error.code,] += 1
         _log.info("run refused" if job.image is None else "container refused", code=error.code, client=job.client)
 
     def note_result(self, run: Run, result: Result) -> None:
@@ -189,5 +183,5 @@ class RunRecords:
             outcome = _CONTAINER_OUTCOMES.get(stage.verdict, "failed" if stage.exit_code is None else "exited")
         if charge is not None:
             charge.cpu_ms += wall_ms
-        self._metrics.count_container(outcome)
+        self._metrics.containers[outcome,] += 1
         _log.info("container ended", image=image, outcome=outcome, wall_ms=round(wall_ms, 1))

@@ -57,7 +57,7 @@ class Service:
         self.has_containers = executor.has_containers
         self.languages = Languages(stores, registry, has_containers=self.has_containers)
         self.packages = packages
-        executor.on_result(self._records.note_result)
+        executor.runs.listeners.append(self._records.note_result)
 
     def runtimes(self) -> list[Runtime]:
         """List the runtimes, in the order of languages and then versions."""
@@ -71,7 +71,7 @@ class Service:
     async def purge_cache(self, package: Installed) -> int:
         """Delete what is cached for an installed package. Returns how many entries there were. Raises: OSError."""
         runtimes = self._registry.of_package(package.id)
-        return sum([await self._executor.purge(runtime) for runtime in runtimes])
+        return sum([await self._executor.cache.purge(runtime) for runtime in runtimes])
 
     def statistics(self) -> Statistics:
         """Return how busy the executor is."""
@@ -119,11 +119,11 @@ class Service:
         Returns when nothing is left, or after the same time again: closing the executor ends the rest.
         """
         self.leaving.set()
-        if not await self._executor.drain(grace_s):
+        if not await self._executor.runs.drain(grace_s):
             statistics = self.statistics()
             _log.warning("runs cancelled at stop", runs=statistics.in_flight + statistics.queued)
-            self._executor.cancel()
-            await self._executor.drain(grace_s)
+            self._executor.runs.cancel()
+            await self._executor.runs.drain(grace_s)
         if self.packages is not None:
             await self.packages.close()
         await self.runs.close()

@@ -29,10 +29,7 @@ MAX_TERMINAL = 1000
 
 
 def check_job(job: Job) -> None:
-    """Check that a job can be carried out as specified.
-
-    Raises: InvalidRequest; `where` is the field as in `model.Job` ("files[2].name", "run.wall_ms", "env").
-    """
+    """Check that a job can be carried out. Raises: InvalidRequest; `where` is the field as in `model.Job` ("files[2].name")."""
     check_selector(job.language, job.version)
     check_files(job.files)
     if not job.command and not any(file.source for file in job.files):
@@ -74,10 +71,7 @@ def check_count(count: int, *, allowed: int, what: str, where: str) -> None:
 
 
 def check_word(text: str, *, where: str) -> int:
-    """Return the size in bytes of a word for the command line or the environment.
-
-    Raises: InvalidRequest for a NUL, a lone surrogate, or a word larger than the kernel allows.
-    """
+    """Return the size in bytes of a word. Raises: InvalidRequest for a NUL, a lone surrogate, or more than the kernel allows."""
     size_bytes = len(encode_text(text, where=where))
     if "\0" in text:
         raise InvalidRequest("a NUL character", where=where, hint="the kernel ends every argument at the first NUL")

@@ -35,10 +35,7 @@ _log = structlog.get_logger("firebox.storage")
 
 
 async def prepare_schema(database: Database, settings: Settings) -> None:
-    """Upgrade to the latest schema when a server starts.
-
-    Raises: SettingsError when the schema is older and `database_upgrade` is off, or when its version is unknown.
-    """
+    """Upgrade when a server starts. Raises: SettingsError for an unknown version, or an older one without `database_upgrade`."""
     version = await read_version(database)
     if version == HEAD:
         return
@@ -59,10 +56,7 @@ async def read_version(database: Database) -> str:
 
 
 async def upgrade(address: Address, version: str = "head") -> tuple[str, str]:
-    """Upgrade the schema atomically. Return the versions before and after.
-
-    Servers that start at the same time wait for each other. Raises: SettingsError, PartUnavailable.
-    """
+    """Upgrade atomically, one server at a time. Return the versions before and after. Raises: SettingsError, PartUnavailable."""
     return await _move(address, "upgrade", version)
 
 

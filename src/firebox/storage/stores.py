@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from firebox.storage.counters import Counters
-    from firebox.storage.language_store import LanguageTable
-    from firebox.storage.snippet_store import SnippetTable
-    from firebox.storage.user_store import Users
+    from firebox.storage.record_stores import LanguageTable, SnippetTable, Users
 
 
 class Stores:
@@ -37,26 +35,26 @@ class Stores:
 
     @cached_property
     def users(self) -> Users:
-        from firebox.storage.user_store import Users
+        from firebox.storage.record_stores import Users
 
         return Users(self.database)
 
     @cached_property
     def languages(self) -> LanguageTable:
-        from firebox.storage.language_store import LanguageTable
+        from firebox.storage.record_stores import LanguageTable
 
         return LanguageTable(self.database)
 
     @cached_property
     def snippets(self) -> SnippetTable:
-        from firebox.storage.snippet_store import SnippetTable
+        from firebox.storage.record_stores import SnippetTable
 
         return SnippetTable(self.database)
 
     @cached_property
     def counters(self) -> Counters:
         if self._redis is not None:
-            from firebox.storage.redis_client import RedisCounters
+            from firebox.storage.redis_stores import RedisCounters
 
             return RedisCounters(self._redis)
         from firebox.storage.database_counters import DatabaseCounters
@@ -66,7 +64,7 @@ class Stores:
     @cached_property
     def cache(self) -> Cache:
         if self._redis is not None:
-            from firebox.storage.redis_client import RedisCache
+            from firebox.storage.redis_stores import RedisCache
 
             return RedisCache(self._redis)
         return MemoryCache()
@@ -96,7 +94,7 @@ async def open_stores(settings: Settings) -> AsyncGenerator[Stores]:
             await prepare_schema(database, settings)
         redis: Redis | None = None
         if settings.redis_url.strip():
-            from firebox.storage.redis_client import make_redis
+            from firebox.storage.redis_stores import make_redis
 
             redis = make_redis(settings)
             stack.push_async_callback(redis.aclose)

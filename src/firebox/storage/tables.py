@@ -13,21 +13,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    DateTime,
-    Dialect,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    func,
-)
+from sqlalchemy import Column, Dialect, Index, MetaData, Table, UniqueConstraint, func
+from sqlalchemy.types import BigInteger, DateTime, Integer, LargeBinary, Text, TypeDecorator
 
 NAMES = {
     "pk": "pk_%(table_name)s",

@@ -19,7 +19,7 @@ from firebox.cli.one_request.one_request import container_settings, find_registr
 from firebox.domain.errors import FireboxError, InvalidRequest
 from firebox.domain.limits import StageName
 from firebox.domain.model import File, Job
-from firebox.engine.command_lines import command_line, is_compiled
+from firebox.engine.plan import command_line, is_compiled
 from firebox.files.folder import write_files
 from firebox.runtimes.runtime import BASE_ENVIRONMENT
 from firebox.settings.limit_policy import limit_policy

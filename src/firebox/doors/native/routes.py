@@ -122,7 +122,7 @@ async def read_health(service: NamedDependency[Service]) -> Response[wire.Health
         slots=statistics.slots,
         in_flight=statistics.in_flight,
         queued=statistics.queued,
-        ready_sandboxes=statistics.ready_sandboxes,
+        ready_sandboxes=statistics.pool.ready,
     )
     return Response(health, status_code=503 if service.stopping else 200)
 

@@ -9,8 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from firebox.domain.limits import Limits, StageName
 from firebox.domain.model import File, LeftOut, StageResult
-from firebox.engine.command_lines import variables
-from firebox.engine.plan import Plan
+from firebox.engine.plan import Plan, variables
 from firebox.sandbox.plan.mounts import WORK
 from firebox.sandbox.spec import Command, Event, Exit, Pack
 
@@ -82,10 +81,7 @@ class Backend(ABC, Generic[S]):
 
     @abstractmethod
     async def open(self, plan: Plan, stage: StageName, command: Command) -> tuple[S, Command]:
-        """Prepare a stage. Returns it, and the command to run in it.
-
-        Raises: SandboxFailure, FireboxError; OSError when a file of the job cannot be written.
-        """
+        """Prepare a stage, and the command to run in it. Raises: SandboxFailure, FireboxError; OSError for a file of the job."""
 
     def note_exit(self, stage: S, ended: Exit) -> None:
         """Take note of how a stage ended."""

@@ -50,10 +50,7 @@ class Attachment:
             self._writer.write_eof()
 
     async def output(self) -> AsyncGenerator[Output]:
-        """Yield output as it arrives, until the program has closed both streams or the connection has ended.
-
-        Raises: ContainerError for what is no frame.
-        """
+        """Yield output until the program has closed both streams or the connection ends. Raises: ContainerError for no frame."""
         while True:
             try:
                 number, size_bytes = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))

@@ -22,7 +22,7 @@ from firebox.domain.model import Image
 from firebox.engine.backends.backend import Backend
 from firebox.engine.backends.docker_attachment import Attachment
 from firebox.engine.backends.docker_engine import ContainerEngine
-from firebox.engine.backends.docker_sweeper import Sweeper, labels_of_a_run
+from firebox.engine.backends.docker_sweeper import Sweeper, in_use, labels_of_a_run
 from firebox.engine.plan import Plan
 from firebox.sandbox.instance.input_writer import wake
 from firebox.sandbox.spec import Command, Event, Exit, Started
@@ -144,7 +144,7 @@ class ContainerStage:
 
     async def _begin(self, command: Command) -> Attachment:
         """Create and start the container. Raises: PartUnavailable, NotFound, ContainerError."""
-        self._sweeper.spare(self.name)
+        in_use.add(self.name)
         # The engine goes on creating a container when we hang up: `_remove` waits for that.
         self._creating = asyncio.create_task(self._engine.create(self.name, self._configuration))
         await asyncio.shield(self._creating)
@@ -197,16 +197,13 @@ class ContainerStage:
         except FireboxError as error:
             _log.warning("removing a container failed", container=self.name, code=error.code, message=error.message)
         finally:
-            self._sweeper.spare_no_more(self.name)
+            in_use.discard(self.name)
             if not removed:
                 self._sweeper.wake()
 
 
 def configuration_of(image: Image, limits: Limits, command: Command) -> dict[str, Any]:
-    """Return the configuration of a container: no network, no privilege, no output on disk.
-
-    Source: Docker Engine API, "Create a container".
-    """
+    """Configure no network, no privilege, no output on disk. Source: Docker Engine API, "Create a container"."""
     stdin = bool(command.stdin) or command.interactive
     return {
         "Image": image.name,

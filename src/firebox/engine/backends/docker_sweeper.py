@@ -18,6 +18,7 @@ import structlog
 
 from firebox.domain.errors import FireboxError
 from firebox.engine.backends.docker_engine import ContainerEngine
+from firebox.engine.background import background
 
 LABEL = "firebox.run"
 """Its value identifies the process that owns the container."""
@@ -31,8 +32,8 @@ SHORTEST_INTERVAL_S = 0.5
 
 _log = structlog.get_logger("firebox.containers")
 
-_spared: set[str] = set()
-"""Containers of this process that are in use, shared by all sweepers."""
+in_use: set[str] = set()
+"""Containers of this process that no sweeper removes; each is added before it is created."""
 
 
 def labels_of_a_run(wall_ms: int) -> dict[str, str]:
@@ -54,13 +55,6 @@ class Sweeper:
         self.available = True
         """Whether the engine answered the last time."""
 
-    def spare(self, name: str) -> None:
-        """Protect a container of this process. To be called before it is created."""
-        _spared.add(name)
-
-    def spare_no_more(self, name: str) -> None:
-        _spared.discard(name)
-
     def wake(self) -> None:
         """Sweep now."""
         self._wake.set()
@@ -69,13 +63,10 @@ class Sweeper:
     async def sweeping(self) -> AsyncGenerator[None]:
         """Sweep once, go on in the background, and sweep a last time in the end."""
         await self.sweep()
-        task = asyncio.create_task(self._go_on())
         try:
-            yield
+            async with background(self._go_on()):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             if self.available:
                 await self.sweep()
 
@@ -83,7 +74,7 @@ class Sweeper:
         """Remove orphaned containers. Returns False when the engine did not answer."""
         try:
             for name, labels in (await self._engine.list_labelled(LABEL)).items():
-                if name not in _spared and _is_left_over(labels):
+                if name not in in_use and _is_left_over(labels):
                     await self._engine.remove(name)
                     _log.info("a container that was left behind is removed", container=name)
         except FireboxError as error:

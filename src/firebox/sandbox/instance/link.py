@@ -56,10 +56,7 @@ class Link:
             return True
 
     def start(self, command: Command) -> None:
-        """Send the command. File contents travel by descriptor: the pack of an earlier stage, and a memfd with the job's files.
-
-        Raises: CommandRefused, OSError.
-        """
+        """Send the command, and the contents of files by descriptor: a pack, and a memfd. Raises: CommandRefused, OSError."""
         descriptors: list[int] = []
         memory = -1
         try:

@@ -24,7 +24,6 @@ from firebox.sandbox.plan.cgroups import Meter
 from firebox.sandbox.protocol.messages import Exited
 from firebox.sandbox.protocol.pack import Collected, PackReader
 from firebox.sandbox.spec import Command, CommandRefused, Event, Exit, Output, SandboxFailure, Started
-from firebox.sandbox.template import Template
 
 KILL_PATIENCE_S = 15.0
 """After a kill the kernel should need milliseconds. After this time the sandbox is reported as failed."""
@@ -52,6 +51,21 @@ class Owner(Protocol):
     def end(self, number: int) -> None: ...
 
     def defer(self, work: Callable[[], None]) -> None: ...
+
+
+class Template:
+    """What programs of one spec are restored from: a sealed, executable memfd, closed with the last reference to it."""
+
+    def __init__(self, descriptor: int, made_at: float) -> None:
+        self.descriptor = descriptor
+        self.bytes = os.fstat(descriptor).st_size
+        self.made_at = made_at
+        self.runs = 0
+        self.failed = False
+        """Whether a program that was restored from it ended before it could continue."""
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
 
 
 class Sandbox:

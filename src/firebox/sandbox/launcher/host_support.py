@@ -5,7 +5,6 @@ A real launcher creates a real sandbox. Kernel files are only read to explain a 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import shutil
@@ -52,11 +51,6 @@ class Finding:
     hint: str = field(default="", kw_only=True)
 
 
-def examine() -> list[Finding]:
-    """Check this host by creating a sandbox. Must not be called from a running event loop."""
-    return asyncio.run(_examine())
-
-
 def explain(layers: Iterable[str], *, reasons: Iterable[str] = ()) -> list[Finding]:
     """Return findings for the layers of a launcher. reasons: why a better cgroup version is not used."""
     have = set(layers)
@@ -65,12 +59,8 @@ def explain(layers: Iterable[str], *, reasons: Iterable[str] = ()) -> list[Findi
     return findings
 
 
-def describe_plan() -> list[str]:
-    """Describe the steps that create a sandbox here. Not in a running event loop. Raises: SandboxFailure if none can be made."""
-    return asyncio.run(_describe_plan())
-
-
-async def _describe_plan() -> list[str]:
+async def describe_plan() -> list[str]:
+    """Describe the steps that create a sandbox here. Raises: SandboxFailure if none can be made."""
     launcher = LauncherProcess()
     try:
         await launcher.start()
@@ -79,7 +69,8 @@ async def _describe_plan() -> list[str]:
         await launcher.close()
 
 
-async def _examine() -> list[Finding]:
+async def examine() -> list[Finding]:
+    """Check this host by creating a sandbox."""
     launcher = LauncherProcess()
     try:
         await launcher.start()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from firebox.sandbox.instance.sandbox import KILL_PATIENCE_S, Sandbox
+from firebox.sandbox.instance.sandbox import KILL_PATIENCE_S, Sandbox, Template
 from firebox.sandbox.instance.watcher import Watcher
 from firebox.sandbox.launcher.launcher_start import FIRST, StartedLauncher, start_launcher
 from firebox.sandbox.plan.cgroups import Meter
@@ -20,7 +20,6 @@ from firebox.sandbox.plan.plans import Plans
 from firebox.sandbox.protocol import messages
 from firebox.sandbox.protocol.messages import Kind, Phase
 from firebox.sandbox.spec import SandboxFailure, SandboxSpec
-from firebox.sandbox.template import Template
 
 _STREAMS = 3
 _DEFER_S = 0.003
@@ -83,8 +82,6 @@ class LauncherProcess:
         self.starts = 0
         """Number of starts; more than one means restarts."""
         self.layers: tuple[str, ...] = ()
-        self.cgroups = ""
-        """Their version: "v2", "v1" or "none"."""
         self.reasons: tuple[str, ...] = ()
         """Why a better cgroup version is not used."""
 
@@ -150,7 +147,6 @@ class LauncherProcess:
         await self._smoke_test(started.plans, is_smoke_test=started.first_is_smoke_test)
         self.layers = started.plans.layers()
         self._is_ready = True
-        self.cgroups = started.plans.cgroups.kind
         self.reasons = tuple(started.plans.cgroup_reasons)
 
     async def _smoke_test(self, plans: Plans, *, is_smoke_test: bool) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.instance.sandbox import Sandbox, Template
 from firebox.sandbox.launcher.launcher_process import LauncherProcess
 from firebox.sandbox.spec import SandboxSpec
-from firebox.sandbox.template import Template
 
 
 class Launchers:

@@ -50,17 +50,14 @@ _LOOK_EVERY_S = 5.0
 class PoolStatistics(NamedTuple):
     """ready: idle sandboxes. target: how many there should be. made_on_demand: takes that found none. prestarted: commands that
     went to a prestarted program. restored: those of them that came from a template. launcher_restarts: beyond the first start.
-    alive: sandboxes, idle or in use.
     """
 
     ready: int
     target: int
-    taken: int
     made_on_demand: int
     prestarted: int
     restored: int
     launcher_restarts: int
-    alive: int
 
 
 class _Shelf:
@@ -88,10 +85,6 @@ class _Shelf:
 
     def demand_at(self, now: float) -> float:
         return float(self.demand * 0.5 ** ((now - self.counted_at) / HALF_LIFE_S))
-
-    def count_take(self, now: float) -> None:
-        self.demand = self.demand_at(now) + 1
-        self.counted_at = now
 
 
 class Pool:
@@ -128,7 +121,6 @@ class Pool:
         self._in_use = 0
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
-        self._taken = 0
         self._made_on_demand = 0
         self._prestarted = 0
         self._restored = 0
@@ -141,7 +133,6 @@ class Pool:
 
     async def take(self, spec: SandboxSpec) -> Sandbox:
         """Return an unused sandbox. The caller closes it. Raises: SandboxFailure."""
-        self._taken += 1
         sandbox = await self._take(_pool_key(spec))
         self._in_use += 1
         sandbox.on_close = self._note_closed
@@ -216,12 +207,10 @@ class Pool:
         return PoolStatistics(
             ready=sum(len(shelf.ready) for shelf in self._shelves.values()),
             target=sum(self._targets(now).values()),
-            taken=self._taken,
             made_on_demand=self._made_on_demand,
             prestarted=self._prestarted,
             restored=self._restored,
             launcher_restarts=self._launchers.restarts,
-            alive=self._launchers.alive,
         )
 
     async def close(self) -> None:
@@ -248,7 +237,8 @@ class Pool:
             if len(others) >= SHELVES:
                 self._remove(min(others, key=lambda other: self._shelves[other].counted_at))
             shelf = self._shelves[spec] = _Shelf(named=False, demand=0.0, counted_at=now)
-        shelf.count_take(now)
+        shelf.demand = shelf.demand_at(now) + 1
+        shelf.counted_at = now
         return shelf
 
     def _wanted(self, shelf: _Shelf, now: float) -> int:

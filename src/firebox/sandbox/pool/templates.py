@@ -13,10 +13,9 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from firebox.sandbox.instance.sandbox import Sandbox
+from firebox.sandbox.instance.sandbox import Sandbox, Template
 from firebox.sandbox.protocol.messages import TEMPLATE
 from firebox.sandbox.spec import Command, CommandRefused, InputFile, Prestart, SandboxFailure, SandboxSpec
-from firebox.sandbox.template import Template
 
 ARE_POSSIBLE = os.uname().machine == "x86_64"
 """native/restorer/ supports only this architecture."""
