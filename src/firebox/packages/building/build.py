@@ -16,14 +16,7 @@ from msgspec import Struct
 from firebox.domain.errors import BuildFailed
 from firebox.packages.building.base import Base, find_or_build_base, package_information
 from firebox.packages.building.build_tools import BUILD_PROGRAMS, require
-from firebox.packages.building.debian_root import (
-    INSTALL,
-    KEEP_ARCHIVES,
-    chrooted,
-    hook_variables,
-    keep_archives,
-    run_mmdebstrap,
-)
+from firebox.packages.building.debian_root import INSTALL, KEEP_ARCHIVES, chrooted, hook_variables, keep_archives, run_mmdebstrap
 from firebox.packages.building.extras import write_extras
 from firebox.packages.building.layer import BUILDING, plan_layer
 from firebox.packages.building.probe import FOUND, probe_script, read_probe_results
