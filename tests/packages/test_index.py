@@ -60,7 +60,7 @@ packages:
     something-new: unknown to this version
 """)
     assert not found.warnings
-    assert (found.serial, found.keys, found.form) == (12, ("0123456789ABCDEF0123456789ABCDEF01234567",), "ppman-repo-1")
+    assert (found.serial, found.keys) == (12, ("0123456789ABCDEF0123456789ABCDEF01234567",))
     [entry] = found.entries
     assert entry.name == "python-3.13.5"
     assert entry.author == "Ada Löve <ada@example.org>"
@@ -77,7 +77,6 @@ def test_line_format_is_recognized_and_parsed() -> None:
     found = read(
         f"python,3.10.0,{SHA256},https://example.org/python-3.10.0.pkg.tar.gz\r\n\n# words\nbash,5.1.0,{SHA256},bash,comma.tar.gz"
     )
-    assert found.form == "lines"
     assert not found.warnings
     assert [(entry.name, entry.download) for entry in found.entries] == [
         ("python-3.10.0", "https://example.org/python-3.10.0.pkg.tar.gz"),

@@ -14,6 +14,8 @@ from firebox.domain.errors import Conflict, UnusablePackage
 from firebox.domain.limits import LimitRequest
 from firebox.domain.model import File, Finished, Job, Result, Verdict
 from firebox.engine.executor import LocalExecutor
+from firebox.packages.installed import piston_archive
+from firebox.packages.installed.metadata import PackageInfo
 from firebox.runtimes.registry import Registry
 from tests.conftest import require_tool
 from tests.packages.making import Bench, Member, file, image, info_of, link, piston, squash
@@ -336,3 +338,13 @@ async def test_an_environment_script_requires_a_shell(tmp_path: Path) -> None:
         await bench.install_file(path)
     assert bench.ids == ["base-1.0.0"]
     assert bench.leftovers == []
+
+
+def test_a_script_that_becomes_a_link_after_the_check_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").write_bytes(b"\x7fELF")
+    (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "run").symlink_to("secret")
+    monkeypatch.setattr(piston_archive, "is_regular_file", lambda _path: True)
+    with pytest.raises(OSError, match="symbolic links"):
+        list(piston_archive.piston_runtimes(PackageInfo(language="toy", version="1.0.0"), tmp_path, {}))
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -503,14 +503,13 @@ async def test_replayed_index_without_a_serial_is_detected_by_its_date(
     setting = f"main={server.url}{INDEX}"
     old = write_index(folder, [put(folder, "python-3.13.5")], key)
     old_content, old_signature = old.read_bytes(), old.with_name("index.yaml.asc").read_bytes()
-    genuine = signatures.verify_bytes
+    genuine = signatures.verify_signature
 
-    def later(content: bytes, **arguments: Any) -> signatures.ValidSignature:
-        good = genuine(content, **arguments)
-        return signatures.ValidSignature(fingerprint=good.fingerprint, created=good.created + timedelta(days=1))
+    def later(content: bytes, **arguments: Any) -> datetime:
+        return genuine(content, **arguments) + timedelta(days=1)
 
     with monkeypatch.context() as tomorrow:
-        tomorrow.setattr(module, "verify_bytes", later)
+        tomorrow.setattr(module, "verify_signature", later)
         write_index(folder, [put(folder, "python-3.13.5"), put(folder, "python-3.13.6")], key)
         await opened(setting).sync()
     old.write_bytes(old_content)

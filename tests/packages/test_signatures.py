@@ -16,7 +16,7 @@ from pysequoia.packet import PacketPile, SignatureType, Tag
 
 from firebox.domain.errors import NotTrusted
 from firebox.packages.repository import signatures
-from firebox.packages.repository.signatures import key_file, trusted_keys, verify_bytes, verify_file
+from firebox.packages.repository.signatures import key_file, trusted_keys, verify_signature
 from firebox.settings.settings import Settings, load_settings
 from tests.conftest import require_tool
 from tests.support.repository import new_key, signature_of, trust
@@ -40,15 +40,11 @@ def certificate(key: Tsk) -> Cert:
 
 def test_valid_signature_of_bytes_and_of_a_file_is_accepted(key: Tsk, tmp_path: Path) -> None:
     signature = signature_of(CONTENT, key).encode()
-    found = verify_bytes(CONTENT, signature=signature, keys=[certificate(key)], what="it")
-    assert found.fingerprint == certificate(key).fingerprint
-    assert abs(found.created - datetime.now(UTC)) < timedelta(hours=1)
+    found = verify_signature(CONTENT, signature=signature, keys=[certificate(key)], what="it")
+    assert abs(found - datetime.now(UTC)) < timedelta(hours=1)
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
-    assert (
-        verify_file(path, signature=signature, keys=[certificate(new_key()), certificate(key)], what="it").fingerprint
-        == found.fingerprint
-    )
+    assert verify_signature(path, signature=signature, keys=[certificate(new_key()), certificate(key)], what="it") == found
 
 
 def test_changed_content_is_refused(key: Tsk, tmp_path: Path) -> None:
@@ -56,22 +52,22 @@ def test_changed_content_is_refused(key: Tsk, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(CONTENT + b"\n")
     with pytest.raises(NotTrusted, match="it has no valid signature"):
-        verify_bytes(CONTENT + b"\n", signature=signature, keys=[certificate(key)], what="it")
+        verify_signature(CONTENT + b"\n", signature=signature, keys=[certificate(key)], what="it")
     with pytest.raises(NotTrusted, match="it has no valid signature") as refused:
-        verify_file(path, signature=signature, keys=[certificate(key)], what="it")
+        verify_signature(path, signature=signature, keys=[certificate(key)], what="it")
     assert "backtrace" not in refused.value.message + refused.value.hint
 
 
 def test_signature_by_an_untrusted_key_is_rejected_and_names_both_keys(key: Tsk) -> None:
     stranger = new_key("Stranger <stranger@example.org>")
     with pytest.raises(NotTrusted) as refused:
-        verify_bytes(CONTENT, signature=signature_of(CONTENT, stranger).encode(), keys=[certificate(key)], what="it")
+        verify_signature(CONTENT, signature=signature_of(CONTENT, stranger).encode(), keys=[certificate(key)], what="it")
     assert certificate(key).fingerprint in refused.value.hint
 
 
 def test_untrusted_key_with_a_trusted_user_id_is_rejected(key: Tsk) -> None:
     with pytest.raises(NotTrusted):
-        verify_bytes(CONTENT, signature=signature_of(CONTENT, new_key()).encode(), keys=[certificate(key)], what="it")
+        verify_signature(CONTENT, signature=signature_of(CONTENT, new_key()).encode(), keys=[certificate(key)], what="it")
 
 
 @pytest.mark.parametrize(
@@ -79,50 +75,50 @@ def test_untrusted_key_with_a_trusted_user_id_is_rejected(key: Tsk) -> None:
 )
 def test_invalid_signature_data_is_rejected(key: Tsk, signature: bytes) -> None:
     with pytest.raises(NotTrusted):
-        verify_bytes(CONTENT, signature=signature, keys=[certificate(key)], what="it")
+        verify_signature(CONTENT, signature=signature, keys=[certificate(key)], what="it")
 
 
 def test_message_with_a_signature_inside_is_no_detached_signature(key: Tsk) -> None:
     for mode in (SignatureMode.INLINE, SignatureMode.CLEAR):
         with pytest.raises(NotTrusted):
-            verify_bytes(CONTENT, signature=sign(key.signer(), CONTENT, mode=mode), keys=[certificate(key)], what="it")
+            verify_signature(CONTENT, signature=sign(key.signer(), CONTENT, mode=mode), keys=[certificate(key)], what="it")
 
 
 def test_certificate_given_as_signature_is_refused(key: Tsk) -> None:
     with pytest.raises(NotTrusted):
-        verify_bytes(CONTENT, signature=str(certificate(key)).encode(), keys=[certificate(key)], what="it")
+        verify_signature(CONTENT, signature=str(certificate(key)).encode(), keys=[certificate(key)], what="it")
 
 
 def test_revocation_given_as_signature_is_refused(key: Tsk) -> None:
     revocation = certificate(key).revoke(key.certifier())
     with pytest.raises(NotTrusted, match="not a signature of a file"):
-        verify_bytes(bytes(certificate(key)), signature=bytes(revocation), keys=[certificate(key)], what="it")
+        verify_signature(bytes(certificate(key)), signature=bytes(revocation), keys=[certificate(key)], what="it")
 
 
 def test_overlong_signature_is_refused_unread(key: Tsk, monkeypatch: pytest.MonkeyPatch) -> None:
     signature = signature_of(CONTENT, key).encode()
     monkeypatch.setattr(signatures, "MAX_SIGNATURE_BYTES", len(signature) - 1)
     with pytest.raises(NotTrusted, match="too long"):
-        verify_bytes(CONTENT, signature=signature, keys=[certificate(key)], what="it")
+        verify_signature(CONTENT, signature=signature, keys=[certificate(key)], what="it")
 
 
 def test_revoked_key_is_refused_even_for_what_it_signed_before(key: Tsk) -> None:
     signature = signature_of(CONTENT, key).encode()
     revoked = Cert.from_bytes(bytes(certificate(key)) + bytes(certificate(key).revoke(key.certifier())))
     with pytest.raises(NotTrusted, match="is revoked"):
-        verify_bytes(CONTENT, signature=signature, keys=[revoked], what="it")
+        verify_signature(CONTENT, signature=signature, keys=[revoked], what="it")
     with pytest.raises(NotTrusted):
-        verify_bytes(CONTENT, signature=signature, keys=[revoked, certificate(new_key())], what="it")
+        verify_signature(CONTENT, signature=signature, keys=[revoked, certificate(new_key())], what="it")
 
 
 def test_expired_key_is_refused_even_for_what_it_signed_before(key: Tsk, monkeypatch: pytest.MonkeyPatch) -> None:
     signature = signature_of(CONTENT, key).encode()
     until = datetime.now(UTC) + timedelta(days=30)
     expiring = certificate(key).set_expiration(until, key.certifier())
-    verify_bytes(CONTENT, signature=signature, keys=[expiring], what="it")
+    verify_signature(CONTENT, signature=signature, keys=[expiring], what="it")
     monkeypatch.setattr(signatures, "_now", lambda: until + timedelta(seconds=1))
     with pytest.raises(NotTrusted, match="has expired"):
-        verify_bytes(CONTENT, signature=signature, keys=[expiring], what="it")
+        verify_signature(CONTENT, signature=signature, keys=[expiring], what="it")
 
 
 def test_several_certificates_in_one_file_are_all_trusted(settings: Settings, key: Tsk) -> None:
@@ -130,7 +126,7 @@ def test_several_certificates_in_one_file_are_all_trusted(settings: Settings, ke
     trust(settings.data_dir, "main", key, other)
     keys = trusted_keys(settings, "main")
     assert [each.fingerprint for each in keys] == [certificate(key).fingerprint, certificate(other).fingerprint]
-    verify_bytes(CONTENT, signature=signature_of(CONTENT, other).encode(), keys=keys, what="it")
+    verify_signature(CONTENT, signature=signature_of(CONTENT, other).encode(), keys=keys, what="it")
     key_file(settings, "main").write_bytes(bytes(certificate(key)) + bytes(certificate(other)))
     assert len(trusted_keys(settings, "main")) == 2
 
@@ -198,10 +194,11 @@ def test_what_gnupg_signs_is_accepted(gnupg: GnuPG, settings: Settings, tmp_path
     key_file(settings, "main").write_bytes(gnupg("--armor", "--export"))
     keys = trusted_keys(settings, "main")
     signature = path.with_name("file.asc").read_bytes()
-    assert verify_file(path, signature=signature, keys=keys, what="it").fingerprint == fingerprint.lower()
+    assert [each.fingerprint for each in keys] == [fingerprint.lower()]
+    verify_signature(path, signature=signature, keys=keys, what="it")
     path.write_bytes(CONTENT[::-1])
     with pytest.raises(NotTrusted):
-        verify_file(path, signature=signature, keys=keys, what="it")
+        verify_signature(path, signature=signature, keys=keys, what="it")
 
 
 def test_gnupg_accepts_what_is_signed_here(gnupg: GnuPG, key: Tsk, tmp_path: Path) -> None:
@@ -220,14 +217,15 @@ def test_revoked_subkey_is_refused_though_the_certificate_is_good(gnupg: GnuPG, 
     gnupg("--armor", "--detach-sign", str(path))
     signature = path.with_name("file.asc").read_bytes()
     [before] = Cert.split_bytes(gnupg("--export"))
-    assert verify_bytes(CONTENT, signature=signature, keys=[before], what="it").fingerprint == fingerprint.lower()
+    assert before.fingerprint == fingerprint.lower()
+    verify_signature(CONTENT, signature=signature, keys=[before], what="it")
     edit = "key 1\nrevkey\ny\n3\n\ny\nsave\n"
     gnupg("--edit-key", fingerprint, text=edit, asks=True)
     [after] = Cert.split_bytes(gnupg("--export"))
     assert any(packet.signature_type == SignatureType.SubkeyRevocation for packet in PacketPile.from_bytes(bytes(after)))
     assert not after.is_revoked
     with pytest.raises(NotTrusted):
-        verify_bytes(CONTENT, signature=signature, keys=[after], what="it")
+        verify_signature(CONTENT, signature=signature, keys=[after], what="it")
 
 
 def test_expired_subkey_is_refused_though_the_certificate_is_good(
@@ -242,10 +240,10 @@ def test_expired_subkey_is_refused_though_the_certificate_is_good(
     [certified] = Cert.split_bytes(gnupg("--export"))
     assert certified.expiration is None
     assert any(packet.tag == Tag.PublicSubkey for packet in PacketPile.from_bytes(bytes(certified)))
-    verify_bytes(CONTENT, signature=signature, keys=[certified], what="it")
+    verify_signature(CONTENT, signature=signature, keys=[certified], what="it")
     monkeypatch.setattr(signatures, "_now", lambda: datetime.now(UTC) + timedelta(days=11))
     with pytest.raises(NotTrusted, match="by a valid key"):
-        verify_bytes(CONTENT, signature=signature, keys=[certified], what="it")
+        verify_signature(CONTENT, signature=signature, keys=[certified], what="it")
 
 
 def test_expired_signature_is_rejected(gnupg: GnuPG, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -256,10 +254,10 @@ def test_expired_signature_is_rejected(gnupg: GnuPG, monkeypatch: pytest.MonkeyP
     signature = path.with_name("file.asc").read_bytes()
     keys = Cert.split_bytes(gnupg("--export"))
     assert Sig.from_bytes(signature).expiration is not None
-    verify_bytes(CONTENT, signature=signature, keys=keys, what="it")
+    verify_signature(CONTENT, signature=signature, keys=keys, what="it")
     monkeypatch.setattr(signatures, "_now", lambda: datetime.now(UTC) + timedelta(days=6))
     with pytest.raises(NotTrusted, match="has expired"):
-        verify_bytes(CONTENT, signature=signature, keys=keys, what="it")
+        verify_signature(CONTENT, signature=signature, keys=keys, what="it")
 
 
 def test_weak_digest_is_refused(gnupg: GnuPG, tmp_path: Path) -> None:
@@ -268,6 +266,6 @@ def test_weak_digest_is_refused(gnupg: GnuPG, tmp_path: Path) -> None:
     path.write_bytes(CONTENT)
     gnupg("--armor", "--digest-algo", "SHA1", "--detach-sign", str(path))
     with pytest.raises(NotTrusted):
-        verify_bytes(
+        verify_signature(
             CONTENT, signature=path.with_name("file.asc").read_bytes(), keys=Cert.split_bytes(gnupg("--export")), what="it"
         )

@@ -61,7 +61,9 @@ def _image(contract: str, language: str, docker_url: str) -> str:
 
     async def import_it() -> None:
         async with open_engine(docker_url) as engine:
-            if (await engine.labels(tag)).get(LABEL_KEY) != key:
+            async with engine.session.get(f"{engine.base}/images/{tag}/json") as response:
+                known = await response.json() if response.ok else {}
+            if (known.get("Config", {}).get("Labels") or {}).get(LABEL_KEY) != key:
                 changes = [*kept.changes(language), f"LABEL {LABEL_KEY}={key}"]
                 await engine.take(root, tag, changes, lambda _sent: None)
 

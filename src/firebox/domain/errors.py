@@ -79,8 +79,8 @@ class LimitNotEnforceable(RequestError, code="request.limit_not_enforceable"):
 class NotFound(RequestError, code="request.not_found"):
     """No such object. kind: "run", "package" ...; name: as requested."""
 
-    def __init__(self, kind: str, name: str) -> None:
-        super().__init__(f"no such {kind}: {name!r}")
+    def __init__(self, kind: str, name: str, *, hint: str = "") -> None:
+        super().__init__(f"no such {kind}: {name!r}", hint=hint)
         self.kind = kind
         self.name = name
 

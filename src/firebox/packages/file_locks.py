@@ -49,10 +49,7 @@ def lock_file(file: Path) -> Generator[None]:
 
 
 async def wait_for_lock(descriptor: int, *, timeout_s: float | None = None) -> bool:
-    """Wait for an exclusive lock. Return False after `timeout_s`; None waits forever.
-
-    Polls with a growing delay: a blocking flock(2) would need a thread that cannot be interrupted.
-    """
+    """Wait for an exclusive lock; False after `timeout_s`. Polls: a thread in a blocking flock(2) could not be interrupted."""
     import asyncio  # a single run asks for its sandbox before this is loaded
 
     loop = asyncio.get_running_loop()

@@ -20,7 +20,7 @@ from firebox.packages.building.build import Built, build
 from firebox.packages.building.recipe import AUTHOR, Recipe, find_recipe
 from firebox.packages.building.squash import read_beside, write_tree_as_tar
 from firebox.packages.building.untested import UntestedPackage
-from firebox.packages.entry import Progress
+from firebox.packages.entry import Progress, no_report
 from firebox.packages.installed.store import INFO, RUNTIMES
 from firebox.packages.publishing.publishing import list_folder
 from firebox.packages.repository.index import parse_index
@@ -105,7 +105,7 @@ def test_package_and_base_are_in_the_folders_index(lua: Built) -> None:
 
 
 def test_its_test_program_prints_ok(lua: Built, settings: Settings) -> None:
-    run_smoke_test(find_recipe("lua"), lua, settings)
+    run_smoke_test(find_recipe("lua"), lua, settings, no_report, lua.file.parent)
 
 
 def test_builds_are_reproducible(lua: Built, output: Path, settings: Settings, tmp_path: Path) -> None:
@@ -121,11 +121,11 @@ def test_a_language_that_is_part_of_the_base_is_still_a_package(
     second = build(find_recipe("bash"), settings, elsewhere(output, tmp_path / "again"))
     assert first.entry.checksums == second.entry.checksums
     assert "usr/bin/bash" not in names_in(first.file, tmp_path)
-    run_smoke_test(find_recipe("bash"), first, settings)
+    run_smoke_test(find_recipe("bash"), first, settings, no_report, first.file.parent)
 
 
 def test_bases_are_reproducible(lua: Built, settings: Settings, tmp_path: Path) -> None:
-    again = build(write_recipe(tmp_path), settings, tmp_path / "again", rebuild_base=True)
+    again = build(write_recipe(tmp_path), settings, tmp_path / "again")
     base = next(again.file.parent.glob("debian-trixie-*.squashfs"))
     assert base.read_bytes() == (lua.file.parent / base.name).read_bytes()
 
@@ -192,7 +192,7 @@ def test_all_placeholders_of_a_definition_are_resolved_in_the_root(output: Path,
         assert made.read() == b"IT'S {TOOL} AND $HOME"
         assert more is not None
         assert int(more.read()) > 1_700_000_000
-    run_smoke_test(recipe, built, settings)
+    run_smoke_test(recipe, built, settings, no_report, built.file.parent)
 
 
 def test_a_variant_has_the_name_of_its_package(output: Path, settings: Settings, tmp_path: Path) -> None:
@@ -248,10 +248,10 @@ def test_build_failure_is_explained_and_leaves_nothing_behind(
 
 def test_a_failing_test_program_is_reported_with_its_output(lua: Built, settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(BuildFailed, match=r"lua-\S+: the test program did not print OK") as refused:
-        run_smoke_test(_with_program(tmp_path, "print('not', 'OK')"), lua, settings)
+        run_smoke_test(_with_program(tmp_path, "print('not', 'OK')"), lua, settings, no_report, lua.file.parent)
     assert refused.value.hint == "not\tOK"
     with pytest.raises(BuildFailed, match="did not print OK: runtime_error") as refused:
-        run_smoke_test(_with_program(tmp_path, "error('dear me')"), lua, settings)
+        run_smoke_test(_with_program(tmp_path, "error('dear me')"), lua, settings, no_report, lua.file.parent)
     assert "dear me" in refused.value.hint
 
 

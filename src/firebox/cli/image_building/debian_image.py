@@ -56,11 +56,7 @@ class Installation:
 
 
 def build_root(language: str, suite: str, packages: Iterable[str], target: Path, progress: Callable[[str], None]) -> None:
-    """Build the root and write it as a tar to `target`, atomically.
-
-    language: any known name. packages: of Debian. progress: called with each output line.
-    Raises: BuildFailed with the last messages of mmdebstrap.
-    """
+    """Write the root as a tar, atomically. packages: of Debian. progress: called with each output line. Raises: BuildFailed."""
     require("mmdebstrap")
     with tempfile.TemporaryDirectory(prefix="firebox-image-") as folder:
         own, entry, unfinished = Path(folder, "own.tar"), Path(folder, "entry.tar"), Path(folder, "root.tar")

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,6 @@ class Engine:
             found: list[dict[str, Any]] = await response.json()
         return [_image(each) for each in found]
 
-    async def labels(self, tag: str) -> dict[str, str]:
-        """Return the labels of an image, {} if it does not exist. Raises: PartUnavailable, ContainerError."""
-        async with self._request("GET", f"/images/{tag}/json", missing_is_fine=True) as response:
-            found: dict[str, Any] = await response.json() if response.status == HTTPStatus.OK else {}
-        labels: dict[str, str] | None = found.get("Config", {}).get("Labels")
-        return labels or {}
-
     async def take(self, root: Path, tag: str, changes: Sequence[str], progress: Callable[[int], None]) -> str:
         """Import a tar of a root as an image and return its id.
 
@@ -77,12 +69,10 @@ class Engine:
         return str(said[-1].get("status", ""))
 
     @asynccontextmanager
-    async def _request(
-        self, method: str, path: str, *, missing_is_fine: bool = False, **more: Any
-    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+    async def _request(self, method: str, path: str, **more: Any) -> AsyncGenerator[aiohttp.ClientResponse]:
         try:
             async with self.session.request(method, self.base + path, **more) as response:
-                if response.status >= 400 and not (missing_is_fine and response.status == HTTPStatus.NOT_FOUND):
+                if response.status >= 400:
                     raise ContainerError(f"the container engine returned {response.status}: {_words(await response.text())}")
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

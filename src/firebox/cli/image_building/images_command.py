@@ -63,7 +63,9 @@ def build(
     """
     settings = load_settings({"docker_url": docker_url, "data_dir": data_dir}, config)
     set_up_logs("error", settings.log_format)
-    kept = _contract(contract)
+    if contract not in CONTRACTS:
+        raise InvalidRequest(f"{contract!r} is not a contract", where="--contract", hint="one of " + ", ".join(CONTRACTS))
+    kept = CONTRACTS[contract]
     language = language.strip().lower()
     release, packages = _debian_packages(language, suite, package or [], settings)
     name = _tag(tag or kept.tag(language))
@@ -95,16 +97,14 @@ def list_images(docker_url: DockerUrl = None, config: ConfigFile = None, data_di
     async def ask() -> list[tuple[str, ...]]:
         async with open_engine(_url(settings)) as engine:
             found = await engine.images()
-        return [row for image in sorted(found, key=lambda each: each.tags) for row in _rows(image)]
+        return [_row(image, tag) for image in sorted(found, key=lambda each: each.tags) for tag in image.tags or ("<none>",)]
 
     print_rows(("IMAGE", "CONTRACT", "LANGUAGE", "SIZE", "CREATED"), asyncio.run(ask()))
 
 
-def _rows(image: Image) -> list[tuple[str, ...]]:
+def _row(image: Image, tag: str) -> tuple[str, ...]:
     created = f"{datetime.fromtimestamp(image.created, UTC):%F %T}Z"
-    return [
-        (tag, image.contract, image.language, f"{image.size_bytes / 1e6:.0f} MB", created) for tag in image.tags or ("<none>",)
-    ]
+    return tag, image.contract, image.language, f"{image.size_bytes / 1e6:.0f} MB", created
 
 
 async def import_root(url: str, root: Path, tag: str, contract: Contract, language: str) -> str:
@@ -136,12 +136,6 @@ def _debian_packages(language: str, suite: str | None, more: list[str], settings
         if not _PACKAGE.fullmatch(package):
             raise InvalidRequest(f"{package!r} is not a valid Debian package name", where="--package")
     return release, [*chosen.debian, *more]
-
-
-def _contract(word: str) -> Contract:
-    if word not in CONTRACTS:
-        raise InvalidRequest(f"{word!r} is not a contract", where="--contract", hint="one of " + ", ".join(CONTRACTS))
-    return CONTRACTS[word]
 
 
 def _tag(word: str) -> str:

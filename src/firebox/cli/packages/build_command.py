@@ -16,7 +16,7 @@ from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import known_recipes, recipe_names
 from firebox.domain.errors import BuildFailed, InvalidRequest, NotFound
 from firebox.packages.entry import Report
-from firebox.packages.repository.sources import BUILT, packages_folder
+from firebox.packages.repository.sources import built_folder
 from firebox.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,11 +69,6 @@ def build(
             print(f"built {each.entry.name} ({format_size(each.file.stat().st_size)}): {each.file}")
 
 
-def built_folder(settings: Settings) -> Path:
-    """Return the folder of the repository `built`."""
-    return packages_folder(settings) / BUILT
-
-
 def build_and_test(
     recipe: Recipe, settings: Settings, folder: Path, report: Report, sources: Mapping[str, Path], *, test_package: bool = True
 ) -> Built:
@@ -83,7 +78,7 @@ def build_and_test(
 
     def test(built: Built, place: Path) -> None:
         try:
-            run_smoke_test(recipe, built, settings, report, folder=place)
+            run_smoke_test(recipe, built, settings, report, place)
         except BuildFailed as error:
             error.hint = "\n        ".join(filter(None, [error.hint, KEPT]))
             raise

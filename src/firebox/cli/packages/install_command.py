@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firebox.cli.completion import offer_installed, offer_packages
-from firebox.cli.packages.build_command import build_and_test, built_folder, check_recipes, find_recipe
+from firebox.cli.packages.build_command import build_and_test, check_recipes, find_recipe
 from firebox.cli.packages.context import PACKAGE_ROWS, AsJson, PackageContext, RepositoryName, Sync, run, with_context
 from firebox.cli.packages.output_tables import as_installed, format_size, print_json
 from firebox.cli.packages.package_names import (
@@ -25,7 +25,7 @@ from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import recipe_names
 from firebox.domain.errors import NotFound
 from firebox.packages.entry import Entry, Report
-from firebox.packages.repository.sources import BUILT
+from firebox.packages.repository.sources import BUILT, built_folder
 
 if TYPE_CHECKING:
     from firebox.packages.building.recipe import Recipe
@@ -74,10 +74,7 @@ def install(
 async def install_all(
     context: PackageContext, entries: Sequence[Entry], files: Sequence[Path], report: Report, done: list[Installed]
 ) -> None:
-    """Install packages one by one. done: collects the installed packages, also in case of a failure.
-
-    A package that is already installed is skipped.
-    """
+    """Install packages one by one, except installed ones. done: collects the installed packages, also in case of a failure."""
     for entry in entries:
         if context.store.get(entry.name) is not None:
             typer.echo(f"{entry.name} is already installed", err=True)

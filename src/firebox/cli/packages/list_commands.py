@@ -9,15 +9,7 @@ import typer
 
 from firebox.cli.completion import offer_packages
 from firebox.cli.packages.context import REPOSITORY_ROWS, AsJson, PackageContext, RepositoryName, Sync, run, with_context
-from firebox.cli.packages.output_tables import (
-    as_details,
-    as_installed,
-    format_size,
-    print_fields,
-    print_json,
-    print_rows,
-    select,
-)
+from firebox.cli.packages.output_tables import as_details, as_installed, format_size, print_fields, print_json, print_rows, select
 from firebox.cli.packages.package_names import compatible, matches, names_argument, read_selector, sort_versions, unknown_package
 from firebox.cli.packages.progress import show_progress
 from firebox.cli.packages.recipes_command import contains_words, known_recipes, searchable_texts

@@ -90,10 +90,7 @@ def sort_versions(versions: Iterable[str]) -> list[str]:
 
 
 async def find_package(context: PackageContext, selector: Selector, repository: str) -> Entry:
-    """Find the newest matching package. Falls back to installed packages that no repository has.
-
-    Raises: NotFound with similar names as a hint; and as `Repositories.find`.
-    """
+    """Find the newest matching package, or else an installed one. Raises: NotFound with a hint; and as `Repositories.find`."""
     try:
         return await context.repositories.find(selector.name, selector.version_range, repository=repository)
     except NotFound as error:
@@ -115,36 +112,31 @@ def find_installed(installed: Sequence[Installed], word: str) -> list[Installed]
     selector = read_selector(word)
     found = [package for package in installed if matches(selector, package.entry)]
     if not found:
-        error = NotFound("installed package", selector.word)
         near = _suggestion(selector, [package.entry for package in installed], ())
-        error.hint = near or "`firebox packages list` lists the installed packages"
-        raise error
+        hint = near or "`firebox packages list` lists the installed packages"
+        raise NotFound("installed package", selector.word, hint=hint)
     return found
 
 
 def unknown_package(
     selector: Selector, known: Collection[Entry], recipes: Sequence[str] = (), provided_by: Sequence[str] = ()
 ) -> NotFound:
-    """Create the error for an unknown package, with suggestions.
-
-    recipes: names of packages that can be built. provided_by: names of packages that provide a language of this name.
-    """
-    error = NotFound("package", selector.word)
+    """Create the error for an unknown package. provided_by: names of packages that provide a language of this name."""
     names = {entry.language for entry in known}
     provided_by = [name for name in provided_by if name in names] or list(provided_by)
     if selector.name in recipes and selector.name not in names:
         command = f"firebox packages install --build {selector.name}"
-        error.hint = f"no repository has it, but there is a recipe: run `{command}` to build and install it"
+        hint = f"no repository has it, but there is a recipe: run `{command}` to build and install it"
     elif provided_by and selector.name not in names:
         option = "" if provided_by[0] in names else "--build "
         command = f"firebox packages install {option}{provided_by[0]}"
-        error.hint = f"{selector.name} is provided by {' or '.join(provided_by)}: run `{command}`"
+        hint = f"{selector.name} is provided by {' or '.join(provided_by)}: run `{command}`"
     elif not known and not recipes:
-        error.hint = "no repository is configured: see docs/operate/packages.md"
+        hint = "no repository is configured: see docs/operate/packages.md"
     else:
         near = _suggestion(selector, known, recipes) or "`firebox packages list --available` lists all packages"
-        error.hint = f"{near}; `firebox packages sync` updates the indexes"
-    return error
+        hint = f"{near}; `firebox packages sync` updates the indexes"
+    return NotFound("package", selector.word, hint=hint)
 
 
 def suggest_names(name: str, names: Iterable[str]) -> str:

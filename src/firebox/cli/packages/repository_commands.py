@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 SHORTEST_FINGERPRINT = 8
 """Minimum digits of a fingerprint's end that select a trusted key."""
-
-_REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 Repository = Annotated[str, typer.Argument(metavar="REPOSITORY", help="The repository's name in the setting `repositories`.")]
 
@@ -129,11 +127,8 @@ def trust(
     for each in certificates:
         kept[each.fingerprint] = kept[each.fingerprint].merge(each) if each.fingerprint in kept else each
     file = key_file(settings, repository)
-    _write(file, kept.values())
-    if as_json:
-        _print_trusted(repository, file, kept.values())
-    else:
-        print(f"{len(kept)} {'key' if len(kept) == 1 else 'keys'} trusted for {repository}: {file}")
+    done = f"{len(kept)} {'key' if len(kept) == 1 else 'keys'} trusted for {repository}: {file}"
+    _write(repository, file, kept.values(), done, as_json=as_json)
 
 
 @with_settings(TRUST_ROWS)
@@ -160,12 +155,8 @@ def untrust(
     forgotten = certificates if fingerprint is None else _with_fingerprint(certificates, fingerprint)
     _confirm("Stop trusting", forgotten, repository, yes=yes, as_json=as_json)
     kept = [each for each in certificates if each not in forgotten]
-    _write(file, kept)
-    if as_json:
-        _print_trusted(repository, file, kept)
-    else:
-        left = f"{len(kept)} left" if kept else "none left, so packages from the network will be rejected"
-        print(f"removed {len(forgotten)} for {repository}; {left}")
+    left = f"{len(kept)} left" if kept else "none left, so packages from the network will be rejected"
+    _write(repository, file, kept, f"removed {len(forgotten)} for {repository}; {left}", as_json=as_json)
 
 
 async def _repository_states(context: PackageContext) -> list[RepositoryState]:
@@ -210,9 +201,9 @@ def _as_key(certificate: Cert) -> dict[str, Any]:
 
 def _check_name(settings: Settings, repository: str) -> None:
     """Reject invalid repository names, and warn about unknown ones. Raises: InvalidRequest."""
-    from firebox.packages.repository.sources import ALL, read_sources
+    from firebox.packages.repository.sources import ALL, REPOSITORY_NAME, read_sources
 
-    if not _REPOSITORY.fullmatch(repository) or repository == ALL:
+    if not REPOSITORY_NAME.fullmatch(repository) or repository == ALL:
         raise InvalidRequest(f"{repository!r} is not a valid repository name", where="REPOSITORY")
     names = [source.name for source in read_sources(settings)]
     if repository not in names:
@@ -249,24 +240,23 @@ def _with_fingerprint(certificates: Sequence[Cert], fingerprint: str) -> list[Ce
     ending = fingerprint.replace(" ", "").lower()
     found = [each for each in certificates if each.fingerprint.endswith(ending)]
     if not found or len(ending) < SHORTEST_FINGERPRINT:
-        error = NotFound("trusted key", fingerprint)
         trusted = ", ".join(each.fingerprint for each in certificates)
-        error.hint = f"give at least the last {SHORTEST_FINGERPRINT} digits of one of these: {trusted}"
-        raise error
+        hint = f"give at least the last {SHORTEST_FINGERPRINT} digits of one of these: {trusted}"
+        raise NotFound("trusted key", fingerprint, hint=hint)
     return found
 
 
-def _write(file: Path, certificates: Collection[Cert]) -> None:
-    """Replace the trusted keys atomically, or delete the file if none are left."""
+def _write(repository: str, file: Path, certificates: Collection[Cert], done: str, *, as_json: bool) -> None:
+    """Replace the trusted keys atomically, or delete the file if none are left. Print the result; done: for people."""
     if certificates:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, "".join(str(each) for each in certificates).encode())
     else:
         file.unlink()
-
-
-def _print_trusted(repository: str, file: Path, certificates: Iterable[Cert]) -> None:
-    print_json({"repository": repository, "file": str(file), "trusted": [_as_key(each) for each in certificates]})
+    if as_json:
+        print_json({"repository": repository, "file": str(file), "trusted": [_as_key(each) for each in certificates]})
+    else:
+        print(done)
 
 
 def _confirm(question: str, certificates: Sequence[Cert], repository: str, *, yes: bool, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from firebox.domain.limits import LimitRequest
 from firebox.domain.model import File, Finished, Job, Result
 from firebox.engine.executor import LocalExecutor
 from firebox.packages.building.squash import read_beside, unpack_tree
-from firebox.packages.entry import Progress, Report, no_report
+from firebox.packages.entry import Progress, Report
 from firebox.packages.installed.store import RUNTIMES
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
@@ -37,17 +37,11 @@ LIMITS = LimitRequest(wall_ms=300_000, cpu_ms=300_000)
 _SHOWN = 1000
 
 
-def run_smoke_test(
-    recipe: Recipe, built: Built, settings: Settings, report: Report = no_report, *, folder: Path | None = None
-) -> None:
-    """Run a recipe's test program with its package, which need not be installed.
-
-    folder: contains the packages it depends on; None: the folder of the package.
-    Raises: BuildFailed if the output is not OK; SandboxError.
-    """
+def run_smoke_test(recipe: Recipe, built: Built, settings: Settings, report: Report, folder: Path) -> None:
+    """Run a recipe's test program with its package. folder: of the packages it depends on. Raises: BuildFailed, SandboxError."""
     report(Progress(package=recipe.package, step="build", words="running the test program"))
     runtime = msgspec.json.decode(read_beside(built.file, RUNTIMES), type=list[Runtime])[0]
-    with _layers(built, folder or built.file.parent) as layers:
+    with _layers(built, folder) as layers:
         placed = msgspec.structs.replace(runtime, layers=layers, on_host=False, mounts=())
         result = asyncio.run(_run(recipe, placed, settings))
     stage = result.run or result.compile

@@ -48,15 +48,11 @@ class Base:
     epoch: int
 
 
-def find_or_build_base(
-    suite: str, output: Path, downloads: Path, progress: Callable[[str], None], *, rebuild: bool = False
-) -> Base:
+def find_or_build_base(suite: str, output: Path, downloads: Path, progress: Callable[[str], None]) -> Base:
     """Return the newest base of a release in a package folder; build and announce one if there is none. Raises: BuildFailed."""
     name = f"debian-{suite}"
     with lock_file(output / f".{name}.lock"):
-        files = [] if rebuild else list(output.glob(f"{name}-*-{architecture()}.squashfs"))
-        if not files:
-            files = [_build(suite, name, output, downloads, progress)]
+        files = list(output.glob(f"{name}-*-{architecture()}.squashfs")) or [_build(suite, name, output, downloads, progress)]
         file = max(files, key=lambda file: sort_key(file.name.rpartition("-")[0].rpartition("-")[2]))
         add_file_to_index(output, file)
     version = _read_version(file)

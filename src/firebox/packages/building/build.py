@@ -16,14 +16,7 @@ from msgspec import Struct
 from firebox.domain.errors import BuildFailed
 from firebox.packages.building.base import Base, find_or_build_base, package_information
 from firebox.packages.building.build_tools import BUILD_PROGRAMS, require
-from firebox.packages.building.debian_root import (
-    INSTALL,
-    KEEP_ARCHIVES,
-    chrooted,
-    hook_variables,
-    keep_archives,
-    run_mmdebstrap,
-)
+from firebox.packages.building.debian_root import INSTALL, KEEP_ARCHIVES, chrooted, hook_variables, keep_archives, run_mmdebstrap
 from firebox.packages.building.extras import write_extras
 from firebox.packages.building.layer import BUILDING, plan_layer
 from firebox.packages.building.probe import FOUND, probe_script, read_probe_results
@@ -61,14 +54,12 @@ def build(
     report: Report = no_report,
     *,
     sources: Mapping[str, Path] | None = None,
-    rebuild_base: bool = False,
     test: Callable[[Built, Path], None] | None = None,
 ) -> Built:
     """Build the package of a recipe into a folder, and its base if necessary, and announce both in its index.
 
-    sources: supplied file name -> path. rebuild_base: build a new base even if there is one.
-    test: called with the package and the folder of its base before it is announced; raises BuildFailed to reject it.
-    A rejected package is kept for a day: the next build of the same recipe only repeats the test.
+    sources: supplied file name -> path. test: called with the package and the folder of its base before it is announced; raises
+    BuildFailed to reject it. A rejected package is kept for a day: the next build of the same recipe only repeats the test.
     Takes minutes; a failure leaves nothing else behind. Raises: BuildFailed.
     """
     check_programs([recipe])
@@ -78,7 +69,7 @@ def build(
     def progress(words: str) -> None:
         report(Progress(package=recipe.package, step="build", words=words))
 
-    base = find_or_build_base(recipe.suite, output.resolve(), downloads, progress, rebuild=rebuild_base)
+    base = find_or_build_base(recipe.suite, output.resolve(), downloads, progress)
     with lock_file(output / f".{recipe.package}.lock"):
         untested = UntestedPackage(output, recipe, base, sources or {})
         entry = untested.find()
@@ -123,10 +114,13 @@ def _build(
     run_mmdebstrap(recipe.suite, full, ["--variant=custom", *hooks], progress, variables)
     inputs = [*keep_archives(archives, downloads / "debian"), *extra_inputs]
     runtimes = [_apply_recipe(runtime, recipe) for runtime in read_probe_results(found / Path(FOUND).name, definitions)]
-    _check_version(recipe, runtimes[0].version)
+    version = runtimes[0].version
+    if not any(is_in_range(version, within=recipe.version, as_release=each) for each in (False, True)):
+        hint = "another Debian release (suite) may have a matching version"
+        raise BuildFailed(f"recipe {recipe.name}: the built version {version} is not in the range {recipe.version}", hint=hint)
     information = package_information(
         recipe.package,
-        runtimes[0].version,
+        version,
         recipe.author,
         inputs,
         dependencies={base.name: base.version},
@@ -134,11 +128,12 @@ def _build(
         provides=[{"language": each.language, "aliases": each.aliases, "limit_overrides": {}} for each in runtimes],
     )
     progress("writing the image")
-    image = folder / f"{recipe.package}-{runtimes[0].version}-{architecture()}.squashfs"
+    image = folder / f"{recipe.package}-{version}-{architecture()}.squashfs"
     with tarfile.open(full) as whole, tarfile.open(base.tree) as lower:
         layer = plan_layer(whole, lower, began=began, epoch=base.epoch)
-        beside = {INFO: information, RUNTIMES: [_shipped_fields(runtime) for runtime in runtimes]}
-        write_image(image, beside, whole, layer)
+        tables: list[dict[str, Any]] = msgspec.to_builtins(runtimes)
+        shipped = [{key: value for key, value in table.items() if key not in HOST_FIELDS} for table in tables]
+        write_image(image, {INFO: information, RUNTIMES: shipped}, whole, layer)
     return image, entry_of(image, information, layer.size_bytes)
 
 
@@ -150,14 +145,3 @@ def _apply_recipe(runtime: Runtime, recipe: Recipe) -> Runtime:
         rank=runtime.rank if recipe.rank is None else recipe.rank,
         package=runtime.package if recipe.package == runtime.language else recipe.package,
     )
-
-
-def _check_version(recipe: Recipe, version: str) -> None:
-    if not is_in_range(version, within=recipe.version) and not is_in_range(version, within=recipe.version, as_release=True):
-        hint = "another Debian release (suite) may have a matching version"
-        raise BuildFailed(f"recipe {recipe.name}: the built version {version} is not in the range {recipe.version}", hint=hint)
-
-
-def _shipped_fields(runtime: Runtime) -> dict[str, Any]:
-    table: dict[str, Any] = msgspec.to_builtins(runtime)
-    return {key: value for key, value in table.items() if key not in HOST_FIELDS}

@@ -34,10 +34,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     label: str = "",
 ) -> bytes:
-    """Run a program and return its standard output. label: name for messages, if it differs from the command.
-
-    Raises: BuildFailed with the end of its output if it fails or times out, and if it is not installed.
-    """
+    """Run a program and return its standard output. label: its name in messages. Raises: BuildFailed with its last output."""
     name = label or command[0]
     require(command[0])
     try:

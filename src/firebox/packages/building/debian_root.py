@@ -84,11 +84,7 @@ def run_mmdebstrap(
     progress: Callable[[str], None],
     variables: Mapping[str, str] | None = None,
 ) -> None:
-    """Create a root filesystem and write it as a tar to `target`.
-
-    progress: called with each output line. variables: environment variables for the hooks.
-    Raises: BuildFailed with the last messages of the failed tool.
-    """
+    """Create a root as a tar. progress: called with each output line. variables: for the hooks. Raises: BuildFailed."""
     require("mmdebstrap")
     command = ["mmdebstrap", "--mode=auto", '--aptopt=APT::Install-Recommends "false"', "--dpkgopt=force-unsafe-io"]
     command += [f"--aptopt={option}" for option in _apt_options()]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from firebox.domain.errors import BuildFailed
 from firebox.files.checksum import file_checksum
-from firebox.packages.building.build_tools import require, run
+from firebox.packages.building.build_tools import run
 from firebox.packages.building.recipe import Tarball, Wheel
 
 DOWNLOAD_TIMEOUT_S = 1800.0
@@ -43,7 +43,6 @@ def fetch_tarball(tarball: Tarball, downloads: Path, progress: Callable[[str], N
     kept = downloads / "npm" / f"{sha512[:64]}.tgz"
     if _has_checksum(kept, sha512):
         return kept
-    require("npm")
     progress(f"npm: {tarball.name} {tarball.version}")
     with _folder(downloads) as folder:
         command = ["npm", "pack", f"{tarball.name}@{tarball.version}", "--ignore-scripts", "--loglevel=error"]

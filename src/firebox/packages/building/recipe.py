@@ -170,10 +170,7 @@ def all_recipes() -> list[Recipe]:
 
 
 def find_recipe(name: str, version_range: str = "*") -> Recipe:
-    """Find a recipe by package name, or else by provided language; the newest series that can satisfy the range.
-
-    version_range: an npm version range or a series. Raises: NotFound("recipe", ...), InvalidRequest, BuildFailed.
-    """
+    """Find the newest series of a package or language in a range or series. Raises: NotFound, InvalidRequest, BuildFailed."""
     try:
         spec: Any = semantic_version.NpmSpec(version_range.strip() or "*")
     except ValueError:

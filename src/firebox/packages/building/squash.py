@@ -25,10 +25,7 @@ MAX_INFORMATION_BYTES = 16 << 20
 
 
 def write_image(target: Path, beside: Mapping[str, object], full: tarfile.TarFile, layer: Layer) -> None:
-    """Write an image whose tree is `layer`, a subset of `full`. beside: top-level JSON files besides the tree, name -> value.
-
-    The output is reproducible. Raises: BuildFailed.
-    """
+    """Write a reproducible image of a layer of `full`. beside: top-level JSON files, name -> value. Raises: BuildFailed."""
     require("mksquashfs")
     command = ["mksquashfs", "-", str(target), "-tar", *COMPRESSION, "-noappend", "-all-root", "-no-xattrs", "-quiet"]
     command += ["-no-progress", "-root-mode", "755"]

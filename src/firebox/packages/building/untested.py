@@ -23,10 +23,7 @@ KEPT_S = 24 * 3600.0
 
 
 class UntestedPackage:
-    """The slot of one package build, keyed by recipe, base and supplied files.
-
-    The recipe's test program is not part of the key, so that it can be fixed.
-    """
+    """The slot of one build, keyed by recipe, base and supplied files; not by the test program, so that it can be fixed."""
 
     def __init__(self, output: Path, recipe: Recipe, base: Base, sources: Mapping[str, Path]) -> None:
         self._top = output / FOLDER

@@ -27,7 +27,7 @@ from firebox.packages.entry import Entry, Progress, Report
 from firebox.packages.file_locks import refers_to, try_lock
 from firebox.packages.repository import network
 from firebox.packages.repository.index import CHECKSUM_DIGITS
-from firebox.packages.repository.signatures import check_trust, source_of, verify_file
+from firebox.packages.repository.signatures import check_trust, source_of, verify_signature
 from firebox.packages.repository.sources import path_of_url
 from firebox.settings.settings import Settings
 
@@ -62,7 +62,7 @@ async def fetch(entry: Entry, folder: Path, settings: Settings, report: Report) 
     if keys:
         report(Progress(package=entry.name, step="verify", words="signature"))
         try:
-            await asyncio.to_thread(verify_file, path, signature=entry.signature.encode(), keys=keys, what=entry.name)
+            await asyncio.to_thread(verify_signature, path, signature=entry.signature.encode(), keys=keys, what=entry.name)
         except NotTrusted:
             path.unlink(missing_ok=True)
             raise

@@ -202,8 +202,7 @@ class Image(Struct):
 async def check_image(path: Path, *, name: str, max_bytes: int) -> Image:
     """Check the superblock and reject what no package needs: device nodes, setuid programs, ambiguous names.
 
-    name: of the package, for messages. max_bytes: maximum total size.
-    Raises: UnusablePackage; PackageError if unsquashfs is missing; OSError.
+    name: of the package, for messages. max_bytes: in total. Raises: UnusablePackage; PackageError without unsquashfs; OSError.
     """
     image = Image(path, name, max_bytes)
     await asyncio.to_thread(image.check_superblock)

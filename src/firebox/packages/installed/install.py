@@ -116,6 +116,8 @@ class Installer:
         return list(plan.values())
 
     async def _install_all(self, plan: Sequence[Entry], entry: Entry, file: Path | None, report: Report) -> list[Installed]:
+        from firebox.packages.download.download import fetch
+
         async with AsyncExitStack() as stack:
             for name in sorted(each.name for each in plan):  # the same order everywhere prevents deadlocks
                 await stack.enter_async_context(self._staging.package_lock(name))
@@ -127,7 +129,8 @@ class Installer:
             for each in missing:
                 with _os_errors_as_package_errors(each.name):
                     folders[each.name] = await stack.enter_async_context(self._staging.new_folder(each.name))
-                    source = file if file is not None and each.name == entry.name else await self._fetch(each, report)
+                    source = file if each.name == entry.name else None
+                    source = source or await fetch(each, self._staging.downloads, self._settings, report)
                     prepared = await self._prepare(source, folders[each.name], each, report)
                     if source.parent == self._staging.downloads:
                         downloads.append(source)
@@ -139,11 +142,6 @@ class Installer:
             for name in ready:
                 report(Progress(package=name, step="install", done=1, total=1, words="installed"))
             return list(ready.values())
-
-    async def _fetch(self, entry: Entry, report: Report) -> Path:
-        from firebox.packages.download.download import fetch
-
-        return await fetch(entry, self._staging.downloads, self._settings, report)
 
     async def _prepare(self, source: Path, staging: StagingFolder, entry: Entry, report: Report) -> Prepared:
         downloaded = source.parent == self._staging.downloads

@@ -6,6 +6,7 @@ variables that `environment` exports, after `bash compile MAIN OTHERS...` if tha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from msgspec import structs
 from firebox.domain.errors import UnusablePackage
 from firebox.domain.limits import LIMIT_NAMES, STAGES, LimitRequest, StageName
 from firebox.packages.installed.metadata import PackageInfo, Provided, check_wanted_limits
+from firebox.packages.installed.tree import FILE, opened
 from firebox.runtimes.runtime import Runtime
 from firebox.settings.other_systems.piston_settings import override_names, override_value
 
@@ -80,12 +82,13 @@ def _command(folder: Path, file: str, home: str, name: str) -> tuple[str, ...]:
     path = folder / file
     if not is_regular_file(path):
         raise UnusablePackage(f"{name}: the package has no file {file!r}")
-    with path.open("rb") as opened:
-        beginning = opened.read(256)
-    first = beginning.split(b"\n", 1)[0]
-    by_itself = beginning.startswith(_ELF) or (first.startswith(b"#!") and not first.split(b"-", 1)[0].rstrip().endswith(b"sh"))
-    if by_itself:
-        path.chmod(0o755)
+    with opened(path, FILE) as descriptor:
+        beginning = os.read(descriptor, 256)
+        first = beginning.split(b"\n", 1)[0]
+        is_program = first.startswith(b"#!") and not first.split(b"-", 1)[0].rstrip().endswith(b"sh")
+        by_itself = is_program or beginning.startswith(_ELF)
+        if by_itself:
+            os.fchmod(descriptor, 0o755)
     return (f"{home}/{file}",) if by_itself else ("bash", f"{home}/{file}")
 
 

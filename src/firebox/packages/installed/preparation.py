@@ -29,7 +29,7 @@ from firebox.packages.installed.metadata import (
 from firebox.packages.installed.piston_archive import ENVIRONMENT, GZIP_MAGIC, RUN, is_regular_file, piston_home
 from firebox.packages.installed.staging import in_thread
 from firebox.packages.installed.store import IMAGE, INFO, RUNTIMES, TREE
-from firebox.packages.installed.tree import check_and_own, remove
+from firebox.packages.installed.tree import FILE, check_and_own, opened, remove
 from firebox.packages.repository.index import CHECKSUM_DIGITS
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher.squashfs_support import cannot_mount
@@ -58,15 +58,19 @@ async def describe(file: Path, max_bytes: int) -> Entry:
     else:
         data, size_bytes = await in_thread(lambda: _read_archive_info(file, name, max_bytes)), 0
     info = read_info(data, name)
-    checksum = await in_thread(lambda: file_checksum(file))
+    return await in_thread(lambda: entry_of_info(info, file, size_bytes))
+
+
+def entry_of_info(info: PackageInfo, file: Path, size_bytes: int) -> Entry:
+    """Create the entry of a package file. size_bytes: unpacked; 0 if unknown."""
     return Entry(
         language=info.language,
         version=info.version,
         author=info.author,
-        checksums={"sha256": checksum},
+        checksums={"sha256": file_checksum(file)},
         dependencies=info.dependencies,
         size_bytes=size_bytes,
-        download=file.as_uri(),
+        download=file.absolute().as_uri(),
         architecture=info.architecture,
     )
 
@@ -111,9 +115,10 @@ def _prepare_archive(packed: Path, staging: Path, entry: Entry, max_bytes: int, 
         raise UnusablePackage(f"{entry.name}: {error.message}") from None
     if not is_regular_file(tree / INFO):
         raise UnusablePackage(f"{entry.name}: the package has no file {INFO}")
-    if (tree / INFO).stat().st_size > INFO_BYTES:
+    with opened(tree / INFO, FILE) as descriptor:
+        data = os.read(descriptor, INFO_BYTES + 1)
+    if len(data) > INFO_BYTES:
         raise UnusablePackage(f"{INFO} is larger than {INFO_BYTES} bytes")
-    data = (tree / INFO).read_bytes()
     info = read_info(data, entry.name)
     check_matches(info, entry)
     packed.unlink()
@@ -123,8 +128,8 @@ def _prepare_archive(packed: Path, staging: Path, entry: Entry, max_bytes: int, 
 
 def is_image(file: Path, name: str) -> bool:
     """Distinguish a squashfs image from a .tar.gz. Raises: UnusablePackage for anything else; OSError."""
-    with file.open("rb") as opened:
-        beginning = opened.read(4)
+    with file.open("rb") as packed:
+        beginning = packed.read(4)
     if beginning == MAGIC:
         return True
     if beginning.startswith(GZIP_MAGIC):

@@ -148,10 +148,7 @@ class PackageStore:
 
     @contextmanager
     def hold(self, id: str) -> Generator[None]:  # noqa: A002
-        """Protect a package and its dependencies from removal within the context. Cheap enough for every run.
-
-        Raises: NotFound; Conflict if one of them is being uninstalled.
-        """
+        """Protect a package and its dependencies from removal. Cheap enough for every run. Raises: NotFound, Conflict."""
         held: list[_Held] = []
         try:
             for package in self.closure(id):

@@ -31,8 +31,8 @@ from firebox.packages.installed.preparation import describe
 from firebox.packages.installed.store import IMAGE, PackageStore
 from firebox.packages.publishing.publishing import add_to_index, list_folder
 from firebox.packages.repository.repositories import Repositories
-from firebox.packages.repository.signatures import trusted_keys, verify_file
-from firebox.packages.repository.sources import BUILT, packages_folder
+from firebox.packages.repository.signatures import trusted_keys, verify_signature
+from firebox.packages.repository.sources import BUILT, REPOSITORY_NAME, built_folder, packages_folder
 from firebox.settings.settings import Settings
 
 MANIFEST = "bundle.json"
@@ -40,7 +40,6 @@ MAX_MANIFEST_BYTES = 32 << 20
 MAX_PACKAGES = 10_000
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_REPOSITORY = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class _Manifest(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -83,7 +82,7 @@ async def import_bundle(file: Path, settings: Settings, report: Report = no_repo
     any trusted key if that repository has none; `allow_unsigned_packages` waives this. Return the imported entries, dependencies
     first. Raises: UnusablePackage, WrongChecksum, NotTrusted, Conflict.
     """
-    folder = packages_folder(settings) / BUILT
+    folder = built_folder(settings)
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     place = await asyncio.to_thread(tempfile.mkdtemp, dir=folder, prefix=".importing-")
     try:
@@ -169,7 +168,7 @@ def _read_manifest(file: Path, tar: tarfile.TarFile) -> list[Entry]:
         check_package_name(entry.language, entry.version)
         if set(entry.checksums) != {"sha256"} or not _SHA256.fullmatch(entry.checksums["sha256"]):
             raise UnusablePackage(f"{file.name}: {entry.name} has no SHA-256 checksum")
-        if entry.repository and not _REPOSITORY.fullmatch(entry.repository):
+        if entry.repository and not REPOSITORY_NAME.fullmatch(entry.repository):
             raise UnusablePackage(f"{file.name}: {entry.name} has an invalid repository name, {entry.repository[:100]!r}")
         if entry.download not in {_member_name(entry, ending) for ending in ("squashfs", "tar.gz")}:
             raise UnusablePackage(f"{file.name}: {entry.name} has an invalid file name, {entry.download[:100]!r}")
@@ -194,7 +193,7 @@ async def _check(entry: Entry, file: Path, settings: Settings) -> None:
     keys = _keys(entry, settings)
     if keys and not (settings.allow_unsigned_packages and not entry.signature):
         try:
-            await asyncio.to_thread(verify_file, file, signature=entry.signature.encode(), keys=keys, what=entry.name)
+            await asyncio.to_thread(verify_signature, file, signature=entry.signature.encode(), keys=keys, what=entry.name)
         except NotTrusted as error:
             error.hint = f"{error.hint}; trust its key, or set allow_unsigned_packages".lstrip("; ")
             raise

@@ -26,9 +26,10 @@ from firebox.files.atomic_write import replacing, write_atomic
 from firebox.files.checksum import file_checksum
 from firebox.packages.entry import Entry, Progress, Report, no_report
 from firebox.packages.file_locks import lock_file
-from firebox.packages.installed.preparation import describe
+from firebox.packages.installed.metadata import PackageInfo
+from firebox.packages.installed.preparation import describe, entry_of_info
 from firebox.packages.repository.index import SCHEMA, Index, parse_index
-from firebox.packages.repository.signatures import verify_bytes, verify_file
+from firebox.packages.repository.signatures import verify_signature
 from firebox.packages.repository.sources import INDEX_NAME, file_url, path_of_url
 from firebox.packages.versions import sort_key
 
@@ -37,23 +38,17 @@ SIGNATURE = f"{INDEX_NAME}.asc"
 MAX_UNPACKED_BYTES = 64 << 30
 MAX_BUILD_FILE_BYTES = 16 << 20
 
+_INDEX_FIELDS = (
+    "author", "language", "version", "architecture", "checksums", "dependencies", "size_bytes", "buildfile", "download",
+    "signature",
+)  # fmt: skip
 _ENDINGS = (".squashfs", ".tar.gz", ".tgz")
 _LOCK = ".index.lock"
 
 
 def entry_of(file: Path, information: Mapping[str, Any], size_bytes: int) -> Entry:
-    """Create the entry of a package file from its pkg-info.json. size_bytes: unpacked."""
-    return Entry(
-        language=information["language"],
-        version=information["version"],
-        author=information.get("author", ""),
-        checksums={"sha256": file_checksum(file)},
-        dependencies=dict(information.get("dependencies", {})),
-        size_bytes=size_bytes,
-        buildfile=build_file_url(file),
-        download=quote(file.name),
-        architecture=information.get("architecture", ""),
-    )
+    """Create the entry of a package file for an index beside it, from its pkg-info.json. size_bytes: unpacked."""
+    return _beside_index(entry_of_info(msgspec.convert(information, PackageInfo), file, size_bytes), file)
 
 
 def write_build_file(package: Path, command: str, parts: Mapping[str, str]) -> None:
@@ -73,10 +68,7 @@ def _build_file_path(package: Path) -> Path:
 
 
 def add_to_index(folder: Path, entry: Entry) -> None:
-    """Add a package to a folder's index, replacing one of the same version. Removes the index's signature.
-
-    entry: its download is the name of a file in the folder. Raises: RepositoryError if the index cannot be read.
-    """
+    """Add the entry of a file in a folder to its index, instead of one of the same version. Removes the index's signature."""
     with lock_file(folder / _LOCK):
         announced = _read(folder)
         kept = [each for each in announced.entries if _identity(each) != _identity(entry)]
@@ -183,7 +175,10 @@ def with_absolute_url(entry: Entry, folder: Path) -> Entry:
 
 def _entry_of_file(file: Path) -> Entry:
     """Create the entry of a package file from its own metadata. Raises: UnusablePackage."""
-    entry = asyncio.run(describe(file.absolute(), MAX_UNPACKED_BYTES))
+    return _beside_index(asyncio.run(describe(file.absolute(), MAX_UNPACKED_BYTES)), file)
+
+
+def _beside_index(entry: Entry, file: Path) -> Entry:
     return msgspec.structs.replace(entry, download=quote(file.name), buildfile=build_file_url(file))
 
 
@@ -220,7 +215,7 @@ def _signature(folder: Path, entry: Entry, secret: Tsk) -> str:
     certificate = secret.extract_certificate()
     if entry.signature:
         try:
-            verify_file(file, signature=entry.signature.encode(), keys=[certificate], what=entry.name)
+            verify_signature(file, signature=entry.signature.encode(), keys=[certificate], what=entry.name)
         except NotTrusted:
             pass  # signed by another key
         else:
@@ -229,7 +224,7 @@ def _signature(folder: Path, entry: Entry, secret: Tsk) -> str:
         made = Path(place, "signature")
         sign_file(secret.signer(), file, made, mode=SignatureMode.DETACHED)
         signature = made.read_bytes()
-    verify_file(file, signature=signature, keys=[certificate], what=entry.name)
+    verify_signature(file, signature=signature, keys=[certificate], what=entry.name)
     return signature.decode()
 
 
@@ -250,7 +245,7 @@ def _read(folder: Path) -> Index:
     """Read a folder's index, empty if there is none. Downloads are quoted names of files beside it. Raises: RepositoryError."""
     file = folder / INDEX_NAME
     if not file.is_file():
-        return Index(entries=[], form="ppman-repo-1")
+        return Index(entries=[])
     index = parse_index(file.read_bytes(), repository=str(folder), location=file_url(file))
     entries = [
         msgspec.structs.replace(
@@ -271,7 +266,8 @@ def _write(folder: Path, entries: Iterable[Entry], previous: int | None, secret:
     entries = sorted(entries, key=lambda each: (each.language, sort_key(each.version), each.architecture))
     document: dict[str, Any] = {"schema": SCHEMA, "serial": (previous or 0) + 1}
     document |= {"keys": [secret.extract_certificate().fingerprint.upper()]} if secret is not None else {}
-    document["packages"] = [_entry_table(entry) for entry in entries]
+    tables: list[dict[str, Any]] = msgspec.to_builtins(entries)
+    document["packages"] = [{name.removesuffix("_bytes"): each[name] for name in _INDEX_FIELDS if each[name]} for each in tables]
     content = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000).encode()
     lines = [f"{each.language},{each.version},{each.checksums['sha256']},{each.download}\n" for each in entries]
     (folder / SIGNATURE).unlink(missing_ok=True)
@@ -279,21 +275,5 @@ def _write(folder: Path, entries: Iterable[Entry], previous: int | None, secret:
     write_atomic(folder / LINES_NAME, "".join(lines).encode())
     if secret is not None:
         signature = sign(secret.signer(), content, mode=SignatureMode.DETACHED)
-        verify_bytes(content, signature=signature, keys=[secret.extract_certificate()], what="the index")
+        verify_signature(content, signature=signature, keys=[secret.extract_certificate()], what="the index")
         write_atomic(folder / SIGNATURE, signature)
-
-
-def _entry_table(entry: Entry) -> dict[str, Any]:
-    table: dict[str, Any] = {
-        "author": entry.author,
-        "language": entry.language,
-        "version": entry.version,
-        "architecture": entry.architecture,
-        "checksums": dict(entry.checksums),
-        "dependencies": dict(entry.dependencies),
-        "size": entry.size_bytes,
-        "buildfile": entry.buildfile,
-        "download": entry.download,
-        "signature": entry.signature,
-    }
-    return {key: value for key, value in table.items() if value}

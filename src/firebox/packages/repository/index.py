@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from msgspec import Struct
@@ -45,7 +45,6 @@ class Index(Struct, frozen=True, kw_only=True):
     """A parsed index."""
 
     entries: list[Entry]
-    form: Literal["ppman-repo-1", "lines"]
     keys: tuple[str, ...] = ()
     """Ids of the signing OpenPGP keys, as declared by the index itself."""
     serial: int | None = None
@@ -62,8 +61,7 @@ def parse_index(content: bytes, *, repository: str, location: str) -> Index:
     """Parse an index in either format.
 
     repository: its name in the settings. location: URL of the index (http, https or `file:`). Relative URLs are resolved
-    against it, unless the index declares a `baseurl`.
-    Raises: RepositoryError.
+    against it, unless the index declares a `baseurl`. Raises: RepositoryError.
     """
     if len(content) > MAX_INDEX_BYTES:
         raise RepositoryError(repository, f"its index is larger than {MAX_INDEX_BYTES >> 20} MiB")
@@ -87,10 +85,9 @@ def is_package_name(text: str) -> bool:
 def _parse_lines(content: bytes, repository: str, location: str) -> Index:
     """Parse `language,version,sha256,download-url` lines. Source: Piston, "repo/mkindex.sh"."""
     lines = content.decode("utf-8", errors="replace").removeprefix("\ufeff").split("\n")
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1)]
-    entries = [(number, line) for number, line in numbered if line and not line.startswith("#")]
+    entries = [(number, line) for number, line in enumerate(map(str.strip, lines), 1) if line and not line.startswith("#")]
     found, warnings = _parse_entries(repository, "line", entries, lambda line: _parse_line(line, repository, location))
-    return Index(entries=found, form="lines", warnings=warnings)
+    return Index(entries=found, warnings=warnings)
 
 
 def _parse_line(line: str, repository: str, location: str) -> Entry:
@@ -124,7 +121,7 @@ def _parse_document(document: YamlValue, repository: str, location: str) -> Inde
         raise RepositoryError(repository, f"its index is invalid: {error}") from None
     entries = list(enumerate(packages, 1))
     found, warnings = _parse_entries(repository, "package", entries, lambda one: _parse_package(one, repository, location, base))
-    return Index(entries=found, form="ppman-repo-1", keys=keys, serial=serial, warnings=warnings)
+    return Index(entries=found, keys=keys, serial=serial, warnings=warnings)
 
 
 def _parse_package(package: YamlValue, repository: str, location: str, base: str) -> Entry:

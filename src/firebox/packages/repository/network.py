@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import cache
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -48,10 +47,8 @@ def new_client() -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=_TIMEOUT, headers=headers, follow_redirects=False, verify=_certificates())
 
 
-@lru_cache(maxsize=1)
-def _certificates() -> ssl.SSLContext:
-    """Load the trusted CA certificates once: parsing them is slow."""
-    return httpx.create_ssl_context()
+_certificates = cache(httpx.create_ssl_context)
+"""Loads the trusted CA certificates once: parsing them is slow."""
 
 
 @asynccontextmanager

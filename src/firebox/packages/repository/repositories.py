@@ -18,7 +18,7 @@ from firebox.packages.machine import architecture, fits
 from firebox.packages.repository import network, resolve
 from firebox.packages.repository.index import MAX_INDEX_BYTES, Index, parse_index
 from firebox.packages.repository.repository_state import IndexFile, StateFolder
-from firebox.packages.repository.signatures import MAX_SIGNATURE_BYTES, key_file, trusted_keys, verify_bytes
+from firebox.packages.repository.signatures import MAX_SIGNATURE_BYTES, key_file, trusted_keys, verify_signature
 from firebox.packages.repository.sources import ALL, BUILT, Source, read_sources
 from firebox.packages.versions import format_versions, group_by_repository, newest, preferred
 from firebox.settings.settings import Settings
@@ -87,10 +87,8 @@ class Repositories:
             raise UnusablePackage(f"{foreign.name} is built for {foreign.architecture}; this machine is {architecture()}")
         if failure is not None:
             raise failure
-        error = NotFound("package", f"{language}-{version_range}")
-        if named:
-            error.hint = f"available versions of {language}: {format_versions(named)}"
-        raise error
+        hint = f"available versions of {language}: {format_versions(named)}" if named else ""
+        raise NotFound("package", f"{language}-{version_range}", hint=hint)
 
     async def plan(self, entry: Entry, installed: Sequence[Entry]) -> list[Entry]:
         """Resolve what to install for an entry, see `resolve.plan`. Raises: DependencyConflict; RepositoryError; NotTrusted."""
@@ -207,7 +205,7 @@ class Repositories:
         if not keys:
             return None
         what = f"the index of repository {source.name}"
-        return verify_bytes(fetched.content, signature=fetched.signature, keys=keys, what=what).created
+        return verify_signature(fetched.content, signature=fetched.signature, keys=keys, what=what)
 
 
 def _parse(source: Source, fetched: IndexFile) -> Index:

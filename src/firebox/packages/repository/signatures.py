@@ -6,13 +6,12 @@ armored or not, several concatenated if necessary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from msgspec import Struct
-from pysequoia import Cert, Decrypted, Sig, verify
+from pysequoia import Cert, Sig, verify
 from pysequoia.packet import PacketPile, SignatureType, Tag
 
 from firebox.domain.errors import NotTrusted
@@ -25,14 +24,6 @@ MAX_SIGNATURE_BYTES = 64 << 10
 
 _COMPONENTS = (Tag.PublicSubkey, Tag.SecretSubkey, Tag.UserID, Tag.UserAttribute)
 """Certificate components that the following signature packets apply to."""
-
-
-class ValidSignature(Struct, frozen=True, kw_only=True):
-    """A valid signature."""
-
-    fingerprint: str
-    """Of the certificate, in lower-case hexadecimal."""
-    created: datetime
 
 
 def key_file(settings: Settings, repository: str) -> Path:
@@ -110,17 +101,8 @@ def source_of(entry: Entry, settings: Settings) -> Source | None:
     return next((source for source in read_sources(settings) if source.name == entry.repository), None)
 
 
-def verify_bytes(content: bytes, *, signature: bytes, keys: Sequence[Cert], what: str) -> ValidSignature:
-    """Verify a detached signature. what: name of the content in messages. Raises: NotTrusted."""
-    return _verify(partial(verify, content), signature, keys, what)
-
-
-def verify_file(path: Path, *, signature: bytes, keys: Sequence[Cert], what: str) -> ValidSignature:
-    """Verify the detached signature of a file. Raises: NotTrusted."""
-    return _verify(partial(verify, file=path), signature, keys, what)
-
-
-def _verify(check: Callable[..., Decrypted], signature: bytes, keys: Sequence[Cert], what: str) -> ValidSignature:
+def verify_signature(content: bytes | Path, *, signature: bytes, keys: Sequence[Cert], what: str) -> datetime:
+    """Verify the detached signature of some bytes or of a file, and return its time. what: in messages. Raises: NotTrusted."""
     if not signature.strip():
         hint = "a key is trusted for this repository, so all of its content must be signed"
         raise NotTrusted(f"{what} is not signed", hint=hint)
@@ -135,6 +117,7 @@ def _verify(check: Callable[..., Decrypted], signature: bytes, keys: Sequence[Ce
         return usable
 
     try:
+        check = partial(verify, content) if isinstance(content, bytes) else partial(verify, file=content)
         valid = check(store=certificates, signature=parsed).valid_sigs
     except (RuntimeError, OSError):
         # The library's error message is a backtrace.
@@ -142,7 +125,7 @@ def _verify(check: Callable[..., Decrypted], signature: bytes, keys: Sequence[Ce
     for each in valid:
         key = next((key for key in usable if key.fingerprint == each.certificate), None)
         if key is not None and not _is_invalid_subkey(key, each.signing_key) and parsed.created is not None:
-            return ValidSignature(fingerprint=key.fingerprint, created=parsed.created)
+            return parsed.created
     raise NotTrusted(f"{what} has no valid signature by a valid key", hint=hint)
 
 

@@ -18,7 +18,7 @@ BUILT = "built"
 INDEX_NAME = "index.yaml"
 """Index file of a repository folder."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+REPOSITORY_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _ALLOWED = "space-separated NAME=URL or NAME=FILE; URLs are http or https; names have lower-case letters, digits, - _ ."
 
 
@@ -50,7 +50,7 @@ def read_sources(settings: Settings) -> list[Source]:
         if source.name in found:
             raise _invalid(settings, f"duplicate repository name {source.name!r}")
         found[source.name] = source
-    built = packages_folder(settings) / "built" / INDEX_NAME
+    built = built_folder(settings) / INDEX_NAME
     if built.is_file():
         found[BUILT] = Source(name=BUILT, location=file_url(built))
     return list(found.values())
@@ -59,6 +59,11 @@ def read_sources(settings: Settings) -> list[Source]:
 def packages_folder(settings: Settings) -> Path:
     """Return the root folder of all package data."""
     return settings.data_dir / "packages"
+
+
+def built_folder(settings: Settings) -> Path:
+    """Return the folder of the repository `built`."""
+    return packages_folder(settings) / BUILT
 
 
 def file_url(path: Path) -> str:
@@ -77,7 +82,7 @@ def path_of_url(location: str) -> Path:
 
 def _source(word: str, position: int, settings: Settings) -> Source:
     name, equals, place = word.partition("=")
-    if not equals or not _NAME.fullmatch(name):
+    if not equals or not REPOSITORY_NAME.fullmatch(name):
         if position:
             raise _invalid(settings, f"{word!r} has no name")
         name, place = "default", word
