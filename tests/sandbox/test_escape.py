@@ -349,6 +349,18 @@ async def test_attack_58_a_malformed_end_is_a_failure(peer: Peer, what: str) -> 
     await fails(running)
 
 
+async def test_attack_58_a_malformed_end_after_the_output_is_a_failure(peer: Peer) -> None:
+    """The streams have ended already, and the program was killed: it is a failure still, with its own reason."""
+    running = await running_of(peer)
+    peer.say(STARTED)
+    peer.end_streams()
+    await asyncio.sleep(0.05)
+    peer.sandbox.kill("wall_time")
+    peer.say(EXITS["too large"])
+    failure = await fails(running)
+    assert (failure.step, failure.detail) == ("exit", "malformed report")
+
+
 @pytest.mark.parametrize("what", NONSENSE)
 async def test_attack_58_a_malformed_message_during_the_run_ends_it(peer: Peer, what: str) -> None:
     running = await running_of(peer)

@@ -303,9 +303,9 @@ class Sandbox:
 
     @property
     def _is_over(self) -> bool:
-        """Whether the program has run, has ended, and has closed its streams."""
+        """Whether the program has run, has ended, and has closed its streams, without a failure."""
         has_ended = self._exit_report is not None or not self._link.is_open
-        return has_ended and self._has_started and not self._output.is_open and not self._closed
+        return has_ended and self._has_started and not self._output.is_open and not self._closed and self._failure is None
 
     def _on_stream_end(self) -> None:
         if self._command.terminal is not None and self._has_started:

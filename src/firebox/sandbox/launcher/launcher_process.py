@@ -442,8 +442,10 @@ async def _wait_for_end(process: StartedLauncher) -> None:
     ended = asyncio.Event()
     loop.add_reader(process.pidfd, ended.set)
     try:
+        # Not `wait_for`: before Python 3.12 it loses a cancellation that comes together with what it waits for.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), KILL_PATIENCE_S)
+            async with asyncio.timeout(KILL_PATIENCE_S):
+                await ended.wait()
     finally:
         loop.remove_reader(process.pidfd)
 
