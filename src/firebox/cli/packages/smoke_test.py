@@ -21,8 +21,8 @@ from firebox.packages.installed.store import RUNTIMES
 from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher.squashfs_support import cannot_mount
+from firebox.settings.limit_policy import NO_MAXIMA
 from firebox.settings.settings import Settings
-from firebox.settings.settings_table import TABLE
 
 if TYPE_CHECKING:
     from firebox.packages.building.build import Built
@@ -64,8 +64,7 @@ async def _run(recipe: Recipe, runtime: Runtime, settings: Settings) -> Result:
 
 def _without_maxima(settings: Settings) -> Settings:
     """Return a copy of the settings without maximum limits."""
-    maxima = {row.name: 0 for row in TABLE if row.name.startswith(("max_compile_", "max_run_"))}
-    return msgspec.structs.replace(settings, limit_overrides={}, warnings=(), **maxima)
+    return msgspec.structs.replace(settings, limits={**settings.limits, **NO_MAXIMA}, limit_overrides={}, warnings=())
 
 
 @contextmanager
