@@ -275,8 +275,9 @@ class EndlessAttachment(Attachment):
 
     async def output(self) -> AsyncGenerator[Output]:
         await self._ended.wait()
-        for nothing in ():
-            yield nothing
+        nothing: tuple[Output, ...] = ()
+        for output in nothing:
+            yield output
 
     def close(self) -> None:
         self._ended.set()
