@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from firebox.domain.limits import Limits, StageName
 from firebox.domain.model import Cancel, Event, File, Finished, Image, Job, Queued, Result, StageResult, Verdict
 from firebox.engine.admission import Admission
 from firebox.engine.backends.backend import Artifacts, Backend, Stage
-from firebox.engine.backends.docker_backend import DockerBackend
+from firebox.engine.backends.docker_attachment import Attachment
+from firebox.engine.backends.docker_backend import ContainerStage, DockerBackend
 from firebox.engine.backends.docker_engine import ContainerEngine
 from firebox.engine.backends.docker_sweeper import Sweeper
 from firebox.engine.backends.process_backend import ProcessBackend
@@ -23,7 +24,7 @@ from firebox.engine.plan import Plan, Planner
 from firebox.engine.run import Run
 from firebox.engine.run_table import RunTable
 from firebox.runtimes.registry import Registry
-from firebox.sandbox.spec import Command, CommandRefused, Exit, Pack, SandboxFailure, Started
+from firebox.sandbox.spec import Command, CommandRefused, Exit, Output, Pack, SandboxFailure, Started
 from firebox.sandbox.spec import Event as SandboxEvent
 from firebox.settings.settings import load_settings
 from tests.engine.conftest import RUNTIMES, Engine
@@ -240,3 +241,56 @@ async def test_a_run_that_is_cancelled_in_the_queue_never_begins(tmp_path: Path)
     assert (await second.result()).verdict is Verdict.CANCELLED
     assert not list(tmp_path.iterdir())
     assert (await bench.check()).verdict is Verdict.OK
+
+
+class RecordingEngine(ContainerEngine):
+    """An engine whose containers write nothing and never end. Records what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__("unix:///nowhere")
+        self.calls: list[str] = []
+        self.output_ended = asyncio.Event()
+
+    async def create(self, name: str, configuration: Mapping[str, Any]) -> None:
+        self.calls.append("create")
+
+    async def attach(self, name: str, *, stdin: bool) -> Attachment:
+        self.calls.append("attach")
+        return EndlessAttachment(self.output_ended)
+
+    async def start(self, name: str) -> None:
+        self.calls.append("start")
+
+    async def exit_code(self, name: str) -> int:
+        self.calls.append("exit_code")
+        return 0
+
+    async def remove(self, name: str) -> None:
+        self.calls.append("remove")
+
+
+class EndlessAttachment(Attachment):
+    def __init__(self, ended: asyncio.Event) -> None:
+        self._ended = ended
+
+    async def output(self) -> AsyncGenerator[Output]:
+        await self._ended.wait()
+        nothing: tuple[Output, ...] = ()
+        for output in nothing:
+            yield output
+
+    def close(self) -> None:
+        self._ended.set()
+
+
+async def test_a_killed_container_is_only_removed() -> None:
+    """Its output ends as that of a program that goes on, but it has no exit code to ask for."""
+    engine = RecordingEngine()
+    stage = ContainerStage(engine, Sweeper(engine), {})
+    events: list[SandboxEvent] = []
+    async for event in stage.events(Command(("true",), {})):
+        events.append(event)
+        asyncio.get_running_loop().call_soon(stage.kill, "wall_time")
+    await (stage.close() or asyncio.sleep(0))
+    assert [type(event) for event in events] == [Started, Exit]
+    assert engine.calls == ["create", "attach", "start", "remove"]

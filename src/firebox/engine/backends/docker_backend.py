@@ -98,8 +98,9 @@ class ContainerStage:
                         if self._killed_by:
                             break
                         yield output
-                # A program may close its streams and go on, until its time is over.
-                status = await self._unless_killed(self._engine.exit_code(self.name))
+                if not self._killed_by:
+                    # A program may close its streams and go on, until its time is over.
+                    status = await self._unless_killed(self._engine.exit_code(self.name))
             self._end()
             wall_ms = (self._ended_at_s - self._started_at_s) * 1000 if self._started_at_s else 0.0
             yield Exit(status=status, signal=None, killed_by=self._killed_by, wall_ms=wall_ms)
