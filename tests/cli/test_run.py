@@ -180,6 +180,7 @@ def test_verbose_prints_time_and_memory(run: Run) -> None:
         (["--limit", "speed=5", "main.sh"], "no limit is called 'speed'"),
         (["--limit", "wall", "main.sh"], "not NAME=VALUE"),
         (["--env", "A", "main.sh"], "--env: 'A' is not NAME=VALUE"),
+        (["--env", "A", "nothing.sh"], "nothing.sh: No such file or directory"),
         (["--artifact", "../x", "main.sh"], "artifacts[0]"),
         (["--config", "nothing.toml", "main.sh"], "nothing.toml"),
         (["--colour", "main.sh"], "--colour"),

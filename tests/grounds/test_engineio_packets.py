@@ -130,6 +130,13 @@ def test_the_number_of_packets_is_bounded(revision: Revision, packet: str, betwe
             decode_payload(between.join([packet] * count).encode(), revision)
 
 
+@pytest.mark.parametrize(("revision", "between", "prefix"), [(3, "", "1:"), (4, "\x1e", "")])
+def test_packets_beyond_the_bound_are_not_read(revision: Revision, between: str, prefix: str) -> None:
+    packets = [f"{prefix}2"] * PACKETS_PER_PAYLOAD + [f"{prefix}x"]
+    with pytest.raises(InvalidRequest, match="too many packets"):
+        decode_payload(between.join(packets).encode(), revision)
+
+
 def test_the_length_of_a_packet_is_bounded() -> None:
     assert decode_packet("4" * PACKET_CHARACTERS).type == "4"
     for frame in ("4" * (PACKET_CHARACTERS + 1), b"4" * (PACKET_CHARACTERS + 1)):

@@ -78,6 +78,26 @@ async def test_an_upgrade_ends_the_waiting_poll(place: Place) -> None:
                 pass
 
 
+async def test_an_upgrade_without_a_pause_ends_the_waiting_poll(place: Place) -> None:
+    async with polling(place.url, revision=3) as poller:
+        waiting = asyncio.create_task(poller.poll())
+        async with connect(socket_address(place.url, poller.sid), proxy=None) as socket:
+            await socket.send("2probe")
+            await socket.send("5")
+            await socket.send(RUN)
+            assert await hear(socket) == "3probe"
+            while '"status"' not in await hear(socket):
+                pass
+            assert await waiting == ["6"]
+
+
+async def test_pages_may_read_why_a_transport_is_refused(place: Place) -> None:
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"{place.url}/socket.io/?EIO=3&transport=websocket", headers={"Origin": place.url})
+    assert answer.json() == {"code": 0, "message": "Transport unknown"}
+    assert answer.headers["access-control-allow-credentials"] == "true"
+
+
 @pytest.mark.parametrize("revision", [3, 4])
 async def test_a_session_upgrades_once(place: Place, revision: int) -> None:
     async with polling(place.url, revision=revision) as poller:

@@ -30,6 +30,7 @@ _BY_SHORT_NAME = {_UNIT.sub("", name): name for name in LIMIT_NAMES}
 def read_job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
     """Return the job of a command line. Raises: InvalidRequest."""
     limits = read_limits(request.limit, _named_limits(request))
+    files = read_files(program, request.file, runtime.extensions, runtime.main_name)
     environment, terminal = _variables(request.env), None
     if request.tty:
         from firebox.cli.run.session import terminal_size
@@ -41,7 +42,7 @@ def read_job(request: RunRequest, program: Program, runtime: Runtime) -> Job:
         id="" if request.as_json else "run",
         language=runtime.language,
         version=runtime.version,
-        files=read_files(program, request.file, runtime.extensions, runtime.main_name),
+        files=files,
         interactive=True,
         attended=request.tty or os.isatty(0),
         args=request.args,

@@ -61,9 +61,9 @@ def decode_packet(frame: str | bytes) -> EnginePacket:
 
 def decode_payload(body: bytes, revision: Revision, *, is_binary: bool = False) -> list[EnginePacket]:
     """Parse the body of a POST. is_binary: by its content type. Raises: InvalidRequest."""
-    some = islice(_split(body, revision, is_binary=is_binary), PACKETS_PER_PAYLOAD + 1)
-    packets = [decode_packet(packet) for packet in some]
-    if len(packets) > PACKETS_PER_PAYLOAD:
+    pieces = _split(body, revision, is_binary=is_binary)
+    packets = [decode_packet(packet) for packet in islice(pieces, PACKETS_PER_PAYLOAD)]
+    if next(pieces, None) is not None:
         raise InvalidRequest("too many packets")
     if not packets:
         raise InvalidRequest(_NOT_A_PAYLOAD)

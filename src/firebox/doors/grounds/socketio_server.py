@@ -47,6 +47,7 @@ Headers = list[tuple[bytes, bytes]]
 class Target(Struct, frozen=True):
     """The query of a request; None for what it does not contain. token: for clients that cannot send headers."""
 
+    transport: str
     sid: str | None
     revision: Revision | None
     token: str | None
@@ -84,6 +85,8 @@ class SocketIoServer:
             check_origin(connection, self._origins)
             target = _read_target(scope)
             headers = _cors_headers(target, connection)
+            if target.transport != ("websocket" if scope["type"] == ScopeType.WEBSOCKET else "polling"):
+                raise Refusal("Transport unknown", code=0)
             if scope["type"] == ScopeType.WEBSOCKET:
                 await self._serve_websocket(target, connection)
             else:
@@ -171,11 +174,11 @@ def _read_target(scope: Scope) -> Target:
         raise Refusal("Bad request") from None
     if "j" in fields:
         raise Refusal("JSONP is not supported")
-    transport = "websocket" if scope["type"] == ScopeType.WEBSOCKET else "polling"
-    if (_only(fields, "transport") or "polling") != transport:
+    transport = _only(fields, "transport") or "polling"
+    if transport not in {"polling", "websocket"}:
         raise Refusal("Transport unknown", code=0)
     revision = REVISIONS.get(tuple(fields.get("EIO", ())))
-    return Target(_only(fields, "sid"), revision, _only(fields, QUERY_PARAMETER) if revision == 3 else None)
+    return Target(transport, _only(fields, "sid"), revision, _only(fields, QUERY_PARAMETER) if revision == 3 else None)
 
 
 def _only(fields: dict[str, list[str]], name: str) -> str | None:

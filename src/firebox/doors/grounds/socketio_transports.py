@@ -45,11 +45,15 @@ async def poll(session: Session, receive: Receive, leaving: asyncio.Event) -> by
     if session.upgrade is Upgrade.PROBED:
         session.outbox.put(engine.NOOP)
     if not len(session.outbox):
-        await first_of(session.outbox.filled.wait(), until_gone(receive), _until_stopped(session, leaving))
-        if not len(session.outbox):
-            session.close()
+        await first_of(session.outbox.filled.wait(), _close_at_end(session, receive, leaving))
     packets = session.outbox.take(ANSWER_PACKETS, ANSWER_CHARACTERS)
     return engine.encode_payload(packets or [engine.NOOP], session.client.revision)
+
+
+async def _close_at_end(session: Session, receive: Receive, leaving: asyncio.Event) -> None:
+    """Close the session once its client is gone or the server stops. Cancelled when packets end the poll."""
+    await first_of(until_gone(receive), _until_stopped(session, leaving))
+    session.close()
 
 
 async def _until_stopped(session: Session, leaving: asyncio.Event) -> None:
