@@ -22,7 +22,6 @@ from firebox.runtimes.registry import Registry
 from firebox.runtimes.runtime import Runtime
 from firebox.sandbox.launcher.squashfs_support import cannot_mount
 from firebox.settings.settings import Settings
-from firebox.settings.settings_table import TABLE
 
 if TYPE_CHECKING:
     from firebox.packages.building.build import Built
@@ -64,8 +63,8 @@ async def _run(recipe: Recipe, runtime: Runtime, settings: Settings) -> Result:
 
 def _without_maxima(settings: Settings) -> Settings:
     """Return a copy of the settings without maximum limits."""
-    maxima = {row.name: 0 for row in TABLE if row.name.startswith(("max_compile_", "max_run_"))}
-    return msgspec.structs.replace(settings, limit_overrides={}, warnings=(), **maxima)
+    limits = {name: 0 if name.startswith("max_") else value for name, value in settings.limits.items()}
+    return msgspec.structs.replace(settings, limits=limits, limit_overrides={}, warnings=())
 
 
 @contextmanager
