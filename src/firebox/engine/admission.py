@@ -91,7 +91,10 @@ class Admission:
         self._closed = False
 
     def enter(self, client: str, size_bytes: int = 0) -> Place | None:
-        """Take a slot and return None, or a place in the queue. Raises: QueueFull, BodiesFull, ShuttingDown."""
+        """Take a slot and return None, or take a place in the queue. size_bytes: what the job holds in memory.
+
+        Raises: QueueFull, BodiesFull, ShuttingDown.
+        """
         if self._closed:
             raise ShuttingDown("the server is stopping", retry_after_s=_RETRY_AFTER_S)
         if self._may_take(client):

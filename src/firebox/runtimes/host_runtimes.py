@@ -58,7 +58,7 @@ class _Cached(Struct):
 
 
 class _DetectionCache:
-    """A file with the versions of tools, valid while their files do not change. A missing or damaged one is no error."""
+    """A file with the versions of tools, valid while those do not change. A missing, damaged or read-only one is no error."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file

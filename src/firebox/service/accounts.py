@@ -142,10 +142,7 @@ class Accounts:
         return Created(user, token)
 
     async def new_token(self, user_id: int, token: str | None = None) -> Created:
-        """Replace a user's token; the old one becomes invalid. token: None to generate one.
-
-        Raises: NotFound, InvalidRequest, Conflict when the token is taken, PartUnavailable.
-        """
+        """Replace a user's token. token: None for a new one. Raises: NotFound, InvalidRequest, Conflict, PartUnavailable."""
         token = self._check_token(token)
         user = await self.users.set_token(user_id, token)
         self._note_change("token replaced", user_id)

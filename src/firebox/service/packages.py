@@ -90,10 +90,7 @@ class Packages:
         return self._repositories.names()
 
     async def entries(self, repository: str, *, sync: bool = False) -> list[Entry]:
-        """List the packages of a repository, or of `all`. sync: fetch the index first.
-
-        Raises: NotFound for the repository, RepositoryError, NotTrusted.
-        """
+        """List the packages of a repository, or of `all`. sync: fetch it first. Raises: NotFound, RepositoryError, NotTrusted."""
         return await self._repositories.entries(repository, sync=sync, report=_log_words)
 
     async def sync(self, repository: str = "all") -> None:

@@ -35,7 +35,7 @@ _log = structlog.get_logger("firebox.storage")
 
 
 async def prepare_schema(database: Database, settings: Settings) -> None:
-    """Upgrade when a server starts. Raises: SettingsError for an unknown version, or an older one without `database_upgrade`."""
+    """Upgrade when a server starts. Raises: SettingsError for an unknown version, or an older one with `database_upgrade` off."""
     version = await read_version(database)
     if version == HEAD:
         return

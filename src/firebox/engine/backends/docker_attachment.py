@@ -50,7 +50,7 @@ class Attachment:
             self._writer.write_eof()
 
     async def output(self) -> AsyncGenerator[Output]:
-        """Yield output until the program has closed both streams or the connection ends. Raises: ContainerError for no frame."""
+        """Yield output until both streams or the connection have ended. Raises: ContainerError for what is no frame."""
         while True:
             try:
                 number, size_bytes = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
@@ -75,10 +75,7 @@ class Attachment:
 
 
 async def open_attachment(url: str, path: str) -> Attachment:
-    """Connect to an engine and upgrade the connection. path: of the attach call, with its query.
-
-    Raises: OSError, asyncio.IncompleteReadError, ContainerError when the engine refuses.
-    """
+    """Connect, and upgrade. path: with its query. Raises: OSError, asyncio.IncompleteReadError, ContainerError for a refusal."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         reader, writer = await asyncio.open_unix_connection(parts.path, limit=READ_BYTES)

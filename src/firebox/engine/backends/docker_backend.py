@@ -204,7 +204,7 @@ class ContainerStage:
 
 
 def configuration_of(image: Image, limits: Limits, command: Command) -> dict[str, Any]:
-    """Configure no network, no privilege, no output on disk. Source: Docker Engine API, "Create a container"."""
+    """Return a configuration without network, privilege or output on disk. Source: Docker Engine API, "Create a container"."""
     stdin = bool(command.stdin) or command.interactive
     return {
         "Image": image.name,

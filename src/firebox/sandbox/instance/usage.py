@@ -24,7 +24,7 @@ _EXCEEDED = {Exceeded.NOTHING: "", Exceeded.MEMORY: "memory", Exceeded.CPU_TIME:
 
 
 class Usage:
-    """Measures one run by its meter, which may be empty; reports the limits that it exceeds, and ends its timers with it."""
+    """Measures one run and reports the limits that it exceeds. meter: of its cgroup; an empty one measures nothing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, watcher: Watcher, meter: Meter) -> None:
         self._loop = loop

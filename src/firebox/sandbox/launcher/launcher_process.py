@@ -95,10 +95,7 @@ class LauncherProcess:
         return len(self._alive)
 
     async def start(self) -> None:
-        """Start the launcher unless it runs, and wait until it has passed its smoke test: one sandbox.
-
-        Raises: SandboxFailure with the step that is not possible here.
-        """
+        """Start the launcher unless it runs, and wait for its smoke test. Raises: SandboxFailure with the step that failed."""
         async with self._starting:
             if self._link is None and self._closed:
                 raise SandboxFailure("start", detail="the launcher is closed")
