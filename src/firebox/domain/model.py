@@ -50,10 +50,7 @@ class Verdict(StrEnum):
 
 
 class File(Struct, frozen=True):
-    """A file of a job. name: relative, may hold "/", never leaves the folder.
-
-    source: False for data that is written beside the code but not passed to the compiler.
-    """
+    """A file of a job. name: relative, may hold "/", never leaves the folder. source: False for data, not code to compile."""
 
     name: str
     content: bytes
@@ -291,19 +288,15 @@ class Cancel(Struct, frozen=True):
 Message = Stdin | Eof | Signal | Resize | Cancel
 
 SIGNALS = (
-    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
-    "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
-    "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO",
-    "SIGPWR", "SIGSYS",
+    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1", "SIGSEGV",
+    "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG",
+    "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
 )  # fmt: skip
 """The names that `Signal` takes."""
 
 
 class Run(Protocol):
-    """A job that was admitted, from then on until its last event.
-
-    A context manager: leaving it cancels what still runs and waits until nothing of it is left.
-    """
+    """A job from its admission to its last event. Leaving its context cancels it and waits until nothing of it is left."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -312,7 +305,6 @@ class Run(Protocol):
     @property
     def id(self) -> str:
         """A ULID: sorts by time."""
-        ...
 
     @property
     def job(self) -> Job: ...
@@ -323,20 +315,16 @@ class Run(Protocol):
     @property
     def is_queued(self) -> bool:
         """Whether it waits for a slot."""
-        ...
 
     @property
     def failure(self) -> FireboxError | OSError | None:
         """Why the verdict is `internal`, where an error class exists for it. OSError: a file of the job cannot be written."""
-        ...
 
     def events(self) -> AsyncIterator[Event]:
         """Every event from the first, in order, ending with `Finished`. To be iterated once."""
-        ...
 
     async def result(self) -> Result:
         """Wait for the result. To be called instead of `events`, of which none are kept then."""
-        ...
 
     async def send(self, message: Message) -> None:
         """Pass a message to the program. Ignored after the run has ended.
@@ -344,7 +332,6 @@ class Run(Protocol):
         Input is queued from admission on. Once it is queued, wait while much of it has not been read by the program.
         Raises: InvalidRequest for an unknown signal name or a terminal out of range.
         """
-        ...
 
 
 class Executor(Protocol):
@@ -356,7 +343,6 @@ class Executor(Protocol):
         Raises: UnknownRuntime, LimitTooHigh, LimitNotEnforceable, InvalidRequest, PartUnavailable, QueueFull, ShuttingDown.
         What goes wrong later is in the result (`internal`), never raised.
         """
-        ...
 
 
 def interleave(chunks: Iterable[Chunk]) -> str:
