@@ -143,9 +143,11 @@ class HasLimits(Protocol):
     @property
     def setting_names(self) -> tuple[str, ...]:
         """Its names in the operator's overrides, the most specific first."""
+        ...
 
     def limits(self, stage: StageName) -> LimitRequest:
         """Return the limits that it asks for instead of the defaults."""
+        ...
 
 
 class NamedLanguage(NamedTuple):

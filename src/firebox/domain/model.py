@@ -305,6 +305,7 @@ class Run(Protocol):
     @property
     def id(self) -> str:
         """A ULID: sorts by time."""
+        ...
 
     @property
     def job(self) -> Job: ...
@@ -315,16 +316,20 @@ class Run(Protocol):
     @property
     def is_queued(self) -> bool:
         """Whether it waits for a slot."""
+        ...
 
     @property
     def failure(self) -> FireboxError | OSError | None:
         """Why the verdict is `internal`, where an error class exists for it. OSError: a file of the job cannot be written."""
+        ...
 
     def events(self) -> AsyncIterator[Event]:
         """Every event from the first, in order, ending with `Finished`. To be iterated once."""
+        ...
 
     async def result(self) -> Result:
         """Wait for the result. To be called instead of `events`, of which none are kept then."""
+        ...
 
     async def send(self, message: Message) -> None:
         """Pass a message to the program. Ignored after the run has ended.
@@ -332,6 +337,7 @@ class Run(Protocol):
         Input is queued from admission on. Once it is queued, wait while much of it has not been read by the program.
         Raises: InvalidRequest for an unknown signal name or a terminal out of range.
         """
+        ...
 
 
 class Executor(Protocol):
@@ -343,6 +349,7 @@ class Executor(Protocol):
         Raises: UnknownRuntime, LimitTooHigh, LimitNotEnforceable, InvalidRequest, PartUnavailable, QueueFull, ShuttingDown.
         What goes wrong later is in the result (`internal`), never raised.
         """
+        ...
 
 
 def interleave(chunks: Iterable[Chunk]) -> str:
