@@ -68,7 +68,7 @@ class Bench:
         registry = Registry(find_runtimes(self._settings).runtimes)
         programs, absent = choose_programs(registry, languages)
         self._missing += [f"{name}: no runtime on this machine" for name in absent]
-        native = _native_program()
+        native = native_program()
         if native is None:
             self._missing.append("a native binary: there is no true(1)")
         else:
@@ -94,7 +94,7 @@ class Bench:
             return Report(
                 firebox=firebox.__version__,
                 machine=describe_machine(),
-                isolation=list(engine.isolation),
+                isolation=list(engine.executor.launchers.layers),
                 languages=reports,
                 native=self._native(native, engine, go_judge, share_s / 2) if native is not None else None,
                 stream=self._stream(server, registry),
@@ -248,8 +248,3 @@ def _firebox_command() -> list[str]:
     """Return the command for `firebox`: the installed one beside this interpreter, or the module."""
     installed = Path(sys.executable).with_name("firebox")
     return [str(installed)] if installed.exists() else [sys.executable, "-m", "firebox"]
-
-
-def _native_program() -> Program | None:
-    path = shutil.which("true", path="/usr/bin:/bin")
-    return native_program(os.path.realpath(path)) if path else None

@@ -26,20 +26,16 @@ class Engine:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._turn = self._runner.get_loop().run_until_complete
-        self._executor = LocalExecutor(settings, registry)
+        self.executor = LocalExecutor(settings, registry)
 
     def __enter__(self) -> Self:
         """Start the executor. Raises: SandboxError."""
-        self._turn(self._executor.__aenter__())
+        self._turn(self.executor.__aenter__())
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._turn(self._executor.__aexit__())
+        self._turn(self.executor.__aexit__())
         self._runner.close()
-
-    @property
-    def isolation(self) -> tuple[str, ...]:
-        return self._executor.launchers.layers
 
     def runs(self, program: Program) -> Contender:
         """Return the contender that runs a program in this engine."""
@@ -58,5 +54,5 @@ class Engine:
         return Contender(ENGINE, run)
 
     async def _execute(self, job: Job) -> Result:
-        async with self._executor.submit(job) as run:
+        async with self.executor.submit(job) as run:
             return await run.result()

@@ -39,6 +39,7 @@ _MEMORY_BYTES = 2 << 30
 _PROCESSES = 256
 _OUTPUT_BYTES = 1 << 20
 _ACCEPTED = "Accepted"
+_DESCRIPTOR_LINKS = {"fd": "fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
 Files = Mapping[str, Mapping[str, str]]
 """Files to copy in, by name: `{"content": ...}`, or `{"fileId": ...}` for a file stored by the server."""
@@ -133,10 +134,7 @@ class GoJudge(Served):
 
 
 def kept_files(answer: bytes) -> dict[str, str]:
-    """Return the identifiers of a compile step's output files, by name.
-
-    answer: the JSON of `POST /run` with one command. Raises: BenchmarkFailed if it failed.
-    """
+    """Return the identifiers of a compile step's output files, by name, from the JSON of `POST /run`. Raises: BenchmarkFailed."""
     [outcome] = msgspec.json.decode(answer, type=list[_Outcome])
     if outcome.status != _ACCEPTED:
         raise BenchmarkFailed(f"{GO_JUDGE}: {outcome.status}: {outcome.error or outcome.files.get('stderr', '')}")
@@ -168,12 +166,7 @@ def _mount_plan(mounts: Iterable[str]) -> dict[str, Any]:
             *({"type": "bind", "source": node, "target": node} for node in nodes),
             *({"type": "tmpfs", "target": folder, "data": "size=128m,nr_inodes=4k"} for folder in (_WORK, "/tmp")),  # noqa: S108 - as above
         ],
-        "symLink": [
-            {"linkPath": "/dev/fd", "target": "/proc/self/fd"},
-            {"linkPath": "/dev/stdin", "target": "/proc/self/fd/0"},
-            {"linkPath": "/dev/stdout", "target": "/proc/self/fd/1"},
-            {"linkPath": "/dev/stderr", "target": "/proc/self/fd/2"},
-        ],
+        "symLink": [{"linkPath": f"/dev/{name}", "target": f"/proc/self/{target}"} for name, target in _DESCRIPTOR_LINKS.items()],
         "proc": True,
         "workDir": _WORK,
         "uid": 1000,

@@ -1,6 +1,4 @@
-"""A minimal HTTP client, so that the server is measured and not the client: requests are prepared in advance, and responses are
-searched for a marker instead of parsed.
-"""
+"""A minimal HTTP client, so that the server is measured and not the client: it neither writes nor parses JSON meanwhile."""
 
 from __future__ import annotations
 

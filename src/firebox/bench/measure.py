@@ -50,10 +50,7 @@ def take_turns(contenders: Iterable[Contender | None], rounds: int, seconds: flo
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server and the requests it is sent repeatedly.
-
-    first: requests of programs that were never compiled before, for compiled languages.
-    """
+    """A server and the requests it is sent repeatedly. first: of programs never compiled before, for compiled languages."""
 
     server: Served
     exchange: Exchange

@@ -34,8 +34,7 @@ class Throughput(Struct, frozen=True, kw_only=True):
     workers: concurrent bare runs. callers: concurrent clients of the server. ratio: the server with them, against bare.
     server_cpu_ms: of the server process alone; http_cpu_ms: of all its processes, including the program.
     first_cpu_ms: the same for a program that must be compiled; for compiled languages bare_cpu_ms is comparable to it.
-    half_load: runs arriving at random at half the measured rate.
-    peer: go-judge, if measured.
+    half_load: runs arriving at random at half the measured rate. peer: go-judge, if measured.
     """
 
     workers: int

@@ -25,10 +25,7 @@ _TERMINAL_WIDTH_AT_LEAST = 80
 
 @dataclass(frozen=True, slots=True)
 class _Style:
-    """The style of a table. between: separates the parts of a cell; slash: separates figures of one kind.
-
-    wrapped: whether headings may take several lines.
-    """
+    """between: separates the parts of a cell; slash: figures of one kind. wrapped: headings may take several lines."""
 
     frame: Box
     between: str

@@ -59,10 +59,6 @@ def measure_stream(url: str, lines: int) -> list[float]:
                     if message["type"] == "output" and message["stream"] == "stdout":
                         samples_ms += [(arrived_ns - int(line)) / 1e6 for line in message["data"].split()]
                     elif message["type"] in ("error", "finished"):
-                        return _checked(samples_ms, lines, message)
-
-
-def _checked(samples_ms: list[float], lines: int, last: dict[str, object]) -> list[float]:
-    if len(samples_ms) != lines:
-        raise BenchmarkFailed(f"{len(samples_ms)} of {lines} lines arrived; the last message was {last}")
-    return samples_ms
+                        if len(samples_ms) != lines:
+                            raise BenchmarkFailed(f"{len(samples_ms)} of {lines} lines arrived; the last message was {message}")
+                        return samples_ms

@@ -35,7 +35,11 @@ def examine_host(
     settings = load_settings({"data_dir": data_dir}, config)
     set_up_logs("error", "text")
     if plan:
-        _print_plan()
+        try:
+            print("\n".join(asyncio.run(describe_plan())))
+        except SandboxFailure as failure:
+            print(f"cannot create a sandbox here: {failure}\n{failure.hint}".rstrip())
+            raise typer.Exit(EXIT_BOUNDARY_MISSING) from None
         return
     findings = [*asyncio.run(examine()), *measure_readiness(settings)]
     if as_json:
@@ -45,14 +49,6 @@ def examine_host(
             print(_line(finding))
     if any(finding.boundary and not finding.ok for finding in findings):
         raise typer.Exit(EXIT_BOUNDARY_MISSING)
-
-
-def _print_plan() -> None:
-    try:
-        print("\n".join(asyncio.run(describe_plan())))
-    except SandboxFailure as failure:
-        print(f"cannot create a sandbox here: {failure}\n{failure.hint}".rstrip())
-        raise typer.Exit(EXIT_BOUNDARY_MISSING) from None
 
 
 def _line(finding: Finding) -> str:

@@ -31,10 +31,7 @@ _SWITCHES = {
 
 
 def serve_quickly(words: Sequence[str]) -> bool:
-    """Serve until the server is stopped. Return False for a command line that typer has to explain.
-
-    words: what follows `firebox serve`. Raises: as `start_server`.
-    """
+    """Serve as the words after `firebox serve` say. Return False for those that typer has to explain."""
     flags = read_flags(words)
     if flags is None:
         return False
@@ -64,10 +61,7 @@ def read_flags(words: Sequence[str]) -> dict[str, object] | None:
 
 
 def start_server(flags: Mapping[str, object], config: Path | None) -> None:
-    """Serve until SIGTERM or SIGINT. flags: values by setting name; config: as for `load_settings`.
-
-    Raises: SettingsError, OSError and other failures at startup.
-    """
+    """Serve until SIGTERM or SIGINT. flags, config: as for `load_settings`. Raises: SettingsError, OSError and others."""
     gc.disable()  # importing modules creates no garbage
     from firebox.doors.http.listening_socket import open_listener
     from firebox.engine.log import LazyLogger
@@ -96,10 +90,7 @@ def start_server(flags: Mapping[str, object], config: Path | None) -> None:
 
 
 def _begin_with_sandboxes(settings: Settings) -> StartedLauncher | None:
-    """Start a launcher and check that it can create a sandbox.
-
-    Return None if it cannot: the executor then finds and reports the reason.
-    """
+    """Start a launcher that can create a sandbox. Return None if it cannot: the executor finds and reports the reason."""
     from firebox.runtimes.prestart import hook_texts
     from firebox.sandbox.launcher.launcher_start import start_launcher
     from firebox.sandbox.spec import SandboxFailure, SandboxSpec

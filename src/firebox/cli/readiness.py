@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 
 from firebox.domain.limits import STAGES
-from firebox.runtimes.definition import Definition
 from firebox.runtimes.host_runtimes import HostScan
 from firebox.runtimes.prestart import hook_texts, plan_ahead, plan_compiler_ahead
 from firebox.runtimes.runtime import BASE_ENVIRONMENT, Runtime
@@ -27,12 +26,9 @@ _SETTLE_AT_MOST_S = 3.0
 
 
 def measure_readiness(settings: Settings) -> list[Finding]:
-    """Create idle sandboxes and prestarted programs, and measure them. Return [] on a host that cannot create sandboxes.
-
-    Must not be called from a running event loop.
-    """
+    """Create and measure idle sandboxes and prestarted programs; [] without sandboxes. Not to be called in an event loop."""
     scan = find_host_runtimes(settings)
-    runtimes = list(filter(_can_wait, scan.runtimes)) if settings.start_ahead else []
+    runtimes = [each for each in scan.runtimes if each.ahead or each.compile_ahead] if settings.start_ahead else []
     try:
         return [*asyncio.run(_measure(settings, runtimes)), _toolchains(settings, scan)]
     except SandboxFailure:
@@ -107,10 +103,6 @@ async def _templates(settings: Settings, launcher: LauncherProcess, kinds: dict[
             made.append(f"{name}{_memory(template.bytes, ' ')}")
     hint = "these interpreters are started for each run; `templates = false` silences this" if missing else ""
     return Finding("templates", ok=not missing, detail="; ".join([", ".join(made) or "none", *missing]), hint=hint)
-
-
-def _can_wait(each: Definition | Runtime) -> bool:
-    return bool(each.ahead or each.compile_ahead)
 
 
 def _plans(runtime: Runtime, settings: Settings) -> Iterator[tuple[str, Prestart]]:

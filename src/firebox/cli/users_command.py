@@ -79,10 +79,7 @@ def add(
 def list_users(as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """List the users."""
     users = _with_accounts(lambda accounts: accounts.users.all(), config, flags)
-    if as_json:
-        _print_json(users)
-    else:
-        _print_table(users)
+    _show(users, as_json=as_json)
 
 
 @app.command("token")
@@ -98,16 +95,14 @@ def token(name: Name, token_file: TokenFile = None, as_json: AsJson = False, con
 @settings_flags(DATABASE_ROWS)
 def disable(name: Name, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """Disable a user. Runs in progress continue."""
-    user = _with_user(lambda accounts, user: accounts.set_disabled(user.id, disabled=True), name, config, flags)
-    _show(user, as_json=as_json)
+    _show(_with_user(lambda accounts, user: accounts.set_disabled(user.id, disabled=True), name, config, flags), as_json=as_json)
 
 
 @app.command("enable")
 @settings_flags(DATABASE_ROWS)
 def enable(name: Name, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """Enable a user again, with the same token."""
-    user = _with_user(lambda accounts, user: accounts.set_disabled(user.id, disabled=False), name, config, flags)
-    _show(user, as_json=as_json)
+    _show(_with_user(lambda accounts, user: accounts.set_disabled(user.id, disabled=False), name, config, flags), as_json=as_json)
 
 
 @app.command("limits")
@@ -201,22 +196,18 @@ def _show_token(created: Created, *, as_json: bool) -> None:
     print(created.token)
 
 
-def _show(user: User, *, as_json: bool) -> None:
+def _show(shown: User | list[User], *, as_json: bool) -> None:
     if as_json:
-        _print_json(user)
-    else:
-        _print_table([user])
+        _print_json(shown)
+        return
+    from firebox.cli.packages.output_tables import print_rows
+
+    headings = ("NUMBER", "NAME", "ROLE", "TOKEN", "STATE", "RUNS/MIN", "AT ONCE", "CPU S/DAY", "SINCE")
+    print_rows(headings, map(_row, shown if isinstance(shown, list) else [shown]))
 
 
 def _print_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value)).decode())
-
-
-def _print_table(users: list[User]) -> None:
-    from firebox.cli.packages.output_tables import print_rows
-
-    headings = ("NUMBER", "NAME", "ROLE", "TOKEN", "STATE", "RUNS/MIN", "AT ONCE", "CPU S/DAY", "SINCE")
-    print_rows(headings, map(_row, users))
 
 
 def _row(user: User) -> tuple[str, ...]:

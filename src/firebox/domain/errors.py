@@ -21,10 +21,7 @@ from firebox.domain.redaction import hide_secret
 
 
 class FireboxError(Exception):
-    """Base class of all errors that doors translate.
-
-    code: stable and dotted, for programs. hint: what the reader can do, or "".
-    """
+    """Base class of all errors that doors translate. code: stable and dotted. hint: what the reader can do, or ""."""
 
     code = "internal"
 

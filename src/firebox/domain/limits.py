@@ -107,10 +107,7 @@ def clamp(asked: int, *, maximum: int) -> int:
 
 
 def check_limits(stage: StageName, request: LimitRequest) -> None:
-    """Check that a stage could run at all under these limits, whatever the operator's maxima are.
-
-    Raises: InvalidRequest; `where` is stage and name ("run.wall_ms").
-    """
+    """Check that a stage could run under these limits, whatever the maxima. Raises: InvalidRequest, where: "run.wall_ms"."""
     for name in NUMBER_NAMES:
         value: int | None = getattr(request, name)
         if value is None or (value == 0 and name in ZERO_IS_NO_CAP):

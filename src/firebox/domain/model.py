@@ -50,10 +50,7 @@ class Verdict(StrEnum):
 
 
 class File(Struct, frozen=True):
-    """A file of a job. name: relative, may hold "/", never leaves the folder.
-
-    source: False for data that is written beside the code but not passed to the compiler.
-    """
+    """A file of a job. name: relative, may hold "/", never leaves the folder. source: False for data, not code to compile."""
 
     name: str
     content: bytes
@@ -291,19 +288,15 @@ class Cancel(Struct, frozen=True):
 Message = Stdin | Eof | Signal | Resize | Cancel
 
 SIGNALS = (
-    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
-    "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
-    "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO",
-    "SIGPWR", "SIGSYS",
+    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1", "SIGSEGV",
+    "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG",
+    "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
 )  # fmt: skip
 """The names that `Signal` takes."""
 
 
 class Run(Protocol):
-    """A job that was admitted, from then on until its last event.
-
-    A context manager: leaving it cancels what still runs and waits until nothing of it is left.
-    """
+    """A job from its admission to its last event. Leaving its context cancels it and waits until nothing of it is left."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -31,10 +31,8 @@ def read_overrides(given: Given) -> dict[str, dict[str, int | str]]:
         for name, value in limits.items():
             setting = f"limit_overrides.{language}.{name}"
             if name not in LIMIT_SETTINGS:
-                hint = nearest(name, LIMIT_SETTINGS)
-                raise SettingsError(
-                    setting, value=value, allowed="a limit setting such as run_memory_bytes", source=given.source, hint=hint
-                )
+                allowed, hint = "a limit setting such as run_memory_bytes", nearest(name, LIMIT_SETTINGS)
+                raise SettingsError(setting, value=value, allowed=allowed, source=given.source, hint=hint)
             result[language][name] = cast("int | str", ROWS[name].read_given(Given(value, given.source), setting))
     return result
 

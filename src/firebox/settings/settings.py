@@ -180,10 +180,8 @@ def _read_data_file(folder: Path) -> dict[str, Given]:
         # The operator did not name this file and may not know of it.
         raise SettingsError("config", value=str(file), allowed="a file that is not world-writable", hint=f"chmod o-w {file}")
     given = _read_toml(file)
-    if "data_dir" in given:
-        raise SettingsError(
-            "data_dir", value=given["data_dir"].value, allowed="set elsewhere: this file is in it", source=f"file {file}"
-        )
+    if item := given.get("data_dir"):
+        raise SettingsError("data_dir", value=item.value, allowed="set elsewhere: this file is in it", source=item.source)
     return given
 
 

@@ -75,14 +75,11 @@ def _entry(setting: Setting) -> str:
 
 def _sentences(setting: Setting) -> Iterator[str]:
     default = f" (default `{setting.default_text}`)" if setting.default_text else ""
+    has_range = setting.minimum or setting.maximum or setting.least > 1
     yield f"**`{setting.name}`**{default}: {setting.help}"
     if setting.choices:
         yield f"Allowed: {', '.join(f'`{choice}`' for choice in setting.choices)}."
-    elif (
-        isinstance(setting.default, int)
-        and not isinstance(setting.default, bool)
-        and (setting.minimum or setting.maximum or setting.least > 1)
-    ):
+    elif isinstance(setting.default, int) and setting.kind != "bool" and has_range:
         yield f"Allowed: {setting.range}."
     names = [f"*`{alias.name}`*" if isinstance(alias, Runner) else f"`{alias.name}`" for alias in setting.aliases]
     if names:

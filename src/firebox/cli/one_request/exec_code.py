@@ -34,10 +34,7 @@ def read_code(argument: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run code and exit with its status; 128 + n if it died from signal n.
-
-    arguments: the language, which the image adds, and the code.
-    """
+    """Run code and exit with its status; 128 + n for signal n. arguments: the language, which the image adds, and the code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if len(given) != 2:

@@ -40,7 +40,6 @@ MAX_FILES = 5000
 """Maximum files in the `--path` folder that a sandbox gets."""
 EXIT_BAD_REQUEST = 1
 
-_AT_FAULT = (InvalidRequest, LimitTooHigh, SettingsError)
 _CONTAINER_SETTINGS = {
     **{f"{stage}_wall_ms": "1h" for stage in STAGES},
     **{f"max_{stage}_wall_ms": 0 for stage in STAGES},
@@ -101,7 +100,7 @@ def _answer(options: RunOptions) -> wire.Answer:
         with _workspace(options) as folder:
             result = asyncio.run(_run(job, settings, registry, options, folder))
     except FireboxError as error:
-        if isinstance(error, _AT_FAULT):
+        if isinstance(error, InvalidRequest | LimitTooHigh | SettingsError):
             raise
         return wire.Answer(error=f"{error.message}{': ' + error.hint if error.hint else ''}")
     return wire.from_result(result)

@@ -14,10 +14,7 @@ _HELP = {"--help", "-h"}
 
 
 def run_quickly(words: Sequence[str]) -> int | None:
-    """Handle the words after `firebox run`. Return the exit status, or None if typer has to explain something.
-
-    Raises: FireboxError, OSError.
-    """
+    """Handle the words after `firebox run`. Return the exit status, or None if typer has to explain something."""
     if not words or not _HELP.isdisjoint(words):
         return None
     launcher = start_launcher()

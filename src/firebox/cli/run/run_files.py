@@ -85,11 +85,10 @@ def choose_program(request: RunRequest, settings: Settings) -> tuple[Program, Ru
         return any(ending in each.extensions for each in known if wanted is None or is_wanted(each))
 
     program = find_program(request.program, is_source, request.language)
-
-    def may_be_meant(definition: Definition | Runtime) -> bool:
-        return is_wanted(definition) if wanted is not None else program.ending in definition.extensions
-
-    scan = find_runtimes(settings, may_be_meant, wanted if wanted is not None else program.ending)
+    if wanted is not None:
+        scan = find_runtimes(settings, is_wanted, wanted)
+    else:
+        scan = find_runtimes(settings, lambda each: program.ending in each.extensions, program.ending)
     registry = Registry(scan.runtimes)
     if request.language is not None:
         name = request.language

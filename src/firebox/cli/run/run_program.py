@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 
 def run_program(request: RunRequest, launcher: StartedLauncher | None = None) -> int:
-    """Run a program as the command line requests. Return the exit status. Raises: FireboxError, OSError.
-
-    launcher: already started; it may have exited meanwhile.
-    """
+    """Run a program. Return the exit status. launcher: already started; it may have exited. Raises: FireboxError, OSError."""
     if launcher is None:
         launcher = start_launcher()
         try:
@@ -96,9 +93,8 @@ def _settings(request: RunRequest) -> Settings:
     from firebox.settings.limit_policy import OF_ONE_RUN
     from firebox.settings.settings import load_settings
 
-    return load_settings(
-        {**OF_ONE_RUN, "data_dir": request.data_dir}, Path(request.config) if request.config is not None else None
-    )
+    config = Path(request.config) if request.config is not None else None
+    return load_settings({**OF_ONE_RUN, "data_dir": request.data_dir}, config)
 
 
 def _prepare_first(runtime: Runtime, preparations: Sequence[Preparation]) -> None:

@@ -37,10 +37,7 @@ class Session:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def follow(self) -> Result:
-        """Forward everything until the run has ended.
-
-        Raises: BrokenPipeError when the output is no longer read; the run is then cancelled.
-        """
+        """Forward everything until the run has ended. Raises: BrokenPipeError, and cancels the run, if its reader is gone."""
         with self._signals(), _raw_terminal() if self._terminal else contextlib.nullcontext():
             self._start_reading()
             async for event in self._run.events():
