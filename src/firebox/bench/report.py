@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -100,7 +101,9 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 def describe_machine() -> Machine:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
     processor = next(named, platform.machine())
     return Machine(processor, os.cpu_count() or 1, platform.release(), platform.python_version())

@@ -70,8 +70,12 @@ def add(
     """Create a user and print the token. It is shown only once."""
     quota = _change(Quota(), runs_per_minute, concurrent_runs, cpu_seconds_per_day)
     token = _read_token(token_file)
-    created = _with_accounts(lambda accounts: accounts.create(name, _role(role), token, quota=quota), config, flags)
-    _show_token(created, as_json=as_json)
+
+    async def create(accounts: Accounts) -> None:
+        # Printed while the database is open: the token is stored, and an error while closing must not lose it.
+        _show_token(await accounts.create(name, _role(role), token, quota=quota), as_json=as_json)
+
+    _with_accounts(create, config, flags)
 
 
 @app.command("list")
@@ -87,8 +91,11 @@ def list_users(as_json: AsJson = False, config: ConfigFile = None, **flags: obje
 def token(name: Name, token_file: TokenFile = None, as_json: AsJson = False, config: ConfigFile = None, **flags: object) -> None:
     """Replace a user's token and print the new one. It is shown only once, and the old one becomes invalid."""
     chosen = _read_token(token_file)
-    created = _with_user(lambda accounts, user: accounts.new_token(user.id, chosen), name, config, flags)
-    _show_token(created, as_json=as_json)
+
+    async def renew(accounts: Accounts, user: User) -> None:
+        _show_token(await accounts.new_token(user.id, chosen), as_json=as_json)
+
+    _with_user(renew, name, config, flags)
 
 
 @app.command("disable")

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from uuid import uuid4
 
 from msgspec import Struct, structs
-from sqlalchemy import ColumnElement, Select, Table, UpdateBase, delete, insert, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, Table, UpdateBase, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from firebox.domain.errors import Conflict, InvalidRequest, NotFound
@@ -68,14 +68,15 @@ class RecordStore(Generic[Id, Record]):
 
     async def _read(self, statement: Select[Any]) -> list[Record]:
         """Return the records of a query for `columns`."""
-        rows = await self._database.read(lambda connection: connection.execute(statement).mappings().all())
-        return [self.record(**row) for row in rows]
+        return await self._database.read(lambda connection: self._records(connection.execute(statement)))
 
     async def _write(self, statement: UpdateBase) -> list[Record]:
         """Insert or update rows. Return the new records."""
         returning = statement.returning(*self.columns)
-        rows = await self._database.write(lambda connection: connection.execute(returning).mappings().all())
-        return [self.record(**row) for row in rows]
+        return await self._database.write(lambda connection: self._records(connection.execute(returning)))
+
+    def _records(self, rows: CursorResult[Any]) -> list[Record]:
+        return [self.record(**row) for row in rows.mappings()]
 
     async def _remove_oldest(self, moment: ColumnElement[Any], before: datetime, at_most: int) -> int:
         """Delete the oldest rows whose `moment` is before a time. Return how many were deleted."""
