@@ -32,8 +32,8 @@ BANNED = {
 }
 """What not to write (a regular expression, in any case), and what to write instead."""
 
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs")
-"""Pages and folders of pages. CHANGELOG.md is history."""
+PAGES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs")
+"""Pages and folders of pages."""
 
 EXEMPT = ("tests/test_english.py",)
 """Files that quote what they ban."""
